@@ -1,0 +1,149 @@
+"""The default restorer: the plain residual U-Net of Noise-DA (METHOD: "The official sizes and recipes")."""
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import nn
+
+# The widths behind the preset names; "paper" is the official size (8,559,171 parameters).
+PRESET_WIDTHS = {"tiny": 16, "small": 32, "paper": 64}
+
+
+class ConvBlock(nn.Module):
+    """Two 3x3 convolutions, each followed by a LeakyReLU: `(B, in, H, W) -> (B, out, H, W)`."""
+
+    def __init__(self, in_channels: int, out_channels: int, negative_slope: float):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.activation = nn.LeakyReLU(negative_slope)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.activation(self.conv2(self.activation(self.conv1(x))))
+
+
+class UpBlock(nn.Module):
+    """Doubles the size, joins the skip connection: `(B, in, H, W), (B, out, 2H, 2W) -> (B, out, 2H, 2W)`."""
+
+    def __init__(self, in_channels: int, out_channels: int, negative_slope: float, align_corners: bool):
+        super().__init__()
+        self.align_corners = align_corners
+        self.upsample_conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.block = ConvBlock(2 * out_channels, out_channels, negative_slope)
+
+    def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=self.align_corners)
+        x = self.upsample_conv(x)  # (B, out, 2H, 2W)
+        return self.block(torch.cat([x, skip], dim=1))
+
+
+class RestorationUNet(ModelMixin, ConfigMixin):
+    """Predicts a residual and adds it to its input: `f(x) = x + r(x)`, never clamped.
+
+    Args:
+        channels: colour channels of the photo, in and out (3 for RGB, 1 for grey).
+        width: channels of the first level; each further level doubles them. At least 1.
+        depth: number of levels. Height and width of an input must be multiples of `size_multiple`.
+        negative_slope: slope of the LeakyReLU.
+        align_corners: how the bilinear upsampling places its samples. False (default): the result at a pixel depends
+            on its neighbourhood only, so that tiles agree exactly with the whole. True: as the official weights.
+        value_range: `[low, high]`, the range in which this restorer takes and gives photos. Data for its callers
+            (pipeline, training); the network itself does not look at it.
+
+    Source: METHOD, "The official sizes and recipes" (restorer) and point 8 (initialisation).
+    """
+
+    _supports_gradient_checkpointing = False
+
+    @register_to_config
+    def __init__(
+        self,
+        channels: int = 3,
+        width: int = 64,
+        depth: int = 4,
+        negative_slope: float = 0.2,
+        align_corners: bool = False,
+        value_range: tuple[float, float] = (0.0, 1.0),
+    ):
+        super().__init__()
+        for name, value in (("channels", channels), ("width", width), ("depth", depth)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"`{name}` must be a positive integer, got {value!r}")
+        if len(value_range) != 2 or not value_range[0] < value_range[1]:
+            raise ValueError(f"`value_range` must be [low, high] with low < high, got {value_range!r}")
+        self.register_to_config(value_range=[float(v) for v in value_range])
+
+        widths = [width * 2**level for level in range(depth)]
+        self.down_blocks = nn.ModuleList(
+            ConvBlock(inner, outer, negative_slope)
+            for inner, outer in zip([channels, *widths[:-1]], widths, strict=True)
+        )
+        self.up_blocks = nn.ModuleList(
+            UpBlock(inner, outer, negative_slope, align_corners)
+            for inner, outer in zip(widths[:0:-1], widths[-2::-1], strict=True)
+        )
+        self.conv_out = nn.Conv2d(width, channels, 3, padding=1)
+        self.reset_parameters()
+
+    @classmethod
+    def from_preset(cls, preset: str, **overrides) -> "RestorationUNet":
+        """Builds `"tiny"` (width 16), `"small"` (32) or `"paper"` (64); `overrides` are constructor arguments."""
+        if preset not in PRESET_WIDTHS:
+            raise ValueError(f"`preset` must be one of {sorted(PRESET_WIDTHS)}, got {preset!r}")
+        return cls(**{"width": PRESET_WIDTHS[preset], **overrides})
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width of an input must be multiples of this."""
+        return 2 ** (self.config.depth - 1)
+
+    @property
+    def receptive_radius(self) -> int:
+        """How far, in pixels, an input pixel can reach: tiles that overlap by this much agree with the whole."""
+        radius = 0
+        for level in range(self.config.depth):
+            scale = 2**level
+            radius += 2 * scale  # the two convolutions of the way down
+            if level < self.config.depth - 1:
+                # pooling, bilinear upsampling, its convolution, and the two convolutions of the way up
+                radius += scale + 2 * scale + 2 * scale + 2 * scale
+        return radius + 1  # conv_out
+
+    def reset_parameters(self) -> None:
+        """Kaiming-normal weights and zero biases everywhere (METHOD, point 8)."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Restores a batch.
+
+        Args:
+            x: degraded photos (B, C, H, W), floating point, in `config.value_range` (noise may exceed it); H and W
+                multiples of `size_multiple`.
+
+        Returns:
+            Restored photos (B, C, H, W), same dtype and device, not clamped.
+
+        Raises:
+            ValueError: on another rank or number of channels, or on a size that is no multiple of `size_multiple`.
+        """
+        if x.ndim != 4 or x.shape[1] != self.config.channels:
+            raise ValueError(f"`x` must be (B, {self.config.channels}, H, W), got {tuple(x.shape)}")
+        if x.shape[2] % self.size_multiple or x.shape[3] % self.size_multiple or 0 in x.shape:
+            raise ValueError(
+                f"height and width of `x` must be positive multiples of {self.size_multiple}, got "
+                f"{tuple(x.shape[2:])}; DAARestorationPipeline pads for you"
+            )
+        skips = []
+        hidden = x
+        for block in self.down_blocks[:-1]:
+            hidden = block(hidden)
+            skips.append(hidden)  # level l: (B, width * 2**l, H / 2**l, W / 2**l)
+            hidden = F.avg_pool2d(hidden, 2)
+        hidden = self.down_blocks[-1](hidden)
+        for block in self.up_blocks:
+            hidden = block(hidden, skips.pop())
+        return x + self.conv_out(hidden)
