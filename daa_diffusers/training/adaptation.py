@@ -1,0 +1,218 @@
+"""Noise-space domain adaptation: the joint training step of a restorer and a noise predictor, as one module."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from . import objectives
+from .schedules import WEIGHT_SCHEDULES, Generators, NoiseDraws, NoiseSchedule, adaptation_weight
+
+VARIANTS = ("paired", "extended", "hybrid", "vanilla")
+
+
+@dataclass
+class AdaptationOutput:
+    """What a joint step gives.
+
+    Attributes:
+        loss: scalar with a graph; call `.backward()`.
+        losses: detached scalars by name: "pair" (5); "noise" (4), "noise_positive" L+, "noise_negative" L- and, in the
+            hybrid variant, "adaptation"; "weight" w, the factor of the adaptation gradient (with
+            `weight_schedule="balanced"` it is known, and filled in, during `.backward()`); "total".
+        restored_synthetic: s (B, C, H, W), detached, in the restorer's range.
+        restored_real: q (B, C, H, W), detached; None in the vanilla variant.
+    """
+
+    loss: torch.Tensor
+    losses: dict[str, torch.Tensor] = field(default_factory=dict)
+    restored_synthetic: torch.Tensor | None = None
+    restored_real: torch.Tensor | None = None
+
+
+class NoiseSpaceAdaptation(nn.Module):
+    """The joint step of Noise-DA (METHOD, "One joint training step") over any restorer `x -> restored`.
+
+    Args:
+        restorer: maps (B, C, H, W) to restored (B, C, H, W); its residual is `r(x) = f(x) - x`.
+        unet: the noise predictor, a `DAAUNet2DConditionModel`; None only with `variant="vanilla"`.
+        variant: "paired" (the paper's main form); "extended" (the paper's "Ex": the noised image is an unpaired clean
+            one, no negative); "hybrid" (the predictor learns from pairs as in "paired", the restorer's adaptation
+            gradient comes from noised unpaired clean images through the frozen predictor); "vanilla" (L_pair alone).
+        channel_shuffle: exchange the conditions at random (2). False is the ablation.
+        residual_swap: contrast with swapped residuals (3). False is the ablation: `L_noise = L+`.
+        weight: w_max of eq. (6), or the ratio of gradients with "balanced".
+        weight_schedule: "paper" (6), "constant", or "balanced" (`objectives.balance`).
+        margin: of the hinge in eq. (4).
+        charbonnier_eps: of eq. (5).
+        timestep_range: inclusive 0-based range of t; None: (1, 999).
+
+    All arguments but the networks are plain JSON. The modules are kept as `restorer` and `unet`.
+    """
+
+    def __init__(
+        self,
+        restorer: nn.Module,
+        unet: nn.Module | None = None,
+        *,
+        variant: str = "paired",
+        channel_shuffle: bool = True,
+        residual_swap: bool = True,
+        weight: float = 0.2,
+        weight_schedule: str = "paper",
+        margin: float = 0.1,
+        charbonnier_eps: float = 1e-3,
+        timestep_range: tuple[int, int] | None = None,
+    ):
+        super().__init__()
+        if variant not in VARIANTS:
+            raise ValueError(f"`variant` must be one of {VARIANTS}, got {variant!r}")
+        if weight_schedule not in WEIGHT_SCHEDULES:
+            raise ValueError(f"`weight_schedule` must be one of {WEIGHT_SCHEDULES}, got {weight_schedule!r}")
+        if (unet is None) != (variant == "vanilla"):
+            need = "must be None" if variant == "vanilla" else "must be a noise predictor"
+            raise ValueError(f"`unet` {need} with variant={variant!r}, got {type(unet).__name__}")
+        if weight < 0 or charbonnier_eps <= 0:
+            raise ValueError(f"`weight` must be >= 0 and `charbonnier_eps` > 0, got {weight} and {charbonnier_eps}")
+        self.restorer = restorer
+        self.unet = unet
+        self.variant = variant
+        self.channel_shuffle = channel_shuffle
+        self.residual_swap = residual_swap
+        self.weight = weight
+        self.weight_schedule = weight_schedule
+        self.margin = margin
+        self.charbonnier_eps = charbonnier_eps
+        self.schedule = NoiseSchedule(timestep_range=timestep_range)
+        # Batch statistics of synthetic and real photos must not mix (METHOD, step 1).
+        self.has_batch_statistics = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in restorer.modules())
+
+    def forward(
+        self,
+        synthetic: torch.Tensor,
+        clean: torch.Tensor,
+        real: torch.Tensor | None = None,
+        unpaired_clean: torch.Tensor | None = None,
+        *,
+        progress: float = 1.0,
+        draws: NoiseDraws | None = None,
+        generator: Generators = None,
+    ) -> AdaptationOutput:
+        """One joint step on a batch; all images (B, C, H, W) in the restorer's value range, which they may exceed.
+
+        Args:
+            synthetic: x_s, degraded.
+            clean: y, the target of `synthetic`.
+            real: x_r, real degraded photos, unpaired; ignored (may be None) with "vanilla".
+            unpaired_clean: u, clean photos of any collection; needed by "extended". "hybrid" takes the targets of
+                the batch in another order where it is None.
+            progress: p of eq. (6), the share of the ramp that is done.
+            draws: the step's randomness; None draws it with `generator` (or torch's global one).
+            generator: one CPU generator or one a sample.
+
+        Raises:
+            ValueError: on shapes or draws that do not fit, missing inputs, or pixels that are not finite.
+        """
+        self._check(synthetic, clean, real, unpaired_clean)
+        if self.variant == "vanilla":
+            restored = self.restorer(synthetic)
+            pair = objectives.charbonnier(restored, clean, self.charbonnier_eps)
+            losses = {"pair": pair.detach(), "total": pair.detach()}
+            return AdaptationOutput(pair, losses, restored.detach())
+
+        if draws is None:
+            draws = self.schedule.draw(clean.shape, generator=generator, channel_shuffle=self.channel_shuffle)
+        draws.check(clean, negative=self._uses_negative)
+        draws = draws.to(clean.device, clean.dtype)
+
+        s, q = self._restore(synthetic, real)
+        output = AdaptationOutput(s, {}, s.detach(), q.detach())
+        losses = output.losses
+        weight = adaptation_weight(self.weight_schedule, self.weight, progress)
+        s_pair, s_noise, q_noise = s, s, q
+        if self.weight_schedule == "balanced":
+            s_pair, s_noise, q_noise = objectives.balance(s, q, weight, lambda w: losses.update(weight=w))
+        pair = objectives.charbonnier(s_pair, clean, self.charbonnier_eps)
+
+        if self.variant == "hybrid":
+            noise = self._noise_loss(clean, synthetic, real, s.detach(), q.detach(), draws, losses)
+            target = clean.roll(1, 0) if unpaired_clean is None else unpaired_clean
+            adaptation = self._frozen_prediction_loss(target, s_noise, q_noise, draws)
+            losses["adaptation"] = adaptation.detach()
+        else:
+            target = unpaired_clean if self.variant == "extended" else clean
+            adaptation = self._noise_loss(target, synthetic, real, s_noise, q_noise, draws, losses)
+            noise = adaptation.new_zeros(())
+        # (6); a balanced gradient gets its weight at the door of the restorer, so that the predictor's stays whole
+        factor = 1.0 if self.weight_schedule == "balanced" else weight
+        output.loss = pair + factor * adaptation + noise
+        losses.update(pair=pair.detach(), weight=pair.new_tensor(weight), total=output.loss.detach())
+        return output
+
+    @property
+    def _uses_negative(self) -> bool:
+        return self.residual_swap and self.variant in ("paired", "hybrid")
+
+    def _restore(self, synthetic: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.has_batch_statistics:
+            return self.restorer(synthetic), self.restorer(real)
+        s, q = self.restorer(torch.cat([synthetic, real])).chunk(2)  # (2B, C, H, W) -> 2 x (B, C, H, W)
+        return s, q
+
+    def _noise_loss(self, target, synthetic, real, s, q, draws: NoiseDraws, losses: dict) -> torch.Tensor:
+        """L_noise of eq. (4), both predictions in one pass of the noise predictor."""
+        z = self._noised(target, draws)
+        if not self._uses_negative:
+            predicted = self.unet(z, draws.noise_level, conditions=(s, q), swap=draws.swap).sample  # (2)
+            positive = objectives.noise_prediction(draws.noise, predicted)
+            losses.update(noise=positive.detach(), noise_positive=positive.detach())
+            return positive
+        # (3) residual swapping: own content, the other's residual
+        s_negative = synthetic + (q - real)
+        q_negative = real + (s - synthetic)
+        predicted = self.unet(
+            torch.cat([z, z]),  # (2B, C, H, W)
+            torch.cat([draws.noise_level, draws.noise_level]),
+            conditions=(torch.cat([s, s_negative]), torch.cat([q, q_negative])),
+            swap=torch.cat([draws.swap, draws.swap_negative]),
+        ).sample
+        predicted_positive, predicted_negative = predicted.chunk(2)
+        positive = objectives.noise_prediction(draws.noise, predicted_positive)
+        negative = objectives.noise_prediction(draws.noise, predicted_negative)
+        noise = objectives.contrastive(positive, negative, self.margin)  # (4)
+        losses.update(noise=noise.detach(), noise_positive=positive.detach(), noise_negative=negative.detach())
+        return noise
+
+    def _frozen_prediction_loss(self, target, s, q, draws: NoiseDraws) -> torch.Tensor:
+        """L+ on noised unpaired clean images; its gradient reaches the conditions, not the noise predictor."""
+        frozen = {name: parameter.detach() for name, parameter in self.unet.named_parameters()}
+        predicted = functional_call(
+            self.unet,
+            frozen,
+            (self._noised(target, draws), draws.noise_level),
+            {"conditions": (s, q), "swap": draws.swap},
+        ).sample
+        return objectives.noise_prediction(draws.noise, predicted)
+
+    @staticmethod
+    def _noised(target: torch.Tensor, draws: NoiseDraws) -> torch.Tensor:
+        g = draws.noise_level[:, None, None, None].to(target.dtype)
+        return g.sqrt() * target + (1 - g).sqrt() * draws.noise  # (1)
+
+    def _check(self, synthetic, clean, real, unpaired_clean) -> None:
+        images = {"synthetic": synthetic, "clean": clean}
+        if self.variant != "vanilla":
+            images["real"] = real
+            if self.variant == "extended" or unpaired_clean is not None:
+                images["unpaired_clean"] = unpaired_clean
+        for name, image in images.items():
+            if image is None:
+                raise ValueError(f"`{name}` must be given with variant={self.variant!r}, got None")
+            if image.ndim != 4 or image.shape != clean.shape or not image.is_floating_point():
+                raise ValueError(
+                    f"`{name}` must be floating (B, C, H, W) of the shape of `clean`, {tuple(clean.shape)}, got "
+                    f"{image.dtype} of {tuple(image.shape)}"
+                )
+            if not torch.compiler.is_compiling() and not torch.isfinite(image).all():
+                raise ValueError(f"`{name}` holds NaN or infinite pixels")

@@ -1,0 +1,79 @@
+"""The terms of the joint objective (METHOD, eq. (4) to (6)). Half-precision inputs are compared in float32."""
+
+from collections.abc import Callable
+
+import torch
+import torch.distributed
+import torch.nn.functional as F
+
+
+def _wide(x: torch.Tensor) -> torch.Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def mean_over_processes(x: torch.Tensor) -> torch.Tensor:
+    """The detached mean of `x` over all processes of a run; `x` itself in a single process."""
+    x = x.detach()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        x = x.clone()
+        torch.distributed.all_reduce(x)
+        x = x / torch.distributed.get_world_size()
+    return x
+
+
+def charbonnier(restored: torch.Tensor, clean: torch.Tensor, eps: float = 1e-3) -> torch.Tensor:
+    """Eq. (5): `mean sqrt((restored - clean)^2 + eps^2)` over tensors of one shape."""
+    return ((_wide(restored) - _wide(clean)).square() + eps**2).sqrt().mean()
+
+
+def noise_prediction(noise: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
+    """L+ or L- of eq. (4): mean squared error over the whole batch."""
+    return F.mse_loss(_wide(predicted), _wide(noise))
+
+
+def contrastive(positive: torch.Tensor, negative: torch.Tensor, margin: float = 0.1) -> torch.Tensor:
+    """Eq. (4): `(L+ + relu(L+ - L- + margin)) / 2` for the scalars L+ and L-.
+
+    Whether the hinge is open is decided on the means over all processes, so that many processes take the very step
+    that one process would take on the whole batch.
+    """
+    difference = positive - negative + margin
+    is_open = (mean_over_processes(difference) > 0).to(difference.dtype)
+    return (positive + is_open * difference) / 2
+
+
+class _Balance(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, synthetic, real, weight, report):
+        ctx.weight, ctx.report = weight, report
+        return synthetic.view_as(synthetic), synthetic.view_as(synthetic), real.view_as(real)
+
+    @staticmethod
+    def backward(ctx, pair_gradient, synthetic_gradient, real_gradient):
+        norms = mean_over_processes(torch.stack([_wide(pair_gradient).norm(), _wide(real_gradient).norm()]))
+        factor = ctx.weight * norms[0] / (norms[1] + 1e-12)
+        ctx.report(factor)
+        factor = factor.to(real_gradient.dtype)
+        return pair_gradient + factor * synthetic_gradient, factor * real_gradient, None, None
+
+
+def balance(
+    synthetic: torch.Tensor, real: torch.Tensor, weight: float, report: Callable[[torch.Tensor], None]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Scales the adaptation gradient to `weight` times the supervised one, where it enters the restorer.
+
+    Identity forwards. Backwards, with batch L2 norms averaged over processes,
+    `w = weight * |dL_pair/ds| / (|dL_noise/dq| + 1e-12)` multiplies the gradient that reaches the restorer at s and q,
+    while whatever lies behind (the noise predictor) keeps its own unscaled. Both norms are taken inside one backward
+    pass, so that a loss scale (float16) or an accumulation factor cancels.
+
+    Args:
+        synthetic: s, the restored synthetic images (B, C, H, W).
+        real: q, the restored real images (B, C, H, W).
+        weight: the aimed-at ratio.
+        report: is called with w, a detached scalar, during the backward pass.
+
+    Returns:
+        s for L_pair, s for L_noise, q for L_noise. All three must be used.
+    """
+    return _Balance.apply(synthetic, real, weight, report)

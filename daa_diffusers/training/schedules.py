@@ -1,0 +1,124 @@
+"""Noise levels, the random draws of a joint step, and the weight of the adaptation term."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+
+WEIGHT_SCHEDULES = ("paper", "constant", "balanced")
+
+Generators = torch.Generator | Sequence[torch.Generator] | None
+
+
+@dataclass(frozen=True)
+class NoiseDraws:
+    """Everything random in one joint step, so that the step itself is a function.
+
+    Attributes:
+        noise_level: g (B,), floating, in (0, 1).
+        noise: eps (B, C, H, W).
+        swap: (B,) bool, which samples exchange their two conditions in the positive prediction.
+        swap_negative: the same for the negative prediction, drawn independently; None where there is no negative.
+    """
+
+    noise_level: torch.Tensor
+    noise: torch.Tensor
+    swap: torch.Tensor
+    swap_negative: torch.Tensor | None = None
+
+    def check(self, like: torch.Tensor, *, negative: bool) -> None:
+        """Raises ValueError, naming the field, unless these draws fit a batch `like` (B, C, H, W)."""
+        batch = like.shape[0]
+        if self.noise.shape != like.shape:
+            raise ValueError(f"`draws.noise` must have the shape {tuple(like.shape)}, got {tuple(self.noise.shape)}")
+        if self.noise_level.shape != (batch,) or not self.noise_level.is_floating_point():
+            raise ValueError(
+                f"`draws.noise_level` must be floating of shape ({batch},), got {self.noise_level.dtype} of "
+                f"{tuple(self.noise_level.shape)}"
+            )
+        masks = {"swap": self.swap}
+        if negative:
+            masks["swap_negative"] = self.swap_negative
+        for name, mask in masks.items():
+            if mask is None or mask.dtype != torch.bool or mask.shape != (batch,):
+                got = "None" if mask is None else f"{mask.dtype} of {tuple(mask.shape)}"
+                raise ValueError(f"`draws.{name}` must be bool of shape ({batch},), got {got}")
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "NoiseDraws":
+        """Moves all fields; `dtype` is that of the noise (the noise level keeps its own)."""
+        return replace(
+            self,
+            noise_level=self.noise_level.to(device),
+            noise=self.noise.to(device, dtype),
+            swap=self.swap.to(device),
+            swap_negative=None if self.swap_negative is None else self.swap_negative.to(device),
+        )
+
+
+class NoiseSchedule:
+    """The continuous noise levels of the paper: `beta` linear, `gamma_t = prod_{i<=t} (1 - beta_i)`.
+
+    Args:
+        steps: T.
+        beta_start, beta_end: the ends of `beta`.
+        timestep_range: inclusive range (low, high) of the 0-based step t, `1 <= low <= high <= T - 1`; None: (1, T - 1).
+
+    Source: METHOD, Notation and step 2.
+    """
+
+    def __init__(
+        self,
+        steps: int = 1000,
+        beta_start: float = 1e-6,
+        beta_end: float = 1e-2,
+        timestep_range: Sequence[int] | None = None,
+    ):
+        low, high = (1, steps - 1) if timestep_range is None else timestep_range
+        if not 1 <= low <= high <= steps - 1:
+            raise ValueError(
+                f"`timestep_range` must be (low, high) with 1 <= low <= high <= {steps - 1}, got {low, high}"
+            )
+        self.timestep_range = (int(low), int(high))
+        betas = torch.linspace(beta_start, beta_end, steps, dtype=torch.float64)
+        self.gammas = torch.cumprod(1 - betas, dim=0).float()  # (T,), falling
+
+    def draw(
+        self, shape: Sequence[int], *, generator: Generators = None, channel_shuffle: bool = True, dtype=torch.float32
+    ) -> NoiseDraws:
+        """Draws one step's randomness for a batch of shape (B, C, H, W), on the CPU.
+
+        Args:
+            generator: one CPU generator, or one per sample: then a sample's draws do not depend on its neighbours,
+                which makes any split of a batch over processes draw the same. None: torch's global generator.
+            channel_shuffle: False draws no swaps (ablation).
+        """
+        batch = shape[0]
+        generators = list(generator) if isinstance(generator, Sequence) else [generator]
+        if len(generators) not in (1, batch):
+            raise ValueError(f"`generator` must be one or {batch} generators, got {len(generators)}")
+        low, high = self.timestep_range
+        size = batch // len(generators)
+        levels, swaps = [], []
+        for one in generators:
+            t = torch.randint(low, high + 1, (size,), generator=one)
+            blend = torch.rand(size, generator=one)
+            # step 2: t ~ U{1..T-1}, g ~ U(gamma_t, gamma_{t-1})
+            levels.append(self.gammas[t] + blend * (self.gammas[t - 1] - self.gammas[t]))
+            swaps.append(torch.rand(2, size, generator=one) < 0.5)
+        swap = torch.cat(swaps, dim=1) & channel_shuffle  # (2, B)
+        noise = randn_tensor(shape, generator=generators if len(generators) > 1 else generators[0], dtype=dtype)
+        return NoiseDraws(torch.cat(levels), noise, swap[0], swap[1])
+
+
+def adaptation_weight(schedule: str, weight: float, progress: float) -> float:
+    """The factor of L_noise in eq. (6) for `schedule` "paper" (a ramp over progress 0..1) or "constant".
+
+    "balanced" is `weight` itself here; the gradient is rescaled where it enters the restorer (`objectives.balance`).
+    """
+    if schedule not in WEIGHT_SCHEDULES:
+        raise ValueError(f"`weight_schedule` must be one of {WEIGHT_SCHEDULES}, got {schedule!r}")
+    if schedule != "paper":
+        return weight
+    return weight * (2 / (1 + math.exp(-5 * min(max(progress, 0.0), 1.0))) - 1)
