@@ -1,0 +1,214 @@
+"""Photos from files: whole bit depth, upright, one or three channels; a typed error for everything that is no photo."""
+
+import io
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..errors import ConfigurationError, UnreadablePhotoError
+
+# Formats whose decoders ship with Pillow, imagecodecs and tifffile; lower case.
+PHOTO_SUFFIXES = frozenset(
+    {".avif", ".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+)
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+ORIENTATION_TAG = 0x0112
+GREY_MODES = frozenset({"1", "L", "LA", "La"})
+COLOUR_MODES = frozenset({"RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB"})
+SIXTEEN_BIT_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
+
+
+def read_photo(path: str | os.PathLike) -> np.ndarray:
+    """Reads one photo, upright (EXIF orientation applied), in its own bit depth.
+
+    Alpha is dropped, not blended: what is wanted is what the camera saw. Palettes, CMYK and other colour models become
+    RGB; black-and-white becomes grey. Colour profiles are not applied. Of several frames the first is read.
+
+    Args:
+        path: a file in any format of `PHOTO_SUFFIXES`; its content decides, not its name.
+
+    Returns:
+        (H, W, C), C = 1 (grey) or 3 (RGB), uint8 in [0, 255] or uint16 in [0, 65535], contiguous, writable.
+
+    Raises:
+        UnreadablePhotoError: no such file, no photo, broken or truncated, without pixels, more pixels than Pillow's
+            limit against decompression bombs (twice `PIL.Image.MAX_IMAGE_PIXELS`), or samples that are neither 8
+            nor 16 bits of unsigned integer.
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():
+            raise UnreadablePhotoError("no such file" if not path.exists() else "not a file")
+        content = path.read_bytes()
+        if not content:
+            raise UnreadablePhotoError("the file is empty")
+        photo = _decode(content)
+        if photo.size == 0:
+            raise UnreadablePhotoError(f"it has no pixels, {photo.shape[1]} x {photo.shape[0]}")
+    except UnidentifiedImageError:
+        raise UnreadablePhotoError(f"cannot read photo {str(path)!r}: {_not_a_photo(path)}") from None
+    except (
+        Exception
+    ) as error:  # decoders raise nearly anything on broken files: OSError, SyntaxError, struct.error, ...
+        reason = str(error) or type(error).__name__
+        raise UnreadablePhotoError(f"cannot read photo {str(path)!r}: {reason}") from error
+    return np.require(photo, requirements=["C", "W"])
+
+
+def _not_a_photo(path: Path) -> str:
+    if path.suffix.lower() in {".heic", ".heif"}:
+        return "HEIC is not supported; export it as JPEG, PNG or TIFF"
+    return "its content is no image in a known format"
+
+
+def _decode(content: bytes) -> np.ndarray:
+    if content.startswith(TIFF_SIGNATURES):
+        photo = _decode_deep_tiff(content)
+        if photo is not None:
+            return photo
+    with Image.open(io.BytesIO(content)) as image:  # reads the header only, and refuses decompression bombs
+        if content.startswith(PNG_SIGNATURE) and content[24] == 16:
+            return _decode_deep_png(content, image)
+        # Pillow names the mode of 8-bit and palette photos; deeper colour has been dealt with above.
+        if image.mode in SIXTEEN_BIT_MODES:
+            image = ImageOps.exif_transpose(image)
+            pixels = np.asarray(image)
+            if pixels.min(initial=0) < 0 or pixels.max(initial=0) > 65535:
+                raise UnreadablePhotoError("32 bits a sample; 8 or 16 are supported")
+            return pixels.astype(np.uint16)[..., None]
+        if image.mode not in GREY_MODES | COLOUR_MODES:
+            raise UnreadablePhotoError(
+                f"samples of mode {image.mode!r}; 8 or 16 bits of unsigned integer are supported"
+            )
+        grey = image.mode in GREY_MODES
+        if image.mode in {"La", "RGBa"}:  # premultiplied: straight alpha first
+            image = image.convert("LA" if grey else "RGBA")
+        image.load()
+        pixels = np.asarray(ImageOps.exif_transpose(image).convert("L" if grey else "RGB"))
+        return pixels[..., None] if grey else pixels
+
+
+def _decode_deep_png(content: bytes, image: Image.Image) -> np.ndarray:
+    """A PNG of 16 bits, of which Pillow would keep 8.
+
+    torchvision keeps them too, but crashes the whole process on some broken files; imagecodecs raises.
+    """
+    import imagecodecs
+
+    image.load()  # checks every chunk, with clearer messages
+    pixels = imagecodecs.png_decode(content)
+    return _upright(_without_alpha(pixels), image.getexif().get(ORIENTATION_TAG, 1))
+
+
+def _decode_deep_tiff(content: bytes) -> np.ndarray | None:
+    """A TIFF of 16 bits as uint16, None for one of at most 8 (Pillow reads those in all their colour models)."""
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(content)) as file:
+        if not file.pages:
+            raise UnreadablePhotoError("the TIFF holds no image")
+        page = file.pages.first
+        _check_pixel_count(page.imagewidth, page.imagelength)
+        if page.bitspersample <= 8 and page.sampleformat in {None, 1}:
+            return None
+        kind = {1: "unsigned integer", 2: "signed integer", 3: "float"}.get(page.sampleformat or 1, "unknown")
+        if page.bitspersample != 16 or kind != "unsigned integer":
+            raise UnreadablePhotoError(
+                f"TIFF samples of {page.bitspersample} bits, {kind}; 8 or 16 bits of unsigned integer are supported "
+                "(the range of anything else is a guess: convert it first)"
+            )
+        photometric = getattr(page.photometric, "name", str(page.photometric))
+        if photometric not in {"MINISBLACK", "MINISWHITE", "RGB"}:
+            raise UnreadablePhotoError(f"TIFF of 16 bits in {photometric}; grey and RGB are supported")
+        if page.imagedepth != 1:
+            raise UnreadablePhotoError("TIFF volumes are not supported")
+        pixels = page.asarray()
+        if page.axes.startswith("S"):  # planes one after another
+            pixels = np.moveaxis(pixels, 0, -1)
+        if photometric == "MINISWHITE":
+            pixels = 65535 - pixels
+        orientation = page.tags.get(ORIENTATION_TAG)
+        return _upright(_without_alpha(pixels), int(orientation.value) if orientation else 1)
+
+
+def _check_pixel_count(width: int, height: int) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and width * height > 2 * limit:
+        raise UnreadablePhotoError(f"{width} x {height} pixels are more than the limit of {2 * limit}")
+
+
+def _without_alpha(pixels: np.ndarray) -> np.ndarray:
+    """(H, W) or (H, W, S) -> (H, W, 1 or 3), extra samples dropped."""
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    return pixels[..., : 1 if pixels.shape[-1] < 3 else 3]
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Applies an EXIF orientation (1 to 8; anything else changes nothing) to (H, W, C)."""
+    if orientation in {5, 6, 7, 8}:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in {2, 3, 6, 7}:
+        pixels = pixels[:, ::-1]
+    if orientation in {3, 4, 7, 8}:
+        pixels = pixels[::-1]
+    return pixels
+
+
+def list_photos(folder: str | os.PathLike, argument: str = "folder") -> list[Path]:
+    """All photos in a folder and its subfolders, sorted by path.
+
+    Known by suffix (`PHOTO_SUFFIXES`, upper or lower case). Hidden files and folders are skipped; links to folders are
+    followed, each real folder being visited once.
+
+    Args:
+        folder: where to look.
+        argument: what the caller calls `folder`, for messages.
+
+    Raises:
+        ConfigurationError: no such folder, not a folder, or no photo in it.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.exists():
+        raise ConfigurationError(f"`{argument}` must be an existing folder, got {str(folder)!r}")
+    if not folder.is_dir():
+        raise ConfigurationError(f"`{argument}` must be a folder of photos, got the file {str(folder)!r}")
+    photos, others, visited = [], Counter(), {os.path.realpath(folder)}
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        new = []
+        for name in sorted(folders):  # sorted, so that the same one of two links is followed everywhere
+            real = os.path.realpath(os.path.join(parent, name))
+            if not name.startswith(".") and real not in visited:
+                visited.add(real)
+                new.append(name)
+        folders[:] = new
+        for name in files:
+            suffix = os.path.splitext(name)[1].lower()
+            if name.startswith("."):
+                continue
+            if suffix in PHOTO_SUFFIXES:
+                photos.append(Path(parent, name))
+            else:
+                others[suffix or "no suffix"] += 1
+    if not photos:
+        found = ", ".join(f"{count} x {suffix}" for suffix, count in others.most_common(5)) or "nothing"
+        raise ConfigurationError(
+            f"`{argument}` must hold photos ({', '.join(sorted(PHOTO_SUFFIXES))}); in {str(folder)!r} there is {found}"
+        )
+    return sorted(photos)
+
+
+def to_float(photo: np.ndarray) -> torch.Tensor:
+    """(H, W, C) uint8 or uint16 (as `read_photo` gives) -> (C, H, W) float32 in [0, 1].
+
+    Raises:
+        ValueError: on another rank or dtype.
+    """
+    if photo.ndim != 3 or photo.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"`photo` must be (H, W, C) of uint8 or uint16, got {photo.shape} of {photo.dtype}")
+    scaled = photo.astype(np.float32) / np.float32(np.iinfo(photo.dtype).max)
+    return torch.from_numpy(scaled).permute(2, 0, 1).contiguous()
