@@ -1,11 +1,13 @@
 """From folders of photos to numbered training samples."""
 
+from .camera import CameraNoise
 from .degradations import BlindGaussian, Degradation, Mixture, degradation_from_config, register_degradation
 from .photos import PhotoFolder
 from .sampling import PairedFolders, TrainingPatches, crop_patch, generator_for, take_turns
 
 __all__ = [
     "BlindGaussian",
+    "CameraNoise",
     "Degradation",
     "Mixture",
     "PairedFolders",

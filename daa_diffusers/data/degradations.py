@@ -5,6 +5,7 @@ A degradation draws everything from the generator that it is given, so that a sa
 
 import difflib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
@@ -30,17 +31,20 @@ class Degradation(Protocol):
         ...
 
 
-class ConfigurableDegradation:
+@dataclass(frozen=True)
+class ConfigurableDegradation(ABC):
     """Base of the dataclass degradations: `to_config` and `from_config` from their fields."""
 
     type_name: ClassVar[str]
 
+    @abstractmethod
+    def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """As in `Degradation`."""
+
     def to_config(self) -> dict[str, Any]:
         """`{"type": name, **fields}`, JSON-plain."""
-        return {
-            "type": self.type_name,
-            **{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()},
-        }
+        options = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        return {"type": self.type_name, **options}
 
     @classmethod
     def from_config(cls, options: Mapping[str, Any]) -> Degradation:
@@ -59,10 +63,10 @@ DEGRADATIONS: dict[str, Any] = {}
 
 
 def register_degradation(name: str) -> Callable[[Class], Class]:
-    """Class decorator: configs with `"type": name` build this class, by its `from_config`."""
+    """Class decorator: configs with `"type": name` build this class, by its `from_config`; sets its `type_name`."""
 
     def register(cls: Class) -> Class:
-        cls.type_name = name
+        setattr(cls, "type_name", name)  # noqa: B010  a type variable has no such attribute
         DEGRADATIONS[name] = cls
         return cls
 
@@ -123,6 +127,11 @@ def uniform(shape: Sequence[int], low: float, high: float, clean: torch.Tensor, 
     """U(low, high) of `shape`, drawn on the generator's device, with the device and dtype of `clean`."""
     drawn = torch.rand(shape, generator=generator, device=generator.device) * (high - low) + low
     return drawn.to(clean)
+
+
+def log_uniform(shape: Sequence[int], low: float, high: float, clean: torch.Tensor, generator: torch.Generator):
+    """exp(U(log low, log high)) of `shape`, drawn as `uniform` does; `low` must be positive."""
+    return uniform(shape, math.log(low), math.log(high), clean, generator).exp()
 
 
 def normal(shape: Sequence[int], clean: torch.Tensor, generator: torch.Generator):

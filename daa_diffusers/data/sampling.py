@@ -6,7 +6,7 @@ So a resumed run, a run with other workers or a run on more processes sees the s
 import functools
 import hashlib
 import json
-import logging
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,16 +17,18 @@ from ..errors import ConfigurationError
 from .degradations import Degradation
 from .photos import PhotoFolder
 
-logger = logging.getLogger(__name__)
-
 
 def generator_for(seed: int, *keys: str | int) -> torch.Generator:
     """A CPU generator that depends on `seed` and `keys` alone, on every machine and in every process.
 
     Its seed is a 63-bit hash (blake2b) of both, e.g. `generator_for(0, "crop", "real", 12)`. torch's generator uses
     the lower 32 bits of it: among a million samples some hundred share their draws with another, which is harmless.
+
+    Raises:
+        TypeError: `seed` or a key is neither whole number nor text.
     """
-    digest = hashlib.blake2b(json.dumps([seed, *keys]).encode(), digest_size=8).digest()
+    plain = [key if isinstance(key, str) else operator.index(key) for key in (seed, *keys)]
+    digest = hashlib.blake2b(json.dumps(plain).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
@@ -199,8 +201,9 @@ class TrainingPatches(Dataset):
         """
         if not 0 <= n < self.length:
             raise IndexError(f"sample {n} of {self.length}")
-        sample: dict[str, torch.Tensor | int] = {"index": int(n)}
-        if self._pairs:
+        n = int(n)
+        sample: dict[str, torch.Tensor | int] = {"index": n}
+        if self.degradation is None:
             sample["synthetic"], sample["clean"] = self._pair(n)
         else:
             clean = self._patch(self.clean, "clean", n)

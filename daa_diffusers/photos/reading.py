@@ -18,9 +18,10 @@ PHOTO_SUFFIXES = frozenset(
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ORIENTATION_TAG = 0x0112
-GREY_MODES = frozenset({"1", "L", "LA", "La"})
-COLOUR_MODES = frozenset({"RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB"})
-SIXTEEN_BIT_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
+# Pillow's modes of what its plugins open; "I" is what it makes of a PGM of more than 8 bits, scaled to 16.
+GREY_MODES = frozenset({"1", "L", "LA"})
+COLOUR_MODES = frozenset({"RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB"})
+GREY_DEEP_MODES = frozenset({"I", "I;16", "I;16B"})
 
 
 def read_photo(path: str | os.PathLike) -> np.ndarray:
@@ -74,21 +75,15 @@ def _decode(content: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(content)) as image:  # reads the header only, and refuses decompression bombs
         if content.startswith(PNG_SIGNATURE) and content[24] == 16:
             return _decode_deep_png(content, image)
-        # Pillow names the mode of 8-bit and palette photos; deeper colour has been dealt with above.
-        if image.mode in SIXTEEN_BIT_MODES:
-            image = ImageOps.exif_transpose(image)
-            pixels = np.asarray(image)
-            if pixels.min(initial=0) < 0 or pixels.max(initial=0) > 65535:
-                raise UnreadablePhotoError("32 bits a sample; 8 or 16 are supported")
-            return pixels.astype(np.uint16)[..., None]
+        if image.format == "PPM" and image.mode == "RGB" and image.tile and image.tile[0].codec_name == "ppm":
+            return _decode_deep_ppm(content, image)
+        if image.mode in GREY_DEEP_MODES:
+            return np.asarray(ImageOps.exif_transpose(image)).astype(np.uint16)[..., None]
         if image.mode not in GREY_MODES | COLOUR_MODES:
             raise UnreadablePhotoError(
                 f"samples of mode {image.mode!r}; 8 or 16 bits of unsigned integer are supported"
             )
         grey = image.mode in GREY_MODES
-        if image.mode in {"La", "RGBa"}:  # premultiplied: straight alpha first
-            image = image.convert("LA" if grey else "RGBA")
-        image.load()
         pixels = np.asarray(ImageOps.exif_transpose(image).convert("L" if grey else "RGB"))
         return pixels[..., None] if grey else pixels
 
@@ -103,6 +98,16 @@ def _decode_deep_png(content: bytes, image: Image.Image) -> np.ndarray:
     image.load()  # checks every chunk, with clearer messages
     pixels = imagecodecs.png_decode(content)
     return _upright(_without_alpha(pixels), image.getexif().get(ORIENTATION_TAG, 1))
+
+
+def _decode_deep_ppm(content: bytes, image: Image.Image) -> np.ndarray:
+    """A binary PPM with a largest value other than 255 (raw converters write them), of which Pillow would keep 8 bits."""
+    tile = image.tile[0]
+    _, largest = tile.args
+    samples = 3 * image.width * image.height
+    pixels = np.frombuffer(content, ">u2" if largest > 255 else "u1", samples, tile.offset)
+    pixels = np.rint(pixels.astype(np.float32) * (65535 / largest)).clip(0, 65535).astype(np.uint16)
+    return pixels.reshape(image.height, image.width, 3)
 
 
 def _decode_deep_tiff(content: bytes) -> np.ndarray | None:
@@ -177,7 +182,9 @@ def list_photos(folder: str | os.PathLike, argument: str = "folder") -> list[Pat
         raise ConfigurationError(f"`{argument}` must be an existing folder, got {str(folder)!r}")
     if not folder.is_dir():
         raise ConfigurationError(f"`{argument}` must be a folder of photos, got the file {str(folder)!r}")
-    photos, others, visited = [], Counter(), {os.path.realpath(folder)}
+    photos: list[Path] = []
+    others: Counter[str] = Counter()
+    visited = {os.path.realpath(folder)}
     for parent, folders, files in os.walk(folder, followlinks=True):
         new = []
         for name in sorted(folders):  # sorted, so that the same one of two links is followed everywhere
