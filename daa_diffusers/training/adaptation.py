@@ -98,6 +98,7 @@ class NoiseSpaceAdaptation(nn.Module):
         progress: float = 1.0,
         draws: NoiseDraws | None = None,
         generator: Generators = None,
+        adapt: bool = True,
     ) -> AdaptationOutput:
         """One joint step on a batch; all images (B, C, H, W) in the restorer's value range, which they may exceed.
 
@@ -110,6 +111,8 @@ class NoiseSpaceAdaptation(nn.Module):
             progress: p of eq. (6), the share of the ramp that is done.
             draws: the step's randomness; None draws it with `generator` (or torch's global one).
             generator: one CPU generator or one a sample.
+            adapt: False trains the noise predictor on detached conditions, and the restorer by L_pair alone: the
+                warm-up of a fresh predictor, whose gradient would only be noise to the restorer.
 
         Raises:
             ValueError: on shapes or draws that do not fit, missing inputs, or pixels that are not finite.
@@ -131,11 +134,13 @@ class NoiseSpaceAdaptation(nn.Module):
         losses = output.losses
         weight = adaptation_weight(self.weight_schedule, self.weight, progress)
         s_pair, s_noise, q_noise = s, s, q
-        if self.weight_schedule == "balanced":
+        if not adapt:
+            s_noise, q_noise = s.detach(), q.detach()
+        elif self.weight_schedule == "balanced":
             s_pair, s_noise, q_noise = objectives.balance(s, q, weight, lambda w: losses.update(weight=w))
         pair = objectives.charbonnier(s_pair, clean, self.charbonnier_eps)
 
-        if self.variant == "hybrid":
+        if self.variant == "hybrid" and adapt:
             noise = self._noise_loss(clean, synthetic, real, s.detach(), q.detach(), draws, losses)
             target = clean.roll(1, 0) if unpaired_clean is None else unpaired_clean
             adaptation = self._frozen_prediction_loss(target, s_noise, q_noise, draws)
@@ -145,9 +150,9 @@ class NoiseSpaceAdaptation(nn.Module):
             adaptation = self._noise_loss(target, synthetic, real, s_noise, q_noise, draws, losses)
             noise = adaptation.new_zeros(())
         # (6); a balanced gradient gets its weight at the door of the restorer, so that the predictor's stays whole
-        factor = 1.0 if self.weight_schedule == "balanced" else weight
+        factor = weight if adapt and self.weight_schedule != "balanced" else 1.0
         output.loss = pair + factor * adaptation + noise
-        losses.update(pair=pair.detach(), weight=pair.new_tensor(weight), total=output.loss.detach())
+        losses.update(pair=pair.detach(), weight=pair.new_tensor(weight * adapt), total=output.loss.detach())
         return output
 
     @property

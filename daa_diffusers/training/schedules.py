@@ -63,7 +63,7 @@ class NoiseSchedule:
     Args:
         steps: T.
         beta_start, beta_end: the ends of `beta`.
-        timestep_range: inclusive range (low, high) of the 0-based step t, `1 <= low <= high <= T - 1`; None: (1, T - 1).
+        timestep_range: inclusive range (low, high) of the 0-based step t, 1 <= low <= high <= T - 1; None: all.
 
     Source: METHOD, Notation and step 2.
     """

@@ -1,0 +1,22 @@
+"""The typed errors of ``daa_diffusers``.
+
+All of them are ``ValueError`` subclasses, so a caller who does not care about the difference catches that one class. A
+message names the argument, option or file, says what came, and says what would be right. The files in
+``daa_diffusers/models`` raise plain ``ValueError``: they import only torch and diffusers, so that each of them also
+works as a single file of custom Hub code.
+"""
+
+
+class ConfigurationError(ValueError):
+    """Options, folders or degradations that cannot work, alone or together."""
+
+
+class UnreadablePhotoError(ValueError):
+    """A file that should hold a photo cannot be decoded, or holds values or a layout that no restorer can take."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, incomplete, of an unknown kind, or does not fit the model it is loaded into."""
+
+
+__all__ = ["CheckpointError", "ConfigurationError", "UnreadablePhotoError"]

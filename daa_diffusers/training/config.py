@@ -1,0 +1,259 @@
+"""The options of a training run: dataclass -> preset -> YAML file -> command line."""
+
+import difflib
+import json
+import os
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import ConfigurationError
+from .adaptation import VARIANTS
+from .schedules import WEIGHT_SCHEDULES
+
+# Named starting points; anything given in a YAML file or on the command line overrides them. "tiny" and "small" suit a
+# CPU and short runs; the "paper-*" ones are the official recipes (METHOD: 8 GPUs with 24 patches each).
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {"restorer": "tiny", "noise_predictor": "tiny", "patch": 64, "batch_size": 4, "steps": 1500},
+    "small": {"restorer": "small", "noise_predictor": "tiny", "patch": 64, "batch_size": 8, "steps": 4000},
+    "paper-denoise": {
+        "restorer": "paper",
+        "noise_predictor": "paper",
+        "value_range": [0.0, 1.0],
+        "degradation": {"type": "gaussian", "sigma_min": 0.0, "sigma_max": 75.0},
+        "patch": 128,
+        "batch_size": 24,
+        "learning_rate": 1e-4,
+        "learning_rate_schedule": "constant",
+        "weight": 0.2,
+        "weight_schedule": "paper",
+        "variant": "paired",
+        "steps": 300_000,
+        "ema_decay": 0.9999,
+    },
+}
+for _task in ("derain", "deblur"):
+    PRESETS[f"paper-{_task}"] = {**PRESETS["paper-denoise"], "value_range": [-1.0, 1.0], "learning_rate": 5e-5}
+    # their synthetic pairs (Rain13K, GoPro) are given as folders: --paired_degraded, --paired_clean
+    PRESETS[f"paper-{_task}"]["degradation"] = None
+
+# Options that may differ when a run is resumed: they change what is reported or how fast, not what is learnt.
+FREE_TO_CHANGE = {
+    "config", "dry_run", "output_dir", "workers", "cache_gib", "log_every", "validate_every", "checkpoint_every",
+    "keep", "validation_degraded", "validation_clean", "save_noise_predictor", "threads", "report_to",
+}  # fmt: skip
+
+
+# Folders and files: `~` and environment variables in them are expanded.
+PATHS = {
+    "output_dir", "clean", "real", "unpaired_clean", "paired_degraded", "paired_clean", "validation_degraded",
+    "validation_clean", "init_from", "noise_predictor_from",
+}  # fmt: skip
+
+
+def _option(default: Any, text: str) -> Any:
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: default.copy(), metadata={"help": text})
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class TrainingConfig:
+    """All options of `examples/train_daa.py`; every value is plain JSON / YAML.
+
+    Photos are given as folders (searched recursively). `clean` gives the synthetic pairs through `degradation`;
+    `paired_degraded` + `paired_clean` give ready ones. `real` holds the unlabelled photos to adapt to.
+    """
+
+    output_dir: str = _option("outputs/run", "Where checkpoints, logs and the final pipeline go.")
+    preset: str = _option("small", f"Starting point of all other options: {', '.join(PRESETS)}.")
+    config: str | None = _option(None, "YAML file with any of these options.")
+    seed: int = _option(0, "Everything random is a function of this and of the sample's number.")
+    dry_run: bool = _option(False, "Print the resolved options, parameters and estimated memory, then stop.")
+
+    # data
+    clean: list[str] = _option([], "Folders of clean photos; sources take turns, whatever their sizes.")
+    real: list[str] = _option([], "Folders of real degraded photos without ground truth.")
+    unpaired_clean: list[str] = _option([], "Folders of unpaired clean photos for the extended and hybrid variants.")
+    paired_degraded: list[str] = _option([], "Folders of degraded photos, paired by name with --paired_clean.")
+    paired_clean: list[str] = _option([], "Folders of their clean counterparts.")
+    degradation: dict[str, Any] | None = _option(
+        {"type": "gaussian", "sigma_min": 0.0, "sigma_max": 60.0},
+        "How synthetic photos are degraded: a mapping in YAML, JSON on the command line.",
+    )
+    validation_degraded: str | None = _option(None, "Folder of degraded photos to watch.")
+    validation_clean: str | None = _option(None, "Folder of their clean counterparts (paired by name), if any.")
+    patch: int = _option(64, "Side of the square training patches, in pixels.")
+    batch_size: int = _option(8, "Synthetic (and as many real) patches a step and process.")
+    workers: int = _option(0, "Loader processes; 0 loads in the training process.")
+    cache_gib: float = _option(1.0, "Memory for decoded photos, in GiB, per source.")
+
+    # networks
+    init_from: str | None = _option(None, "Bundled checkpoint, folder or Hub id whose restorer is trained further.")
+    restorer: str = _option("small", "Preset of a new restorer (tiny, small, paper), where --init_from is not given.")
+    value_range: list[float] = _option([0.0, 1.0], "Value range of a new restorer.")
+    noise_predictor: str = _option("tiny", "Preset of the noise predictor (tiny, small, paper).")
+    noise_predictor_options: dict[str, Any] = _option({}, "Constructor arguments that override its preset (JSON).")
+    noise_predictor_from: str | None = _option(None, "Folder of a trained noise predictor to start from.")
+
+    # method
+    variant: str = _option("paired", f"Form of the joint step: {', '.join(VARIANTS)}.")
+    channel_shuffle: bool = _option(True, "Let the conditions change places at random.")
+    residual_swap: bool = _option(True, "Contrast with swapped residuals.")
+    weight: float = _option(0.2, "w_max of eq. (6), or the ratio of gradients with the balanced schedule.")
+    weight_schedule: str = _option("paper", f"How the weight runs: {', '.join(WEIGHT_SCHEDULES)}.")
+    ramp_steps: int | None = _option(None, "Steps over which p of eq. (6) goes from 0 to 1; default: all steps.")
+    margin: float = _option(0.1, "Margin of the contrastive term.")
+    charbonnier_eps: float = _option(1e-3, "Epsilon of the Charbonnier loss.")
+    timestep_range: list[int] | None = _option(None, "Inclusive range of t, such as 1 999.")
+    predictor_warmup_steps: int = _option(0, "First steps in which only the noise predictor sees the real photos.")
+
+    # optimisation
+    steps: int = _option(4000, "Optimizer steps.")
+    minutes: float | None = _option(None, "Time budget instead of --steps: the speed is measured first.")
+    learning_rate: float = _option(1e-4, "Adam's learning rate.")
+    predictor_learning_rate: float | None = _option(None, "The noise predictor's, where it differs.")
+    learning_rate_schedule: str = _option("constant", "As in diffusers: constant, cosine, linear, ...")
+    learning_rate_warmup_steps: int = _option(0, "Steps over which the learning rate rises.")
+    gradient_clip: float | None = _option(None, "Largest norm of the gradient; default: not clipped.")
+    gradient_accumulation_steps: int = _option(1, "Batches a step.")
+    mixed_precision: str = _option("no", "no, bf16 or fp16.")
+    ema_decay: float = _option(0.999, "Decay of the restorer's moving average, reached after a warm-up.")
+
+    # the run
+    log_every: int = _option(20, "Steps between log lines.")
+    validate_every: int = _option(500, "Steps between validations and sample grids; 0: only at the end.")
+    checkpoint_every: int = _option(500, "Steps between checkpoints; 0: only at the end.")
+    keep: int = _option(2, "Checkpoints kept.")
+    threads: int | None = _option(None, "CPU threads; default: torch's choice.")
+    report_to: str = _option("tensorboard", "Tracker: tensorboard, or none.")
+    save_noise_predictor: bool = _option(False, "Keep the noise predictor in the final pipeline.")
+
+    def check(self) -> "TrainingConfig":
+        """Raises ConfigurationError listing everything that is contradictory or out of range; returns self."""
+        problems = list(self._problems())
+        if problems:
+            raise ConfigurationError("these options do not fit:\n- " + "\n- ".join(problems))
+        return self
+
+    def _problems(self):
+        choices = {"variant": VARIANTS, "weight_schedule": WEIGHT_SCHEDULES, "preset": tuple(PRESETS)}
+        choices |= {"mixed_precision": ("no", "bf16", "fp16"), "report_to": ("tensorboard", "none")}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                yield f"`{name}` must be one of {', '.join(allowed)}, got {getattr(self, name)!r}"
+        for name in ("patch", "batch_size", "steps", "keep", "log_every", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                yield f"`{name}` must be at least 1, got {getattr(self, name)}"
+        for name in ("learning_rate", "charbonnier_eps"):
+            if not getattr(self, name) > 0:
+                yield f"`{name}` must be positive, got {getattr(self, name)}"
+        if not 0 <= self.ema_decay < 1:
+            yield f"`ema_decay` must be in [0, 1), got {self.ema_decay}"
+        if self.minutes is not None and not self.minutes > 0:
+            yield f"`minutes` must be positive, got {self.minutes}"
+        if self.clean and self.paired_clean:
+            yield "give either `clean` (with `degradation`) or `paired_degraded` + `paired_clean`, not both"
+        if not self.clean and not self.paired_clean:
+            yield "no clean photos: give `clean` folders, or `paired_degraded` and `paired_clean`"
+        if len(self.paired_degraded) != len(self.paired_clean):
+            yield (
+                "`paired_degraded` and `paired_clean` must list as many folders, got "
+                f"{len(self.paired_degraded)} and {len(self.paired_clean)}"
+            )
+        if self.clean and self.degradation is None:
+            yield "`clean` needs a `degradation`; or give ready pairs by `paired_degraded` and `paired_clean`"
+        if self.variant != "vanilla" and not self.real:
+            yield f"`variant` {self.variant!r} adapts to real photos: give `real` folders (or `variant` vanilla)"
+        if self.variant == "extended" and not self.unpaired_clean:
+            yield "`variant` extended needs `unpaired_clean` folders"
+        if self.validation_clean and not self.validation_degraded:
+            yield "`validation_clean` needs `validation_degraded`"
+
+    def identity(self) -> dict[str, Any]:
+        """The options that decide what is learnt; a run is only resumed with the same ones."""
+        return {name: value for name, value in asdict(self).items() if name not in FREE_TO_CHANGE}
+
+    def to_yaml(self) -> str:
+        """The resolved options; the text can be passed back as `config`."""
+        return yaml.safe_dump(asdict(self), sort_keys=False)
+
+
+def _names() -> list[str]:
+    return [f.name for f in fields(TrainingConfig)]
+
+
+def _refuse_unknown(names, where: str) -> None:
+    problems = []
+    for name in sorted(set(names) - set(_names())):
+        near = difflib.get_close_matches(name.replace("-", "_"), _names(), n=1)
+        problems.append(f"{name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+    if problems:
+        raise ConfigurationError(f"unknown option in {where}: " + ", ".join(problems))
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Reads a YAML mapping of options; ConfigurationError on a missing or broken file or an unknown option."""
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"`config` must be a readable YAML file, got {str(path)!r}: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigurationError(f"`config` must be a YAML mapping of options, got {type(values).__name__} in {path}")
+    _refuse_unknown(values, str(path))
+    return values
+
+
+def resolve(*layers: dict[str, Any]) -> TrainingConfig:
+    """Merges option mappings, later ones winning, over the preset that they name; checks nothing but the names."""
+    given: dict[str, Any] = {}
+    for layer in layers:
+        _refuse_unknown(layer, "the options")
+        given.update(layer)
+    preset = given.get("preset", TrainingConfig.preset)
+    if preset not in PRESETS:
+        raise ConfigurationError(f"`preset` must be one of {', '.join(PRESETS)}, got {preset!r}")
+    for name in PATHS & set(given):
+        value = given[name]
+        given[name] = [_expand(v) for v in value] if isinstance(value, list) else _expand(value)
+    return replace(TrainingConfig(), **{**PRESETS[preset], **given})
+
+
+def _expand(path: str | None) -> str | None:
+    return path if path is None else os.path.expanduser(os.path.expandvars(path))
+
+
+def parse_arguments(arguments: list[str] | None = None) -> TrainingConfig:
+    """The command line of `examples/train_daa.py`: `--name value`, over `--config FILE`, over the preset.
+
+    Exits as argparse does on `--help`; raises ConfigurationError, naming the nearest option, on an unknown one.
+    """
+    from transformers import HfArgumentParser
+
+    parser = HfArgumentParser(
+        TrainingConfig, allow_abbrev=False, description="Train a restorer, or adapt it to real photos."
+    )
+    for action in parser._actions:
+        if action.dest in ("degradation", "noise_predictor_options"):
+            action.type = _json_mapping
+        if action.dest != "help":
+            action.default = MISSING  # so that only what was typed overrides the YAML file
+    typed, unknown = parser.parse_known_args(arguments)
+    _refuse_unknown([u.lstrip("-").split("=")[0] for u in unknown if u.startswith("--")], "the command line")
+    if unknown:
+        raise ConfigurationError(f"stray arguments on the command line: {' '.join(unknown)}")
+    given = {name: value for name, value in vars(typed).items() if value is not MISSING and name in _names()}
+    from_file = read_yaml(given["config"]) if given.get("config") else {}
+    return resolve(from_file, given).check()
+
+
+def _json_mapping(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = {"type": text}  # a bare name, such as `camera`
+    if not isinstance(value, dict):
+        raise ConfigurationError(f'expected a JSON mapping such as \'{{"type": "gaussian"}}\', got {text!r}')
+    return value
