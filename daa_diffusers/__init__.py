@@ -1,0 +1,54 @@
+"""Noise-space domain adaptation of image restorers to real photos, as a plugin of Hugging Face diffusers.
+
+    from daa_diffusers import DAARestorationPipeline
+
+    restored = DAARestorationPipeline.from_pretrained("daa-denoise")(photo).images[0]
+
+The public names are loaded when they are first used (PEP 562), so that `import daa_diffusers` itself loads neither
+torch nor diffusers. Their module paths are public too: saved pipelines (`model_index.json`) hold them.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .convert import convert_official_state_dict
+    from .models.daa_unet import DAAUNet2DConditionModel
+    from .models.restoration_unet import RestorationUNet
+    from .pipelines.pipeline_daa_restoration import DAARestorationPipeline
+    from .pipelines.pipeline_output import DAARestorationPipelineOutput
+    from .training.adaptation import NoiseSpaceAdaptation
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DAARestorationPipeline",
+    "DAARestorationPipelineOutput",
+    "DAAUNet2DConditionModel",
+    "NoiseSpaceAdaptation",
+    "RestorationUNet",
+    "__version__",
+    "convert_official_state_dict",
+]
+
+# Where each public name lives, relative to this package.
+_MODULES = {
+    "DAARestorationPipeline": "pipelines.pipeline_daa_restoration",
+    "DAARestorationPipelineOutput": "pipelines.pipeline_output",
+    "DAAUNet2DConditionModel": "models.daa_unet",
+    "NoiseSpaceAdaptation": "training.adaptation",
+    "RestorationUNet": "models.restoration_unet",
+    "convert_official_state_dict": "convert",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+    globals()[name] = value  # the next access does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
