@@ -2,9 +2,10 @@
 
     python benchmarks/real_photos.py --plain daa-denoise-plain --jobs 2
 
-Each set is adapted to through `train/noisy` alone and measured on `val`. The rows: identity (the untouched input), plain
-(the restorer to start from), control (plain, trained on for as many further steps on the same synthetic pairs), adapted in
-three forms, and the oracle (supervised on the clean photos of `train`), which bounds what adaptation could reach.
+Each set is adapted to through `train/noisy` alone and measured on `val`. The rows: identity (the untouched input),
+plain (the restorer to start from), control (plain, trained on for as many further steps on the same synthetic pairs),
+adapted in three forms, and the oracle (supervised on the clean photos of `train`), which bounds what adaptation could
+reach.
 Finished rows are kept in `--output_dir` and not computed again.
 """
 
@@ -172,9 +173,9 @@ def report(arguments: argparse.Namespace) -> str:
             "",
             f"`python benchmarks/real_photos.py {' '.join(sys.argv[1:])}`",
             "",
-            "Per-image PSNR (dB) and SSIM on RGB uint8, one seed. The interval is a paired bootstrap over the photos of",
-            "`val`. `gap closed` is (row - control) / (oracle - control). `minutes` is the training time of the row on one",
-            f"core, {arguments.steps} steps of {COMMON['batch_size']} patches of {COMMON['patch']} px.",
+            "Per-image PSNR (dB) and SSIM on RGB uint8, one seed. The interval is a paired bootstrap over the photos",
+            "of `val`. `gap closed` is (row - control) / (oracle - control). `minutes` is the training time of the row",
+            f"on one core: {arguments.steps} steps of {COMMON['batch_size']} patches of {COMMON['patch']} px.",
             "",
             markdown_table(lines, columns),
             "",

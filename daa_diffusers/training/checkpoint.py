@@ -117,7 +117,8 @@ def load_checkpoint(
     slots: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in tensors.items():
         index, slot = name.split(".", 1)
-        slots.setdefault(int(index), {})[slot] = value
+        # a copy: the file is mapped into memory, and the optimizer would go on living in the map
+        slots.setdefault(int(index), {})[slot] = value.clone()
     try:
         model.load_state_dict(weights)
         optimizer.load_state_dict({"state": slots, "param_groups": plain["param_groups"]})

@@ -14,10 +14,23 @@ from .adaptation import VARIANTS
 from .schedules import WEIGHT_SCHEDULES
 
 # Named starting points; anything given in a YAML file or on the command line overrides them. "tiny" and "small" suit a
-# CPU and short runs; the "paper-*" ones are the official recipes (METHOD: 8 GPUs with 24 patches each).
+# CPU and short runs, "adapt" trains a given restorer (`init_from`) further on real photos; the "paper-*" ones are the
+# official recipes (METHOD: 8 GPUs with 24 patches each).
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"restorer": "tiny", "noise_predictor": "tiny", "patch": 64, "batch_size": 4, "steps": 1500},
     "small": {"restorer": "small", "noise_predictor": "tiny", "patch": 64, "batch_size": 8, "steps": 4000},
+    "adapt": {
+        "noise_predictor": "tiny",
+        "noise_predictor_options": {"block_out_channels": [16, 32, 64], "layers_per_block": 1, "dropout": 0.0},
+        "patch": 64,
+        "batch_size": 4,
+        "steps": 800,
+        "learning_rate_schedule": "cosine",
+        "predictor_learning_rate": 5e-4,
+        "weight": 1.0,
+        "weight_schedule": "balanced",
+        "ema_decay": 0.99,
+    },
     "paper-denoise": {
         "restorer": "paper",
         "noise_predictor": "paper",

@@ -91,14 +91,17 @@ class Trainer:
             self.bare.restorer.parameters(), decay=config.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=3 / 4
         )
         self.dataset = dataset
+        self.steps = config.steps
         self.steps = record["steps"] or self._plan_steps()
         self._record(steps=self.steps, photos=setup.training_photos(dataset))
-        self.scheduler = get_scheduler(
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        # of diffusers' scheduler only the curve is used: the learning rate is a function of the step
+        self.rate_curve = get_scheduler(
             config.learning_rate_schedule,
-            self.optimizer.optimizer,
+            torch.optim.SGD([torch.zeros(1)], lr=1.0),
             num_warmup_steps=config.learning_rate_warmup_steps,
             num_training_steps=self.steps,
-        )
+        ).lr_lambdas[0]
 
     # -- planning -----------------------------------------------------------------------------------------------
 
@@ -128,6 +131,7 @@ class Trainer:
 
     @property
     def samples_per_step(self) -> int:
+        """Synthetic samples that one optimizer step takes, over all processes."""
         config = self.config
         return config.batch_size * config.gradient_accumulation_steps * self.accelerator.num_processes
 
@@ -190,9 +194,10 @@ class Trainer:
                 losses[name] = losses.get(name, 0.0) + value.detach() / parts
         if self.config.gradient_clip:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * self.rate_curve(step)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.scheduler.step()
         self.ema.step(self.bare.restorer.parameters())
         return losses
 
@@ -203,8 +208,6 @@ class Trainer:
         resumed = load_latest(self._checkpoints, model=self.bare, ema=self.ema, optimizer=self.optimizer)
         first = resumed["step"] if resumed else 0
         counters: dict[str, Any] = resumed["counters"] if resumed else {"losses": {}, "validation": {}}
-        self.scheduler.last_epoch = first - 1
-        self.scheduler.step()  # the learning rate is a function of the step
         if config.report_to != "none":
             self.accelerator.init_trackers("logs")
         if resumed and main:
@@ -256,8 +259,8 @@ class Trainer:
                 f"the losses {bad} are not finite at step {step}; the checkpoints before are whole. Try a lower "
                 "`learning_rate`, `gradient_clip`, or `mixed_precision` no"
             )
-        rates = self.scheduler.get_last_lr()
-        self._log({**{f"loss/{k}": v for k, v in losses.items()}, "learning_rate": rates[0]}, step)
+        rate = self.optimizer.param_groups[0]["lr"]
+        self._log({**{f"loss/{k}": v for k, v in losses.items()}, "learning_rate": rate}, step)
         return losses
 
     @contextmanager

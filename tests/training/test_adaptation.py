@@ -8,7 +8,7 @@ from torch import nn
 
 from daa_diffusers.models.daa_unet import DAAUNet2DConditionModel
 from daa_diffusers.models.restoration_unet import RestorationUNet
-from daa_diffusers.training import NoiseDraws, NoiseSpaceAdaptation
+from daa_diffusers.training import NoiseSpaceAdaptation
 from daa_diffusers.training.adaptation import VARIANTS
 from daa_diffusers.training.objectives import balance, charbonnier, contrastive
 from daa_diffusers.training.schedules import WEIGHT_SCHEDULES, NoiseSchedule, adaptation_weight
@@ -145,7 +145,7 @@ def test_hybrid_without_unpaired_photos_takes_other_targets_of_the_batch(restore
 
 
 def test_balanced_gradient_has_the_asked_for_size_and_leaves_the_predictor_whole(restorer, unet, batch):
-    """At q, the balanced gradient is `weight` times as long as the supervised one at s; the predictor's is L_noise's."""
+    """At q, the gradient is `weight` times as long as the supervised one at s; the predictor keeps that of L_noise."""
     options = {"weight": 0.7, "channel_shuffle": True}
     captured = {}
 

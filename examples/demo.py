@@ -1,0 +1,146 @@
+"""The main job on real photos, in a few minutes: adapt a restorer to a folder of noisy photos, then compare.
+
+    python examples/demo.py [--photos FOLDER] [--minutes 3]
+
+Adapts the bundled `daa-denoise-plain` to unlabelled noisy photos, restores held-out ones with it, with the adapted
+weights and with the shipped `daa-denoise`, prints a table and writes a before/after sheet. It takes the photos of
+`$DAA_DATA` where there are any, or makes its own from scikit-image's pictures.
+"""
+
+import argparse
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CHECKPOINTS = ("daa-denoise-plain", "just adapted", "daa-denoise")
+
+
+@dataclass
+class DemoData:
+    """Folders of the demo: `clean` for synthetic pairs, `real` to adapt to, held-out photos to restore."""
+
+    origin: str
+    clean: list[Path]
+    real: Path
+    held_out: Path
+    held_out_clean: Path | None
+
+
+def find_data(output: Path, photos: str | None) -> DemoData:
+    """The user's photos, else those of `$DAA_DATA`, else self-made ones."""
+    data = Path(os.environ.get("DAA_DATA", ROOT.parent / "shared" / "data"))
+    renoir = data / "real_noise" / "renoir"
+    found = renoir.is_dir() and (data / "clean").is_dir()
+    if found and not photos:
+        origin = f"RENOIR (real low-light noise, three cameras) from {data}"
+        clean = [data / "clean" / "bsds", data / "clean" / "highres"]
+        return DemoData(origin, clean, renoir / "train" / "noisy", renoir / "val" / "noisy", renoir / "val" / "clean")
+
+    from daa_diffusers.data.demo_photos import demo_photos
+
+    made = demo_photos(output / "photos")
+    clean = [data / "clean" / "bsds", data / "clean" / "highres"] if found else [made.clean]
+    if photos:
+        return DemoData(f"your photos in {photos}", clean, Path(photos), Path(photos), None)
+    origin = f"scikit-image's photos with simulated camera noise, made in {output / 'photos'} ($DAA_DATA is not there)"
+    return DemoData(origin, clean, made.real_train_noisy, made.real_val_noisy, made.real_val_clean)
+
+
+def adapt(data: DemoData, output: Path, minutes: float) -> Path:
+    """Adapts the plain checkpoint for about `minutes`; returns the pipeline's folder."""
+    from daa_diffusers.training.config import resolve
+    from daa_diffusers.training.loop import train
+
+    config = resolve(
+        {
+            "preset": "adapt",
+            "init_from": "daa-denoise-plain",
+            "clean": [str(folder) for folder in data.clean],
+            "real": [str(data.real)],
+            "minutes": minutes,
+            "output_dir": str(output / time.strftime("run-%Y%m%d-%H%M%S")),
+            "validate_every": 0,
+            "checkpoint_every": 0,
+            "log_every": 10,
+        }
+    )
+    result = train(config)
+    print(f"{result.steps} steps in {result.seconds / 60:.1f} minutes; curves: tensorboard --logdir {output}")
+    return result.pipeline
+
+
+def compare(data: DemoData, adapted: Path, sheet: Path, most: int = 12) -> None:
+    """Restores the held-out photos with each checkpoint, prints the table, writes the sheet."""
+    from tqdm.auto import tqdm
+
+    from daa_diffusers import DAARestorationPipeline
+    from daa_diffusers.errors import UnreadablePhotoError
+    from daa_diffusers.evaluation.metrics import psnr, ssim
+    from daa_diffusers.evaluation.sheets import contact_sheet
+    from daa_diffusers.evaluation.statistics import markdown_table
+    from daa_diffusers.photos.reading import list_photos, read_photo, to_float
+
+    pipelines = {}
+    for name in CHECKPOINTS:
+        pipelines[name] = DAARestorationPipeline.from_pretrained(str(adapted) if name == "just adapted" else name)
+        pipelines[name].set_progress_bar_config(disable=True)
+    columns = ["input", *CHECKPOINTS, *(["ground truth"] if data.held_out_clean else [])]
+    totals: dict[str, list[tuple[float, float]]] = {name: [] for name in columns[: 1 + len(CHECKPOINTS)]}
+    rows, captions, titles = [], [], []
+    for path in tqdm(list_photos(data.held_out)[:most], desc="restoring", unit="photo"):
+        try:
+            noisy = to_float(read_photo(path))
+            clean = to_float(read_photo(data.held_out_clean / path.name)) if data.held_out_clean else None
+        except UnreadablePhotoError as error:
+            tqdm.write(f"skipped: {error}")
+            continue
+        images = {"input": noisy}
+        images |= {name: pipe(noisy, output_type="pt").images[0] for name, pipe in pipelines.items()}
+        caption = []
+        if clean is not None:
+            for name, image in images.items():
+                score = float(psnr(image, clean, as_uint8=True)), float(ssim(image, clean, as_uint8=True))
+                totals[name].append(score)
+                caption.append(f"{score[0]:.2f} dB")
+            images["ground truth"] = clean
+        if len(rows) < 5:
+            rows.append(list(images.values()))
+            captions.append([*caption, *[""] * (len(images) - len(caption))])
+            titles.append(path.stem)
+    contact_sheet(rows, columns, titles, sheet, captions=captions, zoom=2)
+    if data.held_out_clean:
+        table = []
+        for name, scores in totals.items():
+            means = [sum(values) / len(values) for values in zip(*scores, strict=True)]
+            label = "identity (untouched input)" if name == "input" else name
+            table.append({"restored with": label, "PSNR (dB)": f"{means[0]:.2f}", "SSIM": f"{means[1]:.4f}"})
+        print(f"\n{len(scores)} held-out photos, RGB 8 bit, mean per photo:\n")
+        print(markdown_table(table, ["restored with", "PSNR (dB)", "SSIM"]))
+    print(f"\nBefore and after: {sheet}")
+
+
+def main() -> int:
+    """Runs the demo; see the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", help="a folder of your own noisy photos to adapt to")
+    parser.add_argument("--minutes", type=float, default=3.0, help="time for the adaptation")
+    parser.add_argument("--output", type=Path, default=Path("outputs") / "demo")
+    arguments = parser.parse_args()
+    from daa_diffusers.errors import ConfigurationError
+
+    try:
+        data = find_data(arguments.output, arguments.photos)
+        print(f"Photos: {data.origin}")
+        adapted = adapt(data, arguments.output, arguments.minutes)
+        compare(data, adapted, (arguments.output / "before_after.png").resolve())
+    except ConfigurationError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

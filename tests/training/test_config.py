@@ -1,0 +1,91 @@
+"""Options: layers, unknown and contradictory ones, and files that can be passed back."""
+
+import pytest
+import yaml
+
+from daa_diffusers.errors import ConfigurationError
+from daa_diffusers.training.config import PRESETS, TrainingConfig, parse_arguments, read_yaml, resolve
+
+ENOUGH = ["--clean", "c", "--real", "r"]
+
+
+def test_command_line_over_file_over_preset(tmp_path):
+    file = tmp_path / "options with spaces.yaml"
+    file.write_text(yaml.safe_dump({"preset": "tiny", "steps": 7, "batch_size": 3, "clean": ["a", "b"]}))
+    config = parse_arguments(["--config", str(file), "--batch_size", "5", "--real", "my photos"])
+    assert (config.patch, config.steps, config.batch_size) == (PRESETS["tiny"]["patch"], 7, 5)
+    assert config.clean == ["a", "b"] and config.real == ["my photos"]
+
+
+def test_resolved_options_can_be_passed_back(tmp_path):
+    config = parse_arguments([*ENOUGH, "--preset", "paper-denoise", "--timestep_range", "1", "100", "--weight", "0.5"])
+    file = tmp_path / "options.yaml"
+    file.write_text(config.to_yaml())
+    assert parse_arguments(["--config", str(file)]).identity() == config.identity()
+
+
+def test_types_on_the_command_line():
+    config = parse_arguments(
+        [*ENOUGH, "--no_channel_shuffle", "--minutes", "2.5", "--degradation", '{"type": "gaussian"}']
+    )
+    assert config.channel_shuffle is False and config.minutes == 2.5 and config.degradation == {"type": "gaussian"}
+    assert parse_arguments([*ENOUGH, "--degradation", "camera"]).degradation == {"type": "camera"}
+
+
+def test_paths_are_expanded(monkeypatch):
+    monkeypatch.setenv("MY_PHOTOS", "/some where")
+    config = parse_arguments(["--clean", "$MY_PHOTOS/clean", "--real", "~/real", "--output_dir", "$MY_PHOTOS/out"])
+    assert config.clean == ["/some where/clean"] and config.output_dir == "/some where/out"
+    assert not config.real[0].startswith("~")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--chanel_shuffle"], "did you mean 'channel_shuffle'"),
+        (["--learning-rte", "1"], "did you mean 'learning_rate'"),
+        (["stray"], "stray"),
+        (["--preset", "large"], "`preset` must be one of tiny, small"),
+        (["--patch", "0"], "`patch` must be at least 1"),
+        (["--variant", "pared"], "`variant` must be one of paired"),
+        (["--weight_schedule", "cosine"], "`weight_schedule` must be one of"),
+        (["--paired_clean", "x"], "not both"),
+        (["--variant", "extended"], "`unpaired_clean`"),
+        (["--validation_clean", "x"], "`validation_degraded`"),
+        (["--minutes", "-1"], "`minutes` must be positive"),
+        (["--ema_decay", "1.0"], "`ema_decay`"),
+    ],
+)
+def test_wrong_options_are_named(arguments, message):
+    with pytest.raises(ConfigurationError, match=message):
+        parse_arguments([*arguments, *ENOUGH])
+
+
+def test_every_problem_is_told_at_once():
+    with pytest.raises(ConfigurationError) as caught:
+        resolve({"patch": 0, "batch_size": 0}).check()
+    for text in ("`patch`", "`batch_size`", "no clean photos", "`real` folders"):
+        assert text in str(caught.value)
+
+
+def test_files_that_are_no_options(tmp_path):
+    for text, message in (("[1, 2]", "mapping"), ("a: [", "readable YAML"), ("stps: 3", "did you mean 'steps'")):
+        file = tmp_path / "bad.yaml"
+        file.write_text(text)
+        with pytest.raises(ConfigurationError, match=message):
+            read_yaml(file)
+    with pytest.raises(ConfigurationError, match="readable YAML"):
+        read_yaml(tmp_path / "missing.yaml")
+
+
+def test_presets_hold_known_options_and_the_official_recipes():
+    for name in PRESETS:
+        resolve({"preset": name})
+    deblur = resolve({"preset": "paper-deblur"})
+    assert (deblur.learning_rate, deblur.patch, deblur.value_range) == (5e-5, 128, [-1.0, 1.0])
+    denoise = resolve({"preset": "paper-denoise"})
+    assert (denoise.learning_rate, denoise.weight, denoise.degradation["sigma_max"]) == (1e-4, 0.2, 75.0)
+
+
+def test_what_only_reports_is_no_part_of_a_runs_identity():
+    assert "log_every" not in TrainingConfig().identity() and "weight" in TrainingConfig().identity()
