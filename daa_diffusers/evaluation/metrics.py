@@ -148,7 +148,8 @@ def _channels_first(name: str, image: Image) -> tuple[torch.Tensor, bool]:
     """One image or batch as a detached CPU tensor (B, C, H, W) of its own dtype, and whether it was a batch."""
     if isinstance(image, np.ndarray):
         layout = "(H, W), (H, W, C) or (B, H, W, C)"
-        pixels = torch.from_numpy(np.ascontiguousarray(_native(name, image)))
+        # torch warns of arrays that cannot be written, such as those of PIL images
+        pixels = torch.from_numpy(np.require(_native(name, image), requirements=["C", "W"]))
         if pixels.ndim == 2:
             pixels = pixels[..., None]
         pixels = pixels.movedim(-1, -3) if pixels.ndim >= 3 else pixels

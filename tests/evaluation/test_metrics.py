@@ -125,6 +125,13 @@ def test_data_range_names_white():
     )
 
 
+@pytest.mark.filterwarnings("error")
+def test_read_only_and_mirrored_arrays():
+    clean, restored = photo().copy(), noisy(photo())
+    clean.setflags(write=False)  # as np.asarray gives it for a PIL image
+    assert float(psnr(restored[::-1], clean[::-1])) == pytest.approx(float(psnr(restored, clean)), abs=1e-9)
+
+
 def test_identical_images():
     clean = photo()
     assert float(psnr(clean, clean)) == math.inf
