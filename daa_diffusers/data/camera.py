@@ -1,10 +1,12 @@
 """Camera noise: signal-dependent on the sensor, correlated by demosaicing, bent by the tone curve, maybe JPEG-coded."""
 
+import io
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torchvision.transforms.v2.functional import jpeg
+from PIL import Image
 
 from ..errors import ConfigurationError
 from .degradations import (
@@ -40,10 +42,12 @@ class CameraNoise(ConfigurableDegradation):
 
     because real clean photos have been demosaiced as well: a restorer is not asked to undo that blur. Grey photos
     (C = 1) get the noise without mosaic and white balance. Colour correction matrices and a camera's own denoising
-    and sharpening are not simulated. In linear light, before clipping, the noise has zero mean; the bend of the tone curve then makes
-    dark photos a little darker on average, as it does in cameras. With the defaults its standard deviation on mid-grey
-    is 2.4 to 35 of 255 in nine samples of ten (median 8), its correlation with the next pixel about 0.65 in red and
-    blue and 0.4 in green.
+    and sharpening are not simulated.
+
+    In linear light, before clipping, the noise has zero mean; the bend of the tone curve then makes dark photos a
+    little darker on average, as it does in cameras. With the defaults its standard deviation on mid-grey is 2.4 to 35
+    of 255 in nine samples of ten (median 8); its correlation with the next pixel is about 0.65 in red and blue and 0.4
+    in green.
 
     Args:
         shot: range of the shot noise coefficient (linear light, white = 1; its inverse is the number of electrons at
@@ -182,7 +186,10 @@ def _sensor_noise(signal: torch.Tensor, shot: torch.Tensor, read: torch.Tensor, 
 
 
 def _jpeg(photo: torch.Tensor, quality: int, down: int, right: int) -> torch.Tensor:
-    """(C, H, W) -> the same after JPEG coding, with the block grid shifted by `down` and `right` pixels."""
+    """(C, H, W) -> the same after JPEG coding (colour at half resolution), blocks shifted by `down` and `right`."""
     padded = F.pad(photo[None].float(), (right, 0, down, 0), mode="replicate")[0]
-    coded = jpeg((padded.clamp(0, 1) * 255).round().to(torch.uint8).cpu(), quality)
+    pixels = (padded.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()  # (H, W, C)
+    stream = io.BytesIO()
+    Image.fromarray(pixels.squeeze(-1) if photo.shape[0] == 1 else pixels).save(stream, "JPEG", quality=quality)
+    coded = torch.from_numpy(np.array(Image.open(stream))).reshape(pixels.shape).permute(2, 0, 1)
     return coded[:, down:, right:].to(photo) / 255

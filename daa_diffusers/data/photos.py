@@ -83,7 +83,7 @@ class PhotoFolder:
             photo = self.try_photo((index + offset) % len(self))
             if photo is not None:
                 return photo
-        path, reason = next(iter(self.skipped.items()))
+        path, reason = self.paths[0], self.skipped[self.paths[0]]
         raise ConfigurationError(
             f"`{self.argument}`: none of the {len(self)} photos in {str(self.folder)!r} can be used, e.g. "
             f"{path.name!r}: {reason}"

@@ -178,7 +178,7 @@ class TrainingPatches(Dataset):
         augment: bool = True,
     ):
         for name, value in (("patch", patch), ("length", length)):
-            if not isinstance(value, int | np.integer) or value < 1:
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
                 raise ConfigurationError(f"`{name}` must be a positive integer, got {value!r}")
         if bool(clean) == bool(paired):
             raise ConfigurationError("give either `clean` sources (with a `degradation`) or `paired` ones, not both")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from ..errors import ConfigurationError, UnreadablePhotoError
 
@@ -100,10 +100,10 @@ def _decode_deep_png(content: bytes, image: Image.Image) -> np.ndarray:
     return _upright(_without_alpha(pixels), image.getexif().get(ORIENTATION_TAG, 1))
 
 
-def _decode_deep_ppm(content: bytes, image: Image.Image) -> np.ndarray:
-    """A binary PPM with a largest value other than 255 (raw converters write them), of which Pillow would keep 8 bits."""
+def _decode_deep_ppm(content: bytes, image: ImageFile.ImageFile) -> np.ndarray:
+    """A binary PPM whose largest value is not 255 (raw converters write them), of which Pillow would keep 8 bits."""
     tile = image.tile[0]
-    _, largest = tile.args
+    largest = tile.args[1] if isinstance(tile.args, tuple) else 255  # the codec is given mode and largest value
     samples = 3 * image.width * image.height
     pixels = np.frombuffer(content, ">u2" if largest > 255 else "u1", samples, tile.offset)
     pixels = np.rint(pixels.astype(np.float32) * (65535 / largest)).clip(0, 65535).astype(np.uint16)
