@@ -33,7 +33,7 @@ class PhotoFolder:
     Attributes:
         folder: the folder, as a Path.
         paths: its photos, sorted; readable or not.
-        skipped: files found unreadable so far, with the reason. Each is logged once.
+        skipped: files found unreadable so far, with the reason. Each is logged once a process.
 
     Raises:
         ConfigurationError: on a missing or empty folder, or other `channels`.

@@ -198,6 +198,15 @@ def test_samples_depend_on_seed_and_number_alone(clean_folder, real_folder):
     assert len({sample["synthetic"].sum().item() for sample in forward}) == 12
 
 
+def test_every_sample_draws_its_own_noise(tmp_path):
+    Image.fromarray(np.full((20, 20, 3), 128, np.uint8)).save(tmp_path / "flat.png")
+    dataset = TrainingPatches([PhotoFolder(tmp_path)], BlindGaussian(20, 20), patch=16, length=8, seed=0)
+    noise = torch.stack(
+        [(sample["synthetic"] - sample["clean"]).flatten() for sample in map(dataset.__getitem__, range(8))]
+    )
+    assert (torch.corrcoef(noise) - torch.eye(8)).abs().max() < 0.2  # standard deviation 0.036
+
+
 def test_batches_and_workers_do_not_change_samples(clean_folder, real_folder):
     dataset = patches(clean_folder, real_folder)
     loader = DataLoader(dataset, batch_sampler=[range(4, 8), range(10, 13)], num_workers=2)
