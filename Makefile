@@ -12,18 +12,20 @@ MAKEFLAGS += --no-print-directory
 .PHONY: help setup test test-all lint demo
 
 help:  ## list the commands
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1  /p' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s%s\n", $$1, $$2 }' Makefile
 
 # The stamp holds what the environment depends on, so that a second run installs nothing and a change installs again. It is
 # written last: an interrupted installation is taken up again.
 setup:  ## create the virtual environment and install everything, with the exact versions of constraints.txt
 	@want="$$(cat pyproject.toml constraints.txt | cksum) $$(pwd)"; \
-	if [ -f "$(VENV)/setup-stamp" ] && [ "$$(cat "$(VENV)/setup-stamp")" = "$$want" ] && $(PY) -c ''; then exit 0; fi; \
+	if [ -f "$(VENV)/setup-stamp" ] && [ "$$(cat "$(VENV)/setup-stamp")" = "$$want" ] && $(PY) -c '' 2>/dev/null; then exit 0; fi; \
 	set -e; \
 	if ! $(PY) -c '' 2>/dev/null; then \
-		if [ -z "$(PYTHON)" ]; then echo "Python 3.11 or newer was not found: install it, or say PYTHON=/path/to/python" >&2; exit 1; fi; \
+		if ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			echo "Python 3.11 or newer is needed (found: '$(PYTHON)'); say make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 1; fi; \
 		echo "Creating the virtual environment $(VENV) with $(PYTHON)"; \
-		"$(PYTHON)" -m venv --clear "$(VENV)"; \
+		clear=; if [ -f "$(VENV)/pyvenv.cfg" ]; then clear=--clear; fi; \
+		"$(PYTHON)" -m venv $$clear "$(VENV)"; \
 	fi; \
 	rm -f "$(VENV)/setup-stamp"; \
 	echo "Installing the dependencies (several GB at the first time)"; \

@@ -1,0 +1,72 @@
+"""What an import pulls in: nothing heavy for the package itself, no training for inference."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from .conftest import PROJECT_ROOT
+
+PACKAGE = PROJECT_ROOT / "daa_diffusers"
+
+REPORT_NEW_MODULES = """
+import json, sys
+before = set(sys.modules)
+{statement}
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+
+def modules_loaded_by(statement: str) -> set[str]:
+    """The modules that `statement` adds to a fresh interpreter."""
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT)}
+    program = [sys.executable, "-c", REPORT_NEW_MODULES.format(statement=statement)]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def foreign(modules: set[str]) -> set[str]:
+    """The top-level packages among `modules` that belong neither to Python nor to this project."""
+    return {m.split(".")[0] for m in modules} - set(sys.stdlib_module_names) - {"daa_diffusers"}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import daa_diffusers",
+        "import daa_diffusers; dir(daa_diffusers); daa_diffusers.__version__",
+        "from daa_diffusers.errors import CheckpointError",
+    ],
+)
+def test_the_package_itself_loads_nothing_but_python(statement):
+    assert foreign(modules_loaded_by(statement)) == set()
+
+
+def test_a_public_name_is_loaded_when_it_is_used():
+    loaded = modules_loaded_by("import daa_diffusers; daa_diffusers.RestorationUNet")
+    assert {"daa_diffusers.models.restoration_unet", "torch", "diffusers"} <= loaded
+
+
+def test_inference_loads_neither_training_nor_evaluation_nor_readers_of_data_sets():
+    loaded = modules_loaded_by("from daa_diffusers import DAARestorationPipeline")
+    assert "daa_diffusers.pipelines.pipeline_daa_restoration" in loaded
+    ours = {m for m in loaded if m.startswith("daa_diffusers.")}
+    assert [m for m in sorted(ours) if m.split(".")[1] in ("training", "evaluation", "data")] == []
+    assert foreign(loaded) & {"datasets", "tensorboard", "matplotlib", "skimage"} == set()
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "models").glob("*.py")), ids=lambda path: path.name)
+def test_a_model_file_imports_only_torch_and_diffusers(path):
+    """So that a Hub repository can carry the file as custom code, for people who do not have this package."""
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add("." * node.level + (node.module or ""))
+    assert foreign(imported) - {"torch", "diffusers"} == set()
+    assert not [name for name in imported if name.startswith((".", "daa_diffusers"))]
