@@ -28,18 +28,18 @@ CAMERA = CameraNoise(
 
 @dataclass(frozen=True)
 class DemoPhotos:
-    """The folders that `demo_photos` fills; names as the training options have them.
+    """The folders that `demo_photos` fills, named by their paths.
 
     Attributes:
         clean: clean photos, the source of synthetic pairs.
-        real: noisy photos without ground truth, to adapt to.
-        validation_degraded, validation_clean: held-out noisy photos and their clean counterparts, by equal names.
+        real_train_noisy: noisy photos without ground truth, to adapt to.
+        real_val_noisy, real_val_clean: held-out noisy photos and their clean counterparts, by equal names.
     """
 
     clean: Path
-    real: Path
-    validation_degraded: Path
-    validation_clean: Path
+    real_train_noisy: Path
+    real_val_noisy: Path
+    real_val_clean: Path
 
 
 def demo_photos(folder: str | os.PathLike[str], *, seed: int = 0) -> DemoPhotos:
@@ -63,11 +63,11 @@ def demo_photos(folder: str | os.PathLike[str], *, seed: int = 0) -> DemoPhotos:
     folder = Path(folder)
     made = DemoPhotos(
         clean=folder / "clean",
-        real=folder / "real" / "train" / "noisy",
-        validation_degraded=folder / "real" / "val" / "noisy",
-        validation_clean=folder / "real" / "val" / "clean",
+        real_train_noisy=folder / "real" / "train" / "noisy",
+        real_val_noisy=folder / "real" / "val" / "noisy",
+        real_val_clean=folder / "real" / "val" / "clean",
     )
-    folders = {"clean": made.clean, "train": made.real, "val": made.validation_degraded}
+    folders = {"clean": made.clean, "train": made.real_train_noisy, "val": made.real_val_noisy}
     plan = []  # file, clean photo, generator of its noise or None
     for purpose, names in SOURCES.items():
         for name in names:
@@ -76,7 +76,7 @@ def demo_photos(folder: str | os.PathLike[str], *, seed: int = 0) -> DemoPhotos:
                 noise = None if purpose == "clean" else generator_for(seed, "demo_photos", name, index)
                 plan.append((folders[purpose] / file, crop, noise))
                 if purpose == "val":
-                    plan.append((made.validation_clean / file, crop, None))
+                    plan.append((made.real_val_clean / file, crop, None))
     _check_folders(folder, {path for path, _, _ in plan})
     for path, crop, noise in plan:
         path.parent.mkdir(parents=True, exist_ok=True)

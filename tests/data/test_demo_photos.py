@@ -15,7 +15,7 @@ def made(tmp_path_factory) -> DemoPhotos:
 
 
 def folders(made):
-    return made.clean, made.real, made.validation_degraded, made.validation_clean
+    return made.clean, made.real_train_noisy, made.real_val_noisy, made.real_val_clean
 
 
 def names(folder):
@@ -39,7 +39,7 @@ def test_folders_hold_png_photos_of_one_size(made):
     for folder in folders(made):
         assert len(names(folder)) >= 8
         assert all(read(path).shape == (CROP, CROP, 3) for path in folder.iterdir())
-    assert names(made.validation_degraded) == names(made.validation_clean)
+    assert names(made.real_val_noisy) == names(made.real_val_clean)
 
 
 def test_no_scene_serves_two_purposes(made):
@@ -47,14 +47,14 @@ def test_no_scene_serves_two_purposes(made):
     assert len(used) == len(set(used))
     scenes = [{name.rsplit("_", 1)[0] for name in names(folder)} for folder in folders(made)[:3]]
     assert scenes == [set(SOURCES[purpose]) for purpose in ("clean", "train", "val")]
-    cleans = [read(path).tobytes() for folder in (made.clean, made.validation_clean) for path in folder.iterdir()]
+    cleans = [read(path).tobytes() for folder in (made.clean, made.real_val_clean) for path in folder.iterdir()]
     assert len(cleans) == len(set(cleans))
 
 
 def test_noise_is_strong_correlated_and_nearly_unbiased(made):
     scores, correlations, means = [], [], []
-    for name in names(made.validation_clean):
-        noisy, clean = read(made.validation_degraded / name), read(made.validation_clean / name)
+    for name in names(made.real_val_clean):
+        noisy, clean = read(made.real_val_noisy / name), read(made.real_val_clean / name)
         scores.append(float(psnr(noisy, clean)))
         noise = (noisy.astype(float) - clean)[..., 0]
         correlations.append(np.corrcoef(noise[:, 1:].ravel(), noise[:, :-1].ravel())[0, 1])
@@ -70,10 +70,10 @@ def test_another_call_replaces_and_the_seed_decides(made, tmp_path):
         assert names(first) == names(second)
         assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names(first))
     other = demo_photos(tmp_path / "photos", seed=1)
-    assert other == again and names(other.real) == names(made.real)
-    for name in names(made.validation_clean):
-        np.testing.assert_array_equal(read(other.validation_clean / name), read(made.validation_clean / name))
-        assert (read(other.validation_degraded / name) != read(made.validation_degraded / name)).mean() > 0.5
+    assert other == again and names(other.real_train_noisy) == names(made.real_train_noisy)
+    for name in names(made.real_val_clean):
+        np.testing.assert_array_equal(read(other.real_val_clean / name), read(made.real_val_clean / name))
+        assert (read(other.real_val_noisy / name) != read(made.real_val_noisy / name)).mean() > 0.5
 
 
 def test_foreign_files_are_named_and_nothing_is_written(tmp_path):
