@@ -1,6 +1,6 @@
 """Turns a finished run into a bundled checkpoint: the pipeline in half precision, and how it was made beside it.
 
-    python examples/bundle_checkpoint.py outputs/daa-denoise-plain-2 daa-denoise-plain
+python examples/bundle_checkpoint.py outputs/daa-denoise-plain-2 daa-denoise-plain
 """
 
 import argparse

@@ -3,8 +3,10 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.embeddings import TimestepEmbedding
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  diffusers' loaders look this name up in the module
 from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2D
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
@@ -15,6 +17,22 @@ PRESETS: dict[str, dict[str, Any]] = {
     "small": {"block_out_channels": (32, 64, 128, 256)},
     "paper": {"block_out_channels": (64, 128, 256, 512)},
 }
+
+
+class NoiseLevelEmbedding(TimestepEmbedding):
+    """Diffusers' timestep embedding, computed in float32 whatever the model's precision: `(B, in) -> (B, out)`.
+
+    Noise levels close to 1 differ in the fourth digit; half precision, as weights or by autocast, would merge them.
+    """
+
+    def forward(self, sample: torch.Tensor, condition: None = None) -> torch.Tensor:
+        """Embeds sinusoids (B, in), float32 or wider; the result has the dtype of the weights."""
+        first, second = self.linear_1, self.linear_2
+        wide = torch.promote_types(first.weight.dtype, torch.float32)
+        with torch.autocast(sample.device.type, enabled=False):
+            hidden = F.silu(F.linear(sample.to(wide), first.weight.to(wide), first.bias.to(wide)))
+            hidden = F.linear(hidden, second.weight.to(wide), second.bias.to(wide))
+        return hidden.to(first.weight.dtype)
 
 
 class DAAUNet2DConditionModel(UNet2DConditionModel):
@@ -98,6 +116,7 @@ class DAAUNet2DConditionModel(UNet2DConditionModel):
             add_attention=True,
             attention_head_dim=attention_head_dim,
         )
+        self.time_embedding = NoiseLevelEmbedding(block_out_channels[0], time_embedding_dim)
         self.reset_parameters()
 
     @classmethod
@@ -109,6 +128,7 @@ class DAAUNet2DConditionModel(UNet2DConditionModel):
 
     @classmethod
     def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs):
+        """As in diffusers, without the fields that this class fixes."""
         # The saved config holds every field of the parent (its forward reads them); those that this class fixes are
         # no constructor arguments here and would be reported as unexpected.
         fixed = cls._get_init_keys(UNet2DConditionModel) - cls._get_init_keys(cls)
@@ -171,12 +191,17 @@ class DAAUNet2DConditionModel(UNet2DConditionModel):
         sample = torch.cat([sample, first, second], dim=1)  # (B, 9, H, W)
         return super().forward(sample, noise_level, None, return_dict=return_dict, **kwargs)
 
+    def get_time_embed(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        """Sinusoids of the noise level (B, width), float32 or wider; the parent rounds them to the model's dtype."""
+        return self.time_proj(timestep).to(torch.promote_types(sample.dtype, torch.float32))
+
     def _split(self, sample, conditions):
         channels = self.config.out_channels
         if conditions is None:
             if sample.ndim != 4 or sample.shape[1] != 3 * channels:
                 raise ValueError(
-                    f"`sample` must be (B, {3 * channels}, H, W) when no `conditions` are given, got {tuple(sample.shape)}"
+                    f"`sample` must be (B, {3 * channels}, H, W) when no `conditions` are given, got "
+                    f"{tuple(sample.shape)}"
                 )
             sample, first, second = sample.split(channels, dim=1)
         else:

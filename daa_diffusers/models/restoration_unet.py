@@ -20,6 +20,7 @@ class ConvBlock(nn.Module):
         self.activation = nn.LeakyReLU(negative_slope)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """See the class."""
         return self.activation(self.conv2(self.activation(self.conv1(x))))
 
 
@@ -33,6 +34,7 @@ class UpBlock(nn.Module):
         self.block = ConvBlock(2 * out_channels, out_channels, negative_slope)
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        """See the class."""
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=self.align_corners)
         x = self.upsample_conv(x)  # (B, out, 2H, 2W)
         return self.block(torch.cat([x, skip], dim=1))
@@ -115,7 +117,8 @@ class RestorationUNet(ModelMixin, ConfigMixin):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Restores a batch.

@@ -1,5 +1,6 @@
 """Noise-space domain adaptation: the joint training step of a restorer and a noise predictor, as one module."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -63,7 +64,7 @@ class NoiseSpaceAdaptation(nn.Module):
         weight_schedule: str = "paper",
         margin: float = 0.1,
         charbonnier_eps: float = 1e-3,
-        timestep_range: tuple[int, int] | None = None,
+        timestep_range: Sequence[int] | None = None,
     ):
         super().__init__()
         if variant not in VARIANTS:
@@ -129,6 +130,7 @@ class NoiseSpaceAdaptation(nn.Module):
         draws.check(clean, negative=self._uses_negative)
         draws = draws.to(clean.device, clean.dtype)
 
+        assert real is not None  # _check has seen to it
         s, q = self._restore(synthetic, real)
         output = AdaptationOutput(s, {}, s.detach(), q.detach())
         losses = output.losses
@@ -142,11 +144,11 @@ class NoiseSpaceAdaptation(nn.Module):
 
         if self.variant == "hybrid" and adapt:
             noise = self._noise_loss(clean, synthetic, real, s.detach(), q.detach(), draws, losses)
-            target = clean.roll(1, 0) if unpaired_clean is None else unpaired_clean
-            adaptation = self._frozen_prediction_loss(target, s_noise, q_noise, draws)
+            other = clean.roll(1, 0) if unpaired_clean is None else unpaired_clean
+            adaptation = self._frozen_prediction_loss(other, s_noise, q_noise, draws)
             losses["adaptation"] = adaptation.detach()
         else:
-            target = unpaired_clean if self.variant == "extended" else clean
+            target = unpaired_clean if self.variant == "extended" and unpaired_clean is not None else clean
             adaptation = self._noise_loss(target, synthetic, real, s_noise, q_noise, draws, losses)
             noise = adaptation.new_zeros(())
         # (6); a balanced gradient gets its weight at the door of the restorer, so that the predictor's stays whole
@@ -159,6 +161,12 @@ class NoiseSpaceAdaptation(nn.Module):
     def _uses_negative(self) -> bool:
         return self.residual_swap and self.variant in ("paired", "hybrid")
 
+    @property
+    def _predictor(self) -> nn.Module:
+        if self.unet is None:
+            raise RuntimeError("the vanilla variant has no noise predictor")
+        return self.unet
+
     def _restore(self, synthetic: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if self.has_batch_statistics:
             return self.restorer(synthetic), self.restorer(real)
@@ -169,18 +177,18 @@ class NoiseSpaceAdaptation(nn.Module):
         """L_noise of eq. (4), both predictions in one pass of the noise predictor."""
         z = self._noised(target, draws)
         if not self._uses_negative:
-            predicted = self.unet(z, draws.noise_level, conditions=(s, q), swap=draws.swap).sample  # (2)
+            predicted = self._predictor(z, draws.noise_level, conditions=(s, q), swap=draws.swap).sample  # (2)
             positive = objectives.noise_prediction(draws.noise, predicted)
             losses.update(noise=positive.detach(), noise_positive=positive.detach())
             return positive
         # (3) residual swapping: own content, the other's residual
         s_negative = synthetic + (q - real)
         q_negative = real + (s - synthetic)
-        predicted = self.unet(
+        predicted = self._predictor(
             torch.cat([z, z]),  # (2B, C, H, W)
             torch.cat([draws.noise_level, draws.noise_level]),
             conditions=(torch.cat([s, s_negative]), torch.cat([q, q_negative])),
-            swap=torch.cat([draws.swap, draws.swap_negative]),
+            swap=torch.cat([draws.swap, draws.swap if draws.swap_negative is None else draws.swap_negative]),
         ).sample
         predicted_positive, predicted_negative = predicted.chunk(2)
         positive = objectives.noise_prediction(draws.noise, predicted_positive)
@@ -191,9 +199,9 @@ class NoiseSpaceAdaptation(nn.Module):
 
     def _frozen_prediction_loss(self, target, s, q, draws: NoiseDraws) -> torch.Tensor:
         """L+ on noised unpaired clean images; its gradient reaches the conditions, not the noise predictor."""
-        frozen = {name: parameter.detach() for name, parameter in self.unet.named_parameters()}
+        frozen = {name: parameter.detach() for name, parameter in self._predictor.named_parameters()}
         predicted = functional_call(
-            self.unet,
+            self._predictor,
             frozen,
             (self._noised(target, draws), draws.noise_level),
             {"conditions": (s, q), "swap": draws.swap},

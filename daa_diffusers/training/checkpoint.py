@@ -125,7 +125,7 @@ def load_checkpoint(
     except (RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} does not fit this run: {error}") from error
     with torch.no_grad():
-        for index, parameter in enumerate(ema.shadow_params):
-            parameter.copy_(average[str(index)])
+        for number, parameter in enumerate(ema.shadow_params):
+            parameter.copy_(average[str(number)])
     ema.optimization_step = plain["ema_step"]
     return {"step": plain["step"], "counters": plain["counters"]}

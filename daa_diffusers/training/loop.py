@@ -6,7 +6,7 @@ import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ..data.sampling import generator_for
+from ..models.daa_unet import DAAUNet2DConditionModel
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from . import setup
 from .adaptation import AdaptationOutput, NoiseSpaceAdaptation
@@ -143,7 +144,7 @@ class Trainer:
             for micro in range(config.gradient_accumulation_steps):
                 start = step * self.samples_per_step
                 start += (micro * self.accelerator.num_processes + rank) * config.batch_size
-                batches.append(range(start, start + config.batch_size))
+                batches.append(list(range(start, start + config.batch_size)))
         self.dataset.length = (first_step + steps) * self.samples_per_step
         return DataLoader(
             self.dataset,
@@ -311,7 +312,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             with self._averaged_weights() as restorer:
                 unet = self.bare.unet if self.config.save_noise_predictor else None
-                DAARestorationPipeline(restorer, unet).save_pretrained(str(path))
+                DAARestorationPipeline(restorer, cast(DAAUNet2DConditionModel | None, unet)).save_pretrained(str(path))
         self.accelerator.wait_for_everyone()
         return path
 

@@ -38,7 +38,7 @@ class NoiseDraws:
                 f"`draws.noise_level` must be floating of shape ({batch},), got {self.noise_level.dtype} of "
                 f"{tuple(self.noise_level.shape)}"
             )
-        masks = {"swap": self.swap}
+        masks: dict[str, torch.Tensor | None] = {"swap": self.swap}
         if negative:
             masks["swap_negative"] = self.swap_negative
         for name, mask in masks.items():

@@ -54,7 +54,8 @@ class Validation:
             if self.clean is None and index >= GRID_PHOTOS:
                 break
             degraded = to_float(read_photo(path))
-            restored = pipeline(degraded, output_type="pt").images[0].cpu()
+            (images,) = pipeline(degraded, output_type="pt", return_dict=False)
+            restored = torch.as_tensor(images[0]).cpu()
             if self.clean is not None:
                 clean = to_float(read_photo(self.clean[index]))
                 totals["psnr"] += float(psnr(restored, clean, as_uint8=True))

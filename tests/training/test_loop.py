@@ -181,7 +181,8 @@ def test_accumulated_batches_equal_one_large_batch(tiny_config, tmp_path):
     predictor = tiny_config().noise_predictor_options | {"dropout": 0.0}
     for name, changes in {"large": {"batch_size": 4}, "two": {"gradient_accumulation_steps": 2}}.items():
         # no residual swap: the hinge of eq. (4) is a function of the whole batch
-        config = tiny_config(output_dir=str(tmp_path / name), residual_swap=False, noise_predictor_options=predictor, **changes)
+        changes |= {"output_dir": str(tmp_path / name), "noise_predictor_options": predictor}
+        config = tiny_config(residual_swap=False, **changes)
         quiet(config)
         results[name] = state(tmp_path / name)
     for key, value in results["large"].items():
