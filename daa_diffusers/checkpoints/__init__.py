@@ -1,0 +1,25 @@
+"""The bundled checkpoints: one pipeline folder a name, found without importing torch."""
+
+from pathlib import Path
+
+_FOLDER = Path(__file__).resolve().parent
+_INDEX = "model_index.json"
+
+
+def bundled_names() -> tuple[str, ...]:
+    """The names that `DAARestorationPipeline.from_pretrained` knows without a path or a Hub, sorted."""
+    return tuple(sorted(path.parent.name for path in _FOLDER.glob(f"*/{_INDEX}")))
+
+
+def bundled_path(name: str) -> Path:
+    """The folder of a bundled checkpoint.
+
+    Raises:
+        KeyError: where no checkpoint of this name is bundled.
+    """
+    if name not in bundled_names():
+        raise KeyError(f"`name` must be one of {list(bundled_names())}, got {name!r}")
+    return _FOLDER / name
+
+
+__all__ = ["bundled_names", "bundled_path"]

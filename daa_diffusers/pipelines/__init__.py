@@ -1,0 +1,6 @@
+"""The restoration pipeline: photo in, photo out."""
+
+from .pipeline_daa_restoration import DAARestorationPipeline
+from .pipeline_output import DAARestorationPipelineOutput
+
+__all__ = ["DAARestorationPipeline", "DAARestorationPipelineOutput"]

@@ -1,0 +1,303 @@
+"""Photos to network batches and back: bit depth, alpha, grey, any size. No resizing, no file IO."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+import torch.nn.functional as F
+
+PhotoInput = PIL.Image.Image | np.ndarray | torch.Tensor
+OUTPUT_TYPES = ("pil", "np", "pt")
+
+# What a PIL mode is read as. Everything else (CMYK, LAB, HSV, F) is refused: turning it into RGB needs a colour
+# profile or a scale that the pixels do not hold.
+_PIL_MODES = {
+    **{"1": "L", "L": "L", "LA": "LA", "La": "LA", "RGB": "RGB", "RGBX": "RGB", "YCbCr": "RGB", "P": "RGB"},
+    **{"RGBA": "RGBA", "RGBa": "RGBA", "PA": "RGBA", "I": "I", "I;16": "I;16", "I;16L": "I;16", "I;16B": "I;16"},
+}
+_INTEGER_MAXIMUM = {torch.uint8: 255.0, torch.uint16: 65535.0}
+_FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photo taken apart, in its own bit depth.
+
+    Args:
+        pixels: colours (C, H, W), C = 1 for grey: uint8, uint16, or floating point in [0, 1].
+        alpha: (1, H, W) of the same dtype, or None.
+        flat: the photo had no channel axis (H, W), so that as an array it gets none again.
+        info: what a PIL image knows beside its pixels (ICC profile, EXIF, resolution).
+        device: where a tensor came from, and goes back to.
+    """
+
+    pixels: torch.Tensor
+    alpha: torch.Tensor | None = None
+    flat: bool = False
+    info: dict[Any, Any] = field(default_factory=dict)
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.pixels.shape[1], self.pixels.shape[2]
+
+    def rows(self, channels: int) -> int:
+        """How many rows of a batch this photo takes: one, or one per colour where a grey restorer meets colours."""
+        return 1 if self.pixels.shape[0] in (1, channels) else self.pixels.shape[0]
+
+
+# --- in ---
+
+
+def read_photos(image: PhotoInput | Sequence[PhotoInput], channels: int) -> tuple[list[Photo], bool]:
+    """Takes any accepted kind of photos apart, checking all of them.
+
+    Args:
+        image: a PIL image; an array (H, W), (H, W, C) or (B, H, W, C); a tensor (C, H, W) or (B, C, H, W); or a list
+            of one such kind, sizes and bit depths mixed as they come (a batch in a list counts as its photos). Arrays
+            may carry alpha as a second or fourth channel, as image readers give it; tensors hold colours only.
+        channels: colours of the restorer.
+
+    Returns:
+        The photos, and whether they came as a list.
+
+    Raises:
+        TypeError: on another kind, kinds mixed in a list, or a dtype other than uint8, uint16 and floating point.
+        ValueError: on an empty list, no pixels, a wrong rank or number of channels, a PIL mode that cannot be read,
+            NaN, infinity, or floats outside [0, 1]. The message names the place in the list.
+    """
+    if not isinstance(image, list | tuple):
+        return _read(image, "`image`", channels), False
+    if not image:
+        raise ValueError("`image` must hold at least one photo, got an empty list")
+    kinds = sorted({_kind(item, f"`image[{i}]`") for i, item in enumerate(image)})
+    if len(kinds) > 1:
+        raise TypeError(f"`image` must hold photos of one kind, got {' and '.join(kinds)} in one list")
+    return [photo for i, item in enumerate(image) for photo in _read(item, f"`image[{i}]`", channels)], True
+
+
+def _kind(image: Any, name: str) -> str:
+    kinds = {PIL.Image.Image: "PIL images", np.ndarray: "numpy arrays", torch.Tensor: "torch tensors"}
+    for kind, word in kinds.items():
+        if isinstance(image, kind):
+            return word
+    hint = "; open the file first, with PIL.Image.open" if isinstance(image, str | bytes) else ""
+    raise TypeError(
+        f"{name} must be a PIL image, a numpy array, a torch tensor or a list of them, got "
+        f"{type(image).__module__}.{type(image).__qualname__}{hint}"
+    )
+
+
+def _read(image: Any, name: str, channels: int) -> list[Photo]:
+    kind = _kind(image, name)
+    if kind == "PIL images":
+        return [_read_pil(image, name, channels)]
+    photos = _read_array(image, name, channels) if kind == "numpy arrays" else _read_tensor(image, name, channels)
+    for photo in photos:
+        _check_range(photo.pixels, name)
+        if photo.alpha is not None:
+            _check_range(photo.alpha, f"alpha of {name}")
+    return photos
+
+
+def _read_pil(image: PIL.Image.Image, name: str, channels: int) -> Photo:
+    if 0 in image.size:
+        raise ValueError(f"{name} must have pixels, got a PIL image of size {image.size}")
+    mode = _PIL_MODES.get(image.mode)
+    if mode is None:
+        raise ValueError(
+            f"{name} must have one of the PIL modes {', '.join(_PIL_MODES)}, got {image.mode}; convert it first, e.g. "
+            'image.convert("RGB") or, exactly, by PIL.ImageCms with its colour profile'
+        )
+    if mode in ("L", "RGB") and image.has_transparency_data:
+        mode += "A"  # a palette entry or colour key that stands for "transparent"
+    if image.mode != mode and mode not in ("I", "I;16"):
+        image = image.convert(mode)
+    array = np.array(image)
+    if mode == "I":  # what some readers make of 16-bit grey
+        if array.min() < 0 or array.max() > 65535:
+            raise ValueError(f"{name} of PIL mode I must hold 16-bit values, got {array.min()} to {array.max()}")
+        array = array.astype(np.uint16)
+    photo = _read_array(array, name, channels)[0]
+    return replace(photo, info={key: value for key, value in image.info.items() if key != "transparency"})
+
+
+def _read_array(array: np.ndarray, name: str, channels: int) -> list[Photo]:
+    if array.ndim not in (2, 3, 4):
+        raise ValueError(f"{name} must be an array (H, W), (H, W, C) or (B, H, W, C), got shape {array.shape}")
+    if array.size == 0:
+        raise ValueError(f"{name} must have pixels, got an array of shape {array.shape}")
+    if array.dtype.kind not in "uf" or array.dtype.newbyteorder("=") not in ("u1", "u2", "f2", "f4", "f8"):
+        raise TypeError(f"{name} must be uint8, uint16 or floating point in [0, 1], got {array.dtype}")
+    flat = array.ndim == 2
+    batch = array[None, :, :, None] if flat else array[None] if array.ndim == 3 else array  # (B, H, W, C)
+    count = batch.shape[3]
+    has_alpha = count in (2, 4) and count != channels
+    if count - has_alpha not in _colour_counts(channels):
+        raise ValueError(_channel_message(name, "last", array.shape, channels, "or one more for alpha"))
+    # torch reads neither foreign byte order nor negative strides, and warns of read-only memory
+    if any(stride < 0 for stride in batch.strides):
+        batch = np.ascontiguousarray(batch)
+    batch = np.require(batch, dtype=batch.dtype.newbyteorder("="), requirements=("A", "W"))
+    tensors = torch.from_numpy(batch).permute(0, 3, 1, 2)  # (B, C, H, W)
+    colours = count - has_alpha
+    return [Photo(t[:colours], t[colours:] if has_alpha else None, flat=flat) for t in tensors]
+
+
+def _read_tensor(tensor: torch.Tensor, name: str, channels: int) -> list[Photo]:
+    if tensor.ndim not in (3, 4):
+        raise ValueError(f"{name} must be a tensor (C, H, W) or (B, C, H, W), got shape {tuple(tensor.shape)}")
+    if tensor.numel() == 0:
+        raise ValueError(f"{name} must have pixels, got a tensor of shape {tuple(tensor.shape)}")
+    if tensor.dtype not in _INTEGER_MAXIMUM and tensor.dtype not in _FLOATS:
+        raise TypeError(f"{name} must be uint8, uint16 or floating point in [0, 1], got {tensor.dtype}")
+    if tensor.shape[-3] not in _colour_counts(channels):
+        raise ValueError(_channel_message(name, "third last", tuple(tensor.shape), channels, "without alpha"))
+    batch = tensor.detach() if tensor.ndim == 4 else tensor.detach()[None]  # (B, C, H, W)
+    return [Photo(t, device=tensor.device) for t in batch]
+
+
+def _colour_counts(channels: int) -> set[int]:
+    # A grey restorer takes colour photos channel by channel.
+    return {1, 3} if channels == 1 else {1, channels}
+
+
+def _channel_message(name: str, axis: str, shape: tuple[int, ...], channels: int, alpha: str) -> str:
+    counts = " or ".join(str(count) for count in sorted(_colour_counts(channels)))
+    wanted = f"{counts} channels on its {axis} axis ({alpha})"
+    return f"{name} must have {wanted} for a restorer of {channels} channels, got shape {shape}"
+
+
+def _check_range(pixels: torch.Tensor, name: str) -> None:
+    if not pixels.is_floating_point():
+        return
+    low, high = (bound.item() for bound in torch.aminmax(pixels))  # one pass; NaN comes through
+    if low >= 0 and high <= 1:
+        return
+    if not torch.isfinite(pixels).all():
+        raise ValueError(f"{name} must be finite, got NaN or infinite pixels")
+    raise ValueError(f"{name} of floating point must lie in [0, 1], got {low:g} to {high:g}")
+
+
+# --- to the network and back ---
+
+
+def to_batch(
+    photos: Sequence[Photo], channels: int, value_range: tuple[float, float], device: torch.device
+) -> torch.Tensor:
+    """Photos of one size as a batch in the restorer's range: `low + x (high - low)`, x in [0, 1].
+
+    Grey is repeated to the restorer's channels; colours meet a grey restorer as one row each (`Photo.rows`).
+
+    Returns:
+        (N, channels, H, W), float32, new memory in channels-last order (convolutions on CPU are up to 1.4 times faster
+        that way, and interleaved photos fit without a transposition).
+    """
+    rows = [photo.rows(channels) for photo in photos]
+    shape = (sum(rows), channels, *photos[0].size)
+    batch = torch.empty(shape, device=device, memory_format=torch.channels_last)
+    for photo, target in zip(photos, batch.split(rows), strict=True):
+        one_row = target.shape[0] == 1
+        target.copy_(photo.pixels[None] if one_row else photo.pixels[:, None])  # (1, 1 or C, H, W) or (c, 1, H, W)
+        if photo.pixels.dtype in _INTEGER_MAXIMUM:
+            target.div_(_INTEGER_MAXIMUM[photo.pixels.dtype])
+    low, high = value_range
+    return batch if (low, high) == (0.0, 1.0) else batch.mul_(high - low).add_(low)
+
+
+def from_batch(
+    photos: Sequence[Photo], batch: torch.Tensor, channels: int, value_range: tuple[float, float]
+) -> list[Photo]:
+    """The inverse of `to_batch`: restored rows become photos of the given ones' bit depth, rounded, with their alpha.
+
+    Args:
+        photos: the photos that `batch` was made of.
+        batch: restored (N, channels, H, W), float32, in `value_range`. Clamped here, and only here.
+    """
+    low, high = value_range
+    restored = []
+    for photo, rows in zip(photos, batch.split([photo.rows(channels) for photo in photos]), strict=True):
+        pixels = rows[0] if rows.shape[0] == 1 else rows[:, 0]  # (C, H, W)
+        if photo.pixels.shape[0] == 1 and channels > 1:
+            pixels = pixels.mean(0, keepdim=True)  # grey in, grey out
+        if (low, high) != (0.0, 1.0):
+            pixels = (pixels - low) / (high - low)
+        maximum = _INTEGER_MAXIMUM.get(photo.pixels.dtype)
+        if maximum is None:
+            pixels = pixels.clamp(0, 1).to(photo.pixels.dtype)
+        else:
+            # by way of int32: not every device has 16-bit unsigned arithmetic
+            integers = pixels.mul(maximum).round_().clamp_(0, maximum)
+            pixels = integers.to(torch.uint8) if maximum == 255 else integers.to(torch.int32).cpu().to(torch.uint16)
+        restored.append(replace(photo, pixels=pixels.to(photo.device)))
+    return restored
+
+
+def pad_to_multiple(batch: torch.Tensor, multiple: int) -> torch.Tensor:
+    """Extends (N, C, H, W) at the right and the bottom to sizes that are multiples of `multiple`.
+
+    By reflection; an axis that is too short for it by repeating its last line. Cropping to the old size undoes it.
+    """
+    height, width = batch.shape[2:]
+    for padding, side in (((0, -width % multiple, 0, 0), width), ((0, 0, 0, -height % multiple), height)):
+        if any(padding):
+            batch = F.pad(batch, padding, mode="reflect" if max(padding) < side else "replicate")
+    return batch.contiguous(memory_format=torch.channels_last)
+
+
+# --- out ---
+
+
+def check_output_type(output_type: str, photos: Sequence[Photo]) -> None:
+    """ValueError where `output_type` is unknown or cannot hold one of the photos."""
+    if output_type not in OUTPUT_TYPES:
+        raise ValueError(f"`output_type` must be one of {list(OUTPUT_TYPES)}, got {output_type!r}")
+    if output_type == "pil" and any(
+        photo.pixels.dtype == torch.uint16 and (photo.pixels.shape[0] > 1 or photo.alpha is not None)
+        for photo in photos
+    ):
+        raise ValueError(
+            '`output_type` "pil" has 8 bits for colours and alpha, got a photo of 16 bits: choose "np" or "pt"'
+        )
+    if output_type == "pil" and any(photo.pixels.shape[0] not in (1, 3) for photo in photos):
+        raise ValueError('`output_type` "pil" has grey and RGB only: choose "np" or "pt"')
+
+
+def assemble(photos: Sequence[Photo], output_type: str, as_list: bool) -> Any:
+    """Photos as a list, or (`as_list` False) arrays and tensors as one batch; PIL images always as a list."""
+    if output_type == "pil":
+        return [_to_pil(photo) for photo in photos]
+    if output_type == "np":
+        arrays = [_to_numpy(photo) for photo in photos]
+        if as_list:
+            return arrays
+        return np.stack(arrays) if len(arrays) > 1 else arrays[0][None]
+    tensors = [_with_alpha(photo).contiguous() for photo in photos]
+    if as_list:
+        return tensors
+    return torch.stack(tensors) if len(tensors) > 1 else tensors[0][None]
+
+
+def _with_alpha(photo: Photo) -> torch.Tensor:
+    return photo.pixels if photo.alpha is None else torch.cat([photo.pixels, photo.alpha])
+
+
+def _to_numpy(photo: Photo) -> np.ndarray:
+    pixels = _with_alpha(photo).cpu()
+    if pixels.dtype == torch.bfloat16:  # numpy has no such type
+        pixels = pixels.float()
+    array = pixels.permute(1, 2, 0).contiguous().numpy()  # (H, W, C)
+    return array[:, :, 0] if photo.flat else array
+
+
+def _to_pil(photo: Photo) -> PIL.Image.Image:
+    array = _to_numpy(replace(photo, flat=photo.pixels.shape[0] == 1 and photo.alpha is None))
+    if array.dtype.kind == "f":
+        array = np.rint(array.astype(np.float32) * 255).astype(np.uint8)
+    image = PIL.Image.fromarray(array)
+    image.info = dict(photo.info)
+    return image
