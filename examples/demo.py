@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-CHECKPOINTS = ("daa-denoise-plain", "just adapted", "daa-denoise")
 
 
 @dataclass
@@ -72,8 +71,14 @@ def adapt(data: DemoData, output: Path, minutes: float) -> Path:
     return result.pipeline
 
 
-def compare(data: DemoData, adapted: Path, sheet: Path, most: int = 12) -> None:
-    """Restores the held-out photos with each checkpoint, prints the table, writes the sheet."""
+def compare(data: DemoData, adapted: Path | None, sheet: Path, most: int = 12, rows_shown: int = 5) -> None:
+    """Restores the held-out photos with each checkpoint, prints the table, writes the sheet.
+
+    Args:
+        adapted: the just-adapted pipeline; None compares the bundled checkpoints alone.
+        most: photos restored, at most.
+        rows_shown: photos on the sheet, at most.
+    """
     from tqdm.auto import tqdm
 
     from daa_diffusers import DAARestorationPipeline
@@ -83,12 +88,14 @@ def compare(data: DemoData, adapted: Path, sheet: Path, most: int = 12) -> None:
     from daa_diffusers.evaluation.statistics import markdown_table
     from daa_diffusers.photos.reading import list_photos, read_photo, to_float
 
+    checkpoints = {"daa-denoise-plain": "daa-denoise-plain", "just adapted": adapted, "daa-denoise": "daa-denoise"}
     pipelines = {}
-    for name in CHECKPOINTS:
-        pipelines[name] = DAARestorationPipeline.from_pretrained(str(adapted) if name == "just adapted" else name)
-        pipelines[name].set_progress_bar_config(disable=True)
-    columns = ["input", *CHECKPOINTS, *(["ground truth"] if data.held_out_clean else [])]
-    totals: dict[str, list[tuple[float, float]]] = {name: [] for name in columns[: 1 + len(CHECKPOINTS)]}
+    for name, checkpoint in checkpoints.items():
+        if checkpoint is not None:
+            pipelines[name] = DAARestorationPipeline.from_pretrained(checkpoint)
+            pipelines[name].set_progress_bar_config(disable=True)
+    totals: dict[str, list[tuple[float, float]]] = {name: [] for name in ("input", *pipelines)}
+    columns = [*totals, *(["ground truth"] if data.held_out_clean else [])]
     rows, captions, titles = [], [], []
     for path in tqdm(list_photos(data.held_out)[:most], desc="restoring", unit="photo"):
         try:
@@ -106,7 +113,7 @@ def compare(data: DemoData, adapted: Path, sheet: Path, most: int = 12) -> None:
                 totals[name].append(score)
                 caption.append(f"{score[0]:.2f} dB")
             images["ground truth"] = clean
-        if len(rows) < 5:
+        if len(rows) < rows_shown:
             rows.append(list(images.values()))
             captions.append([*caption, *[""] * (len(images) - len(caption))])
             titles.append(path.stem)

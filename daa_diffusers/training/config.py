@@ -20,15 +20,26 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"restorer": "tiny", "noise_predictor": "tiny", "patch": 64, "batch_size": 4, "steps": 1500},
     "small": {"restorer": "small", "noise_predictor": "tiny", "patch": 64, "batch_size": 8, "steps": 4000},
     "adapt": {
+        # As `daa-denoise` was made. A strong restorer loses detail under more weight: see benchmarks/results.
+        "variant": "hybrid",
+        "weight": 0.1,
+        "weight_schedule": "balanced",
+        "predictor_warmup_steps": 100,
         "noise_predictor": "tiny",
         "noise_predictor_options": {"block_out_channels": [16, 32, 64], "layers_per_block": 1, "dropout": 0.0},
-        "patch": 64,
-        "batch_size": 4,
-        "steps": 800,
+        "degradation": {
+            "type": "mixture",
+            "parts": [
+                {"weight": 1.0, "degradation": {"type": "gaussian", "sigma_min": 0.0, "sigma_max": 50.0}},
+                {"weight": 2.0, "degradation": {"type": "camera"}},
+            ],
+        },
+        "patch": 48,
+        "batch_size": 6,
+        "steps": 480,
+        "learning_rate": 2e-4,
         "learning_rate_schedule": "cosine",
         "predictor_learning_rate": 5e-4,
-        "weight": 1.0,
-        "weight_schedule": "balanced",
         "ema_decay": 0.99,
     },
     "paper-denoise": {
