@@ -1,6 +1,6 @@
 """The main job on real photos, in a few minutes: adapt a restorer to a folder of noisy photos, then compare.
 
-    python examples/demo.py [--photos FOLDER] [--minutes 3]
+    python examples/demo.py [--photos FOLDER | --self_made] [--minutes 3]
 
 Adapts the bundled `daa-denoise-plain` to unlabelled noisy photos, restores held-out ones with it, with the adapted
 weights and with the shipped `daa-denoise`, prints a table and writes a before/after sheet. It takes the photos of
@@ -28,11 +28,11 @@ class DemoData:
     held_out_clean: Path | None
 
 
-def find_data(output: Path, photos: str | None) -> DemoData:
+def find_data(output: Path, photos: str | None, self_made: bool = False) -> DemoData:
     """The user's photos, else those of `$DAA_DATA`, else self-made ones."""
     data = Path(os.environ.get("DAA_DATA", ROOT.parent / "shared" / "data"))
     renoir = data / "real_noise" / "renoir"
-    found = renoir.is_dir() and (data / "clean").is_dir()
+    found = renoir.is_dir() and (data / "clean").is_dir() and not self_made
     if found and not photos:
         origin = f"RENOIR (real low-light noise, three cameras) from {data}"
         clean = [data / "clean" / "bsds", data / "clean" / "highres"]
@@ -44,7 +44,7 @@ def find_data(output: Path, photos: str | None) -> DemoData:
     clean = [data / "clean" / "bsds", data / "clean" / "highres"] if found else [made.clean]
     if photos:
         return DemoData(f"your photos in {photos}", clean, Path(photos), Path(photos), None)
-    origin = f"scikit-image's photos with simulated camera noise, made in {output / 'photos'} ($DAA_DATA is not there)"
+    origin = f"scikit-image's photos with simulated camera noise, made in {output / 'photos'}"
     return DemoData(origin, clean, made.real_train_noisy, made.real_val_noisy, made.real_val_clean)
 
 
@@ -133,15 +133,16 @@ def main() -> int:
     """Runs the demo; see the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", help="a folder of your own noisy photos to adapt to")
-    parser.add_argument("--minutes", type=float, default=3.0, help="time for the adaptation")
+    parser.add_argument("--self_made", action="store_true", help="make photos even where $DAA_DATA has some")
+    parser.add_argument("--minutes", type=float, default=3.0, help="time for the adaptation; 0 leaves it out")
     parser.add_argument("--output", type=Path, default=Path("outputs") / "demo")
     arguments = parser.parse_args()
     from daa_diffusers.errors import ConfigurationError
 
     try:
-        data = find_data(arguments.output, arguments.photos)
+        data = find_data(arguments.output, arguments.photos, arguments.self_made)
         print(f"Photos: {data.origin}")
-        adapted = adapt(data, arguments.output, arguments.minutes)
+        adapted = adapt(data, arguments.output, arguments.minutes) if arguments.minutes else None
         compare(data, adapted, (arguments.output / "before_after.png").resolve())
     except ConfigurationError as error:
         print(f"error: {error}", file=sys.stderr)
