@@ -26,9 +26,9 @@ def main() -> None:
     record = json.loads((arguments.run / "run.json").read_text())
     pipeline = DAARestorationPipeline.from_pretrained(arguments.run / "pipeline")
     pipeline.to(torch.float16).save_pretrained(CHECKPOINTS / arguments.name)
-    # folders by their last two parts: what they are, not where they lay on the machine that trained
+    # folders by their last three parts: what they are, not where they lay on the machine that trained
     options = {
-        name: ["/".join(Path(folder).parts[-2:]) for folder in value] if name in ("clean", "real") else value
+        name: ["/".join(Path(folder).parts[-3:]) for folder in value] if name in ("clean", "real") else value
         for name, value in record["options"].items()
     }
     made = {"licence": NOTE, "steps": record["steps"], "options": options, "photos": record["photos"]}
