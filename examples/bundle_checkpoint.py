@@ -22,10 +22,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="output folder of a finished run of train_daa.py")
     parser.add_argument("name", help="name of the bundled checkpoint")
+    parser.add_argument("--folder", type=Path, default=CHECKPOINTS, help="where bundled checkpoints lie")
     arguments = parser.parse_args()
     record = json.loads((arguments.run / "run.json").read_text())
     pipeline = DAARestorationPipeline.from_pretrained(arguments.run / "pipeline")
-    pipeline.to(torch.float16).save_pretrained(CHECKPOINTS / arguments.name)
+    pipeline.to(torch.float16).save_pretrained(arguments.folder / arguments.name)
     # folders by their last three parts: what they are, not where they lay on the machine that trained
     options = {
         name: ["/".join(Path(folder).parts[-3:]) for folder in value] if name in ("clean", "real") else value
@@ -33,7 +34,7 @@ def main() -> None:
     }
     made = {"licence": NOTE, "steps": record["steps"], "options": options, "photos": record["photos"]}
     made["versions"] = record["versions"]
-    (CHECKPOINTS / arguments.name / "training.json").write_text(json.dumps(made, indent=2) + "\n")
+    (arguments.folder / arguments.name / "training.json").write_text(json.dumps(made, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -234,6 +234,7 @@ class Trainer:
             if done == self.steps or (config.checkpoint_every and done % config.checkpoint_every == 0):
                 self._save(done, counters)
         bar.close()
+        self._record(photos=setup.training_photos(self.dataset))  # now it is known which could not be read
         pipeline = self._save_pipeline()
         self.accelerator.end_training()
         return TrainingResult(

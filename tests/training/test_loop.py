@@ -164,6 +164,8 @@ def test_odd_and_broken_photos_in_a_folder(tiny_config, photo_folders, tmp_path,
         quiet(config)
     assert "text.jpg" in caplog.text and "cut.jpg" in caplog.text
     assert all(name not in caplog.text for name in ("deep grey", "alpha", "tiny photo", "palette"))
+    record = json.loads((Path(config.output_dir) / "run.json").read_text())
+    assert sorted(record["photos"]["real"][0]["skipped"]) == ["cut.jpg", "text.jpg"]
 
 
 def test_supervised_training_on_pairs(tiny_config, photo_folders):
