@@ -132,7 +132,9 @@ class TrainingConfig:
     margin: float = _option(0.1, "Margin of the contrastive term.")
     charbonnier_eps: float = _option(1e-3, "Epsilon of the Charbonnier loss.")
     timestep_range: list[int] | None = _option(None, "Inclusive range of t, such as 1 999.")
-    predictor_warmup_steps: int = _option(0, "First steps in which only the noise predictor sees the real photos.")
+    predictor_warmup_steps: int = _option(
+        0, "First steps, at most a third of all, that only train the noise predictor on real photos."
+    )
 
     # optimisation
     steps: int = _option(4000, "Optimizer steps.")

@@ -180,7 +180,7 @@ class Trainer:
                 self._to_range(batch.get("unpaired_clean")),
                 progress=step / (config.ramp_steps or self.steps),
                 draws=draws,
-                adapt=step >= config.predictor_warmup_steps,
+                adapt=step >= min(config.predictor_warmup_steps, self.steps // 3),
             )
 
     def _optimizer_step(self, step: int, batches) -> dict[str, torch.Tensor]:
