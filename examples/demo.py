@@ -60,6 +60,7 @@ def adapt(data: DemoData, output: Path, minutes: float) -> Path:
             "clean": [str(folder) for folder in data.clean],
             "real": [str(data.real)],
             "minutes": minutes,
+            "learning_rate": 5e-5,  # a few minutes should not unsettle weights that took longer
             "output_dir": str(output / time.strftime("run-%Y%m%d-%H%M%S")),
             "validate_every": 0,
             "checkpoint_every": 0,
