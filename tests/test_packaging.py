@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tomllib
 import venv
 import zipfile
@@ -116,7 +115,8 @@ def test_the_wheel_works_without_the_checkout(wheel, tmp_path):
     """In a fresh environment that has the dependencies, but not this project."""
     python = new_environment(tmp_path / "env", with_pip=False)
     (libraries,) = (tmp_path / "env").rglob("site-packages")
-    (libraries / "dependencies.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    ours = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    (libraries / "dependencies.pth").write_text("\n".join(ours), encoding="utf-8")
     run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel, cwd=tmp_path)
     out = run(python, "-c", TRY_THE_INSTALLED_PACKAGE, *CHECKPOINTS, cwd=tmp_path)
     assert out.splitlines()[-1] == f"works {daa_diffusers.__version__} {1 + len(CHECKPOINTS)}"
