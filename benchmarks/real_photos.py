@@ -18,6 +18,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from daa_diffusers.training.config import PRESETS
+
 ROOT = Path(__file__).resolve().parents[1]
 SETS = ("renoir", "sidd_small", "polyu")
 # What all trained rows share. Chosen on the training losses and on first trials before the table was made.
@@ -34,15 +36,7 @@ COMMON = {
     "validate_every": 0,
     "keep": 1,
     "log_every": 20,
-    "noise_predictor_options": {"block_out_channels": [16, 32, 64], "layers_per_block": 1, "dropout": 0.0},
-}
-# That of the second stage of `daa-denoise-plain`.
-DEGRADATION = {
-    "type": "mixture",
-    "parts": [
-        {"weight": 1.0, "degradation": {"type": "gaussian", "sigma_min": 0.0, "sigma_max": 50.0}},
-        {"weight": 2.0, "degradation": {"type": "camera"}},
-    ],
+    "noise_predictor_options": PRESETS["adapt"]["noise_predictor_options"],
 }
 ROWS = {
     "control": {"variant": "vanilla"},
@@ -92,18 +86,20 @@ def train_row(arguments: argparse.Namespace, name: str, row: str) -> None:
 def scores(arguments: argparse.Namespace, name: str, checkpoint: str | None) -> dict[str, list[float]]:
     """Per-image PSNR and SSIM (RGB uint8) on `val` of a checkpoint, or of the untouched input for None."""
     from daa_diffusers import DAARestorationPipeline
+    from daa_diffusers.data.photos import PhotoFolder
+    from daa_diffusers.data.sampling import pair_by_name
     from daa_diffusers.evaluation.metrics import psnr, ssim
-    from daa_diffusers.photos.reading import list_photos, read_photo, to_float
-    from daa_diffusers.training.validation import pair_by_name
+    from daa_diffusers.photos.reading import read_photo, to_float
 
     photos = Path(arguments.data) / "real_noise" / name / "val"
-    pairs = zip(*pair_by_name(list_photos(photos / "noisy"), list_photos(photos / "clean")), strict=True)
+    noisy_folder, clean_folder = PhotoFolder(photos / "noisy"), PhotoFolder(photos / "clean")
     pipeline = None
     if checkpoint is not None:
         pipeline = DAARestorationPipeline.from_pretrained(checkpoint)
         pipeline.set_progress_bar_config(disable=True)
     result: dict[str, list[float]] = {"photo": [], "psnr": [], "ssim": []}
-    for noisy_path, clean_path in pairs:
+    for ours, theirs in pair_by_name(noisy_folder, clean_folder):
+        noisy_path, clean_path = noisy_folder.paths[ours], clean_folder.paths[theirs]
         noisy, clean = to_float(read_photo(noisy_path)), to_float(read_photo(clean_path))
         restored = noisy if pipeline is None else pipeline(noisy, output_type="pt").images[0]
         result["photo"].append(noisy_path.name)
@@ -232,7 +228,9 @@ def main() -> None:
     parser.add_argument("--plain", default="daa-denoise-plain", help="checkpoint to start from")
     parser.add_argument("--also", nargs="*", default=[], help="further checkpoints to measure, such as daa-denoise")
     parser.add_argument("--compare", nargs=2, metavar=("ADAPTED", "CONTROL"), help="two more checkpoints")
-    parser.add_argument("--degradation", default=json.dumps(DEGRADATION), help="of the synthetic pairs, JSON")
+    parser.add_argument(
+        "--degradation", default=json.dumps(PRESETS["adapt"]["degradation"]), help="of the synthetic pairs, JSON"
+    )
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
     parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--steps", type=int, default=400)

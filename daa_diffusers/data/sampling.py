@@ -96,31 +96,36 @@ def _mirrored(side: int, patch: int, before: int) -> torch.Tensor:
     return torch.minimum(index, 2 * side - 2 - index)
 
 
-class PairedFolders:
-    """Degraded photos and their clean counterparts, matched by path within the folder, without the suffix.
+def pair_by_name(degraded: PhotoFolder, clean: PhotoFolder) -> list[tuple[int, int]]:
+    """(degraded, clean) indices of photos with one path within their folders, the suffix left out.
 
     Raises:
-        ConfigurationError: where photos have no counterpart; the message lists them.
+        ConfigurationError: where photos have no counterpart, or share a name; the message lists them.
     """
+    ours, theirs = _by_stem(degraded), _by_stem(clean)
+    alone = [sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))]
+    if any(alone):
+        raise ConfigurationError(
+            f"`{degraded.argument}` and `{clean.argument}` must pair by name; without a clean photo: "
+            f"{alone[0][:10]}, without a degraded one: {alone[1][:10]}"
+        )
+    return [(ours[stem], theirs[stem]) for stem in ours]
+
+
+def _by_stem(folder: PhotoFolder) -> dict[str, int]:
+    stems = [path.relative_to(folder.folder).with_suffix("").as_posix() for path in folder.paths]
+    if len(set(stems)) < len(stems):
+        twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+        raise ConfigurationError(f"`{folder.argument}`: several photos share a name, so pairs are unclear: {twice}")
+    return {stem: index for index, stem in enumerate(stems)}
+
+
+class PairedFolders:
+    """Degraded photos and their clean counterparts, matched by `pair_by_name`, whose errors it raises."""
 
     def __init__(self, degraded: PhotoFolder, clean: PhotoFolder):
         self.degraded, self.clean = degraded, clean
-        ours, theirs = self._by_stem(degraded), self._by_stem(clean)
-        alone = [sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))]
-        if any(alone):
-            raise ConfigurationError(
-                f"`{degraded.argument}` and `{clean.argument}` must pair by name; without a clean photo: "
-                f"{alone[0][:10]}, without a degraded one: {alone[1][:10]}"
-            )
-        self._indices = [(ours[stem], theirs[stem]) for stem in ours]
-
-    @staticmethod
-    def _by_stem(folder: PhotoFolder) -> dict[str, int]:
-        stems = [path.relative_to(folder.folder).with_suffix("").as_posix() for path in folder.paths]
-        if len(set(stems)) < len(stems):
-            twice = sorted({stem for stem in stems if stems.count(stem) > 1})
-            raise ConfigurationError(f"`{folder.argument}`: several photos share a name, so pairs are unclear: {twice}")
-        return {stem: index for index, stem in enumerate(stems)}
+        self._indices = pair_by_name(degraded, clean)
 
     def __len__(self) -> int:
         return len(self._indices)

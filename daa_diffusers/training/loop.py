@@ -66,8 +66,8 @@ class Trainer:
         self.config = config.check()
         self.progress_bar = progress_bar
         model = setup.build_model(config)
-        self.channels = getattr(getattr(model.restorer, "config", None), "channels", 3)
-        self.value_range = tuple(getattr(getattr(model.restorer, "config", None), "value_range", (0.0, 1.0)))
+        reader = DAARestorationPipeline(model.restorer)  # knows what a restorer takes
+        self.channels, self.value_range = reader.channels, reader.value_range
         dataset = setup.build_dataset(
             config, self.channels, length=1
         )  # reads the folders: fails before anything is written

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 import torch
 import yaml
 
+from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from . import setup
 from .adaptation import NoiseSpaceAdaptation
 from .config import TrainingConfig
@@ -31,7 +32,7 @@ def activation_bytes(model: NoiseSpaceAdaptation, channels: int, patch: int) -> 
 def describe(config: TrainingConfig) -> str:
     """The resolved options (YAML, can be passed back), parameter counts and the memory that a process needs."""
     model = setup.build_model(config)
-    channels = getattr(getattr(model.restorer, "config", None), "channels", 3)
+    channels = DAARestorationPipeline(model.restorer).channels
     dataset = setup.build_dataset(config, channels, length=1)
     counts = {"restorer": setup.parameter_count(model.restorer), "noise predictor": setup.parameter_count(model.unet)}
     # weights, gradients and Adam's two moments, and the restorer's moving average, all float32

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.utils import make_grid
 
+from ..data.photos import PhotoFolder
+from ..data.sampling import pair_by_name
 from ..evaluation.metrics import psnr, ssim
 from ..photos.reading import list_photos, read_photo, to_float
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
@@ -33,10 +35,12 @@ class Validation:
     def from_config(cls, config: TrainingConfig) -> "Validation | None":
         """From `validation_degraded` / `validation_clean`, else the first real photos (grids only), else None."""
         if config.validation_degraded:
-            degraded = list_photos(config.validation_degraded, argument="validation_degraded")
+            degraded = PhotoFolder(config.validation_degraded, argument="validation_degraded")
             if not config.validation_clean:
-                return cls(degraded)
-            return cls(*pair_by_name(degraded, list_photos(config.validation_clean, argument="validation_clean")))
+                return cls(degraded.paths)
+            clean = PhotoFolder(config.validation_clean, argument="validation_clean")
+            pairs = pair_by_name(degraded, clean)
+            return cls([degraded.paths[ours] for ours, _ in pairs], [clean.paths[theirs] for _, theirs in pairs])
         if config.real and config.variant != "vanilla":
             return cls(list_photos(config.real[0], argument="real")[:GRID_PHOTOS])
         return None
@@ -66,21 +70,6 @@ class Validation:
         count = len(self.degraded)
         scores = {name: total / count for name, total in totals.items()} if self.clean is not None else {}
         return scores, make_grid(torch.stack(rows), nrow=3)
-
-
-def pair_by_name(degraded: list[Path], clean: list[Path]) -> tuple[list[Path], list[Path]]:
-    """Pairs files by stem; ConfigurationError listing what has no counterpart."""
-    from ..errors import ConfigurationError
-
-    by_stem = {path.stem: path for path in clean}
-    missing = [path.name for path in degraded if path.stem not in by_stem]
-    extra = sorted(set(by_stem) - {path.stem for path in degraded})
-    if missing or extra:
-        raise ConfigurationError(
-            f"degraded and clean photos must pair by name; without a clean one: {missing[:10]}, without a degraded "
-            f"one: {extra[:10]}"
-        )
-    return degraded, [by_stem[path.stem] for path in degraded]
 
 
 def _tile(photo: torch.Tensor) -> torch.Tensor:
