@@ -1,6 +1,7 @@
 """Camera noise: signal-dependent on the sensor, correlated by demosaicing, bent by the tone curve, maybe JPEG-coded."""
 
 import io
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,20 +41,24 @@ class CameraNoise(ConfigurableDegradation):
 
         degraded = clean + tone(demosaic(mosaic + noise)) - tone(demosaic(mosaic)),
 
-    because real clean photos have been demosaiced as well: a restorer is not asked to undo that blur. Grey photos
-    (C = 1) get the noise without mosaic and white balance. Colour correction matrices and a camera's own denoising
-    and sharpening are not simulated.
+    because real clean photos have been demosaiced as well: a restorer is not asked to undo that blur. What happens to
+    a photo after the sensor changes how its noise hangs together, so some samples skip the mosaic (noise is then
+    independent between pixels and colours, as in photos that were scaled down) and some have their noise smoothed (as
+    by a camera's own denoising, or by scaling up). Grey photos (C = 1) never have a mosaic. Colour correction
+    matrices and sharpening are not simulated.
 
     In linear light, before clipping, the noise has zero mean; the bend of the tone curve then makes dark photos a
-    little darker on average, as it does in cameras. With the defaults its standard deviation on mid-grey is 2.4 to 35
-    of 255 in nine samples of ten (median 8); its correlation with the next pixel is about 0.65 in red and blue and 0.4
-    in green.
+    little darker on average, as it does in cameras. Its correlation with the next pixel is, with a mosaic, about 0.65
+    in red and blue and 0.4 in green.
 
     Args:
         shot: range of the shot noise coefficient (linear light, white = 1; its inverse is the number of electrons at
-            white), log-uniform. Of the defaults the low end is a large sensor at ISO 800, the high end a phone in the
-            dark at ISO 6400 and beyond.
+            white), log-uniform. Of the defaults the low end is a large sensor in daylight, the high end a phone in
+            the dark at ISO 6400 and beyond.
         read: range of the standard deviation of the read noise (linear light), log-uniform.
+        demosaic_probability: share of the samples whose noise goes through a mosaic and its demosaicing.
+        smoothing_probability: share of the samples whose noise is smoothed by a Gaussian filter, in linear light.
+        smoothing: range of the standard deviation of that filter in pixels, uniform; at most 3.
         gamma: range of the exponent of the tone curve, uniform; sRGB is 2.4. Within [1.5, 4].
         white_balance: range of the gains of red and blue against green, uniform and independent.
         jpeg_quality: range of the JPEG quality (whole numbers in [1, 100]), uniform; None never codes.
@@ -64,8 +69,11 @@ class CameraNoise(ConfigurableDegradation):
         ConfigurationError: on a value that is no number, no pair, or out of range.
     """
 
-    shot: tuple[float, float] = (2e-4, 5e-2)
-    read: tuple[float, float] = (5e-4, 2e-2)
+    shot: tuple[float, float] = (5e-5, 5e-2)
+    read: tuple[float, float] = (3e-4, 2e-2)
+    demosaic_probability: float = 0.6
+    smoothing_probability: float = 0.4
+    smoothing: tuple[float, float] = (0.4, 1.2)
     gamma: tuple[float, float] = (2.0, 2.6)
     white_balance: tuple[float, float] = (1.2, 2.4)
     jpeg_quality: tuple[int, int] | None = (60, 98)
@@ -74,10 +82,17 @@ class CameraNoise(ConfigurableDegradation):
 
     def __post_init__(self):
         # frozen: the checked, plain values are set past the dataclass
-        bounds = {"shot": (1e-8, 1), "read": (1e-8, 1), "gamma": (1.5, 4), "white_balance": (0.25, 8)}
+        bounds = {
+            "shot": (1e-8, 1),
+            "read": (1e-8, 1),
+            "gamma": (1.5, 4),
+            "white_balance": (0.25, 8),
+            "smoothing": (0, 3),
+        }
         for name, (low, high) in bounds.items():
             object.__setattr__(self, name, check_range(name, getattr(self, name), low, high))
-        check_number("jpeg_probability", self.jpeg_probability, 0, 1)
+        for name in ("demosaic_probability", "smoothing_probability", "jpeg_probability"):
+            check_number(name, getattr(self, name), 0, 1)
         if not isinstance(self.clip, bool):
             raise ConfigurationError(f"`clip` must be true or false, got {self.clip!r}")
         if self.jpeg_quality is not None:
@@ -110,10 +125,15 @@ class CameraNoise(ConfigurableDegradation):
             gains[:, ::2] = uniform((batch, 2, 1, 1), *self.white_balance, clean, generator)
             mask = bayer_masks(torch.randint(4, (batch,), generator=generator, device=generator.device), height, width)
             mask = mask.to(clean)  # (B, 3, H, W)
-            mosaic = (linear / gains * mask).sum(1, keepdim=True)  # (B, 1, H, W)
-            noise = _sensor_noise(mosaic, shot, read, generator)
+            noise = _sensor_noise(linear / gains, shot, read, generator)  # in every colour; the mosaic keeps one
             # demosaicing is linear: signal and noise can go through it one by one
-            light, change = demosaic(mosaic * mask) * gains, demosaic(noise * mask) * gains  # (B, 3, H, W)
+            mosaicked = uniform(one, 0, 1, clean, generator) < self.demosaic_probability
+            light = torch.where(mosaicked, demosaic(linear * mask), linear)  # (B, 3, H, W)
+            change = torch.where(mosaicked, demosaic(noise * mask), noise) * gains
+        if self.smoothing_probability:
+            sigma = uniform(one, *self.smoothing, clean, generator)
+            smoothed = uniform(one, 0, 1, clean, generator) < self.smoothing_probability
+            change = torch.where(smoothed, _smooth(change, sigma), change)
         degraded = clean + apply_tone(light + change, gamma) - apply_tone(light, gamma)
         if self.clip:
             degraded = degraded.clamp(0, 1)
@@ -183,6 +203,18 @@ def demosaic(sampled: torch.Tensor) -> torch.Tensor:
 def _sensor_noise(signal: torch.Tensor, shot: torch.Tensor, read: torch.Tensor, generator: torch.Generator):
     deviation = (shot * signal.clamp(min=0) + read**2).sqrt()
     return deviation * normal(signal.shape, signal, generator)
+
+
+def _smooth(image: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """Gaussian filter over (B, C, H, W) with a standard deviation of its own, (B, 1, 1, 1), for each sample."""
+    batch, channels, height, width = image.shape
+    radius = min(math.ceil(3 * sigma.max().item()), height - 1, width - 1)
+    offset = torch.arange(-radius, radius + 1, dtype=image.dtype, device=image.device)
+    kernel = torch.exp(-((offset / sigma.flatten()[:, None].clamp(min=1e-6)) ** 2) / 2)  # (B, 2 radius + 1)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)[:, None]  # (B C, 1, 2 radius + 1)
+    image = F.pad(image.reshape(1, -1, height, width), (radius,) * 4, mode="reflect")
+    image = F.conv2d(image, kernel[..., None], groups=batch * channels)
+    return F.conv2d(image, kernel[:, :, None], groups=batch * channels).view(batch, channels, height, width)
 
 
 def _jpeg(photo: torch.Tensor, quality: int, down: int, right: int) -> torch.Tensor:

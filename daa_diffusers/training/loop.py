@@ -23,6 +23,7 @@ from . import setup
 from .adaptation import AdaptationOutput, NoiseSpaceAdaptation
 from .checkpoint import load_latest, save_checkpoint
 from .config import TrainingConfig
+from .memory import keep_freed_memory
 from .validation import Validation
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class Trainer:
         if not self.accelerator.is_main_process:
             record = json.loads((self.folder / "run.json").read_text())
         if self.accelerator.device.type == "cpu":
-            model = model.to(memory_format=torch.channels_last)  # convolutions are up to twice as fast
+            keep_freed_memory()
         optimizer = setup.build_optimizer(config, model)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.bare: NoiseSpaceAdaptation = self.accelerator.unwrap_model(self.model)
@@ -158,7 +159,7 @@ class Trainer:
         if image is None:
             return None
         low, high = self.value_range
-        image = image.to(self.accelerator.device, memory_format=torch.channels_last)
+        image = image.to(self.accelerator.device)
         return image if (low, high) == (0.0, 1.0) else image * (high - low) + low
 
     # -- steps --------------------------------------------------------------------------------------------------

@@ -9,10 +9,11 @@ from daa_diffusers.data import CameraNoise, generator_for
 from daa_diffusers.data.camera import apply_tone, bayer_masks, demosaic, invert_tone
 
 SRGB = {"gamma": (2.4, 2.4), "white_balance": (1, 1)}
+MOSAIC = {"demosaic_probability": 1.0, "smoothing_probability": 0.0}
 
 
 def camera(shot, read, **options):
-    options = {**SRGB, "jpeg_quality": None, "clip": False, **options}
+    options = {**SRGB, "jpeg_quality": None, "clip": False, **MOSAIC, **options}
     return CameraNoise(shot=(shot, shot), read=(read, read), **options)
 
 
@@ -91,12 +92,12 @@ def test_noise_has_zero_mean_in_linear_light():
         assert noise.mean().abs() < 0.02 * noise.std()
 
 
+def correlation(a, b):
+    return torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1].item()
+
+
 def test_demosaicing_correlates_neighbours_but_not_colours():
     noise = linear_noise(camera(1e-3, 1e-3), 0.3)
-
-    def correlation(a, b):
-        return torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1].item()
-
     red, green, blue = (noise[:, c, 1:-1, 1:-1] for c in range(3))
     # expected from the kernels: 2/3 for red and blue, 2/5 for green
     assert correlation(red[..., 1:], red[..., :-1]) == pytest.approx(2 / 3, abs=0.04)
@@ -104,6 +105,34 @@ def test_demosaicing_correlates_neighbours_but_not_colours():
     assert correlation(green[..., 1:], green[..., :-1]) == pytest.approx(2 / 5, abs=0.04)
     assert abs(correlation(red, green)) < 0.05 and abs(correlation(red, blue)) < 0.05
     assert abs(correlation(red[..., 4:], red[..., :-4])) < 0.03
+
+
+def test_without_a_mosaic_noise_is_independent_between_pixels_and_colours():
+    noise = linear_noise(camera(1e-3, 1e-3, demosaic_probability=0.0), 0.3)
+    assert noise.var().item() == pytest.approx(1e-3 * 0.3 + 1e-6, rel=0.05)
+    assert abs(correlation(noise[..., 1:], noise[..., :-1])) < 0.02
+    assert abs(correlation(noise[:, 0], noise[:, 1])) < 0.02
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_smoothed_noise_is_weaker_and_hangs_together(channels):
+    sigma = 1.0
+    options = {"demosaic_probability": 0.0, "smoothing_probability": 1.0, "smoothing": (sigma, sigma)}
+    noise = linear_noise(camera(1e-3, 1e-3, **options), 0.3, channels)[..., 4:-4, 4:-4]
+    # of white noise through a Gaussian filter: variance / (4 pi sigma^2), correlation exp(-1 / (4 sigma^2))
+    assert noise.var().item() == pytest.approx((1e-3 * 0.3 + 1e-6) / (4 * np.pi * sigma**2), rel=0.1)
+    assert correlation(noise[..., 1:], noise[..., :-1]) == pytest.approx(np.exp(-1 / (4 * sigma**2)), abs=0.03)
+
+
+def test_mosaic_and_smoothing_touch_their_share_of_the_samples():
+    def share(threshold, **options):
+        noise = (
+            CameraNoise(jpeg_quality=None, shot=(1e-3, 1e-3), **options)(flat(0.5, batch=300), generator_for(0)) - 0.5
+        )
+        return sum(correlation(n[0, :, 1:], n[0, :, :-1]) > threshold for n in noise) / len(noise)
+
+    assert share(0.3, smoothing_probability=0.0) == pytest.approx(0.6, abs=0.09)
+    assert share(0.3, demosaic_probability=0.0, smoothing=(1, 1)) == pytest.approx(0.4, abs=0.09)
 
 
 def test_white_balance_gains_raise_the_noise_of_red_and_blue():
@@ -125,7 +154,7 @@ def test_default_strengths_are_those_of_cameras():
     noise = CameraNoise(jpeg_quality=None)(flat(0.5, batch=400, side=24), generator_for(0)) - 0.5
     strength = noise.flatten(1).std(1) * 255
     low, median, high = torch.quantile(strength, torch.tensor([0.05, 0.5, 0.95])).tolist()
-    assert 1.5 < low < 3.5 and 6 < median < 11 and 25 < high < 45
+    assert 0.5 < low < 1.5 and 4 < median < 7 and 20 < high < 35
 
 
 def test_results_are_clipped_unless_told_otherwise():
