@@ -12,6 +12,7 @@ import yaml
 from ..errors import ConfigurationError
 from .adaptation import VARIANTS
 from .schedules import WEIGHT_SCHEDULES
+from .selection import SELECTIONS
 
 # Named starting points; anything given in a YAML file or on the command line overrides them. "tiny" and "small" suit a
 # CPU and short runs, "adapt" trains a given restorer (`init_from`) further on real photos; the "paper-*" ones are the
@@ -63,10 +64,13 @@ for _task in ("derain", "deblur"):
     # their synthetic pairs (Rain13K, GoPro) are given as folders: --paired_degraded, --paired_clean
     PRESETS[f"paper-{_task}"]["degradation"] = None
 
+TRACKERS = ("tensorboard", "trackio", "wandb", "none")
+
 # Options that may differ when a run is resumed: they change what is reported or how fast, not what is learnt.
 FREE_TO_CHANGE = {
     "config", "dry_run", "output_dir", "workers", "cache_gib", "log_every", "validate_every", "checkpoint_every",
-    "keep", "validation_degraded", "validation_clean", "save_noise_predictor", "threads", "report_to",
+    "keep", "validation_degraded", "validation_clean", "save_noise_predictor", "threads", "report_to", "health",
+    "max_skipped_steps", "resume_with_changes", "verify_resume",
 }  # fmt: skip
 
 
@@ -145,16 +149,32 @@ class TrainingConfig:
     learning_rate_warmup_steps: int = _option(0, "Steps over which the learning rate rises.")
     gradient_clip: float | None = _option(None, "Largest norm of the gradient; default: not clipped.")
     gradient_accumulation_steps: int = _option(1, "Batches a step.")
-    mixed_precision: str = _option("no", "no, bf16 or fp16.")
+    total_batch_size: int | None = _option(
+        None, "Synthetic patches a step over all processes; sets --gradient_accumulation_steps."
+    )
+    mixed_precision: str = _option("no", "no, bf16 or fp16; diffusion losses are taken in float32.")
+    dtype: str = _option("float32", "Precision of weights and images: float32, or float64 for checks.")
+    gradient_checkpointing: bool = _option(False, "Compute activations again in the backward pass, to save memory.")
+    compile: bool = _option(False, "Compile the networks by torch.compile: slow to start, then faster on CUDA.")
+    max_skipped_steps: int = _option(10, "Steps in a row that may be skipped for NaN or infinite losses.")
     ema_decay: float = _option(0.999, "Decay of the restorer's moving average, reached after a warm-up.")
+
+    # what to keep
+    select_by: str = _option("last", f"Weights that the run ends with: {', '.join(SELECTIONS)}.")
+    early_stopping: int | None = _option(None, "Stop after so many validations without a better --select_by score.")
 
     # the run
     log_every: int = _option(20, "Steps between log lines.")
     validate_every: int = _option(500, "Steps between validations and sample grids; 0: only at the end.")
     checkpoint_every: int = _option(500, "Steps between checkpoints; 0: only at the end.")
     keep: int = _option(2, "Checkpoints kept.")
+    health: bool = _option(True, "Look for shortcuts and score the restorer without labels at every validation.")
     threads: int | None = _option(None, "CPU threads; default: torch's choice.")
-    report_to: str = _option("tensorboard", "Tracker: tensorboard, or none.")
+    report_to: str = _option("tensorboard", f"Tracker: {', '.join(TRACKERS)}.")
+    resume_with_changes: bool = _option(False, "Resume a run although options differ; the differences are recorded.")
+    verify_resume: int = _option(
+        0, "Check in a temporary folder that so many steps end bit-identical when interrupted, then stop."
+    )
     save_noise_predictor: bool = _option(False, "Keep the noise predictor in the final pipeline.")
 
     def check(self) -> "TrainingConfig":
@@ -166,7 +186,8 @@ class TrainingConfig:
 
     def _problems(self):
         choices = {"variant": VARIANTS, "weight_schedule": WEIGHT_SCHEDULES, "preset": tuple(PRESETS)}
-        choices |= {"mixed_precision": ("no", "bf16", "fp16"), "report_to": ("tensorboard", "none")}
+        choices |= {"mixed_precision": ("no", "bf16", "fp16"), "dtype": ("float32", "float64")}
+        choices |= {"report_to": TRACKERS, "select_by": SELECTIONS}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 yield f"`{name}` must be one of {', '.join(allowed)}, got {getattr(self, name)!r}"
@@ -176,6 +197,27 @@ class TrainingConfig:
         for name in ("learning_rate", "charbonnier_eps"):
             if not getattr(self, name) > 0:
                 yield f"`{name}` must be positive, got {getattr(self, name)}"
+        if self.dtype == "float64" and self.mixed_precision != "no":
+            yield f"`dtype` float64 needs `mixed_precision` no, got {self.mixed_precision!r}"
+        if self.max_skipped_steps < 0 or self.verify_resume < 0:
+            yield "`max_skipped_steps` and `verify_resume` must be at least 0"
+        if self.verify_resume == 1:
+            yield "`verify_resume` must be at least 2, so that there is a middle to interrupt"
+        if self.total_batch_size is not None and (
+            self.total_batch_size < self.batch_size or self.total_batch_size % self.batch_size
+        ):
+            yield (
+                f"`total_batch_size` must be a multiple of `batch_size` {self.batch_size}, got {self.total_batch_size}"
+            )
+        if self.select_by == "label_free" and (not self.health or self.variant == "vanilla"):
+            yield "`select_by` label_free needs `health` and a variant that looks at real photos"
+        if self.select_by == "psnr" and not self.validation_clean:
+            yield "`select_by` psnr needs `validation_degraded` and `validation_clean`"
+        if self.early_stopping is not None and (self.early_stopping < 1 or self.select_by == "last"):
+            yield (
+                "`early_stopping` must be at least 1 and needs `select_by` psnr or label_free, got "
+                f"{self.early_stopping} and {self.select_by!r}"
+            )
         if not 0 <= self.ema_decay < 1:
             yield f"`ema_decay` must be in [0, 1), got {self.ema_decay}"
         if self.minutes is not None and not self.minutes > 0:
@@ -200,7 +242,8 @@ class TrainingConfig:
 
     def identity(self) -> dict[str, Any]:
         """The options that decide what is learnt; a run is only resumed with the same ones."""
-        return {name: value for name, value in asdict(self).items() if name not in FREE_TO_CHANGE}
+        free = FREE_TO_CHANGE - ({"validate_every"} if self.select_by != "last" else set())
+        return {name: value for name, value in asdict(self).items() if name not in free}
 
     def to_yaml(self) -> str:
         """The resolved options; the text can be passed back as `config`."""

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -17,13 +18,17 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ..data.sampling import generator_for
+from ..errors import ConfigurationError
 from ..models.daa_unet import DAAUNet2DConditionModel
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from . import setup
 from .adaptation import AdaptationOutput, NoiseSpaceAdaptation
-from .checkpoint import load_latest, save_checkpoint
+from .checkpoint import load_latest, recorded_steps, save_checkpoint
 from .config import TrainingConfig
+from .interruption import Interruption
+from .log import RunLog, Stopwatch, Window
 from .memory import keep_freed_memory
+from .selection import BestWeights
 from .validation import Validation
 
 logger = logging.getLogger(__name__)
@@ -36,22 +41,42 @@ class TrainingResult:
     """Where a run's results are and what it ended on.
 
     Attributes:
-        pipeline: folder to pass to `DAARestorationPipeline.from_pretrained`.
-        steps: optimizer steps in total.
+        pipeline: folder to pass to `DAARestorationPipeline.from_pretrained`; None where the run was interrupted.
+        steps: optimizer steps taken so far, in all calls.
         seconds: time of this call (a resumed run's earlier calls are not counted).
         losses: the last logged losses.
         validation: the last validation scores; empty without validation photos.
+        skipped_steps: steps that were not taken because a loss or gradient was not finite.
+        signal: number of the signal that interrupted the run, whose checkpoint is saved; None where it ended.
     """
 
-    pipeline: Path
+    pipeline: Path | None
     steps: int
     seconds: float
     losses: dict[str, float] = field(default_factory=dict)
     validation: dict[str, float] = field(default_factory=dict)
+    skipped_steps: int = 0
+    signal: int | None = None
+
+
+def _counters() -> dict[str, Any]:
+    """What a run counts besides its steps; saved in its checkpoints."""
+    return {
+        "losses": {},
+        "validation": {},
+        "window": {},
+        "skipped_steps": 0,
+        "skipped_in_a_row": 0,
+        "best": {},
+        "health": {},
+        "stopped_early": False,
+    }
 
 
 class Trainer:
     """One run of `config`, from its folder's newest checkpoint (if any) to its last step.
+
+    The output folder is held for this process until `train` ends.
 
     Args:
         config: checked options.
@@ -66,36 +91,39 @@ class Trainer:
             torch.set_num_threads(config.threads)
         self.config = config.check()
         self.progress_bar = progress_bar
-        model = setup.build_model(config)
+        model = setup.prepare_networks(config, setup.build_model(config))
         reader = DAARestorationPipeline(model.restorer)  # knows what a restorer takes
         self.channels, self.value_range = reader.channels, reader.value_range
-        dataset = setup.build_dataset(
-            config, self.channels, length=1
-        )  # reads the folders: fails before anything is written
+        # reads the folders: fails before anything is written
+        self.dataset = setup.build_dataset(config, self.channels, length=1)
         self.validation = Validation.from_config(config)
-        self.accelerator = Accelerator(
-            mixed_precision=config.mixed_precision,
-            log_with=None if config.report_to == "none" else config.report_to,
-            project_config=ProjectConfiguration(project_dir=config.output_dir, logging_dir=config.output_dir),
-        )
         self.folder = Path(config.output_dir)
+        try:
+            self.accelerator = Accelerator(
+                mixed_precision=config.mixed_precision,
+                log_with=None if config.report_to == "none" else config.report_to,
+                project_config=ProjectConfiguration(project_dir=config.output_dir, logging_dir=config.output_dir),
+            )
+        except (ValueError, ImportError) as error:  # fp16 without a GPU, a tracker that is not installed
+            raise ConfigurationError(f"`mixed_precision` or `report_to` cannot be had here: {error}") from error
+        self.accumulation = self._accumulation_steps()
         if self.accelerator.is_main_process:
-            record = setup.claim_output(config)
+            self.lock = setup.lock_output(config)
+            record = setup.claim_output(config, self.samples_per_step)
         self.accelerator.wait_for_everyone()
         if not self.accelerator.is_main_process:
             record = json.loads((self.folder / "run.json").read_text())
         if self.accelerator.device.type == "cpu":
             keep_freed_memory()
-        optimizer = setup.build_optimizer(config, model)
+        optimizer = setup.build_optimizer(config, model, self.accelerator.device)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.bare: NoiseSpaceAdaptation = self.accelerator.unwrap_model(self.model)
-        self.ema = EMAModel(
-            self.bare.restorer.parameters(), decay=config.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=3 / 4
-        )
-        self.dataset = dataset
         self.steps = config.steps
         self.steps = record["steps"] or self._plan_steps()
-        self._record(steps=self.steps, photos=setup.training_photos(dataset))
+        self._record(steps=self.steps, photos=setup.training_photos(self.dataset))
+        self.ema = EMAModel(
+            self.bare.restorer.parameters(), decay=self._ema_decay(), use_ema_warmup=True, inv_gamma=1.0, power=3 / 4
+        )
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         # of diffusers' scheduler only the curve is used: the learning rate is a function of the step
         self.rate_curve = get_scheduler(
@@ -104,6 +132,8 @@ class Trainer:
             num_warmup_steps=config.learning_rate_warmup_steps,
             num_training_steps=self.steps,
         ).lr_lambdas[0]
+        self.log = RunLog(self.accelerator, self.folder / "log.jsonl")
+        self.best = BestWeights(self.folder / "best")
 
     # -- planning -----------------------------------------------------------------------------------------------
 
@@ -115,13 +145,31 @@ class Trainer:
         times = []
         for batch in trial:
             start = time.perf_counter()
-            self._joint_step(0, batch).loss.backward()
+            self.accelerator.backward(self._joint_step(0, batch).loss)
             times.append(time.perf_counter() - start)
         self.optimizer.zero_grad()
         # the first step warms up allocators; an optimizer step, the average and logging cost a little on top
-        seconds = 1.1 * sum(times[1:]) / len(times[1:]) * self.config.gradient_accumulation_steps
+        seconds = 1.1 * sum(times[1:]) / len(times[1:]) * self.accumulation
         planned = torch.tensor(max(1, int(self.config.minutes * 60 / seconds)), device=self.accelerator.device)
         return int(self.accelerator.reduce(planned.float(), "mean"))
+
+    def _accumulation_steps(self) -> int:
+        config, processes = self.config, self.accelerator.num_processes
+        if config.total_batch_size is None:
+            return config.gradient_accumulation_steps
+        together = config.batch_size * processes
+        if config.total_batch_size % together:
+            raise ConfigurationError(
+                f"`total_batch_size` must be a multiple of `batch_size` times the processes, {config.batch_size} x "
+                f"{processes}, got {config.total_batch_size}"
+            )
+        return config.total_batch_size // together
+
+    def _ema_decay(self) -> float:
+        """`ema_decay`; fitted to a time budget, the average spans a tenth of the steps at most."""
+        if self.config.minutes is None:
+            return self.config.ema_decay
+        return min(self.config.ema_decay, max(0.0, 1 - 10 / self.steps))
 
     def _record(self, **values: Any) -> None:
         if self.accelerator.is_main_process:
@@ -134,15 +182,14 @@ class Trainer:
     @property
     def samples_per_step(self) -> int:
         """Synthetic samples that one optimizer step takes, over all processes."""
-        config = self.config
-        return config.batch_size * config.gradient_accumulation_steps * self.accelerator.num_processes
+        return self.config.batch_size * self.accumulation * self.accelerator.num_processes
 
     def _loader(self, first_step: int, steps: int) -> DataLoader:
         """This process's batches from `first_step` on; sample numbers alone decide what is in them."""
         config, rank = self.config, self.accelerator.process_index
         batches = []
         for step in range(first_step, first_step + steps):
-            for micro in range(config.gradient_accumulation_steps):
+            for micro in range(self.accumulation):
                 start = step * self.samples_per_step
                 start += (micro * self.accelerator.num_processes + rank) * config.batch_size
                 batches.append(list(range(start, start + config.batch_size)))
@@ -159,7 +206,7 @@ class Trainer:
         if image is None:
             return None
         low, high = self.value_range
-        image = image.to(self.accelerator.device)
+        image = image.to(self.accelerator.device, getattr(torch, self.config.dtype), non_blocking=True)
         return image if (low, high) == (0.0, 1.0) else image * (high - low) + low
 
     # -- steps --------------------------------------------------------------------------------------------------
@@ -184,32 +231,85 @@ class Trainer:
                 adapt=step >= min(config.predictor_warmup_steps, self.steps // 3),
             )
 
-    def _optimizer_step(self, step: int, batches) -> dict[str, torch.Tensor]:
-        parts = self.config.gradient_accumulation_steps
-        losses: dict[str, torch.Tensor] = {}
+    def _optimizer_step(self, step: int, batches, watch: Stopwatch) -> tuple[dict[str, torch.Tensor], bool]:
+        """The scalars of the step, and whether all of it was finite, on every process; if not, nothing is learnt."""
+        parts = self.accumulation
+        scalars: dict[str, torch.Tensor] = {}
+        finite = torch.ones((), dtype=torch.bool, device=self.accelerator.device)
         for part in range(parts):
             last = part == parts - 1
+            batch = watch.next(batches)
+            watch.count(len(batch["index"]) * self.accelerator.num_processes)
             with nullcontext() if last else self.accelerator.no_sync(self.model):
-                output = self._joint_step(step, next(batches))
+                output = self._joint_step(step, batch)
                 self.accelerator.backward(output.loss / parts)
+            finite &= output.loss.detach().isfinite()
             for name, value in output.losses.items():
-                losses[name] = losses.get(name, 0.0) + value.detach() / parts
+                scalars[f"loss/{name}"] = scalars.get(f"loss/{name}", 0.0) + value.detach() / parts
+        self.accelerator.unscale_gradients()
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        scalars["gradient_norm"] = norm
+        if self.accelerator.scaler is None:  # a scaler steps over infinite gradients by itself, and learns from them
+            finite &= norm.isfinite()
+        if self._on_any_process(not finite):
+            self.optimizer.zero_grad()
+            return {}, False
         if self.config.gradient_clip:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.config.gradient_clip, norm)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * self.rate_curve(step)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.ema.step(self.bare.restorer.parameters())
-        return losses
+        if not self.accelerator.optimizer_step_was_skipped:
+            self.ema.step(self.bare.restorer.parameters())
+        return scalars, True
 
-    def train(self) -> TrainingResult:
-        """Runs to the last step and saves the pipeline; the same call on the same folder resumes."""
+    def _on_any_process(self, condition: bool) -> bool:
+        if self.accelerator.num_processes == 1:
+            return bool(condition)
+        return bool(self.accelerator.reduce(torch.tensor(float(condition), device=self.accelerator.device), "sum") > 0)
+
+    def _count_skipped(self, step: int, counters: dict[str, Any]) -> None:
+        counters["skipped_steps"] += 1
+        counters["skipped_in_a_row"] += 1
+        in_a_row, most = counters["skipped_in_a_row"], self.config.max_skipped_steps
+        logger.warning("step %d: a loss or gradient is NaN or infinite; nothing is learnt from it", step + 1)
+        if in_a_row > most:
+            raise FloatingPointError(
+                f"losses or gradients were NaN or infinite in {in_a_row} steps in a row, up to step {step + 1} "
+                f"(`max_skipped_steps` is {most}); the checkpoints before are whole. Try a lower `learning_rate`, a "
+                "`gradient_clip`, or `mixed_precision` no"
+            )
+
+    def train(self, *, stop_after: int | None = None) -> TrainingResult:
+        """Runs to the last step and saves the pipeline; the same call on the same folder resumes.
+
+        SIGTERM and Ctrl-C end it after the current step, with a checkpoint.
+
+        Args:
+            stop_after: end after this step as if a SIGTERM had come.
+
+        Raises:
+            FloatingPointError: too many steps in a row were not finite.
+            CheckpointError: no space to save.
+        """
+        try:
+            return self._train(stop_after)
+        finally:
+            if self.accelerator.is_main_process:
+                self.lock.release()
+
+    def _train(self, stop_after: int | None) -> TrainingResult:
         config, main = self.config, self.accelerator.is_main_process
         started = time.perf_counter()
         resumed = load_latest(self._checkpoints, model=self.bare, ema=self.ema, optimizer=self.optimizer)
         first = resumed["step"] if resumed else 0
-        counters: dict[str, Any] = resumed["counters"] if resumed else {"losses": {}, "validation": {}}
+        counters = {**_counters(), **(resumed["counters"] if resumed else {})}
+        self.best.record = dict(counters["best"])
+        if resumed and resumed["loss_scale"] and self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(resumed["loss_scale"])
+        self.log.truncate(first)
         if config.report_to != "none":
             self.accelerator.init_trackers("logs")
         if resumed and main:
@@ -217,54 +317,61 @@ class Trainer:
         bar = tqdm(
             total=self.steps, initial=first, desc="training", unit="step", disable=not (main and self.progress_bar)
         )
-        batches = iter(self._loader(first, self.steps - first))
-        window: dict[str, list[torch.Tensor]] = {}
-        for step in range(first, self.steps):
-            for name, value in self._optimizer_step(step, batches).items():
-                window.setdefault(name, []).append(value)
-            done = step + 1
-            bar.update()
-            if done % config.log_every == 0 or done == self.steps:
-                counters["losses"] = self._log_losses(done, window)
-                bar.set_postfix(
-                    {k: f"{v:.4f}" for k, v in counters["losses"].items() if k in ("pair", "noise", "weight")}
-                )
-                window = {}
-            if done == self.steps or (config.validate_every and done % config.validate_every == 0):
-                counters["validation"] = self._validate(done) or counters["validation"]
-            if done == self.steps or (config.checkpoint_every and done % config.checkpoint_every == 0):
-                self._save(done, counters)
+        last = first if counters["stopped_early"] else self.steps
+        batches = iter(self._loader(first, self.steps - first)) if last > first else iter(())
+        window, watch = Window(counters["window"]), Stopwatch(self.accelerator.device)
+        done, signal = first, None
+        with Interruption() as interruption:
+            for step in range(first, last):
+                scalars, learnt = self._optimizer_step(step, batches, watch)
+                if learnt:
+                    window.add(scalars)
+                    counters["skipped_in_a_row"] = 0
+                else:
+                    self._count_skipped(step, counters)
+                done = step + 1
+                bar.update()
+                if done % config.log_every == 0 or done == self.steps:
+                    counters["losses"] = self._log_window(done, window, watch, counters)
+                    shown = {k: counters["losses"].get(k) for k in ("pair", "noise", "weight")}
+                    bar.set_postfix({k: f"{v:.4f}" for k, v in shown.items() if v is not None})
+                if done == self.steps or (config.validate_every and done % config.validate_every == 0):
+                    self._validate(done, counters)
+                stop = done == stop_after or interruption.signal is not None
+                stop = self._on_any_process(stop) and done < self.steps
+                at_checkpoint = bool(config.checkpoint_every) and done % config.checkpoint_every == 0
+                if stop or at_checkpoint or done == self.steps or counters["stopped_early"]:
+                    self._save(done, counters, window)
+                if stop:
+                    signal = interruption.signal or 15
+                    break
+                if counters["stopped_early"]:
+                    break
         bar.close()
         self._record(photos=setup.training_photos(self.dataset))  # now it is known which could not be read
-        pipeline = self._save_pipeline()
-        self.accelerator.end_training()
+        pipeline = self._save_pipeline() if signal is None else None
+        if config.report_to != "none":
+            self.accelerator.end_training()
         return TrainingResult(
-            pipeline, self.steps, time.perf_counter() - started, counters["losses"], counters["validation"]
+            pipeline,
+            done,
+            time.perf_counter() - started,
+            counters["losses"],
+            counters["validation"],
+            counters["skipped_steps"],
+            signal,
         )
 
     # -- reporting ----------------------------------------------------------------------------------------------
 
-    def _log(self, values: dict[str, float], step: int) -> None:
-        if self.config.report_to != "none":
-            self.accelerator.log(values, step=step)
-        if self.accelerator.is_main_process:
-            with open(self.folder / "log.jsonl", "a") as log:
-                log.write(json.dumps({"step": step, **values}) + "\n")
-
-    def _log_losses(self, step: int, window: dict[str, list[torch.Tensor]]) -> dict[str, float]:
-        names = sorted(window)
-        means = torch.stack([torch.stack([v.float() for v in window[name]]).mean() for name in names])
-        means = self.accelerator.reduce(means, "mean").tolist()
-        losses = dict(zip(names, means, strict=True))
-        bad = [name for name, value in losses.items() if value != value or abs(value) == float("inf")]
-        if bad:
-            raise FloatingPointError(
-                f"the losses {bad} are not finite at step {step}; the checkpoints before are whole. Try a lower "
-                "`learning_rate`, `gradient_clip`, or `mixed_precision` no"
-            )
+    def _log_window(self, step: int, window: Window, watch: Stopwatch, counters: dict[str, Any]) -> dict[str, float]:
+        means = window.means(self.accelerator)
         rate = self.optimizer.param_groups[0]["lr"]
-        self._log({**{f"loss/{k}": v for k, v in losses.items()}, "learning_rate": rate}, step)
-        return losses
+        values = {**means, "learning_rate": rate, "skipped_steps": counters["skipped_steps"]}
+        if self.accelerator.scaler is not None:
+            values["loss_scale"] = self.accelerator.scaler.get_scale()
+        self.log.write(step, values, watch.lap())
+        return {name.removeprefix("loss/"): v for name, v in means.items() if name.startswith("loss/")}
 
     @contextmanager
     def _averaged_weights(self):
@@ -278,17 +385,26 @@ class Trainer:
             self.bare.restorer.train()
             self.ema.restore(parameters)
 
-    def _validate(self, step: int) -> dict[str, float]:
-        if self.validation is None or not self.accelerator.is_main_process:
-            return {}
+    def _validate(self, step: int, counters: dict[str, Any]) -> None:
+        """Scores the averaged weights, on the main process; every process learns the score to select by."""
+        score = math.nan
         with self._averaged_weights() as restorer:
-            scores, grid = self.validation.run(restorer)
-        if scores:
-            self._log({f"validation/{k}": v for k, v in scores.items()}, step)
-        for tracker in self.accelerator.trackers:
-            if tracker.name == "tensorboard":
-                tracker.writer.add_image("input, restored, difference", grid, step)
-        return scores
+            if self.validation is not None and self.accelerator.is_main_process:
+                scores, grid = self.validation.run(restorer)
+                if scores:
+                    self.log.write(step, {f"validation/{k}": v for k, v in scores.items()})
+                    counters["validation"] = scores
+                    score = scores["psnr"]
+                self.log.images(step, "input, restored, difference", grid)
+            if self.config.select_by == "last":
+                return
+            if self.accelerator.num_processes > 1:
+                scored = torch.tensor(score if self.accelerator.is_main_process else 0.0, dtype=torch.float32)
+                score = float(self.accelerator.reduce(scored.to(self.accelerator.device), "sum"))
+            self.best.offer(step, score, restorer.parameters(), write=self.accelerator.is_main_process)
+        counters["best"] = dict(self.best.record)
+        patience = self.config.early_stopping
+        counters["stopped_early"] = patience is not None and self.best.record.get("since", 0) >= patience
 
     # -- saving -------------------------------------------------------------------------------------------------
 
@@ -296,8 +412,10 @@ class Trainer:
     def _checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
-    def _save(self, step: int, counters: dict[str, Any]) -> None:
+    def _save(self, step: int, counters: dict[str, Any], window: Window) -> None:
+        counters["window"] = window.state(self.accelerator)
         if self.accelerator.is_main_process:
+            scaler = self.accelerator.scaler
             save_checkpoint(
                 self._checkpoints,
                 step=step,
@@ -306,14 +424,19 @@ class Trainer:
                 optimizer=self.optimizer,
                 counters=counters,
                 keep=self.config.keep,
+                loss_scale=scaler.state_dict() if scaler is not None else None,
             )
+            self.best.prune(recorded_steps(self._checkpoints))
         self.accelerator.wait_for_everyone()
 
     def _save_pipeline(self) -> Path:
         path = self.folder / PIPELINE_FOLDER
         if self.accelerator.is_main_process:
             with self._averaged_weights() as restorer:
+                if self.best.record:
+                    self.best.copy_to(restorer.parameters())
                 unet = self.bare.unet if self.config.save_noise_predictor else None
+                restorer.float()
                 DAARestorationPipeline(restorer, cast(DAAUNet2DConditionModel | None, unet)).save_pretrained(str(path))
         self.accelerator.wait_for_everyone()
         return path

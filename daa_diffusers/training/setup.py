@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 from ..data.degradations import degradation_from_config
@@ -22,6 +23,9 @@ from .adaptation import NoiseSpaceAdaptation
 from .config import TrainingConfig
 
 logger = logging.getLogger(__name__)
+
+LOCK_FILE = ".lock"
+LOCK_SECONDS = 60.0  # a run that was asked to stop may still be saving
 
 RECORDED_PACKAGES = ("daa-diffusers", "torch", "diffusers", "accelerate", "numpy", "safetensors")
 
@@ -86,13 +90,36 @@ def build_dataset(config: TrainingConfig, channels: int, length: int) -> Trainin
     )
 
 
-def build_optimizer(config: TrainingConfig, model: NoiseSpaceAdaptation) -> torch.optim.Optimizer:
-    """One Adam over both networks (METHOD, step 6)."""
+def build_optimizer(
+    config: TrainingConfig, model: NoiseSpaceAdaptation, device: torch.device | None = None
+) -> torch.optim.Optimizer:
+    """One Adam over both networks (METHOD, step 6); fused where `device` is one of CUDA."""
     groups = [{"params": list(model.restorer.parameters()), "lr": config.learning_rate}]
     if model.unet is not None:
         rate = config.predictor_learning_rate or config.learning_rate
         groups.append({"params": list(model.unet.parameters()), "lr": rate})
-    return torch.optim.Adam(groups, lr=config.learning_rate)
+    fused = True if device is not None and device.type == "cuda" else None
+    return torch.optim.Adam(groups, lr=config.learning_rate, fused=fused)
+
+
+def prepare_networks(config: TrainingConfig, model: NoiseSpaceAdaptation) -> NoiseSpaceAdaptation:
+    """Precision, gradient checkpointing and compilation as `config` says.
+
+    Raises:
+        ConfigurationError: a network knows no gradient checkpointing.
+    """
+    model = model.to(dtype=getattr(torch, config.dtype))
+    networks = [network for network in (model.restorer, model.unet) if network is not None]
+    for network in networks:
+        if config.gradient_checkpointing:
+            if not hasattr(network, "enable_gradient_checkpointing"):
+                raise ConfigurationError(
+                    f"`gradient_checkpointing`: {type(network).__name__} has no `enable_gradient_checkpointing`"
+                )
+            network.enable_gradient_checkpointing()  # type: ignore[operator]
+        if config.compile:
+            network.compile()
+    return model
 
 
 def parameter_count(module: nn.Module | None) -> int:
@@ -142,36 +169,76 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def claim_output(config: TrainingConfig) -> dict[str, Any]:
-    """Makes `config.output_dir` this run's, or finds that it already is; returns its record (`run.json`).
+def lock_output(config: TrainingConfig, wait: float = LOCK_SECONDS) -> FileLock:
+    """Holds `config.output_dir` for this process; the system lets go of it when the process ends, however it ends.
 
     Raises:
-        ConfigurationError: the folder belongs to a run with other options (each is named), or holds foreign files.
+        ConfigurationError: another process has held it for `wait` seconds on end.
+    """
+    folder = Path(config.output_dir)
+    _check_output(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK_FILE, timeout=wait)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ConfigurationError(
+            f"`output_dir` {str(folder)!r} is in use by another process that trains there; wait for its end, or choose "
+            "another folder"
+        ) from error
+    return lock
+
+
+def _check_output(folder: Path) -> None:
+    if (folder / "run.json").exists():
+        return
+    if folder.exists() and (not folder.is_dir() or any(p.name != LOCK_FILE for p in folder.iterdir())):
+        raise ConfigurationError(
+            f"`output_dir` must be a new or empty folder, or one of the same run, got {str(folder)!r}"
+        )
+
+
+def claim_output(config: TrainingConfig, samples_per_step: int) -> dict[str, Any]:
+    """Makes `config.output_dir` this run's, or finds that it already is; returns its record (`run.json`).
+
+    Args:
+        samples_per_step: synthetic samples that a step takes over all processes. Sample numbers follow from it.
+
+    Raises:
+        ConfigurationError: the folder belongs to a run with other options (each is named) and `resume_with_changes` is
+            not set, or it holds foreign files.
     """
     folder = Path(config.output_dir)
     record = folder / "run.json"
     # through JSON, because tuples come back as lists
-    identity = json.loads(json.dumps(config.identity()))
-    if record.exists():
-        known = json.loads(record.read_text())
-        differences = [
-            f"{name}: {known['options'].get(name)!r} there, {identity.get(name)!r} now"
-            for name in sorted(set(known["options"]) | set(identity))
-            if known["options"].get(name) != identity.get(name)
-        ]
-        if differences:
-            raise ConfigurationError(
-                f"`output_dir` {str(folder)!r} belongs to a run with other options; choose another folder or the same "
-                "options:\n- " + "\n- ".join(differences)
-            )
+    identity = json.loads(json.dumps({**config.identity(), "samples_per_step": samples_per_step}))
+    if not record.exists():
+        _check_output(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        known = {"options": identity, "steps": None, "git_commit": _git_commit(), "versions": _versions()}
+        write_atomically(record, json.dumps(known, indent=2))
         return known
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    known = json.loads(record.read_text())
+    # a run of an earlier version lacks the newer options: it ran with their defaults
+    there = {**json.loads(json.dumps(TrainingConfig().identity())), "samples_per_step": samples_per_step}
+    there = {name: known["options"].get(name, there.get(name)) for name in {*there, *known["options"]}}
+    changes = {
+        name: [there.get(name), identity.get(name)]
+        for name in sorted(set(there) | set(identity))
+        if there.get(name) != identity.get(name)
+    }
+    if changes and not config.resume_with_changes:
         raise ConfigurationError(
-            f"`output_dir` must be a new or empty folder, or one of the same run, got {str(folder)!r}"
+            f"`output_dir` {str(folder)!r} belongs to a run with other options; choose another folder, the same "
+            "options, or insist by `resume_with_changes`:\n- "
+            + "\n- ".join(f"{name}: {before!r} there, {now!r} now" for name, (before, now) in changes.items())
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    known = {"options": identity, "steps": None, "git_commit": _git_commit(), "versions": _versions()}
-    write_atomically(record, json.dumps(known, indent=2))
+    if changes:
+        known["changes"] = [*known.get("changes", []), changes]
+        known["options"] = identity
+        if {"steps", "minutes"} & set(changes):
+            known["steps"] = None  # planned anew
+        write_atomically(record, json.dumps(known, indent=2))
     return known
 
 

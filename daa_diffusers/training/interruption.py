@@ -1,0 +1,43 @@
+"""Stopping a run from outside: SIGTERM and Ctrl-C ask for it, and the run saves first."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Interruption:
+    """While entered, SIGTERM and Ctrl-C only set `signal`; a second Ctrl-C stops at once, as it always does.
+
+    `accelerate launch` does not pass a SIGTERM on to a single training process: where the launcher is the parent, its
+    end counts as a SIGTERM (Linux), so that no run goes on unseen.
+
+    Attributes:
+        signal: number of the signal that came, None before.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._before: dict[int, object] = {}
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.signal == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def __enter__(self) -> "Interruption":
+        if threading.current_thread() is threading.main_thread():  # Python sets handlers nowhere else
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._request)
+            if sys.platform.startswith("linux") and "ACCELERATE_DYNAMO_BACKEND" in os.environ:
+                ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._before.clear()

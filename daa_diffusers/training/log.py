@@ -1,0 +1,144 @@
+"""What a run tells: means over the steps since the last line, in a JSONL file and through accelerate's trackers."""
+
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+logger = logging.getLogger(__name__)
+
+# Keys of these do not depend on the options alone; they are kept apart from the rest of a line.
+TIMING = "time"
+
+
+class Window:
+    """Scalars of the steps since the last log line, averaged over processes and steps.
+
+    Args:
+        values: what `state` of an earlier run gave, to go on in the middle of a window.
+    """
+
+    def __init__(self, values: dict[str, list[float]] | None = None):
+        self._settled = {name: list(v) for name, v in (values or {}).items()}
+        self._pending: dict[str, list[torch.Tensor]] = {}
+
+    def add(self, scalars: dict[str, torch.Tensor]) -> None:
+        """Takes one step's detached scalars; nothing is moved or waited for yet."""
+        for name, value in scalars.items():
+            self._pending.setdefault(name, []).append(value.detach())
+
+    def state(self, accelerator: Accelerator) -> dict[str, list[float]]:
+        """Every step's scalars so far, averaged over processes; all processes must call it together."""
+        for name in sorted(self._pending):
+            values = torch.stack([v.double().reshape(()).cpu() for v in self._pending[name]])
+            values = accelerator.reduce(values.to(accelerator.device, torch.float32), "mean")
+            self._settled.setdefault(name, []).extend(values.tolist())
+        self._pending.clear()
+        return self._settled
+
+    def means(self, accelerator: Accelerator) -> dict[str, float]:
+        """Means by name, and a new window."""
+        means = {name: sum(values) / len(values) for name, values in sorted(self.state(accelerator).items())}
+        self._settled = {}
+        return means
+
+
+class Stopwatch:
+    """Where the time of the steps since the last log line went, and the memory that they took."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self._restart()
+
+    def _restart(self) -> None:
+        self._started, self._waited, self._images = time.perf_counter(), 0.0, 0
+
+    def next(self, batches) -> Any:
+        """`next(batches)`, its time counted as waiting for data."""
+        start = time.perf_counter()
+        batch = next(batches)
+        self._waited += time.perf_counter() - start
+        return batch
+
+    def count(self, images: int) -> None:
+        """Counts synthetic images that a step has taken."""
+        self._images += images
+
+    def lap(self) -> dict[str, float]:
+        """images/s, the share of the time that went into waiting for data, peak memory in GB; starts anew."""
+        seconds = max(time.perf_counter() - self._started, 1e-9)
+        values = {"images_per_second": self._images / seconds, "data_wait": self._waited / seconds}
+        values["memory_gb"] = peak_memory(self.device) / 1e9
+        self._restart()
+        return values
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most that tensors took on a CUDA device, else the process's largest resident size so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class RunLog:
+    """The JSONL file of a run and its trackers. Only the main process writes.
+
+    Args:
+        path: of the file; one JSON object a line: "step", named scalars, and "time" with what depends on the machine.
+    """
+
+    def __init__(self, accelerator: Accelerator, path: str | os.PathLike):
+        self.accelerator = accelerator
+        self.path = Path(path)
+
+    def truncate(self, step: int) -> None:
+        """Drops the lines after `step`: those of steps that a resumed run is going to take again."""
+        if not (self.accelerator.is_main_process and self.path.exists()):
+            return
+        kept = []
+        for line in self.path.read_text().splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:  # cut off in the middle of a write
+                break
+            if entry["step"] > step:
+                break
+            kept.append(line + "\n")
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        temporary.write_text("".join(kept))
+        os.replace(temporary, self.path)
+
+    def write(self, step: int, values: dict[str, float], timing: dict[str, float] | None = None) -> None:
+        """One line, and the same to the trackers (timing as `time/...`)."""
+        timing = timing or {}
+        self.accelerator.log({**values, **{f"{TIMING}/{k}": v for k, v in timing.items()}}, step=step)
+        if self.accelerator.is_main_process:
+            line = {"step": step, **values, **({TIMING: timing} if timing else {})}
+            with open(self.path, "a") as log:
+                log.write(json.dumps(line) + "\n")
+
+    def images(self, step: int, name: str, grid: torch.Tensor) -> None:
+        """A picture (3, H, W) in [0, 1] to the trackers that take pictures."""
+        picture = (grid.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()  # (H, W, 3)
+        for tracker in self.accelerator.trackers:
+            if tracker.name == "tensorboard":
+                tracker.log_images({name: picture[None]}, step=step, dataformats="NHWC")
+            elif tracker.name == "trackio":
+                import trackio  # type: ignore[import-not-found, unused-ignore]
+
+                trackio.log({name: trackio.Image(picture)}, step=step)
+            elif hasattr(tracker, "log_images"):
+                tracker.log_images({name: [picture]}, step=step)

@@ -1,0 +1,63 @@
+"""Which weights a run ends with: the last ones, or those of the best validation."""
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+SELECTIONS = ("last", "psnr", "label_free")
+
+
+class BestWeights:
+    """The restorer's averaged weights of the best score so far, in files beside the checkpoints.
+
+    A resumed run goes back to its checkpoint's record, so a file stays as long as a checkpoint refers to it.
+
+    Args:
+        folder: of the files, `step-XXXXXXXX.safetensors`.
+
+    Attributes:
+        record: JSON-plain: "step" and "score" of the best, "since" how many scores have not been better; or empty.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder)
+        self.record: dict[str, Any] = {}
+
+    def offer(self, step: int, score: float, parameters: Iterable[torch.Tensor], *, write: bool) -> None:
+        """Counts a score (higher is better); with `write`, saves the weights where it is the best. NaN never is."""
+        if self.record and not score > self.record["score"]:
+            self.record["since"] += 1
+            return
+        if score != score:
+            return
+        self.record = {"step": step, "score": score, "since": 0}
+        if write:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path = self._path(step)
+            temporary = path.with_name(f".{path.name}.tmp")
+            save_file({str(i): p.detach().cpu().contiguous() for i, p in enumerate(parameters)}, temporary)
+            os.replace(temporary, path)
+
+    def copy_to(self, parameters: Iterable[torch.Tensor]) -> None:
+        """Loads the best weights into `parameters`, in the order in which they were offered."""
+        weights = load_file(self._path(self.record["step"]))
+        with torch.no_grad():
+            for index, parameter in enumerate(parameters):
+                parameter.copy_(weights[str(index)])
+
+    def prune(self, referred: Iterable[int]) -> None:
+        """Removes the files of all steps but the best and those `referred` to by checkpoints."""
+        kept = {self._path(step).name for step in referred}
+        if self.record:
+            kept.add(self._path(self.record["step"]).name)
+        for path in self.folder.glob("step-*.safetensors"):
+            if re.fullmatch(r"step-\d{8}\.safetensors", path.name) and path.name not in kept:
+                path.unlink(missing_ok=True)
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}.safetensors"
