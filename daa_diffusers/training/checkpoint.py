@@ -24,11 +24,13 @@ from ..errors import CheckpointError
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 2
+STATE_FILES = ("model.safetensors", "ema.safetensors", "optimizer.safetensors")
 _PREFIX = "step-"
 
 
 def _with_scaler_and_counters(plain: dict[str, Any]) -> dict[str, Any]:
-    counters = {"window": {}, "skipped_steps": 0, "skipped_in_a_row": 0, "best": {}, "health": {}, **plain["counters"]}
+    counters = {"window": {}, "skipped_steps": 0, "skipped_in_a_row": 0, "best": {}, "health": {}}
+    counters |= {"alarms": [], "stopped_early": False, **plain["counters"]}
     return {**plain, "format_version": 2, "loss_scale": None, "counters": counters}
 
 

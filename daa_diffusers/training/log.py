@@ -93,6 +93,13 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def duration_text(seconds: float) -> str:
+    """ "h:mm:ss"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"
+
+
 class RunLog:
     """The JSONL file of a run and its trackers. Only the main process writes.
 

@@ -48,6 +48,10 @@ class TrainingResult:
         validation: the last validation scores; empty without validation photos.
         skipped_steps: steps that were not taken because a loss or gradient was not finite.
         signal: number of the signal that interrupted the run, whose checkpoint is saved; None where it ended.
+        best: "step" and "score" of the weights kept, where `select_by` chose; else empty.
+        health: the last label-free values (`training.health`).
+        alarms: what they warn of, a sentence each.
+        skipped_photos: names of unreadable photos by role.
     """
 
     pipeline: Path | None
@@ -57,6 +61,10 @@ class TrainingResult:
     validation: dict[str, float] = field(default_factory=dict)
     skipped_steps: int = 0
     signal: int | None = None
+    best: dict[str, float] = field(default_factory=dict)
+    health: dict[str, float] = field(default_factory=dict)
+    alarms: list[str] = field(default_factory=list)
+    skipped_photos: dict[str, list[str]] = field(default_factory=dict)
 
 
 def _counters() -> dict[str, Any]:
@@ -69,6 +77,7 @@ def _counters() -> dict[str, Any]:
         "skipped_in_a_row": 0,
         "best": {},
         "health": {},
+        "alarms": [],
         "stopped_early": False,
     }
 
@@ -348,7 +357,8 @@ class Trainer:
                 if counters["stopped_early"]:
                     break
         bar.close()
-        self._record(photos=setup.training_photos(self.dataset))  # now it is known which could not be read
+        photos = setup.training_photos(self.dataset)
+        self._record(photos=photos)  # now it is known which could not be read
         pipeline = self._save_pipeline() if signal is None else None
         if config.report_to != "none":
             self.accelerator.end_training()
@@ -360,6 +370,12 @@ class Trainer:
             counters["validation"],
             counters["skipped_steps"],
             signal,
+            best=counters["best"],
+            health=counters["health"],
+            alarms=counters["alarms"],
+            skipped_photos={
+                role: names for role, sources in photos.items() if (names := [n for s in sources for n in s["skipped"]])
+            },
         )
 
     # -- reporting ----------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What a run would need, without running it: `--dry_run`."""
 
+import time
 from dataclasses import asdict, replace
 
 import torch
@@ -9,6 +10,7 @@ from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from . import setup
 from .adaptation import NoiseSpaceAdaptation
 from .config import TrainingConfig
+from .log import duration_text
 
 
 def activation_bytes(model: NoiseSpaceAdaptation, channels: int, patch: int) -> int:
@@ -29,8 +31,23 @@ def activation_bytes(model: NoiseSpaceAdaptation, channels: int, patch: int) -> 
     return sum(seen.values())
 
 
+def seconds_per_sample(model: NoiseSpaceAdaptation, channels: int, patch: int) -> float:
+    """Seconds of one sample's joint step, forward and backward, on the CPU; in a batch it costs as much or less."""
+    images = [torch.rand(1, channels, patch, patch) for _ in range(4)]
+    for _ in range(2):  # the first one warms up
+        start = time.perf_counter()
+        model(*images, generator=torch.Generator().manual_seed(0)).loss.backward()
+    model.zero_grad()
+    return time.perf_counter() - start
+
+
 def describe(config: TrainingConfig) -> str:
-    """The resolved options (YAML, can be passed back), parameter counts and the memory that a process needs."""
+    """The resolved options (YAML, can be passed back), parameter counts, photos, and the memory and time needed.
+
+    Time is measured on one sample on the CPU; on a GPU it is an upper bound, and `minutes` measures there.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
     model = setup.build_model(config)
     channels = DAARestorationPipeline(model.restorer).channels
     dataset = setup.build_dataset(config, channels, length=1)
@@ -40,6 +57,13 @@ def describe(config: TrainingConfig) -> str:
     activations = activation_bytes(model, channels, config.patch) * config.batch_size
     if config.mixed_precision != "no":
         activations //= 2
+    samples = config.total_batch_size or config.batch_size * config.gradient_accumulation_steps
+    seconds = seconds_per_sample(model, channels, config.patch) * samples
+    duration = (
+        f"{config.minutes:g} minutes"
+        if config.minutes
+        else f"about {duration_text(seconds * config.steps)} on this CPU"
+    )
     photos = setup.training_photos(dataset)
     lines = [yaml.safe_dump(asdict(replace(config, dry_run=False)), sort_keys=False)]
     lines += [f"# {name}: {count:,} parameters" for name, count in counts.items() if count]
@@ -47,6 +71,6 @@ def describe(config: TrainingConfig) -> str:
     lines += [
         f"# memory a process: about {(fixed + activations) / 2**30:.2f} GiB "
         f"({fixed / 2**30:.2f} weights and optimizer, {activations / 2**30:.2f} activations) plus photos",
-        f"# samples a step and process: {config.batch_size * config.gradient_accumulation_steps}",
+        f"# time: {duration} in one process, {seconds:.2f} s a step of {samples} samples",
     ]
     return "\n".join(lines)

@@ -1,0 +1,45 @@
+"""The table at the end of a run."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .log import duration_text
+from .loop import TrainingResult
+
+
+def summary_table(result: TrainingResult) -> Table:
+    """One table of what a run ended on: losses, validation, health, skipped steps and photos, time, the pipeline."""
+    table = Table(title="the run", show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column()
+
+    def row(name: str, values: dict[str, float], digits: int) -> None:
+        if values:
+            table.add_row(name, "  ".join(f"{k} {v:.{digits}f}" for k, v in values.items()))
+
+    table.add_row("steps", f"{result.steps}" + (f", {result.skipped_steps} skipped" if result.skipped_steps else ""))
+    table.add_row("time of this call", duration_text(result.seconds))
+    row("last losses", result.losses, 4)
+    row("validation", result.validation, 3)
+    row("health", result.health, 3)
+    for alarm in result.alarms:
+        table.add_row("alarm", alarm, style="red")
+    if result.best:
+        table.add_row("weights kept", f"of step {result.best['step']}, score {result.best['score']:.3f}")
+    for role, names in result.skipped_photos.items():
+        table.add_row(f"skipped photos of {role}", _some(names), style="yellow")
+    if result.pipeline:
+        table.add_row("pipeline", f'DAARestorationPipeline.from_pretrained("{result.pipeline}")')
+    return table
+
+
+def print_summary(result: TrainingResult, console: Console | None = None) -> None:
+    """Prints `summary_table`; a terminal too narrow for it wraps lines, nothing is left out."""
+    (console or Console(soft_wrap=True)).print(summary_table(result))
+
+
+def _some(names: list[Any], most: int = 5) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + rest
