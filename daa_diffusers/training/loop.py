@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -109,12 +110,18 @@ class Trainer:
         self.folder = Path(config.output_dir)
         try:
             self.accelerator = Accelerator(
+                cpu=not torch.accelerator.is_available(),  # else several processes on CPUs would not find each other
                 mixed_precision=config.mixed_precision,
                 log_with=None if config.report_to == "none" else config.report_to,
                 project_config=ProjectConfiguration(project_dir=config.output_dir, logging_dir=config.output_dir),
             )
         except (ValueError, ImportError) as error:  # fp16 without a GPU, a tracker that is not installed
             raise ConfigurationError(f"`mixed_precision` or `report_to` cannot be had here: {error}") from error
+        if "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ and self.accelerator.num_processes == 1:
+            logger.warning(
+                "`accelerate launch --cpu --num_processes N` starts one process; `accelerate launch --multi_gpu "
+                "--num_processes N` starts N, on CPUs as well"
+            )
         self.accumulation = self._accumulation_steps()
         if self.accelerator.is_main_process:
             self.lock = setup.lock_output(config)
