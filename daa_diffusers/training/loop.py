@@ -12,6 +12,8 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import ProjectConfiguration
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
@@ -108,15 +110,20 @@ class Trainer:
         self.dataset = setup.build_dataset(config, self.channels, length=1)
         self.validation = Validation.from_config(config)
         self.folder = Path(config.output_dir)
-        try:
-            self.accelerator = Accelerator(
-                cpu=not torch.accelerator.is_available(),  # else several processes on CPUs would not find each other
-                mixed_precision=config.mixed_precision,
-                log_with=None if config.report_to == "none" else config.report_to,
-                project_config=ProjectConfiguration(project_dir=config.output_dir, logging_dir=config.output_dir),
+        if config.report_to not in ("none", *(tracker.value for tracker in get_available_trackers())):
+            raise ConfigurationError(f"`report_to` {config.report_to} needs a package: pip install {config.report_to}")
+        AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
+        self.accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),  # else several processes on CPUs would not find each other
+            mixed_precision=config.mixed_precision,
+            log_with=None if config.report_to == "none" else config.report_to,
+            project_config=ProjectConfiguration(project_dir=config.output_dir, logging_dir=config.output_dir),
+        )
+        if config.mixed_precision != "no" and not self.accelerator.native_amp:
+            raise ConfigurationError(
+                f"`mixed_precision` {config.mixed_precision} cannot be had on {self.accelerator.device.type}; "
+                "try bf16, or no"
             )
-        except (ValueError, ImportError) as error:  # fp16 without a GPU, a tracker that is not installed
-            raise ConfigurationError(f"`mixed_precision` or `report_to` cannot be had here: {error}") from error
         if "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ and self.accelerator.num_processes == 1:
             logger.warning(
                 "`accelerate launch --cpu --num_processes N` starts one process; `accelerate launch --multi_gpu "

@@ -1,0 +1,124 @@
+"""The weights that a run ends with, early stopping, and what the log tells."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from daa_diffusers.training.loop import Trainer, train
+from daa_diffusers.training.selection import BestWeights
+from daa_diffusers.training.summary import print_summary
+from daa_diffusers.training.validation import Validation
+from daa_diffusers.training.verification import differences
+
+
+def quiet(config):
+    return train(config, progress_bar=False)
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """Validation whose PSNR is given for each validation in turn."""
+
+    original = Validation.run
+
+    def give(scores):
+        calls = []
+
+        def run(self, restorer):
+            true, grid = original(self, restorer)
+            calls.append([p.clone() for p in restorer.parameters()])
+            return {**true, "psnr": scores[len(calls) - 1]}, grid
+
+        monkeypatch.setattr(Validation, "run", run)
+        return calls
+
+    return give
+
+
+@pytest.fixture
+def selecting_config(tiny_config, photo_folders):
+    def make(**changes):
+        folders = {
+            "validation_degraded": str(photo_folders / "degraded"),
+            "validation_clean": str(photo_folders / "clean"),
+        }
+        return tiny_config(**{"validate_every": 1, "select_by": "psnr", "learning_rate": 1e-2, **folders, **changes})
+
+    return make
+
+
+def saved(result):
+    weights = load_file(result.pipeline / "restorer" / "diffusion_pytorch_model.safetensors")
+    return list(weights.values())
+
+
+def test_the_best_weights_are_kept(selecting_config, scored):
+    calls = scored([20.0, 23.0, 22.0, math.nan, 22.9, 21.0])
+    result = quiet(selecting_config())
+    assert result.best["step"] == 2 and result.best["score"] == 23.0
+    best = {tuple(p.shape): p for p in calls[1]}
+    assert all(torch.equal(best[tuple(p.shape)], p) for p in saved(result) if p.ndim == 4 and p.shape[1] == 3)
+    files = sorted(p.name for p in (Path(result.pipeline).parent / "best").iterdir())
+    assert files == ["step-00000002.safetensors"]
+
+
+def test_early_stopping_ends_a_run_for_good(selecting_config, scored):
+    scored([20.0, 23.0, 22.0, 22.5, 30.0, 30.0])
+    config = selecting_config(early_stopping=2)
+    result = quiet(config)
+    assert result.steps == 4 and result.best["step"] == 2 and result.pipeline is not None
+    again = quiet(config)
+    assert again.steps == 4 and again.best == result.best
+
+
+def test_selection_resumes_exactly(selecting_config, scored, tmp_path):
+    whole, cut = (selecting_config(output_dir=str(tmp_path / name), keep=3) for name in ("whole", "cut"))
+    scored([20.0, 23.0, 22.0, 25.0, 24.0, 21.0])
+    quiet(whole)
+    scored([20.0, 23.0, 22.0, 25.0])
+    Trainer(cut, progress_bar=False).train(stop_after=4)
+    # the newest checkpoint is damaged: the run goes back to an earlier record, whose weights must still be there
+    (Path(cut.output_dir) / "checkpoints" / "step-00000004" / "state.json").write_text("{")
+    scored([22.0, 25.0, 24.0, 21.0])
+    quiet(cut)
+    assert differences(Path(whole.output_dir), Path(cut.output_dir)) == []
+
+
+def test_a_resumed_run_may_fall_back_on_any_kept_checkpoint(tmp_path):
+    best = BestWeights(tmp_path)
+    for step, score in ((1, 1.0), (2, 2.0), (3, 3.0)):
+        best.offer(step, score, [torch.full((2,), float(step))], write=True)
+    best.prune([2])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000002.safetensors", "step-00000003.safetensors"]
+    best.record = {"step": 2, "score": 2.0, "since": 0}
+    target = torch.zeros(2)
+    best.copy_to([target])
+    assert target.tolist() == [2.0, 2.0]
+
+
+def test_a_log_line_tells_losses_gradients_speed_and_memory(tiny_config):
+    config = tiny_config(log_every=3)
+    quiet(config)
+    lines = [json.loads(line) for line in (Path(config.output_dir) / "log.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if "loss/pair" in line]
+    assert [line["step"] for line in lines] == [3, 6]
+    assert {"loss/pair", "loss/noise", "loss/weight", "gradient_norm", "learning_rate", "skipped_steps"} <= set(
+        lines[0]
+    )
+    timing = lines[1]["time"]
+    assert timing["images_per_second"] > 0 and 0 <= timing["data_wait"] <= 1 and timing["memory_gb"] > 0.05
+
+
+def test_the_table_at_the_end(tiny_config, capsys):
+    result = quiet(tiny_config(steps=2))
+    result.alarms = ["the predictor tells the slots apart"]
+    result.skipped_photos = {"real": ["cut.jpg", "text.jpg"]}
+    print_summary(result, Console(width=160))
+    text = capsys.readouterr().out
+    for part in ("steps", "last losses", "pair", "tells the slots apart", "cut.jpg, text.jpg", str(result.pipeline)):
+        assert part in text
