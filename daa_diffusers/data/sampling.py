@@ -6,15 +6,17 @@ So a resumed run, a run with other workers or a run on more processes sees the s
 import functools
 import hashlib
 import json
+import math
 import operator
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch.utils.data import Dataset
 
 from ..errors import ConfigurationError
-from .degradations import Degradation
+from .degradations import Degradation, check_range
 from .photos import PhotoFolder
 
 
@@ -164,6 +166,8 @@ class TrainingPatches(Dataset):
         length: number of samples; may be changed at any time.
         seed: what everything random depends on, besides the number of the sample.
         augment: flips and 90-degree rotations.
+        clean_scale: range (within (0, 1]) of the factor by which "clean" (before its degradation) and "unpaired_clean"
+            are scaled down, log-uniform: detail of all sizes, as in photos that were scaled down themselves.
 
     Raises:
         ConfigurationError: on missing or contradicting sources, a `patch` or `length` below 1, photos that do not pair.
@@ -181,7 +185,9 @@ class TrainingPatches(Dataset):
         length: int,
         seed: int,
         augment: bool = True,
+        clean_scale: Sequence[float] = (1.0, 1.0),
     ):
+        self.clean_scale = check_range("clean_scale", clean_scale, 0.05, 1.0)
         for name, value in (("patch", patch), ("length", length)):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
                 raise ConfigurationError(f"`{name}` must be a positive integer, got {value!r}")
@@ -223,7 +229,19 @@ class TrainingPatches(Dataset):
     def _patch(self, sources: Sequence[PhotoFolder], stream: str, n: int) -> torch.Tensor:
         source, index = take_turns([len(s) for s in sources], n, seed=self.seed, stream=stream)
         generator = generator_for(self.seed, "crop", stream, n)
-        return crop_patch(sources[source].photo(index), self.patch, generator, self.augment)
+        side = self.patch if stream == "real" else self._side_before_scaling(stream, n)
+        patch = crop_patch(sources[source].photo(index), side, generator, self.augment)
+        if side == self.patch:
+            return patch
+        scaled = F.interpolate(patch[None], size=(self.patch, self.patch), mode="bicubic", antialias=True)
+        return scaled[0].clamp(0, 1)
+
+    def _side_before_scaling(self, stream: str, n: int) -> int:
+        low, high = (math.log(bound) for bound in self.clean_scale)
+        if low == high == 0:
+            return self.patch
+        draw = torch.rand((), generator=generator_for(self.seed, "scale", stream, n), dtype=torch.float64).item()
+        return round(self.patch / math.exp(low + draw * (high - low)))
 
     def _pair(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
         source, index = take_turns([len(p) for p in self._pairs], n, seed=self.seed, stream="paired")

@@ -114,6 +114,9 @@ class TrainingConfig:
     validation_degraded: str | None = _option(None, "Folder of degraded photos to watch.")
     validation_clean: str | None = _option(None, "Folder of their clean counterparts (paired by name), if any.")
     patch: int = _option(64, "Side of the square training patches, in pixels.")
+    clean_scale: list[float] = _option(
+        [1.0, 1.0], "Range of the factor, 1 at most, by which clean patches are scaled down before their degradation."
+    )
     batch_size: int = _option(8, "Synthetic (and as many real) patches a step and process.")
     workers: int = _option(0, "Loader processes; 0 loads in the training process.")
     cache_gib: float = _option(1.0, "Memory for decoded photos, in GiB, per source.")

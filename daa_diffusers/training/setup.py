@@ -87,6 +87,7 @@ def build_dataset(config: TrainingConfig, channels: int, length: int) -> Trainin
         patch=config.patch,
         length=length,
         seed=config.seed,
+        clean_scale=config.clean_scale,
     )
 
 

@@ -321,3 +321,31 @@ def test_pairs_refuse_clean_sources_and_degradations(clean_folder, paired):
     for clean, degradation in (([PhotoFolder(clean_folder)], None), ([], NOISE)):
         with pytest.raises(ConfigurationError, match="`paired`"):
             TrainingPatches(clean, degradation, paired=[paired], patch=8, length=4, seed=0)
+
+
+def test_clean_patches_are_scaled_down(tmp_path):
+    """A ramp of one grey value a pixel: its slope in a patch tells the factor."""
+    ramp = np.tile(np.arange(240, dtype=np.uint8), (240, 1))
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    options = {"patch": 16, "length": 200, "seed": 0, "augment": False}
+    source = PhotoFolder(tmp_path, channels=1)
+    slopes = []
+    dataset = TrainingPatches([source], BlindGaussian(0, 0), **options, clean_scale=(0.25, 1.0))
+    for n in range(200):
+        patch = dataset[n]["clean"]
+        assert patch.shape == (1, 16, 16)
+        slopes.append((patch[0, 8, 11] - patch[0, 8, 4]).item() * 255 / 7)
+    assert min(slopes) == pytest.approx(1, abs=0.1) and max(slopes) == pytest.approx(4, abs=0.3)
+    assert np.median(slopes) == pytest.approx(2, abs=0.25)  # log-uniform
+    assert torch.equal(
+        dataset[3]["clean"],
+        TrainingPatches([source], BlindGaussian(0, 0), **options, clean_scale=(0.25, 1.0))[3]["clean"],
+    )
+    unscaled = TrainingPatches([source], BlindGaussian(0, 0), **options)[0]["clean"]
+    assert (unscaled[0, 0, 1] - unscaled[0, 0, 0]).item() * 255 == pytest.approx(1)
+
+
+def test_a_scale_out_of_range_is_refused(tmp_path):
+    Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / "photo.png")
+    with pytest.raises(ConfigurationError, match="`clean_scale`"):
+        TrainingPatches([PhotoFolder(tmp_path)], BlindGaussian(), patch=8, length=1, seed=0, clean_scale=(0.5, 2.0))
