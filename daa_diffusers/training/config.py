@@ -32,9 +32,10 @@ PRESETS: dict[str, dict[str, Any]] = {
             "type": "mixture",
             "parts": [
                 {"weight": 1.0, "degradation": {"type": "gaussian", "sigma_min": 0.0, "sigma_max": 50.0}},
-                {"weight": 2.0, "degradation": {"type": "camera"}},
+                {"weight": 4.0, "degradation": {"type": "camera"}},
             ],
         },
+        "clean_scale": [0.25, 1.0],
         "patch": 48,
         "batch_size": 6,
         "steps": 480,
