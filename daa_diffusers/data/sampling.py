@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import operator
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch.utils.data import Dataset
 
 from ..errors import ConfigurationError
 from .degradations import Degradation, check_range
-from .photos import PhotoFolder
+from .photos import PhotoSource
 
 
 def generator_for(seed: int, *keys: str | int) -> torch.Generator:
@@ -35,8 +36,9 @@ def generator_for(seed: int, *keys: str | int) -> torch.Generator:
 
 
 @functools.lru_cache(maxsize=64)
-def _permutation(seed: int, stream: str, source: int, epoch: int, length: int) -> tuple[int, ...]:
-    return tuple(torch.randperm(length, generator=generator_for(seed, "order", stream, source, epoch)).tolist())
+def _permutation(seed: int, stream: str, source: int, length: int, *keys: int) -> torch.Tensor:
+    """The order of a source's photos; `keys` are the epoch and, of a stream, the window."""
+    return torch.randperm(length, generator=generator_for(seed, "order", stream, source, *keys))
 
 
 def take_turns(lengths: Sequence[int], n: int, *, seed: int, stream: str) -> tuple[int, int]:
@@ -52,7 +54,7 @@ def take_turns(lengths: Sequence[int], n: int, *, seed: int, stream: str) -> tup
     """
     position, source = divmod(n, len(lengths))
     epoch, step = divmod(position, lengths[source])
-    return source, _permutation(seed, stream, source, epoch, lengths[source])[step]
+    return source, int(_permutation(seed, stream, source, lengths[source], epoch)[step])
 
 
 def crop_patch(photo: torch.Tensor, patch: int, generator: torch.Generator, augment: bool = True) -> torch.Tensor:
@@ -98,34 +100,40 @@ def _mirrored(side: int, patch: int, before: int) -> torch.Tensor:
     return torch.minimum(index, 2 * side - 2 - index)
 
 
-def pair_by_name(degraded: PhotoFolder, clean: PhotoFolder) -> list[tuple[int, int]]:
-    """(degraded, clean) indices of photos with one path within their folders, the suffix left out.
+def pair_by_name(degraded: PhotoSource, clean: PhotoSource) -> list[tuple[int, int]]:
+    """(degraded, clean) indices of photos with one `pair_key`.
+
+    That is, of folders, the path within the folder without the suffix; of shards, number of the shard and key of the
+    sample; of datasets, the row.
 
     Raises:
-        ConfigurationError: where photos have no counterpart, or share a name; the message lists them.
+        ConfigurationError: where photos have no counterpart, or share a name; the message lists them. A source is a
+            stream.
     """
-    ours, theirs = _by_stem(degraded), _by_stem(clean)
+    ours, theirs = _by_key(degraded), _by_key(clean)
     alone = [sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))]
     if any(alone):
         raise ConfigurationError(
             f"`{degraded.argument}` and `{clean.argument}` must pair by name; without a clean photo: "
             f"{alone[0][:10]}, without a degraded one: {alone[1][:10]}"
         )
-    return [(ours[stem], theirs[stem]) for stem in ours]
+    return [(ours[key], theirs[key]) for key in ours]
 
 
-def _by_stem(folder: PhotoFolder) -> dict[str, int]:
-    stems = [path.relative_to(folder.folder).with_suffix("").as_posix() for path in folder.paths]
-    if len(set(stems)) < len(stems):
-        twice = sorted({stem for stem in stems if stems.count(stem) > 1})
-        raise ConfigurationError(f"`{folder.argument}`: several photos share a name, so pairs are unclear: {twice}")
-    return {stem: index for index, stem in enumerate(stems)}
+def _by_key(source: PhotoSource) -> dict[str, int]:
+    if source.count is None:
+        raise ConfigurationError(f"`{source.argument}`: streams cannot be paired, leave `streaming` out")
+    keys = [source.pair_key(index) for index in range(source.count)]
+    if len(set(keys)) < len(keys):
+        twice = sorted(key for key, times in Counter(keys).items() if times > 1)
+        raise ConfigurationError(f"`{source.argument}`: several photos share a name, so pairs are unclear: {twice}")
+    return {key: index for index, key in enumerate(keys)}
 
 
 class PairedFolders:
     """Degraded photos and their clean counterparts, matched by `pair_by_name`, whose errors it raises."""
 
-    def __init__(self, degraded: PhotoFolder, clean: PhotoFolder):
+    def __init__(self, degraded: PhotoSource, clean: PhotoSource):
         self.degraded, self.clean = degraded, clean
         self._indices = pair_by_name(degraded, clean)
 
@@ -160,8 +168,8 @@ class TrainingPatches(Dataset):
         degradation: makes the synthetic photo from the clean one; None where `paired` is given.
         real: sources of real degraded photos.
         unpaired_clean: sources of clean photos for the extended and hybrid variants.
-        paired: (degraded, clean) folders matched by name, from which synthetic and clean then come (the supervised
-            "oracle", or ready synthetic pairs).
+        paired: (degraded, clean) sources matched by `pair_by_name`, from which synthetic and clean then come (the
+            supervised "oracle", or ready synthetic pairs).
         patch: side of the squares.
         length: number of samples; may be changed at any time.
         seed: what everything random depends on, besides the number of the sample.
@@ -175,12 +183,12 @@ class TrainingPatches(Dataset):
 
     def __init__(
         self,
-        clean: Sequence[PhotoFolder],
+        clean: Sequence[PhotoSource],
         degradation: Degradation | None,
         *,
-        real: Sequence[PhotoFolder] | None = None,
-        unpaired_clean: Sequence[PhotoFolder] | None = None,
-        paired: Sequence[tuple[PhotoFolder, PhotoFolder]] | None = None,
+        real: Sequence[PhotoSource] | None = None,
+        unpaired_clean: Sequence[PhotoSource] | None = None,
+        paired: Sequence[tuple[PhotoSource, PhotoSource]] | None = None,
         patch: int,
         length: int,
         seed: int,
@@ -226,11 +234,13 @@ class TrainingPatches(Dataset):
                 sample[stream] = self._patch(sources, stream, n)
         return sample
 
-    def _patch(self, sources: Sequence[PhotoFolder], stream: str, n: int) -> torch.Tensor:
-        source, index = take_turns([len(s) for s in sources], n, seed=self.seed, stream=stream)
+    def _patch(self, sources: Sequence[PhotoSource], stream: str, n: int) -> torch.Tensor:
+        position, number = divmod(n, len(sources))  # as `take_turns`, but streams know no length beforehand
+        source = sources[number]
+        index = source.turn(position, functools.partial(_permutation, self.seed, stream, number))
         generator = generator_for(self.seed, "crop", stream, n)
         side = self.patch if stream == "real" else self._side_before_scaling(stream, n)
-        patch = crop_patch(sources[source].photo(index), side, generator, self.augment)
+        patch = crop_patch(source.photo(index), side, generator, self.augment)
         if side == self.patch:
             return patch
         scaled = F.interpolate(patch[None], size=(self.patch, self.patch), mode="bicubic", antialias=True)

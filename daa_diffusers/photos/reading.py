@@ -46,23 +46,65 @@ def read_photo(path: str | os.PathLike) -> np.ndarray:
         if not path.is_file():
             raise UnreadablePhotoError("no such file" if not path.exists() else "not a file")
         content = path.read_bytes()
+    except (OSError, UnreadablePhotoError) as error:
+        raise UnreadablePhotoError(f"cannot read photo {str(path)!r}: {error}") from error
+    return decode_photo(content, str(path))
+
+
+def decode_photo(content: bytes, name: str = "photo") -> np.ndarray:
+    """As `read_photo`, from the bytes of a file: of a dataset's row, or a member of an archive.
+
+    Args:
+        content: the whole file.
+        name: what messages call it.
+    """
+    try:
         if not content:
             raise UnreadablePhotoError("the file is empty")
         photo = _decode(content)
         if photo.size == 0:
             raise UnreadablePhotoError(f"it has no pixels, {photo.shape[1]} x {photo.shape[0]}")
     except UnidentifiedImageError:
-        raise UnreadablePhotoError(f"cannot read photo {str(path)!r}: {_not_a_photo(path)}") from None
+        raise UnreadablePhotoError(f"cannot read photo {name!r}: {_not_a_photo(name)}") from None
     except (
         Exception
     ) as error:  # decoders raise nearly anything on broken files: OSError, SyntaxError, struct.error, ...
         reason = str(error) or type(error).__name__
-        raise UnreadablePhotoError(f"cannot read photo {str(path)!r}: {reason}") from error
+        raise UnreadablePhotoError(f"cannot read photo {name!r}: {reason}") from error
     return np.require(photo, requirements=["C", "W"])
 
 
-def _not_a_photo(path: Path) -> str:
-    if path.suffix.lower() in {".heic", ".heif"}:
+def photo_size(photo: str | os.PathLike | bytes) -> tuple[int, int]:
+    """(width, height) as stored (EXIF orientation not applied), from the header alone: a broken photo may pass.
+
+    Args:
+        photo: a file, or the bytes of one.
+
+    Raises:
+        UnreadablePhotoError: no such file, or no header of a photo.
+    """
+    try:
+        start = photo[:4] if isinstance(photo, bytes) else _first_bytes(photo)
+        source = io.BytesIO(photo) if isinstance(photo, bytes) else Path(photo)
+        if start.startswith(TIFF_SIGNATURES):
+            import tifffile
+
+            with tifffile.TiffFile(source) as file:
+                return file.pages.first.imagewidth, file.pages.first.imagelength
+        with Image.open(source) as image:
+            return image.size
+    except Exception as error:  # as in `decode_photo`
+        name = "photo" if isinstance(photo, bytes) else repr(str(photo))
+        raise UnreadablePhotoError(f"cannot read the header of {name}: {error}") from error
+
+
+def _first_bytes(path: str | os.PathLike) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(4)
+
+
+def _not_a_photo(name: str) -> str:
+    if os.path.splitext(name)[1].lower() in {".heic", ".heif"}:
         return "HEIC is not supported; export it as JPEG, PNG or TIFF"
     return "its content is no image in a known format"
 

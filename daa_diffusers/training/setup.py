@@ -13,8 +13,8 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from ..data.degradations import degradation_from_config
-from ..data.photos import PhotoFolder
 from ..data.sampling import TrainingPatches
+from ..data.sources import PhotoSource, check_sources, open_source
 from ..errors import ConfigurationError
 from ..models.daa_unet import DAAUNet2DConditionModel
 from ..models.restoration_unet import RestorationUNet
@@ -62,28 +62,37 @@ def build_model(config: TrainingConfig) -> NoiseSpaceAdaptation:
     return model.train()
 
 
-def _folders(config: TrainingConfig, option: str, channels: int) -> list[PhotoFolder] | None:
+def _sources(config: TrainingConfig, option: str, channels: int) -> list[PhotoSource]:
     cache_bytes = int(config.cache_gib * 2**30)
-    folders = [
-        PhotoFolder(folder, channels=channels, cache_bytes=cache_bytes, argument=option)
-        for folder in getattr(config, option)
+    return [
+        open_source(spec, channels=channels, cache_bytes=cache_bytes, argument=option)
+        for spec in getattr(config, option)
     ]
-    return folders or None
 
 
-def build_dataset(config: TrainingConfig, channels: int, length: int) -> TrainingPatches:
-    """The numbered training samples of a run; sample n is the same whoever asks for it, and when."""
-    paired = None
-    if config.paired_clean:
-        degraded = _folders(config, "paired_degraded", channels) or []
-        paired = list(zip(degraded, _folders(config, "paired_clean", channels) or [], strict=True))
+def build_dataset(config: TrainingConfig, channels: int, length: int, *, check: bool = True) -> TrainingPatches:
+    """The numbered training samples of a run; sample n is the same whoever asks for it, and when.
+
+    Args:
+        config: names the sources, each as `data.sources.open_source` takes it.
+        channels: that the restorer takes.
+        length: number of samples.
+        check: look at the photos' sizes, and whether real ones are clean ones (`data.sources.check_sources`).
+
+    Raises:
+        ConfigurationError: a source cannot be opened, holds no photos, or does not fit.
+    """
     adapts = config.variant != "vanilla"
+    options = ("clean", "paired_degraded", "paired_clean") + (("real", "unpaired_clean") if adapts else ())
+    sources = {option: _sources(config, option, channels) for option in options}
+    if check:
+        check_sources(sources, config.patch)
     return TrainingPatches(
-        _folders(config, "clean", channels) or [],
+        sources["clean"],
         degradation_from_config(config.degradation) if config.degradation and config.clean else None,
-        real=_folders(config, "real", channels) if adapts else None,
-        unpaired_clean=_folders(config, "unpaired_clean", channels) if adapts else None,
-        paired=paired,
+        real=sources.get("real"),
+        unpaired_clean=sources.get("unpaired_clean"),
+        paired=list(zip(sources["paired_degraded"], sources["paired_clean"], strict=True)),
         patch=config.patch,
         length=length,
         seed=config.seed,
@@ -129,7 +138,11 @@ def parameter_count(module: nn.Module | None) -> int:
 
 
 def training_photos(dataset: TrainingPatches) -> dict[str, list[dict[str, Any]]]:
-    """What a run was trained on, for the model card: folders by role, with counts, fingerprints and skipped files."""
+    """What a run was trained on, for the model card: the sources by role.
+
+    Of each its name ("folder"), number of photos (None where a stream's is not known yet), fingerprint, and the names
+    of the photos and shards found unreadable so far.
+    """
     pairs = dataset.paired or []
     roles = {
         "clean": dataset.clean,
@@ -141,15 +154,15 @@ def training_photos(dataset: TrainingPatches) -> dict[str, list[dict[str, Any]]]
     return {
         role: [
             {
-                "folder": f.folder.name,
-                "photos": len(f),
-                "fingerprint": f.fingerprint(),
-                "skipped": [p.name for p in f.skipped],
+                "folder": source.name,
+                "photos": source.count,
+                "fingerprint": source.fingerprint(),
+                "skipped": [label.name if isinstance(label, Path) else label for label in source.skipped],
             }
-            for f in folders
+            for source in sources
         ]
-        for role, folders in roles.items()
-        if folders
+        for role, sources in roles.items()
+        if sources
     }
 
 
