@@ -22,7 +22,13 @@ CROP = 192
 # One camera at one high setting, so that "the real photos" are a domain of their own: strong noise, correlated by
 # demosaicing and coarsened by JPEG, about 27 dB. Blind white Gaussian noise does not look like it.
 CAMERA = CameraNoise(
-    shot=(0.008, 0.016), read=(0.004, 0.008), gamma=(2.4, 2.4), jpeg_quality=(85, 95), jpeg_probability=1.0
+    shot=(0.008, 0.016),
+    read=(0.004, 0.008),
+    demosaic_probability=1.0,
+    smoothing_probability=0.0,
+    gamma=(2.4, 2.4),
+    jpeg_quality=(85, 95),
+    jpeg_probability=1.0,
 )
 
 

@@ -8,6 +8,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import TimestepEmbedding
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  diffusers' loaders look this name up in the module
+from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2D
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import nn
@@ -33,6 +34,37 @@ class NoiseLevelEmbedding(TimestepEmbedding):
             hidden = F.silu(F.linear(sample.to(wide), first.weight.to(wide), first.bias.to(wide)))
             hidden = F.linear(hidden, second.weight.to(wide), second.bias.to(wide))
         return hidden.to(first.weight.dtype)
+
+
+class UpsamplingConv2d(nn.Conv2d):
+    """Nearest upsampling by two and a 3x3 convolution, at once: `(B, in, H, W) -> (B, out, 2H, 2W)`.
+
+    Each output pixel sees 2x2 input pixels only, so that a transposed convolution with the 4x4 kernel
+    `(w2, w1 + w2, w0 + w1, w0)` along each axis does it with 4/9 of the products, and the large input is never kept.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        kernel = F.pad(self.weight.flip(2, 3).transpose(0, 1), (1, 1, 1, 1))  # (in, out, 5, 5)
+        kernel = kernel[:, :, 1:] + kernel[:, :, :-1]
+        kernel = kernel[..., 1:] + kernel[..., :-1]  # (in, out, 4, 4)
+        return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
+
+
+class Dropout(nn.Dropout):
+    """Dropout whose mask takes half the time on a CPU: each 64-bit random number decides for four values.
+
+    The probability is a multiple of 2^-16 there; the scale is exact for it.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        level = round(self.p * 2**16)
+        if not self.training or level in (0, 2**16) or x.device.type != "cpu" or torch.compiler.is_compiling():
+            return super().forward(x)
+        numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        dropped = numbers.view(torch.int16)[: x.numel()].view(x.shape) < level - 2**15
+        return x.masked_fill(dropped, 0.0) * (2**16 / (2**16 - level))
 
 
 class DAAUNet2DConditionModel(UNet2DConditionModel):
@@ -117,6 +149,7 @@ class DAAUNet2DConditionModel(UNet2DConditionModel):
             attention_head_dim=attention_head_dim,
         )
         self.time_embedding = NoiseLevelEmbedding(block_out_channels[0], time_embedding_dim)
+        self._speed_up()
         self.reset_parameters()
 
     @classmethod
@@ -133,6 +166,19 @@ class DAAUNet2DConditionModel(UNet2DConditionModel):
         # no constructor arguments here and would be reported as unexpected.
         fixed = cls._get_init_keys(UNet2DConditionModel) - cls._get_init_keys(cls)
         return super().extract_init_dict({k: v for k, v in config_dict.items() if k not in fixed}, **kwargs)
+
+    def _speed_up(self) -> None:
+        """The same function under the same names of weights, with fewer products and cheaper masks."""
+        for block in self.up_blocks:
+            for upsampler in block.upsamplers or ():
+                conv = upsampler.conv1
+                with torch.device("meta"):  # draws no random numbers
+                    upsampler.conv1 = UpsamplingConv2d(conv.in_channels, conv.out_channels, 3, padding=1)
+                upsampler.conv1.weight, upsampler.conv1.bias = conv.weight, conv.bias
+                upsampler.conv_shortcut, upsampler.upsample = upsampler.upsample, None  # the skip path alone is left
+        for module in list(self.modules()):
+            if isinstance(module, ResnetBlock2D):
+                module.dropout = Dropout(module.dropout.p)
 
     def reset_parameters(self) -> None:
         """Kaiming-normal weights and zero biases in every convolution and linear layer (METHOD, point 8)."""

@@ -56,7 +56,7 @@ class RestorationUNet(ModelMixin, ConfigMixin):
     Source: METHOD, "The official sizes and recipes" (restorer) and point 8 (initialisation).
     """
 
-    _supports_gradient_checkpointing = False
+    _supports_gradient_checkpointing = True
 
     @register_to_config
     def __init__(
@@ -86,6 +86,7 @@ class RestorationUNet(ModelMixin, ConfigMixin):
             for inner, outer in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
         self.conv_out = nn.Conv2d(width, channels, 3, padding=1)
+        self.gradient_checkpointing = False  # `enable_gradient_checkpointing` of diffusers sets it
         self.reset_parameters()
 
     @classmethod
@@ -143,10 +144,15 @@ class RestorationUNet(ModelMixin, ConfigMixin):
         skips = []
         hidden = x
         for block in self.down_blocks[:-1]:
-            hidden = block(hidden)
+            hidden = self._run(block, hidden)
             skips.append(hidden)  # level l: (B, width * 2**l, H / 2**l, W / 2**l)
             hidden = F.avg_pool2d(hidden, 2)
-        hidden = self.down_blocks[-1](hidden)
+        hidden = self._run(self.down_blocks[-1], hidden)
         for block in self.up_blocks:
-            hidden = block(hidden, skips.pop())
+            hidden = self._run(block, hidden, skips.pop())
         return x + self.conv_out(hidden)
+
+    def _run(self, block: nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return self._gradient_checkpointing_func(block, *inputs)
+        return block(*inputs)

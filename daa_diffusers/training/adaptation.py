@@ -48,6 +48,9 @@ class NoiseSpaceAdaptation(nn.Module):
         margin: of the hinge in eq. (4).
         charbonnier_eps: of eq. (5).
         timestep_range: inclusive 0-based range of t; None: (1, 999).
+        separate_passes: restore synthetic and real photos, and predict positive and negative, in a pass each instead of
+            one for both: the same losses and gradients up to rounding, slower, with half the temporary memory. Saves
+            most beside the networks' `enable_gradient_checkpointing()` (`benchmarks/joint_step.py`).
 
     All arguments but the networks are plain JSON. The modules are kept as `restorer` and `unet`.
     """
@@ -65,6 +68,7 @@ class NoiseSpaceAdaptation(nn.Module):
         margin: float = 0.1,
         charbonnier_eps: float = 1e-3,
         timestep_range: Sequence[int] | None = None,
+        separate_passes: bool = False,
     ):
         super().__init__()
         if variant not in VARIANTS:
@@ -86,6 +90,7 @@ class NoiseSpaceAdaptation(nn.Module):
         self.margin = margin
         self.charbonnier_eps = charbonnier_eps
         self.schedule = NoiseSchedule(timestep_range=timestep_range)
+        self.separate_passes = separate_passes
         # Batch statistics of synthetic and real photos must not mix (METHOD, step 1).
         self.has_batch_statistics = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in restorer.modules())
 
@@ -131,7 +136,7 @@ class NoiseSpaceAdaptation(nn.Module):
         draws = draws.to(clean.device, clean.dtype)
 
         assert real is not None  # _check has seen to it
-        s, q = self._restore(synthetic, real)
+        s, q = self._restore(synthetic, real, adapt)
         output = AdaptationOutput(s, {}, s.detach(), q.detach())
         losses = output.losses
         weight = adaptation_weight(self.weight_schedule, self.weight, progress)
@@ -167,32 +172,40 @@ class NoiseSpaceAdaptation(nn.Module):
             raise RuntimeError("the vanilla variant has no noise predictor")
         return self.unet
 
-    def _restore(self, synthetic: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if self.has_batch_statistics:
+    def _restore(self, synthetic, real, adapt: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        if not adapt:  # nothing flows back through q
+            with torch.no_grad():
+                q = self.restorer(real)
+            return self.restorer(synthetic), q
+        if self.separate_passes or self.has_batch_statistics:
             return self.restorer(synthetic), self.restorer(real)
         s, q = self.restorer(torch.cat([synthetic, real])).chunk(2)  # (2B, C, H, W) -> 2 x (B, C, H, W)
-        return s, q
+        # torch.compile breaks its graph at `balance`; two views of one tensor across a break crash torch 2.14
+        return s.clone(), q.clone()
+
+    def _predict(
+        self, z, noise_level, *views: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    ) -> Sequence[torch.Tensor]:
+        """(2), (3): the noise (B, C, H, W) that each view `(first, second, swap)` of the conditions predicts."""
+        if self.separate_passes:
+            return [self._predictor(z, noise_level, conditions=(a, b), swap=swap).sample for a, b, swap in views]
+        first, second, swap = (torch.cat(parts) for parts in zip(*views, strict=True))  # (views * B, C, H, W)
+        z, noise_level = torch.cat([z] * len(views)), torch.cat([noise_level] * len(views))
+        return self._predictor(z, noise_level, conditions=(first, second), swap=swap).sample.chunk(len(views))
 
     def _noise_loss(self, target, synthetic, real, s, q, draws: NoiseDraws, losses: dict) -> torch.Tensor:
-        """L_noise of eq. (4), both predictions in one pass of the noise predictor."""
+        """L_noise of eq. (4)."""
         z = self._noised(target, draws)
         if not self._uses_negative:
-            predicted = self._predictor(z, draws.noise_level, conditions=(s, q), swap=draws.swap).sample  # (2)
+            (predicted,) = self._predict(z, draws.noise_level, (s, q, draws.swap))
             positive = objectives.noise_prediction(draws.noise, predicted)
             losses.update(noise=positive.detach(), noise_positive=positive.detach())
             return positive
+        assert draws.swap_negative is not None  # draws.check has seen to it
         # (3) residual swapping: own content, the other's residual
-        s_negative = synthetic + (q - real)
-        q_negative = real + (s - synthetic)
-        predicted = self._predictor(
-            torch.cat([z, z]),  # (2B, C, H, W)
-            torch.cat([draws.noise_level, draws.noise_level]),
-            conditions=(torch.cat([s, s_negative]), torch.cat([q, q_negative])),
-            swap=torch.cat([draws.swap, draws.swap if draws.swap_negative is None else draws.swap_negative]),
-        ).sample
-        predicted_positive, predicted_negative = predicted.chunk(2)
-        positive = objectives.noise_prediction(draws.noise, predicted_positive)
-        negative = objectives.noise_prediction(draws.noise, predicted_negative)
+        swapped = (synthetic + (q - real), real + (s - synthetic), draws.swap_negative)
+        predictions = self._predict(z, draws.noise_level, (s, q, draws.swap), swapped)
+        positive, negative = (objectives.noise_prediction(draws.noise, predicted) for predicted in predictions)
         noise = objectives.contrastive(positive, negative, self.margin)  # (4)
         losses.update(noise=noise.detach(), noise_positive=positive.detach(), noise_negative=negative.detach())
         return noise

@@ -28,6 +28,7 @@ from . import setup
 from .adaptation import AdaptationOutput, NoiseSpaceAdaptation
 from .checkpoint import load_latest, recorded_steps, save_checkpoint
 from .config import TrainingConfig
+from .health import Health
 from .interruption import Interruption
 from .log import RunLog, Stopwatch, Window
 from .memory import keep_freed_memory
@@ -109,6 +110,7 @@ class Trainer:
         # reads the folders: fails before anything is written
         self.dataset = setup.build_dataset(config, self.channels, length=1)
         self.validation = Validation.from_config(config)
+        self.health = Health.from_config(config, self.channels) if config.health else None
         self.folder = Path(config.output_dir)
         if config.report_to not in ("none", *(tracker.value for tracker in get_available_trackers())):
             raise ConfigurationError(f"`report_to` {config.report_to} needs a package: pip install {config.report_to}")
@@ -426,6 +428,14 @@ class Trainer:
                     counters["validation"] = scores
                     score = scores["psnr"]
                 self.log.images(step, "input, restored, difference", grid)
+            if self.health is not None and self.accelerator.is_main_process:
+                report = self.health.run(restorer, self.bare)
+                self.log.write(step, {f"health/{k}": v for k, v in report.values.items()})
+                for alarm in report.alarms:
+                    if alarm not in counters["alarms"]:
+                        logger.warning("step %d: %s", step, alarm)
+                counters["health"], counters["alarms"] = report.values, report.alarms
+                score = report.score if self.config.select_by == "label_free" else score
             if self.config.select_by == "last":
                 return
             if self.accelerator.num_processes > 1:

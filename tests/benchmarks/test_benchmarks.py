@@ -1,5 +1,6 @@
 """The benchmarks and the bundling script run, on small folders and networks."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from daa_diffusers import DAARestorationPipeline, RestorationUNet
+from daa_diffusers import DAARestorationPipeline, DAAUNet2DConditionModel, NoiseSpaceAdaptation, RestorationUNet
 from daa_diffusers.data.demo_photos import demo_photos
+from daa_diffusers.training.schedules import NoiseSchedule
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,10 +26,50 @@ def run(script, *arguments, cwd):
     return done.stdout
 
 
-def test_the_joint_step_benchmark_prints_time_and_memory(tmp_path):
-    options = ("--preset", "tiny", "--batch", "1", "--patch", "16", "--threads", "1", "--repeats", "1")
-    printed = run("benchmarks/joint_step.py", *options, cwd=tmp_path)
-    assert "joint step:" in printed and "GB" in printed
+def joint_step():
+    spec = importlib.util.spec_from_file_location("joint_step", ROOT / "benchmarks" / "joint_step.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_joint_step_benchmark_reports_time_memory_and_what_was_not_measured(tmp_path):
+    options = ("--sizes", "tiny", "--rows", "ours", "--batch", "1", "--patch", "16", "--threads", "1", "--repeats", "1")
+    printed = run("benchmarks/joint_step.py", *options, "--devices", "cpu", "--report", "r.md", cwd=tmp_path)
+    assert "| tiny, 1 x 16 px | ours |" in printed
+    report = (tmp_path / "r.md").read_text()
+    assert "| tiny, 1 x 16 px | plain reading |" in report and "not measured" in report
+    assert "--repeats 1" in report and str(tmp_path) not in report
+
+
+def test_the_plain_reading_is_the_same_step():
+    benchmark = joint_step()
+    sizes = {"block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4, "attention_head_dim": 8}
+    torch.manual_seed(0)
+    step = NoiseSpaceAdaptation(
+        RestorationUNet(width=4, depth=2), DAAUNet2DConditionModel(**sizes, dropout=0.0), weight_schedule="constant"
+    )
+    plain = benchmark.PlainNoisePredictor(**sizes, dropout=0.0)
+    plain.load_state_dict(step.unet.state_dict())
+    images = [torch.rand(4, 3, 16, 16) for _ in range(3)]
+    draws = NoiseSchedule().draw(images[0].shape)
+    loss = step(*images, draws=draws).loss
+    loss.backward()
+    ours = [p.grad.clone() for p in step.parameters()]
+    step.zero_grad()
+    plain_loss = benchmark.plain_loss(step.restorer, plain, *images, draws)
+    plain_loss.backward()
+    torch.testing.assert_close(loss, plain_loss)
+    for one, other in zip(ours, [*step.restorer.parameters(), *plain.parameters()], strict=True):
+        torch.testing.assert_close(one, other.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "card, peak",
+    [("NVIDIA H100 80GB HBM3", 989), ("NVIDIA H100 PCIe", 756), ("NVIDIA L40S", 362), ("NVIDIA L4", 121), ("X", None)],
+)
+def test_the_peak_of_a_card_follows_from_its_name(card, peak):
+    assert joint_step().peak_tflops(card) == peak
 
 
 def test_bundling_stores_half_precision_and_no_paths_of_the_machine(tmp_path):

@@ -1,10 +1,11 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 
-from daa_diffusers.models.daa_unet import DAAUNet2DConditionModel
+from daa_diffusers.models.daa_unet import DAAUNet2DConditionModel, Dropout, UpsamplingConv2d
 
 from .contract import ModelContract
 
@@ -212,6 +213,49 @@ def test_gradient_checkpointing_changes_no_gradient():
         model(z, LEVELS[:2], conditions=(a, b), swap=torch.tensor([True, False])).sample.square().mean().backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     assert all(torch.allclose(p, q, rtol=1e-5, atol=1e-7) for p, q in zip(*gradients, strict=True))
+
+
+# --- the same function, faster ---
+
+
+def test_an_upsampling_convolution_is_nearest_upsampling_and_a_convolution():
+    torch.manual_seed(0)
+    conv = UpsamplingConv2d(4, 6, 3, padding=1).double()
+    x = torch.randn(2, 4, 5, 3, dtype=torch.float64, requires_grad=True)
+    ours = conv(x)
+    plain = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), conv.weight, conv.bias, padding=1)
+    torch.testing.assert_close(ours, plain)
+    sought = (x, conv.weight, conv.bias)
+    seed = torch.randn_like(plain)
+    for one, other in zip(*(torch.autograd.grad(y, sought, seed) for y in (ours, plain)), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_every_upsampler_and_dropout_is_the_fast_one():
+    model = build(dropout=0.3)
+    convolutions = [u.conv1 for block in model.up_blocks for u in block.upsamplers or ()]
+    assert len(convolutions) == 2 and all(isinstance(conv, UpsamplingConv2d) for conv in convolutions)
+    dropouts = [m for m in model.modules() if isinstance(m, torch.nn.Dropout) and m.p]
+    assert len(dropouts) == 15 and all(isinstance(m, Dropout) and m.p == 0.3 for m in dropouts)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.2, 0.5, 0.99, 1.0])
+def test_dropout_drops_its_share_and_keeps_the_mean(p):
+    dropout = Dropout(p).train()
+    torch.manual_seed(0)
+    x = torch.ones(33, 101, 7, requires_grad=True)  # no multiple of four
+    y = dropout(x)
+    y.sum().backward()
+    kept, scale = y != 0, 1 / (1 - p) if p < 1 else 0.0
+    assert (~kept).float().mean().item() == pytest.approx(p, abs=5 * (p * (1 - p) / x.numel()) ** 0.5)
+    torch.testing.assert_close(y, kept * scale, rtol=1e-2, atol=0)
+    assert torch.equal(x.grad, y.detach())
+    flat = (~kept).float().flatten()
+    if 0 < p < 1:  # neighbours, which share a 64-bit number, are independent
+        assert torch.corrcoef(torch.stack([flat[:-1], flat[1:]]))[0, 1].abs() < 5 / x.numel() ** 0.5
+    torch.manual_seed(0)
+    assert torch.equal(dropout(x), y)
+    assert torch.equal(dropout.eval()(x), x)
 
 
 def test_attention_processors_are_listed_and_replaceable(model):

@@ -134,3 +134,21 @@ def test_a_smaller_overlap_or_aligned_corners_would_not_do():
     aligned.load_state_dict(model.state_dict())
     tile, whole = restore_a_tile(aligned, x, 32)
     assert (tile - whole).abs().max() > 1e-6
+
+
+def test_gradient_checkpointing_changes_no_gradient():
+    torch.manual_seed(0)
+    model = RestorationUNet(width=4, depth=3).train()
+    x = torch.rand(2, 3, 16, 16)
+    calls = []
+    model.down_blocks[0].register_forward_pre_hook(lambda *_: calls.append(1))
+    gradients = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.enable_gradient_checkpointing()
+        assert model.is_gradient_checkpointing == checkpointing
+        model.zero_grad()
+        model(x).square().mean().backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    assert len(calls) == 3  # the block was run again
+    assert all(torch.allclose(p, q, rtol=1e-5, atol=1e-8) for p, q in zip(*gradients, strict=True))

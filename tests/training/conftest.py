@@ -50,6 +50,7 @@ def tiny_config(photo_folders, tmp_path):
             "checkpoint_every": 2,
             "validate_every": 0,
             "report_to": "none",
+            "health": False,  # has tests of its own
             "threads": 1,
         }
         return resolve({**options, **changes})

@@ -243,6 +243,53 @@ def test_warm_up_keeps_the_real_photos_from_the_restorer(restorer, unet, batch):
         torch.testing.assert_close(warm[name], gradient, rtol=1e-4, atol=1e-7)
 
 
+def test_the_warm_up_keeps_no_graph_of_the_restored_real_photos(restorer, unet, batch):
+    graphs = []
+    restorer.register_forward_hook(lambda module, arguments, out: graphs.append(out.requires_grad))
+    NoiseSpaceAdaptation(restorer, unet)(**batch, draws=draws(), adapt=False)
+    assert sorted(graphs) == [False, True]
+
+
+@pytest.mark.parametrize("variant", ["paired", "extended", "hybrid"])
+def test_separate_passes_change_nothing_but_the_batches(restorer, unet, batch, variant):
+    batches = []
+    unet.register_forward_hook(lambda module, arguments, out: batches.append(out.sample.shape[0]))
+    results = []
+    for separate in (False, True):
+        step = NoiseSpaceAdaptation(restorer, unet, variant=variant, separate_passes=separate)
+        step.zero_grad()
+        output = step(**batch, draws=draws())
+        output.loss.backward()
+        results.append((output.losses, gradients(step), max(batches)))
+        batches.clear()
+    (losses, grads, together), (separate_losses, separate_grads, apart) = results
+    assert apart == 3 and together == (3 if variant == "extended" else 6)
+    assert losses.keys() == separate_losses.keys()
+    for name, loss in losses.items():
+        torch.testing.assert_close(separate_losses[name], loss, rtol=1e-6, atol=1e-7)
+    for name, gradient in grads.items():
+        torch.testing.assert_close(separate_grads[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant, weight_schedule", [("paired", "paper"), ("hybrid", "balanced")])
+def test_the_step_of_compiled_networks_is_the_step(restorer, unet, batch, variant, weight_schedule):
+    step = NoiseSpaceAdaptation(restorer, unet, variant=variant, weight_schedule=weight_schedule)
+    results = []
+    for compiled in (False, True):
+        if compiled:  # as the trainer does; inductor's graphs, less its C++ compiler
+            restorer.compile(backend="aot_eager")
+            unet.compile(backend="aot_eager")
+        step.zero_grad()
+        output = step(**batch, draws=draws())
+        output.loss.backward()
+        results.append((output.losses, gradients(step)))
+    (losses, grads), (compiled_losses, compiled_grads) = results
+    for name, loss in losses.items():
+        torch.testing.assert_close(compiled_losses[name], loss, rtol=1e-5, atol=1e-6)
+    for name, gradient in grads.items():
+        torch.testing.assert_close(compiled_grads[name], gradient, rtol=1e-4, atol=1e-6)
+
+
 def test_batch_statistics_see_one_domain_at_a_time(unet, batch):
     class Normed(nn.Module):
         def __init__(self):

@@ -1,6 +1,7 @@
 """The weights that a run ends with, early stopping, and what the log tells."""
 
 import json
+import logging
 import math
 from pathlib import Path
 
@@ -99,6 +100,27 @@ def test_a_resumed_run_may_fall_back_on_any_kept_checkpoint(tmp_path):
     target = torch.zeros(2)
     best.copy_to([target])
     assert target.tolist() == [2.0, 2.0]
+
+
+def test_health_is_logged_and_its_score_selects_without_labels(tiny_config, tmp_path, caplog):
+    options = {"health": True, "select_by": "label_free", "validate_every": 2}
+    whole, cut = (tiny_config(output_dir=str(tmp_path / name), **options) for name in ("whole", "cut"))
+    with caplog.at_level(logging.WARNING):
+        result = quiet(whole)
+    log = [json.loads(line) for line in (Path(whole.output_dir) / "log.jsonl").read_text().splitlines()]
+    scores = {line["step"]: line["health/score"] for line in log if "health/score" in line}
+    assert set(scores) == {2, 4, 6}
+    assert result.best["score"] == max(scores.values()) and scores[result.best["step"]] == result.best["score"]
+    assert {"loss_as_is", "loss_real_zeroed", "clean_fidelity", "colour_drift"} <= set(result.health)
+    assert any("only 4 real photos" in alarm for alarm in result.alarms) and "only 4 real photos" in caplog.text
+    # looking at a run does not change it, and it resumes exactly
+    unwatched = tiny_config(output_dir=str(tmp_path / "unwatched"))
+    quiet(unwatched)
+    assert any("log.jsonl" in text for text in differences(Path(whole.output_dir), Path(unwatched.output_dir)))
+    assert not any("safetensors" in text for text in differences(Path(whole.output_dir), Path(unwatched.output_dir)))
+    Trainer(cut, progress_bar=False).train(stop_after=3)
+    quiet(cut)
+    assert differences(Path(whole.output_dir), Path(cut.output_dir)) == []
 
 
 def test_a_log_line_tells_losses_gradients_speed_and_memory(tiny_config):

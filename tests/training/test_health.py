@@ -1,0 +1,171 @@
+"""Health of a run: alarms that ring for shortcuts and stay still without, fixed looks at real runs."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from daa_diffusers.models.daa_unet import DAAUNet2DConditionModel
+from daa_diffusers.models.restoration_unet import RestorationUNet
+from daa_diffusers.training import setup
+from daa_diffusers.training.adaptation import NoiseSpaceAdaptation
+from daa_diffusers.training.health import (
+    Health,
+    few_photos_warning,
+    fixed_draws,
+    shortcut_report,
+    slot_accuracy,
+)
+
+
+class Reading(nn.Module):
+    """A noise predictor that takes the clean photo to be a weighted sum of its conditions, and is then exact."""
+
+    def __init__(self, first, second):
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, sample, timestep, *, conditions, swap):
+        g = timestep[:, None, None, None]
+        clean = self.first * conditions[0] + self.second * conditions[1]
+        return SimpleNamespace(sample=(sample - g.sqrt() * clean) / (1 - g).sqrt())
+
+
+def restorer():
+    return RestorationUNet.from_preset("tiny")
+
+
+def photos(count=8, side=32, seed=0):
+    """Smooth random photos (count, 3, side, side) with some detail."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, side // 8, side // 8, generator=generator)
+    fine = torch.rand(count, 3, side, side, generator=generator) - 0.5
+    return (nn.functional.interpolate(coarse, size=(side, side), mode="bilinear") + 0.2 * fine).clamp(0, 1)
+
+
+def alarms(unet, **options):
+    """Of a restorer that gives back what it gets, on photos that are clean already."""
+    adaptation = NoiseSpaceAdaptation(nn.Identity(), unet, **options)
+    clean, real = photos(), photos(seed=1)
+    draws = fixed_draws(adaptation.schedule, clean.shape)
+    return shortcut_report(adaptation, clean, clean, real, draws=draws)
+
+
+def test_a_predictor_that_ignores_the_real_condition_rings():
+    report = alarms(Reading(0.9, 0.0))
+    assert report.values["as_is"] == report.values["real_zeroed"]
+    assert any("ignores restored real photos" in text and "`channel_shuffle`" in text for text in report.alarms)
+
+
+def test_a_predictor_that_knows_its_slots_rings():
+    report = alarms(Reading(0.9, 0.1))
+    assert report.values["swapped"] > 1.5 * report.values["as_is"]
+    assert any("knows its slots" in text for text in report.alarms)
+
+
+def test_a_predictor_that_goes_by_both_does_not_ring():
+    report = alarms(Reading(0.5, 0.5))
+    assert report.values["swapped"] == pytest.approx(report.values["as_is"])
+    assert report.values["real_zeroed"] > 1.05 * report.values["as_is"]
+    assert report.alarms == []
+
+
+def test_a_predictor_that_ignores_both_rings():
+    report = alarms(Reading(0.0, 0.0))
+    assert [text for text in report.alarms if "ignores its conditions" in text and "`timestep_range`" in text]
+
+
+def test_a_predictor_that_has_not_learnt_rings_and_nothing_else_is_said_of_its_losses():
+    torch.manual_seed(0)
+    unet = DAAUNet2DConditionModel(
+        block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, attention_head_dim=8
+    )
+    report = alarms(unet)
+    assert report.values["as_is"] > 1
+    assert [text for text in report.alarms if "has not learnt yet" in text and "`predictor_warmup_steps`" in text]
+    assert len(report.alarms) == 1
+
+
+def test_noise_levels_that_leave_the_photo_visible_ring():
+    report = alarms(Reading(0.5, 0.5), timestep_range=(1, 100))
+    assert [text for text in report.alarms if "Widen `timestep_range` (1, 100), best to (1, 999)" in text]
+
+
+def test_the_probe_tells_what_differs_in_detail_and_nothing_else():
+    same = slot_accuracy(photos(48), photos(48, seed=1))
+    noisy = photos(48, seed=1) + 0.1 * torch.randn(48, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    darker = slot_accuracy(photos(48), photos(48, seed=1) - 0.3)
+    assert 0.3 < same < 0.7 and darker == same
+    assert slot_accuracy(photos(48), noisy) > 0.95
+    with pytest.raises(ValueError, match="at least 8 patches"):
+        slot_accuracy(photos(4), photos(4))
+
+
+def test_photos_that_differ_to_a_probe_ring():
+    adaptation = NoiseSpaceAdaptation(nn.Identity(), Reading(0.5, 0.5))
+    clean, real = photos(16), photos(16, seed=1)
+    real = real + 0.1 * torch.randn(real.shape, generator=torch.Generator().manual_seed(2))
+    draws = fixed_draws(adaptation.schedule, clean.shape)
+    report = shortcut_report(adaptation, clean, clean, real, draws=draws)
+    assert [text for text in report.alarms if "a linear probe" in text and "`residual_swap`" in text]
+
+
+def test_few_photos_are_warned_of():
+    assert few_photos_warning(20) is None
+    assert "only 19 real photos" in few_photos_warning(19)
+
+
+@pytest.fixture
+def looked_at(tiny_config):
+    config = tiny_config()
+    return Health.from_config(config), setup.build_model(config)
+
+
+def test_a_look_is_repeatable_and_leaves_the_run_as_it_was(looked_at, tiny_config):
+    health, model = looked_at
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    report = health.run(model.restorer, model)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    again = Health.from_config(tiny_config()).run(model.restorer, model)
+    assert report == again
+    assert set(report.values) == {
+        "residual_whiteness", "signal_correlation", "colour_drift", "clean_fidelity", "estimated_gain", "score",
+        "loss_as_is", "loss_swapped", "loss_real_permuted", "loss_synthetic_zeroed", "loss_real_zeroed",
+        "slot_accuracy",
+    }  # fmt: skip
+    assert all(math.isfinite(value) for value in report.values.values())
+    assert report.score == report.values["score"]
+    assert any("only 4 real photos" in text for text in report.alarms)
+
+
+def test_the_score_is_lower_for_a_restorer_that_spoils_photos(looked_at):
+    health, model = looked_at
+    with torch.no_grad():
+        model.restorer.conv_out.weight.zero_()
+        model.restorer.conv_out.bias.zero_()
+    untouched = health.run(model.restorer)
+    assert untouched.values["estimated_gain"] == pytest.approx(0, abs=1e-3)
+    assert untouched.values["clean_fidelity"] == 100
+    with torch.no_grad():
+        model.restorer.conv_out.bias.fill_(0.2)
+    shifted = health.run(model.restorer)
+    assert shifted.score < untouched.score - 3
+    assert shifted.values["colour_drift"] == pytest.approx(51, abs=0.1)
+
+
+def test_another_value_range_and_the_extended_variant_give_a_report(tiny_config, photo_folders):
+    config = tiny_config(value_range=[-1.0, 1.0], variant="extended", unpaired_clean=[str(photo_folders / "clean")])
+    model = setup.build_model(config)
+    report = Health.from_config(config).run(model.restorer, model)
+    assert all(math.isfinite(value) for value in report.values.values())
+
+
+def test_the_vanilla_variant_has_no_health(tiny_config):
+    assert Health.from_config(tiny_config(variant="vanilla")) is None
+    with pytest.raises(ValueError, match="noise predictor"):
+        shortcut_report(NoiseSpaceAdaptation(restorer(), variant="vanilla"), None, None, None, draws=[])
