@@ -74,19 +74,22 @@ class Stopwatch:
         """images/s, the share of the time that went into waiting for data, peak memory in GB; starts anew."""
         seconds = max(time.perf_counter() - self._started, 1e-9)
         values = {"images_per_second": self._images / seconds, "data_wait": self._waited / seconds}
-        values["memory_gb"] = peak_memory(self.device) / 1e9
+        memory = peak_memory(self.device)
+        if memory is not None:
+            values["memory_gb"] = memory / 1e9
         self._restart()
         return values
 
 
-def peak_memory(device: torch.device) -> int:
-    """Bytes: the most that tensors took on a CUDA device, else the process's largest resident size so far."""
+def peak_memory(device: torch.device) -> int | None:
+    """Bytes: the most that tensors took on a CUDA device, else the process's largest resident size so far.
+
+    None on a system that does not tell (Windows).
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset
+        return None
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -143,9 +146,5 @@ class RunLog:
         for tracker in self.accelerator.trackers:
             if tracker.name == "tensorboard":
                 tracker.log_images({name: picture[None]}, step=step, dataformats="NHWC")
-            elif tracker.name == "trackio":
-                import trackio  # type: ignore[import-not-found, unused-ignore]
-
-                trackio.log({name: trackio.Image(picture)}, step=step)
             elif hasattr(tracker, "log_images"):
                 tracker.log_images({name: [picture]}, step=step)
