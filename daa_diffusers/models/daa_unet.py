@@ -64,7 +64,7 @@ class Dropout(nn.Dropout):
             return super().forward(x)
         numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         dropped = numbers.view(torch.int16)[: x.numel()].view(x.shape) < level - 2**15
-        return x.masked_fill(dropped, 0.0) * (2**16 / (2**16 - level))
+        return x.masked_fill(dropped, 0.0).mul_(2**16 / (2**16 - level))
 
 
 class DAAUNet2DConditionModel(UNet2DConditionModel):

@@ -17,7 +17,8 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.activation = nn.LeakyReLU(negative_slope)
+        # in place: its gradient follows from the result where the slope keeps the sign, and half the memory is saved
+        self.activation = nn.LeakyReLU(negative_slope, inplace=negative_slope > 0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """See the class."""
