@@ -188,9 +188,19 @@ def estimated_gain(restorer: Restorer, degraded: torch.Tensor, noise: torch.Tens
     return -10 * torch.log10(relative.clamp(min=MIN_MSE))
 
 
-def label_free_score(gain: float, correlation: float, fidelity: float) -> float:
-    """PLACEHOLDER until measured."""
-    return gain
+def label_free_score(gain: float, correlation: float) -> float:
+    """One number to choose between restorers of the same noisy photos; higher is better, 0 that of untouched photos.
+
+        score = gain - 2 max(0, |correlation| - 0.25)
+
+    in dB, of `estimated_gain` and the mean `residual_signal_correlation`. The gain counts drift, lost detail and left
+    noise for what they cost. But noise is easily underestimated, which favours restorers that do too little; those
+    keep noise that looks like what they removed, hence the second term. Whiteness, drift and clean fidelity are left
+    out: on real pairs they do not order restorers beyond this, and the best (supervised on the photos) had the lowest
+    fidelity. Constant errors of the restored photos that training on pairs could know of are not seen.
+    See benchmarks/selection.py for what selecting by it costs.
+    """
+    return gain - 2 * max(0.0, abs(correlation) - 0.25)
 
 
 def _without_plane(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -21,7 +21,7 @@ FEW_PHOTOS = 20
 NOISE_SIDE = 256  # of the parts of real photos from which their noise is estimated: it takes some flat ones
 PHOTO_SIDE = 128  # of what is restored of them
 PHOTOS = 12  # for the statistics
-LOSS_PATCHES = 12
+LOSS_PATCHES = 8
 PROBE_PATCHES = 32  # for the slot probe
 NOISE_LEVELS = 3
 NOISE_DRAWS = 1
@@ -391,7 +391,5 @@ class Health:
             "clean_fidelity": float(label_free.clean_fidelity(restore, clean).clamp(max=100).mean()),
             "estimated_gain": float(label_free.estimated_gain(restore, real, self.noise.to(real))),
         }
-        values["score"] = label_free.label_free_score(
-            values["estimated_gain"], values["signal_correlation"], values["clean_fidelity"]
-        )
+        values["score"] = label_free.label_free_score(values["estimated_gain"], values["signal_correlation"])
         return values, values["score"]

@@ -117,3 +117,9 @@ def test_a_grey_photo_and_a_flat_one_have_noise_too(photo):
     assert Noise.of(grey).sample(grey, torch.Generator().manual_seed(0)).shape == grey.shape
     black = torch.zeros(3, 64, 64)
     assert float(Noise.of(black).sample(black, torch.Generator().manual_seed(0)).abs().max()) < 1e-6
+
+
+def test_the_score_prefers_the_restorer_that_does_enough():
+    assert label_free.label_free_score(7.6, 0.1) == 7.6
+    assert label_free.label_free_score(8.0, 0.75) == pytest.approx(7.0)
+    assert label_free.label_free_score(8.0, -0.75) == pytest.approx(7.0)

@@ -9,6 +9,7 @@ from torch import nn
 
 from daa_diffusers.models.daa_unet import DAAUNet2DConditionModel
 from daa_diffusers.models.restoration_unet import RestorationUNet
+from daa_diffusers.training import health as health_module
 from daa_diffusers.training import setup
 from daa_diffusers.training.adaptation import NoiseSpaceAdaptation
 from daa_diffusers.training.health import (
@@ -118,7 +119,14 @@ def test_few_photos_are_warned_of():
 
 
 @pytest.fixture
-def looked_at(tiny_config):
+def small_looks(monkeypatch):
+    """Fewer and smaller photos than a run looks at."""
+    for name, value in (("PHOTOS", 3), ("PHOTO_SIDE", 48), ("NOISE_SIDE", 64), ("PROBE_PATCHES", 8)):
+        monkeypatch.setattr(health_module, name, value)
+
+
+@pytest.fixture
+def looked_at(tiny_config, small_looks):
     config = tiny_config()
     return Health.from_config(config), setup.build_model(config)
 
@@ -158,7 +166,7 @@ def test_the_score_is_lower_for_a_restorer_that_spoils_photos(looked_at):
     assert shifted.values["colour_drift"] == pytest.approx(51, abs=0.1)
 
 
-def test_another_value_range_and_the_extended_variant_give_a_report(tiny_config, photo_folders):
+def test_another_value_range_and_the_extended_variant_give_a_report(tiny_config, photo_folders, small_looks):
     config = tiny_config(value_range=[-1.0, 1.0], variant="extended", unpaired_clean=[str(photo_folders / "clean")])
     model = setup.build_model(config)
     report = Health.from_config(config).run(model.restorer, model)
