@@ -320,7 +320,7 @@ class Health:
             return None
         seed = generator_for(config.seed, "health").initial_seed()
 
-        dataset = setup.build_dataset(replace(config, seed=seed), channels, PROBE_PATCHES)
+        dataset = setup.build_dataset(replace(config, seed=seed), channels, PROBE_PATCHES, check=False)
         patches = _stacked(dataset, PROBE_PATCHES)
         dataset.patch = max(NOISE_SIDE, config.patch)
         photos = _stacked(dataset, PHOTOS)
