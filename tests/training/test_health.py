@@ -19,6 +19,7 @@ from daa_diffusers.training.health import (
     shortcut_report,
     slot_accuracy,
 )
+from daa_diffusers.training.loop import train
 
 
 class Reading(nn.Module):
@@ -92,6 +93,22 @@ def test_a_predictor_that_has_not_learnt_rings_and_nothing_else_is_said_of_its_l
 def test_noise_levels_that_leave_the_photo_visible_ring():
     report = alarms(Reading(0.5, 0.5), timestep_range=(1, 100))
     assert [text for text in report.alarms if "Widen `timestep_range` (1, 100), best to (1, 999)" in text]
+
+
+@pytest.mark.slow
+def test_trained_on_low_noise_levels_the_conditions_matter_less_and_an_alarm_rings(tiny_config, small_looks):
+    found = {}
+    for high in (100, 999):
+        options = {"health": True, "steps": 300, "batch_size": 8, "learning_rate": 2e-3, "weight_schedule": "constant"}
+        options |= {"timestep_range": [1, high], "checkpoint_every": 0, "log_every": 100}
+        config = tiny_config(**options)
+        config.output_dir += str(high)
+        config.noise_predictor_options["dropout"] = 0.0
+        result = train(config, progress_bar=False)
+        gain = result.health["loss_synthetic_zeroed"] / result.health["loss_as_is"]
+        found[high] = gain, any("Widen `timestep_range`" in alarm for alarm in result.alarms)
+    assert found[999][0] > found[100][0] + 0.1  # 1.46 and 1.15 when this was written
+    assert found[100][1] and not found[999][1]
 
 
 def test_the_probe_tells_what_differs_in_detail_and_nothing_else():
