@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from ...evaluation.label_free import NOISE_BLOCK, Noise
+from ...evaluation.label_free import Noise
 from ..adaptation import AdaptationOutput
 from ..joint_step import draw_each
 from ..schedules import Generators
@@ -29,7 +29,7 @@ class RecorruptedToRecorrupted(Baseline):
     Losses: "adaptation" L_real. The output's `restored_real` is f(x + alpha z).
     """
 
-    smallest_side = 2 * NOISE_BLOCK
+    smallest_side = 32  # that `Noise.of` takes
 
     def __init__(
         self,
