@@ -12,7 +12,7 @@ from pathlib import Path
 # Panels, each with the names whose values it shows; a name that ends in "/" stands for all that begin with it.
 PANELS = {
     "losses": ("loss/pair", "loss/noise", "loss/noise_positive", "loss/noise_negative", "loss/adaptation"),
-    "weight and gradients": ("loss/weight", "gradient_norm", "gradient/"),
+    "weight and gradients": ("loss/weight", "gradient/"),
     "validation": ("validation/psnr", "validation/psnr_identity"),
     "health": ("health/",),
 }

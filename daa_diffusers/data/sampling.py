@@ -78,8 +78,8 @@ def crop_patch(photo: torch.Tensor, patch: int, generator: torch.Generator, augm
         if side >= patch:
             photo = photo.narrow(axis, start, patch)
         else:
-            photo = _unit_float(photo).index_select(axis, _mirrored(side, patch, start))
-    photo = _unit_float(photo)
+            photo = unit_float(photo).index_select(axis, _mirrored(side, patch, start))
+    photo = unit_float(photo)
     if augment:
         turn = int(turn * 8)
         photo = torch.rot90(photo, turn % 4, (1, 2))
@@ -88,7 +88,8 @@ def crop_patch(photo: torch.Tensor, patch: int, generator: torch.Generator, augm
     return photo.contiguous()
 
 
-def _unit_float(photo: torch.Tensor) -> torch.Tensor:
+def unit_float(photo: torch.Tensor) -> torch.Tensor:
+    """uint8 or uint16 of any shape as float32 in [0, 1]; floating point as float32, unchanged."""
     return photo.float() if photo.is_floating_point() else photo.float() / torch.iinfo(photo.dtype).max
 
 

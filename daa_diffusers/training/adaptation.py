@@ -22,12 +22,16 @@ class AdaptationOutput:
         losses: detached scalars by name: "pair" (5); "noise" (4), "noise_positive" L+, "noise_negative" L- and, in the
             hybrid variant, "adaptation"; "weight" w, the factor of the adaptation gradient (with
             `weight_schedule="balanced"` it is known, and filled in, during `.backward()`); "total".
+        gradients: filled in during `.backward()` where real photos adapt the restorer: "pair" |dL_pair/ds| and "noise"
+            |dL_noise/dq| before the weight, detached scalars: root mean squares over the samples of the L2 norm of a
+            sample's own loss, so that they do not depend on the batch size (but on a loss scale).
         restored_synthetic: s (B, C, H, W), detached, in the restorer's range.
         restored_real: q (B, C, H, W), detached; None in the vanilla variant.
     """
 
     loss: torch.Tensor
     losses: dict[str, torch.Tensor] = field(default_factory=dict)
+    gradients: dict[str, torch.Tensor] = field(default_factory=dict)
     restored_synthetic: torch.Tensor | None = None
     restored_real: torch.Tensor | None = None
 
@@ -44,7 +48,7 @@ class NoiseSpaceAdaptation(nn.Module):
         channel_shuffle: exchange the conditions at random (2). False is the ablation.
         residual_swap: contrast with swapped residuals (3). False is the ablation: `L_noise = L+`.
         weight: w_max of eq. (6), or the ratio of gradients with "balanced".
-        weight_schedule: "paper" (6), "constant", or "balanced" (`objectives.balance`).
+        weight_schedule: "paper" (6), "constant", or "balanced" (`objectives.entrance`).
         margin: of the hinge in eq. (4).
         charbonnier_eps: of eq. (5).
         timestep_range: inclusive 0-based range of t; None: (1, 999).
@@ -128,7 +132,7 @@ class NoiseSpaceAdaptation(nn.Module):
             restored = self.restorer(synthetic)
             pair = objectives.charbonnier(restored, clean, self.charbonnier_eps)
             losses = {"pair": pair.detach(), "total": pair.detach()}
-            return AdaptationOutput(pair, losses, restored.detach())
+            return AdaptationOutput(pair, losses, restored_synthetic=restored.detach())
 
         if draws is None:
             draws = self.schedule.draw(clean.shape, generator=generator, channel_shuffle=self.channel_shuffle)
@@ -137,14 +141,23 @@ class NoiseSpaceAdaptation(nn.Module):
 
         assert real is not None  # _check has seen to it
         s, q = self._restore(synthetic, real, adapt)
-        output = AdaptationOutput(s, {}, s.detach(), q.detach())
-        losses = output.losses
+        output = AdaptationOutput(s, restored_synthetic=s.detach(), restored_real=q.detach())
+        losses, gradients = output.losses, output.gradients  # `report` must not hold `output`, whose graph holds it
         weight = adaptation_weight(self.weight_schedule, self.weight, progress)
-        s_pair, s_noise, q_noise = s, s, q
-        if not adapt:
-            s_noise, q_noise = s.detach(), q.detach()
-        elif self.weight_schedule == "balanced":
-            s_pair, s_noise, q_noise = objectives.balance(s, q, weight, lambda w: losses.update(weight=w))
+        balanced = self.weight_schedule == "balanced"
+        # (6); a balanced gradient gets its weight at the door of the restorer, so that the predictor's stays whole
+        factor = weight if adapt and not balanced else 1.0
+        per_sample = len(s) ** 0.5  # the losses are means over the batch
+
+        def report(pair_norm: torch.Tensor, noise_norm: torch.Tensor, balance: torch.Tensor | None) -> None:
+            gradients.update(pair=pair_norm * per_sample, noise=noise_norm * per_sample / (factor or 1.0))
+            if balance is not None:
+                losses.update(weight=balance)
+
+        if adapt:
+            s_pair, s_noise, q_noise = objectives.entrance(s, q, report, weight if balanced else None)
+        else:
+            s_pair, s_noise, q_noise = s, s.detach(), q.detach()
         pair = objectives.charbonnier(s_pair, clean, self.charbonnier_eps)
 
         if self.variant == "hybrid" and adapt:
@@ -156,8 +169,6 @@ class NoiseSpaceAdaptation(nn.Module):
             target = unpaired_clean if self.variant == "extended" and unpaired_clean is not None else clean
             adaptation = self._noise_loss(target, synthetic, real, s_noise, q_noise, draws, losses)
             noise = adaptation.new_zeros(())
-        # (6); a balanced gradient gets its weight at the door of the restorer, so that the predictor's stays whole
-        factor = weight if adapt and self.weight_schedule != "balanced" else 1.0
         output.loss = pair + factor * adaptation + noise
         losses.update(pair=pair.detach(), weight=pair.new_tensor(weight * adapt), total=output.loss.detach())
         return output
@@ -180,7 +191,7 @@ class NoiseSpaceAdaptation(nn.Module):
         if self.separate_passes or self.has_batch_statistics:
             return self.restorer(synthetic), self.restorer(real)
         s, q = self.restorer(torch.cat([synthetic, real])).chunk(2)  # (2B, C, H, W) -> 2 x (B, C, H, W)
-        # torch.compile breaks its graph at `balance`; two views of one tensor across a break crash torch 2.14
+        # torch.compile breaks its graph at `entrance`; two views of one tensor across a break crash torch 2.14
         return s.clone(), q.clone()
 
     def _predict(

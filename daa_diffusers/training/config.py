@@ -92,8 +92,9 @@ def _option(default: Any, text: str) -> Any:
 class TrainingConfig:
     """All options of `examples/train_daa.py`; every value is plain JSON / YAML.
 
-    Photos are given as folders (searched recursively). `clean` gives the synthetic pairs through `degradation`;
-    `paired_degraded` + `paired_clean` give ready ones. `real` holds the unlabelled photos to adapt to.
+    Photos are given as `data.sources.open_source` takes them: folders (searched recursively), tar shards
+    ("shards/*.tar"), Hugging Face datasets ("hf:NAME?split=train"). `clean` gives the synthetic pairs through
+    `degradation`; `paired_degraded` + `paired_clean` give ready ones. `real` holds the unlabelled photos to adapt to.
     """
 
     output_dir: str = _option("outputs/run", "Where checkpoints, logs and the final pipeline go.")
@@ -103,17 +104,21 @@ class TrainingConfig:
     dry_run: bool = _option(False, "Print the resolved options, parameters and estimated memory, then stop.")
 
     # data
-    clean: list[str] = _option([], "Folders of clean photos; sources take turns, whatever their sizes.")
-    real: list[str] = _option([], "Folders of real degraded photos without ground truth.")
-    unpaired_clean: list[str] = _option([], "Folders of unpaired clean photos for the extended and hybrid variants.")
-    paired_degraded: list[str] = _option([], "Folders of degraded photos, paired by name with --paired_clean.")
-    paired_clean: list[str] = _option([], "Folders of their clean counterparts.")
+    clean: list[str] = _option(
+        [], "Clean photos: folders, tar shards or hf:NAME datasets, which take turns, whatever their sizes."
+    )
+    real: list[str] = _option([], "Real degraded photos without ground truth, from the same kinds of sources.")
+    unpaired_clean: list[str] = _option(
+        [], "Unpaired clean photos for the variants extended and hybrid (default of the latter: the clean ones)."
+    )
+    paired_degraded: list[str] = _option([], "Degraded photos, paired by name with --paired_clean.")
+    paired_clean: list[str] = _option([], "Their clean counterparts.")
     degradation: dict[str, Any] | None = _option(
         {"type": "gaussian", "sigma_min": 0.0, "sigma_max": 60.0},
         "How synthetic photos are degraded: a mapping in YAML, JSON on the command line.",
     )
-    validation_degraded: str | None = _option(None, "Folder of degraded photos to watch.")
-    validation_clean: str | None = _option(None, "Folder of their clean counterparts (paired by name), if any.")
+    validation_degraded: str | None = _option(None, "Degraded photos to watch.")
+    validation_clean: str | None = _option(None, "Their clean counterparts (paired by name), if any.")
     patch: int = _option(64, "Side of the square training patches, in pixels.")
     clean_scale: list[float] = _option(
         [1.0, 1.0], "Range of the factor, 1 at most, by which clean patches are scaled down before their degradation."
@@ -155,6 +160,9 @@ class TrainingConfig:
     gradient_accumulation_steps: int = _option(1, "Batches a step.")
     total_batch_size: int | None = _option(
         None, "Synthetic patches a step over all processes; sets --gradient_accumulation_steps."
+    )
+    separate_passes: bool = _option(
+        False, "Restore synthetic and real photos in a pass each, to save memory: the same step, slower."
     )
     mixed_precision: str = _option("no", "no, bf16 or fp16; diffusion losses are taken in float32.")
     dtype: str = _option("float32", "Precision of weights and images: float32, or float64 for checks.")
@@ -229,18 +237,18 @@ class TrainingConfig:
         if self.clean and self.paired_clean:
             yield "give either `clean` (with `degradation`) or `paired_degraded` + `paired_clean`, not both"
         if not self.clean and not self.paired_clean:
-            yield "no clean photos: give `clean` folders, or `paired_degraded` and `paired_clean`"
+            yield "no clean photos: give `clean`, or `paired_degraded` and `paired_clean`"
         if len(self.paired_degraded) != len(self.paired_clean):
             yield (
-                "`paired_degraded` and `paired_clean` must list as many folders, got "
+                "`paired_degraded` and `paired_clean` must list as many sources, got "
                 f"{len(self.paired_degraded)} and {len(self.paired_clean)}"
             )
         if self.clean and self.degradation is None:
             yield "`clean` needs a `degradation`; or give ready pairs by `paired_degraded` and `paired_clean`"
         if self.variant != "vanilla" and not self.real:
-            yield f"`variant` {self.variant!r} adapts to real photos: give `real` folders (or `variant` vanilla)"
+            yield f"`variant` {self.variant!r} adapts to real photos: give `real` ones (or `variant` vanilla)"
         if self.variant == "extended" and not self.unpaired_clean:
-            yield "`variant` extended needs `unpaired_clean` folders"
+            yield "`variant` extended needs `unpaired_clean` photos"
         if self.validation_clean and not self.validation_degraded:
             yield "`validation_clean` needs `validation_degraded`"
 

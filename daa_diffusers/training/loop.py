@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import ProjectConfiguration, gather_object
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch.utils.data import DataLoader
@@ -234,6 +234,16 @@ class Trainer:
         image = image.to(self.accelerator.device, getattr(torch, self.config.dtype), non_blocking=True)
         return image if (low, high) == (0.0, 1.0) else image * (high - low) + low
 
+    def _photos(self) -> dict[str, list[dict[str, Any]]]:
+        """`setup.training_photos` with what any process found unreadable; all processes must call it together."""
+        everyones = gather_object([setup.training_photos(self.dataset)])
+        photos = everyones[0]
+        for role, sources in photos.items():
+            for number, source in enumerate(sources):
+                names = [name for each in everyones for name in each[role][number]["skipped"]]
+                source["skipped"] = list(dict.fromkeys(names))
+        return photos
+
     # -- steps --------------------------------------------------------------------------------------------------
 
     def _joint_step(self, step: int, batch: dict[str, torch.Tensor]) -> AdaptationOutput:
@@ -271,10 +281,13 @@ class Trainer:
             finite &= output.loss.detach().isfinite()
             for name, value in output.losses.items():
                 scalars[f"loss/{name}"] = scalars.get(f"loss/{name}", 0.0) + value.detach() / parts
+            for name, value in output.gradients.items():  # of loss * scale / parts, averaged over parts
+                scale = self.accelerator.scaler.get_scale() if self.accelerator.scaler else 1.0
+                scalars[f"gradient/{name}"] = scalars.get(f"gradient/{name}", 0.0) + value.detach() / scale
         self.accelerator.unscale_gradients()
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        scalars["gradient_norm"] = norm
+        scalars["gradient/all"] = norm
         if self.accelerator.scaler is None:  # a scaler steps over infinite gradients by itself, and learns from them
             finite &= norm.isfinite()
         if self._on_any_process(not finite):
@@ -373,7 +386,7 @@ class Trainer:
                 if counters["stopped_early"]:
                     break
         bar.close()
-        photos = setup.training_photos(self.dataset)
+        photos = self._photos()
         self._record(photos=photos)  # now it is known which could not be read
         pipeline = self._save_pipeline() if signal is None else None
         if config.report_to != "none":

@@ -42,38 +42,46 @@ def contrastive(positive: torch.Tensor, negative: torch.Tensor, margin: float = 
     return (positive + is_open * difference) / 2
 
 
-class _Balance(torch.autograd.Function):
+class _Entrance(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, synthetic, real, weight, report):
-        ctx.weight, ctx.report = weight, report
+    def forward(ctx, synthetic, real, ratio, report):
+        ctx.ratio, ctx.report = ratio, report
         return synthetic.view_as(synthetic), synthetic.view_as(synthetic), real.view_as(real)
 
     @staticmethod
     def backward(ctx, pair_gradient, synthetic_gradient, real_gradient):
-        norms = mean_over_processes(torch.stack([_wide(pair_gradient).norm(), _wide(real_gradient).norm()]))
-        factor = ctx.weight * norms[0] / (norms[1] + 1e-12)
-        ctx.report(factor)
+        norms = torch.stack([_wide(pair_gradient).norm(), _wide(real_gradient).norm()])
+        if ctx.ratio is None:
+            ctx.report(*norms, None)
+            return pair_gradient + synthetic_gradient, real_gradient, None, None
+        norms = mean_over_processes(norms)
+        factor = ctx.ratio * norms[0] / (norms[1] + 1e-12)
+        ctx.report(*norms, factor)
         factor = factor.to(real_gradient.dtype)
         return pair_gradient + factor * synthetic_gradient, factor * real_gradient, None, None
 
 
-def balance(
-    synthetic: torch.Tensor, real: torch.Tensor, weight: float, report: Callable[[torch.Tensor], None]
+def entrance(
+    synthetic: torch.Tensor,
+    real: torch.Tensor,
+    report: Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], None],
+    ratio: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Scales the adaptation gradient to `weight` times the supervised one, where it enters the restorer.
+    """Where the gradients of both losses enter the restorer: their norms are told, and balanced if asked for.
 
-    Identity forwards. Backwards, with batch L2 norms averaged over processes,
-    `w = weight * |dL_pair/ds| / (|dL_noise/dq| + 1e-12)` multiplies the gradient that reaches the restorer at s and q,
+    Identity forwards. Backwards, with a `ratio` and with batch L2 norms averaged over processes,
+    `w = ratio * |dL_pair/ds| / (|dL_noise/dq| + 1e-12)` multiplies the gradient that reaches the restorer at s and q,
     while whatever lies behind (the noise predictor) keeps its own unscaled. Both norms are taken inside one backward
-    pass, so that a loss scale (float16) or an accumulation factor cancels.
+    pass, so that a loss scale (float16) or an accumulation factor cancels in w.
 
     Args:
         synthetic: s, the restored synthetic images (B, C, H, W).
         real: q, the restored real images (B, C, H, W).
-        weight: the aimed-at ratio.
-        report: is called with w, a detached scalar, during the backward pass.
+        report: is called during the backward pass with detached scalars: |dL_pair/ds|, |dL_noise/dq| (before w, with
+            whatever factor the loss had), and w or None.
+        ratio: the aimed-at ratio of the two norms; None leaves gradients as they are.
 
     Returns:
         s for L_pair, s for L_noise, q for L_noise. All three must be used.
     """
-    return _Balance.apply(synthetic, real, weight, report)
+    return _Entrance.apply(synthetic, real, ratio, report)

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 import yaml
@@ -41,6 +42,10 @@ def seconds_per_sample(model: NoiseSpaceAdaptation, channels: int, patch: int) -
     return time.perf_counter() - start
 
 
+def _photos(source: dict[str, Any]) -> str:
+    return "a stream of photos" if source["photos"] is None else f"{source['photos']} photos"
+
+
 def describe(config: TrainingConfig) -> str:
     """The resolved options (YAML, can be passed back), parameter counts, photos, and the memory and time needed.
 
@@ -67,7 +72,7 @@ def describe(config: TrainingConfig) -> str:
     photos = setup.training_photos(dataset)
     lines = [yaml.safe_dump(asdict(replace(config, dry_run=False)), sort_keys=False)]
     lines += [f"# {name}: {count:,} parameters" for name, count in counts.items() if count]
-    lines += [f"# {role}: " + ", ".join(f"{f['photos']} photos" for f in folders) for role, folders in photos.items()]
+    lines += [f"# {role}: " + ", ".join(map(_photos, sources)) for role, sources in photos.items()]
     lines += [
         f"# memory a process: about {(fixed + activations) / 2**30:.2f} GiB "
         f"({fixed / 2**30:.2f} weights and optimizer, {activations / 2**30:.2f} activations) plus photos",

@@ -54,6 +54,7 @@ def build_model(config: TrainingConfig) -> NoiseSpaceAdaptation:
         margin=config.margin,
         charbonnier_eps=config.charbonnier_eps,
         timestep_range=config.timestep_range,
+        separate_passes=config.separate_passes,
     )
     for name, part in (("restorer", restorer), ("noise_predictor", unet)):
         multiple = getattr(part, "size_multiple", 1)
@@ -87,6 +88,8 @@ def build_dataset(config: TrainingConfig, channels: int, length: int, *, check: 
     sources = {option: _sources(config, option, channels) for option in options}
     if check:
         check_sources(sources, config.patch)
+    if config.variant == "hybrid" and not sources["unpaired_clean"]:  # not of the batch: it differs among processes
+        sources["unpaired_clean"] = sources["clean"] or sources["paired_clean"]
     return TrainingPatches(
         sources["clean"],
         degradation_from_config(config.degradation) if config.degradation and config.clean else None,

@@ -1,22 +1,21 @@
 """Watching a run: scores on held-out pairs where there are any, and a grid of input, restored and difference."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torchvision.utils import make_grid
 
-from ..data.photos import PhotoFolder
-from ..data.sampling import pair_by_name
+from ..data.sampling import PairedFolders, unit_float
+from ..data.sources import PhotoSource, open_source
 from ..evaluation.metrics import psnr, ssim
-from ..photos.reading import list_photos, read_photo, to_float
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from .config import TrainingConfig
 
 GRID_PHOTOS = 4
 GRID_SIDE = 192
+CACHE_BYTES = 2**28  # of decoded photos, a source
 
 
 @dataclass
@@ -24,25 +23,29 @@ class Validation:
     """Photos to watch.
 
     Attributes:
-        degraded: files of degraded photos.
-        clean: their clean counterparts, in the same order; None where there is no ground truth.
+        photos: degraded photos, or pairs with their clean counterparts where there is ground truth.
     """
 
-    degraded: list[Path]
-    clean: list[Path] | None = None
+    photos: PhotoSource | PairedFolders
 
     @classmethod
     def from_config(cls, config: TrainingConfig) -> "Validation | None":
-        """From `validation_degraded` / `validation_clean`, else the first real photos (grids only), else None."""
+        """From `validation_degraded` / `validation_clean`, else the first real photos (grids only), else None.
+
+        Raises:
+            ConfigurationError: a source cannot be opened, or photos do not pair.
+        """
+
+        def source(spec: str, argument: str) -> PhotoSource:
+            return open_source(spec, cache_bytes=CACHE_BYTES, argument=argument)
+
         if config.validation_degraded:
-            degraded = PhotoFolder(config.validation_degraded, argument="validation_degraded")
+            degraded = source(config.validation_degraded, "validation_degraded")
             if not config.validation_clean:
-                return cls(degraded.paths)
-            clean = PhotoFolder(config.validation_clean, argument="validation_clean")
-            pairs = pair_by_name(degraded, clean)
-            return cls([degraded.paths[ours] for ours, _ in pairs], [clean.paths[theirs] for _, theirs in pairs])
+                return cls(degraded)
+            return cls(PairedFolders(degraded, source(config.validation_clean, "validation_clean")))
         if config.real and config.variant != "vanilla":
-            return cls(list_photos(config.real[0], argument="real")[:GRID_PHOTOS])
+            return cls(source(config.real[0], "real"))
         return None
 
     def run(self, restorer: nn.Module) -> tuple[dict[str, float], torch.Tensor]:
@@ -54,22 +57,29 @@ class Validation:
         pipeline = DAARestorationPipeline(restorer)
         pipeline.set_progress_bar_config(disable=True)
         rows, totals = [], {"psnr": 0.0, "ssim": 0.0, "psnr_identity": 0.0}
-        for index, path in enumerate(self.degraded):
-            if self.clean is None and index >= GRID_PHOTOS:
-                break
-            degraded = to_float(read_photo(path))
+        if isinstance(self.photos, PairedFolders):
+            count, is_paired = len(self.photos), True
+        else:
+            count, is_paired = min(GRID_PHOTOS, self.photos.count or GRID_PHOTOS), False
+        for index in range(count):
+            degraded, clean = self._photo(index)
             (images,) = pipeline(degraded, output_type="pt", return_dict=False)
             restored = torch.as_tensor(images[0]).cpu()
-            if self.clean is not None:
-                clean = to_float(read_photo(self.clean[index]))
+            if clean is not None:
                 totals["psnr"] += float(psnr(restored, clean, as_uint8=True))
                 totals["ssim"] += float(ssim(restored, clean, as_uint8=True))
                 totals["psnr_identity"] += float(psnr(degraded, clean, as_uint8=True))
             if index < GRID_PHOTOS:
                 rows += [_tile(degraded), _tile(restored), _tile(0.5 + 2 * (restored - degraded))]
-        count = len(self.degraded)
-        scores = {name: total / count for name, total in totals.items()} if self.clean is not None else {}
+        scores = {name: total / count for name, total in totals.items()} if is_paired else {}
         return scores, make_grid(torch.stack(rows), nrow=3)
+
+    def _photo(self, index: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(degraded, clean or None) number `index`, (3, H, W) in [0, 1]."""
+        if isinstance(self.photos, PairedFolders):
+            degraded, clean = self.photos.pair(index)
+            return unit_float(degraded), unit_float(clean)
+        return unit_float(self.photos.photo(index)), None
 
 
 def _tile(photo: torch.Tensor) -> torch.Tensor:

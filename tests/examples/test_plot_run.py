@@ -19,9 +19,7 @@ def plot(*arguments):
 def test_runs_become_panels(tmp_path):
     for run in ("one run", "other"):
         (tmp_path / run).mkdir()
-        lines = [
-            {"step": s, "loss/pair": 1 / s, "gradient_norm": 2.0, "time": {"memory_gb": 1.0}} for s in range(1, 50)
-        ]
+        lines = [{"step": s, "loss/pair": 1 / s, "gradient/all": 2.0, "time": {"memory_gb": 1.0}} for s in range(1, 50)]
         lines.append({"step": 49, "validation/psnr": 30.0})
         (tmp_path / run / "log.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
     done = plot(tmp_path / "one run", tmp_path / "other", "--output", tmp_path / "curves.png")

@@ -1,6 +1,8 @@
 """The joint step: gradients, variants, determinism, and every way to call it wrongly."""
 
 import dataclasses
+import gc
+import weakref
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from daa_diffusers.models.daa_unet import DAAUNet2DConditionModel
 from daa_diffusers.models.restoration_unet import RestorationUNet
 from daa_diffusers.training import NoiseSpaceAdaptation
 from daa_diffusers.training.adaptation import VARIANTS
-from daa_diffusers.training.objectives import balance, charbonnier, contrastive
+from daa_diffusers.training.objectives import charbonnier, contrastive, entrance
 from daa_diffusers.training.schedules import WEIGHT_SCHEDULES, NoiseSchedule, adaptation_weight
 
 SIZE = (3, 3, 16, 16)
@@ -174,11 +176,44 @@ def test_balanced_gradient_has_the_asked_for_size_and_leaves_the_predictor_whole
         torch.testing.assert_close(predictor[name], gradient, rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.parametrize("weight_schedule", WEIGHT_SCHEDULES)
+def test_gradient_norms_are_those_at_the_restored_images_whatever_the_batch_size(
+    restorer, unet, batch, weight_schedule
+):
+    step = NoiseSpaceAdaptation(restorer, unet, weight_schedule=weight_schedule, weight=0.3)
+    output = step(**batch, draws=draws())
+    assert not output.gradients
+    output.loss.backward()
+    s, q = output.restored_synthetic.requires_grad_(), output.restored_real.requires_grad_()
+    given = draws()
+    pair = torch.autograd.grad(charbonnier(s, batch["clean"]), s)[0]
+    noise = step._noise_loss(batch["clean"], batch["synthetic"], batch["real"], s, q, given, {})
+    noise = torch.autograd.grad(noise, q)[0]
+    torch.testing.assert_close(output.gradients["pair"], pair.norm() * len(s) ** 0.5)
+    torch.testing.assert_close(output.gradients["noise"], noise.norm() * len(s) ** 0.5)
+
+
+@pytest.mark.parametrize("weight_schedule", WEIGHT_SCHEDULES)
+def test_a_step_leaves_nothing_behind(restorer, unet, batch, weight_schedule):
+    """No reference cycle holds the graph of a step, and with it its images, until a garbage collection."""
+    step = NoiseSpaceAdaptation(restorer, unet, weight_schedule=weight_schedule)
+    gc.collect()
+    gc.disable()
+    try:
+        output = step(**batch, draws=draws())
+        output.loss.backward()
+        left = weakref.ref(output)
+        del output
+        assert left() is None
+    finally:
+        gc.enable()
+
+
 def test_balance_does_not_depend_on_a_loss_scale():
     s, q = torch.rand(2, 3, 4, 4, requires_grad=True), torch.rand(2, 3, 4, 4, requires_grad=True)
     results = []
     for scale in (1.0, 1024.0):
-        a, b, c = balance(s, q, 0.5, lambda w: None)
+        a, b, c = entrance(s, q, lambda *norms: None, 0.5)
         loss = a.square().sum() + (b * 3).sin().sum() + (c * 5).cos().sum()
         results.append([g / scale for g in torch.autograd.grad(loss * scale, (s, q))])
     for one, other in zip(*results, strict=True):

@@ -64,7 +64,7 @@ def test_wrong_options_are_named(arguments, message):
 def test_every_problem_is_told_at_once():
     with pytest.raises(ConfigurationError) as caught:
         resolve({"patch": 0, "batch_size": 0}).check()
-    for text in ("`patch`", "`batch_size`", "no clean photos", "`real` folders"):
+    for text in ("`patch`", "`batch_size`", "no clean photos", "give `real` ones"):
         assert text in str(caught.value)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,8 +67,12 @@ def exact_config(tiny_config, tmp_path):
     return make
 
 
-def test_two_processes_equal_one_with_twice_the_batch(exact_config, tmp_path):
-    one, two = exact_config("one", batch_size=4), exact_config("two", batch_size=2)
+def test_two_processes_equal_one_with_twice_the_batch(exact_config, tmp_path, photo_folders):
+    real = shutil.copytree(photo_folders / "real", tmp_path / "real")
+    (real / "broken.png").write_bytes(b"no photo")
+    # hybrid: all that paired does, and its unpaired clean photos must not depend on how the batch is cut
+    options = {"variant": "hybrid", "real": [str(real)]}
+    one, two = exact_config("one", batch_size=4, **options), exact_config("two", batch_size=2, **options)
     train(one, progress_bar=False)
     done = launch(two, tmp_path)
     expected, found = parameters(one), parameters(two)
@@ -80,8 +85,12 @@ def test_two_processes_equal_one_with_twice_the_batch(exact_config, tmp_path):
     assert done.stdout.count("the pipeline:") == 1
     for ours, theirs in zip(read_log(Path(one.output_dir)), read_log(Path(two.output_dir)), strict=True):
         assert ours.keys() == theirs.keys()
-        assert all(theirs[name] == pytest.approx(value, rel=1e-5, abs=1e-6) for name, value in ours.items())
-    assert json.loads((Path(two.output_dir) / "run.json").read_text())["options"]["samples_per_step"] == 4
+        for name, value in ours.items():  # of a root of means only the mean over processes is known
+            rel = 0.3 if name in ("gradient/pair", "gradient/noise") else 1e-5
+            assert theirs[name] == pytest.approx(value, rel=rel, abs=1e-6), name
+    record = json.loads((Path(two.output_dir) / "run.json").read_text())
+    assert record["options"]["samples_per_step"] == 4
+    assert record["photos"]["real"][0]["skipped"] == ["broken.png"]
 
 
 def parameters_at_start(config):

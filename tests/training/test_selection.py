@@ -129,9 +129,16 @@ def test_a_log_line_tells_losses_gradients_speed_and_memory(tiny_config):
     lines = [json.loads(line) for line in (Path(config.output_dir) / "log.jsonl").read_text().splitlines()]
     lines = [line for line in lines if "loss/pair" in line]
     assert [line["step"] for line in lines] == [3, 6]
-    assert {"loss/pair", "loss/noise", "loss/weight", "gradient_norm", "learning_rate", "skipped_steps"} <= set(
-        lines[0]
-    )
+    assert {
+        "loss/pair",
+        "loss/noise",
+        "loss/weight",
+        "gradient/all",
+        "gradient/pair",
+        "gradient/noise",
+        "learning_rate",
+        "skipped_steps",
+    } <= set(lines[0])
     timing = lines[1]["time"]
     assert timing["images_per_second"] > 0 and 0 <= timing["data_wait"] <= 1 and timing["memory_gb"] > 0.05
 
