@@ -1,0 +1,246 @@
+"""Measuring restorers over a folder of photos, with ground truth or without, beside the untouched input."""
+
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from tqdm import tqdm
+
+from ..data.sampling import generator_for
+from ..errors import ConfigurationError
+from ..pipelines.image_processor import pad_to_multiple
+from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
+from . import label_free as without_labels
+from .named_metrics import LABEL_FREE, PSNR_CAP, WITH_CLEAN, Metric, Space, metric_by_name
+from .photo_pairs import PhotoPairs
+from .result import IDENTITY, Evaluation, Restorers
+
+logger = logging.getLogger(__name__)
+
+LABEL_FREE_SIDE = 512  # middle of larger photos in which the noise that is left is estimated
+NOISE_DRAWS = 1
+
+
+def evaluate_folder(
+    restorers: Restorers,
+    degraded: str | os.PathLike[str],
+    clean: str | os.PathLike[str] | None = None,
+    *,
+    metrics: Sequence[str] | None = None,
+    space: Space = "rgb",
+    as_uint8: bool = True,
+    crop_border: int = 0,
+    shift: int = 5,
+    label_free: bool | None = None,
+    clean_name: Sequence[str] | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> Evaluation:
+    """Restores every photo of a folder with every restorer, and scores the results photo by photo.
+
+    One photo is in memory at a time. A photo that cannot be read, has another size than its clean counterpart, or that
+    a restorer or metric cannot take, is logged, reported in `skipped`, and left out of every row.
+
+    Args:
+        restorers: name of the row and its pipeline. The row "identity", the untouched input, is always there.
+        degraded: folder of photos, searched recursively.
+        clean: folder of their ground truth; None where there is none.
+        metrics: names as `named_metrics.metric_by_name` takes them. None: ("psnr", "ssim") with `clean`, () without.
+        space: "rgb", or "y" for PSNR and SSIM on MATLAB's Y channel (deraining).
+        as_uint8: round to 8 bit first, as a saved file would be.
+        crop_border: pixels at each border that do not count in `metrics`.
+        shift: of "psnr_shift", in pixels.
+        label_free: also look at residuals and estimate the noise that is left (`evaluation.label_free`), which takes
+            two more passes of each restorer. None: where there is no `clean`.
+        clean_name: how names pair, where they are not equal: see `PhotoPairs`.
+        seed: of the noise that `label_free` draws.
+        progress: show a progress bar.
+
+    Returns:
+        An `Evaluation`.
+
+    Raises:
+        ConfigurationError: on an argument that is not as above, a missing or empty folder, photos without a counterpart
+            (listed), a metric whose weights cannot be had, or no photo that can be scored.
+        ImportError: a metric's package is missing; the message names the extra.
+    """
+    chosen = _check_metrics(metrics, clean is not None, space=space, as_uint8=as_uint8, shift=shift)
+    label_free = clean is None if label_free is None else label_free
+    if not chosen and not label_free:
+        raise ConfigurationError("`metrics` is empty and `label_free` off: nothing would be measured")
+    if isinstance(crop_border, bool) or not isinstance(crop_border, int) or crop_border < 0:
+        raise ConfigurationError(f"`crop_border` must be a whole number of pixels, at least 0, got {crop_border!r}")
+    rows = _check_restorers(restorers)
+    pairs = PhotoPairs(degraded, clean, clean_name)
+    columns = (*chosen, *(LABEL_FREE if label_free else ()))
+    photos: list[str] = []
+    scores: dict[str, dict[str, list[float]]] = {row: {column.name: [] for column in columns} for row in rows}
+    skipped: dict[str, str] = {}
+    with _without_progress_bars(rows):
+        for index, name in enumerate(tqdm(pairs.names, desc="photos", disable=not progress)):
+            try:
+                degraded_photo, clean_photo = pairs.read(index)
+                noise = _noise(degraded_photo, seed, name) if label_free else None
+                of_photo = {
+                    row: _score(row, pipeline, degraded_photo, clean_photo, chosen, crop_border, noise)
+                    for row, pipeline in rows.items()
+                }
+            except (ValueError, FloatingPointError) as error:
+                skipped[name] = str(error)
+                logger.warning("`degraded`: skipping %s: %s", name, error)
+                continue
+            photos.append(name)
+            for row, values in of_photo.items():
+                for column, value in values.items():
+                    scores[row][column].append(value)
+    if not photos:
+        first = next(iter(skipped))
+        raise ConfigurationError(
+            f"`degraded`: none of the {len(pairs)} photos can be scored, e.g. {first}: {skipped[first]}"
+        )
+    protocol = _protocol(chosen, space, as_uint8, crop_border, label_free)
+    return Evaluation(columns, tuple(photos), scores, skipped, protocol, pairs, rows)
+
+
+def restore(pipeline: DAARestorationPipeline | None, degraded: torch.Tensor) -> torch.Tensor:
+    """The restored photo (C, H, W) in [0, 1], on the CPU; `degraded` itself without a pipeline."""
+    if pipeline is None:
+        return degraded
+    (images,) = pipeline(degraded, output_type="pt", return_dict=False)
+    return torch.as_tensor(images[0]).cpu()
+
+
+def _score(
+    row: str,
+    pipeline: DAARestorationPipeline | None,
+    degraded: torch.Tensor,
+    clean: torch.Tensor | None,
+    metrics: Sequence[Metric],
+    crop_border: int,
+    noise: torch.Tensor | None,
+) -> dict[str, float]:
+    """All scores of one row of one photo; `noise` (K, 1, C, h, w) where label-free ones are wanted."""
+    restored = restore(pipeline, degraded)
+    inner = _inside(restored, crop_border)
+    reference = None if clean is None else _inside(clean, crop_border)
+    values = {metric.name: metric.score(inner, reference) for metric in metrics}
+    if noise is not None:
+        values |= {
+            "residual_whiteness": float(without_labels.residual_whiteness(degraded, restored)),
+            "signal_correlation": float(without_labels.residual_signal_correlation(degraded, restored)),
+            "colour_drift": float(without_labels.colour_drift(degraded, restored)),
+            "noise_left": _noise_left(pipeline, degraded, noise),
+        }
+    for name, value in values.items():
+        if math.isnan(value):
+            raise ValueError(f"`{name}` of row {row!r} is not a number")
+    return values
+
+
+def _noise(degraded: torch.Tensor, seed: int, name: str) -> torch.Tensor:
+    """Noise (K, 1, C, h, w) like that of the middle of the photo."""
+    middle = _middle(degraded)
+    generator = generator_for(seed, "evaluation", "photo noise", name)
+    own = without_labels.Noise.of(middle)
+    return torch.stack([own.sample(middle, generator) for _ in range(NOISE_DRAWS)])[:, None]
+
+
+def _noise_left(pipeline: DAARestorationPipeline | None, degraded: torch.Tensor, noise: torch.Tensor) -> float:
+    if pipeline is None:
+        return 1.0
+    low, high = pipeline.value_range
+    restorer = pipeline.restorer
+
+    def unclamped(photo: torch.Tensor) -> torch.Tensor:  # (1, C, h, w); the pipeline refuses what exceeds [0, 1]
+        height, width = photo.shape[2:]
+        # colours one by one, or grey repeated, as the pipeline does
+        batch = photo.transpose(0, 1) if pipeline.channels == 1 else photo.expand(-1, pipeline.channels, -1, -1)
+        padded = pad_to_multiple(batch * (high - low) + low, getattr(restorer, "size_multiple", 1))
+        restored = restorer(padded.to(pipeline.device, pipeline.dtype))[..., :height, :width]
+        restored = (restored.cpu().float() - low) / (high - low)
+        if pipeline.channels == 1:
+            return restored.transpose(0, 1)
+        return restored if photo.shape[1] == pipeline.channels else restored.mean(1, keepdim=True)
+
+    modes = {module: module.training for module in restorer.modules()}
+    restorer.eval()
+    try:
+        gain = float(without_labels.estimated_gain(unclamped, _middle(degraded)[None], noise))
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    return 10 ** (-gain / 10)
+
+
+def _middle(photo: torch.Tensor) -> torch.Tensor:
+    for axis in (1, 2):
+        if photo.shape[axis] > LABEL_FREE_SIDE:
+            photo = photo.narrow(axis, (photo.shape[axis] - LABEL_FREE_SIDE) // 2, LABEL_FREE_SIDE)
+    return photo
+
+
+def _inside(photo: torch.Tensor, border: int) -> torch.Tensor:
+    height, width = photo.shape[1:]
+    if min(height, width) <= 2 * border:
+        raise ValueError(f"{width} x {height} pixels, of which a `crop_border` of {border} leaves none")
+    return photo[:, border : height - border, border : width - border]
+
+
+def _check_metrics(metrics: Sequence[str] | None, has_clean: bool, **options) -> tuple[Metric, ...]:
+    if metrics is None:
+        metrics = ("psnr", "ssim") if has_clean else ()
+    if isinstance(metrics, str) or len(set(metrics)) < len(metrics):
+        raise ConfigurationError(f"`metrics` must be a list of names, each once, got {metrics!r}")
+    if options["space"] not in ("rgb", "y"):
+        raise ConfigurationError(f'`space` must be "rgb" or "y", got {options["space"]!r}')
+    alone = [name for name in metrics if name in WITH_CLEAN]
+    if alone and not has_clean:
+        raise ConfigurationError(f"`metrics`: {', '.join(alone)} compare with clean photos, and `clean` is not given")
+    return tuple(metric_by_name(name, **options) for name in metrics)
+
+
+def _check_restorers(restorers: Restorers) -> dict[str, DAARestorationPipeline | None]:
+    if not isinstance(restorers, Mapping):
+        raise ConfigurationError(f"`restorers` must map row names to pipelines, got {type(restorers).__name__}")
+    if restorers.get(IDENTITY) is not None:
+        raise ConfigurationError(f"`restorers`: the row {IDENTITY!r} is the untouched input, it takes no pipeline")
+    for row, pipeline in restorers.items():
+        if pipeline is not None and not isinstance(pipeline, DAARestorationPipeline):
+            raise ConfigurationError(
+                f"`restorers[{row!r}]` must be a DAARestorationPipeline or None, got {type(pipeline).__name__}"
+            )
+    return {IDENTITY: None, **restorers}
+
+
+def _protocol(metrics: Sequence[Metric], space: Space, as_uint8: bool, crop_border: int, label_free: bool) -> str:
+    parts = []
+    if metrics:
+        names = "; ".join(metric.protocol for metric in metrics)
+        space_words = {"rgb": "RGB", "y": "the Y channel (BT.601, MATLAB's)"}[space]
+        depth = "rounded to 8 bit" if as_uint8 else "floating point"
+        border = f"without {crop_border} pixels of border" if crop_border else "with the border"
+        parts.append(f"Mean of per-image scores on {space_words}, {depth}, {border}: {names}.")
+    if any(metric.name.startswith("psnr") for metric in metrics):
+        parts.append(f"A PSNR above {PSNR_CAP:g} dB (identical images: infinite) counts as {PSNR_CAP:g} dB in means.")
+    if label_free:
+        parts.append(
+            "Label-free values per image in floating point; the noise that is left is estimated in the middle "
+            f"{LABEL_FREE_SIDE} pixels."
+        )
+    return " ".join(parts)
+
+
+@contextmanager
+def _without_progress_bars(rows: Restorers) -> Iterator[None]:
+    pipelines = [pipeline for pipeline in rows.values() if pipeline is not None]
+    before = [getattr(pipeline, "_progress_bar_config", {}) for pipeline in pipelines]
+    try:
+        for pipeline in pipelines:
+            pipeline.set_progress_bar_config(disable=True)
+        yield
+    finally:
+        for pipeline, config in zip(pipelines, before, strict=True):
+            pipeline.set_progress_bar_config(**config)

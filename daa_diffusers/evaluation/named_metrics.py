@@ -1,0 +1,123 @@
+"""Metrics by name, each of one photo: what a report has to know to score, average and explain them."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+
+from ..errors import ConfigurationError
+from .metrics import psnr, ssim
+from .perceptual import load_lpips, load_pyiqa
+from .shifted import psnr_shift
+
+Score = Callable[[torch.Tensor, torch.Tensor | None], float]
+Space = Literal["rgb", "y"]
+
+WITH_CLEAN = ("psnr", "ssim", "psnr_shift", "lpips")
+# Identical images have no finite PSNR. In means, differences and intervals a PSNR counts as at most this: one pixel of
+# a megapixel that is off by one step of 8 bit gives 113 dB.
+PSNR_CAP = 100.0
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number of a photo.
+
+    Attributes:
+        name: as in the CSV.
+        title: as in tables.
+        spec: format of its numbers.
+        sign: 1 where more is better, -1 where less is, 0 for values to read, not to rank by.
+    """
+
+    name: str
+    title: str
+    spec: str
+    sign: int
+
+
+@dataclass(frozen=True)
+class Metric(Column):
+    """A column that `metrics` names.
+
+    Attributes:
+        protocol: half a sentence on how it is computed.
+        score: of (restored, clean) photos (C, H, W) in [0, 1], clean None where there is none.
+    """
+
+    protocol: str
+    score: Score
+
+
+# By `evaluation.label_free`. "noise_left" is the estimated share of a photo's noise (as mean square) that is still
+# there; the mean over photos, in dB, is `estimated_gain` of them all.
+LABEL_FREE = (
+    Column("noise_left", "noise left", ".3f", -1),
+    Column("signal_correlation", "signal correlation", "+.3f", 0),
+    Column("residual_whiteness", "residual whiteness", ".3f", 0),
+    Column("colour_drift", "colour drift (1/255)", ".2f", -1),
+)
+
+
+def metric_by_name(name: str, *, space: Space = "rgb", as_uint8: bool = True, shift: int = 5) -> Metric:
+    """The metric of a name.
+
+    - "psnr", "ssim": `evaluation.psnr`, `evaluation.ssim`;
+    - "psnr_shift": `evaluation.psnr_shift`, for deblurring;
+    - "lpips", and without ground truth "pyiqa:niqe", "pyiqa:brisque", ... (`evaluation.perceptual`): always of RGB.
+
+    Args:
+        space, as_uint8, shift: as `evaluate_folder` takes them.
+
+    Raises:
+        ConfigurationError: on an unknown name, or weights that cannot be had.
+        ImportError: a package is missing; the message names the extra.
+    """
+    if name == "psnr":
+        return Metric(name, "PSNR", ".2f", 1, "PSNR (dB)", _with_clean(partial(psnr, color=space, as_uint8=as_uint8)))
+    if name == "ssim":
+        how = "SSIM (11 x 11 Gaussian window, sigma 1.5, inside the border)"
+        return Metric(name, "SSIM", ".4f", 1, how, _with_clean(partial(ssim, color=space, as_uint8=as_uint8)))
+    if name == "psnr_shift":
+        if isinstance(shift, bool) or not isinstance(shift, int) or shift < 0:
+            raise ConfigurationError(f"`shift` must be a whole number of pixels, at least 0, got {shift!r}")
+        how = f"PSNR at the best whole-pixel shift of at most {shift} in every row (dB)"
+        score = _with_clean(partial(psnr_shift, shift=shift, color=space, as_uint8=as_uint8))
+        return Metric(name, "PSNR (best shift)", ".2f", 1, how, score)
+    if name == "lpips":
+        distance = load_lpips()
+        return Metric(
+            name,
+            "LPIPS",
+            ".4f",
+            -1,
+            "LPIPS (AlexNet 0.1, RGB, less is better)",
+            lambda restored, clean: distance(_rgb(restored, as_uint8), _rgb(_given(clean), as_uint8)),
+        )
+    if str(name).startswith("pyiqa:"):
+        title = name.removeprefix("pyiqa:")
+        quality, less = load_pyiqa(title)
+        how = f"{title} by pyiqa (no reference, RGB, {'less' if less else 'more'} is better)"
+        return Metric(name, title, ".3f", -1 if less else 1, how, lambda x, _: quality(_rgb(x, as_uint8)))
+    near = difflib.get_close_matches(str(name), WITH_CLEAN, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ConfigurationError(
+        f"`metrics` must be of {', '.join(WITH_CLEAN)}, or pyiqa:NAME without ground truth, got {name!r}{hint}"
+    )
+
+
+def _with_clean(function: Callable[..., torch.Tensor]) -> Score:
+    return lambda restored, clean: float(function(restored, _given(clean)))
+
+
+def _given(clean: torch.Tensor | None) -> torch.Tensor:
+    assert clean is not None  # `evaluate_folder` asks for `clean` beforehand
+    return clean
+
+
+def _rgb(photo: torch.Tensor, as_uint8: bool) -> torch.Tensor:
+    photo = photo.expand(3, -1, -1).clamp(0, 1)
+    return (photo * 255).round() / 255 if as_uint8 else photo

@@ -1,0 +1,97 @@
+"""Photos of one folder, or of two that belong together, read one at a time for measuring."""
+
+import os
+import re
+from collections.abc import Sequence
+
+import torch
+
+from ..data.photos import PhotoFolder
+from ..data.sampling import pair_by_name
+from ..errors import ConfigurationError, UnreadablePhotoError
+from ..photos.reading import decode_photo, to_float
+
+
+class PhotoPairs:
+    """Degraded photos and, where there are any, their clean counterparts.
+
+    Args:
+        degraded, clean: folders, searched recursively; `clean` None where there is no ground truth.
+        clean_name: None pairs by equal names (without suffixes). Else a regular expression and its replacement, which
+            turn the name of a degraded photo into that of the clean one: `(r"(.*)_\\d+", r"im\\1")` for `2_4.png` and
+            `im2.png`. Several degraded photos may share a clean one.
+
+    Attributes:
+        names: of the degraded photos, within their folder.
+
+    Raises:
+        ConfigurationError: a folder is missing or empty, or photos have no counterpart; they are listed.
+    """
+
+    def __init__(
+        self,
+        degraded: str | os.PathLike[str],
+        clean: str | os.PathLike[str] | None = None,
+        clean_name: Sequence[str] | None = None,
+    ):
+        self.degraded = PhotoFolder(degraded, argument="degraded")
+        self.clean = None if clean is None else PhotoFolder(clean, argument="clean")
+        if self.clean is None:
+            self._indices = [(index, -1) for index in range(self.degraded.count)]
+        elif clean_name is None:
+            self._indices = pair_by_name(self.degraded, self.clean)
+        else:
+            self._indices = _pair_by_pattern(self.degraded, self.clean, clean_name)
+        self.names = [_name(self.degraded, ours) for ours, _ in self._indices]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def read(self, index: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(degraded, clean), each (C, H, W) float32 in [0, 1]; of one shape: grey meets colour repeated.
+
+        Raises:
+            UnreadablePhotoError: one of them cannot be read, or their sizes differ.
+        """
+        ours, theirs = self._indices[index]
+        degraded = _read(self.degraded, ours)
+        if self.clean is None:
+            return degraded, None
+        clean = _read(self.clean, theirs)
+        if degraded.shape[1:] != clean.shape[1:]:
+            sizes = [f"{photo.shape[2]} x {photo.shape[1]}" for photo in (degraded, clean)]
+            raise UnreadablePhotoError(f"{sizes[0]} pixels, but its clean counterpart has {sizes[1]}")
+        channels = max(len(degraded), len(clean))
+        return degraded.expand(channels, -1, -1), clean.expand(channels, -1, -1)
+
+
+def _pair_by_pattern(degraded: PhotoFolder, clean: PhotoFolder, clean_name: Sequence[str]) -> list[tuple[int, int]]:
+    try:
+        pattern, replacement = clean_name
+        ours = [degraded.pair_key(index) for index in range(degraded.count)]
+        wanted = [re.sub(pattern, replacement, key, count=1) for key in ours]
+    except (ValueError, TypeError, re.error, IndexError) as error:
+        raise ConfigurationError(
+            f"`clean_name` must be a regular expression and its replacement, got {clean_name!r}: {error}"
+        ) from error
+    theirs = {clean.pair_key(index): index for index in range(clean.count)}
+    missing = [f"{key} (as {name})" for key, name in zip(ours, wanted, strict=True) if name not in theirs]
+    unused = sorted(set(theirs) - set(wanted))
+    if missing or unused:
+        raise ConfigurationError(
+            f"`degraded` and `clean` must pair by `clean_name` {tuple(clean_name)}; without a clean photo: "
+            f"{missing[:10]}, without a degraded one: {unused[:10]}"
+        )
+    return [(index, theirs[name]) for index, name in enumerate(wanted)]
+
+
+def _name(folder: PhotoFolder, index: int) -> str:
+    return folder.paths[index].relative_to(folder.folder).as_posix()
+
+
+def _read(folder: PhotoFolder, index: int) -> torch.Tensor:
+    name = _name(folder, index)
+    try:
+        return to_float(decode_photo(folder.encoded(index), f"{folder.argument}/{name}"))
+    except OSError as error:
+        raise UnreadablePhotoError(f"cannot read photo '{folder.argument}/{name}': {error.strerror}") from error

@@ -1,0 +1,203 @@
+"""An evaluation as files: a Markdown report, a CSV with every photo, contact sheets of best, median and worst."""
+
+import csv
+import io
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import ImageDraw
+
+from ..errors import ConfigurationError
+from .folders import restore
+from .named_metrics import LABEL_FREE, Column
+from .result import IDENTITY, Evaluation
+from .sheets import SheetImage, _to_pil, contact_sheet
+from .statistics import markdown_table
+
+CROP = 64  # side of the crops in a sheet, in pixels
+CELL = 256
+FEW_PHOTOS = 20  # below, the bootstrap's intervals are noticeably too narrow
+MARK = (220, 38, 38)
+
+
+def write_report(
+    evaluation: Evaluation, folder: str | os.PathLike[str], *, baseline: str = IDENTITY, sheets: bool = True
+) -> Path:
+    """Writes `report.md`, `scores.csv` and a contact sheet for each row into a folder; each file is whole or not there.
+
+    Args:
+        evaluation: of `evaluate_folder`.
+        folder: made where it is missing.
+        baseline: the row with which the others are compared, pair by pair.
+        sheets: False leaves them out (they restore three photos again for each row).
+
+    Returns:
+        The path of `report.md`.
+
+    Raises:
+        ConfigurationError: on an unknown `baseline`.
+    """
+    folder = Path(folder)
+    _check_row(evaluation, "baseline", baseline)
+    write_csv(evaluation, folder / "scores.csv")
+    names: dict[str, str] = {}
+    for row in evaluation.rows if sheets else ():
+        if row not in (IDENTITY, baseline):
+            names[row] = f"sheet-{len(names) + 1}-{re.sub(r'[^A-Za-z0-9._-]+', '-', row)}.png"
+            write_sheet(evaluation, row, folder / names[row], against=baseline)
+    text = markdown_report(evaluation, baseline=baseline)
+    for row, name in names.items():
+        text += f"\n## {row}: best, median and worst photo against {baseline}\n\n![{row}]({name})\n"
+    _write(text, folder / "report.md")
+    return folder / "report.md"
+
+
+def write_csv(evaluation: Evaluation, path: str | os.PathLike[str]) -> Path:
+    """Writes a line for each photo and row, with every score as it is (the PSNR of identical images is inf)."""
+    file = io.StringIO()
+    names = [column.name for column in evaluation.columns]
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["photo", "row", *names])
+    for index, photo in enumerate(evaluation.photos):
+        for row in evaluation.rows:
+            writer.writerow([photo, row, *(f"{evaluation.scores[row][name][index]:.7g}" for name in names)])
+    return _write(file.getvalue(), Path(path))
+
+
+def markdown_report(evaluation: Evaluation, *, baseline: str = IDENTITY) -> str:
+    """The tables, the protocol, and the photos that were left out, as Markdown.
+
+    Raises:
+        ConfigurationError: on an unknown `baseline`.
+    """
+    _check_row(evaluation, "baseline", baseline)
+    count, pairs = len(evaluation.photos), evaluation.pairs
+    source = f"`{pairs.degraded.name}`" + (f" against `{pairs.clean.name}`" if pairs.clean else ", no ground truth")
+    lines = [f"# {count} photos of {source}", "", evaluation.protocol]
+    if count > 1:
+        lines.append(f"Brackets: 95 % bootstrap interval over the photos; differences are paired, minus `{baseline}`.")
+    if 1 < count < FEW_PHOTOS:
+        lines.append("With so few photos intervals are too narrow (5 photos: they cover 85 %, 12: 90 %, 20: 93 %).")
+    metrics = [column for column in evaluation.columns if column not in LABEL_FREE]
+    if metrics:
+        rows = [_line(evaluation, row, metrics, baseline) for row in evaluation.rows]
+        lines += ["", markdown_table(rows)]
+    if len(metrics) < len(evaluation.columns):
+        lines += [
+            "",
+            "Without labels: the estimated gain (dB) over the untouched input, and the score that orders restorers "
+            "of the same noisy photos. They hold for additive noise, not for rain or blur.",
+            "",
+            markdown_table([_label_free_line(evaluation, row) for row in evaluation.rows]),
+        ]
+    if evaluation.skipped:
+        lines += ["", f"Left out of every row, {len(evaluation.skipped)} of {len(pairs)} photos:", ""]
+        lines += [f"- `{name}`: {reason}" for name, reason in evaluation.skipped.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _line(evaluation: Evaluation, row: str, metrics: list[Column], baseline: str) -> dict[str, Any]:
+    """A row of the main table: mean, interval and difference of every metric, worst photo by the first."""
+    line: dict[str, Any] = {"row": row}
+    for column in metrics:
+        name, spec = column.name, column.spec
+        interval = evaluation.interval(row, name)
+        bounds = f" [{interval[0]:{spec}}, {interval[1]:{spec}}]" if interval else ""
+        line[column.title] = f"{evaluation.mean(row, name):{spec}}{bounds}"
+        difference = evaluation.difference(row, name, baseline) if row != baseline else None
+        line[f"{column.title}, minus {baseline}"] = (
+            f"{difference.mean:+{spec}} [{difference.low:+{spec}}, {difference.high:+{spec}}]" if difference else None
+        )
+    main = evaluation.main
+    gains = evaluation.gains(row, main)
+    line["worst photo against identity"] = f"{(main.sign or 1) * gains.min():+{main.spec}}"
+    line["worse than identity"] = f"{int((gains < 0).sum())} of {len(gains)}"
+    return line
+
+
+def _label_free_line(evaluation: Evaluation, row: str) -> dict[str, Any]:
+    gain, score = evaluation.label_free_scores(row)
+    line: dict[str, Any] = {"row": row, "estimated gain": f"{gain:+.2f}", "score": f"{score:+.2f}"}
+    for column in LABEL_FREE[1:]:  # the first is the gain
+        line[column.title] = f"{evaluation.mean(row, column.name):{column.spec}}"
+    return line
+
+
+def write_sheet(evaluation: Evaluation, row: str, path: str | os.PathLike[str], *, against: str = IDENTITY) -> Path:
+    """Writes a contact sheet of the photos that `row` changes for the best, by the median, and for the worst.
+
+    Each line shows the photo, and the square of 64 pixels in it (marked) where `row` is worst against `against`: where
+    it adds the most squared error, or, without ground truth, where it differs most. Photos are restored again for it.
+
+    Args:
+        row, against: names of rows.
+        path: a PNG.
+
+    Raises:
+        ConfigurationError: on an unknown row.
+    """
+    _check_row(evaluation, "row", row)
+    _check_row(evaluation, "against", against)
+    main = evaluation.main
+    gains = evaluation.gains(row, main, against)
+    order = gains.argsort()
+    chosen = {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]}
+    kept = {int(index): label for label, index in chosen.items()}  # of fewer than three photos each is shown once
+    shown = [IDENTITY, *([against] if against != IDENTITY else []), row]
+    has_clean = evaluation.pairs.clean is not None
+    rows: list[list[SheetImage | None]] = []
+    titles, captions = [], []
+    for index, label in sorted(kept.items(), key=lambda item: -gains[item[0]]):
+        name = evaluation.photos[index]
+        rows.append(_crops(evaluation, name, shown, row, against))
+        titles.append(f"{label}: {name}")
+        values = [evaluation.scores[one][main.name][index] for one in shown]
+        texts: list[str | None] = [None, *(f"{value:{main.spec}}" for value in values)]
+        captions.append(texts + [None] * has_clean)
+    columns = ["photo", *shown, *(["clean"] if has_clean else [])]
+    title = f"{row} against {against} by {main.title}, {len(evaluation.photos)} photos"
+    return contact_sheet(rows, columns, titles, path, captions, CELL, title=title)
+
+
+def _crops(evaluation: Evaluation, name: str, shown: list[str], row: str, against: str) -> list[SheetImage | None]:
+    """The whole photo with a mark, and the marked square of every row that is shown and of the clean photo."""
+    degraded, clean = evaluation.pairs.read(evaluation.pairs.names.index(name))
+    photos = {one: restore(evaluation.restorers[one], degraded) for one in shown}
+    if clean is None:
+        harm = (photos[row] - photos[against]).square()
+    else:
+        harm = (photos[row] - clean).square() - (photos[against] - clean).square()
+    top, left, height, width = _worst_place(harm)
+    whole = _to_pil(degraded, name)
+    pen = max(1, round(max(whole.size) / 100))
+    ImageDraw.Draw(whole).rectangle((left, top, left + width - 1, top + height - 1), outline=MARK, width=pen)
+    pictures = [*photos.values(), *([] if clean is None else [clean])]
+    return [whole, *(photo[:, top : top + height, left : left + width] for photo in pictures)]
+
+
+def _worst_place(harm: torch.Tensor) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of the square of `CROP` pixels with the largest sum of `harm` (C, H, W)."""
+    height, width = (min(CROP, side) for side in harm.shape[1:])
+    sums = F.avg_pool2d(harm.mean(0)[None, None], (height, width), stride=1)[0, 0]
+    top, left = divmod(int(sums.argmax()), sums.shape[1])
+    return top, left, height, width
+
+
+def _check_row(evaluation: Evaluation, argument: str, row: str) -> None:
+    if row not in evaluation.rows:
+        raise ConfigurationError(f"`{argument}` must be one of {', '.join(evaluation.rows)}, got {row!r}")
+
+
+def _write(text: str, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

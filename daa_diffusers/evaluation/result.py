@@ -1,0 +1,83 @@
+"""The result of an evaluation: per-image scores of several rows, and what may be said about them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
+from .label_free import label_free_score
+from .named_metrics import PSNR_CAP, Column
+from .photo_pairs import PhotoPairs
+from .statistics import PairedDifference, bootstrap_interval, paired_bootstrap
+
+IDENTITY = "identity"  # the row of the untouched input
+
+Restorers = Mapping[str, DAARestorationPipeline | None]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Per-image scores of several rows on the same photos.
+
+    Attributes:
+        columns: what was measured.
+        photos: the names of the photos that count, in order.
+        scores: `scores[row][column.name]`: one number a photo, in the order of `photos`; "identity" is the first row.
+            The PSNR of identical images is inf here.
+        skipped: photos that do not count in any row, and why.
+        pairs, restorers: what was measured, to look at photos again.
+        protocol: how all numbers were computed, in words; stands in every report.
+    """
+
+    columns: tuple[Column, ...]
+    photos: tuple[str, ...]
+    scores: dict[str, dict[str, list[float]]]
+    skipped: dict[str, str]
+    protocol: str
+    pairs: PhotoPairs = field(repr=False)
+    restorers: Restorers = field(repr=False)
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Names of the rows, "identity" first."""
+        return tuple(self.scores)
+
+    @property
+    def main(self) -> Column:
+        """The column by which photos are ranked: the first metric, else the noise that is left."""
+        return self.columns[0]
+
+    def values(self, row: str, column: str) -> npt.NDArray[np.float64]:
+        """Scores (n,) as they count in means: PSNR at most 100 dB, which is what identical images get."""
+        return _capped(column, self.scores[row][column])
+
+    def mean(self, row: str, column: str) -> float:
+        """Mean of the per-image scores."""
+        return float(self.values(row, column).mean())
+
+    def interval(self, row: str, column: str) -> tuple[float, float] | None:
+        """Bootstrap interval (95 %) of the mean; None with a single photo."""
+        return bootstrap_interval(self.values(row, column)) if len(self.photos) > 1 else None
+
+    def difference(self, row: str, column: str, baseline: str) -> PairedDifference | None:
+        """Mean per-image difference of `row` minus `baseline` with its interval (95 %); None with a single photo."""
+        if len(self.photos) < 2:
+            return None
+        return paired_bootstrap(self.values(row, column), self.values(baseline, column))
+
+    def gains(self, row: str, column: Column, baseline: str = IDENTITY) -> npt.NDArray[np.float64]:
+        """By how much each photo (n,) is better in `row` than in `baseline`; negative where it is worse."""
+        return (column.sign or 1) * (self.values(row, column.name) - self.values(baseline, column.name))
+
+    def label_free_scores(self, row: str) -> tuple[float, float]:
+        """(estimated gain in dB, score) of `evaluation.label_free` over all photos."""
+        gain = 10 * math.log10(1 / self.mean(row, "noise_left"))
+        return gain, label_free_score(gain, self.mean(row, "signal_correlation"))
+
+
+def _capped(column: str, scores: Sequence[float]) -> npt.NDArray[np.float64]:
+    values = np.asarray(scores, dtype=np.float64)
+    return np.minimum(values, PSNR_CAP) if column.startswith("psnr") else values
