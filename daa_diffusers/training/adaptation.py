@@ -1,42 +1,19 @@
 """Noise-space domain adaptation: the joint training step of a restorer and a noise predictor, as one module."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 from torch.func import functional_call
 
 from . import objectives
+from .joint_step import AdaptationOutput, JointStep, check_photos
 from .schedules import WEIGHT_SCHEDULES, Generators, NoiseDraws, NoiseSchedule, adaptation_weight
 
 VARIANTS = ("paired", "extended", "hybrid", "vanilla")
 
 
-@dataclass
-class AdaptationOutput:
-    """What a joint step gives.
-
-    Attributes:
-        loss: scalar with a graph; call `.backward()`.
-        losses: detached scalars by name: "pair" (5); "noise" (4), "noise_positive" L+, "noise_negative" L- and, in the
-            hybrid variant, "adaptation"; "weight" w, the factor of the adaptation gradient (with
-            `weight_schedule="balanced"` it is known, and filled in, during `.backward()`); "total".
-        gradients: filled in during `.backward()` where real photos adapt the restorer: "pair" |dL_pair/ds| and "noise"
-            |dL_noise/dq| before the weight, detached scalars: root mean squares over the samples of the L2 norm of a
-            sample's own loss, so that they do not depend on the batch size (but on a loss scale).
-        restored_synthetic: s (B, C, H, W), detached, in the restorer's range.
-        restored_real: q (B, C, H, W), detached; None in the vanilla variant.
-    """
-
-    loss: torch.Tensor
-    losses: dict[str, torch.Tensor] = field(default_factory=dict)
-    gradients: dict[str, torch.Tensor] = field(default_factory=dict)
-    restored_synthetic: torch.Tensor | None = None
-    restored_real: torch.Tensor | None = None
-
-
-class NoiseSpaceAdaptation(nn.Module):
+class NoiseSpaceAdaptation(JointStep):
     """The joint step of Noise-DA (METHOD, "One joint training step") over any restorer `x -> restored`.
 
     Args:
@@ -174,6 +151,11 @@ class NoiseSpaceAdaptation(nn.Module):
         return output
 
     @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The noise predictor, where there is one."""
+        return {} if self.unet is None else {"noise_predictor": self.unet}
+
+    @property
     def _uses_negative(self) -> bool:
         return self.residual_swap and self.variant in ("paired", "hybrid")
 
@@ -246,10 +228,4 @@ class NoiseSpaceAdaptation(nn.Module):
         for name, image in images.items():
             if image is None:
                 raise ValueError(f"`{name}` must be given with variant={self.variant!r}, got None")
-            if image.ndim != 4 or image.shape != clean.shape or not image.is_floating_point():
-                raise ValueError(
-                    f"`{name}` must be floating (B, C, H, W) of the shape of `clean`, {tuple(clean.shape)}, got "
-                    f"{image.dtype} of {tuple(image.shape)}"
-                )
-            if not torch.compiler.is_compiling() and not torch.isfinite(image).all():
-                raise ValueError(f"`{name}` holds NaN or infinite pixels")
+        check_photos(images, clean)

@@ -11,6 +11,7 @@ import yaml
 
 from ..errors import ConfigurationError
 from .adaptation import VARIANTS
+from .baselines import BASELINES, default_weight, option_problems
 from .schedules import WEIGHT_SCHEDULES
 from .selection import SELECTIONS
 
@@ -64,6 +65,14 @@ for _task in ("derain", "deblur"):
     PRESETS[f"paper-{_task}"] = {**PRESETS["paper-denoise"], "value_range": [-1.0, 1.0], "learning_rate": 5e-5}
     # their synthetic pairs (Rain13K, GoPro) are given as folders: --paired_degraded, --paired_clean
     PRESETS[f"paper-{_task}"]["degradation"] = None
+
+OBJECTIVES = ("noise_space", *BASELINES)
+# What only noise-space adaptation knows. Of these, and of the weight, a preset speaks for it alone.
+NOISE_SPACE_OPTIONS = (
+    "variant", "channel_shuffle", "residual_swap", "margin", "timestep_range", "noise_predictor_from",
+    "save_noise_predictor",
+)  # fmt: skip
+WEIGHT_OPTIONS = ("weight", "weight_schedule", "predictor_warmup_steps")
 
 TRACKERS = ("tensorboard", "trackio", "wandb", "none")
 
@@ -136,24 +145,36 @@ class TrainingConfig:
     noise_predictor_from: str | None = _option(None, "Folder of a trained noise predictor to start from.")
 
     # method
+    objective: str = _option(
+        "noise_space",
+        f"How real photos are learnt from: {', '.join(OBJECTIVES)}; all but the first are what it is compared with.",
+    )
+    objective_options: dict[str, Any] = _option(
+        {}, "Arguments of another objective than noise_space (JSON): see training/baselines."
+    )
     variant: str = _option("paired", f"Form of the joint step: {', '.join(VARIANTS)}.")
     channel_shuffle: bool = _option(True, "Let the conditions change places at random.")
     residual_swap: bool = _option(True, "Contrast with swapped residuals.")
-    weight: float = _option(0.2, "w_max of eq. (6), or the ratio of gradients with the balanced schedule.")
+    weight: float = _option(
+        0.2,
+        "w_max of eq. (6), or the ratio of gradients with the balanced schedule; each objective has its own default.",
+    )
     weight_schedule: str = _option("paper", f"How the weight runs: {', '.join(WEIGHT_SCHEDULES)}.")
     ramp_steps: int | None = _option(None, "Steps over which p of eq. (6) goes from 0 to 1; default: all steps.")
     margin: float = _option(0.1, "Margin of the contrastive term.")
     charbonnier_eps: float = _option(1e-3, "Epsilon of the Charbonnier loss.")
     timestep_range: list[int] | None = _option(None, "Inclusive range of t, such as 1 999.")
     predictor_warmup_steps: int = _option(
-        0, "First steps, at most a third of all, that only train the noise predictor on real photos."
+        0, "First steps, at most a third of all, that only train the noise predictor (or discriminator) on real photos."
     )
 
     # optimisation
     steps: int = _option(4000, "Optimizer steps.")
     minutes: float | None = _option(None, "Time budget instead of --steps: the speed is measured first.")
     learning_rate: float = _option(1e-4, "Adam's learning rate.")
-    predictor_learning_rate: float | None = _option(None, "The noise predictor's, where it differs.")
+    predictor_learning_rate: float | None = _option(
+        None, "The noise predictor's (or discriminator's), where it differs."
+    )
     learning_rate_schedule: str = _option("constant", "As in diffusers: constant, cosine, linear, ...")
     learning_rate_warmup_steps: int = _option(0, "Steps over which the learning rate rises.")
     gradient_clip: float | None = _option(None, "Largest norm of the gradient; default: not clipped.")
@@ -199,7 +220,7 @@ class TrainingConfig:
     def _problems(self):
         choices = {"variant": VARIANTS, "weight_schedule": WEIGHT_SCHEDULES, "preset": tuple(PRESETS)}
         choices |= {"mixed_precision": ("no", "bf16", "fp16"), "dtype": ("float32", "float64")}
-        choices |= {"report_to": TRACKERS, "select_by": SELECTIONS}
+        choices |= {"report_to": TRACKERS, "select_by": SELECTIONS, "objective": OBJECTIVES}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 yield f"`{name}` must be one of {', '.join(allowed)}, got {getattr(self, name)!r}"
@@ -245,12 +266,33 @@ class TrainingConfig:
             )
         if self.clean and self.degradation is None:
             yield "`clean` needs a `degradation`; or give ready pairs by `paired_degraded` and `paired_clean`"
-        if self.variant != "vanilla" and not self.real:
+        yield from self._objective_problems()
+        if self.objective != "noise_space" and not self.real:
+            yield f"`objective` {self.objective!r} learns from real photos: give `real` ones"
+        elif self.variant != "vanilla" and not self.real:
             yield f"`variant` {self.variant!r} adapts to real photos: give `real` ones (or `variant` vanilla)"
         if self.variant == "extended" and not self.unpaired_clean:
             yield "`variant` extended needs `unpaired_clean` photos"
         if self.validation_clean and not self.validation_degraded:
             yield "`validation_clean` needs `validation_degraded`"
+
+    def _objective_problems(self):
+        if self.objective == "noise_space":
+            if self.objective_options:
+                yield "`objective_options` are for an `objective` other than noise_space, got them with noise_space"
+            return
+        if self.objective not in BASELINES:
+            return
+        yield from option_problems(self.objective, self.objective_options)
+        defaults = TrainingConfig()
+        for name in NOISE_SPACE_OPTIONS:
+            value = getattr(self, name)
+            if value != getattr(defaults, name):
+                yield f"`{name}` {value!r} belongs to `objective` noise_space, got {self.objective!r}"
+        if self.weight_schedule == "balanced":
+            yield f"`weight_schedule` must be paper or constant with `objective` {self.objective!r}, got 'balanced'"
+        if self.objective == "dann" and self.compile:
+            yield "`compile` cannot be had with `objective` dann, which listens inside the restorer"
 
     def identity(self) -> dict[str, Any]:
         """The options that decide what is learnt; a run is only resumed with the same ones."""
@@ -299,7 +341,12 @@ def resolve(*layers: dict[str, Any]) -> TrainingConfig:
     for name in PATHS & set(given):
         value = given[name]
         given[name] = [_expand(v) for v in value] if isinstance(value, list) else _expand(value)
-    return replace(TrainingConfig(), **{**PRESETS[preset], **given})
+    base = PRESETS[preset]
+    objective = given.get("objective", TrainingConfig.objective)
+    if objective in BASELINES:
+        base = {name: value for name, value in base.items() if name not in (*NOISE_SPACE_OPTIONS, *WEIGHT_OPTIONS)}
+        base["weight"] = default_weight(objective)
+    return replace(TrainingConfig(), **{**base, **given})
 
 
 def _expand(path: str | None) -> str | None:
@@ -317,7 +364,7 @@ def parse_arguments(arguments: list[str] | None = None) -> TrainingConfig:
         TrainingConfig, allow_abbrev=False, description="Train a restorer, or adapt it to real photos."
     )
     for action in parser._actions:
-        if action.dest in ("degradation", "noise_predictor_options"):
+        if action.dest in ("degradation", "noise_predictor_options", "objective_options"):
             action.type = _json_mapping
         if action.dest != "help":
             action.default = MISSING  # so that only what was typed overrides the YAML file

@@ -1,15 +1,36 @@
 """What the loop trains: any module that takes one step of a restorer on synthetic and real photos."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
 from .schedules import Generators, NoiseDraws
 
-if TYPE_CHECKING:
-    from .adaptation import AdaptationOutput
+
+@dataclass
+class AdaptationOutput:
+    """What a joint step gives.
+
+    Attributes:
+        loss: scalar with a graph; call `.backward()`.
+        losses: detached scalars by name: "pair" (5); "noise" (4), "noise_positive" L+, "noise_negative" L- and, in the
+            hybrid variant, "adaptation"; "weight" w, the factor of the adaptation gradient (with
+            `weight_schedule="balanced"` it is known, and filled in, during `.backward()`); "total". A baseline
+            names its own ("adaptation" is then its term on real photos).
+        gradients: filled in during `.backward()` where real photos adapt the restorer: "pair" |dL_pair/ds| and "noise"
+            |dL_noise/dq| before the weight, detached scalars: root mean squares over the samples of the L2 norm of a
+            sample's own loss, so that they do not depend on the batch size (but on a loss scale).
+        restored_synthetic: s (B, C, H, W), detached, in the restorer's range.
+        restored_real: q (B, C, H, W), detached; None in the vanilla variant.
+    """
+
+    loss: torch.Tensor
+    losses: dict[str, torch.Tensor] = field(default_factory=dict)
+    gradients: dict[str, torch.Tensor] = field(default_factory=dict)
+    restored_synthetic: torch.Tensor | None = None
+    restored_real: torch.Tensor | None = None
 
 
 class JointStep(nn.Module):
@@ -45,7 +66,7 @@ class JointStep(nn.Module):
         draws: NoiseDraws | None = None,
         generator: Generators = None,
         adapt: bool = True,
-    ) -> "AdaptationOutput":
+    ) -> AdaptationOutput:
         """One step on a batch; all photos (B, C, H, W) in the restorer's value range, which they may exceed.
 
         Args:

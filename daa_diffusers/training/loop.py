@@ -25,11 +25,12 @@ from ..errors import ConfigurationError
 from ..models.daa_unet import DAAUNet2DConditionModel
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from . import setup
-from .adaptation import AdaptationOutput, NoiseSpaceAdaptation
+from .adaptation import NoiseSpaceAdaptation
 from .checkpoint import load_latest, recorded_steps, save_checkpoint
 from .config import TrainingConfig
 from .health import Health
 from .interruption import Interruption
+from .joint_step import AdaptationOutput, JointStep
 from .log import RunLog, Stopwatch, Window
 from .memory import keep_freed_memory
 from .selection import BestWeights
@@ -142,7 +143,7 @@ class Trainer:
             keep_freed_memory()
         optimizer = setup.build_optimizer(config, model, self.accelerator.device)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.bare: NoiseSpaceAdaptation = self.accelerator.unwrap_model(self.model)
+        self.bare: JointStep = self.accelerator.unwrap_model(self.model)
         self.steps = config.steps
         self.steps = record["steps"] or self._plan_steps()
         self._record(steps=self.steps, photos=setup.training_photos(self.dataset))
@@ -249,12 +250,6 @@ class Trainer:
     def _joint_step(self, step: int, batch: dict[str, torch.Tensor]) -> AdaptationOutput:
         config, numbers = self.config, batch["index"].tolist()
         torch.manual_seed(generator_for(config.seed, "dropout", numbers[0]).initial_seed())
-        draws = None
-        if config.variant != "vanilla":
-            generators = [generator_for(config.seed, "noise", number) for number in numbers]
-            draws = self.bare.schedule.draw(
-                batch["clean"].shape, generator=generators, channel_shuffle=config.channel_shuffle
-            )
         with self.accelerator.autocast():
             return self.model(
                 self._to_range(batch["synthetic"]),
@@ -262,7 +257,7 @@ class Trainer:
                 self._to_range(batch.get("real")),
                 self._to_range(batch.get("unpaired_clean")),
                 progress=step / (config.ramp_steps or self.steps),
-                draws=draws,
+                generator=[generator_for(config.seed, "noise", number) for number in numbers],
                 adapt=step >= min(config.predictor_warmup_steps, self.steps // 3),
             )
 
@@ -301,6 +296,7 @@ class Trainer:
         self.optimizer.zero_grad()
         if not self.accelerator.optimizer_step_was_skipped:
             self.ema.step(self.bare.restorer.parameters())
+            self.bare.after_step()
         return scalars, True
 
     def _on_any_process(self, condition: bool) -> bool:
@@ -371,7 +367,7 @@ class Trainer:
                 bar.update()
                 if done % config.log_every == 0 or done == self.steps:
                     counters["losses"] = self._log_window(done, window, watch, counters)
-                    shown = {k: counters["losses"].get(k) for k in ("pair", "noise", "weight")}
+                    shown = {k: counters["losses"].get(k) for k in ("pair", "noise", "adaptation", "domain", "weight")}
                     bar.set_postfix({k: f"{v:.4f}" for k, v in shown.items() if v is not None})
                 if done == self.steps or (config.validate_every and done % config.validate_every == 0):
                     self._validate(done, counters)
@@ -442,7 +438,8 @@ class Trainer:
                     score = scores["psnr"]
                 self.log.images(step, "input, restored, difference", grid)
             if self.health is not None and self.accelerator.is_main_process:
-                report = self.health.run(restorer, self.bare)
+                adaptation = self.bare if isinstance(self.bare, NoiseSpaceAdaptation) else None
+                report = self.health.run(restorer, adaptation)
                 self.log.write(step, {f"health/{k}": v for k, v in report.values.items()})
                 for alarm in report.alarms:
                     if alarm not in counters["alarms"]:
@@ -488,7 +485,7 @@ class Trainer:
             with self._averaged_weights() as restorer:
                 if self.best.record:
                     self.best.copy_to(restorer.parameters())
-                unet = self.bare.unet if self.config.save_noise_predictor else None
+                unet = self.bare.networks.get("noise_predictor") if self.config.save_noise_predictor else None
                 restorer.float()
                 DAARestorationPipeline(restorer, cast(DAAUNet2DConditionModel | None, unet)).save_pretrained(str(path))
         self.accelerator.wait_for_everyone()

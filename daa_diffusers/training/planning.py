@@ -9,12 +9,12 @@ import yaml
 
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from . import setup
-from .adaptation import NoiseSpaceAdaptation
 from .config import TrainingConfig
+from .joint_step import JointStep
 from .log import duration_text
 
 
-def activation_bytes(model: NoiseSpaceAdaptation, channels: int, patch: int) -> int:
+def activation_bytes(model: JointStep, channels: int, patch: int) -> int:
     """Bytes that one sample's joint step keeps for its backward pass, measured on a step of a single sample."""
     seen: dict[int, int] = {}
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -32,7 +32,7 @@ def activation_bytes(model: NoiseSpaceAdaptation, channels: int, patch: int) -> 
     return sum(seen.values())
 
 
-def seconds_per_sample(model: NoiseSpaceAdaptation, channels: int, patch: int) -> float:
+def seconds_per_sample(model: JointStep, channels: int, patch: int) -> float:
     """Seconds of one sample's joint step, forward and backward, on the CPU; in a batch it costs as much or less."""
     images = [torch.rand(1, channels, patch, patch) for _ in range(4)]
     for _ in range(2):  # the first one warms up
@@ -56,9 +56,10 @@ def describe(config: TrainingConfig) -> str:
     model = setup.build_model(config)
     channels = DAARestorationPipeline(model.restorer).channels
     dataset = setup.build_dataset(config, channels, length=1)
-    counts = {"restorer": setup.parameter_count(model.restorer), "noise predictor": setup.parameter_count(model.unet)}
-    # weights, gradients and Adam's two moments, and the restorer's moving average, all float32
-    fixed = 4 * (4 * sum(counts.values()) + counts["restorer"])
+    trained = {"restorer": model.restorer, **model.networks}
+    counts = {name.replace("_", " "): setup.parameter_count(network) for name, network in trained.items()}
+    # all weights; gradients and Adam's two moments; the restorer's moving average: float32
+    fixed = 4 * (setup.parameter_count(model) + 3 * sum(counts.values()) + counts["restorer"])
     activations = activation_bytes(model, channels, config.patch) * config.batch_size
     if config.mixed_precision != "no":
         activations //= 2

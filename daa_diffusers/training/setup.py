@@ -20,7 +20,9 @@ from ..models.daa_unet import DAAUNet2DConditionModel
 from ..models.restoration_unet import RestorationUNet
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from .adaptation import NoiseSpaceAdaptation
+from .baselines import build_baseline
 from .config import TrainingConfig
+from .joint_step import JointStep
 
 logger = logging.getLogger(__name__)
 
@@ -30,20 +32,47 @@ LOCK_SECONDS = 60.0  # a run that was asked to stop may still be saving
 RECORDED_PACKAGES = ("daa-diffusers", "torch", "diffusers", "accelerate", "numpy", "safetensors")
 
 
-def build_model(config: TrainingConfig) -> NoiseSpaceAdaptation:
-    """The joint module; new weights are a function of `config.seed`."""
+def build_model(config: TrainingConfig) -> JointStep:
+    """The joint module of `config.objective`; new weights are a function of `config.seed`.
+
+    Raises:
+        ConfigurationError: an option of the objective, or the patch, that does not fit.
+    """
     torch.manual_seed(config.seed)
     if config.init_from:
         restorer = DAARestorationPipeline.from_pretrained(config.init_from).restorer.float()
     else:
         restorer = RestorationUNet.from_preset(config.restorer, value_range=config.value_range)
+    if config.objective == "noise_space":
+        model: JointStep = _noise_space(config, restorer)
+    else:
+        model = build_baseline(
+            config.objective,
+            restorer,
+            config.objective_options,
+            weight=config.weight,
+            weight_schedule=config.weight_schedule,
+            charbonnier_eps=config.charbonnier_eps,
+        )
+    for name, part in {"restorer": restorer, **model.networks, config.objective: model}.items():
+        multiple = getattr(part, "size_multiple", 1)
+        if config.patch % multiple:
+            raise ConfigurationError(f"`patch` must be a multiple of {multiple} for this {name}, got {config.patch}")
+    if config.patch < model.smallest_side:
+        raise ConfigurationError(
+            f"`patch` must be at least {model.smallest_side} for {config.objective}, got {config.patch}"
+        )
+    return model.train()
+
+
+def _noise_space(config: TrainingConfig, restorer: nn.Module) -> NoiseSpaceAdaptation:
     unet = None
     if config.variant != "vanilla":
         if config.noise_predictor_from:
             unet = DAAUNet2DConditionModel.from_pretrained(config.noise_predictor_from)
         else:
             unet = DAAUNet2DConditionModel.from_preset(config.noise_predictor, **config.noise_predictor_options)
-    model = NoiseSpaceAdaptation(
+    return NoiseSpaceAdaptation(
         restorer,
         unet,
         variant=config.variant,
@@ -56,11 +85,6 @@ def build_model(config: TrainingConfig) -> NoiseSpaceAdaptation:
         timestep_range=config.timestep_range,
         separate_passes=config.separate_passes,
     )
-    for name, part in (("restorer", restorer), ("noise_predictor", unet)):
-        multiple = getattr(part, "size_multiple", 1)
-        if config.patch % multiple:
-            raise ConfigurationError(f"`patch` must be a multiple of {multiple} for this {name}, got {config.patch}")
-    return model.train()
 
 
 def _sources(config: TrainingConfig, option: str, channels: int) -> list[PhotoSource]:
@@ -104,27 +128,27 @@ def build_dataset(config: TrainingConfig, channels: int, length: int, *, check: 
 
 
 def build_optimizer(
-    config: TrainingConfig, model: NoiseSpaceAdaptation, device: torch.device | None = None
+    config: TrainingConfig, model: JointStep, device: torch.device | None = None
 ) -> torch.optim.Optimizer:
-    """One Adam over both networks (METHOD, step 6); fused where `device` is one of CUDA."""
+    """One Adam over all networks (METHOD, step 6); fused where `device` is one of CUDA."""
     groups = [{"params": list(model.restorer.parameters()), "lr": config.learning_rate}]
-    if model.unet is not None:
+    for network in model.networks.values():
         rate = config.predictor_learning_rate or config.learning_rate
-        groups.append({"params": list(model.unet.parameters()), "lr": rate})
+        groups.append({"params": list(network.parameters()), "lr": rate})
     fused = True if device is not None and device.type == "cuda" else None
     return torch.optim.Adam(groups, lr=config.learning_rate, fused=fused)
 
 
-def prepare_networks(config: TrainingConfig, model: NoiseSpaceAdaptation) -> NoiseSpaceAdaptation:
+def prepare_networks(config: TrainingConfig, model: JointStep) -> JointStep:
     """Precision, gradient checkpointing and compilation as `config` says.
 
     Raises:
         ConfigurationError: a network knows no gradient checkpointing.
     """
     model = model.to(dtype=getattr(torch, config.dtype))
-    networks = [network for network in (model.restorer, model.unet) if network is not None]
-    for network in networks:
-        if config.gradient_checkpointing:
+    for network in (model.restorer, *model.networks.values()):
+        # the baselines' small networks know none and need none
+        if config.gradient_checkpointing and (network is model.restorer or config.objective == "noise_space"):
             if not hasattr(network, "enable_gradient_checkpointing"):
                 raise ConfigurationError(
                     f"`gradient_checkpointing`: {type(network).__name__} has no `enable_gradient_checkpointing`"

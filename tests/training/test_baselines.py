@@ -2,7 +2,9 @@
 
 import copy
 import inspect
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,7 +26,13 @@ from daa_diffusers.training.baselines import (
 from daa_diffusers.training.baselines.dann import reverse_gradient
 from daa_diffusers.training.baselines.mean_teacher import turned, unturned
 from daa_diffusers.training.baselines.neighbor2neighbor import draw_neighbours, subsample
+from daa_diffusers.training.config import parse_arguments, resolve
+from daa_diffusers.training.loop import train
 from daa_diffusers.training.objectives import charbonnier
+from daa_diffusers.training.planning import describe
+
+from .test_loop import interrupt_at, state
+from .test_processes import exact_config, launch, parameters  # noqa: F401 (a fixture)
 
 NAMES = list(BASELINES)
 
@@ -198,7 +206,7 @@ def test_neighbor2neighbor_follows_its_equation(batch):
 def test_recorrupted_copies_have_the_photos_own_noise():
     step = RecorruptedToRecorrupted(restorer(), noise_max=60.0)
     photo = torch.full((2, 3, 48, 48), 0.5)
-    sigmas = torch.tensor([0.04, 0.12])
+    sigmas = torch.tensor([0.06, 0.12])
     noisy = photo + sigmas[:, None, None, None] * torch.randn(photo.shape, generator=generators()[0])
     z = step.noise(noisy, generators())
     assert z.std((1, 2, 3)).tolist() == pytest.approx(sigmas.tolist(), rel=0.25)
@@ -279,3 +287,100 @@ def test_wrong_options_are_named(name, options, message):
 def test_wrong_photos_are_named(batch, change, message):
     with pytest.raises(ValueError, match=message):
         Neighbor2Neighbor(restorer())(**{**batch, **change})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_interrupted_run_ends_bit_identical(tiny_config, tmp_path, monkeypatch, name):
+    options = {"objective": name, "patch": 32, "steps": 4, "learning_rate_schedule": "cosine", "weight": 1.0}
+    options["predictor_warmup_steps"] = 1
+    whole = train(tiny_config(output_dir=str(tmp_path / "whole"), **options), progress_bar=False)
+    config = tiny_config(output_dir=str(tmp_path / "cut"), **options)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, progress_bar=False)
+    cut = train(config, progress_bar=False)
+    expected, found = state(tmp_path / "whole"), state(tmp_path / "cut")
+    assert expected.keys() == found.keys() and all(torch.equal(expected[k], found[k]) for k in expected)
+    assert whole.losses == cut.losses
+    log = [json.loads(line) for line in (Path(config.output_dir) / "log.jsonl").read_text().splitlines()]
+    losses = [{k: v for k, v in entry.items() if k.startswith("loss/")} for entry in log]
+    assert all(math.isfinite(value) for entry in losses for value in entry.values())
+    weights = [entry["loss/weight"] for entry in losses if entry]
+    assert weights[0] == 0 and weights == sorted(weights) and weights[-1] > 0.5
+    further = {"dann": "classifier", "pixel_adversarial": "discriminator", "mean_teacher": "teacher"}.get(name)
+    parts = {key.split(".")[1] for key in found if key.startswith("model.")}
+    assert parts == {"restorer"} | ({further} if further else set())
+
+
+def test_a_run_is_selected_by_its_label_free_score(tiny_config):
+    config = tiny_config(objective="mean_teacher", patch=32, steps=2, select_by="label_free", health=True)
+    result = train(config, progress_bar=False)
+    assert math.isfinite(result.best["score"]) and "estimated_gain" in result.health
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_two_processes_equal_one_with_twice_the_batch(exact_config, tmp_path, name):  # noqa: F811
+    options = {"objective": name, "patch": 32, "steps": 6, "checkpoint_every": 0}
+    one = exact_config("one", batch_size=4, **options)
+    two = exact_config("two", batch_size=2, **options)
+    train(one, progress_bar=False)
+    launch(two, tmp_path)
+    found = parameters(two)
+    for key, value in parameters(one).items():
+        torch.testing.assert_close(found[key], value, rtol=0, atol=1e-6)
+
+
+def test_a_dry_run_counts_the_further_networks(tiny_config):
+    text = {name: describe(tiny_config(objective=name, patch=32)) for name in ("neighbor2neighbor", "dann")}
+    assert "# restorer: " in text["dann"] and "# classifier: 12,481 parameters" in text["dann"]
+    assert "# classifier" not in text["neighbor2neighbor"] and "noise predictor:" not in text["dann"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_speaks_of_noise_space_adaptation_alone(name):
+    config = resolve({"preset": "adapt", "objective": name, "clean": ["c"], "real": ["r"]}).check()
+    default = inspect.signature(BASELINES[name]).parameters["weight"].default
+    assert (config.variant, config.weight_schedule, config.weight) == ("paired", "paper", default)
+    assert config.patch == 48
+    assert resolve({"preset": "adapt", "objective": name, "weight": 7.0}).weight == 7.0
+
+
+def test_the_command_line_takes_an_objective_with_its_options():
+    arguments = ["--objective", "dann", "--objective_options", '{"hidden": 8}', "--clean", "c", "--real", "r"]
+    config = parse_arguments(arguments)
+    assert config.objective == "dann" and config.objective_options == {"hidden": 8}
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"objective": "dan"}, "`objective` must be one of noise_space, dann"),
+        ({"variant": "hybrid"}, "`variant` 'hybrid' belongs to `objective` noise_space, got 'dann'"),
+        ({"variant": "vanilla"}, "`variant` 'vanilla' belongs to `objective` noise_space, got 'dann'"),
+        ({"save_noise_predictor": True}, "`save_noise_predictor` True belongs to `objective` noise_space"),
+        ({"weight_schedule": "balanced"}, "`weight_schedule` must be paper or constant"),
+        ({"objective_options": {"hiden": 8}}, "'hiden', which dann does not take .did you mean 'hidden'"),
+        ({"objective": "noise_space", "objective_options": {"hidden": 8}}, "`objective_options` are for"),
+        ({"real": []}, "`objective` 'dann' learns from real photos"),
+        ({"compile": True}, "`compile` cannot be had with `objective` dann"),
+    ],
+)
+def test_contradictory_options_are_refused(tiny_config, changes, message):
+    with pytest.raises(ConfigurationError, match=message):
+        tiny_config(**{"objective": "dann", **changes}).check()
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"objective": "neighbor2neighbor", "patch": 24}, "`patch` must be a multiple of"),
+        ({"objective": "recorrupted", "patch": 16}, "`patch` must be at least 32 for recorrupted, got 16"),
+        ({"objective": "dann", "objective_options": {"hidden": -1}}, "`hidden` must be at least 1"),
+    ],
+)
+def test_what_does_not_fit_fails_before_anything_is_written(tiny_config, tmp_path, changes, message):
+    with pytest.raises(ConfigurationError, match=message):
+        train(tiny_config(**changes), progress_bar=False)
+    assert not (tmp_path / "run").exists()

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...errors import ConfigurationError
-from ..adaptation import AdaptationOutput
+from ..joint_step import AdaptationOutput
 from ..objectives import _wide
 from ..schedules import Generators
 from .base import Baseline, Photos, check_whole
@@ -54,7 +54,7 @@ class Dann(Baseline):
         self,
         restorer: nn.Module,
         *,
-        weight: float = 0.1,
+        weight: float = 0.05,
         features: str | None = None,
         hidden: int = 64,
         weight_schedule: str = "paper",

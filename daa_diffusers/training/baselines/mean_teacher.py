@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from .. import objectives
-from ..adaptation import AdaptationOutput
-from ..joint_step import draw_each
+from ..joint_step import AdaptationOutput, draw_each
 from ..schedules import Generators
 from .base import Baseline, Photos, check_option, check_whole, span
 
@@ -33,7 +32,7 @@ class MeanTeacher(Baseline):
         self,
         restorer: nn.Module,
         *,
-        weight: float = 0.5,
+        weight: float = 1.0,
         decay: float = 0.99,
         views: int = 4,
         noise_max: float = 10.0,

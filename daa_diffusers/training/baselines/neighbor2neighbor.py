@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..adaptation import AdaptationOutput
-from ..joint_step import draw_each
+from ..joint_step import AdaptationOutput, draw_each
 from ..schedules import Generators
 from .base import Baseline, Photos, check_option, squared_error
 
@@ -50,7 +49,7 @@ class Neighbor2Neighbor(Baseline):
         self,
         restorer: nn.Module,
         *,
-        weight: float = 5.0,
+        weight: float = 2.0,
         gamma: float = 2.0,
         weight_schedule: str = "paper",
         charbonnier_eps: float = 1e-3,

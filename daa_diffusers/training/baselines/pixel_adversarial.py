@@ -7,7 +7,7 @@ from torch.func import functional_call
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ...errors import ConfigurationError
-from ..adaptation import AdaptationOutput
+from ..joint_step import AdaptationOutput
 from ..objectives import _wide
 from ..schedules import Generators
 from .base import Baseline, Photos, check_whole
@@ -52,7 +52,7 @@ class PixelAdversarial(Baseline):
         self,
         restorer: nn.Module,
         *,
-        weight: float = 0.01,
+        weight: float = 0.005,
         kind: str = "hinge",
         width: int = 32,
         levels: int = 2,

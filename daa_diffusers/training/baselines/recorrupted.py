@@ -4,8 +4,7 @@ import torch
 from torch import nn
 
 from ...evaluation.label_free import Noise
-from ..adaptation import AdaptationOutput
-from ..joint_step import draw_each
+from ..joint_step import AdaptationOutput, draw_each
 from ..schedules import Generators
 from .base import Baseline, Photos, check_option, span, squared_error
 
