@@ -1,0 +1,68 @@
+"""`daa`: finds the command that was asked for, and says in one line what went wrong."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import typer
+from typer.core import TyperGroup
+
+from ..errors import CheckpointError, ConfigurationError, UnreadablePhotoError
+
+# Name of the command -> its module in this folder, which has an `app` of one command.
+COMMANDS = {"fit-noise": "fit_noise"}
+EXPECTED = (ConfigurationError, CheckpointError, UnreadablePhotoError, OSError)
+
+
+class _Commands(TyperGroup):
+    """Commands whose modules are imported when they are listed or run; those modules import nothing heavy."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        return list(COMMANDS)
+
+    def get_command(self, ctx: typer.Context, cmd_name: str):  # type: ignore[override]
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"{__package__}.{COMMANDS[cmd_name]}")
+        command = typer.main.get_command(module.app)
+        command.name = cmd_name
+        return command
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _daa(debug: bool = typer.Option(False, "--debug", help="Show the whole traceback of an error.")) -> None:
+    """Restores real photos, and adapts restorers to them."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs `daa` with `arguments` (default: those of the process) and returns its exit status.
+
+    0: done; 1: a defect, or interrupted by Ctrl-C (130); 2: what was asked for cannot be done.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given  # wherever it stands
+    try:
+        app([one for one in given if one != "--debug"], prog_name="daa")
+    except SystemExit as ended:  # how typer ends; its own messages are written
+        return ended.code if isinstance(ended.code, int) else 1
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        if isinstance(error, EXPECTED):
+            typer.echo(f"error: {error}", err=True)
+            return 2
+        typer.echo(f"error: {type(error).__name__}: {error} (a defect; --debug shows where)", err=True)
+        return 1
+    return 0

@@ -1,0 +1,80 @@
+"""`daa fit-noise`: from a folder of photos to a degradation file."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ..data.noise_fit import NoiseProfile
+
+SHOWN = 10  # photos left out that are named
+
+app = typer.Typer()
+
+
+@app.command()
+def fit_noise(
+    folders: Annotated[list[str], typer.Argument(help="Folders of at least 3 noisy photos, alike in their noise.")],
+    output: Annotated[Path, typer.Option(help="The degradation file, .yaml or .json.")] = Path("noise.yaml"),
+    plot: Annotated[Path | None, typer.Option(help="A picture of what was found, .png; needs matplotlib.")] = None,
+    spread: Annotated[
+        float, typer.Option(help="Factor by which noise levels may be below or above the photos'.")
+    ] = 1.25,
+    mixed: Annotated[bool, typer.Option(help="Add a third of camera and Gaussian noise, for other photos.")] = False,
+) -> None:
+    """Estimate the noise of photos without ground truth, and write a degradation to train with.
+
+    Use the file as `degradation: noise.yaml` in a training config, or `--degradation noise.yaml`.
+    """
+    if plot is not None and importlib.util.find_spec("matplotlib") is None:
+        raise ConfigurationError("`--plot` needs matplotlib: pip install 'daa-diffusers[train]'")
+    from ..data.fitted import check_degradation_path
+    from ..data.noise_fit import fit_noise as fit
+
+    check_degradation_path(output)  # before the work
+    logging.getLogger("daa_diffusers").setLevel(logging.ERROR)  # photos left out are named below
+    profile = fit(folders)
+    typer.echo(profile.describe())
+    for name, reason in list(profile.skipped.items())[:SHOWN]:
+        typer.echo(f"left out: {name}: {reason}")
+    path = profile.save(output, spread=spread, mixed=mixed)
+    typer.echo(f"written: {path}")
+    if plot is not None:
+        plot_profile(profile, plot)
+        typer.echo(f"written: {plot}")
+
+
+def plot_profile(profile: NoiseProfile, path: Path) -> None:
+    """Draws noise curves, levels of the photos and correlation of a profile that has noise, as a PNG."""
+    from matplotlib.figure import Figure  # without pyplot: no display, no global state
+
+    noise = profile.degradation
+    if noise is None:
+        raise ConfigurationError("no noise to plot")
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    curves, levels, correlation = figure.subplots(1, 3)
+    for colour, values, seen in zip(("red", "green", "blue"), noise.deviation, profile.observed, strict=True):
+        curves.plot(noise.brightness, values, color=colour, alpha=0.5, linewidth=1)
+        known = [k for k, count in enumerate(seen) if count]
+        curves.plot([noise.brightness[k] for k in known], [values[k] for k in known], "o", color=colour, markersize=4)
+    curves.set(xlabel="brightness", ylabel="standard deviation (1/255)", ylim=(0, None), title="noise level")
+    share = [100 * k / (len(noise.level) - 1) for k in range(len(noise.level))]
+    levels.plot(share, noise.level, "k")
+    levels.set(xlabel="photos (%)", ylabel="level relative to the middle photo", ylim=(0, None), title="photos differ")
+    assert noise.correlation is not None
+    half = len(noise.correlation[1]) // 2
+    image = correlation.imshow(
+        noise.correlation[1], cmap="RdBu_r", vmin=-1, vmax=1, extent=(-half - 0.5, half + 0.5, half + 0.5, -half - 0.5)
+    )
+    correlation.set(xlabel="pixels to the right", ylabel="pixels down", title="correlation (green)")
+    figure.colorbar(image, ax=correlation)
+    temporary = path.with_name(f".{path.name}.part")
+    figure.savefig(temporary, format="png", dpi=110)
+    temporary.replace(path)

@@ -1,0 +1,54 @@
+"""What can be known of a photo's JPEG coding: its quality from its file, or that its pixels were coded once."""
+
+import io
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .camera import JPEG_BLOCK
+
+# Luma quantisation at quality 50 (ITU-T T.81, annex K.1), as Pillow orders it; libjpeg scales it by quality.
+LUMA_TABLE = (
+    16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55,
+    14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62,
+    18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92,
+    49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99,
+)  # fmt: skip
+
+
+def jpeg_quality(content: bytes) -> int | None:
+    """libjpeg's quality (1 to 100) whose luma quantisation is nearest to that of a JPEG file; None of another file.
+
+    Cameras have tables of their own: of those it is the quality that quantises about as coarsely.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:  # reads the header only
+            tables = getattr(image, "quantization", None)
+    except Exception:  # as `photos.reading.decode_photo`, which says what is wrong with the file
+        return None
+    if not tables:
+        return None
+    found = np.sort(np.array(tables[min(tables)], dtype=float))  # sorted: releases of Pillow differ in the order
+    distance = [np.abs(np.log(found) - np.log(np.sort(_scaled(quality)))).sum() for quality in range(1, 101)]
+    return int(np.argmin(distance)) + 1
+
+
+def _scaled(quality: int) -> np.ndarray:
+    scale = 5000 / quality if quality < 50 else 200 - 2 * quality
+    return np.clip((np.array(LUMA_TABLE) * scale + 50) // 100, 1, 255)
+
+
+def blockiness(photo: torch.Tensor) -> float:
+    """Steps between pixels on the 8 x 8 grid of JPEG, relative to those beside it; about 1 where nothing was coded.
+
+    Args:
+        photo: (C, H, W) whose grid starts in the corner, both sides at least 24 pixels; floating point.
+    """
+    ratios = []
+    for axis in (1, 2):
+        step = photo.diff(dim=axis).abs().mean((0, 3 - axis))  # (H - 1,) or (W - 1,)
+        # the second difference, so that slopes and slow changes of detail cancel
+        edge = (2 * step[1:-1] - step[:-2] - step[2:])[JPEG_BLOCK - 2 :: JPEG_BLOCK]
+        ratios.append(1 + float(edge.mean() / (2 * step.mean()).clamp(min=1e-6)))
+    return sum(ratios) / 2

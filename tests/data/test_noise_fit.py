@@ -1,0 +1,246 @@
+"""The noise of photos from the photos alone: known noise on photos with texture is found again, and made again."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+from daa_diffusers.data import FittedNoise, Mixture, degradation_from_config, generator_for
+from daa_diffusers.data.camera import _smooth
+from daa_diffusers.data.fitted import read_degradation
+from daa_diffusers.data.jpeg import blockiness, jpeg_quality
+from daa_diffusers.data.noise_fit import NoiseProfile, fit_noise
+from daa_diffusers.errors import ConfigurationError
+
+WHITE = {f"white {sigma}": (lambda clean, white, s=sigma: s / 255 * white) for sigma in (5, 15, 30, 50)}
+
+
+def signal_dependent(clean, white):
+    return (0.008 * clean + 0.0003).sqrt() * white
+
+
+def correlated(clean, white):
+    smooth = _smooth(white[None], torch.full((1, 1, 1, 1), 0.7))[0]
+    return 15 / 255 * smooth / smooth.std()
+
+
+KINDS = {**WHITE, "signal": signal_dependent, "correlated": correlated, "jpeg 75": WHITE["white 15"]}
+
+
+@pytest.fixture(scope="module")
+def clean_photos():
+    """Three photos with texture: a face with hair, a cat, a table."""
+    return [
+        torch.from_numpy(photo()).permute(2, 0, 1).float() / 255
+        for photo in (data.astronaut, data.chelsea, data.coffee)
+    ]
+
+
+def pixels(photo):
+    return (photo.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def write(folder, photos, suffix=".png", **options):
+    folder.mkdir(exist_ok=True)
+    for number, photo in enumerate(photos):
+        Image.fromarray(pixels(photo)).save(folder / f"{number}{suffix}", **options)
+    return folder
+
+
+def noisy(clean_photos, kind):
+    return [c + KINDS[kind](c, white(c, n)) for n, c in enumerate(clean_photos)]
+
+
+def white(photo, number):
+    return torch.randn(photo.shape, generator=generator_for(0, "test", number))
+
+
+def neighbour(noise):
+    """Correlation with the next pixel to the right."""
+    return float((noise[..., 1:] * noise[..., :-1]).mean() / noise.square().mean())
+
+
+@pytest.fixture(scope="module")
+def profiles(clean_photos, tmp_path_factory):
+    found: dict[str, NoiseProfile] = {}
+    for kind in KINDS:
+        options = {"suffix": ".jpg", "quality": 75} if "jpeg" in kind else {}
+        found[kind] = fit_noise(write(tmp_path_factory.mktemp("noisy"), noisy(clean_photos, kind), **options))
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_known_noise_is_found_within_15_percent_at_several_brightnesses(kind, profiles):
+    """What the degradation makes on flat photos, against the known noise on them, both as coded where they are."""
+    noise = replace(profiles[kind].degradation, level=(1.0,), clip=False)
+    ratios, levels = [], (0.15, 0.25, 0.35, 0.5, 0.65, 0.75)
+    for number, level in enumerate(levels):
+        flat = torch.full((3, 64, 64), level)
+        true = flat + KINDS[kind](flat, white(flat, number))
+        true = coded(true, 75) if "jpeg" in kind else true
+        made = noise(flat[None], generator_for(0, "made", number))[0]
+        ratios.append(float((made - flat).std() / (true - flat).std()))
+    print(f"\n{kind:11} found / true at " + ", ".join(f"{b}: {r:.2f}" for b, r in zip(levels, ratios, strict=True)))
+    assert ratios == pytest.approx([1] * len(levels), abs=0.15)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "jpeg" not in kind])
+def test_correlation_between_neighbours_and_colours_is_found(kind, profiles, clean_photos):
+    true = neighbour(KINDS[kind](clean_photos[0], white(clean_photos[0], 0)))
+    profile = profiles[kind]
+    print(f"\n{kind:11} next pixel {profile.lag:.2f}, true {true:.2f}; colours {np.round(profile.colours, 2)}")
+    assert profile.lag == pytest.approx(true, abs=0.09)  # 15 % of 0.58
+    assert np.abs(profile.colours).max() < 0.15
+
+
+def test_the_degradation_makes_noise_like_that_of_the_photos(profiles, clean_photos):
+    for kind in ("white 15", "correlated", "jpeg 75"):
+        photo, clean = noisy(clean_photos, kind)[2].clamp(0, 1), clean_photos[2]
+        photo = coded(photo, 75) if "jpeg" in kind else photo
+        true, ours = photo - clean, profiles[kind].degradation(clean[None], generator_for(0, "made"))[0] - clean
+        assert float(ours.std()) == pytest.approx(float(true.std()), rel=0.15), kind
+        assert neighbour(ours) == pytest.approx(neighbour(true), abs=0.1), kind
+
+
+def coded(photo, quality):
+    stream = io.BytesIO()
+    Image.fromarray(pixels(photo)).save(stream, "JPEG", quality=quality)
+    return torch.from_numpy(np.array(Image.open(stream))).permute(2, 0, 1).float() / 255
+
+
+def test_shot_and_read_noise_are_found_where_they_describe_it(profiles):
+    profile = profiles["signal"]
+    assert profile.shot == pytest.approx(0.008, rel=0.3)
+    assert profile.poisson_error < 0.15
+    assert "Shot noise" in profile.describe()
+
+
+def test_colours_that_share_their_noise_are_recognised(clean_photos, tmp_path):
+    grey = [c + 10 / 255 * white(c, n).mean(0, keepdim=True) * 3**0.5 for n, c in enumerate(clean_photos)]
+    profile = fit_noise(write(tmp_path / "photos", grey))
+    assert min(profile.colours) > 0.85
+    made = profile.degradation(torch.full((1, 3, 64, 64), 0.5), generator_for(0, "x"))[0] - 0.5
+    assert float((made[0] * made[2]).mean() / made[0].square().mean()) > 0.85
+
+
+def test_photos_of_different_levels_give_a_spread_of_levels(clean_photos, tmp_path):
+    sigmas = (5, 10, 20)
+    photos = [c + s / 255 * white(c, n) for n, (s, c) in enumerate(zip(sigmas, clean_photos, strict=True))]
+    noise = fit_noise(write(tmp_path / "photos", photos)).degradation
+    assert noise.level[0] == pytest.approx(0.5, rel=0.2)
+    assert noise.level[-1] == pytest.approx(2, rel=0.2)
+
+
+def test_jpeg_coding_is_read_from_the_files(profiles):
+    assert profiles["jpeg 75"].degradation.jpeg_quality == (75, 75)
+    assert profiles["white 15"].degradation.jpeg_quality is None
+    for quality in (30, 60, 95):
+        stream = io.BytesIO()
+        Image.fromarray(data.chelsea()).save(stream, "JPEG", quality=quality)
+        assert jpeg_quality(stream.getvalue()) == quality
+    stream = io.BytesIO()
+    Image.fromarray(data.chelsea()).save(stream, "PNG")
+    assert jpeg_quality(stream.getvalue()) is None
+
+
+def test_photos_that_were_coded_once_are_known_by_their_blocks(clean_photos, tmp_path):
+    assert blockiness(coded(clean_photos[0], 40)) > 1.2
+    assert blockiness(clean_photos[0]) < 1.15
+    once = [coded(photo, 40) for photo in noisy(clean_photos, "white 15")]
+    assert fit_noise(write(tmp_path / "photos", once)).blocky == 3
+
+
+def test_photos_without_noise_are_said_to_have_none(tmp_path):
+    ramp = torch.linspace(0.2, 0.8, 96).expand(3, 96, 96)
+    profile = fit_noise(write(tmp_path / "photos", [ramp, ramp.flip(2), ramp.mT]))
+    assert profile.degradation is None and profile.noise_free == 3
+    assert "No noise" in profile.describe()
+    with pytest.raises(ConfigurationError, match="no noise to synthesise"):
+        profile.save(tmp_path / "noise.yaml")
+    assert not (tmp_path / "noise.yaml").exists()
+
+
+def test_what_is_of_no_use_is_left_out_with_its_reason(clean_photos, tmp_path):
+    folder = write(tmp_path / "photos", noisy(clean_photos, "white 15"))
+    Image.fromarray(np.full((64, 64, 3), 99, np.uint8)).save(folder / "constant.png")
+    Image.fromarray(np.full((16, 64, 3), 99, np.uint8)).save(folder / "tiny.png")
+    burnt = pixels(torch.ones(3, 96, 96))
+    burnt[:, 90:] = 0
+    Image.fromarray(burnt).save(folder / "burnt.png")
+    (folder / "broken.png").write_bytes((folder / "0.png").read_bytes()[:500])
+    profile = fit_noise(folder)
+    reasons = {name.rsplit("/")[-1]: reason for name, reason in profile.skipped.items()}
+    assert set(reasons) == {"constant.png", "tiny.png", "burnt.png", "broken.png"}
+    assert reasons["constant.png"] == "constant" and "clipped" in reasons["burnt.png"]
+    assert "smaller than 32" in reasons["tiny.png"] and "cannot read" in reasons["broken.png"]
+    assert profile.photos == 3
+
+
+def test_fewer_than_three_photos_are_refused_and_the_others_named(clean_photos, tmp_path):
+    folder = write(tmp_path / "photos", clean_photos[:2])
+    (folder / "broken.png").write_bytes(b"no photo")
+    with pytest.raises(ConfigurationError, match=r"at least 3 usable photos, got 2(.|\n)*broken.png"):
+        fit_noise(folder)
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".json"])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_file_gives_the_same_degradation_again(suffix, mixed, profiles, tmp_path):
+    profile = profiles["correlated"]
+    path = profile.save(tmp_path / f"noise{suffix}", mixed=mixed, spread=1.5)
+    read = degradation_from_config(read_degradation(path))
+    assert read == profile.to_degradation(mixed=mixed, spread=1.5)
+    assert isinstance(read, Mixture if mixed else FittedNoise)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_samples_draw_their_own_level_and_depend_on_the_generator_alone():
+    noise = FittedNoise((0.0, 1.0), ((0, 20), (0, 20), (0, 20)), level=(0.5, 1.0, 2.0), spread=1.2)
+    clean = torch.full((64, 3, 32, 32), 0.5)
+    made = noise(clean, generator_for(0, "a"))
+    torch.testing.assert_close(made, noise(clean, generator_for(0, "a")), rtol=0, atol=0)
+    deviation = (made - clean).std((1, 2, 3)) * 255
+    assert deviation.min() < 7 and deviation.max() > 15  # 10 times 0.5 / 1.2 to 2 * 1.2
+    assert deviation.min() > 4 and deviation.max() < 25
+    assert deviation.median() == pytest.approx(10, rel=0.25)
+
+
+def test_a_grey_photo_gets_the_luma_of_the_noise():
+    noise = FittedNoise((0.5,), ((10,), (10,), (10,)))
+    made = noise(torch.full((4, 1, 64, 64), 0.5), generator_for(0, "grey")) - 0.5
+    assert float(made.std()) * 255 == pytest.approx(10 * (0.299**2 + 0.587**2 + 0.114**2) ** 0.5, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"version": 2}, "`version` of fitted noise must be 1, got 2"),
+        ({"brightness": [0.5, 0.5]}, "`brightness` must increase"),
+        ({"deviation": [[1], [1]]}, "three lists"),
+        ({"deviation": [[1], [1], [1, 2]]}, "must hold 1 numbers a colour"),
+        ({"deviation": [[1], [1], [-1]]}, "`deviation` must be a number in"),
+        ({"level": [2, 1]}, "do not decrease"),
+        ({"spread": 0.5}, "`spread` must be a number in"),
+        ({"correlation": [[[1.0]]] * 5}, "6 squares"),
+        ({"correlation": [[[0.5]]] * 6}, "must be 1 in the middle"),
+        ({"correlation": [[[1.0, 1.0]]] * 6}, "got sides"),
+        ({"jpeg_quality": [50, 60.5]}, "whole numbers"),
+        ({"sharpness": 1}, "no field 'sharpness'"),
+    ],
+)
+def test_a_file_that_was_edited_wrongly_is_refused(options, message):
+    config = {"type": "fitted", "brightness": [0.5], "deviation": [[1], [1], [1]], **options}
+    with pytest.raises(ConfigurationError, match=message):
+        degradation_from_config(config)
+
+
+def test_a_missing_or_strange_file_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="must be a readable YAML or JSON file"):
+        read_degradation(tmp_path / "none.yaml")
+    (tmp_path / "list.yaml").write_text("[1, 2]")
+    with pytest.raises(ConfigurationError, match="a mapping with a `type`"):
+        read_degradation(tmp_path / "list.yaml")
