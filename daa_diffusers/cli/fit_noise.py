@@ -39,6 +39,8 @@ def fit_noise(
     from ..data.noise_fit import fit_noise as fit
 
     check_degradation_path(output)  # before the work
+    if plot is not None and (plot.suffix.lower() != ".png" or not plot.parent.is_dir()):
+        raise ConfigurationError(f"`--plot` must be a .png file in an existing folder, got {str(plot)!r}")
     logging.getLogger("daa_diffusers").setLevel(logging.ERROR)  # photos left out are named below
     profile = fit(folders)
     typer.echo(profile.describe())

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from ..data.fitted import DEGRADATION_SUFFIXES, read_degradation
 from ..errors import ConfigurationError
 from .adaptation import VARIANTS
 from .baselines import BASELINES, default_weight, option_problems
@@ -124,7 +125,7 @@ class TrainingConfig:
     paired_clean: list[str] = _option([], "Their clean counterparts.")
     degradation: dict[str, Any] | None = _option(
         {"type": "gaussian", "sigma_min": 0.0, "sigma_max": 60.0},
-        "How synthetic photos are degraded: a mapping in YAML, JSON on the command line.",
+        "How synthetic photos are degraded: a mapping in YAML, JSON on the command line, or a file (daa fit-noise).",
     )
     validation_degraded: str | None = _option(None, "Degraded photos to watch.")
     validation_clean: str | None = _option(None, "Their clean counterparts (paired by name), if any.")
@@ -341,6 +342,8 @@ def resolve(*layers: dict[str, Any]) -> TrainingConfig:
     for name in PATHS & set(given):
         value = given[name]
         given[name] = [_expand(v) for v in value] if isinstance(value, list) else _expand(value)
+    if isinstance(given.get("degradation"), str):
+        given["degradation"] = _degradation(given["degradation"])  # the file may be gone when the run is resumed
     base = PRESETS[preset]
     objective = given.get("objective", TrainingConfig.objective)
     if objective in BASELINES:
@@ -364,8 +367,10 @@ def parse_arguments(arguments: list[str] | None = None) -> TrainingConfig:
         TrainingConfig, allow_abbrev=False, description="Train a restorer, or adapt it to real photos."
     )
     for action in parser._actions:
-        if action.dest in ("degradation", "noise_predictor_options", "objective_options"):
+        if action.dest in ("noise_predictor_options", "objective_options"):
             action.type = _json_mapping
+        if action.dest == "degradation":
+            action.type = str  # `resolve` reads it: argparse would hide what is wrong with a file
         if action.dest != "help":
             action.default = MISSING  # so that only what was typed overrides the YAML file
     typed, unknown = parser.parse_known_args(arguments)
@@ -375,6 +380,13 @@ def parse_arguments(arguments: list[str] | None = None) -> TrainingConfig:
     given = {name: value for name, value in vars(typed).items() if value is not MISSING and name in _names()}
     from_file = read_yaml(given["config"]) if given.get("config") else {}
     return resolve(from_file, given).check()
+
+
+def _degradation(text: str) -> dict[str, Any]:
+    """A degradation by its file, its JSON or its bare name."""
+    if text.lower().endswith(DEGRADATION_SUFFIXES):
+        return read_degradation(os.path.expanduser(os.path.expandvars(text)))
+    return _json_mapping(text)
 
 
 def _json_mapping(text: str) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from skimage import data
 
 from daa_diffusers.cli.app import COMMANDS, main
 from daa_diffusers.data import degradation_from_config
+from daa_diffusers.errors import ConfigurationError
+from daa_diffusers.training.config import parse_arguments
 
 from ..conftest import PROJECT_ROOT
 
@@ -91,3 +93,16 @@ def test_an_unknown_command_and_no_command_are_answered(capsys):
     assert "fit-nois" in capsys.readouterr().err
     assert main([]) in (0, 2)
     assert "fit-noise" in "".join(capsys.readouterr())
+
+
+def test_the_file_is_the_degradation_of_a_training_run(folder, tmp_path, monkeypatch):
+    assert main(["fit-noise", str(folder), "--output", str(tmp_path / "noise.yaml")]) == 0
+    found = yaml.safe_load((tmp_path / "noise.yaml").read_text())
+    needed = ["--variant", "vanilla", "--clean", str(folder)]
+    assert parse_arguments([*needed, "--degradation", str(tmp_path / "noise.yaml")]).degradation == found
+    monkeypatch.setenv("NOISE", str(tmp_path))
+    (tmp_path / "run.yaml").write_text("degradation: $NOISE/noise.yaml")
+    assert parse_arguments([*needed, "--config", str(tmp_path / "run.yaml")]).degradation == found
+    assert parse_arguments([*needed, "--degradation", "camera"]).degradation == {"type": "camera"}
+    with pytest.raises(ConfigurationError, match="`degradation` must be a readable YAML or JSON file"):
+        parse_arguments([*needed, "--degradation", str(tmp_path / "none.yaml")])
