@@ -127,6 +127,14 @@ class TrainingConfig:
         {"type": "gaussian", "sigma_min": 0.0, "sigma_max": 60.0},
         "How synthetic photos are degraded: a mapping in YAML, JSON on the command line, or a file (daa fit-noise).",
     )
+    fit_noise: float = _option(
+        0.0,
+        "Share of the synthetic photos whose noise is that of the real ones, estimated before the first step; the rest "
+        "is degraded by --degradation.",
+    )
+    pseudo_clean: bool = _option(
+        False, "Take real photos, as the restorer to start from restores them, for a further source of clean ones."
+    )
     validation_degraded: str | None = _option(None, "Degraded photos to watch.")
     validation_clean: str | None = _option(None, "Their clean counterparts (paired by name), if any.")
     patch: int = _option(64, "Side of the square training patches, in pixels.")
@@ -267,6 +275,7 @@ class TrainingConfig:
             )
         if self.clean and self.degradation is None:
             yield "`clean` needs a `degradation`; or give ready pairs by `paired_degraded` and `paired_clean`"
+        yield from self._preparation_problems()
         yield from self._objective_problems()
         if self.objective != "noise_space" and not self.real:
             yield f"`objective` {self.objective!r} learns from real photos: give `real` ones"
@@ -276,6 +285,15 @@ class TrainingConfig:
             yield "`variant` extended needs `unpaired_clean` photos"
         if self.validation_clean and not self.validation_degraded:
             yield "`validation_clean` needs `validation_degraded`"
+
+    def _preparation_problems(self):
+        if not 0 <= self.fit_noise <= 1:
+            yield f"`fit_noise` must be a share in [0, 1], got {self.fit_noise}"
+        for name in ("fit_noise", "pseudo_clean"):
+            if getattr(self, name) and not (self.clean and self.real):
+                yield f"`{name}` needs `real` photos, and `clean` ones to be degraded"
+        if self.pseudo_clean and not self.init_from:
+            yield "`pseudo_clean` needs a restorer to start from: give `init_from`"
 
     def _objective_problems(self):
         if self.objective == "noise_space":

@@ -33,6 +33,7 @@ from .interruption import Interruption
 from .joint_step import AdaptationOutput, JointStep
 from .log import RunLog, Stopwatch, Window
 from .memory import keep_freed_memory
+from .preparation import prepare_files, use_files
 from .selection import BestWeights
 from .validation import Validation
 
@@ -137,6 +138,10 @@ class Trainer:
             self.lock = setup.lock_output(config)
             record = setup.claim_output(config, self.samples_per_step)
         self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            prepare_files(config, model.restorer, self.folder)
+        self.accelerator.wait_for_everyone()
+        use_files(config, self.dataset, self.folder)
         if not self.accelerator.is_main_process:
             record = json.loads((self.folder / "run.json").read_text())
         if self.accelerator.device.type == "cpu":

@@ -87,7 +87,8 @@ def _noise_space(config: TrainingConfig, restorer: nn.Module) -> NoiseSpaceAdapt
     )
 
 
-def _sources(config: TrainingConfig, option: str, channels: int) -> list[PhotoSource]:
+def open_sources(config: TrainingConfig, option: str, channels: int) -> list[PhotoSource]:
+    """The sources that an option names, such as "real"."""
     cache_bytes = int(config.cache_gib * 2**30)
     return [
         open_source(spec, channels=channels, cache_bytes=cache_bytes, argument=option)
@@ -109,7 +110,7 @@ def build_dataset(config: TrainingConfig, channels: int, length: int, *, check: 
     """
     adapts = config.variant != "vanilla"
     options = ("clean", "paired_degraded", "paired_clean") + (("real", "unpaired_clean") if adapts else ())
-    sources = {option: _sources(config, option, channels) for option in options}
+    sources = {option: open_sources(config, option, channels) for option in options}
     if check:
         check_sources(sources, config.patch)
     if config.variant == "hybrid" and not sources["unpaired_clean"]:  # not of the batch: it differs among processes

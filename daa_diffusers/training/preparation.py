@@ -1,0 +1,91 @@
+"""What a run takes from its real photos before the first step: their noise, and clean photos that look like them."""
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from ..data.degradations import Mixture, degradation_from_config
+from ..data.fitted import read_degradation
+from ..data.noise_fit import fit_noise
+from ..data.photos import PhotoFolder, PhotoSource
+from ..data.sampling import TrainingPatches, unit_float
+from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
+from .config import TrainingConfig
+from .setup import open_sources
+
+logger = logging.getLogger(__name__)
+
+NOISE_FILE = "noise.yaml"
+PSEUDO_CLEAN = "pseudo_clean"
+MOST_PHOTOS = 64  # that are restored to be clean ones, over all sources
+MOST_SIDE = 768  # of their middle
+SPREAD = 1.5  # see FittedNoise
+
+
+def prepare_files(config: TrainingConfig, restorer: nn.Module, folder: Path) -> None:
+    """Writes what `fit_noise` and `pseudo_clean` ask for into the run's folder; what is there already is kept.
+
+    Args:
+        restorer: as it starts. Its mode is left as it is.
+        folder: of the run.
+
+    Raises:
+        ConfigurationError: the noise of the real photos cannot be estimated, or there is none.
+    """
+    if not (config.fit_noise or config.pseudo_clean):
+        return
+    real = open_sources(config, "real", DAARestorationPipeline(restorer).channels)
+    if config.fit_noise and not (folder / NOISE_FILE).exists():
+        profile = fit_noise(real)
+        logger.info("noise of the real photos:\n%s", profile.describe())
+        profile.save(folder / NOISE_FILE, spread=SPREAD)
+    if config.pseudo_clean:
+        was_training = restorer.training
+        _restore_all(restorer.eval(), real, folder / PSEUDO_CLEAN)
+        restorer.train(was_training)
+
+
+def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) -> None:
+    """Lets the samples of `dataset` come from what `prepare_files` wrote."""
+    if config.fit_noise:
+        fitted = degradation_from_config(read_degradation(folder / NOISE_FILE))
+        assert dataset.degradation is not None  # the config has seen to it
+        rest = [(1 - config.fit_noise, dataset.degradation)] if config.fit_noise < 1 else []
+        dataset.degradation = Mixture([(config.fit_noise, fitted), *rest])
+    if config.pseudo_clean:
+        first = dataset.clean[0]
+        restored = PhotoFolder(folder / PSEUDO_CLEAN, channels=first.channels, argument="pseudo_clean")
+        dataset.clean.append(restored)
+        if dataset.unpaired_clean and not config.unpaired_clean:
+            dataset.unpaired_clean.append(restored)
+
+
+def _restore_all(restorer: nn.Module, sources: list[PhotoSource], folder: Path) -> None:
+    """The middle of some photos of every source, restored, as PNG files of 8 bits."""
+    folder.mkdir(exist_ok=True)
+    pipeline = DAARestorationPipeline(restorer)
+    pipeline.set_progress_bar_config(disable=True)
+    share = max(1, MOST_PHOTOS // len(sources))
+    for number, source in enumerate(sources):
+        count = share if source.count is None else source.count
+        for index in np.unique(np.linspace(0, count - 1, min(count, share)).round().astype(int)).tolist():
+            path = folder / f"{number:02d}-{index:06d}.png"
+            if path.exists() or (photo := source.try_photo(index)) is None:
+                continue
+            (restored,) = pipeline(unit_float(_middle(photo)), output_type="pil", return_dict=False)
+            temporary = path.with_name(f".{path.name}.tmp")
+            picture: Image.Image = restored[0]
+            picture.save(temporary, format="PNG")
+            os.replace(temporary, path)
+
+
+def _middle(photo: torch.Tensor) -> torch.Tensor:
+    for axis in (1, 2):
+        if photo.shape[axis] > MOST_SIDE:
+            photo = photo.narrow(axis, (photo.shape[axis] - MOST_SIDE) // 2, MOST_SIDE)
+    return photo

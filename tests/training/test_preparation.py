@@ -1,0 +1,115 @@
+"""What a run takes from its real photos before the first step: their noise, and clean photos that look like them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+
+from daa_diffusers import RestorationUNet
+from daa_diffusers.errors import ConfigurationError
+from daa_diffusers.training import setup
+from daa_diffusers.training.loop import Trainer, train
+from daa_diffusers.training.preparation import prepare_files, use_files
+from daa_diffusers.training.verification import read_log
+
+SIGMA = 20
+
+
+@pytest.fixture(scope="session")
+def noisy(tmp_path_factory):
+    """Four photos with white noise of sigma 20, and a broken one."""
+    folder = tmp_path_factory.mktemp("noisy")
+    rng = np.random.default_rng(0)
+    cat = skimage.data.chelsea()
+    for index in range(4):
+        cut = cat[40 * index : 40 * index + 160, 60 * index : 60 * index + 200].astype(float)
+        photo = np.clip(cut + rng.normal(0, SIGMA, cut.shape), 0, 255).round().astype(np.uint8)
+        Image.fromarray(photo).save(folder / f"{index}.png")
+    (folder / "9.png").write_bytes(b"no photo")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory):
+    """A restorer to start from, which changes photos a little."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("start") / "restorer"
+    RestorationUNet(width=4, depth=2).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def config(tiny_config, noisy, start):
+    def make(**changes):
+        return tiny_config(
+            **{"real": [str(noisy)], "init_from": start, "fit_noise": 0.5, "pseudo_clean": True, **changes}
+        )
+
+    return make
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in sorted(Path(folder, "pseudo_clean").glob("*"))}
+
+
+def test_the_noise_and_the_content_of_the_real_photos_reach_the_samples(config, photo_folders):
+    given = config()
+    trainer = Trainer(given, progress_bar=False)
+    dataset = trainer.dataset
+    folder = Path(given.output_dir)
+    assert list(files(folder)) == [f"00-{index:06d}.png" for index in range(4)]  # the broken one is left out
+    assert dataset.clean[-1].location == str(folder / "pseudo_clean")
+    (share, fitted), (rest, before) = dataset.degradation.parts
+    assert (share, rest) == (0.5, 0.5) and before.to_config()["type"] == "gaussian"
+    flat = torch.full((1, 3, 64, 64), 0.5)
+    levels = [(fitted(flat, torch.Generator().manual_seed(seed)) - flat).std() * 255 for seed in range(30)]
+    assert float(torch.stack(levels).mean()) == pytest.approx(SIGMA, rel=0.25)
+    trainer.lock.release()
+
+
+def test_the_restored_photos_are_those_of_the_start_not_of_a_resumed_step(config):
+    whole, cut = config(output_dir=config().output_dir + "-whole"), config()
+    train(whole, progress_bar=False)
+    Trainer(cut, progress_bar=False).train(stop_after=4)
+    expected = files(whole.output_dir)
+    (Path(cut.output_dir) / "pseudo_clean" / "00-000002.png").unlink()  # as if it had been interrupted there
+    train(cut, progress_bar=False)
+    assert files(cut.output_dir) == expected
+    assert read_log(Path(cut.output_dir)) == read_log(Path(whole.output_dir))
+
+
+def test_the_vanilla_variant_can_have_both(config):
+    result = train(config(variant="vanilla", fit_noise=1.0, steps=2), progress_bar=False)
+    assert result.steps == 2
+    record = json.loads((result.pipeline.parent / "run.json").read_text())
+    assert [source["folder"] for source in record["photos"]["clean"]] == ["clean", "pseudo_clean"]
+
+
+def test_without_either_nothing_is_written_or_changed(config):
+    given = config(fit_noise=0.0, pseudo_clean=False)
+    dataset = setup.build_dataset(given, 3, length=4)
+    before = dataset[3]["synthetic"]
+    folder = Path(given.output_dir)
+    prepare_files(given, RestorationUNet(width=4, depth=2), folder)
+    use_files(given, dataset, folder)
+    assert not folder.exists() and torch.equal(dataset[3]["synthetic"], before)
+
+
+def test_options_that_do_not_fit(config, tmp_path, noisy):
+    for changes, message in (
+        ({"fit_noise": 1.5}, "`fit_noise` must be a share"),
+        ({"init_from": None}, "`pseudo_clean` needs a restorer to start from"),
+        ({"real": [], "variant": "vanilla"}, "`fit_noise` needs `real` photos"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            config(**changes).check()
+    few = tmp_path / "few"
+    few.mkdir()
+    shutil.copy(noisy / "0.png", few)
+    with pytest.raises(ConfigurationError, match="at least 3 usable photos"):
+        train(config(real=[str(few)]), progress_bar=False)
