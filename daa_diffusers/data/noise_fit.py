@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,16 +25,21 @@ from .noise_curve import (
     nested,
     unit_correlation,
 )
-from .photo_noise import BLOCK, FlatBlocks, middle
+from .photo_noise import BLOCK, FlatBlocks, middle, removed_noise
 from .photos import PhotoSource
+from .sampling import generator_for
 from .sources import open_source
+
+Restorer = Callable[[torch.Tensor], torch.Tensor]
 
 logger = logging.getLogger(__name__)
 
 MIN_PHOTOS = 3
 MAX_PHOTOS = 200  # more are thinned out evenly
 REGION = 1024  # middle of a larger photo that is looked at
+RESTORED = 384  # middle that is restored, where there is a restorer
 BLOCKY = 1.15
+WHITE = 0.2  # correlation of neighbours below which a denoiser takes all of the noise away
 QUANTILES = 11
 COLOURS = ("red", "green", "blue")
 
@@ -127,7 +132,10 @@ class NoiseProfile:
         return "\n".join(lines)
 
 
-def fit_noise(photos: str | os.PathLike | PhotoSource | Sequence[str | os.PathLike | PhotoSource]) -> NoiseProfile:
+def fit_noise(
+    photos: str | os.PathLike | PhotoSource | Sequence[str | os.PathLike | PhotoSource],
+    restorer: Restorer | None = None,
+) -> NoiseProfile:
     """Estimates the noise of unlabelled photos, whose noise depends on brightness and has one kind of correlation.
 
     Each photo has a level of its own: the deviation at brightness b of photo i is `s_i v(b)`, both fitted in turn by
@@ -138,6 +146,9 @@ def fit_noise(photos: str | os.PathLike | PhotoSource | Sequence[str | os.PathLi
     Args:
         photos: one or several folders (or what else `open_source` knows) or sources; at least 3 usable photos together,
             at most 200 of a source are looked at.
+        restorer: a denoiser, (3, H, W) in [0, 1] -> the same. Where a photo's noise is white, its strength is that of
+            what the denoiser removes, which is right in textured photos too; a denoiser leaves correlated noise, so
+            that there the flat parts are believed.
 
     Raises:
         ConfigurationError: fewer than 3 photos are usable; it lists why others are not.
@@ -149,7 +160,7 @@ def fit_noise(photos: str | os.PathLike | PhotoSource | Sequence[str | os.PathLi
     for source in sources:
         for index, photo in _photos(source):
             try:
-                seen.append(_look(photo, jpeg_quality(source.encoded(index))))
+                seen.append(_look(photo, jpeg_quality(source.encoded(index)), restorer))
             except ConfigurationError as error:
                 skipped[str(source.label(index))] = str(error)
         skipped |= {str(label): reason for label, reason in source.skipped.items()}
@@ -170,7 +181,7 @@ def _photos(source: PhotoSource) -> Iterator[tuple[int, torch.Tensor]]:
             yield index, photo
 
 
-def _look(photo: torch.Tensor, quality: int | None) -> PhotoSeen:
+def _look(photo: torch.Tensor, quality: int | None, restorer: Restorer | None) -> PhotoSeen:
     """Raises ConfigurationError with the reason why a photo (C, H, W) is of no use."""
     if min(photo.shape[1:]) < 2 * BLOCK:
         raise ConfigurationError(f"smaller than {2 * BLOCK} pixels: {photo.shape[2]} x {photo.shape[1]}")
@@ -181,9 +192,20 @@ def _look(photo: torch.Tensor, quality: int | None) -> PhotoSeen:
     flat = FlatBlocks.of(pixels, REGION)
     if flat.clipped:
         raise ConfigurationError("clipped (black or white) wherever it is flat")
-    deviation = flat.variance.sqrt().clamp(min=NOISE_FREE / 10)
+    brightness, variance = flat.brightness, flat.variance
+    if restorer is not None and abs(_neighbours(flat.correlation)) < WHITE:
+        generator = generator_for(0, "fit noise", "removed")
+        brightness, variance = removed_noise(middle(pixels, RESTORED), restorer, generator) or (brightness, variance)
+    deviation = variance.sqrt().clamp(min=NOISE_FREE / 10)
     is_blocky = quality is None and blockiness(pixels) > BLOCKY
-    return PhotoSeen(flat.brightness.numpy(), deviation.log().numpy(), colour_pairs(flat), quality, is_blocky)
+    return PhotoSeen(brightness.numpy(), deviation.log().numpy(), colour_pairs(flat), quality, is_blocky)
+
+
+def _neighbours(correlation: torch.Tensor) -> float:
+    """Mean correlation of horizontal and vertical neighbours of one colour, of (C, C, n, n)."""
+    half = correlation.shape[-1] // 2
+    own = correlation.diagonal().permute(2, 0, 1)  # (C, n, n)
+    return float((own[:, half, half + 1] + own[:, half + 1, half]).mean()) / 2
 
 
 def _profile(seen: list[PhotoSeen], skipped: dict[str, str]) -> NoiseProfile:

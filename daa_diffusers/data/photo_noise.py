@@ -8,6 +8,7 @@ white noise and find too little where neighbouring pixels hang together, as in p
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -108,6 +109,45 @@ class Noise:
         return self.deviation(photo) * F.conv2d(white.to(photo), self.kernels.to(photo))[0]
 
 
+def removed_noise(
+    photo: torch.Tensor, denoise: Callable[[torch.Tensor], torch.Tensor], generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Brightness and variance, each (K, C), of white noise by what a denoiser removes of a photo's smoother half.
+
+    What it removes of the denoised photo is texture; how much it removes of noise is seen on white noise of about that
+    strength, added to the denoised photo.
+
+    Args:
+        photo: (C, H, W) in [0, 1], sides at least 16.
+        denoise: maps it to the same.
+        generator: draws that noise.
+
+    Returns:
+        None where less than 60 % of the amplitude is removed: such a denoiser tells nothing.
+    """
+
+    def blocks(image: torch.Tensor) -> torch.Tensor:  # (L, C, 16, 16)
+        cut = image.unfold(1, BLOCK, BLOCK).unfold(2, BLOCK, BLOCK)
+        return cut.reshape(len(image), -1, BLOCK, BLOCK).transpose(0, 1)
+
+    def power(image: torch.Tensor) -> torch.Tensor:  # (K, C)
+        return blocks(image)[smooth].square().mean((2, 3))
+
+    clean = denoise(photo)
+    inside = blocks(clean)
+    structure = inside.var((2, 3)).mean(1)
+    structure[_is_clipped(blocks(photo))] = torch.inf
+    smooth = structure.argsort()[: max(1, int(structure.isfinite().sum()) // 2)]
+    variance, texture = power(photo - clean), clean - denoise(clean)
+    scale = variance.median(0).values.sqrt()[:, None, None]  # (C, 1, 1)
+    probe = (clean + scale * torch.randn(photo.shape, generator=generator)).clamp(0, 1)
+    removed = power(probe - denoise(probe) - texture).mean(0)
+    share = removed / power(probe - clean).mean(0).clamp(min=1e-12)  # (C,)
+    if bool((share < 0.36).any()):
+        return None
+    return inside[smooth].mean((2, 3)), (variance - power(texture)).clamp(min=0) / share
+
+
 def gaussian_filter(x: torch.Tensor, sigma: float) -> torch.Tensor:
     """Gaussian filter of (B, C, H, W), mirrored at borders. (torchvision's costs seconds to import.)"""
     radius = math.ceil(2.5 * sigma)
@@ -140,8 +180,7 @@ def _without_plane(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _flattest(blocks: torch.Tensor, mean: torch.Tensor, residual: torch.Tensor) -> tuple[torch.Tensor, bool]:
     """Indices of the flat ones of blocks (L, C, 16, 16) that are not clipped, and whether all are (then any)."""
     coarse = F.avg_pool2d(residual, CELL).square().mean((1, 2, 3))  # (L,): noise averages out, edges do not
-    is_clipped = ((blocks < CLIPPED) | (blocks > 1 - CLIPPED)).float().mean((1, 2, 3)) > MAX_CLIPPED
-    usable = torch.where(is_clipped, torch.inf, coarse)
+    usable = torch.where(_is_clipped(blocks), torch.inf, coarse)
     chosen = []
     for group in mean.mean((1, 2, 3)).argsort().chunk(BRIGHTNESS_BINS):
         best = group[usable[group].argsort()[: max(1, int(FLAT_SHARE * len(group)))]]
@@ -151,6 +190,11 @@ def _flattest(blocks: torch.Tensor, mean: torch.Tensor, residual: torch.Tensor) 
         return coarse.argsort()[:4], True
     share = coarse[candidates] / residual[candidates].square().mean((1, 2, 3)).clamp(min=1e-12)
     return candidates[share <= FLAT_RATIO * share.quantile(0.2)], False
+
+
+def _is_clipped(blocks: torch.Tensor) -> torch.Tensor:
+    """(L,) bool of blocks (L, C, 16, 16)."""
+    return ((blocks < CLIPPED) | (blocks > 1 - CLIPPED)).float().mean((1, 2, 3)) > MAX_CLIPPED
 
 
 def _correlation(residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

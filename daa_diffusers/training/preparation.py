@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 from ..data.degradations import Mixture, degradation_from_config
 from ..data.fitted import read_degradation
 from ..data.noise_fit import fit_noise
+from ..data.photo_noise import middle
 from ..data.photos import PhotoFolder, PhotoSource
 from ..data.sampling import TrainingPatches, unit_float
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
@@ -41,13 +43,11 @@ def prepare_files(config: TrainingConfig, restorer: nn.Module, folder: Path) -> 
         return
     real = open_sources(config, "real", DAARestorationPipeline(restorer).channels)
     if config.fit_noise and not (folder / NOISE_FILE).exists():
-        profile = fit_noise(real)
+        profile = fit_noise(real, _as_function(restorer) if config.init_from else None)
         logger.info("noise of the real photos:\n%s", profile.describe())
         profile.save(folder / NOISE_FILE, spread=SPREAD)
     if config.pseudo_clean:
-        was_training = restorer.training
-        _restore_all(restorer.eval(), real, folder / PSEUDO_CLEAN)
-        restorer.train(was_training)
+        _restore_all(_as_function(restorer), real, folder / PSEUDO_CLEAN)
 
 
 def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) -> None:
@@ -65,11 +65,26 @@ def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) ->
             dataset.unpaired_clean.append(restored)
 
 
-def _restore_all(restorer: nn.Module, sources: list[PhotoSource], folder: Path) -> None:
-    """The middle of some photos of every source, restored, as PNG files of 8 bits."""
-    folder.mkdir(exist_ok=True)
+def _as_function(restorer: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """(C, H, W) in [0, 1] -> the same, restored in eval mode; the restorer's own mode is left as it is."""
     pipeline = DAARestorationPipeline(restorer)
     pipeline.set_progress_bar_config(disable=True)
+
+    def restore(photo: torch.Tensor) -> torch.Tensor:
+        was_training = restorer.training
+        restorer.eval()
+        try:
+            (restored,) = pipeline(photo, output_type="pt", return_dict=False)
+        finally:
+            restorer.train(was_training)
+        return torch.as_tensor(restored[0]).float().cpu()
+
+    return restore
+
+
+def _restore_all(restore: Callable[[torch.Tensor], torch.Tensor], sources: list[PhotoSource], folder: Path) -> None:
+    """The middle of some photos of every source, restored, as PNG files of 8 bits."""
+    folder.mkdir(exist_ok=True)
     share = max(1, MOST_PHOTOS // len(sources))
     for number, source in enumerate(sources):
         count = share if source.count is None else source.count
@@ -77,15 +92,8 @@ def _restore_all(restorer: nn.Module, sources: list[PhotoSource], folder: Path) 
             path = folder / f"{number:02d}-{index:06d}.png"
             if path.exists() or (photo := source.try_photo(index)) is None:
                 continue
-            (restored,) = pipeline(unit_float(_middle(photo)), output_type="pil", return_dict=False)
+            restored = restore(unit_float(middle(photo, MOST_SIDE)))
+            pixels = (restored.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()  # (H, W, C)
             temporary = path.with_name(f".{path.name}.tmp")
-            picture: Image.Image = restored[0]
-            picture.save(temporary, format="PNG")
+            Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(temporary, format="PNG")
             os.replace(temporary, path)
-
-
-def _middle(photo: torch.Tensor) -> torch.Tensor:
-    for axis in (1, 2):
-        if photo.shape[axis] > MOST_SIDE:
-            photo = photo.narrow(axis, (photo.shape[axis] - MOST_SIDE) // 2, MOST_SIDE)
-    return photo
