@@ -1,0 +1,201 @@
+"""Does adaptation help, by how much, and against what? Every method under one trainer, one restorer, one budget.
+
+    python benchmarks/adaptation.py --seeds 3 --jobs 2                 # the three sets of real noise, all rows
+    python benchmarks/adaptation.py --domains rain100l levin --rows control adapted
+    python benchmarks/adaptation.py --domains renoir --rows ablation
+
+Domains, rows and what they share stand in `adaptation_plan.py`. Adaptation reads the unlabelled photos of a domain's
+training part; `val` is measured. A row that was trained and measured before with the same options is not done again,
+one that was interrupted goes on: the command may be stopped and repeated at any time. All rows that are there go into
+the report: Markdown, CSV of every photo, and plots beside it.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
+from adaptation_plan import ABLATION, COMMON, DOMAINS, MAIN, ROWS, STARTS, Domain
+
+ROOT = Path(__file__).resolve().parents[1]
+ALL_ROWS = {**ROWS, **ABLATION}
+IDENTITY = "identity"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A row of a domain with one seed."""
+
+    domain: str
+    row: str
+    seed: int
+    folder: Path
+    options: dict[str, Any]
+
+    @property
+    def scores(self) -> Path:
+        """Per-photo scores and seconds, written when all is done."""
+        return self.folder.with_suffix(".json")
+
+
+def start_of(domain: Domain) -> str:
+    """The checkpoint to start from: a bundled name, or a folder seen from the project's root."""
+    start = STARTS[domain.start]
+    return str(ROOT / start) if "/" in start else start
+
+
+def plan(arguments: argparse.Namespace, name: str, row_name: str, seed: int) -> Task:
+    """The training of one row; its folder is named by a digest of the start and of all that decides what is learnt."""
+    from daa_diffusers.training.config import resolve
+
+    domain, row, data = DOMAINS[name], ALL_ROWS[row_name], Path(arguments.data)
+    options = {**COMMON, "steps": arguments.steps, **row.options, "init_from": start_of(domain), "seed": seed}
+    if row.options.get("predictor_warmup_steps"):
+        options["predictor_warmup_steps"] = arguments.steps // 3
+    if row.oracle and domain.oracle:
+        options["paired_degraded"], options["paired_clean"] = ([str(data / folder)] for folder in domain.oracle)
+        options["clean_scale"] = [1.0, 1.0]
+    else:
+        options["clean"] = [str(data / folder) for folder in domain.clean]
+        options["degradation"] = domain.degradation
+    if row.photos:
+        options["real"] = [str(data / domain.real)]
+    if not domain.fits_noise:
+        options["fit_noise"] = 0.0
+    if options.get("variant") == "extended":
+        options["unpaired_clean"] = options["clean"]
+    learnt = json.dumps(resolve(options).identity(), sort_keys=True).replace(str(data), "").replace(str(ROOT), "")
+    digest = _digest((learnt + _fingerprint(options["init_from"])).encode())
+    slug = "".join(c if c.isalnum() else "-" for c in row_name).strip("-")
+    folder = Path(arguments.output_dir) / name / f"{slug}-{seed}-{digest}"
+    return Task(name, row_name, seed, folder, {**options, "output_dir": str(folder)})
+
+
+def work(task: Task, arguments: argparse.Namespace) -> None:
+    """Trains and measures one row in processes of their own; nothing where that is done."""
+    if task.scores.exists():
+        return
+    task.folder.parent.mkdir(parents=True, exist_ok=True)
+    config = task.folder.with_suffix(".yaml")
+    config.write_text(yaml.safe_dump(task.options))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = time.perf_counter()
+    with open(task.folder.with_suffix(".log"), "a") as log:
+        train = [sys.executable, str(ROOT / "examples" / "train_daa.py"), "--config", str(config)]
+        done = subprocess.run(train, stdout=log, stderr=log, env=environment)
+    if done.returncode:
+        print(f"{task.domain} {task.row} {task.seed}: failed, see {task.folder.with_suffix('.log')}", flush=True)
+        return
+    seconds = time.perf_counter() - started
+    _write(task.scores, json.dumps({**measure(arguments, task.domain, str(task.folder / "pipeline")), "s": seconds}))
+    print(f"{task.domain}, {task.row}, seed {task.seed}: {seconds:.0f} s", flush=True)
+
+
+def measure(arguments: argparse.Namespace, name: str, checkpoint: str | None) -> dict[str, Any]:
+    """{"photos": names, metric: scores} on `val` of a checkpoint, or of the untouched input for None."""
+    import torch
+
+    from daa_diffusers import DAARestorationPipeline
+    from daa_diffusers.evaluation import evaluate_folder
+
+    domain, data = DOMAINS[name], Path(arguments.data)
+    torch.set_num_threads(1)
+    pipeline = None if checkpoint is None else DAARestorationPipeline.from_pretrained(checkpoint)
+    restorers = {} if pipeline is None else {"row": pipeline}
+    result = evaluate_folder(restorers, *(data / folder for folder in domain.val), **domain.evaluation)
+    row = result.rows[-1]
+    return {"photos": list(result.photos), **{c.name: result.scores[row][c.name] for c in result.columns}}
+
+
+def fixed_rows(arguments: argparse.Namespace, name: str) -> dict[str, dict[str, Any]]:
+    """Scores of what is not trained here: the untouched input, the start, a weak start's mark, others asked for."""
+    domain = DOMAINS[name]
+    rows: dict[str, str | None] = {IDENTITY: None, "plain": start_of(domain)}
+    if domain.strongest:
+        rows["strongest plain"] = domain.strongest
+    rows |= {Path(extra).name: extra for extra in arguments.also}
+    cache = Path(arguments.output_dir) / name / "fixed.json"
+    known = json.loads(cache.read_text()) if cache.exists() else {}
+    for row, checkpoint in rows.items():
+        key = f"{row} {_fingerprint(checkpoint)}"
+        if key not in known:
+            known[key] = measure(arguments, name, checkpoint)
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            _write(cache, json.dumps(known))
+    return {row: known[f"{row} {_fingerprint(checkpoint)}"] for row, checkpoint in rows.items()}
+
+
+def _fingerprint(checkpoint: str | None) -> str:
+    from daa_diffusers.hub import resolve as locate
+
+    if checkpoint is None:
+        return ""
+    weights = sorted(Path(locate(checkpoint).location).rglob("*.safetensors"))
+    return _digest(b"".join(path.read_bytes() for path in weights))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=5).hexdigest()
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def tasks_of(arguments: argparse.Namespace) -> list[Task]:
+    """All tasks that were asked for, the main rows' further seeds last."""
+    tasks = []
+    for seed in range(arguments.seeds):
+        for row in arguments.rows:
+            for name in arguments.domains:
+                domain = DOMAINS[name]
+                fits = (not ALL_ROWS[row].noise or domain.fits_noise) and (not ALL_ROWS[row].oracle or domain.oracle)
+                if fits and (seed == 0 or row in MAIN):
+                    tasks.append(plan(arguments, name, row, seed))
+    return tasks
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=os.environ.get("DAA_DATA", str(ROOT / ".." / "shared" / "data")))
+    parser.add_argument("--domains", nargs="+", default=["renoir", "sidd_small", "polyu"], choices=list(DOMAINS))
+    parser.add_argument(
+        "--rows", nargs="+", default=list(ROWS), choices=[*ALL_ROWS, "ablation"], help="names; `ablation`: its rows"
+    )
+    parser.add_argument("--seeds", type=int, default=1, help=f"of {', '.join(MAIN)}; all others take one")
+    parser.add_argument("--steps", type=int, default=COMMON["steps"])
+    parser.add_argument("--jobs", type=int, default=1, help="rows trained at a time, one thread each")
+    parser.add_argument("--also", nargs="*", default=[], help="further checkpoints to measure, such as daa-denoise")
+    parser.add_argument("--output_dir", default="outputs/adaptation")
+    parser.add_argument("--report", type=Path, default=ROOT / "benchmarks" / "results" / "adaptation.md")
+    arguments = parser.parse_args(argv)
+    arguments.rows = [r for row in arguments.rows for r in (ABLATION if row == "ablation" else [row])]
+    arguments.command = shlex.join(["python", "benchmarks/adaptation.py", *(sys.argv[1:] if argv is None else argv)])
+    return arguments
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse(argv)
+    tasks = tasks_of(arguments)
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        list(pool.map(lambda task: work(task, arguments), tasks))
+    from adaptation_report import write_report
+
+    print(write_report(arguments, [task for task in tasks if task.scores.exists()], fixed_rows))
+
+
+if __name__ == "__main__":
+    main()

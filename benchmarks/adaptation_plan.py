@@ -1,0 +1,170 @@
+"""What `adaptation.py` compares: target domains, the restorers to start from, and the rows of its tables."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from daa_diffusers.training.config import PRESETS
+
+BOTH = ("clean/bsds", "clean/highres")
+CAMERA = PRESETS["adapt"]["degradation"]  # the strongest synthesis: camera noise of any strength and correlation
+GAUSSIAN = {"type": "gaussian", "sigma_min": 0.0, "sigma_max": 50.0}
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Real photos to adapt to, and how the result is measured. Folders are seen from the photos' folder.
+
+    Attributes:
+        real: unlabelled photos of the domain.
+        val: degraded and clean photos to measure on.
+        start: the restorer to adapt, a key of `STARTS`.
+        oracle: degraded and clean photos of the domain for the supervised bound; None where no targets exist.
+        clean, degradation: of the synthetic pairs.
+        fits_noise: the degradation is noise, which `fit_noise` can estimate from `real`.
+        strongest: a further checkpoint to measure beside the rows, the mark of a weak start.
+        evaluation: arguments of `evaluate_folder`.
+    """
+
+    real: str
+    val: tuple[str, str]
+    start: str
+    oracle: tuple[str, str] | None = None
+    clean: tuple[str, ...] = BOTH
+    degradation: dict[str, Any] = field(default_factory=lambda: CAMERA)
+    fits_noise: bool = True
+    strongest: str | None = None
+    evaluation: dict[str, Any] = field(default_factory=lambda: {"metrics": ["psnr", "ssim"]})
+
+
+def _noise(name: str, start: str = "daa-denoise-plain", **options: Any) -> Domain:
+    folder = f"real_noise/{name}"
+    return Domain(
+        f"{folder}/train/noisy",
+        (f"{folder}/val/noisy", f"{folder}/val/clean"),
+        start,
+        (f"{folder}/train/noisy", f"{folder}/train/clean"),
+        **options,
+    )
+
+
+def _weak(name: str, start: str, clean: tuple[str, ...]) -> Domain:
+    return _noise(name, start, clean=clean, degradation=GAUSSIAN, strongest="daa-denoise-plain")
+
+
+# The first three: noise of cameras, from the strongest plain restorer. PolyU: Canon cameras are adapted to, a Sony is
+# measured. Then a user's one bad checkpoint and a folder of photos; rain; camera shake.
+DOMAINS = {
+    "renoir": _noise("renoir"),
+    "sidd_small": _noise("sidd_small"),
+    "polyu": _noise("polyu"),
+    "renoir_weak": _weak("renoir", "weak-bsds", ("clean/bsds",)),
+    "polyu_weak": _weak("polyu", "weak-highres", ("clean/highres",)),
+    "rain100l": Domain(
+        "rain100l/train/rainy",
+        ("rain100l/val/rainy", "rain100l/val/clean"),
+        "daa-derain-plain",
+        degradation={"type": "rain"},
+        fits_noise=False,
+        evaluation={"metrics": ["psnr", "ssim"], "space": "y"},
+    ),
+    "levin": Domain(
+        "real_blur/kohler/photos",
+        ("real_blur/levin/val/blurry", "real_blur/levin/val/clean"),
+        "daa-deblur-plain",
+        degradation={"type": "motion_blur"},
+        fits_noise=False,
+        evaluation={"metrics": ["psnr_shift", "ssim"], "clean_name": [r"(\d+)_\d+", r"im\1"]},
+    ),
+}
+
+# Restorers to start from: bundled, or what the config of the same name in examples/configs writes.
+STARTS = {
+    "daa-denoise-plain": "daa-denoise-plain",
+    "weak-bsds": "outputs/weak-bsds/pipeline",
+    "weak-highres": "outputs/weak-highres/pipeline",
+    "daa-derain-plain": "outputs/daa-derain-plain/pipeline",
+    "daa-deblur-plain": "outputs/daa-deblur-plain/pipeline",
+}
+
+# What all trained rows share: one restorer, one budget.
+COMMON: dict[str, Any] = {
+    "preset": "adapt",
+    "clean_scale": PRESETS["adapt"]["clean_scale"],
+    "patch": 48,
+    "batch_size": 4,
+    "steps": 400,
+    "learning_rate": 1e-4,
+    "learning_rate_schedule": "cosine",
+    "ema_decay": 0.99,
+    "threads": 1,
+    "report_to": "none",
+    "health": False,
+    "checkpoint_every": 100,
+    "validate_every": 0,
+    "keep": 1,
+    "log_every": 20,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table.
+
+    Attributes:
+        options: of the training, over `COMMON`.
+        photos: the row reads the domain's unlabelled photos.
+        noise: the row fits their noise, which needs a domain whose degradation is noise.
+        oracle: supervised on the domain's pairs.
+    """
+
+    options: dict[str, Any]
+    photos: bool = True
+    noise: bool = False
+    oracle: bool = False
+
+
+PLAIN = {"fit_noise": 0.0, "pseudo_clean": False}  # pairs as the restorer was trained on
+VANILLA = {**PLAIN, "variant": "vanilla"}
+WARMUP = COMMON["steps"] // 3  # steps that teach a fresh noise predictor or discriminator first
+
+
+def _space(**options: Any) -> Row:
+    """Noise-space adaptation alone, on the plain pairs."""
+    return Row({**PLAIN, "predictor_warmup_steps": WARMUP, "weight": 1.0, **options})
+
+
+def _baseline(objective: str) -> Row:
+    warmup = {"predictor_warmup_steps": WARMUP} if objective in ("dann", "pixel_adversarial") else {}
+    return Row({**PLAIN, **warmup, "objective": objective})
+
+
+def _ablation(**options: Any) -> Row:
+    return _space(variant="paired", weight_schedule="balanced", **options)
+
+
+ROWS = {
+    "control": Row(VANILLA, photos=False),
+    "fitted noise": Row({**VANILLA, "fit_noise": 0.75}, noise=True),
+    "pseudo-clean": Row({**VANILLA, "pseudo_clean": True}),
+    "fitted noise, pseudo-clean": Row({**VANILLA, "fit_noise": 0.75, "pseudo_clean": True}, noise=True),
+    "DANN": _baseline("dann"),
+    "pixel adversarial": _baseline("pixel_adversarial"),
+    "Neighbor2Neighbor": _baseline("neighbor2neighbor"),
+    "R2R": _baseline("recorrupted"),
+    "mean teacher": _baseline("mean_teacher"),
+    "paper": _space(variant="paired", weight_schedule="paper", weight=0.2),
+    "balanced": _space(variant="paired", weight_schedule="balanced"),
+    "extended": _space(variant="extended", weight_schedule="balanced"),
+    "hybrid": _space(variant="hybrid", weight_schedule="balanced"),
+    "adapted": Row({"predictor_warmup_steps": WARMUP}),  # the preset `adapt`; without fitted noise where it is none
+    "oracle": Row(VANILLA, photos=False, oracle=True),
+}
+# As in the paper's table 4: noise range, channel shuffling, residual swapping.
+ABLATION = {
+    "t in [1, 100]": _ablation(timestep_range=[1, 100], channel_shuffle=False, residual_swap=False),
+    "t in [900, 999]": _ablation(timestep_range=[900, 999], channel_shuffle=False, residual_swap=False),
+    "t in [1, 999]": _ablation(channel_shuffle=False, residual_swap=False),
+    "+ channel shuffling": _ablation(residual_swap=False),
+    "+ residual swapping": _ablation(),
+}
+MAIN = ("control", "fitted noise, pseudo-clean", "DANN", "adapted")  # these take every seed
