@@ -30,6 +30,7 @@ from daa_diffusers.training.config import parse_arguments, resolve
 from daa_diffusers.training.loop import train
 from daa_diffusers.training.objectives import charbonnier
 from daa_diffusers.training.planning import describe
+from daa_diffusers.training.setup import build_model
 
 from .test_loop import interrupt_at, state
 from .test_processes import exact_config, launch, parameters  # noqa: F401 (a fixture)
@@ -311,6 +312,9 @@ def test_an_interrupted_run_ends_bit_identical(tiny_config, tmp_path, monkeypatc
     further = {"dann": "classifier", "pixel_adversarial": "discriminator", "mean_teacher": "teacher"}.get(name)
     parts = {key.split(".")[1] for key in found if key.startswith("model.")}
     assert parts == {"restorer"} | ({further} if further else set())
+    start = build_model(config).state_dict()  # the teacher is moved by the loop, not by the optimizer
+    moved = {key.split(".")[0] for key, value in start.items() if not torch.equal(value, found[f"model.{key}"])}
+    assert moved == parts
 
 
 def test_a_run_is_selected_by_its_label_free_score(tiny_config):
