@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,8 @@ from PIL import Image
 from torch import nn
 
 from ..data.degradations import Mixture, degradation_from_config
-from ..data.fitted import read_degradation
-from ..data.noise_fit import fit_noise
+from ..data.fitted import read_degradation, write_degradation
+from ..data.noise_fit import MIN_PHOTOS, Restorer, fit_noise
 from ..data.photo_noise import middle
 from ..data.photos import PhotoFolder, PhotoSource
 from ..data.sampling import TrainingPatches, unit_float
@@ -43,9 +42,7 @@ def prepare_files(config: TrainingConfig, restorer: nn.Module, folder: Path) -> 
         return
     real = open_sources(config, "real", DAARestorationPipeline(restorer).channels)
     if config.fit_noise and not (folder / NOISE_FILE).exists():
-        profile = fit_noise(real, _as_function(restorer) if config.init_from else None)
-        logger.info("noise of the real photos:\n%s", profile.describe())
-        profile.save(folder / NOISE_FILE, spread=SPREAD)
+        _fit(real, _as_function(restorer) if config.init_from else None, folder / NOISE_FILE)
     if config.pseudo_clean:
         _restore_all(_as_function(restorer), real, folder / PSEUDO_CLEAN)
 
@@ -65,7 +62,19 @@ def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) ->
             dataset.unpaired_clean.append(restored)
 
 
-def _as_function(restorer: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+def _fit(sources: list[PhotoSource], restore: Restorer | None, path: Path) -> None:
+    """Writes the noise of every source, which count equally; that of all together where a source has few photos."""
+    are_many = all(source.count is None or source.count >= MIN_PHOTOS for source in sources)
+    profiles = [fit_noise(source, restore) for source in sources] if are_many else [fit_noise(sources, restore)]
+    comment = "\n\n".join(profile.describe() for profile in profiles)
+    logger.info("noise of the real photos:\n%s", comment)
+    noisy = [profile for profile in profiles if profile.degradation is not None]
+    degradations = [profile.to_degradation(spread=SPREAD) for profile in noisy or profiles]
+    one = degradations[0] if len(degradations) == 1 else Mixture([(1, degradation) for degradation in degradations])
+    write_degradation(one.to_config(), path, comment)
+
+
+def _as_function(restorer: nn.Module) -> Restorer:
     """(C, H, W) in [0, 1] -> the same, restored in eval mode; the restorer's own mode is left as it is."""
     pipeline = DAARestorationPipeline(restorer)
     pipeline.set_progress_bar_config(disable=True)
@@ -82,7 +91,7 @@ def _as_function(restorer: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
     return restore
 
 
-def _restore_all(restore: Callable[[torch.Tensor], torch.Tensor], sources: list[PhotoSource], folder: Path) -> None:
+def _restore_all(restore: Restorer, sources: list[PhotoSource], folder: Path) -> None:
     """The middle of some photos of every source, restored, as PNG files of 8 bits."""
     folder.mkdir(exist_ok=True)
     share = max(1, MOST_PHOTOS // len(sources))

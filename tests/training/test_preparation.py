@@ -100,6 +100,18 @@ def test_without_either_nothing_is_written_or_changed(config):
     assert not folder.exists() and torch.equal(dataset[3]["synthetic"], before)
 
 
+def test_every_source_has_its_own_noise_unless_it_has_few_photos(config, noisy, tmp_path):
+    few = tmp_path / "few"
+    few.mkdir()
+    shutil.copy(noisy / "0.png", few)
+    for folders, kind, parts in (([noisy, noisy], "mixture", 2), ([noisy, few], "fitted", 1)):
+        given = config(real=[str(f) for f in folders], output_dir=str(tmp_path / kind), pseudo_clean=False)
+        trainer = Trainer(given, progress_bar=False)
+        fitted = trainer.dataset.degradation.parts[0][1]
+        assert fitted.to_config()["type"] == kind and len(getattr(fitted, "parts", [fitted])) == parts
+        trainer.lock.release()
+
+
 def test_options_that_do_not_fit(config, tmp_path, noisy):
     for changes, message in (
         ({"fit_noise": 1.5}, "`fit_noise` must be a share"),
