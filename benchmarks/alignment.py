@@ -36,6 +36,7 @@ SETS = ("renoir", "sidd_small", "polyu")
 TIMES = (20, 100, 250, 450, 700, 950)
 ERROR_TIMES = (100, 450)
 PARTS = ("smoothing", "back to noisy")
+REGIONAL = [f"{part}{region}" for part in PARTS for region in ("", " flat", " textured")]
 PROJECTED = ("eq. (4)", "hybrid", "score")
 ADAPT = PRESETS["adapt"]
 NOISE_SHARES = (0.25, 0.5, 1.0)
@@ -274,7 +275,7 @@ def cosines(a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
 def parts(gradient: Tensor, x: Photos) -> dict[str, Tensor]:
     """What a descent direction is made of: (B,) numbers by name, for all, flat and textured pixels.
 
-    "rest" is the share of its energy that is neither along blur(q) - q nor along x_r - q.
+    "rest" is the share of its energy that is neither along blur(q) - q nor along x_r - q; nan: no pixel of the kind.
     """
     q, direction = x["q"], -gradient
     smoothing, back = blur(q) - q, x["real"] - q
@@ -282,12 +283,14 @@ def parts(gradient: Tensor, x: Photos) -> dict[str, Tensor]:
     textured = (texture(target) > x["texture"]).float()
     found = {}
     for region, mask in (("", torch.ones_like(textured)), (" flat", 1 - textured), (" textured", textured)):
+        is_there = mask.flatten(1).any(1)
         for name, other in (("clean", target - q), ("smoothing", smoothing), ("back to noisy", back)):
-            found[f"cos {name}{region}"] = cosines(direction, other, mask)
+            found[f"cos {name}{region}"] = cosines(direction, other, mask).where(is_there, torch.nan)
         basis = torch.stack([(smoothing * mask).flatten(1), (back * mask).flatten(1)], dim=2)  # (B, N, 2)
         d = (direction * mask).flatten(1)[..., None]
         fitted = basis @ torch.linalg.pinv(basis.mT @ basis) @ (basis.mT @ d)
-        found[f"rest{region}"] = (d - fitted).square().sum((1, 2)) / d.square().sum((1, 2)).clamp_min(1e-20)
+        rest = (d - fitted).square().sum((1, 2)) / d.square().sum((1, 2)).clamp_min(1e-20)
+        found[f"rest{region}"] = rest.where(is_there, torch.nan)
     return found
 
 
@@ -350,6 +353,24 @@ def draws_for(arguments: argparse.Namespace, label: Row, t: int, x: Photos) -> N
     return NoiseSchedule(timestep_range=(t, t)).draw(x["q"].shape, generator=generator)
 
 
+def restorer_error(label: Row, x: Photos) -> list[Row]:
+    """What the restorer does wrong: the parts of clean - q, and the squared error when q is made a little smoother."""
+    rows: list[Row] = []
+
+    def report(term: str, quantity: str, value: float | Tensor) -> None:
+        rows.append({**label, "term": term, "t": 0, "quantity": quantity, "value": float(value)})
+
+    for part, value in parts(x["q"] - x["target"], x).items():
+        report("clean - q", f"photo: {part}", value.nanmean())
+    textured = (texture(x["target"]) > x["texture"]).float()
+    for region, mask in (("all", torch.ones_like(textured)), ("flat", 1 - textured), ("textured", textured)):
+        before, after = (
+            ((photo - x["target"]) * mask).square().sum() for photo in (x["q"], torch.lerp(x["q"], blur(x["q"]), 0.25))
+        )
+        report(region, "smoother", 100 * (after / before - 1))
+    return rows
+
+
 # --- the paper's motivating figure
 
 
@@ -409,35 +430,52 @@ def predictors(arguments: argparse.Namespace, restorer: nn.Module) -> Iterator[t
                 yield form, age, name, DAAUNet2DConditionModel.from_pretrained(path)
 
 
-def measure(arguments: argparse.Namespace) -> list[Row]:
-    """All rows of one restorer, batch by batch, so that any of them can be the last; what is there is kept."""
+def measuring_batches(arguments: argparse.Namespace, restorer: nn.Module, name: str) -> list[Photos]:
+    """The real pairs of a set, restored, in batches; those of a smaller number of batches are the first of a larger."""
+    bank = photos(arguments, restorer, [name], max(arguments.batches, 4) * arguments.batch, "measure")
+    level = texture(bank["target"][: 4 * arguments.batch]).median()
+    bank["texture"] = level.expand(len(bank["q"]), 1, 1, 1)
+    return list(batches(bank, arguments.batch))
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Measures one restorer batch by batch, each into a file of its own, so that any can be the last."""
     from daa_diffusers import DAARestorationPipeline
 
     restorer = DAARestorationPipeline.from_pretrained(arguments.restorer).restorer.float().eval()
     if list(restorer.config.value_range) != [0, 1]:
         raise ConfigurationError(f"`--restorer` must work on [0, 1], got {list(restorer.config.value_range)}")
-    folder = Path(arguments.output_dir) / arguments.name / "parts"
-    found = list(predictors(arguments, restorer))
-    banks: dict[str, list[Photos]] = {}
-    rows: list[Row] = []
+    banks = {name: measuring_batches(arguments, restorer, name) for name in arguments.sets}
+    none: list[tuple[str, int, str, nn.Module | None]] = [("none", 0, name, None) for name in arguments.sets]
     for batch in range(arguments.batches):
-        for form, age, name, unet in found:
-            part = folder / f"{form.replace(' ', '_')}-{age}-{name}-{batch}.json"
-            if not part.exists():
-                if name not in banks:
-                    bank = photos(arguments, restorer, [name], arguments.batches * arguments.batch, "measure")
-                    bank["texture"] = texture(bank["target"]).median().expand(len(bank["q"]), 1, 1, 1)
-                    banks[name] = list(batches(bank, arguments.batch))
-                label: Row = {"form": form, "steps": age, "set": name, "batch": batch}
-                started = time.perf_counter()
-                unet.eval().requires_grad_(False)
-                one = alignment(arguments, restorer, unet, label, banks[name][batch])
-                if form != "distribution":
-                    one += condition_errors(arguments, unet, label, banks[name][batch])
-                write(part, json.dumps(one))
-                print(f"{form}, {age} steps, {name}, {batch}: {time.perf_counter() - started:.0f} s", flush=True)
-            rows += json.loads(part.read_text())
-    return rows
+        measure_batch(arguments, restorer, none, banks, batch)
+    found = list(predictors(arguments, restorer))
+    for batch in range(arguments.batches):
+        measure_batch(arguments, restorer, found, banks, batch)
+
+
+def measure_batch(arguments: argparse.Namespace, restorer: nn.Module, found: list, banks: dict, batch: int) -> None:
+    """One batch of each predictor in `found`; without a predictor, the restorer's own error."""
+    for form, age, name, unet in found:
+        part = parts_folder(arguments) / f"{form.replace(' ', '_')}-{age}-{name}-{batch}.json"
+        if part.exists():
+            continue
+        label: Row = {"form": form, "steps": age, "set": name, "batch": batch}
+        x, started = banks[name][batch], time.perf_counter()
+        if unet is None:
+            rows = restorer_error(label, x)
+        else:
+            unet.eval().requires_grad_(False)
+            rows = alignment(arguments, restorer, unet, label, x)
+            if form != "distribution":
+                rows += condition_errors(arguments, unet, label, x)
+        write(part, json.dumps(rows))
+        print(f"{form}, {age} steps, {name}, {batch}: {time.perf_counter() - started:.0f} s", flush=True)
+
+
+def parts_folder(arguments: argparse.Namespace) -> Path:
+    """Where the measured batches of a restorer lie."""
+    return Path(arguments.output_dir) / arguments.name / "parts"
 
 
 def write(path: Path, text: str) -> None:
@@ -456,7 +494,8 @@ def averages(rows: list[Row]) -> list[Row]:
     grouped: dict[tuple, list[float]] = {}
     for row in rows:
         key = tuple(row[name] for name in ("form", "steps", "set", "term", "t", "quantity"))
-        grouped.setdefault(key, []).append(float(row["value"]))
+        if not math.isnan(float(row["value"])):  # no pixel of the kind in that batch
+            grouped.setdefault(key, []).append(float(row["value"]))
     names = ("form", "steps", "set", "term", "t", "quantity")
     found = []
     for key, values in grouped.items():
@@ -476,7 +515,8 @@ def pivot(found: list[Row], quantity: str, columns: str = "set", **only: str | i
         if row["quantity"] == quantity and all(row[name] == value for name, value in only.items()):
             names = [name for name in ("form", "steps", "set", "term", "t") if name not in (columns, *only)]
             line = lines.setdefault(tuple(row[name] for name in names), {name: row[name] for name in names})
-            line[str(row[columns])] = f"{row['value']:+.3f} ± {row['error']:.3f}"
+            spread = "(one)" if math.isnan(float(row["error"])) else f"± {row['error']:.3f}"
+            line[str(row[columns])] = f"{row['value']:+.3f} {spread}"
     every = list(dict.fromkeys(name for line in lines.values() for name in line))
     return markdown_table([{name: str(line.get(name, "")) for name in every} for line in lines.values()], every)
 
@@ -489,12 +529,12 @@ def report(arguments: argparse.Namespace, rows: list[Row]) -> str:
         ",".join(f"{row[c]:.5g}" if isinstance(row[c], float) else f'"{row[c]}"' for c in columns) for row in found
     ]
     write(target.with_suffix(".csv"), "\n".join([",".join(columns), *lines, ""]))
-    counts = ", ".join(f"{one}: {n}" for one, n in sorted({(row["set"], row["batches"]) for row in found}))
+    counts = ", ".join(f"{form} {n}" for form, n in sorted({(str(row["form"]), row["batches"]) for row in found}))
     sections = ["# Alignment of adaptation gradients with the supervised one", ""]
     sections += [f"`python benchmarks/alignment.py {' '.join(sys.argv[1:])}`", ""]
     sections += [
-        f"Pairs of `train`, from `{arguments.restorer}`. Mean ± standard error over batches of",
-        f"{arguments.batch} patches of {arguments.patch} px ({counts}), the same for every row.",
+        f"Pairs of `train`, from `{arguments.restorer}`. Mean ± standard error, or (one), over batches of",
+        f"{arguments.batch} patches of {arguments.patch} px ({counts}).",
         f"Without t: the mean of the gradients at t = {', '.join(map(str, TIMES))}.",
         "What each column means is in the docstrings of the program; docs/adaptation.md says what follows.",
         "",
@@ -507,8 +547,9 @@ def report(arguments: argparse.Namespace, rows: list[Row]) -> str:
             {"t": 0},
         ),
         ("At the photo: cosine of the descent direction with clean - q", "photo: cos clean", {"t": 0}),
-        *((f"At the photo: cosine with {name}", f"photo: cos {name}", {"t": 0}) for name in PARTS),
+        *((f"At the photo: cosine with {name}", f"photo: cos {name}", {"t": 0}) for name in REGIONAL),
         ("Share of the energy along neither", "photo: rest", {"t": 0}),
+        ("Change of the restorer's squared error, per cent, by q + (blur(q) - q) / 4", "smoother", {}),
     ]
     for title, quantity, only in tables:
         sections += [f"## {title}", "", pivot(found, quantity, **only), ""]
@@ -526,27 +567,31 @@ def report(arguments: argparse.Namespace, rows: list[Row]) -> str:
 
 
 def plot(found: list[Row], folder: Path) -> None:
-    """A picture by noise level, one of the parts, one of the conditions; of the first predictor measured."""
+    """A picture by noise level and one of the parts, of the first predictor measured; one of the conditions, of all."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     folder.mkdir(parents=True, exist_ok=True)
-    first = [row for row in found if (row["form"], row["steps"]) == (found[0]["form"], found[0]["steps"])]
-    sets = list(dict.fromkeys(str(row["set"]) for row in first))
+    forms = list(dict.fromkeys((row["form"], row["steps"]) for row in found if row["quantity"] == "error: clean"))
+    sets = list(dict.fromkeys(str(row["set"]) for row in found))
 
-    def panels(name: str, label: str, draw: Callable) -> None:
-        figure, axes = plt.subplots(1, len(sets), figsize=(4 * len(sets), 3.4), sharey=True, squeeze=False)
-        for axis, one in zip(axes[0], sets, strict=True):
-            draw(axis, [row for row in first if row["set"] == one])
-            axis.set_title(one)
-            axis.axhline(0, color="black", linewidth=0.6)
-        axes[0][0].set_ylabel(label)
-        axes[0][-1].legend(fontsize=7)
+    def panels(name: str, label: str, draw: Callable, forms: list) -> None:
+        if not forms:
+            return
+        size = (4 * len(sets), 3.2 * len(forms))
+        figure, axes = plt.subplots(len(forms), len(sets), figsize=size, sharey="row", squeeze=False)
+        for (form, steps), line in zip(forms, axes, strict=True):
+            for axis, one in zip(line, sets, strict=True):
+                draw(axis, [r for r in found if (r["form"], r["steps"], r["set"]) == (form, steps, one)])
+                axis.set_title(f"{one} ({form}, {steps} steps)", fontsize=9)
+                axis.axhline(0, color="black", linewidth=0.6)
+            line[0].set_ylabel(label, fontsize=8)
+        axes[0][-1].legend(fontsize=6)
         figure.tight_layout()
         temporary = folder / f".{name}.png"
-        figure.savefig(temporary, dpi=90)
+        figure.savefig(temporary, dpi=80)
         plt.close(figure)
         os.replace(temporary, folder / f"{name}.png")
 
@@ -580,9 +625,9 @@ def plot(found: list[Row], folder: Path) -> None:
                 )
         axis.set_xlabel("share of the real noise, or blur in pixels")
 
-    panels("by_noise_level", "rate (1: supervised)", by_time)
-    panels("parts", "cosine of the descent direction", by_part)
-    panels("conditions", "error against clean condition, %", by_condition)
+    panels("by_noise_level", "rate (1: supervised)", by_time, forms[:1])
+    panels("parts", "cosine of the descent direction", by_part, forms[:1])
+    panels("conditions", "error against clean condition, %", by_condition, forms)
 
 
 def main() -> None:
@@ -606,11 +651,15 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=32, help="side of what predictors are trained on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output_dir", default="outputs/alignment")
+    parser.add_argument("--report_only", action="store_true", help="of what is measured already")
     parser.add_argument("--report", default=str(ROOT / "benchmarks" / "results" / "alignment.md"))
     parser.add_argument("--plots", default=str(ROOT / "docs" / "adaptation"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print(report(arguments, measure(arguments)))
+    if not arguments.report_only:
+        measure(arguments)
+    rows = [row for part in sorted(parts_folder(arguments).glob("*.json")) for row in json.loads(part.read_text())]
+    print(report(arguments, rows))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def alignment():
 def batch():
     names = ("synthetic", "clean", "s", "real", "q", "target")
     found = {name: torch.rand(2, 3, 16, 16, generator=generator_for(0, name)) for name in names}
-    return {**found, "texture": torch.full((2, 1, 1, 1), 0.2)}
+    return {**found, "texture": torch.full((2, 1, 1, 1), 0.15)}
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,7 @@ def test_the_program_measures_writes_its_report_and_keeps_what_is_there(alignmen
     for kind in ("noisy", "clean"):
         photos(tmp_path / "data" / "real_noise" / "one" / "train" / kind)
     options = ["--restorer", tmp_path / "plain", "--data", tmp_path / "data", "--clean", clean, "--sets", "one"]
+    options += ["--forms", "paired", "blur negative", "distribution"]
     options += [
         "--ages",
         1,
@@ -81,7 +82,7 @@ def test_the_program_measures_writes_its_report_and_keeps_what_is_there(alignmen
     assert header == "form,steps,set,term,t,quantity,value,error,batches" and all(row.endswith('"2"') for row in rows)
     assert {p.name for p in (tmp_path / "plots").iterdir()} == {"by_noise_level.png", "parts.png", "conditions.png"}
     parts = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "plain" / "parts").iterdir()}
-    assert len(parts) == 2 * 4  # batches x (two ages and two other forms)
+    assert len(parts) == 2 * 5  # batches x (the restorer, two ages, two other forms)
     capsys.readouterr()
     alignment.main()
     assert {p: p.stat().st_mtime_ns for p in parts} == parts and (tmp_path / "r.md").read_text() == text
@@ -125,6 +126,8 @@ def test_parts_name_what_a_direction_is_made_of(alignment, batch):
     smoothing = alignment.blur(batch["q"]) - batch["q"]
     found = alignment.parts(-smoothing, batch)
     assert found["cos smoothing"].min() > 0.999 and found["rest textured"].max() < 1e-4
+    smooth = alignment.parts(-smoothing, {**batch, "texture": torch.ones(2, 1, 1, 1)})
+    assert smooth["cos smoothing textured"].isnan().all() and smooth["cos smoothing flat"].min() > 0.999
     projected = alignment.project_out(batch["target"], smoothing)
     assert alignment.cosines(projected, smoothing).abs().max() < 1e-5
     back = alignment.parts(batch["q"] - batch["real"], batch)
