@@ -38,8 +38,8 @@ lint: setup  ## ruff check, ruff format --check, mypy
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 
-test: lint  ## lint, then the fast tests
-	@$(PYTEST)
+test: lint  ## lint, then the fast tests, two at a time
+	@OMP_NUM_THREADS=1 $(PYTEST) -n 2
 
 test-all: lint  ## lint, then all tests, the slow ones too
 	@$(PYTEST) -m "" --timeout 3000

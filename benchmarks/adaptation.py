@@ -71,8 +71,8 @@ def plan(arguments: argparse.Namespace, name: str, row_name: str, seed: int) -> 
         options["degradation"] = domain.degradation
     if row.photos:
         options["real"] = [str(data / domain.real)]
-    if not domain.fits_noise:
-        options["fit_noise"] = 0.0
+    if not domain.fits_noise:  # and restored photos that still rain would teach to leave the rain
+        options |= {"fit_noise": 0.0, "pseudo_clean": row.options.get("pseudo_clean", False)}
     if options.get("variant") == "extended":
         options["unpaired_clean"] = options["clean"]
     learnt = json.dumps(resolve(options).identity(), sort_keys=True).replace(str(data), "").replace(str(ROOT), "")
