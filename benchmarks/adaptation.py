@@ -57,7 +57,7 @@ def start_of(domain: Domain) -> str:
 
 def plan(arguments: argparse.Namespace, name: str, row_name: str, seed: int) -> Task:
     """The training of one row; its folder is named by a digest of the start and of all that decides what is learnt."""
-    from daa_diffusers.training.config import resolve
+    from daa_diffusers.training.config import TrainingConfig, resolve
 
     domain, row, data = DOMAINS[name], ALL_ROWS[row_name], Path(arguments.data)
     options = {**COMMON, "steps": arguments.steps, **row.options, "init_from": start_of(domain), "seed": seed}
@@ -75,7 +75,9 @@ def plan(arguments: argparse.Namespace, name: str, row_name: str, seed: int) -> 
         options |= {"fit_noise": 0.0, "pseudo_clean": row.options.get("pseudo_clean", False)}
     if options.get("variant") == "extended":
         options["unpaired_clean"] = options["clean"]
-    learnt = json.dumps(resolve(options).identity(), sort_keys=True).replace(str(data), "").replace(str(ROOT), "")
+    defaults = TrainingConfig().identity()  # only what differs counts, so that a new option changes no digest
+    differs = {key: value for key, value in resolve(options).identity().items() if value != defaults[key]}
+    learnt = json.dumps(differs, sort_keys=True).replace(str(data), "").replace(str(ROOT), "")
     digest = _digest((learnt + _fingerprint(options["init_from"])).encode())
     slug = "".join(c if c.isalnum() else "-" for c in row_name).strip("-")
     folder = Path(arguments.output_dir) / name / f"{slug}-{seed}-{digest}"

@@ -123,7 +123,7 @@ class Row:
     oracle: bool = False
 
 
-PLAIN = {"fit_noise": 0.0, "pseudo_clean": False}  # pairs as the restorer was trained on
+PLAIN = {"fit_noise": 0.0, "pseudo_clean": False, "blend": 1.0}  # pairs as the restorer was trained on
 VANILLA = {**PLAIN, "variant": "vanilla"}
 WARMUP = COMMON["steps"] // 3  # steps that teach a fresh noise predictor or discriminator first
 

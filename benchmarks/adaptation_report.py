@@ -21,6 +21,7 @@ COLUMNS = [
     "worst photo against identity",
     "below identity",
     "minus control (95 %)",
+    "minus plain (95 %)",
     "seeds",
     "gap closed",
     "minutes",
@@ -64,6 +65,9 @@ def lines_of(domain: str, rows: dict[str, Scores]) -> list[dict[str, str]]:
         if "control" in rows and name not in ("identity", "plain", "control", "strongest plain"):
             difference = paired_bootstrap(row[metric], rows["control"][metric])
             line["minus control (95 %)"] = f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+        if name not in ("identity", "plain"):
+            difference = paired_bootstrap(row[metric], rows["plain"][metric])
+            line["minus plain (95 %)"] = f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
         if bounds and "control" in mean and name in (*ROWS, *ABLATION) and name not in ("oracle", "control"):
             line["gap closed"] = f"{100 * gap_closed(mean[name], mean['control'], min(bounds)):.0f} %"
         if len(row.get("means", ())) > 1:

@@ -26,6 +26,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         # Chosen by benchmarks/adaptation.py; the paper's own form is in the presets paper-*.
         "fit_noise": 0.75,
         "pseudo_clean": True,
+        "blend": 0.5,
         "variant": "hybrid",
         "weight": 0.2,
         "weight_schedule": "balanced",
@@ -204,6 +205,11 @@ class TrainingConfig:
     ema_decay: float = _option(0.999, "Decay of the restorer's moving average, reached after a warm-up.")
 
     # what to keep
+    blend: float = _option(
+        1.0,
+        "How far the weights kept lie from those to start from (0) to the trained ones (1): half-way keeps most of "
+        "what was gained and little of what was lost.",
+    )
     select_by: str = _option("last", f"Weights that the run ends with: {', '.join(SELECTIONS)}.")
     early_stopping: int | None = _option(None, "Stop after so many validations without a better --select_by score.")
 
@@ -294,6 +300,10 @@ class TrainingConfig:
         for name in ("fit_noise", "pseudo_clean"):
             if getattr(self, name) and not (self.clean and self.real):
                 yield f"`{name}` needs `real` photos, and `clean` ones to be degraded"
+        if not 0 < self.blend <= 1:
+            yield f"`blend` must be in (0, 1], got {self.blend}"
+        elif self.blend < 1 and not self.init_from:
+            yield f"`blend` {self.blend} needs a restorer to start from: give `init_from`"
         if self.pseudo_clean and not self.init_from:
             yield "`pseudo_clean` needs a restorer to start from: give `init_from`"
 

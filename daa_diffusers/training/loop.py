@@ -155,6 +155,8 @@ class Trainer:
         self.ema = EMAModel(
             self.bare.restorer.parameters(), decay=self._ema_decay(), use_ema_warmup=True, inv_gamma=1.0, power=3 / 4
         )
+        # before a checkpoint is loaded: the restorer as it starts
+        self.start = [p.detach().clone() for p in self.bare.restorer.parameters()] if config.blend < 1 else []
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         # of diffusers' scheduler only the curve is used: the learning rate is a function of the step
         self.rate_curve = get_scheduler(
@@ -421,9 +423,17 @@ class Trainer:
 
     @contextmanager
     def _averaged_weights(self):
+        """The restorer with the weights that would be kept now: the moving average, blended with those of the start.
+
+        Between two fine-tuned or one fine-tuned and its start, networks average well: Wortsman et al. 2022, "Robust
+        fine-tuning of zero-shot models".
+        """
         parameters = list(self.bare.restorer.parameters())
         self.ema.store(parameters)
         self.ema.copy_to(parameters)
+        with torch.no_grad():
+            for parameter, start in zip(parameters, self.start, strict=bool(self.start)):
+                parameter.copy_(start.lerp(parameter, self.config.blend))
         self.bare.restorer.eval()
         try:
             yield self.bare.restorer

@@ -9,10 +9,12 @@ import pytest
 import skimage.data
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
-from daa_diffusers import RestorationUNet
+from daa_diffusers import DAARestorationPipeline, RestorationUNet
 from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.training import setup
+from daa_diffusers.training.checkpoint import list_checkpoints
 from daa_diffusers.training.loop import Trainer, train
 from daa_diffusers.training.preparation import prepare_files, use_files
 from daa_diffusers.training.verification import read_log
@@ -112,8 +114,22 @@ def test_every_source_has_its_own_noise_unless_it_has_few_photos(config, noisy, 
         trainer.lock.release()
 
 
+def test_the_weights_kept_lie_between_the_start_and_the_moving_average(config, start):
+    given = config(blend=0.25, steps=4, checkpoint_every=2, ema_decay=0.5)
+    Trainer(given, progress_bar=False).train(stop_after=2)
+    saved = DAARestorationPipeline.from_pretrained(train(given, progress_bar=False).pipeline).restorer
+    first = RestorationUNet.from_pretrained(start)
+    newest = list_checkpoints(Path(given.output_dir) / "checkpoints")[-1]
+    average = load_file(newest / "ema.safetensors")
+    for index, (a, b) in enumerate(zip(first.parameters(), saved.parameters(), strict=True)):
+        torch.testing.assert_close(b, a + 0.25 * (average[str(index)] - a))
+        assert not torch.equal(average[str(index)], a)
+
+
 def test_options_that_do_not_fit(config, tmp_path, noisy):
     for changes, message in (
+        ({"blend": 0.0}, "`blend` must be in"),
+        ({"blend": 0.5, "init_from": None, "pseudo_clean": False}, "`blend` 0.5 needs a restorer to start from"),
         ({"fit_noise": 1.5}, "`fit_noise` must be a share"),
         ({"init_from": None}, "`pseudo_clean` needs a restorer to start from"),
         ({"real": [], "variant": "vanilla"}, "`fit_noise` needs `real` photos"),
