@@ -41,8 +41,13 @@ def fit_noise(
     check_degradation_path(output)  # before the work
     if plot is not None and (plot.suffix.lower() != ".png" or not plot.parent.is_dir()):
         raise ConfigurationError(f"`--plot` must be a .png file in an existing folder, got {str(plot)!r}")
-    logging.getLogger("daa_diffusers").setLevel(logging.ERROR)  # photos left out are named below
-    profile = fit(folders)
+    ours = logging.getLogger("daa_diffusers")
+    level = ours.level
+    ours.setLevel(logging.ERROR)  # photos left out are named below
+    try:
+        profile = fit(folders)
+    finally:
+        ours.setLevel(level)
     typer.echo(profile.describe())
     for name, reason in list(profile.skipped.items())[:SHOWN]:
         typer.echo(f"left out: {name}: {reason}")

@@ -76,7 +76,7 @@ NOISE_SPACE_OPTIONS = (
     "variant", "channel_shuffle", "residual_swap", "margin", "timestep_range", "noise_predictor_from",
     "save_noise_predictor",
 )  # fmt: skip
-WEIGHT_OPTIONS = ("weight", "weight_schedule", "predictor_warmup_steps")
+WEIGHT_OPTIONS = ("weight", "weight_schedule", "predictor_warmup_steps", "fit_noise", "pseudo_clean", "blend")
 
 TRACKERS = ("tensorboard", "trackio", "wandb", "none")
 
