@@ -6,13 +6,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from ..errors import ConfigurationError
 from .camera import apply_tone, invert_tone
 from .degradations import (
     ConfigurableDegradation,
     check_clean,
-    check_number,
-    check_range,
+    check_flag,
     log_uniform,
     normal,
     register_degradation,
@@ -72,7 +70,6 @@ class MotionBlur(ConfigurableDegradation):
     clip: bool = True
 
     def __post_init__(self):
-        # frozen: the checked, plain values are set past the dataclass
         bounds = {
             "length": (0, MAX_LENGTH),
             "shake": (0, 50),
@@ -84,12 +81,8 @@ class MotionBlur(ConfigurableDegradation):
             "shot": (1e-8, 1),
             "read": (1e-8, 1),
         }
-        for name, (low, high) in bounds.items():
-            object.__setattr__(self, name, check_range(name, getattr(self, name), low, high))
-        for name in ("tone_probability", "highlight_probability"):
-            check_number(name, getattr(self, name), 0, 1)
-        if not isinstance(self.clip, bool):
-            raise ConfigurationError(f"`clip` must be true or false, got {self.clip!r}")
+        self.check_fields(bounds, ("tone_probability", "highlight_probability"))
+        check_flag("clip", self.clip)
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """(B, C, H, W) in [0, 1] -> the same shape, blurred.

@@ -1,32 +1,28 @@
 """Camera noise: signal-dependent on the sensor, correlated by demosaicing, bent by the tone curve, maybe JPEG-coded."""
 
-import io
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
-from ..errors import ConfigurationError
 from .degradations import (
     ConfigurableDegradation,
     check_clean,
-    check_number,
-    check_range,
+    check_flag,
+    check_whole_range,
     log_uniform,
     normal,
     register_degradation,
     uniform,
 )
+from .jpeg import code_some
 
 # Offset of the tone curve; with gamma = 2.4 it is sRGB (IEC 61966-2-1).
 TONE_OFFSET = 0.055
 # Bilinear demosaicing of a Bayer mosaic whose missing samples are zero: red, green, blue.
 _RED_BLUE = [[0.25, 0.5, 0.25], [0.5, 1.0, 0.5], [0.25, 0.5, 0.25]]
 _GREEN = [[0.0, 0.25, 0.0], [0.25, 1.0, 0.25], [0.0, 0.25, 0.0]]
-JPEG_BLOCK = 8
 
 
 @register_degradation("camera")
@@ -81,7 +77,6 @@ class CameraNoise(ConfigurableDegradation):
     clip: bool = True
 
     def __post_init__(self):
-        # frozen: the checked, plain values are set past the dataclass
         bounds = {
             "shot": (1e-8, 1),
             "read": (1e-8, 1),
@@ -89,17 +84,10 @@ class CameraNoise(ConfigurableDegradation):
             "white_balance": (0.25, 8),
             "smoothing": (0, 3),
         }
-        for name, (low, high) in bounds.items():
-            object.__setattr__(self, name, check_range(name, getattr(self, name), low, high))
-        for name in ("demosaic_probability", "smoothing_probability", "jpeg_probability"):
-            check_number(name, getattr(self, name), 0, 1)
-        if not isinstance(self.clip, bool):
-            raise ConfigurationError(f"`clip` must be true or false, got {self.clip!r}")
+        self.check_fields(bounds, ("demosaic_probability", "smoothing_probability", "jpeg_probability"))
+        check_flag("clip", self.clip)
         if self.jpeg_quality is not None:
-            quality = check_range("jpeg_quality", self.jpeg_quality, 1, 100)
-            if any(q != int(q) for q in quality):
-                raise ConfigurationError(f"`jpeg_quality` must be whole numbers, got {list(self.jpeg_quality)!r}")
-            object.__setattr__(self, "jpeg_quality", tuple(int(q) for q in quality))
+            object.__setattr__(self, "jpeg_quality", check_whole_range("jpeg_quality", self.jpeg_quality, 1, 100))
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """(B, C, H, W) in [0, 1], C = 1 or 3, H and W at least 2 -> the same shape, noisy.
@@ -137,20 +125,7 @@ class CameraNoise(ConfigurableDegradation):
         degraded = clean + apply_tone(light + change, gamma) - apply_tone(light, gamma)
         if self.clip:
             degraded = degraded.clamp(0, 1)
-        return self._code_some(degraded, generator)
-
-    def _code_some(self, degraded: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        if self.jpeg_quality is None or self.jpeg_probability == 0:
-            return degraded
-        batch, device = degraded.shape[0], generator.device
-        coded = torch.rand(batch, generator=generator, device=device) < self.jpeg_probability
-        low, high = self.jpeg_quality
-        quality = torch.randint(low, high + 1, (batch,), generator=generator, device=device)
-        shift = torch.randint(JPEG_BLOCK, (batch, 2), generator=generator, device=device)
-        degraded = degraded.clone()
-        for index in coded.nonzero()[:, 0].tolist():
-            degraded[index] = _jpeg(degraded[index], int(quality[index]), *shift[index].tolist())
-        return degraded
+        return code_some(degraded, self.jpeg_quality, self.jpeg_probability, generator)
 
 
 def apply_tone(linear: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
@@ -215,13 +190,3 @@ def _smooth(image: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     image = F.pad(image.reshape(1, -1, height, width), (radius,) * 4, mode="reflect")
     image = F.conv2d(image, kernel[..., None], groups=batch * channels)
     return F.conv2d(image, kernel[:, :, None], groups=batch * channels).view(batch, channels, height, width)
-
-
-def _jpeg(photo: torch.Tensor, quality: int, down: int, right: int) -> torch.Tensor:
-    """(C, H, W) -> the same after JPEG coding (colour at half resolution), blocks shifted by `down` and `right`."""
-    padded = F.pad(photo[None].float(), (right, 0, down, 0), mode="replicate")[0]
-    pixels = (padded.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()  # (H, W, C)
-    stream = io.BytesIO()
-    Image.fromarray(pixels.squeeze(-1) if photo.shape[0] == 1 else pixels).save(stream, "JPEG", quality=quality)
-    coded = torch.from_numpy(np.array(Image.open(stream))).reshape(pixels.shape).permute(2, 0, 1)
-    return coded[:, down:, right:].to(photo) / 255

@@ -41,6 +41,17 @@ class ConfigurableDegradation(ABC):
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """As in `Degradation`."""
 
+    def check_fields(self, bounds: Mapping[str, tuple[float, float]], probabilities: Sequence[str]) -> None:
+        """Checks and sets ranges within their bounds, and checks probabilities; for `__post_init__`.
+
+        Raises:
+            ConfigurationError: on a value that is no number, no pair, or out of range.
+        """
+        for name, (low, high) in bounds.items():  # frozen: the checked, plain values are set past the dataclass
+            object.__setattr__(self, name, check_range(name, getattr(self, name), low, high))
+        for name in probabilities:
+            check_number(name, getattr(self, name), 0, 1)
+
     def to_config(self) -> dict[str, Any]:
         """`{"type": name, **fields}`, JSON-plain."""
         options = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
@@ -96,6 +107,19 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def _parts(type_name: str, options: Mapping[str, Any], entries: str) -> Sequence[Any]:
+    """The field "parts" of a degradation that has only that; a ConfigurationError names what is wrong."""
+    for name in options:
+        if name != "parts":
+            raise ConfigurationError(
+                f"degradation {type_name!r} has no field {name!r}{_nearest(name, ['parts'])}; its fields: ['parts']"
+            )
+    parts = options.get("parts")
+    if isinstance(parts, str | Mapping) or not isinstance(parts, Sequence):
+        raise ConfigurationError(f"`parts` must be a list of {entries}, got {parts!r}")
+    return parts
+
+
 def check_number(name: str, value: Any, low: float, high: float) -> float:
     """`value` as a finite float in [low, high], else a ConfigurationError naming `name`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
@@ -114,6 +138,20 @@ def check_range(name: str, value: Any, low: float, high: float) -> tuple[float, 
     if first > second:
         raise ConfigurationError(f"`{name}` must be [low, high] with low <= high, got {list(value)!r}")
     return first, second
+
+
+def check_flag(name: str, value: Any) -> None:
+    """A ConfigurationError unless `value` is true or false."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"`{name}` must be true or false, got {value!r}")
+
+
+def check_whole_range(name: str, value: Any, low: int, high: int) -> tuple[int, int]:
+    """As `check_range`, of whole numbers."""
+    first, last = check_range(name, value, low, high)
+    if first != int(first) or last != int(last):
+        raise ConfigurationError(f"`{name}` must be whole numbers, got {list(value)!r}")
+    return int(first), int(last)
 
 
 def check_clean(clean: torch.Tensor) -> torch.Tensor:
@@ -218,16 +256,8 @@ class Mixture:
     @classmethod
     def from_config(cls, options: Mapping[str, Any]) -> "Mixture":
         """Builds one from `{"parts": [...]}`; a ConfigurationError names what is wrong."""
-        for name in options:
-            if name != "parts":
-                raise ConfigurationError(
-                    f"degradation 'mixture' has no field {name!r}{_nearest(name, ['parts'])}; its fields: ['parts']"
-                )
-        parts = options.get("parts")
-        if isinstance(parts, str | Mapping) or not isinstance(parts, Sequence):
-            raise ConfigurationError(f"`parts` must be a list of {{weight, degradation}}, got {parts!r}")
         built = []
-        for part in parts:
+        for part in _parts(cls.type_name, options, "{weight, degradation}"):
             if not isinstance(part, Mapping) or set(part) != {"weight", "degradation"}:
                 raise ConfigurationError(f"an entry of `parts` must be {{weight, degradation}}, got {part!r}")
             built.append((part["weight"], degradation_from_config(part["degradation"])))
@@ -276,12 +306,4 @@ class DegradationSequence:
     @classmethod
     def from_config(cls, options: Mapping[str, Any]) -> "DegradationSequence":
         """Builds one from `{"parts": [...]}`; a ConfigurationError names what is wrong."""
-        for name in options:
-            if name != "parts":
-                raise ConfigurationError(
-                    f"degradation 'sequence' has no field {name!r}{_nearest(name, ['parts'])}; its fields: ['parts']"
-                )
-        parts = options.get("parts")
-        if isinstance(parts, str | Mapping) or not isinstance(parts, Sequence):
-            raise ConfigurationError(f"`parts` must be a list of degradations, got {parts!r}")
-        return cls([degradation_from_config(part) for part in parts])
+        return cls([degradation_from_config(part) for part in _parts(cls.type_name, options, "degradations")])

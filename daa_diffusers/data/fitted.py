@@ -14,16 +14,17 @@ import torch.nn.functional as F
 import yaml
 
 from ..errors import ConfigurationError
-from .camera import JPEG_BLOCK, _jpeg
 from .degradations import (
     ConfigurableDegradation,
     check_clean,
+    check_flag,
     check_number,
-    check_range,
+    check_whole_range,
     normal,
     register_degradation,
     uniform,
 )
+from .jpeg import code_some
 from .photos import LUMA_WEIGHTS
 
 FORMAT_VERSION = 1
@@ -99,13 +100,9 @@ class FittedNoise(ConfigurableDegradation):
         check_number("jpeg_probability", self.jpeg_probability, 0, 1)
         if self.correlation is not None:
             object.__setattr__(self, "correlation", _checked_correlation(self.correlation))
-        if not isinstance(self.clip, bool):
-            raise ConfigurationError(f"`clip` must be true or false, got {self.clip!r}")
+        check_flag("clip", self.clip)
         if self.jpeg_quality is not None:
-            quality = check_range("jpeg_quality", self.jpeg_quality, 1, 100)
-            if any(q != int(q) for q in quality):
-                raise ConfigurationError(f"`jpeg_quality` must be whole numbers, got {list(self.jpeg_quality)!r}")
-            object.__setattr__(self, "jpeg_quality", tuple(int(q) for q in quality))
+            object.__setattr__(self, "jpeg_quality", check_whole_range("jpeg_quality", self.jpeg_quality, 1, 100))
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """(B, C, H, W) in [0, 1], C = 1 or 3 -> the same shape, noisy. Grey noise is the luma of coloured noise.
@@ -129,7 +126,7 @@ class FittedNoise(ConfigurableDegradation):
         degraded = clean + noise
         if self.clip:
             degraded = degraded.clamp(0, 1)
-        return self._code_some(degraded, generator)
+        return code_some(degraded, self.jpeg_quality, self.jpeg_probability, generator)
 
     def deviation_of(self, photo: torch.Tensor) -> torch.Tensor:
         """Standard deviation (B, 3, H, W), in [0, 1], of the middle photo's noise where `photo` is as bright."""
@@ -141,19 +138,6 @@ class FittedNoise(ConfigurableDegradation):
         """The quantiles at `share` in [0, 1]."""
         quantiles = torch.tensor(self.level).to(share)
         return _interpolate(share, torch.linspace(0, 1, len(quantiles)).to(share), quantiles)
-
-    def _code_some(self, degraded: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        if self.jpeg_quality is None or self.jpeg_probability == 0:
-            return degraded
-        batch, device = degraded.shape[0], generator.device
-        coded = torch.rand(batch, generator=generator, device=device) < self.jpeg_probability
-        low, high = self.jpeg_quality
-        quality = torch.randint(low, high + 1, (batch,), generator=generator, device=device)
-        shift = torch.randint(JPEG_BLOCK, (batch, 2), generator=generator, device=device)
-        degraded = degraded.clone()
-        for index in coded.nonzero()[:, 0].tolist():
-            degraded[index] = _jpeg(degraded[index], int(quality[index]), *shift[index].tolist())
-        return degraded
 
     def to_config(self) -> dict[str, Any]:
         """`{"type": "fitted", "version": 1, ...}`, JSON-plain."""

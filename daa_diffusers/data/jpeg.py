@@ -1,12 +1,13 @@
-"""What can be known of a photo's JPEG coding: its quality from its file, or that its pixels were coded once."""
+"""JPEG coding: of synthetic photos, and what can be known of it from a photo's file or its pixels."""
 
 import io
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
-from .camera import JPEG_BLOCK
+JPEG_BLOCK = 8
 
 # Luma quantisation at quality 50 (ITU-T T.81, annex K.1), as Pillow orders it; libjpeg scales it by quality.
 LUMA_TABLE = (
@@ -15,6 +16,39 @@ LUMA_TABLE = (
     18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92,
     49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99,
 )  # fmt: skip
+
+
+def jpeg(photo: torch.Tensor, quality: int, down: int, right: int) -> torch.Tensor:
+    """(C, H, W) -> the same after JPEG coding (colour at half resolution), blocks shifted by `down` and `right`."""
+    padded = F.pad(photo[None].float(), (right, 0, down, 0), mode="replicate")[0]
+    pixels = (padded.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()  # (H, W, C)
+    stream = io.BytesIO()
+    Image.fromarray(pixels.squeeze(-1) if photo.shape[0] == 1 else pixels).save(stream, "JPEG", quality=quality)
+    coded = torch.from_numpy(np.array(Image.open(stream))).reshape(pixels.shape).permute(2, 0, 1)
+    return coded[:, down:, right:].to(photo) / 255
+
+
+def code_some(
+    photos: torch.Tensor, quality: tuple[int, int] | None, probability: float, generator: torch.Generator
+) -> torch.Tensor:
+    """JPEG-codes a share of photos (B, C, H, W), at a random place of the block grid each; the others stay.
+
+    Args:
+        quality: range of whole numbers in [1, 100], uniform; None codes none.
+        probability: of a photo to be coded.
+        generator: draws everything, on its own device.
+    """
+    if quality is None or probability == 0:
+        return photos
+    batch, device = photos.shape[0], generator.device
+    coded = torch.rand(batch, generator=generator, device=device) < probability
+    low, high = quality
+    qualities = torch.randint(low, high + 1, (batch,), generator=generator, device=device)
+    shift = torch.randint(JPEG_BLOCK, (batch, 2), generator=generator, device=device)
+    photos = photos.clone()
+    for index in coded.nonzero()[:, 0].tolist():
+        photos[index] = jpeg(photos[index], int(qualities[index]), *shift[index].tolist())
+    return photos
 
 
 def jpeg_quality(content: bytes) -> int | None:

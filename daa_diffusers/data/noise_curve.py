@@ -7,8 +7,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .camera import _jpeg as jpeg
 from .fitted import COLOUR_PAIRS, KERNEL, correlation_kernels, expand_pairs
+from .jpeg import jpeg
 from .photo_noise import FlatBlocks
 from .sampling import generator_for
 

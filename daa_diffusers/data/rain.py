@@ -7,13 +7,12 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from ..errors import ConfigurationError
 from .blur import splat
 from .degradations import (
     ConfigurableDegradation,
     check_clean,
-    check_number,
-    check_range,
+    check_flag,
+    check_whole_range,
     log_uniform,
     normal,
     register_degradation,
@@ -89,10 +88,8 @@ class RainStreaks(ConfigurableDegradation):
     clip: bool = True
 
     def __post_init__(self):
-        # frozen: the checked, plain values are set past the dataclass
         bounds = {
             "cover": (1e-4, 5),
-            "layers": (1, 10),
             "distance": (1, 10),
             "length": (1, MAX_LENGTH),
             "width": (0.1, 20),
@@ -103,15 +100,9 @@ class RainStreaks(ConfigurableDegradation):
             "veil": (0, 0.9),
             "veil_grey": (0, 1),
         }
-        for name, (low, high) in bounds.items():
-            object.__setattr__(self, name, check_range(name, getattr(self, name), low, high))
-        for name in ("across_probability", "screen_probability", "veil_probability"):
-            check_number(name, getattr(self, name), 0, 1)
-        if any(n != int(n) for n in self.layers):
-            raise ConfigurationError(f"`layers` must be whole numbers, got {list(self.layers)!r}")
-        object.__setattr__(self, "layers", tuple(int(n) for n in self.layers))
-        if not isinstance(self.clip, bool):
-            raise ConfigurationError(f"`clip` must be true or false, got {self.clip!r}")
+        self.check_fields(bounds, ("across_probability", "screen_probability", "veil_probability"))
+        check_flag("clip", self.clip)
+        object.__setattr__(self, "layers", check_whole_range("layers", self.layers, 1, 10))
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """(B, C, H, W) in [0, 1] -> the same shape, in the rain.
