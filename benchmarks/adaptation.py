@@ -86,6 +86,8 @@ def plan(arguments: argparse.Namespace, name: str, row_name: str, seed: int) -> 
 
 def work(task: Task, arguments: argparse.Namespace) -> None:
     """Trains and measures one row in processes of their own; nothing where that is done."""
+    from daa_diffusers.training.setup import write_atomically
+
     if task.scores.exists():
         return
     task.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +102,8 @@ def work(task: Task, arguments: argparse.Namespace) -> None:
         print(f"{task.domain} {task.row} {task.seed}: failed, see {task.folder.with_suffix('.log')}", flush=True)
         return
     seconds = time.perf_counter() - started
-    _write(task.scores, json.dumps({**measure(arguments, task.domain, str(task.folder / "pipeline")), "s": seconds}))
+    scores = measure(arguments, task.domain, str(task.folder / "pipeline"))
+    write_atomically(task.scores, json.dumps({**scores, "s": seconds}))
     print(f"{task.domain}, {task.row}, seed {task.seed}: {seconds:.0f} s", flush=True)
 
 
@@ -122,6 +125,8 @@ def measure(arguments: argparse.Namespace, name: str, checkpoint: str | None) ->
 
 def fixed_rows(arguments: argparse.Namespace, name: str) -> dict[str, dict[str, Any]]:
     """Scores of what is not trained here: the untouched input, the start, a weak start's mark, others asked for."""
+    from daa_diffusers.training.setup import write_atomically
+
     domain = DOMAINS[name]
     rows: dict[str, str | None] = {IDENTITY: None, "plain": start_of(domain)}
     if domain.strongest:
@@ -134,7 +139,7 @@ def fixed_rows(arguments: argparse.Namespace, name: str) -> dict[str, dict[str, 
         if key not in known:
             known[key] = measure(arguments, name, checkpoint)
             cache.parent.mkdir(parents=True, exist_ok=True)
-            _write(cache, json.dumps(known))
+            write_atomically(cache, json.dumps(known))
     return {row: known[f"{row} {_fingerprint(checkpoint)}"] for row, checkpoint in rows.items()}
 
 
@@ -149,12 +154,6 @@ def _fingerprint(checkpoint: str | None) -> str:
 
 def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=5).hexdigest()
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def tasks_of(arguments: argparse.Namespace) -> list[Task]:

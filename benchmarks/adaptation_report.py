@@ -12,6 +12,7 @@ from typing import Any
 from adaptation_plan import ABLATION, DOMAINS, ROWS
 
 from daa_diffusers.evaluation.statistics import gap_closed, markdown_table, paired_bootstrap
+from daa_diffusers.training.setup import write_atomically
 
 Scores = dict[str, Any]  # "photos": names, metric: numbers; of a row: means over its seeds
 COLUMNS = [
@@ -111,7 +112,7 @@ def write_report(
         text.append(f"![{domain}]({arguments.report.stem}_{domain}.png)")
     text.append(f"Training of these rows took {hours:.1f} core hours.")
     arguments.report.parent.mkdir(parents=True, exist_ok=True)
-    _write(arguments.report, "\n\n".join(text) + "\n")
+    write_atomically(arguments.report, "\n\n".join(text) + "\n")
     temporary = arguments.report.with_name(f".{arguments.report.stem}.csv.tmp")
     with open(temporary, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -140,10 +141,4 @@ def plot(domain: str, rows: dict[str, Scores], path: Path) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(temporary, format="png", dpi=90)
-    os.replace(temporary, path)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
     os.replace(temporary, path)

@@ -171,8 +171,7 @@ def fit_noise(
 
 
 def _photos(source: PhotoSource) -> Iterator[tuple[int, torch.Tensor]]:
-    count = MAX_PHOTOS if source.count is None else source.count
-    for index in np.unique(np.linspace(0, count - 1, min(count, MAX_PHOTOS)).round().astype(int)).tolist():
+    for index in source.spread(MAX_PHOTOS):
         try:
             photo = source.try_photo(index)
         except IndexError:  # a stream that is shorter

@@ -93,6 +93,11 @@ class PhotoSource(ABC):
         epoch, step = divmod(position, len(self))
         return int(order(len(self), epoch)[step])
 
+    def spread(self, most: int) -> list[int]:
+        """At most so many indices, evenly over the photos; of a stream of unknown length the first ones."""
+        count = most if self.count is None else self.count
+        return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
+
     def __len__(self) -> int:
         if self.count is None:
             raise TypeError(f"`{self.argument}`: the length of a stream is not known before its end")

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 import torch
 from tqdm import tqdm
 
+from ..data.photo_noise import middle
 from ..data.sampling import generator_for
 from ..errors import ConfigurationError
 from ..pipelines.image_processor import pad_to_multiple
-from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
+from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline, in_eval_mode
 from . import label_free as without_labels
 from .named_metrics import LABEL_FREE, PSNR_CAP, WITH_CLEAN, Metric, Space, metric_by_name
 from .photo_pairs import PhotoPairs
@@ -142,10 +143,10 @@ def _score(
 
 def _noise(degraded: torch.Tensor, seed: int, name: str) -> torch.Tensor:
     """Noise (K, 1, C, h, w) like that of the middle of the photo."""
-    middle = _middle(degraded)
+    photo = middle(degraded, LABEL_FREE_SIDE)
     generator = generator_for(seed, "evaluation", "photo noise", name)
-    own = without_labels.Noise.of(middle)
-    return torch.stack([own.sample(middle, generator) for _ in range(NOISE_DRAWS)])[:, None]
+    own = without_labels.Noise.of(photo)
+    return torch.stack([own.sample(photo, generator) for _ in range(NOISE_DRAWS)])[:, None]
 
 
 def _noise_left(pipeline: DAARestorationPipeline | None, degraded: torch.Tensor, noise: torch.Tensor) -> float:
@@ -165,21 +166,9 @@ def _noise_left(pipeline: DAARestorationPipeline | None, degraded: torch.Tensor,
             return restored.transpose(0, 1)
         return restored if photo.shape[1] == pipeline.channels else restored.mean(1, keepdim=True)
 
-    modes = {module: module.training for module in restorer.modules()}
-    restorer.eval()
-    try:
-        gain = float(without_labels.estimated_gain(unclamped, _middle(degraded)[None], noise))
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with in_eval_mode(restorer):
+        gain = float(without_labels.estimated_gain(unclamped, middle(degraded, LABEL_FREE_SIDE)[None], noise))
     return 10 ** (-gain / 10)
-
-
-def _middle(photo: torch.Tensor) -> torch.Tensor:
-    for axis in (1, 2):
-        if photo.shape[axis] > LABEL_FREE_SIDE:
-            photo = photo.narrow(axis, (photo.shape[axis] - LABEL_FREE_SIDE) // 2, LABEL_FREE_SIDE)
-    return photo
 
 
 def _inside(photo: torch.Tensor, border: int) -> torch.Tensor:

@@ -144,7 +144,7 @@ class DAARestorationPipeline(DiffusionPipeline):
 
         restored: dict[int, Photo] = {}
         device = self._execution_device
-        with _in_eval_mode(self.restorer), self.progress_bar(total=len(photos)) as progress_bar:
+        with in_eval_mode(self.restorer), self.progress_bar(total=len(photos)) as progress_bar:
             for step, indices in enumerate(plan_batches(photos, batch_size)):
                 # 2. Preprocess
                 group = [photos[index] for index in indices]
@@ -355,7 +355,7 @@ def _finite_rows(batch: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def _in_eval_mode(module: nn.Module) -> Iterator[None]:
+def in_eval_mode(module: nn.Module) -> Iterator[None]:
     """Eval mode for a while; each submodule goes back to the mode that it was in."""
     training = [m for m in module.modules() if m.training]
     module.eval()

@@ -71,12 +71,13 @@ for _task in ("derain", "deblur"):
     PRESETS[f"paper-{_task}"]["degradation"] = None
 
 OBJECTIVES = ("noise_space", *BASELINES)
-# What only noise-space adaptation knows. Of these, and of the weight, a preset speaks for it alone.
+# What only noise-space adaptation knows.
 NOISE_SPACE_OPTIONS = (
     "variant", "channel_shuffle", "residual_swap", "margin", "timestep_range", "noise_predictor_from",
     "save_noise_predictor",
 )  # fmt: skip
-WEIGHT_OPTIONS = ("weight", "weight_schedule", "predictor_warmup_steps", "fit_noise", "pseudo_clean", "blend")
+# Of these as well a preset speaks for noise-space adaptation alone.
+ADAPTATION_OPTIONS = ("weight", "weight_schedule", "predictor_warmup_steps", "fit_noise", "pseudo_clean", "blend")
 
 TRACKERS = ("tensorboard", "trackio", "wandb", "none")
 
@@ -377,7 +378,7 @@ def resolve(*layers: dict[str, Any]) -> TrainingConfig:
     base = PRESETS[preset]
     objective = given.get("objective", TrainingConfig.objective)
     if objective in BASELINES:
-        base = {name: value for name, value in base.items() if name not in (*NOISE_SPACE_OPTIONS, *WEIGHT_OPTIONS)}
+        base = {name: value for name, value in base.items() if name not in (*NOISE_SPACE_OPTIONS, *ADAPTATION_OPTIONS)}
         base["weight"] = default_weight(objective)
     return replace(TrainingConfig(), **{**base, **given})
 

@@ -11,7 +11,7 @@ from torch import nn
 from ..data.sampling import TrainingPatches, generator_for
 from ..errors import ConfigurationError
 from ..evaluation import label_free
-from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
+from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline, in_eval_mode
 from . import objectives, setup
 from .adaptation import NoiseSpaceAdaptation
 from .config import TrainingConfig
@@ -178,15 +178,9 @@ def shortcut_report(
     if unet is None:
         raise ValueError("`adaptation` must have a noise predictor, got the vanilla variant")
     count = draws[0].noise.shape[0]
-    modes = unet.training, restorer.training
-    unet.eval()
-    restorer.eval()
-    try:
+    with in_eval_mode(unet), in_eval_mode(restorer):
         s, q = restorer(synthetic), restorer(real)
         losses = _losses(unet, clean[:count], s[:count], q[:count], draws)
-    finally:
-        unet.train(modes[0])
-        restorer.train(modes[1])
     values = {name: float(loss.mean()) for name, loss in losses.items()}
     alarms = [*_range_alarms(adaptation.schedule), *_loss_alarms(losses)]
     if len(s) >= 8:
@@ -362,12 +356,8 @@ class Health:
         def restore(images: torch.Tensor) -> torch.Tensor:  # [0, 1] to [0, 1]
             return torch.cat([(restorer(to_range(part)) - low) / (high - low) for part in images.split(4)])
 
-        training = restorer.training
-        restorer.eval()
-        try:
+        with in_eval_mode(restorer):
             values, score = self._look(restore, like)
-        finally:
-            restorer.train(training)
         alarms = []
         if adaptation is not None and adaptation.unet is not None:
             images = {name: to_range(patches) for name, patches in self.patches.items()}

@@ -26,9 +26,14 @@ def charbonnier(restored: torch.Tensor, clean: torch.Tensor, eps: float = 1e-3) 
     return ((_wide(restored) - _wide(clean)).square() + eps**2).sqrt().mean()
 
 
+def squared_error(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean squared error over tensors of one shape."""
+    return F.mse_loss(_wide(predicted), _wide(target))
+
+
 def noise_prediction(noise: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
     """L+ or L- of eq. (4): mean squared error over the whole batch."""
-    return F.mse_loss(_wide(predicted), _wide(noise))
+    return squared_error(predicted, noise)
 
 
 def contrastive(positive: torch.Tensor, negative: torch.Tensor, margin: float = 0.1) -> torch.Tensor:

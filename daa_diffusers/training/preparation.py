@@ -4,7 +4,6 @@ import logging
 import os
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import nn
@@ -75,17 +74,12 @@ def _fit(sources: list[PhotoSource], restore: Restorer | None, path: Path) -> No
 
 
 def _as_function(restorer: nn.Module) -> Restorer:
-    """(C, H, W) in [0, 1] -> the same, restored in eval mode; the restorer's own mode is left as it is."""
+    """(C, H, W) in [0, 1] -> the same, restored as the pipeline does."""
     pipeline = DAARestorationPipeline(restorer)
     pipeline.set_progress_bar_config(disable=True)
 
     def restore(photo: torch.Tensor) -> torch.Tensor:
-        was_training = restorer.training
-        restorer.eval()
-        try:
-            (restored,) = pipeline(photo, output_type="pt", return_dict=False)
-        finally:
-            restorer.train(was_training)
+        (restored,) = pipeline(photo, output_type="pt", return_dict=False)
         return torch.as_tensor(restored[0]).float().cpu()
 
     return restore
@@ -96,8 +90,7 @@ def _restore_all(restore: Restorer, sources: list[PhotoSource], folder: Path) ->
     folder.mkdir(exist_ok=True)
     share = max(1, MOST_PHOTOS // len(sources))
     for number, source in enumerate(sources):
-        count = share if source.count is None else source.count
-        for index in np.unique(np.linspace(0, count - 1, min(count, share)).round().astype(int)).tolist():
+        for index in source.spread(share):
             path = folder / f"{number:02d}-{index:06d}.png"
             if path.exists() or (photo := source.try_photo(index)) is None:
                 continue

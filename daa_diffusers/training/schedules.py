@@ -112,13 +112,13 @@ class NoiseSchedule:
         return NoiseDraws(torch.cat(levels), noise, swap[0], swap[1])
 
 
-def adaptation_weight(schedule: str, weight: float, progress: float) -> float:
+def adaptation_weight(schedule: str, weight: float, progress: float, steepness: float = 5.0) -> float:
     """The factor of L_noise in eq. (6) for `schedule` "paper" (a ramp over progress 0..1) or "constant".
 
-    "balanced" is `weight` itself here; the gradient is rescaled where it enters the restorer (`objectives.balance`).
+    "balanced" is `weight` itself here; the gradient is rescaled where it enters the restorer (`objectives.entrance`).
     """
     if schedule not in WEIGHT_SCHEDULES:
         raise ValueError(f"`weight_schedule` must be one of {WEIGHT_SCHEDULES}, got {schedule!r}")
     if schedule != "paper":
         return weight
-    return weight * (2 / (1 + math.exp(-5 * min(max(progress, 0.0), 1.0))) - 1)
+    return weight * (2 / (1 + math.exp(-steepness * min(max(progress, 0.0), 1.0))) - 1)

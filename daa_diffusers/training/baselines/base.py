@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from ...errors import ConfigurationError
 from .. import objectives
 from ..joint_step import AdaptationOutput, JointStep, check_photos
-from ..schedules import Generators, NoiseDraws
+from ..schedules import Generators, NoiseDraws, adaptation_weight
 
 SCHEDULES = ("paper", "constant")
 
@@ -91,9 +90,7 @@ class Baseline(JointStep):
 
     def weight_at(self, progress: float) -> float:
         """w(p)."""
-        if self.weight_schedule == "constant":
-            return self.weight
-        return self.weight * (2 / (1 + math.exp(-self.steepness * min(max(progress, 0.0), 1.0))) - 1)
+        return adaptation_weight(self.weight_schedule, self.weight, progress, self.steepness)
 
     def output(
         self,
@@ -144,11 +141,6 @@ def check_whole(name: str, value: int, low: int, high: float = math.inf) -> None
     if not isinstance(value, int):
         raise ConfigurationError(f"`{name}` must be a whole number, got {value!r}")
     check_option(name, value, low, high)
-
-
-def squared_error(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean squared error; half-precision inputs are compared in float32."""
-    return F.mse_loss(objectives._wide(restored), objectives._wide(target))
 
 
 def span(restorer: nn.Module) -> tuple[float, float]:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...errors import ConfigurationError
+from ...pipelines.pipeline_daa_restoration import in_eval_mode
 from ..joint_step import AdaptationOutput
 from ..objectives import _wide
 from ..schedules import Generators
@@ -109,14 +110,12 @@ class Dann(Baseline):
     @torch.no_grad()
     def _channels(self) -> int:
         """Channels of the features, by a look at those of a black photo."""
-        training, like = self.restorer.training, next(self.restorer.parameters())
+        like = next(self.restorer.parameters())
         channels = getattr(getattr(self.restorer, "config", None), "channels", 3)
         multiple = getattr(self.restorer, "size_multiple", 1)
         side = multiple * -(-PROBE_SIDE // multiple)
-        self.restorer.eval()
-        with self._listening() as heard:
+        with in_eval_mode(self.restorer), self._listening() as heard:
             self.restorer(like.new_zeros(1, channels, side, side))
-        self.restorer.train(training)
         if len(heard) != 1 or not isinstance(heard[0], torch.Tensor) or heard[0].ndim != 4:
             raise ConfigurationError(f"`features` must name a submodule that gives (B, F, h, w), got {self.features!r}")
         return heard[0].shape[1]

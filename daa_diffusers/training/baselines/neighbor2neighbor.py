@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .. import objectives
 from ..joint_step import AdaptationOutput, draw_each
 from ..schedules import Generators
-from .base import Baseline, Photos, check_option, squared_error
+from .base import Baseline, Photos, check_option
 
 # Neighbours within a cell of 2 x 2 pixels (0 1 / 2 3), in both orders.
 PAIRS = torch.tensor([(0, 1), (0, 2), (1, 3), (2, 3), (1, 0), (2, 0), (3, 1), (3, 2)])
@@ -68,12 +69,12 @@ class Neighbor2Neighbor(Baseline):
             whole = self.restorer(real)
         target = subsample(real, second)
         difference = subsample(whole, first) - subsample(whole, second)
-        consistency = squared_error(predicted - target, difference)
+        consistency = objectives.squared_error(predicted - target, difference)
         output = self.output(
             restored,
             photos.clean,
             weight,
-            adaptation=squared_error(predicted, target) + self.gamma * consistency,
+            adaptation=objectives.squared_error(predicted, target) + self.gamma * consistency,
             restored_real=whole,
         )
         output.losses["consistency"] = consistency.detach()

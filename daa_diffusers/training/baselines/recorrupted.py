@@ -4,9 +4,10 @@ import torch
 from torch import nn
 
 from ...evaluation.label_free import Noise
+from .. import objectives
 from ..joint_step import AdaptationOutput, draw_each
 from ..schedules import Generators
-from .base import Baseline, Photos, check_option, span, squared_error
+from .base import Baseline, Photos, check_option, span
 
 
 class RecorruptedToRecorrupted(Baseline):
@@ -52,7 +53,7 @@ class RecorruptedToRecorrupted(Baseline):
         real = photos.real
         noise = self.noise(real, generator)
         restored, predicted = self.restorer(photos.synthetic), self.restorer(real + self.alpha * noise)
-        adaptation = squared_error(predicted, real - noise / self.alpha)
+        adaptation = objectives.squared_error(predicted, real - noise / self.alpha)
         return self.output(restored, photos.clean, weight, adaptation=adaptation, restored_real=predicted)
 
     @torch.no_grad()
