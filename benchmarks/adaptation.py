@@ -86,7 +86,7 @@ def plan(arguments: argparse.Namespace, name: str, row_name: str, seed: int) -> 
 
 def work(task: Task, arguments: argparse.Namespace) -> None:
     """Trains and measures one row in processes of their own; nothing where that is done."""
-    from daa_diffusers.training.setup import write_atomically
+    from daa_diffusers.files import write_text
 
     if task.scores.exists():
         return
@@ -103,12 +103,35 @@ def work(task: Task, arguments: argparse.Namespace) -> None:
         return
     seconds = time.perf_counter() - started
     scores = measure(arguments, task.domain, str(task.folder / "pipeline"))
-    write_atomically(task.scores, json.dumps({**scores, "s": seconds}))
+    write_text(task.scores, json.dumps({**scores, "s": seconds, "steps": along(arguments, task)}))
     print(f"{task.domain}, {task.row}, seed {task.seed}: {seconds:.0f} s", flush=True)
 
 
-def measure(arguments: argparse.Namespace, name: str, checkpoint: str | None) -> dict[str, Any]:
-    """{"photos": names, metric: scores} on `val` of a checkpoint, or of the untouched input for None."""
+def along(arguments: argparse.Namespace, task: Task) -> dict[int, float]:
+    """Mean of the main metric by step: of each checkpoint's average, blended with the start as the final weights."""
+    import torch
+    from safetensors.torch import load_file
+
+    from daa_diffusers import DAARestorationPipeline
+    from daa_diffusers.training.checkpoint import list_checkpoints
+    from daa_diffusers.training.config import resolve
+
+    blend = resolve(task.options).blend
+    pipeline = DAARestorationPipeline.from_pretrained(str(task.folder / "pipeline"))
+    start = DAARestorationPipeline.from_pretrained(task.options["init_from"]).restorer
+    found = {}
+    for checkpoint in list_checkpoints(task.folder / "checkpoints"):
+        average = load_file(checkpoint / "ema.safetensors")
+        with torch.no_grad():
+            for index, (ours, first) in enumerate(zip(pipeline.restorer.parameters(), start.parameters(), strict=True)):
+                ours.copy_(torch.lerp(first, average[str(index)], blend))
+        scores = measure(arguments, task.domain, pipeline)[DOMAINS[task.domain].evaluation["metrics"][0]]
+        found[json.loads((checkpoint / "state.json").read_text())["step"]] = sum(scores) / len(scores)
+    return found
+
+
+def measure(arguments: argparse.Namespace, name: str, checkpoint: Any) -> dict[str, Any]:
+    """{"photos": names, metric: scores} on `val` of a checkpoint or pipeline, or of the untouched input for None."""
     import torch
 
     from daa_diffusers import DAARestorationPipeline
@@ -116,7 +139,7 @@ def measure(arguments: argparse.Namespace, name: str, checkpoint: str | None) ->
 
     domain, data = DOMAINS[name], Path(arguments.data)
     torch.set_num_threads(1)
-    pipeline = None if checkpoint is None else DAARestorationPipeline.from_pretrained(checkpoint)
+    pipeline = DAARestorationPipeline.from_pretrained(checkpoint) if isinstance(checkpoint, str) else checkpoint
     restorers = {} if pipeline is None else {"row": pipeline}
     result = evaluate_folder(restorers, *(data / folder for folder in domain.val), **domain.evaluation)
     row = result.rows[-1]
@@ -125,7 +148,7 @@ def measure(arguments: argparse.Namespace, name: str, checkpoint: str | None) ->
 
 def fixed_rows(arguments: argparse.Namespace, name: str) -> dict[str, dict[str, Any]]:
     """Scores of what is not trained here: the untouched input, the start, a weak start's mark, others asked for."""
-    from daa_diffusers.training.setup import write_atomically
+    from daa_diffusers.files import write_text
 
     domain = DOMAINS[name]
     rows: dict[str, str | None] = {IDENTITY: None, "plain": start_of(domain)}
@@ -139,7 +162,7 @@ def fixed_rows(arguments: argparse.Namespace, name: str) -> dict[str, dict[str, 
         if key not in known:
             known[key] = measure(arguments, name, checkpoint)
             cache.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(cache, json.dumps(known))
+            write_text(cache, json.dumps(known))
     return {row: known[f"{row} {_fingerprint(checkpoint)}"] for row, checkpoint in rows.items()}
 
 
@@ -190,6 +213,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse(argv)
+    if "camera_weak" in arguments.domains:
+        from camera_photos import make_camera_photos
+
+        make_camera_photos(Path(arguments.data))
     tasks = tasks_of(arguments)
     with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(lambda task: work(task, arguments), tasks))

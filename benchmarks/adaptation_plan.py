@@ -1,12 +1,14 @@
 """What `adaptation.py` compares: target domains, the restorers to start from, and the rows of its tables."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from daa_diffusers.training.config import PRESETS
 
 BOTH = ("clean/bsds", "clean/highres")
 CAMERA = PRESETS["adapt"]["degradation"]  # the strongest synthesis: camera noise of any strength and correlation
+CAMERA_PHOTOS = Path(__file__).resolve().parents[1] / "outputs" / "camera_photos"  # `camera_photos.py` writes them
 GAUSSIAN = {"type": "gaussian", "sigma_min": 0.0, "sigma_max": 50.0}
 
 
@@ -51,14 +53,28 @@ def _weak(name: str, start: str, clean: tuple[str, ...]) -> Domain:
     return _noise(name, start, clean=clean, degradation=GAUSSIAN, strongest="daa-denoise-plain")
 
 
+def _camera_weak() -> Domain:
+    own = str(CAMERA_PHOTOS)
+    return Domain(
+        f"{own}/train/noisy",
+        (f"{own}/val/noisy", f"{own}/val/clean"),
+        "gaussian",
+        (f"{own}/train/noisy", f"{own}/train/clean"),
+        degradation=GAUSSIAN,
+        strongest="daa-denoise-plain",
+    )
+
+
 # The first three: noise of cameras, from the strongest plain restorer. PolyU: Canon cameras are adapted to, a Sony is
-# measured. Then a user's one bad checkpoint and a folder of photos; rain; camera shake.
+# measured. Then a user's one bad checkpoint and a folder of photos, the last of them with noise of our own; rain;
+# camera shake.
 DOMAINS = {
     "renoir": _noise("renoir"),
     "sidd_small": _noise("sidd_small"),
     "polyu": _noise("polyu"),
     "renoir_weak": _weak("renoir", "weak-bsds", ("clean/bsds",)),
     "polyu_weak": _weak("polyu", "weak-highres", ("clean/highres",)),
+    "camera_weak": _camera_weak(),
     "rain100l": Domain(
         "rain100l/train/rainy",
         ("rain100l/val/rainy", "rain100l/val/clean"),
@@ -80,6 +96,7 @@ DOMAINS = {
 # Restorers to start from: bundled, or what the config of the same name in examples/configs writes.
 STARTS = {
     "daa-denoise-plain": "daa-denoise-plain",
+    "gaussian": "outputs/daa-denoise-plain-1/pipeline",
     "weak-bsds": "outputs/weak-bsds/pipeline",
     "weak-highres": "outputs/weak-highres/pipeline",
     "daa-derain-plain": "outputs/daa-derain-plain/pipeline",
@@ -101,7 +118,7 @@ COMMON: dict[str, Any] = {
     "health": False,
     "checkpoint_every": 100,
     "validate_every": 0,
-    "keep": 1,
+    "keep": 4,  # all: PSNR against steps
     "log_every": 20,
 }
 

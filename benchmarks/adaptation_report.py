@@ -3,7 +3,6 @@
 import argparse
 import csv
 import json
-import os
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import Any
 from adaptation_plan import ABLATION, DOMAINS, ROWS
 
 from daa_diffusers.evaluation.statistics import gap_closed, markdown_table, paired_bootstrap
-from daa_diffusers.training.setup import write_atomically
+from daa_diffusers.files import replacing, write_text
 
+STEPS_SHOWN = ("control", "fitted noise, pseudo-clean", "DANN", "mean teacher", "paper", "adapted", "oracle")
 Scores = dict[str, Any]  # "photos": names, metric: numbers; of a row: means over its seeds
 COLUMNS = [
     "row",
@@ -40,6 +40,7 @@ def collect(tasks: Sequence, domain: str) -> dict[str, Scores]:
         row: Scores = {"photos": runs[0]["photos"]}
         for key in (metric, "ssim"):
             row[key] = [statistics.fmean(values) for values in zip(*(run[key] for run in runs), strict=True)]
+        row["steps"] = {step: statistics.fmean(run["steps"][step] for run in runs) for step in runs[0]["steps"]}
         row["means"] = [statistics.fmean(run[metric]) for run in runs]
         row["minutes"] = statistics.fmean(run["s"] for run in runs) / 60
         rows[name] = row
@@ -110,15 +111,16 @@ def write_report(
             ]
         plot(domain, rows, arguments.report.with_name(f"{arguments.report.stem}_{domain}.png"))
         text.append(f"![{domain}]({arguments.report.stem}_{domain}.png)")
+        if any(name in trained for name in STEPS_SHOWN):
+            plot_steps(domain, rows, arguments.report.with_name(f"{arguments.report.stem}_{domain}_steps.png"))
+            text.append(f"![PSNR against steps]({arguments.report.stem}_{domain}_steps.png)")
     text.append(f"Training of these rows took {hours:.1f} core hours.")
     arguments.report.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(arguments.report, "\n\n".join(text) + "\n")
-    temporary = arguments.report.with_name(f".{arguments.report.stem}.csv.tmp")
-    with open(temporary, "w", newline="") as file:
+    write_text(arguments.report, "\n\n".join(text) + "\n")
+    with replacing(arguments.report.with_suffix(".csv")) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["domain", "row", "photo", "psnr", "ssim"])
         writer.writerows(records)
-    os.replace(temporary, arguments.report.with_suffix(".csv"))
     return "\n\n".join(text)
 
 
@@ -138,7 +140,23 @@ def plot(domain: str, rows: dict[str, Scores], path: Path) -> None:
     axes.set_yticks(range(len(shown)), list(reversed(shown)))
     axes.set_xlabel("PSNR minus plain, dB (bars: photos, dot: mean)")
     axes.set_title(f"{domain}: plain {statistics.fmean(rows['plain'][metric]):.2f} dB")
-    temporary = path.with_name(f".{path.name}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(temporary, format="png", dpi=90)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=90)
+
+
+def plot_steps(domain: str, rows: dict[str, Scores], path: Path) -> None:
+    """PSNR against steps, of each run's checkpoints (moving average, blended as the final weights)."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    plain = statistics.fmean(rows["plain"][main_metric(domain)])
+    for name in STEPS_SHOWN:
+        if name in rows:
+            steps = {0: plain, **{int(step): value for step, value in rows[name]["steps"].items()}}
+            axes.plot(steps.keys(), steps.values(), "o-", label=name, markersize=3, linewidth=1.2)
+    axes.set(xlabel="steps", ylabel="PSNR, dB", title=domain)
+    axes.legend(fontsize=7)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=90)

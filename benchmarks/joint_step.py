@@ -30,6 +30,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from daa_diffusers import DAAUNet2DConditionModel, NoiseSpaceAdaptation, RestorationUNet
+from daa_diffusers.files import write_text
 from daa_diffusers.training.config import TrainingConfig
 from daa_diffusers.training.memory import keep_freed_memory
 from daa_diffusers.training.schedules import NoiseDraws, NoiseSchedule
@@ -285,9 +286,7 @@ def main() -> None:
         "## CUDA",
         "\n".join(cuda),
     ]
-    temporary = arguments.report.with_name(f".{arguments.report.name}.tmp")
-    temporary.write_text("\n\n".join(text) + "\n")
-    os.replace(temporary, arguments.report)
+    write_text(arguments.report, "\n\n".join(text) + "\n")
 
 
 if __name__ == "__main__":

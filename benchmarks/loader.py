@@ -24,6 +24,7 @@ from daa_diffusers.data.degradations import degradation_from_config
 from daa_diffusers.data.demo_photos import demo_photos
 from daa_diffusers.data.sampling import TrainingPatches
 from daa_diffusers.data.sources import PhotoFolder, open_source
+from daa_diffusers.files import write_text
 from daa_diffusers.training import setup
 from daa_diffusers.training.config import TrainingConfig, resolve
 from daa_diffusers.training.memory import keep_freed_memory
@@ -148,9 +149,7 @@ def main() -> None:
         f"Smallest ratio: {min(rates.values()) / appetite:.1f} (aim: {AIM:g}).",
     ]
     arguments.report.parent.mkdir(parents=True, exist_ok=True)
-    temporary_report = arguments.report.with_name(arguments.report.name + ".tmp")
-    temporary_report.write_text("\n".join(lines) + "\n")
-    os.replace(temporary_report, arguments.report)
+    write_text(arguments.report, "\n".join(lines) + "\n")
     print("\n".join(lines))
 
 

@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+from daa_diffusers.files import write_text
 from daa_diffusers.training.config import TrainingConfig, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -185,9 +186,7 @@ def main() -> None:
     )
     target = Path(arguments.report)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, target)
+    write_text(target, text)
     print(text)
 
 

@@ -8,7 +8,6 @@ or those of a folder. Takes about a minute on one core.
 
 import argparse
 import json
-import os
 import tempfile
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from daa_diffusers.data.blur import MotionBlur, shake_trajectories, trajectory_p
 from daa_diffusers.data.degradations import uniform
 from daa_diffusers.data.demo_photos import demo_photos
 from daa_diffusers.evaluation.sheets import contact_sheet
+from daa_diffusers.files import replacing
 
 DRAWS_SHOWN = 4
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -90,9 +90,8 @@ def default_psfs(count: int) -> torch.Tensor:
 
 
 def write_jpeg(picture: Image.Image, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    picture.convert("RGB").save(temporary, format="JPEG", quality=82, optimize=True)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        picture.convert("RGB").save(temporary, format="JPEG", quality=82, optimize=True)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ConfigurationError
+from ..files import replacing
 
 if TYPE_CHECKING:
     from ..data.noise_fit import NoiseProfile
@@ -82,6 +83,5 @@ def plot_profile(profile: NoiseProfile, path: Path) -> None:
     )
     correlation.set(xlabel="pixels to the right", ylabel="pixels down", title="correlation (green)")
     figure.colorbar(image, ax=correlation)
-    temporary = path.with_name(f".{path.name}.part")
-    figure.savefig(temporary, format="png", dpi=110)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)

@@ -16,6 +16,7 @@ from .photos import PhotoFolder, PhotoSource
 from .rain import RainStreaks
 from .sampling import PairedFolders, TrainingPatches, crop_patch, generator_for, take_turns
 from .sources import DatasetSource, ShardSource, StreamSource, check_sources, open_source
+from .transplant import Transplant
 
 __all__ = [
     "BlindGaussian",
@@ -34,6 +35,7 @@ __all__ = [
     "ShardSource",
     "StreamSource",
     "TrainingPatches",
+    "Transplant",
     "check_sources",
     "crop_patch",
     "degradation_from_config",

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from ..errors import ConfigurationError
+from ..files import replacing
 from .camera import CameraNoise
 from .sampling import generator_for
 
@@ -90,6 +91,21 @@ def demo_photos(folder: str | os.PathLike[str], *, seed: int = 0) -> DemoPhotos:
     return made
 
 
+def clean_photos(folder: str | os.PathLike[str]) -> Path:
+    """Writes all of scikit-image's photos that `demo_photos` knows, clean: RGB PNG, 8 bit, 192 x 192; returns `folder`.
+
+    For people who have no clean photos at hand. Raises as `demo_photos` does.
+    """
+    folder = Path(folder)
+    names = [name for group in SOURCES.values() for name in group]
+    plan = {folder / f"{name}_{index}.png": crop for name in names for index, crop in enumerate(_crops(_load(name)))}
+    _check_folders(folder, set(plan))
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, crop in plan.items():
+        _write(crop, path)
+    return folder
+
+
 def _load(name: str) -> np.ndarray:
     """(H, W, 3) uint8."""
     try:
@@ -131,9 +147,5 @@ def _check_folders(folder: Path, files: set[Path]) -> None:
 
 
 def _write(photo: np.ndarray, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         Image.fromarray(photo).save(temporary, format="PNG")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

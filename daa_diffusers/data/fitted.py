@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 import yaml
 
 from ..errors import ConfigurationError
+from ..files import write_text
 from .degradations import (
     ConfigurableDegradation,
     check_clean,
@@ -217,18 +217,7 @@ def write_degradation(config: Mapping[str, Any], path: str | os.PathLike, commen
     else:
         text = "".join(f"# {line}".rstrip() + "\n" for line in comment.splitlines())
         text += yaml.safe_dump(dict(config), sort_keys=False, width=120, default_flow_style=None)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)  # as any new file; temporary ones are private
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    return path
+    return write_text(path, text)
 
 
 def _interpolate(x: torch.Tensor, knots: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from PIL import ImageDraw
 
 from ..errors import ConfigurationError
+from ..files import write_text
 from .folders import restore
 from .named_metrics import LABEL_FREE, Column
 from .result import IDENTITY, Evaluation
@@ -194,10 +195,4 @@ def _check_row(evaluation: Evaluation, argument: str, row: str) -> None:
 
 def _write(text: str, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    return write_text(path, text)

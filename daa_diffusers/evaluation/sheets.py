@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from ..files import replacing
+
 SheetImage = Image.Image | np.ndarray | torch.Tensor
 
 WHITE = (255, 255, 255)
@@ -210,9 +212,5 @@ def _cut(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
 
 def _write(sheet: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         sheet.save(temporary, format="PNG")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from ..adapters.files import INFO, AdapterConfig
+from ..adapters.updates import KINDS
 from ..data.fitted import DEGRADATION_SUFFIXES, read_degradation
 from ..errors import ConfigurationError
 from .adaptation import VARIANTS
@@ -85,7 +87,7 @@ TRACKERS = ("tensorboard", "trackio", "wandb", "none")
 FREE_TO_CHANGE = {
     "config", "dry_run", "output_dir", "workers", "cache_gib", "log_every", "validate_every", "checkpoint_every",
     "keep", "validation_degraded", "validation_clean", "save_noise_predictor", "threads", "report_to", "health",
-    "max_skipped_steps", "resume_with_changes", "verify_resume",
+    "max_skipped_steps", "resume_with_changes", "verify_resume", "adapter_info",
 }  # fmt: skip
 
 
@@ -139,6 +141,10 @@ class TrainingConfig:
     pseudo_clean: bool = _option(
         False, "Take real photos, as the restorer to start from restores them, for a further source of clean ones."
     )
+    transplant: float = _option(
+        0.0,
+        "Share of the synthetic photos that are degraded by what the restorer to start from removes from real ones.",
+    )
     validation_degraded: str | None = _option(None, "Degraded photos to watch.")
     validation_clean: str | None = _option(None, "Their clean counterparts (paired by name), if any.")
     patch: int = _option(64, "Side of the square training patches, in pixels.")
@@ -151,6 +157,13 @@ class TrainingConfig:
 
     # networks
     init_from: str | None = _option(None, "Bundled checkpoint, folder or Hub id whose restorer is trained further.")
+    adapter: str | None = _option(
+        None, f"Train a small change of the restorer of --init_from instead of all of it: {', '.join(KINDS)}."
+    )
+    adapter_rank: int = _option(4, "Rank of an adapter of kind lora.")
+    adapter_info: dict[str, Any] = _option(
+        {}, f"What the adapter says of itself (JSON: {', '.join(INFO)}); default: the EXIF of the real photos."
+    )
     restorer: str = _option("small", "Preset of a new restorer (tiny, small, paper), where --init_from is not given.")
     value_range: list[float] = _option([0.0, 1.0], "Value range of a new restorer.")
     noise_predictor: str = _option("tiny", "Preset of the noise predictor (tiny, small, paper).")
@@ -285,6 +298,7 @@ class TrainingConfig:
         if self.clean and self.degradation is None:
             yield "`clean` needs a `degradation`; or give ready pairs by `paired_degraded` and `paired_clean`"
         yield from self._preparation_problems()
+        yield from self._adapter_problems()
         yield from self._objective_problems()
         if self.objective != "noise_space" and not self.real:
             yield f"`objective` {self.objective!r} learns from real photos: give `real` ones"
@@ -298,15 +312,38 @@ class TrainingConfig:
     def _preparation_problems(self):
         if not 0 <= self.fit_noise <= 1:
             yield f"`fit_noise` must be a share in [0, 1], got {self.fit_noise}"
-        for name in ("fit_noise", "pseudo_clean"):
+        if not 0 <= self.transplant <= 1 - self.fit_noise:
+            yield f"`transplant` must be a share in [0, 1 - `fit_noise`], got {self.transplant}"
+        for name in ("fit_noise", "pseudo_clean", "transplant"):
             if getattr(self, name) and not (self.clean and self.real):
                 yield f"`{name}` needs `real` photos, and `clean` ones to be degraded"
         if not 0 < self.blend <= 1:
             yield f"`blend` must be in (0, 1], got {self.blend}"
         elif self.blend < 1 and not self.init_from:
             yield f"`blend` {self.blend} needs a restorer to start from: give `init_from`"
-        if self.pseudo_clean and not self.init_from:
-            yield "`pseudo_clean` needs a restorer to start from: give `init_from`"
+        for name in ("pseudo_clean", "transplant"):
+            if getattr(self, name) and not self.init_from:
+                yield f"`{name}` needs a restorer to start from: give `init_from`"
+
+    def _adapter_problems(self):
+        if self.adapter is None:
+            if self.adapter_info:
+                yield f"`adapter_info` needs `adapter`, got {self.adapter_info!r} without one"
+            return
+        if self.adapter not in KINDS:
+            yield f"`adapter` must be one of {', '.join(KINDS)}, got {self.adapter!r}"
+        if self.adapter_rank < 1:
+            yield f"`adapter_rank` must be at least 1, got {self.adapter_rank}"
+        if not self.init_from:
+            yield "`adapter` needs a restorer to start from: give `init_from`"
+        unknown = sorted(set(self.adapter_info) - set(INFO))
+        if unknown:
+            yield f"`adapter_info` knows {', '.join(INFO)}, got {', '.join(unknown)}"
+            return
+        try:
+            AdapterConfig("bias", "unknown", **self.adapter_info)
+        except ConfigurationError as error:
+            yield f"`adapter_info`: {error}"
 
     def _objective_problems(self):
         if self.objective == "noise_space":
@@ -398,7 +435,7 @@ def parse_arguments(arguments: list[str] | None = None) -> TrainingConfig:
         TrainingConfig, allow_abbrev=False, description="Train a restorer, or adapt it to real photos."
     )
     for action in parser._actions:
-        if action.dest in ("noise_predictor_options", "objective_options"):
+        if action.dest in ("noise_predictor_options", "objective_options", "adapter_info"):
             action.type = _json_mapping
         if action.dest == "degradation":
             action.type = str  # `resolve` reads it: argparse would hide what is wrong with a file

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from ..files import write_text
+
 logger = logging.getLogger(__name__)
 
 # Keys of these do not depend on the options alone; they are kept apart from the rest of a line.
@@ -127,9 +129,7 @@ class RunLog:
             if entry["step"] > step:
                 break
             kept.append(line + "\n")
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        temporary.write_text("".join(kept))
-        os.replace(temporary, self.path)
+        write_text(self.path, "".join(kept))
 
     def write(self, step: int, values: dict[str, float], timing: dict[str, float] | None = None) -> None:
         """One line, and the same to the trackers (timing as `time/...`)."""

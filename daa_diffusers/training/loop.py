@@ -22,10 +22,12 @@ from tqdm.auto import tqdm
 
 from ..data.sampling import generator_for
 from ..errors import ConfigurationError
+from ..files import write_text
 from ..models.daa_unet import DAAUNet2DConditionModel
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from . import setup
 from .adaptation import NoiseSpaceAdaptation
+from .adapter import ADAPTER_FOLDER, save_trained_adapter
 from .checkpoint import load_latest, recorded_steps, save_checkpoint
 from .config import TrainingConfig
 from .health import Health
@@ -139,7 +141,7 @@ class Trainer:
             record = setup.claim_output(config, self.samples_per_step)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            prepare_files(config, model.restorer, self.folder)
+            prepare_files(config, model.restorer, self.folder, self.dataset.real)
         self.accelerator.wait_for_everyone()
         use_files(config, self.dataset, self.folder)
         if not self.accelerator.is_main_process:
@@ -149,14 +151,15 @@ class Trainer:
         optimizer = setup.build_optimizer(config, model, self.accelerator.device)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.bare: JointStep = self.accelerator.unwrap_model(self.model)
+        self.trained = [p for p in self.bare.restorer.parameters() if p.requires_grad]  # an adapter's, or all
         self.steps = config.steps
         self.steps = record["steps"] or self._plan_steps()
         self._record(steps=self.steps, photos=setup.training_photos(self.dataset))
         self.ema = EMAModel(
-            self.bare.restorer.parameters(), decay=self._ema_decay(), use_ema_warmup=True, inv_gamma=1.0, power=3 / 4
+            self.trained, decay=self._ema_decay(), use_ema_warmup=True, inv_gamma=1.0, power=3 / 4
         )
         # before a checkpoint is loaded: the restorer as it starts
-        self.start = [p.detach().clone() for p in self.bare.restorer.parameters()] if config.blend < 1 else []
+        self.start = [p.detach().clone() for p in self.trained] if config.blend < 1 else []
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         # of diffusers' scheduler only the curve is used: the learning rate is a function of the step
         self.rate_curve = get_scheduler(
@@ -207,8 +210,8 @@ class Trainer:
     def _record(self, **values: Any) -> None:
         if self.accelerator.is_main_process:
             path = self.folder / "run.json"
-            setup.write_atomically(path, json.dumps({**json.loads(path.read_text()), **values}, indent=2))
-            setup.write_atomically(self.folder / "options.yaml", replace(self.config, steps=self.steps).to_yaml())
+            write_text(path, json.dumps({**json.loads(path.read_text()), **values}, indent=2))
+            write_text(self.folder / "options.yaml", replace(self.config, steps=self.steps).to_yaml())
 
     # -- data ---------------------------------------------------------------------------------------------------
 
@@ -302,7 +305,7 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         if not self.accelerator.optimizer_step_was_skipped:
-            self.ema.step(self.bare.restorer.parameters())
+            self.ema.step(self.trained)
             self.bare.after_step()
         return scalars, True
 
@@ -428,7 +431,7 @@ class Trainer:
         Between two fine-tuned or one fine-tuned and its start, networks average well: Wortsman et al. 2022, "Robust
         fine-tuning of zero-shot models".
         """
-        parameters = list(self.bare.restorer.parameters())
+        parameters = self.trained
         self.ema.store(parameters)
         self.ema.copy_to(parameters)
         with torch.no_grad():
@@ -466,7 +469,7 @@ class Trainer:
             if self.accelerator.num_processes > 1:
                 scored = torch.tensor(score if self.accelerator.is_main_process else 0.0, dtype=torch.float32)
                 score = float(self.accelerator.reduce(scored.to(self.accelerator.device), "sum"))
-            self.best.offer(step, score, restorer.parameters(), write=self.accelerator.is_main_process)
+            self.best.offer(step, score, self.trained, write=self.accelerator.is_main_process)
         counters["best"] = dict(self.best.record)
         patience = self.config.early_stopping
         counters["stopped_early"] = patience is not None and self.best.record.get("since", 0) >= patience
@@ -499,9 +502,13 @@ class Trainer:
         if self.accelerator.is_main_process:
             with self._averaged_weights() as restorer:
                 if self.best.record:
-                    self.best.copy_to(restorer.parameters())
+                    self.best.copy_to(self.trained)
                 unet = self.bare.networks.get("noise_predictor") if self.config.save_noise_predictor else None
                 restorer.float()
+                if self.config.adapter:
+                    restorer = save_trained_adapter(
+                        self.config, restorer, self.folder / ADAPTER_FOLDER, self.dataset.real or []
+                    )
                 DAARestorationPipeline(restorer, cast(DAAUNet2DConditionModel | None, unet)).save_pretrained(str(path))
         self.accelerator.wait_for_everyone()
         return path

@@ -1,19 +1,21 @@
 """What a run takes from its real photos before the first step: their noise, and clean photos that look like them."""
 
 import logging
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import nn
 
-from ..data.degradations import Mixture, degradation_from_config
+from ..data.degradations import Degradation, Mixture, degradation_from_config
 from ..data.fitted import read_degradation, write_degradation
 from ..data.noise_fit import MIN_PHOTOS, Restorer, fit_noise
 from ..data.photo_noise import middle
 from ..data.photos import PhotoFolder, PhotoSource
 from ..data.sampling import TrainingPatches, unit_float
+from ..data.transplant import Transplant, write_residual
+from ..files import replacing
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from .config import TrainingConfig
 from .setup import open_sources
@@ -22,37 +24,48 @@ logger = logging.getLogger(__name__)
 
 NOISE_FILE = "noise.yaml"
 PSEUDO_CLEAN = "pseudo_clean"
+RESIDUALS = "residuals"
 MOST_PHOTOS = 64  # that are restored to be clean ones, over all sources
 MOST_SIDE = 768  # of their middle
 SPREAD = 1.5  # see FittedNoise
+GAIN = (1.0, 1.5)  # see Transplant
 
 
-def prepare_files(config: TrainingConfig, restorer: nn.Module, folder: Path) -> None:
-    """Writes what `fit_noise` and `pseudo_clean` ask for into the run's folder; what is there already is kept.
+def prepare_files(
+    config: TrainingConfig, restorer: nn.Module, folder: Path, real: list[PhotoSource] | None = None
+) -> None:
+    """Writes what `fit_noise`, `pseudo_clean` and `transplant` ask for into the run's folder, and keeps what is there.
 
     Args:
         restorer: as it starts. Its mode is left as it is.
         folder: of the run.
+        real: the real photos, where they are open already.
 
     Raises:
         ConfigurationError: the noise of the real photos cannot be estimated, or there is none.
     """
-    if not (config.fit_noise or config.pseudo_clean):
+    if not (config.fit_noise or config.pseudo_clean or config.transplant):
         return
-    real = open_sources(config, "real", DAARestorationPipeline(restorer).channels)
+    real = real or open_sources(config, "real", DAARestorationPipeline(restorer).channels)
     if config.fit_noise and not (folder / NOISE_FILE).exists():
         _fit(real, _as_function(restorer) if config.init_from else None, folder / NOISE_FILE)
     if config.pseudo_clean:
-        _restore_all(_as_function(restorer), real, folder / PSEUDO_CLEAN)
+        _restore_all(_as_function(restorer), real, folder / PSEUDO_CLEAN, _write_restored)
+    if config.transplant:
+        _restore_all(_as_function(restorer), real, folder / RESIDUALS, _write_removed)
 
 
 def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) -> None:
     """Lets the samples of `dataset` come from what `prepare_files` wrote."""
+    learnt: list[tuple[float, Degradation]] = []
     if config.fit_noise:
-        fitted = degradation_from_config(read_degradation(folder / NOISE_FILE))
+        learnt.append((config.fit_noise, degradation_from_config(read_degradation(folder / NOISE_FILE))))
+    if config.transplant:
+        learnt.append((config.transplant, Transplant(str(folder / RESIDUALS), GAIN)))
+    if learnt:
         assert dataset.degradation is not None  # the config has seen to it
-        rest = [(1 - config.fit_noise, dataset.degradation)] if config.fit_noise < 1 else []
-        dataset.degradation = Mixture([(config.fit_noise, fitted), *rest])
+        rest = 1 - config.fit_noise - config.transplant
+        dataset.degradation = Mixture([*learnt, *([(rest, dataset.degradation)] if rest else [])])
     if config.pseudo_clean:
         first = dataset.clean[0]
         restored = PhotoFolder(folder / PSEUDO_CLEAN, channels=first.channels, argument="pseudo_clean")
@@ -85,17 +98,35 @@ def _as_function(restorer: nn.Module) -> Restorer:
     return restore
 
 
-def _restore_all(restore: Restorer, sources: list[PhotoSource], folder: Path) -> None:
-    """The middle of some photos of every source, restored, as PNG files of 8 bits."""
+def _restore_all(
+    restore: Restorer,
+    sources: list[PhotoSource],
+    folder: Path,
+    write: Callable[[torch.Tensor, torch.Tensor, Path], None],
+) -> None:
+    """Restores the middle of some photos of every source, and writes a PNG file of each."""
     folder.mkdir(exist_ok=True)
     share = max(1, MOST_PHOTOS // len(sources))
     for number, source in enumerate(sources):
         for index in source.spread(share):
             path = folder / f"{number:02d}-{index:06d}.png"
-            if path.exists() or (photo := source.try_photo(index)) is None:
+            if path.exists():
                 continue
-            restored = restore(unit_float(middle(photo, MOST_SIDE)))
-            pixels = (restored.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()  # (H, W, C)
-            temporary = path.with_name(f".{path.name}.tmp")
-            Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(temporary, format="PNG")
-            os.replace(temporary, path)
+            try:
+                photo = source.try_photo(index)
+            except IndexError:  # a stream that is shorter
+                break
+            if photo is None:
+                continue
+            real = unit_float(middle(photo, MOST_SIDE))
+            write(real, restore(real), path)
+
+
+def _write_restored(real: torch.Tensor, restored: torch.Tensor, path: Path) -> None:
+    pixels = (restored.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()  # (H, W, C)
+    with replacing(path) as temporary:
+        Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(temporary, format="PNG")
+
+
+def _write_removed(real: torch.Tensor, restored: torch.Tensor, path: Path) -> None:
+    write_residual(real - restored, path)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from ..files import replacing
+
 SELECTIONS = ("last", "psnr", "label_free")
 
 
@@ -38,10 +40,8 @@ class BestWeights:
         self.record = {"step": step, "score": score, "since": 0}
         if write:
             self.folder.mkdir(parents=True, exist_ok=True)
-            path = self._path(step)
-            temporary = path.with_name(f".{path.name}.tmp")
-            save_file({str(i): p.detach().cpu().contiguous() for i, p in enumerate(parameters)}, temporary)
-            os.replace(temporary, path)
+            with replacing(self._path(step)) as temporary:
+                save_file({str(i): p.detach().cpu().contiguous() for i, p in enumerate(parameters)}, temporary)
 
     def copy_to(self, parameters: Iterable[torch.Tensor]) -> None:
         """Loads the best weights into `parameters`, in the order in which they were offered."""

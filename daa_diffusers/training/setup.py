@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -16,10 +15,12 @@ from ..data.degradations import degradation_from_config
 from ..data.sampling import TrainingPatches
 from ..data.sources import PhotoSource, check_sources, open_source
 from ..errors import ConfigurationError
+from ..files import write_text
 from ..models.daa_unet import DAAUNet2DConditionModel
 from ..models.restoration_unet import RestorationUNet
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from .adaptation import NoiseSpaceAdaptation
+from .adapter import add_adapter
 from .baselines import build_baseline
 from .config import TrainingConfig
 from .joint_step import JointStep
@@ -41,6 +42,7 @@ def build_model(config: TrainingConfig) -> JointStep:
     torch.manual_seed(config.seed)
     if config.init_from:
         restorer = DAARestorationPipeline.from_pretrained(config.init_from).restorer.float()
+        add_adapter(config, restorer)
     else:
         restorer = RestorationUNet.from_preset(config.restorer, value_range=config.value_range)
     if config.objective == "noise_space":
@@ -132,7 +134,7 @@ def build_optimizer(
     config: TrainingConfig, model: JointStep, device: torch.device | None = None
 ) -> torch.optim.Optimizer:
     """One Adam over all networks (METHOD, step 6); fused where `device` is one of CUDA."""
-    groups = [{"params": list(model.restorer.parameters()), "lr": config.learning_rate}]
+    groups = [{"params": [p for p in model.restorer.parameters() if p.requires_grad], "lr": config.learning_rate}]
     for network in model.networks.values():
         rate = config.predictor_learning_rate or config.learning_rate
         groups.append({"params": list(network.parameters()), "lr": rate})
@@ -204,13 +206,6 @@ def _git_commit() -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes `text` beside `path` and renames it, so that a reader never sees half a file."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
-
-
 def lock_output(config: TrainingConfig, wait: float = LOCK_SECONDS) -> FileLock:
     """Holds `config.output_dir` for this process; the system lets go of it when the process ends, however it ends.
 
@@ -258,7 +253,7 @@ def claim_output(config: TrainingConfig, samples_per_step: int) -> dict[str, Any
         _check_output(folder)
         folder.mkdir(parents=True, exist_ok=True)
         known = {"options": identity, "steps": None, "git_commit": _git_commit(), "versions": _versions()}
-        write_atomically(record, json.dumps(known, indent=2))
+        write_text(record, json.dumps(known, indent=2))
         return known
     known = json.loads(record.read_text())
     # a run of an earlier version lacks the newer options: it ran with their defaults
@@ -280,7 +275,7 @@ def claim_output(config: TrainingConfig, samples_per_step: int) -> dict[str, Any
         known["options"] = identity
         if {"steps", "minutes"} & set(changes):
             known["steps"] = None  # planned anew
-        write_atomically(record, json.dumps(known, indent=2))
+        write_text(record, json.dumps(known, indent=2))
     return known
 
 

@@ -22,7 +22,8 @@ def alignment():
     spec = importlib.util.spec_from_file_location("alignment", ROOT / "benchmarks" / "alignment.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.ADAPT = {**module.ADAPT, "noise_predictor_options": {**TINY, "dropout": 0.0}, "batch_size": 2}
+    predictors = sys.modules["alignment_predictors"]
+    predictors.ADAPT = {**predictors.ADAPT, "noise_predictor_options": {**TINY, "dropout": 0.0}, "batch_size": 2}
     module.TIMES, module.ERROR_TIMES = (100, 700), (450,)
     return module
 

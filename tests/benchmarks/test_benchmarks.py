@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from daa_diffusers import DAARestorationPipeline, DAAUNet2DConditionModel, NoiseSpaceAdaptation, RestorationUNet
+from daa_diffusers.data import PhotoFolder
 from daa_diffusers.data.demo_photos import demo_photos
 from daa_diffusers.training.schedules import NoiseSchedule
 
@@ -86,7 +87,7 @@ def test_bundling_stores_half_precision_and_no_paths_of_the_machine(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_real_photo_benchmark_resumes_and_reports_every_row(tmp_path):
+def test_the_adaptation_benchmark_resumes_and_reports_every_row(tmp_path):
     made = demo_photos(tmp_path / "made")
     data = tmp_path / "data"
     for kind in ("bsds", "highres"):
@@ -96,9 +97,34 @@ def test_the_real_photo_benchmark_resumes_and_reports_every_row(tmp_path):
     shutil.copytree(made.real_train_noisy, real / "train" / "clean")
     shutil.copytree(made.real_val_noisy, real / "val" / "noisy")
     shutil.copytree(made.real_val_clean, real / "val" / "clean")
-    arguments = ("--data", data, "--sets", "renoir", "--steps", "3", "--output_dir", "out", "--report", "report.md")
-    first = run("benchmarks/real_photos.py", *arguments, "--rows", "control", cwd=tmp_path)
-    assert "identity" in first and "control" in first and "hybrid" not in first
-    second = run("benchmarks/real_photos.py", *arguments, "--rows", "control", "hybrid", "oracle", cwd=tmp_path)
-    assert "gap closed" in second and "hybrid" in second
-    assert (tmp_path / "report.csv").read_text().count("renoir,control") == 10
+    arguments = ("--data", data, "--domains", "renoir", "--steps", "3", "--output_dir", "out", "--report", "report.md")
+    first = run("benchmarks/adaptation.py", *arguments, "--rows", "control", cwd=tmp_path)
+    assert "| identity" in first and "| control" in first and "| adapted" not in first
+    rows = ("control", "DANN", "adapted", "oracle")
+    second = run("benchmarks/adaptation.py", *arguments, "--rows", *rows, "--seeds", "2", "--jobs", "2", cwd=tmp_path)
+    assert "renoir, control, seed 0" not in second and "renoir, control, seed 1" in second  # what is there is kept
+    assert all(f"| {row} " in second for row in rows) and "gap closed" in second
+    table = (tmp_path / "report.csv").read_text()
+    assert table.count("renoir,control") == table.count("renoir,adapted") == table.count("renoir,identity") == 10
+    for picture in ("report_renoir.png", "report_renoir_steps.png"):
+        assert (tmp_path / picture).stat().st_size > 1000
+    assert str(tmp_path) not in (tmp_path / "report.md").read_text().split("\n\n", 2)[2]
+
+
+def test_camera_photos_are_made_once_and_hold_correlated_noise(tmp_path):
+    made = demo_photos(tmp_path / "made")
+    for part in ("train", "val"):
+        shutil.copytree(made.real_val_clean, tmp_path / "data" / "real_noise" / "polyu" / part / "clean")
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from camera_photos import make_camera_photos
+
+    make_camera_photos(tmp_path / "data", tmp_path / "own")
+    noisy = PhotoFolder(tmp_path / "own" / "val" / "noisy")
+    clean = PhotoFolder(tmp_path / "own" / "val" / "clean")
+    noise = noisy.photo(0).float() - clean.photo(0).float()
+    neighbours = torch.corrcoef(torch.stack([noise[1, :, 1:].flatten(), noise[1, :, :-1].flatten()]))[0, 1]
+    assert float(noise.std()) > 5 and float(neighbours) > 0.4
+    last = tmp_path / "own" / "train" / "noisy" / "000.png"
+    before = last.stat().st_mtime_ns
+    make_camera_photos(tmp_path / "data", tmp_path / "own")
+    assert last.stat().st_mtime_ns == before

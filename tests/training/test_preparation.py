@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from daa_diffusers import DAARestorationPipeline, RestorationUNet
+from daa_diffusers.data import PhotoFolder
 from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.training import setup
 from daa_diffusers.training.checkpoint import list_checkpoints
@@ -102,6 +103,32 @@ def test_without_either_nothing_is_written_or_changed(config):
     assert not folder.exists() and torch.equal(dataset[3]["synthetic"], before)
 
 
+def test_what_the_start_removes_from_real_photos_degrades_clean_ones(config, noisy, start):
+    given = config(fit_noise=0.25, transplant=0.75, pseudo_clean=False)
+    trainer = Trainer(given, progress_bar=False)
+    (share, _), (transplanted, transplant) = trainer.dataset.degradation.parts  # nothing is left for --degradation
+    assert (share, transplanted) == (0.25, 0.75)
+    residuals = PhotoFolder(transplant.folder)
+    assert len(residuals) == 4
+    photo = np.asarray(Image.open(noisy / "1.png")).astype(np.float32) / 255
+    with torch.no_grad():
+        restored = RestorationUNet.from_pretrained(start)(torch.from_numpy(photo).permute(2, 0, 1)[None])[0].clamp(0, 1)
+    expected = torch.from_numpy(photo).permute(2, 0, 1) - restored
+    assert (2 * (residuals.photo(1).float() / 65535) - 1 - expected).abs().max() < 1e-4
+    trainer.lock.release()
+
+
+def test_a_stream_that_is_shorter_than_what_is_asked_for_gives_what_it_has(config, tmp_path):
+    folder = tmp_path / "stream"
+    folder.mkdir()
+    for index in range(3):
+        Image.fromarray(skimage.data.chelsea()[30 * index : 30 * index + 64, :64]).save(folder / f"{index}.png")
+    given = config(real=[f"hf:{folder}?streaming=1"], fit_noise=0.0)
+    trainer = Trainer(given, progress_bar=False)
+    assert len(files(given.output_dir)) == 3
+    trainer.lock.release()
+
+
 def test_every_source_has_its_own_noise_unless_it_has_few_photos(config, noisy, tmp_path):
     few = tmp_path / "few"
     few.mkdir()
@@ -131,6 +158,8 @@ def test_options_that_do_not_fit(config, tmp_path, noisy):
         ({"blend": 0.0}, "`blend` must be in"),
         ({"blend": 0.5, "init_from": None, "pseudo_clean": False}, "`blend` 0.5 needs a restorer to start from"),
         ({"fit_noise": 1.5}, "`fit_noise` must be a share"),
+        ({"transplant": 0.6}, "`transplant` must be a share in"),
+        ({"transplant": 0.5, "init_from": None}, "`transplant` needs a restorer to start from"),
         ({"init_from": None}, "`pseudo_clean` needs a restorer to start from"),
         ({"real": [], "variant": "vanilla"}, "`fit_noise` needs `real` photos"),
     ):

@@ -1,0 +1,83 @@
+"""`daa evaluate`: what restorers do to a folder of photos, beside leaving them as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import ConfigurationError
+
+app = typer.Typer()
+
+
+@app.command()
+def evaluate(
+    degraded: Annotated[Path, typer.Argument(help="Folder of photos, searched recursively.")],
+    clean: Annotated[Path | None, typer.Option(help="Their clean counterparts, paired by name.")] = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(help="Bundled name, folder, .safetensors file or Hub id; may be repeated.", show_default=False),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="Names with commas between them: psnr, ssim, psnr_shift, lpips, and no-reference ones."),
+    ] = None,
+    space: Annotated[str, typer.Option(help="rgb, or y for the Y channel (deraining).")] = "rgb",
+    crop_border: Annotated[int, typer.Option(help="Pixels at each border that do not count.")] = 0,
+    label_free: Annotated[
+        bool | None,
+        typer.Option(
+            help="Look at residuals and at the noise that is left; default: without --clean.", show_default=False
+        ),
+    ] = None,
+    baseline: Annotated[str, typer.Option(help="Row with which the others are compared.")] = "identity",
+    output: Annotated[Path | None, typer.Option(help="Folder for report.md, scores.csv and contact sheets.")] = None,
+    sheets: Annotated[bool, typer.Option(help="Write contact sheets of the best, median and worst photo.")] = True,
+    device: Annotated[str | None, typer.Option(help="Such as cuda; default: cpu.", show_default=False)] = None,
+) -> None:
+    """Measure restorers on photos, with ground truth or without. The row of the untouched input is always there."""
+    from ..evaluation import evaluate_folder
+    from ..evaluation.report import markdown_report, write_report
+    from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
+
+    if space not in ("rgb", "y"):
+        raise ConfigurationError(f"`--space` must be rgb or y, got {space!r}")
+    names = [name.strip() for name in metrics.split(",") if name.strip()] if metrics else None
+    restorers = {}
+    for row, name in row_names(checkpoint or ["daa-denoise"]).items():
+        pipeline = DAARestorationPipeline.from_pretrained(name)
+        restorers[row] = pipeline.to(device) if device else pipeline
+    if baseline != "identity" and baseline not in restorers:
+        raise ConfigurationError(f"`--baseline` must be one of identity, {', '.join(restorers)}, got {baseline!r}")
+    result = evaluate_folder(
+        restorers,
+        degraded,
+        clean,
+        metrics=names,
+        space="y" if space == "y" else "rgb",
+        crop_border=crop_border,
+        label_free=label_free,
+        progress=True,
+    )
+    typer.echo(markdown_report(result, baseline=baseline))
+    for name, reason in result.skipped.items():
+        typer.echo(f"left out: {name}: {reason}", err=True)
+    if output is not None:
+        typer.echo(f"written: {write_report(result, output, baseline=baseline, sheets=sheets)}")
+
+
+def row_names(checkpoints: list[str]) -> dict[str, str]:
+    """Checkpoints by the name of their row: the last part of a path that tells them apart."""
+    rows: dict[str, str] = {}
+    for checkpoint in checkpoints:
+        if checkpoint in rows.values():
+            raise ConfigurationError(f"`--checkpoint` {checkpoint!r} is given twice")
+        parts = Path(checkpoint).parts
+        for count in range(1, len(parts) + 1):
+            row = "/".join(parts[-count:])
+            if row not in rows and not (count < len(parts) and row == "pipeline"):  # what the trainer calls its result
+                break
+        rows[row] = checkpoint
+    return rows

@@ -1,0 +1,79 @@
+"""`daa adapt`, run as people run it: a folder of photos, a minute or less."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from skimage import data
+
+from daa_diffusers import DAARestorationPipeline, RestorationUNet
+from daa_diffusers.cli.app import main
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "my photos"
+    folder.mkdir()
+    draws = np.random.default_rng(0)
+    for number in range(3):
+        photo = data.coffee()[40 * number : 40 * number + 160, 100:300] + draws.normal(0, 15, (160, 200, 3))
+        Image.fromarray(photo.clip(0, 255).round().astype(np.uint8)).save(folder / f"{number}.png")
+    (folder / "broken.jpg").write_bytes(b"no photo")
+    return folder
+
+
+@pytest.fixture
+def start(tmp_path):
+    torch.manual_seed(0)
+    DAARestorationPipeline(RestorationUNet(width=4, depth=2)).save_pretrained(str(tmp_path / "start"))
+    return str(tmp_path / "start")
+
+
+def test_a_folder_of_photos_is_all_it_takes(photos, start, tmp_path, capsys):
+    output = tmp_path / "adapted"
+    command = ["adapt", str(photos), "--checkpoint", start, "--output", str(output), "--minutes", "0.02"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "scikit-image's" in said and "broken.jpg" in said and f"--checkpoint {output / 'pipeline'}" in said
+    with Image.open(output / "before_after.png") as sheet:
+        assert sheet.width > 3 * 200
+    restored = DAARestorationPipeline.from_pretrained(str(output / "pipeline"))
+    assert restored(Image.open(photos / "0.png")).images[0].size == (200, 160)
+    options = yaml.safe_load((output / "options.yaml").read_text())
+    assert options["fit_noise"] == 0.75 and options["pseudo_clean"] and options["minutes"] == 0.02
+    assert main(command) == 0  # again: it is done already
+    assert json.loads((output / "run.json").read_text())["steps"] == options["steps"]
+
+
+@pytest.mark.parametrize("task", ["derain", "deblur"])
+def test_what_cannot_be_fitted_is_not(photos, start, tmp_path, capsys, task):
+    command = ["adapt", str(photos), "--checkpoint", start, "--output", str(tmp_path / "out"), "--task", task]
+    assert main([*command, "--clean", str(photos), "--dry-run"]) == 2  # the real photos are no clean ones
+    assert "clean" in capsys.readouterr().err
+    assert main([*command, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "fit_noise: 0.0" in said and "pseudo_clean: false" in said
+    assert ("transplant: 0.5" in said) == (task == "derain")
+    assert not (tmp_path / "out" / "pipeline").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--task", "dehaze"), "`--task` must be one of denoise, derain, deblur"),
+        (("--minutes", "0"), "`minutes` must be positive"),
+        (("--checkpoint", "daa-denois"), "did you mean"),
+    ],
+)
+def test_wrong_arguments_are_named_without_a_traceback(photos, tmp_path, capsys, options, message):
+    assert main(["adapt", str(photos), "--output", str(tmp_path / "out"), "--dry-run", *options]) == 2
+    said = capsys.readouterr().err
+    assert message in said and "Traceback" not in said
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path, capsys):
+    assert main(["adapt", str(tmp_path / "none"), "--output", str(tmp_path / "out"), "--dry-run"]) == 2
+    assert "none" in capsys.readouterr().err

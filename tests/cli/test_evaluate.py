@@ -1,0 +1,84 @@
+"""`daa evaluate`, run as people run it."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+from daa_diffusers import DAARestorationPipeline, RestorationUNet
+from daa_diffusers.cli.app import main
+from daa_diffusers.cli.evaluate import row_names
+
+
+@pytest.fixture
+def folders(tmp_path):
+    draws = np.random.default_rng(0)
+    for kind in ("noisy", "clean"):
+        (tmp_path / kind).mkdir()
+    for number in range(3):
+        photo = data.coffee()[40 * number : 40 * number + 72, 100:180]
+        Image.fromarray(photo).save(tmp_path / "clean" / f"{number}.png")
+        noisy = (photo + draws.normal(0, 25, photo.shape)).clip(0, 255).round().astype(np.uint8)
+        Image.fromarray(noisy).save(tmp_path / "noisy" / f"{number}.png")
+    (tmp_path / "noisy" / "broken.png").write_bytes(b"no photo")
+    (tmp_path / "clean" / "broken.png").write_bytes(b"no photo")
+    return tmp_path
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    torch.manual_seed(0)
+    DAARestorationPipeline(RestorationUNet(width=4, depth=2)).save_pretrained(str(tmp_path / "mine" / "pipeline"))
+    return str(tmp_path / "mine" / "pipeline")
+
+
+def test_pairs_are_scored_beside_the_untouched_input_and_a_broken_photo_is_named(folders, checkpoint, capsys):
+    chosen = ("--checkpoint", "daa-denoise", "--checkpoint", checkpoint, "--baseline", "daa-denoise")
+    options = ("--clean", str(folders / "clean"), *chosen, "--output", str(folders / "report"))
+    assert main(["evaluate", str(folders / "noisy"), *options]) == 0
+    said = capsys.readouterr()
+    assert all(f"| {row} " in said.out for row in ("identity", "daa-denoise", "mine/pipeline"))
+    assert "left out: broken" in said.err and "PSNR" in said.out
+    with open(folders / "report" / "scores.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["row"] for row in rows} == {"identity", "daa-denoise", "mine/pipeline"}
+    means = {
+        name: np.mean([float(r["psnr"]) for r in rows if r["row"] == name]) for name in ("identity", "daa-denoise")
+    }
+    assert means["daa-denoise"] > means["identity"] + 3
+    assert (folders / "report" / "report.md").exists() and len(list((folders / "report").glob("sheet-*.png"))) == 1
+
+
+def test_photos_without_ground_truth_are_judged_without_it(folders, capsys):
+    assert main(["evaluate", str(folders / "noisy"), "--checkpoint", "daa-denoise"]) == 0
+    said = capsys.readouterr().out
+    assert "Label-free" in said and "PSNR" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--space", "lab"), "`--space` must be rgb or y"),
+        (("--baseline", "plain"), "`--baseline` must be one of identity, daa-denoise"),
+        (("--metrics", "psnr"), "`clean` is not given"),
+        (("--checkpoint", "daa-denois"), "did you mean 'daa-denoise'"),
+        (("--checkpoint", "daa-denoise", "--checkpoint", "daa-denoise"), "is given twice"),
+        (("--clean", "nowhere"), "nowhere"),
+    ],
+)
+def test_wrong_arguments_are_named_without_a_traceback(folders, capsys, options, message):
+    assert main(["evaluate", str(folders / "noisy"), *options]) == 2
+    said = capsys.readouterr().err
+    assert message in said and "Traceback" not in said
+
+
+def test_rows_are_named_by_what_tells_checkpoints_apart():
+    assert list(row_names(["daa-denoise", "runs/a/pipeline", "runs/b/pipeline", "x/daa-denoise"])) == [
+        "daa-denoise",
+        "a/pipeline",
+        "b/pipeline",
+        "x/daa-denoise",
+    ]
