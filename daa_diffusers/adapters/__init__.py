@@ -1,0 +1,25 @@
+"""Camera adapters: a small trained change of a frozen restorer, in a file of its own beside many others.
+
+`updates` says what is changed, `files` how it is stored, `camera` which one suits a photo, `loaded` how a restorer
+takes it. Pipelines load adapters (`pipelines.adapter_loading`), training makes them (`training.adapter`).
+"""
+
+from .camera import Camera, choose_adapter, read_camera
+from .files import AdapterConfig, read_adapter, save_adapter
+from .loaded import LoadedAdapters
+from .updates import KINDS, attach, attached, fingerprint, updates_for
+
+__all__ = [
+    "KINDS",
+    "AdapterConfig",
+    "Camera",
+    "LoadedAdapters",
+    "attach",
+    "attached",
+    "choose_adapter",
+    "fingerprint",
+    "read_adapter",
+    "read_camera",
+    "save_adapter",
+    "updates_for",
+]

@@ -1,0 +1,120 @@
+"""The camera that took a photo, by its EXIF, and the adapter that was made for it."""
+
+import io
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import ExifTags, Image
+
+from .files import AdapterConfig
+
+# Where ISO numbers stand: of 65535 and more only the later ones say the true number.
+_ISO_TAGS = (ExifTags.Base.ISOSpeedRatings, ExifTags.Base.RecommendedExposureIndex, ExifTags.Base.ISOSpeed)
+_OVERFLOW = 65535
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Maker, model and ISO number, each None where the photo does not tell."""
+
+    make: str | None = None
+    model: str | None = None
+    iso: int | None = None
+
+
+def read_camera(photo: Image.Image | Image.Exif | str | os.PathLike | bytes) -> Camera:
+    """The camera of a photo by its EXIF.
+
+    Args:
+        photo: a PIL image, its EXIF (`image.getexif()`), a file, or a file's bytes. Only the header is read.
+
+    Returns:
+        What is known; nothing where there is no EXIF, or no readable photo.
+
+    Raises:
+        FileNotFoundError: no such file.
+        TypeError: on another kind of `photo`.
+    """
+    if isinstance(photo, Image.Exif):
+        return _camera(photo)
+    if isinstance(photo, Image.Image):
+        return _camera(photo.getexif())
+    if not isinstance(photo, str | os.PathLike | bytes):
+        raise TypeError(f"`photo` must be a PIL image, its EXIF, a file or bytes, got {type(photo).__name__}")
+    try:
+        with Image.open(io.BytesIO(photo) if isinstance(photo, bytes) else photo) as image:
+            return _camera(image.getexif())
+    except FileNotFoundError:
+        raise
+    except Exception:  # decoders raise nearly anything on broken files
+        return Camera()
+
+
+def _camera(exif: Image.Exif) -> Camera:
+    try:
+        more: Mapping[int, Any] = exif.get_ifd(ExifTags.IFD.Exif)
+    except Exception:  # a broken part of the EXIF
+        more = {}
+    numbers = [number for tag in _ISO_TAGS if (number := _number(more.get(tag, exif.get(tag))))]
+    iso = next((number for number in numbers if number < _OVERFLOW), max(numbers, default=None))
+    return Camera(_text(exif.get(ExifTags.Base.Make)), _text(exif.get(ExifTags.Base.Model)), iso)
+
+
+def _text(value: Any) -> str | None:
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return (text.split("\0")[0].strip() or None) if isinstance(text, str) else None
+
+
+def _number(value: Any) -> int | None:
+    first = value[0] if isinstance(value, tuple) and value else value
+    try:
+        return int(first) if int(first) > 0 else None
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError):
+        return None
+
+
+def choose_adapter(camera: Camera, adapters: Mapping[str, AdapterConfig]) -> str | None:
+    """The name of the adapter that was made for a camera, or None.
+
+    All that an adapter states of make, model and ISO must be known of the photo and agree (upper and lower case are
+    one). Of several the one that names the model comes first, then the narrowest range of ISO numbers, then the name.
+    """
+    fitting = [name for name, config in adapters.items() if _fits(camera, config)]
+    return min(fitting, key=lambda name: (*_preference(adapters[name]), name), default=None)
+
+
+def _fits(camera: Camera, config: AdapterConfig) -> bool:
+    stated = []
+    if config.make is not None:
+        stated.append(_same(camera.make, config.make))
+    if config.models:
+        stated.append(any(_same(camera.model, model) for model in config.models))
+    if config.iso is not None:
+        stated.append(camera.iso is not None and config.iso[0] <= camera.iso <= config.iso[1])
+    return bool(stated) and all(stated)
+
+
+def _preference(config: AdapterConfig) -> tuple[bool, bool, float]:
+    width = config.iso[1] / config.iso[0] if config.iso else float("inf")
+    return not config.models, config.make is None and not config.models, width
+
+
+def _same(one: str | None, other: str) -> bool:
+    return one is not None and one.casefold().split() == other.casefold().split()
+
+
+def summarise(cameras: Iterable[Camera]) -> dict[str, Any]:
+    """`make`, `models` and `iso` for an adapter's config of the cameras that took its photos; what differs is left out.
+
+    Photos that do not tell their camera are passed over; with cameras of several makers, no maker is stated.
+    """
+    known = [camera for camera in cameras if camera.model is not None]
+    makes, models = {camera.make for camera in known}, sorted({camera.model for camera in known if camera.model})
+    numbers = [camera.iso for camera in known if camera.iso]
+    return {
+        "make": makes.pop() if len(makes) == 1 else None,
+        "models": models,
+        "iso": [min(numbers), max(numbers)] if numbers else None,
+    }

@@ -1,0 +1,175 @@
+"""An adapter's folder: `adapter.json` says what it is, `adapter.safetensors` holds its tensors in float16."""
+
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ..errors import CheckpointError, ConfigurationError
+from ..files import replacing, write_text
+from .updates import KINDS, Update
+
+logger = logging.getLogger(__name__)
+
+CONFIG = "adapter.json"
+TENSORS = "adapter.safetensors"
+FORMAT_VERSION = 1
+LARGE = 500_000  # bytes; an adapter beyond this is worth a word
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
+INFO = ("make", "models", "iso", "licence")  # what a user may say of an adapter
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What `adapter.json` holds.
+
+    Args:
+        kind: "bias", "pointwise" or "lora" (`updates.updates_for`).
+        base: fingerprint of the restorer that it was trained for.
+        rank: of "lora"; None for the others.
+        base_name: that restorer's name, for people.
+        make, models, iso: the camera's maker, its models (any of them) and range of ISO numbers, both ends included;
+            None or empty: not known.
+        licence: of the tensors; None: not stated.
+        format_version: of the folder.
+
+    Raises:
+        ConfigurationError: a field is not as above; named.
+    """
+
+    kind: str
+    base: str
+    rank: int | None = None
+    base_name: str | None = None
+    make: str | None = None
+    models: tuple[str, ...] = ()
+    iso: tuple[int, int] | None = None
+    licence: str | None = None
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self):
+        if self.format_version != FORMAT_VERSION:
+            raise ConfigurationError(f"`format_version` must be {FORMAT_VERSION}, got {self.format_version!r}")
+        if self.kind not in KINDS:
+            raise ConfigurationError(f"`kind` must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        if (self.kind == "lora") != (isinstance(self.rank, int) and self.rank > 0):
+            raise ConfigurationError(f"`rank` must be a positive number for lora, else None, got {self.rank!r}")
+        if not isinstance(self.base, str) or not self.base:
+            raise ConfigurationError(f"`base` must be a fingerprint, got {self.base!r}")
+        for name in ("base_name", "make", "licence"):
+            if not isinstance(getattr(self, name), str | None):
+                raise ConfigurationError(f"`{name}` must be a text or None, got {getattr(self, name)!r}")
+        models, iso = self.models, self.iso
+        if not isinstance(models, list | tuple) or not all(isinstance(model, str) for model in models):
+            raise ConfigurationError(f"`models` must be a list of names, got {models!r}")
+        if iso is not None and not (
+            isinstance(iso, list | tuple) and len(iso) == 2 and all(type(one) is int for one in iso)
+            and 0 < iso[0] <= iso[1]
+        ):  # fmt: skip
+            raise ConfigurationError(f"`iso` must be [lowest, highest], positive and whole, or None, got {iso!r}")
+        object.__setattr__(self, "models", tuple(models))
+        object.__setattr__(self, "iso", None if iso is None else tuple(iso))
+
+
+def save_adapter(
+    folder: str | os.PathLike,
+    config: AdapterConfig,
+    updates: Mapping[str, Update],
+    statistics: Mapping[str, torch.Tensor] | None = None,
+) -> Path:
+    """Writes an adapter's folder, each file whole or not at all, the config last; returns it.
+
+    Args:
+        folder: is made; an adapter that is there is replaced.
+        config: of the adapter.
+        updates: its changes by name of the parameter. Their values are stored in float16: round them first where the
+            file and the module in memory must agree.
+        statistics: of batch norms (`updates.statistics`), in float32.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        f"{parameter}.{name}": value.detach().to("cpu", torch.float16).contiguous()
+        for parameter, update in updates.items()
+        for name, value in update.state_dict().items()
+    }
+    tensors |= {name: value.detach().cpu().float().contiguous() for name, value in (statistics or {}).items()}
+    with replacing(folder / TENSORS) as temporary:
+        save_file(tensors, temporary)
+    size = (folder / TENSORS).stat().st_size
+    if size > LARGE:
+        logger.warning("the adapter is large, %.1f MB: a lower rank, or kind bias, is smaller", size / 1e6)
+    write_text(folder / CONFIG, json.dumps(asdict(config), indent=2) + "\n")
+    return folder
+
+
+def read_adapter(
+    source: str | os.PathLike, *, subfolder: str | None = None, **hub_options: Any
+) -> tuple[AdapterConfig, dict[str, torch.Tensor], str]:
+    """Reads an adapter of a folder or of the Hub.
+
+    Args:
+        source: a folder, or the id of a Hub repository ("owner/name"); a `Path` is always a folder.
+        subfolder: of it, where it holds several adapters.
+        hub_options: `cache_dir`, `force_download`, `local_files_only`, `token`, `revision`.
+
+    Returns:
+        Its config, its tensors by name (as stored), and a name for it.
+
+    Raises:
+        CheckpointError: no such folder or repository id, files that are missing (all listed), damaged or no adapter's.
+        TypeError: an unknown option.
+        RepositoryNotFoundError and the other errors of huggingface_hub: as they are.
+    """
+    unknown = sorted(set(hub_options) - set(HUB_OPTIONS))
+    if unknown:
+        raise TypeError(f"unknown option {', '.join(unknown)}; known are {', '.join(HUB_OPTIONS)}")
+    text = os.fspath(source)
+    if subfolder is not None and (Path(subfolder).is_absolute() or ".." in Path(subfolder).parts):
+        raise CheckpointError(f"`subfolder` must lie inside {text!r}, got {subfolder!r}")
+    folder = Path(text).expanduser()
+    if not folder.is_dir():
+        if not isinstance(source, str) or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text):
+            raise CheckpointError(f'`adapter` {text!r} is no folder, and no id of a Hub repository ("owner/name")')
+        inside = f"{subfolder}/" if subfolder else ""
+        patterns = [inside + CONFIG, inside + TENSORS]
+        folder = Path(snapshot_download(text, allow_patterns=patterns, **hub_options))
+    folder = folder / (subfolder or "")
+    missing = [name for name in (CONFIG, TENSORS) if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(f"`adapter` {text!r} is no adapter: {', '.join(missing)} is missing")
+    name = Path(os.path.abspath(os.path.join(text, subfolder or ""))).name
+    return _read_config(folder / CONFIG), _read_tensors(folder / TENSORS), name
+
+
+def _read_config(path: Path) -> AdapterConfig:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ConfigurationError(f"it must hold a JSON object, got {type(content).__name__}")
+        unknown = sorted(set(content) - {field.name for field in fields(AdapterConfig)})
+        if unknown:
+            raise ConfigurationError(f"unknown fields {', '.join(unknown)}")
+        return AdapterConfig(**content)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{str(path)!r} is no adapter's config: {error}") from error
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{str(path)!r} cannot be read: {error}") from error
+    broken = [name for name, value in tensors.items() if not value.is_floating_point() or not value.isfinite().all()]
+    if broken:
+        raise CheckpointError(f"{str(path)!r} holds tensors that are NaN, infinite or no numbers: {', '.join(broken)}")
+    return tensors

@@ -1,0 +1,177 @@
+"""The adapters of one restorer in memory, of which at most one is active."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from ..errors import CheckpointError, ConfigurationError
+from .files import AdapterConfig
+from .updates import Update, fingerprint, statistics, updates_for
+
+
+class LoadedAdapters:
+    """Adds the change of an adapter to the parameters of a restorer, and takes it away again, bit for bit.
+
+    Args:
+        restorer: any module, as it was trained. It runs as fast with an adapter as without.
+
+    Attributes:
+        configs: of the loaded adapters, by name.
+        active: name of the one whose change lies in the parameters, or None.
+        fused: whether that change counts as part of the restorer, and is saved with it.
+    """
+
+    def __init__(self, restorer: nn.Module):
+        self.restorer = restorer
+        self.configs: dict[str, AdapterConfig] = {}
+        self.active: str | None = None
+        self.fused = False
+        self._changes: dict[str, tuple[dict[str, Update], dict[str, torch.Tensor]]] = {}
+        self._originals: dict[str, torch.Tensor] = {}  # what the active one changed
+
+    def add(self, name: str, config: AdapterConfig, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Loads an adapter; it is not active yet.
+
+        Raises:
+            CheckpointError: it was made for another restorer, or its tensors do not fit (all listed).
+            ConfigurationError: the name is taken, or an adapter is fused.
+        """
+        if name in self.configs:
+            raise ConfigurationError(f"`name` {name!r} is loaded already; give another, or unload_adapter({name!r})")
+        self._refuse_fused("load")
+        ours = fingerprint(self._base())
+        if config.base != ours:
+            base = f" ({config.base_name})" if config.base_name else ""
+            raise CheckpointError(
+                f"adapter {name!r} was made for another restorer: its base has the fingerprint {config.base}{base}, "
+                f"this restorer {ours}. Load that base; from bfloat16 no fingerprint can be told, cast after loading"
+            )
+        try:
+            updates = updates_for(self.restorer, config.kind, config.rank or 1)
+        except ConfigurationError as error:
+            raise CheckpointError(f"adapter {name!r} does not fit: {error}") from error
+        expected = {
+            f"{parameter}.{key}": value
+            for parameter, update in updates.items()
+            for key, value in update.state_dict().items()
+        }
+        buffers = statistics(self.restorer)
+        _check(name, tensors, {**expected, **buffers})
+        for parameter, update in updates.items():
+            update.load_state_dict({key: tensors[f"{parameter}.{key}"].float() for key in update.state_dict()})
+        self._changes[name] = updates, {key: tensors[key].float() for key in buffers}
+        self.configs[name] = config
+
+    @torch.no_grad()
+    def activate(self, name: str | None, scale: float = 1.0) -> None:
+        """Makes one adapter the active one, or none.
+
+        Args:
+            name: None: the restorer as it was.
+            scale: factor of the change: 0 none of it, 1 as it was trained.
+
+        Raises:
+            ConfigurationError: no such adapter, a `scale` that is no finite number, or an adapter is fused.
+        """
+        self._refuse_fused("change")
+        if name is not None and name not in self.configs:
+            raise ConfigurationError(f"`name` must be one of {sorted(self.configs)} or None, got {name!r}")
+        if isinstance(scale, bool) or not isinstance(scale, int | float) or not abs(scale) < float("inf"):
+            raise ConfigurationError(f"`scale` must be a finite number, got {scale!r}")
+        self._revert()
+        if name is None:
+            return
+        updates, means = self._changes[name]
+        tensors = self._tensors()
+        for key, update in updates.items():
+            parameter = tensors[key]
+            wide = torch.promote_types(parameter.dtype, torch.float32)
+            change = update.delta(parameter.shape).to(parameter.device, wide)
+            self._put(key, parameter, parameter.to(wide) + (change if scale == 1 else scale * change))
+        for key, value in means.items():
+            buffer = tensors[key]
+            value = value.to(buffer)
+            self._put(key, buffer, value if scale == 1 else buffer + scale * (value - buffer))
+        self.active = name
+
+    def remove(self, name: str | None = None) -> None:
+        """Forgets one adapter, or all; the active one's change goes with it, unless it is fused: then it stays."""
+        if name is not None and name not in self.configs:
+            raise ConfigurationError(f"`name` must be one of {sorted(self.configs)} or None, got {name!r}")
+        if self.active is not None and name in (None, self.active):
+            if self.fused:
+                self._originals, self.active, self.fused = {}, None, False
+                self.configs.clear()  # of a restorer that is no more
+                self._changes.clear()
+                return
+            self._revert()
+        for one in [name] if name is not None else list(self.configs):
+            del self.configs[one], self._changes[one]
+
+    def fuse(self) -> None:
+        """Makes the active adapter's change part of the restorer, until `unfuse`."""
+        if self.active is None:
+            raise ConfigurationError("no adapter is active: set_adapter(name) first")
+        self.fused = True
+
+    def unfuse(self) -> None:
+        """The fused adapter is an active one again."""
+        if not self.fused:
+            raise ConfigurationError("no adapter is fused")
+        self.fused = False
+
+    @contextmanager
+    @torch.no_grad()
+    def as_saved(self) -> Iterator[None]:
+        """The restorer without a change that is active, but not fused, for a while."""
+        if self.active is None or self.fused:
+            yield
+            return
+        tensors = self._tensors()
+        changed = {key: tensors[key].detach().clone() for key in self._originals}
+        try:
+            for key, original in self._originals.items():
+                tensors[key].copy_(original)
+            yield
+        finally:
+            for key, value in changed.items():
+                tensors[key].copy_(value)
+
+    def _put(self, key: str, tensor: torch.Tensor, value: torch.Tensor) -> None:
+        self._originals[key] = tensor.detach().clone()
+        tensor.copy_(value)
+
+    @torch.no_grad()
+    def _revert(self) -> None:
+        tensors = self._tensors()
+        for key, original in self._originals.items():
+            tensors[key].copy_(original)
+        self._originals, self.active = {}, None
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        return {**dict(self.restorer.named_parameters()), **statistics(self.restorer)}
+
+    def _base(self) -> dict[str, torch.Tensor]:
+        return {key: self._originals.get(key, value) for key, value in self.restorer.named_parameters()}
+
+    def _refuse_fused(self, what: str) -> None:
+        if self.fused:
+            raise ConfigurationError(f"cannot {what} adapters while {self.active!r} is fused: unfuse_adapter() first")
+
+
+def _check(name: str, tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
+    shapes = [
+        f"{key} {tuple(tensors[key].shape)} instead of {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in tensors and tensors[key].shape != value.shape
+    ]
+    problems = {
+        "missing tensors": [key for key in expected if key not in tensors],
+        "unknown tensors": [key for key in tensors if key not in expected],
+        "wrong shapes": shapes,
+    }
+    told = [f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names]
+    if told:
+        raise CheckpointError(f"adapter {name!r} does not fit this restorer; {'; '.join(told)}")

@@ -1,0 +1,193 @@
+"""Small trained changes to the parameters of a frozen restorer: what an adapter is made of.
+
+A change is added to a parameter itself (`torch.nn.utils.parametrize`), never to what a layer puts out: so it works in
+any module, also in one that reads the weights of its layers, and costs nothing once it is added for good.
+"""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parametrize
+
+from ..errors import ConfigurationError
+
+KINDS = ("bias", "pointwise", "lora")
+
+_CONVOLUTIONS = nn.modules.conv._ConvNd  # of one to three dimensions, transposed ones as well
+_ORIGINAL = "original"  # how `parametrize` calls the parameter below a change
+
+
+class Update(nn.Module):
+    """The change of one parameter; none before training."""
+
+    def reset_parameters(self) -> None:
+        """Draws what must not start at zero, from torch's global generator."""
+
+    def delta(self, shape: torch.Size) -> torch.Tensor:
+        """What is added to a parameter of this shape."""
+        raise NotImplementedError
+
+    def forward(self, parameter: torch.Tensor) -> torch.Tensor:
+        """The changed parameter."""
+        return parameter + self.delta(parameter.shape)
+
+
+class Shift(Update):
+    """Kind "bias": another value of a vector, be it a bias or the scale of a norm."""
+
+    def __init__(self, like: torch.Tensor):
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros_like(like))
+
+    def delta(self, shape: torch.Size) -> torch.Tensor:
+        """See `Update`."""
+        return self.shift
+
+
+class Pointwise(Update):
+    """Kind "pointwise": a 1x1 convolution beside a convolution, which is a change of the middle of its kernel.
+
+    Source: Rebuffi, Bilen, Vedaldi 2018, "Efficient parametrization of multi-domain deep neural networks" (parallel
+    residual adapters).
+    """
+
+    def __init__(self, like: torch.Tensor):
+        super().__init__()
+        self.pointwise = nn.Parameter(like.new_zeros(like.shape[:2]))
+
+    def delta(self, shape: torch.Size) -> torch.Tensor:
+        """See `Update`; all sides of the kernel are odd."""
+        around = [side // 2 for side in reversed(shape[2:]) for _ in range(2)]
+        return F.pad(self.pointwise.reshape(*shape[:2], *[1] * (len(shape) - 2)), around)
+
+
+class LowRank(Update):
+    """Kind "lora": the product of two thin matrices, added to a kernel seen as the matrix (out, in * sides).
+
+    Source: Hu et al. 2022, "LoRA", with alpha equal to the rank; for convolutions as in peft.
+    """
+
+    def __init__(self, like: torch.Tensor, rank: int):
+        super().__init__()
+        rows, columns = like.shape[0], like[0].numel()
+        rank = min(rank, rows, columns)
+        self.lora_A = nn.Parameter(like.new_zeros(rank, columns))
+        self.lora_B = nn.Parameter(like.new_zeros(rows, rank))
+
+    def reset_parameters(self) -> None:
+        """See `Update`: A as a layer's weights, B stays zero."""
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+
+    def delta(self, shape: torch.Size) -> torch.Tensor:
+        """See `Update`."""
+        return (self.lora_B @ self.lora_A).view(shape)
+
+
+def updates_for(restorer: nn.Module, kind: str, rank: int = 4) -> dict[str, Update]:
+    """The changes that an adapter of `kind` makes to `restorer`, by name of the parameter; not attached to it.
+
+    Args:
+        restorer: any module. Parameters that several of its modules share are left alone.
+        kind: "bias": vectors, that is biases and the scales of norms. "pointwise": the middle of every convolution's
+            kernel (1x1 convolutions: all of it), where it has one. "lora": convolutions and linear layers, of low rank.
+        rank: of "lora".
+
+    Raises:
+        ConfigurationError: on another `kind`, a `rank` below 1, or a restorer that has nothing of the kind.
+    """
+    if kind not in KINDS:
+        raise ConfigurationError(f"`adapter` must be one of {', '.join(KINDS)}, got {kind!r}")
+    if not isinstance(rank, int) or rank < 1:
+        raise ConfigurationError(f"`adapter_rank` must be a whole number, at least 1, got {rank!r}")
+    uses = Counter(id(parameter) for _, parameter in restorer.named_parameters(remove_duplicate=False))
+    updates = {}
+    for path, module in restorer.named_modules():
+        if isinstance(module, parametrize.ParametrizationList):  # weight norm and the like, as a network brings it
+            continue
+        for name, parameter in module.named_parameters(recurse=False):
+            update = _update(module, name, parameter, kind, rank) if uses[id(parameter)] == 1 else None
+            if update is not None:
+                updates[f"{path}.{name}" if path else name] = update
+    if not updates:
+        raise ConfigurationError(f"`adapter` {kind!r}: {type(restorer).__name__} has no parameters of this kind")
+    return updates
+
+
+def _update(module: nn.Module, name: str, parameter: nn.Parameter, kind: str, rank: int) -> Update | None:
+    like = parameter.detach().float()
+    if kind == "bias":
+        return Shift(like) if parameter.numel() == max(parameter.shape, default=1) else None
+    if name != "weight":
+        return None
+    if kind == "pointwise":
+        has_middle = isinstance(module, _CONVOLUTIONS) and all(side % 2 for side in parameter.shape[2:])
+        return Pointwise(like) if has_middle else None
+    return LowRank(like, rank) if isinstance(module, _CONVOLUTIONS | nn.Linear) else None
+
+
+def attach(restorer: nn.Module, updates: Mapping[str, Update]) -> None:
+    """Freezes `restorer` and lets it compute with its changed parameters, so that the changes alone are trained."""
+    restorer.requires_grad_(False)
+    for name, update in updates.items():
+        path, _, last = name.rpartition(".")
+        update.reset_parameters()
+        module = restorer.get_submodule(path)
+        parametrize.register_parametrization(module, last, update.to(getattr(module, last)))
+
+
+def attached(restorer: nn.Module) -> dict[str, Update]:
+    """The changes that `attach` attached, by name of the parameter."""
+    return {
+        f"{path}.{name}" if path else name: update
+        for path, module in restorer.named_modules()
+        if parametrize.is_parametrized(module)
+        for name, updates in module.parametrizations.items()  # type: ignore[union-attr, operator]
+        for update in updates
+        if isinstance(update, Update)
+    }
+
+
+def merge(restorer: nn.Module) -> None:
+    """Adds the attached changes to the parameters for good, and thaws them."""
+    for name in attached(restorer):
+        path, _, last = name.rpartition(".")
+        parametrize.remove_parametrizations(restorer.get_submodule(path), last, leave_parametrized=True)
+    restorer.requires_grad_(True)
+
+
+def base_parameters(restorer: nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters of `restorer` by name, without the changes that are attached."""
+    changed = attached(restorer)
+    plain = dict(restorer.named_parameters())
+    for name in changed:
+        path, _, last = name.rpartition(".")
+        prefix = f"{path}.parametrizations.{last}." if path else f"parametrizations.{last}."
+        original = plain[f"{prefix}{_ORIGINAL}"]
+        plain = {key: value for key, value in plain.items() if not key.startswith(prefix)} | {name: original}
+    return plain
+
+
+def statistics(restorer: nn.Module) -> dict[str, torch.Tensor]:
+    """The running means and variances of batch norms by name: they follow the photos, so an adapter carries them."""
+    return {
+        f"{path}.{name}" if path else name: buffer
+        for path, module in restorer.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        for name, buffer in module.named_buffers(recurse=False)
+        if buffer.is_floating_point()
+    }
+
+
+def fingerprint(parameters: Mapping[str, torch.Tensor]) -> str:
+    """16 hexadecimal digits of names, shapes and values, the values in float16: the same in either precision."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name in sorted(parameters):
+        values = parameters[name].detach().to("cpu", torch.float16).contiguous()
+        digest.update(f"{name}\0{tuple(values.shape)}\0".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
