@@ -22,6 +22,7 @@ from ..errors import CheckpointError
 # diffusers finds a saved component's class in sys.modules only: every component module is imported here.
 from ..models.daa_unet import DAAUNet2DConditionModel
 from ..models.restoration_unet import RestorationUNet  # noqa: F401
+from .adapter_loading import AdapterMixin
 from .image_processor import (
     Photo,
     PhotoInput,
@@ -41,7 +42,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_BATCH_PIXELS = 2**20
 
 
-class DAARestorationPipeline(DiffusionPipeline):
+class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
     """Restores photos with a restorer that was adapted in noise space; the noise predictor takes no part in it.
 
     Args:
