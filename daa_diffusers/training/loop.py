@@ -25,7 +25,7 @@ from ..errors import ConfigurationError
 from ..files import write_text
 from ..models.daa_unet import DAAUNet2DConditionModel
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
-from . import setup
+from . import objectives, setup
 from .adaptation import NoiseSpaceAdaptation
 from .adapter import ADAPTER_FOLDER, save_trained_adapter
 from .checkpoint import load_latest, recorded_steps, save_checkpoint
@@ -86,6 +86,7 @@ def _counters() -> dict[str, Any]:
         "best": {},
         "health": {},
         "alarms": [],
+        "harm": [],
         "stopped_early": False,
     }
 
@@ -155,9 +156,7 @@ class Trainer:
         self.steps = config.steps
         self.steps = record["steps"] or self._plan_steps()
         self._record(steps=self.steps, photos=setup.training_photos(self.dataset))
-        self.ema = EMAModel(
-            self.trained, decay=self._ema_decay(), use_ema_warmup=True, inv_gamma=1.0, power=3 / 4
-        )
+        self.ema = EMAModel(self.trained, decay=self._ema_decay(), use_ema_warmup=True, inv_gamma=1.0, power=3 / 4)
         # before a checkpoint is loaded: the restorer as it starts
         self.start = [p.detach().clone() for p in self.trained] if config.blend < 1 else []
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -271,6 +270,12 @@ class Trainer:
                 adapt=step >= min(config.predictor_warmup_steps, self.steps // 3),
             )
 
+    def _untouched_loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """(5) of a restorer that changes nothing: what any restorer must be better than."""
+        synthetic, clean = self._to_range(batch["synthetic"]), self._to_range(batch["clean"])
+        assert synthetic is not None and clean is not None
+        return objectives.charbonnier(synthetic, clean, self.config.charbonnier_eps)
+
     def _optimizer_step(self, step: int, batches, watch: Stopwatch) -> tuple[dict[str, torch.Tensor], bool]:
         """The scalars of the step, and whether all of it was finite, on every process; if not, nothing is learnt."""
         parts = self.accumulation
@@ -286,6 +291,8 @@ class Trainer:
             finite &= output.loss.detach().isfinite()
             for name, value in output.losses.items():
                 scalars[f"loss/{name}"] = scalars.get(f"loss/{name}", 0.0) + value.detach() / parts
+            untouched = self._untouched_loss(batch) / parts
+            scalars["loss/untouched"] = scalars.get("loss/untouched", 0.0) + untouched
             for name, value in output.gradients.items():  # of loss * scale / parts, averaged over parts
                 scale = self.accelerator.scaler.get_scale() if self.accelerator.scaler else 1.0
                 scalars[f"gradient/{name}"] = scalars.get(f"gradient/{name}", 0.0) + value.detach() / scale
@@ -377,6 +384,10 @@ class Trainer:
                 bar.update()
                 if done % config.log_every == 0 or done == self.steps:
                     counters["losses"] = self._log_window(done, window, watch, counters)
+                    harm = _harm(counters["losses"]) if done >= self.steps / 4 else []
+                    for alarm in harm if not counters["harm"] else ():
+                        logger.warning("step %d: %s", done, alarm)
+                    counters["harm"] = harm
                     shown = {k: counters["losses"].get(k) for k in ("pair", "noise", "adaptation", "domain", "weight")}
                     bar.set_postfix({k: f"{v:.4f}" for k, v in shown.items() if v is not None})
                 if done == self.steps or (config.validate_every and done % config.validate_every == 0):
@@ -407,7 +418,7 @@ class Trainer:
             signal,
             best=counters["best"],
             health=counters["health"],
-            alarms=counters["alarms"],
+            alarms=[*counters["harm"], *counters["alarms"]],
             skipped_photos={
                 role: names for role, sources in photos.items() if (names := [n for s in sources for n in s["skipped"]])
             },
@@ -512,6 +523,17 @@ class Trainer:
                 DAARestorationPipeline(restorer, cast(DAAUNet2DConditionModel | None, unet)).save_pretrained(str(path))
         self.accelerator.wait_for_everyone()
         return path
+
+
+def _harm(losses: dict[str, float]) -> list[str]:
+    """An alarm where restoring synthetic photos is worse than leaving them as they are."""
+    if not losses or losses["pair"] <= losses["untouched"]:  # none: every step of the window was skipped
+        return []
+    return [
+        f"restored synthetic photos are farther from the clean ones than untouched: loss {losses['pair']:.4f} against "
+        f"{losses['untouched']:.4f}. Most often a step was too large: begin anew with `gradient_clip` 0.5 or a lower "
+        "`learning_rate` (`gradient/all` in the log shows where); or train longer"
+    ]
 
 
 def train(config: TrainingConfig, *, progress_bar: bool = True) -> TrainingResult:

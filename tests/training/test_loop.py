@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from daa_diffusers import DAARestorationPipeline
+from daa_diffusers import DAARestorationPipeline, RestorationUNet
 from daa_diffusers.errors import CheckpointError, ConfigurationError
 from daa_diffusers.training.checkpoint import list_checkpoints, load_checkpoint
 from daa_diffusers.training.loop import Trainer, train
@@ -81,6 +82,20 @@ def test_a_run_learns_and_its_pipeline_restores(tiny_config, photo_folders):
     pipeline = DAARestorationPipeline.from_pretrained(result.pipeline)
     photo = Image.open(photo_folders / "degraded" / "photo 0.png")
     assert pipeline(photo).images[0].size == photo.size
+
+
+@pytest.mark.parametrize(("offset", "rings"), [(0.5, True), (0.0, False)])
+def test_a_restorer_that_is_worse_than_none_rings_an_alarm(tiny_config, tmp_path, caplog, offset, rings):
+    restorer = RestorationUNet(width=4, depth=2)
+    torch.nn.init.zeros_(restorer.conv_out.weight)
+    torch.nn.init.constant_(restorer.conv_out.bias, offset)  # added to every pixel
+    restorer.save_pretrained(tmp_path / "start")
+    noisy = {"type": "gaussian", "sigma_min": 25.0, "sigma_max": 25.0}
+    options = {"init_from": str(tmp_path / "start"), "variant": "vanilla", "learning_rate": 1e-6, "degradation": noisy}
+    result = quiet(tiny_config(**options))
+    assert result.losses["untouched"] == pytest.approx(25 / 255 * (2 / math.pi) ** 0.5, rel=0.1)
+    assert [("than untouched" in alarm) for alarm in result.alarms] == [True] * rings
+    assert ("than untouched" in caplog.text) == rings
 
 
 def test_the_saved_weights_are_the_moving_average(tiny_config):
