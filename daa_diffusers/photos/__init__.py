@@ -1,5 +1,21 @@
-"""Reading people's photos: bit depth, alpha, palettes, orientation, and files that are broken."""
+"""People's photos: read for training, and opened and saved for restoration with all that their files hold."""
 
+from .opening import DEFAULT_MAX_MEGAPIXELS, open_photo
 from .reading import PHOTO_SUFFIXES, list_photos, read_photo, to_float
+from .saving import FORMATS, SavedPhoto, save_photo
+from .stored import Encoding, Metadata, StoredPhoto
 
-__all__ = ["PHOTO_SUFFIXES", "list_photos", "read_photo", "to_float"]
+__all__ = [
+    "DEFAULT_MAX_MEGAPIXELS",
+    "FORMATS",
+    "PHOTO_SUFFIXES",
+    "Encoding",
+    "Metadata",
+    "SavedPhoto",
+    "StoredPhoto",
+    "list_photos",
+    "open_photo",
+    "read_photo",
+    "save_photo",
+    "to_float",
+]

@@ -1,15 +1,20 @@
 """Photos from files: whole bit depth, upright, one or three channels; a typed error for everything that is no photo."""
 
+from __future__ import annotations
+
 import io
 import os
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from ..errors import ConfigurationError, UnreadablePhotoError
+
+if TYPE_CHECKING:
+    import torch
 
 # Formats whose decoders ship with Pillow, imagecodecs and tifffile; lower case.
 PHOTO_SUFFIXES = frozenset(
@@ -206,15 +211,18 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels
 
 
-def list_photos(folder: str | os.PathLike, argument: str = "folder") -> list[Path]:
+def list_photos(
+    folder: str | os.PathLike, argument: str = "folder", suffixes: frozenset[str] = PHOTO_SUFFIXES
+) -> list[Path]:
     """All photos in a folder and its subfolders, sorted by path.
 
-    Known by suffix (`PHOTO_SUFFIXES`, upper or lower case). Hidden files and folders are skipped; links to folders are
-    followed, each real folder being visited once.
+    Known by suffix, upper or lower case. Hidden files and folders are skipped; links to folders are followed, each real
+    folder being visited once.
 
     Args:
         folder: where to look.
         argument: what the caller calls `folder`, for messages.
+        suffixes: those of photos, lower case.
 
     Raises:
         ConfigurationError: no such folder, not a folder, or no photo in it.
@@ -239,14 +247,14 @@ def list_photos(folder: str | os.PathLike, argument: str = "folder") -> list[Pat
             suffix = os.path.splitext(name)[1].lower()
             if name.startswith("."):
                 continue
-            if suffix in PHOTO_SUFFIXES:
+            if suffix in suffixes:
                 photos.append(Path(parent, name))
             else:
                 others[suffix or "no suffix"] += 1
     if not photos:
         found = ", ".join(f"{count} x {suffix}" for suffix, count in others.most_common(5)) or "nothing"
         raise ConfigurationError(
-            f"`{argument}` must hold photos ({', '.join(sorted(PHOTO_SUFFIXES))}); in {str(folder)!r} there is {found}"
+            f"`{argument}` must hold photos ({', '.join(sorted(suffixes))}); in {str(folder)!r} there is {found}"
         )
     return sorted(photos)
 
@@ -259,5 +267,7 @@ def to_float(photo: np.ndarray) -> torch.Tensor:
     """
     if photo.ndim != 3 or photo.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"`photo` must be (H, W, C) of uint8 or uint16, got {photo.shape} of {photo.dtype}")
+    import torch
+
     scaled = photo.astype(np.float32) / np.float32(np.iinfo(photo.dtype).max)
     return torch.from_numpy(scaled).permute(2, 0, 1).contiguous()

@@ -1,0 +1,244 @@
+"""`daa restore`: photos in, restored photos out, with all that their files hold."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from .restoring import Options
+    from .restoring_jobs import Job
+
+app = typer.Typer()
+PHOTO, MODEL, RUN = "Photos written", "Restoring", "Running"
+
+
+@app.command()
+def restore(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(help='Photos, folders (with all below them), patterns ("raw/**/*.jpg"), or - for a list.'),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to; made if missing.")],
+    checkpoint: Annotated[
+        str, typer.Option(help="Bundled name, folder, .safetensors file or Hub id.", rich_help_panel=MODEL)
+    ] = "daa-denoise",
+    strength: Annotated[
+        float, typer.Option(help="0 leaves photos as they are, 1 restores fully.", rich_help_panel=MODEL)
+    ] = 1.0,
+    guard: Annotated[
+        bool, typer.Option(help="Leave photos that are clean already as they are.", rich_help_panel=MODEL)
+    ] = True,
+    self_ensemble: Annotated[
+        bool,
+        typer.Option("--self-ensemble", help="Mean over 8 flips and turns: 8 times the time.", rich_help_panel=MODEL),
+    ] = False,
+    tile: Annotated[
+        str, typer.Option(help='Side of the tiles of large photos in pixels, "auto", or "none".', rich_help_panel=MODEL)
+    ] = "auto",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, ...", rich_help_panel=MODEL)] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.", rich_help_panel=MODEL)] = "float32",
+    format: Annotated[
+        str | None,
+        typer.Option(help="jpeg, png, tiff, webp, avif, heic, pnm, bmp. Default: the photo's.", rich_help_panel=PHOTO),
+    ] = None,
+    bits: Annotated[int | None, typer.Option(help="8 or 16. Default: the photo's.", rich_help_panel=PHOTO)] = None,
+    quality: Annotated[
+        int | None, typer.Option(help="1 to 100, of lossy formats. Default: a JPEG's own.", rich_help_panel=PHOTO)
+    ] = None,
+    strip_location: Annotated[
+        bool, typer.Option("--strip-location", help="Leave out GPS and place names.", rich_help_panel=PHOTO)
+    ] = False,
+    suffix: Annotated[str, typer.Option(help='Added to names: "_restored".', rich_help_panel=PHOTO)] = "",
+    compare: Annotated[
+        Path | None, typer.Option(help="Folder for before / after sheets.", rich_help_panel=PHOTO)
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace existing files. Default: they are done.", rich_help_panel=RUN)
+    ] = False,
+    max_megapixels: Annotated[float, typer.Option(help="Larger photos are refused.", rich_help_panel=RUN)] = 300.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.", rich_help_panel=RUN)] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A JSON object a line for each photo.", rich_help_panel=RUN)
+    ] = False,
+) -> None:
+    """Restore photos: noise goes; format, bit depth, colour profile, EXIF and transparency stay.
+
+    What is done already is skipped, so that the same command goes on after an interruption. A photo that cannot be
+    restored is named and passed over; the exit status is then 1. Run by `accelerate launch -m daa_diffusers.cli restore
+    ...`, the photos are shared among its processes.
+    """
+    from ..photos.opening import pixel_limit
+    from ..photos.saving import check_options, checked_format
+    from .restoring import Options
+
+    options = Options(
+        format=checked_format(format),
+        bits=bits,
+        quality=quality,
+        strip_location=strip_location,
+        overwrite=overwrite,
+        max_megapixels=max_megapixels,
+        strength=strength,
+        guard=guard,
+        self_ensemble=self_ensemble,
+        tile=_tile(tile),
+        compare=None if compare is None else str(compare),
+        dry_run=dry_run,
+    )
+    check_options(format, bits, quality)
+    pixel_limit(max_megapixels)
+    if not 0 <= strength <= 1:
+        raise ConfigurationError(f"`--strength` must be from 0 to 1, got {strength:g}")
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise ConfigurationError(f"`--dtype` must be float32, bfloat16 or float16, got {dtype!r}")
+    for folder in (output, compare):
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise ConfigurationError(f"the output must be a folder, got the file {str(folder)!r}")
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its errors are raised as well
+    team = _Team()
+
+    def plan() -> list[Job]:
+        from .restoring_jobs import find_jobs
+
+        listed = _lines() if "-" in inputs else ()
+        return find_jobs(inputs, str(output), format=options.format, suffix=suffix, overwrite=overwrite, listed=listed)
+
+    def load() -> Any:
+        return _load(checkpoint, device or team.device, dtype)
+
+    jobs = team.share(plan)
+    failed = _run(jobs, options, load, team, as_json)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _tile(text: str) -> int | Literal["auto"] | None:
+    if text.lower() in ("auto", "none"):
+        return "auto" if text.lower() == "auto" else None
+    if not text.isdecimal() or int(text) < 32:
+        raise ConfigurationError(f'`--tile` must be a number of pixels from 32, "auto" or "none", got {text!r}')
+    return int(text)
+
+
+def _lines() -> Iterable[str]:
+    """The paths on standard input: one a line, or with a NUL behind each (`find -print0`)."""
+    content = os.fsdecode(sys.stdin.buffer.read())
+    return content.split("\0") if "\0" in content else content.splitlines()
+
+
+def _run(jobs: list[Job], options: Options, load: Any, team: _Team, as_json: bool) -> bool:
+    """Restores this process's share and reports; whether a photo of it failed."""
+    from tqdm import tqdm
+
+    from .restoring import FAILED, PLANNED, Summary, restore_all
+
+    summary = Summary()
+    mine = team.part(jobs)
+
+    def load_quietly() -> Any:
+        pipeline = load()
+        alone = len(jobs) == 1 and sys.stderr.isatty()  # its tiles are shown instead
+        pipeline.set_progress_bar_config(disable=not alone)
+        return pipeline
+
+    hidden = len(jobs) == 1 or team.index > 0 or not sys.stderr.isatty()
+    bar = tqdm(total=len(mine), unit="photo", file=sys.stderr, disable=hidden, dynamic_ncols=True)
+    try:
+        with bar:
+            for record in restore_all(mine, options, load_quietly):
+                summary.add(record)
+                bar.update()
+                if as_json:
+                    _say(json.dumps(record), bar, sys.stdout)
+                elif record["status"] == FAILED:
+                    _say(f"failed: {record['input']}: {record['reason']}", bar, sys.stderr)
+                elif record["status"] == PLANNED:
+                    _say(f"{record['input']} -> {record['output']}", bar, sys.stdout)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; {summary.describe()}; the same command goes on", err=True)
+        raise typer.Exit(130) from None
+    for other in team.gather(summary):
+        summary.merge(other)
+    if team.index == 0:
+        typer.echo(json.dumps({"summary": summary.as_dict()}) if as_json else summary.describe())
+    return summary.counts[FAILED] > 0
+
+
+def _say(text: str, bar: Any, stream: Any) -> None:
+    """A line that neither the progress bar nor another process's line cuts in two."""
+    with bar.external_write_mode(stream):
+        stream.write(text + "\n")
+        stream.flush()
+
+
+def _load(checkpoint: str, device: str | None, dtype: str) -> Any:
+    import torch
+
+    from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
+
+    if device is None:
+        mps = torch.backends.mps.is_available()
+        device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    try:
+        where = torch.device(device)
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigurationError(f"`--device` {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return DAARestorationPipeline.from_pretrained(checkpoint, dtype=getattr(torch, dtype)).to(where)
+
+
+class _Team:
+    """The processes that `accelerate launch` started, or this one alone."""
+
+    def __init__(self) -> None:
+        self.index, self.state = 0, None
+        self.device: str | None = None
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            import torch
+            from accelerate import PartialState
+
+            self.state = PartialState(cpu=not torch.cuda.is_available())
+            self.index, self.device = self.state.process_index, str(self.state.device)
+
+    def share(self, plan: Any) -> list[Job]:
+        """What the first process plans: it alone reads standard input, and all see the same folders."""
+        if self.state is None:
+            return plan()
+        from accelerate.utils import broadcast_object_list
+
+        found: list[Any] = [None]
+        if self.index == 0:
+            try:
+                found = [plan()]
+            except ConfigurationError as error:
+                found = [error]
+        jobs = broadcast_object_list(found)[0]
+        if isinstance(jobs, ConfigurationError):
+            raise jobs
+        return jobs
+
+    def part(self, jobs: list[Job]) -> list[Job]:
+        """This process's share."""
+        if self.state is None:
+            return jobs
+        with self.state.split_between_processes(jobs) as mine:
+            return mine
+
+    def gather(self, summary: Any) -> list[Any]:
+        """The other processes' summaries, in the first one."""
+        if self.state is None:
+            return []
+        from accelerate.utils import gather_object
+
+        everyone = gather_object([summary])
+        return everyone[1:] if self.index == 0 else []

@@ -1,0 +1,209 @@
+"""Restoring one photo after another: what fails is reported and passed over, what is done is not done again."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ..photos import open_photo, save_photo
+from ..photos.saving import DEEP, own_format
+from ..photos.stored import StoredPhoto, with_bits
+from .restoring_jobs import Job
+
+if TYPE_CHECKING:
+    from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
+
+logger = logging.getLogger(__name__)
+
+RESTORED, SKIPPED, FAILED, PLANNED = "restored", "skipped", "failed", "planned"
+Record = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What `daa restore` was asked for; the names are those of its options."""
+
+    format: str | None = None
+    bits: int | None = None
+    quality: int | None = None
+    strip_location: bool = False
+    overwrite: bool = False
+    max_megapixels: float | None = None
+    strength: float = 1.0
+    guard: bool = True
+    self_ensemble: bool = False
+    tile: int | Literal["auto"] | None = "auto"
+    compare: str | None = None
+    dry_run: bool = False
+
+
+def restore_all(jobs: Iterable[Job], options: Options, load: Callable[[], DAARestorationPipeline]) -> Iterator[Record]:
+    """Restores photos in order, and says of each what became of it.
+
+    Args:
+        jobs: what `find_jobs` gave, or a part of it.
+        options: how.
+        load: gives the pipeline; called before the first photo that is restored, and not at all without one.
+
+    Yields:
+        For each job a JSON object with "input", "output", "status" (restored, skipped, failed or planned), for a failed
+        one "reason", and for a restored one "width", "height", "format", "bits", "seconds", "notes" and "guard".
+    """
+    pipeline = None
+    for job in jobs:
+        record: Record = {"input": job.source, "output": job.target}
+        if job.refused:
+            yield record | {"status": FAILED, "reason": job.refused}
+        elif os.path.lexists(job.target) and not options.overwrite:
+            yield record | {"status": SKIPPED, "reason": "the output exists"}
+        elif options.dry_run:
+            yield record | {"status": PLANNED}
+        else:
+            pipeline = pipeline or load()
+            yield record | _try(pipeline, job, options)
+
+
+def _try(pipeline: DAARestorationPipeline, job: Job, options: Options) -> Record:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # libraries warn of damaged metadata; what is lost is noted
+            return {"status": RESTORED} | restore_one(pipeline, job, options)
+    except Exception as error:  # one photo never stops the others, whatever is wrong with it
+        logger.debug("%s", job.source, exc_info=True)
+        message = str(error) or "out of memory" if isinstance(error, MemoryError) else str(error)
+        expected = isinstance(error, ValueError | OSError)
+        return {"status": FAILED, "reason": message if expected else f"{type(error).__name__}: {message}"}
+
+
+def restore_one(pipeline: DAARestorationPipeline, job: Job, options: Options) -> Record:
+    """Restores one photo to its file.
+
+    Returns:
+        What `restore_all` says of a restored photo.
+
+    Raises:
+        UnreadablePhotoError, ConfigurationError, OSError, FloatingPointError: as reading, restoring and writing do.
+    """
+    start = time.perf_counter()
+    photo = open_photo(job.source, max_megapixels=options.max_megapixels)
+    if options.bits == 16 and (options.format or own_format(photo)) in DEEP:
+        photo = _deepened(photo)  # before restoring, which then rounds to 16 bits
+    result: Any = pipeline(
+        photo.pixels,
+        output_type="np",
+        tile=options.tile,
+        strength=options.strength,
+        self_ensemble=options.self_ensemble,
+        guard=options.guard,
+    )
+    restored: np.ndarray = result.images[0]
+    if options.compare is not None:
+        _compare(photo, restored, job, Path(options.compare))
+    Path(job.target).parent.mkdir(parents=True, exist_ok=True)
+    saved = save_photo(
+        job.target,
+        photo,
+        restored,
+        format=options.format,
+        bits=options.bits,
+        quality=options.quality,
+        strip_location=options.strip_location,
+        overwrite=options.overwrite,
+    )
+    return {
+        "width": photo.pixels.shape[1],
+        "height": photo.pixels.shape[0],
+        "format": saved.format,
+        "bits": saved.bits,
+        "seconds": round(time.perf_counter() - start, 3),
+        "notes": list(saved.notes),
+        "guard": dataclasses.asdict(result.guard[0]) if result.guard else None,
+    }
+
+
+def _deepened(photo: StoredPhoto) -> StoredPhoto:
+    alpha = None if photo.alpha is None else with_bits(photo.alpha, 16)
+    return dataclasses.replace(photo, pixels=with_bits(photo.pixels, 16), alpha=alpha)
+
+
+def _compare(photo: StoredPhoto, restored: np.ndarray, job: Job, folder: Path) -> None:
+    """A sheet: the whole photo before and after, and its middle, enlarged."""
+    from ..evaluation.sheets import contact_sheet
+    from ..photos.reading import _upright
+
+    cell = 480
+    rows = []
+    for pick in (_reduced, _middle):
+        row = [pick(_upright(pixels, photo.orientation), cell) for pixels in (photo.pixels, restored)]
+        rows.append([np.ascontiguousarray(with_bits(np.ascontiguousarray(one), 8)) for one in row])
+    name = os.path.basename(job.target)
+    target = folder / f"{name}.png"
+    number = 1
+    while target.exists():  # photos of several folders may have one name
+        number += 1
+        target = folder / f"{name}.{number}.png"
+    contact_sheet(rows, ("before", "after"), (), target, cell=cell, title=job.source)
+
+
+def _reduced(pixels: np.ndarray, cell: int) -> np.ndarray:
+    step = max(1, max(pixels.shape[:2]) // (2 * cell))  # the rest is done with a filter
+    return pixels[::step, ::step]
+
+
+def _middle(pixels: np.ndarray, cell: int) -> np.ndarray:
+    height, width = (min(side, cell // 3) for side in pixels.shape[:2])
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    return pixels[top : top + height, left : left + width]
+
+
+class Summary:
+    """Counts of what became of photos, and of what was noted about them."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.notes: dict[str, tuple[int, str]] = {}
+
+    def add(self, record: Record) -> None:
+        """Counts one record of `restore_all`."""
+        self.counts[record["status"]] += 1
+        for note in record.get("notes", ()):
+            self._note(note, 1, record["input"])
+        guard = record.get("guard")
+        if guard and guard["strength"] < 1:
+            done = "left as it was" if guard["strength"] == 0 else "restored less"
+            self._note(f"{done} by the guard ({guard['reason']})", 1, record["input"])
+
+    def merge(self, other: Summary) -> None:
+        """Adds another process's counts."""
+        self.counts.update(other.counts)
+        for note, (count, example) in other.notes.items():
+            self._note(note, count, example)
+
+    def _note(self, note: str, count: int, example: str) -> None:
+        before, first = self.notes.get(note, (0, example))
+        self.notes[note] = (before + count, first)
+
+    def as_dict(self) -> dict[str, int]:
+        """How many photos had each status."""
+        return {status: self.counts[status] for status in (RESTORED, SKIPPED, FAILED, PLANNED)}
+
+    def describe(self) -> str:
+        """A few lines for people."""
+        lines = [
+            f"{count} x {note} ({example}{', ...' if count > 1 else ''})"
+            for note, (count, example) in self.notes.items()
+        ]
+        shown = {RESTORED: True, SKIPPED: self.counts[SKIPPED], FAILED: self.counts[FAILED]}
+        parts = [f"{self.counts[status]} {status}" for status in shown if shown[status]]
+        if self.counts[PLANNED]:
+            parts = [f"{self.counts[PLANNED]} would be restored", *parts[1:]]
+        return "\n".join([*lines, ", ".join(parts)])

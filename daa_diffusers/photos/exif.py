@@ -1,0 +1,263 @@
+"""EXIF blocks and TIFF directories, entry by entry: values that nobody here understands stay as they are.
+
+An EXIF block is a small TIFF file. Libraries that rewrite it move the values, which breaks makers' notes (their offsets
+count from the block's start); the changes here are made in place.
+"""
+
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x0112, 0x011A, 0x011B, 0x0128
+EXIF_IFD, GPS_IFD, INTEROP_IFD = 0x8769, 0x8825, 0xA005
+# Bytes of a value by its type (TIFF 6.0, section 2; 16 to 18 are BigTIFF's).
+SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+GEOGRAPHIC = frozenset({GPS_IFD, 33550, 33922, 34264, 34735, 34736, 34737})  # and the tags of GeoTIFF
+MAX_ENTRIES = 4096
+MAX_BYTES = 2**26  # of one value: hostile files claim more than they hold
+
+# Of a TIFF file's tags, those that say how its pixels are stored; a new file has its own.
+STRUCTURAL = frozenset(
+    {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 280, 281, 284, 288, 289, 290, 291, 292}
+    | {293, 297, 301, 317, 320, 321, 322, 323, 324, 325, 330, 332, 334, 338, 339, 340, 341, 342, 343, 347, 400, 700}
+    | {*range(512, 533), 559, 32997, 32998, 33723, 34377, 34675, EXIF_IFD, GPS_IFD, INTEROP_IFD, 50838, 50839}
+    | {*range(50706, 51200)}  # of DNG: how its raw values become colours
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tag: its type (a key of `SIZES`), number of values, and their bytes in the file's byte order.
+
+    `at` is where the entry stands and `value_at` where its bytes do, both from the start of the block.
+    """
+
+    type: int
+    count: int
+    data: bytes
+    at: int = 0
+    value_at: int = 0
+
+
+Directory = dict[int, Entry]
+Reader = Callable[[int, int], bytes]  # (offset, number of bytes) -> at most that many bytes
+
+
+@dataclass(frozen=True)
+class Tags:
+    """The directories of an EXIF block or of a TIFF file's first page; `order` is "<" or ">"."""
+
+    order: Literal["<", ">"]
+    main: Directory
+    exif: Directory
+    gps: Directory
+    interop: Directory
+
+
+def read_header(start: bytes) -> tuple[Literal["<", ">"], bool, int]:
+    """(byte order, whether BigTIFF, offset of the first directory) of the first 16 bytes of a block.
+
+    Raises:
+        ValueError: where it is no TIFF header.
+    """
+    order: Literal["<", ">"] = "<" if start[:2] == b"II" else ">"
+    if start[:2] not in (b"II", b"MM") or len(start) < 8:
+        raise ValueError("no TIFF header")
+    version = struct.unpack(f"{order}H", start[2:4])[0]
+    if version == 42:
+        return order, False, struct.unpack(f"{order}I", start[4:8])[0]
+    if version == 43 and len(start) >= 16:
+        return order, True, struct.unpack(f"{order}Q", start[8:16])[0]
+    raise ValueError(f"TIFF version {version}")
+
+
+def read_directory(read: Reader, offset: int, order: str, big: bool = False) -> tuple[Directory, int]:
+    """The entries of the directory at `offset`, and the offset of the next one (0: none).
+
+    Entries that lie outside the file, or are of an unknown type, are left out.
+
+    Raises:
+        ValueError: where there is no directory.
+    """
+    count_format, entry_format, inline = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
+    head = struct.calcsize(f"{order}{count_format}")
+    size = struct.calcsize(f"{order}{entry_format}") + inline
+    start = read(offset, head) if offset > 0 else b""
+    if len(start) < head:
+        raise ValueError(f"no directory at {offset}")
+    count = struct.unpack(f"{order}{count_format}", start)[0]
+    if not 0 < count <= MAX_ENTRIES:
+        raise ValueError(f"a directory of {count} entries")
+    table = read(offset + head, count * size)
+    entries: Directory = {}
+    for position in range(0, len(table) - size + 1, size):
+        tag, kind, values = struct.unpack_from(f"{order}{entry_format}", table, position)
+        length = SIZES.get(kind, 0) * values
+        if not 0 < length <= MAX_BYTES:
+            continue
+        value_at = offset + head + position + size - inline
+        if length > inline:
+            value_at = struct.unpack_from(f"{order}{'Q' if big else 'I'}", table, position + size - inline)[0]
+        data = read(value_at, length)
+        if len(data) == length:
+            entries.setdefault(tag, Entry(kind, values, data, offset + head + position, value_at))
+    after = read(offset + head + count * size, inline)
+    return entries, struct.unpack(f"{order}{'Q' if big else 'I'}", after)[0] if len(after) == inline else 0
+
+
+def value_of(directory: Mapping[int, Entry], tag: int, order: str, default: int = 0) -> int:
+    """The first value of an integer tag."""
+    entry = directory.get(tag)
+    if entry is None or entry.type not in (1, 3, 4, 13, 16, 18):
+        return default
+    letter = {1: "B", 2: "H", 4: "I", 8: "Q"}[SIZES[entry.type]]
+    return struct.unpack_from(f"{order}{letter}", entry.data)[0]
+
+
+def read_tags(read: Reader) -> Tags:
+    """All directories of a block, without its thumbnail.
+
+    Raises:
+        ValueError: where its header or its first directory are broken; broken ones below that are empty.
+    """
+    order, big, offset = read_header(read(0, 16))
+    main, _ = read_directory(read, offset, order, big)
+
+    def below(directory: Directory, tag: int) -> Directory:
+        try:
+            return read_directory(read, value_of(directory, tag, order), order, big)[0]
+        except ValueError:
+            return {}
+
+    exif = below(main, EXIF_IFD)
+    return Tags(order, main, exif, below(main, GPS_IFD), below(exif, INTEROP_IFD))
+
+
+def reader_of(block: bytes) -> Reader:
+    """A `Reader` of bytes in memory."""
+    return lambda offset, size: block[offset : offset + size]
+
+
+def orientation_of(block: bytes | None) -> int:
+    """The orientation (1 to 8) of an EXIF block; 1 where there is none, or it is broken."""
+    try:
+        tags = read_tags(reader_of(block or b""))
+    except ValueError:
+        return 1
+    orientation = value_of(tags.main, ORIENTATION, tags.order, 1)
+    return orientation if 1 <= orientation <= 8 else 1
+
+
+def turned_upright(block: bytes) -> bytes:
+    """The block with orientation 1 and, because it is not turned with the photo, without a thumbnail."""
+    try:
+        order, big, offset = read_header(block[:16])
+        main, following = read_directory(reader_of(block), offset, order, big)
+    except ValueError:
+        return block
+    changed = bytearray(block)
+    if ORIENTATION in main:
+        entry = main[ORIENTATION]
+        one = (1).to_bytes(len(entry.data), "little" if order == "<" else "big")
+        changed[entry.value_at : entry.value_at + len(one)] = one
+    if following and not big:
+        end = offset + 2 + 12 * struct.unpack_from(f"{order}H", block, offset)[0]
+        changed[end : end + 4] = bytes(4)
+    return bytes(changed)
+
+
+def without_gps(block: bytes) -> bytes | None:
+    """The block without its GPS directory and GeoTIFF tags, overwritten; None where that cannot be made sure."""
+    changed = bytearray(block)
+    try:
+        order, big, offset = read_header(block[:16])
+        visited: set[int] = set()
+        while offset and offset not in visited and not big:
+            visited.add(offset)
+            directory, following = read_directory(reader_of(bytes(changed)), offset, order)
+            if GPS_IFD in directory:
+                _erase_directory(changed, value_of(directory, GPS_IFD, order), order)
+            found = [directory[tag] for tag in GEOGRAPHIC & directory.keys()]
+            for entry in sorted(found, key=lambda entry: -entry.at):  # from the back, because entries move up
+                changed[entry.value_at : entry.value_at + len(entry.data)] = bytes(len(entry.data))
+                _erase_entry(changed, offset, entry.at, order)
+            if len(directory) > len(found):
+                left, following = read_directory(reader_of(bytes(changed)), offset, order)
+                if GEOGRAPHIC & left.keys():
+                    return None
+            offset = following
+    except (ValueError, struct.error):
+        return None
+    return None if big else bytes(changed)
+
+
+def _erase_directory(block: bytearray, offset: int, order: str) -> None:
+    try:
+        entries, _ = read_directory(reader_of(bytes(block)), offset, order)
+    except ValueError:
+        return
+    count = struct.unpack_from(f"{order}H", block, offset)[0]
+    for entry in entries.values():
+        block[entry.value_at : entry.value_at + len(entry.data)] = bytes(len(entry.data))
+    block[offset : offset + 6 + 12 * count] = bytes(len(block[offset : offset + 6 + 12 * count]))
+
+
+def _erase_entry(block: bytearray, offset: int, at: int, order: str) -> None:
+    """Closes the gap of 12 bytes: the entries after it, and the offset of the next directory, move up."""
+    count = struct.unpack_from(f"{order}H", block, offset)[0]
+    end = offset + 2 + 12 * count + 4
+    block[at:end] = block[at + 12 : end] + bytes(12)
+    struct.pack_into(f"{order}H", block, offset, count - 1)
+
+
+def write_directory(entries: Mapping[int, Entry], order: str, start: int, big: bool = False) -> bytes:
+    """A directory that will stand at `start`, its values behind it; offset of the next: 0."""
+    count_format, entry_format, inline = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
+    offset_format = "Q" if big else "I"
+    table = bytearray(struct.pack(f"{order}{count_format}", len(entries)))
+    size = len(table) + len(entries) * (struct.calcsize(f"{order}{entry_format}") + inline) + inline
+    values = bytearray()
+    for tag, entry in sorted(entries.items()):
+        table += struct.pack(f"{order}{entry_format}", tag, entry.type, entry.count)
+        if len(entry.data) <= inline:
+            table += entry.data.ljust(inline, b"\0")
+        else:
+            table += struct.pack(f"{order}{offset_format}", start + size + len(values))
+            values += entry.data + bytes(len(entry.data) % 2)  # values begin at even offsets
+    return bytes(table + bytes(inline) + values)
+
+
+def pointer(offset: int, order: str, big: bool = False) -> Entry:
+    """An entry that holds the offset of a directory."""
+    return Entry(16, 1, struct.pack(f"{order}Q", offset)) if big else Entry(4, 1, struct.pack(f"{order}I", offset))
+
+
+def write_below(tags: Tags, start: int, big: bool = False) -> tuple[bytes, Directory]:
+    """The EXIF, GPS and interoperability directories for `start` (even) on, and the entries that point at them."""
+    content, pointers = bytearray(), {}
+
+    def add(directory: Mapping[int, Entry]) -> Entry:
+        offset = start + len(content)
+        content.extend(write_directory(directory, tags.order, offset, big))
+        content.extend(bytes(len(content) % 2))
+        return pointer(offset, tags.order, big)
+
+    exif = {tag: entry for tag, entry in tags.exif.items() if tag != INTEROP_IFD}
+    if tags.interop:
+        exif[INTEROP_IFD] = add(tags.interop)
+    if exif:
+        pointers[EXIF_IFD] = add(exif)
+    if tags.gps:
+        pointers[GPS_IFD] = add(tags.gps)
+    return bytes(content), pointers
+
+
+def write_block(tags: Tags) -> bytes | None:
+    """An EXIF block of the descriptive tags; None where there are none."""
+    main = {tag: entry for tag, entry in tags.main.items() if tag not in STRUCTURAL and entry.type < 16}
+    if not main and not tags.exif and not tags.gps:
+        return None
+    below, pointers = write_below(tags, 8)
+    header = (b"II*\0" if tags.order == "<" else b"MM\0*") + struct.pack(f"{tags.order}I", 8 + len(below))
+    return header + below + write_directory({**main, **pointers}, tags.order, 8 + len(below))

@@ -1,0 +1,62 @@
+"""Where a photo was taken, taken out of what its file says."""
+
+import re
+from dataclasses import replace
+
+from .exif import without_gps
+from .stored import Metadata
+
+MAX_XMP = 2**20
+# Of the XMP schemas exif, photoshop, Iptc4xmpCore and Iptc4xmpExt; the prefix is the writer's choice.
+_PLACES = (
+    r"(?:GPS\w*|City|State|Country|CountryCode|CountryName|Location|Sublocation|ProvinceState|WorldRegion"
+    r"|LocationCreated|LocationShown|LocationId|LocationName)"
+)
+_ATTRIBUTE = re.compile(rf"""\s[\w.-]+:{_PLACES}\s*=\s*(?:"[^"]*"|'[^']*')""")
+_ELEMENT = re.compile(rf"<([\w.-]+:{_PLACES})(?:\s[^<>]*)?(?:/>|>.*?</\1\s*>)", re.DOTALL)
+_LEFT = re.compile(rf"[\w.-]+:{_PLACES}\b")
+
+
+def without_location(metadata: Metadata) -> tuple[Metadata, list[str]]:
+    """The metadata without GPS and place names, and notes on what else had to go with them.
+
+    EXIF loses its GPS directory, XMP its places. Blocks of IPTC and such, in which places may stand, go as a whole.
+    Makers' notes are not looked into.
+    """
+    notes = []
+    exif, xmp = metadata.exif, metadata.xmp
+    if exif is not None:
+        exif = without_gps(exif)
+        if exif is None:
+            notes.append("EXIF is damaged and left out, because it might hold a location")
+    if xmp is not None:
+        xmp = _xmp_without_places(xmp)
+        if xmp is None:
+            notes.append("XMP is left out, because its location cannot be separated")
+    kept = tuple(block for block in metadata.blocks if not _may_hold_places(*block))
+    if len(kept) < len(metadata.blocks):
+        notes.append("IPTC, extended XMP and the like are left out, because they may hold a location")
+    return replace(metadata, exif=exif, xmp=xmp, blocks=kept), notes
+
+
+def _may_hold_places(name: str, content: bytes) -> bool:
+    if name in ("APP0", "APP14", "COM"):
+        return False
+    if name.startswith("APP"):
+        return True
+    if name in ("tEXt", "zTXt", "iTXt"):
+        return content.lower().startswith((b"raw profile type", b"gps", b"location"))
+    return name in ("33723", "34377")  # TIFF tags of IPTC and Photoshop
+
+
+def _xmp_without_places(xmp: bytes) -> bytes | None:
+    if len(xmp) > MAX_XMP:
+        return None
+    try:
+        text = xmp.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    if not _LEFT.search(text):
+        return xmp
+    text = _ELEMENT.sub("", _ATTRIBUTE.sub("", text))
+    return None if _LEFT.search(text) else text.encode("utf-8")

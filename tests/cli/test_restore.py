@@ -1,0 +1,300 @@
+"""`daa restore`, run as people run it."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+from daa_diffusers import DAARestorationPipeline, RestorationUNet
+from daa_diffusers.cli.app import main
+from daa_diffusers.photos import open_photo, save_photo
+
+from ..conftest import PROJECT_ROOT
+from ..photos.files import rich_bytes
+
+PHOTO = np.ascontiguousarray(data.astronaut()[100:148, 200:264])
+NOISY = (PHOTO + np.random.default_rng(0).normal(0, 20, PHOTO.shape)).clip(0, 255).round().astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A restorer of random weights: it changes photos visibly, and in no time."""
+    torch.manual_seed(0)
+    restorer = RestorationUNet(width=4, depth=2)
+    for parameter in restorer.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    folder = tmp_path_factory.mktemp("checkpoint")
+    DAARestorationPipeline(restorer).save_pretrained(str(folder))
+    return str(folder)
+
+
+@pytest.fixture
+def album(tmp_path):
+    album = tmp_path / "album"
+    (album / "day 1/ночь").mkdir(parents=True)
+    Image.fromarray(NOISY).save(album / "a.png")
+    (album / "day 1/b.jpg").write_bytes(rich_bytes("jpeg"))
+    (album / "day 1/ночь/c.tif").write_bytes(rich_bytes("tif16"))
+    (album / "notes.txt").write_text("no photo")
+    return album
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+
+
+@pytest.fixture
+def restore(checkpoint):
+    def run(*arguments, guard=False):
+        options = ["--checkpoint", checkpoint, "--device", "cpu", *([] if guard else ["--no-guard"])]
+        return main(["restore", *map(str, arguments), *options])
+
+    return run
+
+
+def test_a_folder_keeps_its_structure_and_its_files_their_kind(album, tmp_path, restore, capsys):
+    out = tmp_path / "out"
+    assert restore(album, "-o", out) == 0
+    assert files(out) == ["a.png", "day 1/b.jpg", "day 1/ночь/c.tif"]
+    said = capsys.readouterr()
+    assert said.out.strip() == "3 restored"
+    for name in files(out):
+        before, after = open_photo(album / name), open_photo(out / name)
+        assert after.pixels.shape == before.pixels.shape and after.pixels.dtype == before.pixels.dtype
+        assert after.metadata.exif == before.metadata.exif and after.metadata.icc == before.metadata.icc
+        assert (after.pixels != before.pixels).mean() > 0.5
+
+
+def test_it_is_the_pipeline_that_restores_the_stored_values(album, tmp_path, restore, checkpoint):
+    assert restore(album, "-o", tmp_path, "--strength", "0.5") == 0
+    photo = open_photo(album / "day 1/ночь/c.tif").pixels
+    wanted = DAARestorationPipeline.from_pretrained(checkpoint)(photo, output_type="np", strength=0.5).images[0]
+    assert wanted.dtype == np.uint16
+    np.testing.assert_array_equal(open_photo(tmp_path / "day 1/ночь/c.tif").pixels, wanted)
+
+
+def test_what_is_done_is_skipped_and_overwritten_only_when_asked(album, tmp_path, restore, capsys):
+    out = tmp_path / "out"
+    assert restore(album, "-o", out) == 0
+    (out / "a.png").write_bytes(b"mine")
+    (out / "day 1/b.jpg").unlink()
+    capsys.readouterr()
+    assert restore(album, "-o", out) == 0
+    assert capsys.readouterr().out.strip() == "1 restored, 2 skipped"
+    assert (out / "a.png").read_bytes() == b"mine"
+    assert restore(album, "-o", out, "--overwrite") == 0
+    assert open_photo(out / "a.png").pixels.shape == PHOTO.shape
+
+
+def test_a_bad_file_never_stops_the_rest(album, tmp_path, restore, capsys):
+    (album / "bad.jpg").write_bytes(b"no photo")
+    (album / "cut.png").write_bytes((album / "a.png").read_bytes()[:900])
+    assert restore(album, album / "absent.png", "-o", tmp_path / "out") == 1
+    said = capsys.readouterr()
+    assert said.out.strip() == "3 restored, 3 failed"
+    assert (
+        all(name in said.err for name in ("bad.jpg", "cut.png", "absent.png: no such file")) and "Trace" not in said.err
+    )
+    assert files(tmp_path / "out") == ["a.png", "day 1/b.jpg", "day 1/ночь/c.tif"]
+
+
+def test_json_lines_say_everything(album, tmp_path, restore, capsys):
+    Image.fromarray(PHOTO).quantize(16).save(album / "p.png")
+    (album / "bad.jpg").touch()
+    assert restore(album, "-o", tmp_path / "out", "--json") == 1
+    *records, summary = map(json.loads, capsys.readouterr().out.splitlines())
+    assert summary == {"summary": {"restored": 4, "skipped": 0, "failed": 1, "planned": 0}}
+    by_name = {os.path.basename(record["input"]): record for record in records}
+    assert by_name["bad.jpg"]["status"] == "failed" and "the file is empty" in by_name["bad.jpg"]["reason"]
+    assert by_name["p.png"]["notes"] == ["the palette became RGB"]
+    deep = by_name["c.tif"]
+    assert (deep["width"], deep["height"], deep["bits"], deep["format"]) == (60, 40, 16, "tiff")
+    assert deep["output"] == str(tmp_path / "out/day 1/ночь/c.tif") and deep["guard"] is None
+
+
+def test_dry_run_writes_nothing_and_loads_no_checkpoint(album, tmp_path, capsys):
+    assert main(["restore", str(album), "-o", str(tmp_path / "out"), "--checkpoint", "no-such", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert f"{album / 'day 1/b.jpg'} -> {tmp_path / 'out/day 1/b.jpg'}" in said
+    assert said.strip().endswith("3 would be restored") and not (tmp_path / "out").exists()
+
+
+def test_patterns_lists_and_single_files(album, tmp_path, restore, monkeypatch):
+    assert restore(f"{album}/**/*.[jt]*", "-o", tmp_path / "pattern") == 0
+    assert files(tmp_path / "pattern") == ["day 1/b.jpg", "day 1/ночь/c.tif"]
+    assert restore(album / "day 1/b.jpg", "-o", tmp_path / "single") == 0
+    assert files(tmp_path / "single") == ["b.jpg"]
+    for k, separator in enumerate("\n\0"):
+        listed = separator.join(map(str, [album / "a.png", album / "day 1/b.jpg", ""])).encode()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listed)))
+        assert restore("-", "-o", tmp_path / f"list {k}") == 0
+        assert files(tmp_path / f"list {k}") == ["a.png", "day 1/b.jpg"]
+
+
+def test_two_photos_of_one_output_are_refused_by_name(album, tmp_path, restore, capsys):
+    Image.fromarray(PHOTO).save(album / "a.bmp")
+    assert restore(album, "-o", tmp_path / "out", "--format", "png") == 1
+    said = capsys.readouterr()
+    assert said.out.strip().endswith("2 restored, 2 failed")
+    assert f"failed: {album / 'a.bmp'}: " in said.err and f"would be the output of '{album / 'a.png'}' too" in said.err
+    assert files(tmp_path / "out") == ["day 1/b.png", "day 1/ночь/c.png"]
+
+
+def test_no_photo_is_its_own_output_unless_asked(album, restore, capsys):
+    before = (album / "a.png").read_bytes()
+    assert restore(album, "-o", album) == 1
+    assert "its output would be the photo itself" in capsys.readouterr().err
+    assert (album / "a.png").read_bytes() == before
+    assert restore(album, "-o", album, "--suffix", "_restored") == 0
+    assert (album / "a.png").read_bytes() == before and (album / "a_restored.png").exists()
+    count = len(files(album))
+    assert restore(album, "-o", album, "--suffix", "_restored") == 0  # results are not taken for photos
+    assert len(files(album)) == count
+    assert restore(album / "a.png", "-o", album, "--overwrite") == 0
+    assert (album / "a.png").read_bytes() != before
+
+
+def test_an_output_folder_inside_the_photos_is_not_restored_again(album, restore, capsys):
+    for expected in ("3 restored", "3 skipped"):
+        assert restore(album, "-o", album / "restored") == 0
+        assert capsys.readouterr().out.strip().endswith(expected)
+    assert files(album / "restored") == ["a.png", "day 1/b.jpg", "day 1/ночь/c.tif"]
+
+
+def test_outputs_stay_in_the_output_folder(album, tmp_path, restore, capsys, monkeypatch):
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    out.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "precious.png").write_bytes(b"precious")
+    os.symlink(elsewhere, out / "day 1")
+    os.symlink(elsewhere / "precious.png", out / "a.png")
+    assert restore(album, "-o", out, "--overwrite") == 1
+    assert capsys.readouterr().err.count("leads out of the output folder") == 2
+    assert (elsewhere / "precious.png").read_bytes() == b"precious" and files(elsewhere) == ["precious.png"]
+    assert not (out / "a.png").is_symlink()  # the link was replaced, not followed
+    monkeypatch.chdir(album / "day 1")
+    assert restore("../a.png", "..", "-o", tmp_path / "more/deep") == 0
+    assert files(tmp_path / "more") == ["deep/a.png", "deep/day 1/b.jpg", "deep/day 1/ночь/c.tif"]
+
+
+def test_format_bits_quality_and_location(album, tmp_path, restore):
+    assert restore(album, "-o", tmp_path / "out", "--format", "tif", "--bits", "16", "--strip-location") == 0
+    assert files(tmp_path / "out") == ["a.tif", "day 1/b.tif", "day 1/ночь/c.tif"]
+    photo = open_photo(tmp_path / "out/day 1/b.tif")
+    assert photo.bits == 16 and len(np.unique(photo.pixels)) > 256  # not 8 bits in disguise
+    assert b"Berlin" not in (tmp_path / "out/day 1/b.tif").read_bytes()
+    for quality in ("30", "95"):
+        assert restore(album / "day 1/b.jpg", "-o", tmp_path / quality, "--quality", quality) == 0
+    assert (tmp_path / "95/b.jpg").stat().st_size > (tmp_path / "30/b.jpg").stat().st_size
+
+
+def test_compare_draws_sheets(album, tmp_path, restore):
+    assert restore(album, "-o", tmp_path / "out", "--compare", tmp_path / "sheets") == 0
+    assert files(tmp_path / "sheets") == ["a.png.png", "b.jpg.png", "c.tif.png"]
+    assert Image.open(tmp_path / "sheets/c.tif.png").width > 900
+
+
+def test_the_guard_leaves_clean_photos_alone_and_says_so(tmp_path, capsys):
+    ramp = np.tile(np.linspace(30, 220, 128).round().astype(np.uint8)[:, None, None], (1, 128, 3))
+    Image.fromarray(ramp).save(tmp_path / "clean.png")
+    arguments = ["restore", str(tmp_path / "clean.png"), "-o", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(arguments) == 0
+    assert "1 x left as it was by the guard (clean)" in capsys.readouterr().out
+    np.testing.assert_array_equal(open_photo(tmp_path / "out/clean.png").pixels, ramp)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--strength", "1.5"], "`--strength` must be from 0 to 1"),
+        (["--format", "gif"], "`format` must be one of"),
+        (["--bits", "12"], "`bits` must be 8 or 16"),
+        (["--tile", "7"], "`--tile` must be a number of pixels from 32"),
+        (["--dtype", "int8"], "`--dtype` must be"),
+        (["--device", "quantum"], "`--device` 'quantum'"),
+        (["--checkpoint", "daa-denoize"], "daa-denoise"),
+        (["--max-megapixels", "0"], "`max_megapixels` must be a positive number"),
+        (["--suffix", "../x"], "`--suffix` must be a part of a file name"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_done_is_said_before_any_work(album, tmp_path, options, message, capsys):
+    assert main(["restore", str(album), "-o", str(tmp_path / "out"), *options]) == 2
+    said = capsys.readouterr().err
+    assert message in said and "Traceback" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_max_megapixels_refuses_by_name(album, tmp_path, restore, capsys):
+    assert restore(album, "-o", tmp_path / "out", "--max-megapixels", "0.0025") == 1
+    said = capsys.readouterr()
+    assert "a.png" in said.err and "`max_megapixels` 0.0025" in said.err and said.out.strip() == "2 restored, 1 failed"
+
+
+def command(*arguments):
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return [sys.executable, *map(str, arguments)], environment
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_whole_files_and_the_next_run_goes_on(tmp_path, checkpoint):
+    album = tmp_path / "album"
+    album.mkdir()
+    large = np.tile(NOISY, (20, 20, 1))
+    for number in range(12):
+        Image.fromarray(large).save(album / f"{number:02}.png")
+    arguments, environment = command(
+        "-m", "daa_diffusers.cli", "restore", album, "-o", tmp_path / "out", "--checkpoint", checkpoint, "--no-guard"
+    )
+    process = subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "out").exists() or not files(tmp_path / "out"):
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted" in said and "Traceback" not in said
+    done = files(tmp_path / "out")
+    assert 0 < len(done) < 12 and all(name.endswith(".png") and not name.startswith(".") for name in done)
+    for name in done:
+        open_photo(tmp_path / "out" / name)
+    assert subprocess.run(arguments, env=environment, capture_output=True, timeout=120).returncode == 0
+    assert len(files(tmp_path / "out")) == 12
+
+
+@pytest.mark.slow
+def test_processes_share_the_photos_and_write_each_once(tmp_path, checkpoint):
+    album = tmp_path / "album"
+    album.mkdir()
+    for number in range(7):
+        Image.fromarray(NOISY).save(album / f"{number}.png")
+    (album / "bad.png").write_bytes(b"no photo")
+    launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launcher += ["--mixed_precision", "no", "--main_process_port", str(20000 + os.getpid() % 20000)]
+    run = ["-m", "daa_diffusers.cli", "restore", "-", "-o", tmp_path / "out", "--checkpoint", checkpoint]
+    arguments, environment = command(*launcher, *run, "--no-guard", "--json")
+    listed = "\n".join(str(path) for path in sorted(album.iterdir()))
+    done = subprocess.run(arguments, env=environment, input=listed, capture_output=True, text=True, timeout=200)
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    records = [line for line in lines if "input" in line]
+    assert sorted(record["input"] for record in records) == listed.split("\n")
+    assert [line for line in lines if "summary" in line] == [
+        {"summary": {"restored": 7, "skipped": 0, "failed": 1, "planned": 0}}
+    ]
+    assert files(tmp_path / "out") == [f"{number}.png" for number in range(7)]
+    assert done.returncode != 0
+
+
+def test_photos_written_by_the_library_are_what_the_command_writes(album, tmp_path, restore):
+    """`save_photo` and the command are one path."""
+    assert restore(album / "a.png", "-o", tmp_path / "out", "--strength", "0") == 0
+    save_photo(tmp_path / "b.png", open_photo(album / "a.png"))
+    assert (tmp_path / "out/a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
