@@ -7,7 +7,7 @@ takes it. Pipelines load adapters (`pipelines.adapter_loading`), training makes 
 from .camera import Camera, choose_adapter, read_camera
 from .files import AdapterConfig, read_adapter, save_adapter
 from .loaded import LoadedAdapters
-from .updates import KINDS, attach, attached, fingerprint, updates_for
+from .updates import KINDS, attach, attached, extract, fingerprint, updates_for
 
 __all__ = [
     "KINDS",
@@ -17,6 +17,7 @@ __all__ = [
     "attach",
     "attached",
     "choose_adapter",
+    "extract",
     "fingerprint",
     "read_adapter",
     "read_camera",

@@ -32,6 +32,10 @@ class Update(nn.Module):
         """What is added to a parameter of this shape."""
         raise NotImplementedError
 
+    def fit(self, delta: torch.Tensor) -> None:
+        """Makes `self.delta` the change of its kind that is nearest to `delta`, in least squares."""
+        raise NotImplementedError
+
     def forward(self, parameter: torch.Tensor) -> torch.Tensor:
         """The changed parameter."""
         return parameter + self.delta(parameter.shape)
@@ -47,6 +51,10 @@ class Shift(Update):
     def delta(self, shape: torch.Size) -> torch.Tensor:
         """See `Update`."""
         return self.shift
+
+    def fit(self, delta: torch.Tensor) -> None:
+        """See `Update`."""
+        self.shift.copy_(delta)
 
 
 class Pointwise(Update):
@@ -64,6 +72,10 @@ class Pointwise(Update):
         """See `Update`; all sides of the kernel are odd."""
         around = [side // 2 for side in reversed(shape[2:]) for _ in range(2)]
         return F.pad(self.pointwise.reshape(*shape[:2], *[1] * (len(shape) - 2)), around)
+
+    def fit(self, delta: torch.Tensor) -> None:
+        """See `Update`."""
+        self.pointwise.copy_(delta[:, :, *(side // 2 for side in delta.shape[2:])])
 
 
 class LowRank(Update):
@@ -86,6 +98,13 @@ class LowRank(Update):
     def delta(self, shape: torch.Size) -> torch.Tensor:
         """See `Update`."""
         return (self.lora_B @ self.lora_A).view(shape)
+
+    def fit(self, delta: torch.Tensor) -> None:
+        """See `Update`: the largest singular values (Eckart and Young 1936), shared out between both matrices."""
+        left, values, right = torch.linalg.svd(delta.flatten(1).float(), full_matrices=False)
+        root = values[: len(self.lora_A)].sqrt()
+        self.lora_B.copy_(left[:, : len(root)] * root)
+        self.lora_A.copy_(root[:, None] * right[: len(root)])
 
 
 def updates_for(restorer: nn.Module, kind: str, rank: int = 4) -> dict[str, Update]:
@@ -130,12 +149,32 @@ def _update(module: nn.Module, name: str, parameter: nn.Parameter, kind: str, ra
     return LowRank(like, rank) if isinstance(module, _CONVOLUTIONS | nn.Linear) else None
 
 
+@torch.no_grad()
+def extract(base: nn.Module, adapted: nn.Module, kind: str, rank: int = 4) -> dict[str, Update]:
+    """The adapter that brings `base` nearest to `adapted`, parameter by parameter; nothing is trained.
+
+    Args:
+        base, adapted: of one architecture; `adapted` was trained further from `base`.
+        kind, rank: as in `updates_for`.
+
+    Raises:
+        ConfigurationError: the two have other parameters, or as in `updates_for`.
+    """
+    ours, theirs = dict(base.named_parameters()), dict(adapted.named_parameters())
+    shapes = [{name: value.shape for name, value in parameters.items()} for parameters in (ours, theirs)]
+    if shapes[0] != shapes[1]:
+        raise ConfigurationError("`base` and `adapted` must be of one architecture: their parameters differ")
+    updates = updates_for(base, kind, rank)
+    for name, update in updates.items():
+        update.fit(theirs[name].detach().cpu() - ours[name].detach().cpu())
+    return updates
+
+
 def attach(restorer: nn.Module, updates: Mapping[str, Update]) -> None:
     """Freezes `restorer` and lets it compute with its changed parameters, so that the changes alone are trained."""
     restorer.requires_grad_(False)
     for name, update in updates.items():
         path, _, last = name.rpartition(".")
-        update.reset_parameters()
         module = restorer.get_submodule(path)
         parametrize.register_parametrization(module, last, update.to(getattr(module, last)))
 

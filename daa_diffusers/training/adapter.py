@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..adapters.camera import read_camera, summarise
-from ..adapters.files import AdapterConfig, save_adapter
+from ..adapters.files import TENSORS, AdapterConfig, save_adapter
 from ..adapters.updates import attach, attached, base_parameters, fingerprint, merge, statistics, updates_for
 from ..data.photos import PhotoSource
 from .config import TrainingConfig
@@ -27,7 +27,10 @@ def add_adapter(config: TrainingConfig, restorer: nn.Module) -> None:
         ConfigurationError: the restorer has nothing of the kind.
     """
     if config.adapter:
-        attach(restorer, updates_for(restorer, config.adapter, config.adapter_rank))
+        updates = updates_for(restorer, config.adapter, config.adapter_rank)
+        for update in updates.values():
+            update.reset_parameters()
+        attach(restorer, updates)
 
 
 @torch.no_grad()
@@ -57,6 +60,7 @@ def save_trained_adapter(
         **info,
     )
     save_adapter(folder, described, updates, statistics(restorer))
+    logger.info("the adapter: %s, %.0f kB", folder, (folder / TENSORS).stat().st_size / 1e3)
     merge(restorer)
     return restorer
 

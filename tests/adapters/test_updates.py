@@ -12,6 +12,7 @@ from daa_diffusers.adapters.updates import (
     attach,
     attached,
     base_parameters,
+    extract,
     fingerprint,
     merge,
     statistics,
@@ -173,3 +174,28 @@ def test_what_cannot_be_is_refused(restorer, arguments, message):
 def test_a_network_without_such_parameters_is_refused():
     with pytest.raises(ConfigurationError, match="'pointwise': Linear has no parameters of this kind"):
         updates_for(nn.Linear(3, 3), "pointwise")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_an_adapter_made_of_a_restorer_is_extracted_from_both(restorer, kind):
+    adapted, photo = copy.deepcopy(restorer), torch.rand(1, 3, 8, 8)
+    attach(adapted, updates_for(adapted, kind, rank=2))
+    trained(adapted)
+    merge(adapted)
+    attach(restorer, extract(restorer, adapted, kind, rank=2))
+    torch.testing.assert_close(restorer(photo), adapted(photo), rtol=1e-4, atol=1e-5)
+
+
+def test_the_nearest_low_rank_change_comes_nearer_with_its_rank(restorer):
+    adapted = copy.deepcopy(restorer)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    wanted = adapted.grouped.weight - restorer.grouped.weight
+    errors = [
+        (extract(restorer, adapted, "lora", rank)["grouped.weight"].delta(wanted.shape) - wanted).norm().item()
+        for rank in (1, 3, 8)
+    ]
+    assert errors[0] > errors[1] > 10 * errors[2]
+    with pytest.raises(ConfigurationError, match="must be of one architecture"):
+        extract(restorer, RestorationUNet(width=4, depth=2), "bias")

@@ -1,0 +1,208 @@
+"""Does the noise predictor, kept as a critic, know which restored photos are bad? `daa rank` against the true error.
+
+    python benchmarks/ranking.py            # trains a predictor (see TRAINING), then looks at photos; may be repeated
+
+The restorer is `daa-denoise-plain` as the predictor's training leaves it. The true error of a restored photo is its
+PSNR against the clean one. Scores are compared on `train` first, where one may choose, and measured on `val`.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
+from adaptation_plan import BOTH, CAMERA
+
+ROOT = Path(__file__).resolve().parents[1]
+SETS = ("renoir", "sidd_small", "polyu")
+PARTS = {"train": 30, "val": 1000}  # and how many photos of each set
+LEVELS = (0.95, 0.8, 0.5, 0.2)
+TRAINING: dict[str, Any] = {
+    "preset": "adapt",
+    "init_from": "daa-denoise-plain",
+    "degradation": CAMERA,
+    "fit_noise": 0.0,
+    "pseudo_clean": False,
+    "blend": 1.0,
+    "variant": "paired",
+    "weight_schedule": "paper",
+    "weight": 0.2,
+    "predictor_learning_rate": 1e-3,
+    "learning_rate": 1e-5,  # the restorer is to stay what it is
+    "patch": 64,
+    "batch_size": 6,
+    "steps": 1500,
+    "save_noise_predictor": True,
+    "threads": 1,
+    "health": False,
+    "report_to": "none",
+    "validate_every": 0,
+    "checkpoint_every": 100,
+}
+# Scores without a noise predictor, to compare with; more is worse.
+PLAIN = {
+    "noise of the input": "the estimate of `data.photo_noise`",
+    "what was removed": "mean square of input minus restored",
+    "detail of the restored": "mean square of what a blur of 1 px takes away",
+}
+
+
+def train(arguments: argparse.Namespace) -> tuple[Path, float]:
+    """The pipeline with its noise predictor, trained or found; and the minutes that it took."""
+    data, folder = Path(arguments.data), Path(arguments.output_dir) / f"predictor-{arguments.steps}"
+    record = Path(f"{folder}.json")
+    if not record.exists():
+        options = {
+            **TRAINING,
+            "steps": arguments.steps,
+            "output_dir": str(folder),
+            "clean": [str(data / c) for c in BOTH],
+        }
+        options["real"] = [str(data / "real_noise" / name / "train" / "noisy") for name in SETS]
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        config = Path(f"{folder}.yaml")
+        config.write_text(yaml.safe_dump(options))
+        started = time.perf_counter()
+        with open(f"{folder}.log", "a") as log:
+            command = [sys.executable, str(ROOT / "examples" / "train_daa.py"), "--config", str(config)]
+            subprocess.run(command, stdout=log, stderr=log, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        record.write_text(json.dumps({"minutes": (time.perf_counter() - started) / 60}))
+    return folder / "pipeline", json.loads(record.read_text())["minutes"]
+
+
+def look(arguments: argparse.Namespace, checkpoint: Path) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Scores and PSNR of every photo, by part and set."""
+    from daa_diffusers import DAARestorationPipeline
+    from daa_diffusers.evaluation.photo_pairs import PhotoPairs
+    from daa_diffusers.files import write_text
+
+    torch.set_num_threads(1)
+    cache = Path(arguments.output_dir) / f"scores-{arguments.steps}.json"
+    found = json.loads(cache.read_text()) if cache.exists() else {part: {} for part in PARTS}
+    pipeline = DAARestorationPipeline.from_pretrained(checkpoint, load_noise_predictor=True)
+    pipeline.set_progress_bar_config(disable=True)
+    for part, most in PARTS.items():
+        for name in SETS:
+            if name in found[part]:
+                continue
+            folder = Path(arguments.data) / "real_noise" / name / part
+            pairs = PhotoPairs(folder / "noisy", folder / "clean")
+            chosen = np.unique(np.linspace(0, len(pairs) - 1, min(most, len(pairs))).round().astype(int))
+            rows = [scores_of(pipeline, *pairs.read(int(index))) for index in chosen]
+            found[part][name] = {score: [row[score] for row in rows] for score in rows[0]}
+            write_text(cache, json.dumps(found))
+            print(f"{part}, {name}: {len(rows)} photos", flush=True)
+    return found
+
+
+def scores_of(pipeline, degraded: torch.Tensor, clean: torch.Tensor) -> dict[str, float]:
+    """All scores of one photo, and "psnr" of its restored version."""
+    from daa_diffusers.data.photo_noise import Noise, gaussian_filter
+    from daa_diffusers.evaluation import psnr
+    from daa_diffusers.evaluation.folders import restore
+    from daa_diffusers.evaluation.ranking import prediction_error
+
+    restored = restore(pipeline, degraded)
+    found = {"psnr": float(psnr(restored, clean, as_uint8=True))}
+    blurred = gaussian_filter(restored[None], 1.0)[0]
+
+    def error(photo: torch.Tensor, conditions: torch.Tensor, g: float) -> float:
+        return prediction_error(pipeline.unet, photo, conditions, value_range=pipeline.value_range, noise_levels=[g])
+
+    for g in LEVELS:
+        own, other = error(restored, restored, g), error(restored, degraded, g)
+        found[f"critic, g = {g}"] = own
+        found[f"conditions: input minus restored, g = {g}"] = other - own
+        found[f"over that of the blurred photo, g = {g}"] = own / error(blurred, blurred, g)
+    for form in ("critic", "conditions: input minus restored", "over that of the blurred photo"):
+        found[f"{form}, all g"] = statistics.fmean(found[f"{form}, g = {g}"] for g in LEVELS)
+    draw = Noise.of(degraded).sample(degraded, torch.Generator().manual_seed(0))
+    found["noise of the input"] = float(draw.square().mean())
+    found["what was removed"] = float((degraded - restored).square().mean())
+    found["detail of the restored"] = float((restored - blurred).square().mean())
+    return found
+
+
+def spearman(scores: list[float], errors: list[float]) -> float:
+    """Rank correlation, in [-1, 1]."""
+    from torchmetrics.functional import spearman_corrcoef
+
+    return float(
+        spearman_corrcoef(torch.tensor(scores, dtype=torch.float64), torch.tensor(errors, dtype=torch.float64))
+    )
+
+
+def chance(scores: list[float], errors: list[float], draws: int = 5000) -> float:
+    """Share of random orders whose correlation is at least as far from 0."""
+    ranks = [np.argsort(np.argsort(values)).astype(float) for values in (scores, errors)]
+    rng = np.random.default_rng(0)
+    centred = [rank - rank.mean() for rank in ranks]
+    shuffled = np.array([centred[0][rng.permutation(len(scores))] @ centred[1] for _ in range(draws)])
+    return float((np.abs(shuffled) >= abs(centred[0] @ centred[1]) - 1e-9).mean())
+
+
+def report(arguments: argparse.Namespace, found: dict, minutes: float) -> str:
+    """The tables as Markdown, best on `train` first."""
+    from daa_diffusers.evaluation.statistics import markdown_table
+
+    text = [
+        "# `daa rank`: does the order of its scores follow the true error?",
+        f"`{arguments.command}`",
+        f"Noise predictor: preset `adapt`'s, {arguments.steps} steps of 6 patches of 64 px beside `daa-denoise-plain` "
+        f"on the noisy training photos of all three sets, {minutes:.1f} minutes on one core. Spearman correlation of "
+        "the score with the negative PSNR of the restored photo (RGB, 8 bit): 1 is the right order, 0 none. `pooled`: "
+        "photos of all sets in one list. `p`: share of random orders that correlate as strongly, on the pooled photos. "
+        f"`critic`: z and both conditions from the restored photo, 2 draws of noise for each g; all g: the mean over "
+        f"{', '.join(map(str, LEVELS))}. Rows below the line of `critic` are tried variants and, last, scores that "
+        "need no noise predictor.",
+    ]
+    for part in PARTS:
+        sets = found[part]
+        counts = {name: len(sets[name]["psnr"]) for name in SETS}
+        lines = []
+        for score in (key for key in sets[SETS[0]] if key != "psnr"):
+            line = {"score": score}
+            for name in SETS:
+                rho = spearman(sets[name][score], [-value for value in sets[name]["psnr"]])
+                line[f"{name} ({counts[name]})"] = f"{rho:+.2f}"
+            scores = [value for name in SETS for value in sets[name][score]]
+            errors = [-value for name in SETS for value in sets[name]["psnr"]]
+            line |= {
+                f"pooled ({len(scores)})": f"{spearman(scores, errors):+.2f}",
+                "p": f"{chance(scores, errors):.3f}",
+            }
+            lines.append(line)
+        text += [f"## {part}", markdown_table(lines)]
+    return "\n\n".join(text) + "\n"
+
+
+def main(argv: list[str] | None = None) -> None:
+    from daa_diffusers.files import write_text
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=os.environ.get("DAA_DATA", str(ROOT / ".." / "shared" / "data")))
+    parser.add_argument("--steps", type=int, default=TRAINING["steps"], help="of the noise predictor's training")
+    parser.add_argument("--output_dir", default="outputs/ranking")
+    parser.add_argument("--report", type=Path, default=ROOT / "benchmarks" / "results" / "ranking.md")
+    arguments = parser.parse_args(argv)
+    arguments.command = shlex.join(["python", "benchmarks/ranking.py", *(sys.argv[1:] if argv is None else argv)])
+    checkpoint, minutes = train(arguments)
+    text = report(arguments, look(arguments, checkpoint), minutes)
+    arguments.report.parent.mkdir(parents=True, exist_ok=True)
+    write_text(arguments.report, text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""`daa rank`: which photos of a folder look least clean after restoring."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ..evaluation.ranking import Ranking
+
+app = typer.Typer()
+
+
+@app.command()
+def rank(
+    folder: Annotated[Path, typer.Argument(help="Folder of photos, searched recursively.")],
+    checkpoint: Annotated[
+        str,
+        typer.Option(help="Pipeline with its noise predictor: folder or Hub id. Train it with --save_noise_predictor."),
+    ],
+    restored: Annotated[
+        bool, typer.Option("--restored", help="The photos are restored ones; take them as they are.")
+    ] = False,
+    top: Annotated[int | None, typer.Option(min=1, help="Show the first ones only; files hold all.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Also write all scores to a .csv or .json file.")] = None,
+    device: Annotated[str | None, typer.Option(help="Such as cuda; default: cpu.", show_default=False)] = None,
+) -> None:
+    """Order photos by how far they are from clean ones, the farthest first.
+
+    Every photo is restored, and the noise predictor of the training judges the result. Scores compare photos under one
+    checkpoint; the same photos always get the same ones. benchmarks/results/ranking.md says how far to trust them.
+    """
+    if output is not None and (output.suffix.lower() not in (".csv", ".json") or not output.parent.is_dir()):
+        raise ConfigurationError(f"`--output` must be a .csv or .json file in an existing folder, got {str(output)!r}")
+    from ..photos.reading import list_photos
+
+    list_photos(folder)  # before the checkpoint is loaded
+    from ..evaluation.ranking import rank_photos
+    from ..files import write_text
+    from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
+
+    pipeline = DAARestorationPipeline.from_pretrained(checkpoint, load_noise_predictor=True)
+    if device:
+        pipeline.to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    ours = logging.getLogger("daa_diffusers")
+    level = ours.level
+    ours.setLevel(logging.ERROR)  # photos left out are named below
+    try:
+        ranking = rank_photos(pipeline, folder, restored=restored, progress=True)
+    finally:
+        ours.setLevel(level)
+    if output is not None:
+        write_text(output, _csv(ranking) if output.suffix.lower() == ".csv" else _json(ranking))
+    if as_json:
+        typer.echo(_json(ranking, top), nl=False)
+        return
+    width = len(str(len(ranking.scores)))
+    for place, (name, score) in enumerate(list(ranking.scores.items())[:top], start=1):
+        typer.echo(f"{place:>{width}}  {score:.5f}  {name}")
+    for name, reason in ranking.skipped.items():
+        typer.echo(f"left out: {name}: {reason}", err=True)
+    if output is not None:
+        typer.echo(f"written: {output}", err=True)
+
+
+def _records(ranking: Ranking, top: int | None = None) -> list[dict]:
+    shown = list(ranking.scores.items())[:top]
+    return [{"place": place, "photo": name, "score": score} for place, (name, score) in enumerate(shown, start=1)]
+
+
+def _json(ranking: Ranking, top: int | None = None) -> str:
+    return json.dumps({"photos": _records(ranking, top), "skipped": ranking.skipped}, indent=2) + "\n"
+
+
+def _csv(ranking: Ranking) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["place", "photo", "score"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_records(ranking))
+    return text.getvalue()

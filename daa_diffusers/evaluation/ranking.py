@@ -1,0 +1,156 @@
+"""How far photos are from the clean distribution, by the noise predictor, kept as a critic after training.
+
+The predictor was taught to find the noise in a noised clean photo beside two restored ones (METHOD, eq. (2)). Here it
+sees a restored photo q noised, and q itself as both conditions: the further q is from what it knows as clean, the worse
+it should predict. How well that orders photos by their true error is measured in benchmarks/ranking.py.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from ..data.sampling import generator_for
+from ..errors import ConfigurationError, UnreadablePhotoError
+from ..photos.reading import list_photos, read_photo, to_float
+from ..pipelines.image_processor import pad_to_multiple
+from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline, in_eval_mode
+from .folders import restore
+
+logger = logging.getLogger(__name__)
+
+NOISE_LEVELS = (0.95, 0.8, 0.5, 0.2)  # g, the share of the signal's power that is left
+SEEDS = 2
+PATCH = 64  # pixels, near what predictors are trained on
+PATCHES = 16  # of a photo at most
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Photos by their distance from clean ones, the farthest first.
+
+    Attributes:
+        scores: by name within the folder; comparable for one checkpoint only.
+        skipped: photos that cannot be read, and why.
+    """
+
+    scores: dict[str, float]
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def rank_photos(
+    pipeline: DAARestorationPipeline,
+    folder: str | os.PathLike[str],
+    *,
+    restored: bool = False,
+    noise_levels: Sequence[float] = NOISE_LEVELS,
+    seeds: int = SEEDS,
+    progress: bool = False,
+) -> Ranking:
+    """Restores every photo of a folder and orders them by how far the results are from clean photos.
+
+    The same photos give the same scores, on the same machine bit for bit, whatever else the folder holds.
+
+    Args:
+        pipeline: with its noise predictor: `from_pretrained(..., load_noise_predictor=True)`.
+        folder: of photos, searched recursively; one is in memory at a time.
+        restored: the photos are restored ones; take them as they are.
+        noise_levels, seeds: the fixed grid, see `prediction_error`.
+        progress: show a progress bar.
+
+    Raises:
+        ConfigurationError: no noise predictor, no folder, no photo that can be read, or a grid that cannot be.
+    """
+    unet = pipeline.unet
+    if unet is None:
+        raise ConfigurationError(
+            "`pipeline` must have a noise predictor: train with `save_noise_predictor`, and load by "
+            "from_pretrained(..., load_noise_predictor=True)"
+        )
+    _check_grid(noise_levels, seeds)
+    scores: dict[str, float] = {}
+    skipped: dict[str, str] = {}
+    paths = list_photos(folder)
+    for path in tqdm(paths, desc="photos", disable=not progress):
+        name = path.relative_to(Path(folder).expanduser()).as_posix()
+        try:
+            photo = to_float(read_photo(path))
+            photo = photo if restored else restore(pipeline, photo)
+            scores[name] = prediction_error(
+                unet, photo, value_range=pipeline.value_range, noise_levels=noise_levels, seeds=seeds
+            )
+        except (UnreadablePhotoError, FloatingPointError) as error:
+            skipped[name] = str(error)
+            logger.warning("`folder`: skipping %s: %s", name, error)
+    if not scores:
+        first = next(iter(skipped))
+        raise ConfigurationError(f"`folder`: none of the {len(paths)} photos can be read, e.g. {skipped[first]}")
+    return Ranking(dict(sorted(scores.items(), key=lambda item: (-item[1], item[0]))), skipped)
+
+
+@torch.no_grad()
+def prediction_error(
+    unet: nn.Module,
+    photo: torch.Tensor,
+    conditions: torch.Tensor | None = None,
+    *,
+    value_range: tuple[float, float] = (0.0, 1.0),
+    noise_levels: Sequence[float] = NOISE_LEVELS,
+    seeds: int = SEEDS,
+) -> float:
+    """Mean squared error of the predicted noise of a photo, over patches and a fixed grid of noise levels and seeds.
+
+    `mean |eps - eps_theta(cat[sqrt(g) q + sqrt(1 - g) eps, c, c], g)|^2` (METHOD, eq. (1) and (2)); 1 is that of a
+    predictor that always says 0. Patches and noise are the same for every photo of a size.
+
+    Args:
+        unet: the noise predictor.
+        photo: q (C, H, W) in [0, 1]; grey is repeated.
+        conditions: c, of the same shape; None: q.
+        value_range: of the restorer that the predictor was trained beside.
+        noise_levels: g, each in (0, 1).
+        seeds: draws of eps at each noise level.
+    """
+    _check_grid(noise_levels, seeds)
+    low, high = value_range
+    like = next(unet.parameters())
+
+    def batch(whole: torch.Tensor) -> torch.Tensor:  # (P, 3, h, w)
+        colour = whole.expand(3, -1, -1) if len(whole) == 1 else whole
+        scaled = patches(colour) * (high - low) + low
+        return pad_to_multiple(scaled, getattr(unet, "size_multiple", 1)).to(like)
+
+    q = batch(photo)
+    c = q if conditions is None else batch(conditions)
+    errors = []
+    with in_eval_mode(unet):
+        for level, g in enumerate(noise_levels):
+            for seed in range(seeds):
+                noise = torch.randn(q.shape, generator=generator_for(seed, "rank", level)).to(q)
+                z = g**0.5 * q + (1 - g) ** 0.5 * noise  # (1)
+                predicted = unet(z, torch.full((len(q),), g, device=q.device), conditions=(c, c)).sample
+                errors.append((predicted - noise).double().square().mean())
+    return float(torch.stack(errors).mean())
+
+
+def patches(photo: torch.Tensor, side: int = PATCH, most: int = PATCHES) -> torch.Tensor:
+    """At most `most` patches (P, C, side, side) spread evenly over a photo (C, H, W); smaller sides are taken whole."""
+    per_axis = int(most**0.5)
+    corners = []
+    for length in photo.shape[1:]:
+        count = min(per_axis, -(-length // side))
+        corners.append(np.linspace(0, max(0, length - side), count).round().astype(int))
+    return torch.stack([photo[:, top : top + side, left : left + side] for top in corners[0] for left in corners[1]])
+
+
+def _check_grid(noise_levels: Sequence[float], seeds: int) -> None:
+    if not noise_levels or not all(0 < g < 1 for g in noise_levels):
+        raise ConfigurationError(f"`noise_levels` must be numbers in (0, 1), got {noise_levels!r}")
+    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
+        raise ConfigurationError(f"`seeds` must be a whole number, at least 1, got {seeds!r}")
