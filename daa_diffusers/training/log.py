@@ -146,5 +146,9 @@ class RunLog:
         for tracker in self.accelerator.trackers:
             if tracker.name == "tensorboard":
                 tracker.log_images({name: picture[None]}, step=step, dataformats="NHWC")
+            elif tracker.name == "trackio":  # of which accelerate only passes numbers on
+                import trackio  # type: ignore[import-not-found]
+
+                tracker.log({name: trackio.Image(picture)}, step=step)
             elif hasattr(tracker, "log_images"):
                 tracker.log_images({name: [picture]}, step=step)

@@ -1,11 +1,13 @@
 """Real tiny runs: they learn, they resume bit for bit, and they refuse what cannot work before the first step."""
 
+import contextlib
 import json
 import logging
 import math
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -279,3 +281,15 @@ def test_the_example_tells_mistakes_without_a_traceback(tmp_path):
         timeout=200,
     )
     assert done.returncode == 2 and "`clean`" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_trackio_gets_numbers_and_pictures(tiny_config, photo_folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when it is imported
+    pytest.importorskip("trackio")
+    quiet(tiny_config(report_to="trackio", validation_degraded=str(photo_folders / "degraded")))
+    (database,) = (tmp_path / "trackio").glob("*.db")
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        logged = [json.loads(row[0]) for row in connection.execute("select metrics from metrics")]
+    assert any("loss/pair" in line for line in logged)
+    assert any("input, restored, difference" in line for line in logged)
+    assert list((tmp_path / "trackio").rglob("*.png"))
