@@ -1,7 +1,7 @@
 """How much of a full adaptation does an adapter keep, by kind? On RENOIR, and on PolyU's Canon cameras.
 
     python benchmarks/adapters.py                  # the full adaptation, and adapters extracted from it
-    python benchmarks/adapters.py --trained bias "lora, rank 4" pointwise      # and adapters trained by themselves
+    python benchmarks/adapters.py --trained bias "lora, rank 8" pointwise      # and adapters trained by themselves
 
 The full row is "fitted noise, pseudo-clean" of `adaptation_plan.py`, from `daa-denoise-plain`. Extracted rows are the
 adapters nearest to it (`adapters.extract`); trained rows take the same steps on the same photos, at a learning rate
@@ -30,14 +30,14 @@ FORM = ROWS["fitted noise, pseudo-clean"]
 BASE, FULL = "base", "full"
 EXTRACTED = {
     f"{kind}{f', rank {rank}' if kind == 'lora' else ''}, extracted": (kind, rank)
-    for kind, rank in (("bias", 1), ("pointwise", 1), ("lora", 4), ("lora", 8), ("lora", 16))
+    for kind, rank in (("bias", 1), ("pointwise", 1), ("lora", 4), ("lora", 8), ("lora", 12))
 }
 # What is trained, and the learning rates to choose from; that of the full row is as everywhere.
 TRAINED: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
     FULL: ({}, (COMMON["learning_rate"],)),
     "bias": ({"adapter": "bias"}, (3e-3, 1e-2)),
     "pointwise": ({"adapter": "pointwise"}, (1e-3,)),
-    "lora, rank 4": ({"adapter": "lora", "adapter_rank": 4}, (1e-3, 3e-3)),
+    "lora, rank 8": ({"adapter": "lora", "adapter_rank": 8}, (1e-3, 3e-3)),
 }
 # Set and part, every how many photos, and what the table is called.
 TABLES = (

@@ -42,7 +42,7 @@ class Update(nn.Module):
 
 
 class Shift(Update):
-    """Kind "bias": another value of a vector, be it a bias or the scale of a norm."""
+    """Every kind: another value of a vector, be it a bias or the scale of a norm."""
 
     def __init__(self, like: torch.Tensor):
         super().__init__()
@@ -75,7 +75,9 @@ class Pointwise(Update):
 
     def fit(self, delta: torch.Tensor) -> None:
         """See `Update`."""
-        self.pointwise.copy_(delta[:, :, *(side // 2 for side in delta.shape[2:])])
+        for side in delta.shape[2:]:
+            delta = delta.select(2, side // 2)
+        self.pointwise.copy_(delta)
 
 
 class LowRank(Update):
@@ -112,8 +114,9 @@ def updates_for(restorer: nn.Module, kind: str, rank: int = 4) -> dict[str, Upda
 
     Args:
         restorer: any module. Parameters that several of its modules share are left alone.
-        kind: "bias": vectors, that is biases and the scales of norms. "pointwise": the middle of every convolution's
-            kernel (1x1 convolutions: all of it), where it has one. "lora": convolutions and linear layers, of low rank.
+        kind: "bias": vectors, that is biases and the scales of norms. "pointwise": these, and the middle of every
+            convolution's kernel (1x1 convolutions: all of it), where it has one. "lora": these, and convolutions and
+            linear layers by low rank.
         rank: of "lora".
 
     Raises:
@@ -139,9 +142,9 @@ def updates_for(restorer: nn.Module, kind: str, rank: int = 4) -> dict[str, Upda
 
 def _update(module: nn.Module, name: str, parameter: nn.Parameter, kind: str, rank: int) -> Update | None:
     like = parameter.detach().float()
-    if kind == "bias":
-        return Shift(like) if parameter.numel() == max(parameter.shape, default=1) else None
-    if name != "weight":
+    if parameter.numel() == max(parameter.shape, default=1):
+        return Shift(like)
+    if name != "weight" or kind == "bias":
         return None
     if kind == "pointwise":
         has_middle = isinstance(module, _CONVOLUTIONS) and all(side % 2 for side in parameter.shape[2:])
@@ -185,7 +188,7 @@ def attached(restorer: nn.Module) -> dict[str, Update]:
         f"{path}.{name}" if path else name: update
         for path, module in restorer.named_modules()
         if parametrize.is_parametrized(module)
-        for name, updates in module.parametrizations.items()  # type: ignore[union-attr, operator]
+        for name, updates in module.parametrizations.items()
         for update in updates
         if isinstance(update, Update)
     }
@@ -202,7 +205,7 @@ def merge(restorer: nn.Module) -> None:
 def base_parameters(restorer: nn.Module) -> dict[str, torch.Tensor]:
     """The parameters of `restorer` by name, without the changes that are attached."""
     changed = attached(restorer)
-    plain = dict(restorer.named_parameters())
+    plain: dict[str, torch.Tensor] = dict(restorer.named_parameters())
     for name in changed:
         path, _, last = name.rpartition(".")
         prefix = f"{path}.parametrizations.{last}." if path else f"parametrizations.{last}."
