@@ -58,6 +58,7 @@ class RestorationUNet(ModelMixin, ConfigMixin):
     """
 
     _supports_gradient_checkpointing = True
+    skips_margins = True  # `forward` takes `margins`
 
     @register_to_config
     def __init__(
@@ -122,15 +123,17 @@ class RestorationUNet(ModelMixin, ConfigMixin):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, margins: tuple[int, int, int, int] = (0, 0, 0, 0)) -> torch.Tensor:
         """Restores a batch.
 
         Args:
             x: degraded photos (B, C, H, W), floating point, in `config.value_range` (noise may exceed it); H and W
                 multiples of `size_multiple`.
+            margins: pixels at the top, bottom, left and right that are left out of the result, and with them most of
+                the work for them: a tile's margins are surroundings, nothing more.
 
         Returns:
-            Restored photos (B, C, H, W), same dtype and device, not clamped.
+            Restored photos (B, C, H - top - bottom, W - left - right), same dtype and device, not clamped.
 
         Raises:
             ValueError: on another rank or number of channels, or on a size that is no multiple of `size_multiple`.
@@ -149,11 +152,44 @@ class RestorationUNet(ModelMixin, ConfigMixin):
             skips.append(hidden)  # level l: (B, width * 2**l, H / 2**l, W / 2**l)
             hidden = F.avg_pool2d(hidden, 2)
         hidden = self._run(self.down_blocks[-1], hidden)
+        if any(margins):
+            return self._decode_inside(x, hidden, skips, margins)
         for block in self.up_blocks:
             hidden = self._run(block, hidden, skips.pop())
         return x + self.conv_out(hidden)
+
+    def _decode_inside(self, x, hidden, skips: list[torch.Tensor], margins: tuple[int, int, int, int]) -> torch.Tensor:
+        """The second half of `forward`, of each level only what the result inside of the margins needs."""
+        (height, width), (top, bottom, left, right) = x.shape[2:], margins
+        wanted = (top, height - bottom), (left, width - right)
+        levels = zip(self._parts(wanted[0], height), self._parts(wanted[1], width), strict=True)
+        at = 0, 0  # where `hidden` lies in its level
+        for block, (rows, columns) in zip(self.up_blocks, levels, strict=True):
+            skip = skips.pop()[..., 2 * rows[0] : 2 * rows[1], 2 * columns[0] : 2 * columns[1]]
+            hidden = self._run(block, _inside(hidden, (rows, columns), at), skip)
+            at = 2 * rows[0], 2 * columns[0]
+        return _inside(x, wanted) + _inside(self.conv_out(hidden), wanted, at)
+
+    def _parts(self, wanted: tuple[int, int], size: int) -> list[tuple[int, int]]:
+        """[low, high) of the levels, from the deepest to the second, along one axis: what the level above needs."""
+        low, high = wanted
+        parts = []
+        for level in range(1, self.config.depth):
+            # what an edge spoils: a pixel by upsampling, one by each of three convolutions, and one by conv_out
+            reach = 5 if level == 1 else 4
+            low, high = max(0, (low - reach) // 2), min(size >> level, -(-(high + reach) // 2))
+            if self.config.align_corners:  # upsampling depends on the size of the whole
+                low, high = 0, size >> level
+            parts.append((low, high))
+        return parts[::-1]
 
     def _run(self, block: nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return self._gradient_checkpointing_func(block, *inputs)
         return block(*inputs)
+
+
+def _inside(x: torch.Tensor, parts: tuple[tuple[int, int], tuple[int, int]], at: tuple[int, int] = (0, 0)):
+    """Rows and columns [low, high) of a level, of which `x` (B, C, H, W) begins at `at`."""
+    (top, bottom), (left, right) = parts
+    return x[..., top - at[0] : bottom - at[0], left - at[1] : right - at[1]]

@@ -1,5 +1,6 @@
 """Photos to network batches and back: bit depth, alpha, grey, any size. No resizing, no file IO."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -48,6 +49,10 @@ class Photo:
     def rows(self, channels: int) -> int:
         """How many rows of a batch this photo takes: one, or one per colour where a grey restorer meets colours."""
         return 1 if self.pixels.shape[0] in (1, channels) else self.pixels.shape[0]
+
+    def crop(self, rows: slice, columns: slice) -> "Photo":
+        """A part of the photo, without alpha; the same memory."""
+        return replace(self, pixels=self.pixels[:, rows, columns], alpha=None)
 
 
 # --- in ---
@@ -117,7 +122,7 @@ def _read_pil(image: PIL.Image.Image, name: str, channels: int) -> Photo:
         mode += "A"  # a palette entry or colour key that stands for "transparent"
     if image.mode != mode and mode not in ("I", "I;16"):
         image = image.convert(mode)
-    array = np.array(image)
+    array = np.asarray(image)
     if mode == "I":  # what some readers make of 16-bit grey
         if array.min() < 0 or array.max() > 65535:
             raise ValueError(f"{name} of PIL mode I must hold 16-bit values, got {array.min()} to {array.max()}")
@@ -139,11 +144,13 @@ def _read_array(array: np.ndarray, name: str, channels: int) -> list[Photo]:
     has_alpha = count in (2, 4) and count != channels
     if count - has_alpha not in _colour_counts(channels):
         raise ValueError(_channel_message(name, "last", array.shape, channels, "or one more for alpha"))
-    # torch reads neither foreign byte order nor negative strides, and warns of read-only memory
+    # torch reads neither foreign byte order nor negative strides
     if any(stride < 0 for stride in batch.strides):
         batch = np.ascontiguousarray(batch)
-    batch = np.require(batch, dtype=batch.dtype.newbyteorder("="), requirements=("A", "W"))
-    tensors = torch.from_numpy(batch).permute(0, 3, 1, 2)  # (B, C, H, W)
+    batch = np.require(batch, dtype=batch.dtype.newbyteorder("="), requirements=["A"])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor does anyone write to it
+        tensors = torch.from_numpy(batch).permute(0, 3, 1, 2)  # (B, C, H, W)
     colours = count - has_alpha
     return [Photo(t[:colours], t[colours:] if has_alpha else None, flat=flat) for t in tensors]
 

@@ -1,14 +1,12 @@
 """The restoration pipeline: photos in, restored photos of the same size and kind out, in one pass of the restorer."""
 
-import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import chain
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.models.modeling_utils import ModelMixin
@@ -21,25 +19,14 @@ from ..errors import CheckpointError
 
 # diffusers finds a saved component's class in sys.modules only: every component module is imported here.
 from ..models.daa_unet import DAAUNet2DConditionModel
+from ..models.foreign_networks import trusted_code
+from ..models.foreign_restorer import ForeignRestorer  # noqa: F401
 from ..models.restoration_unet import RestorationUNet  # noqa: F401
 from .adapter_loading import AdapterMixin
-from .image_processor import (
-    Photo,
-    PhotoInput,
-    assemble,
-    check_output_type,
-    from_batch,
-    pad_to_multiple,
-    read_photos,
-    to_batch,
-)
+from .image_processor import PhotoInput, assemble, check_output_type, read_photos
+from .passes import in_eval_mode, tensors_of
 from .pipeline_output import DAARestorationPipelineOutput
-
-logger = logging.getLogger(__name__)
-
-# Without a `batch_size`, photos of one size share a batch up to this many pixels: larger batches win nothing on a CPU
-# and cost memory everywhere.
-DEFAULT_BATCH_PIXELS = 2**20
+from .run import Run, check_options, check_out, plan_batches, untouched
 
 
 class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
@@ -91,12 +78,12 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
     @property
     def device(self) -> torch.device:
         """Where the restorer is."""
-        return next((t.device for t in _tensors(self.restorer)), torch.device("cpu"))
+        return next((t.device for t in tensors_of(self.restorer)), torch.device("cpu"))
 
     @property
     def dtype(self) -> torch.dtype:
         """The restorer's floating point type."""
-        return next((t.dtype for t in _tensors(self.restorer) if t.is_floating_point()), torch.float32)
+        return next((t.dtype for t in tensors_of(self.restorer) if t.is_floating_point()), torch.float32)
 
     # --- restoring ---
 
@@ -109,6 +96,12 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
         return_dict: bool = True,
         callback_on_step_end: Callable[..., dict | None] | PipelineCallback | MultiPipelineCallbacks | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("restored",),
+        *,
+        tile: int | Literal["auto"] | None = "auto",
+        strength: float = 1.0,
+        self_ensemble: bool = False,
+        guard: bool = False,
+        out: np.ndarray | None = None,
     ) -> DAARestorationPipelineOutput | tuple:
         """Restores photos; sizes, also of one pixel, come back as they were.
 
@@ -123,9 +116,18 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
             batch_size: how many photos of one size share a pass at most. None: as many as make one megapixel.
             return_dict: return a `DAARestorationPipelineOutput` (default) or the tuple `(images,)`.
             callback_on_step_end: called after each pass as `callback(pipeline, step, timestep, callback_kwargs)`;
-                `timestep` is always 0, restoring has one. A returned dict replaces what it names.
+                `timestep` is always 0, restoring has one. A returned dict replaces what it names. Each tile is a pass.
             callback_on_step_end_tensor_inputs: what `callback_kwargs` holds: "restored" (N, C, H, W), float32, in the
                 restorer's range, not clamped, and "indices" (B,), the places of the pass's photos in `image`.
+            tile: side in pixels, at least 32, of the tiles in which photos are restored that are larger. "auto": as
+                memory allows, for photos above a megapixel. None: no tiles. Tiles that hold the restorer's receptive
+                field change nothing (`tiling`); when memory runs out, they are halved.
+            strength: s in [0, 1] of `x + s (f(x) - x)`; 0 returns the photo itself.
+            self_ensemble: the mean over the eight flips and turns of the photo: eight times the work.
+            guard: photos that show no noise, or that the restorer changes in another way than by removing noise, come
+                back less changed, or unchanged; the output's `guard` says which, and why. For denoisers.
+            out: an array of the photo's shape and dtype, which may be a `np.memmap`, to write a single array into
+                (`output_type` "np"); `images` is then a view of it.
 
         Returns:
             The restored photos.
@@ -136,40 +138,37 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
                 float16).
         """
         # 1. Check inputs
-        channels, value_range = self.channels, self.value_range
-        photos, as_list = read_photos(image, channels)
+        photos, as_list = read_photos(image, self.channels)
         check_output_type(output_type, photos)
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
-        self._check_options(batch_size, callback_on_step_end, callback_on_step_end_tensor_inputs)
+        check_options(batch_size, tile, strength)
+        self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
+        if out is not None:
+            check_out(out, photos, image, output_type)
+        run = Run(self, tile, self_ensemble, callback_on_step_end, callback_on_step_end_tensor_inputs)
 
-        restored: dict[int, Photo] = {}
-        device = self._execution_device
         with in_eval_mode(self.restorer), self.progress_bar(total=len(photos)) as progress_bar:
-            for step, indices in enumerate(plan_batches(photos, batch_size)):
-                # 2. Preprocess
-                group = [photos[index] for index in indices]
-                batch = to_batch(group, channels, value_range, device)  # (N, C, H, W)
+            # 2. Preprocess: how strongly each photo is restored, and which ones share a pass
+            verdicts = [run.judge(photo, index) for index, photo in enumerate(photos)] if guard else None
+            strengths = [strength * (verdicts[index].strength if verdicts else 1) for index in range(len(photos))]
+            restored = {index: untouched(photo, out) for index, photo in enumerate(photos) if strengths[index] == 0}
+            progress_bar.update(len(restored))
+            plan = plan_batches(
+                {index: photo for index, photo in enumerate(photos) if index not in restored}, batch_size
+            )
 
-                # 3. Restore
-                rows = [index for index in indices for _ in range(photos[index].rows(channels))]  # (N,)
-                batch = self._restore(batch, rows)
-                if callback_on_step_end is not None:
-                    local = {"restored": batch, "indices": torch.tensor(indices)}
-                    kwargs = {name: local[name] for name in callback_on_step_end_tensor_inputs}
-                    batch = (callback_on_step_end(self, step, 0, kwargs) or {}).get("restored", batch)
+            # 3. Restore: each batch whole, or tile by tile
+            for batch in plan:
+                restored |= run.restore(batch, strengths, out, progress_bar)
 
-                # 4. Postprocess
-                restored.update(zip(indices, from_batch(group, batch, channels, value_range), strict=True))
-                progress_bar.update(len(indices))
-
-        images = assemble([restored[index] for index in range(len(photos))], output_type, as_list)
+        # 4. Postprocess
+        kept = [restored[index] for index in range(len(photos))]
+        images = assemble(kept, output_type, as_list) if out is None else out[None]
         self.maybe_free_model_hooks()
-        return DAARestorationPipelineOutput(images=images) if return_dict else (images,)
+        return DAARestorationPipelineOutput(images=images, guard=verdicts) if return_dict else (images,)
 
-    def _check_options(self, batch_size, callback, callback_inputs) -> None:
-        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
-            raise ValueError(f"`batch_size` must be a positive integer or None, got {batch_size!r}")
+    def _check_callback(self, callback, callback_inputs) -> None:
         if callback is not None and not callable(callback):
             raise TypeError(f"`callback_on_step_end` must be callable, got {type(callback).__name__}")
         unknown = [name for name in callback_inputs if name not in self._callback_tensor_inputs]
@@ -177,32 +176,6 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
             raise ValueError(
                 f"`callback_on_step_end_tensor_inputs` must be of {self._callback_tensor_inputs}, got {unknown}"
             )
-
-    def _restore(self, batch: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-        """One pass: pads, restores in the restorer's dtype, crops; (N, C, H, W) float32 in and out.
-
-        `rows` (N,) says which photo each row belongs to.
-        """
-        height, width = batch.shape[2:]
-        padded = pad_to_multiple(batch, getattr(self.restorer, "size_multiple", 1))
-        restored = self._run(padded.to(self.dtype))[:, :, :height, :width]
-        broken = ~_finite_rows(restored)
-        if broken.any() and self.dtype == torch.float16:
-            logger.warning("float16 overflowed in photo %s; restoring it again in float32", _places(rows, broken))
-            restored = restored.float()
-            with _in_float32(self.restorer):
-                restored[broken] = self._run(padded[broken])[:, :, :height, :width]
-            broken = ~_finite_rows(restored)
-        if broken.any():
-            raise FloatingPointError(f"`restorer` gave NaN or infinite pixels for photo {_places(rows, broken)}")
-        return restored.float()
-
-    def _run(self, batch: torch.Tensor) -> torch.Tensor:
-        restored = self.restorer(batch)
-        if not isinstance(restored, torch.Tensor) or restored.shape != batch.shape:
-            got = tuple(restored.shape) if isinstance(restored, torch.Tensor) else type(restored).__name__
-            raise ValueError(f"`restorer` must return a tensor of its input's shape {tuple(batch.shape)}, got {got}")
-        return restored
 
     # --- devices ---
 
@@ -265,7 +238,8 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
                 - the id of a Hub repository, "owner/name".
             load_noise_predictor: also load, and download, the noise predictor and its scheduler.
             kwargs: as for `DiffusionPipeline.from_pretrained`: `dtype`, `variant`, `revision`, `cache_dir`,
-                `force_download`, `local_files_only`, `token`, or components that replace saved ones.
+                `force_download`, `local_files_only`, `token`, `trust_remote_code` (which lets a `ForeignRestorer`
+                import the module of its network), or components that replace saved ones.
 
         Raises:
             CheckpointError: on an unknown name, missing files (all listed), pickle files, a config of another class,
@@ -279,7 +253,9 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
             if load_noise_predictor and "unet" not in kwargs:
                 raise CheckpointError(f"{source.location!r} holds no noise predictor: it is a restorer alone")
             parts = {name: kwargs[name] for name in cls._optional_components if name in kwargs}
-            pipeline = cls(hub.load_restorer(Path(source.location), _dtype_of("restorer", kwargs)), **parts)
+            with trusted_code(bool(kwargs.get("trust_remote_code"))):
+                restorer = hub.load_restorer(Path(source.location), _dtype_of("restorer", kwargs))
+            pipeline = cls(restorer, **parts)
         else:
             folder = source.location
             if source.kind == "hub":
@@ -300,11 +276,30 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
         saved = [name for name in wanted if name not in kwargs]
         names = [base.__name__ for base in cls.__mro__ if issubclass(base, DAARestorationPipeline)]
         files = hub.check_folder(folder, saved, names, kwargs.get("variant"))
-        with hub.loading_errors(folder):
+        with hub.loading_errors(folder), trusted_code(bool(kwargs.get("trust_remote_code"))):
             pipeline = super().from_pretrained(str(folder), use_safetensors=True, **kwargs)
         for name, weights in files.items():
             hub.check_keys(name, getattr(pipeline, name), weights)
+        pipeline._origin = folder  # the record of the weights goes where they are pushed
         return pipeline
+
+    @classmethod
+    def load_config(cls, *args, **kwargs):
+        """As in diffusers; where a repository carries code of its own, this package's classes are named instead."""
+        config = super().load_config(*args, **kwargs)
+        return hub.own_classes(config) if isinstance(config, dict) else config
+
+    def push_to_hub(self, repo_id: str, **kwargs) -> str:
+        """Pushes the pipeline with its model card to the Hub, in one commit; returns the commit's address.
+
+        Args:
+            repo_id: "owner/name"; made where it does not exist.
+            kwargs: `private`, `token`, `revision`, `commit_message`, `license`, `card`, `variant` of
+                `publish.push_pipeline`.
+        """
+        from ..publish import push_pipeline
+
+        return push_pipeline(self, repo_id, **kwargs)
 
     @classmethod
     def download(cls, pretrained_model_name: str, *, load_noise_predictor: bool = False, **kwargs) -> str:
@@ -323,58 +318,8 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
         return hub.download(pretrained_model_name, components=components, **options)
 
 
-def plan_batches(photos: Sequence[Photo], batch_size: int | None) -> list[list[int]]:
-    """Which photos share a pass: equal sizes, in order, at most `batch_size` (None: `DEFAULT_BATCH_PIXELS`)."""
-    by_size: dict[tuple[int, int], list[int]] = {}
-    for index, photo in enumerate(photos):
-        by_size.setdefault(photo.size, []).append(index)
-    batches = []
-    for (height, width), indices in by_size.items():
-        cap = batch_size or max(1, DEFAULT_BATCH_PIXELS // (height * width))
-        batches += [indices[start : start + cap] for start in range(0, len(indices), cap)]
-    return batches
-
-
-def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
-    return chain(module.parameters(), module.buffers())
-
-
 def _dtype_of(component: str, kwargs: dict[str, Any]) -> torch.dtype:
     dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
     if isinstance(dtype, dict):
         dtype = dtype.get(component, dtype.get("default"))
     return dtype or torch.float32
-
-
-def _places(rows: Sequence[int], broken: torch.Tensor) -> str:
-    return ", ".join(str(index) for index in sorted({rows[row] for row in broken.nonzero().flatten().tolist()}))
-
-
-def _finite_rows(batch: torch.Tensor) -> torch.Tensor:
-    # NaN and infinity survive a sum; this is several times faster than looking at each pixel. (N,) bool
-    return batch.sum(dim=(1, 2, 3), dtype=torch.float32).isfinite()
-
-
-@contextmanager
-def in_eval_mode(module: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; each submodule goes back to the mode that it was in."""
-    training = [m for m in module.modules() if m.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for m in training:
-            m.training = True
-
-
-@contextmanager
-def _in_float32(module: nn.Module) -> Iterator[None]:
-    """Half-precision weights in float32 for a while; the very same tensors come back afterwards."""
-    kept = [(t, t.data) for t in _tensors(module) if t.dtype == torch.float16]
-    try:
-        for tensor, data in kept:
-            tensor.data = data.float()
-        yield
-    finally:
-        for tensor, data in kept:
-            tensor.data = data

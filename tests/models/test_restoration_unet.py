@@ -152,3 +152,31 @@ def test_gradient_checkpointing_changes_no_gradient():
         gradients.append([parameter.grad.clone() for parameter in model.parameters()])
     assert len(calls) == 3  # the block was run again
     assert all(torch.allclose(p, q, rtol=1e-5, atol=1e-8) for p, q in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+@pytest.mark.parametrize("margins", [(0, 0, 0, 5), (13, 0, 22, 9), (31, 32, 40, 17)])
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_margins_are_left_out_and_the_rest_is_the_same(depth, margins, align_corners):
+    torch.manual_seed(0)
+    model = RestorationUNet(width=2, depth=depth, align_corners=align_corners).double().eval()
+    x = torch.rand(1, 3, 64, 72, dtype=torch.float64)
+    top, bottom, left, right = margins
+    with torch.no_grad():
+        whole = model(x)
+        inside = model(x, margins=margins)
+    torch.testing.assert_close(inside, whole[:, :, top : 64 - bottom, left : 72 - right], rtol=0, atol=1e-12)
+
+
+def test_margins_save_work():
+    model = RestorationUNet(width=4, depth=4).eval()
+    pixels = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda module, inputs, output: pixels.append(output.numel()))
+    with torch.no_grad():
+        model(torch.rand(1, 3, 256, 256))
+        whole = sum(pixels)
+        pixels.clear()
+        model(torch.rand(1, 3, 256, 256), margins=(66, 66, 66, 66))
+    assert sum(pixels) < 0.6 * whole

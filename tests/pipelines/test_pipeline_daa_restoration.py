@@ -2,9 +2,6 @@
 
 import doctest
 import logging
-import runpy
-import sys
-from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -16,8 +13,8 @@ from torch import nn
 
 from daa_diffusers import DAARestorationPipeline, DAAUNet2DConditionModel, RestorationUNet
 from daa_diffusers.pipelines import pipeline_daa_restoration
-from daa_diffusers.pipelines.image_processor import Photo
-from daa_diffusers.pipelines.pipeline_daa_restoration import DEFAULT_BATCH_PIXELS, plan_batches
+from daa_diffusers.pipelines.image_processor import Photo, pad_to_multiple
+from daa_diffusers.pipelines.run import DEFAULT_BATCH_PIXELS, plan_batches
 
 from .contract import PipelineContract, photo
 
@@ -155,6 +152,9 @@ def test_nothing_is_restored_before_every_photo_is_checked(pipe):
         ({"output_type": "latent"}, ValueError, r"`output_type` must be one of \['pil', 'np', 'pt'\], got 'latent'"),
         ({"batch_size": 0}, ValueError, "`batch_size` must be a positive integer or None, got 0"),
         ({"batch_size": 1.5}, ValueError, "`batch_size` must be a positive integer"),
+        ({"strength": 1.5}, ValueError, r"`strength` must be a number from 0 \(the photo itself\) to 1, got 1.5"),
+        ({"strength": float("nan")}, ValueError, "`strength` must be a number"),
+        ({"strength": "half"}, ValueError, "`strength` must be a number"),
         ({"callback_on_step_end": 3}, TypeError, "`callback_on_step_end` must be callable, got int"),
         (
             {"callback_on_step_end_tensor_inputs": ["latents"]},
@@ -344,14 +344,78 @@ def test_padding_reflects():
     assert torch.allclose(single, torch.tensor(0.25))
 
 
+# --- strength and self-ensemble ---
+
+
+def test_strength_is_a_share_of_the_change(pipe):
+    degraded = photo(40, 50) / 255
+    full = pipe(degraded, output_type="np").images
+    for strength in (0.3, 0.5, 1):
+        part = pipe(degraded, output_type="np", strength=strength).images
+        inside = (full > 0) & (full < 1)  # elsewhere the share comes before the clamp
+        np.testing.assert_allclose(part[inside], (degraded + strength * (full - degraded))[inside], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float64])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_no_strength_is_the_photo_itself(pipe, dtype, channels):
+    degraded = np.random.default_rng(0).random((20, 30, channels))
+    degraded = degraded if dtype == np.float64 else (degraded * np.iinfo(dtype).max).astype(dtype)
+    copy = degraded.copy()
+    images = pipe(degraded, output_type="np", strength=0).images
+    assert np.array_equal(images[0], degraded) and not np.may_share_memory(images, degraded)
+    alone = pipe([degraded], output_type="pt", strength=0.0).images[0]
+    alone.zero_()
+    assert np.array_equal(degraded, copy)
+
+
+def test_a_little_strength_leaves_alpha(pipe):
+    image = pil("RGBA")
+    restored = np.array(pipe(image, strength=0.2).images[0])
+    assert np.array_equal(restored[:, :, 3], np.array(image)[:, :, 3])
+    assert not np.array_equal(restored[:, :, :3], np.array(image)[:, :, :3])
+
+
+@pytest.mark.parametrize("size", [(40, 64), (33, 50)])
+def test_the_self_ensemble_is_the_mean_over_flips_and_turns(pipe, size):
+    degraded = torch.rand(3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    degraded = 0.3 + 0.4 * degraded  # away from the clamp
+    height, width = size[0] + -size[0] % 4, size[1] + -size[1] % 4
+    padded = pad_to_multiple(degraded[None], 4)[0]
+    views = []
+    for turns in range(4):
+        for mirrored in (False, True):
+            view = torch.rot90(padded.flip(2) if mirrored else padded, turns, (1, 2))
+            back = torch.rot90(pipe(view, output_type="pt").images[0], -turns, (1, 2))
+            views.append(back.flip(2) if mirrored else back)
+    expected = torch.stack(views).mean(0)
+    assert expected.shape == (3, height, width) and (views[0] - views[3]).abs().max() > 0.01
+    together = pipe(degraded, output_type="pt", self_ensemble=True).images[0]
+    torch.testing.assert_close(together, expected[:, : size[0], : size[1]], rtol=0, atol=1e-5)
+    turned = pipe(padded.rot90(1, (1, 2)), output_type="pt", self_ensemble=True).images[0]
+    upright = pipe(padded, output_type="pt", self_ensemble=True).images[0]
+    torch.testing.assert_close(turned.rot90(-1, (1, 2)), upright, rtol=0, atol=1e-5)
+
+
+def test_the_self_ensemble_of_photos_that_overflow_in_float16():
+    restorer = overflowing().eval()
+    bright = np.full((8, 8, 3), 250, np.uint8)
+    pipe = DAARestorationPipeline(restorer)
+    expected = pipe(bright, output_type="np", self_ensemble=True).images
+    restorer.to(torch.float16)
+    restored = pipe(bright, output_type="np", self_ensemble=True).images
+    assert np.abs(restored.astype(int) - expected.astype(int)).max() <= 1
+
+
 # --- batches ---
 
 
 def test_the_default_batch_is_about_a_megapixel(pipe):
     small, large = Photo(torch.zeros(3, 512, 1024)), Photo(torch.zeros(1, 2048, 2048))
     assert DEFAULT_BATCH_PIXELS == 1024**2
-    assert plan_batches([small, large, small, small, large], None) == [[0, 2], [3], [1], [4]]
-    assert plan_batches([small, large, small, small, large], 3) == [[0, 2, 3], [1, 4]]
+    photos = dict(enumerate([small, large, small, small, large]))
+    assert [[*batch] for batch in plan_batches(photos, None)] == [[0, 2], [3], [1], [4]]
+    assert [[*batch] for batch in plan_batches(photos, 3)] == [[0, 2, 3], [1, 4]]
 
 
 def test_batches_inside_a_list_count_as_their_photos(pipe):
@@ -436,12 +500,3 @@ def test_the_predictor_and_the_scheduler_come_along_when_asked_for(tmp_path):
 def test_the_example_of_the_docstring_runs():
     result = doctest.testmod(pipeline_daa_restoration)
     assert (result.attempted, result.failed) == (4, 0)
-
-
-def test_the_overhead_benchmark_runs(monkeypatch, capsys):
-    """At a tiny size: its numbers mean nothing here, but the command must work."""
-    program = Path(__file__).resolve().parents[2] / "benchmarks" / "pipeline_overhead.py"
-    monkeypatch.setattr(sys, "argv", [str(program), "--size", "33", "20", "--repeats", "1"])
-    runpy.run_path(str(program), run_name="__main__")
-    shown = capsys.readouterr().out
-    assert "pipeline / bare, channels last" in shown and "overhead:" in shown

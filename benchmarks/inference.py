@@ -1,0 +1,267 @@
+"""What the pipeline costs beside the bare network, what tiles cost beside the whole, memory and time by size.
+
+    python benchmarks/inference.py --megapixels 1 4 25 100 --report benchmarks/results/inference.md
+
+Ratios are of rounds in turn within one process, so that a busy machine disturbs all alike: the median of the rounds'
+ratios. Each size is a process of its own, whose peak memory is that of all of it, Python and torch included; the photo
+is a file that is mapped (`np.memmap`), and so is the result. Seconds a megapixel are set in relation to those of a
+photo of one megapixel restored whole, in turn with it, in the same process. Rows that are finished are kept in
+`--output_dir` and not measured again.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from daa_diffusers import DAARestorationPipeline
+from daa_diffusers.files import write_text
+
+MIB = 2**20
+
+
+def load(arguments: argparse.Namespace) -> DAARestorationPipeline:
+    """The pipeline under test, quiet."""
+    pipeline = DAARestorationPipeline.from_pretrained(arguments.checkpoint)
+    pipeline.to(torch.device(arguments.device), getattr(torch, arguments.dtype))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def measure(run: Callable[[], object]) -> float:
+    """Seconds for one call, with everything that it started on a device."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def in_turn(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each way, round by round, forward and backward by turns; one round warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(repeats + 1):
+        for name in list(ways) if number % 2 else list(ways)[::-1]:
+            spent = measure(ways[name])
+            if number:
+                seconds[name].append(spent)
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], way: str, other: str) -> float:
+    """The median over the rounds."""
+    return statistics.median(a / b for a, b in zip(seconds[way], seconds[other], strict=True))
+
+
+class Untouched(torch.nn.Module):
+    """Gives its input back: what the pipeline takes with it is what it adds around the restorer."""
+
+    def __init__(self, like: torch.nn.Module) -> None:
+        super().__init__()
+        self.size_multiple, self.config = like.size_multiple, like.config
+        first = next(like.parameters())
+        self.weight = torch.nn.Parameter(torch.zeros(1, device=first.device, dtype=first.dtype))
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Nothing happens."""
+        return batch
+
+
+def ratios(arguments: argparse.Namespace) -> list[dict]:
+    """Pipeline / bare network, tiles / whole and the options' prices, on one photo of `--side` pixels."""
+    pipeline, side = load(arguments), arguments.side
+    restorer = pipeline.restorer.eval()
+    photo = texture(side, side)
+    batch = torch.rand(1, pipeline.channels, side, side, device=pipeline.device, dtype=pipeline.dtype)
+    channels_last = batch.contiguous(memory_format=torch.channels_last)
+    around = DAARestorationPipeline(Untouched(restorer))
+    around.set_progress_bar_config(disable=True)
+
+    @torch.no_grad()
+    def bare(batch: torch.Tensor) -> torch.Tensor:
+        return restorer(batch)
+
+    def call(**options) -> Callable[[], object]:
+        return lambda: pipeline(photo, output_type="np", **options)
+
+    # Another backend of the restorer (ONNX, say) is one more way here and one more line below.
+    ways = {
+        "bare, contiguous": lambda: bare(batch),
+        "bare": lambda: bare(channels_last),
+        "pipeline": call(tile=None),
+        "around": lambda: around(photo, output_type="np", tile=None),
+        **{f"tiles of {tile}": call(tile=tile) for tile in arguments.tiles},
+        "guard": call(tile=None, guard=True),
+    }
+    seconds = in_turn(ways, arguments.repeats)
+    whole = pipeline(photo, output_type="np", tile=None).images
+    lines = [
+        ("pipeline / bare network, contiguous", ratio(seconds, "pipeline", "bare, contiguous"), ""),
+        ("pipeline / bare network, channels last", ratio(seconds, "pipeline", "bare"), ""),
+        ("what the pipeline adds / bare network", ratio(seconds, "around", "bare"), "aim: at most 0.03"),
+    ]
+    for tile in arguments.tiles:
+        differ = int((pipeline(photo, output_type="np", tile=tile).images != whole).sum())
+        said = "pixels identical" if not differ else f"{differ} of {whole.size} values differ"
+        lines.append((f"tiles of {tile} px / whole", ratio(seconds, f"tiles of {tile}", "pipeline"), said))
+    lines.append(("with the guard / without", ratio(seconds, "guard", "pipeline"), ""))
+    return [{"what": what, "ratio": f"{value:.3f}", "": said} for what, value, said in lines]
+
+
+def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """(H, W, 3), uint8: noise on a slope, made strip by strip in `fill`."""
+    photo = np.empty((height, width, 3), np.uint8)
+    fill(photo, seed)
+    return photo
+
+
+def fill(photo: np.ndarray, seed: int = 0) -> None:
+    """Writes it into an array, a little at a time."""
+    draw, top = np.random.default_rng(seed), np.iinfo(photo.dtype).max
+    slope = np.linspace(0.2, 0.8, photo.shape[1])[None, :, None]
+    for start in range(0, len(photo), 64):
+        rows = photo[start : start + 64]
+        rows[:] = np.clip(slope + draw.normal(0, 0.05, rows.shape), 0, 1) * top
+
+
+def size_row(arguments: argparse.Namespace) -> dict:
+    """In a process of its own: one size, its peak memory, and its seconds a megapixel beside those of one megapixel."""
+    pipeline = load(arguments)
+    imported = peak()
+    side = round(1000 * arguments.child**0.5)
+    shape, dtype = (side, side, 3), np.dtype(arguments.depth)
+    small = texture(1000, 1000)
+    with tempfile.TemporaryDirectory(dir=arguments.output_dir) as folder:
+        files = [np.memmap(Path(folder, name), dtype, "w+", shape=shape) for name in ("in", "out")]
+        fill(files[0])
+        files[0].flush()
+        photo = np.memmap(Path(folder, "in"), dtype, "r", shape=shape)
+        whole = [measure(lambda: pipeline(small, output_type="np", tile=None)) for _ in range(2)][1:]
+        seconds = measure(lambda: pipeline(photo, output_type="np", out=files[1], tile=arguments.tile))
+        whole.append(measure(lambda: pipeline(small, output_type="np", tile=None)))
+    return {
+        "megapixels": arguments.child,
+        "depth": dtype.name,
+        "seconds": seconds,
+        "seconds per megapixel": seconds / (side**2 / 1e6),
+        "of one megapixel, whole": seconds / (side**2 / 1e6) / statistics.mean(whole),
+        "peak MiB": peak(),
+        "of which imports and weights MiB": imported,
+    }
+
+
+def peak() -> float:
+    """MiB that this process held at most: its own and its mapped files' pages."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / MIB
+
+
+def run_child(arguments: argparse.Namespace, megapixels: float, depth: str) -> dict:
+    command = [sys.executable, __file__, "--child", str(megapixels), "--depth", depth]
+    for name in ("checkpoint", "device", "dtype", "threads", "output_dir"):
+        command += [f"--{name}", str(getattr(arguments, name))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{megapixels} MP, {depth}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def report(arguments: argparse.Namespace, rows: dict) -> str:
+    """The Markdown report."""
+    from daa_diffusers.evaluation.statistics import markdown_table
+
+    sizes = [row for key, row in rows.items() if key != "ratios"]
+    lines = [
+        {
+            "megapixels": f"{row['megapixels']:g}",
+            "depth": row["depth"],
+            "s / MP": f"{row['seconds per megapixel']:.2f}",
+            "against 1 MP, whole": f"{row['of one megapixel, whole']:.3f}",
+            "peak, MiB": f"{row['peak MiB']:.0f}",
+            "imports, weights": f"{row['of which imports and weights MiB']:.0f}",
+        }
+        for row in sizes
+    ]
+    shown = " ".join(sys.argv[1:])
+    return "\n".join(
+        [
+            "# Inference",
+            "",
+            f"`python benchmarks/inference.py {shown}`",
+            "",
+            f"`{arguments.checkpoint}`, {arguments.device}, {arguments.dtype}, {arguments.threads} thread(s), "
+            f"{os.cpu_count()} cores. Ratios on one photo of {arguments.side} x {arguments.side} px, 8 bit; medians of "
+            f"{arguments.repeats} rounds.",
+            "",
+            markdown_table(rows["ratios"], ["what", "ratio", ""]),
+            "",
+            "By size, `tile=\"auto\"`, from mapped file to mapped file, each in a process of its own (peak: the whole "
+            "process, mapped pages included; aim for 100 megapixels: 2048). Seconds depend on what else the machine "
+            "does; the ratio is to one megapixel restored whole before and after in the same process.",
+            "",
+            markdown_table(lines, list(lines[0])) if lines else "",
+            "",
+        ]
+    )  # fmt: skip
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", default="daa-denoise")
+    parser.add_argument("--side", type=int, default=1024, help="of the photo for the ratios")
+    parser.add_argument("--tiles", type=int, nargs="*", default=[512, 768], help="for the ratios")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--megapixels", type=float, nargs="*", default=[1, 4, 25, 100])
+    parser.add_argument("--depths", nargs="+", default=["uint8", "uint16"], choices=["uint8", "uint16"])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output_dir", default="outputs/inference")
+    parser.add_argument("--report", help="a Markdown file, such as benchmarks/results/inference.md")
+    parser.add_argument("--child", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--depth", default="uint8", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    arguments.tile = "auto"
+    return arguments
+
+
+def main() -> None:
+    arguments = parse()
+    torch.set_num_threads(arguments.threads)
+    folder = Path(arguments.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    if arguments.child is not None:
+        print(json.dumps(size_row(arguments)))
+        return
+    setting = {name: getattr(arguments, name) for name in ("checkpoint", "device", "dtype", "threads")}
+    cache = folder / ("-".join(str(value).replace("/", "_") for value in setting.values()) + ".json")
+    rows = json.loads(cache.read_text()) if cache.exists() else {}
+    wanted = [(megapixels, depth) for depth in arguments.depths for megapixels in arguments.megapixels]
+    if "ratios" not in rows:
+        rows["ratios"] = ratios(arguments)
+        write_text(cache, json.dumps(rows, indent=1))
+    for megapixels, depth in wanted:
+        key = f"{megapixels:g} {depth}"
+        if key not in rows:
+            rows[key] = run_child(arguments, megapixels, depth)
+            write_text(cache, json.dumps(rows, indent=1))
+    keys = ["ratios", *(f"{megapixels:g} {depth}" for megapixels, depth in wanted)]
+    text = report(arguments, {key: rows[key] for key in keys})
+    print(text)
+    if arguments.report:
+        write_text(arguments.report, text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""One pass of the restorer over a batch: padding, precision, the eight flips and turns, strength."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+
+import torch
+from torch import nn
+
+from .image_processor import pad_to_multiple
+
+logger = logging.getLogger(__name__)
+
+
+def restore_batch(
+    restorer: nn.Module,
+    batch: torch.Tensor,
+    rows: Sequence[int],
+    *,
+    dtype: torch.dtype = torch.float32,
+    strength: torch.Tensor | float = 1.0,
+    self_ensemble: bool = False,
+    inside: tuple[slice, slice] | None = None,
+) -> torch.Tensor:
+    """Pads, restores in the restorer's dtype, crops: `x + strength (f(x) - x)`.
+
+    Args:
+        restorer: in eval mode.
+        batch: x, (N, C, H, W), float32, in the restorer's range, any size.
+        rows: (N,), the photo that each row belongs to, for messages.
+        dtype: of the restorer.
+        strength: one for all rows, or (N,); 0 leaves a row as it is.
+        self_ensemble: f is the mean over the eight flips and turns, each undone afterwards.
+
+        inside: rows and columns that are wanted, (0 <= start < stop <= H or W); None: all.
+
+    Returns:
+        (N, C, H, W), or what is `inside` of it, float32.
+
+    Raises:
+        FloatingPointError: on NaN or infinity (after a second try in float32, if `dtype` is float16).
+        ValueError: where the restorer returns something else than a tensor of its input's shape.
+    """
+    rows_inside, columns = inside or (slice(0, batch.shape[2]), slice(0, batch.shape[3]))
+    padded = pad_to_multiple(batch, getattr(restorer, "size_multiple", 1))
+    height, width = padded.shape[2:]
+    margins = (rows_inside.start, height - rows_inside.stop, columns.start, width - columns.stop)
+    run = _run_turned if self_ensemble else _run
+    restored = run(restorer, padded.to(dtype), margins)
+    broken = ~_finite_rows(restored)
+    if broken.any() and dtype == torch.float16:
+        logger.warning("float16 overflowed in photo %s; restoring it again in float32", _places(rows, broken))
+        restored = restored.float()
+        with _in_float32(restorer):
+            restored[broken] = run(restorer, padded[broken], margins)
+        broken = ~_finite_rows(restored)
+    if broken.any():
+        raise FloatingPointError(f"`restorer` gave NaN or infinite pixels for photo {_places(rows, broken)}")
+    restored = restored.float()
+    if isinstance(strength, float | int):
+        if strength == 1:
+            return restored
+        strength = torch.full((len(batch),), strength)
+    weight = strength.to(batch)[:, None, None, None]
+    return torch.lerp(batch[:, :, rows_inside, columns], restored, weight)  # exact at 0 and 1
+
+
+Margins = tuple[int, int, int, int]  # pixels at the top, bottom, left and right that nobody wants
+
+
+def _run(restorer: nn.Module, batch: torch.Tensor, margins: Margins = (0, 0, 0, 0)) -> torch.Tensor:
+    """(N, C, H, W) without its margins."""
+    top, bottom, left, right = margins
+    height, width = batch.shape[2:]
+    # padding alone is not worth it
+    if max(margins) >= getattr(restorer, "size_multiple", 1) and getattr(restorer, "skips_margins", False):
+        return restorer(batch, margins=margins)
+    restored = restorer(batch)
+    if not isinstance(restored, torch.Tensor) or restored.shape != batch.shape:
+        got = tuple(restored.shape) if isinstance(restored, torch.Tensor) else type(restored).__name__
+        raise ValueError(f"`restorer` must return a tensor of its input's shape {tuple(batch.shape)}, got {got}")
+    return restored[:, :, top : height - bottom, left : width - right]
+
+
+def _run_turned(restorer: nn.Module, batch: torch.Tensor, margins: Margins = (0, 0, 0, 0)) -> torch.Tensor:
+    """The mean over the eight flips and turns, each undone; as `_run`."""
+    total: torch.Tensor | float = 0.0
+    for turned in (False, True):
+        for axes in ((), (2,), (3,), (2, 3)):
+            view = (batch.mT if turned else batch).flip(axes)
+            top, bottom, left, right = (*margins[2:], *margins[:2]) if turned else margins
+            if 2 in axes:
+                top, bottom = bottom, top
+            if 3 in axes:
+                left, right = right, left
+            view = view.contiguous(memory_format=torch.channels_last)
+            restored = _run(restorer, view, (top, bottom, left, right)).float().flip(axes)
+            total = total + (restored.mT if turned else restored)
+    assert isinstance(total, torch.Tensor)
+    return total / 8
+
+
+def tensors_of(module: nn.Module) -> Iterator[torch.Tensor]:
+    """Parameters and buffers."""
+    return chain(module.parameters(), module.buffers())
+
+
+def _places(rows: Sequence[int], broken: torch.Tensor) -> str:
+    return ", ".join(str(index) for index in sorted({rows[row] for row in broken.nonzero().flatten().tolist()}))
+
+
+def _finite_rows(batch: torch.Tensor) -> torch.Tensor:
+    # NaN and infinity survive a sum; this is several times faster than looking at each pixel. (N,) bool
+    return batch.sum(dim=(1, 2, 3), dtype=torch.float32).isfinite()
+
+
+@contextmanager
+def in_eval_mode(module: nn.Module) -> Iterator[None]:
+    """Eval mode for a while; each submodule goes back to the mode that it was in."""
+    training = [m for m in module.modules() if m.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for m in training:
+            m.training = True
+
+
+@contextmanager
+def _in_float32(module: nn.Module) -> Iterator[None]:
+    """Half-precision weights in float32 for a while; the very same tensors come back afterwards."""
+    kept = [(t, t.data) for t in tensors_of(module) if t.dtype == torch.float16]
+    try:
+        for tensor, data in kept:
+            tensor.data = data.float()
+        yield
+    finally:
+        for tensor, data in kept:
+            tensor.data = data

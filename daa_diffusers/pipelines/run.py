@@ -1,0 +1,203 @@
+"""What one call of the pipeline does to its photos: judge them, cut them into tiles, pass them through the restorer."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from .guard import Verdict, judge, sample_windows
+from .image_processor import Photo, from_batch, to_batch
+from .passes import restore_batch
+from .tiling import MIN_TILE, Mosaic, auto_tile, bytes_per_pixel, halved, is_exact, is_out_of_memory
+
+if TYPE_CHECKING:
+    from .pipeline_daa_restoration import DAARestorationPipeline
+
+logger = logging.getLogger(__name__)
+
+# Without a `batch_size`, photos of one size share a batch up to this many pixels: larger batches win nothing on a CPU
+# and cost memory everywhere. Photos that are smaller are never cut into tiles unless asked for.
+DEFAULT_BATCH_PIXELS = 2**20
+
+
+def plan_batches(photos: Mapping[int, Photo], batch_size: int | None) -> list[dict[int, Photo]]:
+    """Photos, by their places, that share a pass: of one size, at most `batch_size` (None: `DEFAULT_BATCH_PIXELS`)."""
+    by_size: dict[tuple[int, int], list[int]] = {}
+    for index, photo in photos.items():
+        by_size.setdefault(photo.size, []).append(index)
+    batches = []
+    for (height, width), indices in by_size.items():
+        cap = batch_size or max(1, DEFAULT_BATCH_PIXELS // (height * width))
+        batches += [indices[start : start + cap] for start in range(0, len(indices), cap)]
+    return [{index: photos[index] for index in indices} for indices in batches]
+
+
+def check_options(batch_size: Any, tile: Any, strength: Any) -> None:
+    """ValueError where one of these arguments of the pipeline cannot work."""
+    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        raise ValueError(f"`batch_size` must be a positive integer or None, got {batch_size!r}")
+    if tile not in ("auto", None) and (isinstance(tile, bool) or not isinstance(tile, int) or tile < MIN_TILE):
+        raise ValueError(f'`tile` must be "auto", None or at least {MIN_TILE} pixels, got {tile!r}')
+    if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= 1:
+        raise ValueError(f"`strength` must be a number from 0 (the photo itself) to 1, got {strength!r}")
+
+
+class Run:
+    """One call of a pipeline, whose restorer is in eval mode; counts the passes for the callback.
+
+    Args: see `DAARestorationPipeline.__call__`.
+    """
+
+    def __init__(
+        self,
+        pipeline: "DAARestorationPipeline",
+        tile: int | Literal["auto"] | None,
+        self_ensemble: bool,
+        callback: Callable[..., dict | None] | None,
+        callback_inputs: Sequence[str],
+    ):
+        self.pipeline = pipeline
+        self.restorer = pipeline.restorer
+        self.channels, self.value_range = pipeline.channels, pipeline.value_range
+        self.device, self.dtype = pipeline._execution_device, pipeline.dtype
+        self.multiple: int = getattr(self.restorer, "size_multiple", 1)
+        self.radius: int | None = getattr(self.restorer, "receptive_radius", None)
+        self.tile = tile
+        self.self_ensemble = self_ensemble
+        self.callback, self.callback_inputs = callback, callback_inputs
+        self.step = 0
+
+    # --- the guard ---
+
+    def judge(self, photo: Photo, index: int) -> Verdict:
+        """What the guard says of a photo, by some windows of it."""
+        windows = [photo.crop(rows, columns) for rows, columns in sample_windows(photo.size)]
+        batch = to_batch(windows, self.channels, self.value_range, self.device)  # (windows * rows, C, h, w)
+        restored = restore_batch(self.restorer, batch, [index] * len(batch), dtype=self.dtype)
+        low, high = self.value_range
+        return judge(*((x - low) / (high - low) for x in (batch, restored)))
+
+    # --- tiles ---
+
+    @cached_property
+    def _bytes_per_pixel(self) -> float:
+        return bytes_per_pixel(self.restorer, self.channels, self.device, self.dtype)
+
+    def _tile(self, size: tuple[int, int], rows: int) -> int | None:
+        """Side of the tiles for photos of one size that make `rows` rows; None for the whole."""
+        pixels = size[0] * size[1]
+        if self.tile != "auto":
+            return self.tile
+        if pixels <= DEFAULT_BATCH_PIXELS:
+            return None
+        side = auto_tile(self._bytes_per_pixel * rows, self.device, self.multiple)
+        return None if pixels <= side**2 else side
+
+    def restore(
+        self, photos: dict[int, Photo], strengths: Sequence[float], out: np.ndarray | None, progress_bar: Any
+    ) -> dict[int, Photo]:
+        """Restores photos of one size, in smaller tiles where memory runs out; by their places in the call."""
+        size = next(iter(photos.values())).size
+        rows = [index for index, photo in photos.items() for _ in range(photo.rows(self.channels))]
+        tile = self._tile(size, len(rows))
+        while True:
+            mosaic = Mosaic(size, tile, self.multiple, self.radius)
+            if len(mosaic) > 1 and self.radius is not None and not is_exact(tile or 0, self.multiple, self.radius):
+                logger.warning(
+                    "tiles of %s px are too small for the restorer's receptive radius of %s px: seams are faded, and "
+                    "pixels near them are not quite those of the whole photo",
+                    *(tile, self.radius),
+                )
+            shown, passes = progress_bar.n, len(photos) * len(mosaic)
+            progress_bar.total += passes - len(photos)
+            try:
+                return self._restore(photos, rows, strengths, mosaic, out, progress_bar)
+            except (RuntimeError, MemoryError) as error:
+                smaller = halved(tile, size, self.multiple)
+                if self.tile is None or smaller is None or not is_out_of_memory(error):
+                    raise
+                logger.warning("memory ran out in photo %s; restoring it in tiles of %d px", [*photos], smaller)
+            # outside of the handler, where the exception no longer holds the tensors
+            tile = smaller
+            progress_bar.total += len(photos) - passes
+            progress_bar.n = shown
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _restore(self, photos, rows, strengths, mosaic: Mosaic, out, progress_bar) -> dict[int, Photo]:
+        strength = torch.tensor([strengths[index] for index in rows])  # (N,)
+        group = list(photos.values())
+        canvases = [blank(photo, out) for photo in group] if len(mosaic) > 1 or out is not None else []
+        for down, right in mosaic:
+            tiles = [photo.crop(slice(down.start, down.stop), slice(right.start, right.stop)) for photo in group]
+            batch = to_batch(tiles, self.channels, self.value_range, self.device)  # (N, C, h, w)
+            batch = restore_batch(
+                *(self.restorer, batch, rows),
+                dtype=self.dtype,
+                strength=1.0 if bool((strength == 1).all()) else strength,
+                self_ensemble=self.self_ensemble,
+                inside=(down.inside, right.inside),
+            )
+            batch = self._call_back(batch, [*photos])
+            finished = from_batch(group, mosaic.place(batch, down, right), self.channels, self.value_range)
+            progress_bar.update(len(group))
+            if not canvases:
+                return dict(zip(photos, finished, strict=True))
+            for canvas, photo in zip(canvases, finished, strict=True):
+                canvas.pixels[:, down.first : down.last, right.first : right.last] = photo.pixels
+        return dict(zip(photos, canvases, strict=True))
+
+    def _call_back(self, batch: torch.Tensor, indices: list[int]) -> torch.Tensor:
+        if self.callback is not None:
+            local = {"restored": batch, "indices": torch.tensor(indices)}
+            kwargs = {name: local[name] for name in self.callback_inputs}
+            batch = (self.callback(self.pipeline, self.step, 0, kwargs) or {}).get("restored", batch)
+        self.step += 1
+        return batch
+
+
+# --- where restored pixels go ---
+
+
+def check_out(out: Any, photos: Sequence[Photo], image: Any, output_type: str) -> None:
+    """ValueError or TypeError where restored pixels cannot be written into `out`."""
+    if not isinstance(out, np.ndarray) or not isinstance(image, np.ndarray) or output_type != "np" or len(photos) > 1:
+        raise TypeError(
+            '`out` must be a numpy array, for `output_type` "np" and a single photo given as an array, got '
+            f"{type(out).__name__} for {len(photos)} photos, {type(image).__name__} and {output_type!r}"
+        )
+    shape = image.shape[1:] if image.ndim == 4 else image.shape
+    if out.shape != shape or out.dtype != image.dtype.newbyteorder("="):
+        raise ValueError(
+            f"`out` must have the photo's shape {shape} and dtype {image.dtype.newbyteorder('=')}, got {out.shape} and "
+            f"{out.dtype.str}"
+        )
+    if not out.flags.writeable or any(stride < 0 for stride in out.strides):
+        raise ValueError("`out` must be writable, without negative strides")
+    if np.may_share_memory(out, image):
+        raise ValueError("`out` must not share memory with `image`: tiles overlap, and a restored one would be read")
+
+
+def blank(photo: Photo, out: np.ndarray | None = None) -> Photo:
+    """A photo to be filled with colours, alpha in place, in memory (H, W, C): that of `out`, or new."""
+    colours, height, width = photo.pixels.shape
+    if out is not None:
+        memory = torch.from_numpy(out if out.ndim == 3 else out[:, :, None])
+    else:
+        count = colours + (0 if photo.alpha is None else photo.alpha.shape[0])
+        memory = torch.empty(height, width, count, dtype=photo.pixels.dtype, device=photo.device)
+    channels = memory.permute(2, 0, 1)
+    if photo.alpha is not None:
+        channels[colours:] = photo.alpha
+    return replace(photo, pixels=channels[:colours], alpha=channels[colours:] if photo.alpha is not None else None)
+
+
+def untouched(photo: Photo, out: np.ndarray | None = None) -> Photo:
+    """The photo itself, in memory of its own."""
+    copy = blank(photo, out)
+    copy.pixels.copy_(photo.pixels)
+    return copy

@@ -1,0 +1,233 @@
+"""Photos of any size in bounded memory: overlapping tiles, of which each moves to the restorer alone.
+
+A pixel whose whole receptive field lies in a tile is restored there exactly as in the whole photo. Tiles overlap by
+twice the receptive radius and a little more, where both are exact; there one fades into the other, which then changes
+nothing. Of a restorer without a known radius (one that looks at the whole photo, say) the fading hides the seams.
+"""
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+logger = logging.getLogger(__name__)
+
+MIN_TILE = 32  # pixels, the least that `tile` can be
+BLEND = 8  # pixels over which exact tiles fade into each other
+PROBE = 128  # pixels, side of the batch whose memory is measured
+SLACK = 1.25  # of memory that a convolution takes beside its tensors
+# "auto": the share of free memory that a pass may take, and its limit on a CPU, where larger tiles gain nothing.
+FREE_SHARE = 0.5
+CPU_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class Span:
+    """A tile along one axis, in pixels of the photo.
+
+    Attributes:
+        start, stop: what the restorer sees.
+        first, last: what the tile writes; its first `before` pixels it shares with the tile before it.
+        before, after: pixels of fading; `after` pixels from `last` on are kept for the next tile.
+    """
+
+    start: int
+    stop: int
+    first: int
+    last: int
+    before: int = 0
+    after: int = 0
+
+    @property
+    def inside(self) -> slice:
+        """Of what the restorer sees, what it writes and keeps for the next tile."""
+        return slice(self.first - self.start, self.last + self.after - self.start)
+
+
+def plan_spans(length: int, tile: int, multiple: int = 1, radius: int | None = None) -> list[Span]:
+    """Tiles along an axis of `length` pixels: equal ones, as few and then as small as `tile` allows.
+
+    Args:
+        length: at least 1.
+        tile: longest side of a tile, rounded down to `multiple` but to two of them at least.
+        multiple: tiles start at its multiples, and are padded to them: pooling sees the same cells as in the whole.
+        radius: receptive radius of the restorer. None, or one too large for `tile`: half of each tile overlaps, and
+            the result is not exact.
+    """
+    cells = -(-length // multiple)
+    side = max(2, tile // multiple)  # in cells, as all below
+    if cells <= side:
+        return [Span(0, length, 0, length)]
+    if is_exact(tile, multiple, radius):
+        assert radius is not None
+        margin, blend = radius, BLEND
+        overlap = -(-(2 * margin + blend) // multiple)
+    else:
+        overlap = side // 2
+        margin, blend = overlap * multiple // 4, max(1, overlap * multiple // 2)
+    count = -(-(cells - overlap) // (side - overlap))
+    side = -(-(cells - overlap) // count) + overlap
+    starts = [min(k * (side - overlap), cells - side) * multiple for k in range(count)]
+    stops = [min(start + side * multiple, length) for start in starts]
+    fades = [stop - margin - blend for stop in stops[:-1]]  # where the next tile begins to take over
+    return [
+        Span(start, stop, first, last, before=blend if first else 0, after=blend if last < length else 0)
+        for start, stop, first, last in zip(starts, stops, [0, *fades], [*fades, length], strict=True)
+    ]
+
+
+def is_exact(tile: int, multiple: int, radius: int | None) -> bool:
+    """Whether tiles of this size agree with the whole photo: they hold two radii and three times the fading."""
+    if radius is None:
+        return False
+    side = max(2, tile // multiple)
+    return side - -(-(2 * radius + BLEND) // multiple) >= -(-2 * BLEND // multiple)
+
+
+class Mosaic:
+    """Tiles of photos of one size, in an order in which little is kept, and their fading into each other.
+
+    Args:
+        size: (H, W) of the photos.
+        tile: None for one tile, the whole photo; else see `plan_spans`, as for the others.
+    """
+
+    def __init__(self, size: tuple[int, int], tile: int | None, multiple: int = 1, radius: int | None = None):
+        self.spans = [plan_spans(length, tile or max(size) + multiple, multiple, radius) for length in size]
+        self.size = size
+        # Strips of tiles run along the shorter side; what a strip hands on to the next is as long as that side.
+        self.inner = 3 if size[1] <= size[0] else 2  # dimension of (N, C, H, W)
+        self._edge: torch.Tensor | None = None  # of the tile before, in a strip
+        self._hem: torch.Tensor | None = None  # of the strip before
+
+    def __len__(self) -> int:
+        return len(self.spans[0]) * len(self.spans[1])
+
+    def __iter__(self) -> Iterator[tuple[Span, Span]]:
+        """(rows, columns) of each tile, in the order in which `place` wants them."""
+        rows, columns = self.spans
+        if self.inner == 3:
+            yield from ((row, column) for row in rows for column in columns)
+        else:
+            yield from ((row, column) for column in columns for row in rows)
+
+    def place(self, tile: torch.Tensor, rows: Span, columns: Span) -> torch.Tensor:
+        """What a restored tile adds to the photo: its `first` to `last`, faded in from the tiles before.
+
+        Args:
+            tile: what is `rows.inside` and `columns.inside` of it, (N, C, h, w), floating point. May be changed.
+
+        Returns:
+            (N, C, rows.last - rows.first, columns.last - columns.first).
+        """
+        if len(self) == 1:
+            return tile
+        inner, outer = (columns, rows) if self.inner == 3 else (rows, columns)
+        tile, self._edge = _fade(tile, self.inner, inner, self._edge)
+        if not outer.before and not outer.after:
+            return tile
+        if self._hem is None:
+            shape = [*tile.shape[:2], 0, 0]
+            shape[self.inner], shape[5 - self.inner] = self.size[self.inner - 2], max(outer.before, outer.after)
+            self._hem = tile.new_empty(shape)
+        hem = self._hem.narrow(self.inner, inner.first, inner.last - inner.first)
+        tile, kept = _fade(tile, 5 - self.inner, outer, hem)
+        if kept is not None:
+            hem.copy_(kept)
+        return tile
+
+
+def _fade(
+    tile: torch.Tensor, dim: int, span: Span, before: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Fades `before` into the tile along `dim`, and cuts off what is kept for the next one."""
+    if span.before:
+        assert before is not None
+        weight = torch.arange(1, span.before + 1, device=tile.device, dtype=tile.dtype) / (span.before + 1)
+        start = tile.narrow(dim, 0, span.before)
+        # a lerp of equals is exact: start + weight (end - start)
+        start.copy_(torch.lerp(before, start.clone(), weight[:, None] if dim == 2 else weight))
+    length = span.last - span.first
+    kept = tile.narrow(dim, length, span.after).clone() if span.after else None
+    return tile.narrow(dim, 0, length), kept
+
+
+# --- the size of a tile ---
+
+
+def auto_tile(pixel_bytes: float, device: torch.device, multiple: int = 1) -> int:
+    """Side of the square tile, a multiple of `multiple`, that fits the free memory at `pixel_bytes` for each pixel."""
+    budget = FREE_SHARE * free_memory(device)
+    if device.type == "cpu":
+        budget = min(budget, CPU_BYTES)
+    return max(MIN_TILE, 2 * multiple, int(math.sqrt(budget / pixel_bytes)) // multiple * multiple)
+
+
+def bytes_per_pixel(restorer: nn.Module, channels: int, device: torch.device, dtype: torch.dtype) -> float:
+    """Peak bytes of all tensors in a pass of `restorer`, for each pixel of one row."""
+    multiple = getattr(restorer, "size_multiple", 1)
+    side = -(-PROBE // multiple) * multiple
+    probe = torch.zeros(1, channels, side, side, device=device, dtype=dtype)
+    with torch.no_grad(), _LiveBytes() as watch:
+        getattr(restorer, "_orig_mod", restorer)(probe)  # below torch.compile
+    # the batch and the result in float32 come on top of it
+    return SLACK * watch.peak / side**2 + 2 * 4 * channels
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can be taken on `device` now; where a device does not tell, what the machine has."""
+    if device.type == "cuda":
+        reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + reusable
+    import psutil  # type: ignore[import-untyped]
+
+    available = psutil.virtual_memory().available
+    try:  # a container's limit, where there is one
+        group = Path("/sys/fs/cgroup")
+        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return min(available, int(limit) - int(used)) if limit != "max" else available
+    except (OSError, ValueError):
+        return available
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on a GPU or on the CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        text in str(error) for text in ("not enough memory", "can't allocate memory", "out of memory")
+    )
+
+
+def halved(tile: int | None, size: tuple[int, int], multiple: int) -> int | None:
+    """The next smaller tile for a photo of (H, W) after `tile` did not fit; None where there is none."""
+    side = min(tile or max(size), max(size)) // 2 // multiple * multiple
+    return side if side >= max(MIN_TILE, 2 * multiple) else None
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the tensors that are made in it and not freed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._storages: dict[int, tuple[Any, int]] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        from torch.multiprocessing.reductions import StorageWeakRef
+
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                reference = StorageWeakRef(tensor.untyped_storage())
+                self._storages[reference.cdata] = (reference, tensor.untyped_storage().nbytes())
+        self._storages = {key: kept for key, kept in self._storages.items() if not kept[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self._storages.values()))
+        return result
