@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .convert import convert_official_state_dict
     from .models.daa_unet import DAAUNet2DConditionModel
+    from .models.foreign_restorer import ForeignRestorer
     from .models.restoration_unet import RestorationUNet
     from .pipelines.pipeline_daa_restoration import DAARestorationPipeline
     from .pipelines.pipeline_output import DAARestorationPipelineOutput
@@ -25,6 +26,7 @@ __all__ = [
     "DAARestorationPipeline",
     "DAARestorationPipelineOutput",
     "DAAUNet2DConditionModel",
+    "ForeignRestorer",
     "NoiseSpaceAdaptation",
     "RestorationUNet",
     "__version__",
@@ -36,6 +38,7 @@ _MODULES = {
     "DAARestorationPipeline": "pipelines.pipeline_daa_restoration",
     "DAARestorationPipelineOutput": "pipelines.pipeline_output",
     "DAAUNet2DConditionModel": "models.daa_unet",
+    "ForeignRestorer": "models.foreign_restorer",
     "NoiseSpaceAdaptation": "training.adaptation",
     "RestorationUNet": "models.restoration_unet",
     "convert_official_state_dict": "convert",

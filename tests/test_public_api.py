@@ -14,11 +14,12 @@ PUBLIC = {
     "DAARestorationPipeline": "daa_diffusers.pipelines.pipeline_daa_restoration",
     "DAARestorationPipelineOutput": "daa_diffusers.pipelines.pipeline_output",
     "DAAUNet2DConditionModel": "daa_diffusers.models.daa_unet",
+    "ForeignRestorer": "daa_diffusers.models.foreign_restorer",
     "NoiseSpaceAdaptation": "daa_diffusers.training.adaptation",
     "RestorationUNet": "daa_diffusers.models.restoration_unet",
     "convert_official_state_dict": "daa_diffusers.convert",
 }
-COMPONENTS = ["DAAUNet2DConditionModel", "RestorationUNet"]  # what a saved pipeline is made of
+COMPONENTS = ["DAAUNet2DConditionModel", "ForeignRestorer", "RestorationUNet"]  # what a saved pipeline is made of
 
 
 def test_the_list_of_public_names_is_frozen():

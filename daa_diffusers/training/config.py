@@ -88,6 +88,7 @@ FREE_TO_CHANGE = {
     "config", "dry_run", "output_dir", "workers", "cache_gib", "log_every", "validate_every", "checkpoint_every",
     "keep", "validation_degraded", "validation_clean", "save_noise_predictor", "threads", "report_to", "health",
     "max_skipped_steps", "resume_with_changes", "verify_resume", "adapter_info",
+    "trust_remote_code",
 }  # fmt: skip
 
 
@@ -163,6 +164,9 @@ class TrainingConfig:
     adapter_rank: int = _option(4, "Rank of an adapter of kind lora.")
     adapter_info: dict[str, Any] = _option(
         {}, f"What the adapter says of itself (JSON: {', '.join(INFO)}); default: the EXIF of the real photos."
+    )
+    trust_remote_code: bool = _option(
+        False, "Let --init_from import the module that its network's class is in (ForeignRestorer): runs its code."
     )
     restorer: str = _option("small", "Preset of a new restorer (tiny, small, paper), where --init_from is not given.")
     value_range: list[float] = _option([0.0, 1.0], "Value range of a new restorer.")

@@ -41,7 +41,9 @@ def build_model(config: TrainingConfig) -> JointStep:
     """
     torch.manual_seed(config.seed)
     if config.init_from:
-        restorer = DAARestorationPipeline.from_pretrained(config.init_from).restorer.float()
+        restorer = DAARestorationPipeline.from_pretrained(
+            config.init_from, trust_remote_code=config.trust_remote_code
+        ).restorer.float()
         add_adapter(config, restorer)
     else:
         restorer = RestorationUNet.from_preset(config.restorer, value_range=config.value_range)
@@ -152,10 +154,8 @@ def prepare_networks(config: TrainingConfig, model: JointStep) -> JointStep:
     for network in (model.restorer, *model.networks.values()):
         # the baselines' small networks know none and need none
         if config.gradient_checkpointing and (network is model.restorer or config.objective == "noise_space"):
-            if not hasattr(network, "enable_gradient_checkpointing"):
-                raise ConfigurationError(
-                    f"`gradient_checkpointing`: {type(network).__name__} has no `enable_gradient_checkpointing`"
-                )
+            if not getattr(network, "_supports_gradient_checkpointing", False):
+                raise ConfigurationError(f"`gradient_checkpointing`: {type(network).__name__} does not support it")
             network.enable_gradient_checkpointing()  # type: ignore[operator]
         if config.compile:
             network.compile()

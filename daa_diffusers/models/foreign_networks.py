@@ -1,0 +1,340 @@
+"""Networks of other libraries: what such a network is made of, as plain JSON, and how it is made again."""
+
+import importlib
+import inspect
+import json
+import logging
+import math
+import os
+import pickle
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+logger = logging.getLogger(__name__)
+
+LIBRARIES = ("spandrel", "transformers", "module")
+NEEDS_ZOO = 'spandrel is missing: pip install "daa-diffusers[zoo]"'
+SHOWN_KEYS = 4  # of an unknown state dict, in a message
+# What spandrel raises on weights that only look like those of an architecture.
+UNDETECTED = (KeyError, RuntimeError, ValueError, AssertionError, AttributeError, IndexError, TypeError)
+
+# The multiple to which these pad by themselves, NAFNet with zeros. Padded by the pipeline, edges are reflected, and
+# tiles lie on the grid of windows and pooling.
+OWN_PADDING: dict[str, Callable[[Any], int]] = {
+    "NAFNet": lambda network: network.padder_size,
+    "SwinIR": lambda network: network.window_size,
+    "SCUNet": lambda network: 64,
+}
+
+_imports_code: ContextVar[bool] = ContextVar("imports_code", default=False)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is made.
+
+    Args:
+        library: "spandrel", "transformers", or "module" for any importable class.
+        architecture: "NAFNet:NAFNet" (id and class) of spandrel, the name of a class of transformers, or
+            "package.module:Class".
+        arguments: of the constructor (spandrel, module) or of the model's config (transformers), plain JSON.
+    """
+
+    library: str
+    architecture: str
+    arguments: dict[str, Any]
+
+    def build(self) -> nn.Module:
+        """A new network with weights of its own.
+
+        Raises:
+            ValueError: an unknown library or architecture, a class whose module is not imported (see `trusted_code`),
+                or arguments that it does not take.
+            ImportError: the library is missing.
+        """
+        if self.library == "spandrel":
+            make: Any = _spandrel_class(self.architecture)
+        elif self.library == "transformers":
+            make = _transformers_factory(self.architecture)
+        elif self.library == "module":
+            make = _imported_class(self.architecture)
+        else:
+            raise ValueError(f"`library` must be one of {LIBRARIES}, got {self.library!r}")
+        try:
+            return make(**self.arguments)
+        except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+            raise ValueError(f"{self.architecture} cannot be built from {self.arguments}: {error}") from error
+
+
+@contextmanager
+def trusted_code(allow: bool) -> Iterator[None]:
+    """Lets `Recipe.build` import the module that a config names, which runs its code (`trust_remote_code`)."""
+    token = _imports_code.set(allow)
+    try:
+        yield
+    finally:
+        _imports_code.reset(token)
+
+
+# --- from a network to its recipe ---
+
+
+def recipe_of(network: nn.Module, arguments: Mapping[str, Any] | None = None) -> Recipe:
+    """How `network` can be made again; `arguments` where they cannot be read off it.
+
+    Raises:
+        ValueError: its class cannot be found again by name, or its arguments are unknown or no plain JSON.
+    """
+    kind = type(network)
+    if kind.__module__.startswith("spandrel.architectures."):
+        identity = kind.__module__.split(".")[2]
+        stored: Any = network.hyperparameters  # all arguments; a class among them (of the norm) is the default
+        return Recipe("spandrel", f"{identity}:{kind.__name__}", _only_json(arguments or stored))
+    if is_transformers(network):
+        _transformers_factory(kind.__name__)
+        model: Any = network
+        config = model.config.to_diff_dict()
+        config.pop("_name_or_path", None)  # a path of this machine
+        return Recipe("transformers", kind.__name__, _only_json(config))
+    return Recipe("module", _path_of(kind), _arguments_of(network, arguments))
+
+
+def is_transformers(network: nn.Module) -> bool:
+    """Whether it is a model of transformers, which need not be imported to know."""
+    return any(base.__module__ == "transformers.modeling_utils" for base in type(network).__mro__)
+
+
+def _path_of(kind: type) -> str:
+    if "<locals>" in kind.__qualname__:
+        raise ValueError(
+            f"{kind.__qualname__} is defined inside a function and cannot be found again by name: define the class at "
+            "the top level of a module"
+        )
+    if kind.__module__.startswith("torch.nn."):
+        raise ValueError(f"a torch.nn.{kind.__name__} does not say what it is made of: put it into a class of your own")
+    if kind.__module__ == "__main__":
+        logger.warning("%s lives in __main__: only programs that define it can load it again", kind.__name__)
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _arguments_of(network: nn.Module, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The constructor's arguments: as given, else from `hyperparameters`, else attributes of the same names."""
+    if given is not None:
+        arguments = dict(given)
+        if _only_json(arguments).keys() != arguments.keys():
+            wrong = sorted(arguments.keys() - _only_json(arguments).keys())
+            raise ValueError(f"`arguments` must be plain JSON (numbers, strings, lists, ...), these are not: {wrong}")
+        return _only_json(arguments)
+    stored = getattr(network, "hyperparameters", None)
+    if isinstance(stored, Mapping):
+        return _only_json(stored)
+    found, unknown = {}, []
+    for name, parameter in inspect.signature(type(network).__init__).parameters.items():
+        if name == "self" or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        value = getattr(network, name, parameter.default)
+        if value is not parameter.default and _is_json(value):
+            found[name] = value
+        elif parameter.default is parameter.empty:
+            unknown.append(name)
+    if unknown:
+        raise ValueError(
+            f"`arguments` must be given, the constructor's as a mapping: {', '.join(unknown)} of "
+            f"{type(network).__name__} cannot be read off the instance"
+        )
+    return _only_json(found)
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _only_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries that JSON can hold, as it gives them back; the others keep their defaults."""
+    return {str(name): json.loads(json.dumps(value)) for name, value in values.items() if _is_json(value)}
+
+
+# --- from a recipe to its class ---
+
+
+def _registry() -> Any:
+    try:
+        from spandrel import MAIN_REGISTRY
+    except ImportError as error:
+        raise ImportError(NEEDS_ZOO) from error
+    return MAIN_REGISTRY
+
+
+def _spandrel_class(architecture: str) -> type[nn.Module]:
+    identity, _, name = architecture.partition(":")
+    registry = _registry()
+    if identity not in registry:
+        known = ", ".join(sorted(entry.architecture.id for entry in registry))
+        raise ValueError(f"`architecture` {architecture!r} is none of spandrel's: {known}")
+    public = importlib.import_module(f"spandrel.architectures.{identity}")
+    return _network_class(getattr(public, name, None), architecture)
+
+
+def _transformers_factory(name: str) -> Any:
+    import transformers
+
+    known = tuple(transformers.models.auto.modeling_auto.MODEL_FOR_IMAGE_TO_IMAGE_MAPPING_NAMES.values())
+    if name not in known:
+        raise ValueError(f"of transformers, only image-to-image models can restore: {', '.join(known)}; got {name}")
+    model = getattr(transformers, name)
+    return lambda **config: model(model.config_class.from_dict(config))
+
+
+def _imported_class(path: str) -> type[nn.Module]:
+    module_name, _, qualified = path.partition(":")
+    if module_name not in sys.modules:
+        if not _imports_code.get():
+            raise ValueError(
+                f"the restorer is a {qualified} of the module {module_name!r}, which is not imported: import it first, "
+                "or load with trust_remote_code=True, which runs its code"
+            )
+        importlib.import_module(module_name)
+    value: Any = sys.modules[module_name]
+    for part in qualified.split("."):
+        value = getattr(value, part, None)
+    return _network_class(value, path)
+
+
+def _network_class(value: Any, path: str) -> type[nn.Module]:
+    if not (isinstance(value, type) and issubclass(value, nn.Module)):
+        raise ValueError(f"`architecture` {path!r} must name a subclass of torch.nn.Module, got {value!r}")
+    return value
+
+
+# --- from a file to a network ---
+
+
+def load_network(path: str | os.PathLike) -> nn.Module:
+    """The network of a checkpoint, in float32: a file that spandrel knows, or a folder that transformers wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read safely, is of no known architecture (all that were tried are listed), or is none
+            of a restorer (another size or number of channels out than in).
+    """
+    source = Path(path)
+    if source.is_dir():
+        return _load_transformers(source)
+    state = read_state_dict(source)
+    return _detect(state, source.name).float()
+
+
+def read_state_dict(path: Path) -> dict[str, Any]:
+    """Tensors by name, from .safetensors, or from a pickle file of which nothing but tensors is accepted."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {str(path)!r}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0].split(" Please file")[0]
+        raise ValueError(
+            f"{str(path)!r} holds more than tensors and is not opened, because that runs its code ({reason}); save "
+            "its state_dict() alone where you trust it, or wrap the network itself: ForeignRestorer.wrap(network)"
+        ) from error
+    except Exception as error:  # safetensors and torch have no common error for a damaged file
+        raise ValueError(f"{str(path)!r} cannot be read as a checkpoint: {error}") from error
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(f"{str(path)!r} must hold a state dict, got {type(content).__name__}")
+    return dict(content)
+
+
+def _detect(state: dict[str, Any], name: str) -> nn.Module:
+    registry = _registry()
+    from spandrel import UnsupportedModelError, canonicalize_state_dict
+
+    tried = [entry.architecture.id for entry in registry.architectures("detection")]
+    tensors = canonicalize_state_dict(state)
+    shown = ", ".join(list(map(str, tensors))[:SHOWN_KEYS])
+    if "down_blocks.0.conv1.weight" in tensors or "down_path.0.block.0.weight" in tensors:
+        raise ValueError(
+            f"{name!r} holds the U-Net of this method: DAARestorationPipeline.from_pretrained loads it, and "
+            "convert_official_state_dict the official files"
+        )
+    try:
+        descriptor = registry.load(tensors)
+    except UnsupportedModelError as error:
+        raise ValueError(
+            f"{name!r} is of no architecture that spandrel recognises. It starts with {shown}. Tried: "
+            f"{', '.join(tried)}. Build the network yourself and use ForeignRestorer.wrap(network)"
+        ) from error
+    except UNDETECTED as error:
+        raise ValueError(f"{name!r} looks like a known architecture, but its weights do not fit it: {error}") from error
+    check_task(descriptor, name)
+    return descriptor.model
+
+
+def check_task(descriptor: Any, name: str) -> None:
+    """Raises ValueError unless spandrel's descriptor is of a network that maps photos to photos of the same size."""
+    kind = descriptor.architecture.name
+    if descriptor.purpose == "Inpainting" or descriptor.scale != 1:
+        what = "fills masks" if descriptor.purpose == "Inpainting" else f"enlarges photos {descriptor.scale} times"
+        raise ValueError(f"{name!r} ({kind}) {what}; a restorer gives a photo of the size that it takes")
+    if descriptor.input_channels != descriptor.output_channels:
+        raise ValueError(
+            f"{name!r} ({kind}) takes {descriptor.input_channels} channels and gives {descriptor.output_channels}; a "
+            "restorer gives as many as it takes"
+        )
+
+
+def _load_transformers(folder: Path) -> nn.Module:
+    config = folder / "config.json"
+    names = json.loads(config.read_text(encoding="utf-8")).get("architectures") if config.is_file() else None
+    if not names:
+        raise ValueError(f"{str(folder)!r} must be a checkpoint file, or a folder that a model of transformers wrote")
+    import transformers
+
+    _transformers_factory(names[0])
+    return getattr(transformers, names[0]).from_pretrained(folder, use_safetensors=True).float()
+
+
+def descriptor_of(network: nn.Module, architecture: str) -> Any:
+    """What spandrel knows of one of its networks, with a copy of it as `model`; None of sizes that it cannot detect.
+
+    Raises:
+        ValueError: see `check_task`.
+    """
+    identity = architecture.partition(":")[0]
+    try:
+        descriptor = _registry()[identity].architecture.load(dict(network.state_dict()))
+    except UNDETECTED as error:
+        logger.debug("spandrel does not detect the sizes of this %s: %s", identity, error)
+        return None
+    check_task(descriptor, identity)
+    return descriptor
+
+
+def spandrel_traits(descriptor: Any) -> dict[str, Any]:
+    """Channels, sizes and the way to call a network, as `ForeignRestorer` names them."""
+    identity, size = descriptor.architecture.id, descriptor.size_requirements
+    traits = {
+        "channels": descriptor.input_channels,
+        "size_multiple": math.lcm(size.multiple_of, OWN_PADDING.get(identity, lambda network: 1)(descriptor.model)),
+        "minimum_size": size.minimum or None,
+        "square": size.square,
+    }
+    if identity == "DRUNet" or getattr(descriptor.model, "mode", None) == "FDnCNN":
+        traits["noise_level"] = 15 / 255
+    if identity == "FBCNN":  # the photo and the JPEG quality
+        traits["output_item"] = 0
+    return traits

@@ -1,0 +1,342 @@
+"""What a network of unknown make takes and gives, found by running it when it is wrapped."""
+
+import copy
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+logger = logging.getLogger(__name__)
+
+SIDE = 64  # of the photos it is run on; more where the size multiple or the smallest size asks for it
+MULTIPLES = (2, 4, 8, 16, 32, 64, 128)  # that are tried where a size fails
+REACH_SIDES = (64, 128, 256)  # of the photos on which its reach is measured
+REACH_BYTES = 2**30  # of memory that a measurement may take
+FAINT = 1e-20  # of the strongest influence: masked attention still leaks 1e-44
+BLOCK = 8  # side of the block of outputs whose reach is measured: covers the phases of strides and windows
+
+# These look at the whole photo (SE and SCA blocks, whole-photo statistics): a tile then differs from the photo.
+GLOBAL_LAYERS = (
+    nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What callers must know of a network; the fields are those of `ForeignRestorer`'s config.
+
+    `minimum_size`, `receptive_radius` and `is_global` may be None: not known yet.
+    """
+
+    channels: int = 3
+    value_range: tuple[float, float] = (0.0, 1.0)
+    size_multiple: int = 1
+    minimum_size: int | None = None
+    square: bool = False
+    noise_level: float | None = None
+    output_item: int | str | None = None
+    receptive_radius: int | None = None
+    is_global: bool | None = None
+
+
+def call(network: nn.Module, photos: torch.Tensor, noise_level: float | None, item: int | str | None) -> Any:
+    """What a network makes of photos (B, C, H, W): all that it returns, or one item of it.
+
+    Networks that are told the noise level (DRUNet, FDnCNN) get it as a further, constant channel.
+    """
+    if noise_level is not None:
+        photos = torch.cat([photos, torch.full_like(photos[:, :1], noise_level)], dim=1)
+    output = network(photos)
+    return output if item is None else output[item]
+
+
+def probe(network: nn.Module, traits: Traits) -> Traits:
+    """Runs `network` on random photos, and returns `traits` with what was found out.
+
+    Raises:
+        ValueError: it holds NaN, fails, changes the size, returns no tensor, is not deterministic, mixes the photos of
+            a batch, or needs what `traits` do not declare. The message says what to declare.
+    """
+    check_weights(network)
+    with in_eval_mode(network), torch.no_grad():
+        found = _Runs(network, traits).check()
+    if found.is_global is None:
+        radius, is_global = measure_reach(network, found)
+        if found.receptive_radius is None:
+            found = replace(found, receptive_radius=radius)
+        found = replace(found, is_global=is_global)
+    return found
+
+
+def check_weights(network: nn.Module) -> None:
+    """Raises ValueError where a parameter or buffer holds NaN, or a parameter infinity; names them."""
+    broken = [name for name, t in network.named_parameters() if t.is_floating_point() and not torch.isfinite(t).all()]
+    broken += [name for name, t in network.named_buffers() if torch.isnan(t).any()]  # masks may be infinite
+    if broken:
+        names = ", ".join(broken[:4])
+        raise ValueError(f"the network holds NaN or infinite weights: {names}; the checkpoint is broken")
+
+
+class _Runs:
+    """The runs of `probe`, in eval mode and without gradients."""
+
+    def __init__(self, network: nn.Module, traits: Traits):
+        self.network = network
+        self.traits = traits
+        first = next((t for t in network.parameters() if t.is_floating_point()), torch.empty(0))
+        self.device, self.dtype = first.device, first.dtype
+
+    def check(self) -> Traits:
+        """All checks; the traits with the smallest size."""
+        traits = self.traits
+        side = self.side()
+        wide = side if traits.square else side + traits.size_multiple
+        photos = self.photos(2, side, wide)
+        restored = self._first_run(photos)
+        if not torch.isfinite(restored).all():
+            raise ValueError("the network gives NaN or infinity for a photo of random pixels in `value_range`")
+        self._check_determinism(photos, restored)
+        self._check_sizes(side)
+        return replace(traits, minimum_size=traits.minimum_size or self._smallest(side))
+
+    def photos(self, batch: int, height: int, width: int) -> torch.Tensor:
+        """(B, C, H, W) of random pixels in the value range, each photo darker than the one before."""
+        low, high = self.traits.value_range
+        draw = torch.Generator().manual_seed(0)
+        photos = torch.rand(batch, self.traits.channels, height, width, generator=draw)
+        photos *= torch.linspace(1, 0.3, batch)[:, None, None, None]
+        return (low + (high - low) * photos).to(self.device, self.dtype)
+
+    def restore(self, photos: torch.Tensor) -> torch.Tensor | str:
+        """The restored photos, or what went wrong."""
+        try:
+            restored = call(self.network, photos, self.traits.noise_level, self.traits.output_item)
+        except Exception as error:  # a foreign network may raise anything
+            return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        if not isinstance(restored, torch.Tensor):
+            return f"it returned a {type(restored).__name__}"
+        if restored.shape != photos.shape:
+            return f"{tuple(photos.shape)} became {tuple(restored.shape)}"
+        return restored
+
+    def works(self, height: int, width: int, channels: int | None = None) -> bool:
+        """Whether a photo of this size comes back at this size."""
+        runs = self if channels is None else _Runs(self.network, replace(self.traits, channels=channels))
+        return isinstance(runs.restore(runs.photos(1, height, width)), torch.Tensor)
+
+    def side(self) -> int:
+        multiple, least = self.traits.size_multiple, max(SIDE, self.traits.minimum_size or 1)
+        return -(-least // multiple) * multiple
+
+    def _first_run(self, photos: torch.Tensor) -> torch.Tensor:
+        restored = self.restore(photos)
+        if isinstance(restored, torch.Tensor):
+            return restored
+        # Which declaration would help?
+        height, width = photos.shape[2:]
+        declared = self.traits.size_multiple
+        sides = {m: -(-SIDE // m) * m for m in (declared, *MULTIPLES) if m % declared == 0}
+        for multiple, side in sides.items():
+            if self.works(side, side + multiple):
+                raise ValueError(_needs_multiple(multiple, declared))
+        for multiple, side in sides.items():
+            if self.works(side, side) and self.works(side + multiple, side + multiple):
+                more = f", size_multiple={multiple}" if multiple != declared else ""
+                raise ValueError(f"the network takes square photos only: declare square=True{more}")
+        for channels in (1, 3, 4):
+            if channels != self.traits.channels and self.works(height, width, channels):
+                raise ValueError(f"the network takes {channels} channels: declare channels={channels}")
+        raise ValueError(self._explain(photos, restored))
+
+    def _explain(self, photos: torch.Tensor, problem: str) -> str:
+        try:
+            output = call(self.network, photos, self.traits.noise_level, None)
+        except Exception:  # `problem` tells it
+            return f"the network fails on photos {tuple(photos.shape)}: {problem}"
+        if isinstance(output, torch.Tensor) and output.ndim == 4:
+            ratio = output.shape[3] / photos.shape[3]
+            size = f" ({ratio:g} times the size)" if ratio > 1 and ratio == output.shape[2] / photos.shape[2] else ""
+            shapes = f"{tuple(photos.shape)} became {tuple(output.shape)}"
+            return f"the network changes the shape: {shapes}{size}; it must not"
+        if self.traits.output_item is not None:
+            return f"`output_item` {self.traits.output_item!r} is no photo: {problem}"
+        return _explain_items(photos, output)
+
+    def _check_determinism(self, photos: torch.Tensor, restored: torch.Tensor) -> None:
+        scale = restored.abs().max().clamp_min(1e-3)
+        state = torch.get_rng_state()
+        torch.manual_seed(torch.initial_seed() + 1)
+        again = self.restore(photos)
+        torch.set_rng_state(state)
+        if not isinstance(again, torch.Tensor) or (again - restored).abs().max() > 1e-3 * scale:
+            raise ValueError(
+                "the network is not deterministic in eval mode: the same photo is restored otherwise the second time "
+                "(dropout or noise that ignores `self.training`?); it must be"
+            )
+        alone = self.restore(photos[:1])
+        if not isinstance(alone, torch.Tensor) or (alone - restored[:1]).abs().max() > 1e-2 * scale:
+            raise ValueError(
+                "the network restores a photo otherwise when it shares a batch (batch statistics in eval mode: "
+                "track_running_stats=False?); it must not"
+            )
+
+    def _check_sizes(self, side: int) -> None:
+        """Sizes that are declared to work, of other remainders than `side`."""
+        multiple = self.traits.size_multiple
+        for more in (1, 3):
+            height = side + more * multiple
+            width = height if self.traits.square else side + 2 * more * multiple
+            if self.works(height, width):
+                continue
+            for wider in (m for m in MULTIPLES if m > multiple and m % multiple == 0):
+                least = -(-side // wider) * wider
+                if all(self.works(least + k * wider, least + k * wider) for k in (1, 3)):
+                    raise ValueError(_needs_multiple(wider, multiple))
+            problem = self.restore(self.photos(1, height, width))
+            raise ValueError(f"the network works on {side} x {side} pixels, but not on {height} x {width}: {problem}")
+
+    def _smallest(self, side: int) -> int:
+        """The smallest size that works, of the multiple times 1, 2, 4, ..."""
+        size = self.traits.size_multiple
+        while size < side and not self.works(size, size):
+            size *= 2
+        return min(size, side)
+
+
+def _needs_multiple(multiple: int, declared: int) -> str:
+    return (
+        f"the network needs sizes that are multiples of {multiple}, not of {declared} alone: declare "
+        f"size_multiple={multiple}"
+    )
+
+
+def _explain_items(photos: torch.Tensor, output: Any) -> str:
+    items: dict[Any, Any] = {}
+    if isinstance(output, Mapping):
+        items = dict(output)
+    elif isinstance(output, list | tuple):
+        items = dict(enumerate(output))
+    fitting = [key for key, item in items.items() if isinstance(item, torch.Tensor) and item.shape == photos.shape]
+    if not fitting:
+        return f"the network returns a {type(output).__name__} without a tensor of its input's shape; a photo is needed"
+    return (
+        f"the network returns a {type(output).__name__}, not a tensor: declare which item is the restored photo, "
+        f"output_item={fitting[0]!r}" + (f" (or {', '.join(map(repr, fitting[1:]))})" if len(fitting) > 1 else "")
+    )
+
+
+# --- how far an input pixel reaches ---
+
+
+def measure_reach(network: nn.Module, traits: Traits) -> tuple[int | None, bool]:
+    """(receptive radius in pixels, whether everything reaches everything) of a network, whatever its weights are.
+
+    Measured by the gradient of a small block of outputs, on a copy with positive random weights, so that layers which
+    start at zero count as well. The radius is an upper bound, at most the block's side too large; None where it is
+    larger than can be measured. "Everything" means layers that pool over the photo, or an influence that does not fade
+    with the distance.
+    """
+    if any(isinstance(module, GLOBAL_LAYERS) for module in network.modules()):
+        return None, True
+    try:
+        measured = _with_positive_weights(copy.deepcopy(network)).eval()
+    except (RuntimeError, TypeError) as error:
+        logger.debug("the receptive radius is not measured: %s", error)
+        return None, False
+    block = max(BLOCK, traits.size_multiple)
+    least = max(traits.minimum_size or 1, 2 * block)
+    influence = None
+    for side in sorted({-(-max(side, least) // block) * block for side in REACH_SIDES}):
+        influence = _influence(measured, traits, side, block)
+        if influence is None:
+            return None, False
+        start = (side // block // 2) * block
+        reached = (influence > FAINT * influence.max()).nonzero()  # (N, 2)
+        low, high = reached.min().item(), reached.max().item()
+        if low > 0 and high < side - 1:
+            return int(max(start - low, high - (start + block - 1))) + block - 1, False
+    return None, influence is not None and _is_flat(influence)
+
+
+def _with_positive_weights(network: nn.Module) -> nn.Module:
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.float().parameters():
+            weights = torch.rand(parameter.shape, generator=draw) + 0.5
+            if parameter.ndim > 1:
+                weights /= max(1, parameter[0].numel())
+            parameter.copy_(weights)
+            parameter.requires_grad_(False)
+    return network
+
+
+def _influence(network: nn.Module, traits: Traits, side: int, block: int) -> torch.Tensor | None:
+    """|d(block of outputs) / d(input)| (side, side), or None: too large, or not finite."""
+    runs = _Runs(network, traits)
+    photos = runs.photos(1, side, side).requires_grad_()
+    start = (side // block // 2) * block
+    kept = 0
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += tensor.numel() * tensor.element_size()
+        if kept > REACH_BYTES:
+            raise MemoryError
+        return tensor
+
+    try:
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            restored = call(network, photos, traits.noise_level, traits.output_item)
+            (gradient,) = torch.autograd.grad(
+                restored[:, :, start : start + block, start : start + block].sum(), photos
+            )
+    except (MemoryError, RuntimeError) as error:
+        logger.debug("the receptive radius is not measured on %d pixels: %s", side, error)
+        return None
+    influence = gradient.abs().amax(dim=(0, 1)).cpu()
+    return influence if torch.isfinite(influence).all() and influence.any() else None
+
+
+def _is_flat(influence: torch.Tensor) -> bool:
+    """Whether the influence at the edge is about that half-way to it: pooling over the photo knows no distance."""
+    side = len(influence)
+    if side < REACH_SIDES[-1]:
+        return False
+    near, far = slice(side // 10, side // 8), slice(0, side // 40)  # rows, from the edge
+    turned = [influence.rot90(turns) for turns in range(4)]  # windows of attention end in some direction
+    return all(bool(edge[far].mean() > edge[near].mean() / 2 > 0) for edge in turned)
+
+
+def photos_of(network: nn.Module, traits: Any, least: int) -> torch.Tensor:
+    """A random photo (1, C, side, side) of a side of at least `least` that fits, on the network's device."""
+    side = -(-least // traits.size_multiple) * traits.size_multiple
+    return _Runs(network, traits).photos(1, side, side)
+
+
+def same_output(network: nn.Module, other: nn.Module, traits: Traits) -> bool:
+    """Whether two networks restore the same photo alike, up to rounding."""
+    runs = [_Runs(network, traits), _Runs(other, traits)]
+    other.to(runs[0].device, runs[0].dtype)
+    side = runs[0].side()
+    photos = runs[0].photos(1, side, side)
+    with in_eval_mode(network), in_eval_mode(other), torch.no_grad():
+        first, second = (run.restore(photos) for run in runs)
+    if not isinstance(first, torch.Tensor) or not isinstance(second, torch.Tensor):
+        return False
+    return bool((first - second).abs().max() <= 1e-3 * first.abs().max().clamp_min(1e-3))
+
+
+@contextmanager
+def in_eval_mode(network: nn.Module) -> Iterator[None]:
+    """Eval mode for a while; each submodule goes back to the mode that it was in."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
