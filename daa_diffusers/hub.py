@@ -1,24 +1,26 @@
 """Where checkpoints come from: bundled names, folders, single files and the Hub; and whether they are whole."""
 
 import difflib
-import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
 
+from . import _MODULES
+from .checking import check_inside, check_name, check_shapes, empty_network, read_config, read_json, stored_shapes
+from .checking import check_keys as check_keys
+from .checking import loading_errors as loading_errors
 from .checkpoints import bundled_names, bundled_path
 from .errors import CheckpointError
+from .models.foreign_restorer import ForeignRestorer
 from .models.restoration_unet import RestorationUNet
 
 logger = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ SAFETENSORS = ".safetensors"
 PICKLE_SUFFIXES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
 NO_PICKLE = "only safetensors are read, because pickle files run code when they are opened"
 CONFIG_NAMES = {"scheduler": "scheduler_config.json"}  # of a component; else config.json
+RECORDS = ("training.json", "evaluation.json")  # how the weights were made, under what licence, and what was measured
 DOWNLOAD_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "variant")
 
 
@@ -77,8 +80,8 @@ def resolve(name_or_path: str | os.PathLike) -> Source:
         return Source("folder", text, path.resolve().name)
     if path.suffix in PICKLE_SUFFIXES:
         raise CheckpointError(
-            f"{text!r} is a pickle file: {NO_PICKLE}. Official checkpoints are converted by "
-            "daa_diffusers.convert.convert_official_state_dict"
+            f"{text!r} is a pickle file: {NO_PICKLE}. An official checkpoint is converted by "
+            f"`daa convert {path.name} OUT`"
         )
     if path.is_file():
         if path.suffix != SAFETENSORS:
@@ -125,7 +128,7 @@ def download(
         f"{WEIGHTS}{suffix}-*{SAFETENSORS}",  # shards
         f"{WEIGHTS}{SAFETENSORS}.index{suffix}.json",
     )
-    patterns = [MODEL_INDEX]
+    patterns = [MODEL_INDEX, *RECORDS]
     for component in components:
         patterns.append(f"{component}/{CONFIG_NAMES.get(component, 'config.json')}")
         if component not in CONFIG_NAMES:
@@ -144,6 +147,21 @@ def download(
 # --- is a folder whole? ---
 
 
+def own_classes(index: Mapping[str, Any]) -> dict[str, Any]:
+    """A model_index.json with this package's classes, where a repository names its own copies of them.
+
+    A pushed repository carries code for people who do not have this package; who has it runs none of that code.
+    """
+    own = dict(index)
+    found = own.get("_class_name")
+    if isinstance(found, list) and len(found) == 2:  # [file, class] where code is on the Hub
+        own["_class_name"] = found[1]
+    for name, entry in own.items():
+        if isinstance(entry, list) and len(entry) == 2 and entry[1] in _MODULES:
+            own[name] = [f"{__package__}.{_MODULES[entry[1]]}", entry[1]]
+    return own
+
+
 def check_folder(
     folder: Path, components: Sequence[str], class_names: Sequence[str], variant: str | None = None
 ) -> dict[str, list[Path]]:
@@ -159,16 +177,19 @@ def check_folder(
         The weight files of each component that has weights.
 
     Raises:
-        CheckpointError: listing all missing files, or naming a config of another class.
+        CheckpointError: listing all missing files; naming a config of another class or with a value out of bounds, a
+            file that is not inside the folder, or tensors that do not fit the config.
     """
-    index = _read_json(folder / MODEL_INDEX, f"{str(folder)!r} is no pipeline folder: {MODEL_INDEX} is missing")
+    index_file = folder / MODEL_INDEX
+    index = own_classes(read_json(index_file, f"{str(folder)!r} is no pipeline folder: {MODEL_INDEX} is missing"))
     found = index.get("_class_name")
-    found = found[-1] if isinstance(found, list) and found else found  # [file, class] where code is on the Hub
     if found not in class_names:
         raise CheckpointError(f"{MODEL_INDEX} in {str(folder)!r} is of a {found}, expected a {class_names[0]}")
+    check_inside(folder, [index_file])
     missing: list[str] = []
     pickles: list[str] = []
     weights: dict[str, list[Path]] = {}
+    configs: dict[str, dict[str, Any]] = {}
     for component in components:
         entry = index.get(component)
         if not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:
@@ -177,88 +198,50 @@ def check_folder(
             word = "noise predictor (`unet`)" if component == "unet" else component
             raise CheckpointError(f"{str(folder)!r} holds no {word}: see {MODEL_INDEX}")
         config = folder / component / CONFIG_NAMES.get(component, "config.json")
+        check_inside(folder, [config])
         if not config.is_file():
             missing.append(f"{component}/{config.name}")
         else:
-            _check_class(config, entry[1])
+            configs[component] = read_config(config, entry[1])
         if component not in CONFIG_NAMES:
-            weights[component], absent = _weight_files(folder / component, variant)
+            weights[component], absent = weight_files(folder / component, variant)
+            check_inside(folder, weights[component])
             missing += [f"{component}/{name}" for name in absent]
             pickles += [f"{component}/{p.name}" for p in (folder / component).glob("*") if p.suffix in PICKLE_SUFFIXES]
     if missing:
         hint = f" (there is {', '.join(sorted(pickles))}: {NO_PICKLE})" if pickles else ""
         raise CheckpointError(f"checkpoint {str(folder)!r} has missing files: {', '.join(missing)}{hint}")
+    for component, files in weights.items():
+        network = empty_network(configs[component], str(folder / component / "config.json"))
+        if network is not None:
+            with loading_errors(folder):
+                check_shapes(f"{component} of {str(folder)!r}", network, stored_shapes(files))
     return weights
 
 
-def _weight_files(folder: Path, variant: str | None) -> tuple[list[Path], list[str]]:
-    """The weight files of a component, and the names of those that should be there and are not."""
+def weight_files(folder: Path, variant: str | None) -> tuple[list[Path], list[str]]:
+    """The weight files of a component, and the names of those that should be there and are not.
+
+    Raises:
+        CheckpointError: where the index of the shards is damaged, or names a file that is not inside the folder.
+    """
     suffix = f".{variant}" if variant else ""
     single = folder / f"{WEIGHTS}{suffix}{SAFETENSORS}"
     shards = folder / f"{WEIGHTS}{SAFETENSORS}.index{suffix}.json"
     if single.is_file() or not shards.is_file():
         return [single], [] if single.is_file() else [single.name]
-    names = sorted(set(_read_json(shards, "").get("weight_map", {}).values()))
+    table = read_json(shards, f"{str(shards)!r} is missing").get("weight_map")
+    if not isinstance(table, dict) or not table:
+        raise CheckpointError(f"`weight_map` in {str(shards)!r} must be an object of tensor names and files")
+    names = sorted({check_name(name, str(shards)) for name in table.values()})
     return [folder / name for name in names], [name for name in names if not (folder / name).is_file()]
-
-
-def _read_json(path: Path, if_missing: str) -> dict[str, Any]:
-    if not path.is_file():
-        raise CheckpointError(if_missing)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{str(path)!r} is no JSON file: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{str(path)!r} must hold a JSON object, got {type(content).__name__}")
-    return content
-
-
-def _check_class(config: Path, expected: str) -> dict[str, Any]:
-    content = _read_json(config, "")
-    if content.get("_class_name") != expected:
-        raise CheckpointError(f"{str(config)!r} is the config of a {content.get('_class_name')}, expected a {expected}")
-    return content
-
-
-@contextmanager
-def loading_errors(folder: Path) -> Iterator[None]:
-    """Turns what diffusers and safetensors raise on damaged or unfitting files into CheckpointError."""
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except (OSError, RuntimeError, SafetensorError, ValueError) as error:
-        raise CheckpointError(f"checkpoint {str(folder)!r} cannot be loaded: {error}") from error
-
-
-def check_keys(component: str, module: nn.Module, files: Sequence[Path]) -> None:
-    """CheckpointError unless the files hold exactly the module's tensors.
-
-    diffusers only warns of missing ones, and goes on with random weights.
-    """
-    stored: set[str] = set()
-    for file in files:
-        with safe_open(file, framework="pt") as handle:
-            stored.update(handle.keys())
-    tensors = module.state_dict()
-    shared = {tensor.data_ptr() for name, tensor in tensors.items() if name in stored}  # tied weights are stored once
-    missing = [name for name, tensor in tensors.items() if name not in stored and tensor.data_ptr() not in shared]
-    _raise_unfitting(f"{component} of {str(files[0].parent.parent)!r}", missing, sorted(stored - set(tensors)), [])
-
-
-def _raise_unfitting(what: str, missing: Sequence[str], unknown: Sequence[str], shapes: Sequence[str]) -> None:
-    kinds = (("missing tensors", missing), ("unknown tensors", unknown), ("wrong shapes", shapes))
-    problems = [f"{kind}: {', '.join(names)}" for kind, names in kinds if names]
-    if problems:
-        raise CheckpointError(f"the weights do not fit the {what}: {'; '.join(problems)}")
 
 
 # --- a single file ---
 
 
-def load_restorer(path: Path, dtype: torch.dtype = torch.float32) -> RestorationUNet:
-    """Loads one safetensors file of a `RestorationUNet`, in eval mode.
+def load_restorer(path: Path, dtype: torch.dtype = torch.float32) -> RestorationUNet | ForeignRestorer:
+    """Loads one safetensors file of a `RestorationUNet`, or of a `ForeignRestorer` with its config, in eval mode.
 
     The config.json beside it says what to build. Without one the sizes are read off the shapes; what shapes do not
     say (value range, slope, corner alignment) takes its default, and a warning says so.
@@ -267,38 +250,42 @@ def load_restorer(path: Path, dtype: torch.dtype = torch.float32) -> Restoration
         CheckpointError: on a damaged file, a config of another class, or tensors that do not fit (all listed).
     """
     try:
-        state = load_file(path)
+        shapes = stored_shapes([path])
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{str(path)!r} cannot be read: {error}") from error
-    if "down_path.0.block.0.weight" in state:
+    if "down_path.0.block.0.weight" in shapes:
         raise CheckpointError(
-            f"{str(path)!r} has the official implementation's names; convert it by "
-            "daa_diffusers.convert.convert_official_state_dict"
+            f"{str(path)!r} has the official implementation's names; convert it first: `daa convert {path.name} OUT`"
         )
     config_file = path.with_name("config.json")
-    config = _check_class(config_file, RestorationUNet.__name__) if config_file.is_file() else _infer(state, path)
-    try:
-        with torch.device("meta"):  # a wrong config costs no memory
-            restorer = RestorationUNet.from_config(config)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{str(config_file)!r} builds no {RestorationUNet.__name__}: {error}") from error
-    expected = restorer.state_dict()
-    shapes = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in state and state[name].shape != tensor.shape
-    ]
-    missing, unknown = [n for n in expected if n not in state], [n for n in state if n not in expected]
-    _raise_unfitting(f"restorer of {str(path)!r}", missing, unknown, shapes)
-    restorer.load_state_dict(state, assign=True)
+    if config_file.is_file():
+        check_inside(path.parent, [config_file])
+        if read_json(config_file, "").get("_class_name") == ForeignRestorer.__name__:
+            return _load_foreign(path, config_file, shapes).to(dtype).eval()
+        config = read_config(config_file, RestorationUNet.__name__)
+    else:
+        config = {"_class_name": RestorationUNet.__name__, **_infer(shapes, path)}
+    restorer = empty_network(config, str(config_file))
+    assert isinstance(restorer, RestorationUNet)
+    check_shapes(f"restorer of {str(path)!r}", restorer, shapes)
+    restorer.load_state_dict(load_file(path), assign=True)
     return restorer.to(dtype).eval()
 
 
-def _infer(state: dict[str, torch.Tensor], path: Path) -> dict[str, Any]:
-    first = state.get("down_blocks.0.conv1.weight")
-    if first is None or first.ndim != 4:
+def _load_foreign(path: Path, config_file: Path, shapes: Mapping[str, tuple[int, ...]]) -> ForeignRestorer:
+    config = read_config(config_file, ForeignRestorer.__name__)
+    with loading_errors(path.parent):
+        restorer = ForeignRestorer.from_config(config)
+        check_shapes(f"restorer of {str(path)!r}", restorer, shapes)
+        restorer.load_state_dict(load_file(path))
+    return restorer
+
+
+def _infer(shapes: Mapping[str, tuple[int, ...]], path: Path) -> dict[str, Any]:
+    first = shapes.get("down_blocks.0.conv1.weight", ())
+    if len(first) != 4:
         raise CheckpointError(f"{str(path)!r} holds no {RestorationUNet.__name__}: no down_blocks.0.conv1.weight")
-    levels = {int(match[1]) for match in map(re.compile(r"down_blocks\.(\d+)\.").match, state) if match}
-    config = {"channels": first.shape[1], "width": first.shape[0], "depth": len(levels)}
+    levels = {int(match[1]) for match in map(re.compile(r"down_blocks\.(\d{1,9})\.").match, shapes) if match}
+    config = {"channels": first[1], "width": first[0], "depth": len(levels)}
     logger.warning("no config.json beside %s: sizes inferred (%s), everything else by default", path.name, config)
     return config

@@ -379,7 +379,7 @@ def test_a_whole_pickled_object_is_refused(tmp_path):
         load_official_file(tmp_path / "model.pth")
 
 
-@pytest.mark.parametrize("content", ["truncated", "empty", "text"])
+@pytest.mark.parametrize("content", ["truncated", "empty", "html", "text"])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_damaged_file_is_named(tmp_path, suffix, content):
     path = tmp_path / f"broken{suffix}"
@@ -388,7 +388,9 @@ def test_a_damaged_file_is_named(tmp_path, suffix, content):
     else:
         save_file(official(), path)
     whole = path.read_bytes()
-    path.write_bytes({"truncated": whole[: len(whole) // 2], "empty": b"", "text": b"<html>404</html>"}[content])
+    path.write_bytes(
+        {"truncated": whole[: len(whole) // 2], "empty": b"", "html": b"<html>404</html>", "text": b"text"}[content]
+    )
     with pytest.raises(CheckpointError, match=path.name):
         load_official_file(path)
 

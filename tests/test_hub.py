@@ -8,7 +8,12 @@ from pathlib import Path
 import huggingface_hub.constants as constants
 import pytest
 import torch
-from huggingface_hub.errors import IncompleteSnapshotError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    IncompleteSnapshotError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from safetensors.torch import load_file, save_file
 
 from daa_diffusers import DAARestorationPipeline, DAAUNet2DConditionModel, RestorationUNet, checkpoints
@@ -151,6 +156,53 @@ def test_a_repository_of_something_else_is_refused(hub, load, saved):
     (saved / "model_index.json").unlink()
     with pytest.raises(CheckpointError, match="no pipeline folder: model_index.json is missing"):
         load()
+
+
+def test_a_gated_repository_is_the_hubs_own_error(hub, load):
+    hub.gated.add("org/restorer")
+    with pytest.raises(GatedRepoError):
+        load()
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_was(hub, load, saved, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)  # what has arrived is kept chunk by chunk
+    file = "restorer/diffusion_pytorch_model.safetensors"
+    half = (saved / file).stat().st_size // 2
+    hub.cut[file] = half
+    assert same(load(), build())
+    assert hub.ranges == [(file, f"bytes={half // 1000 * 1000}-")]
+
+
+def test_files_that_are_whole_are_not_fetched_again_after_a_failure(hub, load, saved):
+    file = saved / "restorer/diffusion_pytorch_model.safetensors"
+    content = file.read_bytes()
+    file.unlink()
+    with pytest.raises(CheckpointError, match="missing files: restorer/diffusion_pytorch_model.safetensors"):
+        load()
+    file.write_bytes(content)
+    hub.revisions["org/restorer"]["fixed"] = saved
+    hub.requests.clear()
+    assert same(load(revision="fixed"), build())
+    assert hub.downloaded() == {"restorer/diffusion_pytorch_model.safetensors"}
+
+
+def test_the_record_of_the_weights_comes_along(hub, load, saved, tmp_path):
+    (saved / "training.json").write_text('{"licence": "s-lab-license-1.0"}')
+    load()
+    assert hub.downloaded() == RESTORER_FILES | {"training.json"}
+
+
+@pytest.mark.parametrize(
+    "name", ["restorer/diffusion_pytorch_model-/../../../../../evil.safetensors", "../evil.safetensors"]
+)
+def test_a_repository_cannot_write_outside_the_cache(hub, load, tmp_path, name):
+    hub.extra.append(name)
+    try:
+        load()
+    except Exception as error:  # whatever huggingface_hub makes of it
+        assert not isinstance(error, AssertionError)
+    assert list(tmp_path.rglob("evil*")) == []
 
 
 # --- bundled names ---
@@ -348,13 +400,13 @@ def test_a_single_file_of_something_else_is_refused(tmp_path, saved):
     save_file({"conv.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     load("other.safetensors", "holds no RestorationUNet")
     save_file({"down_path.0.block.0.weight": torch.zeros(4, 3, 3, 3)}, tmp_path / "official.safetensors")
-    load("official.safetensors", "convert it by daa_diffusers.convert.convert_official_state_dict")
+    load("official.safetensors", "convert it first: `daa convert official.safetensors OUT`")
     (tmp_path / "broken.safetensors").write_bytes(b"\x10")
     load("broken.safetensors", "cannot be read")
     (tmp_path / "photo.png").write_bytes(b"png")
     load("photo.png", "must be a folder or a .safetensors file")
     torch.save({}, tmp_path / "model.pth")
-    load("model.pth", "is a pickle file: only safetensors are read")
+    load("model.pth", "is a pickle file: only safetensors are read.*`daa convert model.pth OUT`")
     shutil.copy(saved / "restorer/diffusion_pytorch_model.safetensors", tmp_path / "good.safetensors")
     (tmp_path / "config.json").write_text('{"_class_name": "UNet2DModel"}')
     load("good.safetensors", "config of a UNet2DModel, expected a RestorationUNet")

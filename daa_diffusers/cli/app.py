@@ -10,7 +10,16 @@ from typer.core import TyperGroup
 from ..errors import CheckpointError, ConfigurationError, UnreadablePhotoError
 
 # Name of the command -> its module in this folder, which has an `app` of one command.
-COMMANDS = {"restore": "restore", "adapt": "adapt", "evaluate": "evaluate", "fit-noise": "fit_noise", "rank": "rank"}
+COMMANDS = {
+    "restore": "restore",
+    "adapt": "adapt",
+    "convert": "convert",
+    "evaluate": "evaluate",
+    "fit-noise": "fit_noise",
+    "info": "info",
+    "push": "push",
+    "rank": "rank",
+}
 EXPECTED = (ConfigurationError, CheckpointError, UnreadablePhotoError, OSError)
 
 

@@ -1,0 +1,170 @@
+"""`daa info`: what a checkpoint is, without restoring anything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ..description import Description
+
+app = typer.Typer()
+
+
+@app.command()
+def info(
+    checkpoint: Annotated[
+        str, typer.Argument(help="A bundled name, a folder, a .safetensors, .onnx or official .pth file, or a Hub id.")
+    ],
+    revision: Annotated[str | None, typer.Option(help="Of a Hub repository.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what a checkpoint is: networks, value range, task, licence, numbers, training.
+
+    Of a repository on the Hub no weights are fetched.
+    """
+    facts = facts_of(checkpoint, revision)
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        return
+    table = facts.pop("numbers", None)
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        typer.echo(f"{name:{width}}  {value}")
+    if table:
+        from ..cards import numbers_table
+
+        typer.echo(f"\nPSNR in dB, {table['protocol']}\n{numbers_table(table)}")
+
+
+def facts_of(checkpoint: str, revision: str | None = None) -> dict[str, Any]:
+    """What is known of a checkpoint, by name; plain JSON.
+
+    Raises:
+        CheckpointError: where there is no such thing, or it cannot be read.
+        RepositoryNotFoundError, ...: the errors of huggingface_hub, as they are.
+    """
+    from ..hub import resolve
+    from ..official_files import is_official_file
+    from ..publish import pipeline_folder
+
+    path = Path(checkpoint)
+    if path.suffix == ".onnx" and path.is_file():
+        return _onnx(path)
+    if is_official_file(path):
+        return _official(path)
+    source = resolve(pipeline_folder(checkpoint) if path.is_dir() else checkpoint)
+    if source.kind == "file":
+        return {"kind": "a restorer's weights", **_single(Path(source.location))}
+    from ..description import describe
+
+    if source.kind == "hub":
+        folder = _fetch(source.location, revision)
+        return {"kind": f"Hub repository {source.location}", **_pipeline(describe(folder))}
+    return {"kind": "a pipeline", **_pipeline(describe(Path(source.location)))}
+
+
+def _fetch(repo_id: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "restorer/config.json", "unet/config.json"]
+    return Path(
+        snapshot_download(repo_id, revision=revision, allow_patterns=patterns, ignore_patterns=["*.index*.json"])
+    )
+
+
+def _network(network: Any) -> str:
+    from ..cards import millions, stored_as
+
+    parts = [network.class_name]
+    parts += [f"{name} {network.config[name]}" for name in ("width", "depth") if name in network.config]
+    if network.parameters:
+        parts.append(f"{millions(network.parameters)} parameters")
+    if network.dtypes:
+        parts.append(f"{network.bytes / 1e6:.1f} MB in {stored_as(network)}")
+    return ", ".join(parts)
+
+
+def _pipeline(description: Description) -> dict[str, Any]:
+    low, high = description.value_range
+    restorer, licence = description.restorer, description.licence
+    facts: dict[str, Any] = {
+        "task": description.task or "not recorded",
+        "restorer": _network(restorer),
+        "parameters": restorer.parameters,
+        "channels": restorer.config.get("channels", 3),
+        "value range": f"[{low:g}, {high:g}]",
+        "size multiple": restorer.size_multiple,
+        "noise predictor": _network(description.unet) if description.unet else "none",
+        "licence": licence.name or licence.identifier or "not stated",
+        "training": _training(description.training),
+    }
+    if licence.non_commercial:
+        facts["licence"] += " (no commercial use)"
+    if description.evaluation.get("sets"):
+        facts["numbers"] = description.evaluation
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _training(training: dict[str, Any]) -> str:
+    if "converted_from" in training:
+        return "converted from official weights"
+    options = training.get("options")
+    if not isinstance(options, dict):
+        return "not recorded"
+    parts = [f"{training.get('steps')} steps", f"batch {options.get('batch_size')}", f"patch {options.get('patch')}"]
+    if options.get("real") and options.get("variant") != "vanilla":
+        parts.append("adapted to real photos")
+    if options.get("init_from"):
+        parts.append(f"from {options['init_from']}")
+    return ", ".join(parts)
+
+
+def _single(path: Path) -> dict[str, Any]:
+    from ..description import Description, describe_network
+    from ..hub import load_restorer
+
+    config = {**load_restorer(path).config, "_class_name": "RestorationUNet"}
+    facts = _pipeline(Description(describe_network(path.parent, json.loads(json.dumps(config)))))
+    return {name: value for name, value in facts.items() if name not in ("noise predictor", "training", "task")}
+
+
+def _official(path: Path) -> dict[str, Any]:
+    from ..convert import convert_official_state_dict, load_official_file
+    from ..description import S_LAB, Description, Network
+    from ..errors import CheckpointError
+
+    try:
+        networks = convert_official_state_dict(load_official_file(path))
+    except ValueError as error:
+        raise CheckpointError(f"{str(path)!r} is no official checkpoint: {error}") from error
+    found = [
+        None
+        if network is None
+        else Network(
+            {**network.config, "_class_name": type(network).__name__}, sum(p.numel() for p in network.parameters())
+        )
+        for network in networks
+    ]
+    assert found[0] is not None
+    facts = _pipeline(Description(found[0], found[1], {"licence": S_LAB.name, "converted_from": []}))
+    hidden = ("value range", "task", "training")  # which its task decides, and the file does not say
+    facts = {name: value for name, value in facts.items() if name not in hidden}
+    return {"kind": "an official checkpoint; convert it: daa convert FILE OUT --task ...", **facts}
+
+
+def _onnx(path: Path) -> dict[str, Any]:
+    from ..export import read_facts
+
+    facts = read_facts(path)
+    low, high = facts["value_range"]
+    return {
+        "kind": f"an ONNX file, {path.stat().st_size / 1e6:.1f} MB",
+        "restorer": facts.get("class"),
+        "channels": facts["channels"],
+        "value range": f"[{low:g}, {high:g}]",
+        "size multiple": facts["size_multiple"],
+    }

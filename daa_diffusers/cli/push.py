@@ -1,0 +1,42 @@
+"""`daa push`: a pipeline's folder, with its card, to the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+
+@app.command()
+def push(
+    folder: Annotated[
+        str, typer.Argument(help="Of a pipeline or a training run, or the name of a bundled checkpoint.")
+    ],
+    repo_id: Annotated[str, typer.Argument(help="owner/name; made where it does not exist.")],
+    private: Annotated[
+        bool | None, typer.Option("--private/--public", help="Of a new repository; else as your account has set.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="A branch, made where it does not exist; else main.")] = None,
+    message: Annotated[str | None, typer.Option(help="Of the commit.")] = None,
+    license: Annotated[str | None, typer.Option(help="Of the weights, as the Hub knows it (apache-2.0).")] = None,
+    card: Annotated[Path | None, typer.Option(help="A Markdown file to use as README.md, not a rendered one.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files, print the card, send nothing.")] = False,
+) -> None:
+    """Upload a pipeline to the Hugging Face Hub, with its model card, in one commit.
+
+    Needs a token that may write: `hf auth login`, or HF_TOKEN in the environment.
+    """
+    from ..publish import prepare, send
+
+    upload = prepare(folder, repo_id, license=license, card=card)
+    if dry_run:
+        for name in sorted(upload.files):
+            typer.echo(f"{upload.size(name):>12,} {name}")
+        for name in upload.left_out:
+            typer.echo(f"{'stays here':>12} {name}")
+        typer.echo(f"\n{upload.card}")
+        return
+    typer.echo(f"pushed: {send(upload, private=private, revision=revision, commit_message=message)}")

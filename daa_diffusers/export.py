@@ -1,0 +1,245 @@
+"""Restorers as ONNX files, and ONNX files as restorers; needs the extra: pip install 'daa-diffusers[onnx]'."""
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .checking import check_bounds
+from .errors import CheckpointError, ConfigurationError
+from .files import replacing
+
+logger = logging.getLogger(__name__)
+
+METADATA = "daa_diffusers"  # the key under which a file says what a pipeline must know
+INPUT, OUTPUT = "degraded", "restored"
+MAX_ERROR = 1e-4  # of a [0, 1] photo, between torch and ONNX Runtime; what is seen is below 1e-5
+# Sizes, in size multiples, at which a new file is compared with the network that it was made of.
+_COMPARED = ((1, 1, 1), (1, 3, 2), (2, 2, 5))
+
+
+def export_onnx(restorer: nn.Module, path: str | os.PathLike[str], *, check: bool = True) -> Path:
+    """Writes a restorer as an ONNX file with dynamic batch, height and width.
+
+    The file holds the weights, and in its metadata what a pipeline must know (channels, value range, size multiple).
+
+    Args:
+        restorer: maps (B, C, H, W) to (B, C, H, W), float32, in its value range; H and W multiples of its
+            `size_multiple` (1 where it has none).
+        path: a name in an existing folder, ending in .onnx.
+        check: compare what ONNX Runtime computes with torch at three sizes, before anything is written.
+
+    Returns:
+        The path.
+
+    Raises:
+        ImportError: without the extra `onnx`.
+        ConfigurationError: on another path; where the restorer cannot be exported for all sizes; or (`check`) where
+            both differ by more than 1e-4 of the value range.
+    """
+    path = Path(path)
+    if path.suffix != ".onnx" or not path.parent.is_dir():
+        raise ConfigurationError(f"`path` must end in .onnx, in an existing folder, got {str(path)!r}")
+    _require("onnx", "onnxscript", *(["onnxruntime"] if check else []))
+    network = getattr(restorer, "_orig_mod", restorer)
+    facts = _facts(network)
+    training, dtype, device = network.training, _dtype(network), _device(network)
+    try:
+        network.to("cpu", torch.float32).eval()
+        model = _export(network, facts["channels"], facts["size_multiple"])
+        entry = model.metadata_props.add()
+        entry.key, entry.value = METADATA, json.dumps(facts)
+        content = model.SerializeToString()
+        if check:
+            _compare(network, content, facts)
+    finally:
+        network.to(device, dtype).train(training)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def _export(network: nn.Module, channels: int, multiple: int) -> Any:
+    """The onnx.ModelProto."""
+    batch, rows, columns = (torch.export.Dim(name) for name in ("batch", "rows", "columns"))
+    shapes = ({0: batch, 2: multiple * rows, 3: multiple * columns},)
+    example = torch.zeros(2, channels, 3 * multiple, 4 * multiple)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations inside the exporter
+            program = torch.onnx.export(
+                network,
+                (example,),
+                dynamo=True,
+                dynamic_shapes=shapes,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                verbose=False,
+            )
+    except Exception as error:  # the exporter raises what it likes
+        raise _not_for_all_sizes(network, error) from error
+    assert program is not None
+    return program.model_proto
+
+
+def _not_for_all_sizes(network: nn.Module, error: Exception) -> ConfigurationError:
+    reason = str(error).strip().splitlines()
+    return ConfigurationError(
+        f"`restorer` {type(network).__name__} cannot be exported for every batch, height and width: "
+        f"{reason[0] if reason else type(error).__name__}"
+    )
+
+
+def _compare(network: nn.Module, content: bytes, facts: dict[str, Any]) -> None:
+    session = _session(content, None, 1)
+    low, high = facts["value_range"]
+    generator = torch.Generator().manual_seed(0)
+    for batch, rows, columns in _COMPARED:
+        multiple = max(facts["size_multiple"], 1)
+        shape = (batch, facts["channels"], rows * multiple, columns * multiple)
+        photos = low + (high - low) * torch.rand(shape, generator=generator)
+        try:
+            with torch.no_grad():
+                expected = network(photos)
+        except RuntimeError as error:
+            raise _not_for_all_sizes(network, error) from error
+        (found,) = session.run(None, {INPUT: photos.numpy()})
+        error = np.abs(found - expected.numpy()).max() / (high - low) if found.shape == shape else np.inf
+        if not error <= MAX_ERROR:
+            raise ConfigurationError(
+                f"`restorer` computes something else as ONNX: it differs by {error:.1e} at {shape}, accepted is "
+                f"{MAX_ERROR:g}"
+            )
+
+
+def _facts(network: nn.Module) -> dict[str, Any]:
+    config = getattr(network, "config", None)
+    low, high = getattr(config, "value_range", None) or (0.0, 1.0)
+    facts = {
+        "class": type(network).__name__,
+        "channels": int(getattr(config, "channels", 3)),
+        "value_range": [float(low), float(high)],
+        "size_multiple": int(getattr(network, "size_multiple", 1)),
+    }
+    radius = getattr(network, "receptive_radius", None)
+    return facts if radius is None else {**facts, "receptive_radius": int(radius)}
+
+
+def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `export_onnx` wrote into a file: class, channels, value_range, size_multiple, perhaps receptive_radius.
+
+    Raises:
+        ImportError: without the extra `onnx`.
+        CheckpointError: where it is no ONNX file, or not one of `export_onnx`.
+    """
+    return _facts_of(_open(Path(path), None, 1), Path(path))
+
+
+def _facts_of(session: Any, path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
+        low, high = (float(value) for value in facts["value_range"])
+        known = {name: int(facts[name]) for name in ("channels", "size_multiple")}
+        if not low < high or min(known.values()) < 1:
+            raise ValueError("value_range, channels or size_multiple")
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{str(path)!r} was not made by export_onnx: its metadata lacks {error}") from error
+    check_bounds(facts, str(path))
+    return {**facts, **known, "value_range": [low, high]}
+
+
+class OnnxRestorer(nn.Module):
+    """An ONNX file as the restorer of a `DAARestorationPipeline`, on the CPU by ONNX Runtime.
+
+    Args:
+        path: written by `export_onnx`.
+        threads: of one pass; None: torch's number.
+        providers: of ONNX Runtime, in order of preference.
+
+    Attributes:
+        config: `channels` and `value_range`, as the exported restorer's.
+        size_multiple: height and width of an input must be multiples of it.
+        receptive_radius: as the exported restorer's, where it had one.
+
+    Raises:
+        ImportError: without the extra `onnx`.
+        CheckpointError: where it is no ONNX file, or not one of `export_onnx`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+    ):
+        super().__init__()
+        self._path = Path(path)
+        self._session = _open(self._path, list(providers), threads or torch.get_num_threads())
+        facts = _facts_of(self._session, self._path)
+        self.config = SimpleNamespace(channels=facts["channels"], value_range=facts["value_range"])
+        self.size_multiple: int = facts["size_multiple"]
+        if "receptive_radius" in facts:
+            self.receptive_radius = int(facts["receptive_radius"])
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Restores a batch (B, C, H, W), float32, in `config.value_range`; H and W multiples of `size_multiple`.
+
+        Raises:
+            ValueError: on another dtype, rank, number of channels or size.
+        """
+        channels, multiple = self.config.channels, self.size_multiple
+        if x.ndim != 4 or x.shape[1] != channels or x.shape[2] % multiple or x.shape[3] % multiple or 0 in x.shape:
+            raise ValueError(
+                f"`x` must be (B, {channels}, H, W), H and W positive multiples of {multiple}, got {tuple(x.shape)}"
+            )
+        if x.dtype != torch.float32:
+            raise ValueError(f"`x` must be float32, got {x.dtype}")
+        pixels = np.ascontiguousarray(x.detach().cpu().numpy())
+        (restored,) = self._session.run(None, {INPUT: pixels})
+        return torch.from_numpy(restored).to(x.device)
+
+
+def _open(path: Path, providers: list[str] | None, threads: int) -> Any:
+    _require("onnxruntime")
+    if not path.is_file():
+        raise CheckpointError(f"`path` must name an .onnx file, got {str(path)!r}, which is none")
+    try:
+        return _session(path.read_bytes(), providers, threads)
+    except Exception as error:  # ONNX Runtime has its own kinds
+        raise CheckpointError(f"{str(path)!r} is no readable ONNX file: {error}") from error
+
+
+def _session(content: bytes, providers: list[str] | None, threads: int) -> Any:
+    # from memory: a file that points to others (external data) is not followed
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(content, options, providers=providers or ["CPUExecutionProvider"])
+
+
+def _require(*packages: str) -> None:
+    import importlib.util
+
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise ImportError(f"ONNX needs {', '.join(missing)}: pip install 'daa-diffusers[onnx]'")
+
+
+def _dtype(network: nn.Module) -> torch.dtype:
+    return next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next((p.device for p in network.parameters()), torch.device("cpu"))

@@ -1,0 +1,91 @@
+"""Restores photos without the package daa_diffusers: what a repository carries for `trust_remote_code=True`.
+
+A pushed repository holds this file as `pipeline.py`, beside `image_processor.py`; they import torch, diffusers, numpy
+and Pillow only. Each photo is restored whole, in one pass. Tiles for large photos, files with their metadata, training
+and the rest are in the package: pip install daa-diffusers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import BaseOutput
+from torch import nn
+
+from .image_processor import (
+    PhotoInput,
+    assemble,
+    check_output_type,
+    from_batch,
+    pad_to_multiple,
+    read_photos,
+    to_batch,
+)
+
+
+@dataclass
+class DAARestorationPipelineOutput(BaseOutput):
+    """The restored photos, in the order of the given ones: PIL images, arrays or tensors, as `output_type` says."""
+
+    images: Any
+
+
+class DAARestorationPipeline(DiffusionPipeline):
+    """Photos in, restored photos of the same size and kind out.
+
+    Args:
+        restorer: `x (B, C, H, W) -> restored (B, C, H, W)` in the value range of its config.
+        unet, scheduler: of the training; not used here.
+    """
+
+    model_cpu_offload_seq = "restorer->unet"
+    _optional_components = ["unet", "scheduler"]
+
+    def __init__(self, restorer: nn.Module, unet: nn.Module | None = None, scheduler: Any = None):
+        super().__init__()
+        self.register_modules(restorer=restorer, unet=unet, scheduler=scheduler)
+
+    @torch.no_grad()
+    def __call__(
+        self, image: PhotoInput | Sequence[PhotoInput], output_type: str = "pil", return_dict: bool = True
+    ) -> DAARestorationPipelineOutput | tuple:
+        """Restores photos; any size in, the same size out.
+
+        Args:
+            image: a PIL image, an array (H, W), (H, W, C) or (B, H, W, C), a tensor (C, H, W) or (B, C, H, W), or a
+                list of one of these kinds. uint8, uint16, or floating point in [0, 1]. Alpha comes back untouched.
+            output_type: "pil", "np" or "pt"; the bit depth stays the photo's.
+            return_dict: return a `DAARestorationPipelineOutput` (default) or the tuple `(images,)`.
+
+        Raises:
+            TypeError, ValueError: on an `image` or `output_type` that cannot work.
+            FloatingPointError: where the restorer gives NaN or infinity.
+        """
+        # 1. Check inputs
+        config = self.restorer.config
+        channels = config.channels
+        low, high = config.value_range
+        photos, as_list = read_photos(image, channels)
+        check_output_type(output_type, photos)
+
+        restored = []
+        self.restorer.eval()
+        for photo in self.progress_bar(photos):
+            # 2. Preprocess
+            batch = to_batch([photo], channels, (low, high), self._execution_device)  # (N, C, H, W)
+            height, width = photo.size
+            padded = pad_to_multiple(batch, self.restorer.size_multiple)
+
+            # 3. Restore
+            result = self.restorer(padded.to(self.restorer.dtype))[:, :, :height, :width].float()
+            if not result.isfinite().all():
+                raise FloatingPointError("`restorer` gave NaN or infinite pixels; use dtype=torch.float32")
+
+            # 4. Postprocess
+            restored += from_batch([photo], result, channels, (low, high))
+
+        images = assemble(restored, output_type, as_list)
+        self.maybe_free_model_hooks()
+        return DAARestorationPipelineOutput(images=images) if return_dict else (images,)
