@@ -37,7 +37,7 @@ TRAINED: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
     FULL: ({}, (COMMON["learning_rate"],)),
     "bias": ({"adapter": "bias"}, (3e-3, 1e-2)),
     "pointwise": ({"adapter": "pointwise"}, (1e-3,)),
-    "lora, rank 8": ({"adapter": "lora", "adapter_rank": 8}, (1e-3, 3e-3)),
+    "lora, rank 8": ({"adapter": "lora", "adapter_rank": 8}, (3e-3,)),
 }
 # Set and part, every how many photos, and what the table is called.
 TABLES = (

@@ -109,7 +109,7 @@ class LowRank(Update):
         self.lora_A.copy_(root[:, None] * right[: len(root)])
 
 
-def updates_for(restorer: nn.Module, kind: str, rank: int = 4) -> dict[str, Update]:
+def updates_for(restorer: nn.Module, kind: str, rank: int = 12) -> dict[str, Update]:
     """The changes that an adapter of `kind` makes to `restorer`, by name of the parameter; not attached to it.
 
     Args:
@@ -153,7 +153,7 @@ def _update(module: nn.Module, name: str, parameter: nn.Parameter, kind: str, ra
 
 
 @torch.no_grad()
-def extract(base: nn.Module, adapted: nn.Module, kind: str, rank: int = 4) -> dict[str, Update]:
+def extract(base: nn.Module, adapted: nn.Module, kind: str, rank: int = 12) -> dict[str, Update]:
     """The adapter that brings `base` nearest to `adapted`, parameter by parameter; nothing is trained.
 
     Args:

@@ -123,6 +123,9 @@ def test_the_command_line_takes_them(photo_folders, base):
     config = parse_arguments([*folders, *given])
     assert (config.adapter, config.adapter_rank) == ("lora", 3)
     assert config.adapter_info == {"make": "Canon", "iso": [100, 800]}
+    plain = parse_arguments([*folders, "--init_from", str(base)])
+    assert config.learning_rate > plain.learning_rate  # few numbers take larger steps
+    assert parse_arguments([*folders, *given, "--learning_rate", "1e-5"]).learning_rate == 1e-5
 
 
 def test_a_run_without_an_adapter_writes_none(tiny_config, base):
