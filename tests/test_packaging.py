@@ -94,7 +94,7 @@ def test_the_wheel_says_what_it_is(wheel_metadata):
     assert wheel_metadata["Name"] == "daa-diffusers"
     assert wheel_metadata["Version"] == daa_diffusers.__version__
     assert wheel_metadata["License-Expression"].split(" AND ")[0] == "Apache-2.0"
-    assert {"train", "demo", "test", "dev", "zoo"} <= set(wheel_metadata.get_all("Provides-Extra"))
+    assert {"train", "demo", "test", "dev", "zoo", "onnx"} <= set(wheel_metadata.get_all("Provides-Extra"))
     assert any(url.endswith("https://arxiv.org/abs/2406.18516") for url in wheel_metadata.get_all("Project-URL"))
     assert wheel_metadata["Requires-Python"] == ">=3.11"
 
@@ -183,7 +183,7 @@ def imported(node: ast.AST, *, in_functions: bool) -> set[str]:
     ("folder", "in_functions", "extras"),
     [
         ("daa_diffusers", False, []),
-        ("daa_diffusers", True, ["train", "demo", "heic", "raw", "zoo"]),
+        ("daa_diffusers", True, ["train", "demo", "heic", "raw", "zoo", "onnx"]),
         ("examples", False, ["train", "demo"]),
     ],
 )
