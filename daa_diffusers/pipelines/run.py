@@ -66,6 +66,7 @@ class Run:
         self.device, self.dtype = pipeline._execution_device, pipeline.dtype
         self.multiple: int = getattr(self.restorer, "size_multiple", 1)
         self.radius: int | None = getattr(self.restorer, "receptive_radius", None)
+        self.is_global: bool = getattr(self.restorer, "is_global", False)
         self.tile = tile
         self.self_ensemble = self_ensemble
         self.callback, self.callback_inputs = callback, callback_inputs
@@ -94,7 +95,7 @@ class Run:
             return self.tile
         if pixels <= DEFAULT_BATCH_PIXELS:
             return None
-        side = auto_tile(self._bytes_per_pixel * rows, self.device, self.multiple)
+        side = auto_tile(self._bytes_per_pixel * rows, self.device, self.multiple, self.is_global)
         return None if pixels <= side**2 else side
 
     def restore(
@@ -111,6 +112,11 @@ class Run:
                     "tiles of %s px are too small for the restorer's receptive radius of %s px: seams are faded, and "
                     "pixels near them are not quite those of the whole photo",
                     *(tile, self.radius),
+                )
+            if len(mosaic) > 1 and self.is_global:
+                logger.warning(
+                    "the restorer looks at the whole photo: tiles of %s px come out a little otherwise (tile=None)",
+                    tile,
                 )
             shown, passes = progress_bar.n, len(photos) * len(mosaic)
             progress_bar.total += passes - len(photos)

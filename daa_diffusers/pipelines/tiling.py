@@ -162,10 +162,13 @@ def _fade(
 # --- the size of a tile ---
 
 
-def auto_tile(pixel_bytes: float, device: torch.device, multiple: int = 1) -> int:
-    """Side of the square tile, a multiple of `multiple`, that fits the free memory at `pixel_bytes` for each pixel."""
+def auto_tile(pixel_bytes: float, device: torch.device, multiple: int = 1, is_global: bool = False) -> int:
+    """Side of the square tile, a multiple of `multiple`, that fits the free memory at `pixel_bytes` for each pixel.
+
+    A restorer that looks at the whole photo (`is_global`) sees as much of it as memory allows, on a CPU as well.
+    """
     budget = FREE_SHARE * free_memory(device)
-    if device.type == "cpu":
+    if device.type == "cpu" and not is_global:
         budget = min(budget, CPU_BYTES)
     return max(MIN_TILE, 2 * multiple, int(math.sqrt(budget / pixel_bytes)) // multiple * multiple)
 

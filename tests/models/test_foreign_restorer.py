@@ -12,6 +12,7 @@ from torch import nn
 from daa_diffusers import DAARestorationPipeline, ForeignRestorer, NoiseSpaceAdaptation, RestorationUNet
 from daa_diffusers.errors import CheckpointError
 from daa_diffusers.models.foreign_probe import Traits, measure_reach
+from daa_diffusers.pipelines.tiling import auto_tile
 
 from .foreign_contract import ForeignContract
 
@@ -483,3 +484,14 @@ def test_a_damaged_folder_is_refused(tmp_path):
     config.write_text(json.dumps({**values, "arguments": {**values["arguments"], "nc": 12}}))
     with pytest.raises(CheckpointError, match="cannot be loaded"):
         DAARestorationPipeline.from_pretrained(tmp_path)
+
+
+def test_tiles_of_a_global_network_are_as_large_as_memory_allows_and_warned_of(caplog):
+    assert auto_tile(1e5, torch.device("cpu"), is_global=True) > auto_tile(1e5, torch.device("cpu"))
+    pipe = DAARestorationPipeline(ForeignRestorer.wrap(nafnet(width=4)))
+    photo = torch.rand(1, 3, 160, 160)
+    with caplog.at_level("WARNING", logger="daa_diffusers"):
+        pipe(photo)
+        assert "looks at the whole photo" not in caplog.text
+        pipe(photo, tile=96)
+    assert "looks at the whole photo: tiles of 96 px" in caplog.text
