@@ -126,7 +126,7 @@ def test_dann_classifies_the_bottleneck_and_its_classifier_learns(batch):
         output = step(**shifted)
         output.loss.backward()
         optimizer.step()
-    assert output.losses["domain"] < 0.4 and output.losses["domain_accuracy"] > 0.85
+    assert output.losses["domain"] < 0.4 and output.losses["domain_accuracy"] > 0.8
 
 
 def test_dann_reads_the_features_of_any_restorer(batch):

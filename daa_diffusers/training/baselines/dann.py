@@ -36,7 +36,9 @@ class Dann(Baseline):
     """The restorer's deepest features must not tell synthetic from real photos.
 
     A classifier reads the features (B, F, h, w) at every place and learns, by cross-entropy, which photos are real; its
-    gradient reaches the restorer reversed and times `lambda(p) = weight (2 / (1 + exp(-10 p)) - 1)`.
+    gradient reaches the restorer reversed and times `lambda(p) = weight (2 / (1 + exp(-10 p)) - 1)`. At every place the
+    features are normalised over the channels first: else a restorer without normalisation layers escapes the classifier
+    by features without bounds, and is lost.
 
     Args:
         restorer: as in `Baseline`.
@@ -83,7 +85,7 @@ class Dann(Baseline):
         """See `Baseline`."""
         with self._listening() as heard:
             restored, restored_real = self.restorer(photos.synthetic), self.restorer(photos.real)
-        logits = [_wide(self.classifier(reverse_gradient(features, weight))) for features in heard]
+        logits = [_wide(self.classifier(reverse_gradient(_normalised(features), weight))) for features in heard]
         is_real = [torch.full_like(logit, number) for number, logit in enumerate(logits)]
         domain = torch.stack(
             [F.binary_cross_entropy_with_logits(*pair) for pair in zip(logits, is_real, strict=True)]
@@ -119,6 +121,11 @@ class Dann(Baseline):
         if len(heard) != 1 or not isinstance(heard[0], torch.Tensor) or heard[0].ndim != 4:
             raise ConfigurationError(f"`features` must name a submodule that gives (B, F, h, w), got {self.features!r}")
         return heard[0].shape[1]
+
+
+def _normalised(features: torch.Tensor) -> torch.Tensor:
+    """(B, F, h, w) with mean 0 and variance 1 over F at every place."""
+    return F.layer_norm(features.movedim(1, -1), features.shape[1:2]).movedim(-1, 1)
 
 
 def _bottleneck(restorer: nn.Module) -> str:
