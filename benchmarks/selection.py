@@ -32,6 +32,7 @@ def options(arguments: argparse.Namespace, name: str, form: str) -> dict:
     data = Path(arguments.data)
     return {
         "preset": "adapt",
+        **{"fit_noise": 0.0, "pseudo_clean": False, "blend": 1.0},  # noise-space adaptation alone, all the way
         **FORMS[form],
         "init_from": str(start(arguments)),
         "output_dir": str(Path(arguments.output_dir) / name / form),
