@@ -74,13 +74,14 @@ def main_row(evaluation: Mapping[str, Any], name: str) -> str | None:
     return own if own in rows else rows[-1] if rows else None
 
 
-def render_card(description: Description, name: str, licence: Licence | None = None) -> str:
+def render_card(description: Description, name: str, licence: Licence | None = None, *, with_code: bool = False) -> str:
     """The card as Markdown, with the Hub's metadata on top.
 
     Args:
         description: of the checkpoint.
         name: what `from_pretrained` is to be given.
         licence: None: what the checkpoint's own files say.
+        with_code: the repository holds code for people without this package.
     """
     licence = licence or description.licence
     metadata = metadata_of(description, name, licence).to_yaml()
@@ -88,7 +89,7 @@ def render_card(description: Description, name: str, licence: Licence | None = N
         f"---\n{metadata}\n---\n{RENDERED}",
         f"# {name.rpartition('/')[2]}",
         _what(description),
-        _usage(name),
+        _usage(name, with_code),
         "## Data and licences",
         *_data(description, licence),
         "## How it was made",
@@ -146,14 +147,14 @@ def _what(description: Description) -> str:
     return f"{task} for {photos} photos{adapted}. {', '.join(facts)}. Any size in, the same size out.{predictor}"
 
 
-def _usage(name: str) -> str:
+def _usage(name: str, with_code: bool) -> str:
     with_package = (
         "```python\nfrom daa_diffusers import DAARestorationPipeline  # pip install daa-diffusers\n"
         "from PIL import Image\n\n"
         f'pipe = DAARestorationPipeline.from_pretrained("{name}")\n'
         'pipe(Image.open("photo.jpg")).images[0].save("restored.png")\n```'
     )
-    if "/" not in name:
+    if not with_code:
         return with_package
     return (
         f"{with_package}\n\nWithout that package, with the code in this repository (read it first):\n\n"
@@ -169,8 +170,14 @@ def _data(description: Description, licence: Licence) -> list[str]:
         if role == "unpaired_clean":  # the clean ones again
             continue
         words = {"clean": "clean", "real": "real, without ground truth"}.get(role, role.replace("_", " "))
-        for one in (one for one in sets if isinstance(one, Mapping)) if isinstance(sets, list) else ():
-            lines.append(f"- {_text(one.get('folder'))}: {_text(one.get('photos'))} photos, {words}.")
+        places = (description.training.get("options") or {}).get(role)
+        for index, one in enumerate(sets if isinstance(sets, list) else ()):
+            if not isinstance(one, Mapping):
+                continue
+            folder = str(one.get("folder"))
+            place = places[index] if isinstance(places, list) and index < len(places) else ""
+            folder = place if str(place).endswith(folder) else folder  # says more: renoir/train/noisy
+            lines.append(f"- {_text(folder)}: {_text(one.get('photos'))} photos, {words}.")
     return ["\n".join(lines) or "The photos were not recorded.", licence.text]
 
 
@@ -236,7 +243,7 @@ def millions(count: int) -> str:
 
 def stored_as(network: Network) -> str:
     """The dtypes of its files, in torch's words."""
-    return ", ".join(_DTYPES.get(dtype, dtype) for dtype in network.dtypes)
+    return ", ".join(_DTYPES[dtype] for dtype in network.dtypes if dtype in _DTYPES) or "integers"
 
 
 def _text(value: Any) -> str:

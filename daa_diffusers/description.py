@@ -5,13 +5,14 @@ licence) and `evaluation.json` (numbers, each set with the row of the untouched 
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .checking import empty_network, read_config, read_json, stored_dtypes
+from .checking import empty_network, loading_errors, read_config, read_json, stored_dtypes, stored_shapes
 from .checkpoints import bundled_names
 from .errors import CheckpointError, ConfigurationError
 from .files import write_text
@@ -103,7 +104,8 @@ class Network:
 
     Args:
         config: as saved.
-        parameters, size_multiple: None for a class that is not of this package.
+        parameters: None where neither the config says it nor weights are at hand.
+        size_multiple: None for a class that does not say it.
         dtypes: how the weights are stored; empty where no weights are at hand.
         bytes: size of the weight files.
     """
@@ -178,10 +180,15 @@ def describe_network(folder: Path, config: dict[str, Any]) -> Network:
     """One network by its config, and its weights in `folder` where they are."""
     network = empty_network(config, str(folder / "config.json"))
     files = [path for path in sorted(folder.glob("*.safetensors")) if path.is_file()]
+    if network is not None:
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+    else:  # of another architecture: what its files hold
+        with loading_errors(folder):
+            parameters = sum(math.prod(shape) for shape in stored_shapes(files).values())
     return Network(
         config,
-        None if network is None else sum(parameter.numel() for parameter in network.parameters()),
-        getattr(network, "size_multiple", None),
+        parameters or None,
+        getattr(network, "size_multiple", config.get("size_multiple")),
         stored_dtypes(files),
         sum(path.stat().st_size for path in files),
     )

@@ -53,7 +53,7 @@ def export_onnx(restorer: nn.Module, path: str | os.PathLike[str], *, check: boo
     facts = _facts(network)
     training, dtype, device = network.training, _dtype(network), _device(network)
     try:
-        network.to("cpu", torch.float32).eval()
+        _move(network, torch.device("cpu"), torch.float32).eval()
         model = _export(network, facts["channels"], facts["size_multiple"])
         entry = model.metadata_props.add()
         entry.key, entry.value = METADATA, json.dumps(facts)
@@ -61,7 +61,7 @@ def export_onnx(restorer: nn.Module, path: str | os.PathLike[str], *, check: boo
         if check:
             _compare(network, content, facts)
     finally:
-        network.to(device, dtype).train(training)
+        _move(network, device, dtype).train(training)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
     return path
@@ -112,10 +112,10 @@ def _compare(network: nn.Module, content: bytes, facts: dict[str, Any]) -> None:
         except RuntimeError as error:
             raise _not_for_all_sizes(network, error) from error
         (found,) = session.run(None, {INPUT: photos.numpy()})
-        error = np.abs(found - expected.numpy()).max() / (high - low) if found.shape == shape else np.inf
-        if not error <= MAX_ERROR:
+        difference = np.abs(found - expected.numpy()).max() / (high - low) if found.shape == shape else np.inf
+        if not difference <= MAX_ERROR:
             raise ConfigurationError(
-                f"`restorer` computes something else as ONNX: it differs by {error:.1e} at {shape}, accepted is "
+                f"`restorer` computes something else as ONNX: it differs by {difference:.1e} at {shape}, accepted is "
                 f"{MAX_ERROR:g}"
             )
 
@@ -235,6 +235,11 @@ def _require(*packages: str) -> None:
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
         raise ImportError(f"ONNX needs {', '.join(missing)}: pip install 'daa-diffusers[onnx]'")
+
+
+def _move(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    network.to(device)
+    return network if _dtype(network) == dtype else network.to(dtype)
 
 
 def _dtype(network: nn.Module) -> torch.dtype:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from huggingface_hub import CommitOperationAdd, HfApi
@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from .cards import RENDERED, given_card, read_card, render_card
 from .checking import check_inside, read_json
 from .checkpoints import bundled_names, bundled_path
-from .description import EVALUATION, TRAINING, Licence, describe, training_record
+from .description import EVALUATION, TRAINING, Description, Licence, describe, training_record
 from .errors import ConfigurationError
 from .hub import CONFIG_NAMES, MODEL_INDEX, SAFETENSORS, WEIGHTS, check_folder, own_classes
 from .repository import PIPELINE_CLASS, check_traces, json_bytes, with_code, without_machine
@@ -110,7 +110,7 @@ def prepare(
     for name in (EVALUATION, *LICENCE_FILES):
         if (folder / name).is_file():
             files[name] = (folder / name).read_bytes()
-    files[CARD] = _card(folder, repo_id, training, license, card).encode()
+    files[CARD] = _card(describe(folder, training), repo_id, license, _given(folder, card), bool(code)).encode()
     check_inside(folder, [folder / name for name in files])
     for name, content in files.items():
         check_traces(name, content, folder)
@@ -237,10 +237,14 @@ def _weights_and_configs(folder: Path, components: Sequence[str], repo_id: str) 
 # --- card ---
 
 
-def _card(
-    folder: Path, repo_id: str, training: dict[str, Any], identifier: str | None, card: str | os.PathLike[str] | None
-) -> str:
-    description = describe(folder, training)
+def _given(folder: Path, card: str | os.PathLike[str] | None) -> str | None:
+    """The card that a person wrote; None where it is to be rendered."""
+    path = Path(card) if card is not None else folder / CARD
+    text = read_card(path) if card is not None or path.is_file() else RENDERED
+    return None if RENDERED in text else text
+
+
+def _card(description: Description, repo_id: str, identifier: str | None, given: str | None, with_code: bool) -> str:
     licence = description.licence
     if identifier is not None:
         if licence.non_commercial and identifier != licence.identifier:
@@ -249,8 +253,6 @@ def _card(
             )
         if not licence.non_commercial:
             licence = Licence(identifier, text=f"The weights: {identifier}, as their publisher says.")
-    own = Path(card) if card is not None else folder / CARD
-    text = read_card(own) if card is not None or own.is_file() else RENDERED
-    if RENDERED in text:
-        return render_card(description, repo_id, licence)
-    return given_card(text, description, repo_id, licence)
+    if given is None:
+        return render_card(description, repo_id, licence, with_code=with_code)
+    return given_card(given, description, repo_id, licence)

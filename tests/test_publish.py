@@ -147,6 +147,7 @@ def test_a_run_is_pushed_with_its_record_and_without_the_machines_paths(tmp_path
     for trace in ("somebody", str(tmp_path), "anna", "private", str(Path.home())):
         assert trace.encode() not in everything, trace
     assert "30 steps" in upload.card and "- noisy: 9 photos, real, without ground truth." in upload.card
+    assert "trust_remote_code=True" in upload.card
 
 
 @pytest.mark.parametrize(
@@ -299,6 +300,7 @@ def restore_without_package(source: str, photos: dict, folder: Path, **environme
     return dict(np.load(folder / "restored.npz"))
 
 
+@pytest.mark.slow
 def test_a_pushed_repository_restores_the_same_without_the_package(hub, tmp_path):
     draws = np.random.default_rng(0)
     photos = {
@@ -342,6 +344,18 @@ def test_a_repository_is_pushed_again_from_where_it_was_downloaded(hub, tmp_path
     folder = loaded.download("org/mine", cache_dir=tmp_path / "cache")
     send(prepare(folder, "org/third"))
     assert set(hub.commits[2]["files"]) == FILES | CODE
+
+
+class Elsewhere(RestorationUNet):
+    """A restorer whose class only this test has."""
+
+
+def test_a_restorer_of_another_class_goes_without_code_and_its_card_does_not_promise_any(tmp_path, caplog):
+    DAARestorationPipeline(Elsewhere(width=4, depth=2)).save_pretrained(tmp_path / "mine")
+    upload = prepare(tmp_path / "mine", "org/mine")
+    assert set(upload.files) == FILES and "trust_remote_code" not in upload.card
+    assert "whoever loads it needs that module" in caplog.text
+    assert f"{sum(p.numel() for p in Elsewhere(width=4, depth=2).parameters())} parameters" in upload.card
 
 
 def test_the_repositorys_code_imports_what_everybody_with_diffusers_has():

@@ -79,7 +79,7 @@ def _fetch(repo_id: str, revision: str | None) -> Path:
 def _network(network: Any) -> str:
     from ..cards import millions, stored_as
 
-    parts = [network.class_name]
+    parts = [network.class_name, *filter(None, [network.config.get("architecture")])]
     parts += [f"{name} {network.config[name]}" for name in ("width", "depth") if name in network.config]
     if network.parameters:
         parts.append(f"{millions(network.parameters)} parameters")
