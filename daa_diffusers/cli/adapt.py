@@ -17,7 +17,13 @@ SHEET_PHOTOS = 4
 # leaves of them must not be taught as clean.
 TASKS: dict[str, dict[str, Any]] = {
     "denoise": {},
-    "derain": {"degradation": {"type": "rain"}, "fit_noise": 0.0, "pseudo_clean": False, "transplant": 0.5},
+    "derain": {
+        "degradation": {"type": "rain"},
+        "fit_noise": 0.0,
+        "pseudo_clean": False,
+        "transplant": 0.5,
+        "transplant_kind": "streaks",
+    },
     "deblur": {"degradation": {"type": "motion_blur"}, "fit_noise": 0.0, "pseudo_clean": False},
 }
 

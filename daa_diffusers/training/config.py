@@ -84,6 +84,7 @@ NOISE_SPACE_OPTIONS = (
 # Of these as well a preset speaks for noise-space adaptation alone.
 ADAPTATION_OPTIONS = ("weight", "weight_schedule", "predictor_warmup_steps", "fit_noise", "pseudo_clean", "blend")
 
+TRANSPLANTS = ("residual", "streaks")
 TRACKERS = ("tensorboard", "trackio", "wandb", "none")
 
 # Options that may differ when a run is resumed: they change what is reported or how fast, not what is learnt.
@@ -148,6 +149,10 @@ class TrainingConfig:
     transplant: float = _option(
         0.0,
         "Share of the synthetic photos that are degraded by what the restorer to start from removes from real ones.",
+    )
+    transplant_kind: str = _option(
+        "residual",
+        f"What of it: {', '.join(TRANSPLANTS)}. Streaks are what was brighter than its surroundings, as rain is.",
     )
     validation_degraded: str | None = _option(None, "Degraded photos to watch.")
     validation_clean: str | None = _option(None, "Their clean counterparts (paired by name), if any.")
@@ -258,7 +263,12 @@ class TrainingConfig:
     def _problems(self):
         choices = {"variant": VARIANTS, "weight_schedule": WEIGHT_SCHEDULES, "preset": tuple(PRESETS)}
         choices |= {"mixed_precision": ("no", "bf16", "fp16"), "dtype": ("float32", "float64")}
-        choices |= {"report_to": TRACKERS, "select_by": SELECTIONS, "objective": OBJECTIVES}
+        choices |= {
+            "transplant_kind": TRANSPLANTS,
+            "report_to": TRACKERS,
+            "select_by": SELECTIONS,
+            "objective": OBJECTIVES,
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 yield f"`{name}` must be one of {', '.join(allowed)}, got {getattr(self, name)!r}"

@@ -11,7 +11,7 @@ from torch import nn
 from ..data.degradations import Degradation, Mixture, degradation_from_config
 from ..data.fitted import read_degradation, write_degradation
 from ..data.noise_fit import MIN_PHOTOS, Restorer, fit_noise
-from ..data.photo_noise import middle
+from ..data.photo_noise import gaussian_filter, middle
 from ..data.photos import PhotoFolder, PhotoSource
 from ..data.sampling import TrainingPatches, unit_float
 from ..data.transplant import Transplant, write_residual
@@ -29,6 +29,7 @@ MOST_PHOTOS = 64  # that are restored to be clean ones, over all sources
 MOST_SIDE = 768  # of their middle
 SPREAD = 1.5  # see FittedNoise
 GAIN = (1.0, 1.5)  # see Transplant
+STREAK_BLUR = 10.0  # standard deviation in pixels of what is not a streak: light, haze, colour
 
 
 def prepare_files(
@@ -52,7 +53,8 @@ def prepare_files(
     if config.pseudo_clean:
         _restore_all(_as_function(restorer), real, folder / PSEUDO_CLEAN, _write_restored)
     if config.transplant:
-        _restore_all(_as_function(restorer), real, folder / RESIDUALS, _write_removed)
+        write = _write_streaks if config.transplant_kind == "streaks" else _write_removed
+        _restore_all(_as_function(restorer), real, folder / RESIDUALS, write)
 
 
 def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) -> None:
@@ -126,6 +128,11 @@ def _write_restored(real: torch.Tensor, restored: torch.Tensor, path: Path) -> N
     pixels = (restored.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()  # (H, W, C)
     with replacing(path) as temporary:
         Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(temporary, format="PNG")
+
+
+def _write_streaks(real: torch.Tensor, restored: torch.Tensor, path: Path) -> None:
+    removed = real - restored
+    write_residual((removed - gaussian_filter(removed[None], STREAK_BLUR)[0]).clamp(min=0), path)
 
 
 def _write_removed(real: torch.Tensor, restored: torch.Tensor, path: Path) -> None:

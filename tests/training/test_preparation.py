@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from daa_diffusers import DAARestorationPipeline, RestorationUNet
 from daa_diffusers.data import PhotoFolder
 from daa_diffusers.errors import ConfigurationError
-from daa_diffusers.training import setup
+from daa_diffusers.training import preparation, setup
 from daa_diffusers.training.checkpoint import list_checkpoints
 from daa_diffusers.training.loop import Trainer, train
 from daa_diffusers.training.preparation import prepare_files, use_files
@@ -118,6 +118,17 @@ def test_what_the_start_removes_from_real_photos_degrades_clean_ones(config, noi
     trainer.lock.release()
 
 
+def test_streaks_are_what_was_brighter_than_its_surroundings(tmp_path):
+    real = torch.full((3, 64, 64), 0.5)
+    restored = real - 0.2  # darker as a whole, which is no streak
+    restored[:, :, 32] -= 0.25  # a bright line removed
+    restored[:, 20, :20] += 0.25  # and a dark one
+    preparation._write_streaks(real, restored, tmp_path / "0.png")
+    streaks = 2 * PhotoFolder(tmp_path).photo(0).float() / 65535 - 1
+    assert streaks[:, 40, 32] == pytest.approx(torch.full((3,), 0.25), abs=0.02)
+    assert streaks[:, 20, 5].abs().max() < 1e-4 and streaks[:, 40, 60].abs().max() < 0.01
+
+
 def test_a_stream_that_is_shorter_than_what_is_asked_for_gives_what_it_has(config, tmp_path):
     folder = tmp_path / "stream"
     folder.mkdir()
@@ -158,6 +169,7 @@ def test_options_that_do_not_fit(config, tmp_path, noisy):
         ({"blend": 0.0}, "`blend` must be in"),
         ({"blend": 0.5, "init_from": None, "pseudo_clean": False}, "`blend` 0.5 needs a restorer to start from"),
         ({"fit_noise": 1.5}, "`fit_noise` must be a share"),
+        ({"transplant_kind": "rain"}, "`transplant_kind` must be one of residual, streaks"),
         ({"transplant": 0.6}, "`transplant` must be a share in"),
         ({"transplant": 0.5, "init_from": None}, "`transplant` needs a restorer to start from"),
         ({"init_from": None}, "`pseudo_clean` needs a restorer to start from"),
