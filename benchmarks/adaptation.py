@@ -73,6 +73,10 @@ def plan(arguments: argparse.Namespace, name: str, row_name: str, seed: int) -> 
         options["real"] = [str(data / domain.real)]
     if not domain.fits_noise:  # and restored photos that still rain would teach to leave the rain
         options |= {"fit_noise": 0.0, "pseudo_clean": row.options.get("pseudo_clean", False)}
+    if "transplant" in row.options:
+        options["transplant_kind"] = domain.transplant
+    if row_name == "adapted":
+        options |= domain.adapted
     if options.get("variant") == "extended":
         options["unpaired_clean"] = options["clean"]
     defaults = TrainingConfig().identity()  # only what differs counts, so that a new option changes no digest

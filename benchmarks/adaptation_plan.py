@@ -23,6 +23,8 @@ class Domain:
         oracle: degraded and clean photos of the domain for the supervised bound; None where no targets exist.
         clean, degradation: of the synthetic pairs.
         fits_noise: the degradation is noise, which `fit_noise` can estimate from `real`.
+        transplant: what is transplanted from the real photos, a `transplant_kind`.
+        adapted: options of the row "adapted" that differ from preset `adapt`.
         strongest: a further checkpoint to measure beside the rows, the mark of a weak start.
         evaluation: arguments of `evaluate_folder`.
     """
@@ -34,6 +36,8 @@ class Domain:
     clean: tuple[str, ...] = BOTH
     degradation: dict[str, Any] = field(default_factory=lambda: CAMERA)
     fits_noise: bool = True
+    transplant: str = "residual"
+    adapted: dict[str, Any] = field(default_factory=dict)
     strongest: str | None = None
     evaluation: dict[str, Any] = field(default_factory=lambda: {"metrics": ["psnr", "ssim"]})
 
@@ -81,6 +85,8 @@ DOMAINS = {
         "daa-derain-plain",
         degradation={"type": "rain"},
         fits_noise=False,
+        transplant="streaks",
+        adapted={"transplant": 0.5, "transplant_kind": "streaks", "blend": 1.0},
         evaluation={"metrics": ["psnr", "ssim"], "space": "y"},
     ),
     "levin": Domain(
@@ -164,6 +170,7 @@ ROWS = {
     "fitted noise": Row({**VANILLA, "fit_noise": 0.75}, noise=True),
     "pseudo-clean": Row({**VANILLA, "pseudo_clean": True}),
     "fitted noise, pseudo-clean": Row({**VANILLA, "fit_noise": 0.75, "pseudo_clean": True}, noise=True),
+    "transplant": Row({**VANILLA, "transplant": 0.5}),
     "DANN": _baseline("dann"),
     "pixel adversarial": _baseline("pixel_adversarial"),
     "Neighbor2Neighbor": _baseline("neighbor2neighbor"),
