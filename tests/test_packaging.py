@@ -1,6 +1,7 @@
 """The wheel: what is in it, what it says of itself, and that it works where only the wheel is installed."""
 
 import ast
+import importlib.util
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from .conftest import PROJECT_ROOT
 
 PACKAGE = PROJECT_ROOT / "daa_diffusers"
 CHECKPOINTS = sorted(p.parent.name for p in PACKAGE.glob("checkpoints/*/model_index.json"))
+ELSEWHERE = {"gradio", "selenium"}  # of the page's tests, which may have an environment of their own (docs/demo.md)
 MAX_CHECKPOINT_BYTES = 10_000_000
 
 TRY_THE_INSTALLED_PACKAGE = """
@@ -105,6 +107,8 @@ def test_the_environment_satisfies_every_declared_dependency(wheel_metadata):
     for requirement in requirements:
         if requirement.name == "daa-diffusers":  # an extra that includes another
             continue
+        if requirement.name in ELSEWHERE and not importlib.util.find_spec(requirement.name):
+            continue
         installed = metadata.version(requirement.name)
         if not requirement.specifier.contains(installed, prereleases=True):
             wrong.append(f"{requirement}: {installed} is installed")
@@ -130,7 +134,7 @@ def test_the_wheel_installs_into_an_empty_environment(wheel, tmp_path):
     python = new_environment(tmp_path / "env", with_pip=True)
     pip = (python, "-m", "pip", "--disable-pip-version-check", "--no-cache-dir")
     try:
-        run(*pip, "install", "-c", PROJECT_ROOT / "constraints.txt", f"{wheel}[train,demo]", cwd=tmp_path)
+        run(*pip, "install", "-c", PROJECT_ROOT / "constraints.txt", f"{wheel}[train]", cwd=tmp_path)
         run(*pip, "check", cwd=tmp_path)
         out = run(python, "-c", TRY_THE_INSTALLED_PACKAGE, *CHECKPOINTS, cwd=tmp_path)
         assert out.splitlines()[-1] == f"works {daa_diffusers.__version__} {1 + len(CHECKPOINTS)}"
@@ -183,7 +187,7 @@ def imported(node: ast.AST, *, in_functions: bool) -> set[str]:
     ("folder", "in_functions", "extras"),
     [
         ("daa_diffusers", False, []),
-        ("daa_diffusers", True, ["train", "demo", "heic", "raw", "zoo", "onnx"]),
+        ("daa_diffusers", True, ["train", "demo", "heic", "raw", "ray", "zoo", "onnx"]),
         ("examples", False, ["train", "demo"]),
     ],
 )
@@ -196,7 +200,7 @@ def test_every_imported_package_is_declared(folder, in_functions, extras):
         f"{path.relative_to(PROJECT_ROOT)}: {package}"
         for path in (PROJECT_ROOT / folder).rglob("*.py")
         for package in imported(ast.parse(path.read_text(encoding="utf-8")), in_functions=in_functions)
-        if not names & {canonicalize_name(owner) for owner in owners.get(package, [])}
+        if not names & {canonicalize_name(owner) for owner in owners.get(package, [package])}
     }
     assert undeclared == set()
 

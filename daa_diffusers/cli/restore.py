@@ -183,9 +183,11 @@ def _say(text: str, bar: Any, stream: Any) -> None:
 
 def _load(checkpoint: str, device: str | None, dtype: str) -> Any:
     import torch
+    from diffusers.utils.logging import disable_progress_bar
 
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 
+    disable_progress_bar()  # of loading
     if device is None:
         mps = torch.backends.mps.is_available()
         device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"

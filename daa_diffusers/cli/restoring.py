@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import shutil
 import time
 import warnings
 from collections import Counter
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ..files import replacing
 from ..photos import open_photo, save_photo
 from ..photos.saving import DEEP, own_format
 from ..photos.stored import StoredPhoto, with_bits
@@ -109,25 +111,38 @@ def restore_one(pipeline: DAARestorationPipeline, job: Job, options: Options) ->
     if options.compare is not None:
         _compare(photo, restored, job, Path(options.compare))
     Path(job.target).parent.mkdir(parents=True, exist_ok=True)
-    saved = save_photo(
-        job.target,
-        photo,
-        restored,
-        format=options.format,
-        bits=options.bits,
-        quality=options.quality,
-        strip_location=options.strip_location,
-        overwrite=options.overwrite,
-    )
+    if _same(photo, restored, options):
+        with replacing(job.target) as temporary:  # coding it again could only make it worse
+            shutil.copyfile(job.source, temporary)
+        format_, bits, notes = own_format(photo), photo.bits, ("nothing to restore: the file was copied",)
+    else:
+        photo = dataclasses.replace(photo, pixels=restored)  # the memory of the old ones is free for the encoder
+        saved = save_photo(
+            job.target,
+            photo,
+            format=options.format,
+            bits=options.bits,
+            quality=options.quality,
+            strip_location=options.strip_location,
+            overwrite=options.overwrite,
+        )
+        format_, bits, notes = saved.format, saved.bits, saved.notes
     return {
-        "width": photo.pixels.shape[1],
-        "height": photo.pixels.shape[0],
-        "format": saved.format,
-        "bits": saved.bits,
+        "width": restored.shape[1],
+        "height": restored.shape[0],
+        "format": format_,
+        "bits": bits,
         "seconds": round(time.perf_counter() - start, 3),
-        "notes": list(saved.notes),
+        "notes": list(notes),
         "guard": dataclasses.asdict(result.guard[0]) if result.guard else None,
     }
+
+
+def _same(photo: StoredPhoto, restored: np.ndarray, options: Options) -> bool:
+    """Whether the file itself is what is asked for."""
+    as_it_was = options.bits in (None, photo.bits) and options.quality is None and not options.strip_location
+    as_it_was &= photo.format != "RAW" and options.format in (None, own_format(photo))
+    return as_it_was and np.array_equal(photo.pixels, restored)
 
 
 def _deepened(photo: StoredPhoto) -> StoredPhoto:
@@ -151,7 +166,7 @@ def _compare(photo: StoredPhoto, restored: np.ndarray, job: Job, folder: Path) -
     while target.exists():  # photos of several folders may have one name
         number += 1
         target = folder / f"{name}.{number}.png"
-    contact_sheet(rows, ("before", "after"), (), target, cell=cell, title=job.source)
+    contact_sheet(rows, ("before", "after"), (), target, cell=cell, title=os.path.basename(job.source))
 
 
 def _reduced(pixels: np.ndarray, cell: int) -> np.ndarray:
