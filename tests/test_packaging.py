@@ -25,7 +25,7 @@ from .conftest import PROJECT_ROOT
 
 PACKAGE = PROJECT_ROOT / "daa_diffusers"
 CHECKPOINTS = sorted(p.parent.name for p in PACKAGE.glob("checkpoints/*/model_index.json"))
-ELSEWHERE = {"gradio", "selenium"}  # of the page's tests, which may have an environment of their own (docs/demo.md)
+ELSEWHERE = {"gradio", "selenium", "trackio"}  # of tests/demo, which has its own environment
 MAX_CHECKPOINT_BYTES = 10_000_000
 
 TRY_THE_INSTALLED_PACKAGE = """

@@ -14,6 +14,7 @@ COMMANDS = {
     "restore": "restore",
     "adapt": "adapt",
     "convert": "convert",
+    "demo": "demo",
     "evaluate": "evaluate",
     "fit-noise": "fit_noise",
     "info": "info",

@@ -31,6 +31,7 @@ CAMERA = CameraNoise(
     jpeg_quality=(85, 95),
     jpeg_probability=1.0,
 )
+EXAMPLES = ("astronaut", "coffee", "chelsea")
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,20 @@ def clean_photos(folder: str | os.PathLike[str]) -> Path:
     for path, crop in plan.items():
         _write(crop, path)
     return folder
+
+
+def noisy_photos(folder: str | os.PathLike[str], *, seed: int = 0) -> list[Path]:
+    """Writes whole photos through the noise of `CAMERA`, to try a restorer on: RGB PNG, 8 bit; returns their files.
+
+    Raises as `demo_photos` does.
+    """
+    folder = Path(folder)
+    paths = [folder / f"{name}.png" for name in EXAMPLES]
+    _check_folders(folder, set(paths))
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        _write(_add_noise(_load(path.stem), generator_for(seed, "noisy_photos", path.stem, 0)), path)
+    return paths
 
 
 def _load(name: str) -> np.ndarray:

@@ -1,0 +1,73 @@
+"""`daa demo`: a page in the browser to restore photos and to adapt a restorer to them."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import ConfigurationError
+
+SERVED, LIMITS = "Serving", "Limits"
+
+app = typer.Typer()
+
+
+@app.command()
+def demo(
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Offered beside the bundled ones: folder, file or Hub id; may be repeated.", show_default=False
+        ),
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder that adapted checkpoints are kept in.")] = Path("adapted"),
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, ...")] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for all networks.", rich_help_panel=SERVED)
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(help="Default: the first free one from 7860.", rich_help_panel=SERVED)
+    ] = None,
+    share: Annotated[
+        bool,
+        typer.Option("--share", help="Also at a public address, through gradio's servers.", rich_help_panel=SERVED),
+    ] = False,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.", rich_help_panel=SERVED)] = True,
+    max_megapixels: Annotated[float, typer.Option(help="Of a photo.", rich_help_panel=LIMITS)] = 50.0,
+    max_file_mb: Annotated[float, typer.Option(help="Of a file, in MB.", rich_help_panel=LIMITS)] = 200.0,
+    max_files: Annotated[int, typer.Option(help="Of photos at once.", rich_help_panel=LIMITS)] = 200,
+    max_minutes: Annotated[float, typer.Option(help="Of an adaptation.", rich_help_panel=LIMITS)] = 60.0,
+) -> None:
+    """Open a page to restore photos, compare before and after, and adapt a restorer. Nothing leaves your machine.
+
+    Ctrl-C ends it; what an adaptation has learnt is saved.
+    """
+    from ..demo.app import Settings, served
+    from ..demo.jobs import Limits
+
+    if port is not None and not 0 < port < 65536:
+        raise ConfigurationError(f"`--port` must be from 1 to 65535, got {port}")
+    if runs.exists() and not runs.is_dir():
+        raise ConfigurationError(f"`--runs` must be a folder, got the file {str(runs)!r}")
+    settings = Settings(
+        host=host,
+        port=port,
+        share=share,
+        limits=Limits(max_megapixels, max_file_mb, max_files, max_minutes),
+        checkpoints=tuple(checkpoint or ()),
+        runs=runs,
+        device=device,
+    )
+    if not settings.local:
+        typer.echo("anyone who reaches this page can use it: it has no passwords", err=True)
+    if threading.current_thread() is threading.main_thread():  # Python sets handlers nowhere else
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as by Ctrl-C: cleans up
+    with served(settings, browser=browser) as address:
+        typer.echo(f"{address} (Ctrl-C ends it)")
+        while True:
+            time.sleep(3600)

@@ -1,0 +1,1 @@
+"""`daa demo`: a page in the browser to restore photos, one or many, and to adapt a restorer to one's own."""

@@ -1,0 +1,269 @@
+"""What the page of `daa demo` does with photos, without the page: restore, restore many, and look closely."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..checkpoints import bundled_names
+from ..cli.restoring import FAILED, Options, Record, restore_all
+from ..cli.restoring_jobs import Job, find_jobs
+from ..errors import CheckpointError, ConfigurationError
+from ..files import replacing
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
+
+VIEW = 1600  # pixels: the longer side of a whole photo as it is shown
+CROP = (720, 480)  # width and height of what is shown of a photo at 100 % and more
+KEPT_SECONDS = 4 * 3600  # results older than this are removed
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a visitor may ask for at once.
+
+    Args:
+        max_megapixels: of a photo.
+        max_file_mb: of a file, in MB.
+        max_files: of a batch, or of photos to adapt to.
+        max_minutes: of an adaptation.
+    """
+
+    max_megapixels: float = 50.0
+    max_file_mb: float = 200.0
+    max_files: int = 200
+    max_minutes: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 < value < float("inf"):
+                raise ConfigurationError(f"`{name}` must be a positive number, got {value!r}")
+
+    def check(self, files: Sequence[str]) -> None:
+        """ConfigurationError where there are no files, too many, or too large ones."""
+        if not files:
+            raise ConfigurationError("choose photos first")
+        if len(files) > self.max_files:
+            raise ConfigurationError(f"{len(files)} photos are more than the {self.max_files} that are allowed at once")
+        for file in files:
+            megabytes = os.path.getsize(file) / 1e6
+            if megabytes > self.max_file_mb:
+                name = os.path.basename(file)
+                raise ConfigurationError(f"{name}: {megabytes:.0f} MB are more than the {self.max_file_mb:g} allowed")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A photo's file before and after, to look at."""
+
+    before: str
+    after: str
+
+
+class Work:
+    """What all visitors share: a folder of results, limits, checkpoints to choose from, and the one used last.
+
+    Args:
+        folder: for results; everything below it may be removed.
+        limits: of a visitor.
+        checkpoints: offered beside the bundled ones.
+        runs: folder of adaptations, whose results are offered too.
+        only_offered: refuse checkpoints that are not offered: who comes over a network opens no folder of this machine.
+        device: as for `daa restore`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        limits: Limits,
+        *,
+        checkpoints: Sequence[str] = (),
+        runs: Path | None = None,
+        only_offered: bool = False,
+        device: str | None = None,
+    ) -> None:
+        self.folder, self.limits, self.runs = folder, limits, runs
+        self.given, self.only_offered, self.device = tuple(checkpoints), only_offered, device
+        self._lock = threading.Lock()
+        self._loaded: tuple[str, DAARestorationPipeline] | None = None
+
+    def checkpoints(self) -> list[tuple[str, str]]:
+        """(label, name) of all that are offered: those given, the bundled ones, and adapted ones, newest first."""
+        names = list(dict.fromkeys([*self.given, *bundled_names()]))
+        adapted = sorted(self.runs.glob("*/*/model_index.json"), reverse=True) if self.runs else []
+        return [(name, name) for name in names] + [
+            (f"adapted {path.parent.parent.name}" + _stopped(path.parent), str(path.parent)) for path in adapted
+        ]
+
+    def load(self, checkpoint: str) -> DAARestorationPipeline:
+        """The pipeline of a checkpoint; the last one stays loaded.
+
+        Raises:
+            CheckpointError: on one that cannot be loaded, or may not be.
+        """
+        from ..cli.restore import _load
+
+        name = (checkpoint or "").strip()
+        if self.only_offered and name not in [offered for _, offered in self.checkpoints()]:
+            raise CheckpointError(f"checkpoint {name!r} is not among those offered")
+        with self._lock:
+            if self._loaded is None or self._loaded[0] != name:
+                self._loaded = None  # two need not fit into memory
+                pipeline = _load(name, self.device, "float32")
+                pipeline.set_progress_bar_config(disable=True)
+                self._loaded = (name, pipeline)
+            return self._loaded[1]
+
+    def restore(self, file: str, checkpoint: str, options: Options) -> tuple[Record, Pair | None]:
+        """Restores one photo; returns what `restore_all` says of it, and the files, None where it failed."""
+        self.limits.check([file] if file else [])
+        (job,) = self._jobs([file])
+        record = next(self._restore([job], checkpoint, options))
+        return record, None if record["status"] == FAILED else Pair(job.source, job.target)
+
+    def restore_many(
+        self, files: Sequence[str], checkpoint: str, options: Options
+    ) -> Iterator[tuple[Record, Path | None]]:
+        """Restores photos one by one; the last record comes with a zip of all restored ones, if there are any."""
+        self.limits.check(files)
+        jobs = self._jobs(files)
+        restored = []
+        for number, record in enumerate(self._restore(jobs, checkpoint, options), 1):
+            if record["status"] != FAILED:
+                restored.append(record["output"])
+            last = number == len(jobs) and bool(restored)
+            yield record, _zipped(restored, Path(jobs[0].target).parent / "restored.zip") if last else None
+
+    def _restore(self, jobs: list[Job], checkpoint: str, options: Options) -> Iterator[Record]:
+        options = replace(options, max_megapixels=self.limits.max_megapixels)
+        for record in restore_all(jobs, options, lambda: self.load(checkpoint)):
+            yield _without_folders(record)
+
+    def _jobs(self, files: Sequence[str]) -> list[Job]:
+        """Jobs that write to a new folder, each under a name of its own."""
+        results = self.folder / "results"
+        results.mkdir(parents=True, exist_ok=True)
+        for old in results.iterdir():
+            if time.time() - old.stat().st_mtime > KEPT_SECONDS:
+                shutil.rmtree(old, ignore_errors=True)
+        folder = tempfile.mkdtemp(dir=results)
+        jobs, taken = [], {"restored.zip"}
+        for file in files:
+            (job,) = find_jobs([file], folder, suffix="_restored")
+            stem, ending = os.path.splitext(job.target)
+            number = 1
+            while os.path.basename(job.target).lower() in taken:  # photos of several folders may have one name
+                number += 1
+                job = replace(job, target=f"{stem}_{number}{ending}")
+            taken.add(os.path.basename(job.target).lower())
+            jobs.append(job)
+        return jobs
+
+
+def describe(record: Record) -> str:
+    """A few lines for people about one record of `restore_all`."""
+    name = os.path.basename(record["input"])
+    if record["status"] == FAILED:
+        return f"{name} could not be restored: {record['reason']}"
+    lines = [
+        f"{name}: {record['width']} x {record['height']} pixels, {record['format']} of {record['bits']} bits, "
+        f"{record['seconds']:.1f} s"
+    ]
+    guard = record["guard"]
+    if guard and guard["strength"] < 1:
+        done = "left as it was" if guard["strength"] == 0 else f"restored with {guard['strength']:.0%} strength"
+        lines.append(f"The guard says {guard['reason']}: {done}.")
+    return "\n".join([*lines, *(f"Note: {note}." for note in record["notes"])])
+
+
+def _without_folders(record: Record) -> Record:
+    """The record without this machine's folders in its text."""
+    if "reason" not in record:
+        return record
+    reason = record["reason"]
+    for path in (record["input"], record["output"]):
+        reason = reason.replace(path, os.path.basename(path))
+    return record | {"reason": reason}
+
+
+def _stopped(pipeline: Path) -> str:
+    return "" if pipeline.name == "pipeline" else f" ({pipeline.name.replace('-', ' ')})"
+
+
+def _zipped(files: Sequence[str], path: Path) -> Path:
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for file in files:  # stored: photos are compressed already
+            archive.write(file, os.path.basename(file))
+    return path
+
+
+# --- looking ---
+
+
+def views(pair: Pair, zoom: int, across: float = 0.5, down: float = 0.5) -> tuple[Path, Path]:
+    """PNG files of a photo before and after, upright, in their own colour space, transparency over white.
+
+    Args:
+        pair: the files.
+        zoom: 0 for the whole photo, reduced to `VIEW`; 1 or 2 for a part in which a pixel is 1 or 2 pixels wide.
+        across, down: where the part is, from 0 (left, top) to 1 (right, bottom).
+
+    Raises:
+        UnreadablePhotoError: where a file is gone.
+    """
+    from PIL import Image
+
+    result = []
+    for name, file in (("before", pair.before), ("after", pair.after)):
+        pixels, icc = _shown(file)
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+        if zoom == 0:
+            image.thumbnail((VIEW, VIEW), Image.Resampling.LANCZOS)
+        else:
+            width, height = (min(side, most // zoom) for side, most in zip(image.size, CROP, strict=True))
+            left, top = round(across * (image.width - width)), round(down * (image.height - height))
+            image = image.crop((left, top, left + width, top + height))
+            image = image.resize((zoom * width, zoom * height), Image.Resampling.NEAREST)
+            image = _centred(image)  # always of one size, so that the page scales every part alike
+        path = Path(pair.after).parent / f"{name}.view.png"
+        with replacing(path) as temporary:
+            image.save(temporary, icc_profile=icc, compress_level=1)
+        result.append(path)
+    return result[0], result[1]
+
+
+def _centred(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    full = Image.new(image.mode, CROP, 244 if image.mode == "L" else (244, 244, 245))
+    full.paste(image, ((CROP[0] - image.width) // 2, (CROP[1] - image.height) // 2))
+    return full
+
+
+@lru_cache(maxsize=2)  # a photo before and after, while its parts are looked at
+def _shown(file: str) -> tuple[np.ndarray, bytes | None]:
+    """(H, W, 1 or 3) uint8, upright, and their colour profile."""
+    from ..photos import open_photo
+    from ..photos.reading import _upright
+    from ..photos.stored import with_bits
+
+    photo = open_photo(file, max_megapixels=1e5)  # its size was checked when it was restored
+    pixels = with_bits(photo.pixels, 8)
+    if photo.alpha is not None:
+        alpha = with_bits(photo.alpha, 8)[..., None].astype(np.uint16)  # (H, W, 1)
+        pixels = ((pixels * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    return np.ascontiguousarray(_upright(pixels, photo.orientation)), photo.metadata.icc
