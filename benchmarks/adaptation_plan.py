@@ -86,7 +86,7 @@ DOMAINS = {
         degradation={"type": "rain"},
         fits_noise=False,
         transplant="streaks",
-        adapted={"transplant": 0.5, "transplant_kind": "streaks", "blend": 1.0},
+        adapted={"transplant": 0.9, "transplant_kind": "streaks", "blend": 1.0},
         evaluation={"metrics": ["psnr", "ssim"], "space": "y"},
     ),
     "levin": Domain(
@@ -170,7 +170,7 @@ ROWS = {
     "fitted noise": Row({**VANILLA, "fit_noise": 0.75}, noise=True),
     "pseudo-clean": Row({**VANILLA, "pseudo_clean": True}),
     "fitted noise, pseudo-clean": Row({**VANILLA, "fit_noise": 0.75, "pseudo_clean": True}, noise=True),
-    "transplant": Row({**VANILLA, "transplant": 0.5}),
+    "transplant": Row({**VANILLA, "transplant": 0.9}),
     "DANN": _baseline("dann"),
     "pixel adversarial": _baseline("pixel_adversarial"),
     "Neighbor2Neighbor": _baseline("neighbor2neighbor"),

@@ -21,7 +21,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "degradation": {"type": "rain"},
         "fit_noise": 0.0,
         "pseudo_clean": False,
-        "transplant": 0.5,
+        "transplant": 0.9,
         "transplant_kind": "streaks",
     },
     "deblur": {"degradation": {"type": "motion_blur"}, "fit_noise": 0.0, "pseudo_clean": False},

@@ -59,7 +59,7 @@ def test_what_cannot_be_fitted_is_not(photos, start, tmp_path, capsys, task):
     assert main([*command, "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "fit_noise: 0.0" in said and "pseudo_clean: false" in said
-    assert ("transplant: 0.5" in said) == (task == "derain")
+    assert ("transplant: 0.9" in said) == (task == "derain")
     assert not (tmp_path / "out" / "pipeline").exists()
 
 
