@@ -1,6 +1,7 @@
 """Files that are whole or not there: written beside their place, then renamed."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     nothing was written, nothing is left behind. The suffix is that of `path`, as writers choose their format by it.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    # by chance, not by process: processes of several machines may share a folder and a number
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
         yield temporary
         if temporary.exists():

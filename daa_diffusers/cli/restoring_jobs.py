@@ -62,7 +62,7 @@ def find_jobs(
         raise ConfigurationError(f"`--suffix` must be a part of a file name, got {suffix!r}")
     found: dict[str, Job] = {}
     for source, relative, refused in _sources(inputs, output, listed):
-        target = os.path.join(output, _renamed(relative, format, suffix))
+        target = os.path.join(output, renamed(relative, format, suffix))
         found.setdefault(f"{os.path.abspath(source)}\0{target}", Job(source, target, refused))
     if not found:
         raise ConfigurationError("nothing to restore: the list of photos is empty")
@@ -95,8 +95,8 @@ def _sources(inputs: Sequence[str], output: str, listed: Iterable[str]) -> Itera
 def _in_folder(folder: str, output: str) -> Iterable[tuple[str, str, str]]:
     try:
         photos = [str(path) for path in list_photos(folder, "inputs", SUFFIXES)]
-    except ConfigurationError as error:
-        yield folder, "photo", str(error)
+    except ConfigurationError:
+        yield folder, "photo", "there is no photo in this folder"
         return
     inside = os.path.realpath(output) + os.sep if _is_below(output, folder) else None
     for photo in photos:
@@ -135,7 +135,8 @@ def _below_common_folder(paths: list[str], output: str) -> Iterable[tuple[str, s
             yield path, os.path.relpath(os.path.abspath(path), common), missing
 
 
-def _renamed(relative: str, format: str | None, suffix: str) -> str:
+def renamed(relative: str, format: str | None, suffix: str = "") -> str:
+    """The name of what is restored from the file `relative`: as `find_jobs` says of `format` and `suffix`."""
     stem, ending = os.path.splitext(relative)
     if format is not None:
         ending = ending if ending.lower() in FORMATS[format] else FORMATS[format][0]

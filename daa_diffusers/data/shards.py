@@ -112,6 +112,10 @@ class ShardSource(PhotoSource):
         member = self._members[index]
         return f"{self.shards[member.shard].name}/{member.name}"
 
+    def member(self, index: int) -> Member:
+        """Where photo `index` is."""
+        return self._members[index]
+
     def encoded(self, index: int) -> bytes:
         """The member's bytes."""
         member = self._members[index]

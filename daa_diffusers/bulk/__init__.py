@@ -1,0 +1,22 @@
+"""A million photos: cut into numbered shards, restored on any number of machines, each exactly once.
+
+`plan_job` lists the photos and cuts them, `restore_shard` does one shard, `restore_job` all that are left with Ray, and
+`read_manifest` tells what became of each photo. Only `restore_job` needs Ray.
+"""
+
+from .cluster import restore_job
+from .inputs import Input, list_inputs
+from .job import BulkJob, BulkSettings, plan_job, read_manifest
+from .shards import ShardResult, restore_shard
+
+__all__ = [
+    "BulkJob",
+    "BulkSettings",
+    "Input",
+    "ShardResult",
+    "list_inputs",
+    "plan_job",
+    "read_manifest",
+    "restore_job",
+    "restore_shard",
+]

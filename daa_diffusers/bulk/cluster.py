@@ -1,0 +1,160 @@
+"""Bulk restoration with Ray Data: a pool of actors on all machines of a cluster, each with a pipeline, takes shards."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import CheckpointError, ConfigurationError
+from .job import BulkJob
+from .shards import ShardResult, restore_shard, restorer_fingerprint
+
+LOCAL_OBJECT_STORE = 200 * 2**20  # numbers of shards and counts are all that travels
+
+
+def restore_job(
+    job: BulkJob,
+    *,
+    workers: int | None = None,
+    cpus_per_worker: float = 1,
+    gpus_per_worker: float | None = None,
+    address: str | None = None,
+) -> Iterator[ShardResult]:
+    """Restores all unfinished shards of a job with Ray; where a worker dies, another one does its shard again.
+
+    Args:
+        job: in a folder that all machines see under this path, as they see the photos.
+        workers: at most so many processes; None: as many as the cluster holds when this begins.
+        cpus_per_worker: CPU cores of each, and its threads.
+        gpus_per_worker: None: 1 where the cluster has GPUs, else 0. A fraction lets several workers share one: while
+            one decodes and encodes, another one's photo is on the GPU.
+        address: of a running cluster; None: `$RAY_ADDRESS`, else a new one on this machine, which ends with the loop.
+
+    Yields:
+        The result of each shard as it ends, in no order. One with an "error" is left for another call.
+
+    Raises:
+        ConfigurationError: Ray is not installed, no cluster at `address`, or one too small for a worker.
+    """
+    ray = import_ray()
+    left = job.unfinished()
+    if not left:
+        return
+    started = not ray.is_initialized()
+    if started:
+        _start(ray, address)
+    try:
+        room = ray.cluster_resources()
+        gpus = gpus_per_worker if gpus_per_worker is not None else (1 if room.get("GPU") else 0)
+        most = _room(room, cpus_per_worker, gpus)
+        yield from _map(ray, job, left, min(workers or most, most, len(left)), cpus_per_worker, gpus)
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def import_ray() -> Any:
+    """The package.
+
+    Raises:
+        ConfigurationError: it is not installed.
+    """
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise ConfigurationError("bulk restoration needs Ray: pip install 'daa-diffusers[ray]'") from None
+    return ray
+
+
+def _start(ray: Any, address: str | None) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    own: dict[str, Any] = {}
+    if address == "local":
+        own = {"include_dashboard": False, "object_store_memory": LOCAL_OBJECT_STORE}
+    try:
+        ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **own)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ConfigurationError(f"`address`: no Ray cluster at {address!r}: {error}") from None
+
+
+def _room(room: dict[str, float], cpus: float, gpus: float) -> int:
+    """How many workers a cluster holds."""
+    wanted = {"CPU": cpus, "GPU": gpus}
+    if cpus < 0 or gpus < 0 or cpus + gpus == 0:
+        raise ConfigurationError(f"a worker needs CPUs or GPUs, got {cpus:g} and {gpus:g}")
+    most = min(int(room.get(name, 0) / share) for name, share in wanted.items() if share)
+    if most < 1:
+        has = ", ".join(f"{room.get(name, 0):g} {name}s" for name in wanted)
+        raise ConfigurationError(f"the cluster has {has}, a worker needs {cpus:g} CPUs and {gpus:g} GPUs")
+    return most
+
+
+def _map(ray: Any, job: BulkJob, shards: list[int], workers: int, cpus: float, gpus: float) -> Iterator[ShardResult]:
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # ours counts photos
+    results = ray.data.from_items(
+        [{"shard": number} for number in shards], override_num_blocks=len(shards)
+    ).map_batches(
+        ShardWorker,
+        fn_constructor_args=(str(job.folder), "cuda" if gpus else "cpu", max(1, int(cpus))),
+        batch_size=1,
+        num_cpus=cpus,
+        num_gpus=gpus,
+        # one shard in hand and none waiting: near the end, no worker holds what another one could do
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1, initial_size=workers, max_size=workers, max_tasks_in_flight_per_actor=1
+        ),
+    )
+    for batch in results.iter_batches(batch_size=None, prefetch_batches=0):  # each as soon as it is there
+        columns = {name: values.tolist() for name, values in batch.items()}
+        yield from (ShardResult(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
+
+
+class ShardWorker:
+    """What each actor runs: it loads the pipeline once, then restores shard after shard.
+
+    Args:
+        folder: the job's.
+        device: "cpu", or "cuda": the GPU that Ray gives the actor.
+        threads: of its own.
+
+    Raises:
+        CheckpointError: this machine has other weights under the checkpoint's name than the job began with.
+    """
+
+    def __init__(self, folder: str, device: str, threads: int):
+        import torch
+        from diffusers.utils.logging import disable_progress_bar
+
+        from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
+
+        disable_progress_bar()
+        torch.set_num_threads(threads)
+        logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its errors are raised as well
+        self.job = BulkJob.open(folder)
+        os.chdir(self.job.working_folder)
+        settings = self.job.settings
+        pipeline = DAARestorationPipeline.from_pretrained(settings.checkpoint, dtype=getattr(torch, settings.dtype))
+        if self.job.fingerprint and restorer_fingerprint(pipeline) != self.job.fingerprint:
+            raise CheckpointError(f"{settings.checkpoint!r} holds other weights here than where the job began")
+        self.pipeline = pipeline.to(device)
+        self.pipeline.set_progress_bar_config(disable=True)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """Restores the shard {"shard": [number]}; gives the fields of its result, each in a list of one."""
+        import torch
+
+        (number,) = batch["shard"]
+        try:
+            result = restore_shard(self.job, int(number), self.pipeline)
+        except torch.AcceleratorError:
+            os._exit(1)  # the device is lost to this process: Ray starts another one, which does the shard again
+        except Exception as error:
+            result = ShardResult(int(number), error=f"{type(error).__name__}: {error}")
+        return {name: [value] for name, value in dataclasses.asdict(result).items()}

@@ -1,0 +1,283 @@
+"""A job of bulk restoration: a folder that holds what to do, what is done, and what became of each photo."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ..cli.restoring import Options
+from ..errors import ConfigurationError
+from ..files import replacing
+from ..photos.opening import pixel_limit
+from ..photos.saving import check_options
+from .inputs import Input, list_inputs
+
+LAYOUT = 1
+OURS = ("inputs", "manifest", "attempts")
+
+
+@dataclasses.dataclass(frozen=True)
+class BulkSettings:
+    """What a job does. A job goes on only with the settings that it began with: no two restorers in one output.
+
+    Args:
+        sources: folders, tar shards and datasets as `data.sources.open_source` names them.
+        checkpoint: as `DAARestorationPipeline.from_pretrained` takes it.
+        dtype: "float32", "bfloat16" or "float16".
+        photos_per_shard: what is done whole or not at all, and done again where a process was killed.
+        options: of `daa restore`; `overwrite`, `compare` and `dry_run` mean nothing here.
+
+    Raises:
+        ConfigurationError: on values that cannot work.
+    """
+
+    sources: tuple[str, ...]
+    checkpoint: str = "daa-denoise"
+    dtype: str = "float32"
+    photos_per_shard: int = 500
+    options: Options = dataclasses.field(default_factory=Options)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sources", tuple(self.sources))
+        if self.photos_per_shard < 1:
+            raise ConfigurationError(f"`photos_per_shard` must be at least 1, got {self.photos_per_shard}")
+        if self.dtype not in ("float32", "bfloat16", "float16"):
+            raise ConfigurationError(f"`dtype` must be float32, bfloat16 or float16, got {self.dtype!r}")
+        if not 0 <= self.options.strength <= 1:
+            raise ConfigurationError(f"`strength` must be from 0 to 1, got {self.options.strength:g}")
+        check_options(self.options.format, self.options.bits, self.options.quality)
+        pixel_limit(self.options.max_megapixels)
+
+    def to_json(self) -> dict[str, Any]:
+        """Flat and plain."""
+        fields = dataclasses.asdict(self)
+        options = fields.pop("options")
+        return {**fields, "sources": list(self.sources)} | {k: options[k] for k in options if k not in _NOT_OF_JOBS}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> BulkSettings:
+        """What `to_json` gave."""
+        own = {field.name for field in dataclasses.fields(cls)}
+        options = Options(**{name: value for name, value in fields.items() if name not in own})
+        return cls(**{name: value for name, value in fields.items() if name in own}, options=options)
+
+
+_NOT_OF_JOBS = ("overwrite", "compare", "dry_run")
+
+
+@dataclasses.dataclass(frozen=True)
+class BulkJob:
+    """A planned job. Paths of shard n, all in `folder`, on a file system that every worker sees:
+
+    - `inputs/n.jsonl`: its photos, fixed when the job was planned.
+    - `n.tar`: the restored ones, in webdataset's layout.
+    - `manifest/n.jsonl`: a record of each photo; written last, so that the shard is finished where this file is.
+    - `attempts/n.log`: while it is worked on, how far processes got (`shards.AttemptLog`).
+
+    Args:
+        folder: absolute.
+        settings: what to do.
+        photos, shards: how many.
+        working_folder: which relative paths in `settings` start from.
+        fingerprint: of the restorer's weights, where it is known.
+    """
+
+    folder: Path
+    settings: BulkSettings
+    photos: int
+    shards: int
+    working_folder: str
+    fingerprint: str | None
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike) -> BulkJob:
+        """The job that `plan_job` put into `folder`.
+
+        Raises:
+            ConfigurationError: there is none, or a newer version's.
+        """
+        folder = Path(folder).absolute()
+        try:
+            found = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+            if found.pop("layout") != LAYOUT:
+                raise ValueError("its layout is another version's")
+            settings = BulkSettings.from_json(found.pop("settings"))
+            return cls(folder, settings, *(found[k] for k in ("photos", "shards", "working_folder", "fingerprint")))
+        except FileNotFoundError:
+            raise ConfigurationError(f"{str(folder)!r} holds no job: job.json is missing") from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigurationError(f"{str(folder / 'job.json')!r} is no job of this version: {error}") from error
+
+    def tar_path(self, number: int) -> Path:
+        """The shard's photos."""
+        return self.folder / f"{number:06d}.tar"
+
+    def manifest_path(self, number: int) -> Path:
+        """The shard's records."""
+        return self.folder / "manifest" / f"{number:06d}.jsonl"
+
+    def attempts_path(self, number: int) -> Path:
+        """How far processes got with the shard."""
+        return self.folder / "attempts" / f"{number:06d}.log"
+
+    def inputs(self, number: int) -> list[Input]:
+        """The photos of shard `number`."""
+        with open(self.folder / "inputs" / f"{number:06d}.jsonl", encoding="utf-8") as lines:
+            return [Input.from_line(line) for line in lines]
+
+    def records(self, number: int) -> list[dict[str, Any]] | None:
+        """The records of shard `number`, None where it is not finished."""
+        try:
+            with open(self.manifest_path(number), encoding="utf-8") as lines:
+                return [json.loads(line) for line in lines]
+        except FileNotFoundError:
+            return None
+
+    def unfinished(self) -> list[int]:
+        """The shards that are left, in order."""
+        names = set(os.listdir(self.folder / "manifest"))
+        return [number for number in range(self.shards) if f"{number:06d}.jsonl" not in names]
+
+    def photos_of(self, shards: Iterable[int]) -> int:
+        """How many photos these shards have: all as many as `photos_per_shard`, but the last."""
+        size = self.settings.photos_per_shard
+        return sum(min(size, self.photos - number * size) for number in shards)
+
+    def reopen_failed(self) -> int:
+        """Makes shards with failed photos unfinished, to be done again whole; returns how many."""
+        count = 0
+        for number in range(self.shards):
+            if any(record["status"] == "failed" for record in self.records(number) or ()):
+                self.attempts_path(number).unlink(missing_ok=True)
+                self.manifest_path(number).unlink()
+                count += 1
+        if count:
+            (self.folder / "manifest.jsonl").unlink(missing_ok=True)
+        return count
+
+    def clear_leftovers(self) -> None:
+        """Removes the half-written files of processes that were killed. No process may be at work."""
+        for folder in (self.folder, *(self.folder / name for name in OURS)):
+            for path in itertools.chain(folder.glob(".*.tar"), folder.glob(".*.jsonl")):
+                path.unlink(missing_ok=True)
+
+    def join_manifest(self) -> Path:
+        """Writes `manifest.jsonl`, the records of all shards in order, when all are finished; returns its path.
+
+        Raises:
+            ConfigurationError: shards are missing, or a shard's records are not those of its photos.
+        """
+        path, lines = self.folder / "manifest.jsonl", 0
+        if left := self.unfinished():
+            raise ConfigurationError(f"{len(left)} of {self.shards} shards are not finished, the first is {left[0]}")
+        with replacing(path) as temporary, open(temporary, "wb") as joined:
+            for number in range(self.shards):
+                content = self.manifest_path(number).read_bytes()
+                lines += content.count(b"\n")
+                joined.write(content)
+            if lines != self.photos:
+                raise ConfigurationError(f"the manifest holds {lines} records, the job has {self.photos} photos")
+        return path
+
+
+def plan_job(folder: str | os.PathLike, settings: BulkSettings, fingerprint: str | None = None) -> BulkJob:
+    """Lists the photos and cuts them into shards; or gives the job that `folder` holds already, as it was planned.
+
+    Photos that come to the sources later belong to another job, those that vanish are recorded as failed.
+
+    Args:
+        folder: made where missing; must be empty, or hold a job of the same settings.
+        settings: what to do.
+        fingerprint: of the restorer's weights, as `shards.restorer_fingerprint` gives it; None is not compared.
+
+    Raises:
+        ConfigurationError: other settings or weights than the job began with, a folder of other things, or sources that
+            cannot be listed.
+    """
+    folder = Path(folder).absolute()
+    if (folder / "job.json").exists():
+        job = BulkJob.open(folder)
+        _check_same(job, settings, fingerprint)
+        return job
+    if folder.exists() and not folder.is_dir():
+        raise ConfigurationError(f"the output must be a folder, got the file {str(folder)!r}")
+    others = [name for name in (os.listdir(folder) if folder.exists() else ()) if name not in OURS and name[0] != "."]
+    if others:
+        raise ConfigurationError(f"the output {str(folder)!r} must be new, empty or a job's, it holds {others[0]!r}")
+    photos, shards = 0, 0
+    listed = list_inputs(settings.sources)
+    first = list(itertools.islice(listed, settings.photos_per_shard))  # errors come before anything is written
+    for name in OURS:
+        shutil.rmtree(folder / name, ignore_errors=True)  # of a plan that was cut short
+        (folder / name).mkdir(parents=True)
+    while first:
+        with open(folder / "inputs" / f"{shards:06d}.jsonl", "w", encoding="utf-8") as file:
+            file.writelines(one.to_line() for one in first)
+        photos, shards = photos + len(first), shards + 1
+        first = list(itertools.islice(listed, settings.photos_per_shard))
+    job = BulkJob(folder, settings, photos, shards, os.getcwd(), fingerprint)
+    fields = {k: getattr(job, k) for k in ("photos", "shards", "working_folder", "fingerprint")}
+    content = {"layout": LAYOUT, "settings": settings.to_json()} | fields
+    write_whole(folder / "job.json", (json.dumps(content, indent=2) + "\n").encode())  # last: it says that all is there
+    return job
+
+
+def _check_same(job: BulkJob, settings: BulkSettings, fingerprint: str | None) -> None:
+    before, now = job.settings.to_json(), settings.to_json()
+    wrong = [f"`{name}` {before[name]!r}, got {now[name]!r}" for name in before if before[name] != now[name]]
+    if not wrong and job.fingerprint and fingerprint not in (None, job.fingerprint):
+        wrong = [f"other weights under the checkpoint's name {settings.checkpoint!r}"]
+    if wrong:
+        raise ConfigurationError(
+            f"the job in {str(job.folder)!r} began with {'; '.join(wrong)}; go on as it began, or choose another output"
+        )
+
+
+def read_manifest(folder: str | os.PathLike) -> Iterator[dict[str, Any]]:
+    """The records of all photos of the finished shards of a job, in order.
+
+    Yields:
+        "key" (its sample), "source" (what it was), "shard" (the tar file it belongs to), "member" (its name there),
+        "status" ("restored" or "failed"), "error" (why), "checksum" ("sha256:..." of the restored file), "width",
+        "height", "format", "bits", "seconds", "notes" and "guard" as `daa restore --json`; null where there is none.
+    """
+    job = BulkJob.open(folder)
+    for number in range(job.shards):
+        yield from job.records(number) or ()
+
+
+@contextlib.contextmanager
+def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
+    """Keeps a second command from the same job, until the first one ends, however it ends.
+
+    Raises:
+        ConfigurationError: one is at work.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = Path(folder)
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise ConfigurationError(f"another `daa bulk` is at work in {str(folder)!r}") from None
+    finally:
+        if made and set(os.listdir(folder)) <= {".lock"}:  # nothing came of it
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """As `files.replacing`, and on the disk before it has its name: a machine that fails leaves no empty file."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

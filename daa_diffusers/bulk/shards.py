@@ -1,0 +1,185 @@
+"""One shard of a job: its photos restored into a tar file, and a record of each; whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import io
+import json
+import logging
+import os
+import socket
+import tarfile
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..cli.restoring import FAILED, RESTORED, restore_one
+from ..cli.restoring_jobs import Job, renamed
+from ..files import replacing
+from ..photos.saving import FORMATS
+from .inputs import Input, open_input
+from .job import BulkJob, write_whole
+
+if TYPE_CHECKING:
+    from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
+
+logger = logging.getLogger(__name__)
+
+MAX_DEATHS = 3  # of processes that had the same photo in hand: one may be bad luck, and Ctrl-C is one
+# Not a photo's fault: the next photos would all fail with it.
+OF_THE_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ESTALE})
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardResult:
+    """What came of a shard.
+
+    Args:
+        shard: its number.
+        restored, failed: photos.
+        seconds: that it took; 0 where it was finished before.
+        error: why it is not finished, which another run may change; "" where it is.
+    """
+
+    shard: int
+    restored: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    error: str = ""
+
+    @classmethod
+    def of(cls, shard: int, records: list[dict[str, Any]], seconds: float = 0.0) -> ShardResult:
+        """By the records of its photos."""
+        counts = Counter(record["status"] for record in records)
+        return cls(shard, counts[RESTORED], counts[FAILED], round(seconds, 3))
+
+
+def restore_shard(job: BulkJob, number: int, pipeline: DAARestorationPipeline) -> ShardResult:
+    """Restores the photos of shard `number`, unless that is done.
+
+    The tar file is written beside its place and renamed, then the records likewise. So a finished shard is never done
+    again, and one that was interrupted is done again whole. A photo that cannot be restored is recorded as failed; so
+    is one that processes died of (a decoder that crashes, more memory than there is), after `MAX_DEATHS` of them.
+
+    Raises:
+        OSError: what is no photo's fault, such as a full disk.
+        torch.AcceleratorError: the device fails; this process cannot use it any more.
+    """
+    start = time.perf_counter()
+    if (done := job.records(number)) is not None:
+        return ShardResult.of(number, done)
+    tar, records = job.tar_path(number), []
+    with _attempt(job.attempts_path(number)) as log, tempfile.TemporaryDirectory(prefix="daa-bulk-") as scratch:
+        with replacing(tar) as temporary, open(temporary, "wb") as file:
+            with tarfile.open(fileobj=file, mode="w") as archive:
+                for index, one in enumerate(job.inputs(number)):
+                    record, content = _restored(job, one, log, index, pipeline, scratch)
+                    if content is not None:
+                        _add(archive, record["member"], content)
+                    records.append({**record, "shard": tar.name})
+            log.begin("end")
+            file.flush()
+            os.fsync(file.fileno())
+        write_whole(job.manifest_path(number), b"".join(json.dumps(one).encode() + b"\n" for one in records))
+    return ShardResult.of(number, records, time.perf_counter() - start)
+
+
+def _restored(
+    job: BulkJob, one: Input, log: AttemptLog, index: int, pipeline: DAARestorationPipeline, scratch: str
+) -> tuple[dict[str, Any], bytes | None]:
+    """The record of a photo, and the restored file; None where it failed."""
+    record: dict[str, Any] = {"key": one.key, "source": one.source, "shard": None, "member": None, "status": FAILED}
+    record |= dict.fromkeys(
+        ("error", "checksum", "width", "height", "format", "bits", "seconds", "notes", "guard")
+    )  # every line has every name: readers of tables want that
+    if log.deaths[str(index)] >= MAX_DEATHS:
+        return record | {"error": f"{log.deaths[str(index)]} processes died while they restored it"}, None
+    log.begin(str(index))
+    target = os.path.join(scratch, "restored")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # libraries warn of damaged metadata; what is lost is noted
+            done = restore_one(pipeline, Job(open_input(one, scratch), target), job.settings.options)
+        content = Path(target).read_bytes()
+    except Exception as error:
+        if _of_the_machine(error):
+            raise
+        logger.debug("%s", one.source, exc_info=True)
+        return record | {"error": str(error) or type(error).__name__}, None
+    finally:
+        for path in Path(scratch).iterdir():
+            path.unlink()
+    suffix = one.suffix or FORMATS[done["format"]][0]
+    member = renamed(one.key + suffix, job.settings.options.format)
+    checksum = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    return record | {"status": RESTORED, "member": member, "checksum": checksum} | done, content
+
+
+def _of_the_machine(error: Exception) -> bool:
+    import torch
+
+    return isinstance(error, torch.AcceleratorError) or (isinstance(error, OSError) and error.errno in OF_THE_MACHINE)
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)  # time and owner stay zero: the same photos are the same bytes
+    info.size = len(content)
+    archive.addfile(info, io.BytesIO(content))
+
+
+class AttemptLog:
+    """Which photo of a shard was in hand when a process died: a line for each process, "host:pid 0 1 2 ...".
+
+    A few bytes are appended for each photo, without waiting for the disk: they outlive the process, not the machine. A
+    process that ends by an error of its own, or finishes, says so.
+
+    Args:
+        path: of this shard; the folder must exist.
+
+    Attributes:
+        deaths: how many processes died by the photo they had in hand.
+    """
+
+    def __init__(self, path: Path):
+        before = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        self.deaths = Counter(line.split(" ")[-1] for line in before if " " in line)
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by `close`
+        self._file.write(f"\n{socket.gethostname()}:{os.getpid()}".encode())
+
+    def begin(self, what: str) -> None:
+        """From now on `what` is in hand."""
+        self._file.write(f" {what}".encode())
+
+    def close(self) -> None:
+        """The process lives."""
+        self._file.write(b" -")
+        self._file.close()
+
+
+@contextlib.contextmanager
+def _attempt(path: Path) -> Iterator[AttemptLog]:
+    log = AttemptLog(path)
+    try:
+        yield log
+    except Exception as error:
+        import torch
+
+        if not isinstance(error, torch.AcceleratorError):  # such a process is as good as dead
+            log.close()
+        raise
+    log.close()
+    path.unlink(missing_ok=True)
+
+
+def restorer_fingerprint(pipeline: DAARestorationPipeline) -> str:
+    """16 hexadecimal digits of the restorer's weights."""
+    from ..adapters.updates import fingerprint
+
+    return fingerprint(pipeline.restorer.state_dict())

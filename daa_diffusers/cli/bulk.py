@@ -1,0 +1,182 @@
+"""`daa bulk`: a million photos, on any number of machines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ..bulk import BulkJob, BulkSettings
+
+app = typer.Typer()
+PHOTO, MODEL, RUN = "Photos written", "Restoring", "Running"
+SHOWN = 10  # failed photos that are named
+
+
+@app.command()
+def bulk(
+    sources: Annotated[
+        list[str],
+        typer.Argument(help='Folders, tar shards ("in/{000..999}.tar"), Hugging Face datasets ("hf:NAME?split=test").'),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the job, seen by all machines.")],
+    checkpoint: Annotated[
+        str, typer.Option(help="Bundled name, folder, .safetensors file or Hub id.", rich_help_panel=MODEL)
+    ] = "daa-denoise",
+    strength: Annotated[
+        float, typer.Option(help="0 leaves photos as they are, 1 restores fully.", rich_help_panel=MODEL)
+    ] = 1.0,
+    guard: Annotated[
+        bool, typer.Option(help="Leave photos that are clean already as they are.", rich_help_panel=MODEL)
+    ] = True,
+    self_ensemble: Annotated[
+        bool,
+        typer.Option("--self-ensemble", help="Mean over 8 flips and turns: 8 times the time.", rich_help_panel=MODEL),
+    ] = False,
+    tile: Annotated[
+        str, typer.Option(help='Side of the tiles of large photos in pixels, "auto", or "none".', rich_help_panel=MODEL)
+    ] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.", rich_help_panel=MODEL)] = "float32",
+    format: Annotated[
+        str | None,
+        typer.Option(help="jpeg, png, tiff, webp, avif, heic, pnm, bmp. Default: the photo's.", rich_help_panel=PHOTO),
+    ] = None,
+    bits: Annotated[int | None, typer.Option(help="8 or 16. Default: the photo's.", rich_help_panel=PHOTO)] = None,
+    quality: Annotated[
+        int | None, typer.Option(help="1 to 100, of lossy formats. Default: a JPEG's own.", rich_help_panel=PHOTO)
+    ] = None,
+    strip_location: Annotated[
+        bool, typer.Option("--strip-location", help="Leave out GPS and place names.", rich_help_panel=PHOTO)
+    ] = False,
+    max_megapixels: Annotated[float, typer.Option(help="Larger photos fail.", rich_help_panel=PHOTO)] = 300.0,
+    photos_per_shard: Annotated[int, typer.Option(help="What is done whole or done again.", rich_help_panel=RUN)] = 500,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes at most. Default: what fits.", rich_help_panel=RUN)
+    ] = None,
+    cpus_per_worker: Annotated[float, typer.Option(help="CPU cores of each.", rich_help_panel=RUN)] = 1,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(help="Default: 1 where there are GPUs; 0.25: four share one.", rich_help_panel=RUN)
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help='Of a Ray cluster, or "auto". Default: $RAY_ADDRESS, else here.', rich_help_panel=RUN),
+    ] = None,
+    redo_failed: Annotated[
+        bool, typer.Option("--redo-failed", help="Do shards with failed photos again.", rich_help_panel=RUN)
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count the photos and the shards.", rich_help_panel=RUN)
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.", rich_help_panel=RUN)] = False,
+) -> None:
+    """Restore very many photos, on any number of machines, into tar shards and a manifest.
+
+    The photos are cut into shards, which processes of a Ray cluster take one by one (without a cluster: as many
+    processes as this machine has GPUs or cores). The same command goes on after an interruption: each photo is restored
+    exactly once. Photos that cannot be restored are recorded in the manifest; the exit status is then 1.
+    """
+    from ..bulk import BulkSettings
+    from ..bulk import job as jobs
+    from ..bulk.cluster import import_ray
+    from ..photos.saving import checked_format
+    from .restore import _tile
+    from .restoring import Options
+
+    options = Options(
+        format=checked_format(format),
+        bits=bits,
+        quality=quality,
+        strip_location=strip_location,
+        max_megapixels=max_megapixels,
+        strength=strength,
+        guard=guard,
+        self_ensemble=self_ensemble,
+        tile=_tile(tile),
+    )
+    settings = BulkSettings(tuple(sources), checkpoint, dtype, photos_per_shard, options)
+    if dry_run:
+        _count(output, settings)
+        return
+    import_ray()  # before the work
+    with jobs.sole_writer(output):
+        job = jobs.plan_job(output, settings, _fingerprint(settings))
+        job.clear_leftovers()
+        if redo_failed and (again := job.reopen_failed()):
+            typer.echo(f"{again} shards with failed photos are done again", err=True)
+        failed = _run(job, as_json, workers, cpus_per_worker, gpus_per_worker, address)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _count(output: Path, settings: BulkSettings) -> None:
+    from ..bulk import list_inputs, plan_job
+
+    if (output / "job.json").exists():
+        job = plan_job(output, settings, None)
+        photos, shards, left = job.photos, job.shards, len(job.unfinished())
+    else:
+        photos = sum(1 for _ in list_inputs(settings.sources))
+        shards = left = -(-photos // settings.photos_per_shard)
+    typer.echo(f"{photos} photos in {shards} shards, of which {left} would be restored")
+
+
+def _fingerprint(settings: BulkSettings) -> str:
+    """Of the checkpoint; that it cannot be loaded is found here, and not by every worker."""
+    from ..bulk.shards import restorer_fingerprint
+    from .restore import _load
+
+    return restorer_fingerprint(_load(settings.checkpoint, "cpu", settings.dtype))
+
+
+def _run(
+    job: BulkJob, as_json: bool, workers: int | None, cpus: float, gpus: float | None, address: str | None
+) -> bool:
+    """Restores what is left and reports; whether photos failed, or shards are left."""
+    from tqdm import tqdm
+
+    from ..bulk import restore_job
+
+    left = job.unfinished()
+    if len(left) < job.shards:
+        typer.echo(f"{job.shards - len(left)} of {job.shards} shards are done", err=True)
+    todo = job.photos_of(left)
+    bar = tqdm(total=todo, unit="photo", file=sys.stderr, disable=not sys.stderr.isatty(), smoothing=0)
+    try:
+        with bar:
+            for result in restore_job(
+                job, workers=workers, cpus_per_worker=cpus, gpus_per_worker=gpus, address=address
+            ):
+                bar.update(result.restored + result.failed)
+                with bar.external_write_mode():
+                    if as_json:
+                        typer.echo(json.dumps(dataclasses.asdict(result)))
+                    if result.error:
+                        typer.echo(f"shard {result.shard} is left: {result.error}", err=True)
+    except KeyboardInterrupt:
+        done = job.shards - len(job.unfinished())
+        typer.echo(f"interrupted; {done} of {job.shards} shards are done; the same command goes on", err=True)
+        raise typer.Exit(130) from None
+    return _report(job, as_json)
+
+
+def _report(job: BulkJob, as_json: bool) -> bool:
+    from ..bulk import read_manifest
+
+    counts = {"restored": 0, "failed": 0}
+    for record in read_manifest(job.folder):
+        counts[record["status"]] += 1
+        if record["error"] and counts["failed"] <= SHOWN:
+            typer.echo(f"failed: {record['source']}: {record['error']}", err=True)
+    left = len(job.unfinished())
+    manifest = None if left else str(job.join_manifest())
+    if as_json:
+        typer.echo(json.dumps({"summary": {**counts, "shards": job.shards, "left": left, "manifest": manifest}}))
+    else:
+        where = f"{left} of {job.shards} shards are left: run the same command again" if left else f"see {manifest}"
+        typer.echo(f"{counts['restored']} restored, {counts['failed']} failed; {where}")
+    return bool(left or counts["failed"])
