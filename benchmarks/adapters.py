@@ -1,7 +1,7 @@
 """How much of a full adaptation does an adapter keep, by kind? On RENOIR, and on PolyU's Canon cameras.
 
     python benchmarks/adapters.py                  # the full adaptation, and adapters extracted from it
-    python benchmarks/adapters.py --trained bias "lora, rank 8" pointwise      # and adapters trained by themselves
+    python benchmarks/adapters.py --trained "lora, rank 8" --trained_sets renoir    # and adapters trained by themselves
 
 The full row is "fitted noise, pseudo-clean" of `adaptation_plan.py`, from `daa-denoise-plain`. Extracted rows are the
 adapters nearest to it (`adapters.extract`); trained rows take the same steps on the same photos, at a learning rate
@@ -149,7 +149,7 @@ def choose_rate(arguments: argparse.Namespace, row: str) -> tuple[float, list[di
     """The learning rate of a trained row, and what was tried."""
     rates = TRAINED[row][1]
     if len(rates) == 1:
-        return rates[0], [{"row": row, "rate": f"{rates[0]:g}"}]
+        return rates[0], []
     start = mean(scores(arguments, "renoir", BASE, "train"))
     found = {rate: mean(scores(arguments, "renoir", row, "train", rate=rate)) - start for rate in rates}
     tried = [{"row": row, "rate": f"{rate:g}", "gain on train": f"{gain:+.3f}"} for rate, gain in found.items()]
@@ -178,7 +178,8 @@ def report(arguments: argparse.Namespace) -> str:
     rows = {**{row: rate for row, (rate, _) in chosen.items()}, **dict.fromkeys(EXTRACTED, 0.0)}
     for name, part, every, title in TABLES:
         base = scores(arguments, name, BASE, part, every)
-        found = {row: scores(arguments, name, row, part, every, rate) for row, rate in rows.items()}
+        here = {row: r for row, r in rows.items() if row not in arguments.trained or name in arguments.trained_sets}
+        found = {row: scores(arguments, name, row, part, every, rate) for row, rate in here.items()}
         gain = mean(found[FULL]) - mean(base)
         lines = [{"row": BASE, "PSNR": f"{mean(base):.3f}"}]
         for row, one in found.items():
@@ -209,6 +210,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=os.environ.get("DAA_DATA", str(ROOT / ".." / "shared" / "data")))
     parser.add_argument("--trained", nargs="*", default=[], choices=[row for row in TRAINED if row != FULL])
+    parser.add_argument("--trained_sets", nargs="+", default=["renoir", "polyu"], help="where rows of --trained stand")
     parser.add_argument("--steps", type=int, default=COMMON["steps"])
     parser.add_argument("--output_dir", default="outputs/adapters")
     parser.add_argument("--report", type=Path, default=ROOT / "benchmarks" / "results" / "adapters.md")

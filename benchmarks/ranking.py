@@ -124,7 +124,7 @@ def report(arguments: argparse.Namespace, found: dict) -> str:
         "Spearman correlation of the score with the negative PSNR of the restored photo (RGB, 8 bit): 1 is the right "
         "order, 0 none. `pooled`: photos of all sets in one list. `p`: share of random orders that correlate as "
         "strongly, on the pooled photos. `critic`: z and both conditions from the restored photo, one draw of noise "
-        f"for each g, the share of the signal's power that is left; all g: the mean over {', '.join(map(str, LEVELS))}. "
+        f"for each g, the share of the signal's power that is left; all g: mean over {', '.join(map(str, LEVELS))}. "
         "Below it stand variants that were tried: by how much the error rises when the conditions are the untouched "
         "input; the error over that of the restored photo blurred by 1 px. The last three need no noise predictor: "
         "noise power of the input as estimated, mean square of input minus restored, and of what a blur of 1 px takes "

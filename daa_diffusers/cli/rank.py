@@ -29,6 +29,12 @@ def rank(
     restored: Annotated[
         bool, typer.Option("--restored", help="The photos are restored ones; take them as they are.")
     ] = False,
+    against_input: Annotated[
+        bool,
+        typer.Option(
+            "--against-input", help="Score what was wrong with the photo: follows the true error more closely."
+        ),
+    ] = False,
     top: Annotated[int | None, typer.Option(min=1, help="Show the first ones only; files hold all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     output: Annotated[Path | None, typer.Option(help="Also write all scores to a .csv or .json file.")] = None,
@@ -39,6 +45,8 @@ def rank(
     Every photo is restored, and the noise predictor of the training judges the result. Scores compare photos under one
     checkpoint; the same photos always get the same ones. benchmarks/results/ranking.md says how far to trust them.
     """
+    if restored and against_input:
+        raise ConfigurationError("`--against-input` compares with what is restored: leave `--restored` out")
     if output is not None and (output.suffix.lower() not in (".csv", ".json") or not output.parent.is_dir()):
         raise ConfigurationError(f"`--output` must be a .csv or .json file in an existing folder, got {str(output)!r}")
     from ..photos.reading import list_photos
@@ -56,7 +64,7 @@ def rank(
     level = ours.level
     ours.setLevel(logging.ERROR)  # photos left out are named below
     try:
-        ranking = rank_photos(pipeline, folder, restored=restored, progress=True)
+        ranking = rank_photos(pipeline, folder, restored=restored, against_input=against_input, progress=True)
     finally:
         ours.setLevel(level)
     if output is not None:

@@ -49,6 +49,7 @@ def rank_photos(
     folder: str | os.PathLike[str],
     *,
     restored: bool = False,
+    against_input: bool = False,
     noise_levels: Sequence[float] = NOISE_LEVELS,
     seeds: int = SEEDS,
     progress: bool = False,
@@ -61,6 +62,8 @@ def rank_photos(
         pipeline: with its noise predictor: `from_pretrained(..., load_noise_predictor=True)`.
         folder: of photos, searched recursively; one is in memory at a time.
         restored: the photos are restored ones; take them as they are.
+        against_input: score by how much worse the predictor does with the untouched photo as both conditions than with
+            the restored one: how much was wrong with the photo. It follows the true error more closely.
         noise_levels, seeds: the fixed grid, see `prediction_error`.
         progress: show a progress bar.
 
@@ -74,6 +77,14 @@ def rank_photos(
             "from_pretrained(..., load_noise_predictor=True)"
         )
     _check_grid(noise_levels, seeds)
+    if restored and against_input:
+        raise ConfigurationError("`against_input` compares with what was restored: it cannot be had with `restored`")
+
+    def distance(q: torch.Tensor, conditions: torch.Tensor) -> float:
+        return prediction_error(
+            unet, q, conditions, value_range=pipeline.value_range, noise_levels=noise_levels, seeds=seeds
+        )
+
     scores: dict[str, float] = {}
     skipped: dict[str, str] = {}
     paths = list_photos(folder)
@@ -81,10 +92,10 @@ def rank_photos(
         name = path.relative_to(Path(folder).expanduser()).as_posix()
         try:
             photo = to_float(read_photo(path))
-            photo = photo if restored else restore(pipeline, photo)
-            scores[name] = prediction_error(
-                unet, photo, value_range=pipeline.value_range, noise_levels=noise_levels, seeds=seeds
-            )
+            q = photo if restored else restore(pipeline, photo)
+            scores[name] = distance(q, q)
+            if against_input:
+                scores[name] = distance(q, photo) - scores[name]
         except (UnreadablePhotoError, FloatingPointError) as error:
             skipped[name] = str(error)
             logger.warning("`folder`: skipping %s: %s", name, error)

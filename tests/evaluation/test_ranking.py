@@ -77,6 +77,18 @@ def test_restored_photos_are_taken_as_they_are(pipeline, folder):
     assert scores["a.png"] != rank_photos(pipeline, folder, **QUICK).scores["a.png"]
 
 
+def test_against_the_input_is_the_difference_that_the_conditions_make(pipeline, folder):
+    from daa_diffusers.evaluation.folders import restore
+    from daa_diffusers.photos.reading import read_photo, to_float
+
+    photo = to_float(read_photo(folder / "a.png"))
+    q = restore(pipeline, photo)
+    wanted = prediction_error(pipeline.unet, q, photo, **QUICK) - prediction_error(pipeline.unet, q, q, **QUICK)
+    assert rank_photos(pipeline, folder, against_input=True, **QUICK).scores["a.png"] == wanted != 0
+    with pytest.raises(ConfigurationError, match="`against_input` compares with what was restored"):
+        rank_photos(pipeline, folder, restored=True, against_input=True)
+
+
 def test_a_predictor_in_training_mode_is_left_so_and_drops_nothing(unet):
     photo = torch.rand(3, 32, 32)
     score = prediction_error(unet, photo, **QUICK)
