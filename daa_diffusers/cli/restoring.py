@@ -114,7 +114,8 @@ def restore_one(pipeline: DAARestorationPipeline, job: Job, options: Options) ->
     if _same(photo, restored, options):
         with replacing(job.target) as temporary:  # coding it again could only make it worse
             shutil.copyfile(job.source, temporary)
-        format_, bits, notes = own_format(photo), photo.bits, ("nothing to restore: the file was copied",)
+        format_, bits = own_format(photo), photo.bits
+        notes: tuple[str, ...] = ("nothing to restore: the file was copied",)
     else:
         photo = dataclasses.replace(photo, pixels=restored)  # the memory of the old ones is free for the encoder
         saved = save_photo(
@@ -195,7 +196,7 @@ class Summary:
         guard = record.get("guard")
         if guard and guard["strength"] < 1:
             done = "left as it was" if guard["strength"] == 0 else "restored less"
-            self._note(f"{done} by the guard ({guard['reason']})", 1, record["input"])
+            self._note(f"{done} by the guard: {guard['reason']}", 1, record["input"])
 
     def merge(self, other: Summary) -> None:
         """Adds another process's counts."""

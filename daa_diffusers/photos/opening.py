@@ -197,8 +197,8 @@ def _pixels(image: Image.Image, icc: bytes | None) -> tuple[np.ndarray, np.ndarr
     alpha = np.empty((height, width), np.uint8) if has_alpha else None
     for rows in strips(pixels.shape):
         strip = image.crop((0, rows.start, width, rows.stop))
-        strip = ImageCms.applyTransform(strip, transform) if transform is not None else strip.convert(mode)
-        values = np.asarray(strip).reshape(rows.stop - rows.start, width, -1)
+        converted = strip.convert(mode) if transform is None else ImageCms.applyTransform(strip, transform)
+        values = np.asarray(converted).reshape(rows.stop - rows.start, width, -1)
         pixels[rows] = values[..., : pixels.shape[2]]
         if alpha is not None:
             alpha[rows] = values[..., -1]

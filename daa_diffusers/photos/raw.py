@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, UnreadablePhotoError
 from . import tiff
 from .exif import turned_upright
 from .stored import Encoding, Metadata, StoredPhoto
@@ -34,7 +34,12 @@ def read(path: Path, check: Callable[[int, int], None]) -> StoredPhoto:
         ) from None
     from PIL import ImageCms
 
-    with rawpy.imread(str(path)) as file:
+    try:
+        opened = rawpy.imread(str(path))
+    except rawpy.LibRawError as error:
+        reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
+        raise UnreadablePhotoError(f"LibRaw says: {reason}") from error
+    with opened as file:
         check(max(file.sizes.raw_width, file.sizes.width), max(file.sizes.raw_height, file.sizes.height))
         pixels = file.postprocess(
             use_camera_wb=True,

@@ -1,5 +1,6 @@
 """`daa restore`, run as people run it."""
 
+import dataclasses
 import io
 import json
 import os
@@ -16,6 +17,7 @@ from skimage import data
 
 from daa_diffusers import DAARestorationPipeline, RestorationUNet
 from daa_diffusers.cli.app import main
+from daa_diffusers.cli.restoring import Summary
 from daa_diffusers.photos import open_photo
 
 from ..conftest import PROJECT_ROOT
@@ -203,13 +205,21 @@ def test_compare_draws_sheets(album, tmp_path, restore):
     assert Image.open(tmp_path / "sheets/c.tif.png").width > 900
 
 
-def test_the_guard_leaves_clean_photos_alone_and_says_so(tmp_path, capsys):
-    ramp = np.tile(np.linspace(30, 220, 128).round().astype(np.uint8)[:, None, None], (1, 128, 3))
-    Image.fromarray(ramp).save(tmp_path / "clean.png")
-    arguments = ["restore", str(tmp_path / "clean.png"), "-o", str(tmp_path / "out"), "--device", "cpu"]
-    assert main(arguments) == 0
-    assert "1 x left as it was by the guard (clean)" in capsys.readouterr().out
-    np.testing.assert_array_equal(open_photo(tmp_path / "out/clean.png").pixels, ramp)
+def test_what_the_guard_did_is_reported(album, tmp_path, restore, checkpoint, capsys):
+    assert restore(album / "a.png", "-o", tmp_path / "out", "--json", guard=True) == 0
+    record = json.loads(capsys.readouterr().out.splitlines()[0])
+    verdict = DAARestorationPipeline.from_pretrained(checkpoint)(NOISY, output_type="np", guard=True).guard[0]
+    assert record["guard"] == pytest.approx(dataclasses.asdict(verdict))
+    summary = Summary()
+    for name, strength in (("a", 1.0), ("b", 0.4), ("c", 0.2), ("d", 0.0)):
+        guard = {"strength": strength, "reason": "why"}
+        summary.add({"input": name, "status": "restored", "notes": ["CMYK"], "guard": guard})
+    assert summary.describe().splitlines() == [
+        "4 x CMYK (a, ...)",
+        "2 x restored less by the guard: why (b, ...)",
+        "1 x left as it was by the guard: why (d)",
+        "4 restored",
+    ]
 
 
 @pytest.mark.parametrize(
