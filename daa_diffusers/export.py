@@ -84,6 +84,8 @@ def _export(network: nn.Module, channels: int, multiple: int) -> Any:
                 output_names=[OUTPUT],
                 verbose=False,
             )
+    except ImportError:  # a broken installation
+        raise
     except Exception as error:  # the exporter raises what it likes
         raise _not_for_all_sizes(network, error) from error
     assert program is not None
