@@ -81,7 +81,7 @@ def resolve(name_or_path: str | os.PathLike) -> Source:
     if path.suffix in PICKLE_SUFFIXES:
         raise CheckpointError(
             f"{text!r} is a pickle file: {NO_PICKLE}. An official checkpoint is converted by "
-            f"`daa convert {path.name} OUT`"
+            f"`daa convert {path.name} OUT`, one of another network by ForeignRestorer.from_checkpoint"
         )
     if path.is_file():
         if path.suffix != SAFETENSORS:

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import pickle
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -96,8 +97,10 @@ def recipe_of(network: nn.Module, arguments: Mapping[str, Any] | None = None) ->
     kind = type(network)
     if kind.__module__.startswith("spandrel.architectures."):
         identity = kind.__module__.split(".")[2]
+        public = vars(importlib.import_module(f"spandrel.architectures.{identity}"))
+        name = next((name for name, value in public.items() if value is kind), kind.__name__)  # ESRGAN is an RRDBNet
         stored: Any = network.hyperparameters  # all arguments; a class among them (of the norm) is the default
-        return Recipe("spandrel", f"{identity}:{kind.__name__}", _only_json(arguments or stored))
+        return Recipe("spandrel", f"{identity}:{name}", _only_json(arguments or stored))
     if is_transformers(network):
         _transformers_factory(kind.__name__)
         model: Any = network
@@ -247,10 +250,11 @@ def read_state_dict(path: Path) -> dict[str, Any]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0].split(" Please file")[0]
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise ValueError(
-            f"{str(path)!r} holds more than tensors and is not opened, because that runs its code ({reason}); save "
-            "its state_dict() alone where you trust it, or wrap the network itself: ForeignRestorer.wrap(network)"
+            f"{str(path)!r} holds more than tensors{f' (a {found[1]})' if found else ''} and is not opened, because "
+            "that runs its code; save its state_dict() alone where you trust it, or wrap the network itself: "
+            "ForeignRestorer.wrap(network)"
         ) from error
     except Exception as error:  # safetensors and torch have no common error for a damaged file
         raise ValueError(f"{str(path)!r} cannot be read as a checkpoint: {error}") from error

@@ -105,6 +105,7 @@ class ForeignRestorer(ModelMixin, ConfigMixin):
             ValueError: what `foreign_probe.probe` refuses, a class that cannot be found again by name, or `arguments`
                 that build another network.
         """
+        network = getattr(network, "_orig_mod", network)  # below torch.compile
         if not isinstance(network, nn.Module):
             raise ValueError(f"`network` must be a torch.nn.Module, got {type(network).__name__}")
         if isinstance(network, cls):
@@ -113,6 +114,8 @@ class ForeignRestorer(ModelMixin, ConfigMixin):
         known = set(Traits.__dataclass_fields__) - {"value_range"}
         if unknown := sorted(set(traits) - known):
             raise ValueError(f"unknown traits {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        for name in {"channels", "size_multiple", "minimum_size"} & set(traits):
+            _check_positive(name, traits[name])
         with torch.random.fork_rng(devices=[]):  # networks are built with random weights on the way
             return cls._wrap(network, arguments, (float(value_range[0]), float(value_range[1])), output, traits)
 
@@ -256,7 +259,8 @@ def _check_positive(name: str, value: Any) -> None:
 
 
 def _check_range(name: str, value: Any) -> None:
-    if not isinstance(value, Sequence) or len(value) != 2 or not value[0] < value[1]:
+    is_pair = isinstance(value, Sequence) and len(value) == 2 and all(isinstance(v, int | float) for v in value)
+    if not is_pair or not value[0] < value[1]:
         raise ValueError(f"`{name}` must be [low, high] with low < high, got {value!r}")
 
 

@@ -152,6 +152,17 @@ def test_a_checkpoint_file_is_recognised(tmp_path, make, suffix):
         torch.testing.assert_close(restorer(x), network(x))
 
 
+def test_a_class_that_spandrel_shows_under_another_name_is_found_again(tmp_path):
+    from spandrel.architectures.ESRGAN import ESRGAN
+
+    network = ESRGAN(num_filters=8, num_blocks=1, scale=1)
+    assert type(network).__name__ != "ESRGAN"
+    restorer = ForeignRestorer.wrap(network)
+    assert restorer.config.architecture == "ESRGAN:ESRGAN"
+    restorer.save_pretrained(tmp_path)
+    assert type(ForeignRestorer.from_pretrained(tmp_path).network) is ESRGAN
+
+
 def test_a_folder_of_transformers_is_recognised(tmp_path):
     network = swin2sr().eval()
     network.save_pretrained(tmp_path)
@@ -168,7 +179,9 @@ class Trap:
 
 def test_a_file_with_code_is_not_opened(tmp_path):
     torch.save({"params": Trap()}, tmp_path / "trap.pth")
-    with pytest.raises(ValueError, match="holds more than tensors and is not opened.*ForeignRestorer.wrap"):
+    with pytest.raises(
+        ValueError, match=r"holds more than tensors \(a \S+Fail\) and is not opened.*ForeignRestorer.wrap"
+    ):
         ForeignRestorer.from_checkpoint(tmp_path / "trap.pth")
 
 
@@ -400,6 +413,10 @@ def test_unknown_libraries_architectures_and_traits_are_named():
         ForeignRestorer.wrap(Faulty(), output="clean")
     with pytest.raises(ValueError, match="`value_range` must be"):
         ForeignRestorer.wrap(Faulty(), value_range=(1, 0))
+    with pytest.raises(ValueError, match="`value_range` must be .*, got '01'"):
+        ForeignRestorer.wrap(Faulty(), value_range="01")
+    with pytest.raises(ValueError, match="`size_multiple` must be a positive integer, got '8'"):
+        ForeignRestorer.wrap(Faulty(), size_multiple="8")
     with pytest.raises(ValueError, match="must be a torch.nn.Module, got str"):
         ForeignRestorer.wrap("NAFNet")
     restorer = ForeignRestorer.wrap(Faulty())
