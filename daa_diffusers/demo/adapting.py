@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -91,7 +92,7 @@ class Adaptation:
         with self._lock:
             if self.progress().running:
                 raise ConfigurationError("an adaptation is running already: wait for it, or cancel it")
-            name = _new_name(self.runs)
+            name = _new_name(self.runs, self.folder / "photos")
             files = self.folder / "photos" / name
             command = [str(_copied(photos, files / "your photos")), "--output", str(self.runs / name)]
             command += ["--clean", str(_copied(clean, files / "clean photos") if clean else self._clean_photos())]
@@ -230,12 +231,11 @@ def keep_newest(run: Path) -> Path | None:
     return folder
 
 
-def _new_name(runs: Path) -> str:
-    name = time.strftime("%Y-%m-%d_%H-%M-%S")
-    number = 1
-    while (runs / (name if number == 1 else f"{name}_{number}")).exists():
-        number += 1
-    return name if number == 1 else f"{name}_{number}"
+def _new_name(*folders: Path) -> str:
+    """The time, and a number where something in one of the folders has that name."""
+    now = time.strftime("%Y-%m-%d_%H-%M-%S")
+    names = itertools.chain([now], (f"{now}_{number}" for number in itertools.count(2)))
+    return next(name for name in names if not any((folder / name).exists() for folder in folders))
 
 
 def _copied(files: Sequence[str], folder: Path) -> Path:
