@@ -13,6 +13,7 @@ from ..errors import CheckpointError, ConfigurationError, UnreadablePhotoError
 COMMANDS = {
     "restore": "restore",
     "adapt": "adapt",
+    "bulk": "bulk",
     "convert": "convert",
     "demo": "demo",
     "evaluate": "evaluate",

@@ -1,0 +1,132 @@
+"""What bulk restoration costs beside the bare loop: open, restore, save, one photo after another.
+
+    python benchmarks/bulk.py --megapixels 0.3 --photos 6 --repeats 5 --report benchmarks/results/bulk.md
+
+Both do the same photos in turn, shard by shard, in one process and one run, so that a busy machine disturbs them alike;
+the ratio is of the medians. CPU seconds are those of the process. With `--ray`, a job of as many shards then goes
+through one worker of a local Ray cluster, and what passes between its shards is set against what it spends in them (the
+start of the cluster and the loading of the pipeline, once a job, are told apart). Photos are noisy crops of
+`skimage.data`, JPEG of quality 95, restored by a bundled checkpoint with the guard, as `daa bulk` does by default.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from skimage import data
+
+from daa_diffusers import DAARestorationPipeline
+from daa_diffusers.bulk import BulkJob, BulkSettings, plan_job, restore_job, restore_shard
+from daa_diffusers.photos import open_photo, save_photo
+
+
+def write_photos(folder: Path, count: int, megapixels: float) -> None:
+    folder.mkdir()
+    side = round((megapixels * 1e6) ** 0.5)
+    for number in range(count):
+        generator = np.random.default_rng(number)
+        image = np.asarray(Image.fromarray(data.astronaut()).resize((side, side), Image.Resampling.LANCZOS), np.float32)
+        noisy = image + generator.normal(0, 15, image.shape)
+        Image.fromarray(noisy.clip(0, 255).round().astype(np.uint8)).save(folder / f"{number:06d}.jpg", quality=95)
+
+
+def bare_loop(photos: list[Path], pipeline: DAARestorationPipeline, output: Path) -> None:
+    for path in photos:
+        photo = open_photo(path)
+        restored = pipeline(photo.pixels, output_type="np", tile="auto", guard=True).images[0]
+        save_photo(output / path.name, photo, restored)
+
+
+def timed(run) -> tuple[float, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    run()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def alternate(job: BulkJob, pipeline: DAARestorationPipeline, folder: Path) -> dict[str, list[tuple[float, float]]]:
+    """Wall and CPU seconds of each way, for each shard; the first shard warms up."""
+    seconds: dict[str, list[tuple[float, float]]] = {"bare loop": [], "bulk": []}
+    for number in range(job.shards):
+        output = folder / f"bare {number}"
+        output.mkdir()
+        photos = [Path(one.path) for one in job.inputs(number)]
+        ways = {
+            "bare loop": lambda photos=photos, output=output: bare_loop(photos, pipeline, output),
+            "bulk": lambda number=number: restore_shard(job, number, pipeline),
+        }
+        for name in list(ways)[:: 1 if number % 2 else -1]:
+            spent = timed(ways[name])
+            if number:
+                seconds[name].append(spent)
+    return seconds
+
+
+def through_ray(job: BulkJob) -> tuple[float, float, float]:
+    """Seconds before the first shard; of the others, the seconds that passed and those spent inside of them."""
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as the bare loop
+    start = time.perf_counter()
+    ends, inside = [], []
+    for result in restore_job(job, workers=1):
+        ends.append(time.perf_counter())
+        inside.append(result.seconds)
+    return ends[0] - start - inside[0], ends[-1] - ends[0], sum(inside[1:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", default="daa-denoise")
+    parser.add_argument("--megapixels", type=float, default=0.3)
+    parser.add_argument("--photos", type=int, default=6, help="in a shard")
+    parser.add_argument("--repeats", type=int, default=5, help="shards that are timed")
+    parser.add_argument("--ray", action="store_true")
+    parser.add_argument("--report", type=Path)
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(1)
+    pipeline = DAARestorationPipeline.from_pretrained(arguments.checkpoint)
+    pipeline.set_progress_bar_config(disable=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        count = arguments.photos * (arguments.repeats + 1)
+        write_photos(folder / "photos", count, arguments.megapixels)
+        settings = BulkSettings((str(folder / "photos"),), arguments.checkpoint, photos_per_shard=arguments.photos)
+        seconds = alternate(plan_job(folder / "bulk", settings), pipeline, folder)
+        planned = timed(lambda: plan_job(folder / "ray", settings))[0]
+        rays = through_ray(plan_job(folder / "ray", settings)) if arguments.ray else None
+        size = sum(path.stat().st_size for path in (folder / "photos").iterdir()) / count
+    rows = [
+        f"{arguments.checkpoint}, {arguments.repeats} shards of {arguments.photos} JPEGs of {arguments.megapixels:g} "
+        f"megapixels ({size / 1e6:.2f} MB), CPU, 1 thread",
+        "",
+        "| way | seconds a photo, median | CPU seconds a photo, median |",
+        "|---|---|---|",
+    ]
+    medians = {
+        k: [statistics.median(v) / arguments.photos for v in zip(*one, strict=True)] for k, one in seconds.items()
+    }
+    rows += [f"| {name} | {wall:.4f} | {cpu:.4f} |" for name, (wall, cpu) in medians.items()]
+    wall, cpu = (b / a for a, b in zip(medians["bare loop"], medians["bulk"], strict=True))
+    rows += [f"| bulk / bare loop | {wall:.3f} | {cpu:.3f} |", ""]
+    rows += [f"Planning: {1e6 * planned / count:.0f} microseconds a photo."]
+    if rays:
+        start, passed, inside = rays
+        rows += [
+            f"Through Ray, one worker: {passed / inside:.3f} of the time in its shards (all of it, between them too), "
+            f"after {start:.1f} s for the cluster and the pipeline."
+        ]
+    print("\n".join(rows))
+    if arguments.report:
+        command = f"python benchmarks/bulk.py --megapixels {arguments.megapixels:g} --photos {arguments.photos}"
+        command += f" --repeats {arguments.repeats}" + (" --ray" if arguments.ray else "")
+        text = "\n".join(["# Bulk restoration beside the bare loop", "", f"`{command}`", "", *rows, ""])
+        arguments.report.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

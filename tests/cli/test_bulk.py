@@ -1,0 +1,78 @@
+"""`daa bulk`, run as people run it."""
+
+import json
+import sys
+
+import pytest
+
+from daa_diffusers.cli.app import main
+
+from ..bulk.conftest import album, checkpoint, lines, png, tar_files  # noqa: F401 - fixtures
+
+pytest.importorskip("ray")
+
+
+def test_dry_run_counts_and_writes_nothing(album, tmp_path, capsys):  # noqa: F811
+    arguments = ["bulk", str(album), "-o", str(tmp_path / "out"), "--photos-per-shard", "3", "--dry-run"]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == "7 photos in 3 shards, of which 3 would be restored\n"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--strength", "1.5"], "`strength` must be from 0 to 1"),
+        (["--format", "gif"], "`format` must be one of"),
+        (["--photos-per-shard", "0"], "`photos_per_shard` must be at least 1"),
+        (["--tile", "7"], "`--tile` must be a number of pixels from 32"),
+        (["--dtype", "int8"], "`dtype` must be"),
+        (["--checkpoint", "daa-denoize"], "daa-denoise"),
+        (["--max-megapixels", "0"], "`max_megapixels` must be a positive number"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_done_is_said_before_any_work(album, tmp_path, options, message, capsys):  # noqa: F811
+    assert main(["bulk", str(album), "-o", str(tmp_path / "out"), *options]) == 2
+    said = capsys.readouterr().err
+    assert message in said and "Traceback" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_ray_the_error_names_the_extra(album, tmp_path, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["bulk", str(album), "-o", str(tmp_path / "out")]) == 2
+    assert "pip install 'daa-diffusers[ray]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_same_command_goes_on_and_then_finds_nothing_to_do(album, tmp_path, checkpoint, capsys, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 unless said otherwise: too low for a test on a busy machine
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    out = tmp_path / "out"
+    arguments = ["bulk", str(album), "-o", str(out), "--checkpoint", checkpoint, "--no-guard"]
+    arguments += ["--photos-per-shard", "4", "--workers", "1"]
+    assert main(arguments) == 1  # two photos are bad
+    said = capsys.readouterr()
+    assert said.out.strip().endswith(f"5 restored, 2 failed; see {out / 'manifest.jsonl'}")
+    assert f"failed: {album / 'bad.jpg'}: " in said.err and "Traceback" not in said.err
+    written = [name for number in range(2) for name in tar_files(out / f"{number:06}.tar")]
+    assert written == ["0.png", "1.png", "2.png", "day 1/b_v2.jpg", "day 1/c.tif"]
+
+    (album / "cut.png").write_bytes(png(3))
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+    assert main([*arguments, "--json"]) == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {
+        "summary": {"restored": 5, "failed": 2, "shards": 2, "left": 0, "manifest": str(out / "manifest.jsonl")}
+    }
+    assert "2 of 2 shards are done" in said.err
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")} == before
+
+    assert main([*arguments, "--redo-failed"]) == 1
+    assert "6 restored, 1 failed" in capsys.readouterr().out
+    assert [record["key"] for record in lines(out / "manifest.jsonl") if record["error"]] == ["bad"]
+    assert main([*arguments, "--strength", "0.5"]) == 2
+    assert "`strength` 1.0, got 0.5" in capsys.readouterr().err
