@@ -47,6 +47,9 @@ def restore(
     ] = "auto",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, ...", rich_help_panel=MODEL)] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.", rich_help_panel=MODEL)] = "float32",
+    backend: Annotated[
+        str, typer.Option(help="torch, or onnx: ONNX Runtime, on the CPU; faster there.", rich_help_panel=MODEL)
+    ] = "torch",
     format: Annotated[
         str | None,
         typer.Option(help="jpeg, png, tiff, webp, avif, heic, pnm, bmp. Default: the photo's.", rich_help_panel=PHOTO),
@@ -101,6 +104,10 @@ def restore(
         raise ConfigurationError(f"`--strength` must be from 0 to 1, got {strength:g}")
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ConfigurationError(f"`--dtype` must be float32, bfloat16 or float16, got {dtype!r}")
+    if backend not in ("torch", "onnx"):
+        raise ConfigurationError(f"`--backend` must be torch or onnx, got {backend!r}")
+    if backend == "onnx" and (device not in (None, "cpu") or dtype != "float32"):
+        raise ConfigurationError(f"`--backend` onnx runs on the cpu in float32, got {device or 'cpu'} and {dtype}")
     for folder in (output, compare):
         if folder is not None and folder.exists() and not folder.is_dir():
             raise ConfigurationError(f"the output must be a folder, got the file {str(folder)!r}")
@@ -114,6 +121,8 @@ def restore(
         return find_jobs(inputs, str(output), format=options.format, suffix=suffix, overwrite=overwrite, listed=listed)
 
     def load() -> Any:
+        if backend == "onnx" or checkpoint.endswith(".onnx"):
+            return _load_onnx(checkpoint)
         return _load(checkpoint, device or team.device, dtype)
 
     jobs = team.share(plan)
@@ -179,6 +188,20 @@ def _say(text: str, bar: Any, stream: Any) -> None:
     with bar.external_write_mode(stream):
         stream.write(text + "\n")
         stream.flush()
+
+
+def _load_onnx(checkpoint: str) -> Any:
+    """The pipeline of an .onnx file, or of a checkpoint that is exported for this run."""
+    import tempfile
+
+    from ..export import OnnxRestorer, export_onnx
+    from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
+
+    if checkpoint.endswith(".onnx"):
+        return DAARestorationPipeline(OnnxRestorer(checkpoint))
+    with tempfile.TemporaryDirectory() as folder:  # read when the session opens
+        restorer = DAARestorationPipeline.from_pretrained(checkpoint).restorer
+        return DAARestorationPipeline(OnnxRestorer(export_onnx(restorer, Path(folder, "restorer.onnx"))))
 
 
 def _load(checkpoint: str, device: str | None, dtype: str) -> Any:

@@ -84,6 +84,19 @@ def test_it_is_the_pipeline_that_restores_the_stored_values(album, tmp_path, res
     np.testing.assert_array_equal(open_photo(tmp_path / "day 1/ночь/c.tif").pixels, wanted)
 
 
+@pytest.mark.slow
+def test_onnx_runtime_restores_as_torch_does(album, tmp_path, restore, checkpoint):
+    pytest.importorskip("onnxruntime")
+    assert restore(album / "a.png", "-o", tmp_path / "torch") == 0
+    assert restore(album / "a.png", "-o", tmp_path / "exported", "--backend", "onnx") == 0
+    assert main(["convert", checkpoint, str(tmp_path / "own.onnx")]) == 0
+    options = ("--checkpoint", str(tmp_path / "own.onnx"), "--no-guard")
+    assert main(["restore", str(album / "a.png"), "-o", str(tmp_path / "file"), *options]) == 0
+    wanted = open_photo(tmp_path / "torch" / "a.png").pixels.astype(int)
+    for folder in ("exported", "file"):
+        assert np.abs(open_photo(tmp_path / folder / "a.png").pixels.astype(int) - wanted).max() <= 1
+
+
 def test_what_is_done_is_skipped_and_overwritten_only_when_asked(album, tmp_path, restore, capsys):
     out = tmp_path / "out"
     assert restore(album, "-o", out) == 0
@@ -231,6 +244,8 @@ def test_what_the_guard_did_is_reported(album, tmp_path, restore, checkpoint, ca
         (["--tile", "7"], "`--tile` must be a number of pixels from 32"),
         (["--dtype", "int8"], "`--dtype` must be"),
         (["--device", "quantum"], "`--device` 'quantum'"),
+        (["--backend", "coreml"], "`--backend` must be torch or onnx"),
+        (["--backend", "onnx", "--dtype", "bfloat16"], "`--backend` onnx runs on the cpu in float32"),
         (["--checkpoint", "daa-denoize"], "daa-denoise"),
         (["--max-megapixels", "0"], "`max_megapixels` must be a positive number"),
         (["--suffix", "../x"], "`--suffix` must be a part of a file name"),
@@ -301,6 +316,13 @@ def test_processes_share_the_photos_and_write_each_once(tmp_path, checkpoint):
     ]
     assert files(tmp_path / "out") == [f"{number}.png" for number in range(7)]
     assert done.returncode != 0
+
+    (tmp_path / "out/3.png").unlink()  # as if the run had ended before it
+    kept = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in files(tmp_path / "out")}
+    done = subprocess.run(arguments, env=environment, input=listed, capture_output=True, text=True, timeout=200)
+    assert '{"summary": {"restored": 1, "skipped": 6, "failed": 1, "planned": 0}}' in done.stdout
+    assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in kept} == kept
+    assert files(tmp_path / "out") == [f"{number}.png" for number in range(7)]
 
 
 def test_a_photo_that_is_not_changed_is_copied_byte_for_byte(album, tmp_path, restore, capsys):
