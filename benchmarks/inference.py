@@ -4,9 +4,9 @@
 
 Ratios are of rounds in turn within one process, so that a busy machine disturbs all alike: the median of the rounds'
 ratios. Each size is a process of its own, whose peak memory is that of all of it, Python and torch included; the photo
-is a file that is mapped (`np.memmap`), and so is the result. Seconds a megapixel are set in relation to those of a
-photo of one megapixel restored whole, in turn with it, in the same process. Rows that are finished are kept in
-`--output_dir` and not measured again.
+is a mapped file (`np.memmap`), and so is the result. Seconds a megapixel are set in relation to those of one megapixel
+restored whole, now and then in between. Without a GPU, seconds are those of the processor (use one
+thread). Rows that are finished are kept in `--output_dir` and not measured again.
 """
 
 import argparse
@@ -18,35 +18,44 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from daa_diffusers import DAARestorationPipeline
+from daa_diffusers import DAARestorationPipeline, RestorationUNet
 from daa_diffusers.files import write_text
+from daa_diffusers.models.restoration_unet import PRESET_WIDTHS
 
 MIB = 2**20
 
 
 def load(arguments: argparse.Namespace) -> DAARestorationPipeline:
     """The pipeline under test, quiet."""
-    pipeline = DAARestorationPipeline.from_pretrained(arguments.checkpoint)
+    if arguments.checkpoint in PRESET_WIDTHS:
+        torch.manual_seed(0)
+        pipeline = DAARestorationPipeline(RestorationUNet.from_preset(arguments.checkpoint))
+        with torch.no_grad():
+            pipeline.restorer.conv_out.weight.mul_(0.1)
+    else:
+        pipeline = DAARestorationPipeline.from_pretrained(arguments.checkpoint)
     pipeline.to(torch.device(arguments.device), getattr(torch, arguments.dtype))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 def measure(run: Callable[[], object]) -> float:
-    """Seconds for one call, with everything that it started on a device."""
-    if torch.cuda.is_available():
+    """Seconds for one call: of the clock with a GPU, else of this process, whatever else the machine does."""
+    gpu = torch.cuda.is_available()
+    clock = time.perf_counter if gpu else time.process_time
+    if gpu:
         torch.cuda.synchronize()
-    started = time.perf_counter()
+    started = clock()
     run()
-    if torch.cuda.is_available():
+    if gpu:
         torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def in_turn(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
@@ -120,20 +129,18 @@ def ratios(arguments: argparse.Namespace) -> list[dict]:
     return [{"what": what, "ratio": f"{value:.3f}", "": said} for what, value, said in lines]
 
 
-def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """(H, W, 3), uint8: noise on a slope, made strip by strip in `fill`."""
-    photo = np.empty((height, width, 3), np.uint8)
-    fill(photo, seed)
-    return photo
+def strips(height: int, width: int, dtype: str) -> Iterator[np.ndarray]:
+    """A photo (H, W, 3), noise on a slope, some rows at a time."""
+    draw, top = np.random.default_rng(0), np.iinfo(dtype).max
+    slope = np.linspace(0.2, 0.8, width, dtype=np.float32)[None, :, None]
+    for start in range(0, height, 64):
+        noise = draw.normal(0, 0.05, (min(64, height - start), width, 3)).astype(np.float32)
+        yield (np.clip(slope + noise, 0, 1) * top).astype(dtype)
 
 
-def fill(photo: np.ndarray, seed: int = 0) -> None:
-    """Writes it into an array, a little at a time."""
-    draw, top = np.random.default_rng(seed), np.iinfo(photo.dtype).max
-    slope = np.linspace(0.2, 0.8, photo.shape[1])[None, :, None]
-    for start in range(0, len(photo), 64):
-        rows = photo[start : start + 64]
-        rows[:] = np.clip(slope + draw.normal(0, 0.05, rows.shape), 0, 1) * top
+def texture(height: int, width: int) -> np.ndarray:
+    """The same in memory, uint8."""
+    return np.concatenate(list(strips(height, width, "uint8")))
 
 
 def size_row(arguments: argparse.Namespace) -> dict:
@@ -142,21 +149,29 @@ def size_row(arguments: argparse.Namespace) -> dict:
     imported = peak()
     side = round(1000 * arguments.child**0.5)
     shape, dtype = (side, side, 3), np.dtype(arguments.depth)
-    small = texture(1000, 1000)
+    small = texture(min(side, 1000), min(side, 1000))
     with tempfile.TemporaryDirectory(dir=arguments.output_dir) as folder:
-        files = [np.memmap(Path(folder, name), dtype, "w+", shape=shape) for name in ("in", "out")]
-        fill(files[0])
-        files[0].flush()
+        with open(Path(folder, "in"), "wb") as file:
+            for rows in strips(side, side, dtype.name):
+                file.write(rows.tobytes())
         photo = np.memmap(Path(folder, "in"), dtype, "r", shape=shape)
-        whole = [measure(lambda: pipeline(small, output_type="np", tile=None)) for _ in range(2)][1:]
-        seconds = measure(lambda: pipeline(photo, output_type="np", out=files[1], tile=arguments.tile))
-        whole.append(measure(lambda: pipeline(small, output_type="np", tile=None)))
+        out = np.memmap(Path(folder, "out"), dtype, "w+", shape=shape)
+        measure(lambda: pipeline(small, output_type="np", tile=None))  # warms up
+        whole: list[float] = []  # seconds of one megapixel, taken while the photo is restored
+        every = max(2, round(arguments.child / 8))  # passes
+
+        def in_between(pipeline, step, timestep, kwargs) -> None:
+            if step % every == 0:
+                whole.append(measure(lambda: pipeline(small, output_type="np", tile=None)))
+
+        options = {"tile": "auto", "callback_on_step_end": in_between}
+        seconds = measure(lambda: pipeline(photo, output_type="np", out=out, **options)) - sum(whole)
     return {
         "megapixels": arguments.child,
         "depth": dtype.name,
         "seconds": seconds,
         "seconds per megapixel": seconds / (side**2 / 1e6),
-        "of one megapixel, whole": seconds / (side**2 / 1e6) / statistics.mean(whole),
+        "of one megapixel, whole": seconds / side**2 / (statistics.mean(whole) / small[:, :, 0].size),
         "peak MiB": peak(),
         "of which imports and weights MiB": imported,
     }
@@ -164,7 +179,11 @@ def size_row(arguments: argparse.Namespace) -> dict:
 
 def peak() -> float:
     """MiB that this process held at most: its own and its mapped files' pages."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / MIB
+    try:  # `ru_maxrss` of a child starts from that of its parent
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    except (OSError, IndexError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / MIB
 
 
 def run_child(arguments: argparse.Namespace, megapixels: float, depth: str) -> dict:
@@ -207,8 +226,8 @@ def report(arguments: argparse.Namespace, rows: dict) -> str:
             markdown_table(rows["ratios"], ["what", "ratio", ""]),
             "",
             "By size, `tile=\"auto\"`, from mapped file to mapped file, each in a process of its own (peak: the whole "
-            "process, mapped pages included; aim for 100 megapixels: 2048). Seconds depend on what else the machine "
-            "does; the ratio is to one megapixel restored whole before and after in the same process.",
+            "process, mapped pages included; aim for 100 megapixels: 2048). The ratio is to one megapixel restored "
+            "whole now and then in between.",
             "",
             markdown_table(lines, list(lines[0])) if lines else "",
             "",
@@ -218,7 +237,9 @@ def report(arguments: argparse.Namespace, rows: dict) -> str:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", default="daa-denoise")
+    parser.add_argument(
+        "--checkpoint", default="daa-denoise", help="or a preset, with random weights: tiny, small, paper"
+    )
     parser.add_argument("--side", type=int, default=1024, help="of the photo for the ratios")
     parser.add_argument("--tiles", type=int, nargs="*", default=[512, 768], help="for the ratios")
     parser.add_argument("--repeats", type=int, default=5)
@@ -231,9 +252,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--report", help="a Markdown file, such as benchmarks/results/inference.md")
     parser.add_argument("--child", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--depth", default="uint8", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    arguments.tile = "auto"
-    return arguments
+    return parser.parse_args()
 
 
 def main() -> None:
@@ -244,7 +263,7 @@ def main() -> None:
     if arguments.child is not None:
         print(json.dumps(size_row(arguments)))
         return
-    setting = {name: getattr(arguments, name) for name in ("checkpoint", "device", "dtype", "threads")}
+    setting = {name: getattr(arguments, name) for name in ("checkpoint", "device", "dtype", "threads", "side")}
     cache = folder / ("-".join(str(value).replace("/", "_") for value in setting.values()) + ".json")
     rows = json.loads(cache.read_text()) if cache.exists() else {}
     wanted = [(megapixels, depth) for depth in arguments.depths for megapixels in arguments.megapixels]

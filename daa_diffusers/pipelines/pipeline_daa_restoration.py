@@ -26,7 +26,7 @@ from .adapter_loading import AdapterMixin
 from .image_processor import PhotoInput, assemble, check_output_type, read_photos
 from .passes import in_eval_mode, tensors_of
 from .pipeline_output import DAARestorationPipelineOutput
-from .run import Run, check_options, check_out, plan_batches, untouched
+from .run import Run, check_options, check_out, plan_batches, shared_files, untouched
 
 
 class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
@@ -160,7 +160,7 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
 
             # 3. Restore: each batch whole, or tile by tile
             for batch in plan:
-                restored |= run.restore(batch, strengths, out, progress_bar)
+                restored |= run.restore(batch, strengths, out, shared_files(image, out), progress_bar)
 
         # 4. Postprocess
         kept = [restored[index] for index in range(len(photos))]

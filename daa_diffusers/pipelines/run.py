@@ -1,6 +1,7 @@
 """What one call of the pipeline does to its photos: judge them, cut them into tiles, pass them through the restorer."""
 
 import logging
+import mmap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -80,7 +81,14 @@ class Run:
         batch = to_batch(windows, self.channels, self.value_range, self.device)  # (windows * rows, C, h, w)
         restored = restore_batch(self.restorer, batch, [index] * len(batch), dtype=self.dtype)
         low, high = self.value_range
-        return judge(*((x - low) / (high - low) for x in (batch, restored)))
+
+        def as_photo(x: torch.Tensor) -> torch.Tensor:  # (windows, colours, h, w) in [0, 1]
+            x = (x - low) / (high - low)
+            if self.channels == 1:
+                return x.view(len(windows), -1, *x.shape[2:])  # colours were restored one by one
+            return x.mean(1, keepdim=True) if photo.pixels.shape[0] == 1 else x  # grey was repeated
+
+        return judge(as_photo(batch), as_photo(restored))
 
     # --- tiles ---
 
@@ -99,7 +107,12 @@ class Run:
         return None if pixels <= side**2 else side
 
     def restore(
-        self, photos: dict[int, Photo], strengths: Sequence[float], out: np.ndarray | None, progress_bar: Any
+        self,
+        photos: dict[int, Photo],
+        strengths: Sequence[float],
+        out: np.ndarray | None,
+        mapped: Sequence[np.memmap],
+        progress_bar: Any,
     ) -> dict[int, Photo]:
         """Restores photos of one size, in smaller tiles where memory runs out; by their places in the call."""
         size = next(iter(photos.values())).size
@@ -121,7 +134,7 @@ class Run:
             shown, passes = progress_bar.n, len(photos) * len(mosaic)
             progress_bar.total += passes - len(photos)
             try:
-                return self._restore(photos, rows, strengths, mosaic, out, progress_bar)
+                return self._restore(photos, rows, strengths, mosaic, out, mapped, progress_bar)
             except (RuntimeError, MemoryError) as error:
                 smaller = halved(tile, size, self.multiple)
                 if self.tile is None or smaller is None or not is_out_of_memory(error):
@@ -134,7 +147,7 @@ class Run:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _restore(self, photos, rows, strengths, mosaic: Mosaic, out, progress_bar) -> dict[int, Photo]:
+    def _restore(self, photos, rows, strengths, mosaic: Mosaic, out, mapped, progress_bar) -> dict[int, Photo]:
         strength = torch.tensor([strengths[index] for index in rows])  # (N,)
         group = list(photos.values())
         canvases = [blank(photo, out) for photo in group] if len(mosaic) > 1 or out is not None else []
@@ -155,6 +168,7 @@ class Run:
                 return dict(zip(photos, finished, strict=True))
             for canvas, photo in zip(canvases, finished, strict=True):
                 canvas.pixels[:, down.first : down.last, right.first : right.last] = photo.pixels
+            let_go(mapped)
         return dict(zip(photos, canvases, strict=True))
 
     def _call_back(self, batch: torch.Tensor, indices: list[int]) -> torch.Tensor:
@@ -186,6 +200,19 @@ def check_out(out: Any, photos: Sequence[Photo], image: Any, output_type: str) -
         raise ValueError("`out` must be writable, without negative strides")
     if np.may_share_memory(out, image):
         raise ValueError("`out` must not share memory with `image`: tiles overlap, and a restored one would be read")
+
+
+def shared_files(*arrays: Any) -> list[np.memmap]:
+    """Those that are files mapped into memory, so that what is written to them is in the file."""
+    return [array for array in arrays if isinstance(array, np.memmap) and array.mode != "c"]
+
+
+def let_go(mapped: Sequence[np.memmap]) -> None:
+    """Hands pages of mapped files back, which count as memory of this process; what was written stays in the file."""
+    for array in mapped:
+        pages = getattr(array, "_mmap", None)
+        if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
+            pages.madvise(mmap.MADV_DONTNEED)
 
 
 def blank(photo: Photo, out: np.ndarray | None = None) -> Photo:

@@ -180,3 +180,11 @@ def test_margins_save_work():
         pixels.clear()
         model(torch.rand(1, 3, 256, 256), margins=(66, 66, 66, 66))
     assert sum(pixels) < 0.6 * whole
+
+
+def test_margins_change_no_bit_of_photos_in_the_pipelines_order():
+    torch.manual_seed(0)
+    model = RestorationUNet(width=16, depth=3).eval()
+    x = torch.rand(1, 3, 160, 128).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        assert torch.equal(model(x, margins=(33, 41, 32, 30)), model(x)[:, :, 33 : 160 - 41, 32 : 128 - 30])

@@ -32,7 +32,7 @@ def quiet(restorer: nn.Module) -> DAARestorationPipeline:
 @pytest.fixture(scope="module")
 def pipe():
     torch.manual_seed(0)
-    restorer = RestorationUNet(width=4, depth=2)
+    restorer = RestorationUNet(width=16, depth=2)  # kernels for fewer channels add up in an order that changes
     with torch.no_grad():
         restorer.conv_out.weight.mul_(0.1)
     return quiet(restorer)
@@ -127,8 +127,10 @@ def test_tiles_of_any_photo_change_nothing(pipe, size, self_ensemble):
     degraded = np.random.default_rng(0).random((*size, 3), np.float32)
     whole = pipe(degraded, output_type="np", tile=None, self_ensemble=self_ensemble).images
     tiled = pipe(degraded, output_type="np", tile=72, self_ensemble=self_ensemble).images
-    assert tiled.shape == whole.shape
-    np.testing.assert_allclose(tiled, whole, rtol=0, atol=1e-6)
+    if min(size) < 4:  # photos thinner than a kernel's vector are added up in another order
+        np.testing.assert_allclose(tiled, whole, rtol=0, atol=1e-6)
+    else:
+        assert np.array_equal(tiled, whole)  # bit by bit, also in floating point
 
 
 @pytest.mark.parametrize("kind", ["grey", "alpha", "uint16", "batch", "tensors", "pil"])
@@ -139,7 +141,7 @@ def test_tiles_of_every_kind_change_nothing(pipe, kind):
         "alpha": (np.dstack([array, array[:, :, 1]]), "np"),
         "uint16": (array.astype(np.uint16) * 257, "np"),
         "batch": (np.stack([array, 255 - array]), "np"),
-        "tensors": ([torch.from_numpy(array / 255).permute(2, 0, 1), torch.rand(1, 130, 20)], "pt"),
+        "tensors": ([torch.from_numpy(array / 255).permute(2, 0, 1), torch.rand(1, 130, 70)], "pt"),
         "pil": (PIL.Image.fromarray(array).convert("RGBA"), "pil"),
     }[kind]
     whole = pipe(given, output_type=output_type, tile=None).images
@@ -147,8 +149,7 @@ def test_tiles_of_every_kind_change_nothing(pipe, kind):
     for one, other in zip(whole, tiled, strict=True):
         if kind == "pil":
             assert one.mode == other.mode
-        difference = np.abs(np.asarray(one).astype(float) - np.asarray(other).astype(float)).max()
-        assert difference <= (1e-6 if kind == "tensors" else 1 if kind == "uint16" else 0)
+        assert np.array_equal(np.asarray(one), np.asarray(other))
 
 
 def test_colours_of_a_grey_restorer_and_a_signed_range_in_tiles():

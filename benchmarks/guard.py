@@ -1,0 +1,143 @@
+"""What the guard costs on noisy photos, and what it saves on clean ones and on those that a restorer makes worse.
+
+    python benchmarks/guard.py --checkpoints daa-denoise daa-denoise-plain --report benchmarks/results/guard.md
+
+Noisy sets have the clean photos of `real_noise/*/val` as their reference, clean sets the photos themselves: every
+eighth of `clean/bsds` and every second of `clean/highres`, beginning with the second (those beginning with the first,
+and `real_noise/*/train`, are what the guard was set on, `--split train`), and the references of the noisy sets, which
+no restorer was trained on. Photos above 768 pixels are cut to their middle. Every photo's numbers are written beside
+the report, as CSV.
+"""
+
+import argparse
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from daa_diffusers import DAARestorationPipeline
+from daa_diffusers.evaluation.metrics import psnr
+from daa_diffusers.evaluation.statistics import markdown_table
+from daa_diffusers.files import write_text
+from daa_diffusers.photos.reading import list_photos, read_photo
+
+ROOT = Path(__file__).resolve().parents[1]
+NOISY = ("renoir", "sidd_small", "polyu")
+CLEAN = {"bsds": 8, "highres": 2}  # of how many photos one is taken
+LARGEST = 768
+NUMBERS = ("identity", "without", "with", "strength", "change", "brightness", "colour")
+IDENTICAL = 100.0  # dB, in the place of infinity
+
+
+def photos(data: Path, name: str, split: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """(name, photo, reference) of a set."""
+    if name in CLEAN:
+        paths = list_photos(data / "clean" / name)[split == "val" :: CLEAN[name]]
+        pairs = [(path, path) for path in paths]
+    elif name.endswith(", clean"):
+        pairs = [(path, path) for path in list_photos(data / "real_noise" / name[:-7] / split / "clean")]
+    else:
+        folder = data / "real_noise" / name / split
+        clean = {path.stem: path for path in list_photos(folder / "clean")}
+        pairs = [(path, clean[path.stem]) for path in list_photos(folder / "noisy")]
+    for path, reference in pairs:
+        yield path.name, middle(read_photo(path)), middle(read_photo(reference))
+
+
+def middle(photo: np.ndarray) -> np.ndarray:
+    """At most `LARGEST` pixels high and wide."""
+    top, left = (max(0, side - LARGEST) // 2 for side in photo.shape[:2])
+    return photo[top : top + LARGEST, left : left + LARGEST]
+
+
+def score(photo: np.ndarray, reference: np.ndarray) -> float:
+    """PSNR in dB, at most `IDENTICAL`."""
+    return min(IDENTICAL, float(psnr(photo, reference)))
+
+
+def measure(pipeline: DAARestorationPipeline, data: Path, name: str, split: str) -> list[dict]:
+    """One row for each photo of a set."""
+    rows = []
+    for photo_name, photo, reference in photos(data, name, split):
+        result = pipeline(photo, output_type="np", guard=True)
+        verdict, with_guard = result.guard[0], result.images[0]
+        without = with_guard if verdict.strength == 1 else pipeline(photo, output_type="np").images[0]
+        row = {"set": name, "photo": photo_name, "identity": score(photo, reference)}
+        row |= {"without": score(without, reference), "with": score(with_guard, reference)}
+        rows.append(
+            row
+            | {"strength": verdict.strength, "reason": verdict.reason, "change": verdict.change}
+            | {"brightness": verdict.brightness, "colour": verdict.colour}
+        )
+    return rows
+
+
+def summary(name: str, rows: list[dict]) -> dict[str, str]:
+    """One line of the table."""
+
+    def mean(key: str) -> float:
+        return float(np.mean([row[key] for row in rows]))
+
+    line = {"set": name, "photos": str(len(rows)), "without": f"{mean('without'):.2f}", "with": f"{mean('with'):.2f}"}
+    line["strength 1 / between / 0"] = " / ".join(
+        str(sum(chosen(row["strength"]) for row in rows))
+        for chosen in (lambda s: s == 1, lambda s: 0 < s < 1, lambda s: s == 0)
+    )
+    if name in NOISY:
+        line |= {"identity": f"{mean('identity'):.2f}", "cost, dB": f"{mean('without') - mean('with'):.3f}"}
+        for key in ("without", "with"):
+            against = [row[key] - row["identity"] for row in rows]
+            worse = [gain for gain in against if gain < -0.05]
+            line[f"worse than identity {key}"] = f"{len(worse)}, at worst {min(against):+.2f}"
+    else:
+        worst = min(rows, key=lambda row: row["with"])
+        line["lowest with"] = f"{worst['with']:.2f}"
+        line["below 45 dB with"] = str(sum(row["with"] < 45 for row in rows))
+    return line
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=os.environ.get("DAA_DATA", ROOT / ".." / "shared" / "data"))
+    parser.add_argument("--checkpoints", nargs="+", default=["daa-denoise", "daa-denoise-plain"])
+    parser.add_argument("--split", default="val", choices=["train", "val"])
+    parser.add_argument("--sets", nargs="+", default=[*NOISY, *CLEAN, *(f"{name}, clean" for name in NOISY)])
+    parser.add_argument("--report", type=Path)
+    arguments = parser.parse_args()
+    shown = f"python benchmarks/guard.py --checkpoints {' '.join(arguments.checkpoints)}"
+    text = [
+        "# The guard",
+        "",
+        f"`{shown} --split {arguments.split} --report ...`",
+        "",
+        __doc__.split("\n\n")[2].strip(),
+    ]
+    csv = ["checkpoint,set,photo,identity,without,with,strength,change,brightness,colour,reason"]
+    for checkpoint in arguments.checkpoints:
+        pipeline = DAARestorationPipeline.from_pretrained(checkpoint)
+        pipeline.set_progress_bar_config(disable=True)
+        noisy, clean = [], []
+        for name in arguments.sets:
+            rows = measure(pipeline, arguments.data, name, arguments.split)
+            (noisy if name in NOISY else clean).append(summary(name, rows))
+            print((noisy if name in NOISY else clean)[-1], flush=True)
+            for row in rows:
+                numbers = [f"{row[key]:.3f}" for key in NUMBERS]
+                csv.append(",".join([checkpoint, f'"{name}"', row["photo"], *numbers, f'"{row["reason"]}"']))
+        text += [
+            "",
+            f"## {checkpoint}",
+            "",
+            "Noisy photos: PSNR (dB) against the clean ones, RGB uint8, mean of images.",
+        ]
+        text += ["", markdown_table(noisy, list(noisy[0])) if noisy else ""]
+        text += ["", "Clean photos: PSNR (dB) of the result against the photo itself; an unchanged one counts as 100."]
+        text += ["", markdown_table(clean, list(clean[0])) if clean else ""]
+    if arguments.report:
+        write_text(arguments.report, "\n".join(text) + "\n")
+        write_text(arguments.report.with_suffix(".csv"), "\n".join(csv) + "\n")
+
+
+if __name__ == "__main__":
+    main()

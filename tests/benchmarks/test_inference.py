@@ -1,0 +1,55 @@
+"""The benchmarks of restoring run: of time and memory, and of the guard. At these sizes their numbers mean nothing."""
+
+import json
+import re
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+from PIL import Image
+from skimage import data
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def flat(text):
+    """Tables without the spaces that align them."""
+    return re.sub(r" +", " ", text)
+
+
+def run(monkeypatch, capsys, script, *arguments):
+    monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+    runpy.run_path(str(ROOT / "benchmarks" / script), run_name="__main__")
+    return flat(capsys.readouterr().out)
+
+
+def test_inference_is_measured_once_and_reported(tmp_path, monkeypatch, capsys):
+    options = ["--checkpoint", "tiny", "--side", 72, "--repeats", 1, "--tiles", 40, "--megapixels", 0.01]
+    options += ["--depths", "uint16", "--output_dir", tmp_path / "out", "--report", tmp_path / "report.md"]
+    shown = run(monkeypatch, capsys, "inference.py", *options)
+    assert "| pipeline / bare network, channels last |" in shown and "| tiles of 40 px / whole |" in shown
+    assert "| 0.01 | uint16 |" in shown
+    assert flat((tmp_path / "report.md").read_text()) in shown
+    (cache,) = (tmp_path / "out").glob("*.json")
+    rows = json.loads(cache.read_text())
+    assert rows["0.01 uint16"]["peak MiB"] >= rows["0.01 uint16"]["of which imports and weights MiB"] > 50
+    rows["0.01 uint16"]["peak MiB"] = 123456
+    cache.write_text(json.dumps(rows))
+    assert "123456" in run(monkeypatch, capsys, "inference.py", *options)  # taken up, not measured again
+
+
+def test_the_guard_is_measured_on_noisy_and_on_clean_photos(tmp_path, monkeypatch, capsys):
+    photos = tmp_path / "real_noise" / "renoir" / "val"
+    for kind in ("noisy", "clean"):
+        (photos / kind).mkdir(parents=True)
+        Image.fromarray(data.astronaut()[:80, 150:240]).save(photos / kind / "one.png")
+    (tmp_path / "clean").mkdir()
+    shutil.copytree(photos / "clean", tmp_path / "clean" / "bsds")
+    Image.fromarray(data.astronaut()[100:180, 150:240]).save(tmp_path / "clean" / "bsds" / "two.png")
+    options = ["--data", tmp_path, "--checkpoints", "daa-denoise", "--sets", "renoir", "bsds"]
+    run(monkeypatch, capsys, "guard.py", *options, "--report", tmp_path / "guard.md")
+    report = flat((tmp_path / "guard.md").read_text())
+    assert "| renoir | 1 |" in report and "| bsds | 1 |" in report and "cost, dB" in report
+    rows = (tmp_path / "guard.csv").read_text().splitlines()
+    assert [row.split(",")[2] for row in rows[1:]] == ["one.png", "two.png"]
