@@ -75,7 +75,9 @@ def _noise_space(config: TrainingConfig, restorer: nn.Module) -> NoiseSpaceAdapt
         if config.noise_predictor_from:
             unet = DAAUNet2DConditionModel.from_pretrained(config.noise_predictor_from)
         else:
-            unet = DAAUNet2DConditionModel.from_preset(config.noise_predictor, **config.noise_predictor_options)
+            channels = DAARestorationPipeline(restorer).channels  # 1 of a grey restorer
+            sizes = {"in_channels": 3 * channels, "out_channels": channels, **config.noise_predictor_options}
+            unet = DAAUNet2DConditionModel.from_preset(config.noise_predictor, **sizes)
     return NoiseSpaceAdaptation(
         restorer,
         unet,

@@ -20,6 +20,7 @@ class ForeignContract:
     options: dict[str, Any] = {}  # of `ForeignRestorer.wrap`
     is_global = False
     half_tolerance = 0.1
+    adaptation: dict[str, Any] = {}  # options of its training, where the network is a large one
 
     def network(self) -> nn.Module:
         """A tiny network."""
@@ -132,12 +133,12 @@ class ForeignContract:
 
     @pytest.mark.slow
     def test_an_adaptation_lowers_its_losses(self, restorer, tmp_path):
-        first, last = adapt(restorer, tmp_path)
+        first, last = adapt(restorer, tmp_path, **self.adaptation)
         assert last["pair"] < 0.9 * first["pair"]
         assert last["noise"] < 0.9 * first["noise"]
 
 
-def adapt(restorer: ForeignRestorer, folder) -> tuple[dict[str, float], dict[str, float]]:
+def adapt(restorer: ForeignRestorer, folder, **options) -> tuple[dict[str, float], dict[str, float]]:
     """A tiny run of the trainer from the restorer's folder; the losses of its first and last steps."""
     import skimage.data
     from PIL import Image
@@ -172,6 +173,7 @@ def adapt(restorer: ForeignRestorer, folder) -> tuple[dict[str, float], dict[str
             "report_to": "none",
             "health": False,
             "threads": 1,
+            **options,
         }
     )
     train(config.check(), progress_bar=False)

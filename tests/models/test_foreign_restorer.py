@@ -10,9 +10,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from daa_diffusers import DAARestorationPipeline, ForeignRestorer, NoiseSpaceAdaptation, RestorationUNet
-from daa_diffusers.errors import CheckpointError
+from daa_diffusers.errors import CheckpointError, ConfigurationError
 from daa_diffusers.models.foreign_probe import Traits, measure_reach
 from daa_diffusers.pipelines.tiling import auto_tile
+from daa_diffusers.training.config import resolve
+from daa_diffusers.training.setup import build_model, prepare_networks
 
 from .foreign_contract import ForeignContract
 
@@ -101,6 +103,8 @@ class TestSwinIR(ForeignContract):
 
 @pytest.mark.slow
 class TestSCUNet(ForeignContract):
+    adaptation = {"steps": 24, "batch_size": 1, "log_every": 6, "learning_rate": 5e-4}
+
     def network(self):
         from spandrel.architectures.SCUNet import SCUNet
 
@@ -109,6 +113,8 @@ class TestSCUNet(ForeignContract):
 
 @pytest.mark.slow
 class TestUformer(ForeignContract):
+    adaptation = {"steps": 24, "batch_size": 1, "log_every": 6}
+
     def network(self):
         from spandrel.architectures.Uformer import Uformer
 
@@ -483,6 +489,21 @@ def test_pooling_is_found_where_no_layer_tells():
 def test_batch_statistics_are_found_inside():
     assert NoiseSpaceAdaptation(ForeignRestorer.wrap(dncnn(act_mode="BR")), variant="vanilla").has_batch_statistics
     assert not NoiseSpaceAdaptation(ForeignRestorer.wrap(dncnn()), variant="vanilla").has_batch_statistics
+
+
+def test_a_grey_network_gets_a_noise_predictor_of_its_channels(tmp_path):
+    DAARestorationPipeline(ForeignRestorer.wrap(dncnn(in_nc=1, out_nc=1))).save_pretrained(tmp_path)
+    model = build_model(resolve({"preset": "tiny", "init_from": str(tmp_path)}))
+    assert (model.unet.config.in_channels, model.unet.config.out_channels) == (3, 1)
+    grey = torch.rand(2, 1, 16, 16)
+    assert torch.isfinite(model(grey, grey, grey).loss)
+
+
+def test_gradient_checkpointing_is_refused(tmp_path):
+    DAARestorationPipeline(ForeignRestorer.wrap(dncnn())).save_pretrained(tmp_path)
+    config = resolve({"preset": "tiny", "init_from": str(tmp_path), "gradient_checkpointing": True})
+    with pytest.raises(ConfigurationError, match="`gradient_checkpointing`: ForeignRestorer does not support it"):
+        prepare_networks(config, build_model(config))
 
 
 @pytest.mark.slow
