@@ -176,6 +176,8 @@ def imported(node: ast.AST, *, in_functions: bool) -> set[str]:
             found |= {alias.name.split(".")[0] for alias in child.names}
         elif isinstance(child, ast.ImportFrom) and not in_functions and not child.level:
             found.add(child.module.split(".")[0])
+        elif isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
         elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
             found |= imported(child, in_functions=False) if in_functions else set()
         else:
@@ -187,7 +189,7 @@ def imported(node: ast.AST, *, in_functions: bool) -> set[str]:
     ("folder", "in_functions", "extras"),
     [
         ("daa_diffusers", False, []),
-        ("daa_diffusers", True, ["train", "demo", "heic", "raw", "ray", "zoo", "onnx"]),
+        ("daa_diffusers", True, ["train", "trackers", "demo", "heic", "raw", "ray", "zoo", "onnx"]),
         ("examples", False, ["train", "demo"]),
     ],
 )
