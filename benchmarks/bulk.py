@@ -1,6 +1,7 @@
 """What bulk restoration costs beside the bare loop: open, restore, save, one photo after another.
 
-    python benchmarks/bulk.py --megapixels 0.3 --photos 6 --repeats 5 --report benchmarks/results/bulk.md
+    python benchmarks/bulk.py --megapixels 0.07 --photos 4 --repeats 5 --ray --report benchmarks/results/bulk.md
+    python benchmarks/bulk.py --plan 20000    # only the listing and cutting of so many (empty) files of a folder
 
 Both do the same photos in turn, shard by shard, in one process and one run, so that a busy machine disturbs them alike;
 the ratio is of the medians. CPU seconds are those of the process. With `--ray`, a job of as many shards then goes
@@ -78,16 +79,33 @@ def through_ray(job: BulkJob) -> tuple[float, float, float]:
     return ends[0] - start - inside[0], ends[-1] - ends[0], sum(inside[1:])
 
 
+def planning(count: int) -> tuple[float, float]:
+    """Wall and CPU seconds a file."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for number in range(count):
+            path = folder / "photos" / f"{number // 1000:03d}" / f"{number:08d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        spent = timed(lambda: plan_job(folder / "out", BulkSettings((str(folder / "photos"),))))
+    return spent[0] / count, spent[1] / count
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default="daa-denoise")
-    parser.add_argument("--megapixels", type=float, default=0.3)
-    parser.add_argument("--photos", type=int, default=6, help="in a shard")
+    parser.add_argument("--megapixels", type=float, default=0.07)
+    parser.add_argument("--photos", type=int, default=4, help="in a shard")
     parser.add_argument("--repeats", type=int, default=5, help="shards that are timed")
     parser.add_argument("--ray", action="store_true")
+    parser.add_argument("--plan", type=int, metavar="FILES")
     parser.add_argument("--report", type=Path)
     arguments = parser.parse_args()
 
+    if arguments.plan:
+        wall, cpu = planning(arguments.plan)
+        print(f"planning {arguments.plan} files: {1e6 * wall:.0f} microseconds a file, {1e6 * cpu:.0f} of them CPU")
+        return
     torch.set_num_threads(1)
     pipeline = DAARestorationPipeline.from_pretrained(arguments.checkpoint)
     pipeline.set_progress_bar_config(disable=True)
@@ -97,7 +115,6 @@ def main() -> None:
         write_photos(folder / "photos", count, arguments.megapixels)
         settings = BulkSettings((str(folder / "photos"),), arguments.checkpoint, photos_per_shard=arguments.photos)
         seconds = alternate(plan_job(folder / "bulk", settings), pipeline, folder)
-        planned = timed(lambda: plan_job(folder / "ray", settings))[0]
         rays = through_ray(plan_job(folder / "ray", settings)) if arguments.ray else None
         size = sum(path.stat().st_size for path in (folder / "photos").iterdir()) / count
     rows = [
@@ -113,7 +130,6 @@ def main() -> None:
     rows += [f"| {name} | {wall:.4f} | {cpu:.4f} |" for name, (wall, cpu) in medians.items()]
     wall, cpu = (b / a for a, b in zip(medians["bare loop"], medians["bulk"], strict=True))
     rows += [f"| bulk / bare loop | {wall:.3f} | {cpu:.3f} |", ""]
-    rows += [f"Planning: {1e6 * planned / count:.0f} microseconds a photo."]
     if rays:
         start, passed, inside = rays
         rows += [

@@ -296,6 +296,7 @@ def test_ctrl_c_leaves_whole_files_and_the_next_run_goes_on(tmp_path, checkpoint
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_processes_share_the_photos_and_write_each_once(tmp_path, checkpoint):
     album = tmp_path / "album"
     album.mkdir()
@@ -307,7 +308,7 @@ def test_processes_share_the_photos_and_write_each_once(tmp_path, checkpoint):
     run = ["-m", "daa_diffusers.cli", "restore", "-", "-o", tmp_path / "out", "--checkpoint", checkpoint]
     arguments, environment = command(*launcher, *run, "--no-guard", "--json")
     listed = "\n".join(str(path) for path in sorted(album.iterdir()))
-    done = subprocess.run(arguments, env=environment, input=listed, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(arguments, env=environment, input=listed, capture_output=True, text=True, timeout=400)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     records = [line for line in lines if "input" in line]
     assert sorted(record["input"] for record in records) == listed.split("\n")
@@ -319,7 +320,7 @@ def test_processes_share_the_photos_and_write_each_once(tmp_path, checkpoint):
 
     (tmp_path / "out/3.png").unlink()  # as if the run had ended before it
     kept = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in files(tmp_path / "out")}
-    done = subprocess.run(arguments, env=environment, input=listed, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(arguments, env=environment, input=listed, capture_output=True, text=True, timeout=400)
     assert '{"summary": {"restored": 1, "skipped": 6, "failed": 1, "planned": 0}}' in done.stdout
     assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in kept} == kept
     assert files(tmp_path / "out") == [f"{number}.png" for number in range(7)]
