@@ -135,7 +135,7 @@ class Adaptation:
             if self._process is None:
                 return Progress()
             code = self._process.poll()
-            output = _tail(self._output)
+            output = "\n" + _tail(self._output)
             bar = list(BAR.finditer(output))
             step, steps = (int(bar[-1][1]), int(bar[-1][2])) if bar else (0, 0)
             losses = _losses(self._run / "log.jsonl")
@@ -173,9 +173,9 @@ class Adaptation:
         return Progress("stopped", step, steps, "", losses, message, self._kept or None)
 
     def _reason(self, output: str) -> str:
-        lines = [line.strip() for line in re.split(r"[\r\n]+", output) if line.strip()]
-        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-        reason = (errors or lines or ["its process ended"])[-1]
+        at = output.rfind("\nerror: ")  # which may be of several lines
+        said = output[at + len("\nerror: ") :] if at >= 0 else output.strip().rpartition("\n")[2]
+        reason = said.strip() or "its process ended"
         for folder in (*sorted(self.folder.glob("photos/*/*")), self._run):
             reason = reason.replace(str(folder), folder.name)  # no folders of this machine
         return reason
@@ -206,11 +206,13 @@ def keep_newest(run: Path) -> Path | None:
     """
     import torch
     import yaml
+    from diffusers.utils.logging import disable_progress_bar
     from safetensors.torch import load_file
 
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
     from ..training.checkpoint import list_checkpoints
 
+    disable_progress_bar()  # of loading
     saved = list_checkpoints(run / "checkpoints")
     if not saved:
         return None

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 
 VIEW = 1600  # pixels: the longer side of a whole photo as it is shown
-CROP = (720, 480)  # width and height of what is shown of a photo at 100 % and more
+CROP = (600, 420)  # width and height of what is shown of a photo at 100 % and more
 KEPT_SECONDS = 4 * 3600  # results older than this are removed
 
 

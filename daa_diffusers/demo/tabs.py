@@ -88,7 +88,7 @@ def photo_tab(work: Work, options: list[Any]) -> None:
             return nothing | {report: _said(error)}
         return {
             pair: files,
-            slider: tuple(map(str, pictures)),
+            slider: gr.update(value=tuple(map(str, pictures)), width=None),
             report: describe(record),
             result: gr.update(value=files.after, visible=True),
             zoom: gr.update(value=ZOOMS[0], visible=True),
@@ -102,7 +102,8 @@ def photo_tab(work: Work, options: list[Any]) -> None:
             pictures = views(files, level, x / 100, y / 100)
         except UnreadablePhotoError:
             raise gr.Error("the photo is no longer here: restore it again", print_exception=False) from None
-        return tuple(map(str, pictures)), gr.update(visible=level > 0)
+        width = CROP[0] if level else None  # a pixel of the part is one of the page, where the page is as wide
+        return gr.update(value=tuple(map(str, pictures)), width=width), gr.update(visible=level > 0)
 
     outputs = [pair, slider, report, result, zoom, place]
     asked = {"inputs": [file, *options], "outputs": outputs, "show_progress_on": slider, "concurrency_id": "restore"}
@@ -180,7 +181,7 @@ def adapt_tab(work: Work, adaptation: Adaptation, page: gradio.Blocks, checkpoin
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             photos = gr.File(label="Noisy photos", file_count="multiple", height=150)
-            clean = gr.File(label="Good photos of any kind (if you have some)", file_count="multiple", height=150)
+            clean = gr.File(label="Good photos, if you have some", file_count="multiple", height=150)
             start_from = gr.Dropdown(
                 work.checkpoints(),
                 value="daa-denoise-plain",
