@@ -1,6 +1,6 @@
 """Does adaptation help a network that was not made for it? A small NAFNet and a DnCNN of spandrel, on real noise.
 
-    python benchmarks/foreign.py                                  # about 10 minutes on one core
+    python benchmarks/foreign.py                                  # about 10 minutes of one core
 
 Each network starts with random weights, is trained on synthetic pairs by examples/train_daa.py (`plain`), and goes on
 from there: on the same pairs alone (`control`) and with preset `adapt` on RENOIR's `train/noisy` (`adapted`), for as
@@ -149,14 +149,12 @@ def main() -> None:
 
     from daa_diffusers.evaluation.statistics import markdown_table
 
-    began = time.perf_counter()
     lines = [line for name in arguments.networks for line in measure(arguments, name, rows_of(arguments, name))]
     text = "\n".join(
         [
             "# Adaptation of networks that were not made for it",
             "",
-            f"`{' '.join(['python benchmarks/foreign.py', *sys.argv[1:]])}`, "
-            f"{(time.perf_counter() - began) / 60:.0f} minutes on one core in the last call (finished parts are kept)",
+            f"`{' '.join(['python benchmarks/foreign.py', *sys.argv[1:]])}`",
             "",
             f"{arguments.domain}, `val`: PSNR and SSIM on RGB uint8, mean per photo. `plain`: {arguments.steps} steps",
             "on synthetic pairs (Gaussian noise up to 60) from random weights; `control`: as many further steps of",

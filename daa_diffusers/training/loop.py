@@ -158,7 +158,14 @@ class Trainer:
         self._record(steps=self.steps, photos=setup.training_photos(self.dataset))
         self.ema = EMAModel(self.trained, decay=self._ema_decay(), use_ema_warmup=True, inv_gamma=1.0, power=3 / 4)
         # before a checkpoint is loaded: the restorer as it starts
-        self.start = [p.detach().clone() for p in self.trained] if config.blend < 1 else []
+        self.statistics = [
+            tensor
+            for module in self.bare.restorer.modules()
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
+            for tensor in (module.running_mean, module.running_var)
+            if tensor is not None
+        ]  # they belong to the weights: blended and selected with them
+        self.start = [p.detach().clone() for p in (*self.trained, *self.statistics)] if config.blend < 1 else []
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         # of diffusers' scheduler only the curve is used: the learning rate is a function of the step
         self.rate_curve = get_scheduler(
@@ -443,17 +450,21 @@ class Trainer:
         fine-tuning of zero-shot models".
         """
         parameters = self.trained
+        statistics = [tensor.clone() for tensor in self.statistics]
         self.ema.store(parameters)
         self.ema.copy_to(parameters)
         with torch.no_grad():
-            for parameter, start in zip(parameters, self.start, strict=bool(self.start)):
-                parameter.copy_(start.lerp(parameter, self.config.blend))
+            for tensor, start in zip((*parameters, *self.statistics), self.start, strict=bool(self.start)):
+                tensor.copy_(start.lerp(tensor, self.config.blend))
         self.bare.restorer.eval()
         try:
             yield self.bare.restorer
         finally:
             self.bare.restorer.train()
             self.ema.restore(parameters)
+            with torch.no_grad():
+                for tensor, kept in zip(self.statistics, statistics, strict=True):
+                    tensor.copy_(kept)
 
     def _validate(self, step: int, counters: dict[str, Any]) -> None:
         """Scores the averaged weights, on the main process; every process learns the score to select by."""
@@ -480,7 +491,7 @@ class Trainer:
             if self.accelerator.num_processes > 1:
                 scored = torch.tensor(score if self.accelerator.is_main_process else 0.0, dtype=torch.float32)
                 score = float(self.accelerator.reduce(scored.to(self.accelerator.device), "sum"))
-            self.best.offer(step, score, self.trained, write=self.accelerator.is_main_process)
+            self.best.offer(step, score, (*self.trained, *self.statistics), write=self.accelerator.is_main_process)
         counters["best"] = dict(self.best.record)
         patience = self.config.early_stopping
         counters["stopped_early"] = patience is not None and self.best.record.get("since", 0) >= patience
@@ -513,7 +524,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             with self._averaged_weights() as restorer:
                 if self.best.record:
-                    self.best.copy_to(self.trained)
+                    self.best.copy_to((*self.trained, *self.statistics))
                 unet = self.bare.networks.get("noise_predictor") if self.config.save_noise_predictor else None
                 restorer.float()
                 if self.config.adapter:

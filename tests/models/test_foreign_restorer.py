@@ -4,8 +4,10 @@ import importlib
 import json
 import sys
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
@@ -14,6 +16,7 @@ from daa_diffusers.errors import CheckpointError, ConfigurationError
 from daa_diffusers.models.foreign_probe import Traits, measure_reach
 from daa_diffusers.pipelines.tiling import auto_tile
 from daa_diffusers.training.config import resolve
+from daa_diffusers.training.loop import train
 from daa_diffusers.training.setup import build_model, prepare_networks
 
 from .foreign_contract import ForeignContract
@@ -489,6 +492,35 @@ def test_pooling_is_found_where_no_layer_tells():
 def test_batch_statistics_are_found_inside():
     assert NoiseSpaceAdaptation(ForeignRestorer.wrap(dncnn(act_mode="BR")), variant="vanilla").has_batch_statistics
     assert not NoiseSpaceAdaptation(ForeignRestorer.wrap(dncnn()), variant="vanilla").has_batch_statistics
+
+
+@pytest.mark.parametrize("select", ["last", "psnr"])
+def test_batch_statistics_are_blended_and_selected_with_the_weights(tmp_path, select):
+    draw = np.random.default_rng(0)
+    for name in ("degraded", "clean"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(draw.integers(0, 256, (32, 32, 3), np.uint8)).save(tmp_path / name / "photo.png")
+    start = ForeignRestorer.wrap(dncnn(act_mode="BR"))
+    DAARestorationPipeline(start).save_pretrained(tmp_path / "start")
+    pairs = {f"validation_{name}": str(tmp_path / name) for name in ("degraded", "clean")}
+    quiet = {"health": False, "report_to": "none", "threads": 1, "validate_every": 1}
+    options = {"preset": "tiny", "variant": "vanilla", "steps": 2, "patch": 16, "batch_size": 2, "select_by": select}
+    config = resolve(
+        {
+            **options,
+            **quiet,
+            **pairs,
+            "clean": [str(tmp_path / "clean")],
+            "init_from": str(tmp_path / "start"),
+            "output_dir": str(tmp_path / "run"),
+            "blend": 1e-4,
+        }
+    )
+    result = train(config.check(), progress_bar=False)
+    after = DAARestorationPipeline.from_pretrained(result.pipeline).restorer.state_dict()
+    for name, tensor in start.state_dict().items():  # running means moved by a tenth in each step
+        if tensor.is_floating_point():
+            torch.testing.assert_close(after[name], tensor, rtol=1e-3, atol=1e-3)
 
 
 def test_a_grey_network_gets_a_noise_predictor_of_its_channels(tmp_path):
