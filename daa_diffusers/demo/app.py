@@ -66,7 +66,7 @@ def served(settings: Settings, *, browser: bool = False) -> Iterator[str]:
     """
     with tempfile.TemporaryDirectory(prefix="daa-demo-") as folder, _environment(folder):
         try:
-            import gradio
+            import gradio  # noqa: F401
         except ImportError as error:
             raise ConfigurationError("the page needs gradio: pip install 'daa-diffusers[demo]'") from error
         work = Work(
@@ -80,29 +80,39 @@ def served(settings: Settings, *, browser: bool = False) -> Iterator[str]:
         adaptation = Adaptation(settings.runs, Path(folder))
         page = build(work, adaptation)
         page.queue(max_size=32, api_open=False, default_concurrency_limit=1)  # no call overtakes the queue
-        plain = ["system-ui", "sans-serif"]
         try:
-            _, local, public = page.launch(
-                server_name=settings.host,
-                server_port=settings.port,
-                share=settings.share,
-                inbrowser=browser,
-                prevent_thread_lock=True,
-                quiet=True,
-                footer_links=[],
-                max_file_size=f"{settings.limits.max_file_mb * 1e6:.0f}b",
-                allowed_paths=[],
-                ssr_mode=False,
-                enable_monitoring=False,
-                mcp_server=False,
-                run_history=False,
-                theme=gradio.themes.Soft(font=plain, font_mono=["ui-monospace", "monospace"]),  # none is fetched
-                css=CSS,
-            )
-            yield public or local
+            yield _launch(page, settings, browser)
         finally:
             page.close(verbose=False)
             adaptation.close()
+
+
+def _launch(page: gradio.Blocks, settings: Settings, browser: bool) -> str:
+    import gradio
+
+    plain = ["system-ui", "sans-serif"]  # fonts of the browser's own: none is fetched
+    try:
+        _, local, public = page.launch(
+            server_name=settings.host,
+            server_port=settings.port,
+            share=settings.share,
+            inbrowser=browser,
+            prevent_thread_lock=True,
+            quiet=True,
+            footer_links=[],
+            max_file_size=f"{settings.limits.max_file_mb * 1e6:.0f}b",
+            allowed_paths=[],
+            ssr_mode=False,
+            enable_monitoring=False,
+            mcp_server=False,
+            run_history=False,
+            theme=gradio.themes.Soft(font=plain, font_mono=["ui-monospace", "monospace"]),
+            css=CSS,
+        )
+    except OSError as error:
+        port = settings.port or "7860 to 7959"
+        raise OSError(f"cannot listen on {settings.host}, port {port}: taken, or not of this machine") from error
+    return public or local
 
 
 @contextlib.contextmanager
