@@ -185,8 +185,8 @@ def describe(record: Record) -> str:
     ]
     guard = record["guard"]
     if guard and guard["strength"] < 1:
-        done = "left as it was" if guard["strength"] == 0 else f"restored with {guard['strength']:.0%} strength"
-        lines.append(f"The guard says {guard['reason']}: {done}.")
+        done = "Left as it was" if guard["strength"] == 0 else f"Restored with {guard['strength']:.0%} strength"
+        lines.append(f"{done} by the guard ({guard['reason']}).")
     return "\n".join([*lines, *(f"Note: {note}." for note in record["notes"])])
 
 

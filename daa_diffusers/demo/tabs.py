@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+PLOTS = {  # title -> losses of the log
+    "Synthetic photos": ("pair", "untouched"),
+    "Noise prediction": ("noise", "adaptation"),
+}
 ZOOMS = ("Whole photo", "100 %", "200 %")
 
 
@@ -136,7 +140,12 @@ def batch_tab(work: Work, options: list[Any]) -> None:
         with gr.Column(scale=2, min_width=320):
             report = gr.Textbox(label="Report", lines=1, max_lines=4, interactive=False, elem_classes="report")
             table = gr.Dataframe(
-                headers=["Photo", "Result", "Report"], datatype="str", interactive=False, wrap=True, max_height=360
+                headers=["Photo", "Result", "Report"],
+                datatype="str",
+                interactive=False,
+                wrap=True,
+                max_height=360,
+                column_widths=["26%", "18%", "56%"],
             )
             archive = gr.File(label="All restored photos", interactive=False, visible=False)
 
@@ -147,7 +156,7 @@ def batch_tab(work: Work, options: list[Any]) -> None:
             total = len(paths or [])
             yield f"0 of {total}", rows, hidden
             for record, zipped in work.restore_many(paths or [], name, _options(*asked)):
-                rows.append([os.path.basename(record["input"]), record["status"], describe(record)])
+                rows.append([os.path.basename(record["input"]), record["status"], describe(record).partition(": ")[2]])
                 failed = sum(row[1] == FAILED for row in rows)
                 text = f"{len(rows)} of {total}" + (f", {failed} failed" if failed else "")
                 yield text, rows, gr.update(value=str(zipped), visible=True) if zipped else hidden
@@ -197,29 +206,33 @@ def adapt_tab(work: Work, adaptation: Adaptation, page: gradio.Blocks, checkpoin
                 resume = gr.Button("Continue", min_width=80, interactive=False)
         with gr.Column(scale=2, min_width=320):
             report = gr.Textbox(label="Progress", lines=2, interactive=False, elem_classes="report", elem_id="progress")
-            plot = gr.LinePlot(
-                x="step",
-                y="loss",
-                color="name",
-                title="Losses",
-                height=300,
-                y_lim=[0, None],
-                buttons=[],
-                color_title="of",
-                visible=False,
-            )
+            with gr.Row():
+                plots = [
+                    gr.LinePlot(
+                        x="step", y="loss", color="name", color_title=" ", title=title, height=280, y_lim=[0, None],
+                        visible=False, buttons=[], min_width=260,
+                    )
+                    for title in PLOTS
+                ]  # fmt: skip
     timer = gr.Timer(1.0, active=False)
-    outputs = [report, plot, start, cancel, resume, timer, checkpoint, start_from]
+    outputs = [report, *plots, start, cancel, resume, timer, checkpoint, start_from]
 
     def shown(progress: Progress, said: str = "") -> list[Any]:
         frame = pandas.DataFrame(list(progress.losses), columns=["step", "name", "loss"])
         running = progress.running
+
+        def plot(names: tuple[str, ...]) -> Any:
+            part = frame[frame["name"].isin(names)]
+            return gr.update(
+                value=part, visible=not part.empty, y_lim=[0, None if part.empty else 1.1 * part["loss"].max()]
+            )
+
         choices: Any = gr.update()
         if not running:  # there may be a new one
             choices = gr.update(choices=work.checkpoints())
         return [
             said or progress_text(progress),
-            gr.update(value=frame, visible=not frame.empty),
+            *map(plot, PLOTS.values()),
             gr.update(interactive=not running),
             gr.update(interactive=running and progress.state != "stopping"),
             gr.update(interactive=progress.state == "stopped"),

@@ -52,6 +52,13 @@ def test_a_batch_goes_into_a_zip_without_what_failed(work, photos, checkpoint, t
         assert stored.namelist() == ["side_restored.jpg", "side_restored_2.jpg"] and stored.testzip() is None
 
 
+@pytest.mark.parametrize(("strength", "done"), [(0.0, "Left as it was"), (0.25, "Restored with 25% strength")])
+def test_what_the_guard_did_is_told(work, photos, checkpoint, strength, done):
+    record, _ = work.restore(photos["side.jpg"], checkpoint, Options())
+    said = describe(record | {"guard": record["guard"] | {"strength": strength, "reason": "clean"}})
+    assert said.splitlines()[1] == f"{done} by the guard (clean)."
+
+
 def test_limits_are_kept(work, photos, checkpoint, tmp_path):
     with pytest.raises(ConfigurationError, match="4 photos are more than the 3"):
         list(work.restore_many(4 * [photos["side.jpg"]], checkpoint, PLAIN))
