@@ -40,6 +40,15 @@ def test_a_cluster_that_is_too_small_is_said_to_be(cpus, gpus, message):
         _room({"CPU": 16, "GPU": 2}, cpus, gpus)
 
 
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:1", "ray://127.0.0.1:1", "no-such-host.invalid:6379", "127.0.0.1:99999"]
+)
+def test_a_wrong_address_is_said_at_once(album, plan, address):
+    pytest.importorskip("ray")
+    with pytest.raises(ConfigurationError, match=f"`address`: no Ray cluster at '{address}'"):
+        next(restore_job(plan(album), address=address))
+
+
 def test_a_worker_restores_shards_with_the_pipeline_of_the_job(album, plan, pipeline, tmp_path, monkeypatch):
     job = plan(album, fingerprint=restorer_fingerprint(pipeline))
     monkeypatch.chdir(tmp_path)  # back, afterwards
