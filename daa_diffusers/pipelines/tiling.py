@@ -23,9 +23,10 @@ MIN_TILE = 32  # pixels, the least that `tile` can be
 BLEND = 8  # pixels over which exact tiles fade into each other
 PROBE = 128  # pixels, side of the batch whose memory is measured
 SLACK = 1.25  # of memory that a convolution takes beside its tensors
-# "auto": the share of free memory that a pass may take, and its limit on a CPU, where larger tiles gain nothing.
+# "auto": the share of free memory that a pass may take, and its limit on a CPU: larger tiles overlap less, but their
+# tensors leave the caches and are mapped anew each time, and are slower (benchmarks/inference.py --tiles).
 FREE_SHARE = 0.5
-CPU_BYTES = 512 * 2**20
+CPU_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
