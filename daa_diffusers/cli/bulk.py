@@ -10,11 +10,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .common import (
+    PHOTO,
+    RUN,
+    Bits,
+    Checkpoint,
+    Dtype,
+    Format,
+    Guard,
+    Quality,
+    SelfEnsemble,
+    Strength,
+    StripLocation,
+    Tile,
+    load_pipeline,
+    parse_tile,
+)
+
 if TYPE_CHECKING:
     from ..bulk import BulkJob, BulkSettings
 
 app = typer.Typer()
-PHOTO, MODEL, RUN = "Photos written", "Restoring", "Running"
 SHOWN = 10  # failed photos that are named
 
 
@@ -25,34 +41,16 @@ def bulk(
         typer.Argument(help='Folders, tar shards ("in/{000..999}.tar"), Hugging Face datasets ("hf:NAME?split=test").'),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the job, seen by all machines.")],
-    checkpoint: Annotated[
-        str, typer.Option(help="Bundled name, folder, .safetensors file or Hub id.", rich_help_panel=MODEL)
-    ] = "daa-denoise",
-    strength: Annotated[
-        float, typer.Option(help="0 leaves photos as they are, 1 restores fully.", rich_help_panel=MODEL)
-    ] = 1.0,
-    guard: Annotated[
-        bool, typer.Option(help="Leave photos that are clean already as they are.", rich_help_panel=MODEL)
-    ] = True,
-    self_ensemble: Annotated[
-        bool,
-        typer.Option("--self-ensemble", help="Mean over 8 flips and turns: 8 times the time.", rich_help_panel=MODEL),
-    ] = False,
-    tile: Annotated[
-        str, typer.Option(help='Side of the tiles of large photos in pixels, "auto", or "none".', rich_help_panel=MODEL)
-    ] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.", rich_help_panel=MODEL)] = "float32",
-    format: Annotated[
-        str | None,
-        typer.Option(help="jpeg, png, tiff, webp, avif, heic, pnm, bmp. Default: the photo's.", rich_help_panel=PHOTO),
-    ] = None,
-    bits: Annotated[int | None, typer.Option(help="8 or 16. Default: the photo's.", rich_help_panel=PHOTO)] = None,
-    quality: Annotated[
-        int | None, typer.Option(help="1 to 100, of lossy formats. Default: a JPEG's own.", rich_help_panel=PHOTO)
-    ] = None,
-    strip_location: Annotated[
-        bool, typer.Option("--strip-location", help="Leave out GPS and place names.", rich_help_panel=PHOTO)
-    ] = False,
+    checkpoint: Checkpoint = "daa-denoise",
+    strength: Strength = 1.0,
+    guard: Guard = True,
+    self_ensemble: SelfEnsemble = False,
+    tile: Tile = "auto",
+    dtype: Dtype = "float32",
+    format: Format = None,
+    bits: Bits = None,
+    quality: Quality = None,
+    strip_location: StripLocation = False,
     max_megapixels: Annotated[float, typer.Option(help="Larger photos fail.", rich_help_panel=PHOTO)] = 300.0,
     photos_per_shard: Annotated[int, typer.Option(help="What is done whole or done again.", rich_help_panel=RUN)] = 500,
     workers: Annotated[
@@ -84,7 +82,6 @@ def bulk(
     from ..bulk import job as jobs
     from ..bulk.cluster import import_ray
     from ..photos.saving import checked_format
-    from .restore import _tile
     from .restoring import Options
 
     options = Options(
@@ -96,7 +93,7 @@ def bulk(
         strength=strength,
         guard=guard,
         self_ensemble=self_ensemble,
-        tile=_tile(tile),
+        tile=parse_tile(tile),
     )
     settings = BulkSettings(tuple(sources), checkpoint, dtype, photos_per_shard, options)
     if dry_run:
@@ -128,9 +125,8 @@ def _count(output: Path, settings: BulkSettings) -> None:
 def _fingerprint(settings: BulkSettings) -> str:
     """Of the checkpoint; that it cannot be loaded is found here, and not by every worker."""
     from ..bulk.shards import restorer_fingerprint
-    from .restore import _load
 
-    return restorer_fingerprint(_load(settings.checkpoint, "cpu", settings.dtype))
+    return restorer_fingerprint(load_pipeline(settings.checkpoint, "cpu", settings.dtype))
 
 
 def _run(

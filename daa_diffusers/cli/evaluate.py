@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import ConfigurationError
+from .common import load_pipeline
 
 app = typer.Typer()
 
@@ -40,15 +41,13 @@ def evaluate(
     """Measure restorers on photos, with ground truth or without. The row of the untouched input is always there."""
     from ..evaluation import evaluate_folder
     from ..evaluation.report import markdown_report, write_report
-    from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 
     if space not in ("rgb", "y"):
         raise ConfigurationError(f"`--space` must be rgb or y, got {space!r}")
     names = [name.strip() for name in metrics.split(",") if name.strip()] if metrics else None
-    restorers = {}
-    for row, name in row_names(checkpoint or ["daa-denoise"]).items():
-        pipeline = DAARestorationPipeline.from_pretrained(name)
-        restorers[row] = pipeline.to(device) if device else pipeline
+    restorers = {
+        row: load_pipeline(name, device or "cpu") for row, name in row_names(checkpoint or ["daa-denoise"]).items()
+    }
     if baseline != "identity" and baseline not in restorers:
         raise ConfigurationError(f"`--baseline` must be one of identity, {', '.join(restorers)}, got {baseline!r}")
     result = evaluate_folder(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,7 @@ import typer
 
 from ..errors import ConfigurationError
 from ..files import replacing
+from .common import without_warnings
 
 if TYPE_CHECKING:
     from ..data.noise_fit import NoiseProfile
@@ -42,13 +42,8 @@ def fit_noise(
     check_degradation_path(output)  # before the work
     if plot is not None and (plot.suffix.lower() != ".png" or not plot.parent.is_dir()):
         raise ConfigurationError(f"`--plot` must be a .png file in an existing folder, got {str(plot)!r}")
-    ours = logging.getLogger("daa_diffusers")
-    level = ours.level
-    ours.setLevel(logging.ERROR)  # photos left out are named below
-    try:
+    with without_warnings():  # photos left out are named below
         profile = fit(folders)
-    finally:
-        ours.setLevel(level)
     typer.echo(profile.describe())
     for name, reason in list(profile.skipped.items())[:SHOWN]:
         typer.echo(f"left out: {name}: {reason}")

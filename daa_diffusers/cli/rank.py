@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import ConfigurationError
+from .common import without_warnings
 
 if TYPE_CHECKING:
     from ..evaluation.ranking import Ranking
@@ -60,13 +60,8 @@ def rank(
     if device:
         pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
-    ours = logging.getLogger("daa_diffusers")
-    level = ours.level
-    ours.setLevel(logging.ERROR)  # photos left out are named below
-    try:
+    with without_warnings():  # photos left out are named below
         ranking = rank_photos(pipeline, folder, restored=restored, against_input=against_input, progress=True)
-    finally:
-        ours.setLevel(level)
     if output is not None:
         write_text(output, _csv(ranking) if output.suffix.lower() == ".csv" else _json(ranking))
     if as_json:

@@ -8,18 +8,34 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import ConfigurationError
+from .common import (
+    MODEL,
+    PHOTO,
+    RUN,
+    Bits,
+    Checkpoint,
+    Dtype,
+    Format,
+    Guard,
+    Quality,
+    SelfEnsemble,
+    Strength,
+    StripLocation,
+    Tile,
+    load_pipeline,
+    parse_tile,
+)
 
 if TYPE_CHECKING:
     from .restoring import Options
     from .restoring_jobs import Job
 
 app = typer.Typer()
-PHOTO, MODEL, RUN = "Photos written", "Restoring", "Running"
 
 
 @app.command()
@@ -29,38 +45,20 @@ def restore(
         typer.Argument(help='Photos, folders (with all below them), patterns ("raw/**/*.jpg"), or - for a list.'),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to; made if missing.")],
-    checkpoint: Annotated[
-        str, typer.Option(help="Bundled name, folder, .safetensors file or Hub id.", rich_help_panel=MODEL)
-    ] = "daa-denoise",
-    strength: Annotated[
-        float, typer.Option(help="0 leaves photos as they are, 1 restores fully.", rich_help_panel=MODEL)
-    ] = 1.0,
-    guard: Annotated[
-        bool, typer.Option(help="Leave photos that are clean already as they are.", rich_help_panel=MODEL)
-    ] = True,
-    self_ensemble: Annotated[
-        bool,
-        typer.Option("--self-ensemble", help="Mean over 8 flips and turns: 8 times the time.", rich_help_panel=MODEL),
-    ] = False,
-    tile: Annotated[
-        str, typer.Option(help='Side of the tiles of large photos in pixels, "auto", or "none".', rich_help_panel=MODEL)
-    ] = "auto",
+    checkpoint: Checkpoint = "daa-denoise",
+    strength: Strength = 1.0,
+    guard: Guard = True,
+    self_ensemble: SelfEnsemble = False,
+    tile: Tile = "auto",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, ...", rich_help_panel=MODEL)] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.", rich_help_panel=MODEL)] = "float32",
+    dtype: Dtype = "float32",
     backend: Annotated[
         str, typer.Option(help="torch, or onnx: ONNX Runtime, on the CPU; faster there.", rich_help_panel=MODEL)
     ] = "torch",
-    format: Annotated[
-        str | None,
-        typer.Option(help="jpeg, png, tiff, webp, avif, heic, pnm, bmp. Default: the photo's.", rich_help_panel=PHOTO),
-    ] = None,
-    bits: Annotated[int | None, typer.Option(help="8 or 16. Default: the photo's.", rich_help_panel=PHOTO)] = None,
-    quality: Annotated[
-        int | None, typer.Option(help="1 to 100, of lossy formats. Default: a JPEG's own.", rich_help_panel=PHOTO)
-    ] = None,
-    strip_location: Annotated[
-        bool, typer.Option("--strip-location", help="Leave out GPS and place names.", rich_help_panel=PHOTO)
-    ] = False,
+    format: Format = None,
+    bits: Bits = None,
+    quality: Quality = None,
+    strip_location: StripLocation = False,
     suffix: Annotated[str, typer.Option(help='Added to names: "_restored".', rich_help_panel=PHOTO)] = "",
     compare: Annotated[
         Path | None, typer.Option(help="Folder for before / after sheets.", rich_help_panel=PHOTO)
@@ -94,7 +92,7 @@ def restore(
         strength=strength,
         guard=guard,
         self_ensemble=self_ensemble,
-        tile=_tile(tile),
+        tile=parse_tile(tile),
         compare=None if compare is None else str(compare),
         dry_run=dry_run,
     )
@@ -123,20 +121,12 @@ def restore(
     def load() -> Any:
         if backend == "onnx" or checkpoint.endswith(".onnx"):
             return _load_onnx(checkpoint)
-        return _load(checkpoint, device or team.device, dtype)
+        return load_pipeline(checkpoint, device or team.device, dtype)
 
     jobs = team.share(plan)
     failed = _run(jobs, options, load, team, as_json)
     if failed:
         raise typer.Exit(1)
-
-
-def _tile(text: str) -> int | Literal["auto"] | None:
-    if text.lower() in ("auto", "none"):
-        return "auto" if text.lower() == "auto" else None
-    if not text.isdecimal() or int(text) < 32:
-        raise ConfigurationError(f'`--tile` must be a number of pixels from 32, "auto" or "none", got {text!r}')
-    return int(text)
 
 
 def _lines() -> Iterable[str]:
@@ -202,24 +192,6 @@ def _load_onnx(checkpoint: str) -> Any:
     with tempfile.TemporaryDirectory() as folder:  # read when the session opens
         restorer = DAARestorationPipeline.from_pretrained(checkpoint).restorer
         return DAARestorationPipeline(OnnxRestorer(export_onnx(restorer, Path(folder, "restorer.onnx"))))
-
-
-def _load(checkpoint: str, device: str | None, dtype: str) -> Any:
-    import torch
-    from diffusers.utils.logging import disable_progress_bar
-
-    from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
-
-    disable_progress_bar()  # of loading
-    if device is None:
-        mps = torch.backends.mps.is_available()
-        device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-    try:
-        where = torch.device(device)
-        torch.empty(0, device=where)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigurationError(f"`--device` {device!r} cannot be used: {str(error).splitlines()[0]}") from None
-    return DAARestorationPipeline.from_pretrained(checkpoint, dtype=getattr(torch, dtype)).to(where)
 
 
 class _Team:

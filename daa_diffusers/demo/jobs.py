@@ -115,7 +115,7 @@ class Work:
         Raises:
             CheckpointError: on one that cannot be loaded, or may not be.
         """
-        from ..cli.restore import _load
+        from ..cli.common import load_pipeline
 
         name = (checkpoint or "").strip()
         if self.only_offered and name not in [offered for _, offered in self.checkpoints()]:
@@ -123,7 +123,7 @@ class Work:
         with self._lock:
             if self._loaded is None or self._loaded[0] != name:
                 self._loaded = None  # two need not fit into memory
-                pipeline = _load(name, self.device, "float32")
+                pipeline = load_pipeline(name, self.device)
                 pipeline.set_progress_bar_config(disable=True)
                 self._loaded = (name, pipeline)
             return self._loaded[1]

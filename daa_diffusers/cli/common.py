@@ -1,0 +1,90 @@
+"""What several commands share: options of restoring, the checkpoint that they load, and a quiet log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
+
+PHOTO, MODEL, RUN = "Photos written", "Restoring", "Running"  # panels of the help
+
+Checkpoint = Annotated[
+    str, typer.Option(help="Bundled name, folder, .safetensors file or Hub id.", rich_help_panel=MODEL)
+]
+Strength = Annotated[float, typer.Option(help="0 leaves photos as they are, 1 restores fully.", rich_help_panel=MODEL)]
+Guard = Annotated[bool, typer.Option(help="Leave photos that are clean already as they are.", rich_help_panel=MODEL)]
+SelfEnsemble = Annotated[
+    bool, typer.Option("--self-ensemble", help="Mean over 8 flips and turns: 8 times the time.", rich_help_panel=MODEL)
+]
+Tile = Annotated[
+    str, typer.Option(help='Side of the tiles of large photos in pixels, "auto", or "none".', rich_help_panel=MODEL)
+]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.", rich_help_panel=MODEL)]
+Format = Annotated[
+    str | None,
+    typer.Option(help="jpeg, png, tiff, webp, avif, heic, pnm, bmp. Default: the photo's.", rich_help_panel=PHOTO),
+]
+Bits = Annotated[int | None, typer.Option(help="8 or 16. Default: the photo's.", rich_help_panel=PHOTO)]
+Quality = Annotated[
+    int | None, typer.Option(help="1 to 100, of lossy formats. Default: a JPEG's own.", rich_help_panel=PHOTO)
+]
+StripLocation = Annotated[
+    bool, typer.Option("--strip-location", help="Leave out GPS and place names.", rich_help_panel=PHOTO)
+]
+
+
+def parse_tile(text: str) -> int | Literal["auto"] | None:
+    """What `--tile` says, as the pipeline takes it.
+
+    Raises:
+        ConfigurationError: it is no number of pixels from 32, "auto" or "none".
+    """
+    if text.lower() in ("auto", "none"):
+        return "auto" if text.lower() == "auto" else None
+    if not text.isdecimal() or int(text) < 32:
+        raise ConfigurationError(f'`--tile` must be a number of pixels from 32, "auto" or "none", got {text!r}')
+    return int(text)
+
+
+def load_pipeline(checkpoint: str, device: str | None, dtype: str = "float32") -> DAARestorationPipeline:
+    """The pipeline of a checkpoint, on a device; None: the fastest that is there.
+
+    Raises:
+        ConfigurationError: there is no such device.
+        CheckpointError: as `from_pretrained`.
+    """
+    import torch
+    from diffusers.utils.logging import disable_progress_bar
+
+    from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
+
+    disable_progress_bar()  # of loading
+    if device is None:
+        mps = torch.backends.mps.is_available()
+        device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    try:
+        where = torch.device(device)
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigurationError(f"`--device` {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return DAARestorationPipeline.from_pretrained(checkpoint, dtype=getattr(torch, dtype)).to(where)
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Keeps this package's warnings from the log for a while, of a command that says by itself what was left out."""
+    ours = logging.getLogger("daa_diffusers")
+    level = ours.level
+    ours.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ours.setLevel(level)
