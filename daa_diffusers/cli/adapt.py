@@ -134,14 +134,9 @@ def compare(config: TrainingConfig, adapted: Path) -> Path | None:
         pipeline.set_progress_bar_config(disable=True)
     source = open_sources(config, "real", pipelines[0].channels)[0]
     rows = []
-    for index in source.spread(SHEET_PHOTOS):
-        try:
-            photo = source.try_photo(index)
-        except IndexError:  # a stream that is shorter
-            break
-        if photo is not None:
-            cut = unit_float(middle(photo, 256))
-            rows.append([cut, *(restore(pipeline, cut) for pipeline in pipelines)])
+    for _, photo in source.sample(SHEET_PHOTOS):
+        cut = unit_float(middle(photo, 256))
+        rows.append([cut, *(restore(pipeline, cut) for pipeline in pipelines)])
     if not rows:
         return None
     titles = ("your photo", f"{config.init_from}", "adapted")

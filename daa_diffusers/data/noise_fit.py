@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -158,7 +158,7 @@ def fit_noise(
     seen: list[PhotoSeen] = []
     skipped: dict[str, str] = {}
     for source in sources:
-        for index, photo in _photos(source):
+        for index, photo in source.sample(MAX_PHOTOS):
             try:
                 seen.append(_look(photo, jpeg_quality(source.encoded(index)), restorer))
             except ConfigurationError as error:
@@ -168,16 +168,6 @@ def fit_noise(
         why = "".join(f"\n- {name}: {reason}" for name, reason in list(skipped.items())[:10])
         raise ConfigurationError(f"`photos` must hold at least {MIN_PHOTOS} usable photos, got {len(seen)}{why}")
     return _profile(seen, skipped)
-
-
-def _photos(source: PhotoSource) -> Iterator[tuple[int, torch.Tensor]]:
-    for index in source.spread(MAX_PHOTOS):
-        try:
-            photo = source.try_photo(index)
-        except IndexError:  # a stream that is shorter
-            return
-        if photo is not None:
-            yield index, photo
 
 
 def _look(photo: torch.Tensor, quality: int | None, restorer: Restorer | None) -> PhotoSeen:

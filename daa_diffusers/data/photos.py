@@ -9,7 +9,7 @@ import tempfile
 import uuid
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,21 @@ class PhotoSource(ABC):
         """At most so many indices, evenly over the photos; of a stream of unknown length the first ones."""
         count = most if self.count is None else self.count
         return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
+
+    def sample(self, most: int, wanted: Callable[[int], bool] | None = None) -> Iterator[tuple[int, torch.Tensor]]:
+        """The readable photos of `spread(most)`, each with its index; a stream that is shorter gives what it has.
+
+        Args:
+            most: at most so many.
+            wanted: whether the photo of an index is to be read; None: all.
+        """
+        for index in self.spread(most) if wanted is None else filter(wanted, self.spread(most)):
+            try:
+                photo = self.try_photo(index)
+            except IndexError:  # the stream has ended
+                return
+            if photo is not None:
+                yield index, photo
 
     def __len__(self) -> int:
         if self.count is None:

@@ -110,18 +110,11 @@ def _restore_all(
     folder.mkdir(exist_ok=True)
     share = max(1, MOST_PHOTOS // len(sources))
     for number, source in enumerate(sources):
-        for index in source.spread(share):
-            path = folder / f"{number:02d}-{index:06d}.png"
-            if path.exists():
-                continue
-            try:
-                photo = source.try_photo(index)
-            except IndexError:  # a stream that is shorter
-                break
-            if photo is None:
-                continue
+        paths = {index: folder / f"{number:02d}-{index:06d}.png" for index in source.spread(share)}
+        missing = {index: path for index, path in paths.items() if not path.exists()}
+        for index, photo in source.sample(share, missing.__contains__):
             real = unit_float(middle(photo, MOST_SIDE))
-            write(real, restore(real), path)
+            write(real, restore(real), missing[index])
 
 
 def _write_restored(real: torch.Tensor, restored: torch.Tensor, path: Path) -> None:
