@@ -113,22 +113,15 @@ def work(task: Task, arguments: argparse.Namespace) -> None:
 
 def along(arguments: argparse.Namespace, task: Task) -> dict[int, float]:
     """Mean of the main metric by step: of each checkpoint's average, blended with the start as the final weights."""
-    import torch
-    from safetensors.torch import load_file
-
     from daa_diffusers import DAARestorationPipeline
-    from daa_diffusers.training.checkpoint import list_checkpoints
+    from daa_diffusers.training.checkpoint import list_checkpoints, load_average
     from daa_diffusers.training.config import resolve
 
     blend = resolve(task.options).blend
-    pipeline = DAARestorationPipeline.from_pretrained(str(task.folder / "pipeline"))
-    start = DAARestorationPipeline.from_pretrained(task.options["init_from"]).restorer
     found = {}
     for checkpoint in list_checkpoints(task.folder / "checkpoints"):
-        average = load_file(checkpoint / "ema.safetensors")
-        with torch.no_grad():
-            for index, (ours, first) in enumerate(zip(pipeline.restorer.parameters(), start.parameters(), strict=True)):
-                ours.copy_(torch.lerp(first, average[str(index)], blend))
+        pipeline = DAARestorationPipeline.from_pretrained(task.options["init_from"])
+        load_average(checkpoint, pipeline.restorer, blend)
         scores = measure(arguments, task.domain, pipeline)[DOMAINS[task.domain].evaluation["metrics"][0]]
         found[json.loads((checkpoint / "state.json").read_text())["step"]] = sum(scores) / len(scores)
     return found

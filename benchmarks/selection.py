@@ -97,11 +97,10 @@ def pairs(arguments: argparse.Namespace, name: str, split: str = "val") -> list:
 def evaluate(arguments: argparse.Namespace, name: str, form: str) -> list[dict]:
     """Step, PSNR on `val` and label-free values of every checkpoint of a run, the start first; cached beside it."""
     import torch
-    from safetensors.torch import load_file
 
     from daa_diffusers import DAARestorationPipeline
     from daa_diffusers.evaluation.metrics import psnr
-    from daa_diffusers.training.checkpoint import list_checkpoints
+    from daa_diffusers.training.checkpoint import list_checkpoints, load_average
     from daa_diffusers.training.health import Health
 
     torch.set_num_threads(1)
@@ -115,10 +114,7 @@ def evaluate(arguments: argparse.Namespace, name: str, form: str) -> list[dict]:
         if number < len(rows):
             continue
         if checkpoint is not None:
-            average = load_file(checkpoint / "ema.safetensors")
-            with torch.no_grad():
-                for index, parameter in enumerate(restorer.parameters()):
-                    parameter.copy_(average[str(index)])
+            load_average(checkpoint, restorer)
         with torch.no_grad():
             score = sum(float(psnr(restorer(x[None])[0], y, as_uint8=True)) for x, y in photos) / len(photos)
         health = health or Health.from_config(config)

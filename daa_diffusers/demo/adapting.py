@@ -204,13 +204,11 @@ def keep_newest(run: Path) -> Path | None:
     Returns:
         The pipeline's folder, "stopped-at-N" in `run`; None where no step was saved.
     """
-    import torch
     import yaml
     from diffusers.utils.logging import disable_progress_bar
-    from safetensors.torch import load_file
 
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
-    from ..training.checkpoint import list_checkpoints
+    from ..training.checkpoint import list_checkpoints, load_average
 
     disable_progress_bar()  # of loading
     saved = list_checkpoints(run / "checkpoints")
@@ -218,15 +216,7 @@ def keep_newest(run: Path) -> Path | None:
         return None
     options = yaml.safe_load((run / "options.yaml").read_text(encoding="utf-8"))
     pipeline = DAARestorationPipeline.from_pretrained(options["init_from"])
-    average = load_file(saved[-1] / "ema.safetensors")
-    trained = [parameter for parameter in pipeline.restorer.parameters() if parameter.requires_grad]
-    buffers = dict(pipeline.restorer.named_buffers())
-    with torch.no_grad():
-        for number, parameter in enumerate(trained):
-            parameter.lerp_(average[str(number)].to(parameter.dtype), options["blend"])
-        for name, value in load_file(saved[-1] / "model.safetensors").items():
-            if (buffer := buffers.get(name.removeprefix("restorer."))) is not None:
-                buffer.copy_(value)
+    load_average(saved[-1], pipeline.restorer, options["blend"])
     step = json.loads((saved[-1] / "state.json").read_text())["step"]
     folder = run / f"stopped-at-{step}"
     pipeline.save_pretrained(folder)

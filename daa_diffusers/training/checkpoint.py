@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ..adapters.updates import statistics
 from ..errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -174,6 +175,27 @@ def _migrated(plain: dict[str, Any], path: Path) -> dict[str, Any]:
             raise CheckpointError(f"{path} has format version {version}, this version reads 1 to {FORMAT_VERSION}")
         plain = MIGRATIONS[version](plain)
     return plain
+
+
+@torch.no_grad()
+def load_average(path: Path, restorer: nn.Module, blend: float = 1.0) -> nn.Module:
+    """Brings `restorer`, as a run without an adapter started, to what the run would have kept at a checkpoint.
+
+    Args:
+        path: of the checkpoint.
+        restorer: is changed: its parameters and statistics of batch norms go `blend` of the way to the moving average
+            and to those of the checkpoint, other buffers all of it.
+        blend: as in the run's options.
+    """
+    average, saved = load_file(path / "ema.safetensors"), load_file(path / "model.safetensors")
+    trained = [parameter for parameter in restorer.parameters() if parameter.requires_grad]
+    for number, parameter in enumerate(trained):
+        parameter.lerp_(average[str(number)].to(parameter.dtype), blend)
+    follow = statistics(restorer)
+    for name, buffer in restorer.named_buffers():
+        if (value := saved.get(f"restorer.{name}")) is not None:
+            buffer.copy_(buffer.lerp(value.to(buffer), blend) if name in follow else value)
+    return restorer
 
 
 def recorded_steps(folder: str | os.PathLike) -> list[int]:

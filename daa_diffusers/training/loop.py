@@ -20,6 +20,7 @@ from diffusers.training_utils import EMAModel
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from ..adapters.updates import statistics
 from ..data.sampling import generator_for
 from ..errors import ConfigurationError
 from ..files import write_text
@@ -42,6 +43,7 @@ from .validation import Validation
 logger = logging.getLogger(__name__)
 
 PIPELINE_FOLDER = "pipeline"
+PHOTOS = ("synthetic", "clean", "real", "unpaired_clean")  # of a sample, as the joint step names them
 
 
 @dataclass
@@ -157,14 +159,9 @@ class Trainer:
         self.steps = record["steps"] or self._plan_steps()
         self._record(steps=self.steps, photos=setup.training_photos(self.dataset))
         self.ema = EMAModel(self.trained, decay=self._ema_decay(), use_ema_warmup=True, inv_gamma=1.0, power=3 / 4)
+        # of batch norms: they belong to the weights, blended and selected with them
+        self.statistics = list(statistics(self.bare.restorer).values())
         # before a checkpoint is loaded: the restorer as it starts
-        self.statistics = [
-            tensor
-            for module in self.bare.restorer.modules()
-            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
-            for tensor in (module.running_mean, module.running_var)
-            if tensor is not None
-        ]  # they belong to the weights: blended and selected with them
         self.start = [p.detach().clone() for p in (*self.trained, *self.statistics)] if config.blend < 1 else []
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         # of diffusers' scheduler only the curve is used: the learning rate is a function of the step
@@ -187,7 +184,7 @@ class Trainer:
         times = []
         for batch in trial:
             start = time.perf_counter()
-            self.accelerator.backward(self._joint_step(0, batch).loss)
+            self.accelerator.backward(self._joint_step(0, self._in_range(batch)).loss)
             times.append(time.perf_counter() - start)
         self.optimizer.zero_grad()
         # the first step warms up allocators; an optimizer step, the average and logging cost a little on top
@@ -244,12 +241,15 @@ class Trainer:
             pin_memory=self.accelerator.device.type == "cuda",
         )
 
-    def _to_range(self, image: torch.Tensor | None) -> torch.Tensor | None:
-        if image is None:
-            return None
+    def _in_range(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """A batch with its photos on the device, in the restorer's value range."""
         low, high = self.value_range
-        image = image.to(self.accelerator.device, getattr(torch, self.config.dtype), non_blocking=True)
-        return image if (low, high) == (0.0, 1.0) else image * (high - low) + low
+        moved = dict(batch)
+        for name in PHOTOS:
+            if name in batch:
+                photo = batch[name].to(self.accelerator.device, getattr(torch, self.config.dtype), non_blocking=True)
+                moved[name] = photo if (low, high) == (0.0, 1.0) else photo * (high - low) + low
+        return moved
 
     def _photos(self) -> dict[str, list[dict[str, Any]]]:
         """`setup.training_photos` with what any process found unreadable; all processes must call it together."""
@@ -264,24 +264,16 @@ class Trainer:
     # -- steps --------------------------------------------------------------------------------------------------
 
     def _joint_step(self, step: int, batch: dict[str, torch.Tensor]) -> AdaptationOutput:
+        """Of a batch `_in_range`."""
         config, numbers = self.config, batch["index"].tolist()
         torch.manual_seed(generator_for(config.seed, "dropout", numbers[0]).initial_seed())
         with self.accelerator.autocast():
             return self.model(
-                self._to_range(batch["synthetic"]),
-                self._to_range(batch["clean"]),
-                self._to_range(batch.get("real")),
-                self._to_range(batch.get("unpaired_clean")),
+                **{name: batch[name] for name in PHOTOS if name in batch},
                 progress=step / (config.ramp_steps or self.steps),
                 generator=[generator_for(config.seed, "noise", number) for number in numbers],
                 adapt=step >= min(config.predictor_warmup_steps, self.steps // 3),
             )
-
-    def _untouched_loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """(5) of a restorer that changes nothing: what any restorer must be better than."""
-        synthetic, clean = self._to_range(batch["synthetic"]), self._to_range(batch["clean"])
-        assert synthetic is not None and clean is not None
-        return objectives.charbonnier(synthetic, clean, self.config.charbonnier_eps)
 
     def _optimizer_step(self, step: int, batches, watch: Stopwatch) -> tuple[dict[str, torch.Tensor], bool]:
         """The scalars of the step, and whether all of it was finite, on every process; if not, nothing is learnt."""
@@ -293,13 +285,15 @@ class Trainer:
             batch = watch.next(batches)
             watch.count(len(batch["index"]) * self.accelerator.num_processes)
             with nullcontext() if last else self.accelerator.no_sync(self.model):
+                batch = self._in_range(batch)
                 output = self._joint_step(step, batch)
                 self.accelerator.backward(output.loss / parts)
             finite &= output.loss.detach().isfinite()
             for name, value in output.losses.items():
                 scalars[f"loss/{name}"] = scalars.get(f"loss/{name}", 0.0) + value.detach() / parts
-            untouched = self._untouched_loss(batch) / parts
-            scalars["loss/untouched"] = scalars.get("loss/untouched", 0.0) + untouched
+            # (5) of a restorer that changes nothing: what any restorer must be better than
+            untouched = objectives.charbonnier(batch["synthetic"], batch["clean"], self.config.charbonnier_eps)
+            scalars["loss/untouched"] = scalars.get("loss/untouched", 0.0) + untouched / parts
             for name, value in output.gradients.items():  # of loss * scale / parts, averaged over parts
                 scale = self.accelerator.scaler.get_scale() if self.accelerator.scaler else 1.0
                 scalars[f"gradient/{name}"] = scalars.get(f"gradient/{name}", 0.0) + value.detach() / scale
@@ -450,7 +444,7 @@ class Trainer:
         fine-tuning of zero-shot models".
         """
         parameters = self.trained
-        statistics = [tensor.clone() for tensor in self.statistics]
+        kept = [tensor.clone() for tensor in self.statistics]
         self.ema.store(parameters)
         self.ema.copy_to(parameters)
         with torch.no_grad():
@@ -463,8 +457,8 @@ class Trainer:
             self.bare.restorer.train()
             self.ema.restore(parameters)
             with torch.no_grad():
-                for tensor, kept in zip(self.statistics, statistics, strict=True):
-                    tensor.copy_(kept)
+                for tensor, before in zip(self.statistics, kept, strict=True):
+                    tensor.copy_(before)
 
     def _validate(self, step: int, counters: dict[str, Any]) -> None:
         """Scores the averaged weights, on the main process; every process learns the score to select by."""
