@@ -9,6 +9,7 @@ from daa_diffusers.training.config import PRESETS
 BOTH = ("clean/bsds", "clean/highres")
 CAMERA = PRESETS["adapt"]["degradation"]  # the strongest synthesis: camera noise of any strength and correlation
 CAMERA_PHOTOS = Path(__file__).resolve().parents[1] / "outputs" / "camera_photos"  # `camera_photos.py` writes them
+ALL_THE_WAY = {"blend": 1.0}  # of a start that knows no camera noise nothing is worth keeping
 GAUSSIAN = {"type": "gaussian", "sigma_min": 0.0, "sigma_max": 50.0}
 
 
@@ -54,7 +55,7 @@ def _noise(name: str, start: str = "daa-denoise-plain", **options: Any) -> Domai
 
 
 def _weak(name: str, start: str, clean: tuple[str, ...]) -> Domain:
-    return _noise(name, start, clean=clean, degradation=GAUSSIAN, strongest="daa-denoise-plain")
+    return _noise(name, start, clean=clean, degradation=GAUSSIAN, strongest="daa-denoise-plain", adapted=ALL_THE_WAY)
 
 
 def _camera_weak() -> Domain:
@@ -66,6 +67,7 @@ def _camera_weak() -> Domain:
         (f"{own}/train/noisy", f"{own}/train/clean"),
         degradation=GAUSSIAN,
         strongest="daa-denoise-plain",
+        adapted=ALL_THE_WAY,
     )
 
 
