@@ -6,8 +6,9 @@
 
 Domains, rows and what they share stand in `adaptation_plan.py`. Adaptation reads the unlabelled photos of a domain's
 training part; `val` is measured. A row that was trained and measured before with the same options is not done again,
-one that was interrupted goes on: the command may be stopped and repeated at any time. All rows that are there go into
-the report: Markdown, CSV of every photo, and plots beside it.
+one that was interrupted goes on: the command may be stopped and repeated at any time. The scores of rows are kept with
+the project (`--scores`), so a clone knows what was measured; runs are not (`--output_dir`). All rows asked for that are
+there go into the report: Markdown, CSV of every photo, and plots beside it. `--only-report` trains nothing.
 """
 
 import argparse
@@ -41,12 +42,9 @@ class Task:
     row: str
     seed: int
     folder: Path
+    scores: Path
+    """Per-photo scores and seconds, written when all is done."""
     options: dict[str, Any]
-
-    @property
-    def scores(self) -> Path:
-        """Per-photo scores and seconds, written when all is done."""
-        return self.folder.with_suffix(".json")
 
 
 def start_of(domain: Domain) -> str:
@@ -82,10 +80,12 @@ def plan(arguments: argparse.Namespace, name: str, row_name: str, seed: int) -> 
     defaults = TrainingConfig().identity()  # only what differs counts, so that a new option changes no digest
     differs = {key: value for key, value in resolve(options).identity().items() if value != defaults[key]}
     learnt = json.dumps(differs, sort_keys=True).replace(str(data), "").replace(str(ROOT), "")
-    digest = _digest((learnt + _fingerprint(options["init_from"])).encode())
+    digest = _digest((learnt + fingerprint_of_start(arguments, domain)).encode())
     slug = "".join(c if c.isalnum() else "-" for c in row_name).strip("-")
-    folder = Path(arguments.output_dir) / name / f"{slug}-{seed}-{digest}"
-    return Task(name, row_name, seed, folder, {**options, "output_dir": str(folder)})
+    run = f"{slug}-{seed}-{digest}"
+    folder = Path(arguments.output_dir) / name / run
+    scores = arguments.scores / name / f"{run}.json"
+    return Task(name, row_name, seed, folder, scores, {**options, "output_dir": str(folder)})
 
 
 def work(task: Task, arguments: argparse.Namespace) -> None:
@@ -107,12 +107,16 @@ def work(task: Task, arguments: argparse.Namespace) -> None:
         return
     seconds = time.perf_counter() - started
     scores = measure(arguments, task.domain, str(task.folder / "pipeline"))
-    write_text(task.scores, json.dumps({**scores, "s": seconds, "steps": along(arguments, task)}))
+    main = scores[DOMAINS[task.domain].evaluation["metrics"][0]]
+    steps = along(arguments, task) if task.seed == 0 else {}
+    steps[task.options["steps"]] = round(sum(main) / len(main), 4)
+    task.scores.parent.mkdir(parents=True, exist_ok=True)
+    write_text(task.scores, json.dumps({**scores, "s": round(seconds), "steps": steps}) + "\n")
     print(f"{task.domain}, {task.row}, seed {task.seed}: {seconds:.0f} s", flush=True)
 
 
 def along(arguments: argparse.Namespace, task: Task) -> dict[int, float]:
-    """Mean of the main metric by step: of each checkpoint's average, blended with the start as the final weights."""
+    """Mean of the main metric by step, but the last: of each checkpoint's average, blended as the final weights are."""
     from daa_diffusers import DAARestorationPipeline
     from daa_diffusers.training.checkpoint import list_checkpoints, load_average
     from daa_diffusers.training.config import resolve
@@ -120,10 +124,13 @@ def along(arguments: argparse.Namespace, task: Task) -> dict[int, float]:
     blend = resolve(task.options).blend
     found = {}
     for checkpoint in list_checkpoints(task.folder / "checkpoints"):
+        step = json.loads((checkpoint / "state.json").read_text())["step"]
+        if step == task.options["steps"]:
+            continue
         pipeline = DAARestorationPipeline.from_pretrained(task.options["init_from"])
         load_average(checkpoint, pipeline.restorer, blend)
         scores = measure(arguments, task.domain, pipeline)[DOMAINS[task.domain].evaluation["metrics"][0]]
-        found[json.loads((checkpoint / "state.json").read_text())["step"]] = sum(scores) / len(scores)
+        found[step] = round(sum(scores) / len(scores), 4)
     return found
 
 
@@ -140,7 +147,8 @@ def measure(arguments: argparse.Namespace, name: str, checkpoint: Any) -> dict[s
     restorers = {} if pipeline is None else {"row": pipeline}
     result = evaluate_folder(restorers, *(data / folder for folder in domain.val), **domain.evaluation)
     row = result.rows[-1]
-    return {"photos": list(result.photos), **{c.name: result.scores[row][c.name] for c in result.columns}}
+    scores = {c.name: [round(value, 5) for value in result.scores[row][c.name]] for c in result.columns}
+    return {"photos": list(result.photos), **scores}
 
 
 def fixed_rows(arguments: argparse.Namespace, name: str) -> dict[str, dict[str, Any]]:
@@ -148,19 +156,42 @@ def fixed_rows(arguments: argparse.Namespace, name: str) -> dict[str, dict[str, 
     from daa_diffusers.files import write_text
 
     domain = DOMAINS[name]
-    rows: dict[str, str | None] = {IDENTITY: None, "plain": start_of(domain)}
+    rows: dict[str, tuple[str | None, str]] = {
+        IDENTITY: (None, ""),
+        "plain": (start_of(domain), fingerprint_of_start(arguments, domain)),
+    }
     if domain.strongest:
-        rows["strongest plain"] = domain.strongest
-    rows |= {Path(extra).name: extra for extra in arguments.also}
-    cache = Path(arguments.output_dir) / name / "fixed.json"
+        rows["strongest plain"] = (domain.strongest, _fingerprint(domain.strongest))
+    rows |= {Path(extra).name: (extra, _fingerprint(extra)) for extra in arguments.also}
+    cache = arguments.scores / name / "fixed.json"
     known = json.loads(cache.read_text()) if cache.exists() else {}
-    for row, checkpoint in rows.items():
-        key = f"{row} {_fingerprint(checkpoint)}"
+    for row, (checkpoint, fingerprint) in rows.items():
+        key = f"{row} {fingerprint}"
         if key not in known:
             known[key] = measure(arguments, name, checkpoint)
             cache.parent.mkdir(parents=True, exist_ok=True)
-            write_text(cache, json.dumps(known))
-    return {row: known[f"{row} {_fingerprint(checkpoint)}"] for row, checkpoint in rows.items()}
+            write_text(cache, json.dumps(known) + "\n")
+    return {row: known[f"{row} {fingerprint}"] for row, (_, fingerprint) in rows.items()}
+
+
+def fingerprint_of_start(arguments: argparse.Namespace, domain: Domain) -> str:
+    """Of the start's weights; of a start that is not there, as last seen: its rows can still be reported."""
+    from daa_diffusers.files import write_text
+
+    start, cache = start_of(domain), arguments.scores / "starts.json"
+    known = json.loads(cache.read_text()) if cache.exists() else {}
+    if start != domain.start and not Path(start).is_dir():
+        if domain.start not in known:
+            config = f"examples/configs/{Path(STARTS[domain.start]).parent.name}.yaml"
+            raise SystemExit(
+                f"{STARTS[domain.start]} is not there; train it first: examples/train_daa.py --config {config}"
+            )
+        return known[domain.start]
+    found = _fingerprint(start)
+    if known.get(domain.start) != found:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_text(cache, json.dumps({**known, domain.start: found}, indent=1, sort_keys=True) + "\n")
+    return found
 
 
 def _fingerprint(checkpoint: str | None) -> str:
@@ -201,7 +232,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="rows trained at a time, one thread each")
     parser.add_argument("--also", nargs="*", default=[], help="further checkpoints to measure, such as daa-denoise")
     parser.add_argument("--output_dir", default="outputs/adaptation")
+    parser.add_argument("--scores", type=Path, default=ROOT / "benchmarks" / "results" / "adaptation")
     parser.add_argument("--report", type=Path, default=ROOT / "benchmarks" / "results" / "adaptation.md")
+    parser.add_argument("--only-report", action="store_true", help="train nothing, report the rows that are there")
     arguments = parser.parse_args(argv)
     arguments.rows = [r for row in arguments.rows for r in (ABLATION if row == "ablation" else [row])]
     arguments.command = shlex.join(["python", "benchmarks/adaptation.py", *(sys.argv[1:] if argv is None else argv)])
@@ -215,8 +248,9 @@ def main(argv: list[str] | None = None) -> None:
 
         make_camera_photos(Path(arguments.data))
     tasks = tasks_of(arguments)
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        list(pool.map(lambda task: work(task, arguments), tasks))
+    if not arguments.only_report:
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            list(pool.map(lambda task: work(task, arguments), tasks))
     from adaptation_report import write_report
 
     print(write_report(arguments, [task for task in tasks if task.scores.exists()], fixed_rows))

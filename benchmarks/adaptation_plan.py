@@ -63,7 +63,7 @@ def _camera_weak() -> Domain:
     return Domain(
         f"{own}/train/noisy",
         (f"{own}/val/noisy", f"{own}/val/clean"),
-        "gaussian",
+        "weak-gaussian",
         (f"{own}/train/noisy", f"{own}/train/clean"),
         degradation=GAUSSIAN,
         strongest="daa-denoise-plain",
@@ -104,7 +104,7 @@ DOMAINS = {
 # Restorers to start from: bundled, or what the config of the same name in examples/configs writes.
 STARTS = {
     "daa-denoise-plain": "daa-denoise-plain",
-    "gaussian": "outputs/daa-denoise-plain-1/pipeline",
+    "weak-gaussian": "outputs/weak-gaussian/pipeline",
     "weak-bsds": "outputs/weak-bsds/pipeline",
     "weak-highres": "outputs/weak-highres/pipeline",
     "daa-derain-plain": "outputs/daa-derain-plain/pipeline",

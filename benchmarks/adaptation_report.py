@@ -40,7 +40,7 @@ def collect(tasks: Sequence, domain: str) -> dict[str, Scores]:
         row: Scores = {"photos": runs[0]["photos"]}
         for key in (metric, "ssim"):
             row[key] = [statistics.fmean(values) for values in zip(*(run[key] for run in runs), strict=True)]
-        row["steps"] = {step: statistics.fmean(run["steps"][step] for run in runs) for step in runs[0]["steps"]}
+        row["steps"] = runs[0]["steps"]  # of the first seed
         row["means"] = [statistics.fmean(run[metric]) for run in runs]
         row["minutes"] = statistics.fmean(run["s"] for run in runs) / 60
         rows[name] = row
@@ -109,11 +109,12 @@ def write_report(
                 [domain, name, photo, f"{psnr:.4f}", f"{ssim:.5f}"]
                 for photo, psnr, ssim in zip(row["photos"], row[metric], row["ssim"], strict=True)
             ]
-        plot(domain, rows, arguments.report.with_name(f"{arguments.report.stem}_{domain}.png"))
-        text.append(f"![{domain}]({arguments.report.stem}_{domain}.png)")
+        plots = arguments.report.with_suffix("")
+        plot(domain, rows, plots / f"{domain}.png")
+        text.append(f"![{domain}]({plots.name}/{domain}.png)")
         if any(name in trained for name in STEPS_SHOWN):
-            plot_steps(domain, rows, arguments.report.with_name(f"{arguments.report.stem}_{domain}_steps.png"))
-            text.append(f"![PSNR against steps]({arguments.report.stem}_{domain}_steps.png)")
+            plot_steps(domain, rows, plots / f"{domain}_steps.png")
+            text.append(f"![PSNR against steps]({plots.name}/{domain}_steps.png)")
     text.append(f"Training of these rows took {hours:.1f} core hours.")
     arguments.report.parent.mkdir(parents=True, exist_ok=True)
     write_text(arguments.report, "\n\n".join(text) + "\n")

@@ -134,11 +134,7 @@ class Description:
     @property
     def task(self) -> str | None:
         """ "denoise", "derain" or "deblur"; None where the files do not say, or say several."""
-        if self.training.get("task") in TASKS:
-            return self.training["task"]
-        options = self.training.get("options")
-        found = {_TASKS.get(kind) for kind in _kinds((options or {}).get("degradation"))} - {None}
-        return found.pop() if len(found) == 1 else None
+        return task_of(self.training)
 
     @property
     def licence(self) -> Licence:
@@ -203,6 +199,16 @@ def training_record(folder: Path) -> dict[str, Any]:
         record = read_json(run, "")
         return {key: record[key] for key in ("steps", "options", "photos", "versions") if key in record}
     return {}
+
+
+def task_of(training: Mapping[str, Any]) -> str | None:
+    """ "denoise", "derain" or "deblur", by the record of how weights were made; None where it says none or several."""
+    if training.get("task") in TASKS:
+        return training["task"]
+    options = training.get("options")
+    degradation = options.get("degradation") if isinstance(options, Mapping) else None
+    found = {_TASKS.get(kind) for kind in _kinds(degradation)} - {None}
+    return found.pop() if len(found) == 1 else None
 
 
 def _kinds(degradation: Any) -> set[str]:

@@ -173,11 +173,11 @@ def push_pipeline(
     The record of how the weights were made (and so their licence) goes with it from the folder that the pipeline was
     loaded from; its numbers too, unless the weights have changed since.
     """
-    origin = getattr(pipeline, "_origin", None)
+    origin = pipeline._origin
     with tempfile.TemporaryDirectory() as folder:
         pipeline.save_pretrained(folder, variant=variant)
         if origin is not None:
-            _bring(Path(origin), Path(folder))
+            _bring(origin, Path(folder))
         upload = prepare(folder, repo_id, license=license, card=card)
         return send(upload, private=private, token=token, revision=revision, commit_message=commit_message)
 

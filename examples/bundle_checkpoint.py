@@ -32,6 +32,9 @@ def main() -> None:
         name: ["/".join(Path(folder).parts[-3:]) for folder in value] if name in ("clean", "real") else value
         for name, value in record["options"].items()
     }
+    start = Path(str(options.get("init_from")))
+    if start.name == "pipeline":  # a run: by its own name
+        options["init_from"] = start.parent.name
     made = {"licence": NOTE, "steps": record["steps"], "options": options, "photos": record["photos"]}
     made["versions"] = record["versions"]
     (arguments.folder / arguments.name / "training.json").write_text(json.dumps(made, indent=2) + "\n")

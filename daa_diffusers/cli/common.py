@@ -20,7 +20,9 @@ Checkpoint = Annotated[
     str, typer.Option(help="Bundled name, folder, .safetensors file or Hub id.", rich_help_panel=MODEL)
 ]
 Strength = Annotated[float, typer.Option(help="0 leaves photos as they are, 1 restores fully.", rich_help_panel=MODEL)]
-Guard = Annotated[bool, typer.Option(help="Leave photos that are clean already as they are.", rich_help_panel=MODEL)]
+Guard = Annotated[
+    bool, typer.Option(help="Leave photos that are clean already as they are; of denoisers.", rich_help_panel=MODEL)
+]
 SelfEnsemble = Annotated[
     bool, typer.Option("--self-ensemble", help="Mean over 8 flips and turns: 8 times the time.", rich_help_panel=MODEL)
 ]

@@ -15,6 +15,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import nn
 
 from .. import hub
+from ..description import task_of, training_record
 from ..errors import CheckpointError
 
 # diffusers finds a saved component's class in sys.modules only: every component module is imported here.
@@ -50,6 +51,7 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
     model_cpu_offload_seq = "restorer->unet"
     _optional_components = ["unet", "scheduler"]
     _callback_tensor_inputs = ["restored", "indices"]
+    _origin: Path | None = None  # the folder that it was loaded from, where the record of the weights lies
 
     def __init__(
         self,
@@ -74,6 +76,14 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
         """(low, high) in which the restorer takes and gives photos."""
         low, high = getattr(getattr(self.restorer, "config", None), "value_range", None) or (0.0, 1.0)
         return float(low), float(high)
+
+    @property
+    def task(self) -> str | None:
+        """ "denoise", "derain" or "deblur", by the record beside the weights; None where nothing says it."""
+        try:
+            return task_of(training_record(self._origin)) if self._origin else None
+        except CheckpointError:  # a damaged record says nothing, and keeps nobody from restoring
+            return None
 
     @property
     def device(self) -> torch.device:
@@ -125,7 +135,8 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
             strength: s in [0, 1] of `x + s (f(x) - x)`; 0 returns the photo itself.
             self_ensemble: the mean over the eight flips and turns of the photo: eight times the work.
             guard: photos that show no noise, or that the restorer changes in another way than by removing noise, come
-                back less changed, or unchanged; the output's `guard` says which, and why. For denoisers.
+                back less changed, or unchanged; the output's `guard` says which, and why. It knows noise only: where
+                `task` is another one, it judges nothing.
             out: an array of the photo's shape and dtype, which may be a `np.memmap`, to write a single array into
                 (`output_type` "np"); `images` is then a view of it.
 
@@ -146,11 +157,12 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
         self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         if out is not None:
             check_out(out, photos, image, output_type)
+        judged = guard and self.task in (None, "denoise")
         run = Run(self, tile, self_ensemble, callback_on_step_end, callback_on_step_end_tensor_inputs)
 
         with in_eval_mode(self.restorer), self.progress_bar(total=len(photos)) as progress_bar:
             # 2. Preprocess: how strongly each photo is restored, and which ones share a pass
-            verdicts = [run.judge(photo, index) for index, photo in enumerate(photos)] if guard else None
+            verdicts = [run.judge(photo, index) for index, photo in enumerate(photos)] if judged else None
             strengths = [strength * (verdicts[index].strength if verdicts else 1) for index in range(len(photos))]
             restored = {index: untouched(photo, out) for index, photo in enumerate(photos) if strengths[index] == 0}
             progress_bar.update(len(restored))
@@ -280,7 +292,7 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
             pipeline = super().from_pretrained(str(folder), use_safetensors=True, **kwargs)
         for name, weights in files.items():
             hub.check_keys(name, getattr(pipeline, name), weights)
-        pipeline._origin = folder  # the record of the weights goes where they are pushed
+        pipeline._origin = folder
         return pipeline
 
     @classmethod

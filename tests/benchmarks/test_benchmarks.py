@@ -97,7 +97,8 @@ def test_the_adaptation_benchmark_resumes_and_reports_every_row(tmp_path):
     shutil.copytree(made.real_train_noisy, real / "train" / "clean")
     shutil.copytree(made.real_val_noisy, real / "val" / "noisy")
     shutil.copytree(made.real_val_clean, real / "val" / "clean")
-    arguments = ("--data", data, "--domains", "renoir", "--steps", "3", "--output_dir", "out", "--report", "report.md")
+    arguments = ("--data", data, "--domains", "renoir", "--steps", "3", "--output_dir", "out")
+    arguments = (*arguments, "--scores", "scores", "--report", "report.md")
     first = run("benchmarks/adaptation.py", *arguments, "--rows", "control", cwd=tmp_path)
     assert "| identity" in first and "| control" in first and "| adapted" not in first
     rows = ("control", "DANN", "adapted", "oracle")
@@ -106,9 +107,12 @@ def test_the_adaptation_benchmark_resumes_and_reports_every_row(tmp_path):
     assert all(f"| {row} " in second for row in rows) and "gap closed" in second
     table = (tmp_path / "report.csv").read_text()
     assert table.count("renoir,control") == table.count("renoir,adapted") == table.count("renoir,identity") == 10
-    for picture in ("report_renoir.png", "report_renoir_steps.png"):
-        assert (tmp_path / picture).stat().st_size > 1000
+    for picture in ("renoir.png", "renoir_steps.png"):
+        assert (tmp_path / "report" / picture).stat().st_size > 1000
     assert str(tmp_path) not in (tmp_path / "report.md").read_text().split("\n\n", 2)[2]
+    shutil.rmtree(tmp_path / "out")  # a clone holds the scores and no runs
+    again = run("benchmarks/adaptation.py", *arguments, "--rows", *rows, "--seeds", "2", "--only-report", cwd=tmp_path)
+    assert again.split("## renoir")[1].strip() in second
 
 
 def test_camera_photos_are_made_once_and_hold_correlated_noise(tmp_path):

@@ -1,5 +1,7 @@
 """The guard: noise is taken out, detail stays; the verdict says so, photo by photo, through every kind of photo."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -156,6 +158,27 @@ def test_the_guard_changes_nothing_about_noise():
     with_guard = pipe(degraded, output_type="np", guard=True)
     assert with_guard.guard[0].strength == 1
     assert np.array_equal(with_guard.images, pipe(degraded, output_type="np").images)
+
+
+@pytest.mark.parametrize(
+    ("degradation", "task"), [("rain", "derain"), ("motion_blur", "deblur"), ("camera", "denoise"), (None, None)]
+)
+def test_restorers_for_other_tasks_are_not_judged(tmp_path, degradation, task):
+    torch.manual_seed(0)
+    DAARestorationPipeline(RestorationUNet(width=8, depth=2)).save_pretrained(tmp_path)
+    if degradation:
+        (tmp_path / "training.json").write_text(json.dumps({"options": {"degradation": {"type": degradation}}}))
+    pipe = DAARestorationPipeline.from_pretrained(tmp_path)
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe.task == task
+    assert (pipe(photo(64, 64), guard=True).guard is None) == (task in ("derain", "deblur"))
+
+
+def test_a_damaged_record_keeps_nobody_from_restoring(tmp_path):
+    DAARestorationPipeline(RestorationUNet(width=8, depth=2)).save_pretrained(tmp_path)
+    (tmp_path / "training.json").write_text("{")
+    pipe = DAARestorationPipeline.from_pretrained(tmp_path)
+    assert pipe.task is None and len(pipe(photo(32, 32), guard=True).guard) == 1
 
 
 def test_no_strength_needs_no_restorer_beyond_the_guard():
