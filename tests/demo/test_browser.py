@@ -7,8 +7,8 @@ import time
 import pytest
 from PIL import Image
 
-pytest.importorskip("gradio", reason="the page needs the extra demo, in an environment of its own (docs/demo.md)")
-pytest.importorskip("selenium", reason="the browser is driven by selenium, of the extra test-demo")
+pytest.importorskip("gradio", reason="the page needs the extra demo")
+pytest.importorskip("selenium", reason="the browser is driven by selenium, of the extra test")
 
 from daa_diffusers.cli.app import main
 from daa_diffusers.demo.app import Settings, served

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("gradio", reason="the page needs the extra demo, in an environment of its own (docs/demo.md)")
+pytest.importorskip("gradio", reason="the page needs the extra demo")
 
 from daa_diffusers.cli.app import main
 from daa_diffusers.demo.app import Settings, served
