@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,7 @@ def _usage(name: str, with_code: bool) -> str:
 
 def _data(description: Description, licence: Licence) -> list[str]:
     lines = []
-    photos = description.training.get("photos")
+    photos, sources = description.training.get("photos"), description.training.get("sources")
     for role, sets in photos.items() if isinstance(photos, Mapping) else ():
         if role == "unpaired_clean":  # the clean ones again
             continue
@@ -177,7 +177,9 @@ def _data(description: Description, licence: Licence) -> list[str]:
             folder = str(one.get("folder"))
             place = places[index] if isinstance(places, list) and index < len(places) else ""
             folder = place if str(place).endswith(folder) else folder  # says more: renoir/train/noisy
-            lines.append(f"- {_text(folder)}: {_text(one.get('photos'))} photos, {words}.")
+            source = sources.get(str(one.get("folder")), sources.get(folder)) if isinstance(sources, Mapping) else None
+            known = f" {_text(source)}" if source else ""
+            lines.append(f"- {_text(folder)}: {_text(one.get('photos'))} photos, {words}.{known}")
     return ["\n".join(lines) or "The photos were not recorded.", licence.text]
 
 
@@ -196,6 +198,8 @@ def _making(description: Description) -> list[str]:
         return ["Not recorded."]
     start = options.get("init_from")
     facts = [f"{training['steps']} steps" if isinstance(training.get("steps"), int) else ""]
+    minutes = training.get("minutes")
+    facts += [f"{minutes:.0f} minutes" if isinstance(minutes, int | float) else ""]
     facts += [f"batch {_text(options.get('batch_size'))}, patches of {_text(options.get('patch'))} px"]
     facts += [f"from `{_text(start)}`" if start else "from random weights"]
     facts += [f"objective {_text(options.get('objective', 'noise_space'))}, variant {_text(options.get('variant'))}"]
@@ -205,6 +209,7 @@ def _making(description: Description) -> list[str]:
     text = yaml.safe_dump(json.loads(json.dumps(shown)), sort_keys=False, allow_unicode=True)
     return [
         "Trained by `examples/train_daa.py` of daa_diffusers: " + "; ".join(fact for fact in facts if fact) + ".",
+        _text(training.get("history", "")),
         f"<details><summary>All options</summary>\n\n```yaml\n{text}```\n\n</details>",
         f"Versions: {_text(used)}." if used else "",
     ]
@@ -217,18 +222,40 @@ def _numbers(description: Description) -> list[str]:
             "Nothing was measured, or the numbers were not recorded. Look at your own photos before you rely on it."
         ]
     protocol = f"PSNR in dB; *{IDENTITY}* is the untouched input. {_text(evaluation['protocol'])}"
-    return [protocol, numbers_table(evaluation), _text(evaluation.get("note", ""))]
+    return [protocol, numbers_table(evaluation), _text(evaluation.get("note", "")), _label_free_table(evaluation)]
 
 
 def numbers_table(evaluation: Mapping[str, Any]) -> str:
     """The sets of an `evaluation.json` as a Markdown table of PSNR, the untouched input first."""
     rows = list(dict.fromkeys(row for one in evaluation["sets"] for row in one["psnr"] if row != IDENTITY))
-    lines = [["set", "photos", IDENTITY, *rows]]
+    baselines = list(dict.fromkeys(row for one in evaluation["sets"] for row in one.get("minus", {})))
+    worst = any("worst" in one for one in evaluation["sets"])
+    heading = ["set", "photos", IDENTITY, *rows, *(f"minus {row} (95 %)" for row in baselines)]
+    lines = [[*heading, *(["worst photo against identity"] if worst else [])]]
     for one in evaluation["sets"]:
-        scores = (f"{one['psnr'][row]:.2f}" if row in one["psnr"] else "" for row in (IDENTITY, *rows))
-        lines.append([one["set"], str(one["photos"]), *scores])
+        line = [one["set"], str(one["photos"])]
+        line += [f"{one['psnr'][row]:.2f}" if row in one["psnr"] else "" for row in (IDENTITY, *rows)]
+        for row in baselines:
+            difference = one.get("minus", {}).get(row)
+            line.append("{:+.3f} [{:+.3f}, {:+.3f}]".format(*difference) if difference else "")
+        lines.append([*line, *([f"{one['worst']:+.2f}" if "worst" in one else ""] if worst else [])])
+    return _table(lines)
+
+
+def _label_free_table(evaluation: Mapping[str, Any]) -> str:
+    """Means of what can be said without ground truth, a line for each row of each set; empty where there is none."""
+    lines: list[list[str]] = []
+    for one in evaluation["sets"]:
+        for row, scores in one.get("label_free", {}).items():
+            lines = lines or [["set", "row", *scores]]
+            lines.append([one["set"], row, *(f"{scores[c]:.3f}" if c in scores else "" for c in lines[0][2:])])
+    return f"Without ground truth, mean per photo:\n\n{_table(lines, text=2)}" if lines else ""
+
+
+def _table(lines: Sequence[Sequence[str]], text: int = 1) -> str:
+    """Markdown; the first line is the heading, columns from `text` on hold numbers."""
     cells = [f"| {' | '.join(_text(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
-    return "\n".join([cells[0], f"|---|{'---:|' * (len(rows) + 2)}", *cells[1:]])
+    return "\n".join([cells[0], f"|{'---|' * text}{'---:|' * (len(lines[0]) - text)}", *cells[1:]])
 
 
 def _is_adapted(description: Description) -> bool:

@@ -226,12 +226,7 @@ def _check_evaluation(evaluation: Mapping[str, Any], path: Path) -> None:
     if not evaluation:
         return
     sets = evaluation.get("sets")
-    whole = isinstance(sets, list) and isinstance(evaluation.get("protocol"), str)
-    for one in sets if isinstance(sets, list) else ():
-        scores = one.get("psnr") if isinstance(one, Mapping) else None
-        whole &= isinstance(scores, Mapping) and IDENTITY in scores
-        whole = whole and all(isinstance(value, int | float) for value in scores.values())  # type: ignore[union-attr]
-        whole = whole and isinstance(one.get("set"), str) and isinstance(one.get("photos"), int)
+    whole = isinstance(sets, list) and isinstance(evaluation.get("protocol"), str) and all(map(_is_set, sets))
     if not whole:
         raise CheckpointError(
             f'{str(path)!r} must hold {{"protocol": text, "sets": [{{"set": name, "photos": count, "psnr": '
@@ -239,20 +234,40 @@ def _check_evaluation(evaluation: Mapping[str, Any], path: Path) -> None:
         )
 
 
+def _is_set(one: Any) -> bool:
+    if not isinstance(one, Mapping):
+        return False
+    named = isinstance(one.get("set"), str) and isinstance(one.get("photos"), int)
+    minus, label_free = one.get("minus", {}), one.get("label_free", {})
+    intervals = isinstance(minus, Mapping) and all(isinstance(v, list) and len(v) == 3 for v in minus.values())
+    scores = isinstance(label_free, Mapping) and all(map(_are_numbers, label_free.values()))
+    whole = named and intervals and scores and _are_numbers(one.get("psnr")) and IDENTITY in one["psnr"]
+    return whole and _are_numbers({"worst": one.get("worst", 0), **dict(enumerate(sum(minus.values(), [])))})
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, Mapping) and all(isinstance(value, int | float) for value in values.values())
+
+
 def record_evaluation(
     folder: str | os.PathLike[str], name: str, evaluation: "Evaluation", *, note: str | None = None
 ) -> Path:
-    """Writes the mean PSNR of each row of an evaluation into a folder's `evaluation.json`, which its card will show.
+    """Writes an evaluation's means into a folder's `evaluation.json`, which its card will show.
+
+    That is the PSNR of each row; of the last row, taken for the checkpoint's own, the difference from the others with
+    its interval, and its worst photo; and each row's label-free scores, where they were taken.
 
     Args:
         folder: of a pipeline.
         name: of the photos, e.g. "RENOIR (low light)". An entry of this name is replaced.
-        evaluation: of `evaluation.evaluate_folder`, with ground truth.
+        evaluation: of `evaluation.evaluate_folder`, with ground truth; the checkpoint's own row last.
         note: what a reader must know, e.g. that a choice was made on these photos.
 
     Raises:
         ConfigurationError: where PSNR was not measured, or the entries there have another protocol.
     """
+    from .evaluation.named_metrics import LABEL_FREE
+
     path = Path(folder) / EVALUATION
     column = next((c.name for c in evaluation.columns if c.name.startswith("psnr")), None)
     if column is None:
@@ -265,7 +280,18 @@ def record_evaluation(
             f"({known['protocol']}): one table shows one protocol"
         )
     scores = {row: round(evaluation.mean(row, column), 4) for row in evaluation.rows}
-    entry = {"set": name, "photos": len(evaluation.photos), "psnr": scores}
+    entry: dict[str, Any] = {"set": name, "photos": len(evaluation.photos), "psnr": scores}
+    *others, own = evaluation.rows
+    differences = {row: evaluation.difference(own, column, row) for row in others if row != IDENTITY}
+    entry["minus"] = {row: [round(v, 4) for v in (d.mean, d.low, d.high)] for row, d in differences.items() if d}
+    against = evaluation.values(own, column) - evaluation.values(IDENTITY, column)
+    entry["worst"] = round(float(against.min()), 4)
+    noisy = task_of(training_record(Path(folder))) in (None, "denoise")  # of rain no noise is left, whatever is done
+    label_free = [c for c in evaluation.columns if c in LABEL_FREE and (noisy or c.name != "noise_left")]
+    if label_free:
+        entry["label_free"] = {
+            row: {c.title: round(evaluation.mean(row, c.name), 4) for c in label_free} for row in evaluation.rows
+        }
     known["sets"] = [*(one for one in known["sets"] if one["set"] != name), entry]
     if note:
         known["note"] = note

@@ -1,6 +1,8 @@
 """Turns a finished run into a bundled checkpoint: the pipeline in half precision, and how it was made beside it.
 
-python examples/bundle_checkpoint.py outputs/daa-denoise-plain-2 daa-denoise-plain
+    python examples/bundle_checkpoint.py outputs/daa-derain daa-derain --minutes 5
+    daa evaluate val/rainy --clean val/clean --checkpoint daa_diffusers/checkpoints/daa-derain --record "Rain100L (val)"
+    python examples/model_cards.py                      # its card, from these files
 """
 
 import argparse
@@ -12,6 +14,16 @@ import torch
 from daa_diffusers import DAARestorationPipeline
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "daa_diffusers" / "checkpoints"
+# Sets of photos, by the last parts of their folders.
+SOURCES = {
+    "bsds": "BSDS500, the backgrounds of the rain sets taken out; research use only.",
+    "highres": "Debian's lomiri-wallpapers (CC-BY, CC-BY-SA, CC0) and mate-backgrounds (GPL-2+), reduced.",
+    "renoir/train/noisy": "RENOIR: low light, three cameras.",
+    "sidd_small/train/noisy": "SIDD: phones, frames reduced to 256 px.",
+    "polyu/train/noisy": "PolyU: Canon cameras; non-commercial.",
+    "rain100l/train/rainy": "Rain100L: synthetic streaks of another kind than ours; research use only.",
+    "real_blur/kohler/photos": "Koehler et al. 2012: camera shake; research use only.",
+}
 NOTE = (
     "Weights trained on research-only photos: for non-commercial research use only. The code that made them is under "
     "Apache-2.0."
@@ -22,6 +34,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="output folder of a finished run of train_daa.py")
     parser.add_argument("name", help="name of the bundled checkpoint")
+    parser.add_argument("--minutes", type=float, help="that the training took")
+    parser.add_argument("--history", help="what came before the run, in words")
     parser.add_argument("--folder", type=Path, default=CHECKPOINTS, help="where bundled checkpoints lie")
     arguments = parser.parse_args()
     record = json.loads((arguments.run / "run.json").read_text())
@@ -37,6 +51,9 @@ def main() -> None:
         options["init_from"] = start.parent.name
     made = {"licence": NOTE, "steps": record["steps"], "options": options, "photos": record["photos"]}
     made["versions"] = record["versions"]
+    folders = {str(Path(p)) for role in ("clean", "real") for p in options.get(role) or ()}
+    made["sources"] = {k: text for k, text in SOURCES.items() if any(folder.endswith(k) for folder in folders)}
+    made |= {k: v for k in ("minutes", "history") if (v := getattr(arguments, k)) is not None}
     (arguments.folder / arguments.name / "training.json").write_text(json.dumps(made, indent=2) + "\n")
 
 

@@ -36,14 +36,23 @@ def evaluate(
     baseline: Annotated[str, typer.Option(help="Row with which the others are compared.")] = "identity",
     output: Annotated[Path | None, typer.Option(help="Folder for report.md, scores.csv and contact sheets.")] = None,
     sheets: Annotated[bool, typer.Option(help="Write contact sheets of the best, median and worst photo.")] = True,
+    record: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of these photos, for the model card of the last --checkpoint, a folder.", show_default=False
+        ),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="Such as cuda; default: cpu.", show_default=False)] = None,
 ) -> None:
     """Measure restorers on photos, with ground truth or without. The row of the untouched input is always there."""
+    from ..description import record_evaluation
     from ..evaluation import evaluate_folder
     from ..evaluation.report import markdown_report, write_report
 
     if space not in ("rgb", "y"):
         raise ConfigurationError(f"`--space` must be rgb or y, got {space!r}")
+    if record is not None and not (checkpoint and Path(checkpoint[-1]).is_dir() and clean):
+        raise ConfigurationError("`--record` needs `--clean`, and a folder as the last `--checkpoint`")
     names = [name.strip() for name in metrics.split(",") if name.strip()] if metrics else None
     restorers = {
         row: load_pipeline(name, device or "cpu") for row, name in row_names(checkpoint or ["daa-denoise"]).items()
@@ -63,6 +72,8 @@ def evaluate(
     typer.echo(markdown_report(result, baseline=baseline))
     for name, reason in result.skipped.items():
         typer.echo(f"left out: {name}: {reason}", err=True)
+    if record is not None:
+        typer.echo(f"written: {record_evaluation(list(checkpoint or [])[-1], record, result)}")
     if output is not None:
         typer.echo(f"written: {write_report(result, output, baseline=baseline, sheets=sheets)}")
 

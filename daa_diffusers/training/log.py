@@ -147,7 +147,7 @@ class RunLog:
             if tracker.name == "tensorboard":
                 tracker.log_images({name: picture[None]}, step=step, dataformats="NHWC")
             elif tracker.name == "trackio":  # of which accelerate only passes numbers on
-                import trackio  # type: ignore[import-not-found]
+                import trackio
 
                 tracker.log({name: trackio.Image(picture)}, step=step)
             elif hasattr(tracker, "log_images"):

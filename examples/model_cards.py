@@ -1,0 +1,17 @@
+"""Writes the cards of the bundled checkpoints, each rendered from the checkpoint's own files.
+
+    python examples/model_cards.py
+"""
+
+from pathlib import Path
+
+from daa_diffusers.cards import render_card
+from daa_diffusers.checkpoints import bundled_names, bundled_path
+from daa_diffusers.description import describe
+from daa_diffusers.files import write_text
+
+CARDS = Path(__file__).resolve().parents[1] / "model_cards"
+
+if __name__ == "__main__":
+    for name in bundled_names():
+        write_text(CARDS / f"{name}.md", render_card(describe(bundled_path(name)), name))
