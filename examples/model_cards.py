@@ -1,6 +1,6 @@
 """Writes the cards of the bundled checkpoints, each rendered from the checkpoint's own files.
 
-    python examples/model_cards.py
+python examples/model_cards.py
 """
 
 from pathlib import Path

@@ -13,18 +13,25 @@ if TYPE_CHECKING:
     from ..training.config import TrainingConfig
 
 SHEET_PHOTOS = 4
-# What differs by task from preset `adapt`. Noise is fitted to the photos; rain and shake cannot be, and what a restorer
-# leaves of them must not be taught as clean.
+# What to start from, and what differs by task from preset `adapt`. Noise is fitted to the photos; rain and shake cannot
+# be, and what a restorer leaves of them must not be taught as clean.
 TASKS: dict[str, dict[str, Any]] = {
-    "denoise": {},
+    "denoise": {"init_from": "daa-denoise-plain"},
     "derain": {
+        "init_from": "daa-derain",
         "degradation": {"type": "rain"},
         "fit_noise": 0.0,
         "pseudo_clean": False,
         "transplant": 0.9,
         "transplant_kind": "streaks",
+        "blend": 1.0,
     },
-    "deblur": {"degradation": {"type": "motion_blur"}, "fit_noise": 0.0, "pseudo_clean": False},
+    "deblur": {
+        "init_from": "daa-denoise-plain",
+        "degradation": {"type": "motion_blur"},
+        "fit_noise": 0.0,
+        "pseudo_clean": False,
+    },
 }
 
 app = typer.Typer()
@@ -39,7 +46,10 @@ def adapt(
             help="Good photos of any kind; may be repeated. Default: a few of scikit-image's.", show_default=False
         ),
     ] = None,
-    checkpoint: Annotated[str, typer.Option(help="Restorer to start from.")] = "daa-denoise-plain",
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Restorer to start from. Default: a bundled one for the task.", show_default=False),
+    ] = None,
     output: Annotated[Path, typer.Option(help="Folder of the run; the same command resumes it.")] = Path("adapted"),
     minutes: Annotated[float, typer.Option(help="Time to train.")] = 10.0,
     task: Annotated[str, typer.Option(help="What is wrong with the photos: denoise, derain or deblur.")] = "denoise",
@@ -81,7 +91,7 @@ def plan(
     photos: list[str],
     clean: list[str] | None,
     *,
-    checkpoint: str,
+    checkpoint: str | None,
     output: Path,
     minutes: float,
     task: str,
@@ -108,7 +118,7 @@ def plan(
     given = {
         "preset": "adapt",
         **TASKS[task],
-        "init_from": checkpoint,
+        **({"init_from": checkpoint} if checkpoint else {}),
         "clean": clean,
         "real": photos,
         "minutes": minutes,
