@@ -1,0 +1,147 @@
+"""Does training at low noise levels alone wreck the result, as in the paper's Table 4, and does the alarm ring?
+
+    python benchmarks/shortcut.py
+
+Restorers from random weights, on white Gaussian noise and the unlabelled photos of a set of real noise, without channel
+shuffling and residual swapping: noise levels t in [1, 100] (16.8 dB in the paper, against 32 with all of the method),
+in [900, 999], in [1, 999], and no adaptation at all. The gradients of adaptation and of the pairs are of one size. Rows
+that are finished are kept in `--scores`, runs that were interrupted go on.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
+from adaptation import measure
+from adaptation_plan import GAUSSIAN
+
+from daa_diffusers.evaluation.statistics import markdown_table
+from daa_diffusers.files import write_text
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMON = {
+    "preset": "tiny",
+    "degradation": GAUSSIAN,
+    "patch": 48,
+    "batch_size": 4,
+    "learning_rate": 5e-4,
+    "learning_rate_schedule": "cosine",
+    "ema_decay": 0.99,
+    "threads": 1,
+    "report_to": "none",
+    "checkpoint_every": 100,
+    "validate_every": 400,  # health
+    "log_every": 50,
+}
+NAIVE = {
+    "variant": "paired",
+    "weight": 1.0,
+    "weight_schedule": "balanced",
+    "channel_shuffle": False,
+    "residual_swap": False,
+}
+ROWS = {
+    "no adaptation": {"variant": "vanilla"},
+    "t in [1, 100]": {**NAIVE, "timestep_range": [1, 100]},
+    "t in [900, 999]": {**NAIVE, "timestep_range": [900, 999]},
+    "t in [1, 999]": NAIVE,
+}
+
+
+def work(arguments: argparse.Namespace, row: str) -> dict:
+    """Trains and measures one row, or reads what was measured: scores of photos, alarms of the run, its seconds."""
+    slug = "".join(c if c.isalnum() else "-" for c in row).strip("-")
+    kept = arguments.scores / f"{slug}.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
+    data, folder = Path(arguments.data), arguments.output_dir / slug
+    options = {**COMMON, **ROWS[row], "steps": arguments.steps, "output_dir": str(folder)}
+    options["clean"] = [str(data / "clean" / kind) for kind in ("bsds", "highres")]
+    options["real"] = [str(data / "real_noise" / arguments.set / "train" / "noisy")]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    config = folder.with_suffix(".yaml")
+    config.write_text(yaml.safe_dump(options))
+    started = time.perf_counter()
+    train = [sys.executable, str(ROOT / "examples" / "train_daa.py"), "--config", str(config)]
+    with open(folder.with_suffix(".log"), "a") as log:
+        subprocess.run(train, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+    seconds = time.perf_counter() - started
+    last = max((folder / "checkpoints").glob("step-*/state.json"))
+    counters = json.loads(last.read_text())["counters"]
+    scores = measure(arguments, arguments.set, str(folder / "pipeline"))
+    found = {
+        "psnr": scores["psnr"],
+        "ssim": scores["ssim"],
+        "s": round(seconds),
+        "health": {name: round(value, 4) for name, value in counters["health"].items()},
+        "alarms": counters["alarms"],
+    }
+    arguments.scores.mkdir(parents=True, exist_ok=True)
+    write_text(kept, json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def report(arguments: argparse.Namespace, found: dict[str, dict]) -> str:
+    """The table, and what the alarms say."""
+    identity = measure(arguments, arguments.set, None)
+    lines = [{"row": "identity", "PSNR": f"{statistics.fmean(identity['psnr']):.2f}"}]
+    said = []
+    for row, one in found.items():
+        health = one["health"]
+        as_is, zeroed = health.get("loss_as_is"), health.get("loss_real_zeroed")
+        lines.append(
+            {
+                "row": row,
+                "PSNR": f"{statistics.fmean(one['psnr']):.2f}",
+                "SSIM": f"{statistics.fmean(one['ssim']):.4f}",
+                "worst photo": f"{min(one['psnr']):.2f}",
+                "noise prediction": f"{as_is:.3f}" if as_is else "",
+                "... real condition zeroed": f"{zeroed:.3f}" if zeroed else "",
+                "slots told apart": f"{health['slot_accuracy']:.2f}" if "slot_accuracy" in health else "",
+                "alarms": str(len(one["alarms"])),
+                "minutes": f"{one['s'] / 60:.1f}",
+            }
+        )
+        said += [f"- {row}: {alarm}" for alarm in one["alarms"]]
+    columns = list(lines[-1])
+    text = [
+        "# Training at low noise levels alone",
+        f"`{arguments.command}`",
+        f"From random weights, {arguments.steps} steps of 4 patches of 48 px of white Gaussian noise, preset `tiny`, "
+        f"with the unlabelled photos of {arguments.set}; measured on its `val` (PSNR in dB and SSIM on RGB uint8, mean "
+        "per photo). "
+        "Noise prediction: the mean squared error of the predictor at the end (1: it always says 0).",
+        markdown_table(lines, columns),
+        "What the alarms said at the end:",
+        "\n".join(said) or "- none rang",
+    ]
+    return "\n\n".join(text) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=os.environ.get("DAA_DATA", str(ROOT / ".." / "shared" / "data")))
+    parser.add_argument("--set", default="renoir", choices=["renoir", "sidd_small", "polyu"])
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/shortcut"))
+    parser.add_argument("--scores", type=Path, default=ROOT / "benchmarks" / "results" / "shortcut")
+    parser.add_argument("--report", type=Path, default=ROOT / "benchmarks" / "results" / "shortcut.md")
+    arguments = parser.parse_args()
+    arguments.command = shlex.join(["python", "benchmarks/shortcut.py", *sys.argv[1:]])
+    text = report(arguments, {row: work(arguments, row) for row in arguments.rows})
+    write_text(arguments.report, text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
