@@ -41,8 +41,8 @@ lint: setup  ## ruff check, ruff format --check, mypy
 test: lint  ## lint, then the fast tests, two at a time
 	@OMP_NUM_THREADS=1 $(PYTEST) -n 2
 
-test-all: lint  ## lint, then all tests, the slow ones too
-	@$(PYTEST) -m "" --timeout 3000
+test-all: lint  ## lint, then all tests, the slow ones too (an hour)
+	@OMP_NUM_THREADS=1 $(PYTEST) -n 2 -m "" --timeout 3000
 
 demo: setup  ## adapt the bundled restorer to noisy photos and compare, in a few minutes
 	@$(PY) examples/demo.py
