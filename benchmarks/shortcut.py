@@ -4,8 +4,8 @@
 
 Restorers from random weights, on white Gaussian noise and the unlabelled photos of a set of real noise, without channel
 shuffling and residual swapping: noise levels t in [1, 100] (16.8 dB in the paper, against 32 with all of the method),
-in [900, 999], in [1, 999], and no adaptation at all. The gradients of adaptation and of the pairs are of one size. Rows
-that are finished are kept in `--scores`, runs that were interrupted go on.
+in [900, 999], in [1, 999], and no adaptation at all. The gradient of adaptation is as large as that of the pairs, or
+ten times as large. Rows that are finished are kept in `--scores`, runs that were interrupted go on.
 """
 
 import argparse
@@ -54,6 +54,8 @@ ROWS = {
     "t in [1, 100]": {**NAIVE, "timestep_range": [1, 100]},
     "t in [900, 999]": {**NAIVE, "timestep_range": [900, 999]},
     "t in [1, 999]": NAIVE,
+    "t in [1, 100], weight 10": {**NAIVE, "timestep_range": [1, 100], "weight": 10.0},
+    "t in [1, 999], weight 10": {**NAIVE, "weight": 10.0},
 }
 
 
