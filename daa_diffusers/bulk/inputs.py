@@ -10,12 +10,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..cli.restoring_jobs import SUFFIXES
 from ..data.hf_datasets import DatasetSource
 from ..data.shards import ShardSource
 from ..data.sources import SAVED_DATASET, open_source
 from ..errors import ConfigurationError, UnreadablePhotoError
 from ..photos.reading import list_photos
+from ..restoring.jobs import SUFFIXES
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

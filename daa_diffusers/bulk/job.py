@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..cli.restoring import Options
 from ..errors import ConfigurationError
 from ..files import replacing
 from ..photos.opening import pixel_limit
 from ..photos.saving import check_options
+from ..restoring.work import Options
 from .inputs import Input, list_inputs
 
 LAYOUT = 1

@@ -20,10 +20,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..cli.restoring import FAILED, RESTORED, restore_one
-from ..cli.restoring_jobs import Job, renamed
 from ..files import replacing
 from ..photos.saving import FORMATS
+from ..restoring.jobs import Job, renamed
+from ..restoring.work import FAILED, RESTORED, restore_one
 from .inputs import Input, open_input
 from .job import BulkJob, write_whole
 

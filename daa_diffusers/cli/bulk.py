@@ -82,7 +82,7 @@ def bulk(
     from ..bulk import job as jobs
     from ..bulk.cluster import import_ray
     from ..photos.saving import checked_format
-    from .restoring import Options
+    from ..restoring.work import Options
 
     options = Options(
         format=checked_format(format),

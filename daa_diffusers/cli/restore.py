@@ -32,8 +32,8 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from .restoring import Options
-    from .restoring_jobs import Job
+    from ..restoring.jobs import Job
+    from ..restoring.work import Options
 
 app = typer.Typer()
 
@@ -80,7 +80,7 @@ def restore(
     """
     from ..photos.opening import pixel_limit
     from ..photos.saving import check_options, checked_format
-    from .restoring import Options
+    from ..restoring.work import Options
 
     options = Options(
         format=checked_format(format),
@@ -113,7 +113,7 @@ def restore(
     team = _Team()
 
     def plan() -> list[Job]:
-        from .restoring_jobs import find_jobs
+        from ..restoring.jobs import find_jobs
 
         listed = _lines() if "-" in inputs else ()
         return find_jobs(inputs, str(output), format=options.format, suffix=suffix, overwrite=overwrite, listed=listed)
@@ -139,7 +139,7 @@ def _run(jobs: list[Job], options: Options, load: Any, team: _Team, as_json: boo
     """Restores this process's share and reports; whether a photo of it failed."""
     from tqdm import tqdm
 
-    from .restoring import FAILED, PLANNED, Summary, restore_all
+    from ..restoring.work import FAILED, PLANNED, Summary, restore_all
 
     summary = Summary()
     mine = team.part(jobs)

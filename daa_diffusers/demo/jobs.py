@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..checkpoints import bundled_names
-from ..cli.restoring import FAILED, Options, Record, restore_all
-from ..cli.restoring_jobs import Job, find_jobs
 from ..errors import CheckpointError, ConfigurationError
 from ..files import replacing
+from ..restoring.jobs import Job, find_jobs
+from ..restoring.work import FAILED, Options, Record, restore_all
 
 if TYPE_CHECKING:
     from PIL import Image

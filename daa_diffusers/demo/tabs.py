@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..cli.restoring import FAILED, Options
 from ..errors import CheckpointError, ConfigurationError, UnreadablePhotoError
+from ..restoring.work import FAILED, Options
 from .adapting import Adaptation, Progress
 from .jobs import CROP, Work, describe, views
 

@@ -17,8 +17,8 @@ from skimage import data
 
 from daa_diffusers import DAARestorationPipeline, RestorationUNet
 from daa_diffusers.cli.app import main
-from daa_diffusers.cli.restoring import Summary
 from daa_diffusers.photos import open_photo
+from daa_diffusers.restoring.work import Summary
 
 from ..conftest import PROJECT_ROOT
 from ..photos.files import rich_bytes

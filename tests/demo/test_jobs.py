@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from daa_diffusers.cli.app import main
-from daa_diffusers.cli.restoring import Options
 from daa_diffusers.demo.jobs import CROP, KEPT_SECONDS, VIEW, Limits, Pair, Work, describe, views
 from daa_diffusers.errors import CheckpointError, ConfigurationError, UnreadablePhotoError
+from daa_diffusers.restoring.work import Options
 
 PLAIN = Options(guard=False)
 

@@ -19,7 +19,7 @@ from ..files import replacing
 from ..photos import open_photo, save_photo
 from ..photos.saving import DEEP, own_format
 from ..photos.stored import StoredPhoto, with_bits
-from .restoring_jobs import Job
+from .jobs import Job
 
 if TYPE_CHECKING:
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
