@@ -332,11 +332,11 @@ def same_output(network: nn.Module, other: nn.Module, traits: Traits) -> bool:
 
 @contextmanager
 def in_eval_mode(network: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; each submodule goes back to the mode that it was in."""
-    modes = {module: module.training for module in network.modules()}
+    """As `pipelines.passes.in_eval_mode`; the files of `models` import nothing else of this package."""
+    training = [module for module in network.modules() if module.training]
     network.eval()
     try:
         yield
     finally:
-        for module, training in modes.items():
-            module.training = training
+        for module in training:
+            module.training = True
