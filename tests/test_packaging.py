@@ -26,7 +26,7 @@ from .conftest import PROJECT_ROOT
 PACKAGE = PROJECT_ROOT / "daa_diffusers"
 CHECKPOINTS = sorted(p.parent.name for p in PACKAGE.glob("checkpoints/*/model_index.json"))
 ELSEWHERE = {"gradio", "selenium", "trackio"}  # of tests/demo, which has its own environment
-MAX_CHECKPOINT_BYTES = 10_000_000
+MAX_CHECKPOINT_BYTES = 20_000_000
 
 TRY_THE_INSTALLED_PACKAGE = """
 import pathlib, sys, torch, daa_diffusers
