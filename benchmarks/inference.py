@@ -161,7 +161,7 @@ def size_row(arguments: argparse.Namespace) -> dict:
         forget_peak()
         peaks = [imported]
         whole: list[float] = []  # seconds of one megapixel, taken while the photo is restored
-        every = max(2, round(arguments.child / 8))  # passes
+        every = max(8, round(arguments.child / 8))  # passes: memory is mapped anew after each
 
         def in_between(pipeline, step, timestep, kwargs) -> None:
             if step % every == 0:
