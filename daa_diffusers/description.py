@@ -264,10 +264,12 @@ def record_evaluation(
         note: what a reader must know, e.g. that a choice was made on these photos.
 
     Raises:
-        ConfigurationError: where PSNR was not measured, or the entries there have another protocol.
+        ConfigurationError: on an empty `name`, where PSNR was not measured, or the entries there have another protocol.
     """
     from .evaluation.named_metrics import LABEL_FREE
 
+    if not name.strip():
+        raise ConfigurationError(f"`name` must say which photos these are, got {name!r}")
     path = Path(folder) / EVALUATION
     column = next((c.name for c in evaluation.columns if c.name.startswith("psnr")), None)
     if column is None:

@@ -1,7 +1,8 @@
 """Turns a finished run into a bundled checkpoint: the pipeline in half precision, and how it was made beside it.
 
 python examples/bundle_checkpoint.py outputs/daa-derain daa-derain --minutes 5
-daa evaluate val/rainy --clean val/clean --checkpoint daa_diffusers/checkpoints/daa-derain --record "Rain100L (val)"
+daa evaluate val/rainy --clean val/clean --space y --metrics psnr,ssim --label-free \\
+    --checkpoint daa_diffusers/checkpoints/daa-derain --record "Rain100L (val)"
 python examples/model_cards.py                      # its card, from these files
 """
 

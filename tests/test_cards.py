@@ -152,6 +152,8 @@ def test_numbers_of_two_protocols_do_not_meet_in_one_table(folder, measured, tmp
     without = evaluate_folder({"mine": restorers["mine"]}, tmp_path / "noisy")
     with pytest.raises(ConfigurationError, match="`evaluation` must hold a PSNR"):
         record_evaluation(folder, "none", without)
+    with pytest.raises(ConfigurationError, match="`name` must say which photos"):
+        record_evaluation(folder, " ", measured)
 
 
 @pytest.mark.parametrize(

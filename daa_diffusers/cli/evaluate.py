@@ -72,10 +72,10 @@ def evaluate(
     typer.echo(markdown_report(result, baseline=baseline))
     for name, reason in result.skipped.items():
         typer.echo(f"left out: {name}: {reason}", err=True)
-    if record is not None:
-        typer.echo(f"written: {record_evaluation(list(checkpoint or [])[-1], record, result)}")
     if output is not None:
         typer.echo(f"written: {write_report(result, output, baseline=baseline, sheets=sheets)}")
+    if record is not None:  # last: what it may refuse takes nothing away
+        typer.echo(f"written: {record_evaluation(list(checkpoint or [])[-1], record, result)}")
 
 
 def row_names(checkpoints: list[str]) -> dict[str, str]:

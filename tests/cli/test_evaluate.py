@@ -11,6 +11,7 @@ from skimage import data
 from daa_diffusers import DAARestorationPipeline, RestorationUNet
 from daa_diffusers.cli.app import main
 from daa_diffusers.cli.evaluate import row_names
+from daa_diffusers.description import describe
 
 
 @pytest.fixture
@@ -82,3 +83,17 @@ def test_rows_are_named_by_what_tells_checkpoints_apart():
         "b/pipeline",
         "x/daa-denoise",
     ]
+
+
+def test_numbers_can_be_recorded_for_the_card(tmp_path, capsys):
+    DAARestorationPipeline(RestorationUNet(width=8, depth=2)).save_pretrained(tmp_path / "mine")
+    (tmp_path / "photos").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    for name in ("a", "b"):
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{name}.png")
+    photos, mine = str(tmp_path / "photos"), str(tmp_path / "mine")
+    command = ["evaluate", photos, "--clean", photos, "--record", "my camera", "--checkpoint"]
+    assert main([*command, "daa-denoise-plain"]) == 2
+    assert "`--record` needs" in capsys.readouterr().err
+    assert main([*command, mine]) == 0
+    assert describe(tmp_path / "mine").evaluation["sets"][0]["set"] == "my camera"
