@@ -1,8 +1,9 @@
 """What all commands share."""
 
 import os
-import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,5 +14,6 @@ import pytest
 )
 def test_the_shell_completes_commands_and_options(words, offered):
     asked = {"_DAA_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-    done = subprocess.run([shutil.which("daa")], env={**os.environ, **asked}, capture_output=True, text=True)
+    daa = Path(sys.executable).with_name("daa")  # beside the interpreter, whether or not that is on the PATH
+    done = subprocess.run([daa], env={**os.environ, **asked}, capture_output=True, text=True)
     assert done.stdout.split() == offered and done.stderr == ""
