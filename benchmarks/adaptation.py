@@ -81,8 +81,7 @@ def plan(arguments: argparse.Namespace, name: str, row_name: str, seed: int) -> 
     differs = {key: value for key, value in resolve(options).identity().items() if value != defaults[key]}
     learnt = json.dumps(differs, sort_keys=True).replace(str(data), "").replace(str(ROOT), "")
     digest = _digest((learnt + fingerprint_of_start(arguments, domain)).encode())
-    slug = "".join(c if c.isalnum() else "-" for c in row_name).strip("-")
-    run = f"{slug}-{seed}-{digest}"
+    run = f"{slug(row_name)}-{seed}-{digest}"
     folder = Path(arguments.output_dir) / name / run
     scores = arguments.scores / name / f"{run}.json"
     return Task(name, row_name, seed, folder, scores, {**options, "output_dir": str(folder)})
@@ -94,18 +93,10 @@ def work(task: Task, arguments: argparse.Namespace) -> None:
 
     if task.scores.exists():
         return
-    task.folder.parent.mkdir(parents=True, exist_ok=True)
-    config = task.folder.with_suffix(".yaml")
-    config.write_text(yaml.safe_dump(task.options))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    started = time.perf_counter()
-    with open(task.folder.with_suffix(".log"), "a") as log:
-        train = [sys.executable, str(ROOT / "examples" / "train_daa.py"), "--config", str(config)]
-        done = subprocess.run(train, stdout=log, stderr=log, env=environment)
-    if done.returncode:
+    seconds = train(task.folder, task.options)
+    if seconds is None:
         print(f"{task.domain} {task.row} {task.seed}: failed, see {task.folder.with_suffix('.log')}", flush=True)
         return
-    seconds = time.perf_counter() - started
     scores = measure(arguments, task.domain, str(task.folder / "pipeline"))
     main = scores[DOMAINS[task.domain].evaluation["metrics"][0]]
     steps = along(arguments, task) if task.seed == 0 else {}
@@ -113,6 +104,23 @@ def work(task: Task, arguments: argparse.Namespace) -> None:
     task.scores.parent.mkdir(parents=True, exist_ok=True)
     write_text(task.scores, json.dumps({**scores, "s": round(seconds), "steps": steps}) + "\n")
     print(f"{task.domain}, {task.row}, seed {task.seed}: {seconds:.0f} s", flush=True)
+
+
+def slug(row: str) -> str:
+    """A row's name for files."""
+    return "".join(c if c.isalnum() else "-" for c in row).strip("-")
+
+
+def train(folder: Path, options: dict[str, Any]) -> float | None:
+    """Trains on one thread in a process of its own, options and log beside `folder`; seconds, None where it failed."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    config = folder.with_suffix(".yaml")
+    config.write_text(yaml.safe_dump(options))
+    command = [sys.executable, str(ROOT / "examples" / "train_daa.py"), "--config", str(config)]
+    started = time.perf_counter()
+    with open(folder.with_suffix(".log"), "a") as log:
+        done = subprocess.run(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return None if done.returncode else time.perf_counter() - started
 
 
 def along(arguments: argparse.Namespace, task: Task) -> dict[int, float]:

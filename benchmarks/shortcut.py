@@ -13,15 +13,11 @@ import json
 import os
 import shlex
 import statistics
-import subprocess
 import sys
-import time
 from pathlib import Path
 
-import yaml
-
 sys.path.insert(0, str(Path(__file__).parent))
-from adaptation import measure
+from adaptation import measure, slug, train
 from adaptation_plan import GAUSSIAN
 
 from daa_diffusers.evaluation.statistics import markdown_table
@@ -61,22 +57,16 @@ ROWS = {
 
 def work(arguments: argparse.Namespace, row: str) -> dict:
     """Trains and measures one row, or reads what was measured: scores of photos, alarms of the run, its seconds."""
-    slug = "".join(c if c.isalnum() else "-" for c in row).strip("-")
-    kept = arguments.scores / f"{slug}.json"
+    kept = arguments.scores / f"{slug(row)}.json"
     if kept.exists():
         return json.loads(kept.read_text())
-    data, folder = Path(arguments.data), arguments.output_dir / slug
+    data, folder = Path(arguments.data), arguments.output_dir / slug(row)
     options = {**COMMON, **ROWS[row], "steps": arguments.steps, "output_dir": str(folder)}
     options["clean"] = [str(data / "clean" / kind) for kind in ("bsds", "highres")]
     options["real"] = [str(data / "real_noise" / arguments.set / "train" / "noisy")]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    config = folder.with_suffix(".yaml")
-    config.write_text(yaml.safe_dump(options))
-    started = time.perf_counter()
-    train = [sys.executable, str(ROOT / "examples" / "train_daa.py"), "--config", str(config)]
-    with open(folder.with_suffix(".log"), "a") as log:
-        subprocess.run(train, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
-    seconds = time.perf_counter() - started
+    seconds = train(folder, options)
+    if seconds is None:
+        raise SystemExit(f"{row}: failed, see {folder.with_suffix('.log')}")
     last = max((folder / "checkpoints").glob("step-*/state.json"))
     counters = json.loads(last.read_text())["counters"]
     scores = measure(arguments, arguments.set, str(folder / "pipeline"))

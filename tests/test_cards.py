@@ -101,8 +101,14 @@ def test_the_hub_reads_a_bundled_card(name):
     described = describe(bundled_path(name))
     values = {result.dataset_name: result.metric_value for result in data.eval_results}
     assert values == {one["set"]: round(one["psnr"][name], 2) for one in described.evaluation["sets"]}
+    renoir, rain = "RENOIR (low light, three cameras)", "Rain100L (val)"
+    known = {"daa-denoise": (renoir, 37.55), "daa-denoise-plain": (renoir, 37.33), "daa-derain": (rain, 29.78)}[name]
+    assert values[known[0]] == known[1]
+    line = "- sidd_small/train/noisy: 111 photos, real, without ground truth."
+    assert (line in card.text) == (name == "daa-denoise")
     assert ("photos, real, without ground truth." in card.text) == (not name.endswith("-plain"))
     options = yaml.safe_load(card.text.split("```yaml\n")[1].split("```")[0])
+    assert options["steps"] == {"daa-denoise": 480, "daa-denoise-plain": 2000, "daa-derain": 400}[name]
     assert options["steps"] == described.training["steps"] and f"{options['steps']} steps" in card.text
 
 
