@@ -7,7 +7,7 @@ licence) and `evaluation.json` (numbers, each set with the row of the untouched 
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from .checking import empty_network, loading_errors, read_config, read_json, sto
 from .checkpoints import bundled_names
 from .errors import CheckpointError, ConfigurationError
 from .files import write_text
-from .hub import MODEL_INDEX, own_classes
+from .hub import MODEL_INDEX, own_classes, pipeline_folder
 
 if TYPE_CHECKING:
     from .evaluation.result import Evaluation
@@ -249,6 +249,27 @@ def _are_numbers(values: Any) -> bool:
     return isinstance(values, Mapping) and all(isinstance(value, int | float) for value in values.values())
 
 
+def check_record(folder: str | os.PathLike[str], name: str, columns: Sequence[str], protocol: str) -> dict[str, Any]:
+    """What a folder's `evaluation.json` holds, or would begin with, before anything is measured for it.
+
+    Raises:
+        ConfigurationError: as `record_evaluation` would, of an evaluation with these columns and this protocol.
+    """
+    if not name.strip():
+        raise ConfigurationError(f"`name` must say which photos these are, got {name!r}")
+    if not any(column.startswith("psnr") for column in columns):
+        raise ConfigurationError("`evaluation` must hold a PSNR, which needs the photos' ground truth")
+    path = pipeline_folder(folder) / EVALUATION
+    known: dict[str, Any] = read_json(path, "") if path.is_file() else {"protocol": protocol, "sets": []}
+    _check_evaluation(known, path)
+    if known["protocol"] != protocol:
+        raise ConfigurationError(
+            f"`evaluation` was measured otherwise ({protocol}) than what {str(path)!r} holds "
+            f"({known['protocol']}): one table shows one protocol"
+        )
+    return known
+
+
 def record_evaluation(
     folder: str | os.PathLike[str], name: str, evaluation: "Evaluation", *, note: str | None = None
 ) -> Path:
@@ -258,7 +279,7 @@ def record_evaluation(
     its interval, and its worst photo; and each row's label-free scores, where they were taken.
 
     Args:
-        folder: of a pipeline.
+        folder: of a pipeline or a training run.
         name: of the photos, e.g. "RENOIR (low light)". An entry of this name is replaced.
         evaluation: of `evaluation.evaluate_folder`, with ground truth; the checkpoint's own row last.
         note: what a reader must know, e.g. that a choice was made on these photos.
@@ -268,19 +289,9 @@ def record_evaluation(
     """
     from .evaluation.named_metrics import LABEL_FREE
 
-    if not name.strip():
-        raise ConfigurationError(f"`name` must say which photos these are, got {name!r}")
-    path = Path(folder) / EVALUATION
-    column = next((c.name for c in evaluation.columns if c.name.startswith("psnr")), None)
-    if column is None:
-        raise ConfigurationError("`evaluation` must hold a PSNR, which needs the photos' ground truth")
-    known: dict[str, Any] = read_json(path, "") if path.is_file() else {"protocol": evaluation.protocol, "sets": []}
-    _check_evaluation(known, path)
-    if known["protocol"] != evaluation.protocol:
-        raise ConfigurationError(
-            f"`evaluation` was measured otherwise ({evaluation.protocol}) than what {str(path)!r} holds "
-            f"({known['protocol']}): one table shows one protocol"
-        )
+    folder = pipeline_folder(folder)
+    known = check_record(folder, name, [column.name for column in evaluation.columns], evaluation.protocol)
+    column = next(c.name for c in evaluation.columns if c.name.startswith("psnr"))
     scores = {row: round(evaluation.mean(row, column), 4) for row in evaluation.rows}
     entry: dict[str, Any] = {"set": name, "photos": len(evaluation.photos), "psnr": scores}
     *others, own = evaluation.rows
@@ -288,7 +299,7 @@ def record_evaluation(
     entry["minus"] = {row: [round(v, 4) for v in (d.mean, d.low, d.high)] for row, d in differences.items() if d}
     against = evaluation.values(own, column) - evaluation.values(IDENTITY, column)
     entry["worst"] = round(float(against.min()), 4)
-    noisy = task_of(training_record(Path(folder))) in (None, "denoise")  # of rain no noise is left, whatever is done
+    noisy = task_of(training_record(folder)) in (None, "denoise")  # of rain no noise is left, whatever is done
     label_free = [c for c in evaluation.columns if c in LABEL_FREE and (noisy or c.name != "noise_left")]
     if label_free:
         entry["label_free"] = {
@@ -297,4 +308,4 @@ def record_evaluation(
     known["sets"] = [*(one for one in known["sets"] if one["set"] != name), entry]
     if note:
         known["note"] = note
-    return write_text(path, json.dumps(known, indent=2) + "\n")
+    return write_text(folder / EVALUATION, json.dumps(known, indent=2) + "\n")

@@ -50,20 +50,18 @@ class Source:
     name: str
 
 
-def resolve(name_or_path: str | os.PathLike) -> Source:
+def resolve(name_or_path: str | os.PathLike, argument: str = "pretrained_model_name_or_path") -> Source:
     """Decides what a name means, without touching the network.
 
-    A string that is the name of a bundled checkpoint is that; then comes what exists on the disk; then the Hub. A
-    `Path` is always on the disk.
+    A string that is the name of a bundled checkpoint is that; then comes what exists on the disk (of the output folder
+    of a training run, the pipeline in it); then the Hub. A `Path` is always on the disk.
 
     Raises:
         TypeError: on something else than a string or a path.
         CheckpointError: where there is no such thing, or it is a pickle file.
     """
     if not isinstance(name_or_path, str | os.PathLike):
-        raise TypeError(
-            f"`pretrained_model_name_or_path` must be a string or a path, got {type(name_or_path).__name__}"
-        )
+        raise TypeError(f"`{argument}` must be a string or a path, got {type(name_or_path).__name__}")
     path, text = Path(name_or_path), os.fspath(name_or_path)
     if isinstance(name_or_path, str) and text in bundled_names():
         if path.is_dir():
@@ -77,7 +75,7 @@ def resolve(name_or_path: str | os.PathLike) -> Source:
         alone = path / f"{WEIGHTS}{SAFETENSORS}"
         if not (path / MODEL_INDEX).is_file() and alone.is_file():  # what restorer.save_pretrained writes
             return Source("file", str(alone), path.resolve().name)
-        return Source("folder", text, path.resolve().name)
+        return Source("folder", str(pipeline_folder(name_or_path)), path.resolve().name)
     if path.suffix in PICKLE_SUFFIXES:
         raise CheckpointError(
             f"{text!r} is a pickle file: {NO_PICKLE}. An official checkpoint is converted by "
@@ -89,14 +87,23 @@ def resolve(name_or_path: str | os.PathLike) -> Source:
         return Source("file", text, path.name)
     if isinstance(name_or_path, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text) and path.suffix != SAFETENSORS:
         return Source("hub", text, text)
-    raise CheckpointError(_unknown(text))
+    raise CheckpointError(_unknown(text, argument))
 
 
-def _unknown(text: str) -> str:
+def pipeline_folder(name_or_path: str | os.PathLike[str]) -> Path:
+    """The folder of a pipeline: itself, the one in the output folder of a training run, or of a bundled name."""
+    if isinstance(name_or_path, str) and name_or_path in bundled_names():
+        return bundled_path(name_or_path)
+    folder = Path(name_or_path)
+    inner = folder / "pipeline"
+    return inner if not (folder / MODEL_INDEX).is_file() and (inner / MODEL_INDEX).is_file() else folder
+
+
+def _unknown(text: str, argument: str) -> str:
     known = list(bundled_names())
     close = difflib.get_close_matches(text, known, n=1)
     return (
-        f"`pretrained_model_name_or_path` {text!r} is no bundled checkpoint ({', '.join(known) or 'none is bundled'}), "
+        f"`{argument}` {text!r} is no bundled checkpoint ({', '.join(known) or 'none is bundled'}), "
         f'no folder or {SAFETENSORS} file, and no id of a Hub repository ("owner/name")'
         + (f"; did you mean {close[0]!r}?" if close else "")
     )

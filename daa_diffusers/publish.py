@@ -17,10 +17,9 @@ from safetensors.torch import load_file
 
 from .cards import RENDERED, given_card, read_card, render_card
 from .checking import check_inside, read_json
-from .checkpoints import bundled_names, bundled_path
 from .description import EVALUATION, TRAINING, Description, Licence, describe, training_record
-from .errors import ConfigurationError
-from .hub import CONFIG_NAMES, MODEL_INDEX, SAFETENSORS, WEIGHTS, check_folder, own_classes
+from .errors import CheckpointError, ConfigurationError
+from .hub import CONFIG_NAMES, MODEL_INDEX, SAFETENSORS, WEIGHTS, check_folder, own_classes, resolve
 from .repository import PIPELINE_CLASS, check_traces, json_bytes, with_code, without_machine
 
 if TYPE_CHECKING:
@@ -60,15 +59,6 @@ class Upload:
         return len(content) if isinstance(content, bytes) else content.stat().st_size
 
 
-def pipeline_folder(name_or_path: str | os.PathLike[str]) -> Path:
-    """The folder of a pipeline: itself, the one in the output folder of a training run, or of a bundled name."""
-    if isinstance(name_or_path, str) and name_or_path in bundled_names():
-        return bundled_path(name_or_path)
-    folder = Path(name_or_path)
-    inner = folder / "pipeline"
-    return inner if not (folder / MODEL_INDEX).is_file() and (inner / MODEL_INDEX).is_file() else folder
-
-
 def prepare(
     folder: str | os.PathLike[str],
     repo_id: str,
@@ -95,7 +85,10 @@ def prepare(
         raise ConfigurationError(f'`repo_id` must be "owner/name", got {repo_id!r}: {error}') from error
     if repo_id.count("/") != 1:
         raise ConfigurationError(f'`repo_id` must be "owner/name", got {repo_id!r}')
-    folder = pipeline_folder(folder)
+    source = resolve(folder, "folder")
+    if source.kind == "hub":
+        raise CheckpointError(f"`folder` {os.fspath(folder)!r} is no folder, and no bundled checkpoint")
+    folder = Path(source.location)
     index = own_classes(read_json(folder / MODEL_INDEX, f"{str(folder)!r} is no pipeline folder: no {MODEL_INDEX}"))
     components = [name for name in COMPONENTS if isinstance(index.get(name), list) and index[name][1]]
     check_folder(folder, components, [PIPELINE_CLASS], _variant(folder / "restorer"))

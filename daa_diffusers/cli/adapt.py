@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import ConfigurationError
+from .common import check_model
 
 if TYPE_CHECKING:
     from ..training.config import TrainingConfig
@@ -34,6 +39,16 @@ TASKS: dict[str, dict[str, Any]] = {
     },
 }
 
+# Options of the trainer -> what they are called here.
+HERE = {
+    "real": "photos",
+    "clean": "--clean",
+    "init_from": "--checkpoint",
+    "output_dir": "--output",
+    "minutes": "--minutes",
+    "seed": "--seed",
+}
+
 app = typer.Typer()
 
 
@@ -52,7 +67,13 @@ def adapt(
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder of the run; the same command resumes it.")] = Path("adapted"),
     minutes: Annotated[float, typer.Option(help="Time to train.")] = 10.0,
-    task: Annotated[str, typer.Option(help="What is wrong with the photos: denoise, derain or deblur.")] = "denoise",
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="What is wrong with the photos: denoise, derain or deblur. Default: what --checkpoint is for.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Everything random is a function of this.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, then stop.")] = False,
 ) -> None:
@@ -63,12 +84,29 @@ def adapt(
     import logging
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    config = plan(photos, clean, checkpoint=checkpoint, output=output, minutes=minutes, task=task, seed=seed)
-    if dry_run:
-        from ..training.planning import describe
+    with _named_as_here(), ExitStack() as stack:
+        config = plan(photos, clean, checkpoint=checkpoint, output=output, minutes=minutes, task=task, seed=seed)
+        if dry_run:
+            typer.echo(_describe(config, stack))
+            return
+        if not clean:
+            _write_clean(Path(config.clean[0]))
+        _train(config)
 
-        typer.echo(describe(config))
-        return
+
+def _describe(config: TrainingConfig, stack: ExitStack) -> str:
+    """What would be done; clean photos that were not given are written for it alone."""
+    from ..training.planning import describe
+
+    intended = config.clean
+    if not Path(intended[0]).exists():
+        written = stack.enter_context(tempfile.TemporaryDirectory())
+        _write_clean(Path(written))
+        return describe(dataclasses.replace(config, clean=[written])).replace(written, intended[0])
+    return describe(config)
+
+
+def _train(config: TrainingConfig) -> None:
     from accelerate import PartialState
 
     from ..training.loop import train
@@ -81,6 +119,9 @@ def adapt(
         typer.echo(f"interrupted after step {result.steps}, which is saved; the same command goes on from there")
         raise typer.Exit(128 + result.signal)
     print_summary(result)
+    if result.alarms:
+        options = Path(config.output_dir) / "options.yaml"
+        typer.echo(f"(the options that alarms name are in {options}, for examples/train_daa.py)")
     assert result.pipeline is not None
     sheet = compare(config, result.pipeline)
     typer.echo(f"before and after: {sheet}" if sheet else "before and after: no photo could be shown")
@@ -94,24 +135,27 @@ def plan(
     checkpoint: str | None,
     output: Path,
     minutes: float,
-    task: str,
+    task: str | None,
     seed: int,
 ) -> TrainingConfig:
-    """The options of the run; without `clean`, photos that come with scikit-image are written beside `output`."""
+    """The options of the run, before anything is written; without `clean`, the folder beside `output` stands there."""
+    from ..data.sources import open_source
     from ..training.config import resolve
 
-    if task not in TASKS:
+    if task is not None and task not in TASKS:
         raise ConfigurationError(f"`--task` must be one of {', '.join(TASKS)}, got {task!r}")
+    if checkpoint is not None:
+        check_model(checkpoint)
+        known = _task_of(checkpoint)
+        if task is not None and known not in (None, task):
+            typer.echo(f"warning: {checkpoint} was made to {known}, and is adapted to {task}", err=True)
+        task = task or known
+    task = task or "denoise"
+    for spec in photos:
+        if not spec.startswith("hf:"):  # those are opened once
+            open_source(spec, argument="photos")
     if not clean:
-        from ..data.demo_photos import clean_photos
-
-        try:
-            clean = [str(clean_photos(output.with_name(f"{output.name}_clean_photos")))]
-        except ImportError as error:
-            raise ConfigurationError(
-                "`--clean` must name good photos, or install those that come with scikit-image: "
-                "pip install 'daa-diffusers[demo]'"
-            ) from error
+        clean = [str(output.with_name(f"{output.name}_clean_photos"))]
         typer.echo(
             f"clean photos: scikit-image's, in {clean[0]}; a folder of your own good ones (--clean) serves better"
         )
@@ -128,6 +172,39 @@ def plan(
         "report_to": "none",
     }
     return resolve(given).check()
+
+
+def _task_of(checkpoint: str) -> str | None:
+    """What a checkpoint on this machine is for, by its record."""
+    from ..description import task_of, training_record
+    from ..hub import resolve
+
+    source = resolve(checkpoint)
+    return task_of(training_record(Path(source.location))) if source.kind == "folder" else None
+
+
+def _write_clean(folder: Path) -> None:
+    from ..data.demo_photos import clean_photos
+
+    try:
+        clean_photos(folder)
+    except ImportError as error:
+        raise ConfigurationError(
+            "`--clean` must name good photos, or install those that come with scikit-image: "
+            "pip install 'daa-diffusers[demo]'"
+        ) from error
+
+
+@contextmanager
+def _named_as_here() -> Iterator[None]:
+    """Errors of the trainer, with the names that its options have in this command."""
+    try:
+        yield
+    except ConfigurationError as error:
+        text = str(error).replace(", or insist by `resume_with_changes`", "")
+        for ours, theirs in HERE.items():
+            text = text.replace(f"`{ours}`", f"`{theirs}`")
+        raise ConfigurationError(text) from error
 
 
 def compare(config: TrainingConfig, adapted: Path) -> Path | None:

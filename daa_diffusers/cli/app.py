@@ -73,6 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, EXPECTED):
             typer.echo(f"error: {error}", err=True)
             return 2
+        if _is_network(error):
+            typer.echo(f"error: the Hub cannot be reached: {error}", err=True)
+            return 2
         typer.echo(f"error: {type(error).__name__}: {error} (a defect; --debug shows where)", err=True)
         return 1
     return 0
+
+
+def _is_network(error: Exception) -> bool:
+    """Whether the client that huggingface_hub asks with (httpx, or httpx2) could not reach a server."""
+    return any(kind.__name__ == "TransportError" and "httpx" in kind.__module__ for kind in type(error).__mro__)

@@ -23,6 +23,7 @@ from .common import (
     Strength,
     StripLocation,
     Tile,
+    check_model,
     load_pipeline,
     parse_tile,
 )
@@ -96,6 +97,7 @@ def bulk(
         tile=parse_tile(tile),
     )
     settings = BulkSettings(tuple(sources), checkpoint, dtype, photos_per_shard, options)
+    check_model(checkpoint)
     if dry_run:
         _count(output, settings)
         return
@@ -115,11 +117,12 @@ def _count(output: Path, settings: BulkSettings) -> None:
 
     if (output / "job.json").exists():
         job = plan_job(output, settings, None)
-        photos, shards, left = job.photos, job.shards, len(job.unfinished())
+        unfinished = job.unfinished()
+        photos, shards, left, todo = job.photos, job.shards, len(unfinished), job.photos_of(unfinished)
     else:
-        photos = sum(1 for _ in list_inputs(settings.sources))
+        photos = todo = sum(1 for _ in list_inputs(settings.sources))
         shards = left = -(-photos // settings.photos_per_shard)
-    typer.echo(f"{photos} photos in {shards} shards, of which {left} would be restored")
+    typer.echo(f"{photos} photos in {shards} shards; {todo} in {left} shards would be restored")
 
 
 def _fingerprint(settings: BulkSettings) -> str:

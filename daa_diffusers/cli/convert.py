@@ -29,10 +29,15 @@ def convert(
 
     Official weights keep their licence (non-commercial), and the folder says so.
     """
-    from ..official_files import convert_official_file, is_official_file
+    from ..hub import resolve
+    from ..official_files import PICKLED, convert_official_file, is_official_file
 
     source = Path(checkpoint)
+    if source.suffix in PICKLED and not source.is_file():
+        raise ConfigurationError(f"`checkpoint` must be an existing file, got {checkpoint!r}")
     official = is_official_file(source)
+    if not official:
+        resolve(checkpoint, "checkpoint")  # a slip in a name comes before what would fit it
     if not official and (task is not None or predictor is not None):
         raise ConfigurationError(f"`--task` and `--predictor` are for official files, {checkpoint!r} is none")
     if output.suffix == ".onnx":

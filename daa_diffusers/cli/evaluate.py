@@ -45,8 +45,9 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="Such as cuda; default: cpu.", show_default=False)] = None,
 ) -> None:
     """Measure restorers on photos, with ground truth or without. The row of the untouched input is always there."""
-    from ..description import record_evaluation
+    from ..description import check_record, record_evaluation
     from ..evaluation import evaluate_folder
+    from ..evaluation.folders import plan_evaluation
     from ..evaluation.report import markdown_report, write_report
 
     if space not in ("rgb", "y"):
@@ -54,6 +55,15 @@ def evaluate(
     if record is not None and not (checkpoint and Path(checkpoint[-1]).is_dir() and clean):
         raise ConfigurationError("`--record` needs `--clean`, and a folder as the last `--checkpoint`")
     names = [name.strip() for name in metrics.split(",") if name.strip()] if metrics else None
+    if record is not None:  # what cannot be recorded is not measured first
+        chosen, protocol = plan_evaluation(
+            True,
+            metrics=names,
+            space="y" if space == "y" else "rgb",
+            crop_border=crop_border,
+            label_free=bool(label_free),
+        )
+        check_record(list(checkpoint or [])[-1], record, [metric.name for metric in chosen], protocol)
     restorers = {
         row: load_pipeline(name, device or "cpu") for row, name in row_names(checkpoint or ["daa-denoise"]).items()
     }
@@ -74,7 +84,7 @@ def evaluate(
         typer.echo(f"left out: {name}: {reason}", err=True)
     if output is not None:
         typer.echo(f"written: {write_report(result, output, baseline=baseline, sheets=sheets)}")
-    if record is not None:  # last: what it may refuse takes nothing away
+    if record is not None:
         typer.echo(f"written: {record_evaluation(list(checkpoint or [])[-1], record, result)}")
 
 

@@ -37,7 +37,8 @@ def info(
     if table:
         from ..cards import numbers_table
 
-        typer.echo(f"\nPSNR in dB, {table['protocol']}\n{numbers_table(table)}")
+        note = f"\n\n{table['note']}" if table.get("note") else ""
+        typer.echo(f"\nPSNR in dB, {table['protocol']}\n{numbers_table(table)}{note}")
 
 
 def facts_of(checkpoint: str, revision: str | None = None) -> dict[str, Any]:
@@ -49,14 +50,13 @@ def facts_of(checkpoint: str, revision: str | None = None) -> dict[str, Any]:
     """
     from ..hub import resolve
     from ..official_files import is_official_file
-    from ..publish import pipeline_folder
 
     path = Path(checkpoint)
     if path.suffix == ".onnx" and path.is_file():
         return _onnx(path)
     if is_official_file(path):
         return _official(path)
-    source = resolve(pipeline_folder(checkpoint) if path.is_dir() else checkpoint)
+    source = resolve(checkpoint, "checkpoint")
     if source.kind == "file":
         return {"kind": "a restorer's weights", **_single(Path(source.location))}
     from ..description import describe

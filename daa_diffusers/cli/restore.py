@@ -27,6 +27,7 @@ from .common import (
     Strength,
     StripLocation,
     Tile,
+    check_model,
     load_pipeline,
     parse_tile,
 )
@@ -116,13 +117,23 @@ def restore(
         from ..restoring.jobs import find_jobs
 
         listed = _lines() if "-" in inputs else ()
-        return find_jobs(inputs, str(output), format=options.format, suffix=suffix, overwrite=overwrite, listed=listed)
+        return find_jobs(
+            inputs,
+            str(output),
+            format=options.format,
+            suffix=suffix,
+            overwrite=overwrite,
+            listed=listed,
+            compare=options.compare,
+        )
 
     def load() -> Any:
         if backend == "onnx" or checkpoint.endswith(".onnx"):
             return _load_onnx(checkpoint)
         return load_pipeline(checkpoint, device or team.device, dtype)
 
+    if not checkpoint.endswith(".onnx"):
+        check_model(checkpoint, device)  # a slip is found even where nothing is left to do
     jobs = team.share(plan)
     failed = _run(jobs, options, load, team, as_json)
     if failed:
@@ -139,7 +150,7 @@ def _run(jobs: list[Job], options: Options, load: Any, team: _Team, as_json: boo
     """Restores this process's share and reports; whether a photo of it failed."""
     from tqdm import tqdm
 
-    from ..restoring.work import FAILED, PLANNED, Summary, restore_all
+    from ..restoring.work import FAILED, PLANNED, RESTORED, SKIPPED, Summary, restore_all
 
     summary = Summary()
     mine = team.part(jobs)
@@ -170,6 +181,8 @@ def _run(jobs: list[Job], options: Options, load: Any, team: _Team, as_json: boo
         summary.merge(other)
     if team.index == 0:
         typer.echo(json.dumps({"summary": summary.as_dict()}) if as_json else summary.describe())
+        if summary.counts[SKIPPED] and not summary.counts[RESTORED] and not as_json:
+            typer.echo("what is skipped was written before; --overwrite restores it again", err=True)
     return summary.counts[FAILED] > 0
 
 

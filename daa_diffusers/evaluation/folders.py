@@ -68,12 +68,16 @@ def evaluate_folder(
             (listed), a metric whose weights cannot be had, or no photo that can be scored.
         ImportError: a metric's package is missing; the message names the extra.
     """
-    chosen = _check_metrics(metrics, clean is not None, space=space, as_uint8=as_uint8, shift=shift)
     label_free = clean is None if label_free is None else label_free
-    if not chosen and not label_free:
-        raise ConfigurationError("`metrics` is empty and `label_free` off: nothing would be measured")
-    if isinstance(crop_border, bool) or not isinstance(crop_border, int) or crop_border < 0:
-        raise ConfigurationError(f"`crop_border` must be a whole number of pixels, at least 0, got {crop_border!r}")
+    chosen, protocol = plan_evaluation(
+        clean is not None,
+        metrics=metrics,
+        space=space,
+        as_uint8=as_uint8,
+        crop_border=crop_border,
+        shift=shift,
+        label_free=label_free,
+    )
     rows = _check_restorers(restorers)
     pairs = PhotoPairs(degraded, clean, clean_name)
     columns = (*chosen, *(LABEL_FREE if label_free else ()))
@@ -102,8 +106,26 @@ def evaluate_folder(
         raise ConfigurationError(
             f"`degraded`: none of the {len(pairs)} photos can be scored, e.g. {first}: {skipped[first]}"
         )
-    protocol = _protocol(chosen, space, as_uint8, crop_border, label_free)
     return Evaluation(columns, tuple(photos), scores, skipped, protocol, pairs, rows)
+
+
+def plan_evaluation(
+    has_clean: bool,
+    *,
+    metrics: Sequence[str] | None,
+    space: Space,
+    as_uint8: bool = True,
+    crop_border: int = 0,
+    shift: int = 5,
+    label_free: bool,
+) -> tuple[tuple[Metric, ...], str]:
+    """The metrics of `evaluate_folder` and its protocol in words, before a photo is read; raises as it does."""
+    chosen = _check_metrics(metrics, has_clean, space=space, as_uint8=as_uint8, shift=shift)
+    if not chosen and not label_free:
+        raise ConfigurationError("`metrics` is empty and `label_free` off: nothing would be measured")
+    if isinstance(crop_border, bool) or not isinstance(crop_border, int) or crop_border < 0:
+        raise ConfigurationError(f"`crop_border` must be a whole number of pixels, at least 0, got {crop_border!r}")
+    return chosen, _protocol(chosen, space, as_uint8, crop_border, label_free)
 
 
 def restore(pipeline: DAARestorationPipeline | None, degraded: torch.Tensor) -> torch.Tensor:

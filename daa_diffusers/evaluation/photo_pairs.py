@@ -90,8 +90,8 @@ def _name(folder: PhotoFolder, index: int) -> str:
 
 
 def _read(folder: PhotoFolder, index: int) -> torch.Tensor:
-    name = _name(folder, index)
+    name = f"{folder.folder.resolve().name}/{_name(folder, index)}"  # no paths of this machine: reports quote it
     try:
-        return to_float(decode_photo(folder.encoded(index), f"{folder.argument}/{name}"))
+        return to_float(decode_photo(folder.encoded(index), name))
     except OSError as error:
-        raise UnreadablePhotoError(f"cannot read photo '{folder.argument}/{name}': {error.strerror}") from error
+        raise UnreadablePhotoError(f"cannot read photo {name!r}: {error.strerror}") from error

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ..errors import ConfigurationError
 from ..photos.heic import HEIC_SUFFIXES
@@ -40,12 +42,13 @@ def find_jobs(
     suffix: str = "",
     overwrite: bool = False,
     listed: Iterable[str] = (),
+    compare: str | None = None,
 ) -> list[Job]:
     """All photos of `inputs`, each once, with the files that they are restored to.
 
     A file keeps its name, a folder's or a glob's photos the folders below it, and a list's those below what its files
-    have in common. Photos that lie in `output`, where that is inside a folder of photos, are results of an earlier run
-    and left out.
+    have in common. Photos that lie in `output` or `compare`, where those are inside a folder of photos, were made by an
+    earlier run and are left out.
 
     Args:
         inputs: files, folders, patterns ("**" for any depth), or "-" for `listed`.
@@ -54,6 +57,7 @@ def find_jobs(
         suffix: put before the file's suffix.
         overwrite: a photo may be its own output.
         listed: one path each.
+        compare: the folder of the sheets.
 
     Raises:
         ConfigurationError: on a `suffix` that is no part of a name, or where there is nothing to restore.
@@ -61,12 +65,13 @@ def find_jobs(
     if os.path.basename(suffix) != suffix or "\0" in suffix:
         raise ConfigurationError(f"`--suffix` must be a part of a file name, got {suffix!r}")
     found: dict[str, Job] = {}
-    for source, relative, refused in _sources(inputs, output, listed):
+    made = [output, *([] if compare is None else [compare])]
+    for source, relative, refused in _sources(inputs, made, listed):
         target = os.path.join(output, renamed(relative, format, suffix))
         found.setdefault(f"{os.path.abspath(source)}\0{target}", Job(source, target, refused))
     if not found:
         raise ConfigurationError("nothing to restore: the list of photos is empty")
-    jobs = _without_conflicts(list(found.values()))
+    jobs = _without_conflicts(list(found.values()), overwrite)
     root, parents = os.path.realpath(output), {}
     checked = []
     for job in jobs:
@@ -77,55 +82,71 @@ def find_jobs(
     return checked
 
 
-def _sources(inputs: Sequence[str], output: str, listed: Iterable[str]) -> Iterable[tuple[str, str, str]]:
+def _sources(inputs: Sequence[str], made: Sequence[str], listed: Iterable[str]) -> Iterable[tuple[str, str, str]]:
     """(file, its path below the output folder, why it cannot be restored)."""
     for one in inputs:
         if one == "-":
-            yield from _below_common_folder([line for line in listed if line], output)
+            yield from _below_common_folder([line for line in listed if line], made)
         elif os.path.isdir(one):
-            yield from _in_folder(one, output)
+            yield from _in_folder(one, made)
         elif os.path.lexists(one):
             yield one, os.path.basename(one), ""
         elif glob.has_magic(one):
-            yield from _matching(one, output)
+            yield from _matching(one, made)
         else:
             yield one, os.path.basename(one) or "photo", "no such file or folder"
 
 
-def _in_folder(folder: str, output: str) -> Iterable[tuple[str, str, str]]:
+def _in_folder(folder: str, made: Sequence[str]) -> Iterable[tuple[str, str, str]]:
     try:
         photos = [str(path) for path in list_photos(folder, "inputs", SUFFIXES)]
     except ConfigurationError:
         yield folder, "photo", "there is no photo in this folder"
         return
-    inside = os.path.realpath(output) + os.sep if _is_below(output, folder) else None
-    for photo in photos:
-        if inside is None or not os.path.realpath(photo).startswith(inside):
-            yield photo, os.path.relpath(photo, os.path.expanduser(folder)), ""
+    for photo in _but_made(photos, folder, made):
+        yield photo, os.path.relpath(photo, os.path.expanduser(folder)), ""
+
+
+def _but_made(photos: Iterable[str], folder: str, made: Sequence[str]) -> Iterable[str]:
+    """Photos of a folder but those in folders of our own below it."""
+    own = [path for path in made if _is_below(path, folder)]
+    return [photo for photo in photos if not any(_is_below(photo, path) for path in own)]
 
 
 def _is_below(path: str, folder: str) -> bool:
     return os.path.realpath(path).startswith(os.path.join(os.path.realpath(folder), ""))
 
 
-def _matching(pattern: str, output: str) -> Iterable[tuple[str, str, str]]:
+def _matching(pattern: str, made: Sequence[str]) -> Iterable[tuple[str, str, str]]:
     parts = pattern.split(os.sep)
     fixed = next(k for k, part in enumerate(parts) if glob.has_magic(part))
     start = os.sep.join(parts[:fixed]) or (os.sep if pattern.startswith(os.sep) else os.curdir)
-    matches = sorted(glob.glob(pattern, recursive=True))
+    matches = _glob(start, [part for part in parts[fixed:] if part])
     photos = [path for path in matches if os.path.splitext(path)[1].lower() in SUFFIXES and os.path.isfile(path)]
-    for photo in photos:
-        if not (_is_below(output, start) and _is_below(photo, output)):
-            yield photo, os.path.relpath(photo, start), ""
+    for photo in _but_made(photos, start, made):
+        yield photo, os.path.relpath(photo, start), ""
     if not photos:
         yield pattern, "photo", "no photo matches the pattern"
 
 
-def _below_common_folder(paths: list[str], output: str) -> Iterable[tuple[str, str, str]]:
+def _glob(start: str, parts: list[str]) -> list[str]:
+    """As a shell does, but "**" follows no links, which may lead in circles; hidden files are not found."""
+    parts = [part if part == "**" else re.sub(r"\*+", "*", part) for part in parts]
+    parts += ["*"] if parts[-1] == "**" else []
+    hidden = any(part.startswith(".") for part in parts)
+    found = (str(path) for path in Path(start).glob("/".join(parts)))
+    return sorted(path for path in found if hidden or not _is_hidden(os.path.relpath(path, start)))
+
+
+def _is_hidden(relative: str) -> bool:
+    return any(part.startswith(".") and part != os.pardir for part in relative.split(os.sep))
+
+
+def _below_common_folder(paths: list[str], made: Sequence[str]) -> Iterable[tuple[str, str, str]]:
     files = []
     for path in paths:
         if os.path.isdir(path):
-            yield from _in_folder(path, output)
+            yield from _in_folder(path, made)
         else:
             files.append(path)
     if files:
@@ -145,22 +166,31 @@ def renamed(relative: str, format: str | None, suffix: str = "") -> str:
     return f"{stem}{suffix}{ending}"
 
 
-def _without_conflicts(jobs: list[Job]) -> list[Job]:
-    """Jobs that would write one file are refused; a photo that another one is restored to is that one's result."""
+def _without_conflicts(jobs: list[Job], overwrite: bool) -> list[Job]:
+    """Jobs that would write one file are refused; a photo that another one is restored to is that one's result.
+
+    A photo that would be its own output as well may be an original: where it would be overwritten, both are refused.
+    """
     by_target: dict[str, list[Job]] = {}
     for job in jobs:
         if not job.refused:
             by_target.setdefault(_key(job.target), []).append(job)
+
+    def is_result(job: Job) -> bool:
+        source = _key(job.source)
+        made = any(_key(other.source) != source for other in by_target.get(source, []))
+        return made and not (overwrite and _key(job.target) == source)
+
     kept = []
     for job in jobs:
-        rivals = by_target.get(_key(job.target), [])
+        rivals = [other for other in by_target.get(_key(job.target), []) if not is_result(other)]
         if job.refused:
             kept.append(job)
+        elif is_result(job):
+            continue
         elif len(rivals) > 1:
             others = ", ".join(repr(other.source) for other in rivals if other is not job)
             kept.append(replace(job, refused=f"{job.target!r} would be the output of {others} too"))
-        elif any(other.source != job.source for other in by_target.get(_key(job.source), [])):
-            continue
         else:
             kept.append(job)
     return kept

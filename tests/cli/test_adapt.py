@@ -70,7 +70,7 @@ def test_what_cannot_be_fitted_is_not(photos, start, tmp_path, capsys, task):
     ("options", "message"),
     [
         (("--task", "dehaze"), "`--task` must be one of denoise, derain, deblur"),
-        (("--minutes", "0"), "`minutes` must be positive"),
+        (("--minutes", "0"), "`--minutes` must be positive"),
         (("--checkpoint", "daa-denois"), "did you mean"),
     ],
 )
@@ -81,5 +81,34 @@ def test_wrong_arguments_are_named_without_a_traceback(photos, tmp_path, capsys,
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path, capsys):
-    assert main(["adapt", str(tmp_path / "none"), "--output", str(tmp_path / "out"), "--dry-run"]) == 2
-    assert "none" in capsys.readouterr().err
+    for more in ([], ["--dry-run"]):
+        assert main(["adapt", str(tmp_path / "none"), "--output", str(tmp_path / "out"), *more]) == 2
+        assert "`photos` must be an existing folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_writes_nothing(photos, start, tmp_path, capsys):
+    before = sorted(tmp_path.rglob("*"))
+    command = ["adapt", str(photos), "--checkpoint", start, "--output", str(tmp_path / "out"), "--dry-run"]
+    assert main(command) == 0
+    assert f"clean:\n- {tmp_path / 'out_clean_photos'}\n" in capsys.readouterr().out
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_checkpoint_says_its_own_task(photos, tmp_path, capsys):
+    command = ["adapt", str(photos), "--checkpoint", "daa-derain", "--output", str(tmp_path / "out"), "--dry-run"]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert "type: rain" in said.out and "warning" not in said.err
+    assert main([*command, "--task", "denoise"]) == 0
+    said = capsys.readouterr()
+    assert "type: camera" in said.out and "daa-derain was made to derain, and is adapted to denoise" in said.err
+
+
+def test_errors_name_the_options_of_this_command(photos, start, tmp_path, capsys):
+    command = ["adapt", str(photos), "--checkpoint", start, "--output", str(tmp_path / "out"), "--minutes", "0.01"]
+    assert main(command) == 0
+    capsys.readouterr()
+    assert main([*command, "--seed", "1"]) == 2
+    error = capsys.readouterr().err
+    assert "`--output`" in error and "resume_with_changes" not in error and "seed: 0 there, 1 now" in error

@@ -15,7 +15,7 @@ pytest.importorskip("ray")
 def test_dry_run_counts_and_writes_nothing(album, tmp_path, capsys):  # noqa: F811
     arguments = ["bulk", str(album), "-o", str(tmp_path / "out"), "--photos-per-shard", "3", "--dry-run"]
     assert main(arguments) == 0
-    assert capsys.readouterr().out == "7 photos in 3 shards, of which 3 would be restored\n"
+    assert capsys.readouterr().out == "7 photos in 3 shards; 7 in 3 shards would be restored\n"
     assert not (tmp_path / "out").exists()
 
 

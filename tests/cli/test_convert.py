@@ -89,7 +89,7 @@ def test_official_names_in_safetensors_are_converted_and_said_so_when_loaded(tmp
             "other.pth cannot be converted: `state_dict` must hold the official",
         ),
         (["code.pth", "out", "--task", "denoise"], "needs more than tensors"),
-        (["absent.pth", "out", "--task", "denoise"], "`--task` and `--predictor` are for official files"),
+        (["absent.pth", "out", "--task", "denoise"], "`checkpoint` must be an existing file"),
         (["there", "elsewhere"], "`output` must end in .onnx"),
         (["there", "out", "--task", "denoise"], "`--task` and `--predictor` are for official files"),
     ],

@@ -97,3 +97,18 @@ def test_numbers_can_be_recorded_for_the_card(tmp_path, capsys):
     assert "`--record` needs" in capsys.readouterr().err
     assert main([*command, mine]) == 0
     assert describe(tmp_path / "mine").evaluation["sets"][0]["set"] == "my camera"
+    capsys.readouterr()
+    assert main([*command, mine, "--space", "y"]) == 2  # and nothing was measured
+    said = capsys.readouterr()
+    assert "one table shows one protocol" in said.err and "| identity" not in said.out
+    assert main([*command, mine, "--metrics", "ssim"]) == 2
+    assert "must hold a PSNR" in capsys.readouterr().err
+
+
+def test_the_folder_of_a_run_stands_for_its_pipeline(folders, checkpoint, capsys):
+    run = checkpoint.removesuffix("/pipeline")
+    options = ("--clean", str(folders / "clean"), "--checkpoint", run, "--record", "my camera")
+    assert main(["evaluate", str(folders / "noisy"), *options]) == 0
+    said = capsys.readouterr()
+    assert "| mine " in said.out and "noisy/broken.png" in said.err
+    assert describe(folders / "mine" / "pipeline").evaluation["sets"][0]["photos"] == 3

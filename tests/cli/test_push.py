@@ -42,7 +42,9 @@ def test_a_dry_run_lists_the_files_prints_the_card_and_sends_nothing(folder, hub
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere", "org/mine"], "is no pipeline folder"),
+        (["nowhere", "org/mine"], "`folder` 'nowhere' is no bundled checkpoint"),
+        (["daa-denois", "org/mine"], "did you mean 'daa-denoise'?"),
+        (["not/here", "org/mine"], "`folder` 'not/here' is no folder"),
         (["daa-denoise", "mine"], '`repo_id` must be "owner/name"'),
         (["daa-denoise", "org/mine", "--license", "mit"], "under non-commercial-research"),
         (["daa-denoise", "org/mine", "--card", "nowhere.md"], "`card` must be a readable Markdown file"),
@@ -60,3 +62,12 @@ def test_without_a_token_that_may_write_the_hubs_answer_is_passed_on(folder, hub
     assert main(["push", str(folder), "org/mine"]) == 2
     error = capsys.readouterr().err
     assert "401" in error and "hf_wrong" not in error
+
+
+def test_a_hub_that_cannot_be_reached_is_no_defect(folder, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setenv("HF_TOKEN", "hf_some")
+    assert main(["push", str(folder), "org/mine"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: the Hub cannot be reached: ") and "defect" not in error

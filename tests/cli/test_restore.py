@@ -137,10 +137,45 @@ def test_json_lines_say_everything(album, tmp_path, restore, capsys):
 
 
 def test_dry_run_writes_nothing_and_loads_no_checkpoint(album, tmp_path, capsys):
-    assert main(["restore", str(album), "-o", str(tmp_path / "out"), "--checkpoint", "no-such", "--dry-run"]) == 0
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "model_index.json").write_text("{}")  # would not load
+    command = ["restore", str(album), "-o", str(tmp_path / "out"), "--dry-run"]
+    assert main([*command, "--checkpoint", str(tmp_path / "empty")]) == 0
     said = capsys.readouterr().out
     assert f"{album / 'day 1/b.jpg'} -> {tmp_path / 'out/day 1/b.jpg'}" in said
     assert said.strip().endswith("3 would be restored") and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--checkpoint", "daa-denois", "`--checkpoint` 'daa-denois' is no bundled checkpoint"),
+        ("--device", "cuda:99", "`--device` 'cuda:99' cannot be used"),
+    ],
+)
+def test_a_slip_is_found_where_nothing_is_left_to_do(album, tmp_path, restore, capsys, option, value, message):
+    assert restore(album, "-o", tmp_path / "out") == 0
+    capsys.readouterr()
+    command = ["restore", str(album), "-o", str(tmp_path / "out")]
+    for more in ([], ["--dry-run"]):
+        assert main([*command, option, value, *more]) == 2
+        assert message in capsys.readouterr().err
+    assert restore(album, "-o", tmp_path / "out") == 0
+    said = capsys.readouterr()
+    assert said.out.strip().endswith("3 skipped") and "--overwrite" in said.err
+
+
+def test_patterns_follow_no_circles_and_find_nothing_hidden(album, tmp_path, restore):
+    for name in ("circle", "other circle"):  # two of them: as many ways round as there are numbers
+        (album / "day 1" / name).symlink_to(album, target_is_directory=True)
+    (album / ".thumbs").mkdir()
+    (album / ".thumbs" / "t.png").write_bytes((album / "a.png").read_bytes())
+    assert restore(f"{album}/**", "-o", tmp_path / "all") == 0
+    assert files(tmp_path / "all") == ["a.png", "day 1/b.jpg", "day 1/ночь/c.tif"]
+    assert restore(f"{album}/**.png", "-o", tmp_path / "stars") == 0
+    assert files(tmp_path / "stars") == ["a.png"]
+    assert restore(f"{album}/.th*/*.png", "-o", tmp_path / "hidden") == 0
+    assert files(tmp_path / "hidden") == [".thumbs/t.png"]
 
 
 def test_patterns_lists_and_single_files(album, tmp_path, restore, monkeypatch):
@@ -178,9 +213,19 @@ def test_no_photo_is_its_own_output_unless_asked(album, restore, capsys):
     assert (album / "a.png").read_bytes() != before
 
 
-def test_an_output_folder_inside_the_photos_is_not_restored_again(album, restore, capsys):
+def test_other_formats_beside_the_photos_are_their_results(album, restore, capsys):
+    for expected in ("2 restored, 1 failed", "2 skipped, 1 failed"):  # b.jpg is its own output
+        restore(album, "-o", album, "--format", "jpeg")
+        assert capsys.readouterr().out.strip().endswith(expected)
+    before = (album / "a.jpg").read_bytes()
+    assert restore(album, "-o", album, "--format", "jpeg", "--overwrite") == 1  # a.jpg may be an original
+    assert f"would be the output of '{album / 'a.jpg'}' too" in capsys.readouterr().err
+    assert (album / "a.jpg").read_bytes() == before
+
+
+def test_folders_inside_the_photos_that_it_writes_are_not_restored_again(album, restore, capsys):
     for expected in ("3 restored", "3 skipped"):
-        assert restore(album, "-o", album / "restored") == 0
+        assert restore(album, "-o", album / "restored", "--compare", album / "sheets") == 0
         assert capsys.readouterr().out.strip().endswith(expected)
     assert files(album / "restored") == ["a.png", "day 1/b.jpg", "day 1/ночь/c.tif"]
 
