@@ -6,16 +6,19 @@ Noisy sets have the clean photos of `real_noise/*/val` as their reference, clean
 eighth of `clean/bsds` and every second of `clean/highres`, beginning with the second (those beginning with the first,
 and `real_noise/*/train`, are what the guard was set on, `--split train`), and the references of the noisy sets, which
 no restorer was trained on. The `val` photos of RENOIR and SIDD were looked at once more, to choose between settings
-that do equally well on `train`; those of the other sets were not. Photos above 768 pixels are cut to their middle.
-Every photo's numbers are written beside the report, as CSV.
+that do equally well on `train`; those of the other sets were not. "White noise" is drawn onto the clean sets, with a
+standard deviation of 15/255; "JPEG" is the same photos saved as cameras do, quality 92 with colour at half the size.
+Photos above 768 pixels are cut to their middle. Every photo's numbers are written beside the report, as CSV.
 """
 
 import argparse
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from daa_diffusers import DAARestorationPipeline
 from daa_diffusers.evaluation.metrics import psnr
@@ -26,13 +29,29 @@ from daa_diffusers.photos.reading import list_photos, read_photo
 ROOT = Path(__file__).resolve().parents[1]
 NOISY = ("renoir", "sidd_small", "polyu")
 CLEAN = {"bsds": 8, "highres": 2}  # of how many photos one is taken
+JPEG = ", JPEG"  # as cameras and telephones write them: quality 92, colour at half the size
+WHITE = 15  # standard deviation, 1/255, of the noise that is drawn onto clean photos
 LARGEST = 768
 NUMBERS = ("identity", "without", "with", "strength", "change", "brightness", "colour")
 IDENTICAL = 100.0  # dB, in the place of infinity
+SETS = [*NOISY, *(f"{name}, white noise" for name in CLEAN), *CLEAN, *(f"{name}, clean" for name in NOISY)]
+SETS += [name + JPEG for name in SETS]
 
 
 def photos(data: Path, name: str, split: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """(name, photo, reference) of a set."""
+    """(name, photo, reference) of a set; of ", JPEG", the photos, and clean ones as reference, saved as that."""
+    if name.endswith(JPEG):
+        clean = is_clean(name)
+        for photo_name, photo, reference in photos(data, name.removesuffix(JPEG), split):
+            photo = as_jpeg(photo)
+            yield photo_name, photo, photo if clean else reference
+        return
+    if name.endswith(", white noise"):
+        draw = np.random.default_rng(0)
+        for photo_name, photo, _ in photos(data, name.removesuffix(", white noise"), split):
+            noisy = photo + WHITE * draw.standard_normal(photo.shape)
+            yield photo_name, noisy.clip(0, 255).round().astype(np.uint8), photo
+        return
     if name in CLEAN:
         paths = list_photos(data / "clean" / name)[split == "val" :: CLEAN[name]]
         pairs = [(path, path) for path in paths]
@@ -44,6 +63,20 @@ def photos(data: Path, name: str, split: str) -> Iterator[tuple[str, np.ndarray,
         pairs = [(path, clean[path.stem]) for path in list_photos(folder / "noisy")]
     for path, reference in pairs:
         yield path.name, middle(read_photo(path)), middle(read_photo(reference))
+
+
+def is_clean(name: str) -> bool:
+    """Whether a set is of clean photos."""
+    name = name.removesuffix(JPEG)
+    return name in CLEAN or name.endswith(", clean")
+
+
+def as_jpeg(photo: np.ndarray) -> np.ndarray:
+    """What a camera's JPEG keeps of it."""
+    file = io.BytesIO()
+    Image.fromarray(photo).save(file, "JPEG", quality=92, subsampling="4:2:0")
+    with Image.open(file) as image:
+        return np.asarray(image)
 
 
 def middle(photo: np.ndarray) -> np.ndarray:
@@ -85,7 +118,7 @@ def summary(name: str, rows: list[dict]) -> dict[str, str]:
         str(sum(chosen(row["strength"]) for row in rows))
         for chosen in (lambda s: s == 1, lambda s: 0 < s < 1, lambda s: s == 0)
     )
-    if name in NOISY:
+    if not is_clean(name):
         line |= {"identity": f"{mean('identity'):.2f}", "cost, dB": f"{mean('without') - mean('with'):.3f}"}
         for key in ("without", "with"):
             against = [row[key] - row["identity"] for row in rows]
@@ -103,7 +136,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("DAA_DATA", ROOT / ".." / "shared" / "data"))
     parser.add_argument("--checkpoints", nargs="+", default=["daa-denoise", "daa-denoise-plain"])
     parser.add_argument("--split", default="val", choices=["train", "val"])
-    parser.add_argument("--sets", nargs="+", default=[*NOISY, *CLEAN, *(f"{name}, clean" for name in NOISY)])
+    parser.add_argument("--sets", nargs="+", default=SETS)
     parser.add_argument("--report", type=Path)
     arguments = parser.parse_args()
     shown = f"python benchmarks/guard.py --checkpoints {' '.join(arguments.checkpoints)}"
@@ -121,8 +154,9 @@ def main() -> None:
         noisy, clean = [], []
         for name in arguments.sets:
             rows = measure(pipeline, arguments.data, name, arguments.split)
-            (noisy if name in NOISY else clean).append(summary(name, rows))
-            print((noisy if name in NOISY else clean)[-1], flush=True)
+            table = clean if is_clean(name) else noisy
+            table.append(summary(name, rows))
+            print(table[-1], flush=True)
             for row in rows:
                 numbers = [f"{row[key]:.3f}" for key in NUMBERS]
                 csv.append(",".join([checkpoint, f'"{name}"', row["photo"], *numbers, f'"{row["reason"]}"']))

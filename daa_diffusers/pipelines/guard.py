@@ -6,9 +6,13 @@ wrote a JPEG. Fine detail does not: it alternates from pixel to pixel in brightn
 files store it at half the size). So the correlation of neighbours in the residual `x - f(x)` tells one from the other,
 without ground truth and without a model of the photo's noise.
 
+It does not where the noisy photo itself was stored with colour at half the size (JPEG 4:2:0): then the colours of noise
+vary slowly as well. Two things are left to go by: such files keep a small share of the noise in colour only, and a
+large change is rarely one of detail.
+
 The numbers below were set with `daa-denoise` on noisy photos (RENOIR, SIDD, PolyU, train) and clean ones (BSDS,
-wallpapers): benchmarks/guard.py measures them on others. Of lines that do equally well there, the one that also spares
-a photo of RENOIR's val and stops one of SIDD's was taken; the other sets were not looked at.
+wallpapers), and on both through JPEG: benchmarks/guard.py measures them on others. Of lines that do equally well there,
+the one that also spares a photo of RENOIR's val and stops one of SIDD's was taken; the other sets were not looked at.
 """
 
 from dataclasses import dataclass
@@ -25,12 +29,13 @@ HARMLESS = 1.25  # 1/255 rms: a smaller change is let through; 46 dB
 SLOPE, FLOOR = 5.0, 0.17  # noise lies below 0.1 or above 0.28 in brightness: the line rises between
 EXCESS = 0.06, 0.21
 STRUCTURE = 0.6  # correlation in brightness that noise stays below
-LARGE, LARGE_EXCESS = (
-    (8.0, 10.0),
-    0.25,
-)  # 1/255 rms: detail alone rarely makes such a change; more excess is needed then
-# Without colours, only the size of the change is left: small ones count as detail.
-COLOURLESS, COLOURLESS_CHANGE = 0.02, (3.5, 5.0)
+# 1/255 rms: detail alone rarely makes such a change; more excess is needed then.
+LARGE, LARGE_EXCESS = (8.0, 10.0), 0.25
+COLOURLESS = 0.02  # share of the change's power in colours, below which there are none
+# Correlation in colour at which it may have been stored at half the size (more comes of other things): it says nothing
+# then, unless it holds little of the change, as of noise in such a file (power against that of brightness).
+HALF_SIZE, NOT_HALF_SIZE, FAINT = (0.45, 0.55), (0.88, 0.92), (0.1, 0.2)
+SIZE_ALONE = 3.5, 5.0  # 1/255 rms: where colours say nothing, smaller changes count as detail, larger ones as noise
 
 
 @dataclass(frozen=True)
@@ -73,21 +78,25 @@ def judge(photo: torch.Tensor, restored: torch.Tensor) -> Verdict:
     change = float(residual.square().mean().sqrt())
     grey = residual.mean(1, keepdim=True)
     colours = residual - grey
-    has_colour = float(colours.square().mean()) > COLOURLESS * change**2
+    colour_power, grey_power = float(colours.square().mean()), float(grey.square().mean())
+    has_colour = colour_power > COLOURLESS * change**2
     brightness, colour = neighbour_correlation(grey), neighbour_correlation(colours) if has_colour else 0.0
     if residual[:, 0].numel() < MIN_PIXELS:
         return Verdict(1.0, "too small to tell", change, brightness, colour)
     large = _ramp(change, *LARGE)
     excess = colour - SLOPE * max(0.0, brightness - FLOOR) - LARGE_EXCESS * large
-    doubt = max(_ramp(excess, *EXCESS), _ramp(brightness - STRUCTURE, *EXCESS))
-    if not has_colour:
-        doubt = max(doubt, 1 - _ramp(change, *COLOURLESS_CHANGE))
+    detail, size = _ramp(excess, *EXCESS), 1 - _ramp(change, *SIZE_ALONE)
+    if has_colour:
+        faint = 1 - _ramp(colour_power / max(grey_power, 1e-9), *FAINT)
+        half_size = _ramp(colour, *HALF_SIZE) - _ramp(colour, *NOT_HALF_SIZE)
+        detail *= 1 - half_size * max(1 - size, faint)
+    doubt = max(detail if has_colour else size, _ramp(brightness - STRUCTURE, *EXCESS))
     strength = min(1.0, HARMLESS / max(change, 1e-6)) ** doubt
     if change <= HARMLESS:
         reason = "hardly any change"
     elif strength == 1:
         reason = "the change is like noise"
-    elif change <= COLOURLESS_CHANGE[0]:
+    elif change <= SIZE_ALONE[0]:
         reason = "clean: the change is like detail"
     else:
         reason = "not what the restorer is for: the change is not like noise"

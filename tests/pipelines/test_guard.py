@@ -1,10 +1,12 @@
 """The guard: noise is taken out, detail stays; the verdict says so, photo by photo, through every kind of photo."""
 
+import io
 import json
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from daa_diffusers import DAARestorationPipeline, RestorationUNet
@@ -66,6 +68,32 @@ def test_of_detail_only_a_little_is_taken_out(rms, reason):
     verdict = verdict_on(detail(rms))
     assert verdict.strength * verdict.change == pytest.approx(HARMLESS, rel=1e-3)
     assert verdict.reason.startswith(reason) and verdict.colour > 0.4 > verdict.brightness
+
+
+def in_jpeg(noise: torch.Tensor, quality: int) -> torch.Tensor:
+    """What is left of noise (1, 3, H, W) on grey, in 1/255, in a JPEG that stores colour at half the size."""
+    pixels = (128 + noise[0].permute(1, 2, 0)).clamp(0, 255).round().byte().numpy()
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    with Image.open(file) as image:
+        return torch.from_numpy(np.asarray(image, np.float32) - 128).permute(2, 0, 1)[None]
+
+
+@pytest.mark.parametrize(("rms", "quality"), [(12.0, 92), (30.0, 92), (30.0, 75)])
+def test_noise_whose_colours_were_stored_at_half_the_size_is_taken_out(rms, quality):
+    for noise in (rms * draw(1, 3, 128, 128), demosaiced(rms)):
+        verdict = verdict_on(in_jpeg(noise, quality))
+        assert verdict.strength == 1 and verdict.reason == "the change is like noise"
+
+
+def test_where_colours_were_stored_at_half_the_size_small_changes_are_held_back():
+    colours = nn.functional.interpolate(draw(1, 3, 64, 64, seed=1), scale_factor=2, mode="bilinear")
+    mixed = draw(1, 1, 128, 128) + colours / colours.std()
+    for rms in (2.0, 3.3):
+        verdict = verdict_on(mixed * rms / mixed.std())
+        assert 0.6 < verdict.colour < 0.85 and verdict.reason == "clean: the change is like detail"
+        assert verdict.strength * verdict.change == pytest.approx(HARMLESS, rel=1e-3)
+    assert verdict_on(mixed * 6 / mixed.std()).strength == 1
 
 
 def test_between_noise_and_detail_the_strength_is_between():
@@ -219,3 +247,20 @@ def test_noisy_photos_are_restored_and_clean_ones_kept(data_root, checkpoint):
     result = pipe([noisy, clean], output_type="np", guard=True)
     assert result.guard[0].strength == 1
     assert psnr(result.images[1], clean) > 45
+
+
+@pytest.mark.parametrize("sigma", [12, 20])
+def test_noisy_jpegs_of_telephones_are_restored(data_root, sigma):
+    pipe = DAARestorationPipeline.from_pretrained("daa-denoise")
+    pipe.set_progress_bar_config(disable=True)
+    clean = read_photo(list_photos(data_root / "clean/highres")[1])[:256, :256]
+    noise = sigma * np.random.default_rng(0).standard_normal(clean.shape)
+    file = io.BytesIO()
+    Image.fromarray((clean + noise).clip(0, 255).round().astype(np.uint8)).save(
+        file, "JPEG", quality=92, subsampling="4:2:0"
+    )
+    with Image.open(file) as image:
+        noisy = np.asarray(image)
+    restored = pipe(noisy, output_type="np", guard=True).images[0]
+    assert psnr(restored, clean) > psnr(noisy, clean) + 4
+    assert psnr(restored, clean) > psnr(pipe(noisy, output_type="np").images[0], clean) - 0.1
