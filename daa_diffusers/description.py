@@ -16,13 +16,11 @@ from .checking import empty_network, loading_errors, read_config, read_json, sto
 from .checkpoints import bundled_names
 from .errors import CheckpointError, ConfigurationError
 from .files import write_text
-from .hub import MODEL_INDEX, own_classes, pipeline_folder
+from .hub import EVALUATION, MODEL_INDEX, TRAINING, pipeline_folder, read_index
 
 if TYPE_CHECKING:
     from .evaluation.result import Evaluation
 
-TRAINING = "training.json"
-EVALUATION = "evaluation.json"
 RUN = "run.json"
 IDENTITY = "identity"
 # What a degradation that was trained on makes of a restorer.
@@ -158,7 +156,7 @@ def describe(folder: Path, training: dict[str, Any] | None = None) -> Descriptio
     Raises:
         CheckpointError: where it is no pipeline folder, or its files are damaged or out of bounds.
     """
-    index = own_classes(read_json(folder / MODEL_INDEX, f"{str(folder)!r} is no pipeline folder: no {MODEL_INDEX}"))
+    index = read_index(folder)
     networks: dict[str, Network] = {}
     for name in ("restorer", "unet"):
         entry = index.get(name)

@@ -31,7 +31,7 @@ SAFETENSORS = ".safetensors"
 PICKLE_SUFFIXES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
 NO_PICKLE = "only safetensors are read, because pickle files run code when they are opened"
 CONFIG_NAMES = {"scheduler": "scheduler_config.json"}  # of a component; else config.json
-RECORDS = ("training.json", "evaluation.json")  # how the weights were made, under what licence, and what was measured
+TRAINING, EVALUATION = "training.json", "evaluation.json"  # how the weights were made, and under what licence; numbers
 DOWNLOAD_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "variant")
 
 
@@ -85,9 +85,14 @@ def resolve(name_or_path: str | os.PathLike, argument: str = "pretrained_model_n
         if path.suffix != SAFETENSORS:
             raise CheckpointError(f"{text!r} must be a folder or a {SAFETENSORS} file")
         return Source("file", text, path.name)
-    if isinstance(name_or_path, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text) and path.suffix != SAFETENSORS:
+    if isinstance(name_or_path, str) and is_repo_id(text) and path.suffix != SAFETENSORS:
         return Source("hub", text, text)
     raise CheckpointError(_unknown(text, argument))
+
+
+def is_repo_id(text: str) -> bool:
+    """Whether a text may be the id of a repository on the Hub, "owner/name"."""
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text) is not None
 
 
 def pipeline_folder(name_or_path: str | os.PathLike[str]) -> Path:
@@ -135,7 +140,7 @@ def download(
         f"{WEIGHTS}{suffix}-*{SAFETENSORS}",  # shards
         f"{WEIGHTS}{SAFETENSORS}.index{suffix}.json",
     )
-    patterns = [MODEL_INDEX, *RECORDS]
+    patterns = [MODEL_INDEX, TRAINING, EVALUATION]
     for component in components:
         patterns.append(f"{component}/{CONFIG_NAMES.get(component, 'config.json')}")
         if component not in CONFIG_NAMES:
@@ -152,6 +157,15 @@ def download(
 
 
 # --- is a folder whole? ---
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """The model_index.json of a folder, with this package's classes (`own_classes`).
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    return own_classes(read_json(folder / MODEL_INDEX, f"{str(folder)!r} is no pipeline folder: {MODEL_INDEX} is missing"))
 
 
 def own_classes(index: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,7 +202,7 @@ def check_folder(
             file that is not inside the folder, or tensors that do not fit the config.
     """
     index_file = folder / MODEL_INDEX
-    index = own_classes(read_json(index_file, f"{str(folder)!r} is no pipeline folder: {MODEL_INDEX} is missing"))
+    index = read_index(folder)
     found = index.get("_class_name")
     if found not in class_names:
         raise CheckpointError(f"{MODEL_INDEX} in {str(folder)!r} is of a {found}, expected a {class_names[0]}")

@@ -19,7 +19,7 @@ from .cards import RENDERED, given_card, read_card, render_card
 from .checking import check_inside, read_json
 from .description import EVALUATION, TRAINING, Description, Licence, describe, training_record
 from .errors import CheckpointError, ConfigurationError
-from .hub import CONFIG_NAMES, MODEL_INDEX, SAFETENSORS, WEIGHTS, check_folder, own_classes, resolve
+from .hub import CONFIG_NAMES, MODEL_INDEX, SAFETENSORS, WEIGHTS, check_folder, read_index, resolve
 from .repository import PIPELINE_CLASS, check_traces, json_bytes, with_code, without_machine
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def prepare(
     if source.kind == "hub":
         raise CheckpointError(f"`folder` {os.fspath(folder)!r} is no folder, and no bundled checkpoint")
     folder = Path(source.location)
-    index = own_classes(read_json(folder / MODEL_INDEX, f"{str(folder)!r} is no pipeline folder: no {MODEL_INDEX}"))
+    index = read_index(folder)
     components = [name for name in COMPONENTS if isinstance(index.get(name), list) and index[name][1]]
     check_folder(folder, components, [PIPELINE_CLASS], _variant(folder / "restorer"))
 

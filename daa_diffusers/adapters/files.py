@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from ..errors import CheckpointError, ConfigurationError
 from ..files import replacing, write_text
+from ..hub import is_repo_id
 from .updates import KINDS, Update
 
 logger = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ def read_adapter(
         raise CheckpointError(f"`subfolder` must lie inside {text!r}, got {subfolder!r}")
     folder = Path(text).expanduser()
     if not folder.is_dir():
-        if not isinstance(source, str) or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text):
+        if not isinstance(source, str) or not is_repo_id(text):
             raise CheckpointError(f'`adapter` {text!r} is no folder, and no id of a Hub repository ("owner/name")')
         inside = f"{subfolder}/" if subfolder else ""
         patterns = [inside + CONFIG, inside + TENSORS]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ConfigurationError
-from .common import check_model
+from ..restoring.loading import check_model
 
 if TYPE_CHECKING:
     from ..training.config import TrainingConfig

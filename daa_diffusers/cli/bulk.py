@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..restoring.loading import check_model, load_pipeline
 from .common import (
     PHOTO,
     RUN,
@@ -23,8 +24,6 @@ from .common import (
     Strength,
     StripLocation,
     Tile,
-    check_model,
-    load_pipeline,
     parse_tile,
 )
 

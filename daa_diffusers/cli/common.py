@@ -1,21 +1,15 @@
-"""What several commands share: options of restoring, the checkpoint that they load, and a quiet log."""
+"""What several commands share: options of restoring, and a quiet log."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from ..errors import CheckpointError, ConfigurationError
-
-if TYPE_CHECKING:
-    import torch
-
-    from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
+from ..errors import ConfigurationError
 
 PHOTO, MODEL, RUN = "Photos written", "Restoring", "Running"  # panels of the help
 
@@ -57,58 +51,6 @@ def parse_tile(text: str) -> int | Literal["auto"] | None:
     if not text.isdecimal() or int(text) < 32:
         raise ConfigurationError(f'`--tile` must be a number of pixels from 32, "auto" or "none", got {text!r}')
     return int(text)
-
-
-def check_model(checkpoint: str, device: str | None = None) -> None:
-    """Whether there may be such a checkpoint and such a device; of the Hub nothing is asked.
-
-    Raises:
-        CheckpointError, ConfigurationError: there is not.
-    """
-    from ..hub import MODEL_INDEX, resolve
-
-    source = resolve(checkpoint, "--checkpoint")
-    if source.kind == "folder" and not (Path(source.location) / MODEL_INDEX).is_file():
-        raise CheckpointError(f"`--checkpoint` {checkpoint!r} is no pipeline's folder: {MODEL_INDEX} is missing")
-    if device is not None:
-        usable_device(device)
-
-
-def usable_device(device: str) -> torch.device:
-    """A device by its name.
-
-    Raises:
-        ConfigurationError: there is no such device.
-    """
-    import torch
-
-    try:
-        where = torch.device(device)
-        torch.empty(0, device=where)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigurationError(f"`--device` {device!r} cannot be used: {str(error).splitlines()[0]}") from None
-    return where
-
-
-def load_pipeline(checkpoint: str, device: str | None, dtype: str = "float32") -> DAARestorationPipeline:
-    """The pipeline of a checkpoint, on a device; None: the fastest that is there.
-
-    Raises:
-        ConfigurationError: there is no such device.
-        CheckpointError: as `from_pretrained`.
-    """
-    import torch
-    from diffusers.utils.logging import disable_progress_bar
-
-    from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
-
-    check_model(checkpoint)
-    disable_progress_bar()  # of loading
-    if device is None:
-        mps = torch.backends.mps.is_available()
-        device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-    where = usable_device(device)
-    return DAARestorationPipeline.from_pretrained(checkpoint, dtype=getattr(torch, dtype)).to(where)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import ConfigurationError
-from .common import load_pipeline
+from ..restoring.loading import load_pipeline
 
 app = typer.Typer()
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ConfigurationError
+from ..restoring.loading import check_model, load_pipeline
 from .common import (
     MODEL,
     PHOTO,
@@ -27,8 +28,6 @@ from .common import (
     Strength,
     StripLocation,
     Tile,
-    check_model,
-    load_pipeline,
     parse_tile,
 )
 

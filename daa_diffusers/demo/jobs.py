@@ -115,7 +115,7 @@ class Work:
         Raises:
             CheckpointError: on one that cannot be loaded, or may not be.
         """
-        from ..cli.common import load_pipeline
+        from ..restoring.loading import load_pipeline
 
         name = (checkpoint or "").strip()
         if self.only_offered and name not in [offered for _, offered in self.checkpoints()]:
@@ -258,7 +258,7 @@ def _centred(image: Image.Image) -> Image.Image:
 def _shown(file: str) -> tuple[np.ndarray, bytes | None]:
     """(H, W, 1 or 3) uint8, upright, and their colour profile."""
     from ..photos import open_photo
-    from ..photos.reading import _upright
+    from ..photos.reading import upright
     from ..photos.stored import with_bits
 
     photo = open_photo(file, max_megapixels=1e5)  # its size was checked when it was restored
@@ -266,4 +266,4 @@ def _shown(file: str) -> tuple[np.ndarray, bytes | None]:
     if photo.alpha is not None:
         alpha = with_bits(photo.alpha, 8)[..., None].astype(np.uint16)  # (H, W, 1)
         pixels = ((pixels * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-    return np.ascontiguousarray(_upright(pixels, photo.orientation)), photo.metadata.icc
+    return np.ascontiguousarray(upright(pixels, photo.orientation)), photo.metadata.icc

@@ -144,7 +144,7 @@ def _decode_deep_png(content: bytes, image: Image.Image) -> np.ndarray:
 
     image.load()  # checks every chunk, with clearer messages
     pixels = imagecodecs.png_decode(content)
-    return _upright(_without_alpha(pixels), image.getexif().get(ORIENTATION_TAG, 1))
+    return upright(_without_alpha(pixels), image.getexif().get(ORIENTATION_TAG, 1))
 
 
 def _decode_deep_ppm(content: bytes, image: ImageFile.ImageFile) -> np.ndarray:
@@ -185,7 +185,7 @@ def _decode_deep_tiff(content: bytes) -> np.ndarray | None:
         if photometric == "MINISWHITE":
             pixels = 65535 - pixels
         orientation = page.tags.get(ORIENTATION_TAG)
-        return _upright(_without_alpha(pixels), int(orientation.value) if orientation else 1)
+        return upright(_without_alpha(pixels), int(orientation.value) if orientation else 1)
 
 
 def _check_pixel_count(width: int, height: int) -> None:
@@ -200,7 +200,7 @@ def _without_alpha(pixels: np.ndarray) -> np.ndarray:
     return pixels[..., : 1 if pixels.shape[-1] < 3 else 3]
 
 
-def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Applies an EXIF orientation (1 to 8; anything else changes nothing) to (H, W, C)."""
     if orientation in {5, 6, 7, 8}:
         pixels = pixels.swapaxes(0, 1)

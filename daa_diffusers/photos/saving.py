@@ -16,7 +16,7 @@ from ..files import replacing
 from . import heic, jpeg, png, tiff
 from .exif import turned_upright
 from .location import without_location
-from .reading import _upright
+from .reading import upright
 from .stored import Encoding, StoredPhoto, rescaled, strips, with_bits
 
 # What `format` may say -> the suffixes of its files, the usual one first.
@@ -163,8 +163,8 @@ def _prepared(
         elif photo.encoding.premultiplied and target != "tiff":
             notes.append("colours stay multiplied by alpha")
     if target != own_format(photo) or (photo.orientation != 1 and target in WITHOUT_METADATA):
-        pixels = np.ascontiguousarray(_upright(pixels, photo.orientation))
-        alpha = None if alpha is None else np.ascontiguousarray(_upright(alpha[..., None], photo.orientation)[..., 0])
+        pixels = np.ascontiguousarray(upright(pixels, photo.orientation))
+        alpha = None if alpha is None else np.ascontiguousarray(upright(alpha[..., None], photo.orientation)[..., 0])
         dpi = metadata.dpi[::-1] if metadata.dpi and photo.orientation >= 5 else metadata.dpi
         exif = metadata.exif
         if exif is not None and photo.orientation != 1:

@@ -4,6 +4,7 @@ import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -129,14 +130,20 @@ def _split(values: np.ndarray, notes: list[str]) -> tuple[np.ndarray, np.ndarray
     return np.ascontiguousarray(values[..., :colours]), alpha
 
 
+def _reader(file: BinaryIO) -> Callable[[int, int], bytes]:
+    """Reads (offset, size) of a file."""
+
+    def read(offset: int, size: int) -> bytes:
+        file.seek(offset)
+        return file.read(size)
+
+    return read
+
+
 def metadata_of(path: Path) -> Metadata:
     """The descriptive tags of a TIFF file's first page."""
     with open(path, "rb") as file:
-
-        def reader(offset: int, size: int) -> bytes:
-            file.seek(offset)
-            return file.read(size)
-
+        reader = _reader(file)
         try:
             tags = read_tags(reader)
         except ValueError:
@@ -159,11 +166,7 @@ def _dpi(main: Directory, order: str) -> tuple[float, float] | None:
 def _has_second_page(path: Path) -> bool:
     """Whether the first directory is followed by another that is no thumbnail."""
     with open(path, "rb") as file:
-
-        def reader(offset: int, size: int) -> bytes:
-            file.seek(offset)
-            return file.read(size)
-
+        reader = _reader(file)
         try:
             order, big, offset = read_header(reader(0, 16))
             _, following = read_directory(reader, offset, order, big)
@@ -245,11 +248,7 @@ def _add_tags(path: Path, tags: Tags, new: Directory) -> None:
     tifffile writes no EXIF and GPS directories.
     """
     with open(path, "r+b") as file:
-
-        def reader(offset: int, size: int) -> bytes:
-            file.seek(offset)
-            return file.read(size)
-
+        reader = _reader(file)
         order, big, offset = read_header(reader(0, 16))
         own, _ = read_directory(reader, offset, order, big)
         kept = {tag: entry for tag, entry in tags.main.items() if tag not in STRUCTURAL}

@@ -154,12 +154,12 @@ def _deepened(photo: StoredPhoto) -> StoredPhoto:
 def _compare(photo: StoredPhoto, restored: np.ndarray, job: Job, folder: Path) -> None:
     """A sheet: the whole photo before and after, and its middle, enlarged."""
     from ..evaluation.sheets import contact_sheet
-    from ..photos.reading import _upright
+    from ..photos.reading import upright
 
     cell = 480
     rows = []
     for pick in (_reduced, _middle):
-        row = [pick(_upright(pixels, photo.orientation), cell) for pixels in (photo.pixels, restored)]
+        row = [pick(upright(pixels, photo.orientation), cell) for pixels in (photo.pixels, restored)]
         rows.append([np.ascontiguousarray(with_bits(np.ascontiguousarray(one), 8)) for one in row])
     name = os.path.basename(job.target)
     target = folder / f"{name}.png"
