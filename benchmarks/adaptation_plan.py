@@ -95,7 +95,7 @@ DOMAINS = {
         "real_blur/kohler/photos",
         ("real_blur/levin/val/blurry", "real_blur/levin/val/clean"),
         "daa-deblur-plain",
-        degradation={"type": "motion_blur"},
+        degradation={"type": "motion_blur", "length": [2.0, 24.0]},  # slight shake, as the start
         fits_noise=False,
         evaluation={"metrics": ["psnr_shift", "ssim"], "clean_name": [r"(\d+)_\d+", r"im\1"]},
     ),

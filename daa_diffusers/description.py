@@ -247,6 +247,14 @@ def _are_numbers(values: Any) -> bool:
     return isinstance(values, Mapping) and all(isinstance(value, int | float) for value in values.values())
 
 
+def _recording_folder(folder: str | os.PathLike[str]) -> Path:
+    """Of a pipeline; the bundled ones are the package's own."""
+    found = pipeline_folder(Path(folder))
+    if str(folder) in bundled_names() or not (found / MODEL_INDEX).is_file():
+        raise ConfigurationError(f"`folder` must be a pipeline's, got {str(folder)!r}")
+    return found
+
+
 def check_record(folder: str | os.PathLike[str], name: str, columns: Sequence[str], protocol: str) -> dict[str, Any]:
     """What a folder's `evaluation.json` holds, or would begin with, before anything is measured for it.
 
@@ -257,8 +265,8 @@ def check_record(folder: str | os.PathLike[str], name: str, columns: Sequence[st
         raise ConfigurationError(f"`name` must say which photos these are, got {name!r}")
     if not any(column.startswith("psnr") for column in columns):
         raise ConfigurationError("`evaluation` must hold a PSNR, which needs the photos' ground truth")
-    path = pipeline_folder(folder) / EVALUATION
-    known: dict[str, Any] = read_json(path, "") if path.is_file() else {"protocol": protocol, "sets": []}
+    path = _recording_folder(folder) / EVALUATION
+    known: dict[str, Any] = (read_json(path, "") if path.is_file() else {}) or {"protocol": protocol, "sets": []}
     _check_evaluation(known, path)
     if known["protocol"] != protocol:
         raise ConfigurationError(
@@ -287,8 +295,8 @@ def record_evaluation(
     """
     from .evaluation.named_metrics import LABEL_FREE
 
-    folder = pipeline_folder(folder)
     known = check_record(folder, name, [column.name for column in evaluation.columns], evaluation.protocol)
+    folder = _recording_folder(folder)
     column = next(c.name for c in evaluation.columns if c.name.startswith("psnr"))
     scores = {row: round(evaluation.mean(row, column), 4) for row in evaluation.rows}
     entry: dict[str, Any] = {"set": name, "photos": len(evaluation.photos), "psnr": scores}

@@ -165,7 +165,9 @@ def read_index(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is missing or damaged.
     """
-    return own_classes(read_json(folder / MODEL_INDEX, f"{str(folder)!r} is no pipeline folder: {MODEL_INDEX} is missing"))
+    return own_classes(
+        read_json(folder / MODEL_INDEX, f"{str(folder)!r} is no pipeline folder: {MODEL_INDEX} is missing")
+    )
 
 
 def own_classes(index: Mapping[str, Any]) -> dict[str, Any]:

@@ -86,8 +86,8 @@ def prepare(
     if repo_id.count("/") != 1:
         raise ConfigurationError(f'`repo_id` must be "owner/name", got {repo_id!r}')
     source = resolve(folder, "folder")
-    if source.kind == "hub":
-        raise CheckpointError(f"`folder` {os.fspath(folder)!r} is no folder, and no bundled checkpoint")
+    if source.kind != "folder":
+        raise CheckpointError(f"`folder` must be a pipeline's, or a bundled name, got {os.fspath(folder)!r}")
     folder = Path(source.location)
     index = read_index(folder)
     components = [name for name in COMPONENTS if isinstance(index.get(name), list) and index[name][1]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,7 +33,7 @@ TASKS: dict[str, dict[str, Any]] = {
     },
     "deblur": {
         "init_from": "daa-denoise-plain",
-        "degradation": {"type": "motion_blur"},
+        "degradation": {"type": "motion_blur", "length": [2.0, 24.0]},
         "fit_noise": 0.0,
         "pseudo_clean": False,
     },
@@ -84,26 +84,25 @@ def adapt(
     import logging
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    with _named_as_here(), ExitStack() as stack:
+    with _named_as_here():
         config = plan(photos, clean, checkpoint=checkpoint, output=output, minutes=minutes, task=task, seed=seed)
         if dry_run:
-            typer.echo(_describe(config, stack))
+            typer.echo(_describe(config, written=not clean))
             return
         if not clean:
             _write_clean(Path(config.clean[0]))
         _train(config)
 
 
-def _describe(config: TrainingConfig, stack: ExitStack) -> str:
-    """What would be done; clean photos that were not given are written for it alone."""
+def _describe(config: TrainingConfig, written: bool) -> str:
+    """What would be done; clean photos that would be `written` first are, into a folder for this alone."""
     from ..training.planning import describe
 
-    intended = config.clean
-    if not Path(intended[0]).exists():
-        written = stack.enter_context(tempfile.TemporaryDirectory())
-        _write_clean(Path(written))
-        return describe(dataclasses.replace(config, clean=[written])).replace(written, intended[0])
-    return describe(config)
+    if not written:
+        return describe(config)
+    with tempfile.TemporaryDirectory() as folder:
+        _write_clean(Path(folder))
+        return describe(dataclasses.replace(config, clean=[folder]), shown=config)
 
 
 def _train(config: TrainingConfig) -> None:
@@ -150,12 +149,15 @@ def plan(
         if task is not None and known not in (None, task):
             typer.echo(f"warning: {checkpoint} was made to {known}, and is adapted to {task}", err=True)
         task = task or known
+        if task is None:
+            typer.echo(f"task: denoise (nothing says what {checkpoint} is for: see --task)")
     task = task or "denoise"
     for spec in photos:
         if not spec.startswith("hf:"):  # those are opened once
             open_source(spec, argument="photos")
     if not clean:
-        clean = [str(output.with_name(f"{output.name}_clean_photos"))]
+        beside = output if output.name not in ("", "..") else output.resolve()
+        clean = [str(beside.with_name(f"{beside.name}_clean_photos"))]
         typer.echo(
             f"clean photos: scikit-image's, in {clean[0]}; a folder of your own good ones (--clean) serves better"
         )
@@ -175,12 +177,22 @@ def plan(
 
 
 def _task_of(checkpoint: str) -> str | None:
-    """What a checkpoint on this machine is for, by its record."""
+    """What a checkpoint is for, by its record; None where there is none."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    from ..checking import read_json
     from ..description import task_of, training_record
-    from ..hub import resolve
+    from ..hub import TRAINING, resolve
 
     source = resolve(checkpoint)
-    return task_of(training_record(Path(source.location))) if source.kind == "folder" else None
+    if source.kind == "hub":
+        try:
+            return task_of(read_json(Path(hf_hub_download(source.location, TRAINING)), ""))
+        except EntryNotFoundError:
+            return None
+    location = Path(source.location)
+    return task_of(training_record(location if source.kind == "folder" else location.parent.parent))
 
 
 def _write_clean(folder: Path) -> None:
@@ -192,6 +204,11 @@ def _write_clean(folder: Path) -> None:
         raise ConfigurationError(
             "`--clean` must name good photos, or install those that come with scikit-image: "
             "pip install 'daa-diffusers[demo]'"
+        ) from error
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{str(folder)!r} is for scikit-image's photos and holds something else: give `--clean`, or another "
+            "`--output`"
         ) from error
 
 

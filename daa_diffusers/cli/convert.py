@@ -33,7 +33,7 @@ def convert(
     from ..official_files import PICKLED, convert_official_file, is_official_file
 
     source = Path(checkpoint)
-    if source.suffix in PICKLED and not source.is_file():
+    if source.suffix in PICKLED and not source.exists():
         raise ConfigurationError(f"`checkpoint` must be an existing file, got {checkpoint!r}")
     official = is_official_file(source)
     if not official:

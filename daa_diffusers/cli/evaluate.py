@@ -53,7 +53,7 @@ def evaluate(
     if space not in ("rgb", "y"):
         raise ConfigurationError(f"`--space` must be rgb or y, got {space!r}")
     if record is not None and not (checkpoint and Path(checkpoint[-1]).is_dir() and clean):
-        raise ConfigurationError("`--record` needs `--clean`, and a folder as the last `--checkpoint`")
+        raise ConfigurationError("`--record` needs `--clean`, and a pipeline's folder as the last `--checkpoint`")
     names = [name.strip() for name in metrics.split(",") if name.strip()] if metrics else None
     if record is not None:  # what cannot be recorded is not measured first
         chosen, protocol = plan_evaluation(

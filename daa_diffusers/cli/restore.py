@@ -133,6 +133,10 @@ def restore(
 
     if not checkpoint.endswith(".onnx"):
         check_model(checkpoint, device)  # a slip is found even where nothing is left to do
+    elif not Path(checkpoint).is_file() or device not in (None, "cpu"):
+        raise ConfigurationError(
+            f"`--checkpoint` must be an existing .onnx file, on the cpu; got {checkpoint!r} and {device or 'cpu'}"
+        )
     jobs = team.share(plan)
     failed = _run(jobs, options, load, team, as_json)
     if failed:
@@ -181,7 +185,7 @@ def _run(jobs: list[Job], options: Options, load: Any, team: _Team, as_json: boo
     if team.index == 0:
         typer.echo(json.dumps({"summary": summary.as_dict()}) if as_json else summary.describe())
         if summary.counts[SKIPPED] and not summary.counts[RESTORED] and not as_json:
-            typer.echo("what is skipped was written before; --overwrite restores it again", err=True)
+            typer.echo("skipped: their outputs are there already; --overwrite makes them again", err=True)
     return summary.counts[FAILED] > 0
 
 

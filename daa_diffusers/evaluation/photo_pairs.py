@@ -91,6 +91,8 @@ def _name(folder: PhotoFolder, index: int) -> str:
 
 def _read(folder: PhotoFolder, index: int) -> torch.Tensor:
     name = f"{folder.folder.resolve().name}/{_name(folder, index)}"  # no paths of this machine: reports quote it
+    if folder.argument == "clean":
+        name += " (clean)"
     try:
         return to_float(decode_photo(folder.encoded(index), name))
     except OSError as error:

@@ -87,7 +87,8 @@ def judge(photo: torch.Tensor, restored: torch.Tensor) -> Verdict:
     excess = colour - SLOPE * max(0.0, brightness - FLOOR) - LARGE_EXCESS * large
     detail, size = _ramp(excess, *EXCESS), 1 - _ramp(change, *SIZE_ALONE)
     if has_colour:
-        faint = 1 - _ramp(colour_power / max(grey_power, 1e-9), *FAINT)
+        share = colour_power / max(grey_power, 1e-9)
+        faint = _ramp(share, COLOURLESS, FAINT[0] / 2) - _ramp(share, *FAINT)  # too little tells nothing
         half_size = _ramp(colour, *HALF_SIZE) - _ramp(colour, *NOT_HALF_SIZE)
         detail *= 1 - half_size * max(1 - size, faint)
     doubt = max(detail if has_colour else size, _ramp(brightness - STRUCTURE, *EXCESS))

@@ -39,7 +39,7 @@ def usable_device(device: str) -> torch.device:
     try:
         where = torch.device(device)
         torch.empty(0, device=where)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise ConfigurationError(f"`--device` {device!r} cannot be used: {str(error).splitlines()[0]}") from None
     return where
 

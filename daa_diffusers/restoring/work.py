@@ -58,13 +58,16 @@ def restore_all(jobs: Iterable[Job], options: Options, load: Callable[[], DAARes
 
     Yields:
         For each job a JSON object with "input", "output", "status" (restored, skipped, failed or planned), for a failed
-        one "reason", and for a restored one "width", "height", "format", "bits", "seconds", "notes" and "guard".
+        or skipped one "reason", and for a restored one "width", "height", "format", "bits", "seconds", "notes" and
+        "guard".
     """
     pipeline = None
     for job in jobs:
         record: Record = {"input": job.source, "output": job.target}
         if job.refused:
             yield record | {"status": FAILED, "reason": job.refused}
+        elif job.skipped:
+            yield record | {"status": SKIPPED, "reason": job.skipped}
         elif os.path.lexists(job.target) and not options.overwrite:
             yield record | {"status": SKIPPED, "reason": "the output exists"}
         elif options.dry_run:

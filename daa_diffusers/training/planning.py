@@ -46,10 +46,11 @@ def _photos(source: dict[str, Any]) -> str:
     return "a stream of photos" if source["photos"] is None else f"{source['photos']} photos"
 
 
-def describe(config: TrainingConfig) -> str:
+def describe(config: TrainingConfig, shown: TrainingConfig | None = None) -> str:
     """The resolved options (YAML, can be passed back), parameter counts, photos, and the memory and time needed.
 
-    Time is measured on one sample on the CPU; on a GPU it is an upper bound, and `minutes` measures there.
+    The options are those of `shown`, where photos lie elsewhere for this than they will in the run. Time is measured on
+    one sample on the CPU; on a GPU it is an upper bound, and `minutes` measures there.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -71,7 +72,7 @@ def describe(config: TrainingConfig) -> str:
         else f"about {duration_text(seconds * config.steps)} on this CPU"
     )
     photos = setup.training_photos(dataset)
-    lines = [yaml.safe_dump(asdict(replace(config, dry_run=False)), sort_keys=False)]
+    lines = [yaml.safe_dump(asdict(replace(shown or config, dry_run=False)), sort_keys=False)]
     lines += [f"# {name}: {count:,} parameters" for name, count in counts.items() if count]
     lines += [f"# {role}: " + ", ".join(map(_photos, sources)) for role, sources in photos.items()]
     lines += [
