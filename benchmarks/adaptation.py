@@ -58,7 +58,14 @@ def plan(arguments: argparse.Namespace, name: str, row_name: str, seed: int) -> 
     from daa_diffusers.training.config import TrainingConfig, resolve
 
     domain, row, data = DOMAINS[name], ALL_ROWS[row_name], Path(arguments.data)
-    options = {**COMMON, "steps": arguments.steps, **row.options, "init_from": start_of(domain), "seed": seed}
+    options = {
+        **COMMON,
+        "steps": arguments.steps,
+        **domain.options,
+        **row.options,
+        "init_from": start_of(domain),
+        "seed": seed,
+    }
     if row.options.get("predictor_warmup_steps"):
         options["predictor_warmup_steps"] = arguments.steps // 3
     if row.oracle and domain.oracle:
@@ -152,7 +159,7 @@ def measure(arguments: argparse.Namespace, name: str, checkpoint: Any) -> dict[s
     domain, data = DOMAINS[name], Path(arguments.data)
     torch.set_num_threads(1)
     pipeline = DAARestorationPipeline.from_pretrained(checkpoint) if isinstance(checkpoint, str) else checkpoint
-    restorers = {} if pipeline is None else {"row": pipeline}
+    restorers = {} if pipeline is None else {"row": pipeline.to("cuda" if torch.cuda.is_available() else "cpu")}
     result = evaluate_folder(restorers, *(data / folder for folder in domain.val), **domain.evaluation)
     row = result.rows[-1]
     scores = {c.name: [round(value, 5) for value in result.scores[row][c.name]] for c in result.columns}

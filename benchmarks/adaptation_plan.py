@@ -25,6 +25,7 @@ class Domain:
         clean, degradation: of the synthetic pairs.
         fits_noise: the degradation is noise, which `fit_noise` can estimate from `real`.
         transplant: what is transplanted from the real photos, a `transplant_kind`.
+        options: of the training of all rows, over `COMMON`.
         adapted: options of the row "adapted" that differ from preset `adapt`.
         strongest: a further checkpoint to measure beside the rows, the mark of a weak start.
         evaluation: arguments of `evaluate_folder`.
@@ -38,6 +39,7 @@ class Domain:
     degradation: dict[str, Any] = field(default_factory=lambda: CAMERA)
     fits_noise: bool = True
     transplant: str = "residual"
+    options: dict[str, Any] = field(default_factory=dict)
     adapted: dict[str, Any] = field(default_factory=dict)
     strongest: str | None = None
     evaluation: dict[str, Any] = field(default_factory=lambda: {"metrics": ["psnr", "ssim"]})
@@ -71,9 +73,21 @@ def _camera_weak() -> Domain:
     )
 
 
+# The official size on CUDA: the U-Net of 8.56 M parameters, the noise predictor of 62.6 M, and their patches.
+OFFICIAL = {
+    "patch": 128,
+    "batch_size": 24,
+    "noise_predictor": "paper",
+    "noise_predictor_options": {},
+    "mixed_precision": "bf16",
+    "threads": 4,
+    "workers": 4,
+    "checkpoint_every": 0,
+}
+
 # The first three: noise of cameras, from the strongest plain restorer. PolyU: Canon cameras are adapted to, a Sony is
 # measured. Then a user's one bad checkpoint and a folder of photos, the last of them with noise of our own; rain;
-# camera shake.
+# camera shake. Last, the first three at the official size.
 DOMAINS = {
     "renoir": _noise("renoir"),
     "sidd_small": _noise("sidd_small"),
@@ -99,6 +113,9 @@ DOMAINS = {
         fits_noise=False,
         evaluation={"metrics": ["psnr_shift", "ssim"], "clean_name": [r"(\d+)_\d+", r"im\1"]},
     ),
+    "renoir_official": _noise("renoir", "official-denoise-plain", options=OFFICIAL),
+    "sidd_small_official": _noise("sidd_small", "official-denoise-plain", options=OFFICIAL),
+    "polyu_official": _noise("polyu", "official-denoise-plain", options=OFFICIAL),
 }
 
 # Restorers to start from: bundled, or what the config of the same name in examples/configs writes.
@@ -109,6 +126,7 @@ STARTS = {
     "weak-highres": "outputs/weak-highres/pipeline",
     "daa-derain-plain": "outputs/daa-derain-plain/pipeline",
     "daa-deblur-plain": "outputs/daa-deblur-plain/pipeline",
+    "official-denoise-plain": "outputs/official-denoise-plain/pipeline",
 }
 
 # What all trained rows share: one restorer, one budget.

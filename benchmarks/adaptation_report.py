@@ -3,12 +3,13 @@
 import argparse
 import csv
 import json
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from adaptation_plan import ABLATION, DOMAINS, ROWS
+from adaptation_plan import ABLATION, COMMON, DOMAINS, ROWS
 
 from daa_diffusers.evaluation.statistics import gap_closed, markdown_table, paired_bootstrap
 from daa_diffusers.files import replacing, write_text
@@ -71,13 +72,29 @@ def lines_of(domain: str, rows: dict[str, Scores]) -> list[dict[str, str]]:
             difference = paired_bootstrap(row[metric], rows["plain"][metric])
             line["minus plain (95 %)"] = f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
         if bounds and "control" in mean and name in (*ROWS, *ABLATION) and name not in ("oracle", "control"):
-            line["gap closed"] = f"{100 * gap_closed(mean[name], mean['control'], min(bounds)):.0f} %"
+            closed = gap_closed(mean[name], mean["control"], min(bounds))
+            line["gap closed"] = "" if math.isnan(closed) else f"{100 * closed:.0f} %"  # NaN: no gap
         if len(row.get("means", ())) > 1:
             line["seeds"] = f"{len(row['means'])}, sd {statistics.stdev(row['means']):.2f}"
         if "minutes" in row:
             line["minutes"] = f"{row['minutes']:.1f}"
         lines.append(line)
     return lines
+
+
+def budget_of(arguments: argparse.Namespace) -> str:
+    """What every row may take, in words."""
+    options = {**COMMON, **DOMAINS[arguments.domains[0]].options}
+    where = f"in {options['mixed_precision']} on a CUDA card" if on_cuda(arguments) else "on one thread"
+    return (
+        f"{arguments.steps} steps of {options['batch_size']} patches of {options['patch']} px from the domain's plain "
+        f"restorer, {where}"
+    )
+
+
+def on_cuda(arguments: argparse.Namespace) -> bool:
+    """Whether the domains are those of the official size."""
+    return "mixed_precision" in DOMAINS[arguments.domains[0]].options
 
 
 def write_report(
@@ -89,11 +106,10 @@ def write_report(
     text = [
         "# Adaptation to real photos, method by method",
         f"`{arguments.command}`",
-        "One trainer, one restorer, one budget: "
-        f"{arguments.steps} steps of 4 patches of 48 px from the domain's plain restorer, on one thread. Mean of "
-        "per-image scores on `val`, 8 bit, RGB (rain: Y; blur: best shift within 5 px). A row with several seeds shows "
-        "means over them; the interval is a paired bootstrap over photos and somewhat too narrow for so few (5 photos: "
-        "it covers 85 %). `gap closed` is (row - control) / (bound - control); the bound is the oracle, or the "
+        f"One trainer, one restorer, one budget: {budget_of(arguments)}. Mean of per-image scores on "
+        "`val`, 8 bit, RGB (rain: Y; blur: best shift within 5 px). A row with several seeds shows means over them; "
+        "the interval is a paired bootstrap over photos and somewhat too narrow for so few (5 photos: it covers 85 %). "
+        "`gap closed` is (row - control) / (bound - control); the bound is the oracle, or the "
         "strongest plain restorer where that is lower. `minutes` hold other programs' share of the machine.",
     ]
     records = []
@@ -112,10 +128,10 @@ def write_report(
         plots = arguments.report.with_suffix("")
         plot(domain, rows, plots / f"{domain}.png")
         text.append(f"![{domain}]({plots.name}/{domain}.png)")
-        if any(name in trained for name in STEPS_SHOWN):
+        if any(len(trained[name]["steps"]) > 1 for name in STEPS_SHOWN if name in trained):
             plot_steps(domain, rows, plots / f"{domain}_steps.png")
             text.append(f"![PSNR against steps]({plots.name}/{domain}_steps.png)")
-    text.append(f"Training of these rows took {hours:.1f} core hours.")
+    text.append(f"Training of these rows took {hours:.1f} {'hours' if on_cuda(arguments) else 'core hours'}.")
     arguments.report.parent.mkdir(parents=True, exist_ok=True)
     write_text(arguments.report, "\n\n".join(text) + "\n")
     with replacing(arguments.report.with_suffix(".csv")) as temporary, open(temporary, "w", newline="") as file:

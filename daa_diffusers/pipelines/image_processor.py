@@ -209,7 +209,9 @@ def to_batch(
     batch = torch.empty(shape, device=device, memory_format=torch.channels_last)
     for photo, target in zip(photos, batch.split(rows), strict=True):
         one_row = target.shape[0] == 1
-        target.copy_(photo.pixels[None] if one_row else photo.pixels[:, None])  # (1, 1 or C, H, W) or (c, 1, H, W)
+        # bytes travel as they are, a quarter of floats; not every device knows 16-bit unsigned numbers
+        pixels = photo.pixels.to(device) if photo.pixels.dtype == torch.uint8 else photo.pixels
+        target.copy_(pixels[None] if one_row else pixels[:, None])  # (1, 1 or C, H, W) or (c, 1, H, W)
         if photo.pixels.dtype in _INTEGER_MAXIMUM:
             target.div_(_INTEGER_MAXIMUM[photo.pixels.dtype])
     low, high = value_range

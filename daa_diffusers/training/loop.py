@@ -138,6 +138,7 @@ class Trainer:
                 "`accelerate launch --cpu --num_processes N` starts one process; `accelerate launch --multi_gpu "
                 "--num_processes N` starts N, on CPUs as well"
             )
+        model.to(self.accelerator.device)  # before the real photos are restored, for speed
         self.accumulation = self._accumulation_steps()
         if self.accelerator.is_main_process:
             self.lock = setup.lock_output(config)
