@@ -211,4 +211,5 @@ ABLATION = {
     "+ channel shuffling": _ablation(residual_swap=False),
     "+ residual swapping": _ablation(),
 }
-MAIN = ("control", "fitted noise, pseudo-clean", "DANN", "adapted")  # these take every seed
+SELF_SUPERVISED = ("Neighbor2Neighbor", "R2R", "mean teacher")
+MAIN = ("control", "fitted noise, pseudo-clean", "DANN", "adapted", *SELF_SUPERVISED)  # these take every seed

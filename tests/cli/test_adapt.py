@@ -87,6 +87,15 @@ def test_a_folder_that_is_not_there_is_named(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_clean_photos_that_are_not_there_are_named(photos, tmp_path, capsys, more):
+    before = sorted(tmp_path.rglob("*"))
+    command = ["adapt", str(photos), "--clean", str(tmp_path / "none"), "--output", str(tmp_path / "out")]
+    assert main([*command, *more]) == 2
+    assert "`--clean` must be an existing folder" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_a_dry_run_writes_nothing(photos, start, tmp_path, capsys):
     before = sorted(tmp_path.rglob("*"))
     command = ["adapt", str(photos), "--checkpoint", start, "--output", str(tmp_path / "out"), "--dry-run"]

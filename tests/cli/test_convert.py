@@ -92,6 +92,7 @@ def test_official_names_in_safetensors_are_converted_and_said_so_when_loaded(tmp
         (["absent.pth", "out", "--task", "denoise"], "`checkpoint` must be an existing file"),
         (["there", "elsewhere"], "`output` must end in .onnx"),
         (["there", "out", "--task", "denoise"], "`--task` and `--predictor` are for official files"),
+        (["there.ckpt", "out"], "`output` must end in .onnx for 'there.ckpt'"),  # a pipeline, whatever it is called
     ],
 )
 def test_what_cannot_be_converted_is_said_in_a_line_and_leaves_nothing(
@@ -101,7 +102,8 @@ def test_what_cannot_be_converted_is_said_in_a_line_and_leaves_nothing(
     torch.save(to_official_state_dict(networks()[0]), "net.pth")
     torch.save({"other": torch.zeros(1)}, "other.pth")
     torch.save({"last.bias": torch.zeros(1), "x": types.SimpleNamespace()}, "code.pth")
-    DAARestorationPipeline(RestorationUNet(width=4, depth=2)).save_pretrained("there")
+    for folder in ("there", "there.ckpt"):
+        DAARestorationPipeline(RestorationUNet(width=4, depth=2)).save_pretrained(folder)
     before = sorted(tmp_path.iterdir())
     assert main(["convert", *arguments]) == 2
     error = capsys.readouterr().err

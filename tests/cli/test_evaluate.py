@@ -9,6 +9,7 @@ from PIL import Image
 from skimage import data
 
 from daa_diffusers import DAARestorationPipeline, RestorationUNet
+from daa_diffusers.checkpoints import bundled_path
 from daa_diffusers.cli.app import main
 from daa_diffusers.cli.evaluate import row_names
 from daa_diffusers.description import describe
@@ -95,6 +96,7 @@ def test_numbers_can_be_recorded_for_the_card(tmp_path, capsys):
     command = ["evaluate", photos, "--clean", photos, "--record", "my camera", "--checkpoint"]
     assert main([*command, "daa-denoise-plain"]) == 2
     assert "`--record` needs" in capsys.readouterr().err
+    (tmp_path / "mine" / "evaluation.json").write_text("{}")  # holds no protocol yet
     assert main([*command, mine]) == 0
     assert describe(tmp_path / "mine").evaluation["sets"][0]["set"] == "my camera"
     capsys.readouterr()
@@ -112,3 +114,13 @@ def test_the_folder_of_a_run_stands_for_its_pipeline(folders, checkpoint, capsys
     said = capsys.readouterr()
     assert "| mine " in said.out and "noisy/broken.png" in said.err
     assert describe(folders / "mine" / "pipeline").evaluation["sets"][0]["photos"] == 3
+
+
+def test_nothing_is_recorded_into_a_bundled_checkpoint(folders, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "daa-denoise").mkdir()  # of the same name, but the name means the bundled one
+    options = ("--clean", str(folders / "clean"), "--checkpoint", "daa-denoise", "--record", "my camera")
+    assert main(["evaluate", str(folders / "noisy"), *options]) == 2
+    said = capsys.readouterr()
+    assert "`folder` must be a pipeline's, got 'daa-denoise'" in said.err and "| identity" not in said.out
+    assert "my camera" not in str(describe(bundled_path("daa-denoise")).evaluation)

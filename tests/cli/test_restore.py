@@ -151,6 +151,7 @@ def test_dry_run_writes_nothing_and_loads_no_checkpoint(album, tmp_path, capsys)
     [
         ("--checkpoint", "daa-denois", "`--checkpoint` 'daa-denois' is no bundled checkpoint"),
         ("--device", "cuda:99", "`--device` 'cuda:99' cannot be used"),
+        ("--checkpoint", "absent.onnx", "`--checkpoint` must be an existing .onnx file, on the cpu; got 'absent.onnx'"),
     ],
 )
 def test_a_slip_is_found_where_nothing_is_left_to_do(album, tmp_path, restore, capsys, option, value, message):
@@ -228,6 +229,19 @@ def test_folders_inside_the_photos_that_it_writes_are_not_restored_again(album, 
         assert restore(album, "-o", album / "restored", "--compare", album / "sheets") == 0
         assert capsys.readouterr().out.strip().endswith(expected)
     assert files(album / "restored") == ["a.png", "day 1/b.jpg", "day 1/ночь/c.tif"]
+
+
+def test_sheets_may_lie_beside_the_photos(album, tmp_path, restore, capsys):
+    for expected in ("1 restored", "1 skipped"):  # the sheet a.png.png is no photo of the second time
+        assert restore(album / "*.png", "-o", tmp_path / "out", "--compare", album) == 0
+        assert capsys.readouterr().out.strip().endswith(expected)
+    assert files(album) == ["a.png", "a.png.png", "day 1/b.jpg", "day 1/ночь/c.tif", "notes.txt"]
+
+
+def test_photos_that_all_lie_in_the_output_folder_are_said_to(album, restore, capsys):
+    assert restore(album.parent, "-o", album) == 2
+    said = capsys.readouterr().err
+    assert "nothing to restore" in said and "all 3 photos" in said and "choose another folder" in said
 
 
 def test_outputs_stay_in_the_output_folder(album, tmp_path, restore, capsys, monkeypatch):
