@@ -173,9 +173,14 @@ def stored_dtypes(files: Sequence[Path]) -> tuple[str, ...]:
     return tuple(sorted(dtypes))
 
 
-def check_shapes(what: str, network: nn.Module, found: Mapping[str, tuple[int, ...]]) -> None:
-    """CheckpointError unless `found` are exactly the network's tensors; all that differ are listed."""
-    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+def shapes_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shape of each."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def check_shapes(what: str, tensors: Mapping[str, torch.Tensor], found: Mapping[str, tuple[int, ...]]) -> None:
+    """CheckpointError unless `found` are exactly the shapes of `tensors`; all that differ are listed."""
+    expected = shapes_of(tensors)
     wrong = [
         f"{name} {found[name]} instead of {shape}"
         for name, shape in expected.items()

@@ -238,7 +238,7 @@ def check_folder(
         network = empty_network(configs[component], str(folder / component / "config.json"))
         if network is not None:
             with loading_errors(folder):
-                check_shapes(f"{component} of {str(folder)!r}", network, stored_shapes(files))
+                check_shapes(f"{component} of {str(folder)!r}", network.state_dict(), stored_shapes(files))
     return weights
 
 
@@ -290,7 +290,7 @@ def load_restorer(path: Path, dtype: torch.dtype = torch.float32) -> Restoration
         config = {"_class_name": RestorationUNet.__name__, **_infer(shapes, path)}
     restorer = empty_network(config, str(config_file))
     assert isinstance(restorer, RestorationUNet)
-    check_shapes(f"restorer of {str(path)!r}", restorer, shapes)
+    check_shapes(f"restorer of {str(path)!r}", restorer.state_dict(), shapes)
     restorer.load_state_dict(load_file(path), assign=True)
     return restorer.to(dtype).eval()
 
@@ -299,7 +299,7 @@ def _load_foreign(path: Path, config_file: Path, shapes: Mapping[str, tuple[int,
     config = read_config(config_file, ForeignRestorer.__name__)
     with loading_errors(path.parent):
         restorer = ForeignRestorer.from_config(config)
-        check_shapes(f"restorer of {str(path)!r}", restorer, shapes)
+        check_shapes(f"restorer of {str(path)!r}", restorer.state_dict(), shapes)
         restorer.load_state_dict(load_file(path))
     return restorer
 

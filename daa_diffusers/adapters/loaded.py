@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from ..checking import check_shapes, shapes_of
 from ..errors import CheckpointError, ConfigurationError
 from .files import AdapterConfig
 from .updates import Update, fingerprint, statistics, updates_for
@@ -58,7 +59,7 @@ class LoadedAdapters:
             for key, value in update.state_dict().items()
         }
         buffers = statistics(self.restorer)
-        _check(name, tensors, {**expected, **buffers})
+        check_shapes(f"restorer that adapter {name!r} is to change", {**expected, **buffers}, shapes_of(tensors))
         for parameter, update in updates.items():
             update.load_state_dict({key: tensors[f"{parameter}.{key}"].float() for key in update.state_dict()})
         self._changes[name] = updates, {key: tensors[key].float() for key in buffers}
@@ -159,19 +160,3 @@ class LoadedAdapters:
     def _refuse_fused(self, what: str) -> None:
         if self.fused:
             raise ConfigurationError(f"cannot {what} adapters while {self.active!r} is fused: unfuse_adapter() first")
-
-
-def _check(name: str, tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
-    shapes = [
-        f"{key} {tuple(tensors[key].shape)} instead of {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in tensors and tensors[key].shape != value.shape
-    ]
-    problems = {
-        "missing tensors": [key for key in expected if key not in tensors],
-        "unknown tensors": [key for key in tensors if key not in expected],
-        "wrong shapes": shapes,
-    }
-    told = [f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names]
-    if told:
-        raise CheckpointError(f"adapter {name!r} does not fit this restorer; {'; '.join(told)}")
