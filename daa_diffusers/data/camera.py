@@ -18,8 +18,8 @@ from .degradations import (
 )
 from .jpeg import code_some
 
-# Offset of the tone curve; with gamma = 2.4 it is sRGB (IEC 61966-2-1).
-TONE_OFFSET = 0.055
+# Of the tone curve of sRGB (IEC 61966-2-1); only the exponent differs among ours.
+TONE_OFFSET, SRGB_GAMMA = 0.055, 2.4
 # Bilinear demosaicing of a Bayer mosaic whose missing samples are zero: red, green, blue.
 _RED_BLUE = [[0.25, 0.5, 0.25], [0.5, 1.0, 0.5], [0.25, 0.5, 0.25]]
 _GREEN = [[0.0, 0.25, 0.0], [0.25, 1.0, 0.25], [0.0, 0.25, 0.0]]
@@ -144,6 +144,19 @@ def invert_tone(toned: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
     slope, knee = _toe(gamma)
     bent = ((toned.clamp(min=0) + TONE_OFFSET) / (1 + TONE_OFFSET)) ** gamma
     return torch.where(toned <= knee, toned / slope, bent)
+
+
+def tone_slope(toned: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
+    """By how much `apply_tone` changes small differences of light, where its result is `toned`."""
+    slope, knee = _toe(gamma)
+    bent = (1 + TONE_OFFSET) / gamma * ((toned.clamp(min=0) + TONE_OFFSET) / (1 + TONE_OFFSET)) ** (1 - gamma)
+    return torch.where(toned <= knee, slope, bent)
+
+
+def tone_bend(toned: torch.Tensor, gamma: float) -> torch.Tensor:
+    """What the curvature of `apply_tone` makes of noise: of variance v it gets the mean `bend * v` and the third moment
+    `6 * bend * v**2`, to second order, where the result of `apply_tone` is `toned`, above the toe."""
+    return (1 - gamma) / 2 / (toned + TONE_OFFSET)
 
 
 def _toe(gamma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

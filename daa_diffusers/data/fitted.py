@@ -14,6 +14,7 @@ import yaml
 
 from ..errors import ConfigurationError
 from ..files import write_text
+from .camera import apply_tone, invert_tone, tone_slope
 from .degradations import (
     ConfigurableDegradation,
     check_clean,
@@ -59,6 +60,9 @@ class FittedNoise(ConfigurableDegradation):
         jpeg_quality: range of whole numbers in [1, 100], uniform; None never codes.
         jpeg_probability: share of the samples that are JPEG-coded, at a random place of the 8 x 8 block grid.
         clip: clip the result to [0, 1]. JPEG-coded samples always are.
+        gamma: exponent of the tone curve (`camera.apply_tone`; 2.4 is sRGB) through which the noise has come: it has
+            zero mean in linear light, and strong noise makes dark photos darker on average. 1.5 to 4. None: zero mean
+            in the values as they are stored.
         version: of these fields, 1.
 
     Raises:
@@ -73,6 +77,7 @@ class FittedNoise(ConfigurableDegradation):
     jpeg_quality: tuple[int, int] | None = None
     jpeg_probability: float = 1.0
     clip: bool = True
+    gamma: float | None = None
     version: int = FORMAT_VERSION
 
     def __post_init__(self):
@@ -101,6 +106,8 @@ class FittedNoise(ConfigurableDegradation):
         if self.correlation is not None:
             object.__setattr__(self, "correlation", _checked_correlation(self.correlation))
         check_flag("clip", self.clip)
+        if self.gamma is not None:
+            check_number("gamma", self.gamma, 1.5, 4)
         if self.jpeg_quality is not None:
             object.__setattr__(self, "jpeg_quality", check_whole_range("jpeg_quality", self.jpeg_quality, 1, 100))
 
@@ -120,7 +127,11 @@ class FittedNoise(ConfigurableDegradation):
         unit = normal(size, clean, generator)
         if self.correlation:
             unit = F.conv2d(unit, correlation_kernels(expand_pairs(self.correlation)).to(clean))
-        noise = unit * self.deviation_of(clean.expand(-1, 3, -1, -1)) * level[:, None, None, None]  # (B, 3, H, W)
+        photo = clean.expand(-1, 3, -1, -1)
+        noise = unit * self.deviation_of(photo) * level[:, None, None, None]  # (B, 3, H, W)
+        if self.gamma is not None:
+            gamma = torch.tensor(self.gamma).to(clean)
+            noise = apply_tone(invert_tone(photo, gamma) + noise / tone_slope(photo, gamma), gamma) - photo
         if channels == 1:
             noise = (noise * torch.from_numpy(LUMA_WEIGHTS).to(clean)[:, None, None]).sum(1, keepdim=True)
         degraded = clean + noise

@@ -7,13 +7,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .camera import SRGB_GAMMA, tone_bend
 from .fitted import COLOUR_PAIRS, KERNEL, correlation_kernels, expand_pairs
 from .jpeg import jpeg
-from .photo_noise import FlatBlocks
+from .photo_noise import BLOCK, FlatBlocks
 from .sampling import generator_for
 
 BRIGHTNESS = tuple(round(0.05 + 0.1 * k, 2) for k in range(10))
 NOISE_FREE = 0.5 / 255  # rounding to 8 bits alone makes 0.29
+DARKEST = 0.04  # end of the linear toe of sRGB's tone curve
 ROUNDS = 8  # of curve and photo levels in turn
 CALIBRATION_ROUNDS = 3
 CALIBRATION_LEVELS = tuple(float(x) for x in np.geomspace(0.125, 8, 13))
@@ -22,13 +24,15 @@ CALIBRATION_SIDE = 256
 
 @dataclass(frozen=True)
 class PhotoSeen:
-    """What one photo showed: (K, 3) brightness and log standard deviation of its flat blocks, (6, 7, 7) correlation."""
+    """What one photo showed: (K, 3) brightness and log standard deviation of its flat blocks, (6, 7, 7) correlation,
+    and the `bend_of` its noise with its weight."""
 
     brightness: np.ndarray
     log_deviation: np.ndarray
     correlation: np.ndarray
     quality: int | None
     blocky: bool
+    bend: tuple[float, float]
 
     @property
     def is_noisy(self) -> bool:
@@ -58,6 +62,28 @@ def fit_curve(seen: Sequence[PhotoSeen]) -> tuple[np.ndarray, np.ndarray, np.nda
         level = np.array([np.median(left[photo == i]) for i in range(len(seen))])
     middle_level = np.median(level)
     return np.exp(curve + middle_level), np.exp(level - middle_level), observed
+
+
+def bend_of(flat: FlatBlocks) -> tuple[float, float]:
+    """Third moment of a photo's noise over that of noise which the tone curve of sRGB bends, by weighted least squares
+    over its flat blocks, and its weight, one over the squared standard error; (0, 0) where nothing can be said."""
+    variance = flat.residual.square().mean((2, 3))  # (K, C)
+    third = flat.residual.pow(3).mean((2, 3))
+    deviation = variance.sqrt()
+    expected = 6 * tone_bend(flat.brightness, SRGB_GAMMA) * variance.square()
+    # above the toe; clipping, and rounding to 8 bits, have a skewness of their own
+    usable = (
+        (flat.brightness - 3 * deviation > DARKEST) & (flat.brightness + 3 * deviation < 1) & (deviation > NOISE_FREE)
+    )
+    precision = usable * BLOCK**2 / (15 * variance.clamp(min=1e-12) ** 3)  # 15 v**3 is the variance of cubed noise
+    weight = float((precision * expected.square()).sum())
+    return (float((precision * third * expected).sum()) / weight, weight) if weight > 0 else (0.0, 0.0)
+
+
+def fit_bend(seen: Sequence[PhotoSeen]) -> float:
+    """The weighted median of photos' `bend`."""
+    bend, weight = np.array([one.bend for one in seen]).T
+    return _weighted_median(bend, weight)
 
 
 def _without_spikes(values: Sequence[float]) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..errors import ConfigurationError
+from .camera import SRGB_GAMMA
 from .degradations import Degradation, Mixture
 from .fitted import FittedNoise, write_degradation
 from .jpeg import blockiness, jpeg_quality
@@ -18,8 +19,10 @@ from .noise_curve import (
     BRIGHTNESS,
     NOISE_FREE,
     PhotoSeen,
+    bend_of,
     calibrated,
     colour_pairs,
+    fit_bend,
     fit_curve,
     fit_poisson,
     nested,
@@ -41,6 +44,7 @@ RESTORED = 384  # middle that is restored, where there is a restorer
 BLOCKY = 1.15
 WHITE = 0.2  # correlation of neighbours below which a denoiser takes all of the noise away
 QUANTILES = 11
+BENT = 0.5  # share of the tone curve's skewness from which on noise is taken to have come through it
 COLOURS = ("red", "green", "blue")
 
 
@@ -58,6 +62,9 @@ class NoiseProfile:
             describe the noise (a tone curve bends it).
         lag: correlation of the noise of horizontal and vertical neighbours, before JPEG coding, mean of the colours.
         colours: correlation of the noise of red-green, red-blue and green-blue in one pixel.
+        bend: skewness of the noise in flat parts, over that of noise which the tone curve of sRGB bends: near 1 where
+            it came through such a curve and nothing blurred it since, near 0 where it is symmetric. It says whether
+            strong noise also darkens (`FittedNoise.gamma`), which photos without ground truth do not show otherwise.
         photos: number used.
         noise_free: number of these that have no noise.
         blocky: number of files other than JPEG whose pixels look as if they had been JPEG-coded, at unknown quality.
@@ -72,6 +79,7 @@ class NoiseProfile:
     poisson_error: float
     lag: float
     colours: tuple[float, ...]
+    bend: float
     photos: int
     noise_free: int
     blocky: int
@@ -117,6 +125,8 @@ class NoiseProfile:
         lines.append(
             f"The noise is {kind} ({self.lag:.2f}); between colours: {', '.join(f'{c:.2f}' for c in self.colours)}."
         )
+        if noise.gamma is not None:
+            lines.append(f"It is skewed as by a tone curve ({self.bend:.2f} of sRGB's): strong noise darkens as well.")
         if self.poisson_error <= 0.15:
             lines.append(
                 f"Shot noise {self.shot:.2e}, read noise {self.read:.2e} describe it within {self.poisson_error:.0%}."
@@ -187,7 +197,8 @@ def _look(photo: torch.Tensor, quality: int | None, restorer: Restorer | None) -
         brightness, variance = removed_noise(middle(pixels, RESTORED), restorer, generator) or (brightness, variance)
     deviation = variance.sqrt().clamp(min=NOISE_FREE / 10)
     is_blocky = quality is None and blockiness(pixels) > BLOCKY
-    return PhotoSeen(brightness.numpy(), deviation.log().numpy(), colour_pairs(flat), quality, is_blocky)
+    log_deviation = deviation.log().numpy()
+    return PhotoSeen(brightness.numpy(), log_deviation, colour_pairs(flat), quality, is_blocky, bend_of(flat))
 
 
 def _neighbours(correlation: torch.Tensor) -> float:
@@ -207,8 +218,9 @@ def _profile(seen: list[PhotoSeen], skipped: dict[str, str]) -> NoiseProfile:
     }
     if 2 * len(noisy) < len(seen):
         nothing = tuple((0,) * len(BRIGHTNESS) for _ in COLOURS)
-        return NoiseProfile(None, nothing, nothing, 0.0, 0.0, 0.0, 0.0, (0.0, 0.0, 0.0), **common)
+        return NoiseProfile(None, nothing, nothing, 0.0, 0.0, 0.0, 0.0, (0.0, 0.0, 0.0), 0.0, **common)
     curve, level, observed = fit_curve(noisy)
+    bend = fit_bend(noisy)
     correlation = unit_correlation(np.median([one.correlation for one in noisy], axis=0))
     as_seen = curve
     qualities = [one.quality for one in seen if one.quality is not None]
@@ -226,6 +238,7 @@ def _profile(seen: list[PhotoSeen], skipped: dict[str, str]) -> NoiseProfile:
         correlation=nested(correlation),
         jpeg_quality=jpeg,
         jpeg_probability=round(len(qualities) / len(seen), 3),
+        gamma=SRGB_GAMMA if bend > BENT else None,
     )
     half = correlation.shape[-1] // 2
     lag = float(correlation[:3, half, half + 1].mean() + correlation[:3, half + 1, half].mean()) / 2
@@ -236,6 +249,7 @@ def _profile(seen: list[PhotoSeen], skipped: dict[str, str]) -> NoiseProfile:
         *fit_poisson(curve[1], observed[1]),
         lag,
         _rounded(correlation[3:, half, half]),
+        bend,
         **common,
     )
 
