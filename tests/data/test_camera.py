@@ -6,7 +6,7 @@ import torch
 from skimage import data
 
 from daa_diffusers.data import CameraNoise, generator_for
-from daa_diffusers.data.camera import apply_tone, bayer_masks, demosaic, invert_tone
+from daa_diffusers.data.camera import apply_tone, bayer_masks, demosaic, invert_tone, tone_bend, tone_slope
 
 SRGB = {"gamma": (2.4, 2.4), "white_balance": (1, 1)}
 MOSAIC = {"demosaic_probability": 1.0, "smoothing_probability": 0.0}
@@ -49,6 +49,18 @@ def test_gamma_of_2_4_is_srgb():
     srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     ours = apply_tone(torch.from_numpy(linear), torch.tensor(2.4, dtype=torch.float64))
     np.testing.assert_allclose(ours, srgb, atol=1e-4)
+
+
+@pytest.mark.parametrize("gamma", [1.8, 2.4])
+def test_slope_and_bend_are_the_derivatives_of_the_tone_curve(gamma):
+    exponent = torch.tensor(gamma, dtype=torch.float64)
+    light = torch.linspace(-0.1, 1.2, 301, dtype=torch.float64, requires_grad=True)
+    toned = apply_tone(light, exponent)
+    (slope,) = torch.autograd.grad(toned.sum(), light, create_graph=True)
+    (curvature,) = torch.autograd.grad(slope.sum(), light)
+    torch.testing.assert_close(tone_slope(toned, exponent), slope)
+    above = toned > 0.055 / (gamma - 1)  # the toe is straight
+    torch.testing.assert_close(tone_bend(toned, gamma)[above], (curvature / slope**2 / 2)[above])
 
 
 def test_bayer_masks_are_the_four_phases():

@@ -10,7 +10,7 @@ from PIL import Image
 from skimage import data
 
 from daa_diffusers.data import FittedNoise, Mixture, degradation_from_config, generator_for
-from daa_diffusers.data.camera import _smooth
+from daa_diffusers.data.camera import _smooth, tone_bend
 from daa_diffusers.data.fitted import read_degradation
 from daa_diffusers.data.jpeg import blockiness, jpeg_quality
 from daa_diffusers.data.noise_fit import NoiseProfile, fit_noise
@@ -210,6 +210,50 @@ def test_samples_draw_their_own_level_and_depend_on_the_generator_alone():
     assert deviation.median() == pytest.approx(10, rel=0.25)
 
 
+@pytest.mark.parametrize("level", [0.15, 0.3, 0.6])
+def test_noise_through_a_tone_curve_darkens_and_is_skewed(level):
+    clean = torch.full((1, 3, 256, 256), level)
+    through, plain = (FittedNoise((0.5,), ((4,), (4,), (4,)), gamma=gamma) for gamma in (2.4, None))
+    noise = through(clean, generator_for(0, "bent")) - level
+    variance = (4 / 255) ** 2
+    expected = -0.7 / (level + 0.055) * variance  # (1 - gamma) / 2 over (level + offset of sRGB)
+    assert float(noise.mean()) == pytest.approx(expected, rel=0.25)
+    assert float(noise.std()) == pytest.approx(4 / 255, rel=0.05)
+    assert float(noise.sub(noise.mean()).pow(3).mean()) == pytest.approx(6 * expected * variance, rel=0.25)
+    assert float((plain(clean, generator_for(0, "bent")) - level).mean()) == pytest.approx(0, abs=1e-4)
+
+
+def test_skewness_tells_what_the_noise_came_through(clean_photos, tmp_path):
+    curve = FittedNoise((0.5,), ((12,), (12,), (12,)), gamma=2.4)
+    bent = [curve(c[None], generator_for(0, "bent", n))[0] for n, c in enumerate(clean_photos)]
+    profile = fit_noise(write(tmp_path / "bent", bent))
+    assert profile.bend == pytest.approx(1, abs=0.2) and profile.degradation.gamma == 2.4
+    assert "skewed as by a tone curve" in profile.describe()
+    profile = fit_noise(write(tmp_path / "straight", noisy(clean_photos, "white 15")))
+    assert profile.bend == pytest.approx(0, abs=0.1) and profile.degradation.gamma is None
+    assert "skewed" not in profile.describe()
+
+
+@pytest.mark.parametrize(("photos", "gamma"), [("sidd_small", 2.4), ("renoir", None)])
+def test_strong_noise_of_real_photos_darkens_where_its_skewness_says_so(data_root, photos, gamma):
+    folder = data_root / "real_noise" / photos / "train"
+    profile = fit_noise(folder / "noisy")
+    assert profile.degradation.gamma == gamma
+    darker, expected = [], []
+    for path in sorted((folder / "noisy").iterdir())[:30]:  # the ground truth, which no fit has seen
+        clean, degraded = (
+            torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1).float() / 255
+            for file in (folder / "clean" / path.name, path)
+        )
+        means = torch.nn.functional.avg_pool2d(torch.stack([clean, degraded - clean, (degraded - clean) ** 2]), 16)
+        variance, usable = means[2] - means[1] ** 2, (means[0] > 0.06) & (means[0] < 0.95)
+        darker.append(means[1][usable])
+        expected.append((tone_bend(means[0], 2.4) * variance)[usable])
+    darker, expected = torch.cat(darker), torch.cat(expected)
+    share = float((darker * expected).sum() / expected.square().sum())
+    assert share == pytest.approx(1 if gamma else 0, abs=0.25)
+
+
 def test_a_grey_photo_gets_the_luma_of_the_noise():
     noise = FittedNoise((0.5,), ((10,), (10,), (10,)))
     made = noise(torch.full((4, 1, 64, 64), 0.5), generator_for(0, "grey")) - 0.5
@@ -230,6 +274,7 @@ def test_a_grey_photo_gets_the_luma_of_the_noise():
         ({"correlation": [[[0.5]]] * 6}, "must be 1 in the middle"),
         ({"correlation": [[[1.0, 1.0]]] * 6}, "got sides"),
         ({"jpeg_quality": [50, 60.5]}, "whole numbers"),
+        ({"gamma": 1}, "`gamma` must be a number in"),
         ({"sharpness": 1}, "no field 'sharpness'"),
     ],
 )
