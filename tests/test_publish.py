@@ -202,7 +202,8 @@ def test_bundled_weights_say_that_they_are_for_research_only(name):
     upload = prepare(name, "org/copy")
     head = upload.card.split("---")[1]
     assert "license: other" in head and "license_name: non-commercial-research" in head
-    assert "| identity |" in upload.card and {"daa-derain": "Rain100L"}.get(name, "RENOIR") in upload.card
+    photos = {"daa-derain": "Rain100L", "daa-deblur": "Levin"}.get(name, "RENOIR")
+    assert "| identity |" in upload.card and photos in upload.card
     with pytest.raises(
         ConfigurationError, match="`license` is 'mit', but these weights are under non-commercial-research"
     ):

@@ -32,7 +32,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "blend": 1.0,
     },
     "deblur": {
-        "init_from": "daa-denoise-plain",
+        "init_from": "daa-deblur",
         "degradation": {"type": "motion_blur", "length": [2.0, 24.0]},
         "fit_noise": 0.0,
         "pseudo_clean": False,

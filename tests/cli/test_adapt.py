@@ -61,7 +61,7 @@ def test_what_cannot_be_fitted_is_not(photos, start, tmp_path, capsys, task):
     assert "fit_noise: 0.0" in said and "pseudo_clean: false" in said
     assert ("transplant: 0.9" in said) == (task == "derain")
     assert main(["adapt", str(photos), "--output", str(tmp_path / "out"), "--task", task, "--dry-run"]) == 0
-    bundled = {"derain": "daa-derain", "deblur": "daa-denoise-plain"}[task]
+    bundled = {"derain": "daa-derain", "deblur": "daa-deblur"}[task]
     assert f"init_from: {bundled}\n" in capsys.readouterr().out
     assert not (tmp_path / "out" / "pipeline").exists()
 
