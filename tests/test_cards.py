@@ -114,7 +114,7 @@ def test_the_hub_reads_a_bundled_card(name):
     assert (line in card.text) == (name == "daa-denoise")
     assert ("photos, real, without ground truth." in card.text) == adapted
     options = yaml.safe_load(card.text.split("```yaml\n")[1].split("```")[0])
-    steps = {"daa-denoise": 480, "daa-denoise-plain": 2000, "daa-derain": 400, "daa-deblur": 6000}
+    steps = {"daa-denoise": 480, "daa-denoise-plain": 2000, "daa-derain": 400, "daa-deblur": 2500}
     assert options["steps"] == steps[name]
     assert options["steps"] == described.training["steps"] and f"{options['steps']} steps" in card.text
 
