@@ -252,6 +252,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only-report", action="store_true", help="train nothing, report the rows that are there")
     arguments = parser.parse_args(argv)
     arguments.rows = [r for row in arguments.rows for r in (ABLATION if row == "ablation" else [row])]
+    if len({json.dumps(DOMAINS[name].options, sort_keys=True) for name in arguments.domains}) > 1:
+        parser.error(
+            "--domains of one report must have one budget: those named *_official are for a report of their own"
+        )
     arguments.command = shlex.join(["python", "benchmarks/adaptation.py", *(sys.argv[1:] if argv is None else argv)])
     return arguments
 

@@ -154,8 +154,9 @@ def tone_slope(toned: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
 
 
 def tone_bend(toned: torch.Tensor, gamma: float) -> torch.Tensor:
-    """What the curvature of `apply_tone` makes of noise: of variance v it gets the mean `bend * v` and the third moment
-    `6 * bend * v**2`, to second order, where the result of `apply_tone` is `toned`, above the toe."""
+    """What the curvature of `apply_tone` makes of weak noise that is Gaussian in linear light: of variance v it gets
+    the mean `bend * v` and the third moment `6 * bend * v**2`, to second order, where the result of `apply_tone` is
+    `toned`, above the toe. Poisson noise has a third moment of its own against it, 0.57 as large for sRGB."""
     return (1 - gamma) / 2 / (toned + TONE_OFFSET)
 
 

@@ -61,8 +61,9 @@ class FittedNoise(ConfigurableDegradation):
         jpeg_probability: share of the samples that are JPEG-coded, at a random place of the 8 x 8 block grid.
         clip: clip the result to [0, 1]. JPEG-coded samples always are.
         gamma: exponent of the tone curve (`camera.apply_tone`; 2.4 is sRGB) through which the noise has come: it has
-            zero mean in linear light, and strong noise makes dark photos darker on average. 1.5 to 4. None: zero mean
-            in the values as they are stored.
+            zero mean in linear light, and makes photos darker on average. 1.5 to 4. `deviation` then holds to first
+            order: where noise is strong against brightness + 0.055, up to a fifth more of it comes out, and less near
+            black, where it is clipped. None: zero mean in the values as they are stored.
         version: of these fields, 1.
 
     Raises:

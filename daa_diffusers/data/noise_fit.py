@@ -44,7 +44,9 @@ RESTORED = 384  # middle that is restored, where there is a restorer
 BLOCKY = 1.15
 WHITE = 0.2  # correlation of neighbours below which a denoiser takes all of the noise away
 QUANTILES = 11
-BENT = 0.5  # share of the tone curve's skewness from which on noise is taken to have come through it
+# Share of the tone curve's skewness from which on noise is taken to have come through it. The skewness of light itself,
+# which is Poisson's, takes off up to 0.57 of it where shot noise is all there is.
+BENT = 0.25
 COLOURS = ("red", "green", "blue")
 
 
@@ -62,9 +64,10 @@ class NoiseProfile:
             describe the noise (a tone curve bends it).
         lag: correlation of the noise of horizontal and vertical neighbours, before JPEG coding, mean of the colours.
         colours: correlation of the noise of red-green, red-blue and green-blue in one pixel.
-        bend: skewness of the noise in flat parts, over that of noise which the tone curve of sRGB bends: near 1 where
-            it came through such a curve and nothing blurred it since, near 0 where it is symmetric. It says whether
-            strong noise also darkens (`FittedNoise.gamma`), which photos without ground truth do not show otherwise.
+        bend: third moment of the noise in flat parts, over that of Gaussian noise which the tone curve of sRGB bends:
+            0.4 (shot noise alone) to 1 where it came through such a curve, near 0 where it is symmetric, or where JPEG
+            coding of quality 75 or less has hidden it. It says whether strong noise also darkens (`FittedNoise.gamma`),
+            which photos without ground truth do not show otherwise.
         photos: number used.
         noise_free: number of these that have no noise.
         blocky: number of files other than JPEG whose pixels look as if they had been JPEG-coded, at unknown quality.
@@ -127,6 +130,8 @@ class NoiseProfile:
         )
         if noise.gamma is not None:
             lines.append(f"It is skewed as by a tone curve ({self.bend:.2f} of sRGB's): strong noise darkens as well.")
+        elif noise.jpeg_probability >= 0.5:
+            lines.append("Whether strong noise darkens cannot be told: JPEG coding hides the skewness; taken not to.")
         if self.poisson_error <= 0.15:
             lines.append(
                 f"Shot noise {self.shot:.2e}, read noise {self.read:.2e} describe it within {self.poisson_error:.0%}."

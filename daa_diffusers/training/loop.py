@@ -152,6 +152,8 @@ class Trainer:
             record = json.loads((self.folder / "run.json").read_text())
         if self.accelerator.device.type == "cpu":
             keep_freed_memory()
+        elif self.accelerator.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()  # of restoring real photos; the log tells that of training
         optimizer = setup.build_optimizer(config, model, self.accelerator.device)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.bare: JointStep = self.accelerator.unwrap_model(self.model)

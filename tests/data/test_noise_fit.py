@@ -10,7 +10,7 @@ from PIL import Image
 from skimage import data
 
 from daa_diffusers.data import FittedNoise, Mixture, degradation_from_config, generator_for
-from daa_diffusers.data.camera import _smooth, tone_bend
+from daa_diffusers.data.camera import _smooth, apply_tone, invert_tone, tone_bend
 from daa_diffusers.data.fitted import read_degradation
 from daa_diffusers.data.jpeg import blockiness, jpeg_quality
 from daa_diffusers.data.noise_fit import NoiseProfile, fit_noise
@@ -229,9 +229,16 @@ def test_skewness_tells_what_the_noise_came_through(clean_photos, tmp_path):
     profile = fit_noise(write(tmp_path / "bent", bent))
     assert profile.bend == pytest.approx(1, abs=0.2) and profile.degradation.gamma == 2.4
     assert "skewed as by a tone curve" in profile.describe()
+    generator = generator_for(0, "photons")
+    light = [invert_tone(c, torch.tensor(2.4)) for c in clean_photos]
+    photons = [apply_tone(torch.poisson(x / 3e-3, generator) * 3e-3, torch.tensor(2.4)) for x in light]
+    profile = fit_noise(write(tmp_path / "photons", photons))  # light's own skewness is against that of the curve
+    assert profile.bend == pytest.approx(0.43, abs=0.12) and profile.degradation.gamma == 2.4
     profile = fit_noise(write(tmp_path / "straight", noisy(clean_photos, "white 15")))
     assert profile.bend == pytest.approx(0, abs=0.1) and profile.degradation.gamma is None
-    assert "skewed" not in profile.describe()
+    assert "skewed" not in profile.describe() and "cannot be told" not in profile.describe()
+    profile = fit_noise(write(tmp_path / "coded", noisy(clean_photos, "white 15"), ".jpg", quality=75))
+    assert "cannot be told: JPEG" in profile.describe() and profile.degradation.gamma is None
 
 
 @pytest.mark.parametrize(("photos", "gamma"), [("sidd_small", 2.4), ("renoir", None)])
