@@ -128,7 +128,7 @@ def write_report(
         plots = arguments.report.with_suffix("")
         plot(domain, rows, plots / f"{domain}.png")
         text.append(f"![{domain}]({plots.name}/{domain}.png)")
-        if any(len(trained[name]["steps"]) > 1 for name in STEPS_SHOWN if name in trained):
+        if any(name in trained for name in STEPS_SHOWN):
             plot_steps(domain, rows, plots / f"{domain}_steps.png")
             text.append(f"![PSNR against steps]({plots.name}/{domain}_steps.png)")
     text.append(f"Training of these rows took {hours:.1f} {'hours' if on_cuda(arguments) else 'core hours'}.")

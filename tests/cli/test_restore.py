@@ -334,7 +334,7 @@ def test_ctrl_c_leaves_whole_files_and_the_next_run_goes_on(tmp_path, checkpoint
     album = tmp_path / "album"
     album.mkdir()
     large = np.tile(NOISY, (8, 8, 1))
-    for number in range(12):
+    for number in range(80):  # more than are restored before the signal, however busy the machine
         Image.fromarray(large).save(album / f"{number:02}.png")
     arguments, environment = command(
         "-m", "daa_diffusers.cli", "restore", album, "-o", tmp_path / "out", "--checkpoint", checkpoint, "--no-guard"
@@ -347,11 +347,11 @@ def test_ctrl_c_leaves_whole_files_and_the_next_run_goes_on(tmp_path, checkpoint
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and "interrupted" in said and "Traceback" not in said
     done = files(tmp_path / "out")
-    assert 0 < len(done) < 12 and all(name.endswith(".png") and not name.startswith(".") for name in done)
+    assert 0 < len(done) < 80 and all(name.endswith(".png") and not name.startswith(".") for name in done)
     for name in done:
         open_photo(tmp_path / "out" / name)
     assert subprocess.run(arguments, env=environment, capture_output=True, timeout=250).returncode == 0
-    assert len(files(tmp_path / "out")) == 12
+    assert len(files(tmp_path / "out")) == 80
 
 
 @pytest.mark.slow
