@@ -133,8 +133,8 @@ def train(folder: Path, options: dict[str, Any]) -> float | None:
 def along(arguments: argparse.Namespace, task: Task) -> dict[int, float]:
     """Mean of the main metric by step, but the last: of each checkpoint's average, blended as the final weights are."""
     from daa_diffusers import DAARestorationPipeline
-    from daa_diffusers.training.checkpoint import list_checkpoints, load_average
     from daa_diffusers.training.config import resolve
+    from daa_diffusers.training.run_state import list_checkpoints, load_average
 
     blend = resolve(task.options).blend
     found = {}
@@ -210,7 +210,7 @@ def fingerprint_of_start(arguments: argparse.Namespace, domain: Domain) -> str:
 
 
 def _fingerprint(checkpoint: str | None) -> str:
-    from daa_diffusers.hub import resolve as locate
+    from daa_diffusers.hub.resolving import resolve as locate
 
     if checkpoint is None:
         return ""

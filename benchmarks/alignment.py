@@ -45,8 +45,8 @@ from alignment_report import Row, report
 from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.files import write_text
 from daa_diffusers.models.daa_unet import DAAUNet2DConditionModel
-from daa_diffusers.training.objectives import charbonnier
-from daa_diffusers.training.schedules import NoiseDraws, NoiseSchedule
+from daa_diffusers.objectives.losses import charbonnier
+from daa_diffusers.objectives.schedules import NoiseDraws, NoiseSchedule
 
 ROOT = Path(__file__).resolve().parents[1]
 SETS = ("renoir", "sidd_small", "polyu")
@@ -181,7 +181,7 @@ def alignment(arguments: argparse.Namespace, restorer: nn.Module, unet: nn.Modul
 
 def draws_for(arguments: argparse.Namespace, label: Row, t: int, x: Photos) -> NoiseDraws:
     """The draws of a batch at one noise level, the same for every predictor."""
-    from daa_diffusers.data.sampling import generator_for
+    from daa_diffusers.sources.sampling import generator_for
 
     generator = generator_for(arguments.seed, "draws", str(label["set"]), t, int(label["batch"]))
     return NoiseSchedule(timestep_range=(t, t)).draw(x["q"].shape, generator=generator)

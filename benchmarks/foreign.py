@@ -58,7 +58,7 @@ def start(name: str, folder: Path) -> Path:
     import torch
 
     from daa_diffusers import DAARestorationPipeline, ForeignRestorer
-    from daa_diffusers.models.foreign_networks import Recipe
+    from daa_diffusers.foreign.networks import Recipe
 
     if not (folder / "model_index.json").exists():
         torch.manual_seed(0)

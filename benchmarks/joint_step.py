@@ -31,9 +31,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from daa_diffusers import DAAUNet2DConditionModel, NoiseSpaceAdaptation, RestorationUNet
 from daa_diffusers.files import write_text
+from daa_diffusers.objectives.schedules import NoiseDraws, NoiseSchedule
 from daa_diffusers.training.config import TrainingConfig
 from daa_diffusers.training.memory import keep_freed_memory
-from daa_diffusers.training.schedules import NoiseDraws, NoiseSchedule
 from daa_diffusers.training.setup import build_optimizer, prepare_networks
 
 REFERENCE_SECONDS, REFERENCE_GB = 15.0, 5.5

@@ -20,11 +20,11 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from daa_diffusers.data.degradations import degradation_from_config
-from daa_diffusers.data.demo_photos import demo_photos
-from daa_diffusers.data.sampling import TrainingPatches
-from daa_diffusers.data.sources import PhotoFolder, open_source
+from daa_diffusers.degradations.base import degradation_from_config
 from daa_diffusers.files import write_text
+from daa_diffusers.sources.demo_photos import demo_photos
+from daa_diffusers.sources.sampling import TrainingPatches
+from daa_diffusers.sources.specs import PhotoFolder, open_source
 from daa_diffusers.training import setup
 from daa_diffusers.training.config import TrainingConfig, resolve
 from daa_diffusers.training.memory import keep_freed_memory

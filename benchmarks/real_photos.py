@@ -87,10 +87,10 @@ def train_row(arguments: argparse.Namespace, name: str, row: str) -> None:
 def scores(arguments: argparse.Namespace, name: str, checkpoint: str | None) -> dict[str, list[float]]:
     """Per-image PSNR and SSIM (RGB uint8) on `val` of a checkpoint, or of the untouched input for None."""
     from daa_diffusers import DAARestorationPipeline
-    from daa_diffusers.data.photos import PhotoFolder
-    from daa_diffusers.data.sampling import pair_by_name
     from daa_diffusers.evaluation.metrics import psnr, ssim
     from daa_diffusers.photos.reading import read_photo, to_float
+    from daa_diffusers.sources.folders import PhotoFolder
+    from daa_diffusers.sources.sampling import pair_by_name
 
     photos = Path(arguments.data) / "real_noise" / name / "val"
     noisy_folder, clean_folder = PhotoFolder(photos / "noisy"), PhotoFolder(photos / "clean")

@@ -84,8 +84,8 @@ def pairs(arguments: argparse.Namespace, name: str, split: str = "val") -> list:
     """(noisy, clean) middles of the photos, (C, SIDE, SIDE) in [0, 1]."""
     from torchvision.transforms.v2.functional import center_crop
 
-    from daa_diffusers.data.photos import PhotoFolder
-    from daa_diffusers.data.sampling import PairedFolders
+    from daa_diffusers.sources.folders import PhotoFolder
+    from daa_diffusers.sources.sampling import PairedFolders
 
     photos = Path(arguments.data) / "real_noise" / name / split
     folders = PairedFolders(PhotoFolder(photos / "noisy"), PhotoFolder(photos / "clean"))
@@ -100,8 +100,8 @@ def evaluate(arguments: argparse.Namespace, name: str, form: str) -> list[dict]:
 
     from daa_diffusers import DAARestorationPipeline
     from daa_diffusers.evaluation.metrics import psnr
-    from daa_diffusers.training.checkpoint import list_checkpoints, load_average
     from daa_diffusers.training.health import Health
+    from daa_diffusers.training.run_state import list_checkpoints, load_average
 
     torch.set_num_threads(1)
     config = train(arguments, name, form)

@@ -12,13 +12,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .convert import convert_official_state_dict
+    from .foreign.restorer import ForeignRestorer
     from .models.daa_unet import DAAUNet2DConditionModel
-    from .models.foreign_restorer import ForeignRestorer
     from .models.restoration_unet import RestorationUNet
+    from .objectives.noise_space import NoiseSpaceAdaptation
+    from .official.convert import convert_official_state_dict
     from .pipelines.pipeline_daa_restoration import DAARestorationPipeline
     from .pipelines.pipeline_output import DAARestorationPipelineOutput
-    from .training.adaptation import NoiseSpaceAdaptation
 
 __version__ = "0.1.0"
 
@@ -38,10 +38,10 @@ _MODULES = {
     "DAARestorationPipeline": "pipelines.pipeline_daa_restoration",
     "DAARestorationPipelineOutput": "pipelines.pipeline_output",
     "DAAUNet2DConditionModel": "models.daa_unet",
-    "ForeignRestorer": "models.foreign_restorer",
-    "NoiseSpaceAdaptation": "training.adaptation",
+    "ForeignRestorer": "foreign.restorer",
+    "NoiseSpaceAdaptation": "objectives.noise_space",
     "RestorationUNet": "models.restoration_unet",
-    "convert_official_state_dict": "convert",
+    "convert_official_state_dict": "official.convert",
 }
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from .checking import check_bounds
 from .errors import CheckpointError, ConfigurationError
 from .files import replacing
+from .hub.untrusted import check_bounds
 
 logger = logging.getLogger(__name__)
 

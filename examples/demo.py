@@ -38,7 +38,7 @@ def find_data(output: Path, photos: str | None, self_made: bool = False) -> Demo
         clean = [data / "clean" / "bsds", data / "clean" / "highres"]
         return DemoData(origin, clean, renoir / "train" / "noisy", renoir / "val" / "noisy", renoir / "val" / "clean")
 
-    from daa_diffusers.data.demo_photos import demo_photos
+    from daa_diffusers.sources.demo_photos import demo_photos
 
     made = demo_photos(output / "photos")
     clean = [data / "clean" / "bsds", data / "clean" / "highres"] if found else [made.clean]

@@ -5,10 +5,10 @@ python examples/model_cards.py
 
 from pathlib import Path
 
-from daa_diffusers.cards import render_card
 from daa_diffusers.checkpoints import bundled_names, bundled_path
-from daa_diffusers.description import describe
 from daa_diffusers.files import write_text
+from daa_diffusers.hub.card import render_card
+from daa_diffusers.hub.description import describe
 
 CARDS = Path(__file__).resolve().parents[1] / "model_cards"
 

@@ -14,10 +14,10 @@ PUBLIC = {
     "DAARestorationPipeline": "daa_diffusers.pipelines.pipeline_daa_restoration",
     "DAARestorationPipelineOutput": "daa_diffusers.pipelines.pipeline_output",
     "DAAUNet2DConditionModel": "daa_diffusers.models.daa_unet",
-    "ForeignRestorer": "daa_diffusers.models.foreign_restorer",
-    "NoiseSpaceAdaptation": "daa_diffusers.training.adaptation",
+    "ForeignRestorer": "daa_diffusers.foreign.restorer",
+    "NoiseSpaceAdaptation": "daa_diffusers.objectives.noise_space",
     "RestorationUNet": "daa_diffusers.models.restoration_unet",
-    "convert_official_state_dict": "daa_diffusers.convert",
+    "convert_official_state_dict": "daa_diffusers.official.convert",
 }
 COMPONENTS = ["DAAUNet2DConditionModel", "ForeignRestorer", "RestorationUNet"]  # what a saved pipeline is made of
 

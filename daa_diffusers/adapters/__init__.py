@@ -4,9 +4,9 @@
 takes it. Pipelines load adapters (`pipelines.adapter_loading`), training makes them (`training.adapter`).
 """
 
-from .camera import Camera, choose_adapter, read_camera
 from .files import AdapterConfig, read_adapter, save_adapter
 from .loaded import LoadedAdapters
+from .matching import Camera, choose_adapter, read_camera
 from .updates import KINDS, attach, attached, extract, fingerprint, updates_for
 
 __all__ = [

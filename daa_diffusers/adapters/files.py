@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from ..errors import CheckpointError, ConfigurationError
 from ..files import replacing, write_text
-from ..hub import is_repo_id
+from ..hub.resolving import is_repo_id
 from .updates import KINDS, Update
 
 logger = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from ..checking import check_shapes, shapes_of
 from ..errors import CheckpointError, ConfigurationError
+from ..hub.untrusted import check_shapes, shapes_of
 from .files import AdapterConfig
 from .updates import Update, fingerprint, statistics, updates_for
 

@@ -10,12 +10,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..data.hf_datasets import DatasetSource
-from ..data.shards import ShardSource
-from ..data.sources import SAVED_DATASET, open_source
 from ..errors import ConfigurationError, UnreadablePhotoError
 from ..photos.reading import list_photos
 from ..restoring.jobs import SUFFIXES
+from ..sources.hf_datasets import DatasetSource
+from ..sources.specs import SAVED_DATASET, open_source
+from ..sources.tar_shards import ShardSource
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -138,7 +138,7 @@ def plan(
     seed: int,
 ) -> TrainingConfig:
     """The options of the run, before anything is written; without `clean`, the folder beside `output` stands there."""
-    from ..data.sources import open_source
+    from ..sources.specs import open_source
     from ..training.config import resolve
 
     if task is not None and task not in TASKS:
@@ -181,9 +181,9 @@ def _task_of(checkpoint: str) -> str | None:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
-    from ..checking import read_json
-    from ..description import task_of, training_record
-    from ..hub import TRAINING, resolve
+    from ..hub.description import task_of, training_record
+    from ..hub.resolving import TRAINING, resolve
+    from ..hub.untrusted import read_json
 
     source = resolve(checkpoint)
     if source.kind == "hub":
@@ -196,7 +196,7 @@ def _task_of(checkpoint: str) -> str | None:
 
 
 def _write_clean(folder: Path) -> None:
-    from ..data.demo_photos import clean_photos
+    from ..sources.demo_photos import clean_photos
 
     try:
         clean_photos(folder)
@@ -226,11 +226,11 @@ def _named_as_here() -> Iterator[None]:
 
 def compare(config: TrainingConfig, adapted: Path) -> Path | None:
     """Writes a sheet of some of the real photos: as they are, restored by the start, and by the adapted restorer."""
-    from ..data.photo_noise import middle
-    from ..data.sampling import unit_float
+    from ..degradations.fitting.photo_noise import middle
     from ..evaluation.folders import restore
     from ..evaluation.sheets import contact_sheet
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
+    from ..sources.sampling import unit_float
     from ..training.setup import open_sources
 
     pipelines = [DAARestorationPipeline.from_pretrained(str(name)) for name in (config.init_from, adapted)]

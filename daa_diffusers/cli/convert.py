@@ -29,8 +29,8 @@ def convert(
 
     Official weights keep their licence (non-commercial), and the folder says so.
     """
-    from ..hub import resolve
-    from ..official_files import PICKLED, convert_official_file, is_official_file
+    from ..hub.resolving import resolve
+    from ..official.files import PICKLED, convert_official_file, is_official_file
 
     source = Path(checkpoint)
     if source.suffix in PICKLED and not source.exists():

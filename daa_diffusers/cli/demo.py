@@ -48,7 +48,7 @@ def demo(
     Ctrl-C ends it; what an adaptation has learnt is saved.
     """
     from ..demo.app import Settings, served
-    from ..demo.jobs import Limits
+    from ..demo.restore_job import Limits
 
     if port is not None and not 0 < port < 65536:
         raise ConfigurationError(f"`--port` must be from 1 to 65535, got {port}")

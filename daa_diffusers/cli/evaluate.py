@@ -45,10 +45,10 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="Such as cuda; default: cpu.", show_default=False)] = None,
 ) -> None:
     """Measure restorers on photos, with ground truth or without. The row of the untouched input is always there."""
-    from ..description import check_record, record_evaluation
     from ..evaluation import evaluate_folder
     from ..evaluation.folders import plan_evaluation
     from ..evaluation.report import markdown_report, write_report
+    from ..hub.description import check_record, record_evaluation
 
     if space not in ("rgb", "y"):
         raise ConfigurationError(f"`--space` must be rgb or y, got {space!r}")

@@ -13,7 +13,7 @@ from ..files import replacing
 from .common import without_warnings
 
 if TYPE_CHECKING:
-    from ..data.noise_fit import NoiseProfile
+    from ..degradations.fitting.noise import NoiseProfile
 
 SHOWN = 10  # photos left out that are named
 
@@ -36,8 +36,8 @@ def fit_noise(
     """
     if plot is not None and importlib.util.find_spec("matplotlib") is None:
         raise ConfigurationError("`--plot` needs matplotlib: pip install 'daa-diffusers[train]'")
-    from ..data.fitted import check_degradation_path
-    from ..data.noise_fit import fit_noise as fit
+    from ..degradations.fitted import check_degradation_path
+    from ..degradations.fitting.noise import fit_noise as fit
 
     check_degradation_path(output)  # before the work
     if plot is not None and (plot.suffix.lower() != ".png" or not plot.parent.is_dir()):

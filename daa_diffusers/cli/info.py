@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ..description import Description
+    from ..hub.description import Description
 
 app = typer.Typer()
 
@@ -35,7 +35,7 @@ def info(
     for name, value in facts.items():
         typer.echo(f"{name:{width}}  {value}")
     if table:
-        from ..cards import numbers_table
+        from ..hub.card import numbers_table
 
         note = f"\n\n{table['note']}" if table.get("note") else ""
         typer.echo(f"\nPSNR in dB, {table['protocol']}\n{numbers_table(table)}{note}")
@@ -48,8 +48,8 @@ def facts_of(checkpoint: str, revision: str | None = None) -> dict[str, Any]:
         CheckpointError: where there is no such thing, or it cannot be read.
         RepositoryNotFoundError, ...: the errors of huggingface_hub, as they are.
     """
-    from ..hub import resolve
-    from ..official_files import is_official_file
+    from ..hub.resolving import resolve
+    from ..official.files import is_official_file
 
     path = Path(checkpoint)
     if path.suffix == ".onnx" and path.is_file():
@@ -59,7 +59,7 @@ def facts_of(checkpoint: str, revision: str | None = None) -> dict[str, Any]:
     source = resolve(checkpoint, "checkpoint")
     if source.kind == "file":
         return {"kind": "a restorer's weights", **_single(Path(source.location))}
-    from ..description import describe
+    from ..hub.description import describe
 
     if source.kind == "hub":
         folder = _fetch(source.location, revision)
@@ -77,7 +77,7 @@ def _fetch(repo_id: str, revision: str | None) -> Path:
 
 
 def _network(network: Any) -> str:
-    from ..cards import millions, stored_as
+    from ..hub.card import millions, stored_as
 
     parts = [network.class_name, *filter(None, [network.config.get("architecture")])]
     parts += [f"{name} {network.config[name]}" for name in ("width", "depth") if name in network.config]
@@ -124,8 +124,8 @@ def _training(training: dict[str, Any]) -> str:
 
 
 def _single(path: Path) -> dict[str, Any]:
-    from ..description import Description, describe_network
-    from ..hub import load_restorer
+    from ..hub.description import Description, describe_network
+    from ..hub.resolving import load_restorer
 
     config = {**load_restorer(path).config, "_class_name": "RestorationUNet"}
     facts = _pipeline(Description(describe_network(path.parent, json.loads(json.dumps(config)))))
@@ -133,9 +133,9 @@ def _single(path: Path) -> dict[str, Any]:
 
 
 def _official(path: Path) -> dict[str, Any]:
-    from ..convert import convert_official_state_dict, load_official_file
-    from ..description import S_LAB, Description, Network
     from ..errors import CheckpointError
+    from ..hub.description import S_LAB, Description, Network
+    from ..official.convert import convert_official_state_dict, load_official_file
 
     try:
         networks = convert_official_state_dict(load_official_file(path))

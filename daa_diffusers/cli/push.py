@@ -29,7 +29,7 @@ def push(
 
     Needs a token that may write: `hf auth login`, or HF_TOKEN in the environment.
     """
-    from ..publish import prepare, send
+    from ..hub.publish import prepare, send
 
     upload = prepare(folder, repo_id, license=license, card=card)
     if dry_run:

@@ -1,8 +1,6 @@
-"""From photos in folders, datasets and shards to numbered training samples."""
+"""Earlier path of `daa_diffusers.degradations` and `daa_diffusers.sources`, kept for code that imports it."""
 
-from .blur import MotionBlur
-from .camera import CameraNoise
-from .degradations import (
+from ..degradations.base import (
     BlindGaussian,
     Degradation,
     DegradationSequence,
@@ -10,13 +8,15 @@ from .degradations import (
     degradation_from_config,
     register_degradation,
 )
-from .fitted import FittedNoise
-from .noise_fit import NoiseProfile, fit_noise
-from .photos import PhotoFolder, PhotoSource
-from .rain import RainStreaks
-from .sampling import PairedFolders, TrainingPatches, crop_patch, generator_for, take_turns
-from .sources import DatasetSource, ShardSource, StreamSource, check_sources, open_source
-from .transplant import Transplant
+from ..degradations.blur import MotionBlur
+from ..degradations.camera_noise import CameraNoise
+from ..degradations.fitted import FittedNoise
+from ..degradations.fitting.noise import NoiseProfile, fit_noise
+from ..degradations.rain import RainStreaks
+from ..degradations.transplant import Transplant
+from ..sources.folders import PhotoFolder, PhotoSource
+from ..sources.sampling import PairedFolders, TrainingPatches, crop_patch, generator_for, take_turns
+from ..sources.specs import DatasetSource, ShardSource, StreamSource, check_sources, open_source
 
 __all__ = [
     "BlindGaussian",

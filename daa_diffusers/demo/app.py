@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
-from .adapting import Adaptation
-from .jobs import Limits, Work
+from .adapt_job import Adaptation
+from .restore_job import Limits, Work
 from .tabs import adapt_tab, batch_tab, photo_tab
 
 if TYPE_CHECKING:

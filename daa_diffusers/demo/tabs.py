@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, ConfigurationError, UnreadablePhotoError
 from ..restoring.work import FAILED, Options
-from .adapting import Adaptation, Progress
-from .jobs import CROP, Work, describe, views
+from .adapt_job import Adaptation, Progress
+from .restore_job import CROP, Work, describe, views
 
 if TYPE_CHECKING:
     import gradio
@@ -45,7 +45,7 @@ def photo_tab(work: Work, options: list[Any]) -> None:
     """One photo: restore, compare, look closely, download."""
     import gradio as gr
 
-    from ..data.demo_photos import noisy_photos
+    from ..sources.demo_photos import noisy_photos
 
     examples = [str(path) for path in noisy_photos(work.folder / "examples")]
     pair = gr.State()

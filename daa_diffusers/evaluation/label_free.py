@@ -9,9 +9,9 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from ..data.photo_noise import BLOCK, LOCAL_SIGMA
-from ..data.photo_noise import Noise as Noise  # part of this module's interface
-from ..data.photo_noise import gaussian_filter as _blur
+from ..degradations.fitting.photo_noise import BLOCK, LOCAL_SIGMA
+from ..degradations.fitting.photo_noise import Noise as Noise  # part of this module's interface
+from ..degradations.fitting.photo_noise import gaussian_filter as _blur
 from .metrics import psnr
 
 Restorer = Callable[[torch.Tensor], torch.Tensor]

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from ..data.photos import PhotoFolder
-from ..data.sampling import pair_by_name
 from ..errors import ConfigurationError, UnreadablePhotoError
 from ..photos.reading import decode_photo, to_float
+from ..sources.folders import PhotoFolder
+from ..sources.sampling import pair_by_name
 
 
 class PhotoPairs:

@@ -14,16 +14,16 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import nn
 
-from .. import hub
-from ..description import task_of, training_record
 from ..errors import CheckpointError
+from ..foreign.networks import trusted_code
+from ..foreign.restorer import ForeignRestorer  # noqa: F401
+from ..hub import resolving
+from ..hub.description import task_of, training_record
 
 # diffusers finds a saved component's class in sys.modules only: every component module is imported here.
 from ..models.daa_unet import DAAUNet2DConditionModel
-from ..models.foreign_networks import trusted_code
-from ..models.foreign_restorer import ForeignRestorer  # noqa: F401
 from ..models.restoration_unet import RestorationUNet  # noqa: F401
-from .adapter_loading import AdapterMixin
+from .adapter_mixin import AdapterMixin
 from .image_processor import PhotoInput, assemble, check_output_type, read_photos
 from .passes import in_eval_mode, tensors_of
 from .pipeline_output import DAARestorationPipelineOutput
@@ -260,18 +260,18 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
         """
         if kwargs.pop("use_safetensors", True) is False:
             raise ValueError("`use_safetensors` must be True: pickle files run code when they are opened")
-        source = hub.resolve(pretrained_model_name_or_path)
+        source = resolving.resolve(pretrained_model_name_or_path)
         if source.kind == "file":
             if load_noise_predictor and "unet" not in kwargs:
                 raise CheckpointError(f"{source.location!r} holds no noise predictor: it is a restorer alone")
             parts = {name: kwargs[name] for name in cls._optional_components if name in kwargs}
             with trusted_code(bool(kwargs.get("trust_remote_code"))):
-                restorer = hub.load_restorer(Path(source.location), _dtype_of("restorer", kwargs))
+                restorer = resolving.load_restorer(Path(source.location), _dtype_of("restorer", kwargs))
             pipeline = cls(restorer, **parts)
         else:
             folder = source.location
             if source.kind == "hub":
-                options = {name: kwargs[name] for name in hub.DOWNLOAD_ARGUMENTS if name in kwargs}
+                options = {name: kwargs[name] for name in resolving.DOWNLOAD_ARGUMENTS if name in kwargs}
                 folder = cls.download(source.location, load_noise_predictor=load_noise_predictor, **options)
             pipeline = cls._load_folder(Path(folder), load_noise_predictor, kwargs)
         # diffusers notes the folder, which would carry the paths of this machine into saved configs
@@ -287,11 +287,11 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
         kwargs = {**{name: None for name in cls._optional_components if name not in wanted}, **kwargs}
         saved = [name for name in wanted if name not in kwargs]
         names = [base.__name__ for base in cls.__mro__ if issubclass(base, DAARestorationPipeline)]
-        files = hub.check_folder(folder, saved, names, kwargs.get("variant"))
-        with hub.loading_errors(folder), trusted_code(bool(kwargs.get("trust_remote_code"))):
+        files = resolving.check_folder(folder, saved, names, kwargs.get("variant"))
+        with resolving.loading_errors(folder), trusted_code(bool(kwargs.get("trust_remote_code"))):
             pipeline = super().from_pretrained(str(folder), use_safetensors=True, **kwargs)
         for name, weights in files.items():
-            hub.check_keys(name, getattr(pipeline, name), weights)
+            resolving.check_keys(name, getattr(pipeline, name), weights)
         pipeline._origin = folder
         return pipeline
 
@@ -299,7 +299,7 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
     def load_config(cls, *args, **kwargs):
         """As in diffusers; where a repository carries code of its own, this package's classes are named instead."""
         config = super().load_config(*args, **kwargs)
-        return hub.own_classes(config) if isinstance(config, dict) else config
+        return resolving.own_classes(config) if isinstance(config, dict) else config
 
     def push_to_hub(self, repo_id: str, **kwargs) -> str:
         """Pushes the pipeline with its model card to the Hub, in one commit; returns the commit's address.
@@ -309,7 +309,7 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
             kwargs: `private`, `token`, `revision`, `commit_message`, `license`, `card`, `variant` of
                 `publish.push_pipeline`.
         """
-        from ..publish import push_pipeline
+        from ..hub.publish import push_pipeline
 
         return push_pipeline(self, repo_id, **kwargs)
 
@@ -326,8 +326,8 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
             kwargs: `cache_dir`, `force_download`, `local_files_only`, `token`, `revision`, `variant`.
         """
         components = ("restorer", *(cls._optional_components if load_noise_predictor else ()))
-        options = {name: kwargs[name] for name in hub.DOWNLOAD_ARGUMENTS if name in kwargs}
-        return hub.download(pretrained_model_name, components=components, **options)
+        options = {name: kwargs[name] for name in resolving.DOWNLOAD_ARGUMENTS if name in kwargs}
+        return resolving.download(pretrained_model_name, components=components, **options)
 
 
 def _dtype_of(component: str, kwargs: dict[str, Any]) -> torch.dtype:

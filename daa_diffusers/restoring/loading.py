@@ -19,7 +19,7 @@ def check_model(checkpoint: str, device: str | None = None) -> None:
     Raises:
         CheckpointError, ConfigurationError: there is not.
     """
-    from ..hub import MODEL_INDEX, resolve
+    from ..hub.resolving import MODEL_INDEX, resolve
 
     source = resolve(checkpoint, "--checkpoint")
     if source.kind == "folder" and not (Path(source.location) / MODEL_INDEX).is_file():

@@ -11,11 +11,11 @@ import yaml
 
 from ..adapters.files import INFO, AdapterConfig
 from ..adapters.updates import KINDS
-from ..data.fitted import DEGRADATION_SUFFIXES, read_degradation
+from ..degradations.fitted import DEGRADATION_SUFFIXES, read_degradation
 from ..errors import ConfigurationError
-from .adaptation import VARIANTS
-from .baselines import BASELINES, default_weight, option_problems
-from .schedules import WEIGHT_SCHEDULES
+from ..objectives.noise_space import VARIANTS
+from ..objectives.registry import BASELINES, default_weight, option_problems
+from ..objectives.schedules import WEIGHT_SCHEDULES
 from .selection import SELECTIONS
 
 # Named starting points; anything given in a YAML file or on the command line overrides them. "tiny" and "small" suit a

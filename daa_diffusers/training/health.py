@@ -8,14 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..data.sampling import TrainingPatches, generator_for
 from ..errors import ConfigurationError
 from ..evaluation import label_free
+from ..objectives.losses import noise_prediction
+from ..objectives.noise_space import NoiseSpaceAdaptation
+from ..objectives.schedules import NoiseDraws, NoiseSchedule
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline, in_eval_mode
-from . import objectives, setup
-from .adaptation import NoiseSpaceAdaptation
+from ..sources.sampling import TrainingPatches, generator_for
+from . import setup
 from .config import TrainingConfig
-from .schedules import NoiseDraws, NoiseSchedule
 
 FEW_PHOTOS = 20
 NOISE_SIDE = 256  # of the parts of real photos from which their noise is estimated: it takes some flat ones
@@ -211,7 +212,7 @@ def _losses(unet: nn.Module, clean, s, q, draws: Sequence[NoiseDraws]) -> dict[s
             draw = draw.to(clean.device, clean.dtype)
             noised = NoiseSpaceAdaptation._noised(clean, draw)
             predicted = unet(noised, draw.noise_level, conditions=conditions, swap=draw.swap).sample
-            each = [objectives.noise_prediction(e, p) for e, p in zip(draw.noise, predicted, strict=True)]
+            each = [noise_prediction(e, p) for e, p in zip(draw.noise, predicted, strict=True)]
             total += torch.stack(each).double().cpu() / len(draws)
         losses[name] = total
     return losses

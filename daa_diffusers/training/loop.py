@@ -21,22 +21,23 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ..adapters.updates import statistics
-from ..data.sampling import generator_for
 from ..errors import ConfigurationError
 from ..files import write_text
 from ..models.daa_unet import DAAUNet2DConditionModel
+from ..objectives.joint_step import AdaptationOutput, JointStep
+from ..objectives.losses import charbonnier
+from ..objectives.noise_space import NoiseSpaceAdaptation
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
-from . import objectives, setup
-from .adaptation import NoiseSpaceAdaptation
-from .adapter import ADAPTER_FOLDER, save_trained_adapter
-from .checkpoint import load_latest, recorded_steps, save_checkpoint
+from ..sources.sampling import generator_for
+from . import setup
+from .adapter_training import ADAPTER_FOLDER, save_trained_adapter
 from .config import TrainingConfig
 from .health import Health
 from .interruption import Interruption
-from .joint_step import AdaptationOutput, JointStep
 from .log import RunLog, Stopwatch, Window
 from .memory import keep_freed_memory
 from .preparation import prepare_files, use_files
+from .run_state import load_latest, recorded_steps, save_checkpoint
 from .selection import BestWeights
 from .validation import Validation
 
@@ -295,7 +296,7 @@ class Trainer:
             for name, value in output.losses.items():
                 scalars[f"loss/{name}"] = scalars.get(f"loss/{name}", 0.0) + value.detach() / parts
             # (5) of a restorer that changes nothing: what any restorer must be better than
-            untouched = objectives.charbonnier(batch["synthetic"], batch["clean"], self.config.charbonnier_eps)
+            untouched = charbonnier(batch["synthetic"], batch["clean"], self.config.charbonnier_eps)
             scalars["loss/untouched"] = scalars.get("loss/untouched", 0.0) + untouched / parts
             for name, value in output.gradients.items():  # of loss * scale / parts, averaged over parts
                 scale = self.accelerator.scaler.get_scale() if self.accelerator.scaler else 1.0

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 import yaml
 
+from ..objectives.joint_step import JointStep
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from . import setup
 from .config import TrainingConfig
-from .joint_step import JointStep
 from .log import duration_text
 
 

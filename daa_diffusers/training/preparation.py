@@ -8,15 +8,15 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..data.degradations import Degradation, Mixture, degradation_from_config
-from ..data.fitted import read_degradation, write_degradation
-from ..data.noise_fit import MIN_PHOTOS, Restorer, fit_noise
-from ..data.photo_noise import gaussian_filter, middle
-from ..data.photos import PhotoFolder, PhotoSource
-from ..data.sampling import TrainingPatches, unit_float
-from ..data.transplant import Transplant, write_residual
+from ..degradations.base import Degradation, Mixture, degradation_from_config
+from ..degradations.fitted import read_degradation, write_degradation
+from ..degradations.fitting.noise import MIN_PHOTOS, Restorer, fit_noise
+from ..degradations.fitting.photo_noise import gaussian_filter, middle
+from ..degradations.transplant import Transplant, write_residual
 from ..files import replacing
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
+from ..sources.folders import PhotoFolder, PhotoSource
+from ..sources.sampling import TrainingPatches, unit_float
 from .config import TrainingConfig
 from .setup import open_sources
 

@@ -11,19 +11,19 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from ..data.degradations import degradation_from_config
-from ..data.sampling import TrainingPatches
-from ..data.sources import PhotoSource, check_sources, open_source
+from ..degradations.base import degradation_from_config
 from ..errors import ConfigurationError
 from ..files import write_text
 from ..models.daa_unet import DAAUNet2DConditionModel
 from ..models.restoration_unet import RestorationUNet
+from ..objectives.joint_step import JointStep
+from ..objectives.noise_space import NoiseSpaceAdaptation
+from ..objectives.registry import build_baseline
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
-from .adaptation import NoiseSpaceAdaptation
-from .adapter import add_adapter
-from .baselines import build_baseline
+from ..sources.sampling import TrainingPatches
+from ..sources.specs import PhotoSource, check_sources, open_source
+from .adapter_training import add_adapter
 from .config import TrainingConfig
-from .joint_step import JointStep
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.utils import make_grid
 
-from ..data.sampling import PairedFolders, unit_float
-from ..data.sources import PhotoSource, open_source
 from ..evaluation.metrics import psnr, ssim
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
+from ..sources.sampling import PairedFolders, unit_float
+from ..sources.specs import PhotoSource, open_source
 from .config import TrainingConfig
 
 GRID_PHOTOS = 4

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from .checkpoint import STATE_FILES, list_checkpoints
 from .config import TrainingConfig
 from .log import TIMING
 from .loop import Trainer
+from .run_state import STATE_FILES, list_checkpoints
 
 logger = logging.getLogger(__name__)
 

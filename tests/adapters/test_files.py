@@ -10,7 +10,7 @@ from daa_diffusers import RestorationUNet
 from daa_diffusers.adapters import AdapterConfig, read_adapter, save_adapter, updates_for
 from daa_diffusers.errors import CheckpointError, ConfigurationError
 
-from ..hub_server import loopback_hub
+from ..hub.hub_server import loopback_hub
 
 CONFIG = AdapterConfig(
     "lora", "0123456789abcdef", rank=2, make="Canon", models=["EOS 80D"], iso=[800, 3200], licence="CC0-1.0"

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from daa_diffusers.data.demo_photos import demo_photos
+from daa_diffusers.sources.demo_photos import demo_photos
 
 from .test_benchmarks import ROOT, run
 

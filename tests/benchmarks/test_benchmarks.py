@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from daa_diffusers import DAARestorationPipeline, DAAUNet2DConditionModel, NoiseSpaceAdaptation, RestorationUNet
-from daa_diffusers.data import PhotoFolder
-from daa_diffusers.data.demo_photos import demo_photos
-from daa_diffusers.training.schedules import NoiseSchedule
+from daa_diffusers.objectives.schedules import NoiseSchedule
+from daa_diffusers.sources.demo_photos import demo_photos
+from daa_diffusers.sources.folders import PhotoFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -5,8 +5,8 @@ import pytest
 
 from daa_diffusers.bulk import Input, list_inputs
 from daa_diffusers.bulk.inputs import open_input
-from daa_diffusers.data.shards import ShardSource
 from daa_diffusers.errors import ConfigurationError, UnreadablePhotoError
+from daa_diffusers.sources.tar_shards import ShardSource
 
 from .conftest import png, write_tar
 

@@ -11,8 +11,8 @@ import pytest
 from daa_diffusers.bulk import ShardResult, restore_shard
 from daa_diffusers.bulk import shards as module
 from daa_diffusers.bulk.shards import AttemptLog
-from daa_diffusers.data.shards import ShardSource
 from daa_diffusers.photos import open_photo
+from daa_diffusers.sources.tar_shards import ShardSource
 
 from .conftest import lines, png, tar_files, write_tar
 

@@ -12,7 +12,7 @@ from daa_diffusers import DAARestorationPipeline, RestorationUNet
 from daa_diffusers.checkpoints import bundled_path
 from daa_diffusers.cli.app import main
 from daa_diffusers.cli.evaluate import row_names
-from daa_diffusers.description import describe
+from daa_diffusers.hub.description import describe
 
 
 @pytest.fixture

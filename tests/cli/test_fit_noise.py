@@ -13,7 +13,7 @@ from PIL import Image
 from skimage import data
 
 from daa_diffusers.cli.app import COMMANDS, main
-from daa_diffusers.data import degradation_from_config
+from daa_diffusers.degradations.base import degradation_from_config
 from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.training.config import parse_arguments
 

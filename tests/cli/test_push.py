@@ -5,7 +5,7 @@ import pytest
 from daa_diffusers import DAARestorationPipeline, RestorationUNet
 from daa_diffusers.cli.app import main
 
-from ..hub_server import loopback_hub
+from ..hub.hub_server import loopback_hub
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ pytest.importorskip("selenium", reason="the browser is driven by selenium, of th
 
 from daa_diffusers.cli.app import main
 from daa_diffusers.demo.app import Settings, served
-from daa_diffusers.demo.jobs import CROP
+from daa_diffusers.demo.restore_job import CROP
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PATIENCE = 240.0

@@ -16,7 +16,7 @@ pytest.importorskip("gradio", reason="the page needs the extra demo")
 
 from daa_diffusers.cli.app import main
 from daa_diffusers.demo.app import Settings, served
-from daa_diffusers.demo.jobs import Limits
+from daa_diffusers.demo.restore_job import Limits
 
 from ..conftest import PROJECT_ROOT
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from daa_diffusers.convert import convert_official_state_dict, official_parameter_names
-from daa_diffusers.training.adaptation import NoiseSpaceAdaptation
-from daa_diffusers.training.schedules import NoiseDraws, NoiseSchedule
+from daa_diffusers.objectives.noise_space import NoiseSpaceAdaptation
+from daa_diffusers.objectives.schedules import NoiseDraws, NoiseSchedule
+from daa_diffusers.official.convert import convert_official_state_dict, official_parameter_names
 
 from .conftest import Golden
 

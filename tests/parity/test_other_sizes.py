@@ -6,9 +6,9 @@ In float64, where only a true difference is larger than the tolerance: untrained
 import pytest
 import torch
 
-from daa_diffusers.convert import convert_official_state_dict, to_official_state_dict
 from daa_diffusers.models.daa_unet import DAAUNet2DConditionModel
 from daa_diffusers.models.restoration_unet import RestorationUNet
+from daa_diffusers.official.convert import convert_official_state_dict, to_official_state_dict
 
 from . import reference
 

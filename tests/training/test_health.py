@@ -9,9 +9,9 @@ from torch import nn
 
 from daa_diffusers.models.daa_unet import DAAUNet2DConditionModel
 from daa_diffusers.models.restoration_unet import RestorationUNet
+from daa_diffusers.objectives.noise_space import NoiseSpaceAdaptation
 from daa_diffusers.training import health as health_module
 from daa_diffusers.training import setup
-from daa_diffusers.training.adaptation import NoiseSpaceAdaptation
 from daa_diffusers.training.health import (
     Health,
     few_photos_warning,

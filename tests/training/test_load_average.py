@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from daa_diffusers import DAARestorationPipeline
-from daa_diffusers.training.checkpoint import list_checkpoints, load_average
 from daa_diffusers.training.loop import train
+from daa_diffusers.training.run_state import list_checkpoints, load_average
 
 
 @pytest.mark.parametrize("blend", [1.0, 0.5])

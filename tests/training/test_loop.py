@@ -22,9 +22,9 @@ from safetensors.torch import load_file
 
 from daa_diffusers import DAARestorationPipeline, RestorationUNet
 from daa_diffusers.errors import CheckpointError, ConfigurationError
-from daa_diffusers.training.checkpoint import list_checkpoints, load_checkpoint
 from daa_diffusers.training.loop import Trainer, train
 from daa_diffusers.training.planning import describe
+from daa_diffusers.training.run_state import list_checkpoints, load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 

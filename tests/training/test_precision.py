@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from daa_diffusers.errors import ConfigurationError
-from daa_diffusers.training.checkpoint import list_checkpoints, load_file
 from daa_diffusers.training.loop import Trainer, train
+from daa_diffusers.training.run_state import list_checkpoints, load_file
 from daa_diffusers.training.verification import differences, read_log
 
 

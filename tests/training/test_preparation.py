@@ -12,12 +12,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from daa_diffusers import DAARestorationPipeline, RestorationUNet
-from daa_diffusers.data import PhotoFolder
 from daa_diffusers.errors import ConfigurationError
+from daa_diffusers.sources.folders import PhotoFolder
 from daa_diffusers.training import preparation, setup
-from daa_diffusers.training.checkpoint import list_checkpoints
 from daa_diffusers.training.loop import Trainer, train
 from daa_diffusers.training.preparation import prepare_files, use_files
+from daa_diffusers.training.run_state import list_checkpoints
 from daa_diffusers.training.verification import read_log
 
 SIGMA = 20

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from daa_diffusers.training.checkpoint import list_checkpoints
 from daa_diffusers.training.loop import train
+from daa_diffusers.training.run_state import list_checkpoints
 from daa_diffusers.training.verification import read_log
 
 ROOT = Path(__file__).resolve().parents[2]

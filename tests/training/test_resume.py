@@ -17,9 +17,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from daa_diffusers.errors import CheckpointError, ConfigurationError
-from daa_diffusers.training import checkpoint, setup
-from daa_diffusers.training.checkpoint import list_checkpoints
+from daa_diffusers.training import run_state as checkpoint
+from daa_diffusers.training import setup
 from daa_diffusers.training.loop import Trainer, train
+from daa_diffusers.training.run_state import list_checkpoints
 from daa_diffusers.training.verification import differences, verify_resume
 
 ROOT = Path(__file__).resolve().parents[2]

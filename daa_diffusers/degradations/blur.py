@@ -1,0 +1,229 @@
+"""Motion blur of a shaken camera: a random trajectory, light that adds up along it, highlights that saturate, noise."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from .base import ConfigurableDegradation, check_clean, check_flag, log_uniform, normal, register_degradation, uniform
+from .camera_noise import apply_tone, invert_tone
+
+STEPS = 128  # of a trajectory
+MAX_LENGTH = 200.0
+MAX_DEFOCUS = 4.0
+MAX_TURN = 0.5  # radians by which an abrupt reversal may miss the way back
+# Linear light from which on a pixel may have been brighter than white: values near it have been compressed by cameras.
+HIGHLIGHT = 0.9
+
+
+@register_degradation("motion_blur")
+@dataclass(frozen=True)
+class MotionBlur(ConfigurableDegradation):
+    """Camera shake, the same for the whole photo, in linear light.
+
+    Per sample, the tone curve is undone, clipped highlights get some of their light back, the light is convolved with
+    a point spread function (PSF) and clipped at white, as a full pixel is; noise of variance `shot * signal + read**2`
+    joins it, and the tone curve follows. The PSF is a trajectory of `shake_trajectories` put on the pixel grid by
+    `trajectory_psf`, and some defocus. Beyond its borders a photo is taken to be mirrored. Movement of objects,
+    rotation of the camera and depth (blur that varies over the photo) are not simulated.
+
+    Args:
+        length: range of the length of the trajectory in pixels, uniform; at most 200. The extent of the blur is about a
+            third to a half of it where the hand trembles, and all of it where it only drifts.
+        shake: range of the random change of direction over the exposure (standard deviation, radians), uniform: 0 is
+            a straight line, 6 a tangle.
+        pull: range of the pull back to where the exposure began, uniform: 0 drifts away, 10 circles.
+        reversals: range of the expected number of abrupt reversals (a pressed button, a correction), uniform.
+        defocus: range of the standard deviation in pixels of the Gaussian blur of the lens, uniform; at most 4.
+        tone_probability: share of the samples whose photo is taken to be tone-mapped. The others hold linear light
+            already (raw files, the photos of Levin et al. 2009) and are blurred as they are.
+        gamma: range of the exponent of the tone curve, uniform; sRGB is 2.4. Within [1.5, 4].
+        highlight_probability: share of the samples whose highlights get light back.
+        highlights: range of the factor by which highlights were brighter than white, uniform; at most 10.
+        shot, read: ranges of the noise, log-uniform, as in `CameraNoise`.
+        clip: clip the result to [0, 1], as every file of a camera is. Light is always clipped at white.
+
+    Raises:
+        ConfigurationError: on a value that is no number, no pair, or out of range.
+    """
+
+    length: tuple[float, float] = (4.0, 60.0)
+    shake: tuple[float, float] = (0.0, 6.0)
+    pull: tuple[float, float] = (0.0, 10.0)
+    reversals: tuple[float, float] = (0.0, 2.0)
+    defocus: tuple[float, float] = (0.0, 0.8)
+    tone_probability: float = 0.8
+    gamma: tuple[float, float] = (2.0, 2.6)
+    highlight_probability: float = 0.5
+    highlights: tuple[float, float] = (1.0, 4.0)
+    shot: tuple[float, float] = (1e-5, 2e-3)
+    read: tuple[float, float] = (1e-4, 4e-3)
+    clip: bool = True
+
+    def __post_init__(self):
+        bounds = {
+            "length": (0, MAX_LENGTH),
+            "shake": (0, 50),
+            "pull": (0, 50),
+            "reversals": (0, 20),
+            "defocus": (0, MAX_DEFOCUS),
+            "gamma": (1.5, 4),
+            "highlights": (1, 10),
+            "shot": (1e-8, 1),
+            "read": (1e-8, 1),
+        }
+        self.check_fields(bounds, ("tone_probability", "highlight_probability"))
+        check_flag("clip", self.clip)
+
+    def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """(B, C, H, W) in [0, 1] -> the same shape, blurred.
+
+        Raises:
+            ValueError: on another rank or dtype.
+        """
+        check_clean(clean)
+        one = (clean.shape[0], 1, 1, 1)
+        gamma = uniform(one, *self.gamma, clean, generator)
+        toned = uniform(one, 0, 1, clean, generator) < self.tone_probability
+        light = torch.where(toned, invert_tone(clean, gamma), clean)
+        bright = uniform(one, 0, 1, clean, generator) < self.highlight_probability
+        factor = torch.where(bright, uniform(one, *self.highlights, clean, generator), 1.0)
+        light = light * (1 + (factor - 1) * ((light - HIGHLIGHT) / (1 - HIGHLIGHT)).clamp(0, 1))
+        psf = trajectory_psf(self._trajectories(clean, generator))
+        light = convolve(light, psf, uniform(one, *self.defocus, clean, generator)).clamp(max=1)
+        shot, read = (log_uniform(one, *bounds, clean, generator) for bounds in (self.shot, self.read))
+        light = light + (shot * light.clamp(min=0) + read**2).sqrt() * normal(light.shape, clean, generator)
+        light = light.clamp(max=1)
+        degraded = torch.where(toned, apply_tone(light, gamma), light)
+        return degraded.clamp(0, 1) if self.clip else degraded
+
+    def _trajectories(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        batch = (clean.shape[0],)
+        length, shake, pull, reversals = (
+            uniform(batch, *bounds, clean, generator) for bounds in (self.length, self.shake, self.pull, self.reversals)
+        )
+        return shake_trajectories(length, shake, pull, reversals, generator)
+
+
+def shake_trajectories(
+    length: torch.Tensor,
+    shake: torch.Tensor,
+    pull: torch.Tensor,
+    reversals: torch.Tensor,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Random paths of the image over a sensor whose camera is shaken: (B,) each -> (B, STEPS, 2) positions (y, x).
+
+    The model of Boracchi and Foi, "Modeling the performance of image restoration from motion blur" (2012), section V: a
+    particle of constant speed whose velocity is changed at each step by a Gaussian perturbation, by a pull toward its
+    origin and, rarely, by an impulse that reverses it. Their constants per step are written here per exposure, so that
+    a path does not depend on the number of steps. Starts at (0, 0), in pixels.
+
+    Args:
+        length: of the path, in pixels.
+        shake: standard deviation of the change of direction over the exposure, in radians.
+        pull: change of the unit velocity over the exposure at a distance of one path length from the origin.
+        reversals: expected number of impulses.
+        generator: draws everything, on its own device.
+    """
+    batch, device = length.shape[0], generator.device
+    noise = torch.randn((STEPS, batch, 2), generator=generator, device=device)
+    chance, turn = torch.rand((2, STEPS, batch), generator=generator, device=device)
+    angle = torch.rand(batch, generator=generator, device=device) * 2 * math.pi
+    # plain complex numbers inside the loop: tensors of a few numbers, as of a loader's batch of one, are far slower
+    perturbations = torch.view_as_complex(noise).cpu().T.tolist()
+    scale = [column.cpu().tolist() for column in (shake / math.sqrt(STEPS), pull / STEPS, reversals / STEPS)]
+    drawn = zip(angle.tolist(), chance.cpu().T.tolist(), turn.cpu().T.tolist(), perturbations, *scale, strict=True)
+    paths = torch.tensor([_unit_path(*sample) for sample in drawn], dtype=torch.complex128)  # (B, STEPS)
+    return torch.view_as_real(paths).to(length) * length[:, None, None]
+
+
+def _unit_path(
+    angle: float,
+    chance: list[float],
+    turn: list[float],
+    perturbation: list[complex],
+    shake: float,
+    pull: float,
+    reversals: float,
+) -> list[complex]:
+    """Positions of a path of length 1; `shake`, `pull` and `reversals` are per step."""
+    velocity, position = complex(math.cos(angle), math.sin(angle)), 0j
+    path = [position]
+    for step in range(STEPS - 1):
+        change = shake * perturbation[step] - pull * position
+        if chance[step] < reversals:
+            off = MAX_TURN * (2 * turn[step] - 1)
+            change -= 2 * velocity * complex(math.cos(off), math.sin(off))
+        velocity += change
+        velocity /= abs(velocity) or 1.0
+        position += velocity / (STEPS - 1)
+        path.append(position)
+    return path
+
+
+def trajectory_psf(paths: torch.Tensor) -> torch.Tensor:
+    """(B, T, 2) positions (y, x) in pixels, equally spaced in time -> PSFs (B, 1, K, K), K odd.
+
+    Each stretch between two positions spreads its share of the light over at most half a pixel per point, each point
+    bilinearly over four pixels, so that a PSF moves with its path by fractions of a pixel. PSFs are non-negative, sum
+    to one, and have their centre of mass in the middle: a photo is blurred, not moved. K is the smallest that holds
+    all of them.
+    """
+    batch, steps, _ = paths.shape
+    stretch = (paths[:, 1:] - paths[:, :-1]).norm(dim=-1).max() if steps > 1 else paths.new_zeros(())
+    between = max(1, math.ceil(2 * stretch.item()))
+    share = torch.arange(between, dtype=paths.dtype, device=paths.device)[:, None] / between
+    fine = paths[:, :-1, None] + share * (paths[:, 1:, None] - paths[:, :-1, None])  # (B, T - 1, between, 2)
+    fine = torch.cat([fine.flatten(1, 2), paths[:, -1:]], dim=1)  # (B, N, 2)
+    fine = fine - fine.mean(1, keepdim=True)
+    radius = math.ceil(fine.abs().max().item())
+    y, x = (fine + radius).flatten(0, 1).unbind(1)  # (B N,)
+    sample = torch.arange(batch, device=paths.device).repeat_interleave(fine.shape[1])
+    weight = torch.full_like(y, 1 / fine.shape[1])
+    return splat(sample, y, x, weight, (batch, 2 * radius + 1, 2 * radius + 1))[:, None]
+
+
+def splat(
+    sample: torch.Tensor, y: torch.Tensor, x: torch.Tensor, light: torch.Tensor, size: tuple[int, int, int]
+) -> torch.Tensor:
+    """Adds points of light to black images of `size` (B, H, W), each bilinearly to the four pixels around it.
+
+    Args:
+        sample: (N,) which image each point belongs to.
+        y, x: (N,) positions; pixel (i, j) has its centre at y = i, x = j. What lies outside is lost.
+        light: (N,) what each point adds, in total.
+    """
+    batch, height, width = size
+    image = torch.zeros(batch * height * width, dtype=light.dtype, device=light.device)
+    top, left = y.floor(), x.floor()
+    for row, share_y in ((top, 1 - (y - top)), (top + 1, y - top)):
+        for column, share_x in ((left, 1 - (x - left)), (left + 1, x - left)):
+            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            index = ((sample * height + row.long()) * width + column.long())[inside]
+            image.index_add_(0, index, (light * share_y * share_x)[inside])
+    return image.view(batch, height, width)
+
+
+def convolve(photo: torch.Tensor, psf: torch.Tensor, defocus: torch.Tensor | float = 0.0) -> torch.Tensor:
+    """(B, C, H, W) convolved with PSFs (B, 1, K, K) of its samples, K odd, and with a Gaussian; the same shape.
+
+    Mirrored beyond the borders, or where the photo is too small for that, its border pixels are repeated. By Fourier
+    transforms, in the photo's dtype.
+
+    Args:
+        defocus: standard deviation of the Gaussian in pixels, a number or (B, 1, 1, 1).
+    """
+    height, width = photo.shape[-2:]
+    sigma = torch.as_tensor(defocus, dtype=photo.dtype, device=photo.device)
+    radius = psf.shape[-1] // 2
+    margin = radius + math.ceil(4 * sigma.max().item())
+    padded = F.pad(photo, (margin,) * 4, mode="reflect" if margin < min(height, width) else "replicate")
+    size = padded.shape[-2:]
+    transfer = torch.fft.rfft2(psf, s=size)  # (B, 1, H', W' / 2 + 1)
+    across, along = torch.fft.fftfreq(size[0]).to(photo)[:, None], torch.fft.rfftfreq(size[1]).to(photo)
+    transfer = transfer * torch.exp(-2 * (math.pi * sigma) ** 2 * (across**2 + along**2))
+    blurred = torch.fft.irfft2(torch.fft.rfft2(padded) * transfer, s=size)
+    start = margin + radius  # the PSF's middle lies at `radius`, which moves the photo by as much
+    return blurred[..., start : start + height, start : start + width]

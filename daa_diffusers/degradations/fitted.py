@@ -1,0 +1,272 @@
+"""Noise as `data.noise_fit` measured it on photos, added to clean ones; and the files that hold degradations."""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import yaml
+
+from ..errors import ConfigurationError
+from ..files import write_text
+from ..sources.folders import LUMA_WEIGHTS
+from .base import (
+    ConfigurableDegradation,
+    check_clean,
+    check_flag,
+    check_number,
+    check_whole_range,
+    normal,
+    register_degradation,
+    uniform,
+)
+from .camera_noise import apply_tone, invert_tone, tone_slope
+from .jpeg_coding import code_some
+
+FORMAT_VERSION = 1
+DEGRADATION_SUFFIXES = (".yaml", ".yml", ".json")
+# What `correlation` holds, in this order: each colour with itself, then the pairs.
+COLOUR_PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
+MAX_LAG = 3  # pixels; the noise of cameras hardly hangs together beyond
+KERNEL = 16  # side of the filters that correlate noise
+
+Numbers = tuple[float, ...]
+
+
+@register_degradation("fitted")
+@dataclass(frozen=True)
+class FittedNoise(ConfigurableDegradation):
+    """Additive noise with the measured strength at each brightness, correlation and JPEG coding.
+
+    Per sample a noise level is drawn, then stationary Gaussian noise of unit variance and the given correlation between
+    pixels and colours, which is multiplied by `level * deviation(brightness)` of its own pixel and colour.
+
+    Args:
+        brightness: K >= 1 increasing values in [0, 1] at which `deviation` was measured; linear in between, constant
+            outside.
+        deviation: standard deviation of the noise in red, green and blue, each at K brightnesses, in units of 1/255,
+            of the middle photo.
+        level: evenly spaced quantiles (from lowest to highest) of the factor by which a photo's noise exceeds it.
+        spread: the level is multiplied once more, by a number that is log-uniform in [1 / spread, spread]: noise a
+            little below and above what was measured. 1 to 10.
+        correlation: 6 squares of odd side (at most 15), the correlation with the pixel at each offset (down, right)
+            from the middle: of red, green and blue with themselves (1 in the middle), red-green, red-blue, green-blue.
+            None: white noise.
+        jpeg_quality: range of whole numbers in [1, 100], uniform; None never codes.
+        jpeg_probability: share of the samples that are JPEG-coded, at a random place of the 8 x 8 block grid.
+        clip: clip the result to [0, 1]. JPEG-coded samples always are.
+        gamma: exponent of the tone curve (`camera.apply_tone`; 2.4 is sRGB) through which the noise has come: it has
+            zero mean in linear light, and makes photos darker on average. 1.5 to 4. `deviation` then holds to first
+            order: where noise is strong against brightness + 0.055, up to a fifth more of it comes out, and less near
+            black, where it is clipped. None: zero mean in the values as they are stored.
+        version: of these fields, 1.
+
+    Raises:
+        ConfigurationError: on values that are out of range or do not go together.
+    """
+
+    brightness: Numbers
+    deviation: tuple[Numbers, Numbers, Numbers]
+    level: Numbers = (1.0,)
+    spread: float = 1.0
+    correlation: tuple[tuple[Numbers, ...], ...] | None = None
+    jpeg_quality: tuple[int, int] | None = None
+    jpeg_probability: float = 1.0
+    clip: bool = True
+    gamma: float | None = None
+    version: int = FORMAT_VERSION
+
+    def __post_init__(self):
+        if self.version != FORMAT_VERSION:
+            raise ConfigurationError(f"`version` of fitted noise must be {FORMAT_VERSION}, got {self.version!r}")
+        # frozen: the checked, plain values are set past the dataclass
+        brightness = _numbers("brightness", self.brightness, 0, 1)
+        if any(a >= b for a, b in zip(brightness, brightness[1:], strict=False)):
+            raise ConfigurationError(f"`brightness` must increase, got {list(brightness)}")
+        if not _is_list(self.deviation) or len(self.deviation) != 3:
+            raise ConfigurationError(f"`deviation` must be three lists (red, green, blue), got {self.deviation!r}")
+        deviation = tuple(_numbers("deviation", d, 0, 255) for d in self.deviation)
+        if {len(d) for d in deviation} != {len(brightness)}:
+            raise ConfigurationError(
+                f"`deviation` must hold {len(brightness)} numbers a colour, one for each `brightness`, got "
+                f"{[len(d) for d in deviation]}"
+            )
+        level = _numbers("level", self.level, 0, math.inf)
+        if any(a > b for a, b in zip(level, level[1:], strict=False)):
+            raise ConfigurationError(f"`level` must be quantiles that do not decrease, got {list(level)}")
+        object.__setattr__(self, "brightness", brightness)
+        object.__setattr__(self, "deviation", deviation)
+        object.__setattr__(self, "level", level)
+        check_number("spread", self.spread, 1, 10)
+        check_number("jpeg_probability", self.jpeg_probability, 0, 1)
+        if self.correlation is not None:
+            object.__setattr__(self, "correlation", _checked_correlation(self.correlation))
+        check_flag("clip", self.clip)
+        if self.gamma is not None:
+            check_number("gamma", self.gamma, 1.5, 4)
+        if self.jpeg_quality is not None:
+            object.__setattr__(self, "jpeg_quality", check_whole_range("jpeg_quality", self.jpeg_quality, 1, 100))
+
+    def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """(B, C, H, W) in [0, 1], C = 1 or 3 -> the same shape, noisy. Grey noise is the luma of coloured noise.
+
+        Raises:
+            ValueError: on another rank, dtype or number of channels.
+        """
+        check_clean(clean)
+        batch, channels, height, width = clean.shape
+        if channels not in (1, 3):
+            raise ValueError(f"`clean` must be (B, 1 or 3, H, W) for fitted noise, got {tuple(clean.shape)}")
+        level = self._levels(uniform((batch,), 0, 1, clean, generator))  # (B,)
+        level = level * uniform((batch,), -1, 1, clean, generator).mul(math.log(self.spread)).exp()
+        size = (batch, 3, height + KERNEL - 1, width + KERNEL - 1) if self.correlation else (batch, 3, height, width)
+        unit = normal(size, clean, generator)
+        if self.correlation:
+            unit = F.conv2d(unit, correlation_kernels(expand_pairs(self.correlation)).to(clean))
+        photo = clean.expand(-1, 3, -1, -1)
+        noise = unit * self.deviation_of(photo) * level[:, None, None, None]  # (B, 3, H, W)
+        if self.gamma is not None:
+            gamma = torch.tensor(self.gamma).to(clean)
+            noise = apply_tone(invert_tone(photo, gamma) + noise / tone_slope(photo, gamma), gamma) - photo
+        if channels == 1:
+            noise = (noise * torch.from_numpy(LUMA_WEIGHTS).to(clean)[:, None, None]).sum(1, keepdim=True)
+        degraded = clean + noise
+        if self.clip:
+            degraded = degraded.clamp(0, 1)
+        return code_some(degraded, self.jpeg_quality, self.jpeg_probability, generator)
+
+    def deviation_of(self, photo: torch.Tensor) -> torch.Tensor:
+        """Standard deviation (B, 3, H, W), in [0, 1], of the middle photo's noise where `photo` is as bright."""
+        knots = torch.tensor(self.brightness).to(photo)
+        table = torch.tensor(self.deviation).to(photo) / 255  # (3, K)
+        return torch.stack([_interpolate(photo[:, c].contiguous(), knots, table[c]) for c in range(3)], 1)
+
+    def _levels(self, share: torch.Tensor) -> torch.Tensor:
+        """The quantiles at `share` in [0, 1]."""
+        quantiles = torch.tensor(self.level).to(share)
+        return _interpolate(share, torch.linspace(0, 1, len(quantiles)).to(share), quantiles)
+
+    def to_config(self) -> dict[str, Any]:
+        """`{"type": "fitted", "version": 1, ...}`, JSON-plain."""
+        return {"type": self.type_name, "version": self.version, **_plain(asdict(self))}
+
+
+def expand_pairs(correlation: Sequence[Sequence[Sequence[float]]]) -> torch.Tensor:
+    """`FittedNoise.correlation` (6, n, n) as (3, 3, n, n): of colour a with colour b at an offset (down, right)."""
+    pairs = torch.tensor(correlation, dtype=torch.float32)
+    full = pairs.new_zeros(3, 3, *pairs.shape[1:])
+    for (a, b), square in zip(COLOUR_PAIRS, pairs, strict=True):
+        full[a, b] = square
+        full[b, a] = square.flip(0, 1)  # R_ba(offset) = R_ab(-offset)
+    return full
+
+
+def correlation_kernels(correlation: torch.Tensor) -> torch.Tensor:
+    """Filters that turn white noise into noise of unit variance with a correlation, by the root of its spectrum.
+
+    Args:
+        correlation: (C, C, n, n), n odd and at most 15, by offset from the middle. What no noise can have (a negative
+            spectrum) is set to zero.
+
+    Returns:
+        (C, C, 16, 16), zero-phase, for `F.conv2d`.
+    """
+    channels, n = correlation.shape[0], correlation.shape[-1]
+    grid = correlation.new_zeros(channels, channels, KERNEL, KERNEL)
+    grid[..., :n, :n] = correlation
+    spectrum = torch.fft.fft2(grid.roll((-(n // 2), -(n // 2)), (2, 3))).permute(2, 3, 0, 1)  # (16, 16, C, C)
+    values, vectors = torch.linalg.eigh((spectrum + spectrum.mH) / 2)
+    root = (vectors * values.clamp(min=0).sqrt()[..., None, :]) @ vectors.mH
+    kernels = torch.fft.fftshift(torch.fft.ifft2(root.permute(2, 3, 0, 1)).real, dim=(2, 3))
+    return kernels / kernels.square().sum((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12)
+
+
+def read_degradation(path: str | os.PathLike) -> dict[str, Any]:
+    """The config in a YAML or JSON file, for `degradation_from_config`.
+
+    Raises:
+        ConfigurationError: no such file, or it holds no mapping with a `type`.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        # YAML takes the 5e-05 of JSON for a text
+        config = json.loads(text) if Path(path).suffix.lower() == ".json" else yaml.safe_load(text)
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise ConfigurationError(
+            f"`degradation` must be a readable YAML or JSON file, got {str(path)!r}: {error}"
+        ) from error
+    if not isinstance(config, dict) or "type" not in config:
+        raise ConfigurationError(
+            f"`degradation` file {str(path)!r} must hold a mapping with a `type`, got {config!r:.80}"
+        )
+    return config
+
+
+def check_degradation_path(path: str | os.PathLike) -> Path:
+    """`path`, if a degradation can be written there, else a ConfigurationError."""
+    path = Path(path)
+    if path.suffix.lower() not in DEGRADATION_SUFFIXES:
+        raise ConfigurationError(f"a degradation file must end in .yaml, .yml or .json, got {str(path)!r}")
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"the folder of {str(path)!r} must exist, got no folder {str(path.parent)!r}")
+    return path
+
+
+def write_degradation(config: Mapping[str, Any], path: str | os.PathLike, comment: str = "") -> Path:
+    """Writes a config as JSON (`.json`) or YAML (`.yaml`, `.yml`; with `comment` above it), beside and renamed.
+
+    Raises:
+        ConfigurationError: as `check_degradation_path`.
+    """
+    path = check_degradation_path(path)
+    if path.suffix.lower() == ".json":
+        text = json.dumps(config, indent=1)
+    else:
+        text = "".join(f"# {line}".rstrip() + "\n" for line in comment.splitlines())
+        text += yaml.safe_dump(dict(config), sort_keys=False, width=120, default_flow_style=None)
+    return write_text(path, text)
+
+
+def _interpolate(x: torch.Tensor, knots: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Piecewise linear through (knots, values), constant outside; of the shape of `x`."""
+    if len(knots) == 1:
+        return values.expand(x.shape)
+    right = torch.searchsorted(knots, x).clamp(1, len(knots) - 1)
+    share = ((x - knots[right - 1]) / (knots[right] - knots[right - 1])).clamp(0, 1)
+    return torch.lerp(values[right - 1], values[right], share)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(v) for name, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, tuple) else value
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _numbers(name: str, values: Any, low: float, high: float) -> Numbers:
+    if not _is_list(values) or not values:
+        raise ConfigurationError(f"`{name}` must be a list of numbers, got {values!r}")
+    return tuple(check_number(name, v, low, high) for v in values)
+
+
+def _checked_correlation(squares: Any) -> tuple[tuple[Numbers, ...], ...]:
+    wanted = "`correlation` must be 6 squares of one odd side, at most 15"
+    if not _is_list(squares) or len(squares) != len(COLOUR_PAIRS) or not all(_is_list(s) for s in squares):
+        raise ConfigurationError(f"{wanted}, got {squares!r:.80}")
+    checked = tuple(tuple(_numbers("correlation", row, -1, 1) for row in square) for square in squares)
+    side = len(checked[0])
+    sides = {len(square) for square in checked} | {len(row) for square in checked for row in square}
+    if sides != {side} or side % 2 == 0 or side >= KERNEL:
+        raise ConfigurationError(f"{wanted}, got sides {sorted(sides)}")
+    middle = [checked[c][side // 2][side // 2] for c in range(3)]
+    if middle != [1.0] * 3:
+        raise ConfigurationError(f"`correlation` of a colour with itself must be 1 in the middle, got {middle}")
+    return checked

@@ -1,0 +1,1 @@
+"""Degradations estimated from unlabelled photos."""

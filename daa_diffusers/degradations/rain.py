@@ -1,0 +1,238 @@
+"""Rain streaks in layers, near and far, and the veil of the rain that is too far to be seen as streaks."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from .base import (
+    ConfigurableDegradation,
+    check_clean,
+    check_flag,
+    check_whole_range,
+    log_uniform,
+    normal,
+    register_degradation,
+    uniform,
+)
+from .blur import splat
+
+MAX_LENGTH = 200.0
+# What differs from streak to streak of a layer: factors, uniform.
+# All of mean 1, so that the expected share of the pixels that they cover is the product of the layer's means.
+LENGTHS, WIDTHS, BRIGHTNESSES = (0.4, 1.6), (0.6, 1.4), (0.2, 1.8)
+FWHM = 2 * math.sqrt(2 * math.log(2))  # full width at half maximum of a Gaussian over its standard deviation
+REACH = 2.5  # standard deviations at which the profile across a streak is cut
+STEP = 0.5  # between the points of a streak, in pixels
+POINTS_AT_ONCE = 1 << 21  # bounds the memory that large photos take
+VEIL_CELLS = 3  # of the coarse grid on which the veil varies
+
+
+@register_degradation("rain")
+@dataclass(frozen=True)
+class RainStreaks(ConfigurableDegradation):
+    """Rain, as Rain100L and its relatives draw it and as a shutter of a few milliseconds or more sees it.
+
+    Per sample, one main angle and a few layers at distances z of 1 (the nearest) and beyond. As in Garg and Nayar,
+    "Vision and rain" (2007), a layer's streaks are as long and as wide as those of the nearest one divided by z;
+    every layer covers the same share of the photo, so that far streaks are many. Each streak has its own length,
+    width, brightness and angle around those of its layer; its light is Gaussian across, constant along with tapered
+    ends, grey, and spread by the lens: streaks thinner than that blur grow faint. This is the usual construction
+    (sparse noise filtered by an oriented line), with a line of its own for each streak. The light then joins the
+    photo,
+
+        added: clean + rain,    screened: 1 - (1 - clean) (1 - rain),
+
+    to which `clean` comes through a veil, smooth over the photo, that mixes it with a grey of its own:
+    (1 - veil) clean + veil grey.
+
+    Args:
+        cover: range of the share of the pixels that streaks cover, overlaps counted twice, log-uniform. Rain100L: about
+            0.2.
+        layers: range of the number of layers (whole numbers of at least 1), uniform.
+        distance: range of z of the layers behind the first, uniform; at least 1.
+        length: range of the mean length in pixels of the nearest streaks, log-uniform; at most 200.
+        width: range of their mean width in pixels (full width at half maximum), log-uniform.
+        angle: range of the main angle in degrees from vertical, uniform; positive leans to the right at the top.
+        angle_spread: range of the standard deviation of the streaks around it in degrees, uniform.
+        across_probability: share of the samples whose rain is turned by a quarter. `TrainingPatches` turns every photo
+            it cuts, rainy ones with their rain, so that half of the real patches have rain across; 0 lets it fall.
+        brightness: range of the mean brightness of the nearest streaks (white = 1), log-uniform.
+        lens: range of the standard deviation in pixels of the Gaussian blur of the streaks, uniform.
+        screen_probability: share of the samples whose rain is screened, the others have it added.
+        veil_probability: share of the samples with a veil.
+        veil: range of its strength, of which it takes in a part; at most 0.9.
+        veil_grey: range of its grey, uniform.
+        clip: clip the result to [0, 1], as files do.
+
+    Raises:
+        ConfigurationError: on a value that is no number, no pair, or out of range.
+    """
+
+    cover: tuple[float, float] = (0.05, 0.5)
+    layers: tuple[int, int] = (1, 3)
+    distance: tuple[float, float] = (1.0, 3.0)
+    length: tuple[float, float] = (12.0, 60.0)
+    width: tuple[float, float] = (1.2, 4.0)
+    angle: tuple[float, float] = (-35.0, 35.0)
+    angle_spread: tuple[float, float] = (0.0, 4.0)
+    across_probability: float = 0.5
+    brightness: tuple[float, float] = (0.08, 0.6)
+    lens: tuple[float, float] = (0.3, 0.8)
+    screen_probability: float = 0.5
+    veil_probability: float = 0.3
+    veil: tuple[float, float] = (0.0, 0.4)
+    veil_grey: tuple[float, float] = (0.5, 0.9)
+    clip: bool = True
+
+    def __post_init__(self):
+        bounds = {
+            "cover": (1e-4, 5),
+            "distance": (1, 10),
+            "length": (1, MAX_LENGTH),
+            "width": (0.1, 20),
+            "angle": (-90, 90),
+            "angle_spread": (0, 90),
+            "brightness": (1e-3, 1),
+            "lens": (0.3, 5),
+            "veil": (0, 0.9),
+            "veil_grey": (0, 1),
+        }
+        self.check_fields(bounds, ("across_probability", "screen_probability", "veil_probability"))
+        check_flag("clip", self.clip)
+        object.__setattr__(self, "layers", check_whole_range("layers", self.layers, 1, 10))
+
+    def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """(B, C, H, W) in [0, 1] -> the same shape, in the rain.
+
+        Raises:
+            ValueError: on another rank or dtype.
+        """
+        check_clean(clean)
+        batch, _, height, width = clean.shape
+        one = (batch, 1, 1, 1)
+        veil, grey = self._veil(clean, generator)
+        hazy = clean + veil * (grey - clean)
+        across = uniform((batch,), 0, 1, clean, generator) < self.across_probability
+        rain = render_streaks(self._streaks(clean, across, generator), (batch, height, width))[:, None]  # (B, 1, H, W)
+        screened = uniform(one, 0, 1, clean, generator) < self.screen_probability
+        # rain brighter than white, screened, would leave dark places brighter than bright ones
+        degraded = hazy + torch.where(screened, rain.clamp(max=1) * (1 - hazy), rain)
+        return degraded.clamp(0, 1) if self.clip else degraded
+
+    def _veil(self, clean: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Its strength (B, 1, H, W) and its grey (B, 1, 1, 1)."""
+        one = (clean.shape[0], 1, 1, 1)
+        veiled = uniform(one, 0, 1, clean, generator) < self.veil_probability
+        ends = uniform((2, *one), *self.veil, clean, generator)
+        coarse = uniform((clean.shape[0], 1, VEIL_CELLS, VEIL_CELLS), 0, 1, clean, generator)
+        mixed = F.interpolate(coarse, size=clean.shape[-2:], mode="bilinear", align_corners=True)
+        strength = veiled * (ends[0] + mixed * (ends[1] - ends[0]))
+        return strength, uniform(one, *self.veil_grey, clean, generator)
+
+    def _streaks(self, clean: torch.Tensor, across: torch.Tensor, generator: torch.Generator) -> "Streaks":
+        """The streaks of all samples; each sample's layers are those whose number is below its draw."""
+        batch, _, height, width = clean.shape
+        device, most = generator.device, self.layers[1]
+        pair = (batch, most)
+        used = torch.randint(self.layers[0], most + 1, (batch, 1), generator=generator, device=device)
+        used = (torch.arange(most, device=device) < used).to(clean)  # (B, most)
+        z = uniform(pair, *self.distance, clean, generator)
+        z[:, 0] = 1
+        cover, length, wide, bright = (
+            log_uniform((batch, 1), *bounds, clean, generator)
+            for bounds in (self.cover, self.length, self.width, self.brightness)
+        )
+        angle, spread, lens = (
+            uniform((batch, 1), *bounds, clean, generator) for bounds in (self.angle, self.angle_spread, self.lens)
+        )
+        # streaks that reach into the photo may have their middle outside
+        margin = self.length[1] * LENGTHS[1] / 2
+        area = (height + 2 * margin) * (width + 2 * margin)
+        mean = used * cover / used.sum(1, keepdim=True) * area / (length * wide / z**2)
+        count = torch.poisson(mean.to(device), generator=generator).long().flatten().to(clean.device)  # (B most,)
+
+        def each(of_layer: torch.Tensor) -> torch.Tensor:  # (B, 1 or most) -> one number a streak
+            return of_layer.expand(pair).flatten().repeat_interleave(count)
+
+        def varied(of_layer: torch.Tensor, bounds: tuple[float, float]) -> torch.Tensor:
+            streaks = each(of_layer)
+            return streaks * uniform(streaks.shape, *bounds, clean, generator)
+
+        sample = each(torch.arange(batch, device=clean.device)[:, None])
+        y, x = (uniform(sample.shape, -margin, side + margin, clean, generator) for side in (height, width))
+        lean = each(angle) + each(spread) * normal(sample.shape, clean, generator)
+        streaks = Streaks(
+            sample=sample,
+            y=y,
+            x=x,
+            length=varied(length / z, LENGTHS),
+            width=varied(wide / z, WIDTHS),
+            angle=torch.deg2rad(lean + 90 * each(across[:, None].to(clean))),
+            brightness=varied(bright, BRIGHTNESSES),
+            lens=each(lens),
+        )
+        return streaks.touching(height, width)
+
+
+class Streaks(NamedTuple):
+    """Rain streaks of a batch of photos, (N,) each; lengths in pixels, angles in radians from vertical."""
+
+    sample: torch.Tensor
+    y: torch.Tensor
+    x: torch.Tensor
+    length: torch.Tensor
+    width: torch.Tensor
+    angle: torch.Tensor
+    brightness: torch.Tensor
+    lens: torch.Tensor
+
+    @property
+    def sigma(self) -> torch.Tensor:
+        """Standard deviation of the profile across: that of the streak, spread by the lens."""
+        return ((self.width / FWHM) ** 2 + self.lens**2).sqrt()
+
+    def touching(self, height: int, width: int) -> "Streaks":
+        """Those of which some light may fall on a photo of this size."""
+        reach = REACH * self.sigma + 1
+        down = self.length / 2 * self.angle.cos().abs() + reach
+        right = self.length / 2 * self.angle.sin().abs() + reach
+        kept = (self.y + down > 0) & (self.y - down < height) & (self.x + right > 0) & (self.x - right < width)
+        return Streaks(*(field[kept] for field in self))
+
+
+def render_streaks(streaks: Streaks, size: tuple[int, int, int]) -> torch.Tensor:
+    """Draws streaks of light on black, (B, H, W), without aliasing; overlaps add up.
+
+    Each is a grid of points at most half a pixel apart, which `splat` puts on the pixels. Along a streak, u in [-1, 1],
+    its light falls as 1 - u**4; across, as a Gaussian whose peak is `brightness` where the lens does not spread it.
+    """
+    along = (streaks.length / STEP).ceil().clamp(min=1).long()
+    half = REACH * streaks.sigma
+    across = (2 * half / STEP).ceil().clamp(min=1).long()
+    image = torch.zeros(size, dtype=streaks.y.dtype, device=streaks.y.device)
+    count = along * across  # points of each streak
+    if not len(count):
+        return image
+    ends = count.cumsum(0)
+    # streaks in groups of about POINTS_AT_ONCE points
+    group = (ends - count) // POINTS_AT_ONCE
+    for chosen in torch.arange(len(count), device=ends.device).split(torch.bincount(group).tolist()):
+        number = chosen.repeat_interleave(count[chosen])  # of the streak that a point belongs to
+        first = (ends - count)[number] - (ends - count)[chosen[0]]
+        point = torch.arange(len(number), device=number.device) - first
+        u = ((point // across[number]) + 0.5) / along[number] * 2 - 1  # (N,) in (-1, 1)
+        v = ((point % across[number]) + 0.5) / across[number] * 2 - 1
+        length, sigma = streaks.length[number], streaks.sigma[number]
+        u, v = u.to(sigma), v.to(sigma)
+        offset = v * half[number]
+        cell = length / along[number] * 2 * half[number] / across[number]  # the area that a point stands for
+        peak = streaks.brightness[number] * streaks.width[number] / FWHM / sigma
+        light = peak * (1 - u**4) * torch.exp(-((offset / sigma) ** 2) / 2) * cell
+        cos, sin = streaks.angle[number].cos(), streaks.angle[number].sin()
+        y = streaks.y[number] - u * length / 2 * cos + offset * sin
+        x = streaks.x[number] + u * length / 2 * sin + offset * cos
+        image += splat(streaks.sample[number], y, x, light, size)
+    return image

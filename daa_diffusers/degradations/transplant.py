@@ -1,0 +1,61 @@
+"""The degradation of real photos on clean ones: what a restorer removed there is added here."""
+
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import torch
+
+from ..files import replacing
+from ..sources.folders import PhotoFolder
+from ..sources.sampling import crop_patch
+from .base import ConfigurableDegradation, check_clean, check_range, register_degradation, uniform
+
+
+@register_degradation("transplant")
+@dataclass(frozen=True)
+class Transplant(ConfigurableDegradation):
+    """clean + gain (x - f(x)): the residual of restorer f on a real photo x, at a random place, turned and mirrored.
+
+    Pairs made so hold the real degradation on content that it does not hide. What f leaves is missing in them, which a
+    gain above 1 makes up for in part; what f takes of the photo itself is in them too, so they go beside other pairs.
+    It is the residual of eq. (3), as training data of the restorer.
+
+    Args:
+        folder: of residuals, as `write_residual` writes them.
+        gain: range of the factor, uniform for each sample.
+    """
+
+    folder: str
+    gain: tuple[float, float] = (1.0, 1.0)
+
+    def __post_init__(self):
+        object.__setattr__(self, "gain", check_range("gain", self.gain, 0.0, 4.0))
+
+    @functools.cached_property
+    def _residuals(self) -> PhotoFolder:
+        return PhotoFolder(self.folder, argument="folder")
+
+    def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """(B, C, H, W) in [0, 1] -> the same, degraded, unclipped; a ConfigurationError without residuals."""
+        batch, channels, height, width = check_clean(clean).shape
+        chosen = torch.randint(len(self._residuals), (batch,), generator=generator, device=generator.device).tolist()
+        gain = uniform((batch, 1, 1, 1), *self.gain, clean, generator)
+        residuals = []
+        for index in chosen:
+            stored = crop_patch(self._residuals.photo(index), max(height, width), generator)[:, :height, :width]
+            residual = 2 * stored - 1
+            residuals.append(residual if channels == 3 else residual.mean(0, keepdim=True).expand(channels, -1, -1))
+        return clean + gain * torch.stack(residuals).to(clean)
+
+
+def write_residual(residual: torch.Tensor, path: str | os.PathLike) -> None:
+    """Writes a residual (C, H, W) in [-1, 1], C = 1 or 3, as a PNG of 16 bits: grey is zero, 2^-15 the step."""
+    unit = (residual.clamp(-1, 1) + 1) / 2
+    # 32767.5 would be zero's place: rounded up, zero comes back as 2^-16
+    pixels = np.ascontiguousarray((unit * 65535).round().permute(1, 2, 0).cpu().numpy(), dtype=np.uint16)  # (H, W, C)
+    with replacing(path) as temporary:
+        Path(temporary).write_bytes(imagecodecs.png_encode(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels))

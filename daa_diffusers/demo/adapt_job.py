@@ -1,0 +1,259 @@
+"""`daa adapt` in a process of its own, followed by its files: steps, losses, time left; and stopped by a signal."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import ConfigurationError
+from ..files import replacing
+
+PACKAGE_PARENT = Path(__file__).resolve().parents[2]
+# Of the progress bar in the process's output: step, steps, time left ("?" at first).
+BAR = re.compile(r"training:[^\r\n]*?(\d+)/(\d+) \[[^\r\n<]*<([\d:?]+)")
+LOSSES = ("pair", "untouched", "noise", "adaptation")  # of the log, as they are shown
+TAIL = 4000  # bytes of the output that are looked at
+State = Literal["idle", "preparing", "training", "stopping", "done", "stopped", "failed"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where an adaptation is.
+
+    Args:
+        state: "preparing" until the first step; "stopped" by `Adaptation.cancel`.
+        step, steps: taken and planned.
+        left: time, "mm:ss"; "" where unknown.
+        losses: (step, name, value) of each log line.
+        message: a sentence for people.
+        checkpoint: folder of the adapted pipeline; of a stopped run, of what it had learnt. None: none.
+    """
+
+    state: State = "idle"
+    step: int = 0
+    steps: int = 0
+    left: str = ""
+    losses: tuple[tuple[int, str, float], ...] = ()
+    message: str = "No adaptation is running."
+    checkpoint: str | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether its process is."""
+        return self.state in ("preparing", "training", "stopping")
+
+
+class Adaptation:
+    """One run of `daa adapt` at a time.
+
+    Args:
+        runs: folder that each run gets a folder in, which stays.
+        folder: for photos, which may be removed when nothing runs.
+    """
+
+    def __init__(self, runs: Path, folder: Path) -> None:
+        self.runs, self.folder = runs, folder
+        self._lock = threading.RLock()
+        self._process: subprocess.Popen | None = None
+        self._command: list[str] = []
+        self._run = runs
+        self._cancelled = False
+        self._kept: str | None = None
+
+    def start(
+        self, photos: Sequence[str], clean: Sequence[str], *, checkpoint: str, minutes: float, task: str = "denoise"
+    ) -> None:
+        """Begins a run.
+
+        Args:
+            photos: files to adapt to.
+            clean: files of good photos; none: those of scikit-image.
+            checkpoint: to start from.
+            minutes: to train, beside what preparing takes.
+            task: as for `daa adapt`.
+
+        Raises:
+            ConfigurationError: while one is running, or without photos.
+        """
+        if not photos:
+            raise ConfigurationError("choose photos to adapt to first")
+        with self._lock:
+            if self.progress().running:
+                raise ConfigurationError("an adaptation is running already: wait for it, or cancel it")
+            name = _new_name(self.runs, self.folder / "photos")
+            files = self.folder / "photos" / name
+            command = [str(_copied(photos, files / "your photos")), "--output", str(self.runs / name)]
+            command += ["--clean", str(_copied(clean, files / "clean photos") if clean else self._clean_photos())]
+            command += ["--checkpoint", checkpoint, "--minutes", f"{minutes:g}", "--task", task]
+            self._run = self.runs / name
+            self._command = [sys.executable, "-m", "daa_diffusers.cli", "adapt", *command]
+            self._launch()
+
+    def resume(self) -> None:
+        """Goes on with a run that was stopped.
+
+        Raises:
+            ConfigurationError: where there is none.
+        """
+        with self._lock:
+            if self.progress().state != "stopped":
+                raise ConfigurationError("there is no stopped adaptation to go on with")
+            self._launch()
+
+    def cancel(self) -> None:
+        """Asks the process to save and end; `progress` says when it has."""
+        with self._lock:
+            if self._process is not None and self._process.poll() is None:
+                self._cancelled = True
+                self._process.terminate()
+
+    def close(self, seconds: float = 60.0) -> None:
+        """Ends the process, and waits until it has saved; kills it where that takes longer than `seconds`."""
+        self.cancel()
+        if self._process is not None:
+            try:
+                self._process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def progress(self) -> Progress:
+        """Where it is, read off the process and its files."""
+        with self._lock:
+            if self._process is None:
+                return Progress()
+            code = self._process.poll()
+            output = "\n" + _tail(self._output)
+            bar = list(BAR.finditer(output))
+            step, steps = (int(bar[-1][1]), int(bar[-1][2])) if bar else (0, 0)
+            losses = _losses(self._run / "log.jsonl")
+            if code is None:
+                state: State = "stopping" if self._cancelled else "training" if bar else "preparing"
+                left = bar[-1][3] if bar and "?" not in bar[-1][3] else ""
+                return Progress(state, step, steps, left, losses, _MESSAGES[state])
+            if code == 0:
+                checkpoint = str(self._run / "pipeline")
+                return Progress("done", step, steps, "", losses, _MESSAGES["done"], checkpoint)
+            if self._cancelled:
+                return self._stopped(step, steps, losses)
+            return Progress("failed", step, steps, "", losses, f"It failed: {self._reason(output)}")
+
+    # --- the process ---
+
+    @property
+    def _output(self) -> Path:
+        return self.folder / "photos" / self._run.name / "output.txt"
+
+    def _launch(self) -> None:
+        paths = [str(PACKAGE_PARENT), os.environ.get("PYTHONPATH", "")]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "TQDM_MININTERVAL": "0.5"}
+        self._cancelled, self._kept = False, None
+        with open(self._output, "wb") as output:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment
+            )
+
+    def _stopped(self, step: int, steps: int, losses: tuple[tuple[int, str, float], ...]) -> Progress:
+        if self._kept is None:
+            kept = keep_newest(self._run)
+            self._kept = "" if kept is None else str(kept)
+        message = _MESSAGES["stopped"] if self._kept else "Stopped before anything was learnt."
+        return Progress("stopped", step, steps, "", losses, message, self._kept or None)
+
+    def _reason(self, output: str) -> str:
+        at = output.rfind("\nerror: ")  # which may be of several lines
+        said = output[at + len("\nerror: ") :] if at >= 0 else output.strip().rpartition("\n")[2]
+        reason = said.strip() or "its process ended"
+        for folder in (*sorted(self.folder.glob("photos/*/*")), self._run):
+            reason = reason.replace(str(folder), folder.name)  # no folders of this machine
+        return reason
+
+    def _clean_photos(self) -> Path:
+        from ..sources.demo_photos import clean_photos
+
+        return clean_photos(self.folder / "clean_photos")
+
+
+_MESSAGES: dict[State, str] = {
+    "preparing": "Loading, and estimating the noise of your photos.",
+    "training": "Training.",
+    "stopping": "Saving what has been learnt.",
+    "done": "Done. The adapted checkpoint can be chosen above.",
+    "stopped": "Stopped. What had been learnt can be chosen above; Continue goes on from here.",
+}
+
+
+def keep_newest(run: Path) -> Path | None:
+    """Saves what a stopped run had learnt as a pipeline, as its end would have done: average and start, blended.
+
+    Args:
+        run: output folder of the run.
+
+    Returns:
+        The pipeline's folder, "stopped-at-N" in `run`; None where no step was saved.
+    """
+    import yaml
+    from diffusers.utils.logging import disable_progress_bar
+
+    from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
+    from ..training.run_state import list_checkpoints, load_average
+
+    disable_progress_bar()  # of loading
+    saved = list_checkpoints(run / "checkpoints")
+    if not saved:
+        return None
+    options = yaml.safe_load((run / "options.yaml").read_text(encoding="utf-8"))
+    pipeline = DAARestorationPipeline.from_pretrained(options["init_from"])
+    load_average(saved[-1], pipeline.restorer, options["blend"])
+    step = json.loads((saved[-1] / "state.json").read_text())["step"]
+    folder = run / f"stopped-at-{step}"
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def _new_name(*folders: Path) -> str:
+    """The time, and a number where something in one of the folders has that name."""
+    now = time.strftime("%Y-%m-%d_%H-%M-%S")
+    names = itertools.chain([now], (f"{now}_{number}" for number in itertools.count(2)))
+    return next(name for name in names if not any((folder / name).exists() for folder in folders))
+
+
+def _copied(files: Sequence[str], folder: Path) -> Path:
+    """Copies of files in one folder, each under a name of its own."""
+    folder.mkdir(parents=True)
+    for number, file in enumerate(files):
+        with replacing(folder / f"{number:04d}_{os.path.basename(file)}") as temporary:
+            shutil.copyfile(file, temporary)
+    return folder
+
+
+def _tail(path: Path) -> str:
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - TAIL))
+        return file.read().decode("utf-8", "replace")
+    return ""
+
+
+def _losses(path: Path) -> tuple[tuple[int, str, float], ...]:
+    found: list[tuple[int, str, float]] = []
+    with contextlib.suppress(OSError):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                entry: dict[str, Any] = json.loads(line)
+            except json.JSONDecodeError:  # being written
+                break
+            values = ((name, entry.get(f"loss/{name}")) for name in LOSSES)
+            found += [(entry["step"], name, value) for name, value in values if value is not None]
+    return tuple(found)

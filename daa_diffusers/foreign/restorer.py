@@ -1,0 +1,315 @@
+"""Any other network as a restorer: an architecture of spandrel, a model of transformers, or a module of your own."""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import nn
+
+from .networks import Recipe, descriptor_of, load_network, recipe_of, spandrel_traits, trusted_code
+from .probe import Traits, call, in_eval_mode, photos_of, probe, same_output
+
+OUTPUTS = ("restored", "residual", "noise")
+
+
+class ForeignRestorer(ModelMixin, ConfigMixin):
+    """A network that was not made for this package, with what its callers must know in its config.
+
+    Make one by `wrap` or `from_checkpoint`, which run the network once and refuse what cannot work. The constructor
+    builds the network anew from what the config says; it runs nothing.
+
+    Args:
+        library: "spandrel", "transformers" or "module" (`Recipe`).
+        architecture: the network's class, as the library names it.
+        arguments: what the class is built from.
+        channels: colour channels of the photo, in and out.
+        value_range: `[low, high]`, the range in which this restorer takes and gives photos.
+        network_range: that of the network inside, where it is another one; None: the same.
+        size_multiple: height and width of an input must be multiples of this.
+        minimum_size: smaller photos are padded to it, and cropped again.
+        square: the network takes square photos only; others are padded, and cropped again.
+        output: what the network gives: "restored" photos, the "residual" to add to its input, or the "noise" to take
+            off it.
+        noise_level: of networks that are told it by a further channel (DRUNet, FDnCNN): its constant, in the network's
+            range.
+        output_item: which item of what the network returns is the photo: an index, a name, or None for all of it.
+        receptive_radius: how far, in pixels, an input pixel can reach; None: not known.
+        is_global: every pixel depends on the whole photo (global pooling): tiles differ from the whole.
+
+    The network is kept as `network`. Nothing is clamped. Layers with batch statistics are found by
+    `NoiseSpaceAdaptation`, which restores synthetic and real photos apart then.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        library: str,
+        architecture: str,
+        arguments: dict[str, Any],
+        channels: int = 3,
+        value_range: Sequence[float] = (0.0, 1.0),
+        network_range: Sequence[float] | None = None,
+        size_multiple: int = 1,
+        minimum_size: int = 1,
+        square: bool = False,
+        output: str = "restored",
+        noise_level: float | None = None,
+        output_item: int | str | None = None,
+        receptive_radius: int | None = None,
+        is_global: bool = False,
+    ):
+        super().__init__()
+        for name, number in (("channels", channels), ("size_multiple", size_multiple), ("minimum_size", minimum_size)):
+            _check_positive(name, number)
+        for name, pair in (("value_range", value_range), ("network_range", network_range or value_range)):
+            _check_range(name, pair)
+        if output not in OUTPUTS:
+            raise ValueError(f"`output` must be one of {OUTPUTS}, got {output!r}")
+        self.register_to_config(
+            value_range=[float(v) for v in value_range],
+            network_range=None if network_range is None else [float(v) for v in network_range],
+        )
+        self.network = Recipe(library, architecture, dict(arguments)).build()
+
+    # --- making one ---
+
+    @classmethod
+    def wrap(
+        cls,
+        network: nn.Module,
+        *,
+        arguments: Mapping[str, Any] | None = None,
+        value_range: Sequence[float] = (0.0, 1.0),
+        output: str = "restored",
+        **traits: Any,
+    ) -> "ForeignRestorer":
+        """Wraps a network: the very instance, not a copy. It is run on small random photos, and built again as a test.
+
+        Args:
+            network: of spandrel, of transformers (scale 1), or of a class that can be imported.
+            arguments: its constructor's, plain JSON. None: read off the instance where its attributes have their names.
+            value_range: the range of photos that it takes and gives, such as [-1, 1] or [0, 255]. Outside of [-1, 1]
+                the restorer works on [0, 1] and converts.
+            output: "restored", "residual" or "noise", see the class.
+            traits: `channels`, `size_multiple`, `square`, `noise_level`, `output_item` where they are not the defaults
+                or, of spandrel and transformers, what these know; `minimum_size`, `receptive_radius`, `is_global` where
+                they are not to be found out.
+
+        Raises:
+            ValueError: what `foreign_probe.probe` refuses, a class that cannot be found again by name, or `arguments`
+                that build another network.
+        """
+        network = getattr(network, "_orig_mod", network)  # below torch.compile
+        if not isinstance(network, nn.Module):
+            raise ValueError(f"`network` must be a torch.nn.Module, got {type(network).__name__}")
+        if isinstance(network, cls):
+            raise ValueError("`network` is a ForeignRestorer already")
+        _check_range("value_range", value_range)
+        known = set(Traits.__dataclass_fields__) - {"value_range"}
+        if unknown := sorted(set(traits) - known):
+            raise ValueError(f"unknown traits {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        for name in {"channels", "size_multiple", "minimum_size"} & set(traits):
+            _check_positive(name, traits[name])
+        with torch.random.fork_rng(devices=[]):  # networks are built with random weights on the way
+            return cls._wrap(network, arguments, (float(value_range[0]), float(value_range[1])), output, traits)
+
+    @classmethod
+    def _wrap(
+        cls, network: nn.Module, arguments: Any, value_range: tuple[float, float], output: str, traits: dict[str, Any]
+    ) -> "ForeignRestorer":
+        recipe = recipe_of(network, arguments)
+        descriptor = descriptor_of(network, recipe.architecture) if recipe.library == "spandrel" else None
+        known_traits = spandrel_traits(descriptor) if descriptor else _transformers_traits(network, recipe)
+        declared = {**known_traits, **traits}
+        found = probe(network, Traits(**declared, value_range=value_range))
+        _check_rebuilding(network, recipe, found)
+        fits = value_range[0] >= -1 and value_range[1] <= 1
+        config = {**asdict(found), "value_range": list(value_range) if fits else [0.0, 1.0]}
+        restorer = cls(
+            library=recipe.library,
+            architecture=recipe.architecture,
+            arguments=recipe.arguments,
+            network_range=None if fits else list(value_range),
+            output=output,
+            **config,
+        )
+        restorer.network = network
+        if descriptor is not None and (*value_range, output) == (0, 1, "restored") and not traits:
+            _check_like_spandrel(restorer, descriptor)
+        restorer.training = network.training  # the network's own modes stay as they are
+        return restorer
+
+    @classmethod
+    def from_checkpoint(cls, path: str | os.PathLike, **options: Any) -> "ForeignRestorer":
+        """Wraps the network of a checkpoint file that spandrel recognises, or of a folder that transformers wrote.
+
+        Args:
+            path: .pth, .pt, .ckpt (read with `weights_only=True`) or .safetensors; or a folder.
+            options: as for `wrap`, where the checkpoint does not tell.
+
+        Raises:
+            FileNotFoundError, ValueError: see `foreign_networks.load_network`, and `wrap`.
+            ImportError: spandrel is missing; it comes with the extra `[zoo]`.
+        """
+        return cls.wrap(load_network(path), **options).eval()
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, *, trust_remote_code: bool = False, **kwargs: Any
+    ) -> "ForeignRestorer":
+        """Loads what `save_pretrained` wrote, as `ModelMixin.from_pretrained`.
+
+        Args:
+            pretrained_model_name_or_path: folder or Hub id.
+            trust_remote_code: import the module of the network's class, if it is not imported yet: runs its code.
+            kwargs: as for `ModelMixin.from_pretrained`.
+        """
+        if kwargs.get("device_map") is None:
+            # a network may compute tensors while it is built, which an empty one would lose
+            kwargs["low_cpu_mem_usage"] = False
+        if not trust_remote_code:  # or as the pipeline that is being loaded says
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        with trusted_code(True):
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+    # --- what callers ask ---
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width of an input must be multiples of this."""
+        return self.config.size_multiple
+
+    @property
+    def receptive_radius(self) -> int | None:
+        """How far, in pixels, an input pixel can reach: tiles that overlap by this much agree with the whole."""
+        return self.config.receptive_radius
+
+    @property
+    def is_global(self) -> bool:
+        """Whether every pixel depends on the whole photo, so that no overlap makes tiles agree with it."""
+        return self.config.is_global
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Restores a batch.
+
+        Args:
+            x: degraded photos (B, C, H, W), floating point, in `config.value_range` (noise may exceed it); H and W
+                multiples of `size_multiple`.
+
+        Returns:
+            Restored photos (B, C, H, W), not clamped.
+
+        Raises:
+            ValueError: on another rank or number of channels, or on a size that is no multiple of `size_multiple`.
+        """
+        config = self.config
+        if x.ndim != 4 or x.shape[1] != config.channels:
+            raise ValueError(f"`x` must be (B, {config.channels}, H, W), got {tuple(x.shape)}")
+        height, width = x.shape[2:]
+        if height % config.size_multiple or width % config.size_multiple or 0 in x.shape:
+            raise ValueError(
+                f"height and width of `x` must be positive multiples of {config.size_multiple}, got "
+                f"{(height, width)}; DAARestorationPipeline pads for you"
+            )
+        given = self._to_network(self._pad(x))
+        # networks that make float32 tensors on their way (the masks of attention) would fail on half precision
+        is_half = x.dtype in (torch.float16, torch.bfloat16)
+        with torch.autocast(x.device.type, dtype=x.dtype) if is_half else nullcontext():
+            output = call(self.network, given, config.noise_level, config.output_item).to(x.dtype)
+        if config.output == "residual":
+            output = given + output
+        elif config.output == "noise":
+            output = given - output
+        return self._from_network(output)[:, :, :height, :width]
+
+    def _pad(self, x: torch.Tensor) -> torch.Tensor:
+        height, width = x.shape[2:]
+        multiple = self.config.size_multiple
+        least = -(-self.config.minimum_size // multiple) * multiple
+        if least <= multiple and not self.config.square:
+            return x  # not asked at run time, so that it can be exported for all sizes
+        if self.config.square:
+            least = max(least, height, width)
+        if height >= least and width >= least:
+            return x
+        return F.pad(x, (0, max(0, least - width), 0, max(0, least - height)), mode="replicate")
+
+    def _to_network(self, x: torch.Tensor) -> torch.Tensor:
+        if self.config.network_range is None:
+            return x
+        (low, high), (inner_low, inner_high) = self.config.value_range, self.config.network_range
+        return (x - low) * ((inner_high - inner_low) / (high - low)) + inner_low
+
+    def _from_network(self, x: torch.Tensor) -> torch.Tensor:
+        if self.config.network_range is None:
+            return x
+        (low, high), (inner_low, inner_high) = self.config.value_range, self.config.network_range
+        return (x - inner_low) * ((high - low) / (inner_high - inner_low)) + low
+
+
+def _check_positive(name: str, value: Any) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"`{name}` must be a positive integer, got {value!r}")
+
+
+def _check_range(name: str, value: Any) -> None:
+    is_pair = isinstance(value, Sequence) and len(value) == 2 and all(isinstance(v, int | float) for v in value)
+    if not is_pair or not value[0] < value[1]:
+        raise ValueError(f"`{name}` must be [low, high] with low < high, got {value!r}")
+
+
+def _transformers_traits(network: nn.Module, recipe: Recipe) -> dict[str, Any]:
+    if recipe.library != "transformers":
+        return {}
+    config: Any = network.config
+    if config.upscale != 1:
+        raise ValueError(
+            f"{recipe.architecture} enlarges photos {config.upscale} times (config.upscale); a restorer gives a "
+            "photo of the size that it takes: only upscale=1 can be adapted"
+        )
+    return {
+        "channels": config.num_channels,
+        "size_multiple": config.window_size,
+        "output_item": "reconstruction",
+    }
+
+
+def _check_like_spandrel(restorer: ForeignRestorer, descriptor: Any) -> None:
+    """ValueError where spandrel calls the network in a way of its own, as another value range."""
+    photo = photos_of(restorer.network, restorer.config, max(64, restorer.config.minimum_size))
+    with in_eval_mode(restorer), torch.no_grad():
+        mine = restorer(photo).clamp(0, 1).cpu().float()
+        theirs = descriptor.float().cpu()(photo.cpu().float())
+    if (mine - theirs).abs().max() > 2e-2:
+        raise ValueError(
+            f"spandrel calls a {descriptor.architecture.name} in a way of its own, perhaps with another value range: "
+            "declare `value_range`, `output` or `noise_level`"
+        )
+
+
+def _check_rebuilding(network: nn.Module, recipe: Recipe, traits: Traits) -> None:
+    """ValueError unless the recipe builds a network that takes the weights and restores as `network` does."""
+    again = recipe.build()
+    mine, theirs = network.state_dict(), again.state_dict()
+    differing = sorted(
+        {name for name in {*mine, *theirs} if name not in mine or name not in theirs}
+        | {name for name in {*mine} & {*theirs} if mine[name].shape != theirs[name].shape}
+    )
+    hint = "pass the right ones as `arguments`"
+    if differing:
+        raise ValueError(
+            f"{recipe.architecture} built from {recipe.arguments} has other tensors than the network "
+            f"({', '.join(differing[:4])}): {hint}"
+        )
+    again.load_state_dict(mine)
+    if not same_output(network, again, traits):
+        raise ValueError(
+            f"{recipe.architecture} built from {recipe.arguments} restores otherwise than the network, with the same "
+            f"weights: {hint}"
+        )

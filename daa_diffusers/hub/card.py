@@ -1,0 +1,290 @@
+"""The model card of a checkpoint, rendered from its own files: `README.md` of its repository."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from ..errors import ConfigurationError
+from .description import IDENTITY, Description, Licence, Network
+
+PAPER = "https://arxiv.org/abs/2406.18516"
+_WORDS = {"denoise": "denoising", "derain": "deraining", "deblur": "deblurring"}
+_LIMITS = {
+    "denoise": "Noise of cameras. It can remove fine texture from almost clean photos. It knows no blur and no rain.",
+    "derain": "Rain streaks. It knows no noise and no blur.",
+    "deblur": "Blur of a moving camera. It knows no noise, no rain and no strong defocus.",
+}
+# In a card that may be rendered again, because nobody has written in it.
+RENDERED = (
+    "<!-- Rendered by daa_diffusers from this repository's own files; take this line out to keep what you write. -->"
+)
+_DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
+_ADAPTED = "adapted to real photos by noise-space domain adaptation"
+# Options that say nothing about how weights were made.
+_LEFT_OUT = ("output_dir", "config", "dry_run")
+
+
+def metadata_of(description: Description, name: str, licence: Licence) -> ModelCardData:
+    """The fields that the Hub reads: licence, tags, and PSNR of every set that was measured.
+
+    Args:
+        description: of the checkpoint.
+        name: under which its numbers stand in `evaluation.json`, and on the Hub.
+        licence: of the weights.
+    """
+    tags = ["image-restoration", "daa-diffusers"]
+    if description.task:
+        tags.insert(1, _WORDS[description.task])
+    if _is_adapted(description):
+        tags.insert(-1, "domain-adaptation")
+    row = main_row(description.evaluation, name)
+    results = [
+        EvalResult(
+            task_type="image-to-image",
+            dataset_type=re.sub(r"\W+", "-", one["set"].lower()).strip("-"),  # results of one type would be merged
+            dataset_name=one["set"],
+            metric_type="psnr",
+            metric_name=f"PSNR (dB; {one['psnr'][IDENTITY]:.2f} of the untouched input)",
+            metric_value=round(float(one["psnr"][row]), 2),
+        )
+        for one in description.evaluation.get("sets", ())
+        if row in one["psnr"]
+    ]
+    return ModelCardData(
+        license=licence.identifier,
+        license_name=licence.name,
+        license_link=licence.link,
+        library_name="diffusers",
+        pipeline_tag="image-to-image",
+        tags=tags,
+        eval_results=results or None,
+        model_name=name if results else None,
+    )
+
+
+def main_row(evaluation: Mapping[str, Any], name: str) -> str | None:
+    """The row of an `evaluation.json` that is about the checkpoint itself: of its name, else the only or last one."""
+    rows = list(dict.fromkeys(row for one in evaluation.get("sets", ()) for row in one["psnr"] if row != IDENTITY))
+    own = name.rpartition("/")[2]
+    return own if own in rows else rows[-1] if rows else None
+
+
+def render_card(description: Description, name: str, licence: Licence | None = None, *, with_code: bool = False) -> str:
+    """The card as Markdown, with the Hub's metadata on top.
+
+    Args:
+        description: of the checkpoint.
+        name: what `from_pretrained` is to be given.
+        licence: None: what the checkpoint's own files say.
+        with_code: the repository holds code for people without this package.
+    """
+    licence = licence or description.licence
+    metadata = metadata_of(description, name, licence).to_yaml()
+    parts = [
+        f"---\n{metadata}\n---\n{RENDERED}",
+        f"# {name.rpartition('/')[2]}",
+        _what(description),
+        _usage(name, with_code),
+        "## Data and licences",
+        *_data(description, licence),
+        "## How it was made",
+        *_making(description),
+        "## Numbers",
+        *_numbers(description),
+        "## Intended use and limits",
+        _LIMITS.get(description.task or "", "Photos with the degradation that it was trained on, and no others."),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def given_card(text: str, description: Description, name: str, licence: Licence) -> str:
+    """A person's own card: their words, and metadata where they gave none; a licence that binds is written in.
+
+    Raises:
+        ConfigurationError: where the metadata is no YAML, or claims a licence that the weights do not have.
+    """
+    try:
+        card = ModelCard(text, ignore_metadata_errors=False)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"`card` has metadata that cannot be read: {error}") from error
+    ours = metadata_of(description, name, licence).to_dict()
+    own = card.data.to_dict()
+    claimed = (own.get("license"), own.get("license_name"))
+    if licence.non_commercial and claimed not in ((None, None), (licence.identifier, licence.name)):
+        raise ConfigurationError(
+            f"`card` says license: {claimed[0]}, license_name: {claimed[1]}, but the weights are under "
+            f"{licence.identifier}, {licence.name}: {licence.text}"
+        )
+    merged = {**ours, **own, **licence.metadata()}
+    return f"---\n{yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)}---\n{card.text}"
+
+
+# --- the parts ---
+
+
+def _what(description: Description) -> str:
+    restorer, low, high = description.restorer, *description.value_range
+    task = f"A {_WORDS[description.task]} network" if description.task else "A restoration network"
+    adapted = f", {_ADAPTED} ([Noise-DA]({PAPER}))" if _is_adapted(description) else ""
+    facts = [f"`{restorer.class_name}`"]
+    if "width" in restorer.config:
+        facts.append(f"width {restorer.config['width']}")
+    if restorer.parameters:
+        facts.append(f"{millions(restorer.parameters)} parameters")
+    facts.append(f"value range [{low:g}, {high:g}]")
+    if restorer.dtypes:
+        facts.append(f"stored in {stored_as(restorer)}")
+    channels = restorer.config.get("channels", 3)
+    photos = "grey" if channels == 1 else "colour"
+    predictor = (
+        " The noise predictor of its training is in `unet`; restoring does not need it." if description.unet else ""
+    )
+    return f"{task} for {photos} photos{adapted}. {', '.join(facts)}. Any size in, the same size out.{predictor}"
+
+
+def _usage(name: str, with_code: bool) -> str:
+    with_package = (
+        "```python\nfrom daa_diffusers import DAARestorationPipeline  # pip install daa-diffusers\n"
+        "from PIL import Image\n\n"
+        f'pipe = DAARestorationPipeline.from_pretrained("{name}")\n'
+        'pipe(Image.open("photo.jpg")).images[0].save("restored.png")\n```'
+    )
+    if not with_code:
+        return with_package
+    return (
+        f"{with_package}\n\nWithout that package, with the code in this repository (read it first):\n\n"
+        "```python\nfrom diffusers import DiffusionPipeline\n\n"
+        f'pipe = DiffusionPipeline.from_pretrained("{name}", trust_remote_code=True)\n```'
+    )
+
+
+def _data(description: Description, licence: Licence) -> list[str]:
+    lines = []
+    photos, sources = description.training.get("photos"), description.training.get("sources")
+    for role, sets in photos.items() if isinstance(photos, Mapping) else ():
+        if role == "unpaired_clean":  # the clean ones again
+            continue
+        words = {"clean": "clean", "real": "real, without ground truth"}.get(role, role.replace("_", " "))
+        places = (description.training.get("options") or {}).get(role)
+        for index, one in enumerate(sets if isinstance(sets, list) else ()):
+            if not isinstance(one, Mapping):
+                continue
+            folder = str(one.get("folder"))
+            place = places[index] if isinstance(places, list) and index < len(places) else ""
+            folder = place if str(place).endswith(folder) else folder  # says more: renoir/train/noisy
+            source = sources.get(str(one.get("folder")), sources.get(folder)) if isinstance(sources, Mapping) else None
+            known = f" {_text(source)}" if source else ""
+            lines.append(f"- {_text(folder)}: {_text(one.get('photos'))} photos, {words}.{known}")
+    return ["\n".join(lines) or "The photos were not recorded.", licence.text]
+
+
+def _making(description: Description) -> list[str]:
+    training = description.training
+    if "converted_from" in training:
+        source = training["converted_from"]
+        lines = [
+            f"- `{_text(one.get('file'))}`, SHA-256 `{_text(one.get('sha256'))}`"
+            for one in source
+            if isinstance(one, Mapping)
+        ]
+        return ["Converted, number for number, from official weights:", "\n".join(lines)]
+    options = training.get("options")
+    if not isinstance(options, Mapping):
+        return ["Not recorded."]
+    start = options.get("init_from")
+    facts = [f"{training['steps']} steps" if isinstance(training.get("steps"), int) else ""]
+    minutes = training.get("minutes")
+    facts += [f"{minutes:.0f} minutes" if isinstance(minutes, int | float) else ""]
+    facts += [f"batch {_text(options.get('batch_size'))}, patches of {_text(options.get('patch'))} px"]
+    facts += [f"from `{_text(start)}`" if start else "from random weights"]
+    facts += [f"objective {_text(options.get('objective', 'noise_space'))}, variant {_text(options.get('variant'))}"]
+    versions = training.get("versions")
+    used = ", ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, Mapping) else ""
+    shown = {key: value for key, value in options.items() if key not in _LEFT_OUT}
+    text = yaml.safe_dump(json.loads(json.dumps(shown)), sort_keys=False, allow_unicode=True)
+    return [
+        "Trained by `examples/train_daa.py` of daa_diffusers: " + "; ".join(fact for fact in facts if fact) + ".",
+        _text(training.get("history", "")),
+        f"<details><summary>All options</summary>\n\n```yaml\n{text}```\n\n</details>",
+        f"Versions: {_text(used)}." if used else "",
+    ]
+
+
+def _numbers(description: Description) -> list[str]:
+    evaluation = description.evaluation
+    if not evaluation.get("sets"):
+        return [
+            "Nothing was measured, or the numbers were not recorded. Look at your own photos before you rely on it."
+        ]
+    protocol = f"PSNR in dB; *{IDENTITY}* is the untouched input. {_text(evaluation['protocol'])}"
+    return [protocol, numbers_table(evaluation), _text(evaluation.get("note", "")), _label_free_table(evaluation)]
+
+
+def numbers_table(evaluation: Mapping[str, Any]) -> str:
+    """The sets of an `evaluation.json` as a Markdown table of PSNR, the untouched input first."""
+    rows = list(dict.fromkeys(row for one in evaluation["sets"] for row in one["psnr"] if row != IDENTITY))
+    baselines = list(dict.fromkeys(row for one in evaluation["sets"] for row in one.get("minus", {})))
+    worst = any("worst" in one for one in evaluation["sets"])
+    heading = ["set", "photos", IDENTITY, *rows, *(f"minus {row} (95 %)" for row in baselines)]
+    lines = [[*heading, *(["worst photo against identity"] if worst else [])]]
+    for one in evaluation["sets"]:
+        line = [one["set"], str(one["photos"])]
+        line += [f"{one['psnr'][row]:.2f}" if row in one["psnr"] else "" for row in (IDENTITY, *rows)]
+        for row in baselines:
+            difference = one.get("minus", {}).get(row)
+            line.append("{:+.3f} [{:+.3f}, {:+.3f}]".format(*difference) if difference else "")
+        lines.append([*line, *([f"{one['worst']:+.2f}" if "worst" in one else ""] if worst else [])])
+    return _table(lines)
+
+
+def _label_free_table(evaluation: Mapping[str, Any]) -> str:
+    """Means of what can be said without ground truth, a line for each row of each set; empty where there is none."""
+    lines: list[list[str]] = []
+    for one in evaluation["sets"]:
+        for row, scores in one.get("label_free", {}).items():
+            lines = lines or [["set", "row", *scores]]
+            lines.append([one["set"], row, *(f"{scores[c]:.3f}" if c in scores else "" for c in lines[0][2:])])
+    return f"Without ground truth, mean per photo:\n\n{_table(lines, text=2)}" if lines else ""
+
+
+def _table(lines: Sequence[Sequence[str]], text: int = 1) -> str:
+    """Markdown; the first line is the heading, columns from `text` on hold numbers."""
+    cells = [f"| {' | '.join(_text(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
+    return "\n".join([cells[0], f"|{'---|' * text}{'---:|' * (len(lines[0]) - text)}", *cells[1:]])
+
+
+def _is_adapted(description: Description) -> bool:
+    options = description.training.get("options")
+    return isinstance(options, Mapping) and bool(options.get("real")) and options.get("variant") != "vanilla"
+
+
+def millions(count: int) -> str:
+    """A number of parameters as people say it: 2.1 M."""
+    return f"{count / 1e6:.1f} M" if count >= 50_000 else str(count)
+
+
+def stored_as(network: Network) -> str:
+    """The dtypes of its files, in torch's words."""
+    return ", ".join(_DTYPES[dtype] for dtype in network.dtypes if dtype in _DTYPES) or "integers"
+
+
+def _text(value: Any) -> str:
+    """Words from a file, as one line that starts no HTML."""
+    return " ".join(str(value).split()).replace("<", "&lt;")
+
+
+def read_card(path: Path) -> str:
+    """A card's file.
+
+    Raises:
+        ConfigurationError: where there is none, or it is no UTF-8 text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"`card` must be a readable Markdown file, got {str(path)!r}: {error}") from error

@@ -1,0 +1,134 @@
+"""What a repository holds beside weights: code for people without this package, and nothing of this machine."""
+
+import ast
+import json
+import logging
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from .. import _MODULES, __version__
+from ..errors import ConfigurationError
+from .resolving import SAFETENSORS
+
+logger = logging.getLogger(__name__)
+
+PIPELINE_CLASS = "DAARestorationPipeline"
+# Name in a repository -> source, relative to this package.
+PIPELINE_CODE = {"pipeline.py": "pipelines/standalone.py", "image_processor.py": "pipelines/image_processor.py"}
+# What that code may import: everybody with diffusers has it.
+PLAIN_IMPORTS = {"torch", "diffusers", "numpy", "PIL"}
+# What must never leave this machine. Sought in every text that is uploaded.
+_TRACES = {
+    "an access token": re.compile(r"\bhf_[A-Za-z0-9]{16,}"),
+    "a password in an address": re.compile(r"://[^/\s:@]+:[^/\s@]+@"),
+    "a path of a machine": re.compile(
+        r"(?<![\w/.:-])(?:/(?:home|Users|root|mnt|media|tmp|var|srv)/|[A-Za-z]:\\)[^\s\"'`]+"
+    ),
+}
+
+
+# --- code ---
+
+
+def with_code(index: Mapping[str, Any], components: Sequence[str]) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """The code that makes a repository work without this package, and the model_index.json that names it.
+
+    Args:
+        index: the model_index.json, with this package's classes.
+        components: those that it holds.
+
+    Returns:
+        File -> content, and the index; no files and the same index where a component's class is not of this package, or
+        its module imports more than torch and diffusers.
+    """
+    package = Path(__file__).parents[1]
+    named = dict(index)
+    code: dict[str, bytes] = {}
+    for component in components:
+        module, class_name = index[component]
+        if class_name not in _MODULES:
+            if module.split(".")[0] in ("diffusers", "transformers"):
+                continue
+            logger.warning("`%s` is a %s.%s: whoever loads it needs that module", component, module, class_name)
+            return {}, dict(index)
+        path = package.joinpath(*_MODULES[class_name].split(".")).with_suffix(".py")
+        if not top_level_imports(path) <= PLAIN_IMPORTS:
+            logger.warning("`%s` is a %s, which needs the package daa-diffusers", component, class_name)
+            return {}, dict(index)
+        code[f"{component}/{path.name}"] = _source(path)
+        named[component] = [path.stem, class_name]
+    code |= {name: _source(package / source) for name, source in PIPELINE_CODE.items()}
+    named["_class_name"] = ["pipeline", PIPELINE_CLASS]
+    return code, named
+
+
+def _source(path: Path) -> bytes:
+    return (
+        f"# Of daa_diffusers {__version__}, under the Apache License 2.0.\n{path.read_text(encoding='utf-8')}".encode()
+    )
+
+
+def top_level_imports(path: Path) -> set[str]:
+    """The packages, beyond Python's own, that importing a file imports; those of its own package start with a dot."""
+    modules = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            modules |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            modules.add("." * node.level + (node.module or "") if node.level else (node.module or "").split(".")[0])
+    return modules - set(sys.stdlib_module_names)
+
+
+# --- nothing of this machine ---
+
+
+def without_machine(value: Any) -> Any:
+    """JSON without what a machine's folders are called: absolute paths end up as their last part.
+
+    Names of photos that were skipped become their number.
+    """
+    if isinstance(value, Mapping):
+        kept = {key: without_machine(item) for key, item in value.items()}
+        if isinstance(kept.get("skipped"), list):
+            kept["skipped"] = len(kept["skipped"])
+        return kept
+    if isinstance(value, list):
+        return [without_machine(item) for item in value]
+    if isinstance(value, str) and re.match(r"(?:/|~|[A-Za-z]:[\\/]|\\\\)", value):
+        return re.split(r"[\\/]", value.rstrip("\\/"))[-1]
+    return value
+
+
+def check_traces(name: str, content: bytes | Path, folder: Path) -> None:
+    """ConfigurationError where a file holds a token, a password, or a path of a machine; of weights their metadata.
+
+    Args:
+        name: of the file, for the message.
+        content: itself, or where it lies.
+        folder: that it comes from, whose path must not be in it.
+    """
+    if isinstance(content, Path) and content.suffix == SAFETENSORS:
+        with safe_open(content, framework="pt") as handle:
+            text = json.dumps(handle.metadata() or {})
+    else:
+        raw = content.read_bytes() if isinstance(content, Path) else content
+        text = raw.decode("utf-8", errors="replace")
+    sought = {**_TRACES, "a path of this machine": re.compile(re.escape(str(folder.resolve())))}
+    home = str(Path.home())
+    if len(home) > 3:
+        sought["your home folder"] = re.compile(rf"{re.escape(home)}(?![\w-])")
+    for what, pattern in sought.items():
+        match = pattern.search(text)
+        if match:
+            shown = f"{match[0][:6]}..." if "path" not in what and "folder" not in what else match[0]
+            raise ConfigurationError(f"{name!r} holds {what} ({shown}), which must not be uploaded: take it out")
+
+
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    """JSON as a file holds it."""
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

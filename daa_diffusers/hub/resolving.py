@@ -1,0 +1,315 @@
+"""Where checkpoints come from: bundled names, folders, single files and the Hub; and whether they are whole."""
+
+import difflib
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from .. import _MODULES
+from ..checkpoints import bundled_names, bundled_path
+from ..errors import CheckpointError
+from ..foreign.restorer import ForeignRestorer
+from ..models.restoration_unet import RestorationUNet
+from .untrusted import check_inside, check_name, check_shapes, empty_network, read_config, read_json, stored_shapes
+from .untrusted import check_keys as check_keys
+from .untrusted import loading_errors as loading_errors
+
+logger = logging.getLogger(__name__)
+
+ROOT_PACKAGE = __package__.partition(".")[0]  # saved indices name our classes by their full module paths
+MODEL_INDEX = "model_index.json"
+WEIGHTS = "diffusion_pytorch_model"
+SAFETENSORS = ".safetensors"
+PICKLE_SUFFIXES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
+NO_PICKLE = "only safetensors are read, because pickle files run code when they are opened"
+CONFIG_NAMES = {"scheduler": "scheduler_config.json"}  # of a component; else config.json
+TRAINING, EVALUATION = "training.json", "evaluation.json"  # how the weights were made, and under what licence; numbers
+DOWNLOAD_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "variant")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a checkpoint is.
+
+    Args:
+        kind: "folder" of a pipeline, "file" of a restorer's weights, or "hub".
+        location: its path, or the id of its repository.
+        name: what may be saved about it: never a path of this machine.
+    """
+
+    kind: Literal["folder", "file", "hub"]
+    location: str
+    name: str
+
+
+def resolve(name_or_path: str | os.PathLike, argument: str = "pretrained_model_name_or_path") -> Source:
+    """Decides what a name means, without touching the network.
+
+    A string that is the name of a bundled checkpoint is that; then comes what exists on the disk (of the output folder
+    of a training run, the pipeline in it); then the Hub. A `Path` is always on the disk.
+
+    Raises:
+        TypeError: on something else than a string or a path.
+        CheckpointError: where there is no such thing, or it is a pickle file.
+    """
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise TypeError(f"`{argument}` must be a string or a path, got {type(name_or_path).__name__}")
+    path, text = Path(name_or_path), os.fspath(name_or_path)
+    if isinstance(name_or_path, str) and text in bundled_names():
+        if path.is_dir():
+            logger.warning(
+                "%r is the bundled checkpoint, not the local folder of the same name; for that, write %r",
+                text,
+                f"./{text}",
+            )
+        return Source("folder", str(bundled_path(text)), text)
+    if path.is_dir():
+        alone = path / f"{WEIGHTS}{SAFETENSORS}"
+        if not (path / MODEL_INDEX).is_file() and alone.is_file():  # what restorer.save_pretrained writes
+            return Source("file", str(alone), path.resolve().name)
+        return Source("folder", str(pipeline_folder(name_or_path)), path.resolve().name)
+    if path.suffix in PICKLE_SUFFIXES:
+        raise CheckpointError(
+            f"{text!r} is a pickle file: {NO_PICKLE}. An official checkpoint is converted by "
+            f"`daa convert {path.name} OUT`, one of another network by ForeignRestorer.from_checkpoint"
+        )
+    if path.is_file():
+        if path.suffix != SAFETENSORS:
+            raise CheckpointError(f"{text!r} must be a folder or a {SAFETENSORS} file")
+        return Source("file", text, path.name)
+    if isinstance(name_or_path, str) and is_repo_id(text) and path.suffix != SAFETENSORS:
+        return Source("hub", text, text)
+    raise CheckpointError(_unknown(text, argument))
+
+
+def is_repo_id(text: str) -> bool:
+    """Whether a text may be the id of a repository on the Hub, "owner/name"."""
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text) is not None
+
+
+def pipeline_folder(name_or_path: str | os.PathLike[str]) -> Path:
+    """The folder of a pipeline: itself, the one in the output folder of a training run, or of a bundled name."""
+    if isinstance(name_or_path, str) and name_or_path in bundled_names():
+        return bundled_path(name_or_path)
+    folder = Path(name_or_path)
+    inner = folder / "pipeline"
+    return inner if not (folder / MODEL_INDEX).is_file() and (inner / MODEL_INDEX).is_file() else folder
+
+
+def _unknown(text: str, argument: str) -> str:
+    known = list(bundled_names())
+    close = difflib.get_close_matches(text, known, n=1)
+    return (
+        f"`{argument}` {text!r} is no bundled checkpoint ({', '.join(known) or 'none is bundled'}), "
+        f'no folder or {SAFETENSORS} file, and no id of a Hub repository ("owner/name")'
+        + (f"; did you mean {close[0]!r}?" if close else "")
+    )
+
+
+def download(
+    repo_id: str,
+    *,
+    components: Sequence[str],
+    cache_dir: str | os.PathLike | None = None,
+    force_download: bool = False,
+    local_files_only: bool | None = False,
+    token: bool | str | None = None,
+    revision: str | None = None,
+    variant: str | None = None,
+) -> str:
+    """Fetches the configs and safetensors of some components of a pipeline repository, or takes them from the cache.
+
+    Returns:
+        The local folder.
+
+    Raises:
+        RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError, LocalEntryNotFoundError, ...: the errors of
+            huggingface_hub, as they are.
+    """
+    suffix = f".{variant}" if variant else ""
+    files = (
+        f"{WEIGHTS}{suffix}{SAFETENSORS}",
+        f"{WEIGHTS}{suffix}-*{SAFETENSORS}",  # shards
+        f"{WEIGHTS}{SAFETENSORS}.index{suffix}.json",
+    )
+    patterns = [MODEL_INDEX, TRAINING, EVALUATION]
+    for component in components:
+        patterns.append(f"{component}/{CONFIG_NAMES.get(component, 'config.json')}")
+        if component not in CONFIG_NAMES:
+            patterns += [f"{component}/{file}" for file in files]
+    return snapshot_download(
+        repo_id,
+        cache_dir=None if cache_dir is None else Path(cache_dir),
+        force_download=force_download,
+        local_files_only=bool(local_files_only),
+        token=token,
+        revision=revision,
+        allow_patterns=patterns,
+    )
+
+
+# --- is a folder whole? ---
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """The model_index.json of a folder, with this package's classes (`own_classes`).
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    return own_classes(
+        read_json(folder / MODEL_INDEX, f"{str(folder)!r} is no pipeline folder: {MODEL_INDEX} is missing")
+    )
+
+
+def own_classes(index: Mapping[str, Any]) -> dict[str, Any]:
+    """A model_index.json with this package's classes, where a repository names its own copies of them.
+
+    A pushed repository carries code for people who do not have this package; who has it runs none of that code.
+    """
+    own = dict(index)
+    found = own.get("_class_name")
+    if isinstance(found, list) and len(found) == 2:  # [file, class] where code is on the Hub
+        own["_class_name"] = found[1]
+    for name, entry in own.items():
+        if isinstance(entry, list) and len(entry) == 2 and entry[1] in _MODULES:
+            own[name] = [f"{ROOT_PACKAGE}.{_MODULES[entry[1]]}", entry[1]]
+    return own
+
+
+def check_folder(
+    folder: Path, components: Sequence[str], class_names: Sequence[str], variant: str | None = None
+) -> dict[str, list[Path]]:
+    """Looks for every file that loading `components` needs, before anything is loaded.
+
+    Args:
+        folder: of a pipeline.
+        components: "restorer", "unet", "scheduler"; a scheduler may be absent.
+        class_names: of the pipeline that the folder may be of.
+        variant: e.g. "fp16".
+
+    Returns:
+        The weight files of each component that has weights.
+
+    Raises:
+        CheckpointError: listing all missing files; naming a config of another class or with a value out of bounds, a
+            file that is not inside the folder, or tensors that do not fit the config.
+    """
+    index_file = folder / MODEL_INDEX
+    index = read_index(folder)
+    found = index.get("_class_name")
+    if found not in class_names:
+        raise CheckpointError(f"{MODEL_INDEX} in {str(folder)!r} is of a {found}, expected a {class_names[0]}")
+    check_inside(folder, [index_file])
+    missing: list[str] = []
+    pickles: list[str] = []
+    weights: dict[str, list[Path]] = {}
+    configs: dict[str, dict[str, Any]] = {}
+    for component in components:
+        entry = index.get(component)
+        if not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:
+            if component == "scheduler":
+                continue
+            word = "noise predictor (`unet`)" if component == "unet" else component
+            raise CheckpointError(f"{str(folder)!r} holds no {word}: see {MODEL_INDEX}")
+        config = folder / component / CONFIG_NAMES.get(component, "config.json")
+        check_inside(folder, [config])
+        if not config.is_file():
+            missing.append(f"{component}/{config.name}")
+        else:
+            configs[component] = read_config(config, entry[1])
+        if component not in CONFIG_NAMES:
+            weights[component], absent = weight_files(folder / component, variant)
+            check_inside(folder, weights[component])
+            missing += [f"{component}/{name}" for name in absent]
+            pickles += [f"{component}/{p.name}" for p in (folder / component).glob("*") if p.suffix in PICKLE_SUFFIXES]
+    if missing:
+        hint = f" (there is {', '.join(sorted(pickles))}: {NO_PICKLE})" if pickles else ""
+        raise CheckpointError(f"checkpoint {str(folder)!r} has missing files: {', '.join(missing)}{hint}")
+    for component, files in weights.items():
+        network = empty_network(configs[component], str(folder / component / "config.json"))
+        if network is not None:
+            with loading_errors(folder):
+                check_shapes(f"{component} of {str(folder)!r}", network.state_dict(), stored_shapes(files))
+    return weights
+
+
+def weight_files(folder: Path, variant: str | None) -> tuple[list[Path], list[str]]:
+    """The weight files of a component, and the names of those that should be there and are not.
+
+    Raises:
+        CheckpointError: where the index of the shards is damaged, or names a file that is not inside the folder.
+    """
+    suffix = f".{variant}" if variant else ""
+    single = folder / f"{WEIGHTS}{suffix}{SAFETENSORS}"
+    shards = folder / f"{WEIGHTS}{SAFETENSORS}.index{suffix}.json"
+    if single.is_file() or not shards.is_file():
+        return [single], [] if single.is_file() else [single.name]
+    table = read_json(shards, f"{str(shards)!r} is missing").get("weight_map")
+    if not isinstance(table, dict) or not table:
+        raise CheckpointError(f"`weight_map` in {str(shards)!r} must be an object of tensor names and files")
+    names = sorted({check_name(name, str(shards)) for name in table.values()})
+    return [folder / name for name in names], [name for name in names if not (folder / name).is_file()]
+
+
+# --- a single file ---
+
+
+def load_restorer(path: Path, dtype: torch.dtype = torch.float32) -> RestorationUNet | ForeignRestorer:
+    """Loads one safetensors file of a `RestorationUNet`, or of a `ForeignRestorer` with its config, in eval mode.
+
+    The config.json beside it says what to build. Without one the sizes are read off the shapes; what shapes do not
+    say (value range, slope, corner alignment) takes its default, and a warning says so.
+
+    Raises:
+        CheckpointError: on a damaged file, a config of another class, or tensors that do not fit (all listed).
+    """
+    try:
+        shapes = stored_shapes([path])
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{str(path)!r} cannot be read: {error}") from error
+    if "down_path.0.block.0.weight" in shapes:
+        raise CheckpointError(
+            f"{str(path)!r} has the official implementation's names; convert it first: `daa convert {path.name} OUT`"
+        )
+    config_file = path.with_name("config.json")
+    if config_file.is_file():
+        check_inside(path.parent, [config_file])
+        if read_json(config_file, "").get("_class_name") == ForeignRestorer.__name__:
+            return _load_foreign(path, config_file, shapes).to(dtype).eval()
+        config = read_config(config_file, RestorationUNet.__name__)
+    else:
+        config = {"_class_name": RestorationUNet.__name__, **_infer(shapes, path)}
+    restorer = empty_network(config, str(config_file))
+    assert isinstance(restorer, RestorationUNet)
+    check_shapes(f"restorer of {str(path)!r}", restorer.state_dict(), shapes)
+    restorer.load_state_dict(load_file(path), assign=True)
+    return restorer.to(dtype).eval()
+
+
+def _load_foreign(path: Path, config_file: Path, shapes: Mapping[str, tuple[int, ...]]) -> ForeignRestorer:
+    config = read_config(config_file, ForeignRestorer.__name__)
+    with loading_errors(path.parent):
+        restorer = ForeignRestorer.from_config(config)
+        check_shapes(f"restorer of {str(path)!r}", restorer.state_dict(), shapes)
+        restorer.load_state_dict(load_file(path))
+    return restorer
+
+
+def _infer(shapes: Mapping[str, tuple[int, ...]], path: Path) -> dict[str, Any]:
+    first = shapes.get("down_blocks.0.conv1.weight", ())
+    if len(first) != 4:
+        raise CheckpointError(f"{str(path)!r} holds no {RestorationUNet.__name__}: no down_blocks.0.conv1.weight")
+    levels = {int(match[1]) for match in map(re.compile(r"down_blocks\.(\d{1,9})\.").match, shapes) if match}
+    config = {"channels": first[1], "width": first[0], "depth": len(levels)}
+    logger.warning("no config.json beside %s: sizes inferred (%s), everything else by default", path.name, config)
+    return config

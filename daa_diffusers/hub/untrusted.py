@@ -1,0 +1,220 @@
+"""What is believed of a checkpoint's files: bounded configs, nothing outside the folder, tensors that fit the config.
+
+All of it is looked at before memory is taken or a network is built. A checkpoint may come from anybody.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from ..errors import CheckpointError
+from ..models.daa_unet import DAAUNet2DConditionModel
+from ..models.restoration_unet import RestorationUNet
+
+logger = logging.getLogger(__name__)
+
+MAX_JSON_BYTES = 10 * 2**20
+# No value of a config is larger; what a network of this package needs is a hundredth of it.
+MAX_INTEGER = 2**16
+MAX_FLOAT = 1e9
+MAX_LIST = 4096  # a scheduler may list its betas
+MAX_NESTING = 8
+# Of this package's networks: fields whose cost grows faster than their value.
+MAX_BY_NAME = {"depth": 10, "layers_per_block": 16, "channels": 1024, "width": 4096}
+MAX_LEVELS = {"block_out_channels": 10, "down_block_types": 10, "up_block_types": 10}
+
+NETWORKS: dict[str, type[RestorationUNet] | type[DAAUNet2DConditionModel]] = {
+    "RestorationUNet": RestorationUNet,
+    "DAAUNet2DConditionModel": DAAUNet2DConditionModel,
+}
+
+
+# --- JSON ---
+
+
+def read_json(path: Path, if_missing: str) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        CheckpointError: `if_missing` where there is no such file; where it is larger than 10 MB, or no JSON object.
+    """
+    if not path.is_file():
+        raise CheckpointError(if_missing)
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise CheckpointError(f"{str(path)!r} has {path.stat().st_size} bytes, at most {MAX_JSON_BYTES} are read")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{str(path)!r} is no JSON file: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{str(path)!r} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def read_config(path: Path, expected: str) -> dict[str, Any]:
+    """The config of a component.
+
+    Raises:
+        CheckpointError: where it is of another class than `expected`, or holds a value out of bounds (named).
+    """
+    content = read_json(path, f"{str(path)!r} is missing")
+    if content.get("_class_name") != expected:
+        raise CheckpointError(f"{str(path)!r} is the config of a {content.get('_class_name')}, expected a {expected}")
+    check_bounds(content, str(path))
+    return content
+
+
+def check_bounds(config: Mapping[str, Any], where: str) -> None:
+    """CheckpointError where a config holds a value that no network needs, such as a width of a million."""
+    limits = MAX_BY_NAME if config.get("_class_name") in NETWORKS else {}
+    for name, value in config.items():
+        _check_value(value, str(name), where, limits, 0)
+
+
+def _check_value(value: Any, name: str, where: str, limits: Mapping[str, int], nesting: int) -> None:
+    if nesting > MAX_NESTING:
+        raise CheckpointError(f"`{name}` in {where!r} is nested more than {MAX_NESTING} deep")
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _check_value(item, f"{name}.{key}", where, limits, nesting + 1)
+    elif isinstance(value, list | tuple):
+        most = MAX_LEVELS.get(name, MAX_LIST)
+        if len(value) > most:
+            raise CheckpointError(f"`{name}` in {where!r} must have at most {most} entries, got {len(value)}")
+        for item in value:
+            _check_value(item, name, where, limits, nesting + 1)
+    elif isinstance(value, int):
+        limit = limits.get(name, MAX_INTEGER)
+        if abs(value) > limit:
+            raise CheckpointError(f"`{name}` in {where!r} must be at most {limit}, got {_short(value)}")
+    elif isinstance(value, float) and not (math.isfinite(value) and abs(value) <= MAX_FLOAT):
+        raise CheckpointError(f"`{name}` in {where!r} must be finite and at most {MAX_FLOAT:g}, got {value}")
+
+
+def _short(value: int) -> str:
+    return str(value) if abs(value) < 10**18 else "a number of more than 18 digits"  # str() of a huge one is refused
+
+
+# --- places ---
+
+
+def check_name(name: Any, where: str) -> str:
+    """The name of a file as a repository gives it.
+
+    Raises:
+        CheckpointError: where it is absolute or leads out of its folder.
+    """
+    parts = PurePosixPath(str(name).replace("\\", "/"))
+    if not isinstance(name, str) or not name or parts.is_absolute() or ".." in parts.parts or ":" in name:
+        raise CheckpointError(f"{where!r} names the file {name!r}, which is not inside its folder")
+    return name
+
+
+def check_inside(folder: Path, paths: Iterable[Path]) -> None:
+    """CheckpointError where a file is a link to something outside `folder`.
+
+    The Hub's cache is made of links to its own blobs; those are followed.
+    """
+    root = folder.resolve()
+    allowed = [root]
+    if root.parent.name == "snapshots":  # CACHE/models--OWNER--NAME/snapshots/COMMIT
+        allowed.append(root.parents[2])
+    for path in paths:
+        real = path.resolve()
+        if path.exists() and not any(real.is_relative_to(place) for place in allowed):
+            raise CheckpointError(
+                f"{str(path.relative_to(folder))!r} in {str(folder)!r} is a link out of the folder, and is not followed"
+            )
+
+
+# --- tensors ---
+
+
+def empty_network(config: Mapping[str, Any], where: str) -> nn.Module | None:
+    """A network of this package as its config says, without memory for its weights; None of another class.
+
+    Raises:
+        CheckpointError: where the config builds none.
+    """
+    network = NETWORKS.get(str(config.get("_class_name")))
+    if network is None:
+        return None
+    check_bounds(config, where)
+    try:
+        with torch.device("meta"):
+            return network.from_config(dict(config))
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        raise CheckpointError(f"{where!r} builds no {network.__name__}: {error}") from error
+
+
+def stored_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every tensor in safetensors files, from their headers alone."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in files:
+        with safe_open(file, framework="pt") as handle:
+            shapes |= {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118
+    return shapes
+
+
+def stored_dtypes(files: Sequence[Path]) -> tuple[str, ...]:
+    """How the tensors in safetensors files are stored ("F32", "F16", ...), sorted, from their headers alone."""
+    dtypes: set[str] = set()
+    for file in files:
+        with safe_open(file, framework="pt") as handle:
+            dtypes |= {handle.get_slice(name).get_dtype() for name in handle.keys()}  # noqa: SIM118
+    return tuple(sorted(dtypes))
+
+
+def shapes_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shape of each."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def check_shapes(what: str, tensors: Mapping[str, torch.Tensor], found: Mapping[str, tuple[int, ...]]) -> None:
+    """CheckpointError unless `found` are exactly the shapes of `tensors`; all that differ are listed."""
+    expected = shapes_of(tensors)
+    wrong = [
+        f"{name} {found[name]} instead of {shape}"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
+    ]
+    raise_unfitting(what, [n for n in expected if n not in found], [n for n in found if n not in expected], wrong)
+
+
+def check_keys(component: str, module: nn.Module, files: Sequence[Path]) -> None:
+    """CheckpointError unless the files hold exactly the module's tensors.
+
+    diffusers only warns of missing ones, and goes on with random weights.
+    """
+    stored = set(stored_shapes(files))
+    tensors = module.state_dict()
+    shared = {tensor.data_ptr() for name, tensor in tensors.items() if name in stored}  # tied weights are stored once
+    missing = [name for name, tensor in tensors.items() if name not in stored and tensor.data_ptr() not in shared]
+    raise_unfitting(f"{component} of {str(files[0].parent.parent)!r}", missing, sorted(stored - set(tensors)), [])
+
+
+def raise_unfitting(what: str, missing: Sequence[str], unknown: Sequence[str], shapes: Sequence[str]) -> None:
+    """CheckpointError that lists what does not fit, if anything does not."""
+    kinds = (("missing tensors", missing), ("unknown tensors", unknown), ("wrong shapes", shapes))
+    problems = [f"{kind}: {', '.join(names)}" for kind, names in kinds if names]
+    if problems:
+        raise CheckpointError(f"the weights do not fit the {what}: {'; '.join(problems)}")
+
+
+@contextmanager
+def loading_errors(folder: Path) -> Iterator[None]:
+    """Turns what diffusers and safetensors raise on damaged or unfitting files into CheckpointError."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (OSError, RuntimeError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"checkpoint {str(folder)!r} cannot be loaded: {error}") from error

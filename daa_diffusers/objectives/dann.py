@@ -1,0 +1,135 @@
+"""Domain-adversarial training on features (Ganin et al., "Domain-Adversarial Training of Neural Networks", 2016)."""
+
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..errors import ConfigurationError
+from ..pipelines.pipeline_daa_restoration import in_eval_mode
+from .baseline import Baseline, Photos, check_whole
+from .joint_step import AdaptationOutput
+from .losses import _wide
+from .schedules import Generators
+
+PROBE_SIDE = 32
+
+
+class _ReverseGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, features, factor):
+        ctx.factor = factor
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return -ctx.factor * gradient, None
+
+
+def reverse_gradient(features: torch.Tensor, factor: float) -> torch.Tensor:
+    """Identity forwards; backwards the gradient times `-factor`."""
+    return _ReverseGradient.apply(features, factor)
+
+
+class Dann(Baseline):
+    """The restorer's deepest features must not tell synthetic from real photos.
+
+    A classifier reads the features (B, F, h, w) at every place and learns, by cross-entropy, which photos are real; its
+    gradient reaches the restorer reversed and times `lambda(p) = weight (2 / (1 + exp(-10 p)) - 1)`. At every place the
+    features are normalised over the channels first: else a restorer without normalisation layers escapes the classifier
+    by features without bounds, and is lost.
+
+    Args:
+        restorer: as in `Baseline`.
+        weight: lambda at the end of its ramp, 1 in the paper.
+        features: name of the submodule of the restorer whose output is classified; None: the last of `down_blocks`,
+            which is the bottleneck of a `RestorationUNet`.
+        hidden: channels of the classifier's two hidden layers.
+        weight_schedule, charbonnier_eps: as in `Baseline`.
+
+    Losses: "domain", the cross-entropy (ln 2 where domains cannot be told apart), and "domain_accuracy".
+    """
+
+    steepness = 10.0
+
+    def __init__(
+        self,
+        restorer: nn.Module,
+        *,
+        weight: float = 0.05,
+        features: str | None = None,
+        hidden: int = 64,
+        weight_schedule: str = "paper",
+        charbonnier_eps: float = 1e-3,
+    ):
+        super().__init__(restorer, weight=weight, weight_schedule=weight_schedule, charbonnier_eps=charbonnier_eps)
+        check_whole("hidden", hidden, 1)
+        self.features = _bottleneck(restorer) if features is None else features
+        if self.features not in dict(restorer.named_modules()):
+            raise ConfigurationError(f"`features` must name a submodule of {type(restorer).__name__}, got {features!r}")
+        self.classifier = nn.Sequential(
+            nn.Conv2d(self._channels(), hidden, 1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(hidden, hidden, 1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(hidden, 1, 1),
+        )
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The domain classifier."""
+        return {"classifier": self.classifier}
+
+    def step(self, photos: Photos, weight: float, generator: Generators) -> AdaptationOutput:
+        """See `Baseline`."""
+        with self._listening() as heard:
+            restored, restored_real = self.restorer(photos.synthetic), self.restorer(photos.real)
+        logits = [_wide(self.classifier(reverse_gradient(_normalised(features), weight))) for features in heard]
+        is_real = [torch.full_like(logit, number) for number, logit in enumerate(logits)]
+        domain = torch.stack(
+            [F.binary_cross_entropy_with_logits(*pair) for pair in zip(logits, is_real, strict=True)]
+        ).mean()
+        output = self.output(restored, photos.clean, weight, beside={"domain": domain}, restored_real=restored_real)
+        hits = [
+            ((logit > 0) == real.bool()).to(logit.dtype).mean() for logit, real in zip(logits, is_real, strict=True)
+        ]
+        output.losses["domain_accuracy"] = torch.stack(hits).mean()
+        return output
+
+    @contextmanager
+    def _listening(self):
+        """Yields a list to which every pass of the restorer adds its features."""
+        heard: list[torch.Tensor] = []
+        module = self.restorer.get_submodule(self.features)
+        # only for this pass: a recomputation (gradient checkpointing) must add nothing
+        handle = module.register_forward_hook(lambda module, inputs, output: heard.append(output))
+        try:
+            yield heard
+        finally:
+            handle.remove()
+
+    @torch.no_grad()
+    def _channels(self) -> int:
+        """Channels of the features, by a look at those of a black photo."""
+        like = next(self.restorer.parameters())
+        channels = getattr(getattr(self.restorer, "config", None), "channels", 3)
+        multiple = getattr(self.restorer, "size_multiple", 1)
+        side = multiple * -(-PROBE_SIDE // multiple)
+        with in_eval_mode(self.restorer), self._listening() as heard:
+            self.restorer(like.new_zeros(1, channels, side, side))
+        if len(heard) != 1 or not isinstance(heard[0], torch.Tensor) or heard[0].ndim != 4:
+            raise ConfigurationError(f"`features` must name a submodule that gives (B, F, h, w), got {self.features!r}")
+        return heard[0].shape[1]
+
+
+def _normalised(features: torch.Tensor) -> torch.Tensor:
+    """(B, F, h, w) with mean 0 and variance 1 over F at every place."""
+    return F.layer_norm(features.movedim(1, -1), features.shape[1:2]).movedim(-1, 1)
+
+
+def _bottleneck(restorer: nn.Module) -> str:
+    blocks = getattr(restorer, "down_blocks", None)
+    if not isinstance(blocks, nn.ModuleList) or not len(blocks):
+        raise ConfigurationError(f"`features` must name a submodule: {type(restorer).__name__} has no `down_blocks`")
+    return f"down_blocks.{len(blocks) - 1}"

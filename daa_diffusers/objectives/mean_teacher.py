@@ -1,0 +1,99 @@
+"""Self-training by an averaged teacher (Tarvainen and Valpola, "Mean teachers", NIPS 2017), beside synthetic pairs."""
+
+import copy
+
+import torch
+from torch import nn
+
+from .baseline import Baseline, Photos, check_option, check_whole, span
+from .joint_step import AdaptationOutput, draw_each
+from .losses import charbonnier
+from .schedules import Generators
+
+
+class MeanTeacher(Baseline):
+    """The restorer learns to restore noisier real photos to what an average of itself makes of the photos.
+
+    The teacher is the moving average of the restorer's weights; its result t is the mean over turned and mirrored
+    photos. `L_real = mean sqrt((f(x + n) - t)^2 + eps^2)` with white noise n, its level drawn for each photo.
+
+    Args:
+        restorer: as in `Baseline`.
+        weight: of L_real at the end of its ramp.
+        decay: of the teacher's weights, per step.
+        views: number of flips and rotations, 1 to 8, that the teacher averages over.
+        noise_max: n's standard deviation is uniform in [0, noise_max], in 1/255 of the value range.
+        weight_schedule, charbonnier_eps: as in `Baseline`.
+
+    Losses: "adaptation" L_real. The output's `restored_real` is t. The teacher's weights are in the state dict.
+    """
+
+    def __init__(
+        self,
+        restorer: nn.Module,
+        *,
+        weight: float = 1.0,
+        decay: float = 0.99,
+        views: int = 4,
+        noise_max: float = 10.0,
+        weight_schedule: str = "paper",
+        charbonnier_eps: float = 1e-3,
+    ):
+        super().__init__(restorer, weight=weight, weight_schedule=weight_schedule, charbonnier_eps=charbonnier_eps)
+        check_option("decay", decay, 0.0, 1.0)
+        check_whole("views", views, 1, 8)
+        check_option("noise_max", noise_max, 0.0, 255.0)
+        self.decay = decay
+        self.views = views
+        low, high = span(restorer)
+        self.noise_max = noise_max / 255 * (high - low)
+        self.teacher = copy.deepcopy(restorer).requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "MeanTeacher":
+        """Sets the mode of all but the teacher, which always evaluates."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def after_step(self) -> None:
+        """The teacher follows the restorer."""
+        with torch.no_grad():
+            for theirs, ours in zip(self.teacher.parameters(), self.restorer.parameters(), strict=True):
+                theirs.lerp_(ours, 1 - self.decay)
+            for averaged, current in zip(self.teacher.buffers(), self.restorer.buffers(), strict=True):
+                averaged.copy_(current)
+
+    def step(self, photos: Photos, weight: float, generator: Generators) -> AdaptationOutput:
+        """See `Baseline`."""
+        real = photos.real
+        noisier = real + self._noise(real.shape, generator).to(real)
+        restored, predicted = self.restorer(photos.synthetic), self.restorer(noisier)
+        target = self.teach(real)
+        adaptation = charbonnier(predicted, target, self.charbonnier_eps)
+        return self.output(restored, photos.clean, weight, adaptation=adaptation, restored_real=target)
+
+    @torch.no_grad()
+    def teach(self, real: torch.Tensor) -> torch.Tensor:
+        """The teacher's mean result (B, C, H, W) over `views` turns of `real` (B, C, H, W)."""
+        results = [unturned(self.teacher(turned(real, view)), view) for view in range(self.views)]
+        return torch.stack(results).mean(0)
+
+    def _noise(self, shape: torch.Size, generator: Generators) -> torch.Tensor:
+        def draw(one: torch.Generator | None, _: int) -> torch.Tensor:
+            return self.noise_max * torch.rand((), generator=one) * torch.randn(shape[1:], generator=one)
+
+        return draw_each(shape[0], generator, draw)
+
+
+def turned(photos: torch.Tensor, view: int) -> torch.Tensor:
+    """View 0 to 7 of (B, C, H, W): a half turn, a mirror image, and a quarter turn, each by a bit of the number."""
+    photos = photos.rot90(2, (2, 3)) if view & 1 else photos
+    photos = photos.flip(3) if view & 2 else photos
+    return photos.rot90(1, (2, 3)) if view & 4 else photos
+
+
+def unturned(photos: torch.Tensor, view: int) -> torch.Tensor:
+    """The inverse of `turned`."""
+    photos = photos.rot90(-1, (2, 3)) if view & 4 else photos
+    photos = photos.flip(3) if view & 2 else photos
+    return photos.rot90(2, (2, 3)) if view & 1 else photos

@@ -1,0 +1,81 @@
+"""Self-supervision by neighbouring pixels (Huang et al., "Neighbor2Neighbor", CVPR 2021), beside synthetic pairs."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .baseline import Baseline, Photos, check_option
+from .joint_step import AdaptationOutput, draw_each
+from .losses import squared_error
+from .schedules import Generators
+
+# Neighbours within a cell of 2 x 2 pixels (0 1 / 2 3), in both orders.
+PAIRS = torch.tensor([(0, 1), (0, 2), (1, 3), (2, 3), (1, 0), (2, 0), (3, 1), (3, 2)])
+
+
+def draw_neighbours(shape: Sequence[int], generator: Generators = None) -> torch.Tensor:
+    """Which two neighbours every cell of photos (B, C, H, W) gives: (B, 2, H/2, W/2), indices 0 to 3, row by row."""
+    cells = (shape[2] // 2, shape[3] // 2)
+    drawn = draw_each(shape[0], generator, lambda one, _: torch.randint(len(PAIRS), cells, generator=one))
+    return PAIRS[drawn].movedim(-1, 1)
+
+
+def subsample(photos: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Takes one pixel of every cell of 2 x 2: (B, C, H, W) and indices (B, H/2, W/2) to (B, C, H/2, W/2)."""
+    batch, channels, height, width = photos.shape
+    cells = F.pixel_unshuffle(photos, 2).reshape(batch, channels, 4, height // 2, width // 2)
+    chosen = index[:, None, None].expand(-1, channels, 1, -1, -1)  # (B, C, 1, H/2, W/2)
+    return cells.gather(2, chosen).squeeze(2)
+
+
+class Neighbor2Neighbor(Baseline):
+    """A pixel's neighbour has about its signal, but other noise: the restored one must predict the other.
+
+    With the subsampled photos `g1(x), g2(x)` of a real photo and f held fixed in the last term,
+    `L_real = |f(g1(x)) - g2(x)|^2 + gamma |f(g1(x)) - g2(x) - (g1(f(x)) - g2(f(x)))|^2`, means over pixels.
+    Assumes noise that is independent from pixel to pixel; that of developed photos is not.
+
+    Args:
+        restorer: as in `Baseline`.
+        weight: of L_real at the end of its ramp.
+        gamma: of the second term, which allows for the neighbours' different signals; 2 in the paper's sRGB trials.
+        weight_schedule, charbonnier_eps: as in `Baseline`.
+
+    Losses: "adaptation" L_real, "consistency" its second term without gamma.
+    """
+
+    def __init__(
+        self,
+        restorer: nn.Module,
+        *,
+        weight: float = 2.0,
+        gamma: float = 2.0,
+        weight_schedule: str = "paper",
+        charbonnier_eps: float = 1e-3,
+    ):
+        super().__init__(restorer, weight=weight, weight_schedule=weight_schedule, charbonnier_eps=charbonnier_eps)
+        check_option("gamma", gamma, 0.0)
+        self.gamma = gamma
+        self.size_multiple = 2 * getattr(restorer, "size_multiple", 1)
+
+    def step(self, photos: Photos, weight: float, generator: Generators) -> AdaptationOutput:
+        """See `Baseline`."""
+        real = photos.real
+        first, second = draw_neighbours(real.shape, generator).to(real.device).unbind(1)
+        restored, predicted = self.restorer(photos.synthetic), self.restorer(subsample(real, first))
+        with torch.no_grad():
+            whole = self.restorer(real)
+        target = subsample(real, second)
+        difference = subsample(whole, first) - subsample(whole, second)
+        consistency = squared_error(predicted - target, difference)
+        output = self.output(
+            restored,
+            photos.clean,
+            weight,
+            adaptation=squared_error(predicted, target) + self.gamma * consistency,
+            restored_real=whole,
+        )
+        output.losses["consistency"] = consistency.detach()
+        return output

@@ -1,0 +1,231 @@
+"""Noise-space domain adaptation: the joint training step of a restorer and a noise predictor, as one module."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from .joint_step import AdaptationOutput, JointStep, check_photos
+from .losses import charbonnier, contrastive, entrance, noise_prediction
+from .schedules import WEIGHT_SCHEDULES, Generators, NoiseDraws, NoiseSchedule, adaptation_weight
+
+VARIANTS = ("paired", "extended", "hybrid", "vanilla")
+
+
+class NoiseSpaceAdaptation(JointStep):
+    """The joint step of Noise-DA (METHOD, "One joint training step") over any restorer `x -> restored`.
+
+    Args:
+        restorer: maps (B, C, H, W) to restored (B, C, H, W); its residual is `r(x) = f(x) - x`.
+        unet: the noise predictor, a `DAAUNet2DConditionModel`; None only with `variant="vanilla"`.
+        variant: "paired" (the paper's main form); "extended" (the paper's "Ex": the noised image is an unpaired clean
+            one, no negative); "hybrid" (the predictor learns from pairs as in "paired", the restorer's adaptation
+            gradient comes from noised unpaired clean images through the frozen predictor); "vanilla" (L_pair alone).
+        channel_shuffle: exchange the conditions at random (2). False is the ablation.
+        residual_swap: contrast with swapped residuals (3). False is the ablation: `L_noise = L+`.
+        weight: w_max of eq. (6), or the ratio of gradients with "balanced".
+        weight_schedule: "paper" (6), "constant", or "balanced" (`entrance`).
+        margin: of the hinge in eq. (4).
+        charbonnier_eps: of eq. (5).
+        timestep_range: inclusive 0-based range of t; None: (1, 999).
+        separate_passes: restore synthetic and real photos, and predict positive and negative, in a pass each instead of
+            one for both: the same losses and gradients up to rounding, slower, with half the temporary memory. Saves
+            most beside the networks' `enable_gradient_checkpointing()` (`benchmarks/joint_step.py`).
+
+    All arguments but the networks are plain JSON. The modules are kept as `restorer` and `unet`.
+    """
+
+    def __init__(
+        self,
+        restorer: nn.Module,
+        unet: nn.Module | None = None,
+        *,
+        variant: str = "paired",
+        channel_shuffle: bool = True,
+        residual_swap: bool = True,
+        weight: float = 0.2,
+        weight_schedule: str = "paper",
+        margin: float = 0.1,
+        charbonnier_eps: float = 1e-3,
+        timestep_range: Sequence[int] | None = None,
+        separate_passes: bool = False,
+    ):
+        super().__init__()
+        if variant not in VARIANTS:
+            raise ValueError(f"`variant` must be one of {VARIANTS}, got {variant!r}")
+        if weight_schedule not in WEIGHT_SCHEDULES:
+            raise ValueError(f"`weight_schedule` must be one of {WEIGHT_SCHEDULES}, got {weight_schedule!r}")
+        if (unet is None) != (variant == "vanilla"):
+            need = "must be None" if variant == "vanilla" else "must be a noise predictor"
+            raise ValueError(f"`unet` {need} with variant={variant!r}, got {type(unet).__name__}")
+        if weight < 0 or charbonnier_eps <= 0:
+            raise ValueError(f"`weight` must be >= 0 and `charbonnier_eps` > 0, got {weight} and {charbonnier_eps}")
+        self.restorer = restorer
+        self.unet = unet
+        self.variant = variant
+        self.channel_shuffle = channel_shuffle
+        self.residual_swap = residual_swap
+        self.weight = weight
+        self.weight_schedule = weight_schedule
+        self.margin = margin
+        self.charbonnier_eps = charbonnier_eps
+        self.schedule = NoiseSchedule(timestep_range=timestep_range)
+        self.separate_passes = separate_passes
+        # Batch statistics of synthetic and real photos must not mix (METHOD, step 1).
+        self.has_batch_statistics = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in restorer.modules())
+
+    def forward(
+        self,
+        synthetic: torch.Tensor,
+        clean: torch.Tensor,
+        real: torch.Tensor | None = None,
+        unpaired_clean: torch.Tensor | None = None,
+        *,
+        progress: float = 1.0,
+        draws: NoiseDraws | None = None,
+        generator: Generators = None,
+        adapt: bool = True,
+    ) -> AdaptationOutput:
+        """One joint step on a batch; all images (B, C, H, W) in the restorer's value range, which they may exceed.
+
+        Args:
+            synthetic: x_s, degraded.
+            clean: y, the target of `synthetic`.
+            real: x_r, real degraded photos, unpaired; ignored (may be None) with "vanilla".
+            unpaired_clean: u, clean photos of any collection; needed by "extended". "hybrid" takes the targets of
+                the batch in another order where it is None.
+            progress: p of eq. (6), the share of the ramp that is done.
+            draws: the step's randomness; None draws it with `generator` (or torch's global one).
+            generator: one CPU generator or one a sample.
+            adapt: False trains the noise predictor on detached conditions, and the restorer by L_pair alone: the
+                warm-up of a fresh predictor, whose gradient would only be noise to the restorer.
+
+        Raises:
+            ValueError: on shapes or draws that do not fit, missing inputs, or pixels that are not finite.
+        """
+        self._check(synthetic, clean, real, unpaired_clean)
+        if self.variant == "vanilla":
+            restored = self.restorer(synthetic)
+            pair = charbonnier(restored, clean, self.charbonnier_eps)
+            losses = {"pair": pair.detach(), "total": pair.detach()}
+            return AdaptationOutput(pair, losses, restored_synthetic=restored.detach())
+
+        if draws is None:
+            draws = self.schedule.draw(clean.shape, generator=generator, channel_shuffle=self.channel_shuffle)
+        draws.check(clean, negative=self._uses_negative)
+        draws = draws.to(clean.device, clean.dtype)
+
+        assert real is not None  # _check has seen to it
+        s, q = self._restore(synthetic, real, adapt)
+        output = AdaptationOutput(s, restored_synthetic=s.detach(), restored_real=q.detach())
+        losses, gradients = output.losses, output.gradients  # `report` must not hold `output`, whose graph holds it
+        weight = adaptation_weight(self.weight_schedule, self.weight, progress)
+        balanced = self.weight_schedule == "balanced"
+        # (6); a balanced gradient gets its weight at the door of the restorer, so that the predictor's stays whole
+        factor = weight if adapt and not balanced else 1.0
+        per_sample = len(s) ** 0.5  # the losses are means over the batch
+
+        def report(pair_norm: torch.Tensor, noise_norm: torch.Tensor, balance: torch.Tensor | None) -> None:
+            gradients.update(pair=pair_norm * per_sample, noise=noise_norm * per_sample / (factor or 1.0))
+            if balance is not None:
+                losses.update(weight=balance)
+
+        if adapt:
+            s_pair, s_noise, q_noise = entrance(s, q, report, weight if balanced else None)
+        else:
+            s_pair, s_noise, q_noise = s, s.detach(), q.detach()
+        pair = charbonnier(s_pair, clean, self.charbonnier_eps)
+
+        if self.variant == "hybrid" and adapt:
+            noise = self._noise_loss(clean, synthetic, real, s.detach(), q.detach(), draws, losses)
+            other = clean.roll(1, 0) if unpaired_clean is None else unpaired_clean
+            adaptation = self._frozen_prediction_loss(other, s_noise, q_noise, draws)
+            losses["adaptation"] = adaptation.detach()
+        else:
+            target = unpaired_clean if self.variant == "extended" and unpaired_clean is not None else clean
+            adaptation = self._noise_loss(target, synthetic, real, s_noise, q_noise, draws, losses)
+            noise = adaptation.new_zeros(())
+        output.loss = pair + factor * adaptation + noise
+        losses.update(pair=pair.detach(), weight=pair.new_tensor(weight * adapt), total=output.loss.detach())
+        return output
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The noise predictor, where there is one."""
+        return {} if self.unet is None else {"noise_predictor": self.unet}
+
+    @property
+    def _uses_negative(self) -> bool:
+        return self.residual_swap and self.variant in ("paired", "hybrid")
+
+    @property
+    def _predictor(self) -> nn.Module:
+        if self.unet is None:
+            raise RuntimeError("the vanilla variant has no noise predictor")
+        return self.unet
+
+    def _restore(self, synthetic, real, adapt: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        if not adapt:  # nothing flows back through q
+            with torch.no_grad():
+                q = self.restorer(real)
+            return self.restorer(synthetic), q
+        if self.separate_passes or self.has_batch_statistics:
+            return self.restorer(synthetic), self.restorer(real)
+        s, q = self.restorer(torch.cat([synthetic, real])).chunk(2)  # (2B, C, H, W) -> 2 x (B, C, H, W)
+        # torch.compile breaks its graph at `entrance`; two views of one tensor across a break crash torch 2.14
+        return s.clone(), q.clone()
+
+    def _predict(
+        self, z, noise_level, *views: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    ) -> Sequence[torch.Tensor]:
+        """(2), (3): the noise (B, C, H, W) that each view `(first, second, swap)` of the conditions predicts."""
+        if self.separate_passes:
+            return [self._predictor(z, noise_level, conditions=(a, b), swap=swap).sample for a, b, swap in views]
+        first, second, swap = (torch.cat(parts) for parts in zip(*views, strict=True))  # (views * B, C, H, W)
+        z, noise_level = torch.cat([z] * len(views)), torch.cat([noise_level] * len(views))
+        return self._predictor(z, noise_level, conditions=(first, second), swap=swap).sample.chunk(len(views))
+
+    def _noise_loss(self, target, synthetic, real, s, q, draws: NoiseDraws, losses: dict) -> torch.Tensor:
+        """L_noise of eq. (4)."""
+        z = self._noised(target, draws)
+        if not self._uses_negative:
+            (predicted,) = self._predict(z, draws.noise_level, (s, q, draws.swap))
+            positive = noise_prediction(draws.noise, predicted)
+            losses.update(noise=positive.detach(), noise_positive=positive.detach())
+            return positive
+        assert draws.swap_negative is not None  # draws.check has seen to it
+        # (3) residual swapping: own content, the other's residual
+        swapped = (synthetic + (q - real), real + (s - synthetic), draws.swap_negative)
+        predictions = self._predict(z, draws.noise_level, (s, q, draws.swap), swapped)
+        positive, negative = (noise_prediction(draws.noise, predicted) for predicted in predictions)
+        noise = contrastive(positive, negative, self.margin)  # (4)
+        losses.update(noise=noise.detach(), noise_positive=positive.detach(), noise_negative=negative.detach())
+        return noise
+
+    def _frozen_prediction_loss(self, target, s, q, draws: NoiseDraws) -> torch.Tensor:
+        """L+ on noised unpaired clean images; its gradient reaches the conditions, not the noise predictor."""
+        frozen = {name: parameter.detach() for name, parameter in self._predictor.named_parameters()}
+        predicted = functional_call(
+            self._predictor,
+            frozen,
+            (self._noised(target, draws), draws.noise_level),
+            {"conditions": (s, q), "swap": draws.swap},
+        ).sample
+        return noise_prediction(draws.noise, predicted)
+
+    @staticmethod
+    def _noised(target: torch.Tensor, draws: NoiseDraws) -> torch.Tensor:
+        g = draws.noise_level[:, None, None, None].to(target.dtype)
+        return g.sqrt() * target + (1 - g).sqrt() * draws.noise  # (1)
+
+    def _check(self, synthetic, clean, real, unpaired_clean) -> None:
+        images = {"synthetic": synthetic, "clean": clean}
+        if self.variant != "vanilla":
+            images["real"] = real
+            if self.variant == "extended" or unpaired_clean is not None:
+                images["unpaired_clean"] = unpaired_clean
+        for name, image in images.items():
+            if image is None:
+                raise ValueError(f"`{name}` must be given with variant={self.variant!r}, got None")
+        check_photos(images, clean)

@@ -1,0 +1,98 @@
+"""Adversarial training on pixels: restored real photos must look like clean ones to a patch discriminator."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import functional_call
+from torch.nn.utils.parametrizations import spectral_norm
+
+from ..errors import ConfigurationError
+from .baseline import Baseline, Photos, check_whole
+from .joint_step import AdaptationOutput
+from .losses import _wide
+from .schedules import Generators
+
+LOSSES = ("hinge", "least_squares")
+
+
+def patch_discriminator(channels: int, width: int, levels: int) -> nn.Sequential:
+    """A PatchGAN (Isola et al., CVPR 2017), (B, C, H, W) to scores (B, 1, h, w), each of an overlapping patch.
+
+    `levels` halvings with twice as many channels each, then two layers at full density: the patches have 34 pixels a
+    side with two levels, 70 with three. Spectral normalisation (Miyato et al., ICLR 2018) instead of batch statistics.
+    """
+    layers: list[nn.Module] = []
+    before = channels
+    for level in range(levels + 1):
+        after = width * 2**level
+        convolution = nn.Conv2d(before, after, 4, stride=2 if level < levels else 1, padding=1)
+        layers += [spectral_norm(convolution), nn.LeakyReLU(0.2)]
+        before = after
+    return nn.Sequential(*layers, spectral_norm(nn.Conv2d(before, 1, 4, padding=1)))
+
+
+class PixelAdversarial(Baseline):
+    """A discriminator learns to tell clean photos from restored real ones; the restorer learns to deceive it.
+
+    "hinge": `L_D = mean relu(1 - D(u)) + mean relu(1 + D(q))`, `L_real = -mean D(q)`;
+    "least_squares" (Mao et al., ICCV 2017): `L_D = mean (D(u) - 1)^2 + mean D(q)^2`, `L_real = mean (D(q) - 1)^2`.
+    L_D sees q without its graph, L_real sees D as a constant, so that one backward pass of the sum trains both.
+
+    Args:
+        restorer: as in `Baseline`.
+        weight: of L_real at the end of its ramp.
+        kind: "hinge" or "least_squares".
+        width, levels: of `patch_discriminator`.
+        weight_schedule, charbonnier_eps: as in `Baseline`.
+
+    Losses: "discriminator" L_D, "adaptation" L_real. Where there are no `unpaired_clean` photos, u is `clean`.
+    """
+
+    def __init__(
+        self,
+        restorer: nn.Module,
+        *,
+        weight: float = 0.005,
+        kind: str = "hinge",
+        width: int = 32,
+        levels: int = 2,
+        weight_schedule: str = "paper",
+        charbonnier_eps: float = 1e-3,
+    ):
+        super().__init__(restorer, weight=weight, weight_schedule=weight_schedule, charbonnier_eps=charbonnier_eps)
+        if kind not in LOSSES:
+            raise ConfigurationError(f"`kind` must be one of {', '.join(LOSSES)}, got {kind!r}")
+        check_whole("width", width, 1)
+        check_whole("levels", levels, 1, 5)
+        self.kind = kind
+        self.smallest_side = 2 ** (levels + 2)  # below, the last layers see mostly padding
+        channels = getattr(getattr(restorer, "config", None), "channels", 3)
+        self.discriminator = patch_discriminator(channels, width, levels)
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The discriminator."""
+        return {"discriminator": self.discriminator}
+
+    def step(self, photos: Photos, weight: float, generator: Generators) -> AdaptationOutput:
+        """See `Baseline`."""
+        restored, restored_real = self.restorer(photos.synthetic), self.restorer(photos.real)
+        clean = photos.clean if photos.unpaired_clean is None else photos.unpaired_clean
+        both = torch.cat([clean, restored_real.detach().to(clean.dtype)])  # (2B, C, H, W)
+        of_clean, of_restored = _wide(self.discriminator(both)).chunk(2)
+        frozen = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
+        deceived = _wide(functional_call(self.discriminator, frozen, (restored_real,)))
+        if self.kind == "hinge":
+            discriminator = F.relu(1 - of_clean).mean() + F.relu(1 + of_restored).mean()
+            adaptation = -deceived.mean()
+        else:
+            discriminator = (of_clean - 1).square().mean() + of_restored.square().mean()
+            adaptation = (deceived - 1).square().mean()
+        return self.output(
+            restored,
+            photos.clean,
+            weight,
+            adaptation=adaptation,
+            beside={"discriminator": discriminator},
+            restored_real=restored_real,
+        )

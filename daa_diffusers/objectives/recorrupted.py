@@ -1,0 +1,70 @@
+"""Self-supervision by more noise (Pang et al., "Recorrupted-to-Recorrupted", CVPR 2021), beside synthetic pairs."""
+
+import torch
+from torch import nn
+
+from ..evaluation.label_free import Noise
+from .baseline import Baseline, Photos, check_option, span
+from .joint_step import AdaptationOutput, draw_each
+from .losses import squared_error
+from .schedules import Generators
+
+
+class RecorruptedToRecorrupted(Baseline):
+    """Two noisier copies of a real photo whose noises are independent make a pair.
+
+    With noise z of the photo's own covariance, `L_real = mean (f(x + alpha z) - (x - z / alpha))^2`, whose expectation
+    is the supervised error up to a constant where the noise of x is normal and has that covariance. z is drawn by
+    `evaluation.label_free.Noise`, estimated from each photo as it comes: it depends on brightness, and is correlated
+    as the photo's is. From a training patch without any flat part the noise is overestimated, hence `noise_max`.
+    A restorer is then used in one plain pass; the paper averages passes over many x + alpha z.
+
+    Args:
+        restorer: as in `Baseline`.
+        weight: of L_real at the end of its ramp.
+        alpha: 0.5 in the paper.
+        noise_max: largest standard deviation of z, in 1/255 of the value range.
+        weight_schedule, charbonnier_eps: as in `Baseline`.
+
+    Losses: "adaptation" L_real. The output's `restored_real` is f(x + alpha z).
+    """
+
+    smallest_side = 32  # that `Noise.of` takes
+
+    def __init__(
+        self,
+        restorer: nn.Module,
+        *,
+        weight: float = 2.0,
+        alpha: float = 0.5,
+        noise_max: float = 25.0,
+        weight_schedule: str = "paper",
+        charbonnier_eps: float = 1e-3,
+    ):
+        super().__init__(restorer, weight=weight, weight_schedule=weight_schedule, charbonnier_eps=charbonnier_eps)
+        check_option("alpha", alpha, 0.0, above=True)
+        check_option("noise_max", noise_max, 0.0, 255.0, above=True)
+        self.alpha = alpha
+        self.noise_max = noise_max
+        self.low, self.high = span(restorer)
+
+    def step(self, photos: Photos, weight: float, generator: Generators) -> AdaptationOutput:
+        """See `Baseline`."""
+        real = photos.real
+        noise = self.noise(real, generator)
+        restored, predicted = self.restorer(photos.synthetic), self.restorer(real + self.alpha * noise)
+        adaptation = squared_error(predicted, real - noise / self.alpha)
+        return self.output(restored, photos.clean, weight, adaptation=adaptation, restored_real=predicted)
+
+    @torch.no_grad()
+    def noise(self, real: torch.Tensor, generator: Generators = None) -> torch.Tensor:
+        """Noise (B, C, H, W) as each of the photos `real` could have had, in the restorer's value range."""
+        unit = (real - self.low) / (self.high - self.low)
+
+        def draw(one: torch.Generator | None, number: int) -> torch.Tensor:
+            photo = unit[number]
+            z = Noise.of(photo).sample(photo, one or torch.default_generator)
+            return z * (self.noise_max / 255 / z.std().clamp(min=1e-8)).clamp(max=1)
+
+        with torch.autocast(real.device.type, enabled=False):  # spectra and eigenvalues know no half precision
+            return draw_each(len(unit), generator, draw).to(real) * (self.high - self.low)

@@ -1,0 +1,259 @@
+"""Official checkpoints -> this package's classes, and back.
+
+Only names and layouts change, no number does: a converted network computes what the official one computes. Weights that
+come from official checkpoints keep those checkpoints' licence (non-commercial), whatever the licence of this package.
+
+Source: METHOD, "Mapping the official denoiser onto diffusers' UNet2DConditionModel".
+"""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from ..errors import CheckpointError
+from ..models.daa_unet import DAAUNet2DConditionModel
+from ..models.restoration_unet import RestorationUNet
+from .layout import Network, infer_predictor, infer_restorer, official_names, packed, schedule_buffers, unpack
+
+logger = logging.getLogger(__name__)
+
+RESTORER_PREFIX = "RestorationNet."
+PREDICTOR_PREFIX = "denoise_fn."
+VALUE_RANGES = {"denoise": (0.0, 1.0), "derain": (-1.0, 1.0), "deblur": (-1.0, 1.0)}
+
+_RESTORER_MODULES = ("down_path.", "up_path.", "last.")
+# Names of wrappers that training scripts put around the weights.
+_WRAPPERS = ("state_dict", "params")
+
+
+def official_parameter_names(
+    restorer: RestorationUNet, unet: DAAUNet2DConditionModel | None = None
+) -> dict[str, tuple[str, ...]]:
+    """Which parameters of ours an official parameter holds.
+
+    Returns:
+        Official name, with its prefix `RestorationNet.` or `denoise_fn.` -> names of ours, starting with `restorer.`
+        or `unet.`: one, or three for an attention's `qkv`.
+    """
+    names = {}
+    for prefix, attribute, network in ((RESTORER_PREFIX, "restorer", restorer), (PREDICTOR_PREFIX, "unet", unet)):
+        if network is not None:
+            for official, ours in official_names(network).items():
+                names[prefix + official] = tuple(f"{attribute}.{name}" for name in ours)
+    return names
+
+
+def _compare(found: Mapping[str, Any], network: Network, prefix: str) -> dict[str, list[str]]:
+    expected = packed(network)
+    wrong = []
+    for name in found.keys() & expected.keys():
+        tensor, shape = found[name], tuple(expected[name].shape)
+        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+            kind = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+            wrong.append(f"{prefix}{name} is {kind}, no floating tensor")
+        elif tuple(tensor.shape) != shape:
+            wrong.append(f"{prefix}{name} is {tuple(tensor.shape)}, should be {shape}")
+    return {
+        "missing": [prefix + name for name in expected.keys() - found.keys()],
+        "unknown": [prefix + name for name in found.keys() - expected.keys()],
+        "of a wrong shape or kind": wrong,
+    }
+
+
+def _fill(network: Network, found: Mapping[str, torch.Tensor]) -> None:
+    state: dict[str, torch.Tensor] = {}
+    head_channels = getattr(network.config, "attention_head_dim", 1)
+    for official, ours in official_names(network).items():
+        tensor = found[official].detach().to(torch.float32, copy=True)
+        state |= zip(ours, (t.contiguous() for t in unpack(official, tensor, len(ours), head_channels)), strict=True)
+    network.load_state_dict(state, assign=True)  # the network was built without memory, on the meta device
+    network.eval()
+
+
+def _split(state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]:
+    """Restorer, noise predictor, everything else, and the prefix that the restorer had."""
+    # `module.` is what data-parallel wrappers add, at whatever depth; no official module has that name
+    names = {key: ".".join(part for part in str(key).split(".") if part != "module") for key in state_dict}
+    twice = sorted(name for name, count in Counter(names.values()).items() if count > 1)
+    if twice:
+        raise ValueError(f"`state_dict` must hold a name once, with or without `module.`; it has two of {twice}")
+    state_dict = {names[key]: value for key, value in state_dict.items()}
+    prefixed = any(key.startswith(RESTORER_PREFIX) for key in state_dict)
+    restorer, predictor, rest = {}, {}, {}
+    for key, value in state_dict.items():
+        if key.startswith(PREDICTOR_PREFIX):
+            predictor[key.removeprefix(PREDICTOR_PREFIX)] = value
+        elif key.startswith(RESTORER_PREFIX) or (not prefixed and key.startswith(_RESTORER_MODULES)):
+            restorer[key.removeprefix(RESTORER_PREFIX)] = value
+        else:
+            rest[key] = value
+    return restorer, predictor, rest, RESTORER_PREFIX if prefixed else ""
+
+
+def _check_schedule(rest: Mapping[str, Any]) -> dict[str, list[str]]:
+    expected = schedule_buffers()
+    wrong = []
+    for name in rest.keys() & expected.keys():
+        found, value = rest[name], expected[name]
+        if not isinstance(found, torch.Tensor) or found.shape != value.shape:
+            kind = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+            wrong.append(f"{name} is {kind}, should be {tuple(value.shape)}")
+        elif not torch.allclose(found.cpu().double(), value, rtol=1e-4, atol=1e-6):
+            wrong.append(f"{name} differs by up to {(found.cpu().double() - value).abs().max():.2g}")
+    return {"unknown": list(rest.keys() - expected.keys()), "not of the schedule beta 1e-6..1e-2 in 1000 steps": wrong}
+
+
+def _check_arguments(state_dict: Any, task: str, head_channels: int, groups: int, dropout: float) -> None:
+    if not isinstance(state_dict, Mapping):
+        raise ValueError(f"`state_dict` must be a mapping of names to tensors, got {type(state_dict).__name__}")
+    if task not in VALUE_RANGES:
+        raise ValueError(f"`task` must be one of {sorted(VALUE_RANGES)}, got {task!r}")
+    for name, value in (("head_channels", head_channels), ("groups", groups)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"`{name}` must be a positive integer, got {value!r}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"`dropout` must lie in [0, 1), got {dropout!r}")
+
+
+def _empty_predictor(
+    weights: Mapping[str, Any], head_channels: int, groups: int, dropout: float
+) -> DAAUNet2DConditionModel:
+    sizes = infer_predictor(weights, groups)
+    channels = sizes["block_out_channels"]
+    if any(c % groups for c in channels):
+        raise ValueError(f"`groups` must divide the noise predictor's channels {channels}, got {groups}")
+    if channels[-1] % head_channels:
+        raise ValueError(f"`head_channels` must divide the noise predictor's last {channels[-1]}, got {head_channels}")
+    return DAAUNet2DConditionModel(**sizes, norm_num_groups=groups, attention_head_dim=head_channels, dropout=dropout)
+
+
+def convert_official_state_dict(
+    state_dict: Mapping[str, torch.Tensor],
+    *,
+    task: str = "denoise",
+    head_channels: int = 32,
+    groups: int = 32,
+    dropout: float = 0.2,
+) -> tuple[RestorationUNet, DAAUNet2DConditionModel | None]:
+    """Builds this package's networks from official weights.
+
+    All sizes (widths, depth, levels, blocks a level) are read off the tensors' shapes. What no shape shows is an
+    argument, with the official default. The schedule's buffers are checked and dropped.
+
+    Args:
+        state_dict: official names -> floating tensors of any float dtype: a full checkpoint (`RestorationNet.*`,
+            optionally `denoise_fn.*` and schedule buffers), or a restorer alone (`down_path.*`, ...). `module.`, as
+            data-parallel training adds it, is ignored.
+        task: "denoise" (value range [0, 1]), "derain" or "deblur" ([-1, 1]).
+        head_channels: channels of an attention head.
+        groups: of every GroupNorm of the noise predictor.
+        dropout: of the noise predictor, for training it on.
+
+    Returns:
+        The restorer (`align_corners=True`, as the official one) and the noise predictor, None where the state dict
+        holds none; both float32, on the CPU unless the tensors are elsewhere, in eval mode, sharing no memory with
+        `state_dict`.
+
+    Raises:
+        ValueError: naming an argument that cannot be right; or listing every key that is missing, unknown, of a wrong
+            shape, or not of the official schedule.
+    """
+    _check_arguments(state_dict, task, head_channels, groups, dropout)
+    restorer_weights, predictor_weights, rest, prefix = _split(state_dict)
+    if not restorer_weights:
+        raise ValueError(
+            "`state_dict` must hold the official restorer, keys down_path.*, up_path.* and last.*, with or without "
+            f"the prefix {RESTORER_PREFIX!r}; got {sorted(map(str, state_dict))[:8]}"
+        )
+    unet = None
+    with torch.device("meta"):
+        restorer = RestorationUNet(
+            **infer_restorer(restorer_weights), align_corners=True, value_range=VALUE_RANGES[task]
+        )
+        if predictor_weights:
+            unet = _empty_predictor(predictor_weights, head_channels, groups, dropout)
+    reports = [_compare(restorer_weights, restorer, prefix), _check_schedule(rest)]
+    if unet is not None:
+        reports.append(_compare(predictor_weights, unet, PREDICTOR_PREFIX))
+    problems: dict[str, list[str]] = {}
+    for report in reports:
+        for kind, keys in report.items():
+            problems.setdefault(kind, []).extend(keys)
+    if any(problems.values()):
+        lines = [f"{len(keys)} {kind}: {', '.join(sorted(keys))}" for kind, keys in problems.items() if keys]
+        raise ValueError("`state_dict` must hold exactly the official names and shapes; it has\n" + "\n".join(lines))
+    _fill(restorer, restorer_weights)
+    if unet is not None:
+        _fill(unet, predictor_weights)
+    logger.info("Converted official weights, which keep their own licence: %s", dict(restorer.config))
+    return restorer, unet
+
+
+def to_official_state_dict(
+    restorer: RestorationUNet, unet: DAAUNet2DConditionModel | None = None
+) -> dict[str, torch.Tensor]:
+    """The reverse of `convert_official_state_dict`.
+
+    Returns:
+        Copies of the weights under the official names: with a noise predictor a full checkpoint, prefixes and schedule
+        buffers (float32) included; without one the restorer's keys, unprefixed.
+
+    Raises:
+        ValueError: where the official restorer would compute something else (`align_corners=False`, another slope).
+    """
+    if not restorer.config.align_corners or restorer.config.negative_slope != 0.2:
+        raise ValueError(
+            "`restorer` must have align_corners=True and negative_slope=0.2, as the official network has fixed; got "
+            f"{restorer.config.align_corners} and {restorer.config.negative_slope}"
+        )
+    prefix = "" if unet is None else RESTORER_PREFIX
+    official = {prefix + name: tensor for name, tensor in packed(restorer).items()}
+    if unet is not None:
+        official |= {PREDICTOR_PREFIX + name: tensor for name, tensor in packed(unet).items()}
+        official |= {name: tensor.float() for name, tensor in schedule_buffers().items()}
+    return {name: tensor.detach().clone().contiguous() for name, tensor in official.items()}
+
+
+def load_official_file(path: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """Reads a state dict from `.pth`, `.pt`, `.ckpt`, `.bin` (tensors only, no code is run) or `.safetensors`.
+
+    Weights inside a `{"state_dict": ...}` or `{"params": ...}` are unwrapped.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CheckpointError: on another suffix, a damaged file, a pickle that needs more than tensors, or anything but a
+            dict of tensors by name.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"`path` must name a checkpoint file, got {str(path)!r}, which is none")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise CheckpointError(f"{path} is no readable safetensors file: {error}") from error
+    if path.suffix not in (".pth", ".pt", ".ckpt", ".bin"):
+        raise CheckpointError(f"{path} must end in .safetensors, .pth, .pt, .ckpt or .bin, got {path.suffix!r}")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of damaged bytes torch's reader raises whatever they lead it to
+        raise CheckpointError(
+            f"{path} is damaged, or its pickle needs more than tensors and is not opened, because it could run code. "
+            "If you trust it, load it elsewhere and save its tensors with safetensors.torch.save_file"
+        ) from error
+    for wrapper in _WRAPPERS:
+        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{path} must hold a dict of tensors by name, got {type(loaded).__name__}")
+    others = [str(k) for k, v in loaded.items() if not (isinstance(k, str) and isinstance(v, torch.Tensor))]
+    if others or not loaded:
+        raise CheckpointError(f"{path} must hold tensors by name and nothing else, got {others[:8] or 'an empty dict'}")
+    return dict(loaded)

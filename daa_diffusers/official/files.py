@@ -1,0 +1,91 @@
+"""Official checkpoint files -> pipeline folders with their licence and card."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+
+from ..errors import CheckpointError, ConfigurationError
+from ..files import write_text
+from ..hub.card import render_card
+from ..hub.description import S_LAB, TRAINING, describe
+from ..hub.untrusted import stored_shapes
+from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
+from .convert import PREDICTOR_PREFIX, convert_official_state_dict, load_official_file
+from .layout import schedule_buffers
+
+PICKLED = (".pth", ".pt", ".ckpt", ".bin")  # suffixes that official files have; read as tensors only
+
+
+def is_official_file(path: str | os.PathLike) -> bool:
+    """Whether a file is a checkpoint as the official code writes it, or has its names."""
+    path = Path(path)
+    if not path.is_file() or path.suffix != ".safetensors":
+        return path.is_file() and path.suffix in PICKLED
+    try:
+        names = stored_shapes([path])
+    except (OSError, SafetensorError):
+        return False
+    return any("down_path.0.block.0." in name for name in names)
+
+
+def convert_official_file(
+    path: str | os.PathLike,
+    folder: str | os.PathLike,
+    *,
+    task: str,
+    predictor: str | os.PathLike | None = None,
+    **sizes,
+) -> Path:
+    """Writes a pipeline's folder from official checkpoint files: weights, configs, their licence, and a card.
+
+    Args:
+        path: as `load_official_file` reads it: of a restorer, or of restorer and noise predictor together.
+        folder: to write; made if it does not exist, and must not hold a pipeline yet.
+        task: "denoise" (value range [0, 1]), "derain" or "deblur" ([-1, 1]).
+        predictor: a file of the noise predictor, where it is not in `path`.
+        sizes: `head_channels`, `groups` and `dropout` of `convert_official_state_dict`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileNotFoundError, CheckpointError: see `load_official_file`; also on weights that are not the official ones, or
+            not of this task's kind.
+        ConfigurationError: where `folder` holds a pipeline, or is a file.
+    """
+    folder = Path(folder)
+    if (folder / "model_index.json").exists() or folder.is_file():
+        raise ConfigurationError(f"`folder` must be new, or hold no pipeline yet, got {str(folder)!r}")
+    files = [Path(path), *([] if predictor is None else [Path(predictor)])]
+    weights = load_official_file(files[0])
+    if predictor is not None:
+        weights = {**weights, **_predictor_weights(load_official_file(files[1]))}
+    try:
+        restorer, unet = convert_official_state_dict(weights, task=task, **sizes)
+    except ValueError as error:
+        raise CheckpointError(f"{' and '.join(file.name for file in files)} cannot be converted: {error}") from error
+    sources = [{"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()} for file in files]
+    record = {"licence": S_LAB.name, "task": task, "converted_from": sources}
+    DAARestorationPipeline(restorer, unet).save_pretrained(folder)
+    write_text(folder / TRAINING, json.dumps(record, indent=2) + "\n")
+    write_text(folder / "README.md", render_card(describe(folder), folder.resolve().name))
+    return folder
+
+
+def _predictor_weights(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Of a predictor's file what is the predictor's, under its prefix; schedule buffers stay as they are."""
+    prefixed = any(PREDICTOR_PREFIX in name for name in state_dict)
+    buffers = schedule_buffers()
+    weights = {}
+    for name, tensor in state_dict.items():
+        bare = ".".join(part for part in name.split(".") if part != "module")
+        if bare in buffers or bare.startswith(PREDICTOR_PREFIX):
+            weights[bare] = tensor
+        elif not prefixed:
+            weights[PREDICTOR_PREFIX + bare] = tensor
+    return weights

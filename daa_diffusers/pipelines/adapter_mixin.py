@@ -1,0 +1,133 @@
+"""What a pipeline does with camera adapters: load, choose, set, fuse, unload."""
+
+import os
+from typing import Any
+
+from PIL import Image
+from torch import nn
+
+from ..adapters.files import AdapterConfig, read_adapter
+from ..adapters.loaded import LoadedAdapters
+from ..adapters.matching import Camera, choose_adapter, read_camera
+from ..errors import ConfigurationError
+
+
+class AdapterMixin:
+    """Camera adapters of a pipeline with a `restorer`; any `torch.nn.Module` will do.
+
+    An adapter's change is added to the parameters of the restorer, so that restoring takes no longer, and taking it
+    away gives the very parameters back. Load adapters before casting to bfloat16.
+
+    Examples:
+        >>> import tempfile
+        >>> from daa_diffusers import DAARestorationPipeline, RestorationUNet
+        >>> from daa_diffusers.adapters import AdapterConfig, fingerprint, save_adapter, updates_for
+        >>> restorer = RestorationUNet(width=4, depth=2)
+        >>> base = fingerprint(dict(restorer.named_parameters()))
+        >>> config = AdapterConfig("lora", base, rank=1, make="Canon", iso=(1600, 6400))
+        >>> folder = save_adapter(tempfile.mkdtemp(), config, updates_for(restorer, "lora", rank=1))
+        >>> pipe = DAARestorationPipeline(restorer)
+        >>> pipe.load_adapter(folder, name="canon")
+        'canon'
+        >>> pipe.set_adapter(None)
+    """
+
+    restorer: nn.Module
+    _loaded_adapters: LoadedAdapters | None = None
+
+    @property
+    def adapters(self) -> dict[str, AdapterConfig]:
+        """Configs of the loaded adapters, by name."""
+        return dict(self._adapters.configs)
+
+    @property
+    def active_adapter(self) -> str | None:
+        """Name of the adapter that photos are restored with, or None."""
+        return self._adapters.active
+
+    def load_adapter(
+        self, adapter: str | os.PathLike, name: str | None = None, *, subfolder: str | None = None, **hub_options: Any
+    ) -> str:
+        """Loads an adapter beside those that are loaded, and makes it the active one.
+
+        Args:
+            adapter: its folder, or the id of a Hub repository ("owner/name"); a `Path` is always a folder.
+            name: what it is called here; None: as its folder.
+            subfolder: of the folder or repository, where that holds several adapters.
+            hub_options: `cache_dir`, `force_download`, `local_files_only`, `token`, `revision`.
+
+        Returns:
+            The name.
+
+        Raises:
+            CheckpointError: no adapter there, damaged files, or it was made for another restorer.
+            ConfigurationError: the name is taken, or an adapter is fused.
+            RepositoryNotFoundError and the other errors of huggingface_hub: as they are.
+        """
+        if name is not None and (not isinstance(name, str) or not name):
+            raise ConfigurationError(f"`name` must be a text or None, got {name!r}")
+        config, tensors, own_name = read_adapter(adapter, subfolder=subfolder, **hub_options)
+        name = name or own_name
+        self._adapters.add(name, config, tensors)
+        self._adapters.activate(name)
+        return name
+
+    def set_adapter(self, name: str | None, scale: float = 1.0) -> None:
+        """Restores with a loaded adapter from now on, or with none.
+
+        Args:
+            name: of the adapter; None: the restorer as it was, bit for bit.
+            scale: how much of its change: 0 none, 1 all.
+
+        Raises:
+            ConfigurationError: no such adapter, a `scale` that is no finite number, or an adapter is fused.
+        """
+        self._adapters.activate(name, scale)
+
+    def choose_adapter(self, photo: Image.Image | Image.Exif | str | os.PathLike | bytes | Camera) -> str | None:
+        """The name of the loaded adapter that was made for the camera and ISO number of `photo`, or None.
+
+        Args:
+            photo: a PIL image as opened (EXIF and all), its EXIF, a file, a file's bytes, or a `Camera`.
+
+        Examples:
+            `pipe.set_adapter(pipe.choose_adapter(photo))`
+        """
+        camera = photo if isinstance(photo, Camera) else read_camera(photo)
+        return choose_adapter(camera, self._adapters.configs)
+
+    def fuse_adapter(self) -> None:
+        """Makes the active adapter's change part of the restorer: `save_pretrained` saves it, too.
+
+        Raises:
+            ConfigurationError: no adapter is active.
+        """
+        self._adapters.fuse()
+
+    def unfuse_adapter(self) -> None:
+        """Undoes `fuse_adapter`: the adapter is still active, but no longer saved with the restorer.
+
+        Raises:
+            ConfigurationError: no adapter is fused.
+        """
+        self._adapters.unfuse()
+
+    def unload_adapter(self, name: str | None = None) -> None:
+        """Forgets one adapter, or all of them. A fused one's change stays in the restorer for good.
+
+        Raises:
+            ConfigurationError: no such adapter.
+        """
+        self._adapters.remove(name)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Saves the pipeline without the change of an adapter that is active, unless it is fused."""
+        with self._adapters.as_saved():
+            super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
+
+    @property
+    def _adapters(self) -> LoadedAdapters:
+        restorer = getattr(self.restorer, "_orig_mod", self.restorer)  # below torch.compile
+        if self._loaded_adapters is None or self._loaded_adapters.restorer is not restorer:
+            self._loaded_adapters = LoadedAdapters(restorer)
+        return self._loaded_adapters

@@ -1,0 +1,166 @@
+"""A small adaptation problem that needs no download: scikit-image's photos through this project's own camera noise."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..degradations.camera_noise import CameraNoise
+from ..errors import ConfigurationError
+from ..files import replacing
+from .sampling import generator_for
+
+# By name in skimage.data; all of them lie inside its package. No photo serves two purposes.
+SOURCES = {
+    "clean": ("stereo_motorcycle", "rocket", "brick", "grass", "gravel"),
+    "train": ("chelsea", "immunohistochemistry", "camera"),
+    "val": ("astronaut", "coffee"),
+}
+CROP = 192
+# One camera at one high setting, so that "the real photos" are a domain of their own: strong noise, correlated by
+# demosaicing and coarsened by JPEG, about 27 dB. Blind white Gaussian noise does not look like it.
+CAMERA = CameraNoise(
+    shot=(0.008, 0.016),
+    read=(0.004, 0.008),
+    demosaic_probability=1.0,
+    smoothing_probability=0.0,
+    gamma=(2.4, 2.4),
+    jpeg_quality=(85, 95),
+    jpeg_probability=1.0,
+)
+EXAMPLES = ("astronaut", "coffee", "chelsea")
+
+
+@dataclass(frozen=True)
+class DemoPhotos:
+    """The folders that `demo_photos` fills, named by their paths.
+
+    Attributes:
+        clean: clean photos, the source of synthetic pairs.
+        real_train_noisy: noisy photos without ground truth, to adapt to.
+        real_val_noisy, real_val_clean: held-out noisy photos and their clean counterparts, by equal names.
+    """
+
+    clean: Path
+    real_train_noisy: Path
+    real_val_noisy: Path
+    real_val_clean: Path
+
+
+def demo_photos(folder: str | os.PathLike[str], *, seed: int = 0) -> DemoPhotos:
+    """Writes a folder of demonstration photos: RGB PNG, 8 bit, 192 x 192, the same for the same `seed`.
+
+    `clean/`, `real/train/noisy/` and `real/val/{noisy,clean}/` are cut from different photos of scikit-image, all of
+    them free of copyright restrictions or shipped by permission. The noise is `CAMERA`. The noisy photos are real in
+    role only: numbers on them say that the program works, not how well it does on photos of a camera.
+
+    Args:
+        folder: where to write; made where it is missing. Photos of an earlier call are replaced, each in one step.
+        seed: of the noise.
+
+    Returns:
+        The folders, as `DemoPhotos`.
+
+    Raises:
+        ConfigurationError: `folder` is a file, or one of the folders holds files that this function did not make.
+        ImportError: scikit-image is missing.
+    """
+    folder = Path(folder)
+    made = DemoPhotos(
+        clean=folder / "clean",
+        real_train_noisy=folder / "real" / "train" / "noisy",
+        real_val_noisy=folder / "real" / "val" / "noisy",
+        real_val_clean=folder / "real" / "val" / "clean",
+    )
+    folders = {"clean": made.clean, "train": made.real_train_noisy, "val": made.real_val_noisy}
+    plan = []  # file, clean photo, generator of its noise or None
+    for purpose, names in SOURCES.items():
+        for name in names:
+            for index, crop in enumerate(_crops(_load(name))):
+                file = f"{name}_{index}.png"
+                noise = None if purpose == "clean" else generator_for(seed, "demo_photos", name, index)
+                plan.append((folders[purpose] / file, crop, noise))
+                if purpose == "val":
+                    plan.append((made.real_val_clean / file, crop, None))
+    _check_folders(folder, {path for path, _, _ in plan})
+    for path, crop, noise in plan:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(crop if noise is None else _add_noise(crop, noise), path)
+    return made
+
+
+def clean_photos(folder: str | os.PathLike[str]) -> Path:
+    """Writes all of scikit-image's photos that `demo_photos` knows, clean: RGB PNG, 8 bit, 192 x 192; returns `folder`.
+
+    For people who have no clean photos at hand. Raises as `demo_photos` does.
+    """
+    folder = Path(folder)
+    names = [name for group in SOURCES.values() for name in group]
+    plan = {folder / f"{name}_{index}.png": crop for name in names for index, crop in enumerate(_crops(_load(name)))}
+    _check_folders(folder, set(plan))
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, crop in plan.items():
+        _write(crop, path)
+    return folder
+
+
+def noisy_photos(folder: str | os.PathLike[str], *, seed: int = 0) -> list[Path]:
+    """Writes whole photos through the noise of `CAMERA`, to try a restorer on: RGB PNG, 8 bit; returns their files.
+
+    Raises as `demo_photos` does.
+    """
+    folder = Path(folder)
+    paths = [folder / f"{name}.png" for name in EXAMPLES]
+    _check_folders(folder, set(paths))
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        _write(_add_noise(_load(path.stem), generator_for(seed, "noisy_photos", path.stem, 0)), path)
+    return paths
+
+
+def _load(name: str) -> np.ndarray:
+    """(H, W, 3) uint8."""
+    try:
+        import skimage.data
+    except ImportError as error:
+        raise ImportError("`demo_photos` needs scikit-image: pip install scikit-image") from error
+    photo = getattr(skimage.data, name)()
+    photo = photo[0] if isinstance(photo, tuple) else photo  # the left one of a stereo pair
+    return np.repeat(photo[..., None], 3, axis=-1) if photo.ndim == 2 else photo
+
+
+def _crops(photo: np.ndarray) -> list[np.ndarray]:
+    """As many (CROP, CROP, 3) as fit side by side, spread evenly."""
+    height, width = photo.shape[:2]
+    tops, lefts = (np.linspace(0, side - CROP, side // CROP).astype(int) for side in (height, width))
+    return [photo[top : top + CROP, left : left + CROP] for top in tops for left in lefts]
+
+
+def _add_noise(clean: np.ndarray, generator: torch.Generator) -> np.ndarray:
+    """(H, W, 3) uint8 -> the same, noisy."""
+    noisy = CAMERA(torch.from_numpy(clean.copy()).permute(2, 0, 1)[None] / 255, generator)[0]  # (3, H, W) in [0, 1]
+    return (noisy.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def _check_folders(folder: Path, files: set[Path]) -> None:
+    """That `files` can be written, and that nothing else lies beside them."""
+    parents = {path.parent for path in files}
+    for way in {way for parent in parents for way in (parent, *parent.parents)}:
+        if way.exists() and not way.is_dir():
+            raise ConfigurationError(
+                f"`folder` must be a folder or not exist yet, got {str(folder)!r}, but {str(way)!r} is a file"
+            )
+    foreign = sorted(str(path) for parent in parents for path in parent.glob("[!.]*") if path not in files)
+    if foreign:
+        raise ConfigurationError(
+            f"`folder` must hold nothing but demonstration photos, but {len(foreign)} other files are there: "
+            f"{foreign[:5]}; name another folder"
+        )
+
+
+def _write(photo: np.ndarray, path: Path) -> None:
+    with replacing(path) as temporary:
+        Image.fromarray(photo).save(temporary, format="PNG")

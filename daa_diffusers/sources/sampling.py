@@ -1,0 +1,263 @@
+"""Training samples by number: everything random is a function of (seed, stream, sample number) and nothing else.
+
+So a resumed run, a run with other workers or a run on more processes sees the same samples, without any saved state.
+"""
+
+import functools
+import hashlib
+import json
+import math
+import operator
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.utils.data import Dataset
+
+from ..degradations.base import Degradation, check_range
+from ..errors import ConfigurationError
+from .folders import PhotoSource
+
+
+def generator_for(seed: int, *keys: str | int) -> torch.Generator:
+    """A CPU generator that depends on `seed` and `keys` alone, on every machine and in every process.
+
+    Its seed is a 63-bit hash (blake2b) of both, e.g. `generator_for(0, "crop", "real", 12)`. torch's generator uses
+    the lower 32 bits of it: among a million samples some hundred share their draws with another, which is harmless.
+
+    Raises:
+        TypeError: `seed` or a key is neither whole number nor text.
+    """
+    plain = [key if isinstance(key, str) else operator.index(key) for key in (seed, *keys)]
+    digest = hashlib.blake2b(json.dumps(plain).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+@functools.lru_cache(maxsize=64)
+def _permutation(seed: int, stream: str, source: int, length: int, *keys: int) -> torch.Tensor:
+    """The order of a source's photos; `keys` are the epoch and, of a stream, the window."""
+    return torch.randperm(length, generator=generator_for(seed, "order", stream, source, *keys))
+
+
+def take_turns(lengths: Sequence[int], n: int, *, seed: int, stream: str) -> tuple[int, int]:
+    """Which source and which photo in it make sample `n` of a stream: `(source, photo)`.
+
+    Sources take turns, whatever their sizes, so that a small collection weighs as much as a large one. Within a source
+    every photo comes once an epoch of that source, in an order drawn anew for each epoch.
+
+    Args:
+        lengths: photos in each source.
+        n: number of the sample, from 0.
+        seed, stream: what the orders depend on, e.g. `stream="real"`.
+    """
+    position, source = divmod(n, len(lengths))
+    epoch, step = divmod(position, lengths[source])
+    return source, int(_permutation(seed, stream, source, lengths[source], epoch)[step])
+
+
+def crop_patch(photo: torch.Tensor, patch: int, generator: torch.Generator, augment: bool = True) -> torch.Tensor:
+    """A random square of a photo; equal generators and photo sizes give the same square.
+
+    Photos with a side smaller than the patch are mirrored at their borders (as often as it takes), at a random place.
+
+    Args:
+        photo: (C, H, W), uint8, uint16, or float in [0, 1].
+        patch: side of the square.
+        generator: CPU generator that draws the place, and the flips and rotations.
+        augment: draw one of the eight flips and 90-degree rotations.
+
+    Returns:
+        (C, patch, patch), float32 in [0, 1], contiguous.
+    """
+    top, left, turn = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
+    for axis, draw in ((1, top), (2, left)):
+        side = photo.shape[axis]
+        start = int(draw * (abs(side - patch) + 1))
+        if side >= patch:
+            photo = photo.narrow(axis, start, patch)
+        else:
+            photo = unit_float(photo).index_select(axis, _mirrored(side, patch, start))
+    photo = unit_float(photo)
+    if augment:
+        turn = int(turn * 8)
+        photo = torch.rot90(photo, turn % 4, (1, 2))
+        if turn >= 4:
+            photo = photo.flip(2)
+    return photo.contiguous()
+
+
+def unit_float(photo: torch.Tensor) -> torch.Tensor:
+    """uint8 or uint16 of any shape as float32 in [0, 1]; floating point as float32, unchanged."""
+    return photo.float() if photo.is_floating_point() else photo.float() / torch.iinfo(photo.dtype).max
+
+
+def _mirrored(side: int, patch: int, before: int) -> torch.Tensor:
+    """Indices that extend `side` pixels to `patch`, `before` of them in front, by reflection without the edge."""
+    if side == 1:
+        return torch.zeros(patch, dtype=torch.long)
+    index = (torch.arange(patch) - before) % (2 * side - 2)
+    return torch.minimum(index, 2 * side - 2 - index)
+
+
+def pair_by_name(degraded: PhotoSource, clean: PhotoSource) -> list[tuple[int, int]]:
+    """(degraded, clean) indices of photos with one `pair_key`.
+
+    That is, of folders, the path within the folder without the suffix; of shards, number of the shard and key of the
+    sample; of datasets, the row.
+
+    Raises:
+        ConfigurationError: where photos have no counterpart, or share a name; the message lists them. A source is a
+            stream.
+    """
+    ours, theirs = _by_key(degraded), _by_key(clean)
+    alone = [sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))]
+    if any(alone):
+        raise ConfigurationError(
+            f"`{degraded.argument}` and `{clean.argument}` must pair by name; without a clean photo: "
+            f"{alone[0][:10]}, without a degraded one: {alone[1][:10]}"
+        )
+    return [(ours[key], theirs[key]) for key in ours]
+
+
+def _by_key(source: PhotoSource) -> dict[str, int]:
+    if source.count is None:
+        raise ConfigurationError(f"`{source.argument}`: streams cannot be paired, leave `streaming` out")
+    keys = [source.pair_key(index) for index in range(source.count)]
+    if len(set(keys)) < len(keys):
+        twice = sorted(key for key, times in Counter(keys).items() if times > 1)
+        raise ConfigurationError(f"`{source.argument}`: several photos share a name, so pairs are unclear: {twice}")
+    return {key: index for index, key in enumerate(keys)}
+
+
+class PairedFolders:
+    """Degraded photos and their clean counterparts, matched by `pair_by_name`, whose errors it raises."""
+
+    def __init__(self, degraded: PhotoSource, clean: PhotoSource):
+        self.degraded, self.clean = degraded, clean
+        self._indices = pair_by_name(degraded, clean)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def pair(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(degraded, clean) number `index`, each (C, H, W); the next pair where one of them is broken.
+
+        Raises:
+            ConfigurationError: no pair can be used.
+        """
+        for offset in range(len(self)):
+            ours, theirs = self._indices[(index + offset) % len(self)]
+            degraded, clean = self.degraded.try_photo(ours), self.clean.try_photo(theirs)
+            if degraded is None or clean is None:
+                continue
+            if degraded.shape == clean.shape:
+                return degraded, clean
+            sizes = [f"{photo.shape[2]} x {photo.shape[1]}" for photo in (degraded, clean)]
+            self.degraded.skip(ours, f"{sizes[0]} pixels, but its clean counterpart has {sizes[1]}")
+        raise ConfigurationError(
+            f"`{self.degraded.argument}` and `{self.clean.argument}`: none of the {len(self)} pairs can be used"
+        )
+
+
+class TrainingPatches(Dataset):
+    """Numbered training samples; sample n is the same whoever asks for it, whenever.
+
+    Args:
+        clean: sources of clean photos, which take turns. May be empty where `paired` is given.
+        degradation: makes the synthetic photo from the clean one; None where `paired` is given.
+        real: sources of real degraded photos.
+        unpaired_clean: sources of clean photos for the extended and hybrid variants.
+        paired: (degraded, clean) sources matched by `pair_by_name`, from which synthetic and clean then come (the
+            supervised "oracle", or ready synthetic pairs).
+        patch: side of the squares.
+        length: number of samples; may be changed at any time.
+        seed: what everything random depends on, besides the number of the sample.
+        augment: flips and 90-degree rotations.
+        clean_scale: range (within (0, 1]) of the factor by which "clean" (before its degradation) and "unpaired_clean"
+            are scaled down, log-uniform: detail of all sizes, as in photos that were scaled down themselves.
+
+    Raises:
+        ConfigurationError: on missing or contradicting sources, a `patch` or `length` below 1, photos that do not pair.
+    """
+
+    def __init__(
+        self,
+        clean: Sequence[PhotoSource],
+        degradation: Degradation | None,
+        *,
+        real: Sequence[PhotoSource] | None = None,
+        unpaired_clean: Sequence[PhotoSource] | None = None,
+        paired: Sequence[tuple[PhotoSource, PhotoSource]] | None = None,
+        patch: int,
+        length: int,
+        seed: int,
+        augment: bool = True,
+        clean_scale: Sequence[float] = (1.0, 1.0),
+    ):
+        self.clean_scale = check_range("clean_scale", clean_scale, 0.05, 1.0)
+        for name, value in (("patch", patch), ("length", length)):
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+                raise ConfigurationError(f"`{name}` must be a positive integer, got {value!r}")
+        if bool(clean) == bool(paired):
+            raise ConfigurationError("give either `clean` sources (with a `degradation`) or `paired` ones, not both")
+        if bool(clean) != (degradation is not None):
+            raise ConfigurationError("`clean` sources need a `degradation`, `paired` ones are degraded already")
+        self.clean, self.degradation = list(clean), degradation
+        self.real = list(real) if real else None
+        self.unpaired_clean = list(unpaired_clean) if unpaired_clean else None
+        self.paired = list(paired) if paired else None
+        self._pairs = [PairedFolders(degraded, clean) for degraded, clean in paired or ()]
+        self.patch, self.length, self.seed, self.augment = int(patch), int(length), int(seed), augment
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, n: int) -> dict[str, torch.Tensor | int]:
+        """Sample `n`: "index", and photos "clean", "synthetic", and where given "real", "unpaired_clean".
+
+        Photos are (C, P, P), float32 in [0, 1], except that "synthetic" may exceed it.
+        """
+        if not 0 <= n < self.length:
+            raise IndexError(f"sample {n} of {self.length}")
+        n = int(n)
+        sample: dict[str, torch.Tensor | int] = {"index": n}
+        if self.degradation is None:
+            sample["synthetic"], sample["clean"] = self._pair(n)
+        else:
+            clean = self._patch(self.clean, "clean", n)
+            generator = generator_for(self.seed, "degradation", n)
+            sample["clean"], sample["synthetic"] = clean, self.degradation(clean[None], generator)[0]
+        for stream in ("real", "unpaired_clean"):
+            sources = getattr(self, stream)
+            if sources:
+                sample[stream] = self._patch(sources, stream, n)
+        return sample
+
+    def _patch(self, sources: Sequence[PhotoSource], stream: str, n: int) -> torch.Tensor:
+        position, number = divmod(n, len(sources))  # as `take_turns`, but streams know no length beforehand
+        source = sources[number]
+        index = source.turn(position, functools.partial(_permutation, self.seed, stream, number))
+        generator = generator_for(self.seed, "crop", stream, n)
+        side = self.patch if stream == "real" else self._side_before_scaling(stream, n)
+        patch = crop_patch(source.photo(index), side, generator, self.augment)
+        if side == self.patch:
+            return patch
+        scaled = F.interpolate(patch[None], size=(self.patch, self.patch), mode="bicubic", antialias=True)
+        return scaled[0].clamp(0, 1)
+
+    def _side_before_scaling(self, stream: str, n: int) -> int:
+        low, high = (math.log(bound) for bound in self.clean_scale)
+        if low == high == 0:
+            return self.patch
+        draw = torch.rand((), generator=generator_for(self.seed, "scale", stream, n), dtype=torch.float64).item()
+        return round(self.patch / math.exp(low + draw * (high - low)))
+
+    def _pair(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        source, index = take_turns([len(p) for p in self._pairs], n, seed=self.seed, stream="paired")
+        degraded, clean = (
+            crop_patch(photo, self.patch, generator_for(self.seed, "crop", "paired", n), self.augment)
+            for photo in self._pairs[source].pair(index)
+        )
+        return degraded, clean

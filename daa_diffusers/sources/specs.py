@@ -1,0 +1,215 @@
+"""Where photos come from, by one text: a folder, tar shards, a Hugging Face dataset; and whether sources make sense."""
+
+import difflib
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from ..errors import ConfigurationError, UnreadablePhotoError
+from .folders import PhotoFolder, PhotoSource
+from .hf_datasets import WINDOW, DatasetSource, StreamSource
+from .tar_shards import ShardSource, expand_shards
+
+logger = logging.getLogger(__name__)
+
+DATASET_OPTIONS = ("split", "column", "config", "revision", "data_files", "data_dir", "streaming", "window")
+SHARDS = re.compile(r"(?P<pattern>.+\.tar)(?:\?(?P<options>[^/]*))?", re.IGNORECASE)
+COMPRESSED = re.compile(r".+\.(tar\.\w+|tgz)", re.IGNORECASE)
+SAVED_DATASET = ("state.json", "dataset_dict.json")  # what `save_to_disk` writes beside the data
+
+LOOKED_AT = 50  # photos a source whose sizes are checked
+FAR_TOO_SMALL = 4  # a photo with a side of patch / 4 is mirrored four times over
+
+
+def open_source(
+    spec: str | os.PathLike, *, channels: int = 3, cache_bytes: int = 2**30, argument: str = "source"
+) -> PhotoSource:
+    """The source of photos that a text names.
+
+    - a folder: its photos, searched recursively; or, where `Dataset.save_to_disk` wrote it, that dataset;
+    - `train-{000..012}.tar`, `shards/*.tar?column=clean.png`: tar shards in webdataset's layout, on this machine;
+    - `hf:NAME[?option=value&...]`: a Hugging Face dataset: a Hub id, a folder (images, parquet files, or saved), a
+      parquet file, or a builder (`hf:webdataset?data_files=https://...&streaming=1`). Options: `split` (default
+      "train"), `column` of the photos (default: the only one with images), `config`, `revision`, `data_files` (may be
+      repeated), `data_dir`, `streaming=1` (read in windows of `window` examples, nothing is stored). Special
+      characters in values are percent-encoded.
+
+    Args:
+        spec: that text.
+        channels, cache_bytes: as for `PhotoSource`; streams keep no decoded photos.
+        argument: what the caller calls it, for messages.
+
+    Raises:
+        ConfigurationError: it cannot be opened, holds no photos, or an option is unknown.
+    """
+    text = os.path.expanduser(spec)
+    common: dict[str, Any] = {"channels": channels, "argument": argument}
+    if text.startswith("hf:"):
+        location, options = _split(text.removeprefix("hf:"), DATASET_OPTIONS, argument)
+        return _open_dataset(os.path.expanduser(location), options, cache_bytes, common)
+    if os.path.isdir(text):
+        if any(os.path.isfile(os.path.join(text, name)) for name in SAVED_DATASET):
+            return _open_dataset(text, {}, cache_bytes, common)
+        return PhotoFolder(text, cache_bytes=cache_bytes, **common)
+    if COMPRESSED.fullmatch(text):
+        raise ConfigurationError(
+            f"`{argument}`: photos of compressed shards cannot be read by number, got {text!r}; decompress them, or "
+            "stream them: `hf:webdataset?data_files=...&streaming=1`"
+        )
+    shards = SHARDS.fullmatch(text)
+    if shards:
+        _, options = _split("?" + (shards["options"] or ""), ("column",), argument)
+        paths = expand_shards(shards["pattern"], argument)
+        return ShardSource(paths, cache_bytes=cache_bytes, column=_one(options, "column"), **common)
+    return PhotoFolder(text, cache_bytes=cache_bytes, **common)  # which says what is wrong with it
+
+
+def _split(text: str, known: Sequence[str], argument: str) -> tuple[str, dict[str, list[str]]]:
+    """`location?name=value&name=value` -> location and the values of each name."""
+    location, _, query = text.partition("?")
+    options: dict[str, list[str]] = {}
+    for part in filter(None, query.split("&")):
+        name, equals, value = part.partition("=")
+        if name not in known or not value:
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f" (did you mean {near[0]!r}?)" if near and near[0] != name else ""
+            raise ConfigurationError(
+                f"`{argument}`: options are written `?name=value&...` with {', '.join(known)}, got {part!r}{meant}"
+            )
+        options.setdefault(name, []).append(unquote(value))
+    return location, options
+
+
+def _one(options: Mapping[str, list[str]], name: str) -> str | None:
+    return options[name][-1] if name in options else None
+
+
+def _open_dataset(
+    location: str, options: dict[str, list[str]], cache_bytes: int, common: dict[str, Any]
+) -> PhotoSource:
+    argument = common["argument"]
+    streaming = (_one(options, "streaming") or "0").lower()
+    if streaming not in ("0", "1", "false", "true"):
+        raise ConfigurationError(f"`{argument}`: `streaming` must be 1 or 0, got {streaming!r}")
+    window = _one(options, "window") or str(WINDOW)
+    if not window.isdecimal():
+        raise ConfigurationError(f"`{argument}`: `window` must be a number of examples, got {window!r}")
+    streams = streaming in ("1", "true")
+    dataset = _load_dataset(location, options, streams, argument)
+    shown = {k: v for k, v in options.items() if k not in ("streaming", "window", "data_files", "data_dir")}
+    query = "&".join(f"{name}={value}" for name, values in shown.items() for value in values)
+    name = Path(location).name if os.path.exists(location) else location  # records name no folders of this machine
+    common = {**common, "column": _one(options, "column"), "name": f"hf:{name}" + (f"?{query}" if query else "")}
+    if streams:
+        return StreamSource(dataset, window=int(window), **common)
+    return DatasetSource(dataset, cache_bytes=cache_bytes, **common)
+
+
+def _load_dataset(location: str, options: Mapping[str, list[str]], streams: bool, argument: str) -> Any:
+    import datasets
+
+    split = _one(options, "split") or "train"
+    try:
+        if any(os.path.isfile(os.path.join(location, name)) for name in SAVED_DATASET):
+            dataset = datasets.load_from_disk(location)
+            if isinstance(dataset, datasets.DatasetDict):
+                if split not in dataset:
+                    raise ValueError(f"its splits are {list(dataset)}, got {split!r}")
+                dataset = dataset[split]
+            return dataset.to_iterable_dataset() if streams else dataset
+        files: Any = options.get("data_files")
+        if location.endswith(".parquet"):
+            location, files = "parquet", [location]
+        return datasets.load_dataset(
+            location,
+            _one(options, "config"),
+            split=split,
+            data_files=files,
+            data_dir=_one(options, "data_dir"),
+            revision=_one(options, "revision"),
+            streaming=streams,
+        )
+    except Exception as error:  # builders, parsers and the Hub's client each raise their own
+        reason = str(error) or type(error).__name__
+        cause = f" ({error.__cause__})" if error.__cause__ else ""
+        raise ConfigurationError(f"`{argument}`: cannot open the dataset {location!r}: {reason}{cause}") from error
+
+
+def check_sources(roles: Mapping[str, Sequence[PhotoSource]], patch: int) -> None:
+    """What can be known of a run's sources before its first step, from headers alone.
+
+    Photos smaller than the patch are mirrored at their borders. That is tolerated for some; it is warned of where it
+    holds for more than half of the (at most 50) photos of a source that are looked at, and an error where each of them
+    has a side below a quarter of the patch.
+
+    Args:
+        roles: sources by role; those of "real" are compared with the clean ones.
+        patch: side of the training patches.
+
+    Raises:
+        ConfigurationError: a real source is a clean one or holds it; no photo looked at has a readable header; all are
+            far too small. It lists all that was found.
+    """
+    problems = []
+    for role, sources in roles.items():
+        for source in sources:
+            problems += _size_problems(role, source, patch)
+    for real in roles.get("real", ()):
+        for role in ("clean", "unpaired_clean", "paired_clean"):
+            problems += [
+                f"`real` {real.location!r} and `{role}` {clean.location!r} hold the same photos; real photos are those "
+                "with the degradation to adapt to, clean ones are without it"
+                for clean in roles.get(role, ())
+                if _same(real, clean)
+            ]
+    if problems:
+        raise ConfigurationError("these photos do not fit:\n- " + "\n- ".join(problems))
+
+
+def _size_problems(role: str, source: PhotoSource, patch: int) -> list[str]:
+    sides, reason = [], ""
+    indices = _some(source)
+    for index in indices:
+        try:
+            sides.append(min(source.size(index)))
+        except (OSError, UnreadablePhotoError, IndexError) as error:  # IndexError: a stream that is shorter
+            reason = reason or str(error)
+    if not sides:
+        return [
+            f"`{role}` {source.location!r}: none of the {len(indices)} photos looked at can be read, e.g.: {reason}"
+        ]
+    small = sum(side < patch for side in sides)
+    found = f"{source.location!r}: {small} of {len(sides)} photos looked at are smaller than `patch` {patch}"
+    if all(side * FAR_TOO_SMALL < patch for side in sides):
+        return [f"`{role}` {found}, the largest has a shorter side of {max(sides)} pixels; choose a smaller `patch`"]
+    if 2 * small > len(sides):
+        logger.warning("`%s` %s; they are mirrored at their borders. A smaller `patch` avoids that", role, found)
+    return []
+
+
+def _some(source: PhotoSource) -> range:
+    """Indices of at most 50 photos, spread over the source; of a stream the first ones."""
+    if source.count is None:
+        return range(min(LOOKED_AT, getattr(source, "window", LOOKED_AT)))
+    return range(0, source.count, -(-source.count // LOOKED_AT))
+
+
+def _same(real: PhotoSource, clean: PhotoSource) -> bool:
+    if isinstance(real, PhotoFolder) and isinstance(clean, PhotoFolder):
+        ours, theirs = (Path(os.path.realpath(source.folder)) for source in (real, clean))
+        if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):  # folders are searched recursively
+            return True
+    if real.fingerprint() != clean.fingerprint():
+        return False
+    count = real.count or 3  # of a stream the first few
+    try:  # uncompressed pairs have the same names and sizes: compare the files
+        return all(real.encoded(index) == clean.encoded(index) for index in sorted({0, count // 2, count - 1}))
+    except (OSError, UnreadablePhotoError, IndexError):
+        return False
+
+
+__all__ = ["DatasetSource", "PhotoFolder", "PhotoSource", "ShardSource", "StreamSource", "check_sources", "open_source"]

@@ -1,0 +1,209 @@
+"""Photos in tar shards of webdataset's layout, by number and in place; the package `webdataset` is not needed."""
+
+import glob
+import os
+import re
+import tarfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import ConfigurationError, UnreadablePhotoError
+from ..photos.reading import PHOTO_SUFFIXES
+from .folders import PhotoSource, digest_of_files, logger
+
+
+class Member(NamedTuple):
+    """A photo in a shard: `shard` is the number of the shard, `offset` and `size` say where its bytes are."""
+
+    shard: int
+    name: str
+    offset: int
+    size: int
+
+    @property
+    def key(self) -> str:
+        """The sample that it belongs to: folder and name up to the first dot, as in webdataset."""
+        folder, base = os.path.split(self.name)
+        return os.path.join(folder, base.partition(".")[0])
+
+    @property
+    def extension(self) -> str:
+        """Its part of the sample: what follows the first dot, lower case, as in webdataset."""
+        return os.path.basename(self.name).partition(".")[2].lower()
+
+
+class ShardSource(PhotoSource):
+    """Photos in uncompressed tar files; their headers are read once, then each photo is read by its offset.
+
+    So photo n needs no other photo, and a run resumes without reading forward. The index costs some 0.3 kB a photo and
+    20 microseconds to make. Where `column` is not given, every file with a suffix of `PHOTO_SUFFIXES` is a photo.
+
+    Shards that are no tar file are passed over, and of truncated ones the whole photos are used; `skipped` names both.
+
+    Args:
+        shards: tar files, in the order of their photos.
+        column: extension of the wanted part of each sample, e.g. "jpg", or "clean.png" of `0001.clean.png`.
+        channels, cache_bytes, argument: as for every `PhotoSource`.
+
+    Raises:
+        ConfigurationError: no shard can be read, none holds a photo, or samples hold several and `column` is not given.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[str | os.PathLike],
+        *,
+        column: str | None = None,
+        channels: int = 3,
+        cache_bytes: int = 2**30,
+        argument: str = "shards",
+    ):
+        super().__init__(channels=channels, cache_bytes=cache_bytes, argument=argument)
+        self.shards = [Path(shard) for shard in shards]
+        self.column = column.lower().lstrip(".") if column else None
+        first = str(self.shards[0]) if shards else "no shard"
+        self.location = f"{first} and {len(shards) - 1} more" if len(shards) > 1 else first
+        self.problems: dict[Any, str] = {}  # shard: reason
+        self._members: list[Member] = []
+        others: Counter[str] = Counter()
+        for number, shard in enumerate(self.shards):
+            members, problem = index_shard(shard, number)
+            if problem:
+                self.problems[shard] = problem
+                logger.warning("`%s`: shard %s: %s", argument, shard, problem)
+            for member in members:
+                wanted = member.extension == self.column if self.column else _is_photo(member)
+                if wanted:
+                    self._members.append(member)
+                else:
+                    others[member.extension or "no extension"] += 1
+        if not self._members:
+            found = ", ".join(f"{n} x {extension}" for extension, n in others.most_common(5)) or "nothing"
+            reasons = "".join(f"; {shard.name}: {reason}" for shard, reason in list(self.problems.items())[:3])
+            raise ConfigurationError(
+                f"`{argument}`: {self.location!r} must hold {self.column or 'photos'}, found {found}{reasons}"
+            )
+        if self.column is None:
+            self._check_one_photo_a_sample()
+
+    def _check_one_photo_a_sample(self) -> None:
+        for before, member in zip(self._members, self._members[1:], strict=False):
+            if (before.shard, before.key) == (member.shard, member.key):
+                raise ConfigurationError(
+                    f"`{self.argument}`: sample {member.key!r} of {self.location!r} holds several photos; choose one "
+                    f"by `?column={before.extension}` or `?column={member.extension}`"
+                )
+
+    @property
+    def count(self) -> int:
+        """Number of photos in all shards."""
+        return len(self._members)
+
+    @property
+    def name(self) -> str:
+        """The first shard's name, how many more there are, and the column."""
+        more = f" and {len(self.shards) - 1} more" if len(self.shards) > 1 else ""
+        return self.shards[0].name + (f"?column={self.column}" if self.column else "") + more
+
+    def label(self, index: int) -> str:
+        """Shard and member, e.g. `train-000.tar/0001.png`."""
+        member = self._members[index]
+        return f"{self.shards[member.shard].name}/{member.name}"
+
+    def member(self, index: int) -> Member:
+        """Where photo `index` is."""
+        return self._members[index]
+
+    def encoded(self, index: int) -> bytes:
+        """The member's bytes."""
+        member = self._members[index]
+        with open(self.shards[member.shard], "rb") as shard:
+            shard.seek(member.offset)
+            content = shard.read(member.size)
+        if len(content) < member.size:
+            raise UnreadablePhotoError(f"the shard {self.shards[member.shard].name} has become shorter")
+        return content
+
+    def pair_key(self, index: int) -> str:
+        """Number of the shard, and the sample's key."""
+        member = self._members[index]
+        return f"{member.shard}/{member.key}"
+
+    def fingerprint(self) -> str:
+        """Of the names and sizes of the photos, as of a folder of the same files."""
+        return digest_of_files((member.name, member.size) for member in self._members)
+
+    @property
+    def skipped(self) -> dict[Any, str]:
+        """Unreadable and truncated shards by path, then unreadable photos by `label`, with the reason."""
+        return {**self.problems, **super().skipped}
+
+
+def _is_photo(member: Member) -> bool:
+    return os.path.splitext(member.name)[1].lower() in PHOTO_SUFFIXES
+
+
+def index_shard(path: Path, number: int) -> tuple[list[Member], str | None]:
+    """The whole files in a shard, hidden ones left out, and what is wrong with it, if anything."""
+    members: list[Member] = []
+    try:
+        end = path.stat().st_size
+        with tarfile.open(path, "r:") as archive:
+            try:
+                for info in archive:
+                    if not info.isfile() or info.issparse() or os.path.basename(info.name).startswith("."):
+                        continue
+                    if info.offset_data + info.size <= end:
+                        members.append(Member(number, info.name.removeprefix("./"), info.offset_data, info.size))
+            except (OSError, tarfile.TarError):  # told from a whole one below
+                pass
+            return members, _truncation(path, archive.offset, len(members))
+    except (OSError, tarfile.TarError) as error:
+        return [], f"cannot be read as an uncompressed tar file: {error}"
+
+
+def _truncation(path: Path, offset: int, whole: int) -> str | None:
+    """A tar file ends in blocks of zeros; `offset` is where tarfile found no further header."""
+    with open(path, "rb") as shard:
+        shard.seek(offset)
+        if shard.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE):
+            return None
+    return f"truncated or damaged; its first {whole} files are used"
+
+
+BRACES = re.compile(r"\{([^{}]*)\}")
+RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+
+def expand_shards(pattern: str, argument: str = "shards") -> list[Path]:
+    """The files that a path with braces (`{000..012}`, `{a,b}`) and wildcards (`*`, `?`, `[...]`) stands for.
+
+    Braces are expanded in their order, wildcards sorted. A path without either stands for itself.
+
+    Raises:
+        ConfigurationError: a file that is not there, or a wildcard without a match.
+    """
+    paths: list[Path] = []
+    for text in _without_braces(pattern):
+        matches = sorted(glob.glob(text, recursive=True)) if glob.has_magic(text) else [text]
+        missing = [match for match in matches if not os.path.isfile(match)]
+        if missing or not matches:
+            raise ConfigurationError(f"`{argument}` must name existing shards, got {(missing or [text])[0]!r}")
+        paths += map(Path, matches)
+    return paths
+
+
+def _without_braces(text: str) -> list[str]:
+    braces = BRACES.search(text)
+    if not braces:
+        return [text]
+    numbers = RANGE.fullmatch(braces[1])
+    if numbers:
+        first, last, width = int(numbers[1]), int(numbers[2]), len(numbers[1])
+        choices = [f"{n:0{width}d}" for n in range(first, last + 1)]
+    else:
+        choices = braces[1].split(",")
+    rests = _without_braces(text[braces.end() :])
+    return [text[: braces.start()] + choice + rest for choice in choices for rest in rests]

@@ -1,0 +1,76 @@
+"""A run that trains an adapter: the restorer stays as it is, a small change of it is learnt and saved."""
+
+import copy
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..adapters.files import TENSORS, AdapterConfig, save_adapter
+from ..adapters.matching import read_camera, summarise
+from ..adapters.updates import attach, attached, base_parameters, fingerprint, merge, statistics, updates_for
+from ..sources.folders import PhotoSource
+from .config import TrainingConfig
+
+logger = logging.getLogger(__name__)
+
+ADAPTER_FOLDER = "adapter"
+PHOTOS = 64  # of each source that are asked for their camera
+
+
+def add_adapter(config: TrainingConfig, restorer: nn.Module) -> None:
+    """Freezes `restorer` and attaches what `config.adapter` names, where it does.
+
+    Raises:
+        ConfigurationError: the restorer has nothing of the kind.
+    """
+    if config.adapter:
+        updates = updates_for(restorer, config.adapter, config.adapter_rank)
+        for update in updates.values():
+            update.reset_parameters()
+        attach(restorer, updates)
+
+
+@torch.no_grad()
+def save_trained_adapter(
+    config: TrainingConfig, restorer: nn.Module, folder: Path, real: list[PhotoSource]
+) -> nn.Module:
+    """Writes the attached adapter, and returns the restorer that base and file make together.
+
+    Args:
+        config: of the run.
+        restorer: with the adapter attached; is left as it is.
+        folder: of the adapter.
+        real: the photos that it was adapted to; their EXIF says of which camera, unless `config.adapter_info` does.
+    """
+    restorer = copy.deepcopy(restorer)
+    updates = attached(restorer)
+    for update in updates.values():
+        for parameter in update.parameters():
+            parameter.copy_(parameter.half())  # as stored
+    info: dict[str, Any] = {**_camera_of(real), **config.adapter_info}
+    assert config.adapter is not None and config.init_from is not None  # the config has seen to it
+    described = AdapterConfig(
+        config.adapter,
+        fingerprint(base_parameters(restorer)),
+        rank=config.adapter_rank if config.adapter == "lora" else None,
+        base_name=Path(config.init_from).name,
+        **info,
+    )
+    save_adapter(folder, described, updates, statistics(restorer))
+    logger.info("the adapter: %s, %.0f kB", folder, (folder / TENSORS).stat().st_size / 1e3)
+    merge(restorer)
+    return restorer
+
+
+def _camera_of(sources: list[PhotoSource]) -> dict[str, Any]:
+    cameras = []
+    for source in sources:
+        for index in source.spread(PHOTOS):
+            try:
+                cameras.append(read_camera(source.encoded(index)))
+            except (OSError, ValueError, IndexError):  # broken, or a stream that is shorter
+                continue
+    return summarise(cameras)

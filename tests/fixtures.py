@@ -1,0 +1,69 @@
+"""Fixtures of tests that train: small folders of real photos, and the options of a short run."""
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+from .photo_folders import write_photos
+
+
+@pytest.fixture
+def clean_folder(tmp_path):
+    return write_photos(tmp_path / "clean", 5)
+
+
+@pytest.fixture
+def real_folder(tmp_path):
+    return write_photos(tmp_path / "real", 3, photo=skimage.data.chelsea())
+
+
+@pytest.fixture(scope="session")
+def photo_folders(tmp_path_factory):
+    """`clean`, `real` and a paired `degraded` folder: small cuts of photos, with a space in a name."""
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    astronaut, cat = skimage.data.astronaut(), skimage.data.chelsea()
+    for name in ("clean", "real", "degraded"):
+        (root / name).mkdir()
+    for index in range(4):
+        cut = astronaut[40 * index : 40 * index + 48, 100:164]
+        noisy = np.clip(cut + rng.normal(0, 25, cut.shape), 0, 255).astype(np.uint8)
+        Image.fromarray(cut).save(root / "clean" / f"photo {index}.png")
+        Image.fromarray(noisy).save(root / "degraded" / f"photo {index}.png")
+        real = cat[20 * index : 20 * index + 40, 50:114]
+        real = np.clip(real + rng.normal(0, 20, real.shape), 0, 255).astype(np.uint8)
+        Image.fromarray(real).save(root / "real" / f"cat_{index}.jpg", quality=90)
+    return root
+
+
+@pytest.fixture
+def tiny_config(photo_folders, tmp_path):
+    """Options of a run that takes a second or two; override by keywords."""
+    from daa_diffusers.training.config import resolve
+
+    def make(**changes):
+        options = {
+            "preset": "tiny",
+            "output_dir": str(tmp_path / "run"),
+            "clean": [str(photo_folders / "clean")],
+            "real": [str(photo_folders / "real")],
+            "noise_predictor_options": {
+                "block_out_channels": [8, 16],
+                "layers_per_block": 1,
+                "norm_num_groups": 4,
+                "attention_head_dim": 8,
+            },
+            "patch": 16,
+            "batch_size": 2,
+            "steps": 6,
+            "log_every": 1,
+            "checkpoint_every": 2,
+            "validate_every": 0,
+            "report_to": "none",
+            "health": False,  # has tests of its own
+            "threads": 1,
+        }
+        return resolve({**options, **changes})
+
+    return make

@@ -1,0 +1,115 @@
+"""PhotoFolder: channels, memory, and broken files."""
+
+import logging
+import pickle
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+from skimage import data
+
+from daa_diffusers.errors import ConfigurationError
+from daa_diffusers.sources.folders import PhotoFolder
+
+from ..photo_folders import write_photos
+
+
+def test_photos_come_in_the_order_of_their_names(clean_folder):
+    folder = PhotoFolder(clean_folder)
+    assert len(folder) == 5 and folder.folder == clean_folder
+    for index in range(5):
+        photo = folder.photo(index)
+        assert photo.shape == (3, 48, 64) and photo.dtype == torch.uint8
+        expected = np.asarray(Image.open(clean_folder / f"photo {index}.png"))
+        np.testing.assert_array_equal(photo.permute(1, 2, 0), expected)
+    for outside in (-1, 5):
+        with pytest.raises(IndexError):
+            folder.photo(outside)
+
+
+def test_channels_are_converted(tmp_path):
+    colour, grey = data.astronaut()[:20, :30], data.camera()[:20, :30]
+    Image.fromarray(colour).save(tmp_path / "a.png")
+    Image.fromarray(grey).save(tmp_path / "b.png")
+    tifffile.imwrite(tmp_path / "c.tif", colour.astype(np.uint16) * 257, photometric="rgb")
+    rgb, luma = PhotoFolder(tmp_path), PhotoFolder(tmp_path, channels=1)
+    assert [tuple(rgb.photo(i).shape) for i in range(3)] == [(3, 20, 30)] * 3
+    assert [tuple(luma.photo(i).shape) for i in range(3)] == [(1, 20, 30)] * 3
+    for channel in range(3):
+        np.testing.assert_array_equal(rgb.photo(1)[channel], grey)
+    np.testing.assert_array_equal(luma.photo(1)[0], grey)
+    expected = colour @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(luma.photo(0)[0].numpy() - expected).max() <= 0.5 + 1e-3
+    assert luma.photo(2).dtype == torch.uint16
+    assert np.abs(luma.photo(2)[0].numpy() - expected * 257).max() <= 0.6
+    with pytest.raises(ConfigurationError, match="`channels` must be 1 .* or 3"):
+        PhotoFolder(tmp_path, channels=4)
+
+
+def test_memory_is_bounded_and_saves_decoding(clean_folder):
+    size = 3 * 48 * 64
+    folder = PhotoFolder(clean_folder, cache_bytes=2 * size + 1)
+    first = [folder.photo(i) for i in range(5)]
+    second = [folder.photo(i) for i in range(5)]
+    assert [a is b for a, b in zip(first, second, strict=True)] == [True, True, False, False, False]
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a, b)
+    uncached = PhotoFolder(clean_folder, cache_bytes=0)
+    assert uncached.photo(0) is not uncached.photo(0)
+
+
+def test_preloaded_photos_need_no_files_any_more(clean_folder):
+    folder = PhotoFolder(clean_folder)
+    folder.preload()
+    for path in folder.paths:
+        path.unlink()
+    assert folder.photo(4).shape == (3, 48, 64) and not folder.skipped
+
+
+def test_a_copy_in_another_process_starts_without_decoded_photos(clean_folder):
+    folder = PhotoFolder(clean_folder)
+    folder.preload()
+    content = pickle.dumps(folder)
+    assert len(content) < 2000
+    assert torch.equal(pickle.loads(content).photo(2), folder.photo(2))
+
+
+def test_broken_photos_are_reported_once_and_replaced_by_the_next(clean_folder, caplog):
+    truncated = (clean_folder / "photo 1.png").read_bytes()
+    (clean_folder / "photo 1.png").write_bytes(truncated[: len(truncated) // 2])
+    (clean_folder / "photo 4.png").write_text("no photo")
+    folder = PhotoFolder(clean_folder, argument="real")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert torch.equal(folder.photo(1), folder.photo(2))
+            assert torch.equal(folder.photo(4), folder.photo(0))
+    assert [path.name for path in folder.skipped] == ["photo 1.png", "photo 4.png"]
+    assert "truncated" in folder.skipped[folder.paths[1]]
+    assert len(caplog.records) == 2 and "`real`: skipping" in caplog.text
+
+
+def test_a_folder_of_broken_photos_only_is_an_error(tmp_path):
+    for name in ("a.png", "b.jpg"):
+        (tmp_path / name).write_text("no photo")
+    with pytest.raises(ConfigurationError, match=r"`clean`: none of the 2 photos .* 'a.png': .*no image"):
+        PhotoFolder(tmp_path, argument="clean").photo(1)
+
+
+def test_missing_and_empty_folders_are_named(tmp_path):
+    with pytest.raises(ConfigurationError, match="`real`"):
+        PhotoFolder(tmp_path / "absent", argument="real")
+    with pytest.raises(ConfigurationError, match="`unpaired_clean`"):
+        PhotoFolder(tmp_path, argument="unpaired_clean")
+
+
+def test_fingerprint_tells_names_and_sizes(tmp_path):
+    first = PhotoFolder(write_photos(tmp_path / "a", 3))
+    same = PhotoFolder(write_photos(tmp_path / "b", 3))
+    assert first.fingerprint() == same.fingerprint() and len(first.fingerprint()) == 16
+    (tmp_path / "b/photo 0.png").rename(tmp_path / "b/other.png")
+    assert PhotoFolder(tmp_path / "b").fingerprint() != first.fingerprint()
+    with open(tmp_path / "a/photo 1.png", "ab") as file:
+        file.write(b"\0")
+    assert first.fingerprint() != same.fingerprint()
