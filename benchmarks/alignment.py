@@ -181,7 +181,7 @@ def alignment(arguments: argparse.Namespace, restorer: nn.Module, unet: nn.Modul
 
 def draws_for(arguments: argparse.Namespace, label: Row, t: int, x: Photos) -> NoiseDraws:
     """The draws of a batch at one noise level, the same for every predictor."""
-    from daa_diffusers.sources.sampling import generator_for
+    from daa_diffusers.degradations.draws import generator_for
 
     generator = generator_for(arguments.seed, "draws", str(label["set"]), t, int(label["batch"]))
     return NoiseSchedule(timestep_range=(t, t)).draw(x["q"].shape, generator=generator)

@@ -163,7 +163,7 @@ def train_predictor(arguments: argparse.Namespace, form: str, bank: Photos) -> d
 
     "paired" starts anew, the other forms from the last "paired" one; all go on from `--start` where that is given.
     """
-    from daa_diffusers.sources.sampling import generator_for
+    from daa_diffusers.degradations.draws import generator_for
 
     folder = Path(arguments.output_dir) / arguments.name / "predictors" / form.replace(" ", "_")
     ages = arguments.ages if form == "paired" and not arguments.start else [arguments.fix_steps]

@@ -15,9 +15,9 @@ from adaptation_plan import CAMERA_PHOTOS
 from PIL import Image
 
 from daa_diffusers.degradations.camera_noise import CameraNoise
+from daa_diffusers.degradations.draws import generator_for
 from daa_diffusers.files import replacing
 from daa_diffusers.sources.folders import PhotoFolder
-from daa_diffusers.sources.sampling import generator_for
 
 NOISE = CameraNoise(
     shot=(3e-3, 2e-2),

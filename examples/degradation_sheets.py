@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from daa_diffusers.degradations.base import Degradation, degradation_from_config, uniform
+from daa_diffusers.degradations.base import Degradation, degradation_from_config
 from daa_diffusers.degradations.blur import MotionBlur, shake_trajectories, trajectory_psf
+from daa_diffusers.degradations.draws import generator_for, uniform
 from daa_diffusers.evaluation.sheets import contact_sheet
 from daa_diffusers.files import replacing
 from daa_diffusers.sources.demo_photos import demo_photos
 from daa_diffusers.sources.folders import PhotoFolder
-from daa_diffusers.sources.sampling import generator_for
 
 DRAWS_SHOWN = 4
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

@@ -226,11 +226,10 @@ def _named_as_here() -> Iterator[None]:
 
 def compare(config: TrainingConfig, adapted: Path) -> Path | None:
     """Writes a sheet of some of the real photos: as they are, restored by the start, and by the adapted restorer."""
-    from ..degradations.fitting.photo_noise import middle
     from ..evaluation.folders import restore
     from ..evaluation.sheets import contact_sheet
+    from ..photos.pixels import middle, unit_float
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
-    from ..sources.sampling import unit_float
     from ..training.setup import open_sources
 
     pipelines = [DAARestorationPipeline.from_pretrained(str(name)) for name in (config.init_from, adapted)]

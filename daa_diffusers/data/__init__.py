@@ -1,21 +1,19 @@
 """Earlier path of `daa_diffusers.degradations` and `daa_diffusers.sources`, kept for code that imports it."""
 
-from ..degradations.base import (
-    BlindGaussian,
-    Degradation,
-    DegradationSequence,
-    Mixture,
-    degradation_from_config,
-    register_degradation,
-)
+from ..degradations.base import Degradation, degradation_from_config, register_degradation
 from ..degradations.blur import MotionBlur
 from ..degradations.camera_noise import CameraNoise
+from ..degradations.draws import generator_for
 from ..degradations.fitted import FittedNoise
 from ..degradations.fitting.noise import NoiseProfile, fit_noise
+from ..degradations.gaussian import BlindGaussian
+from ..degradations.mixture import Mixture
 from ..degradations.rain import RainStreaks
+from ..degradations.sequence import DegradationSequence
 from ..degradations.transplant import Transplant
+from ..photos.pixels import crop_patch
 from ..sources.folders import PhotoFolder, PhotoSource
-from ..sources.sampling import PairedFolders, TrainingPatches, crop_patch, generator_for, take_turns
+from ..sources.sampling import PairedFolders, TrainingPatches, take_turns
 from ..sources.specs import DatasetSource, ShardSource, StreamSource, check_sources, open_source
 
 __all__ = [

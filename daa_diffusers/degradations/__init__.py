@@ -1,27 +1,15 @@
 """How clean photos become synthetic degraded ones; importing this package registers every degradation by its name."""
 
-from .base import (
-    BlindGaussian,
-    Degradation,
-    DegradationSequence,
-    Mixture,
-    degradation_from_config,
-    register_degradation,
-)
-from .blur import MotionBlur
-from .camera_noise import CameraNoise
-from .fitted import FittedNoise
-from .rain import RainStreaks
+from .base import Degradation as Degradation
+from .base import degradation_from_config as degradation_from_config
+from .base import register_degradation as register_degradation
 
-__all__ = [
-    "BlindGaussian",
-    "CameraNoise",
-    "Degradation",
-    "DegradationSequence",
-    "FittedNoise",
-    "Mixture",
-    "MotionBlur",
-    "RainStreaks",
-    "degradation_from_config",
-    "register_degradation",
-]
+# One line a degradation.
+from .blur import MotionBlur as MotionBlur
+from .camera_noise import CameraNoise as CameraNoise
+from .fitted import FittedNoise as FittedNoise
+from .gaussian import BlindGaussian as BlindGaussian
+from .mixture import Mixture as Mixture
+from .rain import RainStreaks as RainStreaks
+from .sequence import DegradationSequence as DegradationSequence
+from .transplant import Transplant as Transplant

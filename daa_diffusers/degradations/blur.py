@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from .base import ConfigurableDegradation, check_clean, check_flag, log_uniform, normal, register_degradation, uniform
+from .base import ConfigurableDegradation, register_degradation
 from .camera_noise import apply_tone, invert_tone
+from .checks import check_clean, check_flag
+from .draws import log_uniform, normal, uniform
 
 STEPS = 128  # of a trajectory
 MAX_LENGTH = 200.0

@@ -6,16 +6,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from .base import (
-    ConfigurableDegradation,
-    check_clean,
-    check_flag,
-    check_whole_range,
-    log_uniform,
-    normal,
-    register_degradation,
-    uniform,
-)
+from .base import ConfigurableDegradation, register_degradation
+from .checks import check_clean, check_flag, check_whole_range
+from .draws import log_uniform, normal, uniform
 from .jpeg_coding import code_some
 
 # Of the tone curve of sRGB (IEC 61966-2-1); only the exponent differs among ours.

@@ -1,35 +1,22 @@
-"""Noise as `data.noise_fit` measured it on photos, added to clean ones; and the files that hold degradations."""
+"""Noise as `fitting.noise` measured it on photos, added to clean ones."""
 
-import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-import yaml
 
 from ..errors import ConfigurationError
-from ..files import write_text
-from ..sources.folders import LUMA_WEIGHTS
-from .base import (
-    ConfigurableDegradation,
-    check_clean,
-    check_flag,
-    check_number,
-    check_whole_range,
-    normal,
-    register_degradation,
-    uniform,
-)
+from ..photos.pixels import LUMA_WEIGHTS
+from .base import ConfigurableDegradation, register_degradation
 from .camera_noise import apply_tone, invert_tone, tone_slope
+from .checks import check_clean, check_flag, check_number, check_whole_range
+from .draws import normal, uniform
 from .jpeg_coding import code_some
 
 FORMAT_VERSION = 1
-DEGRADATION_SUFFIXES = (".yaml", ".yml", ".json")
 # What `correlation` holds, in this order: each colour with itself, then the pairs.
 COLOUR_PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 MAX_LAG = 3  # pixels; the noise of cameras hardly hangs together beyond
@@ -184,52 +171,6 @@ def correlation_kernels(correlation: torch.Tensor) -> torch.Tensor:
     root = (vectors * values.clamp(min=0).sqrt()[..., None, :]) @ vectors.mH
     kernels = torch.fft.fftshift(torch.fft.ifft2(root.permute(2, 3, 0, 1)).real, dim=(2, 3))
     return kernels / kernels.square().sum((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12)
-
-
-def read_degradation(path: str | os.PathLike) -> dict[str, Any]:
-    """The config in a YAML or JSON file, for `degradation_from_config`.
-
-    Raises:
-        ConfigurationError: no such file, or it holds no mapping with a `type`.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        # YAML takes the 5e-05 of JSON for a text
-        config = json.loads(text) if Path(path).suffix.lower() == ".json" else yaml.safe_load(text)
-    except (OSError, yaml.YAMLError, ValueError) as error:
-        raise ConfigurationError(
-            f"`degradation` must be a readable YAML or JSON file, got {str(path)!r}: {error}"
-        ) from error
-    if not isinstance(config, dict) or "type" not in config:
-        raise ConfigurationError(
-            f"`degradation` file {str(path)!r} must hold a mapping with a `type`, got {config!r:.80}"
-        )
-    return config
-
-
-def check_degradation_path(path: str | os.PathLike) -> Path:
-    """`path`, if a degradation can be written there, else a ConfigurationError."""
-    path = Path(path)
-    if path.suffix.lower() not in DEGRADATION_SUFFIXES:
-        raise ConfigurationError(f"a degradation file must end in .yaml, .yml or .json, got {str(path)!r}")
-    if not path.parent.is_dir():
-        raise ConfigurationError(f"the folder of {str(path)!r} must exist, got no folder {str(path.parent)!r}")
-    return path
-
-
-def write_degradation(config: Mapping[str, Any], path: str | os.PathLike, comment: str = "") -> Path:
-    """Writes a config as JSON (`.json`) or YAML (`.yaml`, `.yml`; with `comment` above it), beside and renamed.
-
-    Raises:
-        ConfigurationError: as `check_degradation_path`.
-    """
-    path = check_degradation_path(path)
-    if path.suffix.lower() == ".json":
-        text = json.dumps(config, indent=1)
-    else:
-        text = "".join(f"# {line}".rstrip() + "\n" for line in comment.splitlines())
-        text += yaml.safe_dump(dict(config), sort_keys=False, width=120, default_flow_style=None)
-    return write_text(path, text)
 
 
 def _interpolate(x: torch.Tensor, knots: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

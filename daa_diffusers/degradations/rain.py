@@ -7,17 +7,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from .base import (
-    ConfigurableDegradation,
-    check_clean,
-    check_flag,
-    check_whole_range,
-    log_uniform,
-    normal,
-    register_degradation,
-    uniform,
-)
+from .base import ConfigurableDegradation, register_degradation
 from .blur import splat
+from .checks import check_clean, check_flag, check_whole_range
+from .draws import log_uniform, normal, uniform
 
 MAX_LENGTH = 200.0
 # What differs from streak to streak of a layer: factors, uniform.

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 
 from ..files import replacing
-from ..sources.folders import PhotoFolder
-from ..sources.sampling import crop_patch
-from .base import ConfigurableDegradation, check_clean, check_range, register_degradation, uniform
+from ..photos.pixels import crop_patch
+from ..photos.reading import list_photos, read_photo
+from .base import ConfigurableDegradation, register_degradation
+from .checks import check_clean, check_range
+from .draws import uniform
 
 
 @register_degradation("transplant")
@@ -36,17 +38,27 @@ class Transplant(ConfigurableDegradation):
         object.__setattr__(self, "gain", check_range("gain", self.gain, 0.0, 4.0))
 
     @functools.cached_property
-    def _residuals(self) -> PhotoFolder:
-        return PhotoFolder(self.folder, argument="folder")
+    def _paths(self) -> list[Path]:
+        return list_photos(Path(self.folder), argument="folder")
+
+    @functools.cached_property
+    def _residuals(self) -> dict[int, torch.Tensor]:
+        return {}  # (C, H, W), those that were read so far
+
+    def _residual(self, index: int) -> torch.Tensor:
+        if index not in self._residuals:
+            pixels = read_photo(self._paths[index])  # (H, W, 1 or 3)
+            self._residuals[index] = torch.from_numpy(pixels).permute(2, 0, 1).contiguous().expand(3, -1, -1)
+        return self._residuals[index]
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """(B, C, H, W) in [0, 1] -> the same, degraded, unclipped; a ConfigurationError without residuals."""
         batch, channels, height, width = check_clean(clean).shape
-        chosen = torch.randint(len(self._residuals), (batch,), generator=generator, device=generator.device).tolist()
+        chosen = torch.randint(len(self._paths), (batch,), generator=generator, device=generator.device).tolist()
         gain = uniform((batch, 1, 1, 1), *self.gain, clean, generator)
         residuals = []
         for index in chosen:
-            stored = crop_patch(self._residuals.photo(index), max(height, width), generator)[:, :height, :width]
+            stored = crop_patch(self._residual(index), max(height, width), generator)[:, :height, :width]
             residual = 2 * stored - 1
             residuals.append(residual if channels == 3 else residual.mean(0, keepdim=True).expand(channels, -1, -1))
         return clean + gain * torch.stack(residuals).to(clean)

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 import torch
 from tqdm import tqdm
 
-from ..degradations.fitting.photo_noise import middle
+from ..degradations.draws import generator_for
 from ..errors import ConfigurationError
+from ..photos.pixels import middle
 from ..pipelines.image_processor import pad_to_multiple
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline, in_eval_mode
-from ..sources.sampling import generator_for
 from . import label_free as without_labels
 from .named_metrics import LABEL_FREE, PSNR_CAP, WITH_CLEAN, Metric, Space, metric_by_name
 from .photo_pairs import PhotoPairs

@@ -16,11 +16,11 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from ..degradations.draws import generator_for
 from ..errors import ConfigurationError, UnreadablePhotoError
 from ..photos.reading import list_photos, read_photo, to_float
 from ..pipelines.image_processor import pad_to_multiple
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline, in_eval_mode
-from ..sources.sampling import generator_for
 from .folders import restore
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,9 @@
 """Folders, Hugging Face datasets and tar shards of photos as numbered training samples."""
 
+from ..degradations.draws import generator_for
+from ..photos.pixels import crop_patch
 from .folders import PhotoFolder, PhotoSource
-from .sampling import PairedFolders, TrainingPatches, crop_patch, generator_for, take_turns
+from .sampling import PairedFolders, TrainingPatches, take_turns
 from .specs import DatasetSource, ShardSource, StreamSource, check_sources, open_source
 
 __all__ = [

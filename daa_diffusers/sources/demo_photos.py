@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from ..degradations.camera_noise import CameraNoise
+from ..degradations.draws import generator_for
 from ..errors import ConfigurationError
 from ..files import replacing
-from .sampling import generator_for
 
 # By name in skimage.data; all of them lie inside its package. No photo serves two purposes.
 SOURCES = {

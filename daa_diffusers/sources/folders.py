@@ -17,12 +17,10 @@ import numpy as np
 import torch
 
 from ..errors import ConfigurationError, UnreadablePhotoError
+from ..photos.pixels import LUMA_WEIGHTS
 from ..photos.reading import decode_photo, list_photos, photo_size
 
 logger = logging.getLogger(__name__)
-
-# ITU-R BT.601, as Pillow's mode "L"
-LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 # order(length, *keys): a permutation of range(length) that depends on the keys (epoch; of a stream: epoch, window)
 Order = Callable[..., Sequence[int] | torch.Tensor]

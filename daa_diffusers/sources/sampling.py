@@ -4,10 +4,7 @@ So a resumed run, a run with other workers or a run on more processes sees the s
 """
 
 import functools
-import hashlib
-import json
 import math
-import operator
 from collections import Counter
 from collections.abc import Sequence
 
@@ -16,23 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import Dataset
 
-from ..degradations.base import Degradation, check_range
+from ..degradations.base import Degradation
+from ..degradations.checks import check_range
+from ..degradations.draws import generator_for
 from ..errors import ConfigurationError
+from ..photos.pixels import crop_patch
 from .folders import PhotoSource
-
-
-def generator_for(seed: int, *keys: str | int) -> torch.Generator:
-    """A CPU generator that depends on `seed` and `keys` alone, on every machine and in every process.
-
-    Its seed is a 63-bit hash (blake2b) of both, e.g. `generator_for(0, "crop", "real", 12)`. torch's generator uses
-    the lower 32 bits of it: among a million samples some hundred share their draws with another, which is harmless.
-
-    Raises:
-        TypeError: `seed` or a key is neither whole number nor text.
-    """
-    plain = [key if isinstance(key, str) else operator.index(key) for key in (seed, *keys)]
-    digest = hashlib.blake2b(json.dumps(plain).encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 @functools.lru_cache(maxsize=64)
@@ -55,50 +41,6 @@ def take_turns(lengths: Sequence[int], n: int, *, seed: int, stream: str) -> tup
     position, source = divmod(n, len(lengths))
     epoch, step = divmod(position, lengths[source])
     return source, int(_permutation(seed, stream, source, lengths[source], epoch)[step])
-
-
-def crop_patch(photo: torch.Tensor, patch: int, generator: torch.Generator, augment: bool = True) -> torch.Tensor:
-    """A random square of a photo; equal generators and photo sizes give the same square.
-
-    Photos with a side smaller than the patch are mirrored at their borders (as often as it takes), at a random place.
-
-    Args:
-        photo: (C, H, W), uint8, uint16, or float in [0, 1].
-        patch: side of the square.
-        generator: CPU generator that draws the place, and the flips and rotations.
-        augment: draw one of the eight flips and 90-degree rotations.
-
-    Returns:
-        (C, patch, patch), float32 in [0, 1], contiguous.
-    """
-    top, left, turn = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
-    for axis, draw in ((1, top), (2, left)):
-        side = photo.shape[axis]
-        start = int(draw * (abs(side - patch) + 1))
-        if side >= patch:
-            photo = photo.narrow(axis, start, patch)
-        else:
-            photo = unit_float(photo).index_select(axis, _mirrored(side, patch, start))
-    photo = unit_float(photo)
-    if augment:
-        turn = int(turn * 8)
-        photo = torch.rot90(photo, turn % 4, (1, 2))
-        if turn >= 4:
-            photo = photo.flip(2)
-    return photo.contiguous()
-
-
-def unit_float(photo: torch.Tensor) -> torch.Tensor:
-    """uint8 or uint16 of any shape as float32 in [0, 1]; floating point as float32, unchanged."""
-    return photo.float() if photo.is_floating_point() else photo.float() / torch.iinfo(photo.dtype).max
-
-
-def _mirrored(side: int, patch: int, before: int) -> torch.Tensor:
-    """Indices that extend `side` pixels to `patch`, `before` of them in front, by reflection without the edge."""
-    if side == 1:
-        return torch.zeros(patch, dtype=torch.long)
-    index = (torch.arange(patch) - before) % (2 * side - 2)
-    return torch.minimum(index, 2 * side - 2 - index)
 
 
 def pair_by_name(degraded: PhotoSource, clean: PhotoSource) -> list[tuple[int, int]]:

@@ -11,7 +11,7 @@ import yaml
 
 from ..adapters.files import INFO, AdapterConfig
 from ..adapters.updates import KINDS
-from ..degradations.fitted import DEGRADATION_SUFFIXES, read_degradation
+from ..degradations.stored import DEGRADATION_SUFFIXES, read_degradation
 from ..errors import ConfigurationError
 from ..objectives.noise_space import VARIANTS
 from ..objectives.registry import BASELINES, default_weight, option_problems

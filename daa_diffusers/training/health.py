@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..degradations.draws import generator_for
 from ..errors import ConfigurationError
 from ..evaluation import label_free
 from ..objectives.losses import noise_prediction
 from ..objectives.noise_space import NoiseSpaceAdaptation
 from ..objectives.schedules import NoiseDraws, NoiseSchedule
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline, in_eval_mode
-from ..sources.sampling import TrainingPatches, generator_for
+from ..sources.sampling import TrainingPatches
 from . import setup
 from .config import TrainingConfig
 

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ..adapters.updates import statistics
+from ..degradations.draws import generator_for
 from ..errors import ConfigurationError
 from ..files import write_text
 from ..models.daa_unet import DAAUNet2DConditionModel
@@ -28,7 +29,6 @@ from ..objectives.joint_step import AdaptationOutput, JointStep
 from ..objectives.losses import charbonnier
 from ..objectives.noise_space import NoiseSpaceAdaptation
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
-from ..sources.sampling import generator_for
 from . import setup
 from .adapter_training import ADAPTER_FOLDER, save_trained_adapter
 from .config import TrainingConfig

@@ -8,15 +8,17 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..degradations.base import Degradation, Mixture, degradation_from_config
-from ..degradations.fitted import read_degradation, write_degradation
+from ..degradations.base import Degradation, degradation_from_config
 from ..degradations.fitting.noise import MIN_PHOTOS, Restorer, fit_noise
-from ..degradations.fitting.photo_noise import gaussian_filter, middle
+from ..degradations.fitting.photo_noise import gaussian_filter
+from ..degradations.mixture import Mixture
+from ..degradations.stored import read_degradation, write_degradation
 from ..degradations.transplant import Transplant, write_residual
 from ..files import replacing
+from ..photos.pixels import middle, unit_float
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from ..sources.folders import PhotoFolder, PhotoSource
-from ..sources.sampling import TrainingPatches, unit_float
+from ..sources.sampling import TrainingPatches
 from .config import TrainingConfig
 from .setup import open_sources
 

@@ -8,8 +8,9 @@ from torch import nn
 from torchvision.utils import make_grid
 
 from ..evaluation.metrics import psnr, ssim
+from ..photos.pixels import unit_float
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
-from ..sources.sampling import PairedFolders, unit_float
+from ..sources.sampling import PairedFolders
 from ..sources.specs import PhotoSource, open_source
 from .config import TrainingConfig
 

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from daa_diffusers import DAARestorationPipeline, DAAUNet2DConditionModel, NoiseSpaceAdaptation, RestorationUNet
+from daa_diffusers.degradations.draws import generator_for
 from daa_diffusers.objectives.schedules import NoiseSchedule
-from daa_diffusers.sources.sampling import generator_for
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {"block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4, "attention_head_dim": 8}

@@ -5,10 +5,14 @@ import json
 import pytest
 import torch
 
-from daa_diffusers.degradations.base import BlindGaussian, Degradation, Mixture, degradation_from_config
+from daa_diffusers.degradations.base import DEGRADATIONS, Degradation, degradation_from_config
 from daa_diffusers.degradations.camera_noise import CameraNoise
+from daa_diffusers.degradations.draws import generator_for
+from daa_diffusers.degradations.gaussian import BlindGaussian
+from daa_diffusers.degradations.mixture import Mixture
 from daa_diffusers.errors import ConfigurationError
-from daa_diffusers.sources.sampling import generator_for
+
+from ..test_import_is_light import modules_loaded_by
 
 ALL = [
     BlindGaussian(sigma_min=3, sigma_max=50),
@@ -132,3 +136,11 @@ def test_wrong_configs_are_named(config, message):
 def test_mixtures_hold_degradations_only():
     with pytest.raises(ConfigurationError, match="`parts` must hold degradations, got 3"):
         Mixture([(1, 3)])
+
+
+def test_each_degradation_is_one_file_and_none_needs_the_sources_of_photos():
+    files = [kind.__module__ for kind in DEGRADATIONS.values() if kind.__module__.startswith("daa_diffusers.")]
+    assert len(files) == len(set(files)) == 8
+    loaded = modules_loaded_by("import daa_diffusers.degradations")
+    assert set(files) <= loaded  # importing the package registers them all
+    assert [m for m in loaded if m.startswith(("daa_diffusers.sources", "daa_diffusers.degradations.fitting"))] == []

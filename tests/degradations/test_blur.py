@@ -11,8 +11,8 @@ from skimage import data
 
 from daa_diffusers.degradations.base import degradation_from_config
 from daa_diffusers.degradations.blur import MotionBlur, convolve, shake_trajectories, splat, trajectory_psf
+from daa_diffusers.degradations.draws import generator_for
 from daa_diffusers.errors import ConfigurationError
-from daa_diffusers.sources.sampling import generator_for
 
 QUIET = {"shot": (1e-8, 1e-8), "read": (1e-8, 1e-8), "highlight_probability": 0.0, "defocus": (0, 0)}
 STILL = {"length": (0, 0), **QUIET}

@@ -14,7 +14,7 @@ from daa_diffusers.degradations.camera_noise import (
     tone_bend,
     tone_slope,
 )
-from daa_diffusers.sources.sampling import generator_for
+from daa_diffusers.degradations.draws import generator_for
 
 SRGB = {"gamma": (2.4, 2.4), "white_balance": (1, 1)}
 MOSAIC = {"demosaic_probability": 1.0, "smoothing_probability": 0.0}

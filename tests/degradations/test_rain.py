@@ -6,12 +6,15 @@ import math
 import pytest
 import torch
 
-from daa_diffusers.degradations.base import BlindGaussian, DegradationSequence, Mixture, degradation_from_config
+from daa_diffusers.degradations.base import degradation_from_config
 from daa_diffusers.degradations.blur import MotionBlur
 from daa_diffusers.degradations.camera_noise import CameraNoise
+from daa_diffusers.degradations.draws import generator_for
+from daa_diffusers.degradations.gaussian import BlindGaussian
+from daa_diffusers.degradations.mixture import Mixture
 from daa_diffusers.degradations.rain import RainStreaks, Streaks, render_streaks
+from daa_diffusers.degradations.sequence import DegradationSequence
 from daa_diffusers.errors import ConfigurationError
-from daa_diffusers.sources.sampling import generator_for
 
 PLAIN = {
     "across_probability": 0.0,

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from daa_diffusers.degradations.base import degradation_from_config
+from daa_diffusers.degradations.draws import generator_for
 from daa_diffusers.degradations.transplant import Transplant, write_residual
 from daa_diffusers.errors import ConfigurationError
-from daa_diffusers.sources.sampling import generator_for
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def test_the_score_is_the_mean_error_of_the_predicted_noise(unet):
     photo = torch.rand(3, 32, 32)
     q = (2 * photo - 1)[None]
     errors = []
-    from daa_diffusers.sources.sampling import generator_for
+    from daa_diffusers.degradations.draws import generator_for
 
     for level, g in enumerate(QUICK["noise_levels"]):
         noise = torch.randn(q.shape, generator=generator_for(0, "rank", level))

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from daa_diffusers import RestorationUNet
+from daa_diffusers.degradations.draws import generator_for
 from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.objectives.dann import reverse_gradient
 from daa_diffusers.objectives.losses import charbonnier
@@ -26,7 +27,6 @@ from daa_diffusers.objectives.registry import (
     RecorruptedToRecorrupted,
     build_baseline,
 )
-from daa_diffusers.sources.sampling import generator_for
 from daa_diffusers.training.config import parse_arguments, resolve
 from daa_diffusers.training.loop import train
 from daa_diffusers.training.planning import describe

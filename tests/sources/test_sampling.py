@@ -12,11 +12,14 @@ from PIL import Image
 from skimage import data
 from torch.utils.data import DataLoader
 
-from daa_diffusers.degradations.base import BlindGaussian, Mixture
 from daa_diffusers.degradations.camera_noise import CameraNoise
+from daa_diffusers.degradations.draws import generator_for
+from daa_diffusers.degradations.gaussian import BlindGaussian
+from daa_diffusers.degradations.mixture import Mixture
 from daa_diffusers.errors import ConfigurationError
+from daa_diffusers.photos.pixels import crop_patch
 from daa_diffusers.sources.folders import PhotoFolder
-from daa_diffusers.sources.sampling import PairedFolders, TrainingPatches, crop_patch, generator_for, take_turns
+from daa_diffusers.sources.sampling import PairedFolders, TrainingPatches, take_turns
 
 from ..photo_folders import write_photos
 

@@ -17,7 +17,7 @@ from PIL import Image
 from skimage import data
 from torch.utils.data import DataLoader
 
-from daa_diffusers.degradations.base import BlindGaussian
+from daa_diffusers.degradations.gaussian import BlindGaussian
 from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.sources.folders import PhotoFolder
 from daa_diffusers.sources.sampling import PairedFolders, TrainingPatches

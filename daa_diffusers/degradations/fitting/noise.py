@@ -11,13 +11,16 @@ import numpy as np
 import torch
 
 from ...errors import ConfigurationError
+from ...photos.pixels import middle
 from ...sources.folders import PhotoSource
-from ...sources.sampling import generator_for
 from ...sources.specs import open_source
-from ..base import Degradation, Mixture
+from ..base import Degradation
 from ..camera_noise import SRGB_GAMMA
-from ..fitted import FittedNoise, write_degradation
+from ..draws import generator_for
+from ..fitted import FittedNoise
 from ..jpeg_coding import blockiness, jpeg_quality
+from ..mixture import Mixture
+from ..stored import write_degradation
 from .noise_curve import (
     BRIGHTNESS,
     NOISE_FREE,
@@ -31,7 +34,7 @@ from .noise_curve import (
     nested,
     unit_correlation,
 )
-from .photo_noise import BLOCK, FlatBlocks, middle, removed_noise
+from .photo_noise import BLOCK, FlatBlocks, removed_noise
 
 Restorer = Callable[[torch.Tensor], torch.Tensor]
 
@@ -104,8 +107,8 @@ class NoiseProfile:
         fitted = replace(self.degradation, spread=spread)
         if not mixed:
             return fitted
-        from ..base import BlindGaussian
         from ..camera_noise import CameraNoise
+        from ..gaussian import BlindGaussian
 
         return Mixture([(4, fitted), (1, CameraNoise()), (1, BlindGaussian(sigma_max=50))])
 

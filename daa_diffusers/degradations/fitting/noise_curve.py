@@ -7,8 +7,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ...sources.sampling import generator_for
 from ..camera_noise import SRGB_GAMMA, tone_bend
+from ..draws import generator_for
 from ..fitted import COLOUR_PAIRS, KERNEL, correlation_kernels, expand_pairs
 from ..jpeg_coding import jpeg
 from .photo_noise import BLOCK, FlatBlocks

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from ...photos.pixels import middle
 from ..fitted import KERNEL, MAX_LAG, correlation_kernels
 
 BLOCK = 16  # pixels: noise is looked at in blocks, half overlapping
@@ -156,14 +157,6 @@ def gaussian_filter(x: torch.Tensor, sigma: float) -> torch.Tensor:
     kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, 1, -1)
     x = F.pad(x, (radius,) * 4, mode="reflect")
     return F.conv2d(F.conv2d(x, kernel, groups=x.shape[1]), kernel.mT, groups=x.shape[1])
-
-
-def middle(photo: torch.Tensor, side: int) -> torch.Tensor:
-    """The middle of (C, H, W), `side` pixels wide and high where the photo is larger."""
-    for axis in (1, 2):
-        if photo.shape[axis] > side:
-            photo = photo.narrow(axis, (photo.shape[axis] - side) // 2, side)
-    return photo
 
 
 def _without_plane(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

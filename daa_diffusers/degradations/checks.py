@@ -1,0 +1,70 @@
+"""Checks of a degradation's fields and of the photos that it is given."""
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ..errors import ConfigurationError
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The end of a message about an unknown `name`: the known one that it resembles, if there is one."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def check_parts(type_name: str, options: Mapping[str, Any], entries: str) -> Sequence[Any]:
+    """The field "parts" of a degradation that has only that; a ConfigurationError names what is wrong."""
+    for name in options:
+        if name != "parts":
+            raise ConfigurationError(
+                f"degradation {type_name!r} has no field {name!r}{nearest(name, ['parts'])}; its fields: ['parts']"
+            )
+    parts = options.get("parts")
+    if isinstance(parts, str | Mapping) or not isinstance(parts, Sequence):
+        raise ConfigurationError(f"`parts` must be a list of {entries}, got {parts!r}")
+    return parts
+
+
+def check_number(name: str, value: Any, low: float, high: float) -> float:
+    """`value` as a finite float in [low, high], else a ConfigurationError naming `name`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        bounds = f"in [{low:g}, {high:g}]" if math.isfinite(high) else f"of at least {low:g}"
+        raise ConfigurationError(f"`{name}` must be a number {bounds}, got {value!r}")
+    if not math.isfinite(value):
+        raise ConfigurationError(f"`{name}` must be finite, got {value!r}")
+    return float(value)
+
+
+def check_range(name: str, value: Any, low: float, high: float) -> tuple[float, float]:
+    """`value` as a pair (first <= second) of numbers in [low, high], else a ConfigurationError naming `name`."""
+    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
+        raise ConfigurationError(f"`{name}` must be a pair [low, high], got {value!r}")
+    first, second = (check_number(name, v, low, high) for v in value)
+    if first > second:
+        raise ConfigurationError(f"`{name}` must be [low, high] with low <= high, got {list(value)!r}")
+    return first, second
+
+
+def check_flag(name: str, value: Any) -> None:
+    """A ConfigurationError unless `value` is true or false."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"`{name}` must be true or false, got {value!r}")
+
+
+def check_whole_range(name: str, value: Any, low: int, high: int) -> tuple[int, int]:
+    """As `check_range`, of whole numbers."""
+    first, last = check_range(name, value, low, high)
+    if first != int(first) or last != int(last):
+        raise ConfigurationError(f"`{name}` must be whole numbers, got {list(value)!r}")
+    return int(first), int(last)
+
+
+def check_clean(clean: torch.Tensor) -> torch.Tensor:
+    """`clean` if it is a floating-point (B, C, H, W), else a ValueError."""
+    if clean.ndim != 4 or not clean.is_floating_point():
+        raise ValueError(f"`clean` must be floating point of (B, C, H, W), got {clean.dtype} of {tuple(clean.shape)}")
+    return clean

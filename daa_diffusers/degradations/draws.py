@@ -1,0 +1,39 @@
+"""Random draws: a generator for each sample, and the numbers that a degradation draws from it."""
+
+import hashlib
+import json
+import math
+import operator
+from collections.abc import Sequence
+
+import torch
+
+
+def generator_for(seed: int, *keys: str | int) -> torch.Generator:
+    """A CPU generator that depends on `seed` and `keys` alone, on every machine and in every process.
+
+    Its seed is a 63-bit hash (blake2b) of both, e.g. `generator_for(0, "crop", "real", 12)`. torch's generator uses
+    the lower 32 bits of it: among a million samples some hundred share their draws with another, which is harmless.
+
+    Raises:
+        TypeError: `seed` or a key is neither whole number nor text.
+    """
+    plain = [key if isinstance(key, str) else operator.index(key) for key in (seed, *keys)]
+    digest = hashlib.blake2b(json.dumps(plain).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def uniform(shape: Sequence[int], low: float, high: float, clean: torch.Tensor, generator: torch.Generator):
+    """U(low, high) of `shape`, drawn on the generator's device, with the device and dtype of `clean`."""
+    drawn = torch.rand(shape, generator=generator, device=generator.device) * (high - low) + low
+    return drawn.to(clean)
+
+
+def log_uniform(shape: Sequence[int], low: float, high: float, clean: torch.Tensor, generator: torch.Generator):
+    """exp(U(log low, log high)) of `shape`, drawn as `uniform` does; `low` must be positive."""
+    return uniform(shape, math.log(low), math.log(high), clean, generator).exp()
+
+
+def normal(shape: Sequence[int], clean: torch.Tensor, generator: torch.Generator):
+    """N(0, 1) of `shape`, drawn on the generator's device, with the device and dtype of `clean`."""
+    return torch.randn(shape, generator=generator, device=generator.device).to(clean)

@@ -1,0 +1,55 @@
+"""Several degradations one after another."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+
+from ..errors import ConfigurationError
+from .base import Degradation, degradation_from_config, register_degradation
+from .checks import check_clean, check_parts
+
+
+@register_degradation("sequence")
+class DegradationSequence:
+    """Applies several degradations one after another, e.g. rain, then a camera's noise.
+
+    Each takes what the one before made, which may exceed [0, 1] where that one does not clip.
+
+    Args:
+        parts: the degradations, first to last.
+    """
+
+    type_name: ClassVar[str]
+
+    def __init__(self, parts: Sequence[Degradation]):
+        if not parts:
+            raise ConfigurationError("`parts` must hold at least one degradation, got none")
+        for degradation in parts:
+            if not isinstance(degradation, Degradation):
+                raise ConfigurationError(f"`parts` must hold degradations, got {degradation!r}")
+        self.parts = list(parts)
+
+    def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """(B, C, H, W) in [0, 1] -> the same shape, degraded by every part."""
+        degraded = check_clean(clean)
+        for degradation in self.parts:
+            degraded = degradation(degraded, generator)
+        return degraded
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DegradationSequence) and self.parts == other.parts
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"DegradationSequence({self.parts!r})"
+
+    def to_config(self) -> dict[str, Any]:
+        """`{"type": "sequence", "parts": [{...}, ...]}`."""
+        return {"type": self.type_name, "parts": [part.to_config() for part in self.parts]}
+
+    @classmethod
+    def from_config(cls, options: Mapping[str, Any]) -> "DegradationSequence":
+        """Builds one from `{"parts": [...]}`; a ConfigurationError names what is wrong."""
+        return cls([degradation_from_config(part) for part in check_parts(cls.type_name, options, "degradations")])

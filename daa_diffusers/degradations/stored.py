@@ -1,0 +1,60 @@
+"""YAML and JSON files that hold a degradation's config."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import ConfigurationError
+from ..files import write_text
+
+DEGRADATION_SUFFIXES = (".yaml", ".yml", ".json")
+
+
+def read_degradation(path: str | os.PathLike) -> dict[str, Any]:
+    """The config in a YAML or JSON file, for `degradation_from_config`.
+
+    Raises:
+        ConfigurationError: no such file, or it holds no mapping with a `type`.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        # YAML takes the 5e-05 of JSON for a text
+        config = json.loads(text) if Path(path).suffix.lower() == ".json" else yaml.safe_load(text)
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise ConfigurationError(
+            f"`degradation` must be a readable YAML or JSON file, got {str(path)!r}: {error}"
+        ) from error
+    if not isinstance(config, dict) or "type" not in config:
+        raise ConfigurationError(
+            f"`degradation` file {str(path)!r} must hold a mapping with a `type`, got {config!r:.80}"
+        )
+    return config
+
+
+def check_degradation_path(path: str | os.PathLike) -> Path:
+    """`path`, if a degradation can be written there, else a ConfigurationError."""
+    path = Path(path)
+    if path.suffix.lower() not in DEGRADATION_SUFFIXES:
+        raise ConfigurationError(f"a degradation file must end in .yaml, .yml or .json, got {str(path)!r}")
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"the folder of {str(path)!r} must exist, got no folder {str(path.parent)!r}")
+    return path
+
+
+def write_degradation(config: Mapping[str, Any], path: str | os.PathLike, comment: str = "") -> Path:
+    """Writes a config as JSON (`.json`) or YAML (`.yaml`, `.yml`; with `comment` above it), beside and renamed.
+
+    Raises:
+        ConfigurationError: as `check_degradation_path`.
+    """
+    path = check_degradation_path(path)
+    if path.suffix.lower() == ".json":
+        text = json.dumps(config, indent=1)
+    else:
+        text = "".join(f"# {line}".rstrip() + "\n" for line in comment.splitlines())
+        text += yaml.safe_dump(dict(config), sort_keys=False, width=120, default_flow_style=None)
+    return write_text(path, text)

@@ -1,0 +1,59 @@
+"""Decoded photos as tensors (C, H, W): their luma, range and parts."""
+
+import numpy as np
+import torch
+
+# ITU-R BT.601, as Pillow's mode "L"
+LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+def crop_patch(photo: torch.Tensor, patch: int, generator: torch.Generator, augment: bool = True) -> torch.Tensor:
+    """A random square of a photo; equal generators and photo sizes give the same square.
+
+    Photos with a side smaller than the patch are mirrored at their borders (as often as it takes), at a random place.
+
+    Args:
+        photo: (C, H, W), uint8, uint16, or float in [0, 1].
+        patch: side of the square.
+        generator: CPU generator that draws the place, and the flips and rotations.
+        augment: draw one of the eight flips and 90-degree rotations.
+
+    Returns:
+        (C, patch, patch), float32 in [0, 1], contiguous.
+    """
+    top, left, turn = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
+    for axis, draw in ((1, top), (2, left)):
+        side = photo.shape[axis]
+        start = int(draw * (abs(side - patch) + 1))
+        if side >= patch:
+            photo = photo.narrow(axis, start, patch)
+        else:
+            photo = unit_float(photo).index_select(axis, _mirrored(side, patch, start))
+    photo = unit_float(photo)
+    if augment:
+        turn = int(turn * 8)
+        photo = torch.rot90(photo, turn % 4, (1, 2))
+        if turn >= 4:
+            photo = photo.flip(2)
+    return photo.contiguous()
+
+
+def unit_float(photo: torch.Tensor) -> torch.Tensor:
+    """uint8 or uint16 of any shape as float32 in [0, 1]; floating point as float32, unchanged."""
+    return photo.float() if photo.is_floating_point() else photo.float() / torch.iinfo(photo.dtype).max
+
+
+def _mirrored(side: int, patch: int, before: int) -> torch.Tensor:
+    """Indices that extend `side` pixels to `patch`, `before` of them in front, by reflection without the edge."""
+    if side == 1:
+        return torch.zeros(patch, dtype=torch.long)
+    index = (torch.arange(patch) - before) % (2 * side - 2)
+    return torch.minimum(index, 2 * side - 2 - index)
+
+
+def middle(photo: torch.Tensor, side: int) -> torch.Tensor:
+    """The middle of (C, H, W), `side` pixels wide and high where the photo is larger."""
+    for axis in (1, 2):
+        if photo.shape[axis] > side:
+            photo = photo.narrow(axis, (photo.shape[axis] - side) // 2, side)
+    return photo
