@@ -16,6 +16,7 @@ from ..errors import ConfigurationError
 from ..files import write_text
 from ..models.daa_unet import DAAUNet2DConditionModel
 from ..models.restoration_unet import RestorationUNet
+from ..models.restorer import RestorerContract
 from ..objectives.joint_step import JointStep
 from ..objectives.noise_space import NoiseSpaceAdaptation
 from ..objectives.registry import build_baseline
@@ -59,7 +60,7 @@ def build_model(config: TrainingConfig) -> JointStep:
             charbonnier_eps=config.charbonnier_eps,
         )
     for name, part in {"restorer": restorer, **model.networks, config.objective: model}.items():
-        multiple = getattr(part, "size_multiple", 1)
+        multiple = RestorerContract.of(part).size_multiple
         if config.patch % multiple:
             raise ConfigurationError(f"`patch` must be a multiple of {multiple} for this {name}, got {config.patch}")
     if config.patch < model.smallest_side:
@@ -75,7 +76,7 @@ def _noise_space(config: TrainingConfig, restorer: nn.Module) -> NoiseSpaceAdapt
         if config.noise_predictor_from:
             unet = DAAUNet2DConditionModel.from_pretrained(config.noise_predictor_from)
         else:
-            channels = DAARestorationPipeline(restorer).channels  # 1 of a grey restorer
+            channels = RestorerContract.of(restorer).channels  # 1 of a grayscale restorer
             sizes = {"in_channels": 3 * channels, "out_channels": channels, **config.noise_predictor_options}
             unet = DAAUNet2DConditionModel.from_preset(config.noise_predictor, **sizes)
     return NoiseSpaceAdaptation(
@@ -156,7 +157,7 @@ def prepare_networks(config: TrainingConfig, model: JointStep) -> JointStep:
     for network in (model.restorer, *model.networks.values()):
         # the baselines' small networks know none and need none
         if config.gradient_checkpointing and (network is model.restorer or config.objective == "noise_space"):
-            if not getattr(network, "_supports_gradient_checkpointing", False):
+            if not RestorerContract.of(network).has_gradient_checkpointing:
                 raise ConfigurationError(f"`gradient_checkpointing`: {type(network).__name__} does not support it")
             network.enable_gradient_checkpointing()  # type: ignore[operator]
         if config.compile:
