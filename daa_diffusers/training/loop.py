@@ -275,7 +275,7 @@ class Trainer:
         with self.accelerator.autocast():
             return self.model(
                 **{name: batch[name] for name in PHOTOS if name in batch},
-                progress=step / (config.ramp_steps or self.steps),
+                progress=step / self.steps,
                 generator=[generator_for(config.seed, "noise", number) for number in numbers],
                 adapt=step >= min(config.predictor_warmup_steps, self.steps // 3),
             )

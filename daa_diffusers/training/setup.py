@@ -3,6 +3,7 @@
 import json
 import logging
 import subprocess
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from ..sources.sampling import TrainingPatches
 from ..sources.specs import PhotoSource, check_sources, open_source
 from .adapter_training import add_adapter
 from .config import TrainingConfig
+from .option_names import without_retired
 
 logger = logging.getLogger(__name__)
 
@@ -96,21 +98,17 @@ def _noise_space(config: TrainingConfig, restorer: nn.Module) -> NoiseSpaceAdapt
 
 def open_sources(config: TrainingConfig, option: str, channels: int) -> list[PhotoSource]:
     """The sources that an option names, such as "real"."""
-    cache_bytes = int(config.cache_gib * 2**30)
-    return [
-        open_source(spec, channels=channels, cache_bytes=cache_bytes, argument=option)
-        for spec in getattr(config, option)
-    ]
+    return [open_source(spec, channels=channels, argument=option) for spec in getattr(config, option)]
 
 
 def build_dataset(config: TrainingConfig, channels: int, length: int, *, check: bool = True) -> TrainingPatches:
     """The numbered training samples of a run; sample n is the same whoever asks for it, and when.
 
     Args:
-        config: names the sources, each as `data.sources.open_source` takes it.
+        config: names the sources, each as `sources.specs.open_source` takes it.
         channels: that the restorer takes.
         length: number of samples.
-        check: look at the photos' sizes, and whether real ones are clean ones (`data.sources.check_sources`).
+        check: look at the photos' sizes, and whether real ones are clean ones (`sources.specs.check_sources`).
 
     Raises:
         ConfigurationError: a source cannot be opened, holds no photos, or does not fit.
@@ -259,14 +257,10 @@ def claim_output(config: TrainingConfig, samples_per_step: int) -> dict[str, Any
         write_text(record, json.dumps(known, indent=2))
         return known
     known = json.loads(record.read_text())
-    # a run of an earlier version lacks the newer options: it ran with their defaults
-    there = {**json.loads(json.dumps(TrainingConfig().identity())), "samples_per_step": samples_per_step}
-    there = {name: known["options"].get(name, there.get(name)) for name in {*there, *known["options"]}}
-    changes = {
-        name: [there.get(name), identity.get(name)]
-        for name in sorted(set(there) | set(identity))
-        if there.get(name) != identity.get(name)
-    }
+    # a run of an earlier version lacks the newer options: it ran with their defaults; some of its own have gone
+    defaults = json.loads(json.dumps({**asdict(TrainingConfig()), "samples_per_step": samples_per_step}))
+    there = {**defaults, **without_retired(known["options"], str(record))}
+    changes = {name: [there[name], now] for name, now in sorted(identity.items()) if there[name] != now}
     if changes and not config.resume_with_changes:
         raise ConfigurationError(
             f"`output_dir` {str(folder)!r} belongs to a run with other options; choose another folder, the same "
