@@ -16,13 +16,17 @@ from torch import nn
 from .errors import CheckpointError, ConfigurationError
 from .files import replacing
 from .hub.untrusted import check_bounds
-from .models.restorer import RestorerContract, unwrapped
 
 logger = logging.getLogger(__name__)
 
 METADATA = "daa_diffusers"  # the key under which a file says what a pipeline must know
 INPUT, OUTPUT = "degraded", "restored"
 MAX_ERROR = 1e-4  # of a [0, 1] photo, between torch and ONNX Runtime; what is seen is below 1e-5
+# What can be done with a network that ONNX cannot hold, mostly one with windows of attention.
+_INSTEAD = (
+    "Restore with torch instead (`--backend torch`, the default). Networks of convolutions, such as DnCNN, DRUNet, "
+    "NAFNet and the U-Net of this package, can be exported, also after their adaptation"
+)
 # Sizes, in size multiples, at which a new file is compared with the network that it was made of.
 _COMPARED = ((1, 1, 1), (1, 3, 2), (2, 2, 5))
 
@@ -50,7 +54,7 @@ def export_onnx(restorer: nn.Module, path: str | os.PathLike[str], *, check: boo
     if path.suffix != ".onnx" or not path.parent.is_dir():
         raise ConfigurationError(f"`path` must end in .onnx, in an existing folder, got {str(path)!r}")
     _require("onnx", "onnxscript", *(["onnxruntime"] if check else []))
-    network = unwrapped(restorer)
+    network = getattr(restorer, "_orig_mod", restorer)
     facts = _facts(network)
     training, dtype, device = network.training, _dtype(network), _device(network)
     try:
@@ -97,7 +101,7 @@ def _not_for_all_sizes(network: nn.Module, error: Exception) -> ConfigurationErr
     reason = str(error).strip().splitlines()
     return ConfigurationError(
         f"`restorer` {type(network).__name__} cannot be exported for every batch, height and width: "
-        f"{reason[0] if reason else type(error).__name__}"
+        f"{(reason[0] if reason else type(error).__name__).rstrip('.')}. {_INSTEAD}"
     )
 
 
@@ -119,22 +123,21 @@ def _compare(network: nn.Module, content: bytes, facts: dict[str, Any]) -> None:
         if not difference <= MAX_ERROR:
             raise ConfigurationError(
                 f"`restorer` computes something else as ONNX: it differs by {difference:.1e} at {shape}, accepted is "
-                f"{MAX_ERROR:g}"
+                f"{MAX_ERROR:g}. {_INSTEAD}"
             )
 
 
 def _facts(network: nn.Module) -> dict[str, Any]:
-    contract = RestorerContract.of(network)
+    config = getattr(network, "config", None)
+    low, high = getattr(config, "value_range", None) or (0.0, 1.0)
     facts = {
         "class": type(network).__name__,
-        "channels": contract.channels,
-        "value_range": list(contract.value_range),
-        "size_multiple": contract.size_multiple,
-        "receptive_radius": contract.receptive_radius,
-        "task": contract.task,
-        "license": contract.license,
+        "channels": int(getattr(config, "channels", 3)),
+        "value_range": [float(low), float(high)],
+        "size_multiple": int(getattr(network, "size_multiple", 1)),
     }
-    return {name: value for name, value in facts.items() if value is not None}
+    radius = getattr(network, "receptive_radius", None)
+    return facts if radius is None else {**facts, "receptive_radius": int(radius)}
 
 
 def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -152,9 +155,8 @@ def _facts_of(session: Any, path: Path) -> dict[str, Any]:
         facts = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
         low, high = (float(value) for value in facts["value_range"])
         known = {name: int(facts[name]) for name in ("channels", "size_multiple")}
-        texts = {name: facts.get(name) for name in ("task", "license")}
-        if not low < high or min(known.values()) < 1 or not all(isinstance(v, str | None) for v in texts.values()):
-            raise ValueError("value_range, channels, size_multiple, task or license")
+        if not low < high or min(known.values()) < 1:
+            raise ValueError("value_range, channels or size_multiple")
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{str(path)!r} was not made by export_onnx: its metadata lacks {error}") from error
     check_bounds(facts, str(path))
@@ -170,7 +172,7 @@ class OnnxRestorer(nn.Module):
         providers: of ONNX Runtime, in order of preference.
 
     Attributes:
-        config: `channels`, `value_range`, `task` and `license`, as the exported restorer's.
+        config: `channels` and `value_range`, as the exported restorer's.
         size_multiple: height and width of an input must be multiples of it.
         receptive_radius: as the exported restorer's, where it had one.
 
@@ -190,8 +192,7 @@ class OnnxRestorer(nn.Module):
         self._path = Path(path)
         self._session = _open(self._path, list(providers), threads or torch.get_num_threads())
         facts = _facts_of(self._session, self._path)
-        known = ("channels", "value_range", "task", "license")
-        self.config = SimpleNamespace(**{name: facts.get(name) for name in known})
+        self.config = SimpleNamespace(channels=facts["channels"], value_range=facts["value_range"])
         self.size_multiple: int = facts["size_multiple"]
         if "receptive_radius" in facts:
             self.receptive_radius = int(facts["receptive_radius"])

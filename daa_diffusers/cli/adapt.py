@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,7 +18,26 @@ if TYPE_CHECKING:
     from ..training.config import TrainingConfig
 
 SHEET_PHOTOS = 4
-PRESETS = {"denoise": "adapt", "derain": "adapt-derain", "deblur": "adapt-deblur"}  # by task
+# What to start from, and what differs by task from preset `adapt`. Noise is fitted to the photos; rain and shake cannot
+# be, and what a restorer leaves of them must not be taught as clean.
+TASKS: dict[str, dict[str, Any]] = {
+    "denoise": {"init_from": "daa-denoise-plain"},
+    "derain": {
+        "init_from": "daa-derain",
+        "degradation": {"type": "rain"},
+        "fit_noise": 0.0,
+        "pseudo_clean": False,
+        "transplant": 0.9,
+        "transplant_kind": "streaks",
+        "blend": 1.0,
+    },
+    "deblur": {
+        "init_from": "daa-deblur",
+        "degradation": {"type": "motion_blur", "length": [2.0, 24.0]},
+        "fit_noise": 0.0,
+        "pseudo_clean": False,
+    },
+}
 
 # Options of the trainer -> what they are called here.
 HERE = {
@@ -44,7 +63,10 @@ def adapt(
     ] = None,
     checkpoint: Annotated[
         str | None,
-        typer.Option(help="Restorer to start from. Default: a bundled one for the task.", show_default=False),
+        typer.Option(
+            help="Restorer to start from: name, folder, file of weights (.safetensors, .pth), Hub id. Default: bundled",
+            show_default=False,
+        ),
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder of the run; the same command resumes it.")] = Path("adapted"),
     minutes: Annotated[float, typer.Option(help="Time to train.")] = 10.0,
@@ -60,8 +82,7 @@ def adapt(
 ) -> None:
     """Adapt a restorer to your own photos, without ground truth. Nothing leaves your machine.
 
-    This is examples/train_daa.py with preset adapt, adapt-derain or adapt-deblur; options.yaml in the output folder
-    holds every option.
+    This is examples/train_daa.py with preset `adapt`; options.yaml in the output folder holds every option.
     """
     import logging
 
@@ -123,8 +144,8 @@ def plan(
     from ..sources.specs import open_source
     from ..training.config import resolve
 
-    if task is not None and task not in PRESETS:
-        raise ConfigurationError(f"`--task` must be one of {', '.join(PRESETS)}, got {task!r}")
+    if task is not None and task not in TASKS:
+        raise ConfigurationError(f"`--task` must be one of {', '.join(TASKS)}, got {task!r}")
     if checkpoint is not None:
         check_model(checkpoint)
         known = _task_of(checkpoint)
@@ -144,7 +165,8 @@ def plan(
             f"clean photos: scikit-image's, in {clean[0]}; a folder of your own good ones (--clean) serves better"
         )
     given = {
-        "preset": PRESETS[task],
+        "preset": "adapt",
+        **TASKS[task],
         **({"init_from": checkpoint} if checkpoint else {}),
         "clean": clean,
         "real": photos,

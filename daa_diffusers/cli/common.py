@@ -14,7 +14,8 @@ from ..errors import ConfigurationError
 PHOTO, MODEL, RUN = "Photos written", "Restoring", "Running"  # panels of the help
 
 Checkpoint = Annotated[
-    str, typer.Option(help="Bundled name, folder, .safetensors file or Hub id.", rich_help_panel=MODEL)
+    str,
+    typer.Option(help="Bundled name, folder, file of weights (.safetensors, .pth) or Hub id.", rich_help_panel=MODEL),
 ]
 Strength = Annotated[float, typer.Option(help="0 leaves photos as they are, 1 restores fully.", rich_help_panel=MODEL)]
 Guard = Annotated[

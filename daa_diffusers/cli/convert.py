@@ -15,31 +15,38 @@ app = typer.Typer()
 @app.command()
 def convert(
     checkpoint: Annotated[
-        str, typer.Argument(help="An official file (.pth), or what daa restore takes: a name, folder, file or Hub id.")
+        str,
+        typer.Argument(
+            help="A file of weights (.pth, .safetensors: official, or of an architecture that spandrel knows), or what "
+            "else daa restore takes: a name, folder or Hub id."
+        ),
     ],
     output: Annotated[Path, typer.Argument(help="A new folder for a pipeline, or a file that ends in .onnx.")],
     task: Annotated[
-        str | None, typer.Option(help="Of an official file: denoise, derain or deblur. Decides its value range.")
+        str | None,
+        typer.Option(help="What a file of weights is for: denoise, derain or deblur. Official ones need it."),
     ] = None,
     predictor: Annotated[
         Path | None, typer.Option(help="The official noise predictor, where it is in a file of its own.")
     ] = None,
 ) -> None:
-    """Convert official weights into a pipeline's folder, or a restorer into ONNX.
+    """Convert a file of weights into a pipeline's folder, or a restorer into ONNX.
 
-    Official weights keep their licence (non-commercial), and the folder says so.
+    Official weights keep their license (non-commercial), and the folder says so; of others the license is unknown.
     """
+    from ..foreign.files import PICKLED, SAFETENSORS
     from ..hub.resolving import resolve
-    from ..official.files import PICKLED, convert_official_file, is_official_file
+    from ..official.files import convert_official_file, is_official_file
 
     source = Path(checkpoint)
-    if source.suffix in PICKLED and not source.exists():
+    if source.suffix in (*PICKLED, SAFETENSORS) and not source.exists():
         raise ConfigurationError(f"`checkpoint` must be an existing file, got {checkpoint!r}")
     official = is_official_file(source)
-    if not official:
-        resolve(checkpoint, "checkpoint")  # a slip in a name comes before what would fit it
-    if not official and (task is not None or predictor is not None):
-        raise ConfigurationError(f"`--task` and `--predictor` are for official files, {checkpoint!r} is none")
+    is_file = official or resolve(checkpoint, "checkpoint").kind == "file"
+    if not official and predictor is not None:
+        raise ConfigurationError(f"`--predictor` is for official files, {checkpoint!r} is none")
+    if task is not None and not is_file:
+        raise ConfigurationError(f"`--task` is for files of weights, {checkpoint!r} is none")
     if output.suffix == ".onnx":
         if official:
             raise ConfigurationError(f"convert {checkpoint!r} to a folder first, then the folder to {output.name!r}")
@@ -49,12 +56,19 @@ def convert(
         export_onnx(DAARestorationPipeline.from_pretrained(checkpoint).restorer, output)
         typer.echo(f"written: {output} ({output.stat().st_size / 1e6:.1f} MB), checked against torch")
         return
-    if not official:
+    if not is_file:
         raise ConfigurationError(
-            f"`output` must end in .onnx for {checkpoint!r}, got {str(output)!r}: only official files become folders"
+            f"`output` must end in .onnx for {checkpoint!r}, got {str(output)!r}: only files of weights become folders"
         )
+    if not official:
+        from ..restoring.loading import convert_weights
+
+        convert_weights(checkpoint, output, task)
+        typer.echo(f"written: {output}")
+        typer.echo("The license of the weights is unknown: whoever published them decides what they may be used for.")
+        return
     if task is None:
         raise ConfigurationError("`--task` must say what the official file is for: denoise, derain or deblur")
     convert_official_file(source, output, task=task, predictor=predictor)
     typer.echo(f"written: {output}")
-    typer.echo("The weights keep the official licence, S-Lab 1.0: non-commercial use only.")
+    typer.echo("The weights keep the official license, S-Lab 1.0: non-commercial use only.")

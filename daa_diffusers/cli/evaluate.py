@@ -19,7 +19,10 @@ def evaluate(
     clean: Annotated[Path | None, typer.Option(help="Their clean counterparts, paired by name.")] = None,
     checkpoint: Annotated[
         list[str] | None,
-        typer.Option(help="Bundled name, folder, .safetensors file or Hub id; may be repeated.", show_default=False),
+        typer.Option(
+            help="Bundled name, folder, file of weights (.safetensors, .pth) or Hub id; may be repeated.",
+            show_default=False,
+        ),
     ] = None,
     metrics: Annotated[
         str | None,

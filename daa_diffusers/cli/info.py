@@ -17,7 +17,7 @@ app = typer.Typer()
 @app.command()
 def info(
     checkpoint: Annotated[
-        str, typer.Argument(help="A bundled name, a folder, a .safetensors, .onnx or official .pth file, or a Hub id.")
+        str, typer.Argument(help="A bundled name, a folder, a .safetensors, .pth or .onnx file, or a Hub id.")
     ],
     revision: Annotated[str | None, typer.Option(help="Of a Hub repository.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -99,7 +99,7 @@ def _pipeline(description: Description) -> dict[str, Any]:
         "value range": f"[{low:g}, {high:g}]",
         "size multiple": restorer.size_multiple,
         "noise predictor": _network(description.unet) if description.unet else "none",
-        "licence": licence.name or licence.identifier or "not stated",
+        "licence": licence.name or licence.identifier or "unknown",
         "training": _training(description.training),
     }
     if licence.non_commercial:
@@ -114,7 +114,7 @@ def _training(training: dict[str, Any]) -> str:
         return "converted from official weights"
     options = training.get("options")
     if not isinstance(options, dict):
-        return "not recorded"
+        return "not recorded: published weights, converted" if "wrapped_from" in training else "not recorded"
     parts = [f"{training.get('steps')} steps", f"batch {options.get('batch_size')}", f"patch {options.get('patch')}"]
     if options.get("real") and options.get("variant") != "vanilla":
         parts.append("adapted to real photos")
@@ -124,11 +124,13 @@ def _training(training: dict[str, Any]) -> str:
 
 
 def _single(path: Path) -> dict[str, Any]:
-    from ..hub.description import Description, describe_network
+    from ..hub.description import Description, Network
     from ..hub.resolving import load_restorer
 
-    config = {**load_restorer(path).config, "_class_name": "RestorationUNet"}
-    facts = _pipeline(Description(describe_network(path.parent, json.loads(json.dumps(config)))))
+    restorer = load_restorer(path)
+    config = json.loads(json.dumps({**restorer.config, "_class_name": type(restorer).__name__}))
+    parameters = sum(parameter.numel() for parameter in restorer.parameters())
+    facts = _pipeline(Description(Network(config, parameters, restorer.size_multiple)))
     return {name: value for name, value in facts.items() if name not in ("noise predictor", "training", "task")}
 
 

@@ -6,8 +6,6 @@ import json
 import logging
 import math
 import os
-import pickle
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +16,9 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from ..errors import CheckpointError
+from .files import read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -235,57 +236,49 @@ def load_network(path: str | os.PathLike) -> nn.Module:
     source = Path(path)
     if source.is_dir():
         return _load_transformers(source)
-    state = read_state_dict(source)
-    return _detect(state, source.name).float()
+    return network_of(read_weights(source), source.name)
 
 
-def read_state_dict(path: Path) -> dict[str, Any]:
-    """Tensors by name, from .safetensors, or from a pickle file of which nothing but tensors is accepted."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {str(path)!r}")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+def network_of(tensors: Mapping[str, torch.Tensor], name: str) -> nn.Module:
+    """The network, in float32, of an architecture that spandrel recognises by its `tensors` (`files.read_weights`).
 
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        raise ValueError(
-            f"{str(path)!r} holds more than tensors{f' (a {found[1]})' if found else ''} and is not opened, because "
-            "that runs its code; save its state_dict() alone where you trust it, or wrap the network itself: "
-            "ForeignRestorer.wrap(network)"
-        ) from error
-    except Exception as error:  # safetensors and torch have no common error for a damaged file
-        raise ValueError(f"{str(path)!r} cannot be read as a checkpoint: {error}") from error
-    if not isinstance(content, Mapping) or not content:
-        raise ValueError(f"{str(path)!r} must hold a state dict, got {type(content).__name__}")
-    return dict(content)
-
-
-def _detect(state: dict[str, Any], name: str) -> nn.Module:
+    Raises:
+        CheckpointError, ValueError: as `load_network`; messages call the file `name`.
+    """
     registry = _registry()
-    from spandrel import UnsupportedModelError, canonicalize_state_dict
+    from spandrel import UnsupportedModelError
 
-    tried = [entry.architecture.id for entry in registry.architectures("detection")]
-    tensors = canonicalize_state_dict(state)
-    shown = ", ".join(list(map(str, tensors))[:SHOWN_KEYS])
     if "down_blocks.0.conv1.weight" in tensors or "down_path.0.block.0.weight" in tensors:
         raise ValueError(
             f"{name!r} holds the U-Net of this method: DAARestorationPipeline.from_pretrained loads it, and "
             "convert_official_state_dict the official files"
         )
-    try:
-        descriptor = registry.load(tensors)
-    except UnsupportedModelError as error:
-        raise ValueError(
-            f"{name!r} is of no architecture that spandrel recognises. It starts with {shown}. Tried: "
-            f"{', '.join(tried)}. Build the network yourself and use ForeignRestorer.wrap(network)"
-        ) from error
-    except UNDETECTED as error:
-        raise ValueError(f"{name!r} looks like a known architecture, but its weights do not fit it: {error}") from error
+    for candidate in (tensors, *_without_outer_names(tensors)):
+        try:
+            descriptor = registry.load(dict(candidate))
+            break
+        except UnsupportedModelError:
+            continue
+        except UNDETECTED as error:
+            raise CheckpointError(
+                f"{name!r} looks like a known architecture, but its weights do not fit it: {error}"
+            ) from error
+    else:
+        tried = ", ".join(entry.architecture.id for entry in registry.architectures("detection"))
+        raise CheckpointError(
+            f"{name!r} is of no architecture that spandrel recognises. It starts with "
+            f"{', '.join(list(tensors)[:SHOWN_KEYS])}. Tried: {tried}. Build the network yourself and use "
+            "ForeignRestorer.wrap(network)"
+        )
     check_task(descriptor, name)
-    return descriptor.model
+    return descriptor.model.float()
+
+
+def _without_outer_names(tensors: Mapping[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
+    """The tensors without the first part of their names, as long as all share it ("model." of a training module)."""
+    while len({name.partition(".")[0] for name in tensors}) == 1 and all("." in name for name in tensors):
+        tensors = {name.partition(".")[2]: tensor for name, tensor in tensors.items()}
+        yield dict(tensors)
 
 
 def check_task(descriptor: Any, name: str) -> None:

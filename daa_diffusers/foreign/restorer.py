@@ -12,9 +12,8 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
-from ..models.restorer import in_eval_mode, unwrapped
-from .networks import Recipe, descriptor_of, load_network, recipe_of, spandrel_traits, trusted_code
-from .probe import Traits, call, photos_of, probe, same_output
+from .networks import Recipe, descriptor_of, load_network, network_of, recipe_of, spandrel_traits, trusted_code
+from .probe import Traits, call, in_eval_mode, photos_of, probe, same_output
 
 OUTPUTS = ("restored", "residual", "noise")
 
@@ -106,9 +105,9 @@ class ForeignRestorer(ModelMixin, ConfigMixin):
             ValueError: what `foreign_probe.probe` refuses, a class that cannot be found again by name, or `arguments`
                 that build another network.
         """
+        network = getattr(network, "_orig_mod", network)  # below torch.compile
         if not isinstance(network, nn.Module):
             raise ValueError(f"`network` must be a torch.nn.Module, got {type(network).__name__}")
-        network = unwrapped(network)
         if isinstance(network, cls):
             raise ValueError("`network` is a ForeignRestorer already")
         _check_range("value_range", value_range)
@@ -151,7 +150,7 @@ class ForeignRestorer(ModelMixin, ConfigMixin):
         """Wraps the network of a checkpoint file that spandrel recognises, or of a folder that transformers wrote.
 
         Args:
-            path: .pth, .pt, .ckpt (read with `weights_only=True`) or .safetensors; or a folder.
+            path: .safetensors, or .pth, .pt, .ckpt, .bin (read with `weights_only=True`); or a folder.
             options: as for `wrap`, where the checkpoint does not tell.
 
         Raises:
@@ -159,6 +158,11 @@ class ForeignRestorer(ModelMixin, ConfigMixin):
             ImportError: spandrel is missing; it comes with the extra `[zoo]`.
         """
         return cls.wrap(load_network(path), **options).eval()
+
+    @classmethod
+    def from_weights(cls, weights: Mapping[str, torch.Tensor], name: str, **options: Any) -> "ForeignRestorer":
+        """As `from_checkpoint`, of tensors that were read already from the file `name`."""
+        return cls.wrap(network_of(weights, name), **options).eval()
 
     @classmethod
     def from_pretrained(

@@ -27,6 +27,11 @@ _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float
 _ADAPTED = "adapted to real photos by noise-space domain adaptation"
 # Options that say nothing about how weights were made.
 _LEFT_OUT = ("output_dir", "config", "dry_run")
+# Records of weights that were not trained here -> what the card says of them.
+_TAKEN_FROM = {
+    "converted_from": "Converted, number for number, from official weights:",
+    "wrapped_from": "Weights that somebody else published, in the architecture that they were made for:",
+}
 
 
 def metadata_of(description: Description, name: str, licence: Licence) -> ModelCardData:
@@ -185,14 +190,16 @@ def _data(description: Description, licence: Licence) -> list[str]:
 
 def _making(description: Description) -> list[str]:
     training = description.training
-    if "converted_from" in training:
-        source = training["converted_from"]
+    for key, words in _TAKEN_FROM.items():
+        source = training.get(key)
+        if not isinstance(source, list):
+            continue
         lines = [
             f"- `{_text(one.get('file'))}`, SHA-256 `{_text(one.get('sha256'))}`"
             for one in source
             if isinstance(one, Mapping)
         ]
-        return ["Converted, number for number, from official weights:", "\n".join(lines)]
+        return [words, "\n".join(lines)]
     options = training.get("options")
     if not isinstance(options, Mapping):
         return ["Not recorded."]

@@ -11,15 +11,23 @@ from typing import Any, Literal
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from .. import _MODULES
 from ..checkpoints import bundled_names, bundled_path
 from ..errors import CheckpointError
+from ..foreign.files import PICKLED, SAFETENSORS, read_weights
 from ..foreign.restorer import ForeignRestorer
 from ..models.restoration_unet import RestorationUNet
-from .untrusted import check_inside, check_name, check_shapes, empty_network, read_config, read_json, stored_shapes
+from .untrusted import (
+    check_inside,
+    check_name,
+    check_shapes,
+    empty_network,
+    read_config,
+    read_json,
+    shapes_of,
+    stored_shapes,
+)
 from .untrusted import check_keys as check_keys
 from .untrusted import loading_errors as loading_errors
 
@@ -28,7 +36,6 @@ logger = logging.getLogger(__name__)
 ROOT_PACKAGE = __package__.partition(".")[0]  # saved indices name our classes by their full module paths
 MODEL_INDEX = "model_index.json"
 WEIGHTS = "diffusion_pytorch_model"
-SAFETENSORS = ".safetensors"
 PICKLE_SUFFIXES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
 NO_PICKLE = "only safetensors are read, because pickle files run code when they are opened"
 CONFIG_NAMES = {"scheduler": "scheduler_config.json"}  # of a component; else config.json
@@ -77,16 +84,14 @@ def resolve(name_or_path: str | os.PathLike, argument: str = "pretrained_model_n
         if not (path / MODEL_INDEX).is_file() and alone.is_file():  # what restorer.save_pretrained writes
             return Source("file", str(alone), path.resolve().name)
         return Source("folder", str(pipeline_folder(name_or_path)), path.resolve().name)
-    if path.suffix in PICKLE_SUFFIXES:
-        raise CheckpointError(
-            f"{text!r} is a pickle file: {NO_PICKLE}. An official checkpoint is converted by "
-            f"`daa convert {path.name} OUT`, one of another network by ForeignRestorer.from_checkpoint"
-        )
+    suffixes = (SAFETENSORS, *PICKLED)
     if path.is_file():
-        if path.suffix != SAFETENSORS:
-            raise CheckpointError(f"{text!r} must be a folder or a {SAFETENSORS} file")
+        if path.suffix not in suffixes:
+            raise CheckpointError(
+                f"`{argument}` {text!r} must be a folder, or a file of weights: {', '.join(suffixes)}"
+            )
         return Source("file", text, path.name)
-    if isinstance(name_or_path, str) and is_repo_id(text) and path.suffix != SAFETENSORS:
+    if isinstance(name_or_path, str) and is_repo_id(text) and path.suffix not in suffixes:
         return Source("hub", text, text)
     raise CheckpointError(_unknown(text, argument))
 
@@ -110,7 +115,7 @@ def _unknown(text: str, argument: str) -> str:
     close = difflib.get_close_matches(text, known, n=1)
     return (
         f"`{argument}` {text!r} is no bundled checkpoint ({', '.join(known) or 'none is bundled'}), "
-        f'no folder or {SAFETENSORS} file, and no id of a Hub repository ("owner/name")'
+        f'no folder or file of weights, and no id of a Hub repository ("owner/name")'
         + (f"; did you mean {close[0]!r}?" if close else "")
     )
 
@@ -265,50 +270,64 @@ def weight_files(folder: Path, variant: str | None) -> tuple[list[Path], list[st
 
 
 def load_restorer(path: Path, dtype: torch.dtype = torch.float32) -> RestorationUNet | ForeignRestorer:
-    """Loads one safetensors file of a `RestorationUNet`, or of a `ForeignRestorer` with its config, in eval mode.
+    """Loads the weights of a restorer from one file, in eval mode.
 
-    The config.json beside it says what to build. Without one the sizes are read off the shapes; what shapes do not
-    say (value range, slope, corner alignment) takes its default, and a warning says so.
+    A config.json of this package beside a safetensors file says what to build. Without one, names and shapes do: of a
+    `RestorationUNet` what they do not say (value range, slope, corner alignment) takes its default, and a warning says
+    so; every other file is taken for a network that spandrel recognises (`ForeignRestorer.from_checkpoint`).
+
+    Args:
+        path: .safetensors, or .pth, .pt, .ckpt, .bin, of which tensors alone are read.
+        dtype: of the restorer.
 
     Raises:
-        CheckpointError: on a damaged file, a config of another class, or tensors that do not fit (all listed).
+        CheckpointError: on a file that is something else or damaged, a config of another class, tensors that do not fit
+            (all listed), or an architecture that is not known (those that are, are listed).
     """
-    try:
-        shapes = stored_shapes([path])
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{str(path)!r} cannot be read: {error}") from error
+    config_file = path.with_name("config.json")
+    has_config = path.suffix == SAFETENSORS and config_file.is_file()
+    if has_config:
+        check_inside(path.parent, [config_file])
+        has_config = "_class_name" in read_json(config_file, "")
+    weights = read_weights(path)
+    shapes = shapes_of(weights)
     if "down_path.0.block.0.weight" in shapes:
         raise CheckpointError(
             f"{str(path)!r} has the official implementation's names; convert it first: `daa convert {path.name} OUT`"
         )
-    config_file = path.with_name("config.json")
-    if config_file.is_file():
-        check_inside(path.parent, [config_file])
-        if read_json(config_file, "").get("_class_name") == ForeignRestorer.__name__:
-            return _load_foreign(path, config_file, shapes).to(dtype).eval()
+    if has_config and read_json(config_file, "")["_class_name"] == ForeignRestorer.__name__:
+        return _load_foreign(path, config_file, weights).to(dtype).eval()
+    if has_config:
         config = read_config(config_file, RestorationUNet.__name__)
-    else:
+    elif "down_blocks.0.conv1.weight" in shapes:
         config = {"_class_name": RestorationUNet.__name__, **_infer(shapes, path)}
+    else:
+        try:
+            return ForeignRestorer.from_weights(weights, path.name).to(dtype).eval()
+        except (ImportError, ValueError) as error:
+            raise CheckpointError(str(error)) from error
     restorer = empty_network(config, str(config_file))
     assert isinstance(restorer, RestorationUNet)
     check_shapes(f"restorer of {str(path)!r}", restorer.state_dict(), shapes)
-    restorer.load_state_dict(load_file(path), assign=True)
+    restorer.load_state_dict(weights, assign=True)
     return restorer.to(dtype).eval()
 
 
-def _load_foreign(path: Path, config_file: Path, shapes: Mapping[str, tuple[int, ...]]) -> ForeignRestorer:
+def _load_foreign(path: Path, config_file: Path, weights: Mapping[str, torch.Tensor]) -> ForeignRestorer:
     config = read_config(config_file, ForeignRestorer.__name__)
     with loading_errors(path.parent):
         restorer = ForeignRestorer.from_config(config)
-        check_shapes(f"restorer of {str(path)!r}", restorer.state_dict(), shapes)
-        restorer.load_state_dict(load_file(path))
+        check_shapes(f"restorer of {str(path)!r}", restorer.state_dict(), shapes_of(weights))
+        restorer.load_state_dict(weights)
     return restorer
 
 
 def _infer(shapes: Mapping[str, tuple[int, ...]], path: Path) -> dict[str, Any]:
-    first = shapes.get("down_blocks.0.conv1.weight", ())
+    first = shapes["down_blocks.0.conv1.weight"]
     if len(first) != 4:
-        raise CheckpointError(f"{str(path)!r} holds no {RestorationUNet.__name__}: no down_blocks.0.conv1.weight")
+        raise CheckpointError(
+            f"{str(path)!r} holds no {RestorationUNet.__name__}: down_blocks.0.conv1.weight is {first}"
+        )
     levels = {int(match[1]) for match in map(re.compile(r"down_blocks\.(\d{1,9})\.").match, shapes) if match}
     config = {"channels": first[1], "width": first[0], "depth": len(levels)}
     logger.warning("no config.json beside %s: sizes inferred (%s), everything else by default", path.name, config)

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ..errors import CheckpointError
+from ..foreign.files import something_else
 from ..models.daa_unet import DAAUNet2DConditionModel
 from ..models.restoration_unet import RestorationUNet
 
@@ -156,9 +157,15 @@ def empty_network(config: Mapping[str, Any], where: str) -> nn.Module | None:
 
 
 def stored_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor in safetensors files, from their headers alone."""
+    """Name -> shape of every tensor in safetensors files, from their headers alone.
+
+    Raises:
+        CheckpointError: a file is something else, such as the pointer that Git LFS leaves where it fetched nothing.
+    """
     shapes: dict[str, tuple[int, ...]] = {}
     for file in files:
+        if other := something_else(file):
+            raise CheckpointError(f"{str(file)!r} {other}")
         with safe_open(file, framework="pt") as handle:
             shapes |= {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118
     return shapes

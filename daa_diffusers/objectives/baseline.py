@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from ..errors import ConfigurationError
-from ..models.restorer import RestorerContract
 from .joint_step import AdaptationOutput, JointStep, check_photos
 from .losses import charbonnier
 from .schedules import Generators, NoiseDraws, adaptation_weight
@@ -146,4 +145,5 @@ def check_whole(name: str, value: int, low: int, high: float = math.inf) -> None
 
 def span(restorer: nn.Module) -> tuple[float, float]:
     """The restorer's value range (low, high): that of its config, else (0, 1)."""
-    return RestorerContract.of(restorer).value_range
+    low, high = getattr(getattr(restorer, "config", None), "value_range", (0.0, 1.0))
+    return float(low), float(high)

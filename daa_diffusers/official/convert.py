@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from ..errors import CheckpointError
+from ..foreign.files import PICKLED, SAFETENSORS, read_state
 from ..models.daa_unet import DAAUNet2DConditionModel
 from ..models.restoration_unet import RestorationUNet
 from .layout import Network, infer_predictor, infer_restorer, official_names, packed, schedule_buffers, unpack
@@ -234,20 +233,10 @@ def load_official_file(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"`path` must name a checkpoint file, got {str(path)!r}, which is none")
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise CheckpointError(f"{path} is no readable safetensors file: {error}") from error
-    if path.suffix not in (".pth", ".pt", ".ckpt", ".bin"):
-        raise CheckpointError(f"{path} must end in .safetensors, .pth, .pt, .ckpt or .bin, got {path.suffix!r}")
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of damaged bytes torch's reader raises whatever they lead it to
-        raise CheckpointError(
-            f"{path} is damaged, or its pickle needs more than tensors and is not opened, because it could run code. "
-            "If you trust it, load it elsewhere and save its tensors with safetensors.torch.save_file"
-        ) from error
+    suffixes = (SAFETENSORS, *PICKLED)
+    if path.suffix not in suffixes:
+        raise CheckpointError(f"{path} must end in one of {', '.join(suffixes)}, got {path.suffix!r}")
+    loaded = read_state(path)
     for wrapper in _WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]

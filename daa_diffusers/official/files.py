@@ -7,30 +7,27 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
 from ..errors import CheckpointError, ConfigurationError
 from ..files import write_text
+from ..foreign.files import PICKLED, SAFETENSORS, weight_names
 from ..hub.card import render_card
 from ..hub.description import S_LAB, TRAINING, describe
-from ..hub.untrusted import stored_shapes
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from .convert import PREDICTOR_PREFIX, convert_official_state_dict, load_official_file
 from .layout import schedule_buffers
 
-PICKLED = (".pth", ".pt", ".ckpt", ".bin")  # suffixes that official files have; read as tensors only
-
 
 def is_official_file(path: str | os.PathLike) -> bool:
-    """Whether a file is a checkpoint as the official code writes it, or has its names."""
+    """Whether a file has the names that the official code gives to weights.
+
+    Raises:
+        CheckpointError: a file of weights, by its suffix, that cannot be read as one.
+    """
     path = Path(path)
-    if not path.is_file() or path.suffix != ".safetensors":
-        return path.is_file() and path.suffix in PICKLED
-    try:
-        names = stored_shapes([path])
-    except (OSError, SafetensorError):
+    if not path.is_file() or path.suffix not in (SAFETENSORS, *PICKLED):
         return False
-    return any("down_path.0.block.0." in name for name in names)
+    return any("down_path.0.block.0." in name for name in weight_names(path))
 
 
 def convert_official_file(

@@ -23,10 +23,9 @@ from ..hub.description import task_of, training_record
 # diffusers finds a saved component's class in sys.modules only: every component module is imported here.
 from ..models.daa_unet import DAAUNet2DConditionModel
 from ..models.restoration_unet import RestorationUNet  # noqa: F401
-from ..models.restorer import RestorerContract, in_eval_mode, unwrapped
 from .adapter_mixin import AdapterMixin
 from .image_processor import PhotoInput, assemble, check_output_type, read_photos
-from .passes import tensors_of
+from .passes import in_eval_mode, tensors_of
 from .pipeline_output import DAARestorationPipelineOutput
 from .run import Run, check_options, check_out, plan_batches, shared_files, untouched
 
@@ -69,13 +68,14 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
 
     @property
     def channels(self) -> int:
-        """Color channels of the restorer."""
-        return RestorerContract.of(self.restorer).channels
+        """Colour channels of the restorer."""
+        return getattr(getattr(self.restorer, "config", None), "channels", 3)
 
     @property
     def value_range(self) -> tuple[float, float]:
         """(low, high) in which the restorer takes and gives photos."""
-        return RestorerContract.of(self.restorer).value_range
+        low, high = getattr(getattr(self.restorer, "config", None), "value_range", None) or (0.0, 1.0)
+        return float(low), float(high)
 
     @property
     def task(self) -> str | None:
@@ -217,7 +217,7 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
         """
         if not safe_serialization:
             raise ValueError("`safe_serialization` must be True: pickle files run code when they are opened")
-        restorer = unwrapped(self.restorer)
+        restorer = getattr(self.restorer, "_orig_mod", self.restorer)  # below torch.compile
         if not isinstance(restorer, ModelMixin):
             raise TypeError(f"`restorer` must be a diffusers ModelMixin to be saved, got {type(restorer).__name__}")
         target = Path(save_directory)
@@ -246,7 +246,9 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
                   everywhere; where a local folder has that name too, a warning says so: write "./daa-denoise", or
                   pass a `Path`, for the folder;
                 - a folder that `save_pretrained` wrote (of a pipeline, or of a restorer alone);
-                - a .safetensors file of a restorer, with its config.json beside it, else sizes inferred;
+                - a file of weights: of a restorer of this package, with its config.json beside it, else sizes inferred;
+                  or of a network that spandrel recognises (.safetensors, .pth, .pt, .ckpt, .bin: tensors alone are
+                  read), which becomes a `ForeignRestorer`;
                 - the id of a Hub repository, "owner/name".
             load_noise_predictor: also load, and download, the noise predictor and its scheduler.
             kwargs: as for `DiffusionPipeline.from_pretrained`: `dtype`, `variant`, `revision`, `cache_dir`,

@@ -1,7 +1,10 @@
-"""Which checkpoint restores, and where: as `--checkpoint` and `--device` of the commands name them."""
+"""The checkpoint that restores, and its device, as `--checkpoint` and `--device` of the commands name them."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,16 +17,19 @@ if TYPE_CHECKING:
 
 
 def check_model(checkpoint: str, device: str | None = None) -> None:
-    """Whether there may be such a checkpoint and such a device; of the Hub nothing is asked.
+    """Whether there may be such a checkpoint and such a device; nothing is loaded, and the Hub is not asked.
 
     Raises:
         CheckpointError, ConfigurationError: there is not.
     """
+    from ..foreign.files import something_else
     from ..hub.resolving import MODEL_INDEX, resolve
 
     source = resolve(checkpoint, "--checkpoint")
     if source.kind == "folder" and not (Path(source.location) / MODEL_INDEX).is_file():
         raise CheckpointError(f"`--checkpoint` {checkpoint!r} is no pipeline's folder: {MODEL_INDEX} is missing")
+    if source.kind == "file" and (other := something_else(Path(source.location))):
+        raise CheckpointError(f"`--checkpoint` {checkpoint!r} {other}")
     if device is not None:
         usable_device(device)
 
@@ -63,3 +69,32 @@ def load_pipeline(checkpoint: str, device: str | None, dtype: str = "float32") -
         device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
     where = usable_device(device)
     return DAARestorationPipeline.from_pretrained(checkpoint, dtype=getattr(torch, dtype)).to(where)
+
+
+def convert_weights(path: str | os.PathLike, folder: str | os.PathLike, task: str | None = None) -> Path:
+    """Writes a pipeline's folder from a file of weights (`hub.resolving.load_restorer`), with a record of the file.
+
+    Args:
+        path: .safetensors, .pth, .pt, .ckpt or .bin.
+        folder: to write; must not hold a pipeline yet.
+        task: "denoise", "derain" or "deblur"; None: not known.
+
+    Raises:
+        CheckpointError: as `load_restorer`.
+        ConfigurationError: on another `task`, or where `folder` holds a pipeline or is a file.
+    """
+    from ..files import write_text
+    from ..hub.description import TASKS
+    from ..hub.resolving import MODEL_INDEX, TRAINING, load_restorer
+    from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
+
+    path, folder = Path(path), Path(folder)
+    if task is not None and task not in TASKS:
+        raise ConfigurationError(f"`--task` must be one of {', '.join(TASKS)}, got {task!r}")
+    if (folder / MODEL_INDEX).exists() or folder.is_file():
+        raise ConfigurationError(f"`output` must be new, or hold no pipeline yet, got {str(folder)!r}")
+    source = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    DAARestorationPipeline(load_restorer(path)).save_pretrained(folder)
+    record = {**({"task": task} if task else {}), "wrapped_from": [source]}
+    write_text(folder / TRAINING, json.dumps(record, indent=2) + "\n")
+    return folder

@@ -86,12 +86,12 @@ def test_official_names_in_safetensors_are_converted_and_said_so_when_loaded(tmp
         (["net.pth", "out", "--task", "denoise", "--predictor", "absent.pth"], "absent.pth"),
         (
             ["other.pth", "out", "--task", "denoise"],
-            "other.pth cannot be converted: `state_dict` must hold the official",
+            "'other.pth' is of no architecture that spandrel recognises",
         ),
         (["code.pth", "out", "--task", "denoise"], "needs more than tensors"),
         (["absent.pth", "out", "--task", "denoise"], "`checkpoint` must be an existing file"),
         (["there", "elsewhere"], "`output` must end in .onnx"),
-        (["there", "out", "--task", "denoise"], "`--task` and `--predictor` are for official files"),
+        (["there", "out", "--task", "denoise"], "`--task` is for files of weights"),
         (["there.ckpt", "out"], "`output` must end in .onnx for 'there.ckpt'"),  # a pipeline, whatever it is called
     ],
 )

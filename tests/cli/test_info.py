@@ -46,7 +46,7 @@ def test_a_folder_a_runs_folder_and_a_restorers_file(pipeline, tmp_path, capsys)
     assert facts(capsys, tmp_path / "run") == expected
     assert expected["value range"] == "[-1, 1]" and expected["size multiple"] == 2
     assert expected["noise predictor"].startswith("DAAUNet2DConditionModel")
-    assert expected["licence"] == "not stated" and expected["training"] == "7 steps, batch 2, patch 32"
+    assert expected["licence"] == "unknown" and expected["training"] == "7 steps, batch 2, patch 32"
     alone = facts(capsys, tmp_path / "run" / "pipeline" / "restorer" / "diffusion_pytorch_model.safetensors")
     assert alone["parameters"] == expected["parameters"] and "noise predictor" not in alone
 

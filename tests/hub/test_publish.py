@@ -184,7 +184,7 @@ def test_a_folder_that_is_not_whole_is_refused(saved, tmp_path):
     (saved / "restorer/config.json").unlink()
     with pytest.raises(CheckpointError, match="missing files: restorer/config.json"):
         prepare(saved, "org/mine")
-    with pytest.raises(CheckpointError, match="no folder or .safetensors file"):
+    with pytest.raises(CheckpointError, match="no folder or file of weights"):
         prepare(tmp_path / "absent", "org/mine")
 
 

@@ -397,7 +397,7 @@ def test_a_damaged_file_is_named(tmp_path, suffix, content):
 
 def test_another_kind_of_file_is_refused(tmp_path):
     (tmp_path / "weights.onnx").write_bytes(b"0")
-    with pytest.raises(CheckpointError, match=r"must end in .safetensors, .pth, .pt, .ckpt or .bin, got '.onnx'"):
+    with pytest.raises(CheckpointError, match=r"must end in one of .safetensors, .pth, .pt, .ckpt, .bin, got '.onnx'"):
         load_official_file(tmp_path / "weights.onnx")
 
 

@@ -1,0 +1,175 @@
+"""Files of weights: read as tensors and nothing else, and named as what they are where they hold none."""
+
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from ..errors import CheckpointError
+
+SAFETENSORS = ".safetensors"
+PICKLED = (".pth", ".pt", ".ckpt", ".bin")  # suffixes of what torch.save writes; read with weights_only=True
+HEAD = 1024  # bytes that tell the kind of a file
+MAX_HEADER = 100 * 2**20  # of a safetensors file, as its reader allows
+
+# What is put around a state dict, the average of weights first; then whatever else is the only one that holds tensors.
+CONTAINERS = ("params_ema", "params-ema", "state_dict_ema", "ema", "model_ema", "model_state_dict", "state_dict",
+              "params", "model", "net", "network", "net_g", "generator")  # fmt: skip
+COMPILED = "_orig_mod"  # what torch.compile puts into names, at any depth; no network has such a part
+PARALLEL = "module."  # what nn.DataParallel puts in front of all names
+
+
+def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """The tensors in a file by name, without what wrappers put around them; the content decides, not the suffix.
+
+    Of a file that torch.save wrote nothing but tensors and plain values is accepted (`weights_only=True`).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: what the file is instead: a Git LFS pointer, a web page, damaged, more than tensors, ...
+    """
+    return bare_names(tensors_of(read_state(path), str(path)))
+
+
+def weight_names(path: str | os.PathLike) -> list[str]:
+    """The names of `read_weights`, without reading the tensors; raises as that does."""
+    return list(bare_names(tensors_of(read_state(path, names_only=True), str(path))))
+
+
+def read_state(path: str | os.PathLike, *, names_only: bool = False) -> Any:
+    """What a file of weights holds, as it is; raises as `read_weights`.
+
+    Args:
+        path: of the file.
+        names_only: the tensors are not read where that saves time: only their names and shapes count.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {str(path)!r}")
+    if other := something_else(path):
+        raise CheckpointError(f"{str(path)!r} {other}")
+    try:
+        if _is_safetensors(path):
+            return _empty_tensors(path) if names_only else load_file(path)
+        if names_only and path.suffix != SAFETENSORS and zipfile.is_zipfile(path):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with open(path, "rb") as file:  # of a path, torch.load believes the suffix
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise CheckpointError(
+            f"{str(path)!r} is damaged, or its pickle needs more than tensors{f' (a {found[1]})' if found else ''} and "
+            "is not opened, because that could run code. If you trust it, load it elsewhere and save its state_dict() "
+            "with safetensors.torch.save_file, or wrap the network itself: ForeignRestorer.wrap(network)"
+        ) from error
+    except Exception as error:  # of damaged bytes the readers raise whatever they lead to
+        raise CheckpointError(
+            f"{str(path)!r} is damaged, or was not downloaded whole ({path.stat().st_size} bytes): "
+            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from error
+
+
+def _empty_tensors(path: Path) -> dict[str, torch.Tensor]:
+    with safe_open(path, framework="pt") as handle:
+        names = handle.keys()  # no mapping: it cannot be iterated itself
+        return {name: torch.empty(handle.get_slice(name).get_shape(), device="meta") for name in names}
+
+
+def something_else(path: Path) -> str | None:
+    """What a file is that holds no weights although its name says so, as the rest of a sentence; None: it may."""
+    with open(path, "rb") as file:
+        head = file.read(HEAD)
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not head:
+        return "is empty: download it again"
+    if text.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the weights: fetch them with `git lfs pull`, or download the file itself"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return "is a web page, not weights: the address led to a page about the file; download the file itself"
+    if head.startswith(b"\x89HDF"):
+        return "is an HDF5 file (Keras); only weights of torch and safetensors are read"
+    if head.startswith((b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"BZh")):
+        return "is an archive: unpack it first"
+    if head.startswith(b"PK"):
+        return _strange_zip(path)
+    if not head.startswith(b"\x80") and _is_text(head):  # pickles start with 0x80, safetensors with a length
+        return f"is a text, not weights; it begins with {head[:40].decode(errors='replace').splitlines()[0]!r}"
+    return None
+
+
+def _is_text(head: bytes) -> bool:
+    return all(byte >= 32 or byte in b"\t\r\n" for byte in head[:64]) and not _claims_header(head)
+
+
+def _strange_zip(path: Path) -> str | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return f"is damaged, or was not downloaded whole ({path.stat().st_size} bytes): the end of the file is missing"
+    if any(name.endswith("constants.pkl") for name in names):
+        return "is a TorchScript archive, which holds code and is not opened: save the network's state_dict() instead"
+    if not any(name.endswith("data.pkl") for name in names):
+        return "is a zip archive without weights of torch: unpack it first"
+    return None
+
+
+def _is_safetensors(path: Path) -> bool:
+    if path.suffix == SAFETENSORS:
+        with open(path, "rb") as file:
+            return not file.read(2).startswith((b"PK", b"\x80\x02"))
+    with open(path, "rb") as file:
+        return _claims_header(file.read(9))
+
+
+def _claims_header(head: bytes) -> bool:
+    """Whether a file starts as safetensors does: the length of a JSON object, and its brace."""
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER
+
+
+def tensors_of(content: Any, name: str) -> dict[str, torch.Tensor]:
+    """The state dict in what a training script saved: counters, optimizers and the like are left out.
+
+    Raises:
+        CheckpointError: it holds no tensors by name, or several networks of which none is called as usual.
+    """
+    wanted = f"{name!r} must hold a state dict, tensors by name, got"
+    for _ in range(3):  # {"model": {"state_dict": {...}}}
+        if not isinstance(content, Mapping):
+            raise CheckpointError(f"{wanted} {type(content).__name__}")
+        tensors = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
+        inner = {
+            str(key): value for key, value in content.items() if isinstance(value, Mapping) and _has_tensors(value)
+        }
+        chosen = next((key for key in CONTAINERS if key in inner), None)
+        if chosen is None and not tensors and len(inner) == 1:
+            chosen = next(iter(inner))
+        if chosen is None:
+            if tensors:
+                return {str(key): value for key, value in tensors.items()}
+            several = f"several networks ({', '.join(inner)}): save the restorer's alone"
+            raise CheckpointError(f"{wanted} {several if inner else 'none'}")
+        content = inner[chosen]
+    raise CheckpointError(f"{wanted} mappings in mappings")
+
+
+def _has_tensors(value: Any) -> bool:
+    """Whether it is a mapping that holds tensors, at whatever depth."""
+    if not isinstance(value, Mapping):
+        return False
+    return any(isinstance(one, torch.Tensor) or _has_tensors(one) for one in value.values())
+
+
+def bare_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Names without what torch.compile and data-parallel wrappers put into them, in whatever order."""
+    names = {name: ".".join(part for part in name.split(".") if part != COMPILED) for name in tensors}
+    while names and all(name.startswith(PARALLEL) for name in names.values()):
+        names = {key: name.removeprefix(PARALLEL) for key, name in names.items()}
+    return {names[key]: tensor for key, tensor in tensors.items()}
