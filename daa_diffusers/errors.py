@@ -15,8 +15,12 @@ class UnreadablePhotoError(ValueError):
     """A file that should hold a photo cannot be decoded, or holds values or a layout that no restorer can take."""
 
 
+class MissingPackageError(ConfigurationError, UnreadablePhotoError):
+    """A file format needs a package that is not installed."""
+
+
 class CheckpointError(ValueError):
     """A checkpoint is missing, incomplete, of an unknown kind, or does not fit the model it is loaded into."""
 
 
-__all__ = ["CheckpointError", "ConfigurationError", "UnreadablePhotoError"]
+__all__ = ["CheckpointError", "ConfigurationError", "MissingPackageError", "UnreadablePhotoError"]

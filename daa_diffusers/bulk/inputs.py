@@ -12,7 +12,6 @@ from typing import Any
 
 from ..errors import ConfigurationError, UnreadablePhotoError
 from ..photos.reading import list_photos
-from ..restoring.jobs import SUFFIXES
 from ..sources.hf_datasets import DatasetSource
 from ..sources.specs import SAVED_DATASET, open_source
 from ..sources.tar_shards import ShardSource
@@ -104,7 +103,7 @@ def _of_source(spec: str, argument: str) -> Iterator[Input]:
 
 def _of_folder(folder: Path, argument: str) -> Iterator[Input]:
     root = os.path.abspath(folder)
-    for photo in list_photos(root, argument, SUFFIXES):
+    for photo in list_photos(root, argument):
         stem, suffix = os.path.splitext(os.path.relpath(photo, root))
         yield Input(Path(stem).as_posix(), str(photo), suffix, str(photo))
 

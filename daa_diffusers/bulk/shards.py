@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import replacing
-from ..photos.saving import FORMATS
+from ..photos.registry import FORMATS
 from ..restoring.jobs import Job, renamed
 from ..restoring.work import FAILED, RESTORED, restore_one
 from .inputs import Input, open_input

@@ -81,7 +81,7 @@ def bulk(
     from ..bulk import BulkSettings
     from ..bulk import job as jobs
     from ..bulk.cluster import import_ray
-    from ..photos.saving import checked_format
+    from ..photos.registry import checked_format
     from ..restoring.work import Options
 
     options = Options(

@@ -79,7 +79,8 @@ def restore(
     ...`, the photos are shared among its processes.
     """
     from ..photos.opening import pixel_limit
-    from ..photos.saving import check_options, checked_format
+    from ..photos.registry import checked_format
+    from ..photos.saving import check_options
     from ..restoring.work import Options
 
     options = Options(

@@ -258,8 +258,7 @@ def _centred(image: Image.Image) -> Image.Image:
 def _shown(file: str) -> tuple[np.ndarray, bytes | None]:
     """(H, W, 1 or 3) uint8, upright, and their colour profile."""
     from ..photos import open_photo
-    from ..photos.reading import upright
-    from ..photos.stored import with_bits
+    from ..photos.stored import upright, with_bits
 
     photo = open_photo(file, max_megapixels=1e5)  # its size was checked when it was restored
     pixels = with_bits(photo.pixels, 8)

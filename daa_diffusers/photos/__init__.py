@@ -2,7 +2,8 @@
 
 from .opening import DEFAULT_MAX_MEGAPIXELS, open_photo
 from .reading import PHOTO_SUFFIXES, list_photos, read_photo, to_float
-from .saving import FORMATS, SavedPhoto, save_photo
+from .registry import FORMATS
+from .saving import SavedPhoto, save_photo
 from .stored import Encoding, Metadata, StoredPhoto
 
 __all__ = [

@@ -115,14 +115,20 @@ def value_of(directory: Mapping[int, Entry], tag: int, order: str, default: int 
     return struct.unpack_from(f"{order}{letter}", entry.data)[0]
 
 
-def read_tags(read: Reader) -> Tags:
+def read_tags(read: Reader, picture: int = 0) -> Tags:
     """All directories of a block, without its thumbnail.
+
+    Args:
+        read: the block, or a TIFF file.
+        picture: offset of the directory of a TIFF file's picture, which adds to the first one; 0: none.
 
     Raises:
         ValueError: where its header or its first directory are broken; broken ones below that are empty.
     """
     order, big, offset = read_header(read(0, 16))
     main, _ = read_directory(read, offset, order, big)
+    if picture not in (0, offset):
+        main |= read_directory(read, picture, order, big)[0]
 
     def below(directory: Directory, tag: int) -> Directory:
         try:

@@ -1,13 +1,18 @@
 """JPEG: the tables and the subsampling that a photo was coded with, and its segments."""
 
 import io
-import mmap
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, JpegImagePlugin
 
 from ..errors import UnreadablePhotoError
+from . import by_pillow
+from .exif import orientation_of
+from .record import PhotoFormat, SizeCheck, write_pieces
+from .source import Source
 from .stored import Encoding, Metadata, StoredPhoto
 
 DEFAULT_QUALITY = 95
@@ -18,16 +23,61 @@ XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
 ICC_HEADER = b"ICC_PROFILE\0"
 SUBSAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}  # as Pillow's encoder numbers those that it knows
 _SAMPLING_NAMES = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (4, 1): "4:1:1", (1, 2): "4:4:0"}
+SOS, EOI, COM = 0xDA, 0xD9, 0xFE
+_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # the markers of frame headers
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # within coded data: not a stuffed byte, not a restart
 
 
-def check_scans(path: Path, image: Image.Image) -> None:
+def recognizes(source: Source) -> bool:
+    """Whether a file is a JPEG."""
+    return source.read(0, 3) == b"\xff\xd8\xff"
+
+
+def segments(source: Source) -> Iterator[tuple[int, int, int]]:
+    """(marker, offset and size of the content) of the segments up to the first coded data."""
+    at = 2
+    while len(head := source.read(at, 4)) == 4 and head[0] == 0xFF:
+        if head[1] in (0xFF, 0x01) or 0xD0 <= head[1] <= 0xD8:  # fill bytes, and markers without content
+            at += 1 if head[1] == 0xFF else 2
+            continue
+        length = int.from_bytes(head[2:], "big")
+        yield head[1], at + 4, length - 2
+        if head[1] in (SOS, EOI) or length < 2:
+            return
+        at += 2 + length
+
+
+def size(source: Source) -> tuple[int, int]:
+    """(width, height) as stored."""
+    for marker, at, _ in segments(source):
+        if marker in _FRAMES:
+            start = source.read(at, 5)
+            return int.from_bytes(start[3:5], "big"), int.from_bytes(start[1:3], "big")
+    raise UnreadablePhotoError("the JPEG holds no picture")
+
+
+def read(source: Source, check: SizeCheck) -> StoredPhoto:
+    """The first picture of a file, as stored. CMYK becomes sRGB."""
+    check(*size(source))
+    with by_pillow.opened(JpegImagePlugin.JpegImageFile, source.stream()) as image:
+        check(*image.size)
+        if image.info.get("progressive"):
+            check_scans(source)
+        blocks, notes = _blocks(image)
+        metadata, encoding = by_pillow.metadata_of(image, blocks), encoding_of(image)
+        pixels, alpha, converted = by_pillow.pixels_of(image, metadata.icc)
+        if image.mode == "CMYK":
+            metadata = Metadata(metadata.exif, metadata.xmp, by_pillow.srgb_profile(), metadata.dpi, metadata.blocks)
+            encoding = Encoding()
+    return StoredPhoto(pixels, alpha, "JPEG", orientation_of(metadata.exif), metadata, encoding, (*notes, *converted))
+
+
+def check_scans(source: Source) -> None:
     """UnreadablePhotoError for a progressive JPEG of very many scans."""
-    if not image.info.get("progressive"):
-        return
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        scans, at = 0, content.find(b"\xff\xda")
-        while at >= 0 and scans <= MAX_SCANS:
-            scans, at = scans + 1, content.find(b"\xff\xda", at + 2)
+    content, scans = source.content(), 0
+    at = content.find(b"\xff\xda")
+    while at >= 0 and scans <= MAX_SCANS:
+        scans, at = scans + 1, content.find(b"\xff\xda", at + 2)
     if scans > MAX_SCANS:
         raise UnreadablePhotoError(f"a progressive JPEG of more than {MAX_SCANS} scans")
 
@@ -41,36 +91,33 @@ def encoding_of(image: Image.Image) -> Encoding:
         same = all(layer[1:3] == chroma[0][1:3] for layer in chroma)
         ratio = (horizontal / chroma[0][1], vertical / chroma[0][2]) if chroma[0][1] and chroma[0][2] else (0, 0)
         subsampling = _SAMPLING_NAMES.get(ratio, "unusual") if same else "unusual"
-    quantisation = tuple(tuple(tables[layer[3]]) for layer in layers if layer[3] in tables)
+    quantization = tuple(tuple(tables[layer[3]]) for layer in layers if layer[3] in tables)
     return Encoding(
-        quantisation=quantisation if len(quantisation) == len(layers) else (),
+        quantisation=quantization if len(quantization) == len(layers) else (),
         subsampling=subsampling,
         progressive=bool(image.info.get("progressive")),
     )
 
 
-def blocks_of(image: Image.Image) -> tuple[tuple[str, bytes], ...]:
-    """The segments that mean something without the coded pixels; EXIF, XMP and ICC are read apart from them.
+def _blocks(image: Image.Image) -> tuple[tuple[tuple[str, bytes], ...], list[str]]:
+    """The segments that mean something without the coded pixels, and notes on others.
 
-    Left out: what belongs to further pictures in the file (MPF), to its coding (Adobe's APP14), and signatures over its
-    bytes (APP11), which would be wrong.
+    EXIF, XMP and ICC are read apart from them. Left out: what belongs to further pictures in the file (MPF), to its
+    coding (Adobe's APP14), and signatures over its bytes (APP11), which would be wrong.
     """
-    kept = []
+    kept, notes = [], []
     for name, content in image.applist:  # type: ignore[attr-defined]
-        known = content.startswith((EXIF_HEADER, XMP_HEADER, ICC_HEADER, b"MPF\0"))
-        if not known and name not in ("APP11", "APP14"):
+        if content.startswith(b"MPF\0"):
+            notes.append("only the first picture of the file is kept (no gain map, preview or further frames)")
+        elif not content.startswith((EXIF_HEADER, XMP_HEADER, ICC_HEADER)) and name not in ("APP11", "APP14"):
             kept.append((name, content))
-    return tuple(kept)
+    return tuple(kept), notes
 
 
-def encode(photo: StoredPhoto, pixels: np.ndarray, quality: int | None) -> tuple[list[bytes | memoryview], list[str]]:
-    """A JPEG file in pieces, and notes on what it cannot hold.
-
-    Args:
-        photo: where its metadata and, of a JPEG and unless `quality` is given, its tables are taken from.
-        pixels: (H, W, 1 or 3), uint8.
-        quality: 1 to 100.
-    """
+def write(
+    path: Path, photo: StoredPhoto, pixels: np.ndarray, alpha: np.ndarray | None, quality: int | None
+) -> list[str]:
+    """Writes a JPEG; of one, and unless `quality` is given, with its tables."""
     notes = []
     options: dict = {"quality": DEFAULT_QUALITY if quality is None else quality}
     own = photo.format == "JPEG"
@@ -92,7 +139,8 @@ def encode(photo: StoredPhoto, pixels: np.ndarray, quality: int | None) -> tuple
     if not own and photo.metadata.dpi:
         ours.insert(0, (0xE0, _jfif(photo.metadata.dpi)))
     head = b"" if any(marker == 0xE0 for marker, _ in ours) else encoders_jfif
-    return [b"\xff\xd8", head, *map(_segment, ours), rest], notes + missing
+    write_pieces(path, [b"\xff\xd8", head, *map(_segment, ours), rest])
+    return notes + missing
 
 
 def _jfif(dpi: tuple[float, float]) -> bytes:
@@ -139,3 +187,9 @@ def _segments(metadata: Metadata, own: bool) -> tuple[list[tuple[int, bytes]], l
         if name != "APP0":
             segments.append((0xFE if name == "COM" else 0xE0 + int(name[3:]), content))
     return segments, missing
+
+
+FORMAT = PhotoFormat(
+    "jpeg", (".jpg", ".jpeg", ".jpe", ".jfif"), recognizes, read, size, write, aliases=("jpg",), lossy=True,
+    alpha=False, max_side=65500,
+)  # fmt: skip

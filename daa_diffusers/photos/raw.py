@@ -1,45 +1,63 @@
 """Cameras' raw files, developed by LibRaw to 16 bits; needs the extra `raw`."""
 
-from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigurationError, UnreadablePhotoError
-from . import tiff
+from ..errors import MissingPackageError, UnreadablePhotoError
+from . import by_pillow, tiff
 from .exif import turned_upright
-from .stored import Encoding, Metadata, StoredPhoto
+from .record import PhotoFormat, SizeCheck
+from .source import Source
+from .stored import Metadata, StoredPhoto
 
-RAW_SUFFIXES = frozenset(
-    {".3fr", ".arw", ".cr2", ".cr3", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw"}
-    | {".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"}
-)
+RAW_SUFFIXES = (
+    ".dng", ".3fr", ".arw", ".cr2", ".cr3", ".dcr", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw",
+    ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
+)  # fmt: skip
+_SIGNATURES = (b"FUJIFILMCCD-RAW", b"IIU\0", b"IIRO", b"IIRS", b"MMOR", b"FOVb", b"\0MRM")  # of those that are no TIFF
 
 
-def read(path: Path, check: Callable[[int, int], None]) -> StoredPhoto:
-    """Develops a raw file: the camera's white balance, no automatic brightening, sRGB, upright, 16 bits.
+def recognizes(source: Source) -> bool:
+    """Whether a file is a raw file: by its suffix, its signature, or as a TIFF that holds values of a sensor."""
+    if source.suffix in RAW_SUFFIXES:
+        return True
+    start = source.read(0, 16)
+    if start.startswith(_SIGNATURES) or start[4:12] == b"ftypcrx ":
+        return True
+    return start.startswith(tiff.SIGNATURES) and tiff.holds_raw(source)
 
-    Args:
-        path: the file.
-        check: raises on a (width, height) that is too large.
 
-    Raises:
-        ConfigurationError: where rawpy is not installed.
-    """
+def _opened(source: Source) -> Any:
     try:
         import rawpy
     except ImportError:
-        raise ConfigurationError(
-            f"raw files such as {path.name!r} need rawpy: pip install 'daa-diffusers[raw]'"
+        raise MissingPackageError(
+            f"raw files such as {source.name!r} need rawpy: pip install 'daa-diffusers[raw]'"
         ) from None
-    from PIL import ImageCms
-
     try:
-        opened = rawpy.imread(str(path))
+        return rawpy.imread(source.stream())
     except rawpy.LibRawError as error:
-        reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
-        raise UnreadablePhotoError(f"LibRaw says: {reason}") from error
-    with opened as file:
+        raise UnreadablePhotoError(
+            "LibRaw can develop no raw photo from it: it is damaged, or of a camera that LibRaw does not know"
+        ) from error
+
+
+def size(source: Source) -> tuple[int, int]:
+    """(width, height) as developed before it is turned upright."""
+    with _opened(source) as file:
+        return file.sizes.iwidth, file.sizes.iheight
+
+
+def read(source: Source, check: SizeCheck) -> StoredPhoto:
+    """Develops a raw file: the camera's white balance, no automatic brightening, sRGB, upright, 16 bits.
+
+    Raises:
+        MissingPackageError: where rawpy is not installed.
+    """
+    with _opened(source) as file:
+        import rawpy
+
         check(max(file.sizes.raw_width, file.sizes.width), max(file.sizes.raw_height, file.sizes.height))
         pixels = file.postprocess(
             use_camera_wb=True,
@@ -48,12 +66,13 @@ def read(path: Path, check: Callable[[int, int], None]) -> StoredPhoto:
             output_color=rawpy.ColorSpace.sRGB,
             gamma=(2.4, 12.92),  # sRGB's curve, not LibRaw's default of BT.709
         )
-    found = tiff.metadata_of(path)  # most raw files are TIFF files
-    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    found = tiff.metadata_of(source)  # most raw files are TIFF files
     exif = turned_upright(found.exif) if found.exif else None
-    metadata = Metadata(exif=exif, xmp=found.xmp, icc=srgb)
+    metadata = Metadata(exif=exif, xmp=found.xmp, icc=by_pillow.srgb_profile())
     notes = ["developed from raw by the camera's white balance, to sRGB"]
     if exif is None:
         notes.append("EXIF could not be read")
-    pixels = np.ascontiguousarray(pixels)
-    return StoredPhoto(pixels, None, "RAW", 1, metadata, Encoding(), tuple(notes))
+    return StoredPhoto(np.ascontiguousarray(pixels), None, "RAW", 1, metadata, notes=tuple(notes))
+
+
+FORMAT = PhotoFormat("raw", RAW_SUFFIXES, recognizes, read, size, saved_as="tiff", depths=(16,))

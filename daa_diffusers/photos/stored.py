@@ -107,3 +107,14 @@ def with_bits(pixels: np.ndarray, bits: int) -> np.ndarray:
     """Integers of 8 or 16 bits with `bits` (8 or 16), black and white staying black and white; rounded, not cut."""
     dtype = np.uint8 if bits == 8 else np.uint16
     return rescaled(pixels, int(np.iinfo(pixels.dtype).max), 2**bits - 1, dtype)
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Applies an EXIF orientation (1 to 8; anything else changes nothing) to (H, W, C)."""
+    if orientation in {5, 6, 7, 8}:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in {2, 3, 6, 7}:
+        pixels = pixels[:, ::-1]
+    if orientation in {3, 4, 7, 8}:
+        pixels = pixels[::-1]
+    return pixels

@@ -11,12 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import ConfigurationError
-from ..photos.heic import HEIC_SUFFIXES
-from ..photos.raw import RAW_SUFFIXES
-from ..photos.reading import PHOTO_SUFFIXES, list_photos
-from ..photos.saving import FORMATS
-
-SUFFIXES = PHOTO_SUFFIXES | HEIC_SUFFIXES | RAW_SUFFIXES
+from ..photos.reading import list_photos
+from ..photos.registry import PHOTO_SUFFIXES, suffix_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +105,7 @@ def _sources(
 ) -> Iterable[_Found]:
     def in_folder(folder: str) -> Iterable[_Found]:
         try:
-            photos = [str(path) for path in list_photos(folder, "inputs", SUFFIXES)]
+            photos = [str(path) for path in list_photos(folder, "inputs")]
         except ConfigurationError:
             yield _Found(folder, "photo", "there is no photo in this folder")
             return
@@ -121,7 +117,9 @@ def _sources(
         fixed = next(k for k, part in enumerate(parts) if glob.has_magic(part))
         start = os.sep.join(parts[:fixed]) or (os.sep if pattern.startswith(os.sep) else os.curdir)
         matches = _glob(start, [part for part in parts[fixed:] if part])
-        photos = [path for path in matches if os.path.splitext(path)[1].lower() in SUFFIXES and os.path.isfile(path)]
+        photos = [
+            path for path in matches if os.path.splitext(path)[1].lower() in PHOTO_SUFFIXES and os.path.isfile(path)
+        ]
         for photo in but_made(photos, start):
             yield _Found(photo, os.path.relpath(photo, start))
         if not photos:
@@ -161,7 +159,7 @@ def _is_below(path: str, folder: str) -> bool:
 def _is_sheet(photo: str, compare: str | None) -> bool:
     """Whether a file lies in the folder of the sheets and is called as they are: a photo's name, and .png behind it."""
     name = re.sub(r"(\.\d+)?\.png$", "", os.path.basename(photo))
-    sheet = name != os.path.basename(photo) and os.path.splitext(name)[1].lower() in SUFFIXES
+    sheet = name != os.path.basename(photo) and os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES
     return sheet and compare is not None and os.path.realpath(os.path.dirname(photo)) == os.path.realpath(compare)
 
 
@@ -191,11 +189,7 @@ def _below_common_folder(files: list[str]) -> Iterable[_Found]:
 def renamed(relative: str, format: str | None, suffix: str = "") -> str:
     """The name of what is restored from the file `relative`: as `find_jobs` says of `format` and `suffix`."""
     stem, ending = os.path.splitext(relative)
-    if format is not None:
-        ending = ending if ending.lower() in FORMATS[format] else FORMATS[format][0]
-    elif ending.lower() in RAW_SUFFIXES:
-        ending = ".tif"
-    return f"{stem}{suffix}{ending}"
+    return f"{stem}{suffix}{suffix_for(ending, format)}"
 
 
 def _without_conflicts(photos: list[_Found], overwrite: bool) -> list[Job]:

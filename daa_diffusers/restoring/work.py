@@ -17,7 +17,8 @@ import numpy as np
 
 from ..files import replacing
 from ..photos import open_photo, save_photo
-from ..photos.saving import DEEP, own_format
+from ..photos.registry import BY_NAME
+from ..photos.saving import own_format
 from ..photos.stored import StoredPhoto, with_bits
 from .jobs import Job
 
@@ -100,7 +101,7 @@ def restore_one(pipeline: DAARestorationPipeline, job: Job, options: Options) ->
     """
     start = time.perf_counter()
     photo = open_photo(job.source, max_megapixels=options.max_megapixels)
-    if options.bits == 16 and (options.format or own_format(photo)) in DEEP:
+    if options.bits == 16 and 16 in BY_NAME[options.format or own_format(photo)].depths:
         photo = _deepened(photo)  # before restoring, which then rounds to 16 bits
     result: Any = pipeline(
         photo.pixels,
@@ -157,7 +158,7 @@ def _deepened(photo: StoredPhoto) -> StoredPhoto:
 def _compare(photo: StoredPhoto, restored: np.ndarray, job: Job, folder: Path) -> None:
     """A sheet: the whole photo before and after, and its middle, enlarged."""
     from ..evaluation.sheets import contact_sheet
-    from ..photos.reading import upright
+    from ..photos.stored import upright
 
     cell = 480
     rows = []

@@ -84,7 +84,7 @@ class PhotoSource(ABC):
 
     def size(self, index: int) -> tuple[int, int]:
         """(width, height) of photo `index` by its header; raises as `encoded` does."""
-        return photo_size(self.encoded(index))
+        return photo_size(self.encoded(index), str(self.label(index)))
 
     def turn(self, position: int, order: Order) -> int:
         """Index of the photo whose turn it is at `position` (0, 1, ...): each comes once an epoch, in `order`."""

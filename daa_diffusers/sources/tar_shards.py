@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ConfigurationError, UnreadablePhotoError
-from ..photos.reading import PHOTO_SUFFIXES
+from ..photos.registry import PHOTO_SUFFIXES
 from .folders import PhotoSource, digest_of_files, logger
 
 

@@ -6,6 +6,7 @@ import zlib
 
 import imagecodecs
 import numpy as np
+import pytest
 import tifffile
 from PIL import Image, ImageCms
 from skimage import data
@@ -84,3 +85,29 @@ def rich_bytes(kind, orientation=1):
 
 
 SUFFIX = {"jpeg": "jpg", "webp": "webp", "avif": "avif", "png8": "png", "png16": "png", "tif8": "tif", "tif16": "tif"}
+
+
+def heic_file(path, pixels, **options):
+    library = pytest.importorskip("pillow_heif")
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}[pixels.shape[2]] + (";16" if pixels.dtype == np.uint16 else "")
+    file = library.from_bytes(mode, pixels.shape[1::-1], np.ascontiguousarray(pixels).tobytes())
+    file[0].info.update(icc_profile=WIDE, icc_profile_type="prof")
+    file.save(path, quality=95, xmp=XMP, **options)
+    return path
+
+
+def dng(path):
+    """A raw file of a Bayer sensor, as small as LibRaw takes it."""
+    rng = np.random.default_rng(0)
+    mosaic = (rng.normal(9000, 300, (128, 192)).clip(0, 16383)).astype(np.uint16)
+    rationals = [(one, 10000) for one in (6722, -635, -963, -4287, 12460, 2028, -908, 2162, 5668)]
+    flat = [part for pair in rationals for part in pair]
+    extra = [
+        (271, "s", 0, "Canon", True), (272, "s", 0, "Canon EOS 6D", True), (274, "H", 1, 6, True),
+        (33421, "H", 2, (2, 2), True), (33422, "B", 4, (0, 1, 1, 2), True),
+        (50706, "B", 4, (1, 4, 0, 0), True), (50708, "s", 0, "Canon EOS 6D", True),
+        (50714, "H", 1, 512, True), (50717, "H", 1, 16383, True), (50721, "2i", 9, flat, True),
+        (50728, "2I", 3, (1, 2, 1, 1, 2, 3), True), (50778, "H", 1, 21, True),
+    ]  # fmt: skip
+    tifffile.imwrite(path, mosaic, photometric=32803, metadata=None, software=False, extratags=extra, subfiletype=0)
+    return path

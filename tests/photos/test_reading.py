@@ -230,10 +230,9 @@ def test_what_is_no_photo_is_refused_with_its_reason(tmp_path):
         assert name in str(caught.value)
         return str(caught.value)
 
-    assert "no image in a known format" in reason("notes.png", b"this is a text\n")
+    assert "no photo in a known format" in reason("notes.png", b"this is a text\n")
     assert "empty" in reason("empty.jpg", b"")
-    assert "HEIC is not supported" in reason("phone.HEIC", b"\0\0\0\x18ftypheic" + bytes(64))
-    assert "bomb" in reason("bomb.png", png_header(60000, 60000))
+    assert "60000 x 60000 pixels are more than" in reason("bomb.png", png_header(60000, 60000))
     assert "cannot read" in reason("none.png", png_header(0, 7))
     tifffile.imwrite(tmp_path / "big.tif", np.zeros((2, 2), np.uint16))
     huge = bytearray((tmp_path / "big.tif").read_bytes())
@@ -241,7 +240,7 @@ def test_what_is_no_photo_is_refused_with_its_reason(tmp_path):
         at = huge.find(struct.pack("<HHI", tag, 4, 1))
         at = at if at >= 0 else huge.find(struct.pack("<HHI", tag, 3, 1))
         huge[at : at + 12] = struct.pack("<HHII", tag, 4, 1, 60000)
-    assert "more than the limit" in reason("huge.tif", bytes(huge))
+    assert "60000 x 60000 pixels are more than" in reason("huge.tif", bytes(huge))
     with pytest.raises(UnreadablePhotoError, match="absent.*no such file"):
         read_photo(tmp_path / "absent.png")
     with pytest.raises(UnreadablePhotoError, match="not a file"):
@@ -275,12 +274,12 @@ def test_list_photos_follows_links_but_no_loops(tmp_path):
 def test_list_photos_names_the_argument_and_what_it_found(tmp_path):
     with pytest.raises(ConfigurationError, match=r"`real` must be an existing folder, got '.*absent'"):
         list_photos(tmp_path / "absent", argument="real")
-    (tmp_path / "a.heic").touch()
+    (tmp_path / "a.gif").touch()
     with pytest.raises(ConfigurationError, match="`real` must be a folder of photos, got the file"):
-        list_photos(tmp_path / "a.heic", argument="real")
-    with pytest.raises(ConfigurationError, match=r"`folder` must hold photos .*there is 1 x \.heic"):
+        list_photos(tmp_path / "a.gif", argument="real")
+    with pytest.raises(ConfigurationError, match=r"`folder` must hold photos .*there is 1 x \.gif"):
         list_photos(tmp_path)
-    (tmp_path / "a.heic").unlink()
+    (tmp_path / "a.gif").unlink()
     with pytest.raises(ConfigurationError, match="there is nothing"):
         list_photos(tmp_path)
 

@@ -282,7 +282,7 @@ def test_an_existing_file_is_never_overwritten_unless_asked_and_nothing_is_left_
     (tmp_path / "there.png").write_bytes(b"precious")
     with pytest.raises(FileExistsError, match="there.png"):
         save_photo(tmp_path / "there.png", photo)
-    monkeypatch.setattr("daa_diffusers.photos.png.encode", lambda *_: [b"half", 3])
+    monkeypatch.setattr("daa_diffusers.photos.png._chunk", lambda *_: [b"half", 3])
     with pytest.raises(TypeError):
         save_photo(tmp_path / "there.png", photo, overwrite=True)
     assert (tmp_path / "there.png").read_bytes() == b"precious"

@@ -1,0 +1,59 @@
+"""AVIF, of 8 bits."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import AvifImagePlugin
+
+from . import boxes, by_pillow
+from .exif import orientation_of
+from .record import PhotoFormat, SizeCheck, write_pieces
+from .source import Source
+from .stored import Encoding, StoredPhoto
+
+DEFAULT_QUALITY = 90  # the files do not tell theirs
+
+
+def recognizes(source: Source) -> bool:
+    """Whether a file is an AVIF."""
+    return bool(boxes.brands(source) & {b"avif", b"avis"})
+
+
+def size(source: Source) -> tuple[int, int]:
+    """(width, height) as stored."""
+    return (
+        boxes.size_of(boxes.read_items(source)) or by_pillow.opened(AvifImagePlugin.AvifImageFile, source.stream()).size
+    )
+
+
+def read(source: Source, check: SizeCheck) -> StoredPhoto:
+    """The main picture, as stored; HDR is refused, see `boxes.check_color`."""
+    items = boxes.read_items(source)
+    stated = boxes.size_of(items)
+    if stated:
+        check(*stated)
+    boxes.check_color(items, "AVIF")
+    notes = boxes.left_out(items)
+    if (bits := boxes.depth_of(items)) > 8:
+        notes.append(f"{bits} bits per sample became 8")
+    with by_pillow.opened(AvifImagePlugin.AvifImageFile, source.stream()) as image:
+        check(*image.size)
+        metadata = by_pillow.metadata_of(image)
+        pixels, alpha, converted = by_pillow.pixels_of(image)
+    encoding = Encoding(subsampling=boxes.subsampling_of(items))
+    return StoredPhoto(pixels, alpha, "AVIF", orientation_of(metadata.exif), metadata, encoding, (*notes, *converted))
+
+
+def write(
+    path: Path, photo: StoredPhoto, pixels: np.ndarray, alpha: np.ndarray | None, quality: int | None
+) -> list[str]:
+    """Writes an AVIF; of one, with the subsampling that it had."""
+    options: dict[str, Any] = {"quality": DEFAULT_QUALITY if quality is None else quality}
+    if photo.format == "AVIF" and photo.encoding.subsampling:
+        options["subsampling"] = photo.encoding.subsampling
+    write_pieces(path, [by_pillow.encode("AVIF", photo, pixels, alpha, **options)])
+    return []
+
+
+FORMAT = PhotoFormat("avif", (".avif",), recognizes, read, size, write, lossy=True, max_side=65536)

@@ -1,0 +1,245 @@
+"""The boxes of HEIC and AVIF files (ISO 14496-12 and 23008-12): the pictures in them, and how the main one is coded."""
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from ..errors import UnreadablePhotoError
+from .source import Source
+
+MAX_META = 2**24  # bytes of the box that describes the items
+MAX_ITEMS = 2**16
+HDR_TRANSFERS = (16, 18)  # PQ and HLG, by ITU-T H.273
+C2PA_UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
+ALPHA = ("urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", "urn:mpeg:hevc:2015:auxid:1", "urn:mpeg:avc:2015:auxid:1")
+
+
+@dataclass(frozen=True)
+class Items:
+    """What a file's `meta` box says.
+
+    Args:
+        primary: number of the main item.
+        types: of the items by number, such as "hvc1", "grid", "Exif", "mime", "tmap".
+        references: (kind, from, to) such as ("thmb", 3, (1,)).
+        properties: (kind, content) by item.
+        boxes: (kind, first 16 bytes) of the boxes of the file itself.
+    """
+
+    primary: int = 0
+    types: dict[int, str] = field(default_factory=dict)
+    references: tuple[tuple[str, int, tuple[int, ...]], ...] = ()
+    properties: dict[int, list[tuple[str, bytes]]] = field(default_factory=dict)
+    boxes: tuple[tuple[str, bytes], ...] = ()
+
+    def of_primary(self, kind: str) -> list[bytes]:
+        """The properties of a kind of the main item, or else of the tiles that it is made of."""
+        tiles = [
+            number for name, start, to in self.references if name == "dimg" and start == self.primary for number in to
+        ]
+        for item in (self.primary, *tiles[:1]):
+            found = [content for name, content in self.properties.get(item, ()) if name == kind]
+            if found:
+                return found
+        return []
+
+
+def brands(source: Source) -> set[bytes]:
+    """The brands of a file's first box; none where it is not of this family."""
+    start = source.read(0, 12)
+    if start[4:8] != b"ftyp":
+        return set()
+    size = min(int.from_bytes(start[:4], "big"), 512)
+    box = source.read(0, size)
+    return {start[8:12], *(box[at : at + 4] for at in range(16, len(box) - 3, 4))}
+
+
+def walk(read: Callable[[int, int], bytes], start: int, end: int) -> Iterator[tuple[str, int, int]]:
+    """(kind, offset and size of the content) of the boxes in a range."""
+    while start + 8 <= end:
+        head = read(start, 16)
+        if len(head) < 8:
+            return
+        size, kind, skip = int.from_bytes(head[:4], "big"), head[4:8].decode("latin-1"), 8
+        if size == 1 and len(head) == 16:
+            size, skip = int.from_bytes(head[8:], "big"), 16
+        elif size == 0:
+            size = end - start
+        if size < skip:
+            return
+        yield kind, start + skip, min(size, end - start) - skip
+        start += size
+
+
+def read_items(source: Source) -> Items:
+    """The items of a file; empty where they cannot be read: decoders say what is wrong with such a file."""
+    try:
+        return _items(source)
+    except (struct.error, IndexError, KeyError, ValueError):
+        return Items()
+
+
+def _items(source: Source) -> Items:
+    boxes, meta = [], b""
+    for kind, at, size in walk(source.read, 0, source.size):
+        boxes.append((kind, source.read(at, 16)))
+        if kind == "meta" and not meta:
+            meta = source.read(at, min(size, MAX_META))
+        if len(boxes) > 1000:
+            break
+
+    def read(offset: int, size: int) -> bytes:
+        return meta[offset : offset + size]
+
+    parts = {kind: read(at, size) for kind, at, size in walk(read, 4, len(meta))}
+    primary = parts.get("pitm", b"")
+    number = int.from_bytes(primary[4 : 8 if primary[:1] == b"\1" else 6], "big")
+    return Items(
+        number,
+        _types(parts.get("iinf", b"")),
+        tuple(_references(parts.get("iref", b""))),
+        _properties(parts.get("iprp", b"")),
+        tuple(boxes),
+    )
+
+
+def _types(box: bytes) -> dict[int, str]:
+    types: dict[int, str] = {}
+    start = 8 if box[:1] != b"\0" else 6
+    for kind, at, size in walk(lambda offset, length: box[offset : offset + length], start, len(box)):
+        entry = box[at : at + size]
+        if kind == "infe" and entry[:1] in (b"\2", b"\3") and len(types) < MAX_ITEMS:
+            width = 4 if entry[:1] == b"\3" else 2
+            number, kind_at = int.from_bytes(entry[4 : 4 + width], "big"), 6 + width
+            types[number] = entry[kind_at : kind_at + 4].decode("latin-1")
+    return types
+
+
+def _references(box: bytes) -> Iterator[tuple[str, int, tuple[int, ...]]]:
+    width = 4 if box[:1] == b"\1" else 2
+    for kind, at, size in walk(lambda offset, length: box[offset : offset + length], 4, len(box)):
+        entry = box[at : at + size]
+        count = int.from_bytes(entry[width : width + 2], "big")
+        start = width + 2
+        to = tuple(int.from_bytes(entry[k : k + width], "big") for k in range(start, start + count * width, width))
+        yield kind, int.from_bytes(entry[:width], "big"), to
+
+
+def _properties(box: bytes) -> dict[int, list[tuple[str, bytes]]]:
+    def read(offset: int, size: int) -> bytes:
+        return box[offset : offset + size]
+
+    known: list[tuple[str, bytes]] = []
+    found: dict[int, list[tuple[str, bytes]]] = {}
+    for kind, at, size in walk(read, 0, len(box)):
+        if kind == "ipco":
+            known = [(name, read(start, length)) for name, start, length in walk(read, at, at + size)]
+        elif kind == "ipma":
+            entry = read(at, size)
+            wide_item, wide_index = entry[0] > 0, entry[3] & 1
+            count, place = int.from_bytes(entry[4:8], "big"), 8
+            for _ in range(min(count, MAX_ITEMS)):
+                width = 4 if wide_item else 2
+                item = int.from_bytes(entry[place : place + width], "big")
+                place += width
+                associations, place = entry[place], place + 1
+                for _ in range(associations):
+                    index = int.from_bytes(entry[place : place + 1 + wide_index], "big")
+                    place += 1 + wide_index
+                    index &= 0x7FFF if wide_index else 0x7F
+                    if 0 < index <= len(known):
+                        found.setdefault(item, []).append(known[index - 1])
+    return found
+
+
+def size_of(items: Items) -> tuple[int, int] | None:
+    """(width, height) of the main picture as stored; None where the file does not say."""
+    for content in items.of_primary("ispe"):
+        if len(content) >= 12:
+            return struct.unpack(">II", content[4:12])
+    return None
+
+
+def check_color(items: Items, name: str) -> None:
+    """UnreadablePhotoError for HDR, and for primaries that no profile describes: both would be read as sRGB.
+
+    Args:
+        items: of the file.
+        name: of the format, for messages.
+    """
+    profiles = items.of_primary("colr")
+    icc = any(content[:4] in (b"prof", b"rICC") for content in profiles)
+    for content in profiles:
+        if content[:4] == b"nclx" and len(content) >= 10:
+            primaries, transfer = struct.unpack(">HH", content[4:8])
+            if transfer in HDR_TRANSFERS:
+                raise UnreadablePhotoError(f"HDR (PQ or HLG) {name} is not supported; convert it to SDR first")
+            if primaries not in (1, 2) and not icc:
+                raise UnreadablePhotoError(
+                    f"{name} of color primaries {primaries} without an ICC profile is not supported: convert it first"
+                )
+
+
+def depth_of(items: Items) -> int:
+    """Bits per sample of the main picture, 8 where the file does not say."""
+    for content in items.of_primary("pixi"):
+        if len(content) > 5:
+            return content[5]
+    for content in items.of_primary("av1C"):
+        if len(content) > 2:
+            return 8 + 2 * bool(content[2] & 0x40) * (1 + bool(content[2] & 0x20))
+    return 8
+
+
+def subsampling_of(items: Items) -> str | None:
+    """Of the chroma of the main picture: "4:4:4", "4:2:2", "4:2:0", "4:0:0" for gray; None: not said."""
+    for content in items.of_primary("av1C"):
+        if len(content) > 2:
+            if content[2] & 0x10:
+                return "4:0:0"
+            return {0: "4:4:4", 0x08: "4:2:2", 0x0C: "4:2:0"}.get(content[2] & 0x0C)
+    for content in items.of_primary("hvcC"):
+        if len(content) > 16:
+            return {0: "4:0:0", 1: "4:2:0", 2: "4:2:2", 3: "4:4:4"}[content[16] & 3]
+    return None
+
+
+def left_out(items: Items) -> list[str]:
+    """Notes on the parts of a file beside its main picture, its alpha channel, EXIF and XMP."""
+    parts: set[str] = set()
+    for kind, start, to in items.references:
+        if kind == "thmb" and items.primary in to:
+            parts.add("the thumbnail")
+        elif kind == "auxl":
+            urns = [
+                content[4:].split(b"\0")[0].decode("latin-1")
+                for name, content in items.properties.get(start, ())
+                if name == "auxC"
+            ]
+            for urn in urns:
+                parts |= set() if urn in ALPHA and items.primary in to else {_auxiliary(urn)}
+        elif kind == "dimg" and items.types.get(start) == "tmap":
+            parts.add("the gain map")
+    shown = {number for _, number, _ in items.references} | {
+        n for kind, _, to in items.references if kind == "dimg" for n in to
+    }
+    for number, kind in items.types.items():
+        if number != items.primary and number not in shown and kind not in ("Exif", "mime", "uri ", "tmap"):
+            parts.add("further pictures")
+    for kind, start_of_box in items.boxes:
+        if kind == "moov":
+            parts.add("the film or sequence")
+        elif kind == "mpvd":
+            parts.add("the film of a motion photo")
+        elif kind == "uuid" and start_of_box == C2PA_UUID:
+            parts.add("claims of origin (C2PA)")
+    return [f"left out: {', '.join(sorted(parts))}"] if parts else []
+
+
+def _auxiliary(urn: str) -> str:
+    name = urn.lower()
+    if "gainmap" in name:
+        return "the gain map"
+    if "depth" in name or "disparity" in name or urn.endswith("auxid:2"):
+        return "the depth map"
+    return f"an auxiliary picture ({urn.rpartition(':')[2] or 'unnamed'})"

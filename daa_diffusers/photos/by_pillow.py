@@ -1,0 +1,117 @@
+"""Pixels and metadata of files that one of Pillow's decoders reads."""
+
+import io
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image, ImageCms, ImageFile
+
+from ..errors import UnreadablePhotoError
+from .stored import Metadata, StoredPhoto, strips
+
+GRAY_MODES = frozenset({"1", "L", "LA"})
+COLOR_MODES = frozenset({"RGB", "RGBA", "RGBX", "P", "PA", "CMYK"})
+ALPHA_MODES = frozenset({"LA", "PA", "RGBA"})
+
+
+def opened(plugin: Callable[[BinaryIO], ImageFile.ImageFile], stream: BinaryIO) -> ImageFile.ImageFile:
+    """A file opened by one of Pillow's plugins, and no other: some run programs, or read no photos.
+
+    `Image.open` would hold the size against Pillow's own limit as well; formats check it before they come here.
+    """
+    return plugin(stream)
+
+
+def metadata_of(image: Image.Image, blocks: tuple[tuple[str, bytes], ...] = ()) -> Metadata:
+    """What Pillow found beside the pixels."""
+    exif = image.info.get("exif")
+    xmp = image.info.get("xmp")
+    dpi = image.info.get("dpi")
+    usable = isinstance(dpi, tuple) and len(dpi) == 2 and all(0 < float(one) < 1e5 for one in dpi)
+    return Metadata(
+        exif=exif.removeprefix(b"Exif\0\0") or None if isinstance(exif, bytes) else None,
+        xmp=xmp.encode() if isinstance(xmp, str) else xmp or None,
+        icc=image.info.get("icc_profile") or None,
+        dpi=(float(dpi[0]), float(dpi[1])) if usable else None,  # type: ignore[index]
+        blocks=blocks,
+    )
+
+
+def pixels_of(image: Image.Image, icc: bytes | None = None) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    """Colors (H, W, 1 or 3), alpha (H, W) or None, both uint8, and notes on what was converted.
+
+    Args:
+        image: open; decoded here.
+        icc: the profile that CMYK is converted by.
+    """
+    if image.mode not in GRAY_MODES | COLOR_MODES:
+        raise UnreadablePhotoError(
+            f"samples of mode {image.mode!r}; grey, RGB, palettes and CMYK of 8 bits, grey and RGB of 16 are supported"
+        )
+    gray = image.mode in GRAY_MODES
+    has_alpha = image.mode in ALPHA_MODES or (image.has_transparency_data and image.mode != "1")
+    mode = ("LA" if has_alpha else "L") if gray else ("RGBA" if has_alpha else "RGB")
+    notes, transform = [], None
+    if image.mode == "CMYK":
+        transform, note = _from_cmyk(icc)
+        notes.append(note)
+    elif image.mode in ("P", "PA"):
+        notes.append(f"the palette became {mode}")
+    elif image.mode == "1":
+        notes.append("black and white became grey of 8 bits")
+    elif has_alpha and image.mode not in ALPHA_MODES:
+        notes.append("the transparent colour became an alpha channel")
+    image.load()
+    width, height = image.size
+    pixels = np.empty((height, width, 1 if gray else 3), np.uint8)
+    alpha = np.empty((height, width), np.uint8) if has_alpha else None
+    for rows in strips(pixels.shape):
+        strip = image if rows.stop - rows.start == height else image.crop((0, rows.start, width, rows.stop))
+        if transform is not None:
+            strip = ImageCms.applyTransform(strip, transform) or strip
+        elif strip.mode != mode:
+            strip = strip.convert(mode)
+        values = np.asarray(strip).reshape(rows.stop - rows.start, width, -1)
+        pixels[rows] = values[..., : pixels.shape[2]]
+        if alpha is not None:
+            alpha[rows] = values[..., -1]
+    return pixels, alpha, notes
+
+
+def srgb_profile() -> bytes:
+    """An ICC profile of sRGB."""
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def _from_cmyk(icc: bytes | None) -> tuple[Any, str]:
+    """A transformation to sRGB by the file's profile (None without one), and the note about it."""
+    if icc:
+        try:
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+            srgb = ImageCms.createProfile("sRGB")
+            return ImageCms.buildTransform(profile, srgb, "CMYK", "RGB"), "CMYK became sRGB by its colour profile"
+        except (ImageCms.PyCMSError, OSError):
+            pass
+    return None, "CMYK became RGB without a colour profile: colours are approximate"
+
+
+def encode(format: str, photo: StoredPhoto, pixels: np.ndarray, alpha: np.ndarray | None, **options: Any) -> memoryview:
+    """A file of one of Pillow's encoders with EXIF, XMP, profile and resolution of `photo`.
+
+    Args:
+        format: Pillow's name of it.
+        photo: where the metadata is taken from.
+        pixels: (H, W, 1 or 3), uint8.
+        alpha: (H, W), uint8, or None.
+        options: of Pillow's encoder.
+    """
+    values = pixels if alpha is None else np.dstack([pixels, alpha])
+    if alpha is not None and values.shape[2] == 2:  # none of them has gray with alpha
+        values = np.dstack([pixels, pixels, pixels, alpha])
+    image = Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)
+    metadata = photo.metadata
+    kept = {"exif": metadata.exif, "xmp": metadata.xmp, "icc_profile": metadata.icc, "dpi": metadata.dpi}
+    stream = io.BytesIO()
+    image.save(stream, format, **{name: value for name, value in kept.items() if value is not None}, **options)
+    return stream.getbuffer()

@@ -1,0 +1,95 @@
+"""PNM (PGM, PPM and PBM), of any largest value."""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import PpmImagePlugin
+
+from ..errors import UnreadablePhotoError
+from . import by_pillow
+from .record import PhotoFormat, SizeCheck, write_pieces
+from .source import Source
+from .stored import Encoding, StoredPhoto, rescaled, strips
+
+_SPACE = rb"(?:\s|#[^\n]*\n)+"
+_HEADER = re.compile(rb"P([1-6])" + _SPACE + rb"(\d+)" + _SPACE + rb"(\d+)")
+_BINARY = re.compile(rb"P[56]" + _SPACE + rb"\d+" + _SPACE + rb"\d+" + _SPACE + rb"(\d+)\s")
+
+
+def recognizes(source: Source) -> bool:
+    """Whether a file is a PNM."""
+    start = source.read(0, 3)
+    return (
+        len(start) == 3 and start[:1] == b"P" and start[1:2] in b"123456" and (start[2:].isspace() or start[2:] == b"#")
+    )
+
+
+def _header(source: Source) -> tuple[bytes, int, int]:
+    """(type, width, height)."""
+    found = _HEADER.match(source.read(0, 2**16))
+    if found is None:
+        raise UnreadablePhotoError("its PNM header is damaged: a type, a width and a height are needed")
+    return found[1], int(found[2]), int(found[3])
+
+
+def size(source: Source) -> tuple[int, int]:
+    """(width, height)."""
+    return _header(source)[1:]
+
+
+def read(source: Source, check: SizeCheck) -> StoredPhoto:
+    """The whole photo; of more than 255 values, or another largest one than 255, as uint16."""
+    kind, width, height = _header(source)
+    check(width, height)
+    notes = ["comments are left out"] if b"#" in _SPACE_AND_COMMENTS.match(source.read(0, 2**16))[0] else []  # type: ignore[index]
+    found = _BINARY.match(source.read(0, 2**16))
+    if found is not None and int(found[1]) != 255:
+        pixels, maximum = _binary(source, found, (height, width, 1 if kind == b"5" else 3))
+        return StoredPhoto(pixels, None, "PNM", encoding=Encoding(maximum=maximum), notes=tuple(notes))
+    if kind in b"123":
+        notes.append("plain text became binary")
+    with by_pillow.opened(PpmImagePlugin.PpmImageFile, source.stream()) as image:
+        pixels, alpha, converted = by_pillow.pixels_of(image)
+    return StoredPhoto(pixels, alpha, "PNM", notes=(*notes, *converted))
+
+
+_SPACE_AND_COMMENTS = re.compile(rb"P[1-6](?:\s|#[^\n]*\n|\d+(?=\s))*")
+
+
+def _binary(source: Source, header: re.Match[bytes], shape: tuple[int, int, int]) -> tuple[np.ndarray, int]:
+    """Pixels as uint16 of [0, 65535], and the file's largest value."""
+    maximum = int(header[1])
+    if not 0 < maximum <= 65535:
+        raise UnreadablePhotoError(f"a PNM with largest value {maximum}; 1 to 65535 are possible")
+    dtype = np.dtype(">u2" if maximum > 255 else "u1")
+    content = source.read(header.end(), math.prod(shape) * dtype.itemsize)
+    if len(content) < math.prod(shape) * dtype.itemsize:
+        raise UnreadablePhotoError("image file is truncated")
+    values = np.frombuffer(content, dtype).reshape(shape)
+    pixels = rescaled(values, maximum, 65535, np.uint16)
+    return np.ascontiguousarray(pixels, dtype=np.uint16), maximum  # the machine's byte order
+
+
+def write(
+    path: Path, photo: StoredPhoto, pixels: np.ndarray, alpha: np.ndarray | None, quality: int | None
+) -> list[str]:
+    """Writes a binary PGM or PPM, of a PNM with its largest value."""
+    height, width, channels = pixels.shape
+    full = int(np.iinfo(pixels.dtype).max)
+    own = photo.encoding.maximum if photo.format == "PNM" and pixels.dtype == np.uint16 else None
+    maximum = own or full
+    dtype = np.uint8 if maximum <= 255 else np.uint16
+    pieces: list[bytes | memoryview] = [f"P{5 if channels == 1 else 6}\n{width} {height}\n{maximum}\n".encode()]
+    for rows in strips(pixels.shape):
+        values = rescaled(pixels[rows], full, maximum, dtype)
+        pieces.append(values.astype(">u2").tobytes() if dtype is np.uint16 else values.tobytes())
+    write_pieces(path, pieces)
+    return []
+
+
+FORMAT = PhotoFormat(
+    "pnm", (".ppm", ".pgm", ".pnm", ".pbm"), recognizes, read, size, write, aliases=("ppm", "pgm"), depths=(8, 16),
+    alpha=False, carries=frozenset(),
+)  # fmt: skip
