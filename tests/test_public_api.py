@@ -77,4 +77,4 @@ def test_the_errors_are_value_errors_of_their_own():
 
     classes = [getattr(errors, name) for name in errors.__all__]
     assert errors.__all__ == ["CheckpointError", "ConfigurationError", "MissingPackageError", "UnreadablePhotoError"]
-    assert all(c.__bases__ == (ValueError,) and c.__doc__ for c in classes)
+    assert all(issubclass(c, ValueError) and c.__doc__ for c in classes)
