@@ -16,6 +16,7 @@ from torch import nn
 from .errors import CheckpointError, ConfigurationError
 from .files import replacing
 from .hub.untrusted import check_bounds
+from .models.restorer import RestorerContract, unwrapped
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def export_onnx(restorer: nn.Module, path: str | os.PathLike[str], *, check: boo
     if path.suffix != ".onnx" or not path.parent.is_dir():
         raise ConfigurationError(f"`path` must end in .onnx, in an existing folder, got {str(path)!r}")
     _require("onnx", "onnxscript", *(["onnxruntime"] if check else []))
-    network = getattr(restorer, "_orig_mod", restorer)
+    network = unwrapped(restorer)
     facts = _facts(network)
     training, dtype, device = network.training, _dtype(network), _device(network)
     try:
@@ -128,16 +129,17 @@ def _compare(network: nn.Module, content: bytes, facts: dict[str, Any]) -> None:
 
 
 def _facts(network: nn.Module) -> dict[str, Any]:
-    config = getattr(network, "config", None)
-    low, high = getattr(config, "value_range", None) or (0.0, 1.0)
+    contract = RestorerContract.of(network)
     facts = {
         "class": type(network).__name__,
-        "channels": int(getattr(config, "channels", 3)),
-        "value_range": [float(low), float(high)],
-        "size_multiple": int(getattr(network, "size_multiple", 1)),
+        "channels": contract.channels,
+        "value_range": list(contract.value_range),
+        "size_multiple": contract.size_multiple,
+        "receptive_radius": contract.receptive_radius,
+        "task": contract.task,
+        "license": contract.license,
     }
-    radius = getattr(network, "receptive_radius", None)
-    return facts if radius is None else {**facts, "receptive_radius": int(radius)}
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -155,8 +157,9 @@ def _facts_of(session: Any, path: Path) -> dict[str, Any]:
         facts = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
         low, high = (float(value) for value in facts["value_range"])
         known = {name: int(facts[name]) for name in ("channels", "size_multiple")}
-        if not low < high or min(known.values()) < 1:
-            raise ValueError("value_range, channels or size_multiple")
+        texts = {name: facts.get(name) for name in ("task", "license")}
+        if not low < high or min(known.values()) < 1 or not all(isinstance(v, str | None) for v in texts.values()):
+            raise ValueError("value_range, channels, size_multiple, task or license")
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{str(path)!r} was not made by export_onnx: its metadata lacks {error}") from error
     check_bounds(facts, str(path))
@@ -172,7 +175,7 @@ class OnnxRestorer(nn.Module):
         providers: of ONNX Runtime, in order of preference.
 
     Attributes:
-        config: `channels` and `value_range`, as the exported restorer's.
+        config: `channels`, `value_range`, `task` and `license`, as the exported restorer's.
         size_multiple: height and width of an input must be multiples of it.
         receptive_radius: as the exported restorer's, where it had one.
 
@@ -192,7 +195,8 @@ class OnnxRestorer(nn.Module):
         self._path = Path(path)
         self._session = _open(self._path, list(providers), threads or torch.get_num_threads())
         facts = _facts_of(self._session, self._path)
-        self.config = SimpleNamespace(channels=facts["channels"], value_range=facts["value_range"])
+        known = ("channels", "value_range", "task", "license")
+        self.config = SimpleNamespace(**{name: facts.get(name) for name in known})
         self.size_multiple: int = facts["size_multiple"]
         if "receptive_radius" in facts:
             self.receptive_radius = int(facts["receptive_radius"])

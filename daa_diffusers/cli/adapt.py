@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,26 +18,7 @@ if TYPE_CHECKING:
     from ..training.config import TrainingConfig
 
 SHEET_PHOTOS = 4
-# What to start from, and what differs by task from preset `adapt`. Noise is fitted to the photos; rain and shake cannot
-# be, and what a restorer leaves of them must not be taught as clean.
-TASKS: dict[str, dict[str, Any]] = {
-    "denoise": {"init_from": "daa-denoise-plain"},
-    "derain": {
-        "init_from": "daa-derain",
-        "degradation": {"type": "rain"},
-        "fit_noise": 0.0,
-        "pseudo_clean": False,
-        "transplant": 0.9,
-        "transplant_kind": "streaks",
-        "blend": 1.0,
-    },
-    "deblur": {
-        "init_from": "daa-deblur",
-        "degradation": {"type": "motion_blur", "length": [2.0, 24.0]},
-        "fit_noise": 0.0,
-        "pseudo_clean": False,
-    },
-}
+PRESETS = {"denoise": "adapt", "derain": "adapt-derain", "deblur": "adapt-deblur"}  # by task
 
 # Options of the trainer -> what they are called here.
 HERE = {
@@ -82,7 +63,8 @@ def adapt(
 ) -> None:
     """Adapt a restorer to your own photos, without ground truth. Nothing leaves your machine.
 
-    This is examples/train_daa.py with preset `adapt`; options.yaml in the output folder holds every option.
+    This is examples/train_daa.py with preset adapt, adapt-derain or adapt-deblur; options.yaml in the output folder
+    holds every option.
     """
     import logging
 
@@ -144,8 +126,8 @@ def plan(
     from ..sources.specs import open_source
     from ..training.config import resolve
 
-    if task is not None and task not in TASKS:
-        raise ConfigurationError(f"`--task` must be one of {', '.join(TASKS)}, got {task!r}")
+    if task is not None and task not in PRESETS:
+        raise ConfigurationError(f"`--task` must be one of {', '.join(PRESETS)}, got {task!r}")
     if checkpoint is not None:
         check_model(checkpoint)
         known = _task_of(checkpoint)
@@ -165,8 +147,7 @@ def plan(
             f"clean photos: scikit-image's, in {clean[0]}; a folder of your own good ones (--clean) serves better"
         )
     given = {
-        "preset": "adapt",
-        **TASKS[task],
+        "preset": PRESETS[task],
         **({"init_from": checkpoint} if checkpoint else {}),
         "clean": clean,
         "real": photos,

@@ -11,9 +11,10 @@ from tqdm import tqdm
 
 from ..degradations.draws import generator_for
 from ..errors import ConfigurationError
+from ..models.restorer import RestorerContract, in_eval_mode
 from ..photos.pixels import middle
 from ..pipelines.image_processor import pad_to_multiple
-from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline, in_eval_mode
+from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from . import label_free as without_labels
 from .named_metrics import LABEL_FREE, PSNR_CAP, WITH_CLEAN, Metric, Space, metric_by_name
 from .photo_pairs import PhotoPairs
@@ -174,16 +175,16 @@ def _noise(degraded: torch.Tensor, seed: int, name: str) -> torch.Tensor:
 def _noise_left(pipeline: DAARestorationPipeline | None, degraded: torch.Tensor, noise: torch.Tensor) -> float:
     if pipeline is None:
         return 1.0
-    low, high = pipeline.value_range
     restorer = pipeline.restorer
+    contract = RestorerContract.of(restorer)
 
     def unclamped(photo: torch.Tensor) -> torch.Tensor:  # (1, C, h, w); the pipeline refuses what exceeds [0, 1]
         height, width = photo.shape[2:]
         # colours one by one, or grey repeated, as the pipeline does
         batch = photo.transpose(0, 1) if pipeline.channels == 1 else photo.expand(-1, pipeline.channels, -1, -1)
-        padded = pad_to_multiple(batch * (high - low) + low, getattr(restorer, "size_multiple", 1))
+        padded = pad_to_multiple(contract.to_range(batch), contract.size_multiple)
         restored = restorer(padded.to(pipeline.device, pipeline.dtype))[..., :height, :width]
-        restored = (restored.cpu().float() - low) / (high - low)
+        restored = contract.from_range(restored.cpu().float())
         if pipeline.channels == 1:
             return restored.transpose(0, 1)
         return restored if photo.shape[1] == pipeline.channels else restored.mean(1, keepdim=True)

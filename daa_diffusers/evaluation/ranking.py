@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 from ..degradations.draws import generator_for
 from ..errors import ConfigurationError, UnreadablePhotoError
+from ..models.restorer import RestorerContract, in_eval_mode
 from ..photos.reading import list_photos, read_photo, to_float
 from ..pipelines.image_processor import pad_to_multiple
-from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline, in_eval_mode
+from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from .folders import restore
 
 logger = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ def prediction_error(
     def batch(whole: torch.Tensor) -> torch.Tensor:  # (P, 3, h, w)
         colour = whole.expand(3, -1, -1) if len(whole) == 1 else whole
         scaled = patches(colour) * (high - low) + low
-        return pad_to_multiple(scaled, getattr(unet, "size_multiple", 1)).to(like)
+        return pad_to_multiple(scaled, RestorerContract.of(unet).size_multiple).to(like)
 
     q = batch(photo)
     c = q if conditions is None else batch(conditions)

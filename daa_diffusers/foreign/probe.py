@@ -2,13 +2,14 @@
 
 import copy
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
+
+from ..models.restorer import in_eval_mode
 
 logger = logging.getLogger(__name__)
 
@@ -328,15 +329,3 @@ def same_output(network: nn.Module, other: nn.Module, traits: Traits) -> bool:
     if not isinstance(first, torch.Tensor) or not isinstance(second, torch.Tensor):
         return False
     return bool((first - second).abs().max() <= 1e-3 * first.abs().max().clamp_min(1e-3))
-
-
-@contextmanager
-def in_eval_mode(network: nn.Module) -> Iterator[None]:
-    """As `pipelines.passes.in_eval_mode`; the files of `models` import nothing else of this package."""
-    training = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -12,8 +12,9 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
+from ..models.restorer import in_eval_mode, unwrapped
 from .networks import Recipe, descriptor_of, load_network, network_of, recipe_of, spandrel_traits, trusted_code
-from .probe import Traits, call, in_eval_mode, photos_of, probe, same_output
+from .probe import Traits, call, photos_of, probe, same_output
 
 OUTPUTS = ("restored", "residual", "noise")
 
@@ -105,9 +106,9 @@ class ForeignRestorer(ModelMixin, ConfigMixin):
             ValueError: what `foreign_probe.probe` refuses, a class that cannot be found again by name, or `arguments`
                 that build another network.
         """
-        network = getattr(network, "_orig_mod", network)  # below torch.compile
         if not isinstance(network, nn.Module):
             raise ValueError(f"`network` must be a torch.nn.Module, got {type(network).__name__}")
+        network = unwrapped(network)
         if isinstance(network, cls):
             raise ValueError("`network` is a ForeignRestorer already")
         _check_range("value_range", value_range)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..checkpoints import bundled_names
 from ..errors import CheckpointError, ConfigurationError
 from ..files import write_text
+from ..models.restorer import RestorerContract
 from .resolving import EVALUATION, MODEL_INDEX, TRAINING, pipeline_folder, read_index
 from .untrusted import empty_network, loading_errors, read_config, read_json, stored_dtypes, stored_shapes
 
@@ -182,7 +183,7 @@ def describe_network(folder: Path, config: dict[str, Any]) -> Network:
     return Network(
         config,
         parameters or None,
-        getattr(network, "size_multiple", config.get("size_multiple")),
+        config.get("size_multiple") if network is None else RestorerContract.of(network).size_multiple,
         stored_dtypes(files),
         sum(path.stat().st_size for path in files),
     )

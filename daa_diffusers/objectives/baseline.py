@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import ConfigurationError
+from ..models.restorer import RestorerContract
 from .joint_step import AdaptationOutput, JointStep, check_photos
 from .losses import charbonnier
 from .schedules import Generators, NoiseDraws, adaptation_weight
@@ -145,5 +146,4 @@ def check_whole(name: str, value: int, low: int, high: float = math.inf) -> None
 
 def span(restorer: nn.Module) -> tuple[float, float]:
     """The restorer's value range (low, high): that of its config, else (0, 1)."""
-    low, high = getattr(getattr(restorer, "config", None), "value_range", (0.0, 1.0))
-    return float(low), float(high)
+    return RestorerContract.of(restorer).value_range

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import ConfigurationError
-from ..pipelines.pipeline_daa_restoration import in_eval_mode
+from ..models.restorer import RestorerContract, in_eval_mode
 from .baseline import Baseline, Photos, check_whole
 from .joint_step import AdaptationOutput
 from .losses import _wide
@@ -113,11 +113,10 @@ class Dann(Baseline):
     def _channels(self) -> int:
         """Channels of the features, by a look at those of a black photo."""
         like = next(self.restorer.parameters())
-        channels = getattr(getattr(self.restorer, "config", None), "channels", 3)
-        multiple = getattr(self.restorer, "size_multiple", 1)
-        side = multiple * -(-PROBE_SIDE // multiple)
+        contract = RestorerContract.of(self.restorer)
+        side = contract.size_multiple * -(-PROBE_SIDE // contract.size_multiple)
         with in_eval_mode(self.restorer), self._listening() as heard:
-            self.restorer(like.new_zeros(1, channels, side, side))
+            self.restorer(like.new_zeros(1, contract.channels, side, side))
         if len(heard) != 1 or not isinstance(heard[0], torch.Tensor) or heard[0].ndim != 4:
             raise ConfigurationError(f"`features` must name a submodule that gives (B, F, h, w), got {self.features!r}")
         return heard[0].shape[1]

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..models.restorer import RestorerContract
 from .baseline import Baseline, Photos, check_option
 from .joint_step import AdaptationOutput, draw_each
 from .losses import squared_error
@@ -58,7 +59,7 @@ class Neighbor2Neighbor(Baseline):
         super().__init__(restorer, weight=weight, weight_schedule=weight_schedule, charbonnier_eps=charbonnier_eps)
         check_option("gamma", gamma, 0.0)
         self.gamma = gamma
-        self.size_multiple = 2 * getattr(restorer, "size_multiple", 1)
+        self.size_multiple = 2 * RestorerContract.of(restorer).size_multiple
 
     def step(self, photos: Photos, weight: float, generator: Generators) -> AdaptationOutput:
         """See `Baseline`."""

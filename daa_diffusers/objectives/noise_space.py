@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from ..models.restorer import RestorerContract
 from .joint_step import AdaptationOutput, JointStep, check_photos
 from .losses import charbonnier, contrastive, entrance, noise_prediction
 from .schedules import WEIGHT_SCHEDULES, Generators, NoiseDraws, NoiseSchedule, adaptation_weight
@@ -73,7 +74,7 @@ class NoiseSpaceAdaptation(JointStep):
         self.schedule = NoiseSchedule(timestep_range=timestep_range)
         self.separate_passes = separate_passes
         # Batch statistics of synthetic and real photos must not mix (METHOD, step 1).
-        self.has_batch_statistics = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in restorer.modules())
+        self.has_batch_statistics = RestorerContract.of(restorer).has_batch_statistics
 
     def forward(
         self,

@@ -7,6 +7,7 @@ from torch.func import functional_call
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ..errors import ConfigurationError
+from ..models.restorer import RestorerContract
 from .baseline import Baseline, Photos, check_whole
 from .joint_step import AdaptationOutput
 from .losses import _wide
@@ -66,7 +67,7 @@ class PixelAdversarial(Baseline):
         check_whole("levels", levels, 1, 5)
         self.kind = kind
         self.smallest_side = 2 ** (levels + 2)  # below, the last layers see mostly padding
-        channels = getattr(getattr(restorer, "config", None), "channels", 3)
+        channels = RestorerContract.of(restorer).channels
         self.discriminator = patch_discriminator(channels, width, levels)
 
     @property

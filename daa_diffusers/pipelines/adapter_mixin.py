@@ -10,6 +10,7 @@ from ..adapters.files import AdapterConfig, read_adapter
 from ..adapters.loaded import LoadedAdapters
 from ..adapters.matching import Camera, choose_adapter, read_camera
 from ..errors import ConfigurationError
+from ..models.restorer import unwrapped
 
 
 class AdapterMixin:
@@ -127,7 +128,7 @@ class AdapterMixin:
 
     @property
     def _adapters(self) -> LoadedAdapters:
-        restorer = getattr(self.restorer, "_orig_mod", self.restorer)  # below torch.compile
+        restorer = unwrapped(self.restorer)
         if self._loaded_adapters is None or self._loaded_adapters.restorer is not restorer:
             self._loaded_adapters = LoadedAdapters(restorer)
         return self._loaded_adapters

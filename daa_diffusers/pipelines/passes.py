@@ -8,6 +8,8 @@ from itertools import chain
 import torch
 from torch import nn
 
+from ..models.restorer import RestorerContract
+from ..models.restorer import in_eval_mode as in_eval_mode
 from .image_processor import pad_to_multiple
 
 logger = logging.getLogger(__name__)
@@ -43,17 +45,20 @@ def restore_batch(
         ValueError: where the restorer returns something else than a tensor of its input's shape.
     """
     rows_inside, columns = inside or (slice(0, batch.shape[2]), slice(0, batch.shape[3]))
-    padded = pad_to_multiple(batch, getattr(restorer, "size_multiple", 1))
+    contract = RestorerContract.of(restorer)
+    padded = pad_to_multiple(batch, contract.size_multiple)
     height, width = padded.shape[2:]
     margins = (rows_inside.start, height - rows_inside.stop, columns.start, width - columns.stop)
     run = _run_turned if self_ensemble else _run
-    restored = run(restorer, padded.to(dtype), margins)
+    # padding alone is not worth skipping
+    skips = contract.skips_margins and max(margins) >= contract.size_multiple
+    restored = run(restorer, padded.to(dtype), margins, skips)
     broken = ~_finite_rows(restored)
     if broken.any() and dtype == torch.float16:
         logger.warning("float16 overflowed in photo %s; restoring it again in float32", _places(rows, broken))
         restored = restored.float()
         with _in_float32(restorer):
-            restored[broken] = run(restorer, padded[broken], margins)
+            restored[broken] = run(restorer, padded[broken], margins, skips)
         broken = ~_finite_rows(restored)
     if broken.any():
         raise FloatingPointError(f"`restorer` gave NaN or infinite pixels for photo {_places(rows, broken)}")
@@ -66,15 +71,14 @@ def restore_batch(
     return torch.lerp(batch[:, :, rows_inside, columns], restored, weight)  # exact at 0 and 1
 
 
-Margins = tuple[int, int, int, int]  # pixels at the top, bottom, left and right that nobody wants
+Margins = tuple[int, int, int, int]  # pixels at the top, bottom, left and right that are not needed
 
 
-def _run(restorer: nn.Module, batch: torch.Tensor, margins: Margins = (0, 0, 0, 0)) -> torch.Tensor:
-    """(N, C, H, W) without its margins."""
+def _run(restorer: nn.Module, batch: torch.Tensor, margins: Margins, skips: bool) -> torch.Tensor:
+    """(N, C, H, W) without its margins, which the restorer itself `skips` or which are cropped."""
     top, bottom, left, right = margins
     height, width = batch.shape[2:]
-    # padding alone is not worth it
-    if max(margins) >= getattr(restorer, "size_multiple", 1) and getattr(restorer, "skips_margins", False):
+    if skips:
         return restorer(batch, margins=margins)
     restored = restorer(batch)
     if not isinstance(restored, torch.Tensor) or restored.shape != batch.shape:
@@ -83,7 +87,7 @@ def _run(restorer: nn.Module, batch: torch.Tensor, margins: Margins = (0, 0, 0, 
     return restored[:, :, top : height - bottom, left : width - right]
 
 
-def _run_turned(restorer: nn.Module, batch: torch.Tensor, margins: Margins = (0, 0, 0, 0)) -> torch.Tensor:
+def _run_turned(restorer: nn.Module, batch: torch.Tensor, margins: Margins, skips: bool) -> torch.Tensor:
     """The mean over the eight flips and turns, each undone; as `_run`."""
     total: torch.Tensor | float = 0.0
     for turned in (False, True):
@@ -95,7 +99,7 @@ def _run_turned(restorer: nn.Module, batch: torch.Tensor, margins: Margins = (0,
             if 3 in axes:
                 left, right = right, left
             view = view.contiguous(memory_format=torch.channels_last)
-            restored = _run(restorer, view, (top, bottom, left, right)).float().flip(axes)
+            restored = _run(restorer, view, (top, bottom, left, right), skips).float().flip(axes)
             total = total + (restored.mT if turned else restored)
     assert isinstance(total, torch.Tensor)
     return total / 8
@@ -113,18 +117,6 @@ def _places(rows: Sequence[int], broken: torch.Tensor) -> str:
 def _finite_rows(batch: torch.Tensor) -> torch.Tensor:
     # NaN and infinity survive a sum; this is several times faster than looking at each pixel. (N,) bool
     return batch.sum(dim=(1, 2, 3), dtype=torch.float32).isfinite()
-
-
-@contextmanager
-def in_eval_mode(module: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; each submodule goes back to the mode that it was in."""
-    training = [m for m in module.modules() if m.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for m in training:
-            m.training = True
 
 
 @contextmanager

@@ -23,9 +23,10 @@ from ..hub.description import task_of, training_record
 # diffusers finds a saved component's class in sys.modules only: every component module is imported here.
 from ..models.daa_unet import DAAUNet2DConditionModel
 from ..models.restoration_unet import RestorationUNet  # noqa: F401
+from ..models.restorer import RestorerContract, in_eval_mode, unwrapped
 from .adapter_mixin import AdapterMixin
 from .image_processor import PhotoInput, assemble, check_output_type, read_photos
-from .passes import in_eval_mode, tensors_of
+from .passes import tensors_of
 from .pipeline_output import DAARestorationPipelineOutput
 from .run import Run, check_options, check_out, plan_batches, shared_files, untouched
 
@@ -68,14 +69,13 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
 
     @property
     def channels(self) -> int:
-        """Colour channels of the restorer."""
-        return getattr(getattr(self.restorer, "config", None), "channels", 3)
+        """Color channels of the restorer."""
+        return RestorerContract.of(self.restorer).channels
 
     @property
     def value_range(self) -> tuple[float, float]:
         """(low, high) in which the restorer takes and gives photos."""
-        low, high = getattr(getattr(self.restorer, "config", None), "value_range", None) or (0.0, 1.0)
-        return float(low), float(high)
+        return RestorerContract.of(self.restorer).value_range
 
     @property
     def task(self) -> str | None:
@@ -217,7 +217,7 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
         """
         if not safe_serialization:
             raise ValueError("`safe_serialization` must be True: pickle files run code when they are opened")
-        restorer = getattr(self.restorer, "_orig_mod", self.restorer)  # below torch.compile
+        restorer = unwrapped(self.restorer)
         if not isinstance(restorer, ModelMixin):
             raise TypeError(f"`restorer` must be a diffusers ModelMixin to be saved, got {type(restorer).__name__}")
         target = Path(save_directory)

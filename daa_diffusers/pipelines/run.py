@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
+from ..models.restorer import RestorerContract
 from .guard import Verdict, judge, sample_windows
 from .image_processor import Photo, from_batch, to_batch
 from .passes import restore_batch
@@ -63,11 +64,11 @@ class Run:
     ):
         self.pipeline = pipeline
         self.restorer = pipeline.restorer
-        self.channels, self.value_range = pipeline.channels, pipeline.value_range
+        self.contract = RestorerContract.of(self.restorer)
+        self.channels, self.value_range = self.contract.channels, self.contract.value_range
         self.device, self.dtype = pipeline._execution_device, pipeline.dtype
-        self.multiple: int = getattr(self.restorer, "size_multiple", 1)
-        self.radius: int | None = getattr(self.restorer, "receptive_radius", None)
-        self.is_global: bool = getattr(self.restorer, "is_global", False)
+        self.multiple, self.radius = self.contract.size_multiple, self.contract.receptive_radius
+        self.is_global = self.contract.is_global
         self.tile = tile
         self.self_ensemble = self_ensemble
         self.callback, self.callback_inputs = callback, callback_inputs
@@ -80,10 +81,9 @@ class Run:
         windows = [photo.crop(rows, columns) for rows, columns in sample_windows(photo.size)]
         batch = to_batch(windows, self.channels, self.value_range, self.device)  # (windows * rows, C, h, w)
         restored = restore_batch(self.restorer, batch, [index] * len(batch), dtype=self.dtype)
-        low, high = self.value_range
 
         def as_photo(x: torch.Tensor) -> torch.Tensor:  # (windows, colours, h, w) in [0, 1]
-            x = (x - low) / (high - low)
+            x = self.contract.from_range(x)
             if self.channels == 1:
                 return x.view(len(windows), -1, *x.shape[2:])  # colours were restored one by one
             return x.mean(1, keepdim=True) if photo.pixels.shape[0] == 1 else x  # grey was repeated

@@ -17,6 +17,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ..models.restorer import RestorerContract, unwrapped
+
 logger = logging.getLogger(__name__)
 
 MIN_TILE = 32  # pixels, the least that `tile` can be
@@ -176,11 +178,11 @@ def auto_tile(pixel_bytes: float, device: torch.device, multiple: int = 1, is_gl
 
 def bytes_per_pixel(restorer: nn.Module, channels: int, device: torch.device, dtype: torch.dtype) -> float:
     """Peak bytes of all tensors in a pass of `restorer`, for each pixel of one row."""
-    multiple = getattr(restorer, "size_multiple", 1)
+    multiple = RestorerContract.of(restorer).size_multiple
     side = -(-PROBE // multiple) * multiple
     probe = torch.zeros(1, channels, side, side, device=device, dtype=dtype)
     with torch.no_grad(), _LiveBytes() as watch:
-        getattr(restorer, "_orig_mod", restorer)(probe)  # below torch.compile
+        unwrapped(restorer)(probe)
     # the batch and the result in float32 come on top of it
     return SLACK * watch.peak / side**2 + 2 * 4 * channels
 

@@ -11,10 +11,10 @@ from torch import nn
 from ..degradations.draws import generator_for
 from ..errors import ConfigurationError
 from ..evaluation import label_free
+from ..models.restorer import RestorerContract, in_eval_mode
 from ..objectives.losses import noise_prediction
 from ..objectives.noise_space import NoiseSpaceAdaptation
 from ..objectives.schedules import NoiseDraws, NoiseSchedule
-from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline, in_eval_mode
 from ..sources.sampling import TrainingPatches
 from . import setup
 from .config import TrainingConfig
@@ -343,20 +343,19 @@ class Health:
         Raises:
             ConfigurationError: a restorer that takes other channels than the patches have.
         """
-        reader = DAARestorationPipeline(restorer)
-        if reader.channels != self.real.shape[1]:
+        contract = RestorerContract.of(restorer)
+        if contract.channels != self.real.shape[1]:
             raise ConfigurationError(
                 f"`restorer` must take {self.real.shape[1]} channels as the photos of this run have, got "
-                f"{reader.channels}"
+                f"{contract.channels}"
             )
-        low, high = reader.value_range
         like = next(restorer.parameters())
 
         def to_range(images: torch.Tensor) -> torch.Tensor:
-            return images.to(like.device, like.dtype) * (high - low) + low
+            return contract.to_range(images.to(like.device, like.dtype))
 
         def restore(images: torch.Tensor) -> torch.Tensor:  # [0, 1] to [0, 1]
-            return torch.cat([(restorer(to_range(part)) - low) / (high - low) for part in images.split(4)])
+            return torch.cat([contract.from_range(restorer(to_range(part))) for part in images.split(4)])
 
         with in_eval_mode(restorer):
             values, score = self._look(restore, like)

@@ -25,6 +25,7 @@ from ..degradations.draws import generator_for
 from ..errors import ConfigurationError
 from ..files import write_text
 from ..models.daa_unet import DAAUNet2DConditionModel
+from ..models.restorer import RestorerContract
 from ..objectives.joint_step import AdaptationOutput, JointStep
 from ..objectives.losses import charbonnier
 from ..objectives.noise_space import NoiseSpaceAdaptation
@@ -113,8 +114,8 @@ class Trainer:
         self.config = config.check()
         self.progress_bar = progress_bar
         model = setup.prepare_networks(config, setup.build_model(config))
-        reader = DAARestorationPipeline(model.restorer)  # knows what a restorer takes
-        self.channels, self.value_range = reader.channels, reader.value_range
+        contract = RestorerContract.of(model.restorer)
+        self.channels, self.value_range = contract.channels, contract.value_range
         # reads the folders: fails before anything is written
         self.dataset = setup.build_dataset(config, self.channels, length=1)
         self.validation = Validation.from_config(config)
@@ -274,7 +275,7 @@ class Trainer:
         with self.accelerator.autocast():
             return self.model(
                 **{name: batch[name] for name in PHOTOS if name in batch},
-                progress=step / (config.ramp_steps or self.steps),
+                progress=step / self.steps,
                 generator=[generator_for(config.seed, "noise", number) for number in numbers],
                 adapt=step >= min(config.predictor_warmup_steps, self.steps // 3),
             )

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 import yaml
 
+from ..models.restorer import RestorerContract
 from ..objectives.joint_step import JointStep
-from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from . import setup
 from .config import TrainingConfig
 from .log import duration_text
@@ -55,7 +55,7 @@ def describe(config: TrainingConfig, shown: TrainingConfig | None = None) -> str
     if config.threads:
         torch.set_num_threads(config.threads)
     model = setup.build_model(config)
-    channels = DAARestorationPipeline(model.restorer).channels
+    channels = RestorerContract.of(model.restorer).channels
     dataset = setup.build_dataset(config, channels, length=1)
     trained = {"restorer": model.restorer, **model.networks}
     counts = {name.replace("_", " "): setup.parameter_count(network) for name, network in trained.items()}

@@ -15,6 +15,7 @@ from ..degradations.mixture import Mixture
 from ..degradations.stored import read_degradation, write_degradation
 from ..degradations.transplant import Transplant, write_residual
 from ..files import replacing
+from ..models.restorer import RestorerContract
 from ..photos.pixels import middle, unit_float
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from ..sources.folders import PhotoFolder, PhotoSource
@@ -49,7 +50,7 @@ def prepare_files(
     """
     if not (config.fit_noise or config.pseudo_clean or config.transplant):
         return
-    real = real or open_sources(config, "real", DAARestorationPipeline(restorer).channels)
+    real = real or open_sources(config, "real", RestorerContract.of(restorer).channels)
     if config.fit_noise and not (folder / NOISE_FILE).exists():
         _fit(real, _as_function(restorer) if config.init_from else None, folder / NOISE_FILE)
     if config.pseudo_clean:

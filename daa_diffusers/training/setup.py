@@ -3,6 +3,7 @@
 import json
 import logging
 import subprocess
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ..errors import ConfigurationError
 from ..files import write_text
 from ..models.daa_unet import DAAUNet2DConditionModel
 from ..models.restoration_unet import RestorationUNet
+from ..models.restorer import RestorerContract
 from ..objectives.joint_step import JointStep
 from ..objectives.noise_space import NoiseSpaceAdaptation
 from ..objectives.registry import build_baseline
@@ -24,6 +26,7 @@ from ..sources.sampling import TrainingPatches
 from ..sources.specs import PhotoSource, check_sources, open_source
 from .adapter_training import add_adapter
 from .config import TrainingConfig
+from .option_names import without_retired
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +62,7 @@ def build_model(config: TrainingConfig) -> JointStep:
             charbonnier_eps=config.charbonnier_eps,
         )
     for name, part in {"restorer": restorer, **model.networks, config.objective: model}.items():
-        multiple = getattr(part, "size_multiple", 1)
+        multiple = RestorerContract.of(part).size_multiple
         if config.patch % multiple:
             raise ConfigurationError(f"`patch` must be a multiple of {multiple} for this {name}, got {config.patch}")
     if config.patch < model.smallest_side:
@@ -75,7 +78,7 @@ def _noise_space(config: TrainingConfig, restorer: nn.Module) -> NoiseSpaceAdapt
         if config.noise_predictor_from:
             unet = DAAUNet2DConditionModel.from_pretrained(config.noise_predictor_from)
         else:
-            channels = DAARestorationPipeline(restorer).channels  # 1 of a grey restorer
+            channels = RestorerContract.of(restorer).channels  # 1 of a grayscale restorer
             sizes = {"in_channels": 3 * channels, "out_channels": channels, **config.noise_predictor_options}
             unet = DAAUNet2DConditionModel.from_preset(config.noise_predictor, **sizes)
     return NoiseSpaceAdaptation(
@@ -95,21 +98,17 @@ def _noise_space(config: TrainingConfig, restorer: nn.Module) -> NoiseSpaceAdapt
 
 def open_sources(config: TrainingConfig, option: str, channels: int) -> list[PhotoSource]:
     """The sources that an option names, such as "real"."""
-    cache_bytes = int(config.cache_gib * 2**30)
-    return [
-        open_source(spec, channels=channels, cache_bytes=cache_bytes, argument=option)
-        for spec in getattr(config, option)
-    ]
+    return [open_source(spec, channels=channels, argument=option) for spec in getattr(config, option)]
 
 
 def build_dataset(config: TrainingConfig, channels: int, length: int, *, check: bool = True) -> TrainingPatches:
     """The numbered training samples of a run; sample n is the same whoever asks for it, and when.
 
     Args:
-        config: names the sources, each as `data.sources.open_source` takes it.
+        config: names the sources, each as `sources.specs.open_source` takes it.
         channels: that the restorer takes.
         length: number of samples.
-        check: look at the photos' sizes, and whether real ones are clean ones (`data.sources.check_sources`).
+        check: look at the photos' sizes, and whether real ones are clean ones (`sources.specs.check_sources`).
 
     Raises:
         ConfigurationError: a source cannot be opened, holds no photos, or does not fit.
@@ -156,7 +155,7 @@ def prepare_networks(config: TrainingConfig, model: JointStep) -> JointStep:
     for network in (model.restorer, *model.networks.values()):
         # the baselines' small networks know none and need none
         if config.gradient_checkpointing and (network is model.restorer or config.objective == "noise_space"):
-            if not getattr(network, "_supports_gradient_checkpointing", False):
+            if not RestorerContract.of(network).has_gradient_checkpointing:
                 raise ConfigurationError(f"`gradient_checkpointing`: {type(network).__name__} does not support it")
             network.enable_gradient_checkpointing()  # type: ignore[operator]
         if config.compile:
@@ -258,14 +257,10 @@ def claim_output(config: TrainingConfig, samples_per_step: int) -> dict[str, Any
         write_text(record, json.dumps(known, indent=2))
         return known
     known = json.loads(record.read_text())
-    # a run of an earlier version lacks the newer options: it ran with their defaults
-    there = {**json.loads(json.dumps(TrainingConfig().identity())), "samples_per_step": samples_per_step}
-    there = {name: known["options"].get(name, there.get(name)) for name in {*there, *known["options"]}}
-    changes = {
-        name: [there.get(name), identity.get(name)]
-        for name in sorted(set(there) | set(identity))
-        if there.get(name) != identity.get(name)
-    }
+    # a run of an earlier version lacks the newer options: it ran with their defaults; some of its own have gone
+    defaults = json.loads(json.dumps({**asdict(TrainingConfig()), "samples_per_step": samples_per_step}))
+    there = {**defaults, **without_retired(known["options"], str(record))}
+    changes = {name: [there[name], now] for name, now in sorted(identity.items()) if there[name] != now}
     if changes and not config.resume_with_changes:
         raise ConfigurationError(
             f"`output_dir` {str(folder)!r} belongs to a run with other options; choose another folder, the same "

@@ -70,7 +70,7 @@ def test_what_cannot_be_fitted_is_not(photos, start, tmp_path, capsys, task):
     ("options", "message"),
     [
         (("--task", "dehaze"), "`--task` must be one of denoise, derain, deblur"),
-        (("--minutes", "0"), "`--minutes` must be positive"),
+        (("--minutes", "0"), "`--minutes` must be above 0"),
         (("--checkpoint", "daa-denois"), "did you mean"),
     ],
 )

@@ -368,7 +368,7 @@ def test_the_command_line_takes_an_objective_with_its_options():
         ({"objective_options": {"hiden": 8}}, "'hiden', which dann does not take .did you mean 'hidden'"),
         ({"objective": "noise_space", "objective_options": {"hidden": 8}}, "`objective_options` are for"),
         ({"real": []}, "`objective` 'dann' learns from real photos"),
-        ({"compile": True}, "`compile` cannot be had with `objective` dann"),
+        ({"compile": True}, "`compile` does not work with `objective` dann"),
     ],
 )
 def test_contradictory_options_are_refused(tiny_config, changes, message):

@@ -43,6 +43,7 @@ def test_paths_are_expanded(monkeypatch):
     "arguments, message",
     [
         (["--chanel_shuffle"], "did you mean 'channel_shuffle'"),
+        (["--ramp_steps", "5"], "an option of earlier versions: the weight rises over all steps"),
         (["--learning-rte", "1"], "did you mean 'learning_rate'"),
         (["stray"], "stray"),
         (["--preset", "large"], "`preset` must be one of tiny, small"),
@@ -52,13 +53,50 @@ def test_paths_are_expanded(monkeypatch):
         (["--paired_clean", "x"], "not both"),
         (["--variant", "extended"], "`unpaired_clean`"),
         (["--validation_clean", "x"], "`validation_degraded`"),
-        (["--minutes", "-1"], "`minutes` must be positive"),
+        (["--minutes", "-1"], "`minutes` must be above 0"),
         (["--ema_decay", "1.0"], "`ema_decay`"),
     ],
 )
 def test_wrong_options_are_named(arguments, message):
     with pytest.raises(ConfigurationError, match=message):
         parse_arguments([*arguments, *ENOUGH])
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"patch": "64"}, "`patch` must be an integer, got '64'"),
+        ({"patch": True}, "`patch` must be an integer, got True"),
+        ({"learning_rate": float("nan")}, "`learning_rate` must be finite"),
+        ({"learning_rate": "fast"}, "`learning_rate` must be a number"),
+        ({"real": "photos"}, "`real` must be a list, got 'photos'"),
+        ({"health": "no"}, "`health` must be true or false"),
+        ({"steps": None}, "`steps` must be an integer, got None"),
+    ],
+)
+def test_values_of_a_wrong_type_are_named(values, message):
+    with pytest.raises(ConfigurationError, match=message):
+        resolve({"clean": ["c"], "real": ["r"], **values}).check()
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path):
+    file = tmp_path / "options.yaml"
+    file.write_text("learning_rate: 1e-5\nclean: [c]\nreal: [r]\nminutes: 3\n")
+    assert resolve(read_yaml(file)).check().learning_rate == 1e-5
+    assert resolve(read_yaml(file)).minutes == 3.0
+
+
+def test_a_list_option_may_be_repeated():
+    assert parse_arguments(["--clean", "a", "b", "--clean", "c", "--real", "r"]).clean == ["a", "b", "c"]
+
+
+def test_files_of_earlier_versions_are_read(tmp_path, caplog):
+    file = tmp_path / "options.yaml"
+    file.write_text(yaml.safe_dump({"steps": 7, "ramp_steps": None, "cache_gib": 1.0}))
+    assert read_yaml(file) == {"steps": 7} and not caplog.text
+    file.write_text(yaml.safe_dump({"steps": 7, "ramp_steps": 3}))
+    assert read_yaml(file) == {"steps": 7}
+    assert "`ramp_steps` 3 is ignored, an option of earlier versions: the weight rises over all steps" in caplog.text
 
 
 def test_every_problem_is_told_at_once():
@@ -87,5 +125,26 @@ def test_presets_hold_known_options_and_the_official_recipes():
     assert (denoise.learning_rate, denoise.weight, denoise.degradation["sigma_max"]) == (1e-4, 0.2, 75.0)
 
 
+def test_presets_of_a_task_hold_what_differs_from_adapt():
+    adapt, derain, deblur = (resolve({"preset": name}) for name in ("adapt", "adapt-derain", "adapt-deblur"))
+    assert [config.init_from for config in (adapt, derain, deblur)] == ["daa-denoise-plain", "daa-derain", "daa-deblur"]
+    assert (adapt.fit_noise, derain.fit_noise, deblur.fit_noise) == (0.75, 0.0, 0.0)
+    assert derain.transplant_kind == "streaks" and deblur.degradation["type"] == "motion_blur"
+    assert adapt.learning_rate == derain.learning_rate == deblur.learning_rate == 2e-4
+
+
 def test_what_only_reports_is_no_part_of_a_runs_identity():
     assert "log_every" not in TrainingConfig().identity() and "weight" in TrainingConfig().identity()
+    assert "validate_every" not in TrainingConfig().identity()
+    assert {"validate_every", "validation_clean"} <= set(TrainingConfig(select_by="psnr").identity())
+
+
+def test_help_shows_the_defaults_that_hold(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "5000")
+    with pytest.raises(SystemExit):
+        parse_arguments(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "MISSING" not in said and "object at 0x" not in said
+    assert "(default: 8; tiny: 4; adapt, adapt-derain, adapt-deblur: 6; paper-denoise" in said
+    assert "paper-derain, paper-deblur: 5e-05; --adapter bias, --adapter lora: 0.003" in said
+    assert said.count("(default: ") == len(TrainingConfig.__dataclass_fields__)

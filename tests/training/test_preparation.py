@@ -166,11 +166,11 @@ def test_the_weights_kept_lie_between_the_start_and_the_moving_average(config, s
 
 def test_options_that_do_not_fit(config, tmp_path, noisy):
     for changes, message in (
-        ({"blend": 0.0}, "`blend` must be in"),
+        ({"blend": 0.0}, "`blend` must be above 0 and at most 1"),
         ({"blend": 0.5, "init_from": None, "pseudo_clean": False}, "`blend` 0.5 needs a restorer to start from"),
-        ({"fit_noise": 1.5}, "`fit_noise` must be a share"),
+        ({"fit_noise": 1.5}, "`fit_noise` must be at least 0 and at most 1"),
         ({"transplant_kind": "rain"}, "`transplant_kind` must be one of residual, streaks"),
-        ({"transplant": 0.6}, "`transplant` must be a share in"),
+        ({"transplant": 0.6}, "`transplant` must be a share of at most 1 - `fit_noise`"),
         ({"transplant": 0.5, "init_from": None}, "`transplant` needs a restorer to start from"),
         ({"init_from": None}, "`pseudo_clean` needs a restorer to start from"),
         ({"real": [], "variant": "vanilla"}, "`fit_noise` needs `real` photos"),

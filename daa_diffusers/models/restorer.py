@@ -1,0 +1,115 @@
+"""The contract of a restorer: what its callers must know of a network, read off any module, here and nowhere else."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+_BATCH_NORM = nn.modules.batchnorm._BatchNorm
+
+
+@dataclass(frozen=True)
+class RestorerContract:
+    """What callers must know of a restorer, a map (B, C, H, W) -> (B, C, H, W); the defaults are a plain module's.
+
+    Args:
+        channels: color channels of the photo, in and out.
+        value_range: (low, high) in which the restorer takes and gives photos.
+        size_multiple: height and width of an input must be multiples of this.
+        receptive_radius: how far, in pixels, an input pixel can reach; None: not known.
+        is_global: every pixel depends on the whole photo, so that tiles differ from the whole.
+        skips_margins: `forward` takes `margins`, pixels at the borders that are left out of the result.
+        has_batch_statistics: layers that normalize over the batch, in which photos of two kinds must not be mixed.
+        has_gradient_checkpointing: `enable_gradient_checkpointing` works.
+        task: "denoise", "derain" or "deblur"; None: not known.
+        license: identifier or name of the license of the weights; None: not stated.
+    """
+
+    channels: int = 3
+    value_range: tuple[float, float] = (0.0, 1.0)
+    size_multiple: int = 1
+    receptive_radius: int | None = None
+    is_global: bool = False
+    skips_margins: bool = False
+    has_batch_statistics: bool = False
+    has_gradient_checkpointing: bool = False
+    task: str | None = None
+    license: str | None = None
+
+    @classmethod
+    def of(cls, restorer: nn.Module) -> "RestorerContract":
+        """The contract of any module: each fact is its attribute, else an entry of its `config`, else the default.
+
+        Examples:
+            >>> from torch import nn
+            >>> from daa_diffusers import RestorationUNet
+            >>> RestorerContract.of(RestorationUNet(channels=1, width=4, depth=3)).size_multiple
+            4
+            >>> RestorerContract.of(nn.Identity()).value_range
+            (0.0, 1.0)
+        """
+        network = unwrapped(restorer)
+        config = config_of(network)
+        low, high = config.get("value_range") or cls.value_range
+        radius = _fact(network, config, "receptive_radius")
+        return cls(
+            channels=int(config.get("channels") or cls.channels),
+            value_range=(float(low), float(high)),
+            size_multiple=int(_fact(network, config, "size_multiple") or 1),
+            receptive_radius=None if radius is None else int(radius),
+            is_global=bool(_fact(network, config, "is_global")),
+            skips_margins=bool(getattr(network, "skips_margins", False)),
+            has_batch_statistics=any(isinstance(module, _BATCH_NORM) for module in network.modules()),
+            has_gradient_checkpointing=bool(getattr(network, "_supports_gradient_checkpointing", False)),
+            task=config.get("task"),
+            license=config.get("license"),
+        )
+
+    def to_range(self, x: torch.Tensor) -> torch.Tensor:
+        """Photos in [0, 1] -> the restorer's range: `low + x (high - low)`, not clamped."""
+        low, high = self.value_range
+        return x * (high - low) + low
+
+    def from_range(self, x: torch.Tensor) -> torch.Tensor:
+        """The inverse of `to_range`: photos in the restorer's range -> [0, 1], not clamped."""
+        low, high = self.value_range
+        return (x - low) / (high - low)
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The network below `torch.compile` and the wrappers of parallel training."""
+    while True:
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            module = module.module
+        elif "_orig_mod" in module._modules:  # torch.compile
+            module = module.get_submodule("_orig_mod")
+        else:
+            return module
+
+
+def config_of(network: nn.Module) -> Mapping[str, Any]:
+    """The config of a network as a mapping, empty for a module without one."""
+    config = getattr(network, "config", None)
+    if isinstance(config, Mapping):
+        return config
+    return vars(config) if hasattr(config, "__dict__") else {}
+
+
+def _fact(network: nn.Module, config: Mapping[str, Any], name: str) -> Any:
+    value = getattr(network, name, None)
+    return config.get(name) if value is None else value
+
+
+@contextmanager
+def in_eval_mode(module: nn.Module) -> Iterator[None]:
+    """Eval mode for a while; each submodule goes back to the mode that it was in."""
+    training = [m for m in module.modules() if m.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for m in training:
+            m.training = True

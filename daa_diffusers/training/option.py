@@ -1,0 +1,105 @@
+"""Facts about a training option, kept on its dataclass field: help, choices, bounds, meaning for a resumed run."""
+
+import math
+import types
+from dataclasses import Field, dataclass, field
+from typing import Any, Union, get_args, get_origin
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is known of an option besides its name, type and default.
+
+    Attributes:
+        help: its text in `--help`.
+        choices: the values allowed; empty: any.
+        at_least, above, at_most, below: bounds of a number.
+        path: names files or folders; `~` and environment variables in it are expanded.
+        photos: names sources of photos; a resumed run compares their content, not how they are written.
+        free: may differ when a run is resumed: it changes what is reported or how fast, not what is learned.
+        selects: `free`, except where `select_by` chooses the weights to keep.
+        objective: the only objective that has this option; empty: all have it.
+        tuned_for: the objective that the presets' values are chosen for; others start from the default.
+        aliases: further names, those of diffusers' training scripts with the same meaning.
+    """
+
+    help: str
+    choices: tuple[str, ...] = ()
+    at_least: float = -math.inf
+    above: float = -math.inf
+    at_most: float = math.inf
+    below: float = math.inf
+    path: bool = False
+    photos: bool = False
+    free: bool = False
+    selects: bool = False
+    objective: str = ""
+    tuned_for: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+def option(default: Any, help: str, **facts: Any) -> Any:
+    """A dataclass field with the facts of an option; lists and mappings are copied for every instance."""
+    metadata = {"option": Option(help, **facts)}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: default.copy(), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def facts(of: Field) -> Option:
+    """The facts that `option` put on a field."""
+    return of.metadata["option"]
+
+
+def is_optional(hint: Any) -> bool:
+    """Whether a type hint allows None."""
+    return type(None) in get_args(hint)
+
+
+def bare_type(hint: Any) -> tuple[type, type | None]:
+    """A type hint without None, and the type of its elements where it is a list: `list[int] | None` -> (list, int)."""
+    if get_origin(hint) in (Union, types.UnionType):
+        (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
+    origin = get_origin(hint) or hint
+    return origin, (get_args(hint)[0] if origin is list else None)
+
+
+NAMES = {int: "an integer", float: "a number", str: "text", bool: "true or false", list: "a list", dict: "a mapping"}
+
+
+def converted(value: Any, hint: Any) -> Any:
+    """`value` as its type hint says, where nothing is lost by it: integers and text of numbers become floats.
+
+    YAML 1.1 reads `1e-4` as text.
+
+    Raises:
+        ValueError: it cannot be; the message says what is expected.
+    """
+    kind, element = bare_type(hint)
+    if value is None and is_optional(hint):
+        return None
+    if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if kind is list and isinstance(value, list | tuple):
+        return [converted(each, element) for each in value]
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"must be {NAMES[kind]}, got {value!r}")
+    return value
+
+
+def problem(name: str, value: Any, known: Option) -> str | None:
+    """A sentence where a value is none of the choices or out of its bounds; None and other types are not looked at."""
+    if known.choices and value is not None and value not in known.choices:
+        return f"`{name}` must be one of {', '.join(known.choices)}, got {value!r}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if not math.isfinite(value):
+        return f"`{name}` must be finite, got {value}"
+    if known.at_least <= value <= known.at_most and known.above < value < known.below:
+        return None
+    bounds = ((known.at_least, "at least"), (known.above, "above"), (known.at_most, "at most"), (known.below, "below"))
+    text = " and ".join(f"{word} {bound:g}" for bound, word in bounds if math.isfinite(bound))
+    return f"`{name}` must be {text}, got {value}"

@@ -1,0 +1,121 @@
+"""Checks of a run's options: each by the facts on its field, then the combinations."""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import TYPE_CHECKING, get_type_hints
+
+from ..adapters.files import INFO, AdapterConfig
+from ..errors import ConfigurationError
+from ..objectives.registry import BASELINES, option_problems
+from .option import converted, facts, problem
+
+if TYPE_CHECKING:
+    from .options import TrainingConfig
+
+
+def problems(config: "TrainingConfig") -> Iterator[str]:
+    """A sentence for everything that is contradictory or out of range; combinations only where every type is right."""
+    hints, wrong_types = get_type_hints(type(config)), []
+    for field in fields(config):
+        value = getattr(config, field.name)
+        try:
+            converted(value, hints[field.name])
+        except ValueError as error:
+            wrong_types.append(f"`{field.name}` {error}")
+            continue
+        found = problem(field.name, value, facts(field))
+        if found:
+            yield found
+    if wrong_types:
+        yield from wrong_types
+        return
+    for check in (_photos, _preparation, _run, _adapter, _objective):
+        yield from check(config)
+
+
+def _run(config: "TrainingConfig") -> Iterator[str]:
+    if config.dtype == "float64" and config.mixed_precision != "no":
+        yield f"`dtype` float64 needs `mixed_precision` no, got {config.mixed_precision!r}"
+    if config.verify_resume == 1:
+        yield "`verify_resume` must be at least 2, so that there is a middle to interrupt"
+    if config.total_batch_size is not None and config.batch_size >= 1 and config.total_batch_size % config.batch_size:
+        yield (
+            f"`total_batch_size` must be a multiple of `batch_size` {config.batch_size}, got {config.total_batch_size}"
+        )
+    if config.select_by == "label_free" and (not config.health or config.variant == "vanilla"):
+        yield "`select_by` label_free needs `health` and a variant that looks at real photos"
+    if config.select_by == "psnr" and not config.validation_clean:
+        yield "`select_by` psnr needs `validation_degraded` and `validation_clean`"
+    if config.early_stopping is not None and config.select_by == "last":
+        yield "`early_stopping` needs `select_by` psnr or label_free, got 'last'"
+
+
+def _photos(config: "TrainingConfig") -> Iterator[str]:
+    if config.clean and config.paired_clean:
+        yield "give either `clean` (with `degradation`) or `paired_degraded` + `paired_clean`, not both"
+    if not config.clean and not config.paired_clean:
+        yield "no clean photos: give `clean`, or `paired_degraded` and `paired_clean`"
+    if len(config.paired_degraded) != len(config.paired_clean):
+        yield (
+            "`paired_degraded` and `paired_clean` must list as many sources, got "
+            f"{len(config.paired_degraded)} and {len(config.paired_clean)}"
+        )
+    if config.clean and config.degradation is None:
+        yield "`clean` needs a `degradation`; or give ready pairs by `paired_degraded` and `paired_clean`"
+    if config.validation_clean and not config.validation_degraded:
+        yield "`validation_clean` needs `validation_degraded`"
+
+
+def _preparation(config: "TrainingConfig") -> Iterator[str]:
+    if config.fit_noise + config.transplant > 1:
+        yield f"`transplant` must be a share of at most 1 - `fit_noise`, got {config.transplant}"
+    for name in ("fit_noise", "pseudo_clean", "transplant"):
+        if getattr(config, name) and not (config.clean and config.real):
+            yield f"`{name}` needs `real` photos, and `clean` ones to be degraded"
+    for name in ("pseudo_clean", "transplant"):
+        if getattr(config, name) and not config.init_from:
+            yield f"`{name}` needs a restorer to start from: give `init_from`"
+    if config.blend < 1 and not config.init_from:
+        yield f"`blend` {config.blend} needs a restorer to start from: give `init_from`"
+
+
+def _adapter(config: "TrainingConfig") -> Iterator[str]:
+    if config.adapter is None:
+        if config.adapter_info:
+            yield f"`adapter_info` needs `adapter`, got {config.adapter_info!r} without one"
+        return
+    if not config.init_from:
+        yield "`adapter` needs a restorer to start from: give `init_from`"
+    unknown = sorted(set(config.adapter_info) - set(INFO))
+    if unknown:
+        yield f"`adapter_info` knows {', '.join(INFO)}, got {', '.join(unknown)}"
+        return
+    try:
+        AdapterConfig("bias", "unknown", **config.adapter_info)
+    except ConfigurationError as error:
+        yield f"`adapter_info`: {error}"
+
+
+def _objective(config: "TrainingConfig") -> Iterator[str]:
+    if config.objective == "noise_space":
+        if config.objective_options:
+            yield "`objective_options` are for an `objective` other than noise_space, got them with noise_space"
+        if config.variant != "vanilla" and not config.real:
+            yield f"`variant` {config.variant!r} adapts to real photos: give `real` ones (or `variant` vanilla)"
+        if config.variant == "extended" and not config.unpaired_clean:
+            yield "`variant` extended needs `unpaired_clean` photos"
+        return
+    if config.objective not in BASELINES:
+        return
+    if not config.real:
+        yield f"`objective` {config.objective!r} learns from real photos: give `real` ones"
+    yield from option_problems(config.objective, config.objective_options)
+    defaults = type(config)()
+    for field in fields(config):
+        owner, value = facts(field).objective, getattr(config, field.name)
+        if owner and owner != config.objective and value != getattr(defaults, field.name):
+            yield f"`{field.name}` {value!r} belongs to `objective` {owner}, got {config.objective!r}"
+    if config.weight_schedule == "balanced":
+        yield f"`weight_schedule` must be paper or constant with `objective` {config.objective!r}, got 'balanced'"
+    if config.objective == "dann" and config.compile:
+        yield "`compile` does not work with `objective` dann, which reads activations inside the restorer"

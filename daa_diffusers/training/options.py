@@ -1,0 +1,275 @@
+"""The options of a training run, each with its facts."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import yaml
+
+from ..adapters.files import INFO
+from ..adapters.updates import KINDS
+from ..errors import ConfigurationError
+from ..objectives.noise_space import VARIANTS
+from ..objectives.registry import BASELINES
+from ..objectives.schedules import WEIGHT_SCHEDULES
+from .option import facts, option
+from .option_checks import problems
+from .presets import PRESETS
+from .selection import SELECTIONS
+
+OBJECTIVES = ("noise_space", *BASELINES)
+TRACKERS = ("tensorboard", "trackio", "wandb", "none")
+TRANSPLANTS = ("residual", "streaks")
+PRECISIONS = ("no", "bf16", "fp16")
+DTYPES = ("float32", "float64")
+
+
+@dataclass
+class TrainingConfig:
+    """All options of `examples/train_daa.py`; every value is plain JSON / YAML.
+
+    Photos are given as `sources.specs.open_source` takes them: folders (searched recursively), tar shards
+    ("shards/*.tar"), Hugging Face datasets ("hf:NAME?split=train"). `clean` gives the synthetic pairs through
+    `degradation`; `paired_degraded` + `paired_clean` give ready ones. `real` holds the unlabeled photos to adapt to.
+    """
+
+    output_dir: str = option("outputs/run", "Folder of checkpoints, logs and the final pipeline.", path=True, free=True)
+    preset: str = option("small", "Starting point of all other options.", choices=tuple(PRESETS), free=True)
+    config: str | None = option(None, "YAML file with any of these options.", free=True)
+    seed: int = option(0, "Everything random is a function of this and of the sample's number.")
+    dry_run: bool = option(
+        False, "Print the resolved options, parameters and estimated memory and time, then stop.", free=True
+    )
+
+    # data
+    clean: list[str] = option(
+        [],
+        "Clean photos: folders, tar shards or hf:NAME datasets, which take turns, whatever their sizes.",
+        path=True,
+        photos=True,
+    )
+    real: list[str] = option(
+        [], "Real degraded photos without ground truth, from the same kinds of sources.", path=True, photos=True
+    )
+    unpaired_clean: list[str] = option(
+        [],
+        "Unpaired clean photos for the variants extended and hybrid (default of the latter: the clean ones).",
+        path=True,
+        photos=True,
+    )
+    paired_degraded: list[str] = option(
+        [], "Degraded photos, paired by name with --paired_clean.", path=True, photos=True
+    )
+    paired_clean: list[str] = option([], "Their clean counterparts.", path=True, photos=True)
+    degradation: dict[str, Any] | None = option(
+        {"type": "gaussian", "sigma_min": 0.0, "sigma_max": 60.0},
+        "How synthetic photos are degraded: a mapping in YAML, JSON on the command line, or a file (daa fit-noise).",
+    )
+    fit_noise: float = option(
+        0.0,
+        "Share of the synthetic photos whose noise is that of the real ones, estimated before the first step; the rest "
+        "is degraded by --degradation.",
+        at_least=0,
+        at_most=1,
+        tuned_for="noise_space",
+    )
+    pseudo_clean: bool = option(
+        False,
+        "Take real photos, as the restorer to start from restores them, for a further source of clean ones.",
+        tuned_for="noise_space",
+    )
+    transplant: float = option(
+        0.0,
+        "Share of the synthetic photos that are degraded by what the restorer to start from removes from real ones.",
+        at_least=0,
+        at_most=1,
+    )
+    transplant_kind: str = option(
+        "residual",
+        "What of it; streaks are what was brighter than its surroundings, as rain is.",
+        choices=TRANSPLANTS,
+    )
+    validation_degraded: str | None = option(
+        None, "Degraded photos to validate on.", path=True, photos=True, selects=True
+    )
+    validation_clean: str | None = option(
+        None, "Their clean counterparts (paired by name), if any.", path=True, photos=True, selects=True
+    )
+    patch: int = option(64, "Side of the square training patches, in pixels.", at_least=1)
+    clean_scale: list[float] = option(
+        [1.0, 1.0], "Range of the factor, 1 at most, by which clean patches are scaled down before their degradation."
+    )
+    batch_size: int = option(
+        8,
+        "Synthetic (and as many real) patches of one process at a time.",
+        at_least=1,
+        aliases=("train_batch_size", "per_device_train_batch_size"),
+    )
+    workers: int = option(
+        0,
+        "Loader processes; 0 loads in the training process.",
+        at_least=0,
+        free=True,
+        aliases=("dataloader_num_workers",),
+    )
+
+    # networks
+    init_from: str | None = option(
+        None,
+        "Bundled checkpoint, folder or Hub id whose restorer is trained further.",
+        path=True,
+        aliases=("pretrained_model_name_or_path",),
+    )
+    adapter: str | None = option(
+        None, "Train a small change of the restorer of --init_from instead of all of it.", choices=tuple(KINDS)
+    )
+    adapter_rank: int = option(12, "Rank of an adapter of kind lora.", at_least=1)
+    adapter_info: dict[str, Any] = option(
+        {},
+        f"Description of the adapter (JSON: {', '.join(INFO)}); default: the EXIF of the real photos.",
+        free=True,
+    )
+    trust_remote_code: bool = option(
+        False,
+        "Let --init_from import the module that its network's class is in (ForeignRestorer): runs its code.",
+        free=True,
+    )
+    restorer: str = option("small", "Preset of a new restorer (tiny, small, paper), where --init_from is not given.")
+    value_range: list[float] = option([0.0, 1.0], "Value range of a new restorer.")
+    noise_predictor: str = option("tiny", "Preset of the noise predictor (tiny, small, paper).")
+    noise_predictor_options: dict[str, Any] = option({}, "Constructor arguments that override its preset (JSON).")
+    noise_predictor_from: str | None = option(
+        None, "Folder of a trained noise predictor to start from.", path=True, objective="noise_space"
+    )
+
+    # method
+    objective: str = option(
+        "noise_space",
+        "How the restorer learns from real photos; all but noise_space are baselines to compare with.",
+        choices=OBJECTIVES,
+    )
+    objective_options: dict[str, Any] = option(
+        {}, "Arguments of another objective than noise_space (JSON): those of its class in daa_diffusers/objectives."
+    )
+    variant: str = option("paired", "Form of the joint step.", choices=VARIANTS, objective="noise_space")
+    channel_shuffle: bool = option(True, "Let the conditions change places at random.", objective="noise_space")
+    residual_swap: bool = option(True, "Contrast with swapped residuals.", objective="noise_space")
+    weight: float = option(
+        0.2,
+        "w_max of eq. (6), or the ratio of gradients with the balanced schedule; each objective has its own default.",
+        tuned_for="noise_space",
+    )
+    weight_schedule: str = option(
+        "paper", "Schedule of the weight over the steps.", choices=tuple(WEIGHT_SCHEDULES), tuned_for="noise_space"
+    )
+    margin: float = option(0.1, "Margin of the contrastive term.", objective="noise_space")
+    charbonnier_eps: float = option(1e-3, "Epsilon of the Charbonnier loss.", above=0)
+    timestep_range: list[int] | None = option(None, "Inclusive range of t, such as 1 999.", objective="noise_space")
+    predictor_warmup_steps: int = option(
+        0,
+        "First steps, at most a third of all, that only train the noise predictor (or discriminator) on real photos.",
+        at_least=0,
+        tuned_for="noise_space",
+    )
+
+    # optimization
+    steps: int = option(4000, "Optimizer steps.", at_least=1, aliases=("max_train_steps",))
+    minutes: float | None = option(None, "Time budget instead of --steps: the speed is measured first.", above=0)
+    learning_rate: float = option(1e-4, "Adam's learning rate.", above=0)
+    predictor_learning_rate: float | None = option(
+        None, "The noise predictor's (or discriminator's), where it differs.", above=0
+    )
+    learning_rate_schedule: str = option(
+        "constant", "As in diffusers: constant, cosine, linear, ...", aliases=("lr_scheduler",)
+    )
+    learning_rate_warmup_steps: int = option(
+        0, "Steps over which the learning rate rises.", at_least=0, aliases=("lr_warmup_steps",)
+    )
+    gradient_clip: float | None = option(
+        None, "Largest norm of the gradient; default: not clipped.", above=0, aliases=("max_grad_norm",)
+    )
+    gradient_accumulation_steps: int = option(1, "Batches of one optimizer step.", at_least=1)
+    total_batch_size: int | None = option(
+        None, "Synthetic patches of one step over all processes; sets --gradient_accumulation_steps.", at_least=1
+    )
+    separate_passes: bool = option(
+        False, "Restore synthetic and real photos in a pass each, to save memory: the same step, slower."
+    )
+    mixed_precision: str = option("no", "Precision of the networks; losses are in float32.", choices=PRECISIONS)
+    dtype: str = option("float32", "Precision of weights and images; float64 is for checks.", choices=DTYPES)
+    gradient_checkpointing: bool = option(False, "Compute activations again in the backward pass, to save memory.")
+    compile: bool = option(False, "Compile the networks by torch.compile: slow to start, then faster on CUDA.")
+    max_skipped_steps: int = option(
+        10, "Steps in a row that may be skipped for NaN or infinite losses.", at_least=0, free=True
+    )
+    ema_decay: float = option(
+        0.999,
+        "Decay of the restorer's moving average, reached after a warm-up.",
+        at_least=0,
+        below=1,
+        aliases=("ema_max_decay",),
+    )
+
+    # what to keep
+    blend: float = option(
+        1.0,
+        "Position of the final weights between those to start from (0) and the trained ones (1): half-way keeps most "
+        "of what was gained and loses little of what the start could do.",
+        above=0,
+        at_most=1,
+        tuned_for="noise_space",
+    )
+    select_by: str = option("last", "Which weights the run ends with.", choices=SELECTIONS)
+    early_stopping: int | None = option(
+        None, "Stop after so many validations without a better --select_by score.", at_least=1
+    )
+
+    # the run
+    log_every: int = option(20, "Steps between log lines.", at_least=1, free=True)
+    validate_every: int = option(
+        500,
+        "Steps between validations and sample grids; 0: only at the end.",
+        at_least=0,
+        selects=True,
+        aliases=("validation_steps",),
+    )
+    checkpoint_every: int = option(
+        500,
+        "Steps between checkpoints; 0: only at the end.",
+        at_least=0,
+        free=True,
+        aliases=("checkpointing_steps",),
+    )
+    keep: int = option(2, "Checkpoints kept.", at_least=1, free=True, aliases=("checkpoints_total_limit",))
+    health: bool = option(
+        True, "Look for shortcuts and score the restorer without labels at every validation.", free=True
+    )
+    threads: int | None = option(None, "CPU threads; default: torch's choice.", at_least=1, free=True)
+    report_to: str = option("tensorboard", "Tracker.", choices=TRACKERS, free=True, aliases=("logger",))
+    resume_with_changes: bool = option(
+        False, "Resume a run although its options or photos differ; the differences are recorded.", free=True
+    )
+    verify_resume: int = option(
+        0,
+        "Check in a temporary folder that so many steps end bit-identical when interrupted, then stop.",
+        at_least=0,
+        free=True,
+    )
+    save_noise_predictor: bool = option(
+        False, "Keep the noise predictor in the final pipeline.", free=True, objective="noise_space"
+    )
+
+    def check(self) -> "TrainingConfig":
+        """Raises ConfigurationError listing everything that is contradictory or out of range; returns self."""
+        found = list(problems(self))
+        if found:
+            raise ConfigurationError("these options do not fit:\n- " + "\n- ".join(found))
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """The options that decide what is learned; a run is only resumed with the same ones."""
+        free = {f.name for f in fields(self) if facts(f).free or (facts(f).selects and self.select_by == "last")}
+        return {name: value for name, value in asdict(self).items() if name not in free}
+
+    def to_yaml(self) -> str:
+        """The resolved options; the text can be passed back as `config`."""
+        return yaml.safe_dump(asdict(self), sort_keys=False)

@@ -1,0 +1,83 @@
+"""Named starting points of a training run; what a YAML file or the command line gives overrides them.
+
+"tiny" and "small" suit a CPU and short runs. "adapt" and "adapt-*" train a given restorer further on real photos; the
+numbers of "adapt" were chosen by `benchmarks/adaptation.py`. The "paper-*" presets are the official recipes (8 GPUs,
+24 patches each), of which "paper-denoise" has the paper's own form of the method.
+"""
+
+from typing import Any
+
+_ADAPT: dict[str, Any] = {
+    "init_from": "daa-denoise-plain",
+    "fit_noise": 0.75,
+    "pseudo_clean": True,
+    "blend": 0.5,
+    "variant": "hybrid",
+    "weight": 0.2,
+    "weight_schedule": "balanced",
+    "predictor_warmup_steps": 100,
+    "noise_predictor": "tiny",
+    "noise_predictor_options": {"block_out_channels": [16, 32, 64], "layers_per_block": 1, "dropout": 0.0},
+    "degradation": {
+        "type": "mixture",
+        "parts": [
+            {"weight": 1.0, "degradation": {"type": "gaussian", "sigma_min": 0.0, "sigma_max": 50.0}},
+            {"weight": 4.0, "degradation": {"type": "camera"}},
+        ],
+    },
+    "clean_scale": [0.25, 1.0],
+    "patch": 48,
+    "batch_size": 6,
+    "steps": 480,
+    "learning_rate": 2e-4,
+    "learning_rate_schedule": "cosine",
+    "predictor_learning_rate": 5e-4,
+    "ema_decay": 0.99,
+}
+# Noise is fitted to the photos. Rain and shake cannot be, and what is left of them must not become the target.
+_NOT_FITTED = {"fit_noise": 0.0, "pseudo_clean": False}
+
+_PAPER: dict[str, Any] = {
+    "restorer": "paper",
+    "noise_predictor": "paper",
+    "value_range": [0.0, 1.0],
+    "degradation": {"type": "gaussian", "sigma_min": 0.0, "sigma_max": 75.0},
+    "patch": 128,
+    "batch_size": 24,
+    "learning_rate": 1e-4,
+    "learning_rate_schedule": "constant",
+    "weight": 0.2,
+    "weight_schedule": "paper",
+    "variant": "paired",
+    "steps": 300_000,
+    "ema_decay": 0.9999,
+}
+# The synthetic pairs (Rain13K, GoPro) are given as folders: `paired_degraded`, `paired_clean`.
+_PAPER_PAIRED = {**_PAPER, "value_range": [-1.0, 1.0], "learning_rate": 5e-5, "degradation": None}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {"restorer": "tiny", "noise_predictor": "tiny", "patch": 64, "batch_size": 4, "steps": 1500},
+    "small": {"restorer": "small", "noise_predictor": "tiny", "patch": 64, "batch_size": 8, "steps": 4000},
+    "adapt": _ADAPT,
+    "adapt-derain": {
+        **_ADAPT,
+        **_NOT_FITTED,
+        "init_from": "daa-derain",
+        "degradation": {"type": "rain"},
+        "transplant": 0.9,
+        "transplant_kind": "streaks",
+        "blend": 1.0,
+    },
+    "adapt-deblur": {
+        **_ADAPT,
+        **_NOT_FITTED,
+        "init_from": "daa-deblur",
+        "degradation": {"type": "motion_blur", "length": [2.0, 24.0]},
+    },
+    "paper-denoise": _PAPER,
+    "paper-derain": _PAPER_PAIRED,
+    "paper-deblur": _PAPER_PAIRED,
+}
+
+# Few trained numbers change a network less than all of them: adapters take larger steps, where no rate is given.
+ADAPTER_LEARNING_RATES = {"bias": 3e-3, "pointwise": 1e-3, "lora": 3e-3}
