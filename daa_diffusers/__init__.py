@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .foreign.restorer import ForeignRestorer
     from .models.daa_unet import DAAUNet2DConditionModel
+    from .models.fast_restoration_unet import FastRestorationUNet
     from .models.restoration_unet import RestorationUNet
     from .objectives.noise_space import NoiseSpaceAdaptation
     from .official.convert import convert_official_state_dict
@@ -26,6 +27,7 @@ __all__ = [
     "DAARestorationPipeline",
     "DAARestorationPipelineOutput",
     "DAAUNet2DConditionModel",
+    "FastRestorationUNet",
     "ForeignRestorer",
     "NoiseSpaceAdaptation",
     "RestorationUNet",
@@ -38,6 +40,7 @@ _MODULES = {
     "DAARestorationPipeline": "pipelines.pipeline_daa_restoration",
     "DAARestorationPipelineOutput": "pipelines.pipeline_output",
     "DAAUNet2DConditionModel": "models.daa_unet",
+    "FastRestorationUNet": "models.fast_restoration_unet",
     "ForeignRestorer": "foreign.restorer",
     "NoiseSpaceAdaptation": "objectives.noise_space",
     "RestorationUNet": "models.restoration_unet",

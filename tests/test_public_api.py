@@ -14,12 +14,14 @@ PUBLIC = {
     "DAARestorationPipeline": "daa_diffusers.pipelines.pipeline_daa_restoration",
     "DAARestorationPipelineOutput": "daa_diffusers.pipelines.pipeline_output",
     "DAAUNet2DConditionModel": "daa_diffusers.models.daa_unet",
+    "FastRestorationUNet": "daa_diffusers.models.fast_restoration_unet",
     "ForeignRestorer": "daa_diffusers.foreign.restorer",
     "NoiseSpaceAdaptation": "daa_diffusers.objectives.noise_space",
     "RestorationUNet": "daa_diffusers.models.restoration_unet",
     "convert_official_state_dict": "daa_diffusers.official.convert",
 }
-COMPONENTS = ["DAAUNet2DConditionModel", "ForeignRestorer", "RestorationUNet"]  # what a saved pipeline is made of
+# what a saved pipeline is made of
+COMPONENTS = ["DAAUNet2DConditionModel", "FastRestorationUNet", "ForeignRestorer", "RestorationUNet"]
 
 
 def test_the_list_of_public_names_is_frozen():

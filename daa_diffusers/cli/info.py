@@ -80,7 +80,9 @@ def _network(network: Any) -> str:
     from ..hub.card import millions, stored_as
 
     parts = [network.class_name, *filter(None, [network.config.get("architecture")])]
-    parts += [f"{name} {network.config[name]}" for name in ("width", "depth") if name in network.config]
+    parts += [
+        f"{name} {network.config[name]}" for name in ("width", "widths", "depth", "blocks") if name in network.config
+    ]
     if network.parameters:
         parts.append(f"{millions(network.parameters)} parameters")
     if network.dtypes:

@@ -139,6 +139,8 @@ def _what(description: Description) -> str:
     facts = [f"`{restorer.class_name}`"]
     if "width" in restorer.config:
         facts.append(f"width {restorer.config['width']}")
+    elif "widths" in restorer.config:
+        facts.append(f"widths {', '.join(map(str, restorer.config['widths']))}")
     if restorer.parameters:
         facts.append(f"{millions(restorer.parameters)} parameters")
     facts.append(f"value range [{low:g}, {high:g}]")

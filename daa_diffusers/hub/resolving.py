@@ -17,8 +17,10 @@ from ..checkpoints import bundled_names, bundled_path
 from ..errors import CheckpointError
 from ..foreign.files import PICKLED, SAFETENSORS, read_weights
 from ..foreign.restorer import ForeignRestorer
+from ..models.fast_restoration_unet import FastRestorationUNet
 from ..models.restoration_unet import RestorationUNet
 from .untrusted import (
+    RESTORERS,
     check_inside,
     check_name,
     check_shapes,
@@ -269,7 +271,9 @@ def weight_files(folder: Path, variant: str | None) -> tuple[list[Path], list[st
 # --- a single file ---
 
 
-def load_restorer(path: Path, dtype: torch.dtype = torch.float32) -> RestorationUNet | ForeignRestorer:
+def load_restorer(
+    path: Path, dtype: torch.dtype = torch.float32
+) -> RestorationUNet | FastRestorationUNet | ForeignRestorer:
     """Loads the weights of a restorer from one file, in eval mode.
 
     A config.json of this package beside a safetensors file says what to build. Without one, names and shapes do: of a
@@ -295,10 +299,11 @@ def load_restorer(path: Path, dtype: torch.dtype = torch.float32) -> Restoration
         raise CheckpointError(
             f"{str(path)!r} has the official implementation's names; convert it first: `daa convert {path.name} OUT`"
         )
-    if has_config and read_json(config_file, "")["_class_name"] == ForeignRestorer.__name__:
+    name = read_json(config_file, "")["_class_name"] if has_config else None
+    if name == ForeignRestorer.__name__:
         return _load_foreign(path, config_file, weights).to(dtype).eval()
     if has_config:
-        config = read_config(config_file, RestorationUNet.__name__)
+        config = read_config(config_file, name if name in RESTORERS else RestorationUNet.__name__)
     elif "down_blocks.0.conv1.weight" in shapes:
         config = {"_class_name": RestorationUNet.__name__, **_infer(shapes, path)}
     else:
@@ -307,7 +312,7 @@ def load_restorer(path: Path, dtype: torch.dtype = torch.float32) -> Restoration
         except (ImportError, ValueError) as error:
             raise CheckpointError(str(error)) from error
     restorer = empty_network(config, str(config_file))
-    assert isinstance(restorer, RestorationUNet)
+    assert isinstance(restorer, RestorationUNet | FastRestorationUNet)
     check_shapes(f"restorer of {str(path)!r}", restorer.state_dict(), shapes)
     restorer.load_state_dict(weights, assign=True)
     return restorer.to(dtype).eval()

@@ -18,6 +18,7 @@ from torch import nn
 from ..errors import CheckpointError
 from ..foreign.files import something_else
 from ..models.daa_unet import DAAUNet2DConditionModel
+from ..models.fast_restoration_unet import FastRestorationUNet
 from ..models.restoration_unet import RestorationUNet
 
 logger = logging.getLogger(__name__)
@@ -29,11 +30,17 @@ MAX_FLOAT = 1e9
 MAX_LIST = 4096  # a scheduler may list its betas
 MAX_NESTING = 8
 # Of this package's networks: fields whose cost grows faster than their value.
-MAX_BY_NAME = {"depth": 10, "layers_per_block": 16, "channels": 1024, "width": 4096}
-MAX_LEVELS = {"block_out_channels": 10, "down_block_types": 10, "up_block_types": 10}
+MAX_BY_NAME = {
+    "depth": 10, "layers_per_block": 16, "channels": 1024, "width": 4096, "widths": 4096, "blocks": 64, "unshuffle": 16
+}  # fmt: skip
+MAX_LEVELS = {"block_out_channels": 10, "down_block_types": 10, "up_block_types": 10, "widths": 10, "blocks": 10}
 
-NETWORKS: dict[str, type[RestorationUNet] | type[DAAUNet2DConditionModel]] = {
+RESTORERS: dict[str, type[RestorationUNet] | type[FastRestorationUNet]] = {
     "RestorationUNet": RestorationUNet,
+    "FastRestorationUNet": FastRestorationUNet,
+}
+NETWORKS: dict[str, type[RestorationUNet] | type[FastRestorationUNet] | type[DAAUNet2DConditionModel]] = {
+    **RESTORERS,
     "DAAUNet2DConditionModel": DAAUNet2DConditionModel,
 }
 

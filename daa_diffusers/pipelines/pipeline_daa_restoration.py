@@ -22,6 +22,7 @@ from ..hub.description import task_of, training_record
 
 # diffusers finds a saved component's class in sys.modules only: every component module is imported here.
 from ..models.daa_unet import DAAUNet2DConditionModel
+from ..models.fast_restoration_unet import FastRestorationUNet  # noqa: F401
 from ..models.restoration_unet import RestorationUNet  # noqa: F401
 from ..models.restorer import RestorerContract, in_eval_mode, unwrapped
 from .adapter_mixin import AdapterMixin

@@ -133,7 +133,11 @@ class TrainingConfig:
         "Let --init_from import the module that its network's class is in (ForeignRestorer): runs its code.",
         free=True,
     )
-    restorer: str = option("small", "Preset of a new restorer (tiny, small, paper), where --init_from is not given.")
+    restorer: str = option(
+        "small",
+        "Preset of a new restorer (tiny, small, paper: RestorationUNet; fast-tiny, fast, fast-large: "
+        "FastRestorationUNet), where --init_from is not given.",
+    )
     value_range: list[float] = option([0.0, 1.0], "Value range of a new restorer.")
     noise_predictor: str = option("tiny", "Preset of the noise predictor (tiny, small, paper).")
     noise_predictor_options: dict[str, Any] = option({}, "Constructor arguments that override its preset (JSON).")

@@ -1,8 +1,8 @@
 """Named starting points of a training run; what a YAML file or the command line gives overrides them.
 
-"tiny" and "small" suit a CPU and short runs. "adapt" and "adapt-*" train a given restorer further on real photos; the
-numbers of "adapt" were chosen by `benchmarks/adaptation.py`. The "paper-*" presets are the official recipes (8 GPUs,
-24 patches each), of which "paper-denoise" has the paper's own form of the method.
+"tiny", "small" and "fast" suit a CPU and short runs. "adapt" and "adapt-*" train a given restorer further on real
+photos; the numbers of "adapt" were chosen by `benchmarks/adaptation.py`. The "paper-*" presets are the official recipes
+(8 GPUs, 24 patches each), of which "paper-denoise" has the paper's own form of the method.
 """
 
 from typing import Any
@@ -58,6 +58,16 @@ _PAPER_PAIRED = {**_PAPER, "value_range": [-1.0, 1.0], "learning_rate": 5e-5, "d
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"restorer": "tiny", "noise_predictor": "tiny", "patch": 64, "batch_size": 4, "steps": 1500},
     "small": {"restorer": "small", "noise_predictor": "tiny", "patch": 64, "batch_size": 8, "steps": 4000},
+    "fast": {
+        "restorer": "fast",
+        "noise_predictor": "tiny",
+        "patch": 64,
+        "batch_size": 8,
+        "steps": 12000,
+        "learning_rate": 1e-3,
+        "learning_rate_warmup_steps": 100,
+        "gradient_clip": 1.0,
+    },
     "adapt": _ADAPT,
     "adapt-derain": {
         **_ADAPT,

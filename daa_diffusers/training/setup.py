@@ -16,6 +16,7 @@ from ..degradations.base import degradation_from_config
 from ..errors import ConfigurationError
 from ..files import write_text
 from ..models.daa_unet import DAAUNet2DConditionModel
+from ..models.fast_restoration_unet import FAST_PRESETS, FastRestorationUNet
 from ..models.restoration_unet import RestorationUNet
 from ..models.restorer import RestorerContract
 from ..objectives.joint_step import JointStep
@@ -49,7 +50,8 @@ def build_model(config: TrainingConfig) -> JointStep:
         ).restorer.float()
         add_adapter(config, restorer)
     else:
-        restorer = RestorationUNet.from_preset(config.restorer, value_range=config.value_range)
+        network = FastRestorationUNet if config.restorer in FAST_PRESETS else RestorationUNet
+        restorer = network.from_preset(config.restorer, value_range=config.value_range)
     if config.objective == "noise_space":
         model: JointStep = _noise_space(config, restorer)
     else:

@@ -16,7 +16,13 @@ from huggingface_hub.errors import (
 )
 from safetensors.torch import load_file, save_file
 
-from daa_diffusers import DAARestorationPipeline, DAAUNet2DConditionModel, RestorationUNet, checkpoints
+from daa_diffusers import (
+    DAARestorationPipeline,
+    DAAUNet2DConditionModel,
+    FastRestorationUNet,
+    RestorationUNet,
+    checkpoints,
+)
 from daa_diffusers.checkpoints import bundled_names, bundled_path
 from daa_diffusers.errors import CheckpointError
 
@@ -357,6 +363,15 @@ def test_a_folder_of_a_restorer_alone_loads(tmp_path):
     pipeline = DAARestorationPipeline.from_pretrained(tmp_path / "restorer", dtype=torch.bfloat16)
     assert pipeline.value_range == (-1, 1) and pipeline.dtype == torch.bfloat16
     assert not pipeline.restorer.training
+
+
+def test_a_fast_restorer_loads_from_its_file_and_from_a_pipeline_with_its_own_class(tmp_path):
+    restorer = FastRestorationUNet(widths=(4, 6), blocks=(1, 1), value_range=(-1, 1))
+    DAARestorationPipeline(restorer).save_pretrained(tmp_path)
+    for source in (tmp_path, tmp_path / "restorer/diffusion_pytorch_model.safetensors"):
+        loaded = DAARestorationPipeline.from_pretrained(source).restorer
+        assert type(loaded) is FastRestorationUNet and loaded.config.value_range == [-1, 1]
+        assert all(map(torch.equal, loaded.state_dict().values(), restorer.state_dict().values()))
 
 
 def test_a_single_file_loads_with_its_config(saved):

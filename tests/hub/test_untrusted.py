@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from daa_diffusers import DAARestorationPipeline, RestorationUNet
+from daa_diffusers import DAARestorationPipeline, FastRestorationUNet, RestorationUNet
 from daa_diffusers.errors import CheckpointError
 from daa_diffusers.hub.untrusted import check_name, read_json
 
@@ -54,6 +54,27 @@ def test_absurd_configs_are_refused_before_memory_is_taken(saved, changes, messa
     for source in (saved, saved / WEIGHTS):
         with pytest.raises(CheckpointError, match=message):
             DAARestorationPipeline.from_pretrained(source)
+    assert peak() - before < 200 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"widths": [4, 10**6]}, "`widths` in .*config.json' must be at most 4096, got 1000000"),
+        ({"widths": [1] * 11}, "`widths` in .* must have at most 10 entries, got 11"),
+        ({"blocks": [1, 10**4]}, "`blocks` in .* must be at most 64"),
+        ({"unshuffle": 1000}, "`unshuffle` in .* must be at most 16"),
+        ({"widths": [4096] * 9, "blocks": [64] * 9}, "the weights do not fit the restorer of"),
+        ({"widths": "48"}, "builds no FastRestorationUNet: `widths` must be a list of integers"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_absurd_configs_of_a_fast_restorer_are_refused_before_memory_is_taken(tmp_path, changes, message):
+    DAARestorationPipeline(FastRestorationUNet(widths=(4, 6), blocks=(1, 1))).save_pretrained(tmp_path)
+    edit(tmp_path / "restorer/config.json", **changes)
+    before = peak()
+    with pytest.raises(CheckpointError, match=message):
+        DAARestorationPipeline.from_pretrained(tmp_path)
     assert peak() - before < 200 * 2**20
 
 

@@ -11,7 +11,7 @@ from diffusers import DDPMScheduler
 from diffusers.callbacks import PipelineCallback
 from torch import nn
 
-from daa_diffusers import DAARestorationPipeline, DAAUNet2DConditionModel, RestorationUNet
+from daa_diffusers import DAARestorationPipeline, DAAUNet2DConditionModel, FastRestorationUNet, RestorationUNet
 from daa_diffusers.pipelines import pipeline_daa_restoration
 from daa_diffusers.pipelines.image_processor import Photo, pad_to_multiple
 from daa_diffusers.pipelines.run import DEFAULT_BATCH_PIXELS, plan_batches
@@ -29,6 +29,11 @@ def gentle(restorer: RestorationUNet) -> RestorationUNet:
 class TestRestorationUNet(PipelineContract):
     def build(self):
         return gentle(RestorationUNet(width=4, depth=3))
+
+
+class TestFastRestorationUNet(PipelineContract):
+    def build(self):
+        return FastRestorationUNet(widths=(4, 6), blocks=(1, 1), value_range=[-1, 1])
 
 
 class TestSignedRange(PipelineContract):

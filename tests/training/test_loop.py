@@ -20,7 +20,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from daa_diffusers import DAARestorationPipeline, RestorationUNet
+from daa_diffusers import DAARestorationPipeline, FastRestorationUNet, RestorationUNet
 from daa_diffusers.errors import CheckpointError, ConfigurationError
 from daa_diffusers.training.loop import Trainer, train
 from daa_diffusers.training.planning import describe
@@ -229,6 +229,17 @@ def test_dry_run_tells_what_a_run_needs(tiny_config):
     assert "parameters" in text and "GiB" in text and "4 photos" in text
     assert yaml.safe_load(text)["steps"] == 6
     assert not Path(tiny_config().output_dir).exists()
+
+
+def test_a_fast_restorer_trains_resumes_and_is_saved(tiny_config, tmp_path):
+    options = {"restorer": "fast-tiny", "variant": "vanilla", "steps": 3, "value_range": [-1.0, 1.0]}
+    config = tiny_config(output_dir=str(tmp_path / "run"), **options)
+    Trainer(config, progress_bar=False).train(stop_after=2)
+    restorer = DAARestorationPipeline.from_pretrained(quiet(config).pipeline).restorer
+    whole = quiet(tiny_config(output_dir=str(tmp_path / "whole"), **options))
+    expected = DAARestorationPipeline.from_pretrained(whole.pipeline).restorer
+    assert type(restorer) is FastRestorationUNet and restorer.config.value_range == [-1.0, 1.0]
+    assert all(map(torch.equal, restorer.parameters(), expected.parameters()))
 
 
 def test_a_checkpoint_of_another_network_is_refused(tiny_config, tmp_path):
