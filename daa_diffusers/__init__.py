@@ -11,6 +11,8 @@ torch nor diffusers. Their module paths are public too: saved pipelines (`model_
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from . import telemetry
+
 if TYPE_CHECKING:
     from .foreign.restorer import ForeignRestorer
     from .models.daa_unet import DAAUNet2DConditionModel
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from .official.convert import convert_official_state_dict
     from .pipelines.pipeline_daa_restoration import DAARestorationPipeline
     from .pipelines.pipeline_output import DAARestorationPipelineOutput
+
+telemetry.switch_off()  # before anything that reports is imported
 
 __version__ = "0.1.0"
 

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from daa_diffusers import telemetry
+
 from .conftest import PROJECT_ROOT
 
 PACKAGE = PROJECT_ROOT / "daa_diffusers"
@@ -49,6 +51,25 @@ def test_the_package_itself_loads_nothing_but_python(statement):
 def test_a_public_name_is_loaded_when_it_is_used():
     loaded = modules_loaded_by("import daa_diffusers; daa_diffusers.RestorationUNet")
     assert {"daa_diffusers.models.restoration_unet", "torch", "diffusers"} <= loaded
+
+
+def test_loading_and_restoring_with_torch_leave_onnxruntime_alone():
+    """diffusers imports it to ask whether a component is one of its own; `telemetry.without_onnxruntime`."""
+    statement = (
+        "import numpy as np, daa_diffusers; "
+        "pipe = daa_diffusers.DAARestorationPipeline.from_pretrained('daa-denoise'); "
+        "pipe(np.zeros((16, 16, 3), np.uint8))"
+    )
+    assert "onnxruntime" not in foreign(modules_loaded_by(statement))
+
+
+def test_reports_of_libraries_are_off_unless_somebody_turned_them_on():
+    report = "import json, os, daa_diffusers; print(json.dumps({k: os.environ[k] for k in daa_diffusers.telemetry.OFF}))"
+    unset = {k: v for k, v in os.environ.items() if k not in telemetry.OFF}
+    for given in ({}, {"HF_HUB_DISABLE_TELEMETRY": "0", "RAY_USAGE_STATS_ENABLED": "1"}):
+        environment = {**unset, "PYTHONPATH": str(PROJECT_ROOT), **given}
+        done = subprocess.run([sys.executable, "-c", report], env=environment, capture_output=True, check=True)
+        assert json.loads(done.stdout) == telemetry.OFF | given
 
 
 def test_inference_loads_neither_training_nor_evaluation_nor_readers_of_data_sets():

@@ -13,6 +13,7 @@ from ..errors import CheckpointError, ConfigurationError
 from .job import BulkJob
 from .shards import ShardResult, restore_shard, restorer_fingerprint
 
+NO_ADDRESS = "240.0.0.1"  # reserved: no machine has it
 LOCAL_OBJECT_STORE = 200 * 2**20  # numbers of shards and counts are all that travels
 
 
@@ -72,12 +73,13 @@ def import_ray() -> Any:
 
 
 def _start(ray: Any, address: str | None) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it complains of how Ray Data starts actors
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     own: dict[str, Any] = {}
     if address == "local":
-        own = {"include_dashboard": False, "object_store_memory": LOCAL_OBJECT_STORE}
+        # Without its dashboard Ray still starts that process for the usage module, which asks the metadata services of
+        # cloud providers even if reports are off. Where it cannot listen, Ray goes on without it.
+        own = {"include_dashboard": False, "dashboard_host": NO_ADDRESS, "object_store_memory": LOCAL_OBJECT_STORE}
     try:
         host, _, port = address.removeprefix("ray://").rpartition(":")
         if port.isdecimal():  # Ray itself would try for minutes

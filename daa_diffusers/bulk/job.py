@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints import DEFAULT
 from ..errors import ConfigurationError
 from ..files import replacing
 from ..photos.opening import pixel_limit
@@ -39,7 +40,7 @@ class BulkSettings:
     """
 
     sources: tuple[str, ...]
-    checkpoint: str = "daa-denoise"
+    checkpoint: str = DEFAULT
     dtype: str = "float32"
     photos_per_shard: int = 500
     options: Options = dataclasses.field(default_factory=Options)

@@ -5,6 +5,12 @@ from pathlib import Path
 _FOLDER = Path(__file__).resolve().parent
 _INDEX = "model_index.json"
 
+# Task -> the checkpoint that restores, and the one that an adaptation starts from, where nobody chose another one.
+DEFAULTS = {"denoise": "daa-denoise", "derain": "daa-derain", "deblur": "daa-deblur"}
+STARTS = {"denoise": "daa-denoise-plain", "derain": "daa-derain", "deblur": "daa-deblur"}
+DEFAULT_TASK = "denoise"
+DEFAULT = DEFAULTS[DEFAULT_TASK]
+
 
 def bundled_names() -> tuple[str, ...]:
     """The names that `DAARestorationPipeline.from_pretrained` knows without a path or a Hub, sorted."""
@@ -22,4 +28,4 @@ def bundled_path(name: str) -> Path:
     return _FOLDER / name
 
 
-__all__ = ["bundled_names", "bundled_path"]
+__all__ = ["DEFAULT", "DEFAULTS", "DEFAULT_TASK", "STARTS", "bundled_names", "bundled_path"]

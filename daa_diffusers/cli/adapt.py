@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..checkpoints import DEFAULT_TASK
 from ..errors import ConfigurationError
 from ..restoring.loading import check_model
 
@@ -135,8 +136,8 @@ def plan(
             typer.echo(f"warning: {checkpoint} was made to {known}, and is adapted to {task}", err=True)
         task = task or known
         if task is None:
-            typer.echo(f"task: denoise (nothing says what {checkpoint} is for: see --task)")
-    task = task or "denoise"
+            typer.echo(f"task: {DEFAULT_TASK} (nothing says what {checkpoint} is for: see --task)")
+    task = task or DEFAULT_TASK
     for spec in photos:
         if not spec.startswith("hf:"):  # those are opened once
             open_source(spec, argument="photos")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..checkpoints import DEFAULT
 from ..restoring.loading import check_model, load_pipeline
 from .common import (
     PHOTO,
@@ -41,7 +42,7 @@ def bulk(
         typer.Argument(help='Folders, tar shards ("in/{000..999}.tar"), Hugging Face datasets ("hf:NAME?split=test").'),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the job, seen by all machines.")],
-    checkpoint: Checkpoint = "daa-denoise",
+    checkpoint: Checkpoint = DEFAULT,
     strength: Strength = 1.0,
     guard: Guard = True,
     self_ensemble: SelfEnsemble = False,

@@ -22,7 +22,8 @@ def demo(
     checkpoint: Annotated[
         list[str] | None,
         typer.Option(
-            help="Offered beside the bundled ones: folder, file or Hub id; may be repeated.", show_default=False
+            help="Offered beside the bundled ones, the first one chosen: folder, file or Hub id; may be repeated.",
+            show_default=False,
         ),
     ] = None,
     runs: Annotated[Path, typer.Option(help="Folder that adapted checkpoints are kept in.")] = Path("adapted"),
@@ -30,6 +31,14 @@ def demo(
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 for all networks.", rich_help_panel=SERVED)
     ] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A further name that the page answers to, of a reverse proxy or a tunnel; may be repeated.",
+            show_default=False,
+            rich_help_panel=SERVED,
+        ),
+    ] = None,
     port: Annotated[
         int | None, typer.Option(help="Default: the first free one from 7860.", rich_help_panel=SERVED)
     ] = None,
@@ -47,16 +56,22 @@ def demo(
 
     Ctrl-C ends it; what an adaptation has learnt is saved.
     """
-    from ..demo.app import Settings, served
     from ..demo.restore_job import Limits
+    from ..demo.serving import Settings, served
+    from ..restoring.loading import check_model, usable_device
 
     if port is not None and not 0 < port < 65536:
         raise ConfigurationError(f"`--port` must be from 1 to 65535, got {port}")
     if runs.exists() and not runs.is_dir():
         raise ConfigurationError(f"`--runs` must be a folder, got the file {str(runs)!r}")
+    for one in checkpoint or ():
+        check_model(one)
+    if device is not None:
+        usable_device(device)
     settings = Settings(
         host=host,
         port=port,
+        allow_hosts=tuple(allow_host or ()),
         share=share,
         limits=Limits(max_megapixels, max_file_mb, max_files, max_minutes),
         checkpoints=tuple(checkpoint or ()),

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..checkpoints import DEFAULT
 from ..errors import ConfigurationError
 from ..restoring.loading import load_pipeline
 
@@ -67,9 +68,7 @@ def evaluate(
             label_free=bool(label_free),
         )
         check_record(list(checkpoint or [])[-1], record, [metric.name for metric in chosen], protocol)
-    restorers = {
-        row: load_pipeline(name, device or "cpu") for row, name in row_names(checkpoint or ["daa-denoise"]).items()
-    }
+    restorers = {row: load_pipeline(name, device or "cpu") for row, name in row_names(checkpoint or [DEFAULT]).items()}
     if baseline != "identity" and baseline not in restorers:
         raise ConfigurationError(f"`--baseline` must be one of identity, {', '.join(restorers)}, got {baseline!r}")
     result = evaluate_folder(

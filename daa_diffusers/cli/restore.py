@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..checkpoints import DEFAULT
 from ..errors import ConfigurationError
 from ..restoring.loading import check_model, load_pipeline
 from .common import (
@@ -45,7 +46,7 @@ def restore(
         typer.Argument(help='Photos, folders (with all below them), patterns ("raw/**/*.jpg"), or - for a list.'),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to; made if missing.")],
-    checkpoint: Checkpoint = "daa-denoise",
+    checkpoint: Checkpoint = DEFAULT,
     strength: Strength = 1.0,
     guard: Guard = True,
     self_ensemble: SelfEnsemble = False,

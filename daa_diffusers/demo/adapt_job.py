@@ -23,9 +23,10 @@ from ..files import replacing
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 # Of the progress bar in the process's output: step, steps, time left ("?" at first).
 BAR = re.compile(r"training:[^\r\n]*?(\d+)/(\d+) \[[^\r\n<]*<([\d:?]+)")
+STAGE = re.compile(r"^preparing: (.+)$", re.MULTILINE)  # what the training logs until its first step
 LOSSES = ("pair", "untouched", "noise", "adaptation")  # of the log, as they are shown
 TAIL = 4000  # bytes of the output that are looked at
-State = Literal["idle", "preparing", "training", "stopping", "done", "stopped", "failed"]
+State = Literal["idle", "preparing", "training", "finishing", "stopping", "done", "stopped", "failed"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Progress:
     """Where an adaptation is.
 
     Args:
-        state: "preparing" until the first step; "stopped" by `Adaptation.cancel`.
+        state: "preparing" until the first step, "finishing" after the last; "stopped" by `Adaptation.cancel`.
         step, steps: taken and planned.
         left: time, "mm:ss"; "" where unknown.
         losses: (step, name, value) of each log line.
@@ -52,7 +53,7 @@ class Progress:
     @property
     def running(self) -> bool:
         """Whether its process is."""
-        return self.state in ("preparing", "training", "stopping")
+        return self.state in ("preparing", "training", "finishing", "stopping")
 
 
 class Adaptation:
@@ -71,18 +72,16 @@ class Adaptation:
         self._run = runs
         self._cancelled = False
         self._kept: str | None = None
+        self._launched = 0.0
 
-    def start(
-        self, photos: Sequence[str], clean: Sequence[str], *, checkpoint: str, minutes: float, task: str = "denoise"
-    ) -> None:
+    def start(self, photos: Sequence[str], clean: Sequence[str], *, checkpoint: str, minutes: float) -> None:
         """Begins a run.
 
         Args:
             photos: files to adapt to.
             clean: files of good photos; none: those of scikit-image.
-            checkpoint: to start from.
+            checkpoint: to start from; what it is for decides what is adapted to, as for `daa adapt`.
             minutes: to train, beside what preparing takes.
-            task: as for `daa adapt`.
 
         Raises:
             ConfigurationError: while one is running, or without photos.
@@ -96,7 +95,7 @@ class Adaptation:
             files = self.folder / "photos" / name
             command = [str(_copied(photos, files / "your photos")), "--output", str(self.runs / name)]
             command += ["--clean", str(_copied(clean, files / "clean photos") if clean else self._clean_photos())]
-            command += ["--checkpoint", checkpoint, "--minutes", f"{minutes:g}", "--task", task]
+            command += ["--checkpoint", checkpoint, "--minutes", f"{minutes:g}"]
             self._run = self.runs / name
             self._command = [sys.executable, "-m", "daa_diffusers.cli", "adapt", *command]
             self._launch()
@@ -140,9 +139,11 @@ class Adaptation:
             step, steps = (int(bar[-1][1]), int(bar[-1][2])) if bar else (0, 0)
             losses = _losses(self._run / "log.jsonl")
             if code is None:
-                state: State = "stopping" if self._cancelled else "training" if bar else "preparing"
+                state: State = "training" if step < steps else "finishing" if bar else "preparing"
+                state = "stopping" if self._cancelled else state
                 left = bar[-1][3] if bar and "?" not in bar[-1][3] else ""
-                return Progress(state, step, steps, left, losses, _MESSAGES[state])
+                message = self._preparing(output) if state == "preparing" else _MESSAGES[state]
+                return Progress(state, step, steps, left, losses, message)
             if code == 0:
                 checkpoint = str(self._run / "pipeline")
                 return Progress("done", step, steps, "", losses, _MESSAGES["done"], checkpoint)
@@ -159,11 +160,17 @@ class Adaptation:
     def _launch(self) -> None:
         paths = [str(PACKAGE_PARENT), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "TQDM_MININTERVAL": "0.5"}
-        self._cancelled, self._kept = False, None
+        self._cancelled, self._kept, self._launched = False, None, time.monotonic()
         with open(self._output, "wb") as output:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment
             )
+
+    def _preparing(self, output: str) -> str:
+        stages = STAGE.findall(output)
+        stage = stages[-1].strip() if stages else "loading"
+        seconds = time.monotonic() - self._launched
+        return f"Before the first step: {stage} ({seconds:.0f} s so far). Large photos take minutes."
 
     def _stopped(self, step: int, steps: int, losses: tuple[tuple[int, str, float], ...]) -> Progress:
         if self._kept is None:
@@ -187,8 +194,8 @@ class Adaptation:
 
 
 _MESSAGES: dict[State, str] = {
-    "preparing": "Loading, and estimating the noise of your photos.",
     "training": "Training.",
+    "finishing": "Saving, and comparing before and after.",
     "stopping": "Saving what has been learnt.",
     "done": "Done. The adapted checkpoint can be chosen above.",
     "stopped": "Stopped. What had been learnt can be chosen above; Continue goes on from here.",

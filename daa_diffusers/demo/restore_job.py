@@ -1,4 +1,4 @@
-"""What the page of `daa demo` does with photos, without the page: restore, restore many, and look closely."""
+"""What the page of `daa demo` does with photos, without the page: restore one, or many."""
 
 from __future__ import annotations
 
@@ -10,25 +10,19 @@ import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ..checkpoints import bundled_names
 from ..errors import CheckpointError, ConfigurationError
 from ..files import replacing
 from ..restoring.jobs import Job, find_jobs
 from ..restoring.work import FAILED, Options, Record, restore_all
+from .offered import Offered
+from .views import Pair
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 
-VIEW = 1600  # pixels: the longer side of a whole photo as it is shown
-CROP = (600, 420)  # width and height of what is shown of a photo at 100 % and more
 KEPT_SECONDS = 4 * 3600  # results older than this are removed
 
 
@@ -66,14 +60,6 @@ class Limits:
                 raise ConfigurationError(f"{name}: {megabytes:.0f} MB are more than the {self.max_file_mb:g} allowed")
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A photo's file before and after, to look at."""
-
-    before: str
-    after: str
-
-
 class Work:
     """What all visitors share: a folder of results, limits, checkpoints to choose from, and the one used last.
 
@@ -96,18 +82,10 @@ class Work:
         only_offered: bool = False,
         device: str | None = None,
     ) -> None:
-        self.folder, self.limits, self.runs = folder, limits, runs
-        self.given, self.only_offered, self.device = tuple(checkpoints), only_offered, device
+        self.folder, self.limits, self.offered = folder, limits, Offered(checkpoints, runs)
+        self.only_offered, self.device = only_offered, device
         self._lock = threading.Lock()
         self._loaded: tuple[str, DAARestorationPipeline] | None = None
-
-    def checkpoints(self) -> list[tuple[str, str]]:
-        """(label, name) of all that are offered: those given, the bundled ones, and adapted ones, newest first."""
-        names = list(dict.fromkeys([*self.given, *bundled_names()]))
-        adapted = sorted(self.runs.glob("*/*/model_index.json"), reverse=True) if self.runs else []
-        return [(name, name) for name in names] + [
-            (f"adapted {path.parent.parent.name}" + _stopped(path.parent), str(path.parent)) for path in adapted
-        ]
 
     def load(self, checkpoint: str) -> DAARestorationPipeline:
         """The pipeline of a checkpoint; the last one stays loaded.
@@ -118,7 +96,9 @@ class Work:
         from ..restoring.loading import load_pipeline
 
         name = (checkpoint or "").strip()
-        if self.only_offered and name not in [offered for _, offered in self.checkpoints()]:
+        if not name:
+            raise CheckpointError(f"choose a checkpoint first, such as {self.offered.default}")
+        if self.only_offered and name not in self.offered.names():
             raise CheckpointError(f"checkpoint {name!r} is not among those offered")
         with self._lock:
             if self._loaded is None or self._loaded[0] != name:
@@ -200,69 +180,8 @@ def _without_folders(record: Record) -> Record:
     return record | {"reason": reason}
 
 
-def _stopped(pipeline: Path) -> str:
-    return "" if pipeline.name == "pipeline" else f" ({pipeline.name.replace('-', ' ')})"
-
-
 def _zipped(files: Sequence[str], path: Path) -> Path:
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for file in files:  # stored: photos are compressed already
             archive.write(file, os.path.basename(file))
     return path
-
-
-# --- looking ---
-
-
-def views(pair: Pair, zoom: int, across: float = 0.5, down: float = 0.5) -> tuple[Path, Path]:
-    """PNG files of a photo before and after, upright, in their own colour space, transparency over white.
-
-    Args:
-        pair: the files.
-        zoom: 0 for the whole photo, reduced to `VIEW`; 1 or 2 for a part in which a pixel is 1 or 2 pixels wide.
-        across, down: where the part is, from 0 (left, top) to 1 (right, bottom).
-
-    Raises:
-        UnreadablePhotoError: where a file is gone.
-    """
-    from PIL import Image
-
-    result = []
-    for name, file in (("before", pair.before), ("after", pair.after)):
-        pixels, icc = _shown(file)
-        image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-        if zoom == 0:
-            image.thumbnail((VIEW, VIEW), Image.Resampling.LANCZOS)
-        else:
-            width, height = (min(side, most // zoom) for side, most in zip(image.size, CROP, strict=True))
-            left, top = round(across * (image.width - width)), round(down * (image.height - height))
-            image = image.crop((left, top, left + width, top + height))
-            image = image.resize((zoom * width, zoom * height), Image.Resampling.NEAREST)
-            image = _centred(image)  # always of one size, so that the page scales every part alike
-        path = Path(pair.after).parent / f"{name}.view.png"
-        with replacing(path) as temporary:
-            image.save(temporary, icc_profile=icc, compress_level=1)
-        result.append(path)
-    return result[0], result[1]
-
-
-def _centred(image: Image.Image) -> Image.Image:
-    from PIL import Image
-
-    full = Image.new(image.mode, CROP, 244 if image.mode == "L" else (244, 244, 245))
-    full.paste(image, ((CROP[0] - image.width) // 2, (CROP[1] - image.height) // 2))
-    return full
-
-
-@lru_cache(maxsize=2)  # a photo before and after, while its parts are looked at
-def _shown(file: str) -> tuple[np.ndarray, bytes | None]:
-    """(H, W, 1 or 3) uint8, upright, and their colour profile."""
-    from ..photos import open_photo
-    from ..photos.stored import upright, with_bits
-
-    photo = open_photo(file, max_megapixels=1e5)  # its size was checked when it was restored
-    pixels = with_bits(photo.pixels, 8)
-    if photo.alpha is not None:
-        alpha = with_bits(photo.alpha, 8)[..., None].astype(np.uint16)  # (H, W, 1)
-        pixels = ((pixels * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-    return np.ascontiguousarray(upright(pixels, photo.orientation)), photo.metadata.icc

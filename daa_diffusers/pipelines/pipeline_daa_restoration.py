@@ -25,6 +25,7 @@ from ..models.daa_unet import DAAUNet2DConditionModel
 from ..models.fast_restoration_unet import FastRestorationUNet  # noqa: F401
 from ..models.restoration_unet import RestorationUNet  # noqa: F401
 from ..models.restorer import RestorerContract, in_eval_mode, unwrapped
+from ..telemetry import without_onnxruntime
 from .adapter_mixin import AdapterMixin
 from .image_processor import PhotoInput, assemble, check_output_type, read_photos
 from .passes import tensors_of
@@ -291,7 +292,8 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
         saved = [name for name in wanted if name not in kwargs]
         names = [base.__name__ for base in cls.__mro__ if issubclass(base, DAARestorationPipeline)]
         files = resolving.check_folder(folder, saved, names, kwargs.get("variant"))
-        with resolving.loading_errors(folder), trusted_code(bool(kwargs.get("trust_remote_code"))):
+        trusted = trusted_code(bool(kwargs.get("trust_remote_code")))
+        with resolving.loading_errors(folder), trusted, without_onnxruntime():
             pipeline = super().from_pretrained(str(folder), use_safetensors=True, **kwargs)
         for name, weights in files.items():
             resolving.check_keys(name, getattr(pipeline, name), weights)

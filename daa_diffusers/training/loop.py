@@ -185,6 +185,7 @@ class Trainer:
         """`config.steps`, or as many as fit into `config.minutes` at the speed measured here and now."""
         if self.config.minutes is None:
             return self.config.steps
+        logger.info("preparing: measuring the speed of training here")
         trial = self._loader(0, steps=4)
         times = []
         for batch in trial:

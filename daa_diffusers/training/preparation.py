@@ -82,6 +82,7 @@ def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) ->
 def _fit(sources: list[PhotoSource], restore: Restorer | None, path: Path) -> None:
     """Writes the noise of every source, which count equally; that of all together where a source has few photos."""
     are_many = all(source.count is None or source.count >= MIN_PHOTOS for source in sources)
+    logger.info("preparing: estimating the noise of the real photos")
     profiles = [fit_noise(source, restore) for source in sources] if are_many else [fit_noise(sources, restore)]
     comment = "\n\n".join(profile.describe() for profile in profiles)
     logger.info("noise of the real photos:\n%s", comment)
@@ -110,6 +111,7 @@ def _restore_all(
     write: Callable[[torch.Tensor, torch.Tensor, Path], None],
 ) -> None:
     """Restores the middle of some photos of every source, and writes a PNG file of each."""
+    logger.info("preparing: restoring real photos into %s", folder.name)
     folder.mkdir(exist_ok=True)
     share = max(1, MOST_PHOTOS // len(sources))
     for number, source in enumerate(sources):

@@ -7,8 +7,10 @@ photos; the numbers of "adapt" were chosen by `benchmarks/adaptation.py`. The "p
 
 from typing import Any
 
+from ..checkpoints import STARTS
+
 _ADAPT: dict[str, Any] = {
-    "init_from": "daa-denoise-plain",
+    "init_from": STARTS["denoise"],
     "fit_noise": 0.75,
     "pseudo_clean": True,
     "blend": 0.5,
@@ -72,7 +74,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "adapt-derain": {
         **_ADAPT,
         **_NOT_FITTED,
-        "init_from": "daa-derain",
+        "init_from": STARTS["derain"],
         "degradation": {"type": "rain"},
         "transplant": 0.9,
         "transplant_kind": "streaks",
@@ -81,7 +83,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "adapt-deblur": {
         **_ADAPT,
         **_NOT_FITTED,
-        "init_from": "daa-deblur",
+        "init_from": STARTS["deblur"],
         "degradation": {"type": "motion_blur", "length": [2.0, 24.0]},
     },
     "paper-denoise": _PAPER,

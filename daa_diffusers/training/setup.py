@@ -119,6 +119,7 @@ def build_dataset(config: TrainingConfig, channels: int, length: int, *, check: 
     options = ("clean", "paired_degraded", "paired_clean") + (("real", "unpaired_clean") if adapts else ())
     sources = {option: open_sources(config, option, channels) for option in options}
     if check:
+        logger.info("preparing: looking at the photos")
         check_sources(sources, config.patch)
     if config.variant == "hybrid" and not sources["unpaired_clean"]:  # not of the batch: it differs among processes
         sources["unpaired_clean"] = sources["clean"] or sources["paired_clean"]

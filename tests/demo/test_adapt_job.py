@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import time
 
 import numpy as np
@@ -13,9 +14,11 @@ from skimage import data
 from tqdm import tqdm
 
 from daa_diffusers import DAARestorationPipeline, RestorationUNet
-from daa_diffusers.demo.adapt_job import BAR, Adaptation, Progress, _losses
-from daa_diffusers.demo.tabs import progress_text
+from daa_diffusers.demo.adapt_job import BAR, STAGE, Adaptation, Progress, _losses
+from daa_diffusers.demo.adapt_tab import progress_text
 from daa_diffusers.errors import ConfigurationError
+from daa_diffusers.training.config import TrainingConfig
+from daa_diffusers.training.preparation import prepare_files
 
 
 def until(adaptation, condition, seconds=240.0):
@@ -66,6 +69,19 @@ def test_the_progress_bar_is_understood():
     assert first == ("0", "480", "?") and last[:2] == ("57", "480") and ":" in last[2]
 
 
+def test_what_is_done_before_the_first_step_is_told(adaptation, tmp_path, caplog):
+    """The training's own log lines, which its process writes."""
+    (tmp_path / "real").mkdir()
+    Image.fromarray(data.coffee()[:32, :32]).save(tmp_path / "real" / "0.png")
+    config = TrainingConfig(real=[str(tmp_path / "real")], pseudo_clean=True)
+    with caplog.at_level("INFO", logger="daa_diffusers"):
+        prepare_files(config, RestorationUNet(width=4, depth=2), tmp_path)
+    said = "\n".join(["clean photos: scikit-image's", *caplog.messages, "noise: 0.1"])
+    assert STAGE.findall(said)[-1] == "restoring real photos into pseudo_clean"
+    message = adaptation._preparing(said)
+    assert message.startswith("Before the first step: restoring real photos into pseudo_clean (")
+
+
 def test_losses_are_read_while_they_are_written(tmp_path):
     log = tmp_path / "log.jsonl"
     line = json.dumps({"step": 20, "loss/pair": 0.5, "loss/noise": 1.5, "gradient/all": 3.0, "time": {}})
@@ -112,7 +128,14 @@ def test_why_it_failed_is_told_without_folders(adaptation, noisy, checkpoint, tm
 @pytest.mark.timeout(900)
 def test_stopped_it_keeps_what_it_learnt_and_goes_on_to_the_end(adaptation, noisy, start):
     adaptation.start(noisy, noisy[:1], checkpoint=start, minutes=1)
-    seen = until(adaptation, lambda progress: progress.step > 0 or not progress.running)
+    stages = set()
+
+    def begun(progress):
+        stages.update(re.findall(r"step: (.+) \(\d+ s", progress.message))
+        return progress.step > 0 or not progress.running
+
+    seen = until(adaptation, begun)
+    assert {"loading", "measuring the speed of training here"} <= stages, stages
     assert seen.state == "training" and seen.steps > seen.step, seen
     adaptation.cancel()
     stopped = until(adaptation, lambda progress: not progress.running)

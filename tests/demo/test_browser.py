@@ -11,8 +11,8 @@ pytest.importorskip("gradio", reason="the page needs the extra demo")
 pytest.importorskip("selenium", reason="the browser is driven by selenium, of the extra test")
 
 from daa_diffusers.cli.app import main
-from daa_diffusers.demo.app import Settings, served
-from daa_diffusers.demo.restore_job import CROP
+from daa_diffusers.demo.serving import Settings, served
+from daa_diffusers.demo.views import CROP
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PATIENCE = 240.0

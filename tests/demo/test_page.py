@@ -15,17 +15,16 @@ import pytest
 pytest.importorskip("gradio", reason="the page needs the extra demo")
 
 from daa_diffusers.cli.app import main
-from daa_diffusers.demo.app import Settings, served
 from daa_diffusers.demo.restore_job import Limits
+from daa_diffusers.demo.serving import Settings, served
 
 from ..conftest import PROJECT_ROOT
 
 
 @pytest.fixture(scope="module")
-def address(checkpoint, tmp_path_factory):
+def address(tmp_path_factory):
     settings = Settings(
         limits=Limits(max_megapixels=1, max_file_mb=1, max_files=3),
-        checkpoints=(checkpoint,),
         runs=tmp_path_factory.mktemp("runs"),
         device="cpu",
     )
@@ -57,11 +56,20 @@ def status(address, path):
 
 
 def test_a_photo_comes_back_as_daa_restore_writes_it(client, photos, checkpoint, tmp_path):
-    pictures, report, result, *_ = ask(client, "/restore", photos["side.jpg"], checkpoint, 0.5)
+    _, pictures, report, result, *_ = ask(client, "/restore", photos["side.jpg"], checkpoint, 0.5)
     assert report.startswith("side.jpg: 128 x 96 pixels, jpeg of 8 bits") and len(pictures) == 2
     command = ["restore", photos["side.jpg"], "-o", str(tmp_path), "--checkpoint", checkpoint, "--device", "cpu"]
     assert main([*command, "--no-guard", "--strength", "0.5"]) == 0
     assert Path(result["value"]).name == "side_restored.jpg"
+    assert Path(result["value"]).read_bytes() == (tmp_path / "side.jpg").read_bytes()
+
+
+def test_without_choosing_anything_a_photo_comes_back_as_daa_restore_writes_it(client, photos, tmp_path):
+    from gradio_client import handle_file
+
+    _, _, report, result, *_ = client.predict(handle_file(photos["side.jpg"]), api_name="/restore")
+    assert report.startswith("side.jpg: 128 x 96 pixels")
+    assert main(["restore", photos["side.jpg"], "-o", str(tmp_path), "--device", "cpu"]) == 0
     assert Path(result["value"]).read_bytes() == (tmp_path / "side.jpg").read_bytes()
 
 
@@ -71,8 +79,9 @@ def test_errors_are_told_on_the_page(client, photos, checkpoint):
         (photos["side.jpg"], "daa-denois", 1.0, "did you mean 'daa-denoise'"),
         (photos["side.jpg"], checkpoint, 1.0, "side.jpg: 128 x 96"),  # and the page goes on
         (None, checkpoint, 1.0, "choose photos first"),
+        (photos["side.jpg"], None, 1.0, "choose a checkpoint first, such as daa-denoise"),
     ):
-        report = ask(client, "/restore", file, name, strength)[1]
+        report = ask(client, "/restore", file, name, strength)[2]
         assert wanted in report and "Traceback" not in report
 
 

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from daa_diffusers.cli.app import main
-from daa_diffusers.demo.restore_job import CROP, KEPT_SECONDS, VIEW, Limits, Pair, Work, describe, views
+from daa_diffusers.demo.restore_job import KEPT_SECONDS, Limits, Work, describe
+from daa_diffusers.demo.views import CROP, VIEW, Pair, views
 from daa_diffusers.errors import CheckpointError, ConfigurationError, UnreadablePhotoError
 from daa_diffusers.restoring.work import Options
 
@@ -76,18 +77,8 @@ def test_who_comes_over_a_network_opens_only_what_is_offered(tmp_path, photos, c
     with pytest.raises(CheckpointError, match="is not among those offered"):
         far.restore(photos["side.jpg"], checkpoint, PLAIN)
     offering = Work(tmp_path / "far", Limits(), checkpoints=[checkpoint], only_offered=True, device="cpu")
-    assert offering.checkpoints()[0] == (checkpoint, checkpoint)
+    assert offering.offered.default == offering.offered.start == checkpoint
     assert offering.restore(photos["side.jpg"], checkpoint, PLAIN)[0]["status"] == "restored"
-
-
-def test_adapted_checkpoints_are_offered_newest_first(tmp_path, checkpoint):
-    for name in ("2026-01-01_00-00-00/pipeline", "2026-02-01_00-00-00/stopped-at-7"):
-        shutil.copytree(checkpoint, tmp_path / "runs" / name)
-    offered = Work(tmp_path, Limits(), runs=tmp_path / "runs").checkpoints()
-    assert [label for label, _ in offered][-2:] == [
-        "adapted 2026-02-01_00-00-00 (stopped at 7)", "adapted 2026-01-01_00-00-00",
-    ]  # fmt: skip
-    assert ("daa-denoise", "daa-denoise") in offered
 
 
 def test_old_results_are_removed(work, photos, checkpoint):

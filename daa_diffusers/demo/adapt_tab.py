@@ -1,0 +1,125 @@
+"""The tab of adapting: start, follow, cancel, go on; also after the page was loaded anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigurationError
+from .adapt_job import Adaptation, Progress
+from .asked import follow, in_words
+from .restore_job import Work
+
+if TYPE_CHECKING:
+    import gradio
+
+PLOTS = {  # title -> losses of the log
+    "Synthetic photos": ("pair", "untouched"),
+    "Noise prediction": ("noise", "adaptation"),
+}
+
+
+def adapt_tab(work: Work, adaptation: Adaptation, page: gradio.Blocks, checkpoint: gradio.Dropdown) -> None:
+    """Adapting: start, follow, cancel, go on; also after the page was loaded anew."""
+    import gradio as gr
+    import pandas
+
+    limits, offered = work.limits, work.offered
+    gr.Markdown(
+        "Trains a checkpoint further on photos like those that you want to restore: a dozen or more of one kind, noisy "
+        "ones of one camera for a denoiser, without clean counterparts. Nothing leaves this machine."
+    )
+    with gr.Row():
+        with gr.Column(scale=1, min_width=280):
+            photos = gr.File(label="Photos to adapt to", file_count="multiple", height=170, elem_classes="upload")
+            clean = gr.File(
+                label="Good photos, if you have some", file_count="multiple", height=170, elem_classes="upload"
+            )
+            start_from = gr.Dropdown(
+                offered.choices(),
+                value=offered.start,
+                label="Checkpoint to start from",
+                allow_custom_value=True,
+                elem_id="start-from",
+            )
+            purpose = gr.Markdown(offered.purpose(offered.start), elem_id="start-purpose", elem_classes="purpose")
+            minutes = gr.Slider(
+                min(1, limits.max_minutes), limits.max_minutes, min(10, limits.max_minutes), step=1, label="Minutes"
+            )
+            with gr.Row():
+                start = gr.Button("Adapt", variant="primary", min_width=80, elem_id="adapt")
+                cancel = gr.Button("Cancel", min_width=80, interactive=False, elem_id="cancel")
+                resume = gr.Button("Continue", min_width=80, interactive=False)
+        with gr.Column(scale=2, min_width=320):
+            report = gr.Textbox(label="Progress", lines=2, interactive=False, elem_classes="report", elem_id="progress")
+            with gr.Row():
+                plots = [
+                    gr.LinePlot(
+                        x="step", y="loss", color="name", color_title=" ", title=title, height=280, y_lim=[0, None],
+                        visible=False, buttons=[], min_width=260,
+                    )
+                    for title in PLOTS
+                ]  # fmt: skip
+    timer = gr.Timer(1.0, active=False)
+    outputs = [report, *plots, start, cancel, resume, timer, checkpoint, start_from]
+
+    def shown(progress: Progress, said: str = "") -> list[Any]:
+        frame = pandas.DataFrame(list(progress.losses), columns=["step", "name", "loss"])
+        running = progress.running
+
+        def plot(names: tuple[str, ...]) -> Any:
+            part = frame[frame["name"].isin(names)]
+            return gr.update(
+                value=part, visible=not part.empty, y_lim=[0, None if part.empty else 1.1 * part["loss"].max()]
+            )
+
+        choices: Any = gr.update()
+        if not running:  # there may be a new one
+            choices = gr.update(choices=offered.choices())
+        return [
+            said or progress_text(progress),
+            *map(plot, PLOTS.values()),
+            gr.update(interactive=not running),
+            gr.update(interactive=running and progress.state != "stopping"),
+            gr.update(interactive=progress.state == "stopped"),
+            gr.Timer(active=running),
+            choices,
+            choices,
+        ]
+
+    def attempt(action: Callable[[], None]) -> list[Any]:
+        try:
+            action()
+        except Exception as error:
+            return shown(adaptation.progress(), in_words(error))
+        return shown(adaptation.progress())
+
+    def begin(files: list[str] | None, good: list[str] | None, name: str, time: float) -> list[Any]:
+        def action() -> None:
+            limits.check(files or [])
+            limits.check([*(files or []), *(good or [])])
+            if not isinstance(time, int | float) or not 0 < time <= limits.max_minutes:
+                raise ConfigurationError(f"the minutes must be up to {limits.max_minutes:g}, got {time!r}")
+            work.load(name)  # a wrong name is told at once
+            adaptation.start(files or [], good or [], checkpoint=name.strip(), minutes=time)
+
+        return attempt(action)
+
+    follow(start_from, purpose, offered.purpose)
+    start.click(begin, [photos, clean, start_from, minutes], outputs, show_progress_on=report, api_name="adapt")
+    cancel.click(lambda: attempt(adaptation.cancel), None, outputs, show_progress="hidden", api_name="cancel_adapting")
+    resume.click(lambda: attempt(adaptation.resume), None, outputs, show_progress="hidden", api_visibility="private")
+    timer.tick(
+        lambda: shown(adaptation.progress()), None, outputs, show_progress="hidden", api_name="adapting_progress"
+    )
+    page.load(lambda: shown(adaptation.progress()), None, outputs, show_progress="hidden", api_visibility="private")
+
+
+def progress_text(progress: Progress) -> str:
+    """Two lines: what is going on, and how far it is."""
+    if not progress.steps:
+        return progress.message
+    share = progress.step / progress.steps
+    bar = "█" * round(20 * share) + "░" * (20 - round(20 * share))
+    left = f", {progress.left} left" if progress.left and progress.running else ""
+    return f"{progress.message}\n{bar} step {progress.step} of {progress.steps}{left}"

@@ -1,0 +1,39 @@
+"""What a visitor asks for, checked, and what is answered where it cannot be done."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..errors import CheckpointError, ConfigurationError, UnreadablePhotoError
+from ..restoring.work import Options
+
+if TYPE_CHECKING:
+    import gradio
+
+logger = logging.getLogger(__name__)
+
+
+def options_from(strength: float, guard: bool, ensemble: bool, location: bool) -> Options:
+    """The options of restoring, by the page's controls.
+
+    Raises:
+        ConfigurationError: the strength is no number from 0 to 1.
+    """
+    if not isinstance(strength, int | float) or not 0 <= strength <= 1:
+        raise ConfigurationError(f"the strength must be from 0 to 1, got {strength!r}")
+    return Options(strength=strength, guard=guard, self_ensemble=ensemble, strip_location=location)
+
+
+def in_words(error: Exception) -> str:
+    """What a person is told of an error; of one that nobody expects only its kind, the rest is logged."""
+    if isinstance(error, ConfigurationError | CheckpointError | UnreadablePhotoError):
+        return str(error)
+    logger.error("the page's request failed", exc_info=error)
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+
+
+def follow(choice: gradio.Dropdown, text: gradio.Markdown, words: Callable[[str], str]) -> None:
+    """Lets a text say what is chosen."""
+    choice.change(words, choice, text, show_progress="hidden", trigger_mode="always_last", api_visibility="private")

@@ -1,0 +1,89 @@
+"""The checkpoints that the page offers, which of them is chosen at first, and what each is for, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..checkpoints import DEFAULT, DEFAULT_TASK, STARTS, bundled_names
+from ..errors import CheckpointError
+
+PURPOSES = {
+    "denoise": "Removes the noise of cameras. It knows no blur and no rain.",
+    "derain": "Removes rain streaks. It knows no noise and no blur.",
+    "deblur": "Sharpens what a moving camera has blurred. It knows no noise, no rain and no strong defocus.",
+}
+
+
+class Offered:
+    """The checkpoints to choose from.
+
+    Args:
+        given: by whoever started the page; the first one is chosen at first.
+        runs: folder of adaptations, whose results are offered too.
+    """
+
+    def __init__(self, given: Sequence[str] = (), runs: Path | None = None) -> None:
+        self.given, self.runs = tuple(given), runs
+
+    @property
+    def default(self) -> str:
+        """The one that restores where nobody chooses: what was given, else that of `daa restore`."""
+        return self.given[0] if self.given else DEFAULT
+
+    @property
+    def start(self) -> str:
+        """The one that an adaptation starts from where nobody chooses: what was given, else that of `daa adapt`."""
+        return self.given[0] if self.given else STARTS[DEFAULT_TASK]
+
+    def choices(self) -> list[tuple[str, str]]:
+        """(label, name): those given, the bundled ones, and adapted ones, newest first."""
+        names = list(dict.fromkeys([*self.given, DEFAULT, *bundled_names()]))
+        adapted = sorted(self.runs.glob("*/*/model_index.json"), reverse=True) if self.runs else []
+        return [(name, name) for name in names] + [
+            (f"adapted {path.parent.parent.name}" + _stopped(path.parent), str(path.parent)) for path in adapted
+        ]
+
+    def names(self) -> list[str]:
+        """Of `choices`."""
+        return [name for _, name in self.choices()]
+
+    def purpose(self, name: str) -> str:
+        """What a checkpoint is for, by its own files; no other file is looked at, and the Hub is not asked.
+
+        Of one that is not offered nothing is said but that: who comes over a network learns of no folders.
+        """
+        name = (name or "").strip()
+        if name not in self.names():
+            return "A folder, or an id of the Hub: what it is for is known when it is loaded." if name else ""
+        return describe_purpose(name)
+
+
+def describe_purpose(name: str) -> str:
+    """A sentence or two about a local checkpoint."""
+    from ..hub.description import task_of, training_record
+    from ..hub.resolving import resolve
+
+    try:
+        source = resolve(name)
+        if source.kind == "hub":
+            return "From the Hub: its card says what it is for."
+        location = Path(source.location)
+        record = training_record(location if source.kind == "folder" else location.parent)
+    except (CheckpointError, OSError) as error:
+        return f"It cannot be loaded: {error}"
+    purpose = PURPOSES.get(task_of(record) or "", "Its files do not say what it is for.")
+    return f"{purpose} {_making(record)}".strip()
+
+
+def _making(record: Mapping) -> str:
+    options = record.get("options")
+    if not isinstance(options, Mapping):
+        return ""
+    if options.get("real") and options.get("variant") != "vanilla":
+        return "Adapted to photos without ground truth."
+    return "Trained on synthetic photos only: a start for adaptations."
+
+
+def _stopped(pipeline: Path) -> str:
+    return "" if pipeline.name == "pipeline" else f" ({pipeline.name.replace('-', ' ')})"

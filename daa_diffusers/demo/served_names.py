@@ -1,0 +1,145 @@
+"""The names that the page answers to: requests from other web pages and through rebound names are refused.
+
+A browser sends requests to this machine for any web page that asks it to. `Host` is the name that the browser believes
+to talk to, which a page elsewhere can have resolve to 127.0.0.1 (DNS rebinding); `Origin` is the page that asks.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+import socket
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..errors import ConfigurationError
+
+logger = logging.getLogger(__name__)
+
+ALL_INTERFACES = ("0.0.0.0", "::")
+NAME = r"{0}(\.{0})*".format(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?")
+PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+Scope = dict[str, Any]
+
+
+class ServedNames:
+    """Which `Host` and `Origin` are served.
+
+    Args:
+        host: that the page listens on. Of all interfaces: this machine's name, and every address, because an address
+            cannot be rebound.
+        allowed: further names, of a reverse proxy or a tunnel. A page of one of them may ask whatever its port.
+    """
+
+    def __init__(self, host: str, allowed: Iterable[str] = ()) -> None:
+        self.allowed = {bare_name(name) for name in allowed}
+        self.any_address = host.strip("[]") in ALL_INTERFACES
+        own = {"localhost", _spelt(host.strip("[]"))}
+        if self.any_address:
+            machine = socket.gethostname().lower()
+            own |= {machine, machine.partition(".")[0], f"{machine.partition('.')[0]}.local"}
+        self.own = own
+
+    def allow(self, name: str) -> None:
+        """Serves another name from now on."""
+        self.allowed.add(bare_name(name))
+
+    def refusal(self, headers: Iterable[tuple[bytes, bytes]], method: str = "GET") -> str | None:
+        """Why a request with these headers is not served; None: it is."""
+        fields: dict[str, list[str]] = {}
+        for key, value in headers:
+            fields.setdefault(key.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+        hosts, origins = fields.get("host", []), fields.get("origin", [])
+        if len(hosts) != 1 or len(origins) > 1:
+            return "a request must have one Host and one Origin at most"
+        host = _split(f"//{hosts[0]}")
+        if host is None or not self._serves(host[0]):
+            return f"this page is not served as {hosts[0]!r}"
+        if origins:
+            origin = _split(origins[0])
+            if origin is None or not (origin[0] in self.allowed or _same(host, origin, origins[0])):
+                return f"this page takes no requests from pages of {origins[0]!r}"
+        # a picture, a frame or a script on another page: such requests have no Origin
+        site = fields.get("sec-fetch-site", ["none"])[0]
+        opened = method in ("GET", "HEAD") and fields.get("sec-fetch-dest", [""])[0] == "document"
+        if not origins and site in ("cross-site", "same-site") and not opened:
+            return "this page is not embedded in others"
+        return None
+
+    def _serves(self, name: str) -> bool:
+        if name in self.own or name in self.allowed:
+            return True
+        return _is_address(name) and (self.any_address or ipaddress.ip_address(name).is_loopback)
+
+
+class RefuseOthers:
+    """ASGI application that hands on what `names` serve, and answers 403 to the rest."""
+
+    def __init__(self, app: Any, names: ServedNames) -> None:
+        self.app, self.names = app, names
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        """Serves one request, or refuses it."""
+        reason = None
+        if scope["type"] in ("http", "websocket"):
+            reason = self.names.refusal(scope["headers"], scope.get("method", "GET"))
+        if reason is None:
+            await self.app(scope, receive, send)
+            return
+        logger.warning("refused %s %r: %s (see --allow-host)", scope.get("method", "WebSocket"), scope["path"], reason)
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008, "reason": ""})  # before it is accepted: 403
+            return
+        body = f"403: {reason}. `daa demo --allow-host NAME` adds a name.\n".encode()
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"x-content-type-options", b"nosniff")]
+        headers += [(b"connection", b"close")]  # what is being uploaded is not read
+        await send({"type": "http.response.start", "status": 403, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def bare_name(name: str) -> str:
+    """A host name or address as `Host` has it, without a port, in lower case.
+
+    Raises:
+        ConfigurationError: it is something else, such as an URL or a pattern.
+    """
+    bare = name.strip()
+    bare = _spelt(bare[1:-1] if bare.startswith("[") and bare.endswith("]") else bare)
+    if not (_is_address(bare) or re.fullmatch(NAME, bare)):
+        raise ConfigurationError(
+            f"`--allow-host` must be a name alone, such as photos.example.org, without scheme, port or *, got {name!r}"
+        )
+    return bare
+
+
+def _split(url: str) -> tuple[str, int | None] | None:
+    """Name and port of an origin or "//host"; None where it is none."""
+    try:
+        parts = urlsplit(url)
+        name, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    if not name or parts.username is not None or parts.path or parts.query or parts.fragment:
+        return None
+    return _spelt(name), port or PORTS.get(parts.scheme)
+
+
+def _spelt(name: str) -> str:
+    """One spelling of each name and address."""
+    name = name.lower().rstrip(".")
+    return str(ipaddress.ip_address(name)) if _is_address(name) else name
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _same(host: tuple[str, int | None], origin: tuple[str, int | None], spelt: str) -> bool:
+    """Whether the page that asks is this one; `Host` leaves out the port that its scheme has by default."""
+    return host[0] == origin[0] and (host[1] or PORTS.get(urlsplit(spelt).scheme)) == origin[1]

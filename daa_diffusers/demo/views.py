@@ -1,0 +1,80 @@
+"""Pictures of a photo before and after, to look at: the whole, or a part whose pixels can be told apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..files import replacing
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+VIEW = 1600  # pixels: the longer side of a whole photo as it is shown
+CROP = (600, 420)  # width and height of what is shown of a photo at 100 % and more
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A photo's file before and after, to look at."""
+
+    before: str
+    after: str
+
+
+def views(pair: Pair, zoom: int, across: float = 0.5, down: float = 0.5) -> tuple[Path, Path]:
+    """PNG files of a photo before and after, upright, in their own colour space, transparency over white.
+
+    Args:
+        pair: the files.
+        zoom: 0 for the whole photo, reduced to `VIEW`; 1 or 2 for a part in which a pixel is 1 or 2 pixels wide.
+        across, down: where the part is, from 0 (left, top) to 1 (right, bottom).
+
+    Raises:
+        UnreadablePhotoError: where a file is gone.
+    """
+    from PIL import Image
+
+    result = []
+    for name, file in (("before", pair.before), ("after", pair.after)):
+        pixels, icc = _shown(file)
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+        if zoom == 0:
+            image.thumbnail((VIEW, VIEW), Image.Resampling.LANCZOS)
+        else:
+            width, height = (min(side, most // zoom) for side, most in zip(image.size, CROP, strict=True))
+            left, top = round(across * (image.width - width)), round(down * (image.height - height))
+            image = image.crop((left, top, left + width, top + height))
+            image = image.resize((zoom * width, zoom * height), Image.Resampling.NEAREST)
+            image = _centred(image)  # always of one size, so that the page scales every part alike
+        path = Path(pair.after).parent / f"{name}.view.png"
+        with replacing(path) as temporary:
+            image.save(temporary, icc_profile=icc, compress_level=1)
+        result.append(path)
+    return result[0], result[1]
+
+
+def _centred(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    full = Image.new(image.mode, CROP, 244 if image.mode == "L" else (244, 244, 245))
+    full.paste(image, ((CROP[0] - image.width) // 2, (CROP[1] - image.height) // 2))
+    return full
+
+
+@lru_cache(maxsize=2)  # a photo before and after, while its parts are looked at
+def _shown(file: str) -> tuple[np.ndarray, bytes | None]:
+    """(H, W, 1 or 3) uint8, upright, and their colour profile."""
+    from ..photos import open_photo
+    from ..photos.stored import upright, with_bits
+
+    photo = open_photo(file, max_megapixels=1e5)  # its size was checked when it was restored
+    pixels = with_bits(photo.pixels, 8)
+    if photo.alpha is not None:
+        alpha = with_bits(photo.alpha, 8)[..., None].astype(np.uint16)  # (H, W, 1)
+        pixels = ((pixels * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    return np.ascontiguousarray(upright(pixels, photo.orientation)), photo.metadata.icc

@@ -1,0 +1,69 @@
+"""Which checkpoints the page offers, which is chosen at first, and what it says of each."""
+
+import inspect
+import json
+import shutil
+
+import pytest
+
+from daa_diffusers.checkpoints import DEFAULTS, STARTS, bundled_names, bundled_path
+from daa_diffusers.cli import adapt, bulk, restore
+from daa_diffusers.demo.offered import PURPOSES, Offered
+from daa_diffusers.hub.description import TASKS, task_of
+from daa_diffusers.training.presets import PRESETS
+
+
+def test_defaults_are_named_and_are_those_of_the_commands():
+    for command in (restore.restore, bulk.bulk):
+        assert Offered().default == inspect.signature(command).parameters["checkpoint"].default == "daa-denoise"
+    assert Offered().start == PRESETS[adapt.PRESETS["denoise"]]["init_from"] == "daa-denoise-plain"
+    assert Offered(["mine"]).default == Offered(["mine"]).start == "mine"
+
+
+@pytest.mark.parametrize("names", [DEFAULTS, STARTS], ids=["restoring", "adapting"])
+def test_each_task_has_a_default_that_is_for_it(names):
+    assert set(names) == set(TASKS) == set(PURPOSES)
+    for task, name in names.items():
+        assert task_of(json.loads((bundled_path(name) / "training.json").read_text())) == task
+
+
+def test_the_default_is_offered_first_whatever_it_is_called():
+    names = Offered().names()
+    assert names[0] == "daa-denoise" and sorted(names) == list(bundled_names())
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("daa-denoise", "Removes the noise of cameras. It knows no blur and no rain. Adapted to"),
+        ("daa-denoise-plain", "Removes the noise of cameras. It knows no blur and no rain. Trained on synthetic"),
+        ("daa-derain", "Removes rain streaks."),
+        ("daa-deblur", "Sharpens what a moving camera has blurred."),
+        ("somebody/theirs", "A folder, or an id of the Hub"),
+        ("/etc", "A folder, or an id of the Hub"),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_what_a_checkpoint_is_for_is_said(name, said):
+    assert Offered().purpose(name).startswith(said)
+
+
+def test_of_one_that_was_given_its_own_files_say_it(checkpoint, tmp_path):
+    assert Offered([checkpoint]).purpose(checkpoint) == "Its files do not say what it is for."
+    shutil.copytree(checkpoint, tmp_path / "rain")
+    (tmp_path / "rain" / "training.json").write_text('{"task": "derain"}')
+    assert Offered([str(tmp_path / "rain")]).purpose(str(tmp_path / "rain")) == PURPOSES["derain"]
+    assert Offered(["some/thing"]).purpose("some/thing").startswith("From the Hub")
+    (tmp_path / "rain" / "training.json").write_text("{")
+    assert "cannot be loaded" in Offered([str(tmp_path / "rain")]).purpose(str(tmp_path / "rain"))
+
+
+def test_adapted_checkpoints_are_offered_newest_first(tmp_path, checkpoint):
+    for name in ("2026-01-01_00-00-00/pipeline", "2026-02-01_00-00-00/stopped-at-7"):
+        shutil.copytree(checkpoint, tmp_path / "runs" / name)
+    offered = Offered(runs=tmp_path / "runs")
+    assert [label for label, _ in offered.choices()][-2:] == [
+        "adapted 2026-02-01_00-00-00 (stopped at 7)", "adapted 2026-01-01_00-00-00",
+    ]  # fmt: skip
+    assert offered.default == "daa-denoise"
