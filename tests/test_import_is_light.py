@@ -64,7 +64,8 @@ def test_loading_and_restoring_with_torch_leave_onnxruntime_alone():
 
 
 def test_reports_of_libraries_are_off_unless_somebody_turned_them_on():
-    report = "import json, os, daa_diffusers; print(json.dumps({k: os.environ[k] for k in daa_diffusers.telemetry.OFF}))"
+    report = "import json, os; from daa_diffusers import telemetry; "
+    report += "print(json.dumps({name: os.environ[name] for name in telemetry.OFF}))"
     unset = {k: v for k, v in os.environ.items() if k not in telemetry.OFF}
     for given in ({}, {"HF_HUB_DISABLE_TELEMETRY": "0", "RAY_USAGE_STATS_ENABLED": "1"}):
         environment = {**unset, "PYTHONPATH": str(PROJECT_ROOT), **given}
