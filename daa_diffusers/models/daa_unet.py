@@ -20,35 +20,70 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+class WideLinear(nn.Linear):
+    """A linear layer computed in float32 or wider, whatever the precision of its weights: `(B, in) -> (B, out)`.
+
+    The result stays as wide, or, where `rounds` is set, has the dtype of the weights.
+    """
+
+    rounds = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        wide = torch.promote_types(self.weight.dtype, torch.float32)
+        result = F.linear(x.to(wide), self.weight.to(wide), self.bias.to(wide))
+        return result.to(self.weight.dtype) if self.rounds else result
+
+
 class NoiseLevelEmbedding(TimestepEmbedding):
     """Diffusers' timestep embedding, computed in float32 whatever the model's precision: `(B, in) -> (B, out)`.
 
     Noise levels close to 1 differ in the fourth digit; half precision, as weights or by autocast, would merge them.
     """
 
+    def __init__(self, in_channels: int, time_embed_dim: int):
+        super().__init__(in_channels, time_embed_dim)
+        self.linear_1.__class__ = self.linear_2.__class__ = WideLinear  # same weights, drawn as before
+        self.linear_2.rounds = True
+
     def forward(self, sample: torch.Tensor, condition: None = None) -> torch.Tensor:
         """Embeds sinusoids (B, in), float32 or wider; the result has the dtype of the weights."""
-        first, second = self.linear_1, self.linear_2
-        wide = torch.promote_types(first.weight.dtype, torch.float32)
         with torch.autocast(sample.device.type, enabled=False):
-            hidden = F.silu(F.linear(sample.to(wide), first.weight.to(wide), first.bias.to(wide)))
-            hidden = F.linear(hidden, second.weight.to(wide), second.bias.to(wide))
-        return hidden.to(first.weight.dtype)
+            return self.linear_2(self.act(self.linear_1(sample)))
 
 
 class UpsamplingConv2d(nn.Conv2d):
-    """Nearest upsampling by two and a 3x3 convolution, at once: `(B, in, H, W) -> (B, out, 2H, 2W)`.
+    """A 3x3 convolution that can do the nearest upsampling by two before it as well: `(B, in, H, W) -> (B, out, H, W)`.
 
-    Each output pixel sees 2x2 input pixels only, so that a transposed convolution with the 4x4 kernel
-    `(w2, w1 + w2, w0 + w1, w0)` along each axis does it with 4/9 of the products, and the large input is never kept.
+    Each pixel of `forward(x, upsample=True)`, (B, out, 2H, 2W), sees 2x2 pixels of `x` only, so that a transposed
+    convolution with the 4x4 kernel `(w2, w1 + w2, w0 + w1, w0)` along each axis does it with 4/9 of the products, and
+    the large input is never kept.
     """
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, upsample: bool = False) -> torch.Tensor:
         """See the class."""
+        if not upsample:
+            return super().forward(x)
         kernel = F.pad(self.weight.flip(2, 3).transpose(0, 1), (1, 1, 1, 1))  # (in, out, 5, 5)
         kernel = kernel[:, :, 1:] + kernel[:, :, :-1]
         kernel = kernel[..., 1:] + kernel[..., :-1]  # (in, out, 4, 4)
         return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
+
+
+class UpsamplingResnetBlock2D(ResnetBlock2D):
+    """Diffusers' residual block as `ResnetUpsampleBlock2D` ends with it: `(B, C, H, W), (B, T) -> (B, C, 2H, 2W)`."""
+
+    def forward(self, input_tensor: torch.Tensor, temb: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        hidden = self.nonlinearity(self.norm1(input_tensor))
+        if isinstance(self.conv1, UpsamplingConv2d):
+            hidden = self.conv1(hidden, upsample=True)
+        else:  # a layer that took its place, as LoRA's, which knows convolutions that keep the size
+            hidden = self.conv1(self.upsample(hidden))
+        scale, shift = self.time_emb_proj(self.nonlinearity(temb))[:, :, None, None].chunk(2, dim=1)
+        hidden = self.norm2(hidden) * (1 + scale) + shift  # (B, C, 2H, 2W)
+        hidden = self.conv2(self.dropout(self.nonlinearity(hidden)))
+        return (self.upsample(input_tensor) + hidden) / self.output_scale_factor
 
 
 class Dropout(nn.Dropout):
@@ -168,17 +203,17 @@ class DAAUNet2DConditionModel(UNet2DConditionModel):
         return super().extract_init_dict({k: v for k, v in config_dict.items() if k not in fixed}, **kwargs)
 
     def _speed_up(self) -> None:
-        """The same function under the same names of weights, with fewer products and cheaper masks."""
+        """The same function of the same weights, with fewer products and cheaper masks.
+
+        Each faster layer is a subclass without weights of its own, and is called as any module: hooks see it.
+        """
         for block in self.up_blocks:
             for upsampler in block.upsamplers or ():
-                conv = upsampler.conv1
-                with torch.device("meta"):  # draws no random numbers
-                    upsampler.conv1 = UpsamplingConv2d(conv.in_channels, conv.out_channels, 3, padding=1)
-                upsampler.conv1.weight, upsampler.conv1.bias = conv.weight, conv.bias
-                upsampler.conv_shortcut, upsampler.upsample = upsampler.upsample, None  # the skip path alone is left
-        for module in list(self.modules()):
+                upsampler.__class__ = UpsamplingResnetBlock2D
+                upsampler.conv1.__class__ = UpsamplingConv2d
+        for module in self.modules():
             if isinstance(module, ResnetBlock2D):
-                module.dropout = Dropout(module.dropout.p)
+                module.dropout.__class__ = Dropout
 
     def reset_parameters(self) -> None:
         """Kaiming-normal weights and zero biases in every convolution and linear layer (METHOD, point 8)."""
