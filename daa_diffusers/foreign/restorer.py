@@ -4,12 +4,14 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import wraps
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import nn
 
 from ..models.restorer import in_eval_mode, unwrapped
@@ -174,8 +176,11 @@ class ForeignRestorer(ModelMixin, ConfigMixin):
         Args:
             pretrained_model_name_or_path: folder or Hub id.
             trust_remote_code: import the module of the network's class, if it is not imported yet: runs its code.
-            kwargs: as for `ModelMixin.from_pretrained`.
+            kwargs: as for `ModelMixin.from_pretrained`; `use_safetensors=False` is refused.
         """
+        if kwargs.get("use_safetensors") is False:
+            raise ValueError("`use_safetensors` must be True: pickle files run code when they are opened")
+        kwargs["use_safetensors"] = True
         if kwargs.get("device_map") is None:
             # a network may compute tensors while it is built, which an empty one would lose
             kwargs["low_cpu_mem_usage"] = False
@@ -183,6 +188,13 @@ class ForeignRestorer(ModelMixin, ConfigMixin):
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         with trusted_code(True):
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+    @wraps(ModelMixin.save_pretrained)
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """As in diffusers; a ValueError on `safe_serialization=False`, for pickle is neither written nor read."""
+        if not kwargs.get("safe_serialization", True):
+            raise ValueError("`safe_serialization` must be True: pickle files run code when they are opened")
+        return super().save_pretrained(str(save_directory), *args, **kwargs)
 
     # --- what callers ask ---
 
@@ -201,12 +213,16 @@ class ForeignRestorer(ModelMixin, ConfigMixin):
         """Whether every pixel depends on the whole photo, so that no overlap makes tiles agree with it."""
         return self.config.is_global
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, return_dict: bool | None = None
+    ) -> torch.Tensor | UNet2DOutput | tuple[torch.Tensor]:
         """Restores a batch.
 
         Args:
             x: degraded photos (B, C, H, W), floating point, in `config.value_range` (noise may exceed it); H and W
                 multiples of `size_multiple`.
+            return_dict: None (default): the tensor itself. Otherwise as of any model of diffusers: a `UNet2DOutput`
+                with the tensor as `sample` (True), or the tuple `(tensor,)` (False).
 
         Returns:
             Restored photos (B, C, H, W), not clamped.
@@ -232,7 +248,10 @@ class ForeignRestorer(ModelMixin, ConfigMixin):
             output = given + output
         elif config.output == "noise":
             output = given - output
-        return self._from_network(output)[:, :, :height, :width]
+        restored = self._from_network(output)[:, :, :height, :width]
+        if return_dict is None:
+            return restored
+        return UNet2DOutput(sample=restored) if return_dict else (restored,)
 
     def _pad(self, x: torch.Tensor) -> torch.Tensor:
         height, width = x.shape[2:]

@@ -1,9 +1,12 @@
 """The default restorer: the plain residual U-Net of Noise-DA (METHOD: "The official sizes and recipes")."""
 
+from functools import wraps
+
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import nn
 
 # The widths behind the preset names; "paper" is the official size (8,559,171 parameters).
@@ -62,6 +65,7 @@ class RestorationUNet(ModelMixin, ConfigMixin):
     """
 
     _supports_gradient_checkpointing = True
+    _no_split_modules = ["ConvBlock", "UpBlock"]  # diffusers' `device_map="auto"` asks for it
     skips_margins = True  # `forward` takes `margins`
 
     @register_to_config
@@ -102,6 +106,20 @@ class RestorationUNet(ModelMixin, ConfigMixin):
             raise ValueError(f"`preset` must be one of {sorted(PRESET_WIDTHS)}, got {preset!r}")
         return cls(**{"width": PRESET_WIDTHS[preset], **overrides})
 
+    @wraps(ModelMixin.save_pretrained)
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """As in diffusers; a ValueError on `safe_serialization=False`, for pickle is neither written nor read."""
+        if not kwargs.get("safe_serialization", True):
+            raise ValueError("`safe_serialization` must be True: pickle files run code when they are opened")
+        return super().save_pretrained(str(save_directory), *args, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
+        """As in diffusers, from safetensors only; a ValueError on `use_safetensors=False`."""
+        if kwargs.get("use_safetensors") is False:
+            raise ValueError("`use_safetensors` must be True: pickle files run code when they are opened")
+        return super().from_pretrained(pretrained_model_name_or_path, **{**kwargs, "use_safetensors": True})
+
     @property
     def size_multiple(self) -> int:
         """Height and width of an input must be multiples of this."""
@@ -127,7 +145,12 @@ class RestorationUNet(ModelMixin, ConfigMixin):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(self, x: torch.Tensor, margins: tuple[int, int, int, int] = (0, 0, 0, 0)) -> torch.Tensor:
+    def forward(
+        self,
+        x: torch.Tensor,
+        margins: tuple[int, int, int, int] = (0, 0, 0, 0),
+        return_dict: bool | None = None,
+    ) -> torch.Tensor | UNet2DOutput | tuple[torch.Tensor]:
         """Restores a batch.
 
         Args:
@@ -135,6 +158,8 @@ class RestorationUNet(ModelMixin, ConfigMixin):
                 multiples of `size_multiple`.
             margins: pixels at the top, bottom, left and right that are left out of the result, and with them most of
                 the work for them: a tile's margins are surroundings, nothing more.
+            return_dict: None (default): the tensor itself. Otherwise as of any model of diffusers: a `UNet2DOutput`
+                with the tensor as `sample` (True), or the tuple `(tensor,)` (False).
 
         Returns:
             Restored photos (B, C, H - top - bottom, W - left - right), same dtype and device, not clamped.
@@ -149,6 +174,12 @@ class RestorationUNet(ModelMixin, ConfigMixin):
                 f"height and width of `x` must be positive multiples of {self.size_multiple}, got "
                 f"{tuple(x.shape[2:])}; DAARestorationPipeline pads for you"
             )
+        restored = self._restore(x, margins)
+        if return_dict is None:
+            return restored
+        return UNet2DOutput(sample=restored) if return_dict else (restored,)
+
+    def _restore(self, x: torch.Tensor, margins: tuple[int, int, int, int]) -> torch.Tensor:
         skips = []
         hidden = x
         for block in self.down_blocks[:-1]:

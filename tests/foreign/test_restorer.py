@@ -19,6 +19,7 @@ from daa_diffusers.training.config import resolve
 from daa_diffusers.training.loop import train
 from daa_diffusers.training.setup import build_model, prepare_networks
 
+from ..models.contract import DiffusersContract, ModelContract
 from .foreign_contract import ForeignContract
 
 architectures = pytest.importorskip("spandrel.architectures", reason='needs the extra "zoo"')
@@ -81,6 +82,14 @@ class TestNAFNet(ForeignContract):
 class TestDnCNN(ForeignContract):
     def network(self):
         return dncnn()
+
+
+class TestDnCNNAsAModelOfDiffusers(DiffusersContract):
+    def build(self):
+        return ForeignRestorer.wrap(dncnn())
+
+    def inputs(self, batch, height, width, dtype=torch.float32):
+        return {"x": ModelContract.photos(batch, 3, height, width, 1, dtype)}
 
 
 class TestDnCNNWithBatchNorm(ForeignContract):

@@ -1,12 +1,15 @@
 """What every network of the package keeps, as tests to inherit: a class sets `model_class` and gives tiny models."""
 
+import copy
 import json
 import logging
+import pickle
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from safetensors.torch import load_file
 from torch import nn
 
@@ -33,7 +36,141 @@ def is_plain_json(value: Any) -> bool:
     return value is None or type(value) in (bool, int, float, str)
 
 
-class ModelContract:
+class LowRank(nn.Module):
+    """A layer with a low-rank update beside it, as of LoRA: its shapes follow from the layer's attributes."""
+
+    def __init__(self, base: nn.Conv2d | nn.Linear):
+        super().__init__()
+        self.base = base
+        if isinstance(base, nn.Conv2d):
+            geometry = {"stride": base.stride, "padding": base.padding, "bias": False}
+            self.down = nn.Conv2d(base.in_channels, 2, base.kernel_size, **geometry)
+            self.up: nn.Module = nn.Conv2d(2, base.out_channels, 1, bias=False)
+        else:
+            self.down, self.up = nn.Linear(base.in_features, 2, bias=False), nn.Linear(2, base.out_features, bias=False)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, x):
+        return self.base(x) + self.up(self.down(x))
+
+
+def own_weights(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters(recurse=False))
+
+
+class DiffusersContract:
+    """Tests of what diffusers' users do with any model: hooks, adapters, casting, offloading, files, copies.
+
+    The facts are those of diffusers' own test mixins, as far as they hold on a CPU.
+    """
+
+    def build(self) -> nn.Module:
+        """A tiny model."""
+        raise NotImplementedError
+
+    def inputs(self, batch: int, height: int, width: int, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+        """Keyword arguments of `forward`."""
+        raise NotImplementedError
+
+    def run(self, model: nn.Module, **inputs) -> torch.Tensor:
+        output = model(**inputs)
+        return output if isinstance(output, torch.Tensor) else output.sample
+
+    def restored(self, model: nn.Module) -> torch.Tensor:
+        """What the model makes of two samples, without gradients."""
+        with torch.no_grad():
+            return self.run(model, **self.inputs(2, 16, 16))
+
+    @pytest.fixture
+    def model(self) -> nn.Module:
+        torch.manual_seed(0)
+        return self.build().eval()
+
+    # --- layers are modules that others see ---
+
+    def test_every_layer_with_weights_is_called(self, model):
+        layers = {name: module for name, module in model.named_modules() if own_weights(module)}
+        called = set()
+        for name, module in layers.items():
+            module.register_forward_hook(lambda *_, name=name: called.add(name))
+        self.restored(model)
+        assert called == layers.keys()
+
+    def test_a_low_rank_update_of_any_layer_works_and_learns(self, model):
+        before = self.restored(model)
+        layers = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+        wrapped = {name: LowRank(module) for name, module in layers}
+        for name, module in wrapped.items():
+            parent, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(parent), attribute, module)
+        torch.testing.assert_close(self.restored(model), before, rtol=1e-4, atol=1e-4)
+        self.run(model, **self.inputs(2, 16, 16)).square().mean().backward()
+        assert [name for name, module in wrapped.items() if not module.up.weight.grad.any()] == []
+
+    def test_weights_stored_in_8_bits_are_cast_layer_by_layer(self, model):
+        before = self.restored(model)
+        model.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+        assert model.dtype == torch.float32 and torch.float8_e4m3fn in {p.dtype for p in model.parameters()}
+        assert 0 < ((self.restored(model) - before).norm() / before.norm()).item() < 0.3
+
+    def test_weights_are_offloaded_layer_by_layer(self, model):
+        before = self.restored(model)
+        cpu_offload(model, execution_device=torch.device("cpu"))
+        assert {p.device.type for p in model.parameters()} == {"meta"}
+        torch.testing.assert_close(self.restored(model), before, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("kind", ["leaf_level", "block_level"])
+    def test_groups_of_layers_are_offloaded(self, model, kind):
+        before = self.restored(model)
+        blocks = {"num_blocks_per_group": 1} if kind == "block_level" else {}
+        model.enable_group_offload(torch.device("cpu"), offload_type=kind, **blocks)
+        torch.testing.assert_close(self.restored(model), before, rtol=1e-4, atol=1e-5)
+
+    # --- calls ---
+
+    def test_the_output_is_a_tuple_or_a_dict_where_asked_for(self, model):
+        plain = self.restored(model)
+        with torch.no_grad():
+            (as_tuple,) = model(**self.inputs(2, 16, 16), return_dict=False)
+            as_dict = model(**self.inputs(2, 16, 16), return_dict=True)
+        assert torch.equal(as_tuple, plain) and torch.equal(as_dict.sample, plain) and torch.equal(as_dict[0], plain)
+
+    def test_a_copy_and_a_pickled_model_restore_alike(self, model):
+        before = self.restored(model)
+        for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert again.config == model.config
+            assert torch.equal(self.restored(again), before)
+
+    def test_the_general_questions_are_answered(self, model):
+        assert model.num_parameters() == sum(parameter.numel() for parameter in model.parameters())
+        assert (model.dtype, model.device) == (torch.float32, torch.device("cpu"))
+        assert model.get_memory_footprint() >= 4 * model.num_parameters()
+
+    # --- files ---
+
+    @pytest.mark.parametrize("variant", [None, "fp16"])
+    def test_shards_and_variants_load(self, model, tmp_path, variant):
+        saved = model.state_dict()
+        model.save_pretrained(tmp_path, max_shard_size="4KB", variant=variant)
+        assert len(list(tmp_path.glob("*.safetensors"))) > 2
+        again = type(model).from_pretrained(tmp_path, variant=variant)
+        assert not again.training
+        assert all(torch.equal(saved[name], tensor) for name, tensor in again.state_dict().items())
+
+    def test_pickle_is_neither_written_nor_read(self, model, tmp_path):
+        with pytest.raises(ValueError, match="`safe_serialization` must be True: pickle"):
+            model.save_pretrained(tmp_path / "saved", safe_serialization=False)
+        assert not (tmp_path / "saved").exists()
+        model.save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match="`use_safetensors` must be True: pickle"):
+            type(model).from_pretrained(tmp_path, use_safetensors=False)
+        (tmp_path / "diffusion_pytorch_model.safetensors").unlink()
+        torch.save(model.state_dict(), tmp_path / "diffusion_pytorch_model.bin")
+        with pytest.raises(OSError, match="diffusion_pytorch_model"):
+            type(model).from_pretrained(tmp_path)
+
+
+class ModelContract(DiffusersContract):
     """Tests of save/load, config, sizes, dtypes, determinism, batches and gradients (DESIGN, habit 12)."""
 
     model_class: type[nn.Module]
@@ -54,15 +191,6 @@ class ModelContract:
             for i in range(batch)
         ]
         return torch.stack(one_by_one).to(dtype)
-
-    def run(self, model: nn.Module, **inputs) -> torch.Tensor:
-        output = model(**inputs)
-        return output if isinstance(output, torch.Tensor) else output.sample
-
-    @pytest.fixture
-    def model(self) -> nn.Module:
-        torch.manual_seed(0)
-        return self.build().eval()
 
     # --- construction ---
 
