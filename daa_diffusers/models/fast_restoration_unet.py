@@ -1,12 +1,14 @@
 """A restorer for CPUs: a residual U-Net behind pixel-unshuffle, chosen at equal processor time."""
 
 from collections.abc import Sequence
+from functools import wraps
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import nn
 
 # Constructor arguments by preset name.
@@ -53,6 +55,7 @@ class FastRestorationUNet(ModelMixin, ConfigMixin):
     """
 
     _supports_gradient_checkpointing = True
+    _no_split_modules = ["ResidualBlock"]  # diffusers' `device_map="auto"` asks for it
 
     @register_to_config
     def __init__(
@@ -98,6 +101,20 @@ class FastRestorationUNet(ModelMixin, ConfigMixin):
             raise ValueError(f"`preset` must be one of {sorted(FAST_PRESETS)}, got {preset!r}")
         return cls(**{**FAST_PRESETS[preset], **overrides})
 
+    @wraps(ModelMixin.save_pretrained)
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """As in diffusers; a ValueError on `safe_serialization=False`, for pickle is neither written nor read."""
+        if not kwargs.get("safe_serialization", True):
+            raise ValueError("`safe_serialization` must be True: pickle files run code when they are opened")
+        return super().save_pretrained(str(save_directory), *args, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
+        """As in diffusers, from safetensors only; a ValueError on `use_safetensors=False`."""
+        if kwargs.get("use_safetensors") is False:
+            raise ValueError("`use_safetensors` must be True: pickle files run code when they are opened")
+        return super().from_pretrained(pretrained_model_name_or_path, **{**kwargs, "use_safetensors": True})
+
     @property
     def size_multiple(self) -> int:
         """Height and width of an input must be multiples of this."""
@@ -125,12 +142,16 @@ class FastRestorationUNet(ModelMixin, ConfigMixin):
                     with torch.no_grad():
                         module.weight.mul_(0.1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, return_dict: bool | None = None
+    ) -> torch.Tensor | UNet2DOutput | tuple[torch.Tensor]:
         """Restores a batch.
 
         Args:
             x: degraded photos (B, C, H, W), floating point, in `config.value_range` (noise may exceed it); H and W
                 multiples of `size_multiple`.
+            return_dict: None (default): the tensor itself. Otherwise as of any model of diffusers: a `UNet2DOutput`
+                with the tensor as `sample` (True), or the tuple `(tensor,)` (False).
 
         Returns:
             Restored photos of the same shape, dtype and device, not clamped.
@@ -156,7 +177,10 @@ class FastRestorationUNet(ModelMixin, ConfigMixin):
         hidden = self._run(self.down_blocks[-1], hidden)
         for upsampler, block in zip(self.upsamplers, self.up_blocks, strict=True):
             hidden = self._run(block, F.pixel_shuffle(upsampler(hidden), 2) + skips.pop())
-        return x + F.pixel_shuffle(self.conv_out(hidden), self.config.unshuffle)
+        restored = x + F.pixel_shuffle(self.conv_out(hidden), self.config.unshuffle)
+        if return_dict is None:
+            return restored
+        return UNet2DOutput(sample=restored) if return_dict else (restored,)
 
     def _run(self, block: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
