@@ -16,7 +16,6 @@ from .config import TrainingConfig
 
 logger = logging.getLogger(__name__)
 
-ADAPTER_FOLDER = "adapter"
 PHOTOS = 64  # of each source that are asked for their camera
 
 

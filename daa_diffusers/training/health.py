@@ -303,11 +303,14 @@ class Health:
         self.noise = self._noise(real)  # (K, B, C, side, side)
 
     @classmethod
-    def from_config(cls, config: TrainingConfig, channels: int = 3) -> "Health | None":
+    def from_config(
+        cls, config: TrainingConfig, channels: int = 3, sources: setup.Sources | None = None
+    ) -> "Health | None":
         """From the folders of a run; None for the vanilla variant, which has no real photos.
 
         Args:
             channels: that the restorer takes.
+            sources: of the run, where they are open already.
 
         Raises:
             ConfigurationError: on folders without usable photos.
@@ -316,7 +319,8 @@ class Health:
             return None
         seed = generator_for(config.seed, "health").initial_seed()
 
-        dataset = setup.build_dataset(replace(config, seed=seed), channels, PROBE_PATCHES, check=False)
+        probe = replace(config, seed=seed)
+        dataset = setup.build_dataset(probe, channels, PROBE_PATCHES, check=False, sources=sources)
         patches = _stacked(dataset, PROBE_PATCHES)
         dataset.patch = max(NOISE_SIDE, config.patch)
         photos = _stacked(dataset, PHOTOS)

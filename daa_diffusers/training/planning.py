@@ -1,6 +1,7 @@
 """What a run would need, without running it: `--dry_run`."""
 
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -40,6 +41,16 @@ def seconds_per_sample(model: JointStep, channels: int, patch: int) -> float:
         model(*images, generator=torch.Generator().manual_seed(0)).loss.backward()
     model.zero_grad()
     return time.perf_counter() - start
+
+
+def seconds_per_batch(step: Callable[[Any], object], batches: Iterable) -> float:
+    """Mean seconds of `step(batch)` over `batches`, at least two; the first warms up and is not counted."""
+    times = []
+    for batch in batches:
+        start = time.perf_counter()
+        step(batch)
+        times.append(time.perf_counter() - start)
+    return sum(times[1:]) / len(times[1:])
 
 
 def _photos(source: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """What a run takes from its real photos before the first step: their noise, and clean photos that look like them."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -15,13 +15,11 @@ from ..degradations.mixture import Mixture
 from ..degradations.stored import read_degradation, write_degradation
 from ..degradations.transplant import Transplant, write_residual
 from ..files import replacing
-from ..models.restorer import RestorerContract
 from ..photos.pixels import middle, unit_float
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from ..sources.folders import PhotoFolder, PhotoSource
 from ..sources.sampling import TrainingPatches
 from .config import TrainingConfig
-from .setup import open_sources
 
 logger = logging.getLogger(__name__)
 
@@ -35,22 +33,19 @@ GAIN = (1.0, 1.5)  # see Transplant
 STREAK_BLUR = 10.0  # standard deviation in pixels of what is not a streak: light, haze, colour
 
 
-def prepare_files(
-    config: TrainingConfig, restorer: nn.Module, folder: Path, real: list[PhotoSource] | None = None
-) -> None:
+def prepare_files(config: TrainingConfig, restorer: nn.Module, folder: Path, real: Sequence[PhotoSource]) -> None:
     """Writes what `fit_noise`, `pseudo_clean` and `transplant` ask for into the run's folder, and keeps what is there.
 
     Args:
         restorer: as it starts. Its mode is left as it is.
         folder: of the run.
-        real: the real photos, where they are open already.
+        real: the real photos.
 
     Raises:
         ConfigurationError: the noise of the real photos cannot be estimated, or there is none.
     """
     if not (config.fit_noise or config.pseudo_clean or config.transplant):
         return
-    real = real or open_sources(config, "real", RestorerContract.of(restorer).channels)
     if config.fit_noise and not (folder / NOISE_FILE).exists():
         _fit(real, _as_function(restorer) if config.init_from else None, folder / NOISE_FILE)
     if config.pseudo_clean:
@@ -79,7 +74,7 @@ def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) ->
             dataset.unpaired_clean.append(restored)
 
 
-def _fit(sources: list[PhotoSource], restore: Restorer | None, path: Path) -> None:
+def _fit(sources: Sequence[PhotoSource], restore: Restorer | None, path: Path) -> None:
     """Writes the noise of every source, which count equally; that of all together where a source has few photos."""
     are_many = all(source.count is None or source.count >= MIN_PHOTOS for source in sources)
     logger.info("preparing: estimating the noise of the real photos")
@@ -106,7 +101,7 @@ def _as_function(restorer: nn.Module) -> Restorer:
 
 def _restore_all(
     restore: Restorer,
-    sources: list[PhotoSource],
+    sources: Sequence[PhotoSource],
     folder: Path,
     write: Callable[[torch.Tensor, torch.Tensor, Path], None],
 ) -> None:

@@ -29,6 +29,22 @@ STATE_FILES = ("model.safetensors", "ema.safetensors", "optimizer.safetensors")
 _PREFIX = "step-"
 
 
+def new_counters() -> dict[str, Any]:
+    """What a run counts besides its steps, JSON-plain; saved in its checkpoints."""
+    return {
+        "losses": {},
+        "validation": {},
+        "window": {},
+        "skipped_steps": 0,
+        "skipped_in_a_row": 0,
+        "best": {},
+        "health": {},
+        "alarms": [],
+        "harm": [],
+        "stopped_early": False,
+    }
+
+
 def _with_scaler_and_counters(plain: dict[str, Any]) -> dict[str, Any]:
     counters = {"window": {}, "skipped_steps": 0, "skipped_in_a_row": 0, "best": {}, "health": {}}
     counters |= {"alarms": [], "stopped_early": False, **plain["counters"]}
@@ -123,14 +139,14 @@ def load_latest(
 ) -> dict[str, Any] | None:
     """Loads the newest checkpoint that is whole into the given objects.
 
-    Damaged ones are passed over with a warning. Returns `{"step", "counters", "loss_scale"}`, or None where there is
+    Damaged ones are skipped with a warning. Returns `{"step", "counters", "loss_scale"}`, or None where there is
     none to load.
     """
     for path in reversed(list_checkpoints(folder)):
         try:
             return load_checkpoint(path, model=model, ema=ema, optimizer=optimizer)
         except CheckpointError as error:
-            logger.warning("passing over a damaged checkpoint: %s", error)
+            logger.warning("skipping a damaged checkpoint: %s", error)
     return None
 
 

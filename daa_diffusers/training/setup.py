@@ -1,20 +1,14 @@
-"""From options to objects: networks, data, optimizer, and the output folder that belongs to one run."""
+"""From options to objects: networks, sources, samples and the optimizer."""
 
-import json
-import logging
-import subprocess
-from dataclasses import asdict
-from importlib import metadata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from torch import nn
 
 from ..degradations.base import degradation_from_config
 from ..errors import ConfigurationError
-from ..files import write_text
 from ..models.daa_unet import DAAUNet2DConditionModel
 from ..models.fast_restoration_unet import FAST_PRESETS, FastRestorationUNet
 from ..models.restoration_unet import RestorationUNet
@@ -27,14 +21,9 @@ from ..sources.sampling import TrainingPatches
 from ..sources.specs import PhotoSource, check_sources, open_source
 from .adapter_training import add_adapter
 from .config import TrainingConfig
-from .option_names import without_retired
 
-logger = logging.getLogger(__name__)
-
-LOCK_FILE = ".lock"
-LOCK_SECONDS = 60.0  # a run that was asked to stop may still be saving
-
-RECORDED_PACKAGES = ("daa-diffusers", "torch", "diffusers", "accelerate", "numpy", "safetensors")
+Sources = Mapping[str, Sequence[PhotoSource]]  # by role
+Photos = dict[str, list[dict[str, Any]]]  # what a run was trained on, by role
 
 
 def build_model(config: TrainingConfig) -> JointStep:
@@ -103,31 +92,53 @@ def open_sources(config: TrainingConfig, option: str, channels: int) -> list[Pho
     return [open_source(spec, channels=channels, argument=option) for spec in getattr(config, option)]
 
 
-def build_dataset(config: TrainingConfig, channels: int, length: int, *, check: bool = True) -> TrainingPatches:
-    """The numbered training samples of a run; sample n is the same whoever asks for it, and when.
+def open_all_sources(config: TrainingConfig, channels: int, *, check: bool = True) -> dict[str, list[PhotoSource]]:
+    """The sources of a run by role, each opened once; whoever reads photos of the run shares them.
 
     Args:
         config: names the sources, each as `sources.specs.open_source` takes it.
         channels: that the restorer takes.
-        length: number of samples.
         check: look at the photos' sizes, and whether real ones are clean ones (`sources.specs.check_sources`).
 
     Raises:
         ConfigurationError: a source cannot be opened, holds no photos, or does not fit.
     """
+    roles = ["clean", "paired_degraded", "paired_clean"]
     adapts = config.variant != "vanilla"
-    options = ("clean", "paired_degraded", "paired_clean") + (("real", "unpaired_clean") if adapts else ())
-    sources = {option: open_sources(config, option, channels) for option in options}
+    if adapts or config.fit_noise or config.pseudo_clean or config.transplant:
+        roles.append("real")
+    if adapts:
+        roles.append("unpaired_clean")
+    sources = {role: open_sources(config, role, channels) for role in roles}
     if check:
         logger.info("preparing: looking at the photos")
         check_sources(sources, config.patch)
-    if config.variant == "hybrid" and not sources["unpaired_clean"]:  # not of the batch: it differs among processes
-        sources["unpaired_clean"] = sources["clean"] or sources["paired_clean"]
+    return sources
+
+
+def build_dataset(
+    config: TrainingConfig, channels: int, length: int, *, check: bool = True, sources: Sources | None = None
+) -> TrainingPatches:
+    """The numbered training samples of a run; sample n is the same whoever asks for it, and when.
+
+    Args:
+        config, channels, check: as for `open_all_sources`.
+        length: number of samples.
+        sources: of `open_all_sources`, where they are open already.
+
+    Raises:
+        ConfigurationError: as for `open_all_sources`; or photos do not pair.
+    """
+    if sources is None:
+        sources = open_all_sources(config, channels, check=check)
+    unpaired = sources.get("unpaired_clean")
+    if config.variant == "hybrid" and not unpaired:  # not of the batch: it differs among processes
+        unpaired = sources["clean"] or sources["paired_clean"]
     return TrainingPatches(
         sources["clean"],
         degradation_from_config(config.degradation) if config.degradation and config.clean else None,
-        real=sources.get("real"),
-        unpaired_clean=sources.get("unpaired_clean"),
+        real=sources["real"] if config.variant != "vanilla" else None,
+        unpaired_clean=unpaired,
         paired=list(zip(sources["paired_degraded"], sources["paired_clean"], strict=True)),
         patch=config.patch,
         length=length,
@@ -171,7 +182,7 @@ def parameter_count(module: nn.Module | None) -> int:
     return 0 if module is None else sum(p.numel() for p in module.parameters())
 
 
-def training_photos(dataset: TrainingPatches) -> dict[str, list[dict[str, Any]]]:
+def training_photos(dataset: TrainingPatches) -> Photos:
     """What a run was trained on, for the model card: the sources by role.
 
     Of each its name ("folder"), number of photos (None where a stream's is not known yet), fingerprint, and the names
@@ -198,92 +209,3 @@ def training_photos(dataset: TrainingPatches) -> dict[str, list[dict[str, Any]]]
         for role, sources in roles.items()
         if sources
     }
-
-
-def _git_commit() -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def lock_output(config: TrainingConfig, wait: float = LOCK_SECONDS) -> FileLock:
-    """Holds `config.output_dir` for this process; the system lets go of it when the process ends, however it ends.
-
-    Raises:
-        ConfigurationError: another process has held it for `wait` seconds on end.
-    """
-    folder = Path(config.output_dir)
-    _check_output(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK_FILE, timeout=wait)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise ConfigurationError(
-            f"`output_dir` {str(folder)!r} is in use by another process that trains there; wait for its end, or choose "
-            "another folder"
-        ) from error
-    return lock
-
-
-def _check_output(folder: Path) -> None:
-    if (folder / "run.json").exists():
-        return
-    if folder.exists() and (not folder.is_dir() or any(p.name != LOCK_FILE for p in folder.iterdir())):
-        raise ConfigurationError(
-            f"`output_dir` must be a new or empty folder, or one of the same run, got {str(folder)!r}"
-        )
-
-
-def claim_output(config: TrainingConfig, samples_per_step: int) -> dict[str, Any]:
-    """Makes `config.output_dir` this run's, or finds that it already is; returns its record (`run.json`).
-
-    Args:
-        samples_per_step: synthetic samples that a step takes over all processes. Sample numbers follow from it.
-
-    Raises:
-        ConfigurationError: the folder belongs to a run with other options (each is named) and `resume_with_changes` is
-            not set, or it holds foreign files.
-    """
-    folder = Path(config.output_dir)
-    record = folder / "run.json"
-    # through JSON, because tuples come back as lists
-    identity = json.loads(json.dumps({**config.identity(), "samples_per_step": samples_per_step}))
-    if not record.exists():
-        _check_output(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        known = {"options": identity, "steps": None, "git_commit": _git_commit(), "versions": _versions()}
-        write_text(record, json.dumps(known, indent=2))
-        return known
-    known = json.loads(record.read_text())
-    # a run of an earlier version lacks the newer options: it ran with their defaults; some of its own have gone
-    defaults = json.loads(json.dumps({**asdict(TrainingConfig()), "samples_per_step": samples_per_step}))
-    there = {**defaults, **without_retired(known["options"], str(record))}
-    changes = {name: [there[name], now] for name, now in sorted(identity.items()) if there[name] != now}
-    if changes and not config.resume_with_changes:
-        raise ConfigurationError(
-            f"`output_dir` {str(folder)!r} belongs to a run with other options; choose another folder, the same "
-            "options, or insist by `resume_with_changes`:\n- "
-            + "\n- ".join(f"{name}: {before!r} there, {now!r} now" for name, (before, now) in changes.items())
-        )
-    if changes:
-        known["changes"] = [*known.get("changes", []), changes]
-        known["options"] = identity
-        if {"steps", "minutes"} & set(changes):
-            known["steps"] = None  # planned anew
-        write_text(record, json.dumps(known, indent=2))
-    return known
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in RECORDED_PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .log import duration_text
-from .loop import TrainingResult
+from .result import TrainingResult
 
 
 def summary_table(result: TrainingResult) -> Table:

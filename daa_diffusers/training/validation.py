@@ -1,5 +1,6 @@
-"""Watching a run: scores on held-out pairs where there are any, and a grid of input, restored and difference."""
+"""Validation: scores on held-out pairs where there are any, and a grid of input, restored and difference."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,8 +31,12 @@ class Validation:
     photos: PhotoSource | PairedFolders
 
     @classmethod
-    def from_config(cls, config: TrainingConfig) -> "Validation | None":
-        """From `validation_degraded` / `validation_clean`, else the first real photos (grids only), else None.
+    def from_config(cls, config: TrainingConfig, real: Sequence[PhotoSource]) -> "Validation | None":
+        """From `validation_degraded` / `validation_clean`, else some real photos (grids only), else None.
+
+        Args:
+            config: of the run.
+            real: its real photos.
 
         Raises:
             ConfigurationError: a source cannot be opened, or photos do not pair.
@@ -46,41 +51,41 @@ class Validation:
                 return cls(degraded)
             return cls(PairedFolders(degraded, source(config.validation_clean, "validation_clean")))
         if config.real and config.variant != "vanilla":
-            return cls(source(config.real[0], "real"))
+            return cls(real[0])
         return None
 
-    def run(self, restorer: nn.Module) -> tuple[dict[str, float], torch.Tensor]:
-        """Scores and a grid (3, H, W) in [0, 1].
+    def run(self, restorer: nn.Module) -> tuple[dict[str, float], torch.Tensor | None]:
+        """Scores and a grid (3, H, W) in [0, 1], which is None where no photo can be read.
 
         Scores are the mean per-image PSNR (dB) and SSIM on RGB uint8 of the restored photos, and the PSNR of the
         untouched input ("psnr_identity"); empty without ground truth.
         """
         pipeline = DAARestorationPipeline(restorer)
         pipeline.set_progress_bar_config(disable=True)
-        rows, totals = [], {"psnr": 0.0, "ssim": 0.0, "psnr_identity": 0.0}
-        if isinstance(self.photos, PairedFolders):
-            count, is_paired = len(self.photos), True
-        else:
-            count, is_paired = min(GRID_PHOTOS, self.photos.count or GRID_PHOTOS), False
-        for index in range(count):
-            degraded, clean = self._photo(index)
+        rows: list[torch.Tensor] = []
+        totals, count = {"psnr": 0.0, "ssim": 0.0, "psnr_identity": 0.0}, 0
+        for number, (degraded, clean) in enumerate(self._photos()):
             (images,) = pipeline(degraded, output_type="pt", return_dict=False)
             restored = torch.as_tensor(images[0]).cpu()
             if clean is not None:
                 totals["psnr"] += float(psnr(restored, clean, as_uint8=True))
                 totals["ssim"] += float(ssim(restored, clean, as_uint8=True))
                 totals["psnr_identity"] += float(psnr(degraded, clean, as_uint8=True))
-            if index < GRID_PHOTOS:
+                count += 1
+            if number < GRID_PHOTOS:
                 rows += [_tile(degraded), _tile(restored), _tile(0.5 + 2 * (restored - degraded))]
-        scores = {name: total / count for name, total in totals.items()} if is_paired else {}
-        return scores, make_grid(torch.stack(rows), nrow=3)
+        scores = {name: total / count for name, total in totals.items()} if count else {}
+        return scores, make_grid(torch.stack(rows), nrow=3) if rows else None
 
-    def _photo(self, index: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(degraded, clean or None) number `index`, (3, H, W) in [0, 1]."""
+    def _photos(self) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+        """(degraded, clean or None), (C, H, W) in [0, 1]."""
         if isinstance(self.photos, PairedFolders):
-            degraded, clean = self.photos.pair(index)
-            return unit_float(degraded), unit_float(clean)
-        return unit_float(self.photos.photo(index)), None
+            for index in range(len(self.photos)):
+                degraded, clean = self.photos.pair(index)
+                yield unit_float(degraded), unit_float(clean)
+        else:  # a stream may hold fewer than are asked for
+            for _, photo in self.photos.sample(GRID_PHOTOS):
+                yield unit_float(photo), None
 
 
 def _tile(photo: torch.Tensor) -> torch.Tensor:

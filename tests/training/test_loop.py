@@ -25,6 +25,7 @@ from daa_diffusers.errors import CheckpointError, ConfigurationError
 from daa_diffusers.training.loop import Trainer, train
 from daa_diffusers.training.planning import describe
 from daa_diffusers.training.run_state import list_checkpoints, load_checkpoint
+from daa_diffusers.training.steps import Steps
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,14 +44,14 @@ def state(folder) -> dict[str, torch.Tensor]:
 
 def interrupt_at(monkeypatch, step):
     """Makes the run die in the middle of optimizer step `step`, after the forward pass."""
-    original = Trainer._joint_step
+    original = Steps.joint_step
 
     def dying(self, at, batch):
         if at == step:
             raise KeyboardInterrupt
         return original(self, at, batch)
 
-    monkeypatch.setattr(Trainer, "_joint_step", dying)
+    monkeypatch.setattr(Steps, "joint_step", dying)
 
 
 @pytest.mark.parametrize("variant", ["paired", "hybrid", "vanilla"])
@@ -247,7 +248,7 @@ def test_a_checkpoint_of_another_network_is_refused(tiny_config, tmp_path):
     other = Trainer(tiny_config(output_dir=str(tmp_path / "other"), restorer="small", steps=2), progress_bar=False)
     path = list_checkpoints(tmp_path / "run" / "checkpoints")[-1]
     with pytest.raises(CheckpointError, match="does not fit"):
-        load_checkpoint(path, model=other.bare, ema=other.ema, optimizer=other.optimizer)
+        load_checkpoint(path, model=other.bare, ema=other.kept.ema, optimizer=other.steps.optimizer)
 
 
 def command(config, tmp_path, *launcher):

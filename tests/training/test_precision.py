@@ -10,6 +10,7 @@ import torch
 from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.training.loop import Trainer, train
 from daa_diffusers.training.run_state import list_checkpoints, load_file
+from daa_diffusers.training.steps import Steps
 from daa_diffusers.training.verification import differences, read_log
 
 
@@ -22,7 +23,7 @@ def weights(config):
 
 
 def spoil(monkeypatch, steps, value=float("nan")):
-    original = Trainer._joint_step
+    original = Steps.joint_step
 
     def step_with_a_bad_loss(self, step, batch):
         output = original(self, step, batch)
@@ -30,7 +31,7 @@ def spoil(monkeypatch, steps, value=float("nan")):
             output.loss = output.loss * value
         return output
 
-    monkeypatch.setattr(Trainer, "_joint_step", step_with_a_bad_loss)
+    monkeypatch.setattr(Steps, "joint_step", step_with_a_bad_loss)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -77,7 +78,7 @@ def test_the_count_in_a_row_survives_an_interruption(tiny_config, tmp_path, monk
 
 def test_bf16_keeps_weights_and_losses_in_float32(tiny_config, monkeypatch):
     convolutions, losses = set(), set()
-    original = Trainer._joint_step
+    original = Steps.joint_step
 
     def watched(self, step, batch):
         hook = self.bare.restorer.conv_out.register_forward_hook(lambda *call: convolutions.add(call[2].dtype))
@@ -86,7 +87,7 @@ def test_bf16_keeps_weights_and_losses_in_float32(tiny_config, monkeypatch):
         losses.update(value.dtype for value in output.losses.values())
         return output
 
-    monkeypatch.setattr(Trainer, "_joint_step", watched)
+    monkeypatch.setattr(Steps, "joint_step", watched)
     config = tiny_config(mixed_precision="bf16", steps=2)
     result = quiet(config)
     assert convolutions == {torch.bfloat16} and losses == {torch.float32}

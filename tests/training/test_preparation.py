@@ -14,11 +14,13 @@ from safetensors.torch import load_file
 from daa_diffusers import DAARestorationPipeline, RestorationUNet
 from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.sources.folders import PhotoFolder
-from daa_diffusers.training import preparation, setup
+from daa_diffusers.training import preparation, setup, validation
 from daa_diffusers.training.loop import Trainer, train
 from daa_diffusers.training.preparation import prepare_files, use_files
 from daa_diffusers.training.run_state import list_checkpoints
 from daa_diffusers.training.verification import read_log
+
+from ..photo_folders import write_photos
 
 SIGMA = 20
 
@@ -72,7 +74,7 @@ def test_the_noise_and_the_content_of_the_real_photos_reach_the_samples(config, 
     flat = torch.full((1, 3, 64, 64), 0.5)
     levels = [(fitted(flat, torch.Generator().manual_seed(seed)) - flat).std() * 255 for seed in range(30)]
     assert float(torch.stack(levels).mean()) == pytest.approx(SIGMA, rel=0.25)
-    trainer.lock.release()
+    trainer.folder.release()
 
 
 def test_the_restored_photos_are_those_of_the_start_not_of_a_resumed_step(config):
@@ -98,7 +100,7 @@ def test_without_either_nothing_is_written_or_changed(config):
     dataset = setup.build_dataset(given, 3, length=4)
     before = dataset[3]["synthetic"]
     folder = Path(given.output_dir)
-    prepare_files(given, RestorationUNet(width=4, depth=2), folder)
+    prepare_files(given, RestorationUNet(width=4, depth=2), folder, [])
     use_files(given, dataset, folder)
     assert not folder.exists() and torch.equal(dataset[3]["synthetic"], before)
 
@@ -115,7 +117,7 @@ def test_what_the_start_removes_from_real_photos_degrades_clean_ones(config, noi
         restored = RestorationUNet.from_pretrained(start)(torch.from_numpy(photo).permute(2, 0, 1)[None])[0].clamp(0, 1)
     expected = torch.from_numpy(photo).permute(2, 0, 1) - restored
     assert (2 * (residuals.photo(1).float() / 65535) - 1 - expected).abs().max() < 1e-4
-    trainer.lock.release()
+    trainer.folder.release()
 
 
 def test_streaks_are_what_was_brighter_than_its_surroundings(tmp_path):
@@ -137,7 +139,31 @@ def test_a_stream_that_is_shorter_than_what_is_asked_for_gives_what_it_has(confi
     given = config(real=[f"hf:{folder}?streaming=1"], fit_noise=0.0)
     trainer = Trainer(given, progress_bar=False)
     assert len(files(given.output_dir)) == 3
-    trainer.lock.release()
+    trainer.folder.release()
+
+
+@pytest.mark.parametrize("count", [2, 20])
+def test_a_stream_shorter_than_a_batch_or_a_grid_runs_to_the_end(config, tmp_path, count):
+    folder = write_photos(tmp_path / "stream", count, photo=skimage.data.chelsea())
+    given = config(real=[f"hf:{folder}?streaming=1"], fit_noise=0.0, pseudo_clean=True, health=True, steps=2)
+    assert train(given, progress_bar=False).steps == 2
+    assert len(files(given.output_dir)) == count
+
+
+@pytest.mark.parametrize("variant", ["hybrid", "vanilla"])
+def test_every_source_is_opened_once(config, noisy, tmp_path, monkeypatch, variant):
+    opened = []
+    original = setup.open_source
+
+    def counting(spec, **options):
+        opened.append(spec)
+        return original(spec, **options)
+
+    for module in (setup, validation):
+        monkeypatch.setattr(module, "open_source", counting)
+    given = config(variant=variant, fit_noise=0.5, pseudo_clean=True, health=True, steps=1)
+    train(given, progress_bar=False)
+    assert sorted(opened) == sorted([*given.clean, *given.real])
 
 
 def test_every_source_has_its_own_noise_unless_it_has_few_photos(config, noisy, tmp_path):
@@ -149,7 +175,7 @@ def test_every_source_has_its_own_noise_unless_it_has_few_photos(config, noisy, 
         trainer = Trainer(given, progress_bar=False)
         fitted = trainer.dataset.degradation.parts[0][1]
         assert fitted.to_config()["type"] == kind and len(getattr(fitted, "parts", [fitted])) == parts
-        trainer.lock.release()
+        trainer.folder.release()
 
 
 def test_the_weights_kept_lie_between_the_start_and_the_moving_average(config, start):

@@ -21,15 +21,18 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "C
 FAILING = """
 import sys
 from daa_diffusers.training.config import resolve, read_yaml
-from daa_diffusers.training.loop import Trainer
+from daa_diffusers.training.loop import train
+from daa_diffusers.training.steps import Steps
 
-class Failing(Trainer):
-    def _joint_step(self, step, batch):
-        if step == 2 and self.accelerator.process_index == 1:
-            raise RuntimeError("the second process has had enough")
-        return super()._joint_step(step, batch)
+original = Steps.joint_step
 
-Failing(resolve(read_yaml(sys.argv[1])), progress_bar=False).train()
+def failing(self, step, batch):
+    if step == 2 and self.accelerator.process_index == 1:
+        raise RuntimeError("the second process has had enough")
+    return original(self, step, batch)
+
+Steps.joint_step = failing
+train(resolve(read_yaml(sys.argv[1])), progress_bar=False)
 """
 
 

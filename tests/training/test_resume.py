@@ -17,10 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from daa_diffusers.errors import CheckpointError, ConfigurationError
+from daa_diffusers.training import run_folder
 from daa_diffusers.training import run_state as checkpoint
-from daa_diffusers.training import setup
 from daa_diffusers.training.loop import Trainer, train
 from daa_diffusers.training.run_state import list_checkpoints
+from daa_diffusers.training.steps import Steps
 from daa_diffusers.training.verification import differences, verify_resume
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,7 +126,7 @@ def test_the_end_of_the_launcher_saves_and_ends_the_run(long_config, tmp_path):
     wait_for_checkpoint(process, config)
     process.terminate()
     process.wait(timeout=60)
-    lock = setup.lock_output(config, wait=60)  # free as soon as the run has ended
+    lock = run_folder.lock_output(config, wait=60)  # free as soon as the run has ended
     newest = list_checkpoints(Path(config.output_dir) / "checkpoints")[-1]
     lock.release()
     assert newest.name == list_checkpoints(Path(config.output_dir) / "checkpoints")[-1].name
@@ -135,7 +136,7 @@ def test_verify_resume_finds_nothing_and_then_a_difference(tiny_config, monkeypa
     config = tiny_config(verify_resume=4)
     assert verify_resume(config) == []
 
-    original = Trainer._joint_step
+    original = Steps.joint_step
 
     def random_step(self, step, batch):
         batch["synthetic"] = batch["synthetic"] + 1e-3 * torch.rand(1).item() if step == 3 else batch["synthetic"]
@@ -145,7 +146,7 @@ def test_verify_resume_finds_nothing_and_then_a_difference(tiny_config, monkeypa
         torch.seed()
         return random_step(self, step, batch)
 
-    monkeypatch.setattr(Trainer, "_joint_step", unseeded)
+    monkeypatch.setattr(Steps, "joint_step", unseeded)
     found = verify_resume(config)
     assert any("model.safetensors" in text for text in found) and any("log.jsonl" in text for text in found)
 
@@ -183,11 +184,11 @@ def test_resuming_with_other_options_names_them_and_can_be_insisted_on(tiny_conf
 
 def test_a_folder_is_trained_in_by_one_process(tiny_config):
     config = tiny_config()
-    lock = setup.lock_output(config)
+    lock = run_folder.lock_output(config)
     with pytest.raises(ConfigurationError, match="in use by another process"):
-        setup.lock_output(config, wait=0.1)
+        run_folder.lock_output(config, wait=0.1)
     lock.release()
-    setup.lock_output(config, wait=0.1).release()
+    run_folder.lock_output(config, wait=0.1).release()
 
 
 def as_format_1(path):

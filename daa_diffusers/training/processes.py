@@ -1,0 +1,83 @@
+"""The processes of a run and their device: accelerate's `Accelerator`, made and checked."""
+
+import logging
+import os
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import ProjectConfiguration
+
+from ..errors import ConfigurationError
+from .config import TrainingConfig
+from .memory import keep_freed_memory
+
+logger = logging.getLogger(__name__)
+
+
+def start_accelerator(config: TrainingConfig) -> Accelerator:
+    """The accelerator of a run.
+
+    Raises:
+        ConfigurationError: `report_to` needs a package, or `mixed_precision` a device, that is not there.
+    """
+    if config.report_to not in ("none", *(tracker.value for tracker in get_available_trackers())):
+        raise ConfigurationError(f"`report_to` {config.report_to} needs a package: pip install {config.report_to}")
+    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # else several processes on CPUs would not find each other
+        mixed_precision=config.mixed_precision,
+        log_with=None if config.report_to == "none" else config.report_to,
+        project_config=ProjectConfiguration(project_dir=config.output_dir, logging_dir=config.output_dir),
+    )
+    if config.mixed_precision != "no" and not accelerator.native_amp:
+        raise ConfigurationError(
+            f"`mixed_precision` {config.mixed_precision} cannot be had on {accelerator.device.type}; try bf16, or no"
+        )
+    if "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ and accelerator.num_processes == 1:
+        logger.warning(
+            "`accelerate launch --cpu --num_processes N` starts one process; `accelerate launch --multi_gpu "
+            "--num_processes N` starts N, on CPUs as well"
+        )
+    return accelerator
+
+
+def prepare_memory(device: torch.device) -> None:
+    """Settles the memory of `device` after the preparations and before the first step."""
+    if device.type == "cpu":
+        keep_freed_memory()
+    elif device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # of restoring real photos; the log reports that of training
+
+
+def accumulation_steps(config: TrainingConfig, processes: int) -> int:
+    """Batches that an optimizer step takes in each process.
+
+    Raises:
+        ConfigurationError: `total_batch_size` cannot be divided among the processes.
+    """
+    if config.total_batch_size is None:
+        return config.gradient_accumulation_steps
+    together = config.batch_size * processes
+    if config.total_batch_size % together:
+        raise ConfigurationError(
+            f"`total_batch_size` must be a multiple of `batch_size` times the processes, {config.batch_size} x "
+            f"{processes}, got {config.total_batch_size}"
+        )
+    return config.total_batch_size // together
+
+
+def on_any(accelerator: Accelerator, condition: bool | torch.Tensor) -> bool:
+    """Whether `condition` holds on any process; all processes must call it together."""
+    if accelerator.num_processes == 1:
+        return bool(condition)
+    return bool(accelerator.reduce(torch.tensor(float(condition), device=accelerator.device), "sum") > 0)
+
+
+def from_main(accelerator: Accelerator, value: float) -> float:
+    """The main process's `value`, in float32 where there are several; all processes must call it together."""
+    if accelerator.num_processes == 1:
+        return value
+    ours = torch.tensor(value if accelerator.is_main_process else 0.0, dtype=torch.float32)
+    return float(accelerator.reduce(ours.to(accelerator.device), "sum"))

@@ -1,0 +1,83 @@
+"""The reports of a run: means of its losses, validation, health, and the alarms that follow."""
+
+import logging
+import math
+from typing import Any
+
+from torch import nn
+
+from ..objectives.joint_step import JointStep
+from ..objectives.noise_space import NoiseSpaceAdaptation
+from .config import TrainingConfig
+from .health import Health
+from .log import RunLog, Window
+from .steps import Steps
+from .validation import Validation
+
+logger = logging.getLogger(__name__)
+
+
+class Reports:
+    """Writes what a run reports, and keeps the last of it in the run's counters.
+
+    Args:
+        config: of the run.
+        log: where to write.
+        validation, health: what to look at, where there is any.
+    """
+
+    def __init__(
+        self, config: TrainingConfig, log: RunLog, *, validation: Validation | None = None, health: Health | None = None
+    ):
+        self.config, self.log, self.validation, self.health = config, log, validation, health
+
+    def losses(self, step: int, window: Window, steps: Steps, counters: dict[str, Any]) -> dict[str, float]:
+        """Logs the means since the last line; returns the losses among them."""
+        accelerator = steps.accelerator
+        means = window.means(accelerator)
+        rate = steps.optimizer.param_groups[0]["lr"]
+        values = {**means, "learning_rate": rate, "skipped_steps": counters["skipped_steps"]}
+        if accelerator.scaler is not None:
+            values["loss_scale"] = accelerator.scaler.get_scale()
+        self.log.write(step, values, steps.watch.lap())
+        losses = {name.removeprefix("loss/"): v for name, v in means.items() if name.startswith("loss/")}
+        harm = _harm(losses) if step >= steps.total / 4 else []
+        for alarm in harm if not counters["harm"] else ():
+            logger.warning("step %d: %s", step, alarm)
+        counters["losses"], counters["harm"] = losses, harm
+        return losses
+
+    def look(self, step: int, restorer: nn.Module, model: JointStep, counters: dict[str, Any]) -> float:
+        """Validates `restorer` and looks at its health; returns the score to select weights by, NaN without one.
+
+        Only the main process is to call it.
+        """
+        score = math.nan
+        if self.validation is not None:
+            scores, grid = self.validation.run(restorer)
+            if scores:
+                self.log.write(step, {f"validation/{k}": v for k, v in scores.items()})
+                counters["validation"] = scores
+                score = scores["psnr"]
+            if grid is not None:
+                self.log.images(step, "input, restored, difference", grid)
+        if self.health is not None:
+            report = self.health.run(restorer, model if isinstance(model, NoiseSpaceAdaptation) else None)
+            self.log.write(step, {f"health/{k}": v for k, v in report.values.items()})
+            for alarm in report.alarms:
+                if alarm not in counters["alarms"]:
+                    logger.warning("step %d: %s", step, alarm)
+            counters["health"], counters["alarms"] = report.values, report.alarms
+            score = report.score if self.config.select_by == "label_free" else score
+        return score
+
+
+def _harm(losses: dict[str, float]) -> list[str]:
+    """An alarm where restoring synthetic photos is worse than leaving them as they are."""
+    if not losses or losses["pair"] <= losses["untouched"]:  # none: every step of the window was skipped
+        return []
+    return [
+        f"restored synthetic photos are farther from the clean ones than untouched: loss {losses['pair']:.4f} against "
+        f"{losses['untouched']:.4f}. Most often a step was too large: begin anew with `gradient_clip` 0.5 or a lower "
+        "`learning_rate` (`gradient/all` in the log shows where); or train longer"
+    ]

@@ -1,0 +1,55 @@
+"""What a run ended on."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class TrainingResult:
+    """Where a run's results are and what it ended on.
+
+    Attributes:
+        pipeline: folder to pass to `DAARestorationPipeline.from_pretrained`; None where the run was interrupted.
+        steps: optimizer steps taken so far, in all calls.
+        seconds: time of this call (a resumed run's earlier calls are not counted).
+        losses: the last logged losses.
+        validation: the last validation scores; empty without validation photos.
+        skipped_steps: steps that were not taken because a loss or gradient was not finite.
+        signal: number of the signal that interrupted the run, whose checkpoint is saved; None where it ended.
+        best: "step" and "score" of the weights kept, where `select_by` chose; else empty.
+        health: the last label-free values (`training.health`).
+        alarms: what they warn of, a sentence each.
+        skipped_photos: names of unreadable photos by role.
+    """
+
+    pipeline: Path | None
+    steps: int
+    seconds: float
+    losses: dict[str, float] = field(default_factory=dict)
+    validation: dict[str, float] = field(default_factory=dict)
+    skipped_steps: int = 0
+    signal: int | None = None
+    best: dict[str, float] = field(default_factory=dict)
+    health: dict[str, float] = field(default_factory=dict)
+    alarms: list[str] = field(default_factory=list)
+    skipped_photos: dict[str, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, counters: dict[str, Any], photos: dict[str, list[dict[str, Any]]], **where: Any) -> "TrainingResult":
+        """From a run's counters and the photos that it was trained on.
+
+        Args:
+            where: pipeline, steps, seconds and signal.
+        """
+        skipped = {role: [name for source in sources for name in source["skipped"]] for role, sources in photos.items()}
+        return cls(
+            **where,
+            losses=counters["losses"],
+            validation=counters["validation"],
+            skipped_steps=counters["skipped_steps"],
+            best=counters["best"],
+            health=counters["health"],
+            alarms=[*counters["harm"], *counters["alarms"]],
+            skipped_photos={role: names for role, names in skipped.items() if names},
+        )

@@ -1,0 +1,136 @@
+"""One optimizer step: the joint step on each of its batches, the gradient, the learning rate, the update."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+import torch
+from accelerate import Accelerator
+from diffusers.optimization import get_scheduler
+
+from ..degradations.draws import generator_for
+from ..objectives.joint_step import AdaptationOutput, JointStep
+from ..objectives.losses import charbonnier
+from . import setup
+from .batches import PHOTOS, Batches
+from .config import TrainingConfig
+from .kept_weights import KeptWeights
+from .log import Stopwatch
+from .planning import seconds_per_batch
+from .processes import on_any
+
+logger = logging.getLogger(__name__)
+
+
+class Steps:
+    """The optimizer steps of a run.
+
+    Args:
+        config: of the run.
+        model: its joint module, on the device.
+        batches: its samples.
+
+    Attributes:
+        bare: the joint module itself; `model` may be wrapped for several processes.
+        optimizer: over all networks.
+        total: number of steps of the run; `begin` sets it.
+        watch: counts images and time.
+    """
+
+    def __init__(self, config: TrainingConfig, model: JointStep, batches: Batches, accelerator: Accelerator):
+        self.config, self.batches, self.accelerator = config, batches, accelerator
+        optimizer = setup.build_optimizer(config, model, accelerator.device)
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.bare: JointStep = accelerator.unwrap_model(self.model)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.watch = Stopwatch(accelerator.device)
+        self.total = config.steps
+
+    def begin(self, total: int) -> None:
+        """Sets the number of steps, which the learning rate and the weight of the adaptation are functions of."""
+        self.total = total
+        # of diffusers' schedulers only the curve is used: the learning rate is a function of the step
+        self.curve = get_scheduler(
+            self.config.learning_rate_schedule,
+            torch.optim.SGD([torch.zeros(1)], lr=1.0),
+            num_warmup_steps=self.config.learning_rate_warmup_steps,
+            num_training_steps=total,
+        ).lr_lambdas[0]
+
+    def plan(self) -> int:
+        """`config.steps`, or as many as fit into `config.minutes` at the speed measured here and now."""
+        if self.config.minutes is None:
+            return self.config.steps
+        logger.info("preparing: measuring the speed of training here")
+
+        def step(batch: dict[str, torch.Tensor]) -> None:
+            self.accelerator.backward(self.joint_step(0, self.batches.in_range(batch)).loss)
+
+        # an optimizer step, the average and logging cost a little on top
+        seconds = 1.1 * seconds_per_batch(step, self.batches.loader(0, steps=4)) * self.batches.accumulation
+        self.optimizer.zero_grad()
+        planned = torch.tensor(max(1, int(self.config.minutes * 60 / seconds)), device=self.accelerator.device)
+        return int(self.accelerator.reduce(planned.float(), "mean"))
+
+    def joint_step(self, step: int, batch: dict[str, torch.Tensor]) -> AdaptationOutput:
+        """Of a batch that is `Batches.in_range`."""
+        config, numbers = self.config, batch["index"].tolist()
+        torch.manual_seed(generator_for(config.seed, "dropout", numbers[0]).initial_seed())
+        with self.accelerator.autocast():
+            return self.model(
+                **{name: batch[name] for name in PHOTOS if name in batch},
+                progress=step / self.total,
+                generator=[generator_for(config.seed, "noise", number) for number in numbers],
+                adapt=step >= min(config.predictor_warmup_steps, self.total // 3),
+            )
+
+    def take(self, step: int, batches: Iterator, kept: KeptWeights) -> dict[str, torch.Tensor] | None:
+        """Takes a step on the next batches, and its weights into the average.
+
+        Returns:
+            The scalars of the step; None where something was not finite on any process: nothing is learnt then.
+        """
+        scalars, finite = self._gradients(step, batches)
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        scalars["gradient/all"] = norm
+        if self.accelerator.scaler is None:  # a scaler steps over infinite gradients by itself, and learns from them
+            finite &= norm.isfinite()
+        if on_any(self.accelerator, not finite):
+            self.optimizer.zero_grad()
+            return None
+        if self.config.gradient_clip:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.config.gradient_clip, norm)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * self.curve(step)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if not self.accelerator.optimizer_step_was_skipped:
+            kept.step()
+            self.bare.after_step()
+        return scalars
+
+    def _gradients(self, step: int, batches: Iterator) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Accumulates the gradient of a step; its scalars, and whether the losses are finite."""
+        parts = self.batches.accumulation
+        scalars: dict[str, torch.Tensor] = {}
+        finite = torch.ones((), dtype=torch.bool, device=self.accelerator.device)
+        for part in range(parts):
+            last = part == parts - 1
+            batch = self.watch.next(batches)
+            self.watch.count(len(batch["index"]) * self.accelerator.num_processes)
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                batch = self.batches.in_range(batch)
+                output = self.joint_step(step, batch)
+                self.accelerator.backward(output.loss / parts)
+            finite &= output.loss.detach().isfinite()
+            for name, value in output.losses.items():
+                scalars[f"loss/{name}"] = scalars.get(f"loss/{name}", 0.0) + value.detach() / parts
+            # (5) of a restorer that changes nothing: what any restorer must be better than
+            untouched = charbonnier(batch["synthetic"], batch["clean"], self.config.charbonnier_eps)
+            scalars["loss/untouched"] = scalars.get("loss/untouched", 0.0) + untouched / parts
+            for name, value in output.gradients.items():  # of loss * scale / parts, averaged over parts
+                scale = self.accelerator.scaler.get_scale() if self.accelerator.scaler else 1.0
+                scalars[f"gradient/{name}"] = scalars.get(f"gradient/{name}", 0.0) + value.detach() / scale
+        self.accelerator.unscale_gradients()
+        return scalars, finite
