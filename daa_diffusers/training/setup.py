@@ -1,5 +1,6 @@
 """From options to objects: networks, sources, samples and the optimizer."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from ..sources.sampling import TrainingPatches
 from ..sources.specs import PhotoSource, check_sources, open_source
 from .adapter_training import add_adapter
 from .config import TrainingConfig
+
+logger = logging.getLogger(__name__)
 
 Sources = Mapping[str, Sequence[PhotoSource]]  # by role
 Photos = dict[str, list[dict[str, Any]]]  # what a run was trained on, by role
