@@ -11,6 +11,7 @@ from typing import Literal
 
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x0112, 0x011A, 0x011B, 0x0128
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 0x8769, 0x8825, 0xA005
+JPEG_OFFSET, JPEG_SIZE, STRIP_OFFSETS, STRIP_SIZES = 513, 514, 273, 279  # of a thumbnail
 # Bytes of a value by its type (TIFF 6.0, section 2; 16 to 18 are BigTIFF's).
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 GEOGRAPHIC = frozenset({GPS_IFD, 33550, 33922, 34264, 34735, 34736, 34737})  # and the tags of GeoTIFF
@@ -171,6 +172,54 @@ def turned_upright(block: bytes) -> bytes:
         end = offset + 2 + 12 * struct.unpack_from(f"{order}H", block, offset)[0]
         changed[end : end + 4] = bytes(4)
     return bytes(changed)
+
+
+def without_thumbnail(block: bytes) -> tuple[bytes, bool]:
+    """The block without its thumbnail, overwritten or cut off, and whether it had one."""
+    try:
+        order, big, offset = read_header(block[:16])
+        main, following = read_directory(reader_of(block), offset, order, big)
+        thumbnail, _ = read_directory(reader_of(block), following, order, big)
+    except (ValueError, struct.error):
+        return block, False
+    if big:
+        return block, False
+    count = struct.unpack_from(f"{order}H", block, offset)[0]
+    end = offset + 2 + 12 * count
+    changed = bytearray(block)
+    changed[end : end + 4] = bytes(4)
+    spans = [(following, 2 + 12 * struct.unpack_from(f"{order}H", block, following)[0] + 4)]
+    spans += [(entry.value_at, len(entry.data)) for entry in thumbnail.values() if len(entry.data) > 4]
+    for at, size in ((JPEG_OFFSET, JPEG_SIZE), (STRIP_OFFSETS, STRIP_SIZES)):
+        spans.append((value_of(thumbnail, at, order), value_of(thumbnail, size, order)))
+    needed = _extents(main, order, block) | {(offset, end + 4 - offset)}
+    for start, size in spans:
+        apart = all(start + size <= one or one + length <= start for one, length in needed)
+        if 8 <= start < len(block) and size and apart:
+            changed[start : start + size] = bytes(len(changed[start : start + size]))
+    last = max(start + size for start, size in needed)
+    tail = max((start + size for start, size in spans if start >= last), default=0)
+    if tail >= len(changed) - 1 and not any(changed[last:]):
+        del changed[last:]
+    return bytes(changed), True
+
+
+def _extents(main: Directory, order: str, block: bytes) -> set[tuple[int, int]]:
+    """(offset, size) of the directories below the first one, and of all their values."""
+    spans, open_, visited = set(), [main], set()
+    while open_:
+        directory = open_.pop()
+        spans |= {(entry.value_at, len(entry.data)) for entry in directory.values()}
+        for at in (value_of(directory, tag, order) for tag in (EXIF_IFD, GPS_IFD, INTEROP_IFD) if tag in directory):
+            if at in visited:
+                continue
+            visited.add(at)
+            try:
+                open_.append(read_directory(reader_of(block), at, order)[0])
+            except ValueError:
+                continue
+            spans.add((at, 6 + 12 * struct.unpack_from(f"{order}H", block, at)[0]))
+    return spans
 
 
 def without_gps(block: bytes) -> bytes | None:

@@ -11,6 +11,7 @@ from PIL import Image, JpegImagePlugin
 from ..errors import UnreadablePhotoError
 from . import by_pillow
 from .exif import orientation_of
+from .other_parts import left_out
 from .record import PhotoFormat, SizeCheck, write_pieces
 from .source import Source
 from .stored import Encoding, Metadata, StoredPhoto
@@ -61,9 +62,10 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     check(*size(source))
     with by_pillow.opened(JpegImagePlugin.JpegImageFile, source.stream()) as image:
         check(*image.size)
-        if image.info.get("progressive"):
-            check_scans(source)
-        blocks, notes = _blocks(image)
+        content = source.content()
+        parts = _parts_after(content, end_of_picture(content))
+        blocks, segments_left_out = _blocks(image)
+        notes = left_out(parts | segments_left_out)
         metadata, encoding = by_pillow.metadata_of(image, blocks), encoding_of(image)
         pixels, alpha, converted = by_pillow.pixels_of(image, metadata.icc)
         if image.mode == "CMYK":
@@ -72,14 +74,41 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     return StoredPhoto(pixels, alpha, "JPEG", orientation_of(metadata.exif), metadata, encoding, (*notes, *converted))
 
 
-def check_scans(source: Source) -> None:
-    """UnreadablePhotoError for a progressive JPEG of very many scans."""
-    content, scans = source.content(), 0
-    at = content.find(b"\xff\xda")
-    while at >= 0 and scans <= MAX_SCANS:
-        scans, at = scans + 1, content.find(b"\xff\xda", at + 2)
-    if scans > MAX_SCANS:
-        raise UnreadablePhotoError(f"a progressive JPEG of more than {MAX_SCANS} scans")
+def end_of_picture(content: bytes, start: int = 0) -> int:
+    """Where the first JPEG from `start` on ends, behind its last marker; the end of the content where that is missing.
+
+    Raises:
+        UnreadablePhotoError: for very many scans.
+    """
+    with Source("", content[start:] if start else content) as source:
+        at = next((at + length for marker, at, length in segments(source) if marker == SOS), source.size) + start
+    scans = 1
+    while (found := _MARKER.search(content, at)) is not None:
+        marker, at = content[found.start() + 1], found.end()
+        if marker == EOI:
+            return at
+        at += int.from_bytes(content[at : at + 2], "big")
+        scans += marker == SOS
+        if scans > MAX_SCANS:
+            raise UnreadablePhotoError(f"a progressive JPEG of more than {MAX_SCANS} scans")
+    return len(content)
+
+
+def _parts_after(content: bytes, end: int) -> set[str]:
+    """What follows a picture in its file."""
+    parts = set()
+    while content.startswith(b"\xff\xd8\xff", end):
+        parts.add("further pictures")
+        end = end_of_picture(content, end)
+    if content[-4:] in (b"SEFT", b"QDIO"):  # Samsung's trailers
+        parts.add(
+            "the film of a motion photo" if b"MotionPhoto_Data" in content[end:] else "the trailer of a telephone"
+        )
+    elif content[end + 4 : end + 8] == b"ftyp":
+        parts.add("the film of a motion photo")
+    elif content[end:].strip(b"\0\r\n\t \xff"):
+        parts.add(f"{len(content) - end} bytes after the picture")
+    return parts
 
 
 def encoding_of(image: Image.Image) -> Encoding:
@@ -96,22 +125,42 @@ def encoding_of(image: Image.Image) -> Encoding:
         quantisation=quantization if len(quantization) == len(layers) else (),
         subsampling=subsampling,
         progressive=bool(image.info.get("progressive")),
+        rgb=image.mode == "RGB"
+        and (image.info.get("adobe_transform") == 0 or [one[0] for one in layers] == [82, 71, 66]),
     )
 
 
-def _blocks(image: Image.Image) -> tuple[tuple[tuple[str, bytes], ...], list[str]]:
-    """The segments that mean something without the coded pixels, and notes on others.
+def _blocks(image: Image.Image) -> tuple[tuple[tuple[str, bytes], ...], set[str]]:
+    """The segments that mean something without the coded pixels, and the names of others.
 
-    EXIF, XMP and ICC are read apart from them. Left out: what belongs to further pictures in the file (MPF), to its
-    coding (Adobe's APP14), and signatures over its bytes (APP11), which would be wrong.
+    EXIF, XMP and ICC are read apart from them; Adobe's APP14 belongs to the coding.
     """
-    kept, notes = [], []
+    kept, parts = [], set()
     for name, content in image.applist:  # type: ignore[attr-defined]
-        if content.startswith(b"MPF\0"):
-            notes.append("only the first picture of the file is kept (no gain map, preview or further frames)")
-        elif not content.startswith((EXIF_HEADER, XMP_HEADER, ICC_HEADER)) and name not in ("APP11", "APP14"):
+        if content.startswith((EXIF_HEADER, XMP_HEADER, ICC_HEADER)) or (name, content[:5]) == ("APP14", b"Adobe"):
+            continue
+        if name == "APP0" and content.startswith(b"JFIF\0") and len(content) > 14:
+            content = content[:12] + bytes(2)
+            parts.add("the thumbnail")
+        what = _left_out(name, content)
+        if what:
+            parts.add(what)
+        else:
             kept.append((name, content))
-    return tuple(kept), notes
+    return tuple(kept), parts
+
+
+def _left_out(name: str, content: bytes) -> str:
+    """What a segment is, where it shows the unrestored photo, or speaks of other parts of the file or of its bytes."""
+    if content.startswith(b"MPF\0"):
+        return "the index of further pictures (MPF)"
+    if content.startswith(b"urn:iso:std:iso:ts:21496:"):
+        return "the description of a gain map (ISO 21496-1)"
+    if name == "APP11":
+        return "claims of origin (C2PA)" if content[:2] == b"JP" and content[12:16] == b"jumb" else "segments APP11"
+    if content.startswith(b"JFXX\0"):
+        return "the thumbnail"
+    return "a preview" if content.startswith(b"\xff\xd8\xff") else ""
 
 
 def write(
@@ -126,7 +175,9 @@ def write(
         while len(tables) > 1 and tables[-1] == tables[-2]:  # the encoder uses the last one for all that follow
             tables = tables[:-1]
         options = {"qtables": [list(table) for table in tables]}
-    if pixels.shape[2] == 3:
+    if own and photo.encoding.rgb and pixels.shape[2] == 3:
+        options["keep_rgb"] = True
+    elif pixels.shape[2] == 3:
         subsampling = photo.encoding.subsampling if own else "4:4:4"
         options["subsampling"] = SUBSAMPLINGS.get(subsampling or "4:4:4", 0)
         if subsampling not in (None, *SUBSAMPLINGS):

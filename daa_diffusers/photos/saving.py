@@ -8,11 +8,13 @@ import numpy as np
 
 from ..errors import ConfigurationError
 from ..files import replacing
+from . import xmp
 from .exif import turned_upright
 from .location import without_location
+from .other_parts import without_lost_extension, without_other_parts
 from .record import PhotoFormat
 from .registry import BY_NAME, FORMATS, checked_format, written_as
-from .stored import StoredPhoto, upright, with_bits
+from .stored import Metadata, StoredPhoto, upright, with_bits
 
 __all__ = ["FORMATS", "SavedPhoto", "check_options", "checked_format", "own_format", "save_photo"]
 
@@ -113,17 +115,20 @@ def save_photo(
     assert target.write is not None, "formats that are only read are no targets"
     with replacing(path) as temporary:
         notes += target.write(temporary, photo, pixels, alpha, quality)
-    return SavedPhoto(path, target.name, depth, (*photo.notes, *notes))
+    return SavedPhoto(path, target.name, depth, tuple(dict.fromkeys((*photo.notes, *notes))))
 
 
 def _prepared(
     photo: StoredPhoto, pixels: np.ndarray, target: PhotoFormat, bits: int, strip_location: bool
 ) -> tuple[StoredPhoto, np.ndarray, np.ndarray | None, list[str]]:
     """The photo, its pixels and its alpha as `target` holds them, and notes."""
-    notes: list[str] = []
-    alpha, metadata = photo.alpha, photo.metadata
-    if pixels.dtype == np.uint16 and bits == 8:
-        notes.append("16 bits became 8")
+    metadata, notes = without_other_parts(photo.metadata)
+    own, alpha = target.name == own_format(photo), photo.alpha
+    stored_bits = photo.encoding.maximum.bit_length() if photo.encoding.maximum else photo.bits
+    if pixels.dtype == np.uint16 and bits < stored_bits:
+        notes.append(f"{stored_bits} bits became {bits}")
+    elif photo.encoding.maximum and not own:
+        notes.append(f"values up to {photo.encoding.maximum} became values up to {2**bits - 1}")
     pixels = with_bits(pixels, bits)
     if alpha is not None:
         alpha = with_bits(alpha, bits)
@@ -131,22 +136,30 @@ def _prepared(
             alpha = None
             notes.append(f"{target.name} holds no alpha channel: it is left out")
         elif photo.encoding.premultiplied and target.name != "tiff":
-            notes.append("colours stay multiplied by alpha")
-    if target.name != own_format(photo) or (photo.orientation != 1 and "exif" not in target.carries):
-        pixels = np.ascontiguousarray(upright(pixels, photo.orientation))
-        alpha = None if alpha is None else np.ascontiguousarray(upright(alpha[..., None], photo.orientation)[..., 0])
-        dpi = metadata.dpi[::-1] if metadata.dpi and photo.orientation >= 5 else metadata.dpi
-        exif = metadata.exif
-        if exif is not None and photo.orientation != 1:
-            exif = turned_upright(exif)
-        metadata = replace(metadata, exif=exif, dpi=dpi)
+            notes.append("colors stay multiplied by alpha")
+    if not own:
         names = sorted({name for name, _ in metadata.blocks} - {"APP0", "pHYs", "sRGB", "tIME"})
         if names and photo.format != "RAW":
             notes.append(f"{target.name} does not hold the file's {', '.join(names)}")
+    if photo.orientation != 1 and (not own or "exif" not in target.carries):
+        pixels = np.ascontiguousarray(upright(pixels, photo.orientation))
+        alpha = None if alpha is None else np.ascontiguousarray(upright(alpha[..., None], photo.orientation)[..., 0])
+        metadata = _turned(metadata, photo.orientation)
+        notes.append("turned upright")
     if strip_location:
         metadata, more = without_location(metadata)
         notes += more
-    lost = [name for name in ("exif", "xmp", "icc") if getattr(metadata, name) and name not in target.carries]
+    metadata = without_lost_extension(metadata, own)
+    fields = {"exif": "EXIF", "xmp": "XMP", "icc": "color profile", "dpi": "resolution"}
+    lost = [fields[name] for name in fields if getattr(metadata, name) and name not in target.carries]
     if lost:
-        notes.append(f"{target.name} holds no {', '.join(lost).upper()}")
+        notes.append(f"{target.name} holds no {', '.join(lost)}")
     return replace(photo, metadata=metadata), pixels, alpha, notes
+
+
+def _turned(metadata: Metadata, orientation: int) -> Metadata:
+    """The metadata of pixels that were turned upright."""
+    exif = None if metadata.exif is None else turned_upright(metadata.exif)
+    packet = metadata.xmp and (xmp.without(metadata.xmp, xmp.ORIENTATION) or metadata.xmp)
+    dpi = metadata.dpi[::-1] if metadata.dpi and orientation >= 5 else metadata.dpi
+    return replace(metadata, exif=exif, dpi=dpi, xmp=packet)

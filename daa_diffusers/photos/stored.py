@@ -35,6 +35,7 @@ class Encoding:
         quantisation: of a JPEG, a table of 64 divisors for each component, in natural order.
         subsampling: of the chroma of a JPEG: "4:4:4", "4:2:2", "4:2:0", or another; None for grey.
         progressive: of a JPEG.
+        rgb: of a JPEG that holds RGB, not YCbCr.
         lossless: of a WebP.
         compression: of a TIFF, as tifffile names it; None for none.
         predictor: of a TIFF: horizontal differences are compressed.
@@ -45,6 +46,7 @@ class Encoding:
     quantisation: tuple[tuple[int, ...], ...] = ()
     subsampling: str | None = None
     progressive: bool = False
+    rgb: bool = False
     lossless: bool = False
     compression: str | None = None
     predictor: bool = False

@@ -1,0 +1,75 @@
+"""Metadata on parts that a saved photo no longer has: previews of the unrestored photo, films, gain maps, claims."""
+
+from dataclasses import replace
+
+from . import xmp
+from .exif import without_thumbnail
+from .stored import Metadata
+
+EXTENDED_HEADER = b"http://ns.adobe.com/xmp/extension/\0"
+PHOTOSHOP_HEADER = b"Photoshop 3.0\0"
+_THUMBNAILS = (1033, 1036)  # Photoshop's image resources that show the photo as it was
+
+
+def left_out(parts: set[str]) -> list[str]:
+    """A note on parts of a file, or none."""
+    return [f"left out: {', '.join(sorted(parts))}"] if parts else []
+
+
+def without_other_parts(metadata: Metadata) -> tuple[Metadata, list[str]]:
+    """The metadata without thumbnails and without descriptions of other parts of its file, and notes."""
+    parts: set[str] = set()
+    notes = []
+    exif, packet, blocks = metadata.exif, metadata.xmp, []
+    if exif is not None:
+        exif, had_thumbnail = without_thumbnail(exif)
+        parts |= {"the thumbnail"} if had_thumbnail else set()
+    for name, content in metadata.blocks:
+        kept = without_photoshop_thumbnails(content) if name in ("APP13", "34377") else content
+        parts |= {"the thumbnail"} if kept != content else set()
+        blocks.append((name, kept))
+    if xmp.OTHER_RENDERING in _extended(blocks):
+        blocks = [block for block in blocks if not block[1].startswith(EXTENDED_HEADER)]
+        parts.add("another rendering of the photo, in extended XMP")
+    if packet is not None:
+        changed = xmp.without(packet, xmp.OF_OTHER_PARTS)
+        if changed is None:
+            notes.append("XMP is left out, because it cannot be told what it describes")
+        elif changed != packet:
+            notes.append("XMP no longer describes parts that are left out")
+        packet = changed
+    return replace(metadata, exif=exif, xmp=packet, blocks=tuple(blocks)), left_out(parts) + notes
+
+
+def _extended(blocks: list[tuple[str, bytes]]) -> bytes:
+    """The extended XMP packet of a JPEG: its segments hold digest, length and offset before their part of it."""
+    start = len(EXTENDED_HEADER) + 32 + 4
+    found = [content[start:] for _, content in blocks if content.startswith(EXTENDED_HEADER)]
+    return b"".join(content[4:] for content in sorted(found))
+
+
+def without_lost_extension(metadata: Metadata, own: bool) -> Metadata:
+    """The metadata without XMP's reference to an extended packet where that is not saved.
+
+    Args:
+        metadata: as it is saved.
+        own: whether the file holds `metadata.blocks`.
+    """
+    if metadata.xmp is None or (own and any(content.startswith(EXTENDED_HEADER) for _, content in metadata.blocks)):
+        return metadata
+    return replace(metadata, xmp=xmp.without(metadata.xmp, xmp.OF_EXTENDED))
+
+
+def without_photoshop_thumbnails(block: bytes) -> bytes:
+    """Photoshop's image resources without thumbnails; what is no such block stays as it is."""
+    header = PHOTOSHOP_HEADER if block.startswith(PHOTOSHOP_HEADER) else b""
+    kept, at = [header], len(header)
+    while block[at : at + 4] == b"8BIM" and at + 12 <= len(block):
+        name = 1 + block[at + 6]
+        data = at + 6 + name + name % 2
+        size = int.from_bytes(block[data : data + 4], "big")
+        end = data + 4 + size + size % 2
+        if int.from_bytes(block[at + 4 : at + 6], "big") not in _THUMBNAILS:
+            kept.append(block[at:end])
+        at = end
+    return b"".join([*kept, block[at:]])

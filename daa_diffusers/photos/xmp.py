@@ -1,0 +1,70 @@
+"""XMP packets, edited in place: properties are taken out by name, and the rest of a packet stays byte for byte."""
+
+import re
+from collections.abc import Mapping
+
+MAX_XMP = 2**22  # bytes; larger packets are not searched
+ANY = r"[\w.-]+"
+TIFF_NAMESPACE = "http://ns.adobe.com/tiff/1.0/"
+OTHER_RENDERING = b"http://ns.google.com/photos/1.0/image/"
+# Namespace -> the properties that describe another part of the file, such as a film or a gain map; None: all of them.
+# A file that is saved holds its main picture alone.
+OF_OTHER_PARTS: dict[str, str | None] = {
+    "http://ns.google.com/photos/1.0/camera/": r"(?:MotionPhoto|MicroVideo)\w*",
+    "http://ns.google.com/photos/1.0/container/": None,
+    "http://ns.google.com/photos/1.0/container/item/": None,
+    "http://ns.google.com/photos/1.0/image/": None,  # another rendering of the photo, in the extended packet
+    "http://ns.google.com/photos/dd/1.0/device/": None,  # dynamic depth: its maps follow the picture
+    "http://ns.google.com/photos/dd/1.0/container/": None,
+    "http://ns.google.com/photos/dd/1.0/item/": None,
+    "http://ns.adobe.com/hdr-gain-map/1.0/": None,
+    "http://ns.apple.com/HDRGainMap/1.0/": None,
+    "http://ns.apple.com/pixeldatainfo/1.0/": None,
+    "http://ns.adobe.com/xap/1.0/": "Thumbnails",
+    "http://ns.adobe.com/photoshop/1.0/": "TextLayers",
+    "http://purl.org/dc/terms/": "provenance",  # where the claims of C2PA stand
+}
+# What refers to a JPEG's extended packet, or has its values there.
+OF_EXTENDED: dict[str, str | None] = {
+    "http://ns.adobe.com/xmp/note/": "HasExtendedXMP",
+    "http://ns.google.com/photos/1.0/depthmap/": None,
+    "http://ns.google.com/photos/1.0/audio/": None,
+}
+ORIENTATION: dict[str, str | None] = {TIFF_NAMESPACE: "Orientation"}
+
+
+def without(packet: bytes, properties: Mapping[str, str | None]) -> bytes | None:
+    """The packet without some properties; None where they cannot be separated from the rest.
+
+    Args:
+        packet: in an encoding that has ASCII's bytes.
+        properties: namespace -> regular expression of the names that go, None for all.
+    """
+    if len(packet) > MAX_XMP:
+        return None
+    text = packet.decode("latin-1")  # byte for byte, whatever it is
+    for namespace, names in properties.items():
+        for prefix in set(re.findall(rf"""xmlns:([\w.-]+)\s*=\s*["']{re.escape(namespace)}["']""", text)):
+            name = f"{re.escape(prefix)}:(?:{names or ANY})"
+            text = re.sub(rf"""\s{name}\s*=\s*(?:"[^"]*"|'[^']*')""", "", text)
+            found = _without_elements(text, re.compile(rf"<({name})(?=[\s/>])[^<>]*>"))
+            if found is None or re.search(rf"[\s<]{name}\s*=", found):
+                return None
+            text = found
+            if not re.search(rf"[\s</]{re.escape(prefix)}:", text):
+                text = re.sub(rf"""\sxmlns:{re.escape(prefix)}\s*=\s*(?:"[^"]*"|'[^']*')""", "", text)
+    return text.encode("latin-1")
+
+
+def _without_elements(text: str, start: re.Pattern[str]) -> str | None:
+    """None where an element does not end."""
+    parts, at = [], 0
+    while (found := start.search(text, at)) is not None:
+        parts.append(text[at : found.start()])
+        at = found.end()
+        if not found[0].endswith("/>"):
+            close = text.find(f"</{found[1]}>", at)
+            if close < 0:
+                return None
+            at = close + len(found[1]) + 3
+    return "".join([*parts, text[at:]])
