@@ -8,6 +8,7 @@ from PIL import AvifImagePlugin
 
 from . import boxes, by_pillow
 from .exif import orientation_of
+from .other_parts import left_out
 from .record import PhotoFormat, SizeCheck, write_pieces
 from .source import Source
 from .stored import Encoding, StoredPhoto
@@ -34,7 +35,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     if stated:
         check(*stated)
     boxes.check_color(items, "AVIF")
-    notes = boxes.left_out(items)
+    notes = left_out(boxes.other_parts(items))
     if (bits := boxes.depth_of(items)) > 8:
         notes.append(f"{bits} bits per sample became 8")
     with by_pillow.opened(AvifImagePlugin.AvifImageFile, source.stream()) as image:

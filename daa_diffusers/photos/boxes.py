@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ..errors import UnreadablePhotoError
+from .color import check_transfer
 from .source import Source
 
 MAX_META = 2**24  # bytes of the box that describes the items
 MAX_ITEMS = 2**16
-HDR_TRANSFERS = (16, 18)  # PQ and HLG, by ITU-T H.273
 C2PA_UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 ALPHA = ("urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", "urn:mpeg:hevc:2015:auxid:1", "urn:mpeg:avc:2015:auxid:1")
 
@@ -172,8 +172,7 @@ def check_color(items: Items, name: str) -> None:
     for content in profiles:
         if content[:4] == b"nclx" and len(content) >= 10:
             primaries, transfer = struct.unpack(">HH", content[4:8])
-            if transfer in HDR_TRANSFERS:
-                raise UnreadablePhotoError(f"HDR (PQ or HLG) {name} is not supported; convert it to SDR first")
+            check_transfer(transfer, name)
             if primaries not in (1, 2) and not icc:
                 raise UnreadablePhotoError(
                     f"{name} of color primaries {primaries} without an ICC profile is not supported: convert it first"
@@ -204,8 +203,8 @@ def subsampling_of(items: Items) -> str | None:
     return None
 
 
-def left_out(items: Items) -> list[str]:
-    """Notes on the parts of a file beside its main picture, its alpha channel, EXIF and XMP."""
+def other_parts(items: Items) -> set[str]:
+    """The parts of a file beside its main picture, its alpha channel, EXIF and XMP."""
     parts: set[str] = set()
     for kind, start, to in items.references:
         if kind == "thmb" and items.primary in to:
@@ -233,7 +232,7 @@ def left_out(items: Items) -> list[str]:
             parts.add("the film of a motion photo")
         elif kind == "uuid" and start_of_box == C2PA_UUID:
             parts.add("claims of origin (C2PA)")
-    return [f"left out: {', '.join(sorted(parts))}"] if parts else []
+    return parts
 
 
 def _auxiliary(urn: str) -> str:

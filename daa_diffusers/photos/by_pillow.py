@@ -10,6 +10,7 @@ from PIL import Image, ImageCms, ImageFile
 from ..errors import UnreadablePhotoError
 from .stored import Metadata, StoredPhoto, strips
 
+TRANSPARENT = "the transparent color became an alpha channel"
 GRAY_MODES = frozenset({"1", "L", "LA"})
 COLOR_MODES = frozenset({"RGB", "RGBA", "RGBX", "P", "PA", "CMYK"})
 ALPHA_MODES = frozenset({"LA", "PA", "RGBA"})
@@ -47,7 +48,7 @@ def pixels_of(image: Image.Image, icc: bytes | None = None) -> tuple[np.ndarray,
     """
     if image.mode not in GRAY_MODES | COLOR_MODES:
         raise UnreadablePhotoError(
-            f"samples of mode {image.mode!r}; grey, RGB, palettes and CMYK of 8 bits, grey and RGB of 16 are supported"
+            f"samples of mode {image.mode!r}; gray, RGB, palettes and CMYK of 8 bits, gray and RGB of 16 are supported"
         )
     gray = image.mode in GRAY_MODES
     has_alpha = image.mode in ALPHA_MODES or (image.has_transparency_data and image.mode != "1")
@@ -59,9 +60,9 @@ def pixels_of(image: Image.Image, icc: bytes | None = None) -> tuple[np.ndarray,
     elif image.mode in ("P", "PA"):
         notes.append(f"the palette became {mode}")
     elif image.mode == "1":
-        notes.append("black and white became grey of 8 bits")
+        notes.append("black and white became gray of 8 bits")
     elif has_alpha and image.mode not in ALPHA_MODES:
-        notes.append("the transparent colour became an alpha channel")
+        notes.append(TRANSPARENT)
     image.load()
     width, height = image.size
     pixels = np.empty((height, width, 1 if gray else 3), np.uint8)
@@ -90,10 +91,10 @@ def _from_cmyk(icc: bytes | None) -> tuple[Any, str]:
         try:
             profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
             srgb = ImageCms.createProfile("sRGB")
-            return ImageCms.buildTransform(profile, srgb, "CMYK", "RGB"), "CMYK became sRGB by its colour profile"
+            return ImageCms.buildTransform(profile, srgb, "CMYK", "RGB"), "CMYK became sRGB by its color profile"
         except (ImageCms.PyCMSError, OSError):
             pass
-    return None, "CMYK became RGB without a colour profile: colours are approximate"
+    return None, "CMYK became RGB without a color profile: colors are approximate"
 
 
 def encode(format: str, photo: StoredPhoto, pixels: np.ndarray, alpha: np.ndarray | None, **options: Any) -> memoryview:

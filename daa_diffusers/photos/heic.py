@@ -9,6 +9,7 @@ import numpy as np
 from ..errors import MissingPackageError
 from . import boxes
 from .exif import turned_upright
+from .other_parts import left_out
 from .record import PhotoFormat, SizeCheck, write_pieces
 from .source import Source
 from .stored import Encoding, Metadata, StoredPhoto, rescaled
@@ -60,8 +61,11 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     exif = turned_upright(exif.removeprefix(b"Exif\0\0")) if exif else None
     metadata = Metadata(exif, image.info.get("xmp") or None, image.info.get("icc_profile") or None)
     pixels = np.ascontiguousarray(values[..., :colors])
+    notes = left_out(boxes.other_parts(items))
+    if items.of_primary("irot") or items.of_primary("imir"):
+        notes.append("turned upright")
     encoding = Encoding(maximum=2**bits - 1 if bits > 8 else None, subsampling=boxes.subsampling_of(items))
-    return StoredPhoto(pixels, alpha, "HEIC", 1, metadata, encoding, tuple(boxes.left_out(items)))
+    return StoredPhoto(pixels, alpha, "HEIC", 1, metadata, encoding, tuple(notes))
 
 
 def write(
@@ -73,8 +77,8 @@ def write(
     gray = pixels.shape[2] == 1 and alpha is None and not deep
     colors = pixels if pixels.shape[2] == 3 or gray else np.dstack([pixels] * 3)
     values = np.ascontiguousarray(colors if alpha is None else np.dstack([colors, alpha]))
+    bits = 12 if photo.encoding.maximum == 4095 else 10
     if deep:
-        bits = 12 if photo.encoding.maximum == 4095 else 10
         library.options.SAVE_HDR_TO_12_BIT = bits == 12
         values = rescaled(values, 65535, 2**bits - 1, np.uint16) << (16 - bits)  # the encoder cuts the lower bits
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[values.shape[2]] + (";16" if deep else "")
@@ -89,7 +93,8 @@ def write(
     stream = io.BytesIO()
     file.save(stream, quality=DEFAULT_QUALITY if quality is None else quality, **options)
     write_pieces(path, [stream.getbuffer()])
-    return []
+    notes = [f"16 bits became {bits}"] if deep and not photo.encoding.maximum else []
+    return notes + (["gray became RGB"] if pixels.shape[2] == 1 and not gray else [])
 
 
 FORMAT = PhotoFormat(

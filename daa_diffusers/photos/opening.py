@@ -2,14 +2,20 @@
 
 import math
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from ..errors import ConfigurationError, MissingPackageError, UnreadablePhotoError
+from .color import check_transfer, transfer_of_profile
+from .failures import reason, unknown_content
 from .record import PhotoFormat
-from .registry import format_of
+from .registry import BY_SUFFIX, format_of
 from .source import Source
 from .stored import StoredPhoto
 
+Result = TypeVar("Result")
 DEFAULT_MAX_MEGAPIXELS = 300.0  # cameras reach 200; what a file claims is held against it before memory is taken
 
 
@@ -56,36 +62,48 @@ def open_source(source: Source, limit: int) -> StoredPhoto:
     def check(width: int, height: int) -> None:
         check_size(width, height, limit)
 
-    return _decoded(source, lambda one: one.read(source, check))
+    def read(format: PhotoFormat) -> StoredPhoto:
+        photo = format.read(source, check)
+        check_transfer(transfer_of_profile(photo.metadata.icc), format.name.upper())
+        return replace(photo, notes=(*_misnamed(source, format), *photo.notes))
+
+    return _decoded(source, read)
 
 
 def size_of_source(source: Source) -> tuple[int, int]:
     """(width, height) as stored, from the header alone: a broken photo may pass."""
-    return _decoded(source, lambda one: one.size(source))
+    return _decoded(source, lambda format: format.size(source))
 
 
-def _decoded(source: Source, decode):
-    """The result of `decode` for the format of a file, decoders' errors as ours."""
+def _decoded(source: Source, decode: Callable[[PhotoFormat], Result]) -> Result:
+    """The result of `decode` for the format of a file, decoders' errors as ours.
+
+    Decoders raise nearly anything on broken files: OSError, SyntaxError, struct.error, ...
+    """
+    format = None
     try:
-        if not source.size:
-            raise UnreadablePhotoError("the file is empty")
-        return decode(_format(source))
+        format = format_of(source)
+        if format is None:
+            raise UnreadablePhotoError(unknown_content(source))
+        return decode(format)
     except MissingPackageError:
         raise
-    except MemoryError as error:
-        raise UnreadablePhotoError(f"cannot read photo {source.name!r}: not enough memory") from error
-    except (
-        Exception
-    ) as error:  # decoders raise nearly anything on broken files: OSError, SyntaxError, struct.error, ...
-        reason = str(error) or type(error).__name__
-        raise UnreadablePhotoError(f"cannot read photo {source.name!r}: {reason}") from error
+    except Exception as error:
+        why = reason(error, format.name if format else "file")
+        raise UnreadablePhotoError(f"cannot read photo {source.name!r}: {why}") from error
 
 
-def _format(source: Source) -> PhotoFormat:
-    found = format_of(source)
-    if found is None:
-        raise UnreadablePhotoError("its content is no photo in a known format")
-    return found
+def _misnamed(source: Source, format: PhotoFormat) -> tuple[str, ...]:
+    """A note on a name that says another format than the content."""
+    named = BY_SUFFIX.get(source.suffix, format)
+    if named is format or format.write is None:
+        return ()
+    if named.write is None:
+        raise UnreadablePhotoError(
+            f"its name says that it is a camera's raw file, its content is {format.name.upper()}: rename it to "
+            f"{format.suffixes[0]}"
+        )
+    return (f"its name ends in {source.suffix}, its content is {format.name.upper()}, and is written as such",)
 
 
 def pixel_limit(max_megapixels: float | None) -> int:

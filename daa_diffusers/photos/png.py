@@ -11,7 +11,10 @@ from PIL import PngImagePlugin
 
 from ..errors import UnreadablePhotoError
 from . import by_pillow
+from .by_pillow import TRANSPARENT
+from .color import check_transfer
 from .exif import orientation_of
+from .other_parts import left_out
 from .record import PhotoFormat, SizeCheck, write_pieces
 from .source import Source
 from .stored import Metadata, StoredPhoto
@@ -25,6 +28,8 @@ KEPT = frozenset(
     {"cICP", "mDCV", "cLLI", "cHRM", "gAMA", "sRGB", "iCCP", "pHYs", "eXIf", "tIME", "tEXt", "zTXt", "iTXt"}
 )
 _PICTURE = frozenset({"IHDR", "PLTE", "tRNS", "IDAT", "IEND"})
+_CODING = frozenset({"iDOT"})  # how the file is coded, as the size of its chunks is
+_LEFT_OUT = {"caBX": "claims of origin (C2PA)"} | dict.fromkeys(("acTL", "fcTL", "fdAT"), "further frames")
 
 
 class Chunk(NamedTuple):
@@ -76,21 +81,47 @@ def _checksum_is_right(stored: memoryview) -> bool:
 
 
 def read(source: Source, check: SizeCheck) -> StoredPhoto:
-    """The picture, or the default picture of an animation."""
+    """The picture, or the default picture of an animation.
+
+    Raises:
+        UnreadablePhotoError: for HDR (PQ or HLG) too.
+    """
     header = _header(source)
     check(*struct.unpack(">II", header[:8]))
     chunks = read_chunks(source)
-    notes: list[str] = []
-    if any(chunk.name == "acTL" for chunk in chunks):
-        notes.append("only the first frame of the animation is kept")
-    if header[8] == 16:
+    bits, color, interlaced = header[8], header[9], header[12]
+    notes = left_out(_parts(chunks, color))
+    if interlaced:
+        notes.append("interlaced became sequential")
+    for chunk in chunks:
+        if chunk.name == "cICP" and len(chunk.content) == 4:
+            check_transfer(chunk.content[1], "PNG")
+        elif chunk.name == "iCCP" and bytes(chunk.content[:18]) == b"ITUR_2100_PQ_FULL\0":  # W3C's note on HDR in PNG
+            check_transfer(16, "PNG")
+    if bits == 16:
         pixels, alpha = _deep(chunks)
+        if alpha is not None and color in (0, 2):
+            notes.append(TRANSPARENT)
     else:
         with by_pillow.opened(PngImagePlugin.PngImageFile, io.BytesIO(_picture(chunks))) as image:
             pixels, alpha, converted = by_pillow.pixels_of(image)
         notes += converted
+        if bits in (2, 4) and color == 0:
+            notes.append(f"{bits} bits per sample became 8")
     metadata = _metadata(chunks, notes)
     return StoredPhoto(pixels, alpha, "PNG", orientation_of(metadata.exif), metadata, notes=tuple(notes))
+
+
+def _parts(chunks: list[Chunk], color: int) -> set[str]:
+    """The names of what is in a file and not in a saved one."""
+    parts = {
+        _LEFT_OUT.get(one.name, f"the chunk {one.name}") for one in chunks if one.name not in KEPT | _PICTURE | _CODING
+    }
+    if color in (2, 6) and any(chunk.name == "PLTE" for chunk in chunks):
+        parts.add("a suggested palette")
+    if "CgBI" in (chunk.name for chunk in chunks):
+        raise UnreadablePhotoError("it is Apple's own variant of PNG (CgBI), not a PNG; export it anew")
+    return parts
 
 
 def _picture(chunks: list[Chunk], without: frozenset[str] = frozenset()) -> bytes:
@@ -104,29 +135,38 @@ def _deep(chunks: list[Chunk]) -> tuple[np.ndarray, np.ndarray | None]:
 
     for chunk in chunks:  # imagecodecs does not mind wrong checksums
         if chunk.name in _PICTURE and not (chunk.whole and _checksum_is_right(chunk.stored)):
-            raise UnreadablePhotoError(f"the checksum of a chunk {chunk.name} is wrong")
-    values = imagecodecs.png_decode(_picture(chunks))
+            raise UnreadablePhotoError(f"the checksum of its chunk {chunk.name} is wrong: the file is damaged")
+    values = imagecodecs.png_decode(_picture(chunks, frozenset({"tRNS"})))
     if values.dtype != np.uint16:
         raise UnreadablePhotoError(f"a PNG of 16 bits that is decoded as {values.dtype}")
     values = values[..., None] if values.ndim == 2 else values
-    if values.shape[2] in (1, 3):
+    if values.shape[2] in (2, 4):
+        return np.ascontiguousarray(values[..., :-1]), np.ascontiguousarray(values[..., -1])
+    transparent = next((bytes(one.content) for one in chunks if one.name == "tRNS"), b"")
+    if len(transparent) != 2 * values.shape[2]:
         return values, None
-    return np.ascontiguousarray(values[..., :-1]), np.ascontiguousarray(values[..., -1])
+    key = np.frombuffer(transparent, ">u2").astype(np.uint16)
+    return values, np.where((values == key).all(axis=2), 0, 65535).astype(np.uint16)
 
 
 def _metadata(chunks: list[Chunk], notes: list[str]) -> Metadata:
+    """What the kept chunks say; damaged ones are read as far as they can be, with a note."""
     exif = xmp = icc = dpi = None
     blocks = []
-    for name, view, _, _ in chunks:
+    for name, view, whole, _ in chunks:
         if name not in KEPT:
             continue
         content = bytes(view)
-        if name == "eXIf":
-            exif = exif or content.removeprefix(b"Exif\0\0") or None
-        elif name == "iCCP":
-            icc = icc or _profile(content)
-        elif name == "iTXt" and content.startswith(XMP_KEYWORD):
-            xmp = xmp or _packet(content)
+        if not whole:
+            notes.append(f"the chunk {name} is damaged (wrong checksum or length)")
+        if name == "eXIf" and exif is None:
+            exif = content.removeprefix(b"Exif\0\0") or None
+        elif name == "iCCP" and icc is None:
+            icc = _profile(content)
+            notes += [] if icc else ["the color profile is damaged and left out"]
+        elif name == "iTXt" and content.startswith(XMP_KEYWORD) and xmp is None:
+            xmp = _packet(content)
+            notes += [] if xmp else ["XMP is damaged and left out"]
         else:
             blocks.append((name, content))
         if name == "pHYs" and len(content) == 9 and content[8] == 1:

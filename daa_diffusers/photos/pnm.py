@@ -9,6 +9,7 @@ from PIL import PpmImagePlugin
 
 from ..errors import UnreadablePhotoError
 from . import by_pillow
+from .failures import truncated
 from .record import PhotoFormat, SizeCheck, write_pieces
 from .source import Source
 from .stored import Encoding, StoredPhoto, rescaled, strips
@@ -62,11 +63,11 @@ def _binary(source: Source, header: re.Match[bytes], shape: tuple[int, int, int]
     """Pixels as uint16 of [0, 65535], and the file's largest value."""
     maximum = int(header[1])
     if not 0 < maximum <= 65535:
-        raise UnreadablePhotoError(f"a PNM with largest value {maximum}; 1 to 65535 are possible")
+        raise UnreadablePhotoError(f"it is a PNM with largest value {maximum}; 1 to 65535 are possible")
     dtype = np.dtype(">u2" if maximum > 255 else "u1")
     content = source.read(header.end(), math.prod(shape) * dtype.itemsize)
     if len(content) < math.prod(shape) * dtype.itemsize:
-        raise UnreadablePhotoError("image file is truncated")
+        raise UnreadablePhotoError(truncated("PNM"))
     values = np.frombuffer(content, dtype).reshape(shape)
     pixels = rescaled(values, maximum, 65535, np.uint16)
     return np.ascontiguousarray(pixels, dtype=np.uint16), maximum  # the machine's byte order

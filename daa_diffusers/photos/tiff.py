@@ -28,6 +28,7 @@ from .exif import (
     write_block,
     write_directory,
 )
+from .failures import truncated
 from .record import PhotoFormat, SizeCheck
 from .source import Source
 from .stored import Encoding, Metadata, StoredPhoto, strips
@@ -194,7 +195,7 @@ def _values(source: Source, file: Any, page: Any) -> np.ndarray:
         values = np.memmap(source.path, page.dtype, "c", int(page.dataoffsets[0]), tuple(page.shape))
     else:
         if sum(page.databytecounts) > 0 and page.compression == 1 and sum(page.databytecounts) < page.nbytes:
-            raise UnreadablePhotoError("image file is truncated")
+            raise UnreadablePhotoError(truncated("TIFF"))
         values = page.asarray()
     return np.moveaxis(values, 0, -1) if page.axes.startswith("S") else values  # planes one after another
 

@@ -10,6 +10,7 @@ from PIL import WebPImagePlugin
 from ..errors import UnreadablePhotoError
 from . import by_pillow
 from .exif import orientation_of
+from .other_parts import left_out
 from .record import PhotoFormat, SizeCheck, write_pieces
 from .source import Source
 from .stored import Encoding, StoredPhoto
@@ -52,10 +53,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     """The picture, or the first frame of an animation."""
     check(*size(source))
     names = [name for name, _, _ in _chunks(source)]
-    notes = []
-    parts = sorted({_LEFT_OUT.get(name, f"the unknown chunk {name!r}") for name in names if name not in _KNOWN})
-    if parts:
-        notes.append(f"left out: {', '.join(parts)}")
+    notes = left_out({_LEFT_OUT.get(name, f"the chunk {name}") for name in names if name not in _KNOWN})
     with by_pillow.opened(WebPImagePlugin.WebPImageFile, source.stream()) as image:
         check(*image.size)
         metadata = by_pillow.metadata_of(image)

@@ -193,7 +193,7 @@ def test_a_palette_becomes_rgb_and_it_is_said(tmp_path, transparency):
 def test_colour_keys_and_black_and_white(tmp_path):
     Image.fromarray(PHOTO).save(tmp_path / "a.png", transparency=tuple(int(v) for v in PHOTO[3, 4]))
     photo = open_photo(tmp_path / "a.png")
-    assert photo.alpha[3, 4] == 0 and (photo.alpha == 255).mean() > 0.9 and "transparent colour" in photo.notes[0]
+    assert photo.alpha[3, 4] == 0 and (photo.alpha == 255).mean() > 0.9 and "transparent color" in photo.notes[0]
     Image.fromarray(PHOTO[..., 0] > 99).save(tmp_path / "b.png")
     photo = open_photo(tmp_path / "b.png")
     np.testing.assert_array_equal(photo.pixels[..., 0], (PHOTO[..., 0] > 99) * np.uint8(255))
@@ -204,14 +204,14 @@ def test_cmyk_is_converted_and_said(tmp_path):
     image = Image.fromarray(PHOTO).convert("CMYK")
     image.save(tmp_path / "a.jpg", quality=95)
     photo = open_photo(tmp_path / "a.jpg")
-    assert photo.pixels.shape == PHOTO.shape and "without a colour profile" in photo.notes[0]
+    assert photo.pixels.shape == PHOTO.shape and "without a color profile" in photo.notes[0]
     assert photo.metadata.icc is not None and ImageCms.getProfileDescription(
         ImageCms.ImageCmsProfile(io.BytesIO(photo.metadata.icc))
     ).startswith("sRGB")
     save_photo(tmp_path / "b.jpg", photo)
     assert Image.open(tmp_path / "b.jpg").mode == "RGB"
     image.save(tmp_path / "c.tif", icc_profile=SRGB)  # a profile of the wrong kind
-    assert "without a colour profile" in open_photo(tmp_path / "c.tif").notes[0]
+    assert "without a color profile" in open_photo(tmp_path / "c.tif").notes[0]
 
 
 def test_lab_and_floats_are_refused(tmp_path):

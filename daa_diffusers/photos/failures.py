@@ -1,0 +1,100 @@
+"""What is wrong with a file that is no photo or cannot be decoded, and what would be right."""
+
+import errno
+
+from ..errors import UnreadablePhotoError
+from .source import Source
+
+_EXPORT = "export it as JPEG, PNG or TIFF"
+# Signatures of files that are taken for photos: (offset, bytes, what it is and what to do).
+_KNOWN = (
+    (0, b"GIF8", f"it is a GIF, whose colors are reduced too far: {_EXPORT} from the original"),
+    (0, b"8BPS", f"it is a Photoshop document: {_EXPORT}"),
+    (0, b"\xff\x0a", f"it is a JPEG XL: {_EXPORT}"),
+    (4, b"JXL ", f"it is a JPEG XL: {_EXPORT}"),
+    (0, b"\xff\x4f\xff\x51", f"it is a JPEG 2000: {_EXPORT}"),
+    (4, b"jP  ", f"it is a JPEG 2000: {_EXPORT}"),
+    (0, b"v/1\x01", f"it is an OpenEXR of floating point, whose range is unknown: {_EXPORT}"),
+    (0, b"#?RADIANCE", f"it is a Radiance HDR of floating point, whose range is unknown: {_EXPORT}"),
+    (0, b"PF", f"it is a PFM of floating point, whose range is unknown: {_EXPORT}"),
+    (0, b"Pf", f"it is a PFM of floating point, whose range is unknown: {_EXPORT}"),
+    (0, b"P7", f"it is a PAM: {_EXPORT}"),
+    (0, b"\0\0\1\0", f"it is an icon: {_EXPORT}"),
+    (0, b"%PDF", "it is a PDF: export its photos first"),
+    (0, b"%!PS", "it is PostScript: export its photos first"),
+    (0, b"PK\3\4", "it is a ZIP archive: unpack it first"),
+    (0, b"\x1f\x8b", "it is a gzip archive: unpack it first"),
+    (0, b"7z\xbc\xaf", "it is a 7z archive: unpack it first"),
+    (0, b"Rar!", "it is a RAR archive: unpack it first"),
+    (8, b"AVI ", "it is a film"),
+    (0, b"\x1aE\xdf\xa3", "it is a film"),
+    (4, b"ftyp", "it is a film"),  # photos of this family are recognized before
+    (0, b"version https://git-lfs", "it is a Git LFS pointer, not the photo itself: fetch it by `git lfs pull`"),
+    (0, b"\x89PNG", "it is a PNG whose signature is damaged, as by a transfer as text: copy it again, as binary"),
+)
+_PAGES = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script")
+_TRUNCATED = (
+    "truncated",
+    "end of file",
+    "unexpected end",
+    "premature",
+    "not enough",
+    "too short",
+    "incomplete",
+    "requested",
+)
+
+
+def truncated(format: str) -> str:
+    """The reason for a file that ends too early."""
+    return f"the {format.upper()} is truncated: it ends before its picture does; copy or download it again"
+
+
+def damaged(format: str) -> str:
+    """The reason for a file whose picture cannot be decoded."""
+    return f"the {format.upper()} is damaged: its picture cannot be decoded; copy or download it again"
+
+
+def reason(error: Exception, format: str) -> str:
+    """What people are told of a decoder's error; its own words stay in the chain of exceptions.
+
+    Args:
+        error: what was raised.
+        format: the name of the file format.
+    """
+    if isinstance(error, UnreadablePhotoError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in errno.errorcode:  # the disk, not the photo
+        return error.strerror or str(error)
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    words = str(error).lower()
+    return truncated(format) if any(one in words for one in _TRUNCATED) else damaged(format)
+
+
+def unknown_content(source: Source) -> str:
+    """What a file is that no format recognizes."""
+    start = source.read(0, 4096)
+    if not source.size:
+        return "the file is empty"
+    if not start.strip(b"\0"):
+        return "it begins with zeros only: its copy or download has not finished, or its disk is damaged"
+    for offset, signature, what in _KNOWN:
+        if start[offset:].startswith(signature):
+            return f"its content is no photo in a known format: {what}"
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith(_PAGES):
+        return "its content is no photo in a known format: it is a web page (HTML); download the photo itself"
+    if text.startswith(b"<svg") or (text.startswith(b"<?xml") and b"<svg" in text):
+        return f"its content is no photo in a known format: it is a drawing (SVG): {_EXPORT}"
+    if _is_text(start):
+        return "its content is no photo in a known format: it is text"
+    return "its content is no photo in a known format, or its beginning is damaged"
+
+
+def _is_text(start: bytes) -> bool:
+    try:
+        text = start[: len(start) - 3].decode("utf-8") if len(start) == 4096 else start.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return all(one.isprintable() or one in "\t\r\n\f" for one in text)
