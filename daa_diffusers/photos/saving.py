@@ -132,7 +132,10 @@ def _prepared(
     pixels = with_bits(pixels, bits)
     if alpha is not None:
         alpha = with_bits(alpha, bits)
-        if not target.alpha:
+        if photo.encoding.unknown_channel and target.name != "tiff":
+            alpha = None
+            notes.append("a channel of unknown meaning is left out")
+        elif not target.alpha:
             alpha = None
             notes.append(f"{target.name} holds no alpha channel: it is left out")
         elif photo.encoding.premultiplied and target.name != "tiff":

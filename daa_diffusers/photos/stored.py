@@ -1,6 +1,7 @@
 """What a photo's file holds: its pixels as they are stored, and everything beside them."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -39,6 +40,11 @@ class Encoding:
         lossless: of a WebP.
         compression: of a TIFF, as tifffile names it; None for none.
         predictor: of a TIFF: horizontal differences are compressed.
+        tile: of a TIFF: height and width of its tiles.
+        planes: of a TIFF: its colors are stored one after another.
+        byte_order: of a TIFF: "<" or ">".
+        big: of a BigTIFF.
+        unknown_channel: of a TIFF: what is in `alpha` is no transparency, but a channel of unknown meaning.
         premultiplied: of a TIFF: its colours are multiplied by alpha.
         maximum: the largest value of a PNM or of a HEIC; None for the largest of the bit depth.
     """
@@ -51,6 +57,11 @@ class Encoding:
     compression: str | None = None
     predictor: bool = False
     premultiplied: bool = False
+    unknown_channel: bool = False
+    tile: tuple[int, int] | None = None
+    planes: bool = False
+    byte_order: Literal["<", ">"] = "<"
+    big: bool = False
     maximum: int | None = None
 
 

@@ -2,7 +2,7 @@
 
 import struct
 import sys
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,30 +16,34 @@ from .exif import (
     X_RESOLUTION,
     Y_RESOLUTION,
     Directory,
-    Entry,
     Tags,
     orientation_of,
     read_directory,
     read_header,
     read_tags,
-    reader_of,
     value_of,
-    write_below,
     write_block,
-    write_directory,
 )
 from .failures import truncated
+from .other_parts import left_out
 from .record import PhotoFormat, SizeCheck
 from .source import Source
-from .stored import Encoding, Metadata, StoredPhoto, strips
+from .stored import Encoding, Metadata, StoredPhoto
+from .tiff_writing import ICC, XMP, write
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAP_BYTES = 2**26  # smaller photos are read: a file that is mapped must stay as it is until it is restored
 MAX_SAMPLES = 5
 MAX_PAGES = 1000  # that are looked through for the first picture of full size
 SUB_IFDS, PHOTOMETRIC, DNG_VERSION = 330, 262, 50706
+SUBFILE_TYPE, LAYERS, C2PA = 254, 37724, 52545
+# Of the tags that say how pixels are stored, those that a new file has of its own, or that stand elsewhere in it.
+REMADE = frozenset(
+    {254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 280, 281, 284, 292, 293, 317, 320, 322, 323, 324, 325}
+    | {338, 339, 340, 341, 347, *range(512, 533), 700, 33723, 34377, 34675, 34665, 34853}
+)
 SENSOR_VALUES = (32803, 34892)  # photometric interpretations of raw files
-XMP, ICC, IPTC, PHOTOSHOP = 700, 34675, 33723, 34377
+IPTC, PHOTOSHOP = 33723, 34377
 # tifffile's names of the compressions that lose nothing -> what it calls them for writing
 LOSSLESS = {
     "NONE": None,
@@ -124,25 +128,21 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
             raise UnreadablePhotoError(
                 f"TIFF of {page.samplesperpixel} samples per pixel; up to {MAX_SAMPLES} are read"
             )
-        photometric, compression = _name(page.photometric), _name(page.compression)
-        plain = _is_plain(page)
-        notes = ["only the first of several pages is kept"] if _has_second_page(source) else []
+        photometric, plain = _name(page.photometric), _is_plain(page)
+        tags = _tags(source, page.offset)
         metadata = metadata_of(source, page.offset)
+        notes = left_out(_other_pages(source, page.offset) | _tags_left_out(tags))
         if plain:
             pixels, alpha = _split(_values(source, file, page), notes)
+            if photometric == "MINISWHITE":
+                pixels = np.iinfo(pixels.dtype).max - pixels
         else:
             pixels, alpha = _by_pillow(source, number, page, metadata.icc, notes)
-        premultiplied = bool(page.extrasamples) and int(page.extrasamples[0]) == 1
-        predictor = int(page.predictor) == 2
+        encoding = _encoding(file, page, notes)
     if photometric == "MINISWHITE":
-        if plain:
-            pixels = np.iinfo(pixels.dtype).max - pixels
         notes.append("white-is-zero became black-is-zero")
     if photometric == "SEPARATED":
-        metadata = Metadata(metadata.exif, metadata.xmp, by_pillow.srgb_profile(), metadata.dpi, metadata.blocks)
-    encoding = Encoding(compression=LOSSLESS.get(compression, "zlib"), predictor=predictor, premultiplied=premultiplied)
-    if compression not in LOSSLESS:
-        notes.append(f"compression {compression} became zlib, which loses nothing")
+        metadata = replace(metadata, icc=by_pillow.srgb_profile())
     return StoredPhoto(pixels, alpha, "TIFF", orientation_of(metadata.exif), metadata, encoding, tuple(notes))
 
 
@@ -150,22 +150,48 @@ def _name(value: Any) -> str:
     return getattr(value, "name", str(value))
 
 
+def _encoding(file: Any, page: Any, notes: list[str]) -> Encoding:
+    """How a page is stored; lossy and bilevel compressions become zlib."""
+    compression = _name(page.compression)
+    if compression not in LOSSLESS:
+        notes.append(f"compression {compression} became zlib, which loses nothing")
+    tiles = page.is_tiled and not (page.tilelength % 16 or page.tilewidth % 16)
+    if page.is_tiled and not tiles:
+        notes.append("tiles became strips")
+    extra = int(page.extrasamples[0]) if page.extrasamples else 0
+    return Encoding(
+        compression=LOSSLESS.get(compression, "zlib"),
+        predictor=int(page.predictor) == 2,
+        premultiplied=extra == 1,
+        unknown_channel=extra == 0 and page.samplesperpixel in (2, 4, 5) and _name(page.photometric) != "SEPARATED",
+        tile=(page.tilelength, page.tilewidth) if tiles else None,
+        planes=int(page.planarconfig) == 2,
+        byte_order=file.byteorder,
+        big=file.is_bigtiff,
+    )
+
+
 def _is_plain(page: Any) -> bool:
     """Whether a page is gray or RGB of 8 or 16 bits, which tifffile decodes. Pillow decodes others of up to 8 bits."""
-    photometric = _name(page.photometric)
+    photometric, compression = _name(page.photometric), _name(page.compression)
     kind = {1: "unsigned integer", 2: "signed integer", 3: "float"}.get(page.sampleformat or 1, "unknown")
-    colors = photometric in ("MINISBLACK", "MINISWHITE", "RGB") and page.imagedepth == 1
+    colors = photometric in ("MINISBLACK", "MINISWHITE", "RGB")
     if kind != "unsigned integer" or (page.bitspersample > 8 and page.bitspersample != 16):
         raise UnreadablePhotoError(
             f"TIFF samples of {page.bitspersample} bits, {kind}; 8 or 16 bits of unsigned integer are supported (the "
             "range of anything else is a guess: convert it first)"
         )
-    if page.bitspersample <= 8:
-        return colors and page.bitspersample == 8 and _name(page.compression) in LOSSLESS and page.fillorder == 1
-    if not colors:
-        layers = " in several layers" if page.imagedepth != 1 else ""
-        raise UnreadablePhotoError(f"TIFF of 16 bits in {photometric}{layers}; grey and RGB are supported")
-    return True
+    if page.imagedepth != 1:
+        raise UnreadablePhotoError("a TIFF of several layers (a volume) is not supported: export them one by one")
+    if page.bitspersample == 16 and not colors:
+        raise UnreadablePhotoError(f"TIFF of 16 bits in {photometric}; gray and RGB are supported: convert it first")
+    jpeg = compression in ("JPEG", "OJPEG")
+    if not colors and not (photometric in ("PALETTE", "SEPARATED") or (photometric == "YCBCR" and jpeg)):
+        raise UnreadablePhotoError(
+            f"TIFF in {photometric} with compression {compression}; gray, RGB, palettes and CMYK are supported, and "
+            "YCbCr as JPEG: convert it to RGB first"
+        )
+    return colors and page.bitspersample in (8, 16) and not jpeg and page.fillorder == 1
 
 
 def _by_pillow(
@@ -179,6 +205,8 @@ def _by_pillow(
         image.seek(number)
         pixels, alpha, converted = by_pillow.pixels_of(image, icc)
     notes += converted
+    if page.bitspersample in (2, 4) and _name(page.photometric) != "PALETTE":
+        notes.append(f"{page.bitspersample} bits per sample became 8")
     return pixels, alpha
 
 
@@ -201,17 +229,24 @@ def _values(source: Source, file: Any, page: Any) -> np.ndarray:
 
 
 def _split(values: np.ndarray, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Colours (H, W, 1 or 3) and alpha (H, W) or None."""
+    """Colors (H, W, 1 or 3) and alpha (H, W) or None."""
     values = values[..., None] if values.ndim == 2 else values
-    colours = 1 if values.shape[2] < 3 else 3
-    if values.shape[2] > colours + 1:
-        notes.append(f"{values.shape[2] - colours - 1} further channels are not kept")
-    if values.shape[2] == colours:
+    colors = 1 if values.shape[2] < 3 else 3
+    if values.shape[2] > colors + 1:
+        notes.append(f"{values.shape[2] - colors - 1} further channels are not kept")
+    if values.shape[2] == colors:
         return values, None
-    alpha = np.ascontiguousarray(values[..., colours])
+    alpha = np.ascontiguousarray(values[..., colors])
     if isinstance(values, np.memmap):
-        return values[..., :colours], alpha
-    return np.ascontiguousarray(values[..., :colours]), alpha
+        return values[..., :colors], alpha
+    return np.ascontiguousarray(values[..., :colors]), alpha
+
+
+def _tags(source: Source, offset: int) -> Tags | None:
+    try:
+        return read_tags(source.read, offset)
+    except ValueError:
+        return None
 
 
 def metadata_of(source: Source, offset: int = 0) -> Metadata:
@@ -221,14 +256,43 @@ def metadata_of(source: Source, offset: int = 0) -> Metadata:
         source: the file.
         offset: of the picture's directory; what that does not say, the file's first one does. 0: the first alone.
     """
-    try:
-        tags = read_tags(source.read, offset)
-    except ValueError:
+    tags = _tags(source, offset)
+    if tags is None:
         return Metadata()
     main = tags.main
     blocks = tuple((str(tag), main[tag].data) for tag in (IPTC, PHOTOSHOP) if tag in main)
     xmp, icc = (main[tag].data if tag in main else None for tag in (XMP, ICC))
     return Metadata(write_block(tags), xmp, icc, _dpi(main, tags.order), blocks)
+
+
+def _tags_left_out(tags: Tags | None) -> set[str]:
+    """The names of tags that are neither descriptive nor made anew."""
+    import tifffile
+
+    known = {
+        SUB_IFDS: "reduced or further pictures (SubIFDs)",
+        LAYERS: "Photoshop's layers",
+        C2PA: "claims of origin (C2PA)",
+    }
+    gone = tags.main.keys() & STRUCTURAL - REMADE if tags else set()
+    return {known.get(tag, f"the tag {tifffile.TIFF.TAGS.get(tag, 'unknown')} ({tag})") for tag in gone}
+
+
+def _other_pages(source: Source, chosen: int) -> set[str]:
+    """The names of the pages of a file beside the chosen one."""
+    parts: set[str] = set()
+    try:
+        order, big, offset = read_header(source.read(0, 16))
+        visited: set[int] = set()
+        while offset and offset not in visited and len(visited) < MAX_PAGES:
+            visited.add(offset)
+            page, following = read_directory(source.read, offset, order, big)
+            if offset != chosen:
+                parts.add("reduced pages" if value_of(page, SUBFILE_TYPE, order) & 1 else "further pages")
+            offset = following
+    except ValueError:
+        pass
+    return parts
 
 
 def _dpi(main: Directory, order: str) -> tuple[float, float] | None:
@@ -238,99 +302,6 @@ def _dpi(main: Directory, order: str) -> tuple[float, float] | None:
         return None
     (a, b), (c, d) = (struct.unpack(f"{order}II", entry.data[:8]) for entry in both if entry is not None)
     return (unit * a / b, unit * c / d) if a and b and c and d else None
-
-
-def _has_second_page(source: Source) -> bool:
-    """Whether the first directory is followed by another that is no thumbnail."""
-    try:
-        order, big, offset = read_header(source.read(0, 16))
-        _, following = read_directory(source.read, offset, order, big)
-        second, _ = read_directory(source.read, following, order, big) if following else ({}, 0)
-    except ValueError:
-        return False
-    return bool(second) and not value_of(second, 254, order) & 1
-
-
-# --- writing ---
-
-
-def write(
-    path: Path, photo: StoredPhoto, pixels: np.ndarray, alpha: np.ndarray | None, quality: int | None
-) -> list[str]:
-    """Writes a TIFF in the compression and byte order of `photo`."""
-    import tifffile
-
-    own, notes = photo.format == "TIFF", []
-    try:
-        tags = read_tags(reader_of(photo.metadata.exif)) if photo.metadata.exif else None
-    except ValueError:
-        tags = None
-        notes.append("EXIF is damaged and left out")
-    if tags is None:
-        tags = Tags("<" if sys.byteorder == "little" else ">", {}, {}, {}, {})
-    values = pixels if alpha is None else _joined(pixels, alpha)
-    compression = photo.encoding.compression if own else "zlib"
-    predictor = compression in ("lzw", "zlib", "zstd", "lzma") and (photo.encoding.predictor or not own)
-    extra = "assocalpha" if photo.encoding.premultiplied else "unassalpha"
-    big = values.nbytes > 2**32 - 2**26
-    with tifffile.TiffWriter(path, bigtiff=big, byteorder=tags.order) as writer:
-        writer.write(
-            values[..., 0] if values.shape[2] == 1 else values,
-            photometric="rgb" if pixels.shape[2] == 3 else "minisblack",
-            extrasamples=None if alpha is None else [extra],
-            planarconfig="contig" if values.shape[2] > 1 else None,
-            compression=compression,
-            predictor=predictor or None,
-            metadata=None,
-            software=False,
-        )
-    _add_tags(path, tags, _new_tags(photo, tags.order))
-    return notes
-
-
-def _joined(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    values = np.empty((*alpha.shape, pixels.shape[2] + 1), pixels.dtype)
-    for rows in strips(values.shape):
-        values[rows, :, :-1] = pixels[rows]
-        values[rows, :, -1] = alpha[rows]
-    return values
-
-
-def _new_tags(photo: StoredPhoto, order: str) -> Directory:
-    metadata = photo.metadata
-    new: Directory = {}
-    if metadata.dpi:
-        x, y = (struct.pack(f"{order}II", round(one * 10000), 10000) for one in metadata.dpi)
-        new |= {X_RESOLUTION: Entry(5, 1, x), Y_RESOLUTION: Entry(5, 1, y)}
-        new[RESOLUTION_UNIT] = Entry(3, 1, struct.pack(f"{order}H", 2))
-    if metadata.xmp:
-        new[XMP] = Entry(1, len(metadata.xmp), metadata.xmp)
-    if metadata.icc:
-        new[ICC] = Entry(7, len(metadata.icc), metadata.icc)
-    if photo.format == "TIFF":
-        new |= {int(name): Entry(7, len(content), content) for name, content in metadata.blocks}
-    return new
-
-
-def _add_tags(path: Path, tags: Tags, new: Directory) -> None:
-    """Writes a second first directory at the end of the file: its own tags, `new` ones, and those of `tags`.
-
-    tifffile writes no EXIF and GPS directories.
-    """
-    with Source(str(path), path=path) as source:
-        order, big, offset = read_header(source.read(0, 16))
-        own, _ = read_directory(source.read, offset, order, big)
-    with open(path, "r+b") as file:
-        kept = {tag: entry for tag, entry in tags.main.items() if tag not in STRUCTURAL}
-        end = file.seek(0, 2)
-        file.write(bytes(end % 2))
-        end += end % 2
-        below, pointers = write_below(tags, end, big)
-        start = end + len(below)
-        directory = write_directory({**own, **new, **kept, **pointers}, order, start, big)
-        file.write(below + directory)
-        file.seek(8 if big else 4)
-        file.write(struct.pack(f"{order}{'Q' if big else 'I'}", start))
 
 
 FORMAT = PhotoFormat("tiff", (".tif", ".tiff"), recognizes, read, size, write, aliases=("tif",), depths=(8, 16))

@@ -1,0 +1,111 @@
+"""TIFF files written as they were: compression, tiles, planes, byte order, and all descriptive tags."""
+
+import struct
+import sys
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from .exif import (
+    RESOLUTION_UNIT,
+    STRUCTURAL,
+    X_RESOLUTION,
+    Y_RESOLUTION,
+    Directory,
+    Entry,
+    Tags,
+    read_directory,
+    read_header,
+    read_tags,
+    reader_of,
+    write_below,
+    write_directory,
+)
+from .source import Source
+from .stored import StoredPhoto, strips
+
+XMP, ICC = 700, 34675
+NATIVE: Literal["<", ">"] = "<" if sys.byteorder == "little" else ">"
+
+
+def write(
+    path: Path, photo: StoredPhoto, pixels: np.ndarray, alpha: np.ndarray | None, quality: int | None
+) -> list[str]:
+    """Writes a TIFF in the compression and byte order of `photo`."""
+    import tifffile
+
+    own, notes = photo.format == "TIFF", []
+    try:
+        tags = read_tags(reader_of(photo.metadata.exif)) if photo.metadata.exif else None
+    except ValueError:
+        tags = None
+        notes.append("EXIF is damaged and left out")
+    if tags is None:
+        tags = Tags(photo.encoding.byte_order if own else NATIVE, {}, {}, {}, {})
+    values = pixels if alpha is None else _joined(pixels, alpha)
+    compression = photo.encoding.compression if own else "zlib"
+    predictor = compression in ("lzw", "zlib", "zstd", "lzma") and (photo.encoding.predictor or not own)
+    extra = "assocalpha" if photo.encoding.premultiplied else "unassalpha"
+    extra = "unspecified" if photo.encoding.unknown_channel else extra
+    planes = own and photo.encoding.planes and values.shape[2] > 1
+    big = values.nbytes > 2**32 - 2**26 or (own and photo.encoding.big)
+    with tifffile.TiffWriter(path, bigtiff=big, byteorder=tags.order) as writer:
+        writer.write(
+            np.moveaxis(values, -1, 0) if planes else values[..., 0] if values.shape[2] == 1 else values,
+            photometric="rgb" if pixels.shape[2] == 3 else "minisblack",
+            extrasamples=None if alpha is None else [extra],
+            planarconfig=None if values.shape[2] == 1 else "separate" if planes else "contig",
+            tile=photo.encoding.tile if own else None,
+            compression=compression,
+            predictor=predictor or None,
+            metadata=None,
+            software=False,
+        )
+    _add_tags(path, tags, _new_tags(photo, tags.order))
+    return notes
+
+
+def _joined(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    values = np.empty((*alpha.shape, pixels.shape[2] + 1), pixels.dtype)
+    for rows in strips(values.shape):
+        values[rows, :, :-1] = pixels[rows]
+        values[rows, :, -1] = alpha[rows]
+    return values
+
+
+def _new_tags(photo: StoredPhoto, order: str) -> Directory:
+    metadata = photo.metadata
+    new: Directory = {}
+    if metadata.dpi:
+        x, y = (struct.pack(f"{order}II", round(one * 10000), 10000) for one in metadata.dpi)
+        new |= {X_RESOLUTION: Entry(5, 1, x), Y_RESOLUTION: Entry(5, 1, y)}
+        new[RESOLUTION_UNIT] = Entry(3, 1, struct.pack(f"{order}H", 2))
+    if metadata.xmp:
+        new[XMP] = Entry(1, len(metadata.xmp), metadata.xmp)
+    if metadata.icc:
+        new[ICC] = Entry(7, len(metadata.icc), metadata.icc)
+    if photo.format == "TIFF":
+        new |= {int(name): Entry(7, len(content), content) for name, content in metadata.blocks}
+    return new
+
+
+def _add_tags(path: Path, tags: Tags, new: Directory) -> None:
+    """Writes a second first directory at the end of the file: its own tags, `new` ones, and those of `tags`.
+
+    tifffile writes no EXIF and GPS directories.
+    """
+    with Source(str(path), path=path) as source:
+        order, big, offset = read_header(source.read(0, 16))
+        own, _ = read_directory(source.read, offset, order, big)
+    with open(path, "r+b") as file:
+        kept = {tag: entry for tag, entry in tags.main.items() if tag not in STRUCTURAL}
+        end = file.seek(0, 2)
+        file.write(bytes(end % 2))
+        end += end % 2
+        below, pointers = write_below(tags, end, big)
+        start = end + len(below)
+        directory = write_directory({**own, **new, **kept, **pointers}, order, start, big)
+        file.write(below + directory)
+        file.seek(8 if big else 4)
+        file.write(struct.pack(f"{order}{'Q' if big else 'I'}", start))
