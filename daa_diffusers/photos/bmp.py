@@ -1,6 +1,7 @@
 """BMP, of 8 bits."""
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from .record import PhotoFormat, SizeCheck, write_pieces
 from .source import Source
 from .stored import StoredPhoto
 
+_HEADERS_OF_12 = struct.pack("<I", 12)
+_HEADERS = frozenset(struct.pack("<I", one) for one in (12, 16, 40, 52, 56, 64, 108, 124))
+
 
 def recognizes(source: Source) -> bool:
     """Whether a file is a BMP: its signature, and a header of a known size."""
@@ -18,26 +22,40 @@ def recognizes(source: Source) -> bool:
     return start[:2] == b"BM" and start[14:18] in _HEADERS
 
 
-_HEADERS = frozenset(struct.pack("<I", one) for one in (12, 16, 40, 52, 56, 64, 108, 124))
-
-
 def size(source: Source) -> tuple[int, int]:
     """(width, height)."""
     start = source.read(0, 26)
-    if start[14:18] == struct.pack("<I", 12):
+    if start[14:18] == _HEADERS_OF_12:
         return struct.unpack("<HH", start[18:22])
     width, height = struct.unpack("<ii", start[18:26])
     return width, abs(height)  # negative: stored from the top
 
 
 def read(source: Source, check: SizeCheck) -> StoredPhoto:
-    """The whole photo."""
+    """The whole photo; bitmaps of fewer bits become 8 bits a sample."""
     check(*size(source))
     with by_pillow.opened(BmpImagePlugin.BmpImageFile, source.stream()) as image:
         check(*image.size)
-        metadata = by_pillow.metadata_of(image)
+        metadata = replace(by_pillow.metadata_of(image), icc=_profile(source))
         pixels, alpha, notes = by_pillow.pixels_of(image)
+    header = source.read(14, 20)
+    bits, compression = struct.unpack_from("<H", header, 14)[0], struct.unpack_from("<I", header, 16)[0]
+    if header[:4] == _HEADERS_OF_12:
+        bits, compression = struct.unpack_from("<H", header, 10)[0], 0
+    if bits in (1, 2, 4, 16):
+        notes.append(f"{bits} bits per pixel became {8 * pixels.shape[2]}")
+    if compression in (1, 2):
+        notes.append("run-length coding became none")
     return StoredPhoto(pixels, alpha, "BMP", metadata=metadata, notes=tuple(notes))
+
+
+def _profile(source: Source) -> bytes | None:
+    """The ICC profile that a header of version 5 may embed."""
+    header = source.read(14, 124)
+    if len(header) < 124 or header[:4] != struct.pack("<I", 124) or header[56:60] != b"DEBM":  # "MBED", little-endian
+        return None
+    offset, length = struct.unpack_from("<II", header, 112)
+    return source.read(14 + offset, min(length, source.size)) or None
 
 
 def write(

@@ -11,6 +11,7 @@ from PIL import Image, JpegImagePlugin
 from ..errors import UnreadablePhotoError
 from . import by_pillow
 from .exif import orientation_of
+from .failures import truncated
 from .other_parts import left_out
 from .record import PhotoFormat, SizeCheck, write_pieces
 from .source import Source
@@ -54,7 +55,7 @@ def size(source: Source) -> tuple[int, int]:
         if marker in _FRAMES:
             start = source.read(at, 5)
             return int.from_bytes(start[3:5], "big"), int.from_bytes(start[1:3], "big")
-    raise UnreadablePhotoError("the JPEG holds no picture")
+    raise UnreadablePhotoError(truncated("JPEG"))
 
 
 def read(source: Source, check: SizeCheck) -> StoredPhoto:

@@ -14,6 +14,7 @@ from . import by_pillow
 from .by_pillow import TRANSPARENT
 from .color import check_transfer
 from .exif import orientation_of
+from .failures import damaged, truncated
 from .other_parts import left_out
 from .record import PhotoFormat, SizeCheck, write_pieces
 from .source import Source
@@ -33,10 +34,7 @@ _LEFT_OUT = {"caBX": "claims of origin (C2PA)"} | dict.fromkeys(("acTL", "fcTL",
 
 
 class Chunk(NamedTuple):
-    """A chunk of a file: its name, its content, whether it is whole, and all its bytes.
-
-    The checksum of a picture's own chunks is the decoder's matter.
-    """
+    """A chunk of a file: its name, its content, whether that is whole by its checksum, and all its bytes."""
 
     name: str
     content: memoryview
@@ -68,16 +66,12 @@ def read_chunks(source: Source) -> list[Chunk]:
         length, name = struct.unpack(">I", content[at : at + 4])[0], bytes(content[at + 4 : at + 8]).decode("latin-1")
         data = content[at + 8 : at + 8 + length]
         end = at + 12 + length
-        whole = end <= len(content) and (name in _PICTURE or _checksum_is_right(content[at:end]))
+        whole = end <= len(content) and zlib.crc32(content[at + 4 : end - 4]) == int.from_bytes(content[end - 4 : end])
         chunks.append(Chunk(name, data, whole, content[at:end]))
         if name == "IEND":
             break
         at = end
     return chunks
-
-
-def _checksum_is_right(stored: memoryview) -> bool:
-    return zlib.crc32(stored[4:-4]) == int.from_bytes(stored[-4:], "big")
 
 
 def read(source: Source, check: SizeCheck) -> StoredPhoto:
@@ -94,6 +88,9 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     if interlaced:
         notes.append("interlaced became sequential")
     for chunk in chunks:
+        if chunk.name in _PICTURE and not chunk.whole:  # decoders do not always mind
+            ends_early = len(chunk.stored) < 12 + int.from_bytes(chunk.stored[:4])
+            raise UnreadablePhotoError(truncated("PNG") if ends_early else damaged("PNG"))
         if chunk.name == "cICP" and len(chunk.content) == 4:
             check_transfer(chunk.content[1], "PNG")
         elif chunk.name == "iCCP" and bytes(chunk.content[:18]) == b"ITUR_2100_PQ_FULL\0":  # W3C's note on HDR in PNG
@@ -133,9 +130,6 @@ def _deep(chunks: list[Chunk]) -> tuple[np.ndarray, np.ndarray | None]:
     """Colors (H, W, 1 or 3) and alpha (H, W) or None, uint16."""
     import imagecodecs
 
-    for chunk in chunks:  # imagecodecs does not mind wrong checksums
-        if chunk.name in _PICTURE and not (chunk.whole and _checksum_is_right(chunk.stored)):
-            raise UnreadablePhotoError(f"the checksum of its chunk {chunk.name} is wrong: the file is damaged")
     values = imagecodecs.png_decode(_picture(chunks, frozenset({"tRNS"})))
     if values.dtype != np.uint16:
         raise UnreadablePhotoError(f"a PNG of 16 bits that is decoded as {values.dtype}")

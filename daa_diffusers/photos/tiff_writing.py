@@ -98,6 +98,8 @@ def _add_tags(path: Path, tags: Tags, new: Directory) -> None:
     with Source(str(path), path=path) as source:
         order, big, offset = read_header(source.read(0, 16))
         own, _ = read_directory(source.read, offset, order, big)
+    for tag in (X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT):  # tifffile states one where there is none
+        own.pop(tag, None)
     with open(path, "r+b") as file:
         kept = {tag: entry for tag, entry in tags.main.items() if tag not in STRUCTURAL}
         end = file.seek(0, 2)

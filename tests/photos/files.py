@@ -87,11 +87,13 @@ def rich_bytes(kind, orientation=1):
 SUFFIX = {"jpeg": "jpg", "webp": "webp", "avif": "avif", "png8": "png", "png16": "png", "tif8": "tif", "tif16": "tif"}
 
 
-def heic_file(path, pixels, **options):
+def heic_file(path, pixels, further=False, **options):
     library = pytest.importorskip("pillow_heif")
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[pixels.shape[2]] + (";16" if pixels.dtype == np.uint16 else "")
     file = library.from_bytes(mode, pixels.shape[1::-1], np.ascontiguousarray(pixels).tobytes())
     file[0].info.update(icc_profile=WIDE, icc_profile_type="prof")
+    if further:
+        file.add_frombytes(mode, pixels.shape[1::-1], np.ascontiguousarray(pixels[::-1]).tobytes())
     file.save(path, quality=95, xmp=XMP, **options)
     return path
 
