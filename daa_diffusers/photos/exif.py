@@ -1,7 +1,6 @@
 """EXIF blocks and TIFF directories, entry by entry: values that nobody here understands stay as they are.
 
-An EXIF block is a small TIFF file. Libraries that rewrite it move the values, which breaks makers' notes (their offsets
-count from the block's start); the changes here are made in place.
+An EXIF block is a small TIFF file. `exif_edits` changes it in place.
 """
 
 import struct
@@ -11,10 +10,8 @@ from typing import Literal
 
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x0112, 0x011A, 0x011B, 0x0128
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 0x8769, 0x8825, 0xA005
-JPEG_OFFSET, JPEG_SIZE, STRIP_OFFSETS, STRIP_SIZES = 513, 514, 273, 279  # of a thumbnail
 # Bytes of a value by its type (TIFF 6.0, section 2; 16 to 18 are BigTIFF's).
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-GEOGRAPHIC = frozenset({GPS_IFD, 33550, 33922, 34264, 34735, 34736, 34737})  # and the tags of GeoTIFF
 MAX_ENTRIES = 4096
 MAX_BYTES = 2**26  # of one value: hostile files claim more than they hold
 
@@ -194,116 +191,6 @@ def orientation_of(block: bytes | None) -> int:
         return 1
     orientation = value_of(tags.main, ORIENTATION, tags.order, 1)
     return orientation if 1 <= orientation <= 8 else 1
-
-
-def turned_upright(block: bytes) -> bytes:
-    """The block with orientation 1 and, because it is not turned with the photo, without a thumbnail."""
-    try:
-        order, big, offset = read_header(block[:16])
-        main, following = read_directory(reader_of(block), offset, order, big)
-    except ValueError:
-        return block
-    changed = bytearray(block)
-    if ORIENTATION in main:
-        entry = main[ORIENTATION]
-        one = (1).to_bytes(len(entry.data), "little" if order == "<" else "big")
-        changed[entry.value_at : entry.value_at + len(one)] = one
-    if following and not big:
-        end = offset + 2 + 12 * struct.unpack_from(f"{order}H", block, offset)[0]
-        changed[end : end + 4] = bytes(4)
-    return bytes(changed)
-
-
-def without_thumbnail(block: bytes) -> tuple[bytes, bool]:
-    """The block without its thumbnail, overwritten or cut off, and whether it had one."""
-    try:
-        order, big, offset = read_header(block[:16])
-        main, following = read_directory(reader_of(block), offset, order, big)
-        thumbnail, _ = read_directory(reader_of(block), following, order, big)
-    except (ValueError, struct.error):
-        return block, False
-    if big:
-        return block, False
-    count = struct.unpack_from(f"{order}H", block, offset)[0]
-    end = offset + 2 + 12 * count
-    changed = bytearray(block)
-    changed[end : end + 4] = bytes(4)
-    spans = [(following, 2 + 12 * struct.unpack_from(f"{order}H", block, following)[0] + 4)]
-    spans += [(entry.value_at, len(entry.data)) for entry in thumbnail.values() if len(entry.data) > 4]
-    for at, size in ((JPEG_OFFSET, JPEG_SIZE), (STRIP_OFFSETS, STRIP_SIZES)):
-        spans.append((value_of(thumbnail, at, order), value_of(thumbnail, size, order)))
-    needed = _extents(main, order, block) | {(offset, end + 4 - offset)}
-    for start, size in spans:
-        apart = all(start + size <= one or one + length <= start for one, length in needed)
-        if 8 <= start < len(block) and size and apart:
-            changed[start : start + size] = bytes(len(changed[start : start + size]))
-    last = max(start + size for start, size in needed)
-    tail = max((start + size for start, size in spans if start >= last), default=0)
-    if tail >= len(changed) - 1 and not any(changed[last:]):
-        del changed[last:]
-    return bytes(changed), True
-
-
-def _extents(main: Directory, order: str, block: bytes) -> set[tuple[int, int]]:
-    """(offset, size) of the directories below the first one, and of all their values."""
-    spans, open_, visited = set(), [main], set()
-    while open_:
-        directory = open_.pop()
-        spans |= {(entry.value_at, len(entry.data)) for entry in directory.values()}
-        for at in (value_of(directory, tag, order) for tag in (EXIF_IFD, GPS_IFD, INTEROP_IFD) if tag in directory):
-            if at in visited:
-                continue
-            visited.add(at)
-            try:
-                open_.append(read_directory(reader_of(block), at, order)[0])
-            except ValueError:
-                continue
-            spans.add((at, 6 + 12 * struct.unpack_from(f"{order}H", block, at)[0]))
-    return spans
-
-
-def without_gps(block: bytes) -> bytes | None:
-    """The block without its GPS directory and GeoTIFF tags, overwritten; None where that cannot be made sure."""
-    changed = bytearray(block)
-    try:
-        order, big, offset = read_header(block[:16])
-        visited: set[int] = set()
-        while offset and offset not in visited and not big:
-            visited.add(offset)
-            directory, following = read_directory(reader_of(bytes(changed)), offset, order)
-            if GPS_IFD in directory:
-                _erase_directory(changed, value_of(directory, GPS_IFD, order), order)
-            found = [directory[tag] for tag in GEOGRAPHIC & directory.keys()]
-            for entry in sorted(found, key=lambda entry: -entry.at):  # from the back, because entries move up
-                changed[entry.value_at : entry.value_at + len(entry.data)] = bytes(len(entry.data))
-                _erase_entry(changed, offset, entry.at, order)
-            if len(directory) > len(found):
-                left, following = read_directory(reader_of(bytes(changed)), offset, order)
-                if GEOGRAPHIC & left.keys():
-                    return None
-            offset = following
-    except (ValueError, struct.error):
-        return None
-    return None if big else bytes(changed)
-
-
-def _erase_directory(block: bytearray, offset: int, order: str) -> None:
-    try:
-        entries, _ = read_directory(reader_of(bytes(block)), offset, order)
-    except ValueError:
-        return
-    count = struct.unpack_from(f"{order}H", block, offset)[0]
-    for entry in entries.values():
-        block[entry.value_at : entry.value_at + len(entry.data)] = bytes(len(entry.data))
-    block[offset : offset + 6 + 12 * count] = bytes(len(block[offset : offset + 6 + 12 * count]))
-
-
-def _erase_entry(block: bytearray, offset: int, at: int, order: str) -> None:
-    """Closes the gap of 12 bytes: the entries after it, and the offset of the next directory, move up."""
-    count = struct.unpack_from(f"{order}H", block, offset)[0]
-    end = offset + 2 + 12 * count + 4
-    block[at:end] = block[at + 12 : end] + bytes(12)
-    struct.pack_into(f"{order}H", block, offset, count - 1)
 
 
 def write_directory(entries: Mapping[int, Entry], order: str, start: int, big: bool = False) -> bytes:

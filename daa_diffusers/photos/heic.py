@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import MissingPackageError
 from . import boxes
-from .exif import turned_upright
+from .exif_edits import turned_upright
 from .other_parts import left_out
 from .record import PhotoFormat, SizeCheck, write_pieces
 from .source import Source

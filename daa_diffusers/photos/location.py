@@ -3,7 +3,7 @@
 import re
 from dataclasses import replace
 
-from .exif import without_gps
+from .exif_edits import without_gps
 from .stored import Metadata
 
 MAX_XMP = 2**20

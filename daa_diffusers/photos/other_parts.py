@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from . import xmp
-from .exif import without_thumbnail
+from .exif_edits import without_thumbnail
 from .stored import Metadata
 
 EXTENDED_HEADER = b"http://ns.adobe.com/xmp/extension/\0"

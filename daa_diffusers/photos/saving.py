@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import ConfigurationError
 from ..files import replacing
 from . import xmp
-from .exif import turned_upright
+from .exif_edits import turned_upright
 from .location import without_location
 from .other_parts import without_lost_extension, without_other_parts
 from .record import PhotoFormat

@@ -14,7 +14,8 @@ from PIL import Image
 
 from daa_diffusers.errors import ConfigurationError, UnreadablePhotoError
 from daa_diffusers.photos import open_photo, save_photo
-from daa_diffusers.photos.exif import orientation_of, turned_upright, without_gps
+from daa_diffusers.photos.exif import orientation_of
+from daa_diffusers.photos.exif_edits import turned_upright, without_gps
 
 from .files import PHOTO, exif, pillow_bytes, rich_bytes
 
