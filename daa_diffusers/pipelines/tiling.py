@@ -5,12 +5,13 @@ twice the receptive radius and a little more, where both are exact; there one fa
 nothing. Of a restorer without a known radius (one that looks at the whole photo, say) the fading hides the seams.
 """
 
+import contextlib
 import logging
 import math
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -181,26 +182,34 @@ def bytes_per_pixel(restorer: nn.Module, channels: int, device: torch.device, dt
     multiple = RestorerContract.of(restorer).size_multiple
     side = -(-PROBE // multiple) * multiple
     probe = torch.zeros(1, channels, side, side, device=device, dtype=dtype)
-    with torch.no_grad(), _LiveBytes() as watch:
+    with torch.no_grad(), LiveBytes() as watch:
         unwrapped(restorer)(probe)
     # the batch and the result in float32 come on top of it
     return SLACK * watch.peak / side**2 + 2 * 4 * channels
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that can be taken on `device` now; where a device does not tell, what the machine has."""
+def free_memory(device: torch.device, groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that can be taken on `device` now; where a device does not tell, what the machine has.
+
+    Args:
+        device: of a restorer.
+        groups: folder of the control groups, which limit a container's memory.
+    """
     if device.type == "cuda":
         reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + reusable
     import psutil  # type: ignore[import-untyped]
 
-    available = psutil.virtual_memory().available
-    try:  # a container's limit, where there is one
-        group = Path("/sys/fs/cgroup")
-        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        return min(available, int(limit) - int(used)) if limit != "max" else available
-    except (OSError, ValueError):
-        return available
+    left = [psutil.virtual_memory().available]
+    for folder, limit, usage, cache in (  # version 2, version 1
+        (groups, "memory.max", "memory.current", "inactive_file"),
+        (groups / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        with contextlib.suppress(OSError, ValueError, KeyError):  # no such group, or "max": no limit
+            most, used = (int((folder / name).read_text()) for name in (limit, usage))
+            statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            left.append(max(0, most - used + int(statistics[cache])))  # the system drops cached files
+    return min(left)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -218,22 +227,32 @@ def halved(tile: int | None, size: tuple[int, int], multiple: int) -> int | None
     return side if side >= max(MIN_TILE, 2 * multiple) else None
 
 
-class _LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors that are made in it and not freed."""
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the tensors that are made in it and not freed.
+
+    Attributes:
+        peak: the most at a time.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.peak = 0
-        self._storages: dict[int, tuple[Any, int]] = {}
+        self.peak, self._now = 0, 0
+        self._storages: dict[int, int] = {}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        from torch.multiprocessing.reductions import StorageWeakRef
-
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor):
-                reference = StorageWeakRef(tensor.untyped_storage())
-                self._storages[reference.cdata] = (reference, tensor.untyped_storage().nbytes())
-        self._storages = {key: kept for key, kept in self._storages.items() if not kept[0].expired()}
-        self.peak = max(self.peak, sum(size for _, size in self._storages.values()))
+                self._count(tensor.untyped_storage())
         return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if storage._cdata in self._storages:
+            return
+        self._storages[storage._cdata] = storage.nbytes()
+        self._now += storage.nbytes()
+        self.peak = max(self.peak, self._now)
+        weakref.finalize(storage, self._forget, storage._cdata)
+
+    def _forget(self, key: int) -> None:
+        self._now -= self._storages.pop(key)

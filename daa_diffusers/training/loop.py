@@ -19,6 +19,7 @@ from .health import Health
 from .interruption import Interruption
 from .kept_weights import KeptWeights
 from .log import RunLog, Window
+from .memory_need import check_memory
 from .preparation import prepare_files, use_files
 from .processes import from_main, on_any, prepare_memory, start_accelerator
 from .reports import Reports
@@ -62,6 +63,7 @@ class Trainer:
         # 2. processes and their device
         self.accelerator = start_accelerator(config)
         self.main = self.accelerator.is_main_process
+        check_memory(config, model, [source for each in sources.values() for source in each], self.accelerator.device)
         model.to(self.accelerator.device)  # before the real photos are restored, for speed
         self.batches = Batches(self.dataset, self.accelerator, config, contract.value_range)
         # 3. the run's folder, and what is taken from the real photos before the first step

@@ -248,6 +248,9 @@ class TrainingConfig:
         True, "Look for shortcuts and score the restorer without labels at every validation.", free=True
     )
     threads: int | None = option(None, "CPU threads; default: torch's choice.", at_least=1, free=True)
+    check_memory: bool = option(
+        True, "Refuse to start where the estimated memory is not free; --dry_run shows the estimate.", free=True
+    )
     report_to: str = option("tensorboard", "Tracker.", choices=TRACKERS, free=True, aliases=("logger",))
     resume_with_changes: bool = option(
         False, "Resume a run although its options or photos differ; the differences are recorded.", free=True

@@ -10,37 +10,26 @@ import yaml
 
 from ..models.restorer import RestorerContract
 from ..objectives.joint_step import JointStep
+from ..pipelines.tiling import free_memory
+from ..sources.folders import PhotoSource
 from . import setup
 from .config import TrainingConfig
 from .log import duration_text
+from .memory_need import SAMPLES, memory_need, random_photos, small_sides, unchanged
 
 
-def activation_bytes(model: JointStep, channels: int, patch: int) -> int:
-    """Bytes that one sample's joint step keeps for its backward pass, measured on a step of a single sample."""
-    seen: dict[int, int] = {}
-    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+def seconds_per_sample(config: TrainingConfig, model: JointStep) -> float:
+    """Seconds of one sample's joint step on the CPU, by a small patch: time grows in proportion to the pixels.
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    images = [torch.rand(1, channels, patch, patch) for _ in range(4)]
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = model(*images, generator=torch.Generator().manual_seed(0))
-    del output
-    return sum(seen.values())
-
-
-def seconds_per_sample(model: JointStep, channels: int, patch: int) -> float:
-    """Seconds of one sample's joint step, forward and backward, on the CPU; in a batch it costs as much or less."""
-    images = [torch.rand(1, channels, patch, patch) for _ in range(4)]
-    for _ in range(2):  # the first one warms up
+    `memory_need` has warmed the kernels up.
+    """
+    side, samples = small_sides(config, model)[-1], min(SAMPLES, config.batch_size)
+    with unchanged(model):
+        photos = random_photos(config, model, samples, side)
         start = time.perf_counter()
-        model(*images, generator=torch.Generator().manual_seed(0)).loss.backward()
-    model.zero_grad()
-    return time.perf_counter() - start
+        model(*photos, generator=torch.Generator().manual_seed(0)).loss.backward()
+        seconds = time.perf_counter() - start
+    return seconds / samples * (config.patch / side) ** 2
 
 
 def seconds_per_batch(step: Callable[[Any], object], batches: Iterable) -> float:
@@ -53,42 +42,38 @@ def seconds_per_batch(step: Callable[[Any], object], batches: Iterable) -> float
     return sum(times[1:]) / len(times[1:])
 
 
-def _photos(source: dict[str, Any]) -> str:
-    return "a stream of photos" if source["photos"] is None else f"{source['photos']} photos"
+def _photos(source: PhotoSource) -> str:
+    return "a stream of photos" if source.count is None else f"{source.count} photos"
 
 
 def describe(config: TrainingConfig, shown: TrainingConfig | None = None) -> str:
     """The resolved options (YAML, can be passed back), parameter counts, photos, and the memory and time needed.
 
-    The options are those of `shown`, where photos lie elsewhere for this than they will in the run. Time is measured on
-    one sample on the CPU; on a GPU it is an upper bound, and `minutes` measures there.
+    The options are those of `shown`, where photos lie elsewhere for this than they will in the run. Of photos only
+    headers are read. Time and memory are measured on small patches on the CPU, in seconds, whatever the run's patch; on
+    a GPU the time is an upper bound, and `minutes` measures there.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    model = setup.build_model(config)
+    model = setup.prepare_networks(replace(config, compile=False), setup.build_model(config))
     channels = RestorerContract.of(model.restorer).channels
-    dataset = setup.build_dataset(config, channels, length=1)
+    sources = setup.open_all_sources(config, channels)
+    setup.build_dataset(config, channels, length=1, sources=sources)  # the pairs match
     trained = {"restorer": model.restorer, **model.networks}
     counts = {name.replace("_", " "): setup.parameter_count(network) for name, network in trained.items()}
-    # all weights; gradients and Adam's two moments; the restorer's moving average: float32
-    fixed = 4 * (setup.parameter_count(model) + 3 * sum(counts.values()) + counts["restorer"])
-    activations = activation_bytes(model, channels, config.patch) * config.batch_size
-    if config.mixed_precision != "no":
-        activations //= 2
+    need = memory_need(config, model, [source for each in sources.values() for source in each])
     samples = config.total_batch_size or config.batch_size * config.gradient_accumulation_steps
-    seconds = seconds_per_sample(model, channels, config.patch) * samples
+    seconds = seconds_per_sample(config, model) * samples
     duration = (
         f"{config.minutes:g} minutes"
         if config.minutes
         else f"about {duration_text(seconds * config.steps)} on this CPU"
     )
-    photos = setup.training_photos(dataset)
     lines = [yaml.safe_dump(asdict(replace(shown or config, dry_run=False)), sort_keys=False)]
     lines += [f"# {name}: {count:,} parameters" for name, count in counts.items() if count]
-    lines += [f"# {role}: " + ", ".join(map(_photos, sources)) for role, sources in photos.items()]
+    lines += [f"# {role}: " + ", ".join(map(_photos, each)) for role, each in sources.items() if each]
     lines += [
-        f"# memory a process: about {(fixed + activations) / 2**30:.2f} GiB "
-        f"({fixed / 2**30:.2f} weights and optimizer, {activations / 2**30:.2f} activations) plus photos",
+        f"# memory of a process: {need}; {free_memory(torch.device('cpu')) / 2**30:.2f} GiB are free on this machine",
         f"# time: {duration} in one process, {seconds:.2f} s a step of {samples} samples",
     ]
     return "\n".join(lines)

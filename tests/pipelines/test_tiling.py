@@ -293,6 +293,24 @@ def test_the_memory_of_a_pass_is_measured():
     assert bytes_per_pixel(small.bfloat16(), 3, cpu, torch.bfloat16) < 0.7 * a
 
 
+@pytest.mark.parametrize(
+    ("folder", "names", "cache"),
+    [
+        (".", ("memory.max", "memory.current"), "inactive_file"),
+        ("memory", ("memory.limit_in_bytes", "memory.usage_in_bytes"), "total_inactive_file"),
+    ],
+)
+def test_a_containers_limit_bounds_the_free_memory(tmp_path, folder, names, cache):
+    group = tmp_path / folder
+    group.mkdir(exist_ok=True)
+    for name, text in (*zip(names, ("9000", "5000"), strict=True), ("memory.stat", f"anon 1\n{cache} 1000")):
+        (group / name).write_text(text + "\n")
+    cpu = torch.device("cpu")
+    assert tiling.free_memory(cpu, tmp_path) == 5000  # cached files are given back
+    (group / names[0]).write_text("max\n")
+    assert tiling.free_memory(cpu, tmp_path) > 2**20
+
+
 def test_the_automatic_tile_follows_the_free_memory(monkeypatch):
     cpu = torch.device("cpu")
     monkeypatch.setattr(tiling, "free_memory", lambda device: 2 * 64 * 64 * 1000)
