@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from daa_diffusers import DAARestorationPipeline
+from daa_diffusers.hub.records import WeightsRecord, keep_record
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "daa_diffusers" / "checkpoints"
 # Sets of photos, by the last parts of their folders.
@@ -40,8 +41,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=CHECKPOINTS, help="where bundled checkpoints lie")
     arguments = parser.parse_args()
     record = json.loads((arguments.run / "run.json").read_text())
-    pipeline = DAARestorationPipeline.from_pretrained(arguments.run / "pipeline")
-    pipeline.to(torch.float16).save_pretrained(arguments.folder / arguments.name)
+    pipeline = DAARestorationPipeline.from_pretrained(arguments.run / "pipeline").to(torch.float16)
     # folders by their last three parts: what they are, not where they lay on the machine that trained
     options = {
         name: ["/".join(Path(folder).parts[-3:]) for folder in value] if name in ("clean", "real") else value
@@ -50,12 +50,13 @@ def main() -> None:
     start = Path(str(options.get("init_from")))
     if start.name == "pipeline":  # a run: by its own name
         options["init_from"] = start.parent.name
-    made = {"licence": NOTE, "steps": record["steps"], "options": options, "photos": record["photos"]}
+    made = {"license": NOTE, "steps": record["steps"], "options": options, "photos": record["photos"]}
     made["versions"] = record["versions"]
     folders = {str(Path(p)) for role in ("clean", "real") for p in options.get(role) or ()}
     made["sources"] = {k: text for k, text in SOURCES.items() if any(folder.endswith(k) for folder in folders)}
     made |= {k: v for k in ("minutes", "history") if (v := getattr(arguments, k)) is not None}
-    (arguments.folder / arguments.name / "training.json").write_text(json.dumps(made, indent=2) + "\n")
+    keep_record(pipeline.restorer, WeightsRecord(made))
+    pipeline.save_pretrained(arguments.folder / arguments.name)
 
 
 if __name__ == "__main__":

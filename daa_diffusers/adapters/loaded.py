@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from ..errors import CheckpointError, ConfigurationError
+from ..hub.licenses import UNKNOWN, license_named
+from ..hub.records import inherit_license, state_license, stated_license
 from ..hub.untrusted import check_shapes, shapes_of
 from .files import AdapterConfig
 from .updates import Update, fingerprint, statistics, updates_for
@@ -31,6 +33,7 @@ class LoadedAdapters:
         self.fused = False
         self._changes: dict[str, tuple[dict[str, Update], dict[str, torch.Tensor]]] = {}
         self._originals: dict[str, torch.Tensor] = {}  # what the active one changed
+        self._license = UNKNOWN  # of the restorer without the fused one
 
     def add(self, name: str, config: AdapterConfig, tensors: Mapping[str, torch.Tensor]) -> None:
         """Loads an adapter; it is not active yet.
@@ -112,16 +115,21 @@ class LoadedAdapters:
             del self.configs[one], self._changes[one]
 
     def fuse(self) -> None:
-        """Makes the active adapter's change part of the restorer, until `unfuse`."""
+        """Makes the active adapter's change part of the restorer, and the stricter license its own, until `unfuse`."""
         if self.active is None:
             raise ConfigurationError("no adapter is active: set_adapter(name) first")
         self.fused = True
+        self._license = stated_license(self.restorer)
+        said = self.configs[self.active].licence
+        if said:
+            inherit_license(self.restorer, license_named(said))
 
     def unfuse(self) -> None:
         """The fused adapter is an active one again."""
         if not self.fused:
             raise ConfigurationError("no adapter is fused")
         self.fused = False
+        state_license(self.restorer, self._license)
 
     @contextmanager
     @torch.no_grad()

@@ -4,7 +4,6 @@ A change is added to a parameter itself (`torch.nn.utils.parametrize`), never to
 any module, also in one that reads the weights of its layers, and costs nothing once it is added for good.
 """
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from ..errors import ConfigurationError
+from ..hub.fingerprint import fingerprint as fingerprint
 
 KINDS = ("bias", "pointwise", "lora")
 
@@ -223,13 +223,3 @@ def statistics(restorer: nn.Module) -> dict[str, torch.Tensor]:
         for name, buffer in module.named_buffers(recurse=False)
         if buffer.is_floating_point()
     }
-
-
-def fingerprint(parameters: Mapping[str, torch.Tensor]) -> str:
-    """16 hexadecimal digits of names, shapes and values, the values in float16: the same in either precision."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name in sorted(parameters):
-        values = parameters[name].detach().to("cpu", torch.float16).contiguous()
-        digest.update(f"{name}\0{tuple(values.shape)}\0".encode())
-        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -162,22 +162,16 @@ def plan(
 
 
 def _task_of(checkpoint: str) -> str | None:
-    """What a checkpoint is for, by its record; None where there is none."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    from ..hub.description import task_of, training_record
-    from ..hub.resolving import TRAINING, resolve
-    from ..hub.untrusted import read_json
+    """The task of a checkpoint, by its config or record; None where neither says it."""
+    from ..hub.description import describe, describe_repository
+    from ..hub.resolving import resolve
 
     source = resolve(checkpoint)
     if source.kind == "hub":
-        try:
-            return task_of(read_json(Path(hf_hub_download(source.location, TRAINING)), ""))
-        except EntryNotFoundError:
-            return None
-    location = Path(source.location)
-    return task_of(training_record(location if source.kind == "folder" else location.parent.parent))
+        return describe_repository(source.location).task
+    folder = Path(source.location) if source.kind == "folder" else Path(source.location).parent
+    alone = source.kind == "file" and not (folder / "config.json").is_file()
+    return None if alone else describe(folder).task
 
 
 def _write_clean(folder: Path) -> None:

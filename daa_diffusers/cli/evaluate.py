@@ -51,8 +51,8 @@ def evaluate(
     """Measure restorers on photos, with ground truth or without. The row of the untouched input is always there."""
     from ..evaluation import evaluate_folder
     from ..evaluation.folders import plan_evaluation
+    from ..evaluation.recording import check_record, record_evaluation
     from ..evaluation.report import markdown_report, write_report
-    from ..hub.description import check_record, record_evaluation
 
     if space not in ("rgb", "y"):
         raise ConfigurationError(f"`--space` must be rgb or y, got {space!r}")

@@ -22,7 +22,7 @@ def info(
     revision: Annotated[str | None, typer.Option(help="Of a Hub repository.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say what a checkpoint is: networks, value range, task, licence, numbers, training.
+    """Say what a checkpoint is: networks, value range, task, license, numbers, training.
 
     Of a repository on the Hub no weights are fetched.
     """
@@ -59,21 +59,14 @@ def facts_of(checkpoint: str, revision: str | None = None) -> dict[str, Any]:
     source = resolve(checkpoint, "checkpoint")
     if source.kind == "file":
         return {"kind": "a restorer's weights", **_single(Path(source.location))}
-    from ..hub.description import describe
+    from ..hub.description import describe, describe_repository
 
     if source.kind == "hub":
-        folder = _fetch(source.location, revision)
-        return {"kind": f"Hub repository {source.location}", **_pipeline(describe(folder))}
+        return {
+            "kind": f"Hub repository {source.location}",
+            **_pipeline(describe_repository(source.location, revision)),
+        }
     return {"kind": "a pipeline", **_pipeline(describe(Path(source.location)))}
-
-
-def _fetch(repo_id: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-
-    patterns = ["*.json", "restorer/config.json", "unet/config.json"]
-    return Path(
-        snapshot_download(repo_id, revision=revision, allow_patterns=patterns, ignore_patterns=["*.index*.json"])
-    )
 
 
 def _network(network: Any) -> str:
@@ -92,7 +85,7 @@ def _network(network: Any) -> str:
 
 def _pipeline(description: Description) -> dict[str, Any]:
     low, high = description.value_range
-    restorer, licence = description.restorer, description.licence
+    restorer, license = description.restorer, description.license
     facts: dict[str, Any] = {
         "task": description.task or "not recorded",
         "restorer": _network(restorer),
@@ -101,11 +94,11 @@ def _pipeline(description: Description) -> dict[str, Any]:
         "value range": f"[{low:g}, {high:g}]",
         "size multiple": restorer.size_multiple,
         "noise predictor": _network(description.unet) if description.unet else "none",
-        "licence": licence.name or licence.identifier or "unknown",
+        "license": license.key or "unknown",
         "training": _training(description.training),
     }
-    if licence.non_commercial:
-        facts["licence"] += " (no commercial use)"
+    if license.non_commercial:
+        facts["license"] += " (no commercial use)"
     if description.evaluation.get("sets"):
         facts["numbers"] = description.evaluation
     return {name: value for name, value in facts.items() if value is not None}
@@ -126,9 +119,12 @@ def _training(training: dict[str, Any]) -> str:
 
 
 def _single(path: Path) -> dict[str, Any]:
-    from ..hub.description import Description, Network
+    from ..hub.description import Description, Network, describe
     from ..hub.resolving import load_restorer
 
+    if path.with_name("config.json").is_file() and path.name.startswith("diffusion_pytorch_model"):
+        facts = _pipeline(describe(path.parent))
+        return {name: value for name, value in facts.items() if name != "noise predictor"}
     restorer = load_restorer(path)
     config = json.loads(json.dumps({**restorer.config, "_class_name": type(restorer).__name__}))
     parameters = sum(parameter.numel() for parameter in restorer.parameters())
@@ -138,7 +134,8 @@ def _single(path: Path) -> dict[str, Any]:
 
 def _official(path: Path) -> dict[str, Any]:
     from ..errors import CheckpointError
-    from ..hub.description import S_LAB, Description, Network
+    from ..hub.description import Description, Network
+    from ..hub.licenses import S_LAB
     from ..official.convert import convert_official_state_dict, load_official_file
 
     try:
@@ -154,7 +151,7 @@ def _official(path: Path) -> dict[str, Any]:
         for network in networks
     ]
     assert found[0] is not None
-    facts = _pipeline(Description(found[0], found[1], {"licence": S_LAB.name, "converted_from": []}))
+    facts = _pipeline(Description(found[0], found[1], {"license": S_LAB.name, "converted_from": []}))
     hidden = ("value range", "task", "training")  # which its task decides, and the file does not say
     facts = {name: value for name, value in facts.items() if name not in hidden}
     return {"kind": "an official checkpoint; convert it: daa convert FILE OUT --task ...", **facts}
@@ -171,4 +168,6 @@ def _onnx(path: Path) -> dict[str, Any]:
         "channels": facts["channels"],
         "value range": f"[{low:g}, {high:g}]",
         "size multiple": facts["size_multiple"],
+        "task": facts.get("task") or "not recorded",
+        "license": facts.get("license") or "not stated",
     }

@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
-from functools import wraps
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import nn
 
+from ..models.record_mixin import RecordMixin
 from ..models.restorer import in_eval_mode, unwrapped
 from .networks import Recipe, descriptor_of, load_network, network_of, recipe_of, spandrel_traits, trusted_code
 from .probe import Traits, call, photos_of, probe, same_output
@@ -21,7 +21,7 @@ from .probe import Traits, call, photos_of, probe, same_output
 OUTPUTS = ("restored", "residual", "noise")
 
 
-class ForeignRestorer(ModelMixin, ConfigMixin):
+class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
     """A network that was not made for this package, with what its callers must know in its config.
 
     Make one by `wrap` or `from_checkpoint`, which run the network once and refuse what cannot work. The constructor
@@ -44,6 +44,8 @@ class ForeignRestorer(ModelMixin, ConfigMixin):
         output_item: which item of what the network returns is the photo: an index, a name, or None for all of it.
         receptive_radius: how far, in pixels, an input pixel can reach; None: not known.
         is_global: every pixel depends on the whole photo (global pooling): tiles differ from the whole.
+        task: "denoise", "derain" or "deblur"; None: not known.
+        license: of the weights, an identifier of the Hub or a name; None: not stated.
 
     The network is kept as `network`. Nothing is clamped. Layers with batch statistics are found by
     `NoiseSpaceAdaptation`, which restores synthetic and real photos apart then.
@@ -66,6 +68,8 @@ class ForeignRestorer(ModelMixin, ConfigMixin):
         output_item: int | str | None = None,
         receptive_radius: int | None = None,
         is_global: bool = False,
+        task: str | None = None,
+        license: str | None = None,
     ):
         super().__init__()
         for name, number in (("channels", channels), ("size_multiple", size_multiple), ("minimum_size", minimum_size)):
@@ -168,7 +172,7 @@ class ForeignRestorer(ModelMixin, ConfigMixin):
         return cls.wrap(network_of(weights, name), **options).eval()
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]
         cls, pretrained_model_name_or_path: str | os.PathLike, *, trust_remote_code: bool = False, **kwargs: Any
     ) -> "ForeignRestorer":
         """Loads what `save_pretrained` wrote, as `ModelMixin.from_pretrained`.
@@ -178,9 +182,6 @@ class ForeignRestorer(ModelMixin, ConfigMixin):
             trust_remote_code: import the module of the network's class, if it is not imported yet: runs its code.
             kwargs: as for `ModelMixin.from_pretrained`; `use_safetensors=False` is refused.
         """
-        if kwargs.get("use_safetensors") is False:
-            raise ValueError("`use_safetensors` must be True: pickle files run code when they are opened")
-        kwargs["use_safetensors"] = True
         if kwargs.get("device_map") is None:
             # a network may compute tensors while it is built, which an empty one would lose
             kwargs["low_cpu_mem_usage"] = False
@@ -188,13 +189,6 @@ class ForeignRestorer(ModelMixin, ConfigMixin):
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         with trusted_code(True):
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-
-    @wraps(ModelMixin.save_pretrained)
-    def save_pretrained(self, save_directory, *args, **kwargs):
-        """As in diffusers; a ValueError on `safe_serialization=False`, for pickle is neither written nor read."""
-        if not kwargs.get("safe_serialization", True):
-            raise ValueError("`safe_serialization` must be True: pickle files run code when they are opened")
-        return super().save_pretrained(str(save_directory), *args, **kwargs)
 
     # --- what callers ask ---
 

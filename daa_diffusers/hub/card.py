@@ -10,19 +10,18 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..errors import ConfigurationError
-from .description import IDENTITY, Description, Licence, Network
+from .description import Description, Network
+from .licenses import License
+from .records import IDENTITY, RENDERED
 
 PAPER = "https://arxiv.org/abs/2406.18516"
+PREDICTOR = "DAAUNet2DConditionModel"
 _WORDS = {"denoise": "denoising", "derain": "deraining", "deblur": "deblurring"}
 _LIMITS = {
     "denoise": "Noise of cameras. It can remove fine texture from almost clean photos. It knows no blur and no rain.",
     "derain": "Rain streaks. It knows no noise and no blur.",
     "deblur": "Blur of a moving camera. It knows no noise, no rain and no strong defocus.",
 }
-# In a card that may be rendered again, because nobody has written in it.
-RENDERED = (
-    "<!-- Rendered by daa_diffusers from this repository's own files; take this line out to keep what you write. -->"
-)
 _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 _ADAPTED = "adapted to real photos by noise-space domain adaptation"
 # Options that say nothing about how weights were made.
@@ -34,13 +33,13 @@ _TAKEN_FROM = {
 }
 
 
-def metadata_of(description: Description, name: str, licence: Licence) -> ModelCardData:
-    """The fields that the Hub reads: licence, tags, and PSNR of every set that was measured.
+def metadata_of(description: Description, name: str, license: License) -> ModelCardData:
+    """The fields that the Hub reads: license, tags, and PSNR of every set that was measured.
 
     Args:
         description: of the checkpoint.
         name: under which its numbers stand in `evaluation.json`, and on the Hub.
-        licence: of the weights.
+        license: of the weights.
     """
     tags = ["image-restoration", "daa-diffusers"]
     if description.task:
@@ -61,9 +60,9 @@ def metadata_of(description: Description, name: str, licence: Licence) -> ModelC
         if row in one["psnr"]
     ]
     return ModelCardData(
-        license=licence.identifier,
-        license_name=licence.name,
-        license_link=licence.link,
+        license=license.identifier,
+        license_name=license.name,
+        license_link=license.link,
         library_name="diffusers",
         pipeline_tag="image-to-image",
         tags=tags,
@@ -79,24 +78,24 @@ def main_row(evaluation: Mapping[str, Any], name: str) -> str | None:
     return own if own in rows else rows[-1] if rows else None
 
 
-def render_card(description: Description, name: str, licence: Licence | None = None, *, with_code: bool = False) -> str:
+def render_card(description: Description, name: str, license: License | None = None, *, with_code: bool = False) -> str:
     """The card as Markdown, with the Hub's metadata on top.
 
     Args:
         description: of the checkpoint.
         name: what `from_pretrained` is to be given.
-        licence: None: what the checkpoint's own files say.
+        license: None: what the checkpoint's own files say.
         with_code: the repository holds code for people without this package.
     """
-    licence = licence or description.licence
-    metadata = metadata_of(description, name, licence).to_yaml()
+    license = license or description.license
+    metadata = metadata_of(description, name, license).to_yaml()
     parts = [
         f"---\n{metadata}\n---\n{RENDERED}",
         f"# {name.rpartition('/')[2]}",
         _what(description),
-        _usage(name, with_code),
-        "## Data and licences",
-        *_data(description, licence),
+        _predictor_usage(name) if _is_predictor(description) else _usage(name, with_code),
+        "## Data and licenses",
+        *_data(description, license),
         "## How it was made",
         *_making(description),
         "## Numbers",
@@ -107,25 +106,25 @@ def render_card(description: Description, name: str, licence: Licence | None = N
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def given_card(text: str, description: Description, name: str, licence: Licence) -> str:
-    """A person's own card: their words, and metadata where they gave none; a licence that binds is written in.
+def given_card(text: str, description: Description, name: str, license: License) -> str:
+    """A person's own card: their words, and metadata where they gave none; a license that binds is written in.
 
     Raises:
-        ConfigurationError: where the metadata is no YAML, or claims a licence that the weights do not have.
+        ConfigurationError: where the metadata is no YAML, or claims a license that the weights do not have.
     """
     try:
         card = ModelCard(text, ignore_metadata_errors=False)
     except (ValueError, yaml.YAMLError) as error:
         raise ConfigurationError(f"`card` has metadata that cannot be read: {error}") from error
-    ours = metadata_of(description, name, licence).to_dict()
+    ours = metadata_of(description, name, license).to_dict()
     own = card.data.to_dict()
     claimed = (own.get("license"), own.get("license_name"))
-    if licence.non_commercial and claimed not in ((None, None), (licence.identifier, licence.name)):
+    if license.non_commercial and claimed not in ((None, None), (license.identifier, license.name)):
         raise ConfigurationError(
             f"`card` says license: {claimed[0]}, license_name: {claimed[1]}, but the weights are under "
-            f"{licence.identifier}, {licence.name}: {licence.text}"
+            f"{license.identifier}, {license.name}: {license.text}"
         )
-    merged = {**ours, **own, **licence.metadata()}
+    merged = {**ours, **own, **license.metadata()}
     return f"---\n{yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)}---\n{card.text}"
 
 
@@ -134,6 +133,8 @@ def given_card(text: str, description: Description, name: str, licence: Licence)
 
 def _what(description: Description) -> str:
     restorer, low, high = description.restorer, *description.value_range
+    if _is_predictor(description):
+        return f"The noise predictor of a restorer's training, `{PREDICTOR}`; it restores nothing by itself."
     task = f"A {_WORDS[description.task]} network" if description.task else "A restoration network"
     adapted = f", {_ADAPTED} ([Noise-DA]({PAPER}))" if _is_adapted(description) else ""
     facts = [f"`{restorer.class_name}`"]
@@ -147,11 +148,19 @@ def _what(description: Description) -> str:
     if restorer.dtypes:
         facts.append(f"stored in {stored_as(restorer)}")
     channels = restorer.config.get("channels", 3)
-    photos = "grey" if channels == 1 else "colour"
+    photos = "grayscale" if channels == 1 else "color"
     predictor = (
         " The noise predictor of its training is in `unet`; restoring does not need it." if description.unet else ""
     )
     return f"{task} for {photos} photos{adapted}. {', '.join(facts)}. Any size in, the same size out.{predictor}"
+
+
+def _is_predictor(description: Description) -> bool:
+    return description.restorer.class_name == PREDICTOR
+
+
+def _predictor_usage(name: str) -> str:
+    return f'```python\nfrom daa_diffusers import {PREDICTOR}\n\nunet = {PREDICTOR}.from_pretrained("{name}")\n```'
 
 
 def _usage(name: str, with_code: bool) -> str:
@@ -170,7 +179,7 @@ def _usage(name: str, with_code: bool) -> str:
     )
 
 
-def _data(description: Description, licence: Licence) -> list[str]:
+def _data(description: Description, license: License) -> list[str]:
     lines = []
     photos, sources = description.training.get("photos"), description.training.get("sources")
     for role, sets in photos.items() if isinstance(photos, Mapping) else ():
@@ -187,7 +196,7 @@ def _data(description: Description, licence: Licence) -> list[str]:
             source = sources.get(str(one.get("folder")), sources.get(folder)) if isinstance(sources, Mapping) else None
             known = f" {_text(source)}" if source else ""
             lines.append(f"- {_text(folder)}: {_text(one.get('photos'))} photos, {words}.{known}")
-    return ["\n".join(lines) or "The photos were not recorded.", licence.text]
+    return ["\n".join(lines) or "The photos were not recorded.", license.text]
 
 
 def _making(description: Description) -> list[str]:

@@ -1,35 +1,37 @@
-"""Pipelines to the Hub: the files that belong to one, made free of this machine, with card and code, in one commit."""
+"""Uploads of pipelines and restorers: their files, without paths of this machine, with card and code, in one commit."""
 
-import logging
 import os
 import re
-import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-import torch
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.utils import HFValidationError, validate_repo_id
-from safetensors.torch import load_file
 
 from ..errors import CheckpointError, ConfigurationError
-from .card import RENDERED, given_card, read_card, render_card
-from .description import EVALUATION, TRAINING, Description, Licence, describe, training_record
+from .card import given_card, read_card, render_card
+from .description import Description, describe
+from .licenses import License, license_named
+from .records import CARD, RENDERED, training_record
 from .repository import PIPELINE_CLASS, check_traces, json_bytes, with_code, without_machine
-from .resolving import CONFIG_NAMES, MODEL_INDEX, SAFETENSORS, WEIGHTS, check_folder, read_index, resolve
+from .resolving import (
+    CONFIG_NAMES,
+    EVALUATION,
+    LICENSE_FILES,
+    MODEL_INDEX,
+    SAFETENSORS,
+    TRAINING,
+    WEIGHTS,
+    check_folder,
+    check_network_folder,
+    read_index,
+    resolve,
+)
 from .untrusted import check_inside, read_json
 
-if TYPE_CHECKING:
-    from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
-
-logger = logging.getLogger(__name__)
-
-CARD = "README.md"
 COMPONENTS = ("restorer", "unet", "scheduler")
-LICENCE_FILES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.md", "NOTICE.txt")
 
 
 @dataclass(frozen=True)
@@ -69,14 +71,14 @@ def prepare(
     """Collects what a push of a folder sends. Nothing is changed, nothing sent.
 
     Args:
-        folder: of a pipeline, the output folder of a training run, or a bundled name.
+        folder: of a pipeline or a restorer, the output folder of a training run, or a bundled name.
         repo_id: "owner/name".
         license: of the weights, as the Hub knows it ("apache-2.0"). Needless where the folder says it.
         card: a Markdown file to use as README.md. None: the folder's own, else one rendered from the folder's files.
 
     Raises:
         CheckpointError: where the folder is no whole pipeline, or a file is a link out of it.
-        ConfigurationError: on another argument that cannot be right, a licence that the weights do not have, or a file
+        ConfigurationError: on another argument that cannot be right, a license that the weights do not have, or a file
             with an access token or a path of this machine.
     """
     try:
@@ -86,24 +88,34 @@ def prepare(
     if repo_id.count("/") != 1:
         raise ConfigurationError(f'`repo_id` must be "owner/name", got {repo_id!r}')
     source = resolve(folder, "folder")
-    if source.kind != "folder":
-        raise CheckpointError(f"`folder` must be a pipeline's, or a bundled name, got {os.fspath(folder)!r}")
-    folder = Path(source.location)
-    index = read_index(folder)
-    components = [name for name in COMPONENTS if isinstance(index.get(name), list) and index[name][1]]
-    check_folder(folder, components, [PIPELINE_CLASS], _variant(folder / "restorer"))
-
-    files = _weights_and_configs(folder, components, repo_id)
-    code, index = with_code(index, components)
-    files[MODEL_INDEX] = json_bytes({**index, "_name_or_path": repo_id})
-    files |= code
+    alone = source.kind == "file" and Path(folder).is_dir()
+    if source.kind != "folder" and not alone:
+        raise CheckpointError(
+            f"`folder` must be of a pipeline or a restorer, or a bundled name, got {os.fspath(folder)!r}"
+        )
+    folder = Path(folder) if alone else Path(source.location)
+    if alone:
+        check_network_folder(folder, _variant(folder))
+    components = [""] if alone else _checked_components(folder)
     training = without_machine(training_record(folder))
+    description = describe(folder, training)
+    stated = _stated(description, license)
+
+    files: dict[str, bytes | Path] = {}
+    for component in components:
+        files |= _network_files(folder, component, repo_id, stated)
+    code: dict[str, bytes] = {}
+    if not alone:
+        code, index = with_code(read_index(folder), components)
+        files |= {MODEL_INDEX: json_bytes({**index, "_name_or_path": repo_id}), **code}
     if training:
         files[TRAINING] = json_bytes(training)
-    for name in (EVALUATION, *LICENCE_FILES):
+    if description.evaluation:
+        files[EVALUATION] = json_bytes(description.evaluation)
+    for name in LICENSE_FILES:
         if (folder / name).is_file():
             files[name] = (folder / name).read_bytes()
-    files[CARD] = _card(describe(folder, training), repo_id, license, _given(folder, card), bool(code)).encode()
+    files[CARD] = _card(description, repo_id, stated, _given(folder, card), bool(code)).encode()
     check_inside(folder, [folder / name for name in files])
     for name, content in files.items():
         check_traces(name, content, folder)
@@ -149,8 +161,8 @@ def send(
     return str(commit.commit_url)
 
 
-def push_pipeline(
-    pipeline: "DAARestorationPipeline",
+def push(
+    saved: Any,
     repo_id: str,
     *,
     private: bool | None = None,
@@ -161,49 +173,17 @@ def push_pipeline(
     card: str | os.PathLike[str] | None = None,
     variant: str | None = None,
 ) -> str:
-    """Saves a pipeline for a moment and pushes it: see `prepare` and `send`.
+    """Saves what has a `save_pretrained`, a pipeline or a lone restorer, for a moment, and pushes it.
 
-    The record of how the weights were made (and so their licence) goes with it from the folder that the pipeline was
-    loaded from; its numbers too, unless the weights have changed since.
+    Args: see `prepare` and `send`.
     """
-    origin = pipeline._origin
     with tempfile.TemporaryDirectory() as folder:
-        pipeline.save_pretrained(folder, variant=variant)
-        if origin is not None:
-            _bring(origin, Path(folder))
+        saved.save_pretrained(folder, variant=variant)
         upload = prepare(folder, repo_id, license=license, card=card)
         return send(upload, private=private, token=token, revision=revision, commit_message=commit_message)
 
 
 # --- files ---
-
-
-def _bring(origin: Path, folder: Path) -> None:
-    """Copies what belongs to the weights beside them, from where they came from."""
-    training = training_record(origin)
-    if training:
-        (folder / TRAINING).write_bytes(json_bytes(training))
-    names = [*LICENCE_FILES, CARD]
-    if (origin / EVALUATION).is_file():
-        if _same_weights(origin / "restorer", folder / "restorer"):
-            names.append(EVALUATION)
-        else:
-            logger.warning(
-                "the weights are not those of %s any more: its numbers are left out of the card", origin.name
-            )
-    check_inside(origin, [origin / name for name in names])
-    for name in names:
-        if (origin / name).is_file():
-            shutil.copyfile(origin / name, folder / name)
-
-
-def _same_weights(one: Path, other: Path) -> bool:
-    stored = []
-    for folder in (one, other):
-        files = sorted(folder.glob(f"{WEIGHTS}*{SAFETENSORS}"))
-        stored.append({name: tensor.float() for file in files for name, tensor in load_file(file).items()})
-    first, second = stored
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def _variant(folder: Path) -> str | None:
@@ -215,15 +195,25 @@ def _variant(folder: Path) -> str | None:
     return found[0] if found and found[0] != SAFETENSORS[1:] else None
 
 
-def _weights_and_configs(folder: Path, components: Sequence[str], repo_id: str) -> dict[str, bytes | Path]:
-    files: dict[str, bytes | Path] = {}
-    for component in components:
-        name = f"{component}/{CONFIG_NAMES.get(component, 'config.json')}"
-        config = read_json(folder / name, "")
-        files[name] = json_bytes({**without_machine(config), "_name_or_path": repo_id})
-        for path in sorted((folder / component).glob(f"{WEIGHTS}*")):
-            if path.is_file() and (path.suffix == SAFETENSORS or f"{SAFETENSORS}.index" in path.name):
-                files[f"{component}/{path.name}"] = path
+def _checked_components(folder: Path) -> list[str]:
+    """The components that a pipeline's folder holds, all of them whole."""
+    index = read_index(folder)
+    components = [name for name in COMPONENTS if isinstance(index.get(name), list) and index[name][1]]
+    check_folder(folder, components, [PIPELINE_CLASS], _variant(folder / "restorer"))
+    return components
+
+
+def _network_files(folder: Path, component: str, repo_id: str, license: License) -> dict[str, bytes | Path]:
+    """Config and weights of one component, or of the lone network of a folder (""); the config states the license."""
+    place = f"{component}/" if component else ""
+    name = f"{place}{CONFIG_NAMES.get(component, 'config.json')}"
+    config = {**without_machine(read_json(folder / name, "")), "_name_or_path": repo_id}
+    if "license" in config:
+        config["license"] = license.key
+    files: dict[str, bytes | Path] = {name: json_bytes(config)}
+    for path in sorted((folder / component).glob(f"{WEIGHTS}*")):
+        if path.is_file() and (path.suffix == SAFETENSORS or f"{SAFETENSORS}.index" in path.name):
+            files[f"{place}{path.name}"] = path
     return files
 
 
@@ -237,15 +227,19 @@ def _given(folder: Path, card: str | os.PathLike[str] | None) -> str | None:
     return None if RENDERED in text else text
 
 
-def _card(description: Description, repo_id: str, identifier: str | None, given: str | None, with_code: bool) -> str:
-    licence = description.licence
-    if identifier is not None:
-        if licence.non_commercial and identifier != licence.identifier:
-            raise ConfigurationError(
-                f"`license` is {identifier!r}, but these weights are under {licence.name}: {licence.text}"
-            )
-        if not licence.non_commercial:
-            licence = Licence(identifier, text=f"The weights: {identifier}, as their publisher says.")
+def _stated(description: Description, identifier: str | None) -> License:
+    """The license of an upload: that of the weights, or where none binds the one that the publisher states."""
+    recorded = description.license
+    if identifier is None or identifier in (recorded.identifier, recorded.name):
+        return recorded
+    if recorded.non_commercial:
+        raise ConfigurationError(
+            f"`license` is {identifier!r}, but these weights are under {recorded.key}: {recorded.text}"
+        )
+    return license_named(identifier)
+
+
+def _card(description: Description, repo_id: str, license: License, given: str | None, with_code: bool) -> str:
     if given is None:
-        return render_card(description, repo_id, licence, with_code=with_code)
-    return given_card(given, description, repo_id, licence)
+        return render_card(description, repo_id, license, with_code=with_code)
+    return given_card(given, description, repo_id, license)

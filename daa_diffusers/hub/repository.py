@@ -22,6 +22,8 @@ PIPELINE_CLASS = "DAARestorationPipeline"
 PIPELINE_CODE = {"pipeline.py": "pipelines/standalone.py", "image_processor.py": "pipelines/image_processor.py"}
 # What that code may import: everybody with diffusers has it.
 PLAIN_IMPORTS = {"torch", "diffusers", "numpy", "PIL"}
+# Modules that are put into the file of a network which imports them: diffusers loads one file a component.
+INLINED = {".record_mixin": "record_mixin.py"}
 # What must never leave this machine. Sought in every text that is uploaded.
 _TRACES = {
     "an access token": re.compile(r"\bhf_[A-Za-z0-9]{16,}"),
@@ -57,7 +59,7 @@ def with_code(index: Mapping[str, Any], components: Sequence[str]) -> tuple[dict
             logger.warning("`%s` is a %s.%s: whoever loads it needs that module", component, module, class_name)
             return {}, dict(index)
         path = package.joinpath(*_MODULES[class_name].split(".")).with_suffix(".py")
-        if not top_level_imports(path) <= PLAIN_IMPORTS:
+        if not top_level_imports(path) <= {*PLAIN_IMPORTS, *INLINED}:
             logger.warning("`%s` is a %s, which needs the package daa-diffusers", component, class_name)
             return {}, dict(index)
         code[f"{component}/{path.name}"] = _source(path)
@@ -68,9 +70,13 @@ def with_code(index: Mapping[str, Any], components: Sequence[str]) -> tuple[dict
 
 
 def _source(path: Path) -> bytes:
-    return (
-        f"# Of daa_diffusers {__version__}, under the Apache License 2.0.\n{path.read_text(encoding='utf-8')}".encode()
-    )
+    """A file of this package as a repository carries it; what it imports of `INLINED` stands in it."""
+    text = path.read_text(encoding="utf-8")
+    for module, file in INLINED.items():
+        before, imported, after = text.partition(f"from {module} import ")
+        if imported:
+            text = f"{before}{path.with_name(file).read_text(encoding='utf-8')}{after.partition(chr(10))[2]}"
+    return f"# Of daa_diffusers {__version__}, under the Apache License 2.0.\n{text}".encode()
 
 
 def top_level_imports(path: Path) -> set[str]:

@@ -42,6 +42,7 @@ PICKLE_SUFFIXES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
 NO_PICKLE = "only safetensors are read, because pickle files run code when they are opened"
 CONFIG_NAMES = {"scheduler": "scheduler_config.json"}  # of a component; else config.json
 TRAINING, EVALUATION = "training.json", "evaluation.json"  # how the weights were made, and under what licence; numbers
+LICENSE_FILES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.md", "NOTICE.txt")
 DOWNLOAD_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "variant")
 
 
@@ -148,7 +149,7 @@ def download(
         f"{WEIGHTS}{suffix}-*{SAFETENSORS}",  # shards
         f"{WEIGHTS}{SAFETENSORS}.index{suffix}.json",
     )
-    patterns = [MODEL_INDEX, TRAINING, EVALUATION]
+    patterns = [MODEL_INDEX, TRAINING, EVALUATION, *LICENSE_FILES]
     for component in components:
         patterns.append(f"{component}/{CONFIG_NAMES.get(component, 'config.json')}")
         if component not in CONFIG_NAMES:
@@ -248,6 +249,19 @@ def check_folder(
             with loading_errors(folder):
                 check_shapes(f"{component} of {str(folder)!r}", network.state_dict(), stored_shapes(files))
     return weights
+
+
+def check_network_folder(folder: Path, variant: str | None = None) -> None:
+    """CheckpointError where the folder of a lone network lacks a file, or its tensors do not fit its config."""
+    weights, absent = weight_files(folder, variant)
+    check_inside(folder, [folder / "config.json", *weights])
+    if absent:
+        raise CheckpointError(f"{str(folder)!r} has missing files: {', '.join(absent)}")
+    config = read_json(folder / "config.json", f"{str(folder)!r} has no config.json")
+    network = empty_network(config, str(folder / "config.json"))
+    if network is not None:
+        with loading_errors(folder):
+            check_shapes(f"restorer of {str(folder)!r}", network.state_dict(), stored_shapes(weights))
 
 
 def weight_files(folder: Path, variant: str | None) -> tuple[list[Path], list[str]]:

@@ -1,6 +1,5 @@
 """The noise predictor: diffusers' UNet2DConditionModel, conditioned on two restored photos that may change places."""
 
-from functools import wraps
 from typing import Any
 
 import torch
@@ -8,11 +7,13 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import TimestepEmbedding
-from diffusers.models.modeling_utils import ModelMixin  # diffusers' loaders look this name up in the module
+from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  (diffusers looks for the name in this module)
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2D
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import nn
+
+from .record_mixin import RecordMixin
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"block_out_channels": (16, 32, 64, 128), "norm_num_groups": 16},
@@ -103,7 +104,7 @@ class Dropout(nn.Dropout):
         return x.masked_fill(dropped, 0.0).mul_(2**16 / (2**16 - level))
 
 
-class DAAUNet2DConditionModel(UNet2DConditionModel):
+class DAAUNet2DConditionModel(RecordMixin, UNet2DConditionModel):
     """Predicts the noise in a noised clean image from that image and two restored ones (METHOD, eq. (2)).
 
     It is the guided-diffusion U-Net of the official implementation, laid out as a `UNet2DConditionModel` without text
@@ -202,20 +203,6 @@ class DAAUNet2DConditionModel(UNet2DConditionModel):
         # no constructor arguments here and would be reported as unexpected.
         fixed = cls._get_init_keys(UNet2DConditionModel) - cls._get_init_keys(cls)
         return super().extract_init_dict({k: v for k, v in config_dict.items() if k not in fixed}, **kwargs)
-
-    @wraps(ModelMixin.save_pretrained)
-    def save_pretrained(self, save_directory, *args, **kwargs):
-        """As in diffusers; a ValueError on `safe_serialization=False`, for pickle is neither written nor read."""
-        if not kwargs.get("safe_serialization", True):
-            raise ValueError("`safe_serialization` must be True: pickle files run code when they are opened")
-        return super().save_pretrained(str(save_directory), *args, **kwargs)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
-        """As in diffusers, from safetensors only; a ValueError on `use_safetensors=False`."""
-        if kwargs.get("use_safetensors") is False:
-            raise ValueError("`use_safetensors` must be True: pickle files run code when they are opened")
-        return super().from_pretrained(pretrained_model_name_or_path, **{**kwargs, "use_safetensors": True})
 
     def _speed_up(self) -> None:
         """The same function of the same weights, with fewer products and cheaper masks.

@@ -1,7 +1,6 @@
 """A restorer for CPUs: a residual U-Net behind pixel-unshuffle, chosen at equal processor time."""
 
 from collections.abc import Sequence
-from functools import wraps
 from typing import Any
 
 import torch
@@ -10,6 +9,8 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import nn
+
+from .record_mixin import RecordMixin
 
 # Constructor arguments by preset name.
 FAST_PRESETS: dict[str, dict[str, Any]] = {
@@ -32,7 +33,7 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(F.relu(self.conv1(x), inplace=True))
 
 
-class FastRestorationUNet(ModelMixin, ConfigMixin):
+class FastRestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
     """Predicts a residual and adds it to its input: `f(x) = x + r(x)`, never clamped.
 
     No convolution runs at full resolution: pixels are moved into channels first and back last (pixel-unshuffle and
@@ -48,7 +49,9 @@ class FastRestorationUNet(ModelMixin, ConfigMixin):
         blocks: residual blocks of each level: on the way down and, but for the last level, as many on the way up.
         unshuffle: side of the squares of pixels that become channels.
         value_range: `[low, high]`, the range in which this restorer takes and gives photos. Data for its callers
-            (pipeline, training); the network itself does not look at it.
+            (pipeline, training), as what follows; the network itself does not look at it.
+        task: "denoise", "derain" or "deblur"; None: not known.
+        license: of the weights, an identifier of the Hub or a name; None: not stated.
 
     Raises:
         ValueError: on an argument out of its range; named.
@@ -65,6 +68,8 @@ class FastRestorationUNet(ModelMixin, ConfigMixin):
         blocks: Sequence[int] = (1, 1, 2),
         unshuffle: int = 2,
         value_range: tuple[float, float] = (0.0, 1.0),
+        task: str | None = None,
+        license: str | None = None,
     ):
         super().__init__()
         for name, value in (("channels", channels), ("unshuffle", unshuffle)):
@@ -100,20 +105,6 @@ class FastRestorationUNet(ModelMixin, ConfigMixin):
         if preset not in FAST_PRESETS:
             raise ValueError(f"`preset` must be one of {sorted(FAST_PRESETS)}, got {preset!r}")
         return cls(**{**FAST_PRESETS[preset], **overrides})
-
-    @wraps(ModelMixin.save_pretrained)
-    def save_pretrained(self, save_directory, *args, **kwargs):
-        """As in diffusers; a ValueError on `safe_serialization=False`, for pickle is neither written nor read."""
-        if not kwargs.get("safe_serialization", True):
-            raise ValueError("`safe_serialization` must be True: pickle files run code when they are opened")
-        return super().save_pretrained(str(save_directory), *args, **kwargs)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
-        """As in diffusers, from safetensors only; a ValueError on `use_safetensors=False`."""
-        if kwargs.get("use_safetensors") is False:
-            raise ValueError("`use_safetensors` must be True: pickle files run code when they are opened")
-        return super().from_pretrained(pretrained_model_name_or_path, **{**kwargs, "use_safetensors": True})
 
     @property
     def size_multiple(self) -> int:

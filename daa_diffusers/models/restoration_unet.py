@@ -1,13 +1,13 @@
 """The default restorer: the plain residual U-Net of Noise-DA (METHOD: "The official sizes and recipes")."""
 
-from functools import wraps
-
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import nn
+
+from .record_mixin import RecordMixin
 
 # The widths behind the preset names; "paper" is the official size (8,559,171 parameters).
 PRESET_WIDTHS = {"tiny": 16, "small": 32, "paper": 64}
@@ -48,7 +48,7 @@ class UpBlock(nn.Module):
         return x
 
 
-class RestorationUNet(ModelMixin, ConfigMixin):
+class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
     """Predicts a residual and adds it to its input: `f(x) = x + r(x)`, never clamped.
 
     Args:
@@ -59,7 +59,9 @@ class RestorationUNet(ModelMixin, ConfigMixin):
         align_corners: how the bilinear upsampling places its samples. False (default): the result at a pixel depends
             on its neighbourhood only, so that tiles agree exactly with the whole. True: as the official weights.
         value_range: `[low, high]`, the range in which this restorer takes and gives photos. Data for its callers
-            (pipeline, training); the network itself does not look at it.
+            (pipeline, training), as what follows; the network itself does not look at it.
+        task: "denoise", "derain" or "deblur"; None: not known.
+        license: of the weights, an identifier of the Hub or a name; None: not stated.
 
     Source: METHOD, "The official sizes and recipes" (restorer) and point 8 (initialisation).
     """
@@ -77,6 +79,8 @@ class RestorationUNet(ModelMixin, ConfigMixin):
         negative_slope: float = 0.2,
         align_corners: bool = False,
         value_range: tuple[float, float] = (0.0, 1.0),
+        task: str | None = None,
+        license: str | None = None,
     ):
         super().__init__()
         for name, value in (("channels", channels), ("width", width), ("depth", depth)):
@@ -105,20 +109,6 @@ class RestorationUNet(ModelMixin, ConfigMixin):
         if preset not in PRESET_WIDTHS:
             raise ValueError(f"`preset` must be one of {sorted(PRESET_WIDTHS)}, got {preset!r}")
         return cls(**{"width": PRESET_WIDTHS[preset], **overrides})
-
-    @wraps(ModelMixin.save_pretrained)
-    def save_pretrained(self, save_directory, *args, **kwargs):
-        """As in diffusers; a ValueError on `safe_serialization=False`, for pickle is neither written nor read."""
-        if not kwargs.get("safe_serialization", True):
-            raise ValueError("`safe_serialization` must be True: pickle files run code when they are opened")
-        return super().save_pretrained(str(save_directory), *args, **kwargs)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
-        """As in diffusers, from safetensors only; a ValueError on `use_safetensors=False`."""
-        if kwargs.get("use_safetensors") is False:
-            raise ValueError("`use_safetensors` must be True: pickle files run code when they are opened")
-        return super().from_pretrained(pretrained_model_name_or_path, **{**kwargs, "use_safetensors": True})
 
     @property
     def size_multiple(self) -> int:

@@ -1,7 +1,6 @@
-"""Official checkpoint files -> pipeline folders with their licence and card."""
+"""Official checkpoint files -> pipeline folders with their license and card."""
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,9 @@ from ..errors import CheckpointError, ConfigurationError
 from ..files import write_text
 from ..foreign.files import PICKLED, SAFETENSORS, weight_names
 from ..hub.card import render_card
-from ..hub.description import S_LAB, TRAINING, describe
+from ..hub.description import describe
+from ..hub.licenses import S_LAB
+from ..hub.records import WeightsRecord, keep_record
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from .convert import PREDICTOR_PREFIX, convert_official_state_dict, load_official_file
 from .layout import schedule_buffers
@@ -38,7 +39,7 @@ def convert_official_file(
     predictor: str | os.PathLike | None = None,
     **sizes,
 ) -> Path:
-    """Writes a pipeline's folder from official checkpoint files: weights, configs, their licence, and a card.
+    """Writes a pipeline's folder from official checkpoint files: weights, configs, their license, and a card.
 
     Args:
         path: as `load_official_file` reads it: of a restorer, or of restorer and noise predictor together.
@@ -67,9 +68,8 @@ def convert_official_file(
     except ValueError as error:
         raise CheckpointError(f"{' and '.join(file.name for file in files)} cannot be converted: {error}") from error
     sources = [{"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()} for file in files]
-    record = {"licence": S_LAB.name, "task": task, "converted_from": sources}
+    keep_record(restorer, WeightsRecord({"license": S_LAB.name, "task": task, "converted_from": sources}))
     DAARestorationPipeline(restorer, unet).save_pretrained(folder)
-    write_text(folder / TRAINING, json.dumps(record, indent=2) + "\n")
     write_text(folder / "README.md", render_card(describe(folder), folder.resolve().name))
     return folder
 

@@ -17,12 +17,12 @@ from torch import nn
 from ..errors import CheckpointError
 from ..foreign.networks import trusted_code
 from ..foreign.restorer import ForeignRestorer  # noqa: F401
-from ..hub import resolving
-from ..hub.description import task_of, training_record
+from ..hub import records, resolving
 
 # diffusers finds a saved component's class in sys.modules only: every component module is imported here.
 from ..models.daa_unet import DAAUNet2DConditionModel
 from ..models.fast_restoration_unet import FastRestorationUNet  # noqa: F401
+from ..models.record_mixin import RecordMixin
 from ..models.restoration_unet import RestorationUNet  # noqa: F401
 from ..models.restorer import RestorerContract, in_eval_mode, unwrapped
 from ..telemetry import without_onnxruntime
@@ -54,7 +54,6 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
     model_cpu_offload_seq = "restorer->unet"
     _optional_components = ["unet", "scheduler"]
     _callback_tensor_inputs = ["restored", "indices"]
-    _origin: Path | None = None  # the folder that it was loaded from, where the record of the weights lies
 
     def __init__(
         self,
@@ -81,11 +80,8 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
 
     @property
     def task(self) -> str | None:
-        """ "denoise", "derain" or "deblur", by the record beside the weights; None where nothing says it."""
-        try:
-            return task_of(training_record(self._origin)) if self._origin else None
-        except CheckpointError:  # a damaged record says nothing, and keeps nobody from restoring
-            return None
+        """ "denoise", "derain" or "deblur", by the restorer's config, else its record; None where neither says it."""
+        return RestorerContract.of(self.restorer).task or records.task_of(records.record_of(self.restorer).training)
 
     @property
     def device(self) -> torch.device:
@@ -206,12 +202,13 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
     # --- files and the Hub ---
 
     def save_pretrained(self, save_directory: str | os.PathLike, safe_serialization: bool = True, **kwargs) -> None:
-        """Saves the pipeline as safetensors and JSON; what was there stays whole if it fails.
+        """Saves the pipeline and the record of its weights, as safetensors and JSON; what was there stays if it fails.
 
         Args:
             save_directory: the folder, made if it does not exist.
             safe_serialization: must be True: this package writes and reads no pickle.
-            kwargs: as for `DiffusionPipeline.save_pretrained` (`variant`, `max_shard_size`, `push_to_hub`, ...).
+            kwargs: `variant`, `max_shard_size`, and `push_to_hub=True` to upload it as well, with `repo_id` (by default
+                the folder's name) and the other arguments of the method `push_to_hub`.
 
         Raises:
             TypeError: where the restorer is no `ModelMixin` (`save_pretrained` alone would leave it out).
@@ -223,18 +220,26 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
         if not isinstance(restorer, ModelMixin):
             raise TypeError(f"`restorer` must be a diffusers ModelMixin to be saved, got {type(restorer).__name__}")
         target = Path(save_directory)
-        if kwargs.get("push_to_hub"):  # uploads the folder that it wrote
-            super().save_pretrained(str(target), **kwargs)
-            return
+        pushed = kwargs.pop("push_to_hub", False)
+        upload = {name: kwargs.pop(name) for name in [*kwargs] if name not in ("variant", "max_shard_size")}
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
             super().save_pretrained(folder, **kwargs)
+            if not isinstance(restorer, RecordMixin):
+                with self._adapters.as_saved():
+                    records.write_record(restorer, Path(folder, "restorer"))
+            records.move_record(Path(folder, "restorer"), Path(folder))  # which is that of the pipeline
+            records.move_record(Path(folder, "unet"), None)
+            for name in records.stale_files(target, Path(folder)):
+                (target / name).unlink()
             # the index comes last: a folder with an index is complete
             for path in sorted(Path(folder).rglob("*"), key=lambda path: (path.name == self.config_name, path)):
                 if path.is_file():
                     final = target / path.relative_to(folder)
                     final.parent.mkdir(parents=True, exist_ok=True)
                     os.replace(path, final)
+        if pushed:
+            self.push_to_hub(upload.pop("repo_id", target.name), variant=kwargs.get("variant"), **upload)
 
     @classmethod
     def from_pretrained(
@@ -271,6 +276,8 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
             parts = {name: kwargs[name] for name in cls._optional_components if name in kwargs}
             with trusted_code(bool(kwargs.get("trust_remote_code"))):
                 restorer = resolving.load_restorer(Path(source.location), _dtype_of("restorer", kwargs))
+            if Path(source.location).with_name("config.json").is_file():
+                records.attach_record(restorer, Path(source.location).parent)
             pipeline = cls(restorer, **parts)
         else:
             folder = source.location
@@ -297,7 +304,9 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
             pipeline = super().from_pretrained(str(folder), use_safetensors=True, **kwargs)
         for name, weights in files.items():
             resolving.check_keys(name, getattr(pipeline, name), weights)
-        pipeline._origin = folder
+        for network in (pipeline.restorer, pipeline.unet):
+            if network is not None and not isinstance(network, RecordMixin):
+                records.attach_record(network, folder)
         return pipeline
 
     @classmethod
@@ -312,11 +321,11 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
         Args:
             repo_id: "owner/name"; made where it does not exist.
             kwargs: `private`, `token`, `revision`, `commit_message`, `license`, `card`, `variant` of
-                `publish.push_pipeline`.
+                `hub.publish.push`.
         """
-        from ..hub.publish import push_pipeline
+        from ..hub.publish import push
 
-        return push_pipeline(self, repo_id, **kwargs)
+        return push(self, repo_id, **kwargs)
 
     @classmethod
     def download(cls, pretrained_model_name: str, *, load_noise_predictor: bool = False, **kwargs) -> str:

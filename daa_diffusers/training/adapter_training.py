@@ -11,6 +11,7 @@ from torch import nn
 from ..adapters.files import TENSORS, AdapterConfig, save_adapter
 from ..adapters.matching import read_camera, summarise
 from ..adapters.updates import attach, attached, base_parameters, fingerprint, merge, statistics, updates_for
+from ..hub.records import stated_license
 from ..sources.folders import PhotoSource
 from .config import TrainingConfig
 
@@ -50,6 +51,9 @@ def save_trained_adapter(
         for parameter in update.parameters():
             parameter.copy_(parameter.half())  # as stored
     info: dict[str, Any] = {**_camera_of(real), **config.adapter_info}
+    base_license = stated_license(restorer)
+    if base_license.non_commercial:  # whatever the options say
+        info["licence"] = base_license.key
     assert config.adapter is not None and config.init_from is not None  # the config has seen to it
     described = AdapterConfig(
         config.adapter,

@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from tqdm.auto import tqdm
 
+from ..hub.records import keep_run_record
 from ..models.daa_unet import DAAUNet2DConditionModel
 from ..models.restorer import RestorerContract
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
@@ -223,6 +224,7 @@ class Trainer:
                 restorer.float()
                 if self.config.adapter:
                     restorer = save_trained_adapter(self.config, restorer, self.folder.adapter, self.real)
+                keep_run_record(restorer, self.folder.record)
                 pipeline = DAARestorationPipeline(restorer, cast(DAAUNet2DConditionModel | None, unet))
                 pipeline.save_pretrained(str(self.folder.pipeline))
         self.accelerator.wait_for_everyone()

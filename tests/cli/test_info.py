@@ -46,7 +46,7 @@ def test_a_folder_a_runs_folder_and_a_restorers_file(pipeline, tmp_path, capsys)
     assert facts(capsys, tmp_path / "run") == expected
     assert expected["value range"] == "[-1, 1]" and expected["size multiple"] == 2
     assert expected["noise predictor"].startswith("DAAUNet2DConditionModel")
-    assert expected["licence"] == "unknown" and expected["training"] == "7 steps, batch 2, patch 32"
+    assert expected["license"] == "unknown" and expected["training"] == "7 steps, batch 2, patch 32"
     alone = facts(capsys, tmp_path / "run" / "pipeline" / "restorer" / "diffusion_pytorch_model.safetensors")
     assert alone["parameters"] == expected["parameters"] and "noise predictor" not in alone
 
@@ -55,7 +55,7 @@ def test_an_official_file_is_recognised(pipeline, tmp_path, capsys):
     restorer = RestorationUNet(width=4, depth=3, align_corners=True)
     torch.save(to_official_state_dict(restorer), tmp_path / "net.pth")
     found = facts(capsys, tmp_path / "net.pth")
-    assert "daa convert" in found["kind"] and "s-lab-license-1.0" in found["licence"]
+    assert "daa convert" in found["kind"] and "s-lab-license-1.0" in found["license"]
     assert found["parameters"] == sum(p.numel() for p in restorer.parameters())
 
 

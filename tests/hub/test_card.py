@@ -12,8 +12,10 @@ from daa_diffusers import DAARestorationPipeline, RestorationUNet
 from daa_diffusers.checkpoints import bundled_names, bundled_path
 from daa_diffusers.errors import CheckpointError, ConfigurationError
 from daa_diffusers.evaluation import evaluate_folder
+from daa_diffusers.evaluation.recording import record_evaluation
 from daa_diffusers.hub.card import numbers_table, render_card
-from daa_diffusers.hub.description import RESEARCH, S_LAB, UNKNOWN, describe, licence_of, record_evaluation
+from daa_diffusers.hub.description import describe
+from daa_diffusers.hub.licenses import RESEARCH, S_LAB, UNKNOWN, license_of
 
 from ..conftest import PROJECT_ROOT
 
@@ -32,7 +34,7 @@ def test_a_folder_says_what_it_is(folder):
     assert description.restorer.size_multiple == 4
     assert description.restorer.dtypes == ("F32",)
     assert description.value_range == (-1, 1)
-    assert description.unet is None and description.task is None and description.licence == UNKNOWN
+    assert description.unet is None and description.task is None and description.license == UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -61,13 +63,13 @@ def test_the_task_follows_from_the_degradation(folder, degradation, task):
     ],
 )
 def test_the_licence_follows_from_the_record(training, licence):
-    assert licence_of(training) == licence
+    assert license_of(training) == licence
 
 
 def test_words_that_forbid_commercial_use_bind():
-    licence = licence_of({"licence": "Weights for Non-Commercial research only."})
+    licence = license_of({"licence": "Weights for Non-Commercial research only."})
     assert licence.non_commercial and licence.metadata() == RESEARCH.metadata()
-    assert not licence_of({"licence": "Do what you like."}).non_commercial
+    assert not license_of({"licence": "Do what you like."}).non_commercial
 
 
 def test_a_card_of_a_bare_folder_says_what_is_not_known(folder):
@@ -79,7 +81,7 @@ def test_a_card_of_a_bare_folder_says_what_is_not_known(folder):
     }
     for text in ("# mine", "value range [-1, 1]", "Nothing was measured", "Not recorded.", UNKNOWN.text):
         assert text in card
-    for heading in ("Data and licences", "How it was made", "Numbers", "Intended use and limits"):
+    for heading in ("Data and licenses", "How it was made", "Numbers", "Intended use and limits"):
         assert f"## {heading}" in (PROJECT_ROOT / "model_cards" / "TEMPLATE.md").read_text() and f"## {heading}" in card
 
 

@@ -115,10 +115,10 @@ def test_conversion_draws_no_random_numbers():
     assert torch.equal(torch.rand(4), expected)
 
 
-def test_the_licence_is_logged(caplog):
+def test_the_license_is_logged(caplog):
     with caplog.at_level(logging.INFO, logger="daa_diffusers.official.convert"):
         convert_official_state_dict(restorer_only(official()))
-    assert "licence" in caplog.text
+    assert "license" in caplog.text
 
 
 # --- names that official files come with ---

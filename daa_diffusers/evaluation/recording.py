@@ -1,0 +1,92 @@
+"""Evaluations written beside the weights that they are of: `evaluation.json`, which the model card shows."""
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints import bundled_names
+from ..errors import ConfigurationError
+from ..files import write_text
+from ..hub.description import describe
+from ..hub.fingerprint import stored_fingerprint
+from ..hub.records import EVALUATION, WEIGHTS_KEY, evaluation_record, measured_otherwise
+from ..hub.resolving import MODEL_INDEX, pipeline_folder
+from .named_metrics import LABEL_FREE
+from .result import IDENTITY, Evaluation
+
+logger = logging.getLogger(__name__)
+
+
+def _recording_folder(folder: str | os.PathLike[str]) -> Path:
+    """Of a pipeline; the bundled ones are the package's own."""
+    found = pipeline_folder(Path(folder))
+    if str(folder) in bundled_names() or not (found / MODEL_INDEX).is_file():
+        raise ConfigurationError(f"`folder` must be a pipeline's, got {str(folder)!r}")
+    return found
+
+
+def check_record(folder: str | os.PathLike[str], name: str, columns: Sequence[str], protocol: str) -> dict[str, Any]:
+    """What a folder's `evaluation.json` holds, or would begin with, before anything is measured for it.
+
+    Raises:
+        ConfigurationError: as `record_evaluation` would, of an evaluation with these columns and this protocol.
+    """
+    if not name.strip():
+        raise ConfigurationError(f"`name` must say which photos these are, got {name!r}")
+    if not any(column.startswith("psnr") for column in columns):
+        raise ConfigurationError("`evaluation` must hold a PSNR, which needs the photos' ground truth")
+    path = _recording_folder(folder) / EVALUATION
+    known = evaluation_record(path.parent)
+    if measured_otherwise(known, path.parent / "restorer"):
+        logger.warning("the numbers in %s are of other weights than those beside it: it begins anew", path)
+        known = {}
+    known = known or {"protocol": protocol, "sets": []}
+    if known["protocol"] != protocol:
+        raise ConfigurationError(
+            f"`evaluation` was measured otherwise ({protocol}) than what {str(path)!r} holds "
+            f"({known['protocol']}): one table shows one protocol"
+        )
+    return known
+
+
+def record_evaluation(
+    folder: str | os.PathLike[str], name: str, evaluation: Evaluation, *, note: str | None = None
+) -> Path:
+    """Writes an evaluation's means into a folder's `evaluation.json`, which its card will show.
+
+    That is the PSNR of each row; of the last row, taken for the checkpoint's own, the difference from the others with
+    its interval, and its worst photo; and each row's label-free scores, where they were taken.
+
+    Args:
+        folder: of a pipeline or a training run.
+        name: of the photos, e.g. "RENOIR (low light)". An entry of this name is replaced.
+        evaluation: of `evaluation.evaluate_folder`, with ground truth; the checkpoint's own row last.
+        note: what a reader must know, e.g. that a choice was made on these photos.
+
+    Raises:
+        ConfigurationError: on an empty `name`, where PSNR was not measured, or the entries there have another protocol.
+    """
+    known = check_record(folder, name, [column.name for column in evaluation.columns], evaluation.protocol)
+    folder = _recording_folder(folder)
+    column = next(c.name for c in evaluation.columns if c.name.startswith("psnr"))
+    scores = {row: round(evaluation.mean(row, column), 4) for row in evaluation.rows}
+    entry: dict[str, Any] = {"set": name, "photos": len(evaluation.photos), "psnr": scores}
+    *others, own = evaluation.rows
+    differences = {row: evaluation.difference(own, column, row) for row in others if row != IDENTITY}
+    entry["minus"] = {row: [round(v, 4) for v in (d.mean, d.low, d.high)] for row, d in differences.items() if d}
+    against = evaluation.values(own, column) - evaluation.values(IDENTITY, column)
+    entry["worst"] = round(float(against.min()), 4)
+    noisy = describe(folder).task in (None, "denoise")  # of rain no noise is left, whatever is done
+    label_free = [c for c in evaluation.columns if c in LABEL_FREE and (noisy or c.name != "noise_left")]
+    if label_free:
+        entry["label_free"] = {
+            row: {c.title: round(evaluation.mean(row, c.name), 4) for c in label_free} for row in evaluation.rows
+        }
+    known["sets"] = [*(one for one in known["sets"] if one["set"] != name), entry]
+    if note:
+        known["note"] = note
+    known[WEIGHTS_KEY] = stored_fingerprint(folder / "restorer")
+    return write_text(folder / EVALUATION, json.dumps(known, indent=2) + "\n")

@@ -1,0 +1,96 @@
+"""Networks that are saved as safetensors, with the record of their weights: license, training and numbers.
+
+`hub.records` does the work, where the package is installed. A Hub repository carries this code with a network's, for
+people who have diffusers only: theirs then saves weights and config, which hold task and license.
+"""
+
+import importlib
+import os
+from typing import Any
+
+
+class RecordMixin:
+    """Stands before `ModelMixin` in a network's bases: the record is read, saved and pushed with the weights."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike | None, **kwargs: Any) -> Any:
+        """As `ModelMixin.from_pretrained`, from safetensors; the record beside the weights is kept as `weights_record`.
+
+        Args:
+            pretrained_model_name_or_path: a folder, or the id of a Hub repository.
+            kwargs: as for `ModelMixin.from_pretrained`.
+
+        Raises:
+            ValueError: on `use_safetensors=False`.
+        """
+        if kwargs.get("use_safetensors") is False:
+            raise ValueError("`use_safetensors` must be True: pickle files run code when they are opened")
+        kwargs["use_safetensors"] = True
+        loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)  # type: ignore[misc]
+        records = _package_module("hub.records")
+        if records is not None:
+            network = loaded[0] if isinstance(loaded, tuple) else loaded  # with `output_loading_info`
+            records.attach_from(network, pretrained_model_name_or_path, kwargs)
+        return loaded
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        is_main_process: bool = True,
+        save_function: Any = None,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        max_shard_size: int | str = "10GB",
+        push_to_hub: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Saves weights (safetensors), config and record.
+
+        Args:
+            save_directory: the folder, made if it does not exist.
+            is_main_process, save_function, variant, max_shard_size: as for `ModelMixin.save_pretrained`.
+            safe_serialization: must be True: this package writes no pickle.
+            push_to_hub: also upload the folder, with its model card, as `push_to_hub` does.
+            kwargs: `repo_id` (by default the folder's name) and the other arguments of `push_to_hub`.
+
+        Raises:
+            ValueError: on `safe_serialization=False`.
+        """
+        if not safe_serialization:
+            raise ValueError("`safe_serialization` must be True: pickle files run code when they are opened")
+        super().save_pretrained(  # type: ignore[misc]
+            os.fspath(save_directory),
+            is_main_process=is_main_process,
+            save_function=save_function,
+            variant=variant,
+            max_shard_size=max_shard_size,
+        )
+        records = _package_module("hub.records")
+        if records is not None and is_main_process:
+            records.write_record(self, save_directory)
+        if push_to_hub and is_main_process:
+            repo_id = kwargs.pop("repo_id", os.path.basename(os.path.normpath(save_directory)))
+            self.push_to_hub(repo_id, variant=variant, **kwargs)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+        """Pushes the network with its record and model card to the Hub, in one commit; returns the commit's address.
+
+        Args:
+            repo_id: "owner/name"; made where it does not exist.
+            kwargs: as for `hub.publish.push`: `token`, `revision`, `license`, `card`, ...
+
+        Raises:
+            ImportError: without the package daa-diffusers, which renders the card.
+        """
+        publish = _package_module("hub.publish")
+        if publish is None:
+            raise ImportError("`push_to_hub` needs the package that renders the model card: pip install daa-diffusers")
+        return publish.push(self, repo_id, **kwargs)
+
+
+def _package_module(name: str) -> Any:
+    """A module of the package; None where only this code is at hand. Imported late: the rooms above import this one."""
+    try:
+        return importlib.import_module(f"daa_diffusers.{name}")
+    except ImportError:
+        return None

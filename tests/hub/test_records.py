@@ -1,0 +1,336 @@
+"""What belongs to weights goes with them through every way of saving: task, license, training, numbers, card."""
+
+import copy
+import json
+import logging
+import shutil
+
+import pytest
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import nn
+
+from daa_diffusers import (
+    DAARestorationPipeline,
+    DAAUNet2DConditionModel,
+    FastRestorationUNet,
+    ForeignRestorer,
+    RestorationUNet,
+)
+from daa_diffusers.adapters import AdapterConfig, fingerprint, save_adapter, updates_for
+from daa_diffusers.cli.app import main
+from daa_diffusers.errors import ConfigurationError
+from daa_diffusers.hub.description import describe
+from daa_diffusers.hub.licenses import RESEARCH, license_named
+from daa_diffusers.hub.publish import prepare, send
+from daa_diffusers.hub.records import WeightsRecord, keep_run_record, record_of
+
+from .hub_server import loopback_hub
+
+TRAINING = {
+    "licence": "Weights trained on research-only photos: for non-commercial research use only.",
+    "steps": 7,
+    "options": {"degradation": {"type": "rain"}, "batch_size": 2},
+}
+EVALUATION = {"protocol": "RGB.", "sets": [{"set": "street", "photos": 3, "psnr": {"identity": 20.0, "mine": 23.0}}]}
+CARD = "# Rain, and what I saw in it\n"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A pipeline's folder as earlier versions wrote it: nothing in the config, all beside it."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("made") / "mine"
+    DAARestorationPipeline(RestorationUNet(width=4, depth=2)).save_pretrained(folder)
+    config = json.loads((folder / "restorer" / "config.json").read_text())
+    del config["task"], config["license"]
+    (folder / "restorer" / "config.json").write_text(json.dumps(config))
+    (folder / "training.json").write_text(json.dumps(TRAINING))
+    (folder / "evaluation.json").write_text(json.dumps(EVALUATION))
+    (folder / "LICENSE.md").write_text("For research.")
+    (folder / "README.md").write_text(CARD)
+    return folder
+
+
+@pytest.fixture
+def pipe(made):
+    return DAARestorationPipeline.from_pretrained(made)
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    with loopback_hub(monkeypatch, tmp_path / "hub") as hub:
+        monkeypatch.setenv("HF_TOKEN", "hf_write")
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+        yield hub
+
+
+def check_folder(folder):
+    """The record is whole, and holds the license."""
+    found = describe(folder)
+    assert (found.task, found.license.key) == ("derain", RESEARCH.name)
+    config = next(path for path in (folder / "restorer/config.json", folder / "config.json") if path.is_file())
+    assert {"task": "derain", "license": RESEARCH.name}.items() <= json.loads(config.read_text()).items()
+    assert found.training["options"] == TRAINING["options"]
+    assert found.evaluation["sets"] == EVALUATION["sets"]
+    assert (folder / "LICENSE.md").read_text() == "For research."
+    assert (folder / "README.md").read_text().endswith(CARD)
+    assert not (folder / "restorer" / "training.json").exists()  # once a folder
+    with pytest.raises(ConfigurationError, match="`license` is 'mit', but these weights are under non-commercial-res"):
+        prepare(folder, "org/mine", license="mit")
+
+
+WAYS = {
+    "the pipeline": lambda pipe, out: pipe.save_pretrained(out),
+    "the restorer": lambda pipe, out: pipe.restorer.save_pretrained(out),
+    "in float16": lambda pipe, out: pipe.to(torch.float16).save_pretrained(out),
+    "as a variant": lambda pipe, out: pipe.save_pretrained(out, variant="fp16"),
+    "in another pipeline": lambda pipe, out: DAARestorationPipeline(pipe.restorer).save_pretrained(out),
+    "compiled": lambda pipe, out: DAARestorationPipeline(torch.compile(pipe.restorer)).save_pretrained(out),
+    "a copy": lambda pipe, out: DAARestorationPipeline(copy.deepcopy(pipe.restorer)).save_pretrained(out),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_of_saving_keeps_the_record(pipe, tmp_path, way):
+    assert pipe.task == "derain"
+    WAYS[way](pipe, tmp_path / "out")
+    check_folder(tmp_path / "out")
+    again = DAARestorationPipeline.from_pretrained(tmp_path / "out", **({"variant": "fp16"} if "var" in way else {}))
+    assert again.task == "derain" and record_of(again.restorer).evaluation["sets"] == EVALUATION["sets"]
+
+
+def test_a_restorer_loaded_by_its_own_class_keeps_the_record(made, tmp_path):
+    restorer = RestorationUNet.from_pretrained(made, subfolder="restorer")
+    restorer.save_pretrained(tmp_path / "alone")
+    check_folder(tmp_path / "alone")
+    RestorationUNet.from_pretrained(tmp_path / "alone").save_pretrained(tmp_path / "again")
+    check_folder(tmp_path / "again")
+
+
+def test_the_restorer_for_cpus_keeps_the_record(tmp_path):
+    FastRestorationUNet(widths=(8,), blocks=(1,), license="cc-by-nc-4.0", task="derain").save_pretrained(tmp_path / "a")
+    pipe = DAARestorationPipeline.from_pretrained(tmp_path / "a")
+    pipe.save_pretrained(tmp_path / "b")
+    found = describe(tmp_path / "b")
+    assert (pipe.task, found.task, found.license.key) == ("derain", "derain", "cc-by-nc-4.0")
+
+
+def test_saving_in_place_keeps_the_record(made, tmp_path):
+    folder = shutil.copytree(made, tmp_path / "mine")
+    for _ in range(2):
+        DAARestorationPipeline.from_pretrained(folder).save_pretrained(folder)
+        check_folder(folder)
+
+
+class Another(ModelMixin, ConfigMixin):
+    """A restorer of somebody who knows nothing of records."""
+
+    @register_to_config
+    def __init__(self, channels: int = 3):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x):
+        return self.conv(x)
+
+
+def test_a_restorer_of_another_make_keeps_the_record_in_a_pipeline(tmp_path):
+    DAARestorationPipeline(Another()).save_pretrained(tmp_path / "mine")
+    (tmp_path / "mine" / "training.json").write_text(json.dumps(TRAINING))
+    pipe = DAARestorationPipeline.from_pretrained(tmp_path / "mine")
+    pipe.save_pretrained(tmp_path / "out")
+    found = describe(tmp_path / "out")
+    assert (pipe.task, found.task, found.license.key) == ("derain", "derain", RESEARCH.name)
+
+
+class Foreign(nn.Module):
+    """A network of another library."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x):
+        return self.conv(x)
+
+
+def test_a_foreign_network_keeps_the_record(tmp_path):
+    restorer = ForeignRestorer.wrap(Foreign(), arguments={})
+    restorer.save_pretrained(tmp_path / "mine")
+    (tmp_path / "mine" / "training.json").write_text(json.dumps(TRAINING))
+    pipe = DAARestorationPipeline.from_pretrained(tmp_path / "mine", trust_remote_code=True)
+    pipe.save_pretrained(tmp_path / "out")
+    assert (pipe.task, describe(tmp_path / "out").license.key) == ("derain", RESEARCH.name)
+
+
+# --- weights that have changed ---
+
+
+def test_changed_weights_keep_the_license_but_no_number_and_no_card(pipe, tmp_path, caplog):
+    with torch.no_grad():
+        pipe.restorer.conv_out.bias += 1
+    pipe.save_pretrained(tmp_path / "out")
+    assert "these weights are not those that were measured" in caplog.text
+    found = describe(tmp_path / "out")
+    assert found.license.key == RESEARCH.name and found.task == "derain"
+    assert not (tmp_path / "out" / "evaluation.json").exists() and not (tmp_path / "out" / "README.md").exists()
+
+
+def test_weights_saved_over_others_inherit_none_of_their_claims(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path / "out")
+    DAARestorationPipeline(RestorationUNet(width=4, depth=2)).save_pretrained(tmp_path / "out")
+    found = describe(tmp_path / "out")
+    assert (found.task, found.license.key, found.training, found.evaluation) == (None, None, {}, {})
+    assert (tmp_path / "out" / "README.md").read_text() == CARD  # written by a person: left alone
+
+
+def test_numbers_of_other_weights_in_a_folder_are_not_shown(pipe, tmp_path, caplog):
+    pipe.save_pretrained(tmp_path / "out")
+    other = RestorationUNet(width=4, depth=2)
+    other.save_pretrained(tmp_path / "other")
+    name = "diffusion_pytorch_model.safetensors"
+    shutil.copyfile(tmp_path / "other" / name, tmp_path / "out" / "restorer" / name)
+    upload = prepare(tmp_path / "out", "org/mine")
+    assert "evaluation.json" not in upload.files and "of other weights" in caplog.text
+
+
+def test_a_run_that_starts_from_weights_inherits_the_license_and_says_its_own_task(pipe):
+    run = {"steps": 3, "options": {"init_from": "mine", "degradation": {"type": "gaussian"}}, "git_commit": "0" * 40}
+    keep_run_record(pipe.restorer, run)
+    record = record_of(pipe.restorer)
+    assert record.training == {"steps": 3, "options": run["options"], "license": RESEARCH.name, "task": "denoise"}
+    assert (record.evaluation, record.card, set(record.licenses)) == ({}, None, {"LICENSE.md"})
+    assert (pipe.task, pipe.restorer.config.license) == ("denoise", RESEARCH.name)
+
+
+def test_a_fused_adapter_brings_its_license(tmp_path):
+    restorer = RestorationUNet(width=4, depth=2, license="mit")
+    config = AdapterConfig("bias", fingerprint(dict(restorer.named_parameters())), licence="cc-by-nc-4.0")
+    save_adapter(tmp_path / "adapter", config, updates_for(restorer, "bias"))
+    pipe = DAARestorationPipeline(restorer)
+    pipe.load_adapter(tmp_path / "adapter")
+    pipe.save_pretrained(tmp_path / "plain")
+    pipe.fuse_adapter()
+    pipe.save_pretrained(tmp_path / "fused")
+    pipe.unfuse_adapter()
+    pipe.save_pretrained(tmp_path / "unfused")
+    keys = [describe(tmp_path / name).license.key for name in ("plain", "fused", "unfused")]
+    assert keys == ["mit", "cc-by-nc-4.0", "mit"]
+
+
+def test_a_damaged_record_is_reported_and_keeps_nobody_from_restoring(made, tmp_path, caplog):
+    folder = shutil.copytree(made, tmp_path / "mine")
+    (folder / "training.json").write_text("{")
+    pipe = DAARestorationPipeline.from_pretrained(folder)
+    assert pipe.task is None and "the record of these weights cannot be read" in caplog.text
+
+
+def test_a_record_that_is_a_link_out_of_the_folder_is_not_read(made, tmp_path, caplog):
+    folder = shutil.copytree(made, tmp_path / "mine")
+    (folder / "LICENSE.md").unlink()
+    (tmp_path / "secret").write_text("secret")
+    (folder / "LICENSE.md").symlink_to(tmp_path / "secret")
+    DAARestorationPipeline.from_pretrained(folder).save_pretrained(tmp_path / "out")
+    assert "link out of the folder" in caplog.text and not (tmp_path / "out" / "LICENSE.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "key", "non_commercial"),
+    [
+        ("mit", "mit", False),
+        ("cc-by-nc-sa-4.0", "cc-by-nc-sa-4.0", True),
+        ("non-commercial-research", "non-commercial-research", True),
+        ("Only for Non-Commercial use.", "non-commercial-research", True),
+        ("Do what you like.", None, False),
+        ("other", "other", False),
+    ],
+)
+def test_a_license_is_known_by_its_words(said, key, non_commercial):
+    license = license_named(said)
+    assert (license.key, license.non_commercial) == (key, non_commercial)
+
+
+# --- the Hub ---
+
+PUSHES = {
+    "the pipeline": lambda pipe, out, **options: pipe.push_to_hub("org/out", **options),
+    "the restorer": lambda pipe, out, **options: pipe.restorer.push_to_hub("org/out", **options),
+    "a pipeline that is saved": lambda pipe, out, **options: pipe.save_pretrained(
+        out, push_to_hub=True, repo_id="org/out", **options
+    ),
+    "a restorer that is saved": lambda pipe, out, **options: pipe.restorer.save_pretrained(
+        out, push_to_hub=True, repo_id="org/out", **options
+    ),
+    "a folder": lambda pipe, out, **options: (pipe.save_pretrained(out), send(prepare(out, "org/out", **options))),
+    "a folder of a restorer": lambda pipe, out, **options: (
+        pipe.restorer.save_pretrained(out),
+        send(prepare(out, "org/out", **options)),
+    ),
+}
+
+
+@pytest.mark.parametrize("way", PUSHES)
+def test_every_upload_has_the_record_and_the_whole_card(hub, pipe, tmp_path, way):
+    with pytest.raises(ConfigurationError, match="`license` is 'mit', but these weights are under .*research-only"):
+        PUSHES[way](pipe, tmp_path / "out", license="mit")
+    assert hub.commits == []
+    PUSHES[way](pipe, tmp_path / "out")
+    pushed = hub.revisions["org/out"]["main"]
+    check_folder(pushed)
+    head = (pushed / "README.md").read_text().split("---")[1]
+    assert f"license_name: {RESEARCH.name}" in head and "deraining" in head and "value: 23.0" in head
+
+
+def test_a_card_is_rendered_for_a_lone_restorer(hub, pipe):
+    pipe.restorer.weights_record = WeightsRecord(TRAINING)
+    pipe.restorer.push_to_hub("org/out")
+    pushed = hub.revisions["org/out"]["main"]
+    card = (pushed / "README.md").read_text()
+    assert {path.name for path in pushed.iterdir()} == {
+        *("README.md", "config.json", "training.json", "diffusion_pytorch_model.safetensors")
+    }
+    assert "A deraining network" in card and "7 steps" in card and TRAINING["licence"] in card
+
+
+def test_a_lone_noise_predictor_is_pushed_under_the_license_of_its_training(hub, tmp_path):
+    sizes = {"block_out_channels": (8, 16), "norm_num_groups": 4, "attention_head_dim": 8}
+    pipe = DAARestorationPipeline(RestorationUNet(width=4, depth=2), DAAUNet2DConditionModel(**sizes))
+    pipe.save_pretrained(tmp_path / "mine")
+    (tmp_path / "mine" / "training.json").write_text(json.dumps(TRAINING))
+    unet = DAARestorationPipeline.from_pretrained(tmp_path / "mine", load_noise_predictor=True).unet
+    with pytest.raises(ConfigurationError, match="`license` is 'mit', but"):
+        unet.push_to_hub("org/unet", license="mit")
+    unet.push_to_hub("org/unet")
+    pushed = hub.revisions["org/unet"]["main"]
+    card = (pushed / "README.md").read_text()
+    assert RESEARCH.name in card and "The noise predictor of a restorer's training" in card
+    assert DAAUNet2DConditionModel.from_pretrained(pushed).weights_record.training["steps"] == 7
+
+
+def test_the_publishers_license_comes_back_from_the_hub(hub, tmp_path):
+    DAARestorationPipeline(RestorationUNet(width=4, depth=2)).push_to_hub("org/out", license="cc-by-nc-4.0")
+    pipe = DAARestorationPipeline.from_pretrained("org/out", cache_dir=tmp_path / "cache")
+    with pytest.raises(ConfigurationError, match="`license` is 'mit', but these weights are under cc-by-nc-4.0"):
+        pipe.push_to_hub("org/other", license="mit")
+
+
+def test_a_restorer_of_a_pipeline_on_the_hub_keeps_the_record(hub, pipe, tmp_path):
+    pipe.push_to_hub("org/out")
+    restorer = RestorationUNet.from_pretrained("org/out", subfolder="restorer", cache_dir=tmp_path / "cache")
+    record = record_of(restorer)
+    assert record.training["steps"] == 7 and record.evaluation["sets"] == EVALUATION["sets"]
+    assert record.licenses == {"LICENSE.md": b"For research."}
+
+
+def test_the_command_refuses_to_push_a_saved_copy_under_another_license(pipe, tmp_path, capsys):
+    pipe.save_pretrained(tmp_path / "out")
+    assert main(["push", str(tmp_path / "out"), "org/out", "--license", "mit", "--dry-run"]) != 0
+    assert "non-commercial-research" in " ".join(capsys.readouterr().err.split())
+
+
+def test_saving_is_quiet_where_nothing_is_lost(pipe, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        pipe.save_pretrained(tmp_path / "out")
+    assert caplog.text == ""
