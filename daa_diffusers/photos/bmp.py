@@ -42,7 +42,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     bits, compression = struct.unpack_from("<H", header, 14)[0], struct.unpack_from("<I", header, 16)[0]
     if header[:4] == _HEADERS_OF_12:
         bits, compression = struct.unpack_from("<H", header, 10)[0], 0
-    if bits in (1, 2, 4, 16):
+    if bits in (2, 4, 16):
         notes.append(f"{bits} bits per pixel became {8 * pixels.shape[2]}")
     if compression in (1, 2):
         notes.append("run-length coding became none")

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from .exif_edits import without_gps
 from .stored import Metadata
+from .xmp import without_names
 
 MAX_XMP = 2**20
 # Of the XMP schemas exif, photoshop, Iptc4xmpCore and Iptc4xmpExt; the prefix is the writer's choice.
@@ -12,8 +13,6 @@ _PLACES = (
     r"(?:GPS\w*|City|State|Country|CountryCode|CountryName|Location|Sublocation|ProvinceState|WorldRegion"
     r"|LocationCreated|LocationShown|LocationId|LocationName)"
 )
-_ATTRIBUTE = re.compile(rf"""\s[\w.-]+:{_PLACES}\s*=\s*(?:"[^"]*"|'[^']*')""")
-_ELEMENT = re.compile(rf"<([\w.-]+:{_PLACES})(?:\s[^<>]*)?(?:/>|>.*?</\1\s*>)", re.DOTALL)
 _LEFT = re.compile(rf"[\w.-]+:{_PLACES}\b")
 
 
@@ -46,7 +45,7 @@ def _may_hold_places(name: str, content: bytes) -> bool:
         return True
     if name in ("tEXt", "zTXt", "iTXt"):
         return content.lower().startswith((b"raw profile type", b"gps", b"location"))
-    return name in ("33723", "34377")  # TIFF tags of IPTC and Photoshop
+    return name not in ("cICP", "mDCV", "cLLI", "cHRM", "gAMA", "sRGB", "pHYs", "tIME")  # all else: IPTC and the like
 
 
 def _xmp_without_places(xmp: bytes) -> bytes | None:
@@ -58,5 +57,5 @@ def _xmp_without_places(xmp: bytes) -> bytes | None:
         return None
     if not _LEFT.search(text):
         return xmp
-    text = _ELEMENT.sub("", _ATTRIBUTE.sub("", text))
-    return None if _LEFT.search(text) else text.encode("utf-8")
+    left = without_names(text, rf"[\w.-]+:{_PLACES}")
+    return None if left is None or _LEFT.search(left) else left.encode("utf-8")

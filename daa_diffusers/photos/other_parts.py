@@ -1,5 +1,6 @@
 """Metadata on parts that a saved photo no longer has: previews of the unrestored photo, films, gain maps, claims."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from . import xmp
@@ -16,6 +17,13 @@ def left_out(parts: set[str]) -> list[str]:
     return [f"left out: {', '.join(sorted(parts))}"] if parts else []
 
 
+def merged(notes: Iterable[str]) -> tuple[str, ...]:
+    """The notes, each once, those of `left_out` as one."""
+    notes, start = list(dict.fromkeys(notes)), "left out: "
+    parts = {part for note in notes if note.startswith(start) for part in note.removeprefix(start).split(", ")}
+    return (*left_out(parts), *(note for note in notes if not note.startswith(start)))
+
+
 def without_other_parts(metadata: Metadata) -> tuple[Metadata, list[str]]:
     """The metadata without thumbnails and without descriptions of other parts of its file, and notes."""
     parts: set[str] = set()
@@ -30,7 +38,7 @@ def without_other_parts(metadata: Metadata) -> tuple[Metadata, list[str]]:
         blocks.append((name, kept))
     if xmp.OTHER_RENDERING in _extended(blocks):
         blocks = [block for block in blocks if not block[1].startswith(EXTENDED_HEADER)]
-        parts.add("another rendering of the photo, in extended XMP")
+        parts.add("another rendering of the photo (extended XMP)")
     if packet is not None:
         changed = xmp.without(packet, xmp.OF_OTHER_PARTS)
         if changed is None:

@@ -112,13 +112,20 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
 def _parts(chunks: list[Chunk], color: int) -> set[str]:
     """The names of what is in a file and not in a saved one."""
     parts = {
-        _LEFT_OUT.get(one.name, f"the chunk {one.name}") for one in chunks if one.name not in KEPT | _PICTURE | _CODING
+        _LEFT_OUT.get(one.name, f"the chunk {one.name}")
+        for one in chunks
+        if not _is_kept(one.name) and one.name not in _PICTURE | _CODING
     }
     if color in (2, 6) and any(chunk.name == "PLTE" for chunk in chunks):
         parts.add("a suggested palette")
     if "CgBI" in (chunk.name for chunk in chunks):
         raise UnreadablePhotoError("it is Apple's own variant of PNG (CgBI), not a PNG; export it anew")
     return parts
+
+
+def _is_kept(name: str) -> bool:
+    """Known chunks, and unknown ones that say of themselves that they hold for other pixels too (safe to copy)."""
+    return name in KEPT or (name[:1].islower() and name[3:].islower())
 
 
 def _picture(chunks: list[Chunk], without: frozenset[str] = frozenset()) -> bytes:
@@ -148,7 +155,7 @@ def _metadata(chunks: list[Chunk], notes: list[str]) -> Metadata:
     exif = xmp = icc = dpi = None
     blocks = []
     for name, view, whole, _ in chunks:
-        if name not in KEPT:
+        if not _is_kept(name):
             continue
         content = bytes(view)
         if not whole:

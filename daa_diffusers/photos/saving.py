@@ -11,7 +11,7 @@ from ..files import replacing
 from . import xmp
 from .exif_edits import turned_upright
 from .location import without_location
-from .other_parts import without_lost_extension, without_other_parts
+from .other_parts import merged, without_lost_extension, without_other_parts
 from .record import PhotoFormat
 from .registry import BY_NAME, FORMATS, checked_format, written_as
 from .stored import Metadata, StoredPhoto, upright, with_bits
@@ -115,7 +115,7 @@ def save_photo(
     assert target.write is not None, "formats that are only read are no targets"
     with replacing(path) as temporary:
         notes += target.write(temporary, photo, pixels, alpha, quality)
-    return SavedPhoto(path, target.name, depth, tuple(dict.fromkeys((*photo.notes, *notes))))
+    return SavedPhoto(path, target.name, depth, merged((*photo.notes, *notes)))
 
 
 def _prepared(

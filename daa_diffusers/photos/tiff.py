@@ -288,7 +288,11 @@ def _other_pages(source: Source, chosen: int) -> set[str]:
             visited.add(offset)
             page, following = read_directory(source.read, offset, order, big)
             if offset != chosen:
-                parts.add("reduced pages" if value_of(page, SUBFILE_TYPE, order) & 1 else "further pages")
+                parts.add(
+                    "reduced pages (thumbnails or a pyramid)"
+                    if value_of(page, SUBFILE_TYPE, order) & 1
+                    else "further pages"
+                )
             offset = following
     except ValueError:
         pass

@@ -45,15 +45,25 @@ def without(packet: bytes, properties: Mapping[str, str | None]) -> bytes | None
     text = packet.decode("latin-1")  # byte for byte, whatever it is
     for namespace, names in properties.items():
         for prefix in set(re.findall(rf"""xmlns:([\w.-]+)\s*=\s*["']{re.escape(namespace)}["']""", text)):
-            name = f"{re.escape(prefix)}:(?:{names or ANY})"
-            text = re.sub(rf"""\s{name}\s*=\s*(?:"[^"]*"|'[^']*')""", "", text)
-            found = _without_elements(text, re.compile(rf"<({name})(?=[\s/>])[^<>]*>"))
-            if found is None or re.search(rf"[\s<]{name}\s*=", found):
+            found = without_names(text, f"{re.escape(prefix)}:(?:{names or ANY})")
+            if found is None:
                 return None
             text = found
             if not re.search(rf"[\s</]{re.escape(prefix)}:", text):
                 text = re.sub(rf"""\sxmlns:{re.escape(prefix)}\s*=\s*(?:"[^"]*"|'[^']*')""", "", text)
     return text.encode("latin-1")
+
+
+def without_names(text: str, names: str) -> str | None:
+    """The text of a packet without attributes and elements of some names; None where they cannot be separated.
+
+    Args:
+        text: of the packet.
+        names: a regular expression of qualified names.
+    """
+    text = re.sub(rf"""\s{names}\s*=\s*(?:"[^"]*"|'[^']*')""", "", text)
+    found = _without_elements(text, re.compile(rf"<({names})(?=[\s/>])[^<>]*>"))
+    return None if found is None or re.search(rf"[\s<]{names}\s*=", found) else found
 
 
 def _without_elements(text: str, start: re.Pattern[str]) -> str | None:
