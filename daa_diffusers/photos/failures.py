@@ -32,6 +32,7 @@ _KNOWN = (
     (0, b"version https://git-lfs", "it is a Git LFS pointer, not the photo itself: fetch it by `git lfs pull`"),
     (0, b"\x89PNG", "it is a PNG whose signature is damaged, as by a transfer as text: copy it again, as binary"),
 )
+_OF_THE_DISK = (errno.EIO, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ESTALE, errno.EMFILE, errno.ENOMEM)
 _PAGES = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script")
 _TRUNCATED = (
     "truncated",
@@ -64,7 +65,7 @@ def reason(error: Exception, format: str) -> str:
     """
     if isinstance(error, UnreadablePhotoError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in errno.errorcode:  # the disk, not the photo
+    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
         return error.strerror or str(error)
     if isinstance(error, MemoryError):
         return "not enough memory"

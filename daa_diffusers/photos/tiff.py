@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from PIL import TiffImagePlugin
+from PIL import Image, TiffImagePlugin
 
 from ..errors import UnreadablePhotoError
 from . import by_pillow
@@ -28,7 +28,7 @@ from .failures import truncated
 from .other_parts import left_out
 from .record import PhotoFormat, SizeCheck
 from .source import Source
-from .stored import Encoding, Metadata, StoredPhoto
+from .stored import Encoding, Metadata, StoredPhoto, rescaled
 from .tiff_writing import ICC, XMP, write
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -42,6 +42,7 @@ REMADE = frozenset(
     {254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 280, 281, 284, 292, 293, 317, 320, 322, 323, 324, 325}
     | {338, 339, 340, 341, 347, *range(512, 533), 700, 33723, 34377, 34675, 34665, 34853}
 )
+MINISWHITE, MINISBLACK, RGB, PALETTE, SEPARATED, YCBCR = 0, 1, 2, 3, 5, 6  # photometric interpretations
 SENSOR_VALUES = (32803, 34892)  # photometric interpretations of raw files
 IPTC, PHOTOSHOP = 33723, 34377
 # tifffile's names of the compressions that lose nothing -> what it calls them for writing
@@ -128,31 +129,34 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
             raise UnreadablePhotoError(
                 f"TIFF of {page.samplesperpixel} samples per pixel; up to {MAX_SAMPLES} are read"
             )
-        photometric, plain = _name(page.photometric), _is_plain(page)
-        tags = _tags(source, page.offset)
+        _check_samples(page)
         metadata = metadata_of(source, page.offset)
-        notes = left_out(_other_pages(source, page.offset) | _tags_left_out(tags))
-        if plain:
-            pixels, alpha = _split(_values(source, file, page), notes)
-            if photometric == "MINISWHITE":
-                pixels = np.iinfo(pixels.dtype).max - pixels
+        notes = left_out(_other_pages(source, page.offset) | _tags_left_out(_tags(source, page.offset)))
+        if page.bitspersample == 1:
+            pixels, alpha = _bilevel(source, number, notes)
         else:
-            pixels, alpha = _by_pillow(source, number, page, metadata.icc, notes)
+            pixels, alpha = _split(*_colors(page, _values(source, file, page), metadata.icc, notes), notes)
         encoding = _encoding(file, page, notes)
-    if photometric == "MINISWHITE":
+    if page.photometric == MINISWHITE:
         notes.append("white-is-zero became black-is-zero")
-    if photometric == "SEPARATED":
+    if page.photometric == SEPARATED:
         metadata = replace(metadata, icc=by_pillow.srgb_profile())
     return StoredPhoto(pixels, alpha, "TIFF", orientation_of(metadata.exif), metadata, encoding, tuple(notes))
 
 
-def _name(value: Any) -> str:
-    return getattr(value, "name", str(value))
+def _compression(page: Any) -> str:
+    """Tifffile's name of a page's compression."""
+    import tifffile
+
+    try:
+        return tifffile.COMPRESSION(page.compression).name
+    except ValueError:
+        return str(page.compression)
 
 
 def _encoding(file: Any, page: Any, notes: list[str]) -> Encoding:
     """How a page is stored; lossy and bilevel compressions become zlib."""
-    compression = _name(page.compression)
+    compression = _compression(page)
     if compression not in LOSSLESS:
         notes.append(f"compression {compression} became zlib, which loses nothing")
     tiles = page.is_tiled and not (page.tilelength % 16 or page.tilewidth % 16)
@@ -163,7 +167,7 @@ def _encoding(file: Any, page: Any, notes: list[str]) -> Encoding:
         compression=LOSSLESS.get(compression, "zlib"),
         predictor=int(page.predictor) == 2,
         premultiplied=extra == 1,
-        unknown_channel=extra == 0 and page.samplesperpixel in (2, 4, 5) and _name(page.photometric) != "SEPARATED",
+        unknown_channel=extra == 0 and page.samplesperpixel in (2, 4, 5) and page.photometric != SEPARATED,
         tile=(page.tilelength, page.tilewidth) if tiles else None,
         planes=int(page.planarconfig) == 2,
         byte_order=file.byteorder,
@@ -171,11 +175,12 @@ def _encoding(file: Any, page: Any, notes: list[str]) -> Encoding:
     )
 
 
-def _is_plain(page: Any) -> bool:
-    """Whether a page is gray or RGB of 8 or 16 bits, which tifffile decodes. Pillow decodes others of up to 8 bits."""
-    photometric, compression = _name(page.photometric), _name(page.compression)
+def _check_samples(page: Any) -> None:
+    """UnreadablePhotoError for samples and colors that no restorer can take."""
+    import tifffile
+
+    compression = _compression(page)
     kind = {1: "unsigned integer", 2: "signed integer", 3: "float"}.get(page.sampleformat or 1, "unknown")
-    colors = photometric in ("MINISBLACK", "MINISWHITE", "RGB")
     if kind != "unsigned integer" or (page.bitspersample > 8 and page.bitspersample != 16):
         raise UnreadablePhotoError(
             f"TIFF samples of {page.bitspersample} bits, {kind}; 8 or 16 bits of unsigned integer are supported (the "
@@ -183,31 +188,53 @@ def _is_plain(page: Any) -> bool:
         )
     if page.imagedepth != 1:
         raise UnreadablePhotoError("a TIFF of several layers (a volume) is not supported: export them one by one")
-    if page.bitspersample == 16 and not colors:
-        raise UnreadablePhotoError(f"TIFF of 16 bits in {photometric}; gray and RGB are supported: convert it first")
     jpeg = compression in ("JPEG", "OJPEG")
-    if not colors and not (photometric in ("PALETTE", "SEPARATED") or (photometric == "YCBCR" and jpeg)):
+    supported = page.photometric in (MINISWHITE, MINISBLACK, RGB)
+    supported |= page.bitspersample <= 8 and page.photometric in (PALETTE, SEPARATED)
+    supported |= page.bitspersample == 8 and page.photometric == YCBCR and jpeg
+    if not supported or PHOTOMETRIC not in page.tags:
+        name = next((one.name for one in tifffile.PHOTOMETRIC if one == page.photometric), str(page.photometric))
+        colors = name if PHOTOMETRIC in page.tags else "no stated color model"
         raise UnreadablePhotoError(
-            f"TIFF in {photometric} with compression {compression}; gray, RGB, palettes and CMYK are supported, and "
-            "YCbCr as JPEG: convert it to RGB first"
+            f"TIFF of {page.bitspersample} bits in {colors} with compression {compression}; gray and RGB are "
+            "supported, of 8 bits also palettes, CMYK, and YCbCr as JPEG: convert it to RGB first"
         )
-    return colors and page.bitspersample in (8, 16) and not jpeg and page.fillorder == 1
 
 
-def _by_pillow(
-    source: Source, number: int | None, page: Any, icc: bytes | None, notes: list[str]
-) -> tuple[np.ndarray, np.ndarray | None]:
+def _bilevel(source: Source, number: int | None, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
     if number is None:
-        raise UnreadablePhotoError(
-            "the TIFF's picture of full size is below another one (SubIFD), and not in gray or RGB"
-        )
+        raise UnreadablePhotoError("the TIFF's picture of full size is a black and white one below another (SubIFD)")
     with by_pillow.opened(TiffImagePlugin.TiffImageFile, source.stream()) as image:
         image.seek(number)
-        pixels, alpha, converted = by_pillow.pixels_of(image, icc)
+        pixels, alpha, converted = by_pillow.pixels_of(image)
     notes += converted
-    if page.bitspersample in (2, 4) and _name(page.photometric) != "PALETTE":
-        notes.append(f"{page.bitspersample} bits per sample became 8")
     return pixels, alpha
+
+
+def _colors(page: Any, values: np.ndarray, icc: bytes | None, notes: list[str]) -> tuple[np.ndarray, int]:
+    """Stored values as gray or RGB of 8 or 16 bits (H, W, S), and how many of the S are colors."""
+    values = values[..., None] if values.ndim == 2 else values  # (H, W, S)
+    bits, photometric = int(page.bitspersample), page.photometric
+    if photometric == PALETTE:
+        notes.append("the palette became RGB")
+        palette = page.colormap.T if page.colormap.max() < 256 else page.colormap.T >> 8  # some writers use 8 bits
+        return _joined(palette.astype(np.uint8)[values[..., 0]], values[..., 1:]), 3
+    if bits < 8:
+        notes.append(f"{bits} bits per sample became 8")
+        values = rescaled(values, 2**bits - 1, 255, np.uint8)
+    if photometric == SEPARATED:
+        with Image.fromarray(np.ascontiguousarray(values[..., :4]), "CMYK") as image:
+            pixels, _, converted = by_pillow.pixels_of(image, icc)
+        notes += converted
+        return _joined(pixels, values[..., 4:]), 3
+    colors = 1 if photometric in (MINISWHITE, MINISBLACK) else 3
+    if photometric == MINISWHITE:
+        values = _joined(np.iinfo(values.dtype).max - values[..., :1], values[..., 1:])
+    return values, colors
+
+
+def _joined(colors: np.ndarray, others: np.ndarray) -> np.ndarray:
+    return np.dstack([colors, others]) if others.shape[2] else colors
 
 
 def _values(source: Source, file: Any, page: Any) -> np.ndarray:
@@ -222,16 +249,15 @@ def _values(source: Source, file: Any, page: Any) -> np.ndarray:
         # copy on write: writable for torch, and never written to the file
         values = np.memmap(source.path, page.dtype, "c", int(page.dataoffsets[0]), tuple(page.shape))
     else:
-        if sum(page.databytecounts) > 0 and page.compression == 1 and sum(page.databytecounts) < page.nbytes:
+        whole = page.bitspersample < 8 or page.compression != 1 or sum(page.databytecounts) >= page.nbytes
+        if sum(page.databytecounts) > 0 and not whole:
             raise UnreadablePhotoError(truncated("TIFF"))
         values = page.asarray()
     return np.moveaxis(values, 0, -1) if page.axes.startswith("S") else values  # planes one after another
 
 
-def _split(values: np.ndarray, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Colors (H, W, 1 or 3) and alpha (H, W) or None."""
-    values = values[..., None] if values.ndim == 2 else values
-    colors = 1 if values.shape[2] < 3 else 3
+def _split(values: np.ndarray, colors: int, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Colors (H, W, 1 or 3) and alpha (H, W) or None, of (H, W, S)."""
     if values.shape[2] > colors + 1:
         notes.append(f"{values.shape[2] - colors - 1} further channels are not kept")
     if values.shape[2] == colors:

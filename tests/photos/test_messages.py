@@ -103,7 +103,7 @@ def ycbcr_tiff():
 
 
 def test_ycbcr_in_a_tiff_is_named():
-    assert re.search("TIFF in YCBCR with compression NONE.*convert it to RGB first", reason(ycbcr_tiff()))
+    assert re.search("TIFF of 8 bits in YCBCR with compression NONE.*convert it to RGB first", reason(ycbcr_tiff()))
 
 
 def test_pnm_and_bmp_headers_are_named():

@@ -48,7 +48,8 @@ NAMED = {
     r"moov|mdat|free|ftyp": r"",
     r"colr": r"",
     r"pixi|av1C": r"10 bits per sample became 8|",
-    r"bits": r"palette became|bits? per pixel", r"compression": r"run-length|", r"profile": r"holds no color profile",
+    r"bits": r"palette became|bits? per pixel|black and white",
+    r"compression": r"run-length|", r"profile": r"holds no color profile",
     r"comments": r"comments", r"type": r"plain text|black and white", r"largest": r"",
 }  # fmt: skip
 

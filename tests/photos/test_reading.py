@@ -297,3 +297,19 @@ def test_to_float_divides_by_the_largest_value(dtype, largest):
 def test_to_float_refuses_other_arrays(photo):
     with pytest.raises(ValueError, match="`photo` must be"):
         to_float(photo)
+
+
+@pytest.mark.parametrize("model", ["YCbCr", "YCbCr in tiles", "gray", "CMYK", "2 bits", "LA"])
+def test_tiff_of_up_to_8_bits_is_read_in_every_color_model_as_pillow_reads_it(tmp_path, model):
+    photo, path = np.tile(PHOTO, (2, 2, 1)), tmp_path / "a.tif"
+    if model.startswith("YCbCr"):
+        tile = (16, 16) if "tiles" in model else None
+        tifffile.imwrite(path, photo, photometric="ycbcr", compression="jpeg", subsampling=(2, 2), tile=tile)
+    elif model == "2 bits":
+        tifffile.imwrite(path, photo[..., 0] >> 6, photometric="minisblack", bitspersample=2)
+    else:
+        options = {"compression": "jpeg"} if model == "gray" else {}
+        Image.fromarray(photo).convert({"gray": "L"}.get(model, model)).save(path, **options)
+    with Image.open(path) as image:
+        expected = np.asarray(image.convert("L" if model in ("gray", "2 bits", "LA") else "RGB"))
+    np.testing.assert_array_equal(read_photo(path), expected.reshape(80, 120, -1))
