@@ -162,8 +162,8 @@ def _run(jobs: list[Job], options: Options, load: Any, team: _Team, as_json: boo
 
     def load_quietly() -> Any:
         pipeline = load()
-        alone = len(jobs) == 1 and sys.stderr.isatty()  # its tiles are shown instead
-        pipeline.set_progress_bar_config(disable=not alone)
+        if len(jobs) > 1 or not sys.stderr.isatty():  # else its tiles are shown
+            pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
     hidden = len(jobs) == 1 or team.index > 0 or not sys.stderr.isatty()

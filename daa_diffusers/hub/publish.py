@@ -131,6 +131,8 @@ def send(
     token: bool | str | None = None,
     revision: str | None = None,
     commit_message: str | None = None,
+    commit_description: str | None = None,
+    create_pr: bool = False,
 ) -> str:
     """Makes the repository where it does not exist, and commits everything at once.
 
@@ -140,9 +142,11 @@ def send(
         token: None: of `hf auth login` or $HF_TOKEN.
         revision: a branch, made where it does not exist; None: "main".
         commit_message: None: "Upload NAME".
+        commit_description: what follows the message.
+        create_pr: propose the commit as a pull request.
 
     Returns:
-        The address of the commit.
+        The address of the commit, or of the pull request.
 
     Raises:
         RepositoryNotFoundError, GatedRepoError, HfHubHTTPError, ...: the errors of huggingface_hub, as they are.
@@ -156,9 +160,18 @@ def send(
         upload.repo_id,
         [CommitOperationAdd(name, content) for name, content in upload.files.items()],
         commit_message=commit_message or f"Upload {upload.repo_id.rpartition('/')[2]}",
+        commit_description=commit_description,
+        create_pr=create_pr,
         revision=revision,
     )
-    return str(commit.commit_url)
+    return str(commit.pr_url if create_pr else commit.commit_url)
+
+
+def full_id(repo_id: str, token: bool | str | None = None) -> str:
+    """ "owner/name"; the owner of a bare name is whom the token belongs to, as in huggingface_hub."""
+    if not isinstance(repo_id, str) or "/" in repo_id or not repo_id:
+        return repo_id
+    return f"{HfApi(token=token).whoami()['name']}/{repo_id}"
 
 
 def push(
@@ -169,6 +182,8 @@ def push(
     token: bool | str | None = None,
     revision: str | None = None,
     commit_message: str | None = None,
+    commit_description: str | None = None,
+    create_pr: bool = False,
     license: str | None = None,
     card: str | os.PathLike[str] | None = None,
     variant: str | None = None,
@@ -179,8 +194,16 @@ def push(
     """
     with tempfile.TemporaryDirectory() as folder:
         saved.save_pretrained(folder, variant=variant)
-        upload = prepare(folder, repo_id, license=license, card=card)
-        return send(upload, private=private, token=token, revision=revision, commit_message=commit_message)
+        upload = prepare(folder, full_id(repo_id, token), license=license, card=card)
+        return send(
+            upload,
+            private=private,
+            token=token,
+            revision=revision,
+            commit_message=commit_message,
+            commit_description=commit_description,
+            create_pr=create_pr,
+        )
 
 
 # --- files ---

@@ -149,7 +149,8 @@ def download(
         f"{WEIGHTS}{suffix}-*{SAFETENSORS}",  # shards
         f"{WEIGHTS}{SAFETENSORS}.index{suffix}.json",
     )
-    patterns = [MODEL_INDEX, TRAINING, EVALUATION, *LICENSE_FILES]
+    # the second and third are a lone restorer's, which has no index
+    patterns = [MODEL_INDEX, "config.json", f"{WEIGHTS}{SAFETENSORS}", TRAINING, EVALUATION, *LICENSE_FILES]
     for component in components:
         patterns.append(f"{component}/{CONFIG_NAMES.get(component, 'config.json')}")
         if component not in CONFIG_NAMES:

@@ -190,6 +190,29 @@ def _check_range(pixels: torch.Tensor, name: str) -> None:
     raise ValueError(f"{name} of floating point must lie in [0, 1], got {low:g} to {high:g}")
 
 
+def in_own_depth(image: Any, as_float: bool | None, out: Any = None) -> bool:
+    """Whether arrays and tensors are given in the photo's bit depth; `as_float` None: unless PIL images came.
+
+    Raises:
+        ValueError: where floats are asked for in an `out` of integers.
+    """
+    if as_float is None:
+        first = image[0] if isinstance(image, list | tuple) else image
+        return not isinstance(first, PIL.Image.Image)
+    if as_float and out is not None and out.dtype.kind != "f":
+        raise ValueError(f"`as_float` must be False or None where `out` is of integers, got `out` of {out.dtype}")
+    return not as_float
+
+
+def as_floats(photo: Photo) -> Photo:
+    """A photo of integers in float32 of [0, 1]; one of floats as it is."""
+    maximum = _INTEGER_MAXIMUM.get(photo.pixels.dtype)
+    if maximum is None:
+        return photo
+    alpha = None if photo.alpha is None else photo.alpha.float() / maximum
+    return replace(photo, pixels=photo.pixels.float() / maximum, alpha=alpha)
+
+
 # --- to the network and back ---
 
 

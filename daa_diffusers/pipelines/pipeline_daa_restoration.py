@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,13 +28,14 @@ from ..models.restoration_unet import RestorationUNet  # noqa: F401
 from ..models.restorer import RestorerContract, in_eval_mode, unwrapped
 from ..telemetry import without_onnxruntime
 from .adapter_mixin import AdapterMixin
-from .image_processor import PhotoInput, assemble, check_output_type, read_photos
+from .conventions import ConventionsMixin, keep_unloaded, move_files, quiet_loading, warn_of_idle_arguments
+from .image_processor import PhotoInput, as_floats, assemble, check_output_type, in_own_depth, read_photos
 from .passes import tensors_of
 from .pipeline_output import DAARestorationPipelineOutput
-from .run import Run, check_options, check_out, plan_batches, shared_files, untouched
+from .run import Run, check_callback, check_options, check_out, plan_batches, shared_files, untouched
 
 
-class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
+class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
     """Restores photos with a restorer that was adapted in noise space; the noise predictor takes no part in it.
 
     Args:
@@ -110,6 +112,9 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
         self_ensemble: bool = False,
         guard: bool = False,
         out: np.ndarray | None = None,
+        as_float: bool | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        num_inference_steps: int | None = None,
     ) -> DAARestorationPipelineOutput | tuple:
         """Restores photos; sizes, also of one pixel, come back as they were.
 
@@ -120,7 +125,8 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
                 back untouched, in PIL images and arrays. Grey meets a restorer of three channels repeated, and comes
                 back as their mean; colours meet a restorer of one channel one by one.
             output_type: "pil", "np" or "pt". The bit depth stays the photo's (PIL: 8 bits, or 16 for grey; floats
-                become 8 bits). A list gives a list, anything else a batch: see `DAARestorationPipelineOutput`.
+                become 8 bits), but see `as_float`. A list gives a list, anything else a batch: see
+                `DAARestorationPipelineOutput`.
             batch_size: how many photos of one size share a pass at most. None: as many as make one megapixel.
             return_dict: return a `DAARestorationPipelineOutput` (default) or the tuple `(images,)`.
             callback_on_step_end: called after each pass as `callback(pipeline, step, timestep, callback_kwargs)`;
@@ -137,6 +143,10 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
                 `task` is another one, it judges nothing.
             out: an array of the photo's shape and dtype, which may be a `np.memmap`, to write a single array into
                 (`output_type` "np"); `images` is then a view of it.
+            as_float: "np" and "pt" as float32 in [0, 1], not rounded (True), or in the photo's bit depth (False). None:
+                floats for PIL images, as everywhere in diffusers, the bit depth of arrays and tensors.
+            generator, num_inference_steps: for callers that pass them to any pipeline. Restoring draws nothing and
+                takes one step; another number is warned of.
 
         Returns:
             The restored photos.
@@ -152,9 +162,12 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         check_options(batch_size, tile, strength)
-        self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
+        warn_of_idle_arguments(num_inference_steps)
+        check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         if out is not None:
             check_out(out, photos, image, output_type)
+        if output_type != "pil" and not in_own_depth(image, as_float, out):
+            photos = [as_floats(photo) for photo in photos]
         judged = guard and self.task in (None, "denoise")
         run = Run(self, tile, self_ensemble, callback_on_step_end, callback_on_step_end_tensor_inputs)
 
@@ -177,15 +190,6 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
         images = assemble(kept, output_type, as_list) if out is None else out[None]
         self.maybe_free_model_hooks()
         return DAARestorationPipelineOutput(images=images, guard=verdicts) if return_dict else (images,)
-
-    def _check_callback(self, callback, callback_inputs) -> None:
-        if callback is not None and not callable(callback):
-            raise TypeError(f"`callback_on_step_end` must be callable, got {type(callback).__name__}")
-        unknown = [name for name in callback_inputs if name not in self._callback_tensor_inputs]
-        if unknown:
-            raise ValueError(
-                f"`callback_on_step_end_tensor_inputs` must be of {self._callback_tensor_inputs}, got {unknown}"
-            )
 
     # --- devices ---
 
@@ -232,12 +236,8 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
             records.move_record(Path(folder, "unet"), None)
             for name in records.stale_files(target, Path(folder)):
                 (target / name).unlink()
-            # the index comes last: a folder with an index is complete
-            for path in sorted(Path(folder).rglob("*"), key=lambda path: (path.name == self.config_name, path)):
-                if path.is_file():
-                    final = target / path.relative_to(folder)
-                    final.parent.mkdir(parents=True, exist_ok=True)
-                    os.replace(path, final)
+            keep_unloaded(self, target, Path(folder, self.config_name))
+            move_files(Path(folder), target, self.config_name, kwargs.get("variant"))
         if pushed:
             self.push_to_hub(upload.pop("repo_id", target.name), variant=kwargs.get("variant"), **upload)
 
@@ -256,7 +256,7 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
                 - a file of weights: of a restorer of this package, with its config.json beside it, else sizes inferred;
                   or of a network that spandrel recognises (.safetensors, .pth, .pt, .ckpt, .bin: tensors alone are
                   read), which becomes a `ForeignRestorer`;
-                - the id of a Hub repository, "owner/name".
+                - the id of a Hub repository, "owner/name", of a pipeline or of a restorer alone.
             load_noise_predictor: also load, and download, the noise predictor and its scheduler.
             kwargs: as for `DiffusionPipeline.from_pretrained`: `dtype`, `variant`, `revision`, `cache_dir`,
                 `force_download`, `local_files_only`, `token`, `trust_remote_code` (which lets a `ForeignRestorer`
@@ -270,6 +270,10 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
         if kwargs.pop("use_safetensors", True) is False:
             raise ValueError("`use_safetensors` must be True: pickle files run code when they are opened")
         source = resolving.resolve(pretrained_model_name_or_path)
+        if source.kind == "hub":
+            options = {name: kwargs[name] for name in resolving.DOWNLOAD_ARGUMENTS if name in kwargs}
+            folder = cls.download(source.location, load_noise_predictor=load_noise_predictor, **options)
+            source = replace(resolving.resolve(Path(folder)), name=source.name)
         if source.kind == "file":
             if load_noise_predictor and "unet" not in kwargs:
                 raise CheckpointError(f"{source.location!r} holds no noise predictor: it is a restorer alone")
@@ -280,11 +284,7 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
                 records.attach_record(restorer, Path(source.location).parent)
             pipeline = cls(restorer, **parts)
         else:
-            folder = source.location
-            if source.kind == "hub":
-                options = {name: kwargs[name] for name in resolving.DOWNLOAD_ARGUMENTS if name in kwargs}
-                folder = cls.download(source.location, load_noise_predictor=load_noise_predictor, **options)
-            pipeline = cls._load_folder(Path(folder), load_noise_predictor, kwargs)
+            pipeline = cls._load_folder(Path(source.location), load_noise_predictor, kwargs)
         # diffusers notes the folder, which would carry the paths of this machine into saved configs
         pipeline.register_to_config(_name_or_path=source.name)
         for name, component in pipeline.components.items():
@@ -295,18 +295,20 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
     @classmethod
     def _load_folder(cls, folder: Path, load_noise_predictor: bool, kwargs: dict) -> "DAARestorationPipeline":
         wanted = ["restorer", *(cls._optional_components if load_noise_predictor else ())]
-        kwargs = {**{name: None for name in cls._optional_components if name not in wanted}, **kwargs}
+        unasked = [name for name in cls._optional_components if name not in wanted and name not in kwargs]
+        kwargs = {**dict.fromkeys(unasked), **kwargs}
         saved = [name for name in wanted if name not in kwargs]
         names = [base.__name__ for base in cls.__mro__ if issubclass(base, DAARestorationPipeline)]
         files = resolving.check_folder(folder, saved, names, kwargs.get("variant"))
         trusted = trusted_code(bool(kwargs.get("trust_remote_code")))
-        with resolving.loading_errors(folder), trusted, without_onnxruntime():
+        with resolving.loading_errors(folder), trusted, without_onnxruntime(), quiet_loading():
             pipeline = super().from_pretrained(str(folder), use_safetensors=True, **kwargs)
         for name, weights in files.items():
             resolving.check_keys(name, getattr(pipeline, name), weights)
         for network in (pipeline.restorer, pipeline.unet):
             if network is not None and not isinstance(network, RecordMixin):
                 records.attach_record(network, folder)
+        pipeline._unloaded = (folder.resolve(), unasked)
         return pipeline
 
     @classmethod
@@ -319,8 +321,9 @@ class DAARestorationPipeline(AdapterMixin, DiffusionPipeline):
         """Pushes the pipeline with its model card to the Hub, in one commit; returns the commit's address.
 
         Args:
-            repo_id: "owner/name"; made where it does not exist.
-            kwargs: `private`, `token`, `revision`, `commit_message`, `license`, `card`, `variant` of
+            repo_id: "owner/name", or a name in one's own namespace; made where it does not exist.
+            kwargs: `private`, `token`, `revision`, `commit_message`, `commit_description`, `create_pr` (the address is
+                the pull request's then), `license`, `card`, `variant` of
                 `hub.publish.push`.
         """
         from ..hub.publish import push

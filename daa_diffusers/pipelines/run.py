@@ -48,6 +48,15 @@ def check_options(batch_size: Any, tile: Any, strength: Any) -> None:
         raise ValueError(f"`strength` must be a number from 0 (the photo itself) to 1, got {strength!r}")
 
 
+def check_callback(callback: Any, names: Sequence[str], known: Sequence[str]) -> None:
+    """TypeError or ValueError where a callback cannot be called, or asks for tensors that are not `known`."""
+    if callback is not None and not callable(callback):
+        raise TypeError(f"`callback_on_step_end` must be callable, got {type(callback).__name__}")
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"`callback_on_step_end_tensor_inputs` must be of {known}, got {unknown}")
+
+
 class Run:
     """One call of a pipeline, whose restorer is in eval mode; counts the passes for the callback.
 
@@ -163,7 +172,9 @@ class Run:
             )
             batch = self._call_back(batch, [*photos])
             finished = from_batch(group, mosaic.place(batch, down, right), self.channels, self.value_range)
-            progress_bar.update(len(group))
+            # a single pass has nothing to count: a bar that waits before it shows is never shown
+            if progress_bar.total > 1 or not getattr(progress_bar, "delay", 0):
+                progress_bar.update(len(group))
             if not canvases:
                 return dict(zip(photos, finished, strict=True))
             for canvas, photo in zip(canvases, finished, strict=True):

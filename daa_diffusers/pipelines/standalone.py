@@ -16,9 +16,11 @@ from torch import nn
 
 from .image_processor import (
     PhotoInput,
+    as_floats,
     assemble,
     check_output_type,
     from_batch,
+    in_own_depth,
     pad_to_multiple,
     read_photos,
     to_batch,
@@ -49,15 +51,25 @@ class DAARestorationPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def __call__(
-        self, image: PhotoInput | Sequence[PhotoInput], output_type: str = "pil", return_dict: bool = True
+        self,
+        image: PhotoInput | Sequence[PhotoInput],
+        output_type: str = "pil",
+        return_dict: bool = True,
+        *,
+        as_float: bool | None = None,
+        generator: Any = None,
+        num_inference_steps: int | None = None,
     ) -> DAARestorationPipelineOutput | tuple:
         """Restores photos; any size in, the same size out.
 
         Args:
             image: a PIL image, an array (H, W), (H, W, C) or (B, H, W, C), a tensor (C, H, W) or (B, C, H, W), or a
                 list of one of these kinds. uint8, uint16, or floating point in [0, 1]. Alpha comes back untouched.
-            output_type: "pil", "np" or "pt"; the bit depth stays the photo's.
+            output_type: "pil", "np" or "pt"; the bit depth stays the photo's, but see `as_float`.
             return_dict: return a `DAARestorationPipelineOutput` (default) or the tuple `(images,)`.
+            as_float: "np" and "pt" as float32 in [0, 1] (True), or in the photo's bit depth (False). None: floats for
+                PIL images, the bit depth of arrays and tensors.
+            generator, num_inference_steps: without effect: restoring draws nothing and takes one step.
 
         Raises:
             TypeError, ValueError: on an `image` or `output_type` that cannot work.
@@ -69,6 +81,8 @@ class DAARestorationPipeline(DiffusionPipeline):
         low, high = config.value_range
         photos, as_list = read_photos(image, channels)
         check_output_type(output_type, photos)
+        if output_type != "pil" and not in_own_depth(image, as_float):
+            photos = [as_floats(photo) for photo in photos]
 
         restored = []
         self.restorer.eval()

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import huggingface_hub.constants as constants
 
@@ -84,6 +84,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, with_body: bool) -> None:
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append(f"{self.command} {path}")
+        if path == "/api/whoami-v2":
+            return self._json({"name": "org", "type": "user"})
         api = re.fullmatch(rf"/api/models/{REPO}(?:/(revision|tree)/([^/]+))?", path)
         file = re.fullmatch(rf"/{REPO}/resolve/([^/]+)/(.+)", path)
         match = api or file
@@ -232,10 +234,21 @@ class _Handler(BaseHTTPRequestHandler):
         for name, content in written.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
-        summary = lines[0]["value"]["summary"]
-        self.hub.commits.append({"repo": repo_id, "revision": revision, "summary": summary, "files": sorted(written)})
+        header = lines[0]["value"]
+        self.hub.commits.append(
+            {
+                "repo": repo_id,
+                "revision": revision,
+                "summary": header["summary"],
+                "description": header["description"],
+                "files": sorted(written),
+            }
+        )
         oid = hashlib.sha1(body).hexdigest()
-        return self._json({"commitUrl": f"{self.hub.url}/{repo_id}/commit/{oid}", "commitOid": oid, "success": True})
+        answer = {"commitUrl": f"{self.hub.url}/{repo_id}/commit/{oid}", "commitOid": oid, "success": True}
+        if parse_qs(urlsplit(self.path).query).get("create_pr") == ["1"]:
+            answer["pullRequestUrl"] = f"{self.hub.url}/{repo_id}/discussions/1"
+        return self._json(answer)
 
 
 @contextmanager

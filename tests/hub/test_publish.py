@@ -64,6 +64,13 @@ def test_a_pushed_pipeline_comes_back_in_one_commit(hub, tmp_path):
     assert not any(name.endswith((".py", ".md")) for name in hub.downloaded())  # no foreign code is even fetched
 
 
+def test_a_pull_request_and_a_bare_name(hub):
+    address = build().push_to_hub("mine", create_pr=True, commit_message="Weights", commit_description="Of last night")
+    assert address == f"{hub.url}/org/mine/discussions/1"
+    (commit,) = hub.commits
+    assert (commit["repo"], commit["summary"], commit["description"]) == ("org/mine", "Weights", "Of last night")
+
+
 def test_a_branch_is_made_and_the_main_one_left_alone(hub, tmp_path):
     build().push_to_hub("org/mine")
     build(seed=1).push_to_hub("org/mine", revision="v2")

@@ -83,6 +83,16 @@ def test_a_hub_id_fetches_the_restorer_alone(hub, load):
     assert pipeline.config._name_or_path == "org/restorer"
 
 
+def test_a_repository_of_a_lone_restorer_loads_as_its_folder_does(hub, load, tmp_path):
+    build().restorer.save_pretrained(tmp_path / "alone")
+    hub.revisions["org/alone"] = {"main": tmp_path / "alone"}
+    pipeline = load("org/alone")
+    assert same(pipeline, build()) and pipeline.config._name_or_path == "org/alone"
+    assert hub.downloaded() == {"config.json", "diffusion_pytorch_model.safetensors"}
+    with pytest.raises(CheckpointError, match="holds no noise predictor"):
+        load("org/alone", load_noise_predictor=True)
+
+
 def test_the_noise_predictor_is_fetched_when_asked_for(hub, load):
     pipeline = load(load_noise_predictor=True)
     assert isinstance(pipeline.unet, DAAUNet2DConditionModel)

@@ -1,12 +1,15 @@
 """What every pipeline of the package keeps, as tests to inherit: a class gives tiny pipelines over some restorer."""
 
+import copy
 import io
 import json
+import pickle
 
 import numpy as np
 import PIL.Image
 import pytest
 import torch
+from accelerate import cpu_offload
 from skimage import data
 from torch import nn
 
@@ -68,7 +71,7 @@ class PipelineContract:
     def test_every_kind_of_the_same_photo_gives_the_same_pixels(self, pipe):
         array = photo(40, 56)
         inputs = [PIL.Image.fromarray(array), array, tensor(array), [array], array[None], tensor(array)[None]]
-        results = [np.asarray(pipe(image, output_type="np").images[0]) for image in inputs]
+        results = [np.asarray(pipe(image, output_type="np", as_float=False).images[0]) for image in inputs]
         assert all(np.array_equal(results[0], result) for result in results)
         assert not np.array_equal(results[0], array)
         assert np.array_equal(np.array(pipe(array).images[0]), results[0])
@@ -183,6 +186,53 @@ class PipelineContract:
         pipe.enable_model_cpu_offload(device="cpu")
         for _ in range(2):  # the hooks are put back after each call
             assert np.array_equal(pipe(photo(16, 16), output_type="np").images, expected)
+
+    def test_pil_images_become_floats_and_arrays_keep_their_depth(self, pipe):
+        array, image = photo(24, 40), PIL.Image.fromarray(photo(24, 40))
+        floats = pipe(image, output_type="np").images
+        assert floats.dtype == np.float32 and floats.shape == (1, 24, 40, 3)
+        assert np.array_equal(np.rint(floats * 255), pipe(array, output_type="np").images)
+        assert len(np.unique(floats)) > 256  # not rounded
+        assert np.array_equal(pipe(array, output_type="np", as_float=True).images, floats)
+        assert np.array_equal(pipe(image, output_type="np", as_float=False).images, np.rint(floats * 255))
+        assert pipe([image], output_type="pt").images[0].dtype == torch.float32
+        with pytest.raises(ValueError, match="`as_float` must be False or None where `out` is of integers"):
+            pipe(array, output_type="np", as_float=True, out=np.empty_like(array))
+
+    def test_arguments_of_any_pipeline_are_taken(self, pipe, caplog):
+        expected = pipe(photo(8, 8), output_type="np").images
+        with caplog.at_level("WARNING", logger="daa_diffusers"):
+            generator = torch.Generator().manual_seed(1)
+            images = pipe(photo(8, 8), output_type="np", generator=generator, num_inference_steps=1).images
+            assert np.array_equal(images, expected) and caplog.text == ""
+            assert np.array_equal(pipe(photo(8, 8), output_type="np", num_inference_steps=50).images, expected)
+        assert "`num_inference_steps` is 50, but restoring takes one step" in caplog.text
+
+    def test_a_pipeline_is_made_from_another_one(self, pipe):
+        pipe.to(torch.bfloat16)
+        made = DAARestorationPipeline.from_pipe(pipe)
+        assert made.restorer is pipe.restorer and made.dtype == torch.bfloat16
+        assert made.components.keys() == pipe.components.keys() == {"restorer", "unet", "scheduler"}
+        single = DAARestorationPipeline.from_pipe(pipe, dtype=torch.float32)
+        assert single.dtype == torch.float32
+
+    def test_a_copy_and_a_pickled_pipeline_restore_alike(self, pipe):
+        expected = pipe(photo(16, 16), output_type="np").images
+        for again in (copy.deepcopy(pipe), pickle.loads(pickle.dumps(pipe))):
+            assert again.restorer is not pipe.restorer
+            assert np.array_equal(again(photo(16, 16), output_type="np").images, expected)
+
+    def test_layers_are_offloaded(self, pipe):
+        expected = pipe(photo(16, 16), output_type="np").images
+        cpu_offload(pipe.restorer, execution_device=torch.device("cpu"))  # as `enable_sequential_cpu_offload` does
+        assert np.array_equal(pipe(photo(16, 16), output_type="np").images, expected)
+
+    def test_nothing_is_shown_where_there_is_nothing_to_wait_for(self, capfd):
+        pipe = DAARestorationPipeline(self.build().eval())
+        pipe(photo(8, 8))
+        pipe([photo(8, 8)] * 2)
+        shown = capfd.readouterr()
+        assert shown.out == shown.err == ""
 
     # --- files ---
 

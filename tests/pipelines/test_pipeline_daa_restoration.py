@@ -7,11 +7,13 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from diffusers.callbacks import PipelineCallback
+from diffusers.utils.logging import is_progress_bar_enabled
 from torch import nn
 
 from daa_diffusers import DAARestorationPipeline, DAAUNet2DConditionModel, FastRestorationUNet, RestorationUNet
+from daa_diffusers.errors import CheckpointError
 from daa_diffusers.pipelines import pipeline_daa_restoration
 from daa_diffusers.pipelines.image_processor import Photo, pad_to_multiple
 from daa_diffusers.pipelines.run import DEFAULT_BATCH_PIXELS, plan_batches
@@ -236,8 +238,10 @@ def test_a_pil_mode_keeps_its_meaning(pipe, mode, restored_mode):
     difference = np.array(restored).astype(float) - np.array(reference).astype(float)
     top = 65535 if restored_mode == "I;16" else 255
     assert 0 < np.abs(difference).mean() < 0.2 * top
-    array = pipe(image, output_type="np").images[0]
+    array = pipe(image, output_type="np", as_float=False).images[0]
     assert np.array_equal(array, np.array(restored))
+    floats = pipe(image, output_type="np").images[0]
+    assert floats.dtype == np.float32 and np.abs(floats - array / top).max() <= 0.5 / top + 1e-6
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
@@ -250,7 +254,7 @@ def test_alpha_comes_back_untouched(pipe, mode):
     assert np.array_equal(pipe(array, output_type="np").images[0][:, :, -1], array[:, :, -1])
     deep = np.array(image).astype(np.uint16) * 257
     assert np.array_equal(pipe(deep, output_type="np").images[0][:, :, -1], deep[:, :, -1])
-    as_tensor = pipe(image, output_type="pt").images
+    as_tensor = pipe(image, output_type="pt", as_float=False).images
     assert as_tensor.shape[1] == len(mode) and np.array_equal(as_tensor[0, -1].numpy(), alpha)
     # alpha is no input: the colours are those of the photo without it
     opaque = pipe(np.array(image)[:, :, :-1], output_type="np").images[0]
@@ -505,3 +509,58 @@ def test_the_predictor_and_the_scheduler_come_along_when_asked_for(tmp_path):
 def test_the_example_of_the_docstring_runs():
     result = doctest.testmod(pipeline_daa_restoration)
     assert (result.attempted, result.failed) == (4, 0)
+
+
+# --- saving in place ---
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """The folder of a pipeline with its noise predictor."""
+    unet = DAAUNet2DConditionModel(block_out_channels=(8, 16), norm_num_groups=4, attention_head_dim=8)
+    DAARestorationPipeline(RestorationUNet(width=4, depth=2), unet, DDPMScheduler()).save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+def test_saving_in_place_keeps_the_noise_predictor_that_was_not_loaded(trained, tmp_path):
+    pipe = DAARestorationPipeline.from_pretrained(trained)
+    with torch.no_grad():
+        pipe.restorer.conv_out.bias.add_(1)
+    pipe.save_pretrained(trained)
+    again = DAARestorationPipeline.from_pretrained(trained, load_noise_predictor=True)
+    assert again.unet is not None and isinstance(again.scheduler, DDPMScheduler)
+    assert torch.equal(again.restorer.conv_out.bias, pipe.restorer.conv_out.bias)
+    again.unet = None  # taken away on purpose
+    again.save_pretrained(trained)
+    with pytest.raises(CheckpointError, match="holds no noise predictor"):
+        DAARestorationPipeline.from_pretrained(trained, load_noise_predictor=True)
+    pipe.save_pretrained(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match="holds no noise predictor"):
+        DAARestorationPipeline.from_pretrained(tmp_path / "elsewhere", load_noise_predictor=True)
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_shards_and_a_single_file_replace_each_other(tmp_path, variant):
+    for seed, size in enumerate(("10GB", "4KB", "10GB")):
+        torch.manual_seed(seed)
+        pipe = DAARestorationPipeline(RestorationUNet(width=8, depth=2))
+        pipe.save_pretrained(tmp_path, max_shard_size=size, variant=variant)
+        loaded = DAARestorationPipeline.from_pretrained(tmp_path, variant=variant)
+        saved = pipe.restorer.state_dict()
+        assert all(torch.equal(saved[name], tensor) for name, tensor in loaded.restorer.state_dict().items())
+
+
+def test_loading_shows_no_progress_bar_and_leaves_the_setting(trained, capfd):
+    DAARestorationPipeline.from_pretrained(trained, load_noise_predictor=True)
+    assert "Loading pipeline components" not in capfd.readouterr().err
+    assert is_progress_bar_enabled()
+
+
+def test_from_pipe_takes_no_foreign_unet_and_shares_the_adapters(pipe):
+    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "block_out_channels": (4,)}
+    other = UNet2DModel(sample_size=8, norm_num_groups=2, layers_per_block=1, **blocks)
+    foreign = DDPMPipeline(other.eval(), DDPMScheduler())
+    made = DAARestorationPipeline.from_pipe(foreign, restorer=pipe.restorer)
+    assert made.unet is None and made.restorer is pipe.restorer
+    adapters = pipe._adapters
+    assert DAARestorationPipeline.from_pipe(pipe)._adapters is adapters

@@ -1,0 +1,113 @@
+"""Conventions of diffusers' pipelines: `from_pipe`, progress bars, saving in place, arguments without effect."""
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
+from torch import nn
+
+from ..adapters.loaded import LoadedAdapters
+from ..hub.resolving import WEIGHTS
+from ..models.daa_unet import DAAUNet2DConditionModel
+
+logger = logging.getLogger(__name__)
+
+
+class ConventionsMixin:
+    """Stands before `DiffusionPipeline` in the bases of a pipeline with `restorer`, `unet` and `scheduler`."""
+
+    # the folder that it was loaded from, and its components that nobody asked for
+    _unloaded: tuple[Path, Sequence[str]] | None = None
+    # a progress bar shows after a second, where there is something to wait for; `set_progress_bar_config` replaces it
+    _progress_bar_config: dict[str, Any] = {"delay": 1.0}
+    restorer: nn.Module
+    _loaded_adapters: LoadedAdapters | None
+
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> Self:
+        """A pipeline over the components of another one, without copying a weight.
+
+        The restorer, whatever its class, and the noise predictor go over; other models under these names do not. The
+        components keep their dtype unless `dtype` is given (diffusers casts to float32).
+
+        Args:
+            pipeline: a pipeline with a `restorer`, or any other where `restorer` is given.
+            kwargs: `dtype`, or components that replace those of `pipeline`.
+        """
+        for name, kind in (("restorer", nn.Module), ("unet", DAAUNet2DConditionModel)):
+            component = pipeline.components.get(name)
+            if isinstance(component, kind):
+                kwargs.setdefault(name, component)
+        if "torch_dtype" not in kwargs:
+            kwargs.setdefault("dtype", pipeline.dtype)
+        made = super().from_pipe(pipeline, **kwargs)  # type: ignore[misc]
+        if isinstance(pipeline, cls) and made.restorer is pipeline.restorer:
+            made._loaded_adapters = pipeline._loaded_adapters  # which of them changes the restorer
+        return made
+
+
+def keep_unloaded(pipeline: ConventionsMixin, target: Path, index_file: Path) -> None:
+    """Keeps in a new model_index.json the components of `target` that `pipeline`, loaded from there, has not loaded."""
+    if pipeline._unloaded is None or pipeline._unloaded[0] != target.resolve():
+        return
+    saved = json.loads((target / index_file.name).read_text(encoding="utf-8"))
+    unloaded = [name for name in pipeline._unloaded[1] if name in saved and getattr(pipeline, name) is None]
+    index = json.loads(index_file.read_text(encoding="utf-8"))
+    index |= {name: saved[name] for name in unloaded}
+    index_file.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def earlier_weights(target: Path, written: Path, variant: str | None) -> list[Path]:
+    """Weights that an earlier save left in `target`, in other files than those of the new one, `written`.
+
+    A single file and shards would stand beside each other, and the earlier ones could be loaded. Weights of another
+    `variant` are not meant.
+    """
+    earlier: list[Path] = []
+    suffix = f".{variant}" if variant else ""
+    kinds = (f"{suffix}.safetensors", f"{suffix}-*.safetensors", f".safetensors.index{suffix}.json")
+    for component in (path for path in written.iterdir() if path.is_dir()):
+        found = [path for kind in kinds for path in (target / component.name).glob(f"{WEIGHTS}{kind}")]
+        earlier += [path for path in found if not (component / path.name).exists()]
+    return earlier
+
+
+def move_files(written: Path, target: Path, last: str, variant: str | None) -> None:
+    """Moves what was saved in `written` to `target`, the file named `last`, the index, at the end.
+
+    A folder with an index is complete. Earlier weights in other files go then.
+    """
+    stale = earlier_weights(target, written, variant)
+    for path in sorted(written.rglob("*"), key=lambda path: (path.name == last, path)):
+        if path.is_file():
+            final = target / path.relative_to(written)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, final)
+    for path in stale:
+        path.unlink()
+
+
+def warn_of_idle_arguments(num_inference_steps: int | None) -> None:
+    """Warns of a number of steps that is not taken."""
+    if num_inference_steps not in (None, 1):
+        logger.warning(
+            "`num_inference_steps` is %r, but restoring takes one step: it has no effect", num_inference_steps
+        )
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """No progress bar over the components that diffusers loads: a restorer takes a moment."""
+    shown = diffusers_logging.is_progress_bar_enabled()
+    diffusers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            diffusers_logging.enable_progress_bar()
