@@ -8,7 +8,9 @@ python examples/model_cards.py                      # its card, from these files
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,8 +18,15 @@ from daa_diffusers import DAARestorationPipeline
 from daa_diffusers.hub.records import WeightsRecord, keep_record
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "daa_diffusers" / "checkpoints"
-# Sets of photos, by the last parts of their folders.
-SOURCES = {
+# Sets of photos that may train weights for anyone, by the last parts of their folders; then all others.
+FREE_SOURCES = {
+    "clean/free": "budgie-backgrounds (CC0) and Unsplash before June 2017 (public domain), reduced.",
+    "photos/lomiri": (
+        "lomiri-wallpapers, reduced: Trevor Freespace, Jakub Mede, Aitzol Berasategi, Abhishek Mudgal (CC-BY-4.0), "
+        "Clemens Engelhardt (CC0)."
+    ),
+}
+SOURCES = FREE_SOURCES | {
     "bsds": "BSDS500, the backgrounds of the rain sets taken out; research use only.",
     "highres": "Debian's lomiri-wallpapers (CC-BY, CC-BY-SA, CC0) and mate-backgrounds (GPL-2+), reduced.",
     "renoir/train/noisy": "RENOIR: low light, three cameras.",
@@ -30,6 +39,29 @@ NOTE = (
     "Weights trained on research-only photos: for non-commercial research use only. The code that made them is under "
     "Apache-2.0."
 )
+FREE_NOTE = "cc-by-4.0"
+
+
+def stages(run: Path) -> Iterator[dict[str, Any]]:
+    """The record of a run and of those that it went on from, the last first."""
+    record = json.loads((run / "run.json").read_text())
+    yield record
+    start = Path(str(record["options"].get("init_from")))
+    if start.name == "pipeline" and (start.parent / "run.json").is_file():
+        yield from stages(start.parent)
+
+
+def photo_folders(record: dict[str, Any]) -> set[str]:
+    """All that a run has read photos from."""
+    roles = ("clean", "real", "unpaired_clean", "paired_degraded", "paired_clean")
+    return {str(Path(folder)) for role in roles for folder in record["options"].get(role) or ()}
+
+
+def is_free(records: list[dict[str, Any]]) -> bool:
+    """Whether every stage from the first on has read photos of free licenses alone."""
+    folders = set().union(*map(photo_folders, records))
+    from_nothing = records[-1]["options"].get("init_from") is None
+    return from_nothing and all(any(folder.endswith(end) for end in FREE_SOURCES) for folder in folders)
 
 
 def main() -> None:
@@ -50,9 +82,15 @@ def main() -> None:
     start = Path(str(options.get("init_from")))
     if start.name == "pipeline":  # a run: by its own name
         options["init_from"] = start.parent.name
-    made = {"license": NOTE, "steps": record["steps"], "options": options, "photos": record["photos"]}
+    records = list(stages(arguments.run))
+    made = {
+        "license": FREE_NOTE if is_free(records) else NOTE,
+        "steps": record["steps"],
+        "options": options,
+        "photos": record["photos"],
+    }
     made["versions"] = record["versions"]
-    folders = {str(Path(p)) for role in ("clean", "real") for p in options.get(role) or ()}
+    folders = set().union(*map(photo_folders, records))
     made["sources"] = {k: text for k, text in SOURCES.items() if any(folder.endswith(k) for folder in folders)}
     made |= {k: v for k in ("minutes", "history") if (v := getattr(arguments, k)) is not None}
     keep_record(pipeline.restorer, WeightsRecord(made))

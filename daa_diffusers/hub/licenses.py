@@ -1,12 +1,13 @@
 """Licenses of weights: which one holds, by what is recorded of them."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import bundled_names
+from ..checkpoints import bundled_names, bundled_path
 
 
 @dataclass(frozen=True)
@@ -86,5 +87,11 @@ def license_of(training: Mapping[str, Any], config: Mapping[str, Any] | None = N
     said = [training.get("license"), training.get("licence"), (config or {}).get("license")]
     options = training.get("options")
     starts = Path(str(options.get("init_from"))).name if isinstance(options, Mapping) else ""
-    inherited = [RESEARCH] if starts in bundled_names() else []
+    inherited = [_bundled(starts)] if starts in bundled_names() else []
     return strictest(*(license_named(one) for one in said if isinstance(one, str) and one), *inherited)
+
+
+def _bundled(name: str) -> License:
+    record = json.loads((bundled_path(name) / "training.json").read_text(encoding="utf-8"))
+    found = license_of(record)
+    return RESEARCH if found.non_commercial else found

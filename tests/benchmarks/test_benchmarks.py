@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from daa_diffusers import DAARestorationPipeline, DAAUNet2DConditionModel, NoiseSpaceAdaptation, RestorationUNet
+from daa_diffusers.hub.licenses import license_of
 from daa_diffusers.objectives.schedules import NoiseSchedule
 from daa_diffusers.sources.demo_photos import demo_photos
 from daa_diffusers.sources.folders import PhotoFolder
@@ -84,6 +85,21 @@ def test_bundling_stores_half_precision_and_no_paths_of_the_machine(tmp_path):
     assert loaded.dtype == torch.float32
     weights = next((tmp_path / "bundled" / "mine").rglob("*.safetensors"))
     assert weights.stat().st_size < 2.5 * sum(p.numel() for p in loaded.restorer.parameters()) + 8192
+
+
+@pytest.mark.parametrize(("first", "license"), [("clean/free", "cc-by-4.0"), ("clean/bsds", "non-commercial-research")])
+def test_bundled_weights_are_free_where_the_photos_of_every_stage_are(tmp_path, first, license):
+    runs = [tmp_path / "first", tmp_path / "second"]
+    for run_folder, clean, start in zip(runs, (first, "photos/lomiri"), (None, runs[0] / "pipeline"), strict=True):
+        DAARestorationPipeline(RestorationUNet(width=4, depth=2)).save_pretrained(run_folder / "pipeline")
+        options = {"clean": [f"/data/{clean}"], "init_from": start and str(start)}
+        record = {"options": options, "steps": 3, "photos": {}, "versions": {}}
+        (run_folder / "run.json").write_text(json.dumps(record))
+    run("examples/bundle_checkpoint.py", runs[1], "mine", "--folder", tmp_path / "bundled", cwd=tmp_path)
+    made = json.loads((tmp_path / "bundled" / "mine" / "training.json").read_text())
+    found = license_of(made)
+    assert (found.key, found.non_commercial) == (license, first == "clean/bsds")
+    assert any(first.endswith(source) for source in made["sources"]) and "photos/lomiri" in made["sources"]
 
 
 @pytest.mark.slow
