@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 CSS = """
 footer { display: none !important; }
 .report textarea { font-variant-numeric: tabular-nums; }
-.sides { display: flex; justify-content: space-between; font-weight: 600; }
+.sides { display: flex; justify-content: space-between; font-weight: 600; max-width: 600px; margin: 0 auto; }
 .purpose { padding: 0 2px; }
 .upload .wrap { padding-top: 1.6em; }  /* the label lies over the corner, not over the icon */
 """

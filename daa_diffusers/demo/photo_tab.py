@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import UnreadablePhotoError
 from .asked import in_words, options_from
 from .restore_job import Work, describe
-from .views import CROP, views
+from .views import CROP, thumbnails, views
 
 ZOOMS = ("Whole photo", "100 %", "200 %")
 SIDES = '<div class="sides"><span>before</span><span>after</span></div>'
@@ -20,15 +20,16 @@ def photo_tab(work: Work, options: list[Any]) -> None:
     from ..sources.demo_photos import noisy_photos
 
     examples = [str(path) for path in noisy_photos(work.folder / "examples")]
+    small = [str(path) for path in thumbnails(examples, work.folder / "thumbnails")]
     pair = gr.State()
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             file = gr.File(label="Photo", height=170, elem_id="photo", elem_classes="upload")
             start = gr.Button("Restore", variant="primary", elem_id="restore")
             shown = gr.Dataset(
-                label="Examples: free photos with made camera noise",
-                components=[gr.Image(render=False)],
-                samples=[[path] for path in examples],
+                label="Examples: free photos with simulated camera noise",
+                components=[gr.Image(visible=False)],  # one that is not rendered would let its files be cleared away
+                samples=[[path] for path in small],
                 type="index",
             )
             report = gr.Textbox(label="Report", lines=1, max_lines=8, interactive=False, elem_classes="report")

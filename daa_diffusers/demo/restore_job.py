@@ -45,7 +45,8 @@ class Limits:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not 0 < value < float("inf"):
-                raise ConfigurationError(f"`{name}` must be a positive number, got {value!r}")
+                option = name.replace("_", "-")
+                raise ConfigurationError(f"`--{option}` must be a positive number, got {value!r}")
 
     def check(self, files: Sequence[str]) -> None:
         """ConfigurationError where there are no files, too many, or too large ones."""

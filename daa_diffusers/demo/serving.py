@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -63,9 +64,10 @@ def served(settings: Settings, *, browser: bool = False) -> Iterator[str]:
 
     Raises:
         ConfigurationError: without gradio, or on a name in `allow_hosts` that is none.
-        OSError: where the port is taken.
+        OSError: where the port is taken, or the host is none of this machine's.
     """
     names = ServedNames(settings.host, settings.allow_hosts)
+    _check_listening(settings.host.strip("[]"), settings.port)
     with tempfile.TemporaryDirectory(prefix="daa-demo-") as folder, _temporary_files(folder):
         try:
             import gradio  # noqa: F401
@@ -87,6 +89,19 @@ def served(settings: Settings, *, browser: bool = False) -> Iterator[str]:
         finally:
             page.close(verbose=False)
             adaptation.close()
+
+
+def _check_listening(host: str, port: int | None) -> None:
+    """gradio itself would try a hundred ports, five seconds each."""
+    try:
+        found = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as tried:
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tried.bind(address)
+    except OSError as error:
+        where = host if port is None else f"{host}, port {port}"
+        raise OSError(f"cannot listen on {where}: {error.strerror or error}") from error
 
 
 def _launch(page: gradio.Blocks, settings: Settings, names: ServedNames, browser: bool) -> str:
@@ -119,9 +134,8 @@ def _launch(page: gradio.Blocks, settings: Settings, names: ServedNames, browser
             css=CSS,
             app_kwargs={"lifespan": refuse_others},
         )
-    except OSError as error:
-        port = settings.port or "7860 to 7959"
-        raise OSError(f"cannot listen on {settings.host}, port {port}: taken, or not of this machine") from error
+    except OSError as error:  # taken since it was looked at, or all of them
+        raise OSError(f"cannot listen on {settings.host}, port {settings.port or '7860 to 7959'}: taken") from error
     if public:
         names.allow(urlsplit(public).hostname or "")
     return public or local
@@ -129,13 +143,18 @@ def _launch(page: gradio.Blocks, settings: Settings, names: ServedNames, browser
 
 @contextlib.contextmanager
 def _temporary_files(folder: str) -> Iterator[None]:
-    """Where gradio puts uploads, which it reads from the environment, when it is imported and later."""
-    name, before = "GRADIO_TEMP_DIR", os.environ.get("GRADIO_TEMP_DIR")
-    os.environ[name] = os.path.join(folder, "uploads")
+    """Where gradio puts uploads, and matplotlib, which gradio imports, a list of fonts that nobody needs here.
+
+    Both read it from the environment, when they are imported and later.
+    """
+    wanted = {"GRADIO_TEMP_DIR": "uploads", "MPLCONFIGDIR": "matplotlib"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update({name: os.path.join(folder, below) for name, below in wanted.items()})
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

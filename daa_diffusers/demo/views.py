@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 VIEW = 1600  # pixels: the longer side of a whole photo as it is shown
+THUMBNAIL = 160
 CROP = (600, 420)  # width and height of what is shown of a photo at 100 % and more
 
 
@@ -56,6 +58,19 @@ def views(pair: Pair, zoom: int, across: float = 0.5, down: float = 0.5) -> tupl
             image.save(temporary, icc_profile=icc, compress_level=1)
         result.append(path)
     return result[0], result[1]
+
+
+def thumbnails(files: Sequence[str], folder: Path) -> list[Path]:
+    """Writes a small PNG of each file into a folder, under the same stem."""
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    result = [folder / f"{Path(file).stem}.png" for file in files]
+    for file, path in zip(files, result, strict=True):
+        with Image.open(file) as image, replacing(path) as temporary:
+            image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+            image.save(temporary, format="PNG")
+    return result
 
 
 def _centred(image: Image.Image) -> Image.Image:

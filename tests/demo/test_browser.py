@@ -23,8 +23,8 @@ fetch(arguments[0]).then(r => r.arrayBuffer()).then(b => done(btoa(String.fromCh
 
 
 @pytest.fixture(scope="module")
-def address(checkpoint, tmp_path_factory):
-    with served(Settings(checkpoints=(checkpoint,), runs=tmp_path_factory.mktemp("runs"), device="cpu")) as found:
+def address(tmp_path_factory):
+    with served(Settings(runs=tmp_path_factory.mktemp("runs"), device="cpu")) as found:
         yield found
 
 
@@ -84,7 +84,8 @@ def views(browser):
     return [image for image in all_of(browser, "img") if ".view.png" in image.get_attribute("src")]
 
 
-def test_upload_restore_compare_zoom_and_download(browser, address, photos, checkpoint, tmp_path):
+def test_upload_restore_compare_zoom_and_download(browser, address, photos, tmp_path):
+    """Without choosing anything: the file is the one that `daa restore` writes."""
     from selenium.webdriver import ActionChains
 
     upload = until(lambda: all_of(browser, "#photo input[type=file]")[0])
@@ -96,6 +97,8 @@ def test_upload_restore_compare_zoom_and_download(browser, address, photos, chec
 
     until(lambda: len(views(browser)) == 2)
     assert {image.get_property("naturalWidth") for image in views(browser)} == {96}  # upright
+    assert [one.text for one in all_of(browser, ".sides span") if one.is_displayed()] == ["before", "after"]
+    assert not all_of(browser, ".slider-wrap label")  # which would lie over the photo
     handle = all_of(browser, ".slider-wrap .inner")[0]
     place = handle.location["x"]
     ActionChains(browser).drag_and_drop_by_offset(handle, 30, 0).perform()
@@ -107,7 +110,7 @@ def test_upload_restore_compare_zoom_and_download(browser, address, photos, chec
 
     link = until(lambda: all_of(browser, "#result a")[0])
     got = base64.b64decode(browser.execute_async_script(FETCH, link.get_attribute("href")))
-    command = ["restore", photos["side.jpg"], "-o", str(tmp_path), "--checkpoint", checkpoint, "--device", "cpu"]
+    command = ["restore", photos["side.jpg"], "-o", str(tmp_path), "--device", "cpu"]
     assert main(command) == 0
     assert got == (tmp_path / "side.jpg").read_bytes()
     assert Image.open(tmp_path / "side.jpg").getexif()[0x010F] == "Camera"
@@ -116,3 +119,47 @@ def test_upload_restore_compare_zoom_and_download(browser, address, photos, chec
     assert asked and not [
         message for message in asked if '"url":"http' in message and f'"url":"{address}' not in message
     ]
+
+
+def overlap(one, other):
+    return all(
+        one.rect[at] < other.rect[at] + other.rect[side] and other.rect[at] < one.rect[at] + one.rect[side]
+        for at, side in (("x", "width"), ("y", "height"))
+    )
+
+
+def test_the_page_says_what_is_for_what_and_shows_all_of_it(browser):
+    from selenium.webdriver import Keys
+
+    for choice, text, first in (
+        ("#checkpoint", "#purpose", "Adapted to photos without ground truth."),
+        ("#start-from", "#start-purpose", "Trained on synthetic photos only"),
+    ):
+        if choice == "#start-from":
+            (tab,) = (tab for tab in all_of(browser, "button[role=tab]") if tab.text == "Adapt to my photos")
+            browser.execute_script("arguments[0].click()", tab)
+        until(lambda: all_of(browser, text)[0].text.startswith("Removes the noise of cameras."))  # noqa: B023
+        assert first in all_of(browser, text)[0].text
+        box = all_of(browser, f"{choice} input")[0]
+        box.click()
+        box.send_keys(Keys.CONTROL, "a")
+        box.send_keys("daa-derain", Keys.ENTER)
+        until(lambda: all_of(browser, text)[0].text.startswith("Removes rain streaks."))  # noqa: B023
+        box.click()
+        box.send_keys(Keys.CONTROL, "a")
+        box.send_keys("somebody/theirs", Keys.ENTER)
+        until(lambda: all_of(browser, text)[0].text.startswith("A folder, or an id of the Hub"))  # noqa: B023
+
+    uploads = until(lambda: [one for one in all_of(browser, ".upload") if one.is_displayed()])
+    for upload in uploads:
+        (label, icon) = all_of(upload, "label")[0], all_of(upload, ".icon-wrap svg")[0]
+        assert not overlap(label, icon), (upload.text, label.rect, icon.rect)
+
+
+def test_the_examples_have_pictures_and_restore_by_a_click(browser):
+    until(lambda: len(all_of(browser, ".gallery-item img")) == 3)
+    pictures = all_of(browser, ".gallery-item img")
+    until(lambda: all(picture.get_property("naturalWidth") > 50 for picture in pictures))
+    browser.execute_script("arguments[0].click()", all_of(browser, ".gallery-item")[1])
+    report = until(lambda: all_of(browser, ".report textarea")[0].get_property("value"))
+    assert report.startswith("coffee.png: 600 x 400 pixels, png of 8 bits"), report

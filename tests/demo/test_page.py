@@ -15,7 +15,9 @@ import pytest
 pytest.importorskip("gradio", reason="the page needs the extra demo")
 
 from daa_diffusers.cli.app import main
-from daa_diffusers.demo.restore_job import Limits
+from daa_diffusers.demo.adapt_job import Adaptation
+from daa_diffusers.demo.page import build
+from daa_diffusers.demo.restore_job import Limits, Work
 from daa_diffusers.demo.serving import Settings, served
 
 from ..conftest import PROJECT_ROOT
@@ -122,6 +124,16 @@ def test_a_file_that_was_not_uploaded_is_not_restored(address, photos, checkpoin
         assert "event: error" in said and "pixels" not in said, said
 
 
+def test_the_examples_are_still_there_when_old_files_were_cleared_away(tmp_path):
+    from gradio.route_utils import delete_files_created_by_app
+
+    page = build(Work(tmp_path / "work", Limits()), Adaptation(tmp_path / "runs", tmp_path / "work"))
+    (examples,) = (block for block in page.blocks.values() if type(block).__name__ == "Dataset")
+    delete_files_created_by_app(page, None)
+    paths = [Path(sample["path"]) for (sample,) in examples.samples]
+    assert len(paths) == 3 and all(path.is_file() and path.stat().st_size < 100_000 for path in paths)
+
+
 def test_too_large_an_upload_is_refused(client, tmp_path, checkpoint):
     (tmp_path / "heavy.jpg").write_bytes(bytes(1_200_000))
     with pytest.raises(Exception, match=r"413|[Mm]ax(imum)? .*size|too large"):
@@ -134,6 +146,26 @@ def test_only_this_machine_is_listened_to_and_the_page_asks_nobody_else(address)
         page = answer.read().decode()
     for tag in ('src="http', 'href="http', 'url("http', "fonts.googleapis", "cdnjs"):
         assert tag not in page, tag
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--port", "99999"], "`--port` must be from 1 to 65535, got 99999"),
+        (["--host", "192.0.2.99"], "cannot listen on 192.0.2.99: "),
+        (["--port", "PORT"], "cannot listen on 127.0.0.1, port PORT: "),
+        (["--checkpoint", "daa-denois"], "did you mean 'daa-denoise'"),
+        (["--device", "gpu"], "`--device` 'gpu' cannot be used"),
+        (["--allow-host", "http://example.org"], "`--allow-host` must be a name alone"),
+        (["--max-files", "0"], "`--max-files` must be a positive number, got 0"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_are_told_at_once(address, given, said, capsys):
+    port = address.rstrip("/").rpartition(":")[2]
+    arguments = [one.replace("PORT", port) for one in given]
+    assert main(["demo", "--no-browser", *arguments]) == 2
+    assert said.replace("PORT", port) in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -68,7 +68,7 @@ def test_limits_are_kept(work, photos, checkpoint, tmp_path):
     (tmp_path / "heavy.jpg").write_bytes(bytes(1_100_000))
     with pytest.raises(ConfigurationError, match="heavy.jpg: 1 MB are more than the 1 allowed"):
         work.restore(str(tmp_path / "heavy.jpg"), checkpoint, PLAIN)
-    with pytest.raises(ConfigurationError, match="`max_files` must be a positive number, got 0"):
+    with pytest.raises(ConfigurationError, match="`--max-files` must be a positive number, got 0"):
         Limits(max_files=0)
 
 
