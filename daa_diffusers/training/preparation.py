@@ -106,7 +106,7 @@ def _restore_all(
     write: Callable[[torch.Tensor, torch.Tensor, Path], None],
 ) -> None:
     """Restores the middle of some photos of every source, and writes a PNG file of each."""
-    logger.info("preparing: restoring real photos into %s", folder.name)
+    logger.info("preparing: restoring the real photos (%s)", folder.name)
     folder.mkdir(exist_ok=True)
     share = max(1, MOST_PHOTOS // len(sources))
     for number, source in enumerate(sources):

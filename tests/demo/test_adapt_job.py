@@ -77,9 +77,9 @@ def test_what_is_done_before_the_first_step_is_told(adaptation, tmp_path, caplog
     with caplog.at_level("INFO", logger="daa_diffusers"):
         prepare_files(config, RestorationUNet(width=4, depth=2), tmp_path)
     said = "\n".join(["clean photos: scikit-image's", *caplog.messages, "noise: 0.1"])
-    assert STAGE.findall(said)[-1] == "restoring real photos into pseudo_clean"
+    assert STAGE.findall(said)[-1] == "restoring the real photos (pseudo_clean)"
     message = adaptation._preparing(said)
-    assert message.startswith("Before the first step: restoring real photos into pseudo_clean (")
+    assert message.startswith("Before the first step: restoring the real photos (pseudo_clean) (")
 
 
 def test_losses_are_read_while_they_are_written(tmp_path):
