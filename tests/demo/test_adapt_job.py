@@ -17,6 +17,7 @@ from daa_diffusers import DAARestorationPipeline, RestorationUNet
 from daa_diffusers.demo.adapt_job import BAR, STAGE, Adaptation, Progress, _losses
 from daa_diffusers.demo.adapt_tab import progress_text
 from daa_diffusers.errors import ConfigurationError
+from daa_diffusers.sources.specs import open_source
 from daa_diffusers.training.config import TrainingConfig
 from daa_diffusers.training.preparation import prepare_files
 
@@ -73,9 +74,9 @@ def test_what_is_done_before_the_first_step_is_told(adaptation, tmp_path, caplog
     """The training's own log lines, which its process writes."""
     (tmp_path / "real").mkdir()
     Image.fromarray(data.coffee()[:32, :32]).save(tmp_path / "real" / "0.png")
-    config = TrainingConfig(real=[str(tmp_path / "real")], pseudo_clean=True)
+    real = [open_source(str(tmp_path / "real"))]
     with caplog.at_level("INFO", logger="daa_diffusers"):
-        prepare_files(config, RestorationUNet(width=4, depth=2), tmp_path)
+        prepare_files(TrainingConfig(pseudo_clean=True), RestorationUNet(width=4, depth=2), tmp_path, real)
     said = "\n".join(["clean photos: scikit-image's", *caplog.messages, "noise: 0.1"])
     assert STAGE.findall(said)[-1] == "restoring the real photos (pseudo_clean)"
     message = adaptation._preparing(said)
