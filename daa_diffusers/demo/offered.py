@@ -13,6 +13,7 @@ PURPOSES = {
     "derain": "Removes rain streaks. It knows no noise and no blur.",
     "deblur": "Sharpens what a moving camera has blurred. It knows no noise, no rain and no strong defocus.",
 }
+UNKNOWN = "Its files do not say what it is for."
 
 
 class Offered:
@@ -61,19 +62,20 @@ class Offered:
 
 def describe_purpose(name: str) -> str:
     """A sentence or two about a local checkpoint."""
-    from ..hub.description import task_of, training_record
+    from ..hub.description import describe
     from ..hub.resolving import resolve
 
     try:
         source = resolve(name)
         if source.kind == "hub":
             return "From the Hub: its card says what it is for."
-        location = Path(source.location)
-        record = training_record(location if source.kind == "folder" else location.parent)
+        folder = Path(source.location) if source.kind == "folder" else Path(source.location).parent
+        if source.kind == "file" and not (folder / "config.json").is_file():
+            return UNKNOWN
+        found = describe(folder)
     except (CheckpointError, OSError) as error:
         return f"It cannot be loaded: {error}"
-    purpose = PURPOSES.get(task_of(record) or "", "Its files do not say what it is for.")
-    return f"{purpose} {_making(record)}".strip()
+    return f"{PURPOSES.get(found.task or '', UNKNOWN)} {_making(found.training)}".strip()
 
 
 def _making(record: Mapping) -> str:

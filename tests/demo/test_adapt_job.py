@@ -16,6 +16,7 @@ from tqdm import tqdm
 from daa_diffusers import DAARestorationPipeline, RestorationUNet
 from daa_diffusers.demo.adapt_job import BAR, STAGE, Adaptation, Progress, _losses
 from daa_diffusers.demo.adapt_tab import progress_text
+from daa_diffusers.demo.offered import Offered
 from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.sources.specs import open_source
 from daa_diffusers.training.config import TrainingConfig
@@ -149,6 +150,9 @@ def test_stopped_it_keeps_what_it_learnt_and_goes_on_to_the_end(adaptation, nois
     for number, (now, before) in enumerate(zip(kept, began, strict=True)):
         torch.testing.assert_close(now, (before + average[str(number)]) / 2)  # the preset's blend
     assert any(not torch.equal(now, before) for now, before in zip(kept, began, strict=True))
+
+    said = Offered([stopped.checkpoint]).purpose(stopped.checkpoint)
+    assert said == "Removes the noise of cameras. It knows no blur and no rain. Adapted to photos without ground truth."
 
     adaptation.resume()
     done = until(adaptation, lambda progress: not progress.running)

@@ -9,7 +9,7 @@ import pytest
 from daa_diffusers.checkpoints import DEFAULTS, STARTS, bundled_names, bundled_path
 from daa_diffusers.cli import adapt, bulk, restore
 from daa_diffusers.demo.offered import PURPOSES, Offered
-from daa_diffusers.hub.description import TASKS, task_of
+from daa_diffusers.hub.records import TASKS, task_of
 from daa_diffusers.training.presets import PRESETS
 
 
