@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from daa_diffusers.objectives.base import Batch
 from daa_diffusers.objectives.noise_space import NoiseSpaceAdaptation
 from daa_diffusers.objectives.schedules import NoiseDraws, NoiseSchedule
 from daa_diffusers.official.convert import convert_official_state_dict, official_parameter_names
@@ -36,14 +37,17 @@ class OfficialStep:
         ).train()
         self.predictor_inputs: list[torch.Tensor] = []
         self.predictions: list[torch.Tensor] = []
-        unet.conv_in.register_forward_pre_hook(lambda _, inputs: self.predictor_inputs.extend(inputs[0].split(4)))
-        unet.conv_out.register_forward_hook(lambda _, __, output: self.predictions.extend(output.split(4)))
+        count = len(golden["input.clean"])
+        unet.conv_in.register_forward_pre_hook(lambda _, inputs: self.predictor_inputs.extend(inputs[0].split(count)))
+        unet.conv_out.register_forward_hook(lambda _, __, output: self.predictions.extend(output.split(count)))
         images = golden.under("input.")
         self.output = self.module(
-            images["synthetic"],
-            images["clean"],
-            images["real"],
-            images["unpaired_clean"] if self.module.variant == "extended" else None,
+            Batch(
+                images["synthetic"],
+                images["clean"],
+                images["real"],
+                images["unpaired_clean"] if self.module.variant == "extended" else None,
+            ),
             draws=draws_of(golden),
         )
         self.output.loss.backward()
@@ -137,5 +141,9 @@ def test_both_predictions_are_one_pass(golden):
     unet.conv_in.register_forward_pre_hook(lambda _, inputs: batches.append(len(inputs[0])))
     images = golden.under("input.")
     with torch.no_grad():
-        module(images["synthetic"], images["clean"], images["real"], images["unpaired_clean"], draws=draws_of(golden))
-    assert batches == ([8] if module.variant == "paired" else [4])
+        module(
+            Batch(images["synthetic"], images["clean"], images["real"], images["unpaired_clean"]),
+            draws=draws_of(golden),
+        )
+    count = len(images["clean"])
+    assert batches == ([2 * count] if module.variant == "paired" else [count])
