@@ -22,6 +22,11 @@ DETAIL_BLUR = 1.0  # what "blur(q) - q" blurs by
 Photos = dict[str, Tensor]  # each (B, 3, H, W): synthetic, clean, s; real, q, and where measured, target (of real)
 
 
+def _new_predictor() -> DAAUNet2DConditionModel:
+    objective = ADAPT["objective"]
+    return DAAUNet2DConditionModel.from_preset(objective["noise_predictor"], **objective["noise_predictor_options"])
+
+
 def blur(x: Tensor, sigma: float = DETAIL_BLUR) -> Tensor:
     """Gaussian blur of (B, C, H, W), mirrored at the borders."""
     from torchvision.transforms.v2.functional import gaussian_blur
@@ -174,7 +179,7 @@ def train_predictor(arguments: argparse.Namespace, form: str, bank: Photos) -> d
     if arguments.start:
         unet = run_predictor(Path(arguments.start))
     elif form == "paired":
-        unet = DAAUNet2DConditionModel.from_preset(ADAPT["noise_predictor"], **ADAPT["noise_predictor_options"])
+        unet = _new_predictor()
     else:
         unet = DAAUNet2DConditionModel.from_pretrained(folder.parent / "paired" / str(max(arguments.ages)))
     unet.train()
@@ -206,6 +211,6 @@ def run_predictor(folder: Path) -> DAAUNet2DConditionModel:
     from daa_diffusers.training.run_state import list_checkpoints
 
     weights = load_file(list_checkpoints(folder / "checkpoints")[-1] / "model.safetensors")
-    unet = DAAUNet2DConditionModel.from_preset(ADAPT["noise_predictor"], **ADAPT["noise_predictor_options"])
+    unet = _new_predictor()
     unet.load_state_dict({k.removeprefix("unet."): v for k, v in weights.items() if k.startswith("unet.")})
     return unet

@@ -31,6 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from daa_diffusers import DAAUNet2DConditionModel, NoiseSpaceAdaptation, RestorationUNet
 from daa_diffusers.files import write_text
+from daa_diffusers.objectives.base import Batch
 from daa_diffusers.objectives.schedules import NoiseDraws, NoiseSchedule
 from daa_diffusers.training.config import TrainingConfig
 from daa_diffusers.training.memory import keep_freed_memory
@@ -121,7 +122,7 @@ def build_step(row: str, preset: str, batch: int, patch: int, device: torch.devi
 
         def loss() -> torch.Tensor:
             with torch.autocast("cuda", torch.bfloat16, enabled=on_cuda):
-                return model(*images, draws=draws).loss
+                return model(Batch(*images), draws=draws).loss
 
     def step() -> None:
         optimizer.zero_grad()

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 from daa_diffusers.degradations.base import degradation_from_config
 from daa_diffusers.files import write_text
+from daa_diffusers.objectives.base import Batch
 from daa_diffusers.sources.demo_photos import demo_photos
 from daa_diffusers.sources.sampling import TrainingPatches
 from daa_diffusers.sources.specs import PhotoFolder, open_source
@@ -42,7 +43,7 @@ def step_seconds(config: TrainingConfig, channels: int, repeats: int) -> list[fl
     seconds = []
     for _ in range(1 + repeats):
         start = time.perf_counter()
-        model(*images, generator=torch.Generator().manual_seed(0)).loss.backward()
+        model(Batch(*images), generator=torch.Generator().manual_seed(0)).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         seconds.append(time.perf_counter() - start)

@@ -37,7 +37,7 @@ COMMON = {
     "validate_every": 0,
     "keep": 1,
     "log_every": 20,
-    "noise_predictor_options": PRESETS["adapt"]["noise_predictor_options"],
+    "noise_predictor_options": PRESETS["adapt"]["objective"]["noise_predictor_options"],
 }
 ROWS = {
     "control": {"variant": "vanilla"},

@@ -48,11 +48,14 @@ def tiny_config(photo_folders, tmp_path):
             "output_dir": str(tmp_path / "run"),
             "clean": [str(photo_folders / "clean")],
             "real": [str(photo_folders / "real")],
-            "noise_predictor_options": {
-                "block_out_channels": [8, 16],
-                "layers_per_block": 1,
-                "norm_num_groups": 4,
-                "attention_head_dim": 8,
+            "objective": {
+                "type": "noise_space",
+                "noise_predictor_options": {
+                    "block_out_channels": [8, 16],
+                    "layers_per_block": 1,
+                    "norm_num_groups": 4,
+                    "attention_head_dim": 8,
+                },
             },
             "patch": 16,
             "batch_size": 2,
@@ -64,6 +67,6 @@ def tiny_config(photo_folders, tmp_path):
             "health": False,  # has tests of its own
             "threads": 1,
         }
-        return resolve({**options, **changes})
+        return resolve(options, changes)
 
     return make

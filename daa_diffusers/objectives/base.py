@@ -1,29 +1,64 @@
-"""What the loop trains: any module that takes one step of a restorer on synthetic and real photos."""
+"""The interface of an objective: one training step of a restorer, from a batch to a loss."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
 
-from .schedules import Generators, NoiseDraws
+from .schedules import Generators
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Photos of one step, each (B, C, H, W) in the restorer's value range, which they may exceed.
+
+    Attributes:
+        synthetic, clean: a degraded photo and its target.
+        real: real degraded photos, unpaired.
+        unpaired_clean: clean photos of any collection.
+    """
+
+    synthetic: torch.Tensor
+    clean: torch.Tensor
+    real: torch.Tensor | None = None
+    unpaired_clean: torch.Tensor | None = None
+
+    @classmethod
+    def from_mapping(cls, photos: Mapping[str, torch.Tensor]) -> Self:
+        """The batch of the entries of `photos` that have its names; others are ignored."""
+        return cls(**{f.name: photos[f.name] for f in fields(cls) if f.name in photos})
+
+    def check(self, *needed: str) -> Self:
+        """This batch, once all its photos are finite, floating and of one shape.
+
+        Args:
+            needed: names of photos that must be given beyond `synthetic` and `clean`.
+
+        Raises:
+            ValueError: a photo is missing or does not fit; it is named.
+        """
+        names = ["synthetic", "clean", *needed]
+        names += [name for name in ("real", "unpaired_clean") if name not in needed and getattr(self, name) is not None]
+        check_photos({name: getattr(self, name) for name in names}, self.clean)
+        return self
 
 
 @dataclass
-class AdaptationOutput:
-    """What a joint step gives.
+class StepOutput:
+    """Result of one step.
 
     Attributes:
         loss: scalar with a graph; call `.backward()`.
-        losses: detached scalars by name: "pair" (5); "noise" (4), "noise_positive" L+, "noise_negative" L- and, in the
-            hybrid variant, "adaptation"; "weight" w, the factor of the adaptation gradient (with
-            `weight_schedule="balanced"` it is known, and filled in, during `.backward()`); "total". A baseline
-            names its own ("adaptation" is then its term on real photos).
-        gradients: filled in during `.backward()` where real photos adapt the restorer: "pair" |dL_pair/ds| and "noise"
+        losses: detached scalars by name: "pair" (5) and "total", and those that the objective adds: "weight" w,
+            "adaptation" (its term on real photos), and others that its class names.
+        gradients: filled in during `.backward()` by noise-space adaptation: "pair" |dL_pair/ds| and "noise"
             |dL_noise/dq| before the weight, detached scalars: root mean squares over the samples of the L2 norm of a
             sample's own loss, so that they do not depend on the batch size (but on a loss scale).
         restored_synthetic: s (B, C, H, W), detached, in the restorer's range.
-        restored_real: q (B, C, H, W), detached; None in the vanilla variant.
+        restored_real: q (B, C, H, W), detached; None where the objective restores no real photos.
     """
 
     loss: torch.Tensor
@@ -33,22 +68,60 @@ class AdaptationOutput:
     restored_real: torch.Tensor | None = None
 
 
-class JointStep(nn.Module):
-    """One training step of a restorer, as one module: the loop knows nothing of the loss inside.
+class Objective(nn.Module):
+    """One training step of a restorer as a module: the loop knows nothing of the loss inside.
 
     The loop trains the parameters of `restorer` and `networks`, keeps a moving average of the restorer, and saves and
-    resumes the whole state dict: whatever else a step remembers is a buffer or a frozen parameter.
+    resumes the whole state dict: whatever else an objective remembers is a buffer or a frozen parameter.
+
+    The options of an objective are the keyword-only arguments of its constructor and of `from_options`, plain JSON; a
+    config names them beside the objective's name: `{"type": "mean_teacher", "views": 8}`.
 
     Attributes:
+        name: in a config.
+        title: on a model card.
+        compares: True for what noise-space adaptation is compared with: presets' preparation of real photos is not
+            applied to it unless asked for.
+        compiles: False where the step cannot be compiled.
         restorer: maps (B, C, H, W) to restored (B, C, H, W).
         networks: further networks that are trained beside the restorer, by name.
         size_multiple: sides of the photos must be multiples of this, beyond what the networks need.
         smallest_side: sides of the photos must be at least this.
     """
 
+    name: ClassVar[str]
+    title: ClassVar[str]
+    compares: ClassVar[bool] = False
+    compiles: ClassVar[bool] = True
     restorer: nn.Module
     size_multiple: int = 1
     smallest_side: int = 1
+
+    @classmethod
+    def from_options(cls, restorer: nn.Module, **options: Any) -> Self:
+        """The objective over `restorer`, with new weights from torch's global generator in its further networks.
+
+        Raises:
+            ConfigurationError: an option out of its range; named.
+        """
+        return cls(restorer, **options)
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Options and their defaults: the keyword-only arguments of the constructor and of `from_options`."""
+        parameters = [*inspect.signature(cls.__init__).parameters.values()]
+        parameters += inspect.signature(cls.from_options).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    @classmethod
+    def photo_roles(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Fields of `Batch` beyond the pairs that it reads with these options."""
+        return ("real",)
+
+    @classmethod
+    def problems(cls, options: Mapping[str, Any], run: Any) -> Iterator[str]:
+        """A sentence for each contradiction between `options` and the run's other options (a `TrainingConfig`)."""
+        yield from ()
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -56,27 +129,18 @@ class JointStep(nn.Module):
         return {}
 
     def forward(
-        self,
-        synthetic: torch.Tensor,
-        clean: torch.Tensor,
-        real: torch.Tensor | None = None,
-        unpaired_clean: torch.Tensor | None = None,
-        *,
-        progress: float = 1.0,
-        draws: NoiseDraws | None = None,
-        generator: Generators = None,
-        adapt: bool = True,
-    ) -> AdaptationOutput:
-        """One step on a batch; all photos (B, C, H, W) in the restorer's value range, which they may exceed.
+        self, batch: Batch, *, progress: float = 1.0, generator: Generators = None, adapt: bool = True
+    ) -> StepOutput:
+        """One step.
 
         Args:
-            synthetic, clean: a degraded photo and its target.
-            real: real degraded photos, unpaired.
-            unpaired_clean: clean photos of any collection.
+            batch: of photos.
             progress: share of the ramp of the weight that is done, 0 to 1.
-            draws: the step's randomness, of steps that know such; None draws it with `generator`.
             generator: one CPU generator, or one a sample: everything random is drawn from it. None: torch's global.
             adapt: False keeps the real photos from the restorer, while the other networks learn.
+
+        Raises:
+            ValueError: photos that are missing, differ in shape or are not finite.
         """
         raise NotImplementedError
 

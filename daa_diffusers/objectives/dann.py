@@ -8,9 +8,9 @@ from torch import nn
 
 from ..errors import ConfigurationError
 from ..models.restorer import RestorerContract, in_eval_mode
-from .baseline import Baseline, Photos, check_whole
-from .joint_step import AdaptationOutput
+from .base import Batch, StepOutput
 from .losses import _wide
+from .real_term import RealTermObjective, check_whole
 from .schedules import Generators
 
 PROBE_SIDE = 32
@@ -32,7 +32,7 @@ def reverse_gradient(features: torch.Tensor, factor: float) -> torch.Tensor:
     return _ReverseGradient.apply(features, factor)
 
 
-class Dann(Baseline):
+class Dann(RealTermObjective):
     """The restorer's deepest features must not tell synthetic from real photos.
 
     A classifier reads the features (B, F, h, w) at every place and learns, by cross-entropy, which photos are real; its
@@ -41,16 +41,20 @@ class Dann(Baseline):
     by features without bounds, and is lost.
 
     Args:
-        restorer: as in `Baseline`.
+        restorer: as in `RealTermObjective`.
         weight: lambda at the end of its ramp, 1 in the paper.
         features: name of the submodule of the restorer whose output is classified; None: the last of `down_blocks`,
             which is the bottleneck of a `RestorationUNet`.
         hidden: channels of the classifier's two hidden layers.
-        weight_schedule, charbonnier_eps: as in `Baseline`.
+        weight_schedule, charbonnier_eps: as in `RealTermObjective`.
 
     Losses: "domain", the cross-entropy (ln 2 where domains cannot be told apart), and "domain_accuracy".
     """
 
+    name = "dann"
+    title = "domain-adversarial features (DANN)"
+    compares = True
+    compiles = False  # it listens inside the restorer
     steepness = 10.0
 
     def __init__(
@@ -81,16 +85,16 @@ class Dann(Baseline):
         """The domain classifier."""
         return {"classifier": self.classifier}
 
-    def step(self, photos: Photos, weight: float, generator: Generators) -> AdaptationOutput:
-        """See `Baseline`."""
+    def step(self, batch: Batch, real: torch.Tensor, weight: float, generator: Generators) -> StepOutput:
+        """See `RealTermObjective`."""
         with self._listening() as heard:
-            restored, restored_real = self.restorer(photos.synthetic), self.restorer(photos.real)
+            restored, restored_real = self.restorer(batch.synthetic), self.restorer(real)
         logits = [_wide(self.classifier(reverse_gradient(_normalised(features), weight))) for features in heard]
         is_real = [torch.full_like(logit, number) for number, logit in enumerate(logits)]
         domain = torch.stack(
             [F.binary_cross_entropy_with_logits(*pair) for pair in zip(logits, is_real, strict=True)]
         ).mean()
-        output = self.output(restored, photos.clean, weight, beside={"domain": domain}, restored_real=restored_real)
+        output = self.output(restored, batch.clean, weight, beside={"domain": domain}, restored_real=restored_real)
         hits = [
             ((logit > 0) == real.bool()).to(logit.dtype).mean() for logit, real in zip(logits, is_real, strict=True)
         ]
@@ -113,10 +117,10 @@ class Dann(Baseline):
     def _channels(self) -> int:
         """Channels of the features, by a look at those of a black photo."""
         like = next(self.restorer.parameters())
-        contract = RestorerContract.of(self.restorer)
-        side = contract.size_multiple * -(-PROBE_SIDE // contract.size_multiple)
+        multiple = RestorerContract.of(self.restorer).size_multiple
+        side = multiple * -(-PROBE_SIDE // multiple)
         with in_eval_mode(self.restorer), self._listening() as heard:
-            self.restorer(like.new_zeros(1, contract.channels, side, side))
+            self.restorer(like.new_zeros(1, RestorerContract.of(self.restorer).channels, side, side))
         if len(heard) != 1 or not isinstance(heard[0], torch.Tensor) or heard[0].ndim != 4:
             raise ConfigurationError(f"`features` must name a submodule that gives (B, F, h, w), got {self.features!r}")
         return heard[0].shape[1]

@@ -5,28 +5,33 @@ import copy
 import torch
 from torch import nn
 
-from .baseline import Baseline, Photos, check_option, check_whole, span
-from .joint_step import AdaptationOutput, draw_each
+from ..models.restorer import RestorerContract
+from .base import Batch, StepOutput, draw_each
 from .losses import charbonnier
+from .real_term import RealTermObjective, check_option, check_whole, follow_average
 from .schedules import Generators
 
 
-class MeanTeacher(Baseline):
+class MeanTeacher(RealTermObjective):
     """The restorer learns to restore noisier real photos to what an average of itself makes of the photos.
 
     The teacher is the moving average of the restorer's weights; its result t is the mean over turned and mirrored
     photos. `L_real = mean sqrt((f(x + n) - t)^2 + eps^2)` with white noise n, its level drawn for each photo.
 
     Args:
-        restorer: as in `Baseline`.
+        restorer: as in `RealTermObjective`.
         weight: of L_real at the end of its ramp.
         decay: of the teacher's weights, per step.
         views: number of flips and rotations, 1 to 8, that the teacher averages over.
         noise_max: n's standard deviation is uniform in [0, noise_max], in 1/255 of the value range.
-        weight_schedule, charbonnier_eps: as in `Baseline`.
+        weight_schedule, charbonnier_eps: as in `RealTermObjective`.
 
     Losses: "adaptation" L_real. The output's `restored_real` is t. The teacher's weights are in the state dict.
     """
+
+    name = "mean_teacher"
+    title = "mean teacher"
+    compares = True
 
     def __init__(
         self,
@@ -45,7 +50,7 @@ class MeanTeacher(Baseline):
         check_option("noise_max", noise_max, 0.0, 255.0)
         self.decay = decay
         self.views = views
-        low, high = span(restorer)
+        low, high = RestorerContract.of(restorer).value_range
         self.noise_max = noise_max / 255 * (high - low)
         self.teacher = copy.deepcopy(restorer).requires_grad_(False).eval()
 
@@ -57,20 +62,15 @@ class MeanTeacher(Baseline):
 
     def after_step(self) -> None:
         """The teacher follows the restorer."""
-        with torch.no_grad():
-            for theirs, ours in zip(self.teacher.parameters(), self.restorer.parameters(), strict=True):
-                theirs.lerp_(ours, 1 - self.decay)
-            for averaged, current in zip(self.teacher.buffers(), self.restorer.buffers(), strict=True):
-                averaged.copy_(current)
+        follow_average(self.teacher, self.restorer, self.decay)
 
-    def step(self, photos: Photos, weight: float, generator: Generators) -> AdaptationOutput:
-        """See `Baseline`."""
-        real = photos.real
+    def step(self, batch: Batch, real: torch.Tensor, weight: float, generator: Generators) -> StepOutput:
+        """See `RealTermObjective`."""
         noisier = real + self._noise(real.shape, generator).to(real)
-        restored, predicted = self.restorer(photos.synthetic), self.restorer(noisier)
+        restored, predicted = self.restorer(batch.synthetic), self.restorer(noisier)
         target = self.teach(real)
         adaptation = charbonnier(predicted, target, self.charbonnier_eps)
-        return self.output(restored, photos.clean, weight, adaptation=adaptation, restored_real=target)
+        return self.output(restored, batch.clean, weight, adaptation=adaptation, restored_real=target)
 
     @torch.no_grad()
     def teach(self, real: torch.Tensor) -> torch.Tensor:

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..models.restorer import RestorerContract
-from .baseline import Baseline, Photos, check_option
-from .joint_step import AdaptationOutput, draw_each
+from .base import Batch, StepOutput, draw_each
 from .losses import squared_error
+from .real_term import RealTermObjective, check_option
 from .schedules import Generators
 
 # Neighbours within a cell of 2 x 2 pixels (0 1 / 2 3), in both orders.
@@ -31,7 +31,7 @@ def subsample(photos: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return cells.gather(2, chosen).squeeze(2)
 
 
-class Neighbor2Neighbor(Baseline):
+class Neighbor2Neighbor(RealTermObjective):
     """A pixel's neighbour has about its signal, but other noise: the restored one must predict the other.
 
     With the subsampled photos `g1(x), g2(x)` of a real photo and f held fixed in the last term,
@@ -39,13 +39,17 @@ class Neighbor2Neighbor(Baseline):
     Assumes noise that is independent from pixel to pixel; that of developed photos is not.
 
     Args:
-        restorer: as in `Baseline`.
+        restorer: as in `RealTermObjective`.
         weight: of L_real at the end of its ramp.
         gamma: of the second term, which allows for the neighbours' different signals; 2 in the paper's sRGB trials.
-        weight_schedule, charbonnier_eps: as in `Baseline`.
+        weight_schedule, charbonnier_eps: as in `RealTermObjective`.
 
     Losses: "adaptation" L_real, "consistency" its second term without gamma.
     """
+
+    name = "neighbor2neighbor"
+    title = "Neighbor2Neighbor"
+    compares = True
 
     def __init__(
         self,
@@ -61,11 +65,10 @@ class Neighbor2Neighbor(Baseline):
         self.gamma = gamma
         self.size_multiple = 2 * RestorerContract.of(restorer).size_multiple
 
-    def step(self, photos: Photos, weight: float, generator: Generators) -> AdaptationOutput:
-        """See `Baseline`."""
-        real = photos.real
+    def step(self, batch: Batch, real: torch.Tensor, weight: float, generator: Generators) -> StepOutput:
+        """See `RealTermObjective`."""
         first, second = draw_neighbours(real.shape, generator).to(real.device).unbind(1)
-        restored, predicted = self.restorer(photos.synthetic), self.restorer(subsample(real, first))
+        restored, predicted = self.restorer(batch.synthetic), self.restorer(subsample(real, first))
         with torch.no_grad():
             whole = self.restorer(real)
         target = subsample(real, second)
@@ -73,7 +76,7 @@ class Neighbor2Neighbor(Baseline):
         consistency = squared_error(predicted - target, difference)
         output = self.output(
             restored,
-            photos.clean,
+            batch.clean,
             weight,
             adaptation=squared_error(predicted, target) + self.gamma * consistency,
             restored_real=whole,

@@ -1,28 +1,31 @@
 """Noise-space domain adaptation: the joint training step of a restorer and a noise predictor, as one module."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from torch import nn
 from torch.func import functional_call
 
 from ..models.restorer import RestorerContract
-from .joint_step import AdaptationOutput, JointStep, check_photos
+from .base import Batch, Objective, StepOutput
 from .losses import charbonnier, contrastive, entrance, noise_prediction
+from .noise_predictors import build_noise_predictor, load_noise_predictor, shuffling
 from .schedules import WEIGHT_SCHEDULES, Generators, NoiseDraws, NoiseSchedule, adaptation_weight
 
-VARIANTS = ("paired", "extended", "hybrid", "vanilla")
+VARIANTS = ("paired", "extended", "hybrid")
 
 
-class NoiseSpaceAdaptation(JointStep):
+class NoiseSpaceAdaptation(Objective):
     """The joint step of Noise-DA (METHOD, "One joint training step") over any restorer `x -> restored`.
 
     Args:
         restorer: maps (B, C, H, W) to restored (B, C, H, W); its residual is `r(x) = f(x) - x`.
-        unet: the noise predictor, a `DAAUNet2DConditionModel`; None only with `variant="vanilla"`.
+        unet: the noise predictor: a `DAAUNet2DConditionModel`, or any module that maps (z, noise level, first, second)
+            to the noise, see `noise_predictors`.
         variant: "paired" (the paper's main form); "extended" (the paper's "Ex": the noised image is an unpaired clean
             one, no negative); "hybrid" (the predictor learns from pairs as in "paired", the restorer's adaptation
-            gradient comes from noised unpaired clean images through the frozen predictor); "vanilla" (L_pair alone).
+            gradient comes from noised unpaired clean images through the frozen predictor).
         channel_shuffle: exchange the conditions at random (2). False is the ablation.
         residual_swap: contrast with swapped residuals (3). False is the ablation: `L_noise = L+`.
         weight: w_max of eq. (6), or the ratio of gradients with "balanced".
@@ -34,13 +37,18 @@ class NoiseSpaceAdaptation(JointStep):
             one for both: the same losses and gradients up to rounding, slower, with half the temporary memory. Saves
             most beside the networks' `enable_gradient_checkpointing()` (`benchmarks/joint_step.py`).
 
-    All arguments but the networks are plain JSON. The modules are kept as `restorer` and `unet`.
+    All arguments but the networks are plain JSON. The modules are kept as `restorer` and `unet`. Losses of its own:
+    "noise" (4), "noise_positive" L+, "noise_negative" L-, "adaptation" with variant "hybrid"; "weight" is the factor of
+    the adaptation gradient (with `weight_schedule="balanced"` it is known, and filled in, during `.backward()`).
     """
+
+    name = "noise_space"
+    title = "noise-space adaptation"
 
     def __init__(
         self,
         restorer: nn.Module,
-        unet: nn.Module | None = None,
+        unet: nn.Module,
         *,
         variant: str = "paired",
         channel_shuffle: bool = True,
@@ -57,13 +65,10 @@ class NoiseSpaceAdaptation(JointStep):
             raise ValueError(f"`variant` must be one of {VARIANTS}, got {variant!r}")
         if weight_schedule not in WEIGHT_SCHEDULES:
             raise ValueError(f"`weight_schedule` must be one of {WEIGHT_SCHEDULES}, got {weight_schedule!r}")
-        if (unet is None) != (variant == "vanilla"):
-            need = "must be None" if variant == "vanilla" else "must be a noise predictor"
-            raise ValueError(f"`unet` {need} with variant={variant!r}, got {type(unet).__name__}")
         if weight < 0 or charbonnier_eps <= 0:
             raise ValueError(f"`weight` must be >= 0 and `charbonnier_eps` > 0, got {weight} and {charbonnier_eps}")
         self.restorer = restorer
-        self.unet = unet
+        self.unet = shuffling(unet)
         self.variant = variant
         self.channel_shuffle = channel_shuffle
         self.residual_swap = residual_swap
@@ -76,54 +81,85 @@ class NoiseSpaceAdaptation(JointStep):
         # Batch statistics of synthetic and real photos must not mix (METHOD, step 1).
         self.has_batch_statistics = RestorerContract.of(restorer).has_batch_statistics
 
-    def forward(
-        self,
-        synthetic: torch.Tensor,
-        clean: torch.Tensor,
-        real: torch.Tensor | None = None,
-        unpaired_clean: torch.Tensor | None = None,
+    @classmethod
+    def from_options(
+        cls,
+        restorer: nn.Module,
         *,
-        progress: float = 1.0,
-        draws: NoiseDraws | None = None,
-        generator: Generators = None,
-        adapt: bool = True,
-    ) -> AdaptationOutput:
-        """One joint step on a batch; all images (B, C, H, W) in the restorer's value range, which they may exceed.
+        noise_predictor: str = "tiny",
+        noise_predictor_options: Mapping[str, Any] | None = None,
+        noise_predictor_from: str | None = None,
+        **options: Any,
+    ) -> Self:
+        """The joint step with a noise predictor of its own.
 
         Args:
-            synthetic: x_s, degraded.
-            clean: y, the target of `synthetic`.
-            real: x_r, real degraded photos, unpaired; ignored (may be None) with "vanilla".
-            unpaired_clean: u, clean photos of any collection; needed by "extended". "hybrid" takes the targets of
-                the batch in another order where it is None.
+            restorer: as in the class.
+            noise_predictor: name in `noise_predictors.NOISE_PREDICTORS`.
+            noise_predictor_options: constructor arguments that override its preset.
+            noise_predictor_from: folder of a trained noise predictor to start from instead.
+            options: arguments of the class.
+        """
+        if noise_predictor_from:
+            unet = load_noise_predictor(noise_predictor_from)
+        else:
+            unet = build_noise_predictor(
+                noise_predictor, RestorerContract.of(restorer).channels, noise_predictor_options or {}
+            )
+        return cls(restorer, unet, **options)
+
+    @classmethod
+    def photo_roles(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Real photos, and unpaired clean ones for the variants "extended" and "hybrid"."""
+        return ("real",) if options["variant"] == "paired" else ("real", "unpaired_clean")
+
+    @classmethod
+    def problems(cls, options: Mapping[str, Any], run: Any) -> Iterator[str]:
+        """See `Objective.problems`."""
+        if options["variant"] not in VARIANTS:
+            yield f"`variant` must be one of {', '.join(VARIANTS)}, got {options['variant']!r}"
+        if options["weight_schedule"] not in WEIGHT_SCHEDULES:
+            yield f"`weight_schedule` must be one of {', '.join(WEIGHT_SCHEDULES)}, got {options['weight_schedule']!r}"
+        if options["variant"] == "extended" and not run.unpaired_clean:
+            yield "`variant` extended needs `unpaired_clean` photos"
+
+    def forward(
+        self,
+        batch: Batch,
+        *,
+        progress: float = 1.0,
+        generator: Generators = None,
+        adapt: bool = True,
+        draws: NoiseDraws | None = None,
+    ) -> StepOutput:
+        """One joint step on a batch.
+
+        Args:
+            batch: x_s, y, x_r, and u: needed by "extended"; "hybrid" takes the targets of the batch in another order
+                where it is None.
             progress: p of eq. (6), the share of the ramp that is done.
-            draws: the step's randomness; None draws it with `generator` (or torch's global one).
             generator: one CPU generator or one a sample.
             adapt: False trains the noise predictor on detached conditions, and the restorer by L_pair alone: the
                 warm-up of a fresh predictor, whose gradient would only be noise to the restorer.
+            draws: the step's randomness; None draws it with `generator` (or torch's global one).
 
         Raises:
-            ValueError: on shapes or draws that do not fit, missing inputs, or pixels that are not finite.
+            ValueError: on shapes or draws that do not fit, missing photos, or pixels that are not finite.
         """
-        self._check(synthetic, clean, real, unpaired_clean)
-        if self.variant == "vanilla":
-            restored = self.restorer(synthetic)
-            pair = charbonnier(restored, clean, self.charbonnier_eps)
-            losses = {"pair": pair.detach(), "total": pair.detach()}
-            return AdaptationOutput(pair, losses, restored_synthetic=restored.detach())
-
+        batch.check("real", *(("unpaired_clean",) if self.variant == "extended" else ()))
+        synthetic, clean, real, unpaired_clean = batch.synthetic, batch.clean, batch.real, batch.unpaired_clean
         if draws is None:
             draws = self.schedule.draw(clean.shape, generator=generator, channel_shuffle=self.channel_shuffle)
         draws.check(clean, negative=self._uses_negative)
         draws = draws.to(clean.device, clean.dtype)
 
-        assert real is not None  # _check has seen to it
+        assert real is not None
         s, q = self._restore(synthetic, real, adapt)
-        output = AdaptationOutput(s, restored_synthetic=s.detach(), restored_real=q.detach())
+        output = StepOutput(s, restored_synthetic=s.detach(), restored_real=q.detach())
         losses, gradients = output.losses, output.gradients  # `report` must not hold `output`, whose graph holds it
         weight = adaptation_weight(self.weight_schedule, self.weight, progress)
         balanced = self.weight_schedule == "balanced"
-        # (6); a balanced gradient gets its weight at the door of the restorer, so that the predictor's stays whole
+        # (6); a balanced gradient is weighted where it enters the restorer, so that the predictor's stays whole
         factor = weight if adapt and not balanced else 1.0
         per_sample = len(s) ** 0.5  # the losses are means over the batch
 
@@ -153,18 +189,12 @@ class NoiseSpaceAdaptation(JointStep):
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """The noise predictor, where there is one."""
-        return {} if self.unet is None else {"noise_predictor": self.unet}
+        """The noise predictor."""
+        return {"noise_predictor": self.unet}
 
     @property
     def _uses_negative(self) -> bool:
         return self.residual_swap and self.variant in ("paired", "hybrid")
-
-    @property
-    def _predictor(self) -> nn.Module:
-        if self.unet is None:
-            raise RuntimeError("the vanilla variant has no noise predictor")
-        return self.unet
 
     def _restore(self, synthetic, real, adapt: bool) -> tuple[torch.Tensor, torch.Tensor]:
         if not adapt:  # nothing flows back through q
@@ -182,10 +212,10 @@ class NoiseSpaceAdaptation(JointStep):
     ) -> Sequence[torch.Tensor]:
         """(2), (3): the noise (B, C, H, W) that each view `(first, second, swap)` of the conditions predicts."""
         if self.separate_passes:
-            return [self._predictor(z, noise_level, conditions=(a, b), swap=swap).sample for a, b, swap in views]
+            return [self.unet(z, noise_level, conditions=(a, b), swap=swap).sample for a, b, swap in views]
         first, second, swap = (torch.cat(parts) for parts in zip(*views, strict=True))  # (views * B, C, H, W)
         z, noise_level = torch.cat([z] * len(views)), torch.cat([noise_level] * len(views))
-        return self._predictor(z, noise_level, conditions=(first, second), swap=swap).sample.chunk(len(views))
+        return self.unet(z, noise_level, conditions=(first, second), swap=swap).sample.chunk(len(views))
 
     def _noise_loss(self, target, synthetic, real, s, q, draws: NoiseDraws, losses: dict) -> torch.Tensor:
         """L_noise of eq. (4)."""
@@ -195,7 +225,7 @@ class NoiseSpaceAdaptation(JointStep):
             positive = noise_prediction(draws.noise, predicted)
             losses.update(noise=positive.detach(), noise_positive=positive.detach())
             return positive
-        assert draws.swap_negative is not None  # draws.check has seen to it
+        assert draws.swap_negative is not None
         # (3) residual swapping: own content, the other's residual
         swapped = (synthetic + (q - real), real + (s - synthetic), draws.swap_negative)
         predictions = self._predict(z, draws.noise_level, (s, q, draws.swap), swapped)
@@ -206,9 +236,9 @@ class NoiseSpaceAdaptation(JointStep):
 
     def _frozen_prediction_loss(self, target, s, q, draws: NoiseDraws) -> torch.Tensor:
         """L+ on noised unpaired clean images; its gradient reaches the conditions, not the noise predictor."""
-        frozen = {name: parameter.detach() for name, parameter in self._predictor.named_parameters()}
+        frozen = {name: parameter.detach() for name, parameter in self.unet.named_parameters()}
         predicted = functional_call(
-            self._predictor,
+            self.unet,
             frozen,
             (self._noised(target, draws), draws.noise_level),
             {"conditions": (s, q), "swap": draws.swap},
@@ -219,14 +249,3 @@ class NoiseSpaceAdaptation(JointStep):
     def _noised(target: torch.Tensor, draws: NoiseDraws) -> torch.Tensor:
         g = draws.noise_level[:, None, None, None].to(target.dtype)
         return g.sqrt() * target + (1 - g).sqrt() * draws.noise  # (1)
-
-    def _check(self, synthetic, clean, real, unpaired_clean) -> None:
-        images = {"synthetic": synthetic, "clean": clean}
-        if self.variant != "vanilla":
-            images["real"] = real
-            if self.variant == "extended" or unpaired_clean is not None:
-                images["unpaired_clean"] = unpaired_clean
-        for name, image in images.items():
-            if image is None:
-                raise ValueError(f"`{name}` must be given with variant={self.variant!r}, got None")
-        check_photos(images, clean)

@@ -6,11 +6,10 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.utils.parametrizations import spectral_norm
 
-from ..errors import ConfigurationError
 from ..models.restorer import RestorerContract
-from .baseline import Baseline, Photos, check_whole
-from .joint_step import AdaptationOutput
+from .base import Batch, StepOutput
 from .losses import _wide
+from .real_term import RealTermObjective, check_choice, check_whole
 from .schedules import Generators
 
 LOSSES = ("hinge", "least_squares")
@@ -32,7 +31,7 @@ def patch_discriminator(channels: int, width: int, levels: int) -> nn.Sequential
     return nn.Sequential(*layers, spectral_norm(nn.Conv2d(before, 1, 4, padding=1)))
 
 
-class PixelAdversarial(Baseline):
+class PixelAdversarial(RealTermObjective):
     """A discriminator learns to tell clean photos from restored real ones; the restorer learns to deceive it.
 
     "hinge": `L_D = mean relu(1 - D(u)) + mean relu(1 + D(q))`, `L_real = -mean D(q)`;
@@ -40,14 +39,18 @@ class PixelAdversarial(Baseline):
     L_D sees q without its graph, L_real sees D as a constant, so that one backward pass of the sum trains both.
 
     Args:
-        restorer: as in `Baseline`.
+        restorer: as in `RealTermObjective`.
         weight: of L_real at the end of its ramp.
         kind: "hinge" or "least_squares".
         width, levels: of `patch_discriminator`.
-        weight_schedule, charbonnier_eps: as in `Baseline`.
+        weight_schedule, charbonnier_eps: as in `RealTermObjective`.
 
     Losses: "discriminator" L_D, "adaptation" L_real. Where there are no `unpaired_clean` photos, u is `clean`.
     """
+
+    name = "pixel_adversarial"
+    title = "adversarial training on pixels"
+    compares = True
 
     def __init__(
         self,
@@ -61,24 +64,22 @@ class PixelAdversarial(Baseline):
         charbonnier_eps: float = 1e-3,
     ):
         super().__init__(restorer, weight=weight, weight_schedule=weight_schedule, charbonnier_eps=charbonnier_eps)
-        if kind not in LOSSES:
-            raise ConfigurationError(f"`kind` must be one of {', '.join(LOSSES)}, got {kind!r}")
+        check_choice("kind", kind, LOSSES)
         check_whole("width", width, 1)
         check_whole("levels", levels, 1, 5)
         self.kind = kind
         self.smallest_side = 2 ** (levels + 2)  # below, the last layers see mostly padding
-        channels = RestorerContract.of(restorer).channels
-        self.discriminator = patch_discriminator(channels, width, levels)
+        self.discriminator = patch_discriminator(RestorerContract.of(restorer).channels, width, levels)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
         """The discriminator."""
         return {"discriminator": self.discriminator}
 
-    def step(self, photos: Photos, weight: float, generator: Generators) -> AdaptationOutput:
-        """See `Baseline`."""
-        restored, restored_real = self.restorer(photos.synthetic), self.restorer(photos.real)
-        clean = photos.clean if photos.unpaired_clean is None else photos.unpaired_clean
+    def step(self, batch: Batch, real: torch.Tensor, weight: float, generator: Generators) -> StepOutput:
+        """See `RealTermObjective`."""
+        restored, restored_real = self.restorer(batch.synthetic), self.restorer(real)
+        clean = batch.clean if batch.unpaired_clean is None else batch.unpaired_clean
         both = torch.cat([clean, restored_real.detach().to(clean.dtype)])  # (2B, C, H, W)
         of_clean, of_restored = _wide(self.discriminator(both)).chunk(2)
         frozen = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
@@ -91,7 +92,7 @@ class PixelAdversarial(Baseline):
             adaptation = (deceived - 1).square().mean()
         return self.output(
             restored,
-            photos.clean,
+            batch.clean,
             weight,
             adaptation=adaptation,
             beside={"discriminator": discriminator},

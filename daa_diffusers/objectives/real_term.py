@@ -1,33 +1,22 @@
-"""What the baselines share: the supervised loss on synthetic pairs, a weight that rises, and one way to report."""
+"""Objectives of a supervised loss on synthetic pairs and one weighted term on real photos."""
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from ..errors import ConfigurationError
-from ..models.restorer import RestorerContract
-from .joint_step import AdaptationOutput, JointStep, check_photos
+from .base import Batch, Objective, StepOutput
 from .losses import charbonnier
-from .schedules import Generators, NoiseDraws, adaptation_weight
+from .schedules import Generators, adaptation_weight
 
 SCHEDULES = ("paper", "constant")
 
 
-@dataclass
-class Photos:
-    """A batch, each (B, C, H, W) in the restorer's value range; `unpaired_clean` where there are any."""
-
-    synthetic: torch.Tensor
-    clean: torch.Tensor
-    real: torch.Tensor
-    unpaired_clean: torch.Tensor | None = None
-
-
-class Baseline(JointStep):
+class RealTermObjective(Objective):
     """`L = L_pair + w(p) L_real`, with L_pair of eq. (5) on synthetic pairs and a term on unlabelled real photos.
 
     The default weights, once risen, give the term on real photos a gradient of 0.1 to 0.8 times the norm of that of
@@ -49,10 +38,7 @@ class Baseline(JointStep):
         self, restorer: nn.Module, *, weight: float, weight_schedule: str = "paper", charbonnier_eps: float = 1e-3
     ):
         super().__init__()
-        if weight_schedule not in SCHEDULES:
-            raise ConfigurationError(
-                f"`weight_schedule` must be one of {', '.join(SCHEDULES)} with this objective, got {weight_schedule!r}"
-            )
+        check_choice("weight_schedule", weight_schedule, SCHEDULES)
         check_option("weight", weight, 0.0)
         check_option("charbonnier_eps", charbonnier_eps, 0.0, above=True)
         self.restorer = restorer
@@ -60,34 +46,23 @@ class Baseline(JointStep):
         self.weight_schedule = weight_schedule
         self.charbonnier_eps = charbonnier_eps
 
+    @classmethod
+    def problems(cls, options: Mapping[str, Any], run: Any) -> Iterator[str]:
+        """See `Objective.problems`."""
+        if options["weight_schedule"] not in SCHEDULES:
+            yield f"`weight_schedule` must be one of {', '.join(SCHEDULES)}, got {options['weight_schedule']!r}"
+
     @abstractmethod
-    def step(self, photos: Photos, weight: float, generator: Generators) -> AdaptationOutput:
-        """The step on checked photos with w(p), 0 while the restorer is not to adapt."""
+    def step(self, batch: Batch, real: torch.Tensor, weight: float, generator: Generators) -> StepOutput:
+        """The step on a checked batch and its real photos with w(p), 0 while the restorer is not to adapt."""
 
     def forward(
-        self,
-        synthetic: torch.Tensor,
-        clean: torch.Tensor,
-        real: torch.Tensor | None = None,
-        unpaired_clean: torch.Tensor | None = None,
-        *,
-        progress: float = 1.0,
-        draws: NoiseDraws | None = None,
-        generator: Generators = None,
-        adapt: bool = True,
-    ) -> AdaptationOutput:
-        """See `JointStep.forward`; `draws` must be None.
-
-        Raises:
-            ValueError: on photos that are missing, differ in shape or are not finite.
-        """
-        if draws is not None:
-            raise ValueError("`draws` belong to noise-space adaptation; give a `generator`")
-        photos = {"synthetic": synthetic, "clean": clean, "real": real}
-        check_photos(photos | ({} if unpaired_clean is None else {"unpaired_clean": unpaired_clean}), clean)
-        assert real is not None  # check_photos has seen to it
-        weight = self.weight_at(progress) if adapt else 0.0
-        return self.step(Photos(synthetic, clean, real, unpaired_clean), weight, generator)
+        self, batch: Batch, *, progress: float = 1.0, generator: Generators = None, adapt: bool = True
+    ) -> StepOutput:
+        """See `Objective.forward`."""
+        batch.check("real")
+        assert batch.real is not None
+        return self.step(batch, batch.real, self.weight_at(progress) if adapt else 0.0, generator)
 
     def weight_at(self, progress: float) -> float:
         """w(p)."""
@@ -102,7 +77,7 @@ class Baseline(JointStep):
         adaptation: torch.Tensor | None = None,
         beside: Mapping[str, torch.Tensor] | None = None,
         restored_real: torch.Tensor | None = None,
-    ) -> AdaptationOutput:
+    ) -> StepOutput:
         """`L_pair + weight * adaptation + sum(beside)`, and all of them by name.
 
         Args:
@@ -120,7 +95,7 @@ class Baseline(JointStep):
             parts["adaptation"] = adaptation
         losses = {"pair": pair.detach(), **{name: value.detach() for name, value in parts.items()}}
         losses |= {"weight": pair.new_tensor(weight), "total": loss.detach()}
-        return AdaptationOutput(
+        return StepOutput(
             loss,
             losses,
             restored_synthetic=restored.detach(),
@@ -144,6 +119,16 @@ def check_whole(name: str, value: int, low: int, high: float = math.inf) -> None
     check_option(name, value, low, high)
 
 
-def span(restorer: nn.Module) -> tuple[float, float]:
-    """The restorer's value range (low, high): that of its config, else (0, 1)."""
-    return RestorerContract.of(restorer).value_range
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raises ConfigurationError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ConfigurationError(f"`{name}` must be one of {', '.join(choices)}, got {value!r}")
+
+
+@torch.no_grad()
+def follow_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Moves the weights of `average` to `decay * average + (1 - decay) * model`; buffers are copied."""
+    for theirs, ours in zip(average.parameters(), model.parameters(), strict=True):
+        theirs.lerp_(ours, 1 - decay)
+    for averaged, current in zip(average.buffers(), model.buffers(), strict=True):
+        averaged.copy_(current)

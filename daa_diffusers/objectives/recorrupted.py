@@ -4,13 +4,14 @@ import torch
 from torch import nn
 
 from ..evaluation.label_free import Noise
-from .baseline import Baseline, Photos, check_option, span
-from .joint_step import AdaptationOutput, draw_each
+from ..models.restorer import RestorerContract
+from .base import Batch, StepOutput, draw_each
 from .losses import squared_error
+from .real_term import RealTermObjective, check_option
 from .schedules import Generators
 
 
-class RecorruptedToRecorrupted(Baseline):
+class RecorruptedToRecorrupted(RealTermObjective):
     """Two noisier copies of a real photo whose noises are independent make a pair.
 
     With noise z of the photo's own covariance, `L_real = mean (f(x + alpha z) - (x - z / alpha))^2`, whose expectation
@@ -20,15 +21,18 @@ class RecorruptedToRecorrupted(Baseline):
     A restorer is then used in one plain pass; the paper averages passes over many x + alpha z.
 
     Args:
-        restorer: as in `Baseline`.
+        restorer: as in `RealTermObjective`.
         weight: of L_real at the end of its ramp.
         alpha: 0.5 in the paper.
         noise_max: largest standard deviation of z, in 1/255 of the value range.
-        weight_schedule, charbonnier_eps: as in `Baseline`.
+        weight_schedule, charbonnier_eps: as in `RealTermObjective`.
 
     Losses: "adaptation" L_real. The output's `restored_real` is f(x + alpha z).
     """
 
+    name = "recorrupted"
+    title = "Recorrupted-to-Recorrupted"
+    compares = True
     smallest_side = 32  # that `Noise.of` takes
 
     def __init__(
@@ -46,15 +50,14 @@ class RecorruptedToRecorrupted(Baseline):
         check_option("noise_max", noise_max, 0.0, 255.0, above=True)
         self.alpha = alpha
         self.noise_max = noise_max
-        self.low, self.high = span(restorer)
+        self.low, self.high = RestorerContract.of(restorer).value_range
 
-    def step(self, photos: Photos, weight: float, generator: Generators) -> AdaptationOutput:
-        """See `Baseline`."""
-        real = photos.real
+    def step(self, batch: Batch, real: torch.Tensor, weight: float, generator: Generators) -> StepOutput:
+        """See `RealTermObjective`."""
         noise = self.noise(real, generator)
-        restored, predicted = self.restorer(photos.synthetic), self.restorer(real + self.alpha * noise)
+        restored, predicted = self.restorer(batch.synthetic), self.restorer(real + self.alpha * noise)
         adaptation = squared_error(predicted, real - noise / self.alpha)
-        return self.output(restored, photos.clean, weight, adaptation=adaptation, restored_real=predicted)
+        return self.output(restored, batch.clean, weight, adaptation=adaptation, restored_real=predicted)
 
     @torch.no_grad()
     def noise(self, real: torch.Tensor, generator: Generators = None) -> torch.Tensor:

@@ -1,81 +1,86 @@
-"""What noise-space adaptation is compared with: other ways to learn from real photos, trained by the same loop."""
+"""The registry of objectives: what a config can name, with which options."""
 
 import difflib
-import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from ..errors import ConfigurationError
-from .baseline import Baseline
+from .base import Objective
 from .dann import Dann
 from .mean_teacher import MeanTeacher
 from .neighbor2neighbor import Neighbor2Neighbor
+from .noise_space import NoiseSpaceAdaptation
 from .pixel_adversarial import PixelAdversarial
 from .recorrupted import RecorruptedToRecorrupted
+from .renoised import Renoised
+from .supervised import Supervised
 
-BASELINES: dict[str, type[Baseline]] = {
-    "dann": Dann,
-    "pixel_adversarial": PixelAdversarial,
-    "neighbor2neighbor": Neighbor2Neighbor,
-    "recorrupted": RecorruptedToRecorrupted,
-    "mean_teacher": MeanTeacher,
-}
-# options of a run with names of their own
-SHARED = ("weight", "weight_schedule", "charbonnier_eps")
-
-
-def option_names(name: str) -> list[str]:
-    """The arguments of a baseline's constructor that belong to it alone."""
-    parameters = inspect.signature(BASELINES[name]).parameters.values()
-    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in SHARED]
-
-
-def default_weight(name: str) -> float:
-    """The weight that a baseline has where none is given."""
-    return inspect.signature(BASELINES[name]).parameters["weight"].default
+# To add an objective: its class in a file of its own, and one line here.
+_CLASSES: tuple[type[Objective], ...] = (
+    NoiseSpaceAdaptation,
+    Renoised,
+    Supervised,
+    Dann,
+    PixelAdversarial,
+    Neighbor2Neighbor,
+    RecorruptedToRecorrupted,
+    MeanTeacher,
+)
+OBJECTIVES: dict[str, type[Objective]] = {objective.name: objective for objective in _CLASSES}
 
 
-def option_problems(name: str, options: dict[str, Any]) -> list[str]:
-    """A sentence for each name in `options` that the baseline does not take, with the nearest that it does."""
-    known = option_names(name)
-    problems = []
-    for given in sorted(set(options) - set(known)):
-        near = difflib.get_close_matches(given, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
-        problems.append(f"`objective_options` has {given!r}, which {name} does not take ({hint})")
-    return problems
-
-
-def build_baseline(name: str, restorer: nn.Module, options: dict[str, Any] | None = None, **shared: Any) -> Baseline:
-    """The baseline `name` over a restorer.
-
-    Args:
-        name: a key of `BASELINES`.
-        options: arguments of its constructor, plain JSON.
-        shared: `weight`, `weight_schedule`, `charbonnier_eps`.
+def objective_class(name: str) -> type[Objective]:
+    """The class of an objective.
 
     Raises:
-        ConfigurationError: an unknown name or option (with the nearest one), or a value out of its range.
+        ConfigurationError: an unknown name; the nearest one is suggested.
     """
-    if name not in BASELINES:
-        raise ConfigurationError(f"`objective` must be one of {', '.join(BASELINES)}, got {name!r}")
-    problems = option_problems(name, options or {})
+    if name not in OBJECTIVES:
+        near = difflib.get_close_matches(str(name), OBJECTIVES, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ConfigurationError(f"`objective` must be one of {', '.join(OBJECTIVES)}, got {name!r}{hint}")
+    return OBJECTIVES[name]
+
+
+def with_defaults(objective: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"type": name, **options}` with every option of the objective.
+
+    Raises:
+        ConfigurationError: an unknown objective or option; the nearest one is suggested.
+    """
+    name = objective.get("type")
+    defaults = objective_class(str(name)).defaults()
+    problems = []
+    for given in sorted(set(objective) - {"type", *defaults}):
+        near = difflib.get_close_matches(given, defaults, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(defaults)}"
+        problems.append(f"`objective` {name} has no option {given!r} ({hint})")
     if problems:
         raise ConfigurationError("; ".join(problems))
-    return BASELINES[name](restorer, **(options or {}), **shared)
+    given = {key: _like(value, defaults[key]) for key, value in objective.items() if key != "type"}
+    return {"type": name, **defaults, **given}
 
 
-__all__ = [
-    "BASELINES",
-    "Baseline",
-    "Dann",
-    "MeanTeacher",
-    "Neighbor2Neighbor",
-    "PixelAdversarial",
-    "RecorruptedToRecorrupted",
-    "build_baseline",
-    "default_weight",
-    "option_names",
-    "option_problems",
-]
+def _like(value: Any, default: Any) -> Any:
+    """A number for an option whose default is one: YAML 1.1 reads `1e-4` as text."""
+    if not isinstance(default, float) or not isinstance(value, int | str) or isinstance(value, bool):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def build_objective(objective: Mapping[str, Any], restorer: nn.Module) -> Objective:
+    """The objective `{"type": name, **options}` over a restorer.
+
+    Raises:
+        ConfigurationError: an unknown objective or option, or a value out of its range; named.
+    """
+    options = with_defaults(objective)
+    return objective_class(options.pop("type")).from_options(restorer, **options)
+
+
+__all__ = ["OBJECTIVES", "build_objective", "objective_class", "with_defaults"]

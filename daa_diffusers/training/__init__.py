@@ -1,6 +1,6 @@
 """Training: the joint step, its objectives, and the loop. Never imported by inference."""
 
-from ..objectives.noise_space import AdaptationOutput, NoiseSpaceAdaptation
 from ..objectives.schedules import NoiseDraws, NoiseSchedule
+from .adaptation import AdaptationOutput, NoiseSpaceAdaptation
 
 __all__ = ["AdaptationOutput", "NoiseDraws", "NoiseSchedule", "NoiseSpaceAdaptation"]

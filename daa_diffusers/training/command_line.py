@@ -7,7 +7,7 @@ from dataclasses import Field
 from typing import Any, get_type_hints
 
 from ..errors import ConfigurationError
-from ..objectives.registry import BASELINES, default_weight
+from .objective_options import add_objective_options
 from .option import bare_type, facts
 from .option_names import NAMES, refuse_unknown
 from .options import TrainingConfig
@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
             reader = kind if kind is not dict else str if name == "degradation" else json_mapping
             shown = "JSON" if kind is dict else kind.__name__.upper()
             parser.add_argument(*flags, type=reader, metavar=shown, help=text)
+    add_objective_options(parser)
     return parser
 
 
@@ -100,10 +101,6 @@ def _defaults(field: Field) -> str:
     if field.name == "learning_rate":
         for kind, rate in ADAPTER_LEARNING_RATES.items():
             others.setdefault(_shown(rate), []).append(f"--adapter {kind}")
-    if field.name == "weight":
-        for objective in BASELINES:
-            if (weight := default_weight(objective)) != default:
-                others.setdefault(_shown(weight), []).append(f"--objective {objective}")
     return "; ".join([f"default: {_shown(default)}", *(f"{', '.join(names)}: {v}" for v, names in others.items())])
 
 

@@ -9,11 +9,12 @@ import yaml
 
 from ..degradations.stored import DEGRADATION_SUFFIXES, read_degradation
 from ..errors import ConfigurationError
-from ..objectives.registry import BASELINES, default_weight
+from ..objectives.registry import objective_class, with_defaults
 from .command_line import json_mapping, typed_options
+from .objective_options import DEFAULT_OBJECTIVE, merge_objectives, nest_objective
 from .option import converted, facts
 from .option_names import NAMES, canonical, without_retired
-from .options import OBJECTIVES, TrainingConfig
+from .options import TrainingConfig
 from .presets import ADAPTER_LEARNING_RATES, PRESETS
 
 
@@ -38,8 +39,11 @@ def resolve(*layers: dict[str, Any]) -> TrainingConfig:
     Nothing but names is checked: see `TrainingConfig.check`.
     """
     given: dict[str, Any] = {}
+    objective: dict[str, Any] = {}
     for layer in layers:
-        given.update(canonical(layer, "the options"))
+        nested = nest_objective(canonical(layer, "the options"))
+        objective = merge_objectives(objective, nested.pop("objective", {}))
+        given.update(nested)
     preset = given.get("preset", TrainingConfig.preset)
     if preset not in PRESETS:
         raise ConfigurationError(f"`preset` must be one of {', '.join(PRESETS)}, got {preset!r}")
@@ -54,17 +58,16 @@ def resolve(*layers: dict[str, Any]) -> TrainingConfig:
             given[name] = converted(value, hints[name])
         except ValueError:
             continue  # `check` names it
+    preset_objective = PRESETS[preset].get("objective", {"type": DEFAULT_OBJECTIVE})
+    given["objective"] = with_defaults(merge_objectives(preset_objective, objective))
     return replace(TrainingConfig(), **{**_of_preset(preset, given), **given})
 
 
 def _of_preset(preset: str, given: dict[str, Any]) -> dict[str, Any]:
     """The values of a preset, as far as they are meant for the objective and the adapter that are given."""
     values = dict(PRESETS[preset])
-    objective = given.get("objective", TrainingConfig.objective)
-    if objective in BASELINES:
-        meant = {name: facts(NAMES[name]).objective or facts(NAMES[name]).tuned_for for name in values}
-        values = {name: value for name, value in values.items() if meant[name] in ("", objective)}
-        values["weight"] = default_weight(objective)
+    if objective_class(given["objective"]["type"]).compares:
+        values = {name: value for name, value in values.items() if not facts(NAMES[name]).preparation}
     if given.get("adapter") in ADAPTER_LEARNING_RATES:
         values["learning_rate"] = ADAPTER_LEARNING_RATES[given["adapter"]]
     return values
@@ -95,7 +98,6 @@ def _degradation(text: str) -> dict[str, Any]:
 
 
 __all__ = [
-    "OBJECTIVES",
     "PRESETS",
     "TrainingConfig",
     "parse_arguments",

@@ -172,13 +172,8 @@ def shortcut_report(
         synthetic, clean, real: (B, C, H, W) in the restorer's range. The losses use the first patches, as many as the
             draws hold; the probe (where there are at least 8) all.
         draws: of `fixed_draws`.
-
-    Raises:
-        ValueError: a variant without a noise predictor.
     """
     unet, restorer = adaptation.unet, adaptation.restorer
-    if unet is None:
-        raise ValueError("`adaptation` must have a noise predictor, got the vanilla variant")
     count = draws[0].noise.shape[0]
     with in_eval_mode(unet), in_eval_mode(restorer):
         s, q = restorer(synthetic), restorer(real)
@@ -306,7 +301,7 @@ class Health:
     def from_config(
         cls, config: TrainingConfig, channels: int = 3, sources: setup.Sources | None = None
     ) -> "Health | None":
-        """From the folders of a run; None for the vanilla variant, which has no real photos.
+        """From the folders of a run; None for an objective that reads no real photos.
 
         Args:
             channels: that the restorer takes.
@@ -315,7 +310,7 @@ class Health:
         Raises:
             ConfigurationError: on folders without usable photos.
         """
-        if config.variant == "vanilla" or not config.real:
+        if not (config.reads("real") and config.real):
             return None
         seed = generator_for(config.seed, "health").initial_seed()
 
@@ -339,7 +334,7 @@ class Health:
         )
 
     def run(self, restorer: nn.Module, adaptation: NoiseSpaceAdaptation | None = None) -> HealthReport:
-        """Looks at `restorer`, and at the noise predictor of `adaptation` where it is given and has one.
+        """Looks at `restorer`, and at the noise predictor of `adaptation` where it is given.
 
         Modes and weights are left as they are, and no global random state is read or written. `restorer` may hold
         averaged weights; the noise predictor is then asked about what `adaptation.restorer` restores.
@@ -364,7 +359,7 @@ class Health:
         with in_eval_mode(restorer):
             values, score = self._look(restore, like)
         alarms = []
-        if adaptation is not None and adaptation.unet is not None:
+        if adaptation is not None:
             images = {name: to_range(patches) for name, patches in self.patches.items()}
             shape = (min(LOSS_PATCHES, len(images["real"])), *images["real"].shape[1:])
             draws = fixed_draws(adaptation.schedule, shape, seed=self.seed)

@@ -12,7 +12,7 @@ import torch
 
 from ..errors import ConfigurationError, UnreadablePhotoError
 from ..models.restorer import RestorerContract
-from ..objectives.joint_step import JointStep
+from ..objectives.base import Batch, Objective
 from ..pipelines.tiling import LiveBytes, free_memory
 from ..sources.folders import PhotoSource
 from .config import TrainingConfig
@@ -59,7 +59,7 @@ class MemoryNeed:
 
 
 def memory_need(
-    config: TrainingConfig, model: JointStep, sources: Sequence[PhotoSource], device: torch.device | None = None
+    config: TrainingConfig, model: Objective, sources: Sequence[PhotoSource], device: torch.device | None = None
 ) -> MemoryNeed:
     """The memory that a run needs, from steps on small patches and from photos' headers: it takes a second or two.
 
@@ -81,7 +81,7 @@ def memory_need(
     return MemoryNeed(process, weights, activations, photos)
 
 
-def step_bytes(config: TrainingConfig, model: JointStep) -> float:
+def step_bytes(config: TrainingConfig, model: Objective) -> float:
     """Peak of the tensors that a step makes, by two small steps: it grows in proportion to the pixels."""
     sides = small_sides(config, model)
     samples = min(SAMPLES, config.batch_size)
@@ -93,7 +93,7 @@ def step_bytes(config: TrainingConfig, model: JointStep) -> float:
     return peaks[0] + slope * (config.batch_size * config.patch**2 - pixels[0])
 
 
-def small_sides(config: TrainingConfig, model: JointStep) -> list[int]:
+def small_sides(config: TrainingConfig, model: Objective) -> list[int]:
     """Two sides of patches that the model takes, smaller than the run's; or the run's own, where that is small."""
     parts = (model.restorer, *model.networks.values(), model)
     multiple = math.lcm(*(RestorerContract.of(part).size_multiple for part in parts))
@@ -101,7 +101,7 @@ def small_sides(config: TrainingConfig, model: JointStep) -> list[int]:
     return [side, 2 * side] if 2 * side < config.patch else [config.patch]
 
 
-def random_photos(config: TrainingConfig, model: JointStep, samples: int, side: int) -> list[torch.Tensor]:
+def random_photos(config: TrainingConfig, model: Objective, samples: int, side: int) -> list[torch.Tensor]:
     """A batch of noise for a joint step: four of (B, C, H, W)."""
     shape = (samples, RestorerContract.of(model.restorer).channels, side, side)
     generator = torch.Generator().manual_seed(0)
@@ -109,7 +109,7 @@ def random_photos(config: TrainingConfig, model: JointStep, samples: int, side: 
 
 
 @contextlib.contextmanager
-def unchanged(model: JointStep):
+def unchanged(model: Objective):
     """Leaves no trace of steps in the model (gradients, statistics of batch norms), nor in torch's generator."""
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     with torch.random.fork_rng(devices=[]):
@@ -120,7 +120,7 @@ def unchanged(model: JointStep):
             buffer.copy_(before)
 
 
-def _measured(config: TrainingConfig, model: JointStep, samples: int, side: int) -> int:
+def _measured(config: TrainingConfig, model: Objective, samples: int, side: int) -> int:
     precision: Any = contextlib.nullcontext()
     if config.mixed_precision != "no":
         precision = torch.autocast("cpu", dtype=torch.bfloat16)
@@ -128,7 +128,7 @@ def _measured(config: TrainingConfig, model: JointStep, samples: int, side: int)
         photos = random_photos(config, model, samples, side)
         with LiveBytes() as live:
             with precision:
-                output = model(*photos, generator=torch.Generator().manual_seed(0))
+                output = model(Batch(*photos), generator=torch.Generator().manual_seed(0))
             output.loss.backward()
         del output
     return live.peak
@@ -151,7 +151,7 @@ def decoded_bytes(source: PhotoSource) -> int:
 
 
 def check_memory(
-    config: TrainingConfig, model: JointStep, sources: Sequence[PhotoSource], device: torch.device
+    config: TrainingConfig, model: Objective, sources: Sequence[PhotoSource], device: torch.device
 ) -> None:
     """Refuses a run that needs more memory than there is; a step that is small beyond doubt is not measured.
 

@@ -18,8 +18,7 @@ class Option:
         photos: names sources of photos; a resumed run compares their content, not how they are written.
         free: may differ when a run is resumed: it changes what is reported or how fast, not what is learned.
         selects: `free`, except where `select_by` chooses the weights to keep.
-        objective: the only objective that has this option; empty: all have it.
-        tuned_for: the objective that the presets' values are chosen for; others start from the default.
+        preparation: how presets prepare real photos; objectives that are only compared with start from the default.
         aliases: further names, those of diffusers' training scripts with the same meaning.
     """
 
@@ -33,8 +32,7 @@ class Option:
     photos: bool = False
     free: bool = False
     selects: bool = False
-    objective: str = ""
-    tuned_for: str = ""
+    preparation: bool = False
     aliases: tuple[str, ...] = ()
 
 

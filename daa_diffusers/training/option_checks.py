@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, get_type_hints
 
 from ..adapters.files import INFO, AdapterConfig
 from ..errors import ConfigurationError
-from ..objectives.registry import BASELINES, option_problems
+from ..objectives.registry import objective_class
 from .option import converted, facts, problem
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ def _run(config: "TrainingConfig") -> Iterator[str]:
         yield (
             f"`total_batch_size` must be a multiple of `batch_size` {config.batch_size}, got {config.total_batch_size}"
         )
-    if config.select_by == "label_free" and (not config.health or config.variant == "vanilla"):
-        yield "`select_by` label_free needs `health` and a variant that looks at real photos"
+    if config.select_by == "label_free" and not (config.health and config.reads("real")):
+        yield "`select_by` label_free needs `health` and an `objective` that reads real photos"
     if config.select_by == "psnr" and not config.validation_clean:
         yield "`select_by` psnr needs `validation_degraded` and `validation_clean`"
     if config.early_stopping is not None and config.select_by == "last":
@@ -97,25 +97,12 @@ def _adapter(config: "TrainingConfig") -> Iterator[str]:
 
 
 def _objective(config: "TrainingConfig") -> Iterator[str]:
-    if config.objective == "noise_space":
-        if config.objective_options:
-            yield "`objective_options` are for an `objective` other than noise_space, got them with noise_space"
-        if config.variant != "vanilla" and not config.real:
-            yield f"`variant` {config.variant!r} adapts to real photos: give `real` ones (or `variant` vanilla)"
-        if config.variant == "extended" and not config.unpaired_clean:
-            yield "`variant` extended needs `unpaired_clean` photos"
-        return
-    if config.objective not in BASELINES:
-        return
-    if not config.real:
-        yield f"`objective` {config.objective!r} learns from real photos: give `real` ones"
-    yield from option_problems(config.objective, config.objective_options)
-    defaults = type(config)()
-    for field in fields(config):
-        owner, value = facts(field).objective, getattr(config, field.name)
-        if owner and owner != config.objective and value != getattr(defaults, field.name):
-            yield f"`{field.name}` {value!r} belongs to `objective` {owner}, got {config.objective!r}"
-    if config.weight_schedule == "balanced":
-        yield f"`weight_schedule` must be paper or constant with `objective` {config.objective!r}, got 'balanced'"
-    if config.objective == "dann" and config.compile:
-        yield "`compile` does not work with `objective` dann, which reads activations inside the restorer"
+    name = config.objective["type"]
+    objective = objective_class(name)
+    yield from objective.problems(config.objective, config)
+    if config.reads("real") and not config.real:
+        yield f"`objective` {name} learns from real photos: give `real` ones (or `objective` supervised)"
+    if config.compile and not objective.compiles:
+        yield f"`compile` does not work with `objective` {name}, which reads activations inside the restorer"
+    if config.save_noise_predictor and "noise_predictor" not in config.objective:
+        yield f"`save_noise_predictor` needs an `objective` with a noise predictor, got {name}"

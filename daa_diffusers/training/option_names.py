@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from ..errors import ConfigurationError
+from .objective_options import EARLIER_OPTIONS, OBJECTIVE_OPTIONS
 from .option import facts
 from .options import TrainingConfig
 
@@ -97,13 +98,16 @@ def hint(name: str) -> str:
     if name in ANSWERS:
         return f" ({ANSWERS[name]})"
     # of a slip only: what is merely similar means something else
-    near = difflib.get_close_matches(name, [*NAMES, *ALIASES], n=1, cutoff=0.85)
+    near = difflib.get_close_matches(name, [*NAMES, *ALIASES, *OBJECTIVE_OPTIONS], n=1, cutoff=0.85)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def refuse_unknown(names: Iterable[str], where: str) -> None:
     """Raises ConfigurationError for names that are no options, each with its `hint`."""
-    unknown = [f"{name!r}{hint(name)}" for name in sorted(set(names) - set(NAMES) - set(ALIASES))]
+    unknown = [
+        f"{name!r}{hint(name)}"
+        for name in sorted(set(names) - {*NAMES, *ALIASES, *OBJECTIVE_OPTIONS, *EARLIER_OPTIONS})
+    ]
     if unknown:
         raise ConfigurationError(f"unknown option in {where}: " + ", ".join(unknown))
 

@@ -8,15 +8,13 @@ import yaml
 from ..adapters.files import INFO
 from ..adapters.updates import KINDS
 from ..errors import ConfigurationError
-from ..objectives.noise_space import VARIANTS
-from ..objectives.registry import BASELINES
-from ..objectives.schedules import WEIGHT_SCHEDULES
+from ..objectives.registry import OBJECTIVES, objective_class, with_defaults
+from .objective_options import DEFAULT_OBJECTIVE
 from .option import facts, option
 from .option_checks import problems
 from .presets import PRESETS
 from .selection import SELECTIONS
 
-OBJECTIVES = ("noise_space", *BASELINES)
 TRACKERS = ("tensorboard", "trackio", "wandb", "none")
 TRANSPLANTS = ("residual", "streaks")
 PRECISIONS = ("no", "bf16", "fp16")
@@ -52,7 +50,7 @@ class TrainingConfig:
     )
     unpaired_clean: list[str] = option(
         [],
-        "Unpaired clean photos for the variants extended and hybrid (default of the latter: the clean ones).",
+        "Unpaired clean photos for noise_space's variants extended and hybrid (default of the latter: the clean ones).",
         path=True,
         photos=True,
     )
@@ -70,12 +68,12 @@ class TrainingConfig:
         "is degraded by --degradation.",
         at_least=0,
         at_most=1,
-        tuned_for="noise_space",
+        preparation=True,
     )
     pseudo_clean: bool = option(
         False,
         "Take real photos, as the restorer to start from restores them, for a further source of clean ones.",
-        tuned_for="noise_space",
+        preparation=True,
     )
     transplant: float = option(
         0.0,
@@ -139,40 +137,17 @@ class TrainingConfig:
         "FastRestorationUNet), where --init_from is not given.",
     )
     value_range: list[float] = option([0.0, 1.0], "Value range of a new restorer.")
-    noise_predictor: str = option("tiny", "Preset of the noise predictor (tiny, small, paper).")
-    noise_predictor_options: dict[str, Any] = option({}, "Constructor arguments that override its preset (JSON).")
-    noise_predictor_from: str | None = option(
-        None, "Folder of a trained noise predictor to start from.", path=True, objective="noise_space"
-    )
-
     # method
-    objective: str = option(
-        "noise_space",
-        "How the restorer learns from real photos; all but noise_space are baselines to compare with.",
-        choices=OBJECTIVES,
+    objective: dict[str, Any] = option(
+        with_defaults({"type": DEFAULT_OBJECTIVE}),
+        f"What is trained: one of {', '.join(OBJECTIVES)}, as a name or as a mapping with its options, which may be "
+        "given by their own names as well (--weight 0.1).",
     )
-    objective_options: dict[str, Any] = option(
-        {}, "Arguments of another objective than noise_space (JSON): those of its class in daa_diffusers/objectives."
-    )
-    variant: str = option("paired", "Form of the joint step.", choices=VARIANTS, objective="noise_space")
-    channel_shuffle: bool = option(True, "Let the conditions change places at random.", objective="noise_space")
-    residual_swap: bool = option(True, "Contrast with swapped residuals.", objective="noise_space")
-    weight: float = option(
-        0.2,
-        "w_max of eq. (6), or the ratio of gradients with the balanced schedule; each objective has its own default.",
-        tuned_for="noise_space",
-    )
-    weight_schedule: str = option(
-        "paper", "Schedule of the weight over the steps.", choices=tuple(WEIGHT_SCHEDULES), tuned_for="noise_space"
-    )
-    margin: float = option(0.1, "Margin of the contrastive term.", objective="noise_space")
-    charbonnier_eps: float = option(1e-3, "Epsilon of the Charbonnier loss.", above=0)
-    timestep_range: list[int] | None = option(None, "Inclusive range of t, such as 1 999.", objective="noise_space")
     predictor_warmup_steps: int = option(
         0,
         "First steps, at most a third of all, that only train the noise predictor (or discriminator) on real photos.",
         at_least=0,
-        tuned_for="noise_space",
+        preparation=True,
     )
 
     # optimization
@@ -194,9 +169,6 @@ class TrainingConfig:
     gradient_accumulation_steps: int = option(1, "Batches of one optimizer step.", at_least=1)
     total_batch_size: int | None = option(
         None, "Synthetic patches of one step over all processes; sets --gradient_accumulation_steps.", at_least=1
-    )
-    separate_passes: bool = option(
-        False, "Restore synthetic and real photos in a pass each, to save memory: the same step, slower."
     )
     mixed_precision: str = option("no", "Precision of the networks; losses are in float32.", choices=PRECISIONS)
     dtype: str = option("float32", "Precision of weights and images; float64 is for checks.", choices=DTYPES)
@@ -220,7 +192,7 @@ class TrainingConfig:
         "of what was gained and loses little of what the start could do.",
         above=0,
         at_most=1,
-        tuned_for="noise_space",
+        preparation=True,
     )
     select_by: str = option("last", "Which weights the run ends with.", choices=SELECTIONS)
     early_stopping: int | None = option(
@@ -261,9 +233,7 @@ class TrainingConfig:
         at_least=0,
         free=True,
     )
-    save_noise_predictor: bool = option(
-        False, "Keep the noise predictor in the final pipeline.", free=True, objective="noise_space"
-    )
+    save_noise_predictor: bool = option(False, "Keep the noise predictor in the final pipeline.", free=True)
 
     def check(self) -> "TrainingConfig":
         """Raises ConfigurationError listing everything that is contradictory or out of range; returns self."""
@@ -271,6 +241,10 @@ class TrainingConfig:
         if found:
             raise ConfigurationError("these options do not fit:\n- " + "\n- ".join(found))
         return self
+
+    def reads(self, role: str) -> bool:
+        """Whether the objective reads photos of this role ("real", "unpaired_clean")."""
+        return role in objective_class(self.objective["type"]).photo_roles(self.objective)
 
     def identity(self) -> dict[str, Any]:
         """The options that decide what is learned; a run is only resumed with the same ones."""

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from ..models.restorer import RestorerContract
-from ..objectives.joint_step import JointStep
+from ..objectives.base import Batch, Objective
 from ..pipelines.tiling import free_memory
 from ..sources.folders import PhotoSource
 from . import setup
@@ -18,7 +18,7 @@ from .log import duration_text
 from .memory_need import SAMPLES, memory_need, random_photos, small_sides, unchanged
 
 
-def seconds_per_sample(config: TrainingConfig, model: JointStep) -> float:
+def seconds_per_sample(config: TrainingConfig, model: Objective) -> float:
     """Seconds of one sample's joint step on the CPU, by a small patch: time grows in proportion to the pixels.
 
     `memory_need` has warmed the kernels up.
@@ -27,7 +27,7 @@ def seconds_per_sample(config: TrainingConfig, model: JointStep) -> float:
     with unchanged(model):
         photos = random_photos(config, model, samples, side)
         start = time.perf_counter()
-        model(*photos, generator=torch.Generator().manual_seed(0)).loss.backward()
+        model(Batch(*photos), generator=torch.Generator().manual_seed(0)).loss.backward()
         seconds = time.perf_counter() - start
     return seconds / samples * (config.patch / side) ** 2
 

@@ -14,12 +14,15 @@ _ADAPT: dict[str, Any] = {
     "fit_noise": 0.75,
     "pseudo_clean": True,
     "blend": 0.5,
-    "variant": "hybrid",
-    "weight": 0.2,
-    "weight_schedule": "balanced",
+    "objective": {
+        "type": "noise_space",
+        "variant": "hybrid",
+        "weight": 0.2,
+        "weight_schedule": "balanced",
+        "noise_predictor": "tiny",
+        "noise_predictor_options": {"block_out_channels": [16, 32, 64], "layers_per_block": 1, "dropout": 0.0},
+    },
     "predictor_warmup_steps": 100,
-    "noise_predictor": "tiny",
-    "noise_predictor_options": {"block_out_channels": [16, 32, 64], "layers_per_block": 1, "dropout": 0.0},
     "degradation": {
         "type": "mixture",
         "parts": [
@@ -41,16 +44,13 @@ _NOT_FITTED = {"fit_noise": 0.0, "pseudo_clean": False}
 
 _PAPER: dict[str, Any] = {
     "restorer": "paper",
-    "noise_predictor": "paper",
+    "objective": {"type": "noise_space", "noise_predictor": "paper"},
     "value_range": [0.0, 1.0],
     "degradation": {"type": "gaussian", "sigma_min": 0.0, "sigma_max": 75.0},
     "patch": 128,
     "batch_size": 24,
     "learning_rate": 1e-4,
     "learning_rate_schedule": "constant",
-    "weight": 0.2,
-    "weight_schedule": "paper",
-    "variant": "paired",
     "steps": 300_000,
     "ema_decay": 0.9999,
 }
@@ -58,8 +58,8 @@ _PAPER: dict[str, Any] = {
 _PAPER_PAIRED = {**_PAPER, "value_range": [-1.0, 1.0], "learning_rate": 5e-5, "degradation": None}
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"restorer": "tiny", "noise_predictor": "tiny", "patch": 64, "batch_size": 4, "steps": 1500},
-    "small": {"restorer": "small", "noise_predictor": "tiny", "patch": 64, "batch_size": 8, "steps": 4000},
+    "tiny": {"restorer": "tiny", "patch": 64, "batch_size": 4, "steps": 1500},
+    "small": {"restorer": "small", "patch": 64, "batch_size": 8, "steps": 4000},
     "fast": {
         "restorer": "fast",
         "noise_predictor": "tiny",

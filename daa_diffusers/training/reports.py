@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ..objectives.joint_step import JointStep
+from ..objectives.base import Objective
 from ..objectives.noise_space import NoiseSpaceAdaptation
 from .config import TrainingConfig
 from .health import Health
@@ -47,7 +47,7 @@ class Reports:
         counters["losses"], counters["harm"] = losses, harm
         return losses
 
-    def look(self, step: int, restorer: nn.Module, model: JointStep, counters: dict[str, Any]) -> float:
+    def look(self, step: int, restorer: nn.Module, model: Objective, counters: dict[str, Any]) -> float:
         """Validates `restorer` and looks at its health; returns the score to select weights by, NaN without one.
 
         Only the main process is to call it.

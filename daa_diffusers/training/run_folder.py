@@ -11,7 +11,9 @@ from filelock import FileLock, Timeout
 
 from ..errors import ConfigurationError
 from ..files import write_text
+from ..objectives.registry import with_defaults
 from .config import TrainingConfig
+from .objective_options import flattened, nest_objective
 from .option_names import without_retired
 
 RECORD = "run.json"
@@ -119,8 +121,11 @@ def claim_output(config: TrainingConfig, samples_per_step: int) -> dict[str, Any
     known = json.loads(record.read_text())
     # a run of an earlier version lacks the newer options: it ran with their defaults; some of its own have gone
     defaults = json.loads(json.dumps({**asdict(TrainingConfig()), "samples_per_step": samples_per_step}))
-    there = {**defaults, **without_retired(known["options"], str(record))}
-    changes = {name: [there[name], now] for name, now in sorted(identity.items()) if there[name] != now}
+    before = nest_objective(without_retired(known["options"], str(record)), record=True)
+    there = flattened({**defaults, **before, "objective": with_defaults(before["objective"])})
+    changes = {
+        name: [there.get(name), now] for name, now in sorted(flattened(identity).items()) if there.get(name) != now
+    }
     if changes and not config.resume_with_changes:
         raise ConfigurationError(
             f"`output_dir` {str(folder)!r} belongs to a run with other options; choose another folder, the same "

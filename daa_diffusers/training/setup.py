@@ -10,13 +10,11 @@ from torch import nn
 
 from ..degradations.base import degradation_from_config
 from ..errors import ConfigurationError
-from ..models.daa_unet import DAAUNet2DConditionModel
 from ..models.fast_restoration_unet import FAST_PRESETS, FastRestorationUNet
 from ..models.restoration_unet import RestorationUNet
 from ..models.restorer import RestorerContract
-from ..objectives.joint_step import JointStep
-from ..objectives.noise_space import NoiseSpaceAdaptation
-from ..objectives.registry import build_baseline
+from ..objectives.base import Objective
+from ..objectives.registry import build_objective
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from ..sources.sampling import TrainingPatches
 from ..sources.specs import PhotoSource, check_sources, open_source
@@ -29,8 +27,8 @@ Sources = Mapping[str, Sequence[PhotoSource]]  # by role
 Photos = dict[str, list[dict[str, Any]]]  # what a run was trained on, by role
 
 
-def build_model(config: TrainingConfig) -> JointStep:
-    """The joint module of `config.objective`; new weights are a function of `config.seed`.
+def build_model(config: TrainingConfig) -> Objective:
+    """The objective of a run over its restorer; new weights are a function of `config.seed`.
 
     Raises:
         ConfigurationError: an option of the objective, or the patch, that does not fit.
@@ -44,50 +42,15 @@ def build_model(config: TrainingConfig) -> JointStep:
     else:
         network = FastRestorationUNet if config.restorer in FAST_PRESETS else RestorationUNet
         restorer = network.from_preset(config.restorer, value_range=config.value_range)
-    if config.objective == "noise_space":
-        model: JointStep = _noise_space(config, restorer)
-    else:
-        model = build_baseline(
-            config.objective,
-            restorer,
-            config.objective_options,
-            weight=config.weight,
-            weight_schedule=config.weight_schedule,
-            charbonnier_eps=config.charbonnier_eps,
-        )
-    for name, part in {"restorer": restorer, **model.networks, config.objective: model}.items():
+    model = build_objective(config.objective, restorer)
+    objective = config.objective["type"]
+    for name, part in {"restorer": restorer, **model.networks, objective: model}.items():
         multiple = RestorerContract.of(part).size_multiple
         if config.patch % multiple:
             raise ConfigurationError(f"`patch` must be a multiple of {multiple} for this {name}, got {config.patch}")
     if config.patch < model.smallest_side:
-        raise ConfigurationError(
-            f"`patch` must be at least {model.smallest_side} for {config.objective}, got {config.patch}"
-        )
+        raise ConfigurationError(f"`patch` must be at least {model.smallest_side} for {objective}, got {config.patch}")
     return model.train()
-
-
-def _noise_space(config: TrainingConfig, restorer: nn.Module) -> NoiseSpaceAdaptation:
-    unet = None
-    if config.variant != "vanilla":
-        if config.noise_predictor_from:
-            unet = DAAUNet2DConditionModel.from_pretrained(config.noise_predictor_from)
-        else:
-            channels = RestorerContract.of(restorer).channels  # 1 of a grayscale restorer
-            sizes = {"in_channels": 3 * channels, "out_channels": channels, **config.noise_predictor_options}
-            unet = DAAUNet2DConditionModel.from_preset(config.noise_predictor, **sizes)
-    return NoiseSpaceAdaptation(
-        restorer,
-        unet,
-        variant=config.variant,
-        channel_shuffle=config.channel_shuffle,
-        residual_swap=config.residual_swap,
-        weight=config.weight,
-        weight_schedule=config.weight_schedule,
-        margin=config.margin,
-        charbonnier_eps=config.charbonnier_eps,
-        timestep_range=config.timestep_range,
-        separate_passes=config.separate_passes,
-    )
 
 
 def open_sources(config: TrainingConfig, option: str, channels: int) -> list[PhotoSource]:
@@ -107,7 +70,7 @@ def open_all_sources(config: TrainingConfig, channels: int, *, check: bool = Tru
         ConfigurationError: a source cannot be opened, holds no photos, or does not fit.
     """
     roles = ["clean", "paired_degraded", "paired_clean"]
-    adapts = config.variant != "vanilla"
+    adapts = config.reads("real")
     if adapts or config.fit_noise or config.pseudo_clean or config.transplant:
         roles.append("real")
     if adapts:
@@ -135,12 +98,12 @@ def build_dataset(
     if sources is None:
         sources = open_all_sources(config, channels, check=check)
     unpaired = sources.get("unpaired_clean")
-    if config.variant == "hybrid" and not unpaired:  # not of the batch: it differs among processes
+    if config.reads("unpaired_clean") and not unpaired:  # not of the batch: it differs among processes
         unpaired = sources["clean"] or sources["paired_clean"]
     return TrainingPatches(
         sources["clean"],
         degradation_from_config(config.degradation) if config.degradation and config.clean else None,
-        real=sources["real"] if config.variant != "vanilla" else None,
+        real=sources["real"] if config.reads("real") else None,
         unpaired_clean=unpaired,
         paired=list(zip(sources["paired_degraded"], sources["paired_clean"], strict=True)),
         patch=config.patch,
@@ -151,7 +114,7 @@ def build_dataset(
 
 
 def build_optimizer(
-    config: TrainingConfig, model: JointStep, device: torch.device | None = None
+    config: TrainingConfig, model: Objective, device: torch.device | None = None
 ) -> torch.optim.Optimizer:
     """One Adam over all networks (METHOD, step 6); fused where `device` is one of CUDA."""
     groups = [{"params": [p for p in model.restorer.parameters() if p.requires_grad], "lr": config.learning_rate}]
@@ -162,7 +125,7 @@ def build_optimizer(
     return torch.optim.Adam(groups, lr=config.learning_rate, fused=fused)
 
 
-def prepare_networks(config: TrainingConfig, model: JointStep) -> JointStep:
+def prepare_networks(config: TrainingConfig, model: Objective) -> Objective:
     """Precision, gradient checkpointing and compilation as `config` says.
 
     Raises:
@@ -170,11 +133,11 @@ def prepare_networks(config: TrainingConfig, model: JointStep) -> JointStep:
     """
     model = model.to(dtype=getattr(torch, config.dtype))
     for network in (model.restorer, *model.networks.values()):
-        # the baselines' small networks know none and need none
-        if config.gradient_checkpointing and (network is model.restorer or config.objective == "noise_space"):
-            if not RestorerContract.of(network).has_gradient_checkpointing:
+        if config.gradient_checkpointing:
+            if RestorerContract.of(network).has_gradient_checkpointing:
+                network.enable_gradient_checkpointing()  # type: ignore[operator]
+            elif network is model.restorer:  # the further networks of most objectives are small
                 raise ConfigurationError(f"`gradient_checkpointing`: {type(network).__name__} does not support it")
-            network.enable_gradient_checkpointing()  # type: ignore[operator]
         if config.compile:
             network.compile()
     return model

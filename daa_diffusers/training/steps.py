@@ -9,10 +9,10 @@ from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
 
 from ..degradations.draws import generator_for
-from ..objectives.joint_step import AdaptationOutput, JointStep
+from ..objectives.base import Batch, Objective, StepOutput
 from ..objectives.losses import charbonnier
 from . import setup
-from .batches import PHOTOS, Batches
+from .batches import Batches
 from .config import TrainingConfig
 from .kept_weights import KeptWeights
 from .log import Stopwatch
@@ -37,11 +37,11 @@ class Steps:
         watch: counts images and time.
     """
 
-    def __init__(self, config: TrainingConfig, model: JointStep, batches: Batches, accelerator: Accelerator):
+    def __init__(self, config: TrainingConfig, model: Objective, batches: Batches, accelerator: Accelerator):
         self.config, self.batches, self.accelerator = config, batches, accelerator
         optimizer = setup.build_optimizer(config, model, accelerator.device)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
-        self.bare: JointStep = accelerator.unwrap_model(self.model)
+        self.bare: Objective = accelerator.unwrap_model(self.model)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.watch = Stopwatch(accelerator.device)
         self.total = config.steps
@@ -72,13 +72,13 @@ class Steps:
         planned = torch.tensor(max(1, int(self.config.minutes * 60 / seconds)), device=self.accelerator.device)
         return int(self.accelerator.reduce(planned.float(), "mean"))
 
-    def joint_step(self, step: int, batch: dict[str, torch.Tensor]) -> AdaptationOutput:
+    def joint_step(self, step: int, batch: dict[str, torch.Tensor]) -> StepOutput:
         """Of a batch that is `Batches.in_range`."""
         config, numbers = self.config, batch["index"].tolist()
         torch.manual_seed(generator_for(config.seed, "dropout", numbers[0]).initial_seed())
         with self.accelerator.autocast():
             return self.model(
-                **{name: batch[name] for name in PHOTOS if name in batch},
+                Batch.from_mapping(batch),
                 progress=step / self.total,
                 generator=[generator_for(config.seed, "noise", number) for number in numbers],
                 adapt=step >= min(config.predictor_warmup_steps, self.total // 3),
@@ -127,7 +127,7 @@ class Steps:
             for name, value in output.losses.items():
                 scalars[f"loss/{name}"] = scalars.get(f"loss/{name}", 0.0) + value.detach() / parts
             # (5) of a restorer that changes nothing: what any restorer must be better than
-            untouched = charbonnier(batch["synthetic"], batch["clean"], self.config.charbonnier_eps)
+            untouched = charbonnier(batch["synthetic"], batch["clean"], self.config.objective["charbonnier_eps"])
             scalars["loss/untouched"] = scalars.get("loss/untouched", 0.0) + untouched / parts
             for name, value in output.gradients.items():  # of loss * scale / parts, averaged over parts
                 scale = self.accelerator.scaler.get_scale() if self.accelerator.scaler else 1.0

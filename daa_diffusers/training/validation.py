@@ -50,7 +50,7 @@ class Validation:
             if not config.validation_clean:
                 return cls(degraded)
             return cls(PairedFolders(degraded, source(config.validation_clean, "validation_clean")))
-        if config.real and config.variant != "vanilla":
+        if config.real and config.reads("real"):
             return cls(real[0])
         return None
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from daa_diffusers import DAARestorationPipeline, DAAUNet2DConditionModel, NoiseSpaceAdaptation, RestorationUNet
 from daa_diffusers.degradations.draws import generator_for
+from daa_diffusers.objectives.base import Batch
 from daa_diffusers.objectives.schedules import NoiseSchedule
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +24,8 @@ def alignment():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     predictors = sys.modules["alignment_predictors"]
-    predictors.ADAPT = {**predictors.ADAPT, "noise_predictor_options": {**TINY, "dropout": 0.0}, "batch_size": 2}
+    objective = {**predictors.ADAPT["objective"], "noise_predictor_options": {**TINY, "dropout": 0.0}}
+    predictors.ADAPT = {**predictors.ADAPT, "objective": objective, "batch_size": 2}
     module.TIMES, module.ERROR_TIMES = (100, 700), (450,)
     return module
 
@@ -93,7 +95,7 @@ def test_the_gradient_of_eq_4_is_that_of_the_joint_step(alignment, batch, unet):
     draws = NoiseSchedule().draw(batch["q"].shape, generator=generator_for(0, "draws"))
     ours = alignment.gradients(unet, "paired", batch, draws)["eq. (4)"]
     step = NoiseSpaceAdaptation(Fixed(batch), unet, weight=1.0, weight_schedule="constant")
-    output = step(batch["synthetic"], batch["clean"], batch["real"], draws=draws)
+    output = step(Batch(batch["synthetic"], batch["clean"], batch["real"]), draws=draws)
     output.loss.backward()
     torch.testing.assert_close(ours, step.restorer.q.grad, rtol=1e-4, atol=1e-8)
 

@@ -13,6 +13,7 @@ import torch
 
 from daa_diffusers import DAARestorationPipeline, DAAUNet2DConditionModel, NoiseSpaceAdaptation, RestorationUNet
 from daa_diffusers.hub.licenses import license_of
+from daa_diffusers.objectives.base import Batch
 from daa_diffusers.objectives.schedules import NoiseSchedule
 from daa_diffusers.sources.demo_photos import demo_photos
 from daa_diffusers.sources.folders import PhotoFolder
@@ -55,7 +56,7 @@ def test_the_plain_reading_is_the_same_step():
     plain.load_state_dict(step.unet.state_dict())
     images = [torch.rand(4, 3, 16, 16) for _ in range(3)]
     draws = NoiseSchedule().draw(images[0].shape)
-    loss = step(*images, draws=draws).loss
+    loss = step(Batch(*images), draws=draws).loss
     loss.backward()
     ours = [p.grad.clone() for p in step.parameters()]
     step.zero_grad()

@@ -14,6 +14,7 @@ from torch import nn
 from daa_diffusers import DAARestorationPipeline, ForeignRestorer, NoiseSpaceAdaptation, RestorationUNet
 from daa_diffusers.errors import CheckpointError, ConfigurationError
 from daa_diffusers.foreign.probe import Traits, measure_reach
+from daa_diffusers.objectives.base import Batch
 from daa_diffusers.pipelines.tiling import auto_tile
 from daa_diffusers.training.config import resolve
 from daa_diffusers.training.loop import train
@@ -485,8 +486,8 @@ def test_pooling_is_found_where_no_layer_tells():
 
 
 def test_batch_statistics_are_found_inside():
-    assert NoiseSpaceAdaptation(ForeignRestorer.wrap(dncnn(act_mode="BR")), variant="vanilla").has_batch_statistics
-    assert not NoiseSpaceAdaptation(ForeignRestorer.wrap(dncnn()), variant="vanilla").has_batch_statistics
+    assert NoiseSpaceAdaptation(ForeignRestorer.wrap(dncnn(act_mode="BR")), torch.nn.Identity()).has_batch_statistics
+    assert not NoiseSpaceAdaptation(ForeignRestorer.wrap(dncnn()), torch.nn.Identity()).has_batch_statistics
 
 
 @pytest.mark.parametrize("select", ["last", "psnr"])
@@ -523,7 +524,7 @@ def test_a_grey_network_gets_a_noise_predictor_of_its_channels(tmp_path):
     model = build_model(resolve({"preset": "tiny", "init_from": str(tmp_path)}))
     assert (model.unet.config.in_channels, model.unet.config.out_channels) == (3, 1)
     grey = torch.rand(2, 1, 16, 16)
-    assert torch.isfinite(model(grey, grey, grey).loss)
+    assert torch.isfinite(model(Batch(grey, grey, grey)).loss)
 
 
 def test_gradient_checkpointing_is_refused(tmp_path):

@@ -14,28 +14,25 @@ from torch import nn
 from daa_diffusers import RestorationUNet
 from daa_diffusers.degradations.draws import generator_for
 from daa_diffusers.errors import ConfigurationError
-from daa_diffusers.objectives.dann import reverse_gradient
+from daa_diffusers.objectives.base import Batch
+from daa_diffusers.objectives.dann import Dann, reverse_gradient
 from daa_diffusers.objectives.losses import charbonnier
-from daa_diffusers.objectives.mean_teacher import turned, unturned
-from daa_diffusers.objectives.neighbor2neighbor import draw_neighbours, subsample
-from daa_diffusers.objectives.registry import (
-    BASELINES,
-    Dann,
-    MeanTeacher,
-    Neighbor2Neighbor,
-    PixelAdversarial,
-    RecorruptedToRecorrupted,
-    build_baseline,
-)
+from daa_diffusers.objectives.mean_teacher import MeanTeacher, turned, unturned
+from daa_diffusers.objectives.neighbor2neighbor import Neighbor2Neighbor, draw_neighbours, subsample
+from daa_diffusers.objectives.pixel_adversarial import PixelAdversarial
+from daa_diffusers.objectives.real_term import RealTermObjective
+from daa_diffusers.objectives.recorrupted import RecorruptedToRecorrupted
+from daa_diffusers.objectives.registry import OBJECTIVES, build_objective
 from daa_diffusers.training.config import parse_arguments, resolve
 from daa_diffusers.training.loop import train
+from daa_diffusers.training.objective_options import nest_objective
 from daa_diffusers.training.planning import describe
 from daa_diffusers.training.setup import build_model
 
 from ..training.test_loop import interrupt_at, state
 from ..training.test_processes import exact_config, launch, parameters  # noqa: F401 (a fixture)
 
-NAMES = list(BASELINES)
+NAMES = [name for name, objective in OBJECTIVES.items() if issubclass(objective, RealTermObjective)]
 
 
 def restorer(seed: int = 0, depth: int = 3) -> RestorationUNet:
@@ -64,15 +61,15 @@ def test_real_photos_reach_the_restorer_by_the_weight(batch, name):
     """Of two steps that differ in the weight alone, the gradients differ; without adaptation it is that of L_pair."""
     found = {}
     for weight in (0.0, 1.0):
-        step = build_baseline(name, restorer(), weight=weight)
-        output = step(**batch, generator=generators())
+        step = build_objective({"type": name, "weight": weight}, restorer())
+        output = step(Batch(**batch), generator=generators())
         output.loss.backward()
         found[weight] = gradients(step.restorer)
         assert all(value.isfinite().all() for value in output.losses.values())
         for network in step.networks.values():
             assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
-    step = build_baseline(name, restorer(), weight=1.0)
-    step(**batch, generator=generators(), adapt=False).loss.backward()
+    step = build_objective({"type": name, "weight": 1.0}, restorer())
+    step(Batch(**batch), generator=generators(), adapt=False).loss.backward()
     alone = restorer()
     charbonnier(alone(batch["synthetic"]), batch["clean"]).backward()
     assert (found[1.0] - found[0.0]).norm() > 1e-4 * found[0.0].norm()
@@ -82,12 +79,12 @@ def test_real_photos_reach_the_restorer_by_the_weight(batch, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_sample_depends_on_its_own_generator_alone(batch, name):
-    step = build_baseline(name, restorer(), weight=1.0)
-    whole = step(**batch, generator=generators())
-    again = step(**batch, generator=generators())
+    step = build_objective({"type": name, "weight": 1.0}, restorer())
+    whole = step(Batch(**batch), generator=generators())
+    again = step(Batch(**batch), generator=generators())
     torch.manual_seed(99)
     parts = [
-        step(**{key: value[n : n + 1] for key, value in batch.items()}, generator=generators(1, first=n))
+        step(Batch(**{key: value[n : n + 1] for key, value in batch.items()}), generator=generators(1, first=n))
         for n in range(2)
     ]
     if name != "pixel_adversarial":  # its spectral norms are found by iteration, a little better each time
@@ -97,7 +94,7 @@ def test_a_sample_depends_on_its_own_generator_alone(batch, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_constructor_arguments_have_defaults_and_are_plain(name):
-    parameters = inspect.signature(BASELINES[name]).parameters.values()
+    parameters = inspect.signature(OBJECTIVES[name]).parameters.values()
     assert all(isinstance(p.default, int | float | str | None) for p in parameters if p.name != "restorer")
     assert all(p.kind is p.KEYWORD_ONLY for p in parameters if p.name != "restorer")
 
@@ -123,7 +120,7 @@ def test_dann_classifies_the_bottleneck_and_its_classifier_learns(batch):
     optimizer = torch.optim.Adam(step.classifier.parameters(), 1e-2)
     for _ in range(40):
         optimizer.zero_grad()
-        output = step(**shifted)
+        output = step(Batch(**shifted))
         output.loss.backward()
         optimizer.step()
     assert output.losses["domain"] < 0.4 and output.losses["domain_accuracy"] > 0.8
@@ -131,7 +128,7 @@ def test_dann_classifies_the_bottleneck_and_its_classifier_learns(batch):
 
 def test_dann_reads_the_features_of_any_restorer(batch):
     plain = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.LeakyReLU(0.2), nn.Conv2d(8, 3, 3, padding=1))
-    Dann(plain, features="1")(**batch).loss.backward()
+    Dann(plain, features="1")(Batch(**batch)).loss.backward()
     for module, options in ((plain, {}), (plain, {"features": "7"}), (restorer(), {"features": "down_block.1"})):
         with pytest.raises(ConfigurationError, match="`features` must name a submodule"):
             Dann(module, **options)
@@ -142,7 +139,7 @@ def test_dann_hears_each_pass_once_under_gradient_checkpointing(batch):
     steps[1].load_state_dict(steps[0].state_dict())
     steps[1].restorer.enable_gradient_checkpointing()
     for step in steps:
-        step(**batch).loss.backward()
+        step(Batch(**batch)).loss.backward()
     torch.testing.assert_close(gradients(steps[0]), gradients(steps[1]))
 
 
@@ -150,7 +147,7 @@ def test_dann_hears_each_pass_once_under_gradient_checkpointing(batch):
 def test_one_backward_pass_trains_discriminator_and_restorer(batch, kind):
     """The discriminator's gradient is that of its own loss, and does not know of the restorer's."""
     step = PixelAdversarial(restorer(), weight=3.0, weight_schedule="constant", kind=kind, width=8).eval()
-    output = step(**batch)
+    output = step(Batch(**batch))
     output.loss.backward()
     alone = copy.deepcopy(step.discriminator)
     alone.zero_grad()
@@ -170,7 +167,7 @@ def test_the_discriminator_prefers_clean_photos_after_a_few_steps(batch):
     losses = []
     for _ in range(30):
         optimizer.zero_grad()
-        output = step(**batch)
+        output = step(Batch(**batch))
         output.loss.backward()
         optimizer.step()
         losses.append(float(output.losses["discriminator"]))
@@ -194,7 +191,7 @@ def test_subsampling_takes_the_pixel_that_the_index_names():
 
 def test_neighbor2neighbor_follows_its_equation(batch):
     step = Neighbor2Neighbor(restorer(), weight=1.0, weight_schedule="constant", gamma=3.0)
-    output = step(**batch, generator=generators())
+    output = step(Batch(**batch), generator=generators())
     x, f = batch["real"], step.restorer
     first, second = draw_neighbours(x.shape, generators()).unbind(1)
     predicted, target = f(subsample(x, first)), subsample(x, second)
@@ -225,7 +222,7 @@ def test_recorrupted_noise_scales_with_the_value_range():
 
 def test_recorrupted_follows_its_equation(batch):
     step = RecorruptedToRecorrupted(restorer(), weight=1.0, weight_schedule="constant", alpha=0.4)
-    output = step(**batch, generator=generators())
+    output = step(Batch(**batch), generator=generators())
     z = step.noise(batch["real"], generators())
     expected = (step.restorer(batch["real"] + 0.4 * z) - (batch["real"] - z / 0.4)).square().mean()
     torch.testing.assert_close(output.losses["adaptation"], expected.detach())
@@ -260,9 +257,11 @@ def test_the_teacher_of_symmetric_views_does_not_depend_on_orientation(batch):
 @pytest.mark.parametrize(
     "name, options, message",
     [
-        ("dan", {}, "`objective` must be one of dann"),
+        ("dan", {}, "`objective` must be one of noise_space, .* .did you mean 'dann'"),
         ("dann", {"feature": "conv_out"}, "did you mean 'features'"),
-        ("mean_teacher", {"weight": 1.0}, "'weight', which mean_teacher does not take"),
+        ("mean_teacher", {"kind": "hinge"}, "`objective` mean_teacher has no option 'kind'"),
+        ("renoised", {"sigma_min": 60}, "`sigma_min` must be at least 0 and at most 50, got 60"),
+        ("renoised", {"teacher": "student"}, "`teacher` must be one of start, average"),
         ("dann", {"hidden": 0}, "`hidden` must be at least 1, got 0"),
         ("pixel_adversarial", {"kind": "wasserstein"}, "`kind` must be one of hinge, least_squares"),
         ("neighbor2neighbor", {"gamma": -1}, "`gamma` must be at least 0, got -1"),
@@ -273,7 +272,7 @@ def test_the_teacher_of_symmetric_views_does_not_depend_on_orientation(batch):
 )
 def test_wrong_options_are_named(name, options, message):
     with pytest.raises(ConfigurationError, match=message):
-        build_baseline(name, restorer(), options)
+        build_objective({"type": name, **options}, restorer())
 
 
 @pytest.mark.parametrize(
@@ -287,7 +286,8 @@ def test_wrong_options_are_named(name, options, message):
 )
 def test_wrong_photos_are_named(batch, change, message):
     with pytest.raises(ValueError, match=message):
-        Neighbor2Neighbor(restorer())(**{**batch, **change})
+        options = {"generator": change.pop("generator")} if "generator" in change else {}
+        Neighbor2Neighbor(restorer())(Batch(**{**batch, **change}), **options)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -308,10 +308,16 @@ def test_an_interrupted_run_ends_bit_identical(tiny_config, tmp_path, monkeypatc
     losses = [{k: v for k, v in entry.items() if k.startswith("loss/")} for entry in log]
     assert all(math.isfinite(value) for entry in losses for value in entry.values())
     weights = [entry["loss/weight"] for entry in losses if entry]
+    # the first step warms up; then the paper's ramp, or the constant weight at once
     assert weights[0] == 0 and weights == sorted(weights) and weights[-1] > 0.5
-    further = {"dann": "classifier", "pixel_adversarial": "discriminator", "mean_teacher": "teacher"}.get(name)
+    further = {
+        "dann": {"classifier"},
+        "pixel_adversarial": {"discriminator"},
+        "mean_teacher": {"teacher"},
+        "renoised": {"teacher", "steps_taken"},
+    }.get(name, set())
     parts = {key.split(".")[1] for key in found if key.startswith("model.")}
-    assert parts == {"restorer"} | ({further} if further else set())
+    assert parts == {"restorer", *further}
     start = build_model(config).state_dict()  # the teacher is moved by the loop, not by the optimizer
     moved = {key.split(".")[0] for key, value in start.items() if not torch.equal(value, found[f"model.{key}"])}
     assert moved == parts
@@ -342,32 +348,40 @@ def test_a_dry_run_counts_the_further_networks(tiny_config):
     assert "# classifier" not in text["neighbor2neighbor"] and "noise predictor:" not in text["dann"]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_preset_speaks_of_noise_space_adaptation_alone(name):
+@pytest.mark.parametrize("name", [name for name in NAMES if OBJECTIVES[name].compares])
+def test_a_preset_prepares_real_photos_for_noise_space_adaptation_alone(name):
     config = resolve({"preset": "adapt", "objective": name, "clean": ["c"], "real": ["r"]}).check()
-    default = inspect.signature(BASELINES[name]).parameters["weight"].default
-    assert (config.variant, config.weight_schedule, config.weight) == ("paired", "paper", default)
-    assert config.patch == 48
-    assert resolve({"preset": "adapt", "objective": name, "weight": 7.0}).weight == 7.0
+    assert config.objective == {"type": name, **OBJECTIVES[name].defaults()}
+    assert (config.patch, config.fit_noise, config.pseudo_clean, config.blend) == (48, 0.0, False, 1.0)
+    assert resolve({"preset": "adapt", "objective": name, "weight": 7.0}).objective["weight"] == 7.0
 
 
 def test_the_command_line_takes_an_objective_with_its_options():
-    arguments = ["--objective", "dann", "--objective_options", '{"hidden": 8}', "--clean", "c", "--real", "r"]
-    config = parse_arguments(arguments)
-    assert config.objective == "dann" and config.objective_options == {"hidden": 8}
+    photos = ["--clean", "c", "--real", "r"]
+    for given in (["--objective", "dann", "--hidden", "8"], ["--objective", '{"type": "dann", "hidden": 8}']):
+        objective = parse_arguments([*given, *photos]).objective
+        assert objective["type"] == "dann" and objective["hidden"] == 8 and objective["weight"] == 0.05
+
+
+def test_options_of_earlier_versions_are_read():
+    flat = resolve({"objective": "dann", "objective_options": {"hidden": 8}, "weight": 2.0}).objective
+    assert flat == {"type": "dann", **Dann.defaults(), "hidden": 8, "weight": 2.0}
+    assert resolve({"variant": "vanilla", "weight": 0.3}).objective == {"type": "supervised", "charbonnier_eps": 1e-3}
+    record = {"objective": "dann", "variant": "paired", "weight": 0.05, "objective_options": {}, "patch": 32}
+    assert nest_objective(record, record=True) == {"objective": {"type": "dann", "weight": 0.05}, "patch": 32}
 
 
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"objective": "dan"}, "`objective` must be one of noise_space, dann"),
-        ({"variant": "hybrid"}, "`variant` 'hybrid' belongs to `objective` noise_space, got 'dann'"),
-        ({"variant": "vanilla"}, "`variant` 'vanilla' belongs to `objective` noise_space, got 'dann'"),
-        ({"save_noise_predictor": True}, "`save_noise_predictor` True belongs to `objective` noise_space"),
-        ({"weight_schedule": "balanced"}, "`weight_schedule` must be paper or constant"),
-        ({"objective_options": {"hiden": 8}}, "'hiden', which dann does not take .did you mean 'hidden'"),
-        ({"objective": "noise_space", "objective_options": {"hidden": 8}}, "`objective_options` are for"),
-        ({"real": []}, "`objective` 'dann' learns from real photos"),
+        ({"objective": "dan"}, "`objective` must be one of noise_space, renoised"),
+        ({"variant": "hybrid"}, "`objective` dann has no option 'variant'"),
+        ({"save_noise_predictor": True}, "`save_noise_predictor` needs an `objective` with a noise predictor"),
+        ({"weight_schedule": "balanced"}, "`weight_schedule` must be one of paper, constant"),
+        ({"objective": {"type": "dann", "hiden": 8}}, "no option 'hiden' .did you mean 'hidden'"),
+        ({"objective": {"type": "noise_space", "hidden": 8}}, "`objective` noise_space has no option 'hidden'"),
+        ({"objective": {"type": "noise_space", "variant": "pared"}}, "`variant` must be one of paired, extended"),
+        ({"real": []}, "`objective` dann learns from real photos"),
         ({"compile": True}, "`compile` does not work with `objective` dann"),
     ],
 )
@@ -381,7 +395,7 @@ def test_contradictory_options_are_refused(tiny_config, changes, message):
     [
         ({"objective": "neighbor2neighbor", "patch": 24}, "`patch` must be a multiple of"),
         ({"objective": "recorrupted", "patch": 16}, "`patch` must be at least 32 for recorrupted, got 16"),
-        ({"objective": "dann", "objective_options": {"hidden": -1}}, "`hidden` must be at least 1"),
+        ({"objective": {"type": "dann", "hidden": -1}}, "`hidden` must be at least 1"),
     ],
 )
 def test_what_does_not_fit_fails_before_anything_is_written(tiny_config, tmp_path, changes, message):

@@ -10,9 +10,11 @@ from torch import nn
 
 from daa_diffusers.models.daa_unet import DAAUNet2DConditionModel
 from daa_diffusers.models.restoration_unet import RestorationUNet
+from daa_diffusers.objectives.base import Batch
 from daa_diffusers.objectives.losses import charbonnier, contrastive, entrance
 from daa_diffusers.objectives.noise_space import VARIANTS, NoiseSpaceAdaptation
 from daa_diffusers.objectives.schedules import WEIGHT_SCHEDULES, NoiseSchedule, adaptation_weight
+from daa_diffusers.objectives.supervised import Supervised
 
 SIZE = (3, 3, 16, 16)
 
@@ -45,7 +47,7 @@ def draws(seed=3, **changes):
 
 
 def adaptation(restorer, unet, **options):
-    return NoiseSpaceAdaptation(restorer, None if options.get("variant") == "vanilla" else unet, **options)
+    return NoiseSpaceAdaptation(restorer, unet, **options)
 
 
 def gradients(module):
@@ -56,12 +58,11 @@ def gradients(module):
 @pytest.mark.parametrize("weight_schedule", WEIGHT_SCHEDULES)
 def test_every_variant_trains_both_networks(restorer, unet, batch, variant, weight_schedule):
     step = adaptation(restorer, unet, variant=variant, weight_schedule=weight_schedule)
-    output = step(**batch, draws=draws())
+    output = step(Batch(**batch), draws=draws())
     output.loss.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in restorer.parameters())
-    if variant != "vanilla":
-        assert all(p.grad is not None for p in unet.parameters())
-        assert output.losses["weight"] > 0
+    assert all(p.grad is not None for p in unet.parameters())
+    assert output.losses["weight"] > 0
     assert torch.isfinite(output.loss) and not any(v.requires_grad for v in output.losses.values())
 
 
@@ -81,7 +82,7 @@ def test_both_restored_images_receive_the_adaptation_gradient(restorer, unet, ba
             return out
 
     step = NoiseSpaceAdaptation(Watched(), unet, variant=variant, weight=1.0, weight_schedule="constant")
-    with_pair = step(**batch, draws=draws()).loss
+    with_pair = step(Batch(**batch), draws=draws()).loss
     with_pair.backward()
     on_synthetic, on_real = seen["gradient"].chunk(2)
     assert on_real.abs().sum() > 0
@@ -95,7 +96,7 @@ def test_the_step_follows_the_equations(restorer, unet, batch):
     """Eq. (1) to (6) written out plainly, one pass at a time, against the module."""
     given = draws(swap=torch.tensor([True, False, True]), swap_negative=torch.tensor([False, True, True]))
     step = NoiseSpaceAdaptation(restorer, unet, weight=0.3, margin=0.1).eval()
-    output = step(**batch, draws=given, progress=0.5)
+    output = step(Batch(**batch), draws=given, progress=0.5)
 
     x_s, y, x_r = batch["synthetic"], batch["clean"], batch["real"]
     s, q = restorer(x_s), restorer(x_r)
@@ -121,27 +122,27 @@ def test_the_step_follows_the_equations(restorer, unet, batch):
 
 def test_extended_noises_the_unpaired_clean_image_and_has_no_negative(restorer, unet, batch):
     step = NoiseSpaceAdaptation(restorer, unet, variant="extended")
-    output = step(**batch, draws=draws(swap_negative=None))
+    output = step(Batch(**batch), draws=draws(swap_negative=None))
     assert "noise_negative" not in output.losses
-    other = step(**{**batch, "unpaired_clean": 1 - batch["unpaired_clean"]}, draws=draws(swap_negative=None))
+    other = step(Batch(**{**batch, "unpaired_clean": 1 - batch["unpaired_clean"]}), draws=draws(swap_negative=None))
     assert output.losses["noise"] != other.losses["noise"]
     assert output.losses["pair"] == other.losses["pair"]
 
 
 def test_hybrid_sends_no_adaptation_gradient_into_the_predictor(restorer, unet, batch):
     step = NoiseSpaceAdaptation(restorer, unet, variant="hybrid", weight=0.5, weight_schedule="constant")
-    step(**batch, draws=draws()).loss.backward()
+    step(Batch(**batch), draws=draws()).loss.backward()
     first = gradients(unet)
     unet.zero_grad()
-    step(**{**batch, "unpaired_clean": 1 - batch["unpaired_clean"]}, draws=draws()).loss.backward()
+    step(Batch(**{**batch, "unpaired_clean": 1 - batch["unpaired_clean"]}), draws=draws()).loss.backward()
     for name, gradient in gradients(unet).items():
         torch.testing.assert_close(gradient, first[name])
 
 
 def test_hybrid_without_unpaired_photos_takes_other_targets_of_the_batch(restorer, unet, batch):
     step = NoiseSpaceAdaptation(restorer, unet, variant="hybrid")
-    without = step(**{**batch, "unpaired_clean": None}, draws=draws())
-    rolled = step(**{**batch, "unpaired_clean": batch["clean"].roll(1, 0)}, draws=draws())
+    without = step(Batch(**{**batch, "unpaired_clean": None}), draws=draws())
+    rolled = step(Batch(**{**batch, "unpaired_clean": batch["clean"].roll(1, 0)}), draws=draws())
     assert without.losses["adaptation"] == rolled.losses["adaptation"]
 
 
@@ -155,13 +156,13 @@ def test_balanced_gradient_has_the_asked_for_size_and_leaves_the_predictor_whole
 
     restorer.register_forward_hook(watch)
     balanced = NoiseSpaceAdaptation(restorer, unet, weight_schedule="balanced", **options)
-    output = balanced(**batch, draws=draws())
+    output = balanced(Batch(**batch), draws=draws())
     output.loss.backward()
     predictor = gradients(unet)
     on_synthetic, on_real = captured["g"].chunk(2)
     unet.zero_grad()
     plain = NoiseSpaceAdaptation(restorer, unet, weight_schedule="constant", weight=1.0)
-    plain(**batch, draws=draws()).loss.backward()
+    plain(Batch(**batch), draws=draws()).loss.backward()
     plain_synthetic, plain_real = captured["g"].chunk(2)
 
     s = restorer(batch["synthetic"]).detach().requires_grad_()
@@ -180,7 +181,7 @@ def test_gradient_norms_are_those_at_the_restored_images_whatever_the_batch_size
     restorer, unet, batch, weight_schedule
 ):
     step = NoiseSpaceAdaptation(restorer, unet, weight_schedule=weight_schedule, weight=0.3)
-    output = step(**batch, draws=draws())
+    output = step(Batch(**batch), draws=draws())
     assert not output.gradients
     output.loss.backward()
     s, q = output.restored_synthetic.requires_grad_(), output.restored_real.requires_grad_()
@@ -199,7 +200,7 @@ def test_a_step_leaves_nothing_behind(restorer, unet, batch, weight_schedule):
     gc.collect()
     gc.disable()
     try:
-        output = step(**batch, draws=draws())
+        output = step(Batch(**batch), draws=draws())
         output.loss.backward()
         left = weakref.ref(output)
         del output
@@ -238,7 +239,7 @@ def test_paper_weight_ramp(progress, share):
 
 def test_a_generator_decides_everything(restorer, unet, batch):
     step = NoiseSpaceAdaptation(restorer, unet)
-    runs = [step(**batch, generator=torch.Generator().manual_seed(seed)).loss.item() for seed in (5, 5, 6)]
+    runs = [step(Batch(**batch), generator=torch.Generator().manual_seed(seed)).loss.item() for seed in (5, 5, 6)]
     assert runs[0] == runs[1] != runs[2]
 
 
@@ -258,7 +259,7 @@ def test_noise_levels_stay_between_the_gammas_of_the_range():
 
 
 def test_ablations_change_the_step(restorer, unet, batch):
-    no_swap = NoiseSpaceAdaptation(restorer, unet, residual_swap=False)(**batch, draws=draws(swap_negative=None))
+    no_swap = NoiseSpaceAdaptation(restorer, unet, residual_swap=False)(Batch(**batch), draws=draws(swap_negative=None))
     assert no_swap.losses["noise"] == no_swap.losses["noise_positive"]
     shuffled = NoiseSchedule().draw((64, 1, 1, 1), generator=torch.Generator().manual_seed(0))
     fixed = NoiseSchedule().draw((64, 1, 1, 1), generator=torch.Generator().manual_seed(0), channel_shuffle=False)
@@ -268,11 +269,11 @@ def test_ablations_change_the_step(restorer, unet, batch):
 
 def test_warm_up_keeps_the_real_photos_from_the_restorer(restorer, unet, batch):
     step = NoiseSpaceAdaptation(restorer, unet, variant="hybrid", weight_schedule="balanced")
-    step(**batch, draws=draws(), adapt=False).loss.backward()
+    step(Batch(**batch), draws=draws(), adapt=False).loss.backward()
     warm = gradients(restorer)
     assert all(g.abs().sum() > 0 for g in gradients(unet).values() if g is not None)
     restorer.zero_grad()
-    NoiseSpaceAdaptation(restorer, variant="vanilla")(batch["synthetic"], batch["clean"]).loss.backward()
+    Supervised(restorer)(Batch(batch["synthetic"], batch["clean"])).loss.backward()
     for name, gradient in gradients(restorer).items():
         torch.testing.assert_close(warm[name], gradient, rtol=1e-4, atol=1e-7)
 
@@ -280,7 +281,7 @@ def test_warm_up_keeps_the_real_photos_from_the_restorer(restorer, unet, batch):
 def test_the_warm_up_keeps_no_graph_of_the_restored_real_photos(restorer, unet, batch):
     graphs = []
     restorer.register_forward_hook(lambda module, arguments, out: graphs.append(out.requires_grad))
-    NoiseSpaceAdaptation(restorer, unet)(**batch, draws=draws(), adapt=False)
+    NoiseSpaceAdaptation(restorer, unet)(Batch(**batch), draws=draws(), adapt=False)
     assert sorted(graphs) == [False, True]
 
 
@@ -292,7 +293,7 @@ def test_separate_passes_change_nothing_but_the_batches(restorer, unet, batch, v
     for separate in (False, True):
         step = NoiseSpaceAdaptation(restorer, unet, variant=variant, separate_passes=separate)
         step.zero_grad()
-        output = step(**batch, draws=draws())
+        output = step(Batch(**batch), draws=draws())
         output.loss.backward()
         results.append((output.losses, gradients(step), max(batches)))
         batches.clear()
@@ -314,7 +315,7 @@ def test_the_step_of_compiled_networks_is_the_step(restorer, unet, batch, varian
             restorer.compile(backend="aot_eager")
             unet.compile(backend="aot_eager")
         step.zero_grad()
-        output = step(**batch, draws=draws())
+        output = step(Batch(**batch), draws=draws())
         output.loss.backward()
         results.append((output.losses, gradients(step)))
     (losses, grads), (compiled_losses, compiled_grads) = results
@@ -335,7 +336,7 @@ def test_batch_statistics_see_one_domain_at_a_time(unet, batch):
             return x + 0.1 * self.norm(x)
 
     restorer = Normed()
-    NoiseSpaceAdaptation(restorer, unet)(**batch, draws=draws())
+    NoiseSpaceAdaptation(restorer, unet)(Batch(**batch), draws=draws())
     assert restorer.batches == [3, 3]
 
 
@@ -355,7 +356,8 @@ def test_batch_statistics_see_one_domain_at_a_time(unet, batch):
 )
 def test_wrong_inputs_are_named(restorer, unet, batch, change, message):
     with pytest.raises(ValueError, match=message):
-        NoiseSpaceAdaptation(restorer, unet)(**{**batch, **change})
+        options = {"draws": change.pop("draws")} if "draws" in change else {}
+        NoiseSpaceAdaptation(restorer, unet)(Batch(**{**batch, **change}), **options)
 
 
 @pytest.mark.parametrize(
@@ -365,7 +367,6 @@ def test_wrong_inputs_are_named(restorer, unet, batch, change, message):
         ({"weight_schedule": "cosine"}, "`weight_schedule` must be one of"),
         ({"weight": -1.0}, "`weight` must be"),
         ({"timestep_range": (0, 10)}, "`timestep_range`"),
-        ({"variant": "vanilla"}, "`unet` must be None"),
     ],
 )
 def test_wrong_options_are_named(restorer, unet, options, message):

@@ -28,7 +28,8 @@ def test_types_on_the_command_line():
     config = parse_arguments(
         [*ENOUGH, "--no_channel_shuffle", "--minutes", "2.5", "--degradation", '{"type": "gaussian"}']
     )
-    assert config.channel_shuffle is False and config.minutes == 2.5 and config.degradation == {"type": "gaussian"}
+    assert config.objective["channel_shuffle"] is False
+    assert config.minutes == 2.5 and config.degradation == {"type": "gaussian"}
     assert parse_arguments([*ENOUGH, "--degradation", "camera"]).degradation == {"type": "camera"}
 
 
@@ -122,7 +123,7 @@ def test_presets_hold_known_options_and_the_official_recipes():
     deblur = resolve({"preset": "paper-deblur"})
     assert (deblur.learning_rate, deblur.patch, deblur.value_range) == (5e-5, 128, [-1.0, 1.0])
     denoise = resolve({"preset": "paper-denoise"})
-    assert (denoise.learning_rate, denoise.weight, denoise.degradation["sigma_max"]) == (1e-4, 0.2, 75.0)
+    assert (denoise.learning_rate, denoise.objective["weight"], denoise.degradation["sigma_max"]) == (1e-4, 0.2, 75.0)
 
 
 def test_presets_of_a_task_hold_what_differs_from_adapt():
@@ -134,7 +135,7 @@ def test_presets_of_a_task_hold_what_differs_from_adapt():
 
 
 def test_what_only_reports_is_no_part_of_a_runs_identity():
-    assert "log_every" not in TrainingConfig().identity() and "weight" in TrainingConfig().identity()
+    assert "log_every" not in TrainingConfig().identity() and "objective" in TrainingConfig().identity()
     assert "validate_every" not in TrainingConfig().identity()
     assert {"validate_every", "validation_clean"} <= set(TrainingConfig(select_by="psnr").identity())
 

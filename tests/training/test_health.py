@@ -103,7 +103,7 @@ def test_trained_on_low_noise_levels_the_conditions_matter_less_and_an_alarm_rin
         options |= {"timestep_range": [1, high], "checkpoint_every": 0, "log_every": 100}
         config = tiny_config(**options)
         config.output_dir += str(high)
-        config.noise_predictor_options["dropout"] = 0.0
+        config.objective["noise_predictor_options"]["dropout"] = 0.0
         result = train(config, progress_bar=False)
         gain = result.health["loss_synthetic_zeroed"] / result.health["loss_as_is"]
         found[high] = gain, any("Widen `timestep_range`" in alarm for alarm in result.alarms)
@@ -190,7 +190,5 @@ def test_another_value_range_and_the_extended_variant_give_a_report(tiny_config,
     assert all(math.isfinite(value) for value in report.values.values())
 
 
-def test_the_vanilla_variant_has_no_health(tiny_config):
-    assert Health.from_config(tiny_config(variant="vanilla")) is None
-    with pytest.raises(ValueError, match="noise predictor"):
-        shortcut_report(NoiseSpaceAdaptation(restorer(), variant="vanilla"), None, None, None, draws=[])
+def test_supervised_training_has_no_health(tiny_config):
+    assert Health.from_config(tiny_config(objective="supervised")) is None

@@ -56,7 +56,10 @@ def interrupt_at(monkeypatch, step):
 
 @pytest.mark.parametrize("variant", ["paired", "hybrid", "vanilla"])
 def test_an_interrupted_run_ends_bit_identical(tiny_config, tmp_path, monkeypatch, variant):
-    options = {"variant": variant, "noise_predictor_options": tiny_config().noise_predictor_options | {"dropout": 0.2}}
+    options = {
+        "variant": variant,
+        "noise_predictor_options": tiny_config().objective["noise_predictor_options"] | {"dropout": 0.2},
+    }
     options |= {"learning_rate_schedule": "cosine", "predictor_warmup_steps": 1}
     whole = quiet(tiny_config(output_dir=str(tmp_path / "whole"), **options))
     config = tiny_config(output_dir=str(tmp_path / "cut"), **options)
@@ -198,7 +201,7 @@ def test_supervised_training_on_pairs(tiny_config, photo_folders):
 
 def test_accumulated_batches_equal_one_large_batch(tiny_config, tmp_path):
     results = {}
-    predictor = tiny_config().noise_predictor_options | {"dropout": 0.0}
+    predictor = tiny_config().objective["noise_predictor_options"] | {"dropout": 0.0}
     for name, changes in {"large": {"batch_size": 4}, "two": {"gradient_accumulation_steps": 2}}.items():
         # no residual swap: the hinge of eq. (4) is a function of the whole batch
         changes |= {"output_dir": str(tmp_path / name), "noise_predictor_options": predictor}

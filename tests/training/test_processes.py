@@ -62,7 +62,7 @@ def exact_config(tiny_config, tmp_path):
     """float64, no dropout, the hinge of eq. (4) in use."""
 
     def make(name, **changes):
-        predictor = tiny_config().noise_predictor_options | {"dropout": 0.0}
+        predictor = tiny_config().objective["noise_predictor_options"] | {"dropout": 0.0}
         options = {"dtype": "float64", "noise_predictor_options": predictor, "steps": 20, "checkpoint_every": 10}
         options |= {"output_dir": str(tmp_path / name), "learning_rate": 1e-3, "log_every": 5, **changes}
         return tiny_config(**options)

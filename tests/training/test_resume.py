@@ -63,7 +63,7 @@ def long_config(tiny_config, tmp_path):
     """A run of some seconds that saves after every step, so that most kills hit a save."""
 
     def make(name, **changes):
-        predictor = tiny_config().noise_predictor_options | {"dropout": 0.2}
+        predictor = tiny_config().objective["noise_predictor_options"] | {"dropout": 0.2}
         options = {"steps": 60, "checkpoint_every": 1, "log_every": 7, "learning_rate_schedule": "cosine"}
         options |= {"noise_predictor_options": predictor, "output_dir": str(tmp_path / name), **changes}
         return tiny_config(**options)

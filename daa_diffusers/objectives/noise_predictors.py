@@ -1,0 +1,108 @@
+"""Noise predictors by name, and the channel shuffling of those that have none of their own.
+
+A noise predictor is any module that maps (z, noise level, first condition, second condition) to the predicted noise:
+z and both conditions (B, C, H, W), the noise level (B,) in (0, 1), the noise (B, C, H, W). To add one, write its module
+in a file of its own and register a factory:
+
+    @register_noise_predictor("plain_cnn")
+    def plain_cnn(channels: int, **options) -> nn.Module: ...
+"""
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
+from torch import nn
+
+from ..errors import ConfigurationError
+from ..models.daa_unet import PRESETS, DAAUNet2DConditionModel
+
+Factory = Callable[..., nn.Module]
+NOISE_PREDICTORS: dict[str, Factory] = {}
+
+
+def register_noise_predictor(name: str) -> Callable[[Factory], Factory]:
+    """Registers a factory `(channels, **options) -> module` under the name that a config gives."""
+
+    def register(factory: Factory) -> Factory:
+        NOISE_PREDICTORS[name] = factory
+        return factory
+
+    return register
+
+
+def _preset(name: str) -> Factory:
+    def build(channels: int, **options: Any) -> nn.Module:
+        sizes = {"in_channels": 3 * channels, "out_channels": channels, **options}
+        return DAAUNet2DConditionModel.from_preset(name, **sizes)
+
+    return build
+
+
+for _name in PRESETS:
+    NOISE_PREDICTORS[_name] = _preset(_name)
+
+
+class ShuffledPredictor(nn.Module):
+    """Channel shuffling around a noise predictor: per sample, its two conditions can exchange their places (eq. (2)).
+
+    Args:
+        network: maps (z, noise level, first, second) to the noise.
+
+    It is called as `DAAUNet2DConditionModel` is, which shuffles by itself.
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+        self.size_multiple = getattr(network, "size_multiple", 1)
+
+    def forward(
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor,
+        *,
+        conditions: tuple[torch.Tensor, torch.Tensor],
+        swap: torch.Tensor | None = None,
+    ) -> UNet2DConditionOutput:
+        """The predicted noise as `.sample` (B, C, H, W).
+
+        Args:
+            sample: z (B, C, H, W).
+            timestep: the noise level g (B,).
+            conditions: the two restored photos, (B, C, H, W) each.
+            swap: (B,) bool, the samples whose conditions exchange their places; None: none do.
+        """
+        first, second = conditions
+        if swap is not None:
+            exchanged = swap[:, None, None, None]  # (B, 1, 1, 1)
+            first, second = torch.where(exchanged, second, first), torch.where(exchanged, first, second)
+        return UNet2DConditionOutput(sample=self.network(sample, timestep, first, second))
+
+
+def shuffling(network: nn.Module) -> nn.Module:
+    """The network itself where it shuffles its conditions, else a `ShuffledPredictor` around it."""
+    shuffles = "conditions" in inspect.signature(network.forward).parameters
+    return network if shuffles else ShuffledPredictor(network)
+
+
+def build_noise_predictor(name: str, channels: int, options: Mapping[str, Any]) -> nn.Module:
+    """A new noise predictor for photos of `channels` channels.
+
+    Raises:
+        ConfigurationError: an unknown name, or options that it does not take.
+    """
+    if name not in NOISE_PREDICTORS:
+        raise ConfigurationError(f"`noise_predictor` must be one of {', '.join(NOISE_PREDICTORS)}, got {name!r}")
+    try:
+        return NOISE_PREDICTORS[name](channels, **options)
+    except TypeError as error:
+        raise ConfigurationError(f"`noise_predictor_options` of {name}: {error}") from error
+
+
+def load_noise_predictor(folder: str) -> nn.Module:
+    """The trained noise predictor of a folder."""
+    return DAAUNet2DConditionModel.from_pretrained(os.path.expanduser(os.path.expandvars(folder)))

@@ -1,0 +1,74 @@
+"""Options of the objective: nested under `objective` in a config, or given by their own names beside it."""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from ..objectives.registry import OBJECTIVES
+
+# Every option that an objective takes, and the objectives that take it.
+OBJECTIVE_OPTIONS: dict[str, list[str]] = {}
+for _name, _class in OBJECTIVES.items():
+    for _option in _class.defaults():
+        OBJECTIVE_OPTIONS.setdefault(_option, []).append(_name)
+
+# Read from files of earlier versions; the supervised objective was variant "vanilla" of noise-space adaptation.
+EARLIER_OPTIONS = ("objective_options",)
+VANILLA = "vanilla"
+DEFAULT_OBJECTIVE = "noise_space"
+
+
+def nest_objective(options: Mapping[str, Any], *, record: bool = False) -> dict[str, Any]:
+    """The options with those of the objective moved into the mapping `objective`, without "type" where none was named.
+
+    Args:
+        options: nested or flat.
+        record: they are all options of an earlier run, among them flat ones that its objective did not read: these are
+            left out.
+    """
+    nested = dict(options)
+    given = nested.pop("objective", None)
+    objective = {"type": given} if isinstance(given, str) else dict(given or {})
+    objective |= nested.pop("objective_options", None) or {}
+    flat = {name: nested.pop(name) for name in OBJECTIVE_OPTIONS if name in nested}
+    if flat.get("variant") == VANILLA and objective.get("type", DEFAULT_OBJECTIVE) == DEFAULT_OBJECTIVE:
+        objective["type"], record = "supervised", True
+    if record:
+        known = OBJECTIVES[objective.setdefault("type", DEFAULT_OBJECTIVE)].defaults()
+        flat = {name: value for name, value in flat.items() if name in known}
+    objective |= flat
+    if objective:
+        nested["objective"] = objective
+    return nested
+
+
+def flattened(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with those of the objective beside the others, for a comparison option by option."""
+    objective = {name: value for name, value in options["objective"].items() if name != "type"}
+    return {**options, **objective, "objective": options["objective"]["type"]}
+
+
+def merge_objectives(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of `above` over those of `below`; only those of `above` where it names another objective."""
+    if "type" in above and above["type"] != below.get("type", above["type"]):
+        return dict(above)
+    return {**below, **above}
+
+
+def add_objective_options(parser: argparse.ArgumentParser) -> None:
+    """Adds every option of every objective to the command line; a value is read as YAML, several make a list."""
+    group = parser.add_argument_group("options of the objective")
+    for name, owners in OBJECTIVE_OPTIONS.items():
+        defaults = {owner: OBJECTIVES[owner].defaults()[name] for owner in owners}
+        text = ", ".join(f"{owner} (default: {value})" for owner, value in defaults.items()).replace("%", "%%")
+        group.add_argument(f"--{name}", dest=name, nargs="*", action=_Value, help=f"Of {text}.")
+        if True in defaults.values():
+            group.add_argument(f"--no_{name}", dest=name, action="store_false", help=argparse.SUPPRESS)
+
+
+class _Value(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None):
+        read = [yaml.safe_load(value) for value in values]
+        setattr(namespace, self.dest, True if not read else read[0] if len(read) == 1 else read)
