@@ -59,8 +59,8 @@ def with_defaults(objective: Mapping[str, Any]) -> dict[str, Any]:
         problems.append(f"`objective` {name} has no option {given!r} ({hint})")
     if problems:
         raise ConfigurationError("; ".join(problems))
-    given = {key: _like(value, defaults[key]) for key, value in objective.items() if key != "type"}
-    return {"type": name, **defaults, **given}
+    options = {key: _like(value, defaults[key]) for key, value in objective.items() if key != "type"}
+    return {"type": name, **defaults, **options}
 
 
 def _like(value: Any, default: Any) -> Any:
