@@ -105,13 +105,15 @@ def _pipeline(description: Description) -> dict[str, Any]:
 
 
 def _training(training: dict[str, Any]) -> str:
+    from ..hub.records import is_adapted
+
     if "converted_from" in training:
         return "converted from official weights"
     options = training.get("options")
     if not isinstance(options, dict):
         return "not recorded: published weights, converted" if "wrapped_from" in training else "not recorded"
     parts = [f"{training.get('steps')} steps", f"batch {options.get('batch_size')}", f"patch {options.get('patch')}"]
-    if options.get("real") and options.get("variant") != "vanilla":
+    if is_adapted(training):
         parts.append("adapted to real photos")
     if options.get("init_from"):
         parts.append(f"from {options['init_from']}")

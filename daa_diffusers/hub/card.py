@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..errors import ConfigurationError
 from .description import Description, Network
 from .licenses import License
-from .records import IDENTITY, RENDERED
+from .records import IDENTITY, RENDERED, is_adapted, recorded_objective
 
 PAPER = "https://arxiv.org/abs/2406.18516"
 PREDICTOR = "DAAUNet2DConditionModel"
@@ -23,7 +23,6 @@ _LIMITS = {
     "deblur": "Blur of a moving camera. It knows no noise, no rain and no strong defocus.",
 }
 _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
-_ADAPTED = "adapted to real photos by noise-space domain adaptation"
 # Options that say nothing about how weights were made.
 _LEFT_OUT = ("output_dir", "config", "dry_run")
 # Records of weights that were not trained here -> what the card says of them.
@@ -44,7 +43,7 @@ def metadata_of(description: Description, name: str, license: License) -> ModelC
     tags = ["image-restoration", "daa-diffusers"]
     if description.task:
         tags.insert(1, _WORDS[description.task])
-    if _is_adapted(description):
+    if is_adapted(description.training):
         tags.insert(-1, "domain-adaptation")
     row = main_row(description.evaluation, name)
     results = [
@@ -136,7 +135,8 @@ def _what(description: Description) -> str:
     if _is_predictor(description):
         return f"The noise predictor of a restorer's training, `{PREDICTOR}`; it restores nothing by itself."
     task = f"A {_WORDS[description.task]} network" if description.task else "A restoration network"
-    adapted = f", {_ADAPTED} ([Noise-DA]({PAPER}))" if _is_adapted(description) else ""
+    training = description.training
+    adapted = f", adapted to real photos by {_objective(training)}" if is_adapted(training) else ""
     facts = [f"`{restorer.class_name}`"]
     if "width" in restorer.config:
         facts.append(f"width {restorer.config['width']}")
@@ -220,7 +220,9 @@ def _making(description: Description) -> list[str]:
     facts += [f"{minutes:.0f} minutes" if isinstance(minutes, int | float) else ""]
     facts += [f"batch {_text(options.get('batch_size'))}, patches of {_text(options.get('patch'))} px"]
     facts += [f"from `{_text(start)}`" if start else "from random weights"]
-    facts += [f"objective {_text(options.get('objective', 'noise_space'))}, variant {_text(options.get('variant'))}"]
+    name, own = recorded_objective(options)
+    form = f", variant {_text(own['variant'])}" if "variant" in own else ""
+    facts += [f"objective {_text(name)}{form}"]
     versions = training.get("versions")
     used = ", ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, Mapping) else ""
     shown = {key: value for key, value in options.items() if key not in _LEFT_OUT}
@@ -276,9 +278,13 @@ def _table(lines: Sequence[Sequence[str]], text: int = 1) -> str:
     return "\n".join([cells[0], f"|{'---|' * text}{'---:|' * (len(lines[0]) - text)}", *cells[1:]])
 
 
-def _is_adapted(description: Description) -> bool:
-    options = description.training.get("options")
-    return isinstance(options, Mapping) and bool(options.get("real")) and options.get("variant") != "vanilla"
+def _objective(training: Mapping[str, Any]) -> str:
+    """The objective of a record as a card names it, with a link to its paper where it is the paper's."""
+    from ..objectives.registry import OBJECTIVES
+
+    name, _ = recorded_objective(training["options"])
+    title = OBJECTIVES[name].title if name in OBJECTIVES else _text(name)
+    return f"{title} ([Noise-DA]({PAPER}))" if name == "noise_space" else title
 
 
 def millions(count: int) -> str:

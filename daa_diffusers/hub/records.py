@@ -128,6 +128,24 @@ def task_of(training: Mapping[str, Any]) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
+def recorded_objective(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Name and options of the objective of a training record; those of earlier versions are flat."""
+    given = options.get("objective", "noise_space")
+    if isinstance(given, Mapping):
+        return str(given.get("type")), {name: value for name, value in given.items() if name != "type"}
+    if given == "noise_space" and options.get("variant") == "vanilla":
+        return "supervised", {}
+    return str(given), {"variant": options["variant"]} if given == "noise_space" and "variant" in options else {}
+
+
+def is_adapted(training: Mapping[str, Any]) -> bool:
+    """Whether a record says that real photos adapted the weights."""
+    options = training.get("options")
+    if not isinstance(options, Mapping) or not options.get("real"):
+        return False
+    return recorded_objective(options)[0] != "supervised"
+
+
 def _kinds(degradation: Any) -> set[str]:
     """The types of a degradation's config and of its parts."""
     if isinstance(degradation, Mapping):

@@ -19,7 +19,6 @@ _ADAPT: dict[str, Any] = {
         "variant": "hybrid",
         "weight": 0.2,
         "weight_schedule": "balanced",
-        "noise_predictor": "tiny",
         "noise_predictor_options": {"block_out_channels": [16, 32, 64], "layers_per_block": 1, "dropout": 0.0},
     },
     "predictor_warmup_steps": 100,
@@ -62,7 +61,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "small": {"restorer": "small", "patch": 64, "batch_size": 8, "steps": 4000},
     "fast": {
         "restorer": "fast",
-        "noise_predictor": "tiny",
         "patch": 64,
         "batch_size": 8,
         "steps": 12000,

@@ -187,3 +187,20 @@ def test_numbers_without_an_identity_row_or_a_protocol_are_refused(folder, conte
     (folder / "evaluation.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="evaluation.json' must hold"):
         describe(folder)
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        ({"objective": {"type": "dann", "weight": 0.05}}, "by domain-adversarial features (DANN)"),
+        ({"objective": "mean_teacher"}, "by mean teacher"),
+        ({"objective": {"type": "noise_space", "variant": "hybrid"}}, "by noise-space adaptation ([Noise-DA]("),
+        ({"variant": "hybrid"}, "by noise-space adaptation ([Noise-DA]("),
+        ({"variant": "vanilla"}, None),
+        ({"objective": {"type": "supervised"}}, None),
+    ],
+)
+def test_a_card_names_the_objective_that_was_used(folder, options, named):
+    (folder / "training.json").write_text(json.dumps({"options": {"real": ["photos"], **options}, "steps": 3}))
+    card = render_card(describe(folder), "me/mine")
+    assert (named in card) if named else ("adapted to real photos by" not in card)

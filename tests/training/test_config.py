@@ -148,4 +148,6 @@ def test_help_shows_the_defaults_that_hold(capsys, monkeypatch):
     assert "MISSING" not in said and "object at 0x" not in said
     assert "(default: 8; tiny: 4; adapt, adapt-derain, adapt-deblur: 6; paper-denoise" in said
     assert "paper-derain, paper-deblur: 5e-05; --adapter bias, --adapter lora: 0.003" in said
-    assert said.count("(default: ") == len(TrainingConfig.__dataclass_fields__)
+    own, of_objectives = said.split("options of the objective")
+    assert own.count("(default: ") == len(TrainingConfig.__dataclass_fields__)
+    assert "Of noise_space (default: paired)" in of_objectives and "renoised (default: 1.0)" in of_objectives
