@@ -155,6 +155,6 @@ def test_stopped_it_keeps_what_it_learnt_and_goes_on_to_the_end(adaptation, nois
     assert said == "Removes the noise of cameras. It knows no blur and no rain. Adapted to photos without ground truth."
 
     adaptation.resume()
-    done = until(adaptation, lambda progress: not progress.running)
+    done = until(adaptation, lambda progress: not progress.running, seconds=600.0)
     assert done.state == "done" and done.step == done.steps == stopped.steps and done.losses
     assert DAARestorationPipeline.from_pretrained(done.checkpoint).channels == 3
