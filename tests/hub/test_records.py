@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -19,6 +20,7 @@ from daa_diffusers import (
     RestorationUNet,
 )
 from daa_diffusers.adapters import AdapterConfig, fingerprint, save_adapter, updates_for
+from daa_diffusers.checkpoints import bundled_names, bundled_path
 from daa_diffusers.cli.app import main
 from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.hub.description import describe
@@ -163,6 +165,22 @@ def test_a_foreign_network_keeps_the_record(tmp_path):
     pipe = DAARestorationPipeline.from_pretrained(tmp_path / "mine", trust_remote_code=True)
     pipe.save_pretrained(tmp_path / "out")
     assert (pipe.task, describe(tmp_path / "out").license.key) == ("derain", RESEARCH.name)
+
+
+def test_a_saved_bundled_checkpoint_is_the_same_checkpoint(tmp_path):
+    DAARestorationPipeline.from_pretrained("daa-derain").save_pretrained(tmp_path / "copy")  # in float32
+    bundled, found = describe(bundled_path("daa-derain")), describe(tmp_path / "copy")
+    assert (found.task, found.license, found.training) == ("derain", bundled.license, bundled.training)
+    assert found.evaluation == bundled.evaluation and found.evaluation["sets"]
+    pipe = DAARestorationPipeline.from_pretrained(tmp_path / "copy")
+    (verdict,) = pipe([np.zeros((64, 64, 3), np.uint8)], output_type="np", guard=True).guard or [None]
+    assert pipe.task == "derain" and verdict is None  # the guard does not judge rain
+
+
+@pytest.mark.parametrize("name", bundled_names())
+def test_a_bundled_config_states_task_and_license(name):
+    config = describe(bundled_path(name)).restorer.config
+    assert config["task"] == name.split("-")[1] and config["license"] == RESEARCH.name
 
 
 # --- weights that have changed ---
