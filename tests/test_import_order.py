@@ -14,6 +14,7 @@ ROOMS = [  # from the lowest to the highest
     *("degradations", "sources", "degradations.fitting", "evaluation", "objectives"),
     *("restoring", "training", "bulk", "demo", "cli"),
 ]
+UPWARD = {"hub/card.py: objectives.registry.OBJECTIVES"}  # imported late: the name of an objective on a card
 # Paths of earlier versions, which saved files and other people's code may hold.
 EARLIER_PATHS = {"convert.py", "data/__init__.py", "models/foreign_restorer.py"}
 
@@ -44,7 +45,7 @@ def test_a_room_imports_only_from_rooms_below_it(room):
             continue
         below = ROOMS[: ROOMS.index(room) + 1]
         wrong += [f"{name}: {module}" for module in imported(path) if room_of(module) not in (*below, None)]
-    assert wrong == []
+    assert set(wrong) - UPWARD == set()
 
 
 def test_every_module_has_a_room():
