@@ -14,11 +14,13 @@ import typer
 from ..checkpoints import DEFAULT_TASK
 from ..errors import ConfigurationError
 from ..restoring.loading import check_model
+from .common import without_warnings
 
 if TYPE_CHECKING:
     from ..training.config import TrainingConfig
 
 SHEET_PHOTOS = 4
+CHECKED_PHOTOS = 48  # of a source, before anything is written
 PRESETS = {"denoise": "adapt", "derain": "adapt-derain", "deblur": "adapt-deblur"}  # by task
 
 # Options of the trainer -> what they are called here.
@@ -75,6 +77,7 @@ def adapt(
         if dry_run:
             typer.echo(_describe(config, written=not clean))
             return
+        _check_photos(config)
         if not clean:
             _write_clean(Path(config.clean[0]))
         _train(config)
@@ -89,6 +92,18 @@ def _describe(config: TrainingConfig, written: bool) -> str:
     with tempfile.TemporaryDirectory() as folder:
         _write_clean(Path(folder))
         return describe(dataclasses.replace(config, clean=[folder]), shown=config)
+
+
+def _check_photos(config: TrainingConfig) -> None:
+    """ConfigurationError where there is nothing to adapt to, before anything is written."""
+    from ..degradations.fitting.choosing import check_choices, look_over
+    from ..training.setup import open_sources
+
+    if not config.fit_noise or (Path(config.output_dir) / "run.json").exists():
+        return
+    with without_warnings():  # of photos that cannot be read: the trainer names them
+        sources = open_sources(config, "real", 3)
+        check_choices(sources, [look_over(source, CHECKED_PHOTOS) for source in sources])
 
 
 def _train(config: TrainingConfig) -> None:

@@ -46,6 +46,7 @@ class FittedNoise(ConfigurableDegradation):
             None: white noise.
         jpeg_quality: range of whole numbers in [1, 100], uniform; None never codes.
         jpeg_probability: share of the samples that are JPEG-coded, at a random place of the 8 x 8 block grid.
+        jpeg_half_chroma: coding stores colors at half the size (4:2:0), else whole (4:4:4).
         clip: clip the result to [0, 1]. JPEG-coded samples always are.
         gamma: exponent of the tone curve (`camera.apply_tone`; 2.4 is sRGB) through which the noise has come: it has
             zero mean in linear light, and makes photos darker on average. 1.5 to 4. `deviation` then holds to first
@@ -66,6 +67,7 @@ class FittedNoise(ConfigurableDegradation):
     jpeg_probability: float = 1.0
     clip: bool = True
     gamma: float | None = None
+    jpeg_half_chroma: bool = True
     version: int = FORMAT_VERSION
 
     def __post_init__(self):
@@ -94,6 +96,7 @@ class FittedNoise(ConfigurableDegradation):
         if self.correlation is not None:
             object.__setattr__(self, "correlation", _checked_correlation(self.correlation))
         check_flag("clip", self.clip)
+        check_flag("jpeg_half_chroma", self.jpeg_half_chroma)
         if self.gamma is not None:
             check_number("gamma", self.gamma, 1.5, 4)
         if self.jpeg_quality is not None:
@@ -125,7 +128,7 @@ class FittedNoise(ConfigurableDegradation):
         degraded = clean + noise
         if self.clip:
             degraded = degraded.clamp(0, 1)
-        return code_some(degraded, self.jpeg_quality, self.jpeg_probability, generator)
+        return code_some(degraded, self.jpeg_quality, self.jpeg_probability, generator, self.jpeg_half_chroma)
 
     def deviation_of(self, photo: torch.Tensor) -> torch.Tensor:
         """Standard deviation (B, 3, H, W), in [0, 1], of the middle photo's noise where `photo` is as bright."""

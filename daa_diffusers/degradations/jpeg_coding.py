@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from PIL.JpegImagePlugin import get_sampling
 
 JPEG_BLOCK = 8
 
@@ -18,18 +19,31 @@ LUMA_TABLE = (
 )  # fmt: skip
 
 
-def jpeg(photo: torch.Tensor, quality: int, down: int, right: int) -> torch.Tensor:
-    """(C, H, W) -> the same after JPEG coding (colour at half resolution), blocks shifted by `down` and `right`."""
+def jpeg(photo: torch.Tensor, quality: int, down: int, right: int, half_chroma: bool = True) -> torch.Tensor:
+    """(C, H, W) -> the same after JPEG coding, blocks shifted by `down` and `right`.
+
+    Args:
+        photo: in [0, 1]; what exceeds it is clipped.
+        quality: of libjpeg, 1 to 100.
+        down, right: place of the block grid, 0 to 7.
+        half_chroma: colors are stored at half the size (4:2:0), as most files have them; else whole (4:4:4).
+    """
     padded = F.pad(photo[None].float(), (right, 0, down, 0), mode="replicate")[0]
     pixels = (padded.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()  # (H, W, C)
     stream = io.BytesIO()
-    Image.fromarray(pixels.squeeze(-1) if photo.shape[0] == 1 else pixels).save(stream, "JPEG", quality=quality)
+    Image.fromarray(pixels.squeeze(-1) if photo.shape[0] == 1 else pixels).save(
+        stream, "JPEG", quality=quality, subsampling=2 if half_chroma else 0
+    )
     coded = torch.from_numpy(np.array(Image.open(stream))).reshape(pixels.shape).permute(2, 0, 1)
     return coded[:, down:, right:].to(photo) / 255
 
 
 def code_some(
-    photos: torch.Tensor, quality: tuple[int, int] | None, probability: float, generator: torch.Generator
+    photos: torch.Tensor,
+    quality: tuple[int, int] | None,
+    probability: float,
+    generator: torch.Generator,
+    half_chroma: bool = True,
 ) -> torch.Tensor:
     """JPEG-codes a share of photos (B, C, H, W), at a random place of the block grid each; the others stay.
 
@@ -37,6 +51,7 @@ def code_some(
         quality: range of whole numbers in [1, 100], uniform; None codes none.
         probability: of a photo to be coded.
         generator: draws everything, on its own device.
+        half_chroma: as for `jpeg`.
     """
     if quality is None or probability == 0:
         return photos
@@ -47,7 +62,8 @@ def code_some(
     shift = torch.randint(JPEG_BLOCK, (batch, 2), generator=generator, device=device)
     photos = photos.clone()
     for index in coded.nonzero()[:, 0].tolist():
-        photos[index] = jpeg(photos[index], int(qualities[index]), *shift[index].tolist())
+        down, right = shift[index].tolist()
+        photos[index] = jpeg(photos[index], int(qualities[index]), down, right, half_chroma)
     return photos
 
 
@@ -66,6 +82,15 @@ def jpeg_quality(content: bytes) -> int | None:
     found = np.sort(np.array(tables[min(tables)], dtype=float))  # sorted: releases of Pillow differ in the order
     distance = [np.abs(np.log(found) - np.log(np.sort(_scaled(quality)))).sum() for quality in range(1, 101)]
     return int(np.argmin(distance)) + 1
+
+
+def has_half_chroma(content: bytes) -> bool:
+    """Whether a JPEG file stores its colors at half the size, in one direction at least; False of another file."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:  # reads the header only
+            return get_sampling(image) > 0  # 0: 4:4:4, 1: 4:2:2, 2: 4:2:0
+    except Exception:  # as `jpeg_quality`
+        return False
 
 
 def _scaled(quality: int) -> np.ndarray:

@@ -10,6 +10,8 @@ import torch
 from tqdm import tqdm
 
 from ..degradations.draws import generator_for
+from ..degradations.fitting.photo_noise import BLOCK
+from ..degradations.fitting.suitability import signs_of
 from ..errors import ConfigurationError
 from ..models.restorer import RestorerContract, in_eval_mode
 from ..photos.pixels import middle
@@ -85,6 +87,7 @@ def evaluate_folder(
     photos: list[str] = []
     scores: dict[str, dict[str, list[float]]] = {row: {column.name: [] for column in columns} for row in rows}
     skipped: dict[str, str] = {}
+    unmeasured: dict[str, str] = {}
     with _without_progress_bars(rows):
         for index, name in enumerate(tqdm(pairs.names, desc="photos", disable=not progress)):
             try:
@@ -99,6 +102,8 @@ def evaluate_folder(
                 logger.warning("`degraded`: skipping %s: %s", name, error)
                 continue
             photos.append(name)
+            if label_free and (reason := _not_additive(degraded_photo, pairs.jpeg_quality(index))):
+                unmeasured[name] = reason
             for row, values in of_photo.items():
                 for column, value in values.items():
                     scores[row][column].append(value)
@@ -107,7 +112,7 @@ def evaluate_folder(
         raise ConfigurationError(
             f"`degraded`: none of the {len(pairs)} photos can be scored, e.g. {first}: {skipped[first]}"
         )
-    return Evaluation(columns, tuple(photos), scores, skipped, protocol, pairs, rows)
+    return Evaluation(columns, tuple(photos), scores, skipped, protocol, pairs, rows, unmeasured)
 
 
 def plan_evaluation(
@@ -162,6 +167,11 @@ def _score(
         if math.isnan(value):
             raise ValueError(f"`{name}` of row {row!r} is not a number")
     return values
+
+
+def _not_additive(degraded: torch.Tensor, quality: int | None) -> str | None:
+    """Why the gain on a photo cannot be estimated; None where it can, or of a photo too small to tell."""
+    return None if min(degraded.shape[1:]) < 2 * BLOCK else signs_of(degraded, quality).not_additive
 
 
 def _noise(degraded: torch.Tensor, seed: int, name: str) -> torch.Tensor:

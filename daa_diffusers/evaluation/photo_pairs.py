@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from ..degradations.jpeg_coding import jpeg_quality
 from ..errors import ConfigurationError, UnreadablePhotoError
 from ..photos.reading import decode_photo, to_float
 from ..sources.folders import PhotoFolder
@@ -46,6 +47,10 @@ class PhotoPairs:
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    def jpeg_quality(self, index: int) -> int | None:
+        """Of the file of a degraded photo, as libjpeg counts it; None of other files."""
+        return jpeg_quality(self.degraded.encoded(self._indices[index][0]))
 
     def read(self, index: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(degraded, clean), each (C, H, W) float32 in [0, 1]; of one shape: grey meets colour repeated.

@@ -79,7 +79,8 @@ def record_evaluation(
     entry["minus"] = {row: [round(v, 4) for v in (d.mean, d.low, d.high)] for row, d in differences.items() if d}
     against = evaluation.values(own, column) - evaluation.values(IDENTITY, column)
     entry["worst"] = round(float(against.min()), 4)
-    noisy = describe(folder).task in (None, "denoise")  # of rain no noise is left, whatever is done
+    # of rain no noise is left, whatever is done
+    noisy = evaluation.gain_is_known and describe(folder).task in (None, "denoise")
     label_free = [c for c in evaluation.columns if c in LABEL_FREE and (noisy or c.name != "noise_left")]
     if label_free:
         entry["label_free"] = {

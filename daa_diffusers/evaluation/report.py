@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -88,13 +89,8 @@ def markdown_report(evaluation: Evaluation, *, baseline: str = IDENTITY) -> str:
         rows = [_line(evaluation, row, metrics, baseline) for row in evaluation.rows]
         lines += ["", markdown_table(rows)]
     if len(metrics) < len(evaluation.columns):
-        lines += [
-            "",
-            "Without labels: the estimated gain (dB) over the untouched input, and the score that orders restorers "
-            "of the same noisy photos. They hold for additive noise, not for rain or blur.",
-            "",
-            markdown_table([_label_free_line(evaluation, row) for row in evaluation.rows]),
-        ]
+        lines += ["", _about_gain(evaluation), ""]
+        lines.append(markdown_table([_label_free_line(evaluation, row) for row in evaluation.rows]))
     if evaluation.skipped:
         lines += ["", f"Left out of every row, {len(evaluation.skipped)} of {len(pairs)} photos:", ""]
         lines += [f"- `{name}`: {reason}" for name, reason in evaluation.skipped.items()]
@@ -120,9 +116,28 @@ def _line(evaluation: Evaluation, row: str, metrics: list[Column], baseline: str
     return line
 
 
+def _about_gain(evaluation: Evaluation) -> str:
+    """What the label-free table says, and of which photos it cannot."""
+    kinds = Counter(reason.partition(":")[0] for reason in evaluation.unmeasured.values())
+    why = "; ".join(f"{kind}: {count}" for kind, count in kinds.most_common())
+    count = f"{len(evaluation.unmeasured)} of {len(evaluation.photos)} photos"
+    if not evaluation.gain_is_known:
+        return (
+            f"Without labels. No gain is estimated: that needs additive noise, which cannot be measured in {count} "
+            f"({why})."
+        )
+    text = (
+        "Without labels: the estimated gain (dB) over the untouched input, and the score that orders restorers "
+        "of the same noisy photos. They hold for additive noise, not for rain or blur."
+    )
+    return text + (f" They leave out {count}, whose noise cannot be measured ({why})." if kinds else "")
+
+
 def _label_free_line(evaluation: Evaluation, row: str) -> dict[str, Any]:
-    gain, score = evaluation.label_free_scores(row)
-    line: dict[str, Any] = {"row": row, "estimated gain": f"{gain:+.2f}", "score": f"{score:+.2f}"}
+    line: dict[str, Any] = {"row": row}
+    scores = evaluation.label_free_scores(row)
+    if scores is not None:
+        line |= {"estimated gain": f"{scores[0]:+.2f}", "score": f"{scores[1]:+.2f}"}
     for column in LABEL_FREE[1:]:  # the first is the gain
         line[column.title] = f"{evaluation.mean(row, column.name):{column.spec}}"
     return line

@@ -30,6 +30,8 @@ class Evaluation:
         skipped: photos that do not count in any row, and why.
         pairs, restorers: what was measured, to look at photos again.
         protocol: how all numbers were computed, in words; stands in every report.
+        unmeasured: of label-free scores, photos whose noise cannot be measured, so that no gain can be estimated on
+            them, and why.
     """
 
     columns: tuple[Column, ...]
@@ -39,6 +41,7 @@ class Evaluation:
     protocol: str
     pairs: PhotoPairs = field(repr=False)
     restorers: Restorers = field(repr=False)
+    unmeasured: dict[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -72,10 +75,20 @@ class Evaluation:
         """By how much each photo (n,) is better in `row` than in `baseline`; negative where it is worse."""
         return (column.sign or 1) * (self.values(row, column.name) - self.values(baseline, column.name))
 
-    def label_free_scores(self, row: str) -> tuple[float, float]:
-        """(estimated gain in dB, score) of `evaluation.label_free` over all photos."""
-        gain = 10 * math.log10(1 / self.mean(row, "noise_left"))
-        return gain, label_free_score(gain, self.mean(row, "signal_correlation"))
+    @property
+    def gain_is_known(self) -> bool:
+        """Whether the noise of half of the photos or more can be measured, which the estimated gain rests on."""
+        return 2 * len(self.unmeasured) <= len(self.photos)
+
+    def label_free_scores(self, row: str) -> tuple[float, float] | None:
+        """(estimated gain in dB, score) of `evaluation.label_free`, over the photos whose noise can be measured; None
+        where `gain_is_known` is not true."""
+        if not self.gain_is_known:
+            return None
+        counts = [name not in self.unmeasured for name in self.photos]
+        left, correlation = (self.values(row, name)[counts].mean() for name in ("noise_left", "signal_correlation"))
+        gain = 10 * math.log10(1 / left)
+        return gain, label_free_score(gain, float(correlation))
 
 
 def _capped(column: str, scores: Sequence[float]) -> npt.NDArray[np.float64]:

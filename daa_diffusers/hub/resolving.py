@@ -316,14 +316,14 @@ def load_restorer(
         )
     name = read_json(config_file, "")["_class_name"] if has_config else None
     if name == ForeignRestorer.__name__:
-        return _load_foreign(path, config_file, weights).to(dtype).eval()
+        return _cast(_load_foreign(path, config_file, weights), dtype)
     if has_config:
         config = read_config(config_file, name if name in RESTORERS else RestorationUNet.__name__)
     elif "down_blocks.0.conv1.weight" in shapes:
         config = {"_class_name": RestorationUNet.__name__, **_infer(shapes, path)}
     else:
         try:
-            return ForeignRestorer.from_weights(weights, path.name).to(dtype).eval()
+            return _cast(ForeignRestorer.from_weights(weights, path.name), dtype)
         except (ImportError, ValueError) as error:
             raise CheckpointError(str(error)) from error
     restorer = empty_network(config, str(config_file))
@@ -331,6 +331,11 @@ def load_restorer(
     check_shapes(f"restorer of {str(path)!r}", restorer.state_dict(), shapes)
     restorer.load_state_dict(weights, assign=True)
     return restorer.to(dtype).eval()
+
+
+def _cast(restorer: ForeignRestorer, dtype: torch.dtype) -> ForeignRestorer:
+    restorer.eval()
+    return restorer if dtype == torch.float32 else restorer.to(dtype)  # diffusers warns of every cast
 
 
 def _load_foreign(path: Path, config_file: Path, weights: Mapping[str, torch.Tensor]) -> ForeignRestorer:

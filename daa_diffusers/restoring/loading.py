@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,9 +82,8 @@ def convert_weights(path: str | os.PathLike, folder: str | os.PathLike, task: st
         CheckpointError: as `load_restorer`.
         ConfigurationError: on another `task`, or where `folder` holds a pipeline or is a file.
     """
-    from ..files import write_text
-    from ..hub.description import TASKS
-    from ..hub.resolving import MODEL_INDEX, TRAINING, load_restorer
+    from ..hub.records import TASKS, WeightsRecord, keep_record
+    from ..hub.resolving import MODEL_INDEX, load_restorer
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 
     path, folder = Path(path), Path(folder)
@@ -94,7 +92,7 @@ def convert_weights(path: str | os.PathLike, folder: str | os.PathLike, task: st
     if (folder / MODEL_INDEX).exists() or folder.is_file():
         raise ConfigurationError(f"`output` must be new, or hold no pipeline yet, got {str(folder)!r}")
     source = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    DAARestorationPipeline(load_restorer(path)).save_pretrained(folder)
-    record = {**({"task": task} if task else {}), "wrapped_from": [source]}
-    write_text(folder / TRAINING, json.dumps(record, indent=2) + "\n")
+    restorer = load_restorer(path)
+    keep_record(restorer, WeightsRecord({**({"task": task} if task else {}), "wrapped_from": [source]}))
+    DAARestorationPipeline(restorer).save_pretrained(folder)
     return folder

@@ -1,5 +1,6 @@
 """What a run takes from its real photos before the first step: their noise, and clean photos that look like them."""
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,12 +10,13 @@ from PIL import Image
 from torch import nn
 
 from ..degradations.base import Degradation, degradation_from_config
-from ..degradations.fitting.noise import MIN_PHOTOS, Restorer, fit_noise
+from ..degradations.fitting.choosing import Choice, check_choices, look_over
+from ..degradations.fitting.noise import MIN_PHOTOS, Restorer, TooStrongError, fit_noise
 from ..degradations.fitting.photo_noise import gaussian_filter
 from ..degradations.mixture import Mixture
 from ..degradations.stored import read_degradation, write_degradation
 from ..degradations.transplant import Transplant, write_residual
-from ..files import replacing
+from ..files import replacing, write_text
 from ..photos.pixels import middle, unit_float
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from ..sources.folders import PhotoFolder, PhotoSource
@@ -24,6 +26,7 @@ from .config import TrainingConfig
 logger = logging.getLogger(__name__)
 
 NOISE_FILE = "noise.yaml"
+LEFT_OUT = "left_out.json"  # real photos whose noise cannot be measured: of each source, index and reason
 PSEUDO_CLEAN = "pseudo_clean"
 RESIDUALS = "residuals"
 MOST_PHOTOS = 64  # that are restored to be clean ones, over all sources
@@ -42,11 +45,13 @@ def prepare_files(config: TrainingConfig, restorer: nn.Module, folder: Path, rea
         real: the real photos.
 
     Raises:
-        ConfigurationError: the noise of the real photos cannot be estimated, or there is none.
+        ConfigurationError: there is nothing to adapt to (`fitting.choosing.check_choices`), or the noise of the real
+            photos cannot be estimated.
     """
     if not (config.fit_noise or config.pseudo_clean or config.transplant):
         return
     if config.fit_noise and not (folder / NOISE_FILE).exists():
+        _leave_out(real, folder / LEFT_OUT)
         _fit(real, _as_function(restorer) if config.init_from else None, folder / NOISE_FILE)
     if config.pseudo_clean:
         _restore_all(_as_function(restorer), real, folder / PSEUDO_CLEAN, _write_restored)
@@ -58,13 +63,15 @@ def prepare_files(config: TrainingConfig, restorer: nn.Module, folder: Path, rea
 def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) -> None:
     """Lets the samples of `dataset` come from what `prepare_files` wrote."""
     learnt: list[tuple[float, Degradation]] = []
-    if config.fit_noise:
+    if config.fit_noise and (folder / LEFT_OUT).exists() and dataset.real:
+        _skip(dataset.real, [Choice(0, {int(i): why for i, why in one.items()}) for one in _read(folder / LEFT_OUT)])
+    if config.fit_noise and (folder / NOISE_FILE).exists():  # not of noise too strong to be measured
         learnt.append((config.fit_noise, degradation_from_config(read_degradation(folder / NOISE_FILE))))
     if config.transplant:
         learnt.append((config.transplant, Transplant(str(folder / RESIDUALS), GAIN)))
     if learnt:
         assert dataset.degradation is not None  # the config has seen to it
-        rest = 1 - config.fit_noise - config.transplant
+        rest = round(1 - sum(share for share, _ in learnt), 9)
         dataset.degradation = Mixture([*learnt, *([(rest, dataset.degradation)] if rest else [])])
     if config.pseudo_clean:
         first = dataset.clean[0]
@@ -74,11 +81,40 @@ def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) ->
             dataset.unpaired_clean.append(restored)
 
 
+def _leave_out(sources: Sequence[PhotoSource], path: Path) -> None:
+    """Leaves out real photos whose noise cannot be measured, which a resumed run reads from `path`."""
+    choices = [look_over(source) for source in sources]
+    check_choices(sources, choices)
+    write_text(path, json.dumps([choice.unfit for choice in choices], indent=1) + "\n")
+    _skip(sources, choices)
+
+
+def _skip(sources: Sequence[PhotoSource], choices: Sequence[Choice]) -> None:
+    for source, choice in zip(sources, choices, strict=True):
+        for index, reason in choice.unfit.items():
+            source.skip(index, reason)
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def _fit(sources: Sequence[PhotoSource], restore: Restorer | None, path: Path) -> None:
-    """Writes the noise of every source, which count equally; that of all together where a source has few photos."""
+    """Writes the noise of every source, which count equally; that of all together where a source has few photos.
+
+    Nothing is written where the noise is too strong to be measured.
+    """
     are_many = all(source.count is None or source.count >= MIN_PHOTOS for source in sources)
     logger.info("preparing: estimating the noise of the real photos")
-    profiles = [fit_noise(source, restore) for source in sources] if are_many else [fit_noise(sources, restore)]
+    try:
+        profiles = [fit_noise(source, restore) for source in sources] if are_many else [fit_noise(sources, restore)]
+    except TooStrongError as error:
+        logger.warning(
+            "the noise of the real photos is too strong to be measured; they are adapted to without it, with "
+            "`degradation` alone: %s",
+            error,
+        )
+        return
     comment = "\n\n".join(profile.describe() for profile in profiles)
     logger.info("noise of the real photos:\n%s", comment)
     noisy = [profile for profile in profiles if profile.degradation is not None]

@@ -1,6 +1,7 @@
 """`daa adapt`, run as people run it: a folder of photos, a minute or less."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -45,6 +46,9 @@ def test_a_folder_of_photos_is_all_it_takes(photos, start, tmp_path, capsys):
         assert sheet.width > 3 * 200
     restored = DAARestorationPipeline.from_pretrained(str(output / "pipeline"))
     assert restored(Image.open(photos / "0.png")).images[0].size == (200, 160)
+    shutil.copytree(output / "pipeline", tmp_path / "moved")  # the guard protects it wherever it lies
+    moved = DAARestorationPipeline.from_pretrained(str(tmp_path / "moved"))
+    assert moved.task == "denoise" and moved(Image.open(photos / "0.png"), guard=True).guard is not None
     options = yaml.safe_load((output / "options.yaml").read_text())
     assert options["fit_noise"] == 0.75 and options["pseudo_clean"] and options["minutes"] == 0.02
     assert main(command) == 0  # again: it is done already
@@ -121,3 +125,17 @@ def test_errors_name_the_options_of_this_command(photos, start, tmp_path, capsys
     assert main([*command, "--seed", "1"]) == 2
     error = capsys.readouterr().err
     assert "`--output`" in error and "resume_with_changes" not in error and "seed: 0 there, 1 now" in error
+
+
+def test_clean_photos_are_nothing_to_adapt_to_and_nothing_is_written(start, tmp_path, capsys):
+    folder = tmp_path / "clean ones"
+    folder.mkdir()
+    ramp = np.tile(np.linspace(50, 200, 96).round().astype(np.uint8)[:, None, None], (1, 96, 3))
+    for number in range(4):
+        Image.fromarray(np.rot90(ramp, number)).save(folder / f"{number}.png")
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["adapt", str(folder), "--checkpoint", start, "--output", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "there is nothing to adapt to: in 4 of 4 photos no noise can be measured" in error
+    assert "3.png: no noise" in error and "`photos`" in error
+    assert sorted(tmp_path.rglob("*")) == before

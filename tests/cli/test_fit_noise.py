@@ -84,7 +84,7 @@ def test_photos_without_noise_write_nothing(tmp_path, capsys):
         Image.fromarray(np.rot90(ramp, number)).save(folder / f"{number}.png")
     assert main(["fit-noise", str(folder), "--output", str(tmp_path / "noise.yaml")]) == 2
     said = capsys.readouterr()
-    assert "No noise found" in said.out and "no noise to synthesise" in said.err
+    assert "No noise found" in said.out and "no noise to synthesize" in said.err
     assert not (tmp_path / "noise.yaml").exists()
 
 

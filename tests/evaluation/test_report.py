@@ -120,3 +120,25 @@ def test_unknown_rows_are_named_and_nothing_is_written(evaluation, tmp_path):
     with pytest.raises(ConfigurationError, match="`row` must be one of"):
         write_sheet(evaluation, "oracle", tmp_path / "sheet.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_gain_is_given_where_the_noise_cannot_be_measured(evaluation, tmp_path):
+    ramp = np.tile(np.linspace(50, 200, 96).round().astype(np.uint8)[:, None, None], (1, 96, 3))
+    noisy = evaluation.pairs.degraded.folder
+    for number in range(3):
+        Image.fromarray(np.rot90(ramp, number)).save(tmp_path / f"clean{number}.png")
+    rows = {"spot": DAARestorationPipeline(Spot(0.1))}
+    clean = evaluate_folder(rows, tmp_path)
+    assert set(clean.unmeasured.values()) == {"no noise"} and clean.label_free_scores("spot") is None
+    text = markdown_report(clean)
+    assert "No gain is estimated" in text and "3 of 3 photos (no noise: 3)" in text
+    assert "estimated gain |" not in text and "signal correlation" in text
+    (tmp_path / "clean0.png").unlink()
+    for number in (1, 2):  # now half of them are noisy
+        (tmp_path / f"p{number}.png").write_bytes((noisy / f"p{number}.png").read_bytes())
+    mixed = evaluate_folder(rows, tmp_path)
+    assert set(mixed.unmeasured) == {"clean1.png", "clean2.png"}
+    gain, _ = mixed.label_free_scores("spot")
+    left = [mixed.scores["spot"]["noise_left"][mixed.photos.index(f"p{number}.png")] for number in (1, 2)]
+    assert gain == pytest.approx(-10 * np.log10(np.mean(left)))
+    assert "They leave out 2 of 4 photos" in markdown_report(mixed)

@@ -208,3 +208,32 @@ def test_options_that_do_not_fit(config, tmp_path, noisy):
     shutil.copy(noisy / "0.png", few)
     with pytest.raises(ConfigurationError, match="at least 3 usable photos"):
         train(config(real=[str(few)]), progress_bar=False)
+
+
+def test_photos_without_noise_are_left_out_of_a_run_and_of_its_resumption(config, noisy, tmp_path):
+    mixed = tmp_path / "mixed"
+    shutil.copytree(noisy, mixed)
+    ramp = np.tile(np.linspace(50, 200, 160).round().astype(np.uint8)[:, None, None], (1, 160, 3))
+    for number in range(2):
+        Image.fromarray(np.rot90(ramp, number)).save(mixed / f"clean{number}.png")
+    for _ in range(2):  # the second time as a resumed run, which fits nothing
+        trainer = Trainer(config(real=[str(mixed)]), progress_bar=False)
+        (source,) = trainer.dataset.real
+        left_out = {path.name: reason for path, reason in source.skipped.items()}
+        assert {name for name, reason in left_out.items() if reason == "no noise"} == {"clean0.png", "clean1.png"}
+        trainer.folder.release()
+
+
+def test_noise_too_strong_to_be_measured_is_adapted_to_without_the_fit(config, tmp_path, caplog):
+    folder = tmp_path / "strong"
+    folder.mkdir()
+    draws = np.random.default_rng(0)
+    for number in range(4):
+        Image.fromarray(draws.choice([0, 255], (96, 96, 3)).astype(np.uint8)).save(folder / f"{number}.png")
+    given = config(real=[str(folder)], pseudo_clean=False)
+    with caplog.at_level("WARNING", logger="daa_diffusers"):
+        trainer = Trainer(given, progress_bar=False)
+    assert "too strong to be measured; they are adapted to without it" in caplog.text
+    assert trainer.dataset.degradation.to_config()["type"] == "gaussian"
+    assert not (Path(given.output_dir) / "noise.yaml").exists()
+    trainer.folder.release()

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,12 +19,15 @@ from ..base import Degradation
 from ..camera_noise import SRGB_GAMMA
 from ..draws import generator_for
 from ..fitted import FittedNoise
-from ..jpeg_coding import blockiness, jpeg_quality
+from ..jpeg_coding import has_half_chroma, jpeg_quality
 from ..mixture import Mixture
 from ..stored import write_degradation
+from .choosing import FIT_SHARE, MAX_PHOTOS
+from .coding import KNOWN_SHARE
 from .noise_curve import (
     BRIGHTNESS,
     NOISE_FREE,
+    Coding,
     PhotoSeen,
     bend_of,
     calibrated,
@@ -35,16 +39,14 @@ from .noise_curve import (
     unit_correlation,
 )
 from .photo_noise import BLOCK, FlatBlocks, removed_noise
+from .suitability import HIDING_QUALITY, IMPULSES, REGION, share_of_impulses, signs_of, without_impulses
 
 Restorer = Callable[[torch.Tensor], torch.Tensor]
 
 logger = logging.getLogger(__name__)
 
 MIN_PHOTOS = 3
-MAX_PHOTOS = 200  # more are thinned out evenly
-REGION = 1024  # middle of a larger photo that is looked at
 RESTORED = 384  # middle that is restored, where there is a restorer
-BLOCKY = 1.15
 WHITE = 0.2  # correlation of neighbours below which a denoiser takes all of the noise away
 QUANTILES = 11
 # Share of the tone curve's skewness from which on noise is taken to have come through it. The skewness of light itself,
@@ -74,7 +76,12 @@ class NoiseProfile:
         photos: number used.
         noise_free: number of these that have no noise.
         blocky: number of files other than JPEG whose pixels look as if they had been JPEG-coded, at unknown quality.
-        skipped: photos left out, and why.
+        skipped: photos that cannot be looked at, and why.
+        unfit: photos whose noise cannot be measured (`suitability.Signs.unfit`), and why.
+        impulses: share of the pixels that are salt and pepper; 0 where photos have none. They are not part of the fit.
+        bands: "rows" or "columns" along which the noise of most photos is constant (banding), which the fit is not.
+        is_bound: JPEG coding has hidden so much that the levels before it are not known: those in `as_seen` are what
+            they are at least.
     """
 
     degradation: FittedNoise | None
@@ -90,6 +97,10 @@ class NoiseProfile:
     noise_free: int
     blocky: int
     skipped: dict[str, str] = field(default_factory=dict)
+    unfit: dict[str, str] = field(default_factory=dict)
+    impulses: float = 0.0
+    bands: str | None = None
+    is_bound: bool = False
 
     def to_degradation(self, *, spread: float = 1.25, mixed: bool = False) -> Degradation:
         """What a trainer should synthesise.
@@ -103,7 +114,10 @@ class NoiseProfile:
             ConfigurationError: the photos have no noise.
         """
         if self.degradation is None:
-            raise ConfigurationError(f"no noise to synthesise: {self.noise_free} of {self.photos} photos have none")
+            raise ConfigurationError(
+                f"no noise to synthesize: that of {self.noise_free} of {self.photos} photos cannot be measured"
+                f"{self._reasons()}"
+            )
         fitted = replace(self.degradation, spread=spread)
         if not mixed:
             return fitted
@@ -119,8 +133,15 @@ class NoiseProfile:
     def describe(self) -> str:
         """What was found, in plain words, some lines."""
         lines = [f"{self.photos} photos looked at, {len(self.skipped)} left out."]
+        if self.unfit:
+            lines.append(f"Noise cannot be measured in {len(self.unfit)} of them{self._reasons()}")
+        if self.impulses:
+            lines.append(
+                f"Salt and pepper: {self.impulses:.1%} of the pixels are black or white unlike their surroundings. "
+                "They are left out of what follows, and the degradation makes none."
+            )
         if self.degradation is None:
-            return lines[0] + f"\nNo noise found: {self.noise_free} of them have less than half a step of 8 bits."
+            return "\n".join([*lines, "No noise found that could be made again."])
         noise = self.degradation
         green, seen = noise.deviation[1], self.observed[1]
         shown = [k for k in range(len(green)) if seen[k]]
@@ -131,6 +152,8 @@ class NoiseProfile:
         lines.append(
             f"The noise is {kind} ({self.lag:.2f}); between colours: {', '.join(f'{c:.2f}' for c in self.colours)}."
         )
+        if self.bands:
+            lines.append(f"It runs along {self.bands} (banding); the degradation makes as much noise, without bands.")
         if noise.gamma is not None:
             lines.append(f"It is skewed as by a tone curve ({self.bend:.2f} of sRGB's): strong noise darkens as well.")
         elif noise.jpeg_probability >= 0.5:
@@ -140,14 +163,34 @@ class NoiseProfile:
                 f"Shot noise {self.shot:.2e}, read noise {self.read:.2e} describe it within {self.poisson_error:.0%}."
             )
         if noise.jpeg_quality:
-            low, high = noise.jpeg_quality
-            lines.append(f"{noise.jpeg_probability:.0%} of the files are JPEG, of quality {low} to {high}; ")
-            lines[-1] += "the levels are those before coding."
+            lines.append(self._coding())
         if self.blocky:
-            lines.append(f"{self.blocky} photos look as if JPEG-coded before they were stored; the quality is unknown.")
-        if self.noise_free:
-            lines.append(f"{self.noise_free} photos have no noise.")
+            lines.append(
+                f"{self.blocky} photos look as if JPEG-coded before they were stored; the quality is unknown, and the "
+                "levels are those after it."
+            )
         return "\n".join(lines)
+
+    def _coding(self) -> str:
+        assert self.degradation is not None and self.degradation.jpeg_quality is not None
+        low, high = self.degradation.jpeg_quality
+        size = ", with colors at half the size" if self.degradation.jpeg_half_chroma else ""
+        said = f"{self.degradation.jpeg_probability:.0%} of the files are JPEG, of quality {low} to {high}{size}; "
+        if not self.is_bound:
+            return said + "the levels are those before coding."
+        least = max(v for v, count in zip(self.as_seen[1], self.observed[1], strict=True) if count)
+        return said + (
+            f"it hides the noise, whose level before coding cannot be known: at least {least:.1f}. Of the above "
+            "coding leaves what the photos show."
+        )
+
+    def _reasons(self) -> str:
+        kinds = Counter(reason.partition(":")[0] for reason in self.unfit.values())
+        return ": " + "; ".join(f"{kind} ({count})" for kind, count in kinds.most_common()) + "." if kinds else ""
+
+
+class TooStrongError(ConfigurationError):
+    """Photos whose noise cannot be measured because it is clipped wherever they are flat."""
 
 
 def fit_noise(
@@ -175,38 +218,47 @@ def fit_noise(
     sources = [p if isinstance(p, PhotoSource) else open_source(p, cache_bytes=0, argument="photos") for p in given]
     seen: list[PhotoSeen] = []
     skipped: dict[str, str] = {}
+    unfit: dict[str, str] = {}
+    too_strong = 0
     for source in sources:
         for index, photo in source.sample(MAX_PHOTOS):
             try:
-                seen.append(_look(photo, jpeg_quality(source.encoded(index)), restorer))
+                seen.append(_look(photo, source.encoded(index), restorer))
             except ConfigurationError as error:
                 skipped[str(source.label(index))] = str(error)
+                too_strong += isinstance(error, TooStrongError)
+                continue
+            if reason := seen[-1].signs.unfit:
+                unfit[str(source.label(index))] = reason
         skipped |= {str(label): reason for label, reason in source.skipped.items()}
     if len(seen) < MIN_PHOTOS:
         why = "".join(f"\n- {name}: {reason}" for name, reason in list(skipped.items())[:10])
-        raise ConfigurationError(f"`photos` must hold at least {MIN_PHOTOS} usable photos, got {len(seen)}{why}")
-    return _profile(seen, skipped)
+        kind = TooStrongError if too_strong else ConfigurationError
+        raise kind(f"`photos` must hold at least {MIN_PHOTOS} usable photos, got {len(seen)}{why}")
+    return _profile(seen, skipped, unfit)
 
 
-def _look(photo: torch.Tensor, quality: int | None, restorer: Restorer | None) -> PhotoSeen:
+def _look(photo: torch.Tensor, content: bytes, restorer: Restorer | None) -> PhotoSeen:
     """Raises ConfigurationError with the reason why a photo (C, H, W) is of no use."""
     if min(photo.shape[1:]) < 2 * BLOCK:
         raise ConfigurationError(f"smaller than {2 * BLOCK} pixels: {photo.shape[2]} x {photo.shape[1]}")
-    pixels = photo.expand(3, -1, -1).float() / torch.iinfo(photo.dtype).max
-    inner = middle(pixels, REGION)
+    stored = photo.expand(3, -1, -1).float() / torch.iinfo(photo.dtype).max
+    inner = middle(stored, REGION)
     if float(inner.amax() - inner.amin()) == 0:
         raise ConfigurationError("constant")
+    pixels = without_impulses(stored)
     flat = FlatBlocks.of(pixels, REGION)
     if flat.clipped:
-        raise ConfigurationError("clipped (black or white) wherever it is flat")
+        raise TooStrongError("clipped (black or white) wherever it is flat")
+    quality = jpeg_quality(content)
+    signs = replace(signs_of(pixels, quality, flat), impulses=share_of_impulses(stored))
     brightness, variance = flat.brightness, flat.variance
     if restorer is not None and abs(_neighbours(flat.correlation)) < WHITE:
         generator = generator_for(0, "fit noise", "removed")
         brightness, variance = removed_noise(middle(pixels, RESTORED), restorer, generator) or (brightness, variance)
-    deviation = variance.sqrt().clamp(min=NOISE_FREE / 10)
-    is_blocky = quality is None and blockiness(pixels) > BLOCKY
-    log_deviation = deviation.log().numpy()
-    return PhotoSeen(brightness.numpy(), log_deviation, colour_pairs(flat), quality, is_blocky, bend_of(flat))
+    log_deviation = variance.sqrt().clamp(min=NOISE_FREE / 10).log().numpy()
+    half_chroma = has_half_chroma(content)
+    return PhotoSeen(brightness.numpy(), log_deviation, colour_pairs(flat), quality, half_chroma, bend_of(flat), signs)
 
 
 def _neighbours(correlation: torch.Tensor) -> float:
@@ -216,15 +268,21 @@ def _neighbours(correlation: torch.Tensor) -> float:
     return float((own[:, half, half + 1] + own[:, half + 1, half]).mean()) / 2
 
 
-def _profile(seen: list[PhotoSeen], skipped: dict[str, str]) -> NoiseProfile:
-    noisy = [one for one in seen if one.is_noisy]
+def _profile(seen: list[PhotoSeen], skipped: dict[str, str], unfit: dict[str, str]) -> NoiseProfile:
+    noisy = [one for one in seen if one.signs.unfit is None]
+    bands = [one.signs.bands for one in noisy]
+    direction = max(("rows", "columns"), key=bands.count)
+    impulses = float(np.median([one.signs.impulses for one in seen]))
     common: dict[str, Any] = {
         "photos": len(seen),
         "noise_free": len(seen) - len(noisy),
-        "blocky": sum(one.blocky for one in seen),
+        "blocky": sum(one.quality is None and one.signs.is_coarse for one in seen),
         "skipped": skipped,
+        "unfit": unfit,
+        "impulses": impulses if impulses > IMPULSES else 0.0,
+        "bands": direction if 2 * bands.count(direction) > len(bands) else None,
     }
-    if 2 * len(noisy) < len(seen):
+    if len(noisy) < FIT_SHARE * len(seen):
         nothing = tuple((0,) * len(BRIGHTNESS) for _ in COLOURS)
         return NoiseProfile(None, nothing, nothing, 0.0, 0.0, 0.0, 0.0, (0.0, 0.0, 0.0), 0.0, **common)
     curve, level, observed = fit_curve(noisy)
@@ -232,12 +290,12 @@ def _profile(seen: list[PhotoSeen], skipped: dict[str, str]) -> NoiseProfile:
     correlation = unit_correlation(np.median([one.correlation for one in noisy], axis=0))
     as_seen = curve
     qualities = [one.quality for one in seen if one.quality is not None]
-    jpeg = None
+    jpeg, coding = None, None
     if qualities:
         jpeg = (int(np.quantile(qualities, 0.1)), int(np.ceil(np.quantile(qualities, 0.9))))
-    curve, level, correlation = calibrated(
-        noisy, curve, level, correlation, round(float(np.median(qualities))) if qualities else None
-    )
+        coded = [one for one in seen if one.quality is not None]
+        coding = Coding(round(float(np.median(qualities))), 2 * sum(one.half_chroma for one in coded) >= len(coded))
+    curve, level, correlation, share = calibrated(noisy, curve, level, correlation, coding)
     level = np.concatenate([level, np.full(len(seen) - len(noisy), level.min() / 4)])  # those without noise
     fitted = FittedNoise(
         brightness=BRIGHTNESS,
@@ -247,6 +305,7 @@ def _profile(seen: list[PhotoSeen], skipped: dict[str, str]) -> NoiseProfile:
         jpeg_quality=jpeg,
         jpeg_probability=round(len(qualities) / len(seen), 3),
         gamma=SRGB_GAMMA if bend > BENT else None,
+        jpeg_half_chroma=coding is None or coding.half_chroma,
     )
     half = correlation.shape[-1] // 2
     lag = float(correlation[:3, half, half + 1].mean() + correlation[:3, half + 1, half].mean()) / 2
@@ -258,6 +317,7 @@ def _profile(seen: list[PhotoSeen], skipped: dict[str, str]) -> NoiseProfile:
         lag,
         _rounded(correlation[3:, half, half]),
         bend,
+        is_bound=coding is not None and (coding.quality < HIDING_QUALITY or share < KNOWN_SHARE),
         **common,
     )
 

@@ -11,7 +11,9 @@ from ..camera_noise import SRGB_GAMMA, tone_bend
 from ..draws import generator_for
 from ..fitted import COLOUR_PAIRS, KERNEL, correlation_kernels, expand_pairs
 from ..jpeg_coding import jpeg
+from .coding import CODING_ROUNDS, Covariance, corrected, first_guess
 from .photo_noise import BLOCK, FlatBlocks
+from .suitability import Signs
 
 BRIGHTNESS = tuple(round(0.05 + 0.1 * k, 2) for k in range(10))
 NOISE_FREE = 0.5 / 255  # rounding to 8 bits alone makes 0.29
@@ -25,19 +27,15 @@ CALIBRATION_SIDE = 256
 @dataclass(frozen=True)
 class PhotoSeen:
     """What one photo showed: (K, 3) brightness and log standard deviation of its flat blocks, (6, 7, 7) correlation,
-    and the `bend_of` its noise with its weight."""
+    the `bend_of` its noise with its weight, its JPEG coding (None: another file), and what tells whether it is fit."""
 
     brightness: np.ndarray
     log_deviation: np.ndarray
     correlation: np.ndarray
     quality: int | None
-    blocky: bool
+    half_chroma: bool
     bend: tuple[float, float]
-
-    @property
-    def is_noisy(self) -> bool:
-        """More than half a step of 8 bits, of which rounding alone makes 0.29."""
-        return bool(np.median(self.log_deviation) > np.log(NOISE_FREE))
+    signs: Signs
 
 
 def fit_curve(seen: Sequence[PhotoSeen]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -121,38 +119,73 @@ def fit_poisson(curve: np.ndarray, observed: np.ndarray) -> tuple[float, float, 
     return shot, offset**0.5, float(error)
 
 
+@dataclass(frozen=True)
+class Coding:
+    """How most of the photos were JPEG-coded."""
+
+    quality: int
+    half_chroma: bool
+
+
 def calibrated(
-    seen: Sequence[PhotoSeen],
-    curve: np.ndarray,
-    level: np.ndarray,
-    correlation: np.ndarray,
-    quality: int | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    seen: Sequence[PhotoSeen], curve: np.ndarray, level: np.ndarray, correlation: np.ndarray, coding: Coding | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Curve, levels and correlation of noise that, on a flat photo (then coded), shows what was seen: by simulation.
 
     It also undoes what the choice of the flattest blocks takes from correlated noise.
+
+    Returns:
+        Curve (3, 10), levels (photos,), correlation (6, 7, 7), and the share of the amplitude of the brightness of
+        noise that coding has left.
     """
+    deviation = np.median(curve, axis=1)  # (3,)
+    share = 1.0
+    if coding is not None:
+        deviation, correlation, share = _before_coding(deviation, correlation, coding)
     target = correlation
     for _ in range(CALIBRATION_ROUNDS):
-        deviation = np.median(curve, axis=1)  # (3,)
-        left, found = _shown(deviation, correlation, quality)
+        left, found = _shown(deviation, correlation, coding)
         curve, level, _ = fit_curve(
             [replace(one, log_deviation=_inverted(one.log_deviation, deviation, left)) for one in seen]
         )
+        if coding is not None:
+            break
         correlation = unit_correlation((correlation + target - found).clip(-1, 1))
-    return curve, level, correlation
+        deviation = np.median(curve, axis=1)
+    return curve, level, correlation, share
 
 
-def _shown(deviation: np.ndarray, correlation: np.ndarray, quality: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """What flat photos show of `CALIBRATION_LEVELS` times a deviation (3,): deviations (levels, 3), and correlation."""
+def _before_coding(
+    deviation: np.ndarray, correlation: np.ndarray, coding: Coding
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Deviation (3,) and correlation (6, 7, 7) of noise of which coding leaves these, and the share of it that is left
+    in brightness."""
+    seen = Covariance.of(deviation, correlation)
+    guess = shown = first_guess(seen)
+    for _ in range(CODING_ROUNDS):
+        flat = _simulated(guess.deviation, guess.correlation, coding)
+        shown = Covariance.of(_middle(flat), unit_correlation(colour_pairs(flat)))
+        guess = corrected(guess, shown, seen)
+    share = float(np.sqrt(seen.ycc[0, 0].clip(0) / max(guess.ycc[0, 0], 1e-12)))
+    return guess.deviation, unit_correlation(guess.correlation), share
+
+
+def _simulated(deviation: np.ndarray, correlation: np.ndarray, coding: Coding | None, level: float = 1) -> FlatBlocks:
+    """The blocks of a flat photo with such noise, `level` times as strong, after coding."""
     side = CALIBRATION_SIDE + KERNEL - 1
     white = torch.randn(1, 3, side, side, generator=generator_for(0, "fit"))
     kernels = correlation_kernels(expand_pairs(nested(correlation)))
     noise = torch.tensor(deviation, dtype=torch.float32)[:, None, None] * F.conv2d(white, kernels)[0]
-    if quality is None:  # everything is proportional
-        flat = FlatBlocks.of(0.5 + noise)
+    photo = 0.5 + level * noise
+    return FlatBlocks.of(photo if coding is None else jpeg(photo, coding.quality, 0, 0, coding.half_chroma))
+
+
+def _shown(deviation: np.ndarray, correlation: np.ndarray, coding: Coding | None) -> tuple[np.ndarray, np.ndarray]:
+    """What flat photos show of `CALIBRATION_LEVELS` times a deviation (3,): deviations (levels, 3), and correlation."""
+    if coding is None:  # everything is proportional
+        flat = _simulated(deviation, correlation, None)
         return np.outer(CALIBRATION_LEVELS, _middle(flat)), colour_pairs(flat)
-    shown = {level: FlatBlocks.of(jpeg(0.5 + level * noise, quality, 0, 0)) for level in CALIBRATION_LEVELS}
+    shown = {level: _simulated(deviation, correlation, coding, level) for level in CALIBRATION_LEVELS}
     near = [colour_pairs(flat) for level, flat in shown.items() if 0.7 <= level <= 1.5]
     return np.maximum.accumulate([_middle(flat) for flat in shown.values()], 0), np.mean(near, axis=0)
 

@@ -55,7 +55,7 @@ class FlatBlocks:
         photo = middle(photo.detach().float(), region)
         blocks = photo.unfold(1, BLOCK, BLOCK // 2).unfold(2, BLOCK, BLOCK // 2)
         blocks = blocks.reshape(len(photo), -1, BLOCK, BLOCK).transpose(0, 1)  # (L, C, 16, 16)
-        mean, residual = _without_plane(blocks)
+        mean, residual = without_plane(blocks)
         flat, clipped = _flattest(blocks, mean, residual)
         residual = residual[flat]
         correlation, gain = _correlation(residual)
@@ -159,7 +159,7 @@ def gaussian_filter(x: torch.Tensor, sigma: float) -> torch.Tensor:
     return F.conv2d(F.conv2d(x, kernel, groups=x.shape[1]), kernel.mT, groups=x.shape[1])
 
 
-def _without_plane(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def without_plane(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Means (..., 1, 1) of square blocks, and the blocks less their least-squares planes."""
     ramp = torch.linspace(-1, 1, blocks.shape[-1], device=blocks.device)
     ramp = ramp / ramp.square().mean().sqrt()

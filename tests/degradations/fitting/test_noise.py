@@ -163,7 +163,7 @@ def test_photos_without_noise_are_said_to_have_none(tmp_path):
     profile = fit_noise(write(tmp_path / "photos", [ramp, ramp.flip(2), ramp.mT]))
     assert profile.degradation is None and profile.noise_free == 3
     assert "No noise" in profile.describe()
-    with pytest.raises(ConfigurationError, match="no noise to synthesise"):
+    with pytest.raises(ConfigurationError, match="no noise to synthesize"):
         profile.save(tmp_path / "noise.yaml")
     assert not (tmp_path / "noise.yaml").exists()
 

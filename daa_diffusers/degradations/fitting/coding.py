@@ -1,0 +1,89 @@
+"""Noise before JPEG coding, from what coding has left of it: by simulation, in brightness and color differences.
+
+Coding keeps brightness best; color differences are quantized more coarsely, and stored at half the size in most files.
+So the covariance of red, green and blue is found as that of Y, Cb and Cr (ITU-R BT.601, as JPEG uses them): noise of a
+covariance K is coded on flat photos, and K is changed until what is left of it is what the photos show. Where coding
+leaves nothing of the color differences, they say nothing, and the colors are taken to be independent. What is stored at
+half the size has lost its finest part: the correlation between neighbors is that of the brightness, for all colors.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..fitted import COLOUR_PAIRS
+
+TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
+TO_RGB = np.linalg.inv(TO_YCC)
+CODING_ROUNDS = 6
+FAINT = (0.5 / 255) ** 2  # variance below which what is left of a color difference says nothing
+KNOWN_COLORS = 0.3  # share of their variance that must be left for each color difference to be known apart
+LARGEST_STEP = 4.0  # factor of a variance in one round
+KNOWN_SHARE = 0.6  # of the amplitude of brightness that must be left for its level to be known
+
+
+@dataclass(frozen=True)
+class Covariance:
+    """Covariance of colored noise.
+
+    Attributes:
+        ycc: (3, 3), of Y, Cb and Cr in one pixel.
+        neighbors: (n, n), correlation of the brightness with the pixel at an offset from the middle.
+    """
+
+    ycc: np.ndarray
+    neighbors: np.ndarray
+
+    @classmethod
+    def of(cls, deviation: np.ndarray, correlation: np.ndarray) -> "Covariance":
+        """Of noise of a standard deviation (3,) and a correlation (6, n, n), as `FittedNoise` has them."""
+        full = np.zeros((3, 3, *correlation.shape[1:]))
+        for (a, b), square in zip(COLOUR_PAIRS, correlation, strict=True):
+            full[a, b] = square * deviation[a] * deviation[b]
+            full[b, a] = full[a, b][::-1, ::-1]
+        half = correlation.shape[-1] // 2
+        brightness = np.einsum("a,abij,b->ij", TO_YCC[0], full, TO_YCC[0])
+        return cls(TO_YCC @ full[..., half, half] @ TO_YCC.T, brightness / max(brightness[half, half], 1e-12))
+
+    @property
+    def deviation(self) -> np.ndarray:
+        """(3,), of red, green and blue."""
+        return np.sqrt(np.diag(TO_RGB @ self.ycc @ TO_RGB.T).clip(1e-12))
+
+    @property
+    def correlation(self) -> np.ndarray:
+        """(6, n, n), as `FittedNoise` has it."""
+        rgb, deviation = TO_RGB @ self.ycc @ TO_RGB.T, self.deviation
+        pairs = [rgb[a, b] / (deviation[a] * deviation[b]) for a, b in COLOUR_PAIRS]
+        return (np.array(pairs)[:, None, None] * self.neighbors).clip(-1, 1)
+
+
+def first_guess(seen: Covariance) -> Covariance:
+    """Noise of independent colors with the brightness that was seen."""
+    independent = TO_YCC @ TO_YCC.T
+    return Covariance(independent * (seen.ycc[0, 0] / independent[0, 0]), seen.neighbors)
+
+
+def corrected(guess: Covariance, shown: Covariance, seen: Covariance) -> Covariance:
+    """A better guess of noise of which `seen` is left, where of `guess` it is `shown`."""
+    before, left, wanted = (np.diag(one.ycc).clip(0) for one in (guess, shown, seen))
+    faint = np.array([1e-12, FAINT, FAINT])
+    ratio = (wanted + faint) / (left + faint)
+    ratio[1:] = (
+        np.sqrt(ratio[1:].prod()) ** 0.5
+    )  # one for both color differences; what is left falls faster than they do
+    variance = before * ratio.clip(1 / LARGEST_STEP, LARGEST_STEP)
+    share = _correlation(guess.ycc)
+    if left[1:].min() > KNOWN_COLORS * before[1:].min():
+        share = np.clip(share + _correlation(seen.ycc) - _correlation(shown.ycc), -0.95, 0.95)
+        np.fill_diagonal(share, 1)
+        variance[1:] = before[1:] * ((wanted + faint) / (left + faint))[1:].clip(1 / LARGEST_STEP, LARGEST_STEP)
+    values, vectors = np.linalg.eigh(share * np.sqrt(np.outer(variance, variance)))
+    neighbors = (guess.neighbors + seen.neighbors - shown.neighbors).clip(-1, 1)
+    neighbors[neighbors.shape[0] // 2, neighbors.shape[1] // 2] = 1
+    return Covariance((vectors * values.clip(0)) @ vectors.T, (neighbors + neighbors[::-1, ::-1]) / 2)
+
+
+def _correlation(covariance: np.ndarray) -> np.ndarray:
+    deviation = np.sqrt(np.diag(covariance).clip(1e-12))
+    return (covariance / np.outer(deviation, deviation)).clip(-1, 1)

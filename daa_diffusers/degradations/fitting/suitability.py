@@ -1,0 +1,155 @@
+"""Whether a photo's noise can be measured at all: signs of clean photos, of texture taken for noise, of coding."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from ...photos.pixels import LUMA_WEIGHTS, middle
+from ..jpeg_coding import JPEG_BLOCK, blockiness
+from .photo_noise import CLIPPED, FlatBlocks, without_plane
+
+REGION = 1024  # middle of a larger photo that is looked at
+# A photo with less noise (1/255, root mean square) has nothing to adapt to: 48 dB.
+NEARLY_CLEAN = 1.0
+# Share of values that a plane describes to a quarter of a step in flat blocks: noise leaves none, coarse coding most.
+ERASED = 0.4
+# Noise is everywhere: the quietest 8 x 8 blocks (quantile FLOOR) hold at least this share of the level of the flat
+# ones, 0.34 to 0.9 in the noisy photos of RENOIR and SIDD. Where flat parts are texture, others are quieter: 0.3 and
+# less in half of the clean photos of BSDS, whose colors hang together, too.
+FLOOR, FLOOR_SHARE = 0.02, (0.3, 0.45)
+# Correlation of the colors from which on texture, which is brightness above all, may be the explanation, and at which
+# it is the likely one: the first and the second of `FLOOR_SHARE` are asked for.
+COMMON_COLORS = 0.6, 0.8
+# Coding of this quality or less, or of unknown quality with visible blocks, silences quiet blocks: only of stronger
+# "noise" (1/255) is a missing floor held to be texture then.
+COARSE_QUALITY, BLOCKY, COARSE_LEVEL = 90, 1.15, 4.5
+HIDING_QUALITY = 60  # below, what is left of noise does not tell what it was
+IMPULSE_STEP, IMPULSES = 0.3, 0.002  # of black or white pixels unlike their surroundings: height, and share of a photo
+BANDED, ONE_WAY = 0.2, 2.0  # share of the noise that is constant along rows, and by how much it exceeds that of columns
+
+
+@dataclass(frozen=True)
+class Signs:
+    """What tells whether the noise of a photo can be measured.
+
+    Attributes:
+        level: root mean square over the colors, in 1/255, of the noise in its flat parts.
+        floor: that of the brightness in the quietest blocks, as a share of the flat parts'.
+        colors: correlation of the noise of two colors, mean of the three pairs; 0 of gray photos.
+        erased: share of the values in flat parts that show no noise.
+        is_coarse: JPEG-coded with `COARSE_QUALITY` or less, or with visible blocks.
+        is_hidden: JPEG-coded with less than `HIDING_QUALITY`, by its file.
+        impulses: share of the pixels that are black or white unlike their surroundings.
+        bands: "rows" or "columns" along which the noise is constant; None: neither.
+    """
+
+    level: float
+    floor: float
+    colors: float
+    erased: float
+    is_coarse: bool
+    is_hidden: bool
+    impulses: float
+    bands: str | None
+
+    @property
+    def unfit(self) -> str | None:
+        """Why the photo's noise cannot be measured, or None where it can."""
+        if self.erased > ERASED:
+            return "JPEG coding has removed its noise" if self.is_coarse else "no noise"
+        if self.level < NEARLY_CLEAN:
+            return f"nearly clean: noise of {self.level:.1f}/255"
+        (least, most), (independent, common) = FLOOR_SHARE, COMMON_COLORS
+        if self.is_coarse:
+            if self.floor < least and self.level > COARSE_LEVEL:
+                return "JPEG coding has removed its noise in part, or its flat parts are texture"
+        elif self.colors > independent:
+            likely = min(1.0, (self.colors - independent) / (common - independent))
+            if self.floor < least + likely * (most - least):
+                return "clean: what varies in its flat parts is texture, not noise"
+        return None
+
+    @property
+    def not_additive(self) -> str | None:
+        """Why what a restorer gains cannot be estimated from the photo's noise, or None where it can."""
+        if self.impulses > IMPULSES:
+            return "salt and pepper"
+        return self.unfit or ("JPEG coding has changed what is left of its noise" if self.is_hidden else None)
+
+
+def signs_of(photo: torch.Tensor, quality: int | None = None, flat: FlatBlocks | None = None) -> Signs:
+    """The signs of a photo (C, H, W) in [0, 1], C = 1 or 3, sides at least 32.
+
+    Args:
+        photo: without impulses (`without_impulses`), or as it is where only those are asked for.
+        quality: of its JPEG coding; None: of another file.
+        flat: its flat blocks, where they are known.
+    """
+    flat = flat or FlatBlocks.of(photo, REGION)
+    weights = torch.from_numpy(LUMA_WEIGHTS)[:, None, None] if len(photo) == 3 else torch.ones(1, 1, 1)
+    deviation = 255 * flat.variance.sqrt()  # (K, C)
+    brightness = (flat.residual * weights).sum(1)  # (K, 16, 16)
+    half = flat.correlation.shape[-1] // 2
+    now = flat.correlation[..., half, half]  # (C, C), in one pixel
+    is_gray = len(photo) == 1 or bool((photo == photo[:1]).all())
+    is_coarse = blockiness(photo) > BLOCKY if quality is None else quality <= COARSE_QUALITY
+    quiet = _quietest((middle(photo, REGION) * weights).sum(0))
+    return Signs(
+        level=float(deviation.square().mean(1).sqrt().median()),
+        floor=quiet / max(255 * float(brightness.square().mean((1, 2)).sqrt().median()), 0.05),
+        colors=0.0 if is_gray else float(now[0, 1] + now[0, 2] + now[1, 2]) / 3,
+        erased=float((flat.residual.abs() < 0.25 / 255).float().mean()),
+        is_coarse=is_coarse,
+        is_hidden=quality is not None and quality < HIDING_QUALITY,
+        impulses=share_of_impulses(photo),
+        bands=_bands(brightness),
+    )
+
+
+def share_of_impulses(photo: torch.Tensor) -> float:
+    """Share of the pixels of (C, H, W) with a black or white color that is far from the median around it."""
+    inner = middle(photo, REGION)
+    return float((_median_of_extremes(inner) != inner).any(0).float().mean())
+
+
+def without_impulses(photo: torch.Tensor) -> torch.Tensor:
+    """A photo (C, H, W) with the median around them in place of its impulses, if it has more than a few."""
+    repaired = _median_of_extremes(photo)
+    return repaired if float((repaired != photo).any(0).float().mean()) > IMPULSES else photo
+
+
+def _median_of_extremes(photo: torch.Tensor) -> torch.Tensor:
+    """The photo (C, H, W) with the median of 5 x 5 pixels, which a fifth of impulses does not move, at impulses."""
+    extreme = (photo < CLIPPED) | (photo > 1 - CLIPPED)
+    if bool(extreme.any()):  # most of them are part of something black or white
+        extreme &= (photo - F.avg_pool2d(photo, 3, 1, 1, count_include_pad=False)).abs() > IMPULSE_STEP / 2
+    channel, row, column = extreme.nonzero(as_tuple=True)
+    if not len(row):
+        return photo
+    windows = F.pad(photo[None], (2, 2, 2, 2), mode="reflect")[0].unfold(1, 5, 1).unfold(2, 5, 1)
+    around = windows[channel, row, column].flatten(1).median(1).values  # (N,)
+    here = photo[channel, row, column]
+    repaired = photo.clone()
+    repaired[channel, row, column] = torch.where((here - around).abs() > IMPULSE_STEP, around, here)
+    return repaired
+
+
+def _quietest(brightness: torch.Tensor) -> float:
+    """Deviation, in 1/255, of the quietest 8 x 8 blocks of (H, W) that are not clipped."""
+    blocks = brightness.unfold(0, JPEG_BLOCK, JPEG_BLOCK).unfold(1, JPEG_BLOCK, JPEG_BLOCK)
+    blocks = blocks.reshape(-1, JPEG_BLOCK, JPEG_BLOCK)
+    is_clipped = ((blocks < 2 * CLIPPED) | (blocks > 1 - 2 * CLIPPED)).float().mean((1, 2)) > 0.05
+    if bool(is_clipped.all()):
+        return 0.0
+    return 255 * float(without_plane(blocks[~is_clipped])[1].square().mean((1, 2)).sqrt().quantile(FLOOR))
+
+
+def _bands(residual: torch.Tensor) -> str | None:
+    """Along what the noise (K, 16, 16) is constant."""
+    power = float(residual.square().mean())
+    if power < 1e-9:
+        return None
+    share = {"rows": float(residual.mean(2).square().mean()), "columns": float(residual.mean(1).square().mean())}
+    more, less = sorted(share, key=lambda name: -share[name])
+    return more if share[more] > BANDED * power and share[more] > ONE_WAY * share[less] else None
