@@ -49,18 +49,26 @@ def segments(source: Source) -> Iterator[tuple[int, int, int]]:
         at += 2 + length
 
 
-def size(source: Source) -> tuple[int, int]:
-    """(width, height) as stored."""
+def _frame(source: Source) -> tuple[int, int, int]:
+    """(bits per sample, width, height) of the first picture."""
     for marker, at, _ in segments(source):
         if marker in _FRAMES:
             start = source.read(at, 5)
-            return int.from_bytes(start[3:5], "big"), int.from_bytes(start[1:3], "big")
+            return start[0], int.from_bytes(start[3:5], "big"), int.from_bytes(start[1:3], "big")
     raise UnreadablePhotoError(truncated("JPEG"))
+
+
+def size(source: Source) -> tuple[int, int]:
+    """(width, height) as stored."""
+    return _frame(source)[1:]
 
 
 def read(source: Source, check: SizeCheck) -> StoredPhoto:
     """The first picture of a file, as stored. CMYK becomes sRGB."""
-    check(*size(source))
+    bits, width, height = _frame(source)
+    check(width, height)
+    if bits != 8:
+        raise UnreadablePhotoError(f"a JPEG of {bits} bits per sample is not supported: export it as PNG or TIFF of 16")
     with by_pillow.opened(JpegImagePlugin.JpegImageFile, source.stream()) as image:
         check(*image.size)
         content = source.content()
@@ -136,8 +144,9 @@ def _blocks(image: Image.Image) -> tuple[tuple[tuple[str, bytes], ...], set[str]
 
     EXIF, XMP and ICC are read apart from them; Adobe's APP14 belongs to the coding.
     """
-    kept, parts = [], set()
+    kept, parts, packets = [], set(), 0
     for name, content in image.applist:  # type: ignore[attr-defined]
+        packets += content.startswith(XMP_HEADER)
         if content.startswith((EXIF_HEADER, XMP_HEADER, ICC_HEADER)) or (name, content[:5]) == ("APP14", b"Adobe"):
             continue
         if name == "APP0" and content.startswith(b"JFIF\0") and len(content) > 14:
@@ -148,7 +157,7 @@ def _blocks(image: Image.Image) -> tuple[tuple[tuple[str, bytes], ...], set[str]
             parts.add(what)
         else:
             kept.append((name, content))
-    return tuple(kept), parts
+    return tuple(kept), parts | ({"further XMP packets"} if packets > 1 else set())
 
 
 def _left_out(name: str, content: bytes) -> str:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 
 MAX_XMP = 2**22  # bytes; larger packets are not searched
+MAX_PREFIXES = 8  # of one namespace: writers use one
 ANY = r"[\w.-]+"
 TIFF_NAMESPACE = "http://ns.adobe.com/tiff/1.0/"
 OTHER_RENDERING = b"http://ns.google.com/photos/1.0/image/"
@@ -44,7 +45,10 @@ def without(packet: bytes, properties: Mapping[str, str | None]) -> bytes | None
         return None
     text = packet.decode("latin-1")  # byte for byte, whatever it is
     for namespace, names in properties.items():
-        for prefix in set(re.findall(rf"""xmlns:([\w.-]+)\s*=\s*["']{re.escape(namespace)}["']""", text)):
+        prefixes = set(re.findall(rf"""xmlns:([\w.-]+)\s*=\s*["']{re.escape(namespace)}["']""", text))
+        if len(prefixes) > MAX_PREFIXES:
+            return None
+        for prefix in prefixes:
             found = without_names(text, f"{re.escape(prefix)}:(?:{names or ANY})")
             if found is None:
                 return None

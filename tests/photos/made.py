@@ -88,6 +88,7 @@ def jpegs():
             segment(0xED, b"Photoshop 3.0\0" + IPTC_AND_THUMBNAIL),
             segment(0xE5, other),
         ),
+        "two packets": jpeg_with(packet, segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>")),
         "unknown bytes behind": jpeg_with(after=b"something else"),
         "CMYK": pillow_bytes(Image.fromarray(PHOTO).convert("CMYK"), "JPEG", quality=90, icc_profile=SRGB),
         "RGB": rgb.getvalue(),

@@ -16,6 +16,9 @@ from daa_diffusers.errors import ConfigurationError, UnreadablePhotoError
 from daa_diffusers.photos import open_photo, save_photo
 from daa_diffusers.photos.exif import orientation_of
 from daa_diffusers.photos.exif_edits import turned_upright, without_gps
+from daa_diffusers.photos.location import without_location
+from daa_diffusers.photos.stored import Metadata
+from daa_diffusers.photos.xmp import OF_OTHER_PARTS, without
 
 from .files import PHOTO, exif, pillow_bytes, rich_bytes
 
@@ -199,3 +202,14 @@ def test_damaged_exif_is_carried_along_or_left_out_but_never_trusted():
     end = offset + 2 + 12 * struct.unpack_from("<H", loop, offset)[0]
     loop[end : end + 4] = struct.pack("<I", offset)  # the next directory is the first one
     assert without_gps(bytes(loop)) is not None
+
+
+def test_xmp_without_end_takes_no_time():
+    google = b'xmlns:a="http://ns.google.com/photos/1.0/container/" '
+    many = b"".join(b'xmlns:p%d="http://ns.google.com/photos/1.0/container/" ' % k for k in range(10_000))
+    for part in (b"<a:City ", b"<a:City>", b' a:City = "', b"<a:City" + bytes(9), b" a:City"):
+        start = time.monotonic()
+        for packet in (google + part * 60_000, many + part):
+            without(packet, OF_OTHER_PARTS)
+            without_location(Metadata(xmp=packet))
+        assert time.monotonic() - start < 5

@@ -112,6 +112,11 @@ def test_pnm_and_bmp_headers_are_named():
     assert "the PNM is truncated" in reason(b"P6 60 40 1023\n" + bytes(50))
 
 
+def test_a_jpeg_of_12_bits_is_named():
+    content = imagecodecs.jpeg_encode(DEEP >> 4, bitspersample=12)
+    assert "a JPEG of 12 bits per sample is not supported" in reason(content)
+
+
 def icc_of_hdr(transfer):
     """An sRGB profile whose tag `cicp` says otherwise."""
     count = struct.unpack(">I", SRGB[128:132])[0]

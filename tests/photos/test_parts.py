@@ -29,7 +29,7 @@ NAMED = {
     r"APP11": r"C2PA",
     r"APP0 JFXX|EXIF 1/.*|EXIF 0/.*|APP1 EXIF|APP13|0/34377": r"the thumbnail",
     r"APP5": r"a preview",
-    r".*XMP ?|0/700": r"XMP no longer describes",
+    r".*XMP ?|0/700": r"XMP no longer describes|further XMP packets",
     r"sBIT": r"sBIT", r"bKGD": r"bKGD", r"caBX": r"C2PA", r"vpAG": r"vpAG", r"iDOT": r"",
     r"PLTE": r"palette", r"tRNS": r"transparent color|palette", r"acTL|fcTL|fdAT": r"further frames",
     r"header": r"palette became|transparent color|(1|2|4) bits per sample|black and white|",

@@ -214,6 +214,20 @@ def test_cmyk_is_converted_and_said(tmp_path):
     assert "without a color profile" in open_photo(tmp_path / "c.tif").notes[0]
 
 
+def test_the_profile_of_what_is_converted_is_always_the_same(tmp_path):
+    Image.fromarray(PHOTO).convert("CMYK").save(tmp_path / "a.tif")
+    made = open_photo(tmp_path / "a.tif").metadata.icc[24:36]  # the profile's date: runs are to give the same bytes
+    assert made == struct.pack(">6H", 2026, 1, 1, 0, 0, 0)
+
+
+def test_unknown_chunks_stay_where_they_say_that_they_may_unless_they_may_hold_a_place(tmp_path):
+    chunks = (b"vpAg", b"private"), (b"vpAG", b"of these pixels")
+    photo = open_photo(write(tmp_path, "png8", with_chunks(pillow_bytes(PHOTO, "PNG"), *chunks)))
+    kept = save_photo(tmp_path / "a.png", photo).path.read_bytes()
+    assert b"vpAgprivate" in kept and b"vpAG" not in kept
+    assert b"vpAg" not in save_photo(tmp_path / "b.png", photo, strip_location=True).path.read_bytes()
+
+
 def test_lab_and_floats_are_refused(tmp_path):
     lab = ImageCms.applyTransform(
         Image.fromarray(PHOTO),
