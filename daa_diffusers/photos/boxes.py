@@ -10,6 +10,7 @@ from .source import Source
 
 MAX_META = 2**24  # bytes of the box that describes the items
 MAX_ITEMS = 2**16
+XMP_TYPE = "application/rdf+xml"
 C2PA_UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 ALPHA = ("urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", "urn:mpeg:hevc:2015:auxid:1", "urn:mpeg:avc:2015:auxid:1")
 
@@ -20,7 +21,7 @@ class Items:
 
     Args:
         primary: number of the main item.
-        types: of the items by number, such as "hvc1", "grid", "Exif", "mime", "tmap".
+        types: of the items by number, such as "hvc1", "grid", "Exif", "tmap", or of its content: "application/rdf+xml".
         references: (kind, from, to) such as ("thmb", 3, (1,)).
         properties: (kind, content) by item.
         boxes: (kind, first 16 bytes) of the boxes of the file itself.
@@ -112,6 +113,8 @@ def _types(box: bytes) -> dict[int, str]:
             width = 4 if entry[:1] == b"\3" else 2
             number, kind_at = int.from_bytes(entry[4 : 4 + width], "big"), 6 + width
             types[number] = entry[kind_at : kind_at + 4].decode("latin-1")
+            if types[number] == "mime":  # behind it stand a name and the type of the content
+                types[number] = (entry[kind_at + 4 :].split(b"\0") + [b""])[1].decode("latin-1")
     return types
 
 
@@ -223,8 +226,8 @@ def other_parts(items: Items) -> set[str]:
         n for kind, _, to in items.references if kind == "dimg" for n in to
     }
     for number, kind in items.types.items():
-        if number != items.primary and number not in shown and kind not in ("Exif", "mime", "uri ", "tmap"):
-            parts.add("further pictures")
+        if number != items.primary and number not in shown and kind not in ("Exif", XMP_TYPE, "tmap"):
+            parts.add("further pictures" if len(kind) == 4 and kind != "uri " else f"an item of {kind}")
     for kind, start_of_box in items.boxes:
         if kind == "moov":
             parts.add("the film or sequence")
@@ -232,6 +235,8 @@ def other_parts(items: Items) -> set[str]:
             parts.add("the film of a motion photo")
         elif kind == "uuid" and start_of_box == C2PA_UUID:
             parts.add("claims of origin (C2PA)")
+        elif kind not in ("ftyp", "meta", "mdat", "free", "skip", "wide", "idat"):
+            parts.add(f"the box {kind}")
     return parts
 
 

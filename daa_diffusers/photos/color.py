@@ -1,9 +1,10 @@
 """Transfer functions that ICC profiles and code points (ITU-T H.273) name: HDR is refused by name."""
 
+import re
+
 from ..errors import UnreadablePhotoError
 
 HDR_TRANSFERS = (16, 18)  # PQ and HLG
-_TAG_TABLE = 128
 
 
 def check_transfer(transfer: int, format: str) -> None:
@@ -19,11 +20,22 @@ def check_transfer(transfer: int, format: str) -> None:
 
 
 def transfer_of_profile(icc: bytes | None) -> int:
-    """The code point that an ICC profile states in its `cicp` tag (ICC.1:2022, 9.2.17); 2, unspecified, without one."""
-    count = int.from_bytes(icc[_TAG_TABLE : _TAG_TABLE + 4], "big") if icc else 0
-    for at in range(_TAG_TABLE + 4, _TAG_TABLE + 4 + 12 * min(count, 100), 12):
-        entry = (icc or b"")[at : at + 12]
-        if entry[:4] == b"cicp":
-            content = (icc or b"")[int.from_bytes(entry[4:8], "big") :][:12]
-            return content[9] if content[:4] == b"cicp" and len(content) == 12 else 2
-    return 2
+    """The code point of an ICC profile's transfer function; 2, unspecified, where it does not say.
+
+    By its `cicp` tag (ICC.1:2022, 9.2.17), else by a description such as "Rec. ITU-R BT.2100 PQ".
+    """
+    tags = _tags(icc or b"")
+    stated = tags.get(b"cicp", b"")
+    if stated[:4] == b"cicp" and len(stated) >= 12:
+        return stated[9]
+    words = tags.get(b"desc", b"").replace(b"\0", b"")  # of either encoding
+    named = re.search(rb"2100.{0,20}(PQ|HLG)|(PQ|HLG).{0,20}2100", words)
+    return 2 if named is None else 16 if b"PQ" in named[0] else 18
+
+
+def _tags(icc: bytes) -> dict[bytes, bytes]:
+    tags = {}
+    for at in range(132, 132 + 12 * min(int.from_bytes(icc[128:132], "big"), 100), 12):
+        start, size = (int.from_bytes(icc[k : k + 4], "big") for k in (at + 4, at + 8))
+        tags[icc[at : at + 4]] = icc[start : start + min(size, 1000)]
+    return tags

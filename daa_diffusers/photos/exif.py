@@ -18,50 +18,10 @@ MAX_BYTES = 2**26  # of one value: hostile files claim more than they hold
 # Of a TIFF file's tags, those that say how its pixels are stored; a new file has its own.
 STRUCTURAL = frozenset(
     {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 280, 281, 284, 288, 289, 290, 291, 292}
-    | {
-        293,
-        297,
-        301,
-        317,
-        320,
-        321,
-        322,
-        323,
-        324,
-        325,
-        330,
-        332,
-        333,
-        334,
-        336,
-        338,
-        339,
-        340,
-        341,
-        342,
-        343,
-        347,
-        400,
-        700,
-    }
-    | {
-        *range(512, 533),
-        559,
-        32997,
-        32998,
-        33723,
-        34377,
-        34675,
-        EXIF_IFD,
-        GPS_IFD,
-        INTEROP_IFD,
-        50838,
-        50839,
-        37724,
-        52545,
-    }
-    | {*range(50706, 51200)}  # of DNG: how its raw values become colours
-)
+    | {293, 297, 301, 317, 320, 321, 322, 323, 324, 325, 330, 332, 333, 334, 336, 338, 339, 340, 341, 342, 343, 347}
+    | {400, 700, *range(512, 533), 559, 32997, 32998, 33723, 34377, 34675, EXIF_IFD, GPS_IFD, INTEROP_IFD, 37724, 52545}
+    | {*range(50706, 51200)}  # of DNG: how its raw values become colors; of others: how layers and stacks are stored
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ MAP_BYTES = 2**26  # smaller photos are read: a file that is mapped must stay as
 MAX_SAMPLES = 5
 MAX_PAGES = 1000  # that are looked through for the first picture of full size
 SUB_IFDS, PHOTOMETRIC, DNG_VERSION = 330, 262, 50706
-SUBFILE_TYPE, LAYERS, C2PA = 254, 37724, 52545
+SUBFILE_TYPE, DESCRIPTION, LAYERS, SKETCHBOOK, C2PA = 254, 270, 37724, 50784, 52545
 # Of the tags that say how pixels are stored, those that a new file has of its own, or that stand elsewhere in it.
 REMADE = frozenset(
     {254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 280, 281, 284, 292, 293, 317, 320, 322, 323, 324, 325}
@@ -130,8 +130,11 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
                 f"TIFF of {page.samplesperpixel} samples per pixel; up to {MAX_SAMPLES} are read"
             )
         _check_samples(page)
-        metadata = metadata_of(source, page.offset)
-        notes = left_out(_other_pages(source, page.offset) | _tags_left_out(_tags(source, page.offset)))
+        tags, parts = _tags(source, page.offset), _other_pages(source, page.offset)
+        metadata = metadata_of(source, page.offset, bool(parts))
+        if parts and _is_of_stack(tags):
+            parts.add("the description of a stack of pages")
+        notes = left_out(parts | _tags_left_out(tags))
         if page.bitspersample == 1:
             pixels, alpha = _bilevel(source, number, notes)
         else:
@@ -275,17 +278,26 @@ def _tags(source: Source, offset: int) -> Tags | None:
         return None
 
 
-def metadata_of(source: Source, offset: int = 0) -> Metadata:
+def _is_of_stack(tags: Tags | None) -> bool:
+    """Whether the description of a page is one of all pages of its file, as ImageJ, tifffile and OME write them."""
+    entry = tags.main.get(DESCRIPTION) if tags else None
+    return entry is not None and entry.data.lstrip().startswith((b"ImageJ=", b'{"shape"', b"<?xml", b"<OME"))
+
+
+def metadata_of(source: Source, offset: int = 0, several: bool = False) -> Metadata:
     """The descriptive tags of a TIFF file's picture.
 
     Args:
         source: the file.
         offset: of the picture's directory; what that does not say, the file's first one does. 0: the first alone.
+        several: the file has further pages; a description of them all is left out.
     """
     tags = _tags(source, offset)
     if tags is None:
         return Metadata()
     main = tags.main
+    if several and _is_of_stack(tags):
+        del main[DESCRIPTION]
     blocks = tuple((str(tag), main[tag].data) for tag in (IPTC, PHOTOSHOP) if tag in main)
     xmp, icc = (main[tag].data if tag in main else None for tag in (XMP, ICC))
     return Metadata(write_block(tags), xmp, icc, _dpi(main, tags.order), blocks)
@@ -298,6 +310,7 @@ def _tags_left_out(tags: Tags | None) -> set[str]:
     known = {
         SUB_IFDS: "reduced or further pictures (SubIFDs)",
         LAYERS: "Photoshop's layers",
+        SKETCHBOOK: "the description of layers",
         C2PA: "claims of origin (C2PA)",
     }
     gone = tags.main.keys() & STRUCTURAL - REMADE if tags else set()

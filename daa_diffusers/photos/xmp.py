@@ -18,6 +18,8 @@ OF_OTHER_PARTS: dict[str, str | None] = {
     "http://ns.google.com/photos/dd/1.0/device/": None,  # dynamic depth: its maps follow the picture
     "http://ns.google.com/photos/dd/1.0/container/": None,
     "http://ns.google.com/photos/dd/1.0/item/": None,
+    "http://ns.xiaomi.com/photos/1.0/camera/": "XMPMeta",  # where pictures behind the first one stand
+    "http://ns.oplus.com/photos/1.0/camera/": r"(?:MotionPhoto|OLivePhoto|VideoLength)\w*",
     "http://ns.adobe.com/hdr-gain-map/1.0/": None,
     "http://ns.apple.com/HDRGainMap/1.0/": None,
     "http://ns.apple.com/pixeldatainfo/1.0/": None,

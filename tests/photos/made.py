@@ -165,6 +165,11 @@ def tiffs():
                 writer.write(pixels, photometric="rgb", subfiletype=kind, metadata=None, subifds=below)
         return stream.getvalue()
 
+    def stack():
+        stream = io.BytesIO()
+        tifffile.imwrite(stream, np.stack([PHOTO, 255 - PHOTO]), photometric="rgb")  # describes the shape of all
+        return stream.getvalue()
+
     image = Image.fromarray(PHOTO)
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     few = np.ascontiguousarray(PHOTO[::4, ::4])
@@ -193,6 +198,7 @@ def tiffs():
         "overviews": several((PHOTO, 0), (few, 1)),
         "pages": several((PHOTO, 0), (255 - PHOTO, 0)),
         "thumbnail first": several((few, 1), (PHOTO, 0)),
+        "stack": stack(),
         "full size below a thumbnail": several((few, 1), (PHOTO, 0), below=1),
         "unknown channel": made(np.dstack([PHOTO, ALPHA]), extrasamples=["unspecified"]),
         "two channels more": made(np.dstack([PHOTO, ALPHA, ALPHA]), extrasamples=["unassalpha", "unspecified"]),

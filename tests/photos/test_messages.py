@@ -145,6 +145,9 @@ def test_hdr_is_refused_by_name_wherever_it_is_stated(tmp_path, transfer, name):
     }.items():
         assert f"HDR ({name}) in {format} is not supported; convert it to SDR first" in reason(content)
     assert "HDR (PQ) in PNG" in reason(with_chunks(png, (b"iCCP", b"ITUR_2100_PQ_FULL\0\0" + zlib.compress(SRGB))))
+    said = f"BT.2100 {name:5}".encode("utf-16-be")
+    icc = SRGB.replace("sRGB built-in".encode("utf-16-be"), said)
+    assert icc != SRGB and f"HDR ({name}) in WEBP" in reason(pillow_bytes(PHOTO, "WEBP", icc_profile=icc))
     content = heic_file(tmp_path / "a.heic", PHOTO).read_bytes()
     at = content.find(b"nclx")
     if at > 0:

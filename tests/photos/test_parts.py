@@ -40,6 +40,7 @@ NAMED = {
     r"0/262": r"became",
     r"0/320": r"palette", r"0/277|0/338|0/332": r"CMYK|palette became|further channels|black and white",
     r"0/34675": r"CMYK became",
+    r"0/270": r"description of a stack",
     r"0/37724": r"Photoshop's layers", r"0/52545": r"C2PA", r"0/301": r"TransferFunction",
     r"0/330.*": r"SubIFDs", r"0/254": r"reduced|SubIFDs|",
     r"1/.*": r"further pages|reduced pages",
@@ -228,6 +229,7 @@ def test_pictures_beside_the_main_one_are_told_by_their_boxes():
         (5, b"tmap"),
         (6, b"Exif"),
         (7, b"hvc1"),
+        (9, b"mime\0text/plain"),
         (8, b"hvc1"),
     ]
     infe = b"".join(
@@ -243,9 +245,10 @@ def test_pictures_beside_the_main_one_are_told_by_their_boxes():
     meta = box(b"pitm", bytes(4) + b"\0\1") + box(b"iinf", bytes(4) + struct.pack(">H", len(entries)) + infe)
     meta += box(b"iref", bytes(4) + iref) + box(b"iprp", box(b"ipco", ipco) + box(b"ipma", ipma))
     content = box(b"ftyp", b"heic\0\0\0\0mif1") + box(b"meta", bytes(4) + meta) + box(b"mpvd", MP4)
-    content += box(b"uuid", bytes.fromhex("d8fec3d61b0e483c92975828877ec481") + bytes(9))
+    content += box(b"sefd", bytes(9)) + box(b"uuid", bytes.fromhex("d8fec3d61b0e483c92975828877ec481") + bytes(9))
     items = boxes.read_items(Source("a", content))
     assert boxes.size_of(items) == (60, 40)
     assert boxes.other_parts(items) == {
-        "the depth map", "the gain map", "further pictures", "the film of a motion photo", "claims of origin (C2PA)",
+        "the box sefd", "an item of text/plain", "the depth map", "the gain map", "further pictures", "the film of a motion photo",
+        "claims of origin (C2PA)",
     }  # fmt: skip
