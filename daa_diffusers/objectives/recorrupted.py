@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from ..evaluation.label_free import Noise
+from ..degradations.fitting.photo_noise import Noise
 from ..models.restorer import RestorerContract
 from .base import Batch, StepOutput, draw_each
 from .losses import squared_error
@@ -16,7 +16,7 @@ class RecorruptedToRecorrupted(RealTermObjective):
 
     With noise z of the photo's own covariance, `L_real = mean (f(x + alpha z) - (x - z / alpha))^2`, whose expectation
     is the supervised error up to a constant where the noise of x is normal and has that covariance. z is drawn by
-    `evaluation.label_free.Noise`, estimated from each photo as it comes: it depends on brightness, and is correlated
+    `degradations.fitting.photo_noise.Noise`, estimated from each photo as it comes: it depends on brightness, and is correlated
     as the photo's is. From a training patch without any flat part the noise is overestimated, hence `noise_max`.
     A restorer is then used in one plain pass; the paper averages passes over many x + alpha z.
 
