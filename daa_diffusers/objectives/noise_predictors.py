@@ -19,6 +19,7 @@ from torch import nn
 
 from ..errors import ConfigurationError
 from ..models.daa_unet import PRESETS, DAAUNet2DConditionModel
+from ..models.restorer import RestorerContract
 
 Factory = Callable[..., nn.Module]
 NOISE_PREDICTORS: dict[str, Factory] = {}
@@ -58,7 +59,7 @@ class ShuffledPredictor(nn.Module):
     def __init__(self, network: nn.Module):
         super().__init__()
         self.network = network
-        self.size_multiple = getattr(network, "size_multiple", 1)
+        self.size_multiple = RestorerContract.of(network).size_multiple
 
     def forward(
         self,

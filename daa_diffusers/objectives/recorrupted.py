@@ -16,7 +16,7 @@ class RecorruptedToRecorrupted(RealTermObjective):
 
     With noise z of the photo's own covariance, `L_real = mean (f(x + alpha z) - (x - z / alpha))^2`, whose expectation
     is the supervised error up to a constant where the noise of x is normal and has that covariance. z is drawn by
-    `degradations.fitting.photo_noise.Noise`, estimated from each photo as it comes: it depends on brightness, and is correlated
+    `photo_noise.Noise`, estimated from each photo as it comes: it depends on brightness, and is correlated
     as the photo's is. From a training patch without any flat part the noise is overestimated, hence `noise_max`.
     A restorer is then used in one plain pass; the paper averages passes over many x + alpha z.
 
