@@ -11,7 +11,7 @@ from daa_diffusers.models.daa_unet import DAAUNet2DConditionModel
 from daa_diffusers.models.restoration_unet import RestorationUNet
 from daa_diffusers.objectives.noise_space import NoiseSpaceAdaptation
 from daa_diffusers.training import health as health_module
-from daa_diffusers.training import setup
+from daa_diffusers.training import setup, shortcuts
 from daa_diffusers.training.health import (
     Health,
     few_photos_warning,
@@ -86,7 +86,7 @@ def test_a_predictor_that_has_not_learnt_rings_and_nothing_else_is_said_of_its_l
     )
     report = alarms(unet)
     assert report.values["as_is"] > 1
-    assert [text for text in report.alarms if "has not learnt yet" in text and "`predictor_warmup_steps`" in text]
+    assert [text for text in report.alarms if "has not learned yet" in text and "`predictor_warmup_steps`" in text]
     assert len(report.alarms) == 1
 
 
@@ -128,6 +128,17 @@ def test_photos_that_differ_to_a_probe_ring():
     draws = fixed_draws(adaptation.schedule, clean.shape)
     report = shortcut_report(adaptation, clean, clean, real, draws=draws)
     assert [text for text in report.alarms if "a linear probe" in text and "`residual_swap`" in text]
+    same = shortcut_report(adaptation, clean, clean, real, draws=draws, slots_at_start=report.values["slot_accuracy"])
+    assert same.values == report.values and same.alarms == []  # the restorer to start from told them apart as well
+
+
+def test_what_chance_may_have_done_does_not_ring():
+    unlike = torch.tensor([0.03, -0.03, 0.02, -0.02, 0.01, -0.01, 0.02, -0.02], dtype=torch.float64)
+    losses = dict.fromkeys(("as_is", "swapped", "real_permuted"), torch.full((8,), 0.5, dtype=torch.float64))
+    losses |= {"synthetic_zeroed": losses["as_is"] * 1.5, "real_zeroed": losses["as_is"] * (1 + unlike)}
+    assert shortcuts._loss_alarms(losses) == []
+    losses["real_zeroed"] = losses["as_is"] * (1 + 0.01 * unlike)
+    assert ["ignores restored real photos" in text for text in shortcuts._loss_alarms(losses)] == [True]
 
 
 def test_few_photos_are_warned_of():

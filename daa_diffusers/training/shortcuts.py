@@ -1,0 +1,228 @@
+"""Shortcuts of a noise predictor: does it ignore a condition, know its slots, or read the answer off its input?"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..degradations.draws import generator_for
+from ..models.restorer import in_eval_mode
+from ..objectives.losses import noise_prediction
+from ..objectives.noise_space import NoiseSpaceAdaptation
+from ..objectives.schedules import NoiseDraws, NoiseSchedule
+
+NOISE_LEVELS = 3
+
+# Thresholds of the alarms. Differences of losses are relative to the loss as it is.
+UNTAUGHT = 0.95  # of the loss of a predictor that always says 0
+IGNORED = 0.01
+SLOTS_DIFFER = 0.05
+SEPARABLE = 0.9  # held-out accuracy of the slot probe
+MORE_SEPARABLE = 0.05  # than with the start: photos of other content are told apart by any restorer
+VISIBLE = 0.5  # noise over signal amplitude, sqrt((1 - g) / g), below which the noised photo shows the answer
+
+
+@dataclass(frozen=True)
+class Shortcuts:
+    """What `shortcut_report` saw.
+
+    Attributes:
+        values: mean noise-prediction losses "as_is", "swapped", "real_permuted", "synthetic_zeroed", "real_zeroed" (1
+            is that of always predicting 0), and "slot_accuracy" in [0, 1].
+        alarms: a sentence each, with the option that helps.
+    """
+
+    values: dict[str, float]
+    alarms: list[str] = field(default_factory=list)
+
+
+def fixed_draws(
+    schedule: NoiseSchedule, shape: Sequence[int], *, seed: int = 0, levels: int = NOISE_LEVELS
+) -> list[NoiseDraws]:
+    """The same draws every time: `levels` noise levels spread over the schedule's range, noise by `seed`, no swaps.
+
+    Args:
+        shape: (B, C, H, W) of the batch.
+    """
+    low, high = schedule.timestep_range
+    still = torch.zeros(shape[0], dtype=torch.bool)
+    draws = []
+    for number in range(levels):
+        t = round(low + (number + 0.5) / levels * (high - low))
+        noise = torch.randn(tuple(shape), generator=generator_for(seed, "health", "noise", number))
+        draws.append(NoiseDraws(schedule.gammas[t].expand(shape[0]), noise, still, still))
+    return draws
+
+
+def slot_accuracy(restored_synthetic: torch.Tensor, restored_real: torch.Tensor, *, folds: int = 4) -> float:
+    """Held-out accuracy, in [0, 1], of a linear probe that tells restored synthetic from restored real photos.
+
+    It sees what a noise predictor could go by whatever its slots: energy of fine, medium and coarse detail, in
+    brightness and in colour, in the flat tenth and the middle of every patch; not colours or content. (Features of the
+    predictor itself would not do: they must tell the slots apart, because one of the two matches the noised photo.)
+    About 0.5 where nothing tells them apart. Clean and real photos that show other things raise it too.
+
+    Args:
+        restored_synthetic, restored_real: (B, C, H, W), of one shape; B at least twice `folds`, sides at least 16.
+        folds: of the cross-validation, contiguous, so that each holds every source.
+
+    Raises:
+        ValueError: where there are too few patches.
+    """
+    count = len(restored_synthetic)
+    if restored_real.shape != restored_synthetic.shape or count < 2 * folds:
+        raise ValueError(
+            f"`restored_synthetic` and `restored_real` must have one shape of at least {2 * folds} patches, got "
+            f"{tuple(restored_synthetic.shape)} and {tuple(restored_real.shape)}"
+        )
+    features = torch.stack([_detail(restored_synthetic), _detail(restored_real)])  # (2, B, F)
+    labels = torch.tensor([-1.0, 1.0], dtype=features.dtype)[:, None].expand(2, count)
+    right = 0
+    for held_out in torch.arange(count).chunk(folds):
+        kept = torch.ones(count, dtype=torch.bool)
+        kept[held_out] = False
+        train, test = features[:, kept].flatten(0, 1), features[:, held_out]
+        mean, deviation = train.mean(0), train.std(0) + 1e-6
+        train, test = (train - mean) / deviation, (test - mean) / deviation
+        # ridge regression of the labels: linear discriminant analysis, shrunk
+        gram = train.mT @ train + 0.1 * len(train) * torch.eye(train.shape[1], dtype=train.dtype)
+        direction = torch.linalg.solve(gram, train.mT @ labels[:, kept].flatten())
+        right += int((test @ direction * labels[:, held_out] > 0).sum())
+    return right / (2 * count)
+
+
+def _detail(images: torch.Tensor) -> torch.Tensor:
+    """Log energies (B, F), float64 on the CPU, of bands of detail in (B, C, H, W)."""
+    images = images.detach().double().cpu()
+    brightness = images.mean(1, keepdim=True)
+    features = []
+    for part in (brightness, images - brightness) if images.shape[1] > 1 else (brightness,):
+        finer = part
+        for _ in range(3):
+            coarser = F.avg_pool2d(finer, 2)
+            band = finer - F.interpolate(coarser, size=finer.shape[2:], mode="nearest")
+            cells = F.adaptive_avg_pool2d(band.square().mean(1, keepdim=True), 8).flatten(1)  # (B, 64)
+            features += [cells.quantile(0.1, dim=1), cells.quantile(0.5, dim=1)]
+            finer = coarser
+    return torch.log(torch.stack(features, dim=1) + 1e-8)
+
+
+@torch.no_grad()
+def shortcut_report(
+    adaptation: NoiseSpaceAdaptation,
+    synthetic: torch.Tensor,
+    clean: torch.Tensor,
+    real: torch.Tensor,
+    *,
+    draws: Sequence[NoiseDraws],
+    slots_at_start: float = 0.0,
+) -> Shortcuts:
+    """How much the noise predictor goes by each of its conditions, and whether it could tell them apart.
+
+    Losses are those of eq. (2), with the restored synthetic photo in the first slot, dropout off:
+
+    - "real_zeroed" equal to "as_is": the real condition is ignored, and no gradient reaches restored real photos;
+    - "synthetic_zeroed" equal to "as_is": the conditions do not help at these noise levels;
+    - "swapped" unlike "as_is": the predictor knows the slots;
+    - "real_permuted" is "as_is" in expectation, because real photos are unpaired: how far it is off shows what chance
+      does to these numbers.
+
+    Args:
+        adaptation: its modes are left as they are.
+        synthetic, clean, real: (B, C, H, W) in the restorer's range. The losses use the first patches, as many as the
+            draws hold; the probe (where there are at least 8) all.
+        draws: of `fixed_draws`.
+        slots_at_start: "slot_accuracy" of the restorer to start from.
+    """
+    unet, restorer = adaptation.unet, adaptation.restorer
+    count = draws[0].noise.shape[0]
+    with in_eval_mode(unet), in_eval_mode(restorer):
+        s, q = restorer(synthetic), restorer(real)
+        losses = _losses(unet, clean[:count], s[:count], q[:count], draws)
+    values = {name: float(loss.mean()) for name, loss in losses.items()}
+    alarms = [*_range_alarms(adaptation.schedule), *_loss_alarms(losses)]
+    if len(s) >= 8:
+        values["slot_accuracy"] = slot_accuracy(s, q)
+        if values["slot_accuracy"] > max(SEPARABLE, slots_at_start + MORE_SEPARABLE):
+            alarms.append(
+                f"a linear probe tells restored real photos from synthetic ones in {values['slot_accuracy']:.0%}: the "
+                "noise predictor can as well. Keep `residual_swap` and `channel_shuffle` on, raise `weight`, or choose "
+                "a `degradation` and `clean` photos closer to the real ones"
+            )
+    return Shortcuts(values, alarms)
+
+
+def _losses(unet: nn.Module, clean, s, q, draws: Sequence[NoiseDraws]) -> dict[str, torch.Tensor]:
+    """Loss of every sample (B,), averaged over the draws, by treatment of the conditions."""
+    nothing = torch.zeros_like(s)
+    treatments = {
+        "as_is": (s, q),
+        "swapped": (q, s),
+        "real_permuted": (s, q.roll(1, 0)),
+        "synthetic_zeroed": (nothing, q),
+        "real_zeroed": (s, nothing),
+    }
+    losses = {}
+    for name, conditions in treatments.items():
+        total = torch.zeros(len(s), dtype=torch.float64)
+        for draw in draws:
+            draw = draw.to(clean.device, clean.dtype)
+            noised = NoiseSpaceAdaptation._noised(clean, draw)
+            predicted = unet(noised, draw.noise_level, conditions=conditions, swap=draw.swap).sample
+            each = [noise_prediction(e, p) for e, p in zip(draw.noise, predicted, strict=True)]
+            total += torch.stack(each).double().cpu() / len(draws)
+        losses[name] = total
+    return losses
+
+
+def _range_alarms(schedule: NoiseSchedule) -> list[str]:
+    high = schedule.timestep_range[1]
+    ratio = math.sqrt(float(1 / schedule.gammas[high] - 1))
+    if ratio >= VISIBLE:
+        return []
+    return [
+        f"at the highest noise level the noise is only {ratio:.2f} times the photo: the noised photo tells the noise "
+        f"predictor what the conditions should. Widen `timestep_range` {schedule.timestep_range}, best to (1, "
+        f"{len(schedule.gammas) - 1})"
+    ]
+
+
+def _loss_alarms(losses: dict[str, torch.Tensor]) -> list[str]:
+    as_is = losses["as_is"]
+    base = float(as_is.mean())
+    if base > UNTAUGHT:
+        return [
+            f"the noise predictor has not learned yet: its loss is {base:.2f}, and 1 without looking. Give it more "
+            "`steps`, `predictor_warmup_steps`, or a higher `predictor_learning_rate`"
+        ]
+
+    def change(name: str) -> tuple[float, float]:
+        difference = losses[name] - as_is
+        error = float(difference.std()) / math.sqrt(len(difference)) if len(difference) > 1 else 0.0
+        return float(difference.mean()) / base, error / base
+
+    def is_ignored(name: str) -> bool:  # and not by chance
+        mean, error = change(name)
+        return abs(mean) + 2 * error < IGNORED
+
+    alarms = []
+    synthetic, real, (swapped, error) = change("synthetic_zeroed")[0], change("real_zeroed")[0], change("swapped")
+    if is_ignored("synthetic_zeroed") and is_ignored("real_zeroed"):
+        alarms.append(
+            f"the noise predictor ignores its conditions: without either its loss changes by {synthetic:+.1%} and "
+            f"{real:+.1%}. Widen `timestep_range`, or train it longer before it adapts (`predictor_warmup_steps`)"
+        )
+    elif is_ignored("real_zeroed"):
+        alarms.append(
+            f"the noise predictor ignores restored real photos: without them its loss changes by {real:+.1%}. Turn on "
+            "`channel_shuffle` and `residual_swap`, or use `variant` hybrid"
+        )
+    if abs(swapped) > SLOTS_DIFFER and abs(swapped) > 3 * error:
+        alarms.append(
+            f"the noise predictor knows its slots: with the conditions swapped its loss changes by {swapped:+.1%}. "
+            "Turn on `channel_shuffle`"
+        )
+    return alarms
