@@ -5,6 +5,9 @@
 
 `--help` lists every option, `--dry-run` prints the resolved ones with the memory and time that they need. The same
 command resumes an interrupted run, bit for bit on a CPU (`--verify-resume 20` checks it on your machine).
+
+Exit status: 0 at the end of a run, 2 on options or photos that do not fit, 3 where nothing that was learned restores
+better than --init_from, whose weights are then saved unchanged, 128 and the signal's number after an interruption.
 """
 
 import logging
@@ -40,6 +43,7 @@ def run(config: TrainingConfig) -> int:
     from accelerate import PartialState
 
     from daa_diffusers.training.loop import train
+    from daa_diffusers.training.result import START_KEPT
     from daa_diffusers.training.summary import print_summary
 
     result = train(config)
@@ -49,6 +53,10 @@ def run(config: TrainingConfig) -> int:
         else:
             print_summary(result)
             print(f'the pipeline: DAARestorationPipeline.from_pretrained("{result.pipeline}")')
+            if result.start_kept:
+                print("nothing learned restores better than --init_from: the pipeline holds its weights, unchanged")
+    if result.start_kept:
+        return START_KEPT
     return 0 if result.signal is None else 128 + result.signal
 
 

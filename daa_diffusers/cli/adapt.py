@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ HERE = {
     "init_from": "--checkpoint",
     "output_dir": "--output",
     "minutes": "--minutes",
+    "steps": "--minutes",
     "seed": "--seed",
 }
 
@@ -67,11 +69,12 @@ def adapt(
     """Adapt a restorer to your own photos, without ground truth. Nothing leaves your machine.
 
     This is examples/train_daa.py with preset adapt, adapt-derain or adapt-deblur; options.yaml in the output folder
-    holds every option.
+    holds every option. The exit status is 3 where nothing that was learned restores held-out synthetic photos as well
+    as the restorer to start from, whose weights are then saved unchanged (2: the options or photos do not fit).
     """
-    import logging
-
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_rename)
     with _named_as_here():
         config = plan(photos, clean, checkpoint=checkpoint, output=output, minutes=minutes, task=task, seed=seed)
         if dry_run:
@@ -110,6 +113,7 @@ def _train(config: TrainingConfig) -> None:
     from accelerate import PartialState
 
     from ..training.loop import train
+    from ..training.result import START_KEPT
     from ..training.summary import print_summary
 
     result = train(config)
@@ -118,11 +122,18 @@ def _train(config: TrainingConfig) -> None:
     if result.signal is not None:
         typer.echo(f"interrupted after step {result.steps}, which is saved; the same command goes on from there")
         raise typer.Exit(128 + result.signal)
+    result.alarms = [_named(alarm) for alarm in result.alarms]
     print_summary(result)
-    if result.alarms:
+    if any("`" in alarm for alarm in result.alarms):
         options = Path(config.output_dir) / "options.yaml"
         typer.echo(f"(the options that alarms name are in {options}, for examples/train_daa.py)")
     assert result.pipeline is not None
+    if result.start_kept:
+        typer.echo(
+            f"nothing that was learned restores better than {config.init_from}: {result.pipeline} holds its weights, "
+            "unchanged. More --minutes or other --clean photos may help"
+        )
+        raise typer.Exit(START_KEPT)
     sheet = compare(config, result.pipeline)
     typer.echo(f"before and after: {sheet}" if sheet else "before and after: no photo could be shown")
     typer.echo(f"to restore photos with it: daa restore PHOTOS -o restored --checkpoint {result.pipeline}")
@@ -212,10 +223,20 @@ def _named_as_here() -> Iterator[None]:
     try:
         yield
     except ConfigurationError as error:
-        text = str(error).replace(", or insist by `resume_with_changes`", "")
-        for ours, theirs in HERE.items():
-            text = text.replace(f"`{ours}`", f"`{theirs}`")
-        raise ConfigurationError(text) from error
+        raise ConfigurationError(_named(str(error).replace(", or insist by `resume_with_changes`", ""))) from error
+
+
+def _named(text: str) -> str:
+    """A sentence of the trainer with the names that its options have in this command."""
+    for ours, theirs in HERE.items():
+        text = text.replace(f"`{ours}`", f"`{theirs}`")
+    return text
+
+
+def _rename(record: logging.LogRecord) -> bool:
+    """Gives the options in a logged sentence the names that they have in this command; a filter."""
+    record.msg, record.args = _named(record.getMessage()), ()
+    return True
 
 
 def compare(config: TrainingConfig, adapted: Path) -> Path | None:

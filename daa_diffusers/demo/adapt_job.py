@@ -149,6 +149,10 @@ class Adaptation:
                 return Progress("done", step, steps, "", losses, _MESSAGES["done"], checkpoint)
             if self._cancelled:
                 return self._stopped(step, steps, losses)
+            from ..training.result import START_KEPT
+
+            if code == START_KEPT:
+                return Progress("failed", step, steps, "", losses, NOTHING_GAINED)
             return Progress("failed", step, steps, "", losses, f"It failed: {self._reason(output)}")
 
     # --- the process ---
@@ -193,6 +197,10 @@ class Adaptation:
         return clean_photos(self.folder / "clean_photos")
 
 
+NOTHING_GAINED = (
+    "Nothing that was learned restores better than the checkpoint that you started from; it stays the one to use. "
+    "More time, or good photos that look more like yours, may help."
+)
 _MESSAGES: dict[State, str] = {
     "training": "Training.",
     "finishing": "Saving, and comparing before and after.",

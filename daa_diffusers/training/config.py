@@ -60,6 +60,8 @@ def resolve(*layers: dict[str, Any]) -> TrainingConfig:
             continue  # `check` names it
     preset_objective = PRESETS[preset].get("objective", {"type": DEFAULT_OBJECTIVE})
     given["objective"] = with_defaults(merge_objectives(preset_objective, objective))
+    if "learning_rate" in given:
+        given.setdefault("probe_learning_rate", False)
     return replace(TrainingConfig(), **{**_of_preset(preset, given), **given})
 
 

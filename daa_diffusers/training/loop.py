@@ -17,16 +17,19 @@ from .adapter_training import save_trained_adapter
 from .batches import Batches
 from .config import TrainingConfig
 from .health import Health
+from .held_out import HeldOut
 from .interruption import Interruption
 from .kept_weights import KeptWeights
 from .log import RunLog, Window
 from .memory_need import check_memory
 from .preparation import prepare_files, use_files
 from .processes import from_main, on_any, prepare_memory, start_accelerator
+from .rate_probe import probe_rate
 from .reports import Reports
 from .result import TrainingResult
 from .run_folder import RunFolder
 from .run_state import load_latest, new_counters, recorded_steps, save_checkpoint
+from .safeguard import CHECKS, Safeguard
 from .steps import Steps
 from .validation import Validation
 
@@ -66,6 +69,8 @@ class Trainer:
         self.main = self.accelerator.is_main_process
         check_memory(config, model, [source for each in sources.values() for source in each], self.accelerator.device)
         model.to(self.accelerator.device)  # before the real photos are restored, for speed
+        if health is not None and self.main:
+            health.see_start(model.restorer)
         self.batches = Batches(self.dataset, self.accelerator, config, contract.value_range)
         # 3. the run's folder, and what is taken from the real photos before the first step
         self.folder = RunFolder(config, writes=self.main)
@@ -79,9 +84,15 @@ class Trainer:
         prepare_memory(self.accelerator.device)
         self.steps = Steps(config, model, self.batches, self.accelerator)
         self.bare = self.steps.bare
-        self.steps.begin(self.folder.record["steps"] or self.steps.plan())
+        begun = time.perf_counter()
+        held_out = HeldOut.of_start(config, self.batches, self.bare.restorer)
+        if held_out is not None:
+            self.steps.factor = self._learning_rate_factor(held_out)
+        spent = time.perf_counter() - begun + (held_out.seconds * CHECKS if held_out else 0.0)
+        self.steps.begin(self.folder.record["steps"] or self.steps.plan(spent))
         self.folder.update(steps=self.steps.total, photos=setup.training_photos(self.dataset))
         self.kept = KeptWeights(self.bare.restorer, decay=self._ema_decay(), blend=config.blend, best=self.folder.best)
+        self.safeguard = Safeguard(held_out, self.steps, self.kept) if held_out is not None else None
         # 5. what the run reports
         self.log = RunLog(self.accelerator, self.folder.log)
         self.reports = Reports(config, self.log, validation=validation, health=health)
@@ -92,6 +103,18 @@ class Trainer:
         if self.config.minutes is None:
             return self.config.ema_decay
         return min(self.config.ema_decay, max(0.0, 1 - 10 / self.steps.total))
+
+    def _learning_rate_factor(self, held_out: HeldOut) -> float:
+        """Of the restorer's learning rate: what the probe found, in this call or when the run began."""
+        config, record = self.config, self.folder.record
+        found = record.get("learning_rate", {})
+        if not config.probe_learning_rate or (record["steps"] and not found):  # of an earlier version
+            return 1.0
+        if self.main and found.get("of") != config.learning_rate:
+            logger.info("preparing: looking for a learning rate")
+            found = probe_rate(config, self.bare.restorer, self.batches, held_out)
+            self.folder.update(learning_rate=found)
+        return from_main(self.accelerator, found["factor"] if self.main else 0.0)
 
     def train(self, *, stop_after: int | None = None) -> TrainingResult:
         """Runs to the last step and saves the pipeline; the same call on the same folder resumes.
@@ -118,8 +141,11 @@ class Trainer:
         with self._progress_bar(done) as bar, Interruption() as interruption:
             for step in range(done, last):
                 # 1. the step
-                self._count(step, self.steps.take(step, batches, self.kept))
+                scalars = self.steps.take(step, batches, self.kept, self.safeguard.is_far if self.safeguard else None)
                 done = step + 1
+                if self.safeguard is not None and (scalars is None or self.safeguard.is_due(done)):
+                    self.safeguard.look(done, at_once=scalars is None)
+                self._count(step, scalars)
                 bar.update()
                 # 2. its reports
                 if done % config.log_every == 0 or done == total:
@@ -139,6 +165,10 @@ class Trainer:
                     break
         photos = self.batches.photos()
         self.folder.update(photos=photos)  # now it is known which could not be read
+        if self.safeguard is not None and signal is None:
+            self.counters["kept"] = self.safeguard.settle(done)
+            self.counters["best"] = dict(self.kept.best.record)
+            self.folder.update(held_to_start={"returns": self.safeguard.state["returns"], **self.counters["kept"]})
         pipeline = self._save_pipeline() if signal is None else None
         if config.report_to != "none":
             self.accelerator.end_training()
@@ -153,6 +183,8 @@ class Trainer:
         done = resumed["step"] if resumed else 0
         self.counters = {**new_counters(), **(resumed["counters"] if resumed else {})}
         self.kept.best.record = dict(self.counters["best"])
+        if self.safeguard is not None and resumed:
+            self.safeguard.resume(self.counters["safeguard"], resumed["good"], done)
         self.window = Window(self.counters["window"])
         if resumed and resumed["loss_scale"] and self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(resumed["loss_scale"])
@@ -178,7 +210,8 @@ class Trainer:
         counters["skipped_steps"] += 1
         counters["skipped_in_a_row"] += 1
         in_a_row = counters["skipped_in_a_row"]
-        logger.warning("step %d: a loss or gradient is NaN or infinite; nothing is learnt from it", step + 1)
+        cause = "a loss or gradient is NaN or infinite, or far above those before"
+        logger.warning("step %d: %s; nothing is learned from it", step + 1, cause)
         if in_a_row > most:
             raise FloatingPointError(
                 f"losses or gradients were NaN or infinite in {in_a_row} steps in a row, up to step {step + 1} "
@@ -201,6 +234,8 @@ class Trainer:
     def _save(self, step: int) -> None:
         """Saves a checkpoint."""
         self.counters["window"] = self.window.state(self.accelerator)
+        if self.safeguard is not None:
+            self.counters["safeguard"] = self.safeguard.state
         if self.main:
             scaler = self.accelerator.scaler
             save_checkpoint(
@@ -212,6 +247,7 @@ class Trainer:
                 counters=self.counters,
                 keep=self.config.keep,
                 loss_scale=scaler.state_dict() if scaler is not None else None,
+                good=self.safeguard.to_save(step) if self.safeguard is not None else None,
             )
             self.kept.best.prune(recorded_steps(self.folder.checkpoints))
         self.accelerator.wait_for_everyone()

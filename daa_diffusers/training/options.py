@@ -154,6 +154,11 @@ class TrainingConfig:
     steps: int = option(4000, "Optimizer steps.", at_least=1, aliases=("max_train_steps",))
     minutes: float | None = option(None, "Time budget instead of --steps: the speed is measured first.", above=0)
     learning_rate: float = option(1e-4, "Adam's learning rate.", above=0)
+    probe_learning_rate: bool = option(
+        True,
+        "With --init_from: try a few supervised steps first, and lower the learning rate of the restorer until they do "
+        "not make it worse. Off where --learning_rate is given.",
+    )
     predictor_learning_rate: float | None = option(
         None, "The noise predictor's (or discriminator's), where it differs.", above=0
     )
@@ -193,6 +198,11 @@ class TrainingConfig:
         above=0,
         at_most=1,
         preparation=True,
+    )
+    hold_to_start: bool = option(
+        True,
+        "With --init_from: take back steps that explode, and end with weights that restore held-out synthetic photos "
+        "no worse than those to start from.",
     )
     select_by: str = option("last", "Which weights the run ends with.", choices=SELECTIONS)
     early_stopping: int | None = option(

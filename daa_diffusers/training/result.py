@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+# Exit status of a run of which nothing was better than its start, whose weights are what it saved.
+START_KEPT = 3
+
 
 @dataclass
 class TrainingResult:
@@ -21,6 +24,10 @@ class TrainingResult:
         health: the last label-free values (`training.health`).
         alarms: what they warn of, a sentence each.
         skipped_photos: names of unreadable photos by role.
+        returns: how often exploded weights were taken back.
+        rise: decibels by which the held-out loss of the last weights is above that of the start; None where it is not
+            finite, or the run is not held to its start.
+        kept_step: step of the weights that were saved instead, 0 for the start's; None where the last ones were good.
     """
 
     pipeline: Path | None
@@ -34,6 +41,14 @@ class TrainingResult:
     health: dict[str, float] = field(default_factory=dict)
     alarms: list[str] = field(default_factory=list)
     skipped_photos: dict[str, list[str]] = field(default_factory=dict)
+    returns: int = 0
+    rise: float | None = None
+    kept_step: int | None = None
+
+    @property
+    def start_kept(self) -> bool:
+        """Whether the weights saved are those to start from: nothing that was learned was better."""
+        return self.kept_step == 0
 
     @classmethod
     def of(cls, counters: dict[str, Any], photos: dict[str, list[dict[str, Any]]], **where: Any) -> "TrainingResult":
@@ -51,5 +66,7 @@ class TrainingResult:
             best=counters["best"],
             health=counters["health"],
             alarms=[*counters["harm"], *counters["alarms"]],
+            returns=len(counters["safeguard"].get("returns", ())),
+            **counters.get("kept", {}),
             skipped_photos={role: names for role, names in skipped.items() if names},
         )

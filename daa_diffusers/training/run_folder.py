@@ -62,11 +62,12 @@ class RunFolder:
         return json.loads((self.path / RECORD).read_text())
 
     def update(self, **values: Any) -> None:
-        """Adds to the record, and writes the options as the record now resolves them."""
+        """Adds to the record, and writes the options with the steps that are planned, once they are."""
         if self.writes:
             record = {**self.record, **values}
             write_text(self.path / RECORD, json.dumps(record, indent=2))
-            write_text(self.path / "options.yaml", replace(self.config, steps=record["steps"]).to_yaml())
+            if record["steps"]:
+                write_text(self.path / "options.yaml", replace(self.config, steps=record["steps"]).to_yaml())
 
 
 def lock_output(config: TrainingConfig, wait: float = LOCK_SECONDS) -> FileLock:

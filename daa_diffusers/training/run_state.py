@@ -1,15 +1,18 @@
 """What a run resumes from: safetensors and JSON, no pickle, written beside and renamed.
 
-A checkpoint holds the parameters, the moving average, the optimizer and the counters. Nothing random is stored: every
-draw is a function of the seed and the sample's number (`data.sampling.generator_for`).
+A checkpoint holds the parameters, the moving average, the optimizer and the counters, and in a run that is held to its
+start the same of the last good step (`good`). Nothing random is stored: every draw is a function of the seed and the
+sample's number (`sources.sampling.generator_for`).
 """
 
+import copy
 import errno
 import json
 import logging
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 2
 STATE_FILES = ("model.safetensors", "ema.safetensors", "optimizer.safetensors")
 _PREFIX = "step-"
+GOOD = "good"  # folder of the last good step's state in a checkpoint
 
 
 def new_counters() -> dict[str, Any]:
@@ -42,6 +46,7 @@ def new_counters() -> dict[str, Any]:
         "alarms": [],
         "harm": [],
         "stopped_early": False,
+        "safeguard": {},
     }
 
 
@@ -55,6 +60,77 @@ def _with_scaler_and_counters(plain: dict[str, Any]) -> dict[str, Any]:
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_scaler_and_counters}
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """What training changes: parameters, moving average and optimizer, at one step.
+
+    Attributes:
+        files: tensors by name, by file (`STATE_FILES` without the suffix).
+        plain: the rest, JSON-plain.
+    """
+
+    files: dict[str, dict[str, torch.Tensor]]
+    plain: dict[str, Any]
+
+    @classmethod
+    def of(cls, model: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer) -> "Snapshot":
+        """The present state: views of it where it lies on the CPU; `copy` makes it last."""
+        state = optimizer.state_dict()
+        files = {
+            "model": dict(model.state_dict()),
+            "ema": {str(i): p for i, p in enumerate(ema.shadow_params)},
+            "optimizer": {
+                f"{i}.{name}": torch.as_tensor(v) for i, slots in state["state"].items() for name, v in slots.items()
+            },
+        }
+        on_cpu = {name: {k: v.detach().cpu() for k, v in tensors.items()} for name, tensors in files.items()}
+        return cls(on_cpu, {"ema_step": ema.optimization_step, "param_groups": state["param_groups"]})
+
+    def copy(self) -> "Snapshot":
+        """One that training does not change."""
+        files = {name: {k: v.clone() for k, v in tensors.items()} for name, tensors in self.files.items()}
+        return Snapshot(files, copy.deepcopy(self.plain))
+
+    def restore(self, model: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer) -> None:
+        """Brings the objects to this state.
+
+        Raises:
+            CheckpointError: it does not fit them.
+        """
+        average = self.files["ema"]
+        if len(average) != len(ema.shadow_params):
+            raise CheckpointError(f"an average of {len(average)} parameters, expected {len(ema.shadow_params)}")
+        slots: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in self.files["optimizer"].items():
+            index, slot = name.split(".", 1)
+            # a copy: the optimizer would go on living in the snapshot, or in the file mapped into memory
+            slots.setdefault(int(index), {})[slot] = value.clone()
+        try:
+            model.load_state_dict(self.files["model"])
+            optimizer.load_state_dict({"state": slots, "param_groups": copy.deepcopy(self.plain["param_groups"])})
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise CheckpointError(str(error)) from error
+        with torch.no_grad():
+            for number, parameter in enumerate(ema.shadow_params):
+                parameter.copy_(average[str(number)])
+        ema.optimization_step = self.plain["ema_step"]
+
+    def write(self, folder: Path) -> None:
+        """Writes the tensors into `folder`."""
+        for name, tensors in self.files.items():
+            save_file({k: v.contiguous() for k, v in tensors.items()}, folder / f"{name}.safetensors")
+
+    @classmethod
+    def read(cls, folder: Path, plain: dict[str, Any]) -> "Snapshot":
+        """What `write` wrote, and the rest."""
+        return cls({name.removesuffix(".safetensors"): load_file(folder / name) for name in STATE_FILES}, plain)
+
+    @property
+    def bytes(self) -> int:
+        """Of the tensors."""
+        return sum(v.numel() * v.element_size() for tensors in self.files.values() for v in tensors.values())
+
+
 def save_checkpoint(
     folder: str | os.PathLike,
     *,
@@ -65,6 +141,7 @@ def save_checkpoint(
     counters: dict[str, Any],
     keep: int,
     loss_scale: dict[str, Any] | None = None,
+    good: Snapshot | None = None,
 ) -> Path:
     """Writes `folder/step-XXXXXXXX` and removes all but the newest `keep`; an interrupted save leaves the others whole.
 
@@ -72,6 +149,7 @@ def save_checkpoint(
         model: the unwrapped joint module; its state dict is saved under its own names.
         counters: JSON-plain values to get back from `load_checkpoint`.
         loss_scale: JSON-plain state of the gradient scaler (fp16), if there is one.
+        good: an earlier step's state to get back from `load_checkpoint`.
 
     Raises:
         CheckpointError: there is no space; the message says how much is needed, and the checkpoints before are whole.
@@ -81,29 +159,23 @@ def save_checkpoint(
     temporary = folder / f".{final.name}.tmp"
     for left in folder.glob(f".{_PREFIX}*.tmp"):  # of a run that was killed while saving
         shutil.rmtree(left, ignore_errors=True)
-    state = optimizer.state_dict()
-    files = {
-        "model": dict(model.state_dict()),
-        "ema": {str(i): p for i, p in enumerate(ema.shadow_params)},
-        "optimizer": {
-            f"{i}.{name}": torch.as_tensor(v) for i, slots in state["state"].items() for name, v in slots.items()
-        },
-    }
+    state = Snapshot.of(model, ema, optimizer)
     plain = {
         "format_version": FORMAT_VERSION,
         "step": step,
-        "ema_step": ema.optimization_step,
-        "param_groups": state["param_groups"],
+        **state.plain,
         "loss_scale": loss_scale,
         "counters": counters,
+        **({"good": good.plain} if good else {}),
     }
     try:
         temporary.mkdir(parents=True)
-        for name, tensors in files.items():
-            tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-            save_file(tensors, temporary / f"{name}.safetensors")
+        state.write(temporary)
+        if good:
+            (temporary / GOOD).mkdir()
+            good.write(temporary / GOOD)
         (temporary / "state.json").write_text(json.dumps(plain))
-        for file in temporary.iterdir():
+        for file in temporary.rglob("*.*"):
             with open(file, "rb") as handle:
                 os.fsync(handle.fileno())
         shutil.rmtree(final, ignore_errors=True)
@@ -112,7 +184,7 @@ def save_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
         if not _is_full(error, folder):
             raise
-        needed = sum(v.numel() * v.element_size() for tensors in files.values() for v in tensors.values())
+        needed = state.bytes + (good.bytes if good else 0)
         free = shutil.disk_usage(folder).free
         raise CheckpointError(
             f"no space to save step {step} in {str(folder)!r}: it needs about {needed / 1e6:.1f} MB, "
@@ -139,8 +211,8 @@ def load_latest(
 ) -> dict[str, Any] | None:
     """Loads the newest checkpoint that is whole into the given objects.
 
-    Damaged ones are skipped with a warning. Returns `{"step", "counters", "loss_scale"}`, or None where there is
-    none to load.
+    Damaged ones are skipped with a warning. Returns `{"step", "counters", "loss_scale", "good"}`, or None where there
+    is none to load.
     """
     for path in reversed(list_checkpoints(folder)):
         try:
@@ -157,31 +229,16 @@ def load_checkpoint(
     path = Path(path)
     try:
         plain = json.loads((path / "state.json").read_text())
-        weights = load_file(path / "model.safetensors")
-        average = load_file(path / "ema.safetensors")
-        tensors = load_file(path / "optimizer.safetensors")
+        state = Snapshot.read(path, plain)
+        good = Snapshot.read(path / GOOD, plain["good"]).copy() if "good" in plain else None
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     plain = _migrated(plain, path)
-    if len(average) != len(ema.shadow_params):
-        raise CheckpointError(
-            f"{path} holds an average of {len(average)} parameters, expected {len(ema.shadow_params)}"
-        )
-    slots: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in tensors.items():
-        index, slot = name.split(".", 1)
-        # a copy: the file is mapped into memory, and the optimizer would go on living in the map
-        slots.setdefault(int(index), {})[slot] = value.clone()
     try:
-        model.load_state_dict(weights)
-        optimizer.load_state_dict({"state": slots, "param_groups": plain["param_groups"]})
-    except (RuntimeError, ValueError, KeyError) as error:
+        state.restore(model, ema, optimizer)
+    except CheckpointError as error:
         raise CheckpointError(f"{path} does not fit this run: {error}") from error
-    with torch.no_grad():
-        for number, parameter in enumerate(ema.shadow_params):
-            parameter.copy_(average[str(number)])
-    ema.optimization_step = plain["ema_step"]
-    return {"step": plain["step"], "counters": plain["counters"], "loss_scale": plain["loss_scale"]}
+    return {**{name: plain[name] for name in ("step", "counters", "loss_scale")}, "good": good}
 
 
 def _migrated(plain: dict[str, Any], path: Path) -> dict[str, Any]:

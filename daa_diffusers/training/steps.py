@@ -1,7 +1,7 @@
 """One optimizer step: the joint step on each of its batches, the gradient, the learning rate, the update."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 
 import torch
@@ -21,6 +21,8 @@ from .processes import on_any
 
 logger = logging.getLogger(__name__)
 
+Scalars = dict[str, torch.Tensor]
+
 
 class Steps:
     """The optimizer steps of a run.
@@ -34,6 +36,7 @@ class Steps:
         bare: the joint module itself; `model` may be wrapped for several processes.
         optimizer: over all networks.
         total: number of steps of the run; `begin` sets it.
+        factor: of the restorer's learning rate, besides its schedule.
         watch: counts images and time.
     """
 
@@ -43,6 +46,7 @@ class Steps:
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.bare: Objective = accelerator.unwrap_model(self.model)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.factor = 1.0
         self.watch = Stopwatch(accelerator.device)
         self.total = config.steps
 
@@ -57,8 +61,12 @@ class Steps:
             num_training_steps=total,
         ).lr_lambdas[0]
 
-    def plan(self) -> int:
-        """`config.steps`, or as many as fit into `config.minutes` at the speed measured here and now."""
+    def plan(self, spent: float = 0.0) -> int:
+        """`config.steps`, or as many as fit into `config.minutes` at the speed measured here and now.
+
+        Args:
+            spent: seconds of them that are needed for other things.
+        """
         if self.config.minutes is None:
             return self.config.steps
         logger.info("preparing: measuring the speed of training here")
@@ -69,7 +77,9 @@ class Steps:
         # an optimizer step, the average and logging cost a little on top
         seconds = 1.1 * seconds_per_batch(step, self.batches.loader(0, steps=4)) * self.batches.accumulation
         self.optimizer.zero_grad()
-        planned = torch.tensor(max(1, int(self.config.minutes * 60 / seconds)), device=self.accelerator.device)
+        planned = torch.tensor(
+            max(1, int((self.config.minutes * 60 - spent) / seconds)), device=self.accelerator.device
+        )
         return int(self.accelerator.reduce(planned.float(), "mean"))
 
     def joint_step(self, step: int, batch: dict[str, torch.Tensor]) -> StepOutput:
@@ -84,11 +94,17 @@ class Steps:
                 adapt=step >= min(config.predictor_warmup_steps, self.total // 3),
             )
 
-    def take(self, step: int, batches: Iterator, kept: KeptWeights) -> dict[str, torch.Tensor] | None:
+    def take(
+        self, step: int, batches: Iterator, kept: KeptWeights, is_far: Callable[[Scalars], bool] | None = None
+    ) -> Scalars | None:
         """Takes a step on the next batches, and its weights into the average.
 
+        Args:
+            is_far: whether a step with these scalars is to be left out.
+
         Returns:
-            The scalars of the step; None where something was not finite on any process: nothing is learnt then.
+            The scalars of the step; None where something was not finite on any process, or `is_far`: nothing is learnt
+            then.
         """
         scalars, finite = self._gradients(step, batches)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
@@ -96,13 +112,14 @@ class Steps:
         scalars["gradient/all"] = norm
         if self.accelerator.scaler is None:  # a scaler steps over infinite gradients by itself, and learns from them
             finite &= norm.isfinite()
-        if on_any(self.accelerator, not finite):
+        if on_any(self.accelerator, not finite) or (is_far is not None and is_far(scalars)):
             self.optimizer.zero_grad()
             return None
         if self.config.gradient_clip:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.config.gradient_clip, norm)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * self.curve(step)
+        self.optimizer.param_groups[0]["lr"] *= self.factor  # of the restorer
         self.optimizer.step()
         self.optimizer.zero_grad()
         if not self.accelerator.optimizer_step_was_skipped:
@@ -110,10 +127,10 @@ class Steps:
             self.bare.after_step()
         return scalars
 
-    def _gradients(self, step: int, batches: Iterator) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    def _gradients(self, step: int, batches: Iterator) -> tuple[Scalars, torch.Tensor]:
         """Accumulates the gradient of a step; its scalars, and whether the losses are finite."""
         parts = self.batches.accumulation
-        scalars: dict[str, torch.Tensor] = {}
+        scalars: Scalars = {}
         finite = torch.ones((), dtype=torch.bool, device=self.accelerator.device)
         for part in range(parts):
             last = part == parts - 1

@@ -24,6 +24,10 @@ def summary_table(result: TrainingResult) -> Table:
     row("last losses", result.losses, 4)
     row("validation", result.validation, 3)
     row("health", result.health, 3)
+    if result.returns:
+        table.add_row("taken back", f"{result.returns} times, with a lower learning rate", style="yellow")
+    if result.kept_step is not None:
+        table.add_row("weights kept", kept_text(result), style="red")
     for alarm in result.alarms:
         table.add_row("alarm", alarm, style="red")
     if result.best:
@@ -38,6 +42,13 @@ def summary_table(result: TrainingResult) -> Table:
 def print_summary(result: TrainingResult, console: Console | None = None) -> None:
     """Prints `summary_table`; a terminal too narrow for it wraps lines, nothing is left out."""
     (console or Console(soft_wrap=True)).print(summary_table(result))
+
+
+def kept_text(result: TrainingResult) -> str:
+    """A sentence on the weights of a run whose last ones were worse than the start's."""
+    worse = "by far" if result.rise is None else f"by {result.rise:.2f} dB"
+    kept = f"those of step {result.kept_step}" if result.kept_step else "those to start from, unchanged"
+    return f"{kept}: the last ones restore held-out synthetic photos worse than the start does, {worse}"
 
 
 def _some(names: list[Any], most: int = 5) -> str:

@@ -12,6 +12,7 @@ from skimage import data
 
 from daa_diffusers import DAARestorationPipeline, RestorationUNet
 from daa_diffusers.cli.app import main
+from daa_diffusers.training import safeguard
 
 
 @pytest.fixture
@@ -53,6 +54,23 @@ def test_a_folder_of_photos_is_all_it_takes(photos, start, tmp_path, capsys):
     assert options["fit_noise"] == 0.75 and options["pseudo_clean"] and options["minutes"] == 0.02
     assert main(command) == 0  # again: it is done already
     assert json.loads((output / "run.json").read_text())["steps"] == options["steps"]
+
+
+def test_a_run_that_gains_nothing_says_so_and_has_a_status_of_its_own(photos, start, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(safeguard, "TOLERATED", -100.0)  # nothing is good enough
+    output = tmp_path / "adapted"
+    assert main(["adapt", str(photos), "--checkpoint", start, "--output", str(output), "--minutes", "0.02"]) == 3
+    said = capsys.readouterr().out
+    assert f"nothing that was learned restores better than {start}" in said and "unchanged" in said
+    before, after = (DAARestorationPipeline.from_pretrained(str(p)).restorer for p in (start, output / "pipeline"))
+    assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+
+
+def test_alarms_name_the_options_of_this_command(photos, start, tmp_path, capsys, caplog):
+    command = ["adapt", str(photos), "--checkpoint", start, "--output", str(tmp_path / "adapted"), "--minutes", "0.02"]
+    main(command)
+    said = capsys.readouterr().out + caplog.text
+    assert "only 4 real photos" in said and "Add photos to `photos`" in said and "`steps`" not in said
 
 
 @pytest.mark.parametrize("task", ["derain", "deblur"])

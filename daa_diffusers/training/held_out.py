@@ -1,0 +1,83 @@
+"""The supervised loss on synthetic pairs that no step learns from, compared with that of the start."""
+
+import copy
+import math
+import time
+
+import torch
+from torch import nn
+
+from ..pipelines.passes import in_eval_mode
+from ..sources.sampling import TrainingPatches, generator_for
+from .batches import Batches
+from .config import TrainingConfig
+
+PAIRS = 32
+AT_ONCE = 8
+
+Pairs = list[dict[str, torch.Tensor]]
+
+
+def pairs_apart(dataset: TrainingPatches, draws: str, count: int, at_once: int = AT_ONCE) -> Pairs:
+    """Batches of "synthetic" and "clean" patches in [0, 1], made as those of `dataset` from other random draws.
+
+    Args:
+        dataset: is left as it is.
+        draws: their name; other names give other pairs.
+        count: number of pairs.
+        at_once: pairs in a batch.
+    """
+    apart = copy.copy(dataset)
+    apart.real = apart.unpaired_clean = None
+    apart.seed, apart.length = generator_for(dataset.seed, draws).initial_seed(), count
+    samples = [apart[number] for number in range(count)]
+    return [
+        {
+            role: torch.stack([torch.as_tensor(sample[role]) for sample in samples[first : first + at_once]])
+            for role in ("synthetic", "clean")
+        }
+        for first in range(0, count, at_once)
+    ]
+
+
+class HeldOut:
+    """How far a restorer in training is from its start, on fixed synthetic pairs.
+
+    The pairs are functions of the run's seed and have the run's own degradation. Losses are compared pair by pair, so
+    that the noise levels drawn do not add to the error of the difference.
+
+    Args:
+        batches: of the run, whose samples are to be final: after `preparation.use_files`.
+        restorer: as it starts.
+        eps: of eq. (5).
+
+    Attributes:
+        start: L_pair of the start for every pair (N,).
+        seconds: that a look takes.
+    """
+
+    def __init__(self, batches: Batches, restorer: nn.Module, eps: float):
+        self.eps = eps
+        self.pairs = [batches.in_range(batch) for batch in pairs_apart(batches.dataset, "held out", PAIRS)]
+        began = time.perf_counter()
+        self.start = self._losses(restorer)
+        self.seconds = time.perf_counter() - began
+
+    @classmethod
+    def of_start(cls, config: TrainingConfig, batches: Batches, restorer: nn.Module) -> "HeldOut | None":
+        """Of a run that starts from a given restorer and is held to it, else None."""
+        if not (config.init_from and config.hold_to_start):
+            return None
+        return cls(batches, restorer, config.objective["charbonnier_eps"])
+
+    @torch.no_grad()
+    def _losses(self, restorer: nn.Module) -> torch.Tensor:
+        """L_pair of eq. (5) of every pair (N,), float64 on the CPU."""
+        with in_eval_mode(restorer):
+            differences = [restorer(pair["synthetic"]).double() - pair["clean"].double() for pair in self.pairs]
+        return torch.cat([(d.square() + self.eps**2).sqrt().mean((1, 2, 3)).cpu() for d in differences])
+
+    def rise(self, restorer: nn.Module) -> float:
+        """Decibels by which the mean loss of `restorer` is above that of the start; infinite where it is not finite."""
+        ratio = float(self._losses(restorer).mean() / self.start.mean())
+        return 20 * math.log10(ratio) if math.isfinite(ratio) and ratio > 0 else math.inf

@@ -1,0 +1,59 @@
+"""A learning rate that the network at hand can take, found by a few supervised steps at each of a few rates."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..objectives.losses import charbonnier
+from .batches import Batches
+from .config import TrainingConfig
+from .held_out import HeldOut, Pairs, pairs_apart
+
+FACTORS = (1.0, 1 / 4, 1 / 16, 1 / 64)  # of the learning rate of the options
+STEPS = 12
+ACCEPTED = 0.3  # dB that the held-out loss may rise
+
+
+def probe_rate(config: TrainingConfig, restorer: nn.Module, batches: Batches, held_out: HeldOut) -> dict[str, Any]:
+    """The largest of a few learning rates, that of the options or lower, that does not make the restorer worse.
+
+    At each rate the restorer takes `STEPS` steps of Adam on eq. (5) from its start, on pairs that the run does not
+    take. The mean of its weights over the second half of them is judged: where the steps lead, not what the last one
+    did. The restorer is left as it was.
+
+    Returns:
+        JSON-plain: "factor" of the rate, that "of" the options, and what was "tried": each "rate" and the "rise" of the
+        held-out loss in dB (None where it is not finite).
+    """
+    apart = pairs_apart(batches.dataset, "rate probe", STEPS * config.batch_size, config.batch_size)
+    pairs = [batches.in_range(pair) for pair in apart]
+    start = {name: value.detach().clone() for name, value in restorer.state_dict().items()}
+    tried = []
+    for factor in FACTORS:
+        _train(restorer, pairs, config.learning_rate * factor, config.objective["charbonnier_eps"])
+        rise = held_out.rise(restorer)
+        restorer.load_state_dict(start)
+        tried.append({"rate": config.learning_rate * factor, "rise": rise if rise < float("inf") else None})
+        if rise <= ACCEPTED:
+            break
+    return {"factor": factor, "of": config.learning_rate, "tried": tried}
+
+
+def _train(restorer: nn.Module, pairs: Pairs, rate: float, eps: float) -> None:
+    """Leaves the mean of the weights over the second half of the steps."""
+    parameters = [p for p in restorer.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=rate)
+    half = len(pairs) // 2
+    mean = [torch.zeros_like(p) for p in parameters]
+    for number, pair in enumerate(pairs):
+        optimizer.zero_grad()
+        charbonnier(restorer(pair["synthetic"]), pair["clean"], eps).backward()
+        optimizer.step()
+        if number >= half:
+            for total, parameter in zip(mean, parameters, strict=True):
+                total += parameter.detach() / (len(pairs) - half)
+    optimizer.zero_grad()
+    with torch.no_grad():
+        for parameter, value in zip(parameters, mean, strict=True):
+            parameter.copy_(value)
