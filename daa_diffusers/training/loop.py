@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from ..hub.records import keep_run_record
 from ..models.daa_unet import DAAUNet2DConditionModel
 from ..models.restorer import RestorerContract
+from ..objectives.joint_step import JointStep
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from . import setup
 from .adapter_training import save_trained_adapter
@@ -74,7 +75,16 @@ class Trainer:
         self.batches = Batches(self.dataset, self.accelerator, config, contract.value_range)
         # 3. the run's folder, and what is taken from the real photos before the first step
         self.folder = RunFolder(config, writes=self.main)
-        self.folder.take(self.batches.samples_per_step)
+        self.folder.take(self.batches.samples_per_step, {**sources, **(validation.sources if validation else {})})
+        try:
+            self._prepare(model, validation, health)
+        except BaseException:
+            self.folder.withdraw()
+            raise
+
+    def _prepare(self, model: JointStep, validation: Validation | None, health: Health | None) -> None:
+        """What is done with a folder of its own before the first step."""
+        config = self.config
         self.accelerator.wait_for_everyone()
         if self.main:
             prepare_files(config, model.restorer, self.folder.path, self.real)
@@ -130,6 +140,9 @@ class Trainer:
         """
         try:
             return self._train(stop_after)
+        except BaseException:
+            self.folder.withdraw()  # unless a step was done
+            raise
         finally:
             self.folder.release()
 
@@ -142,6 +155,7 @@ class Trainer:
             for step in range(done, last):
                 # 1. the step
                 scalars = self.steps.take(step, batches, self.kept, self.safeguard.is_far if self.safeguard else None)
+                self.folder.begun()
                 done = step + 1
                 if self.safeguard is not None and (scalars is None or self.safeguard.is_due(done)):
                     self.safeguard.look(done, at_once=scalars is None)

@@ -1,7 +1,12 @@
 """The output folder of a run: held by one process, claimed by one set of options; its record, its files' places."""
 
+import contextlib
 import json
+import logging
+import os
+import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
@@ -12,12 +17,24 @@ from filelock import FileLock, Timeout
 from ..errors import ConfigurationError
 from ..files import write_text
 from ..objectives.registry import with_defaults
+from ..sources.contents import Contents, contents, differences
+from ..sources.folders import PhotoSource
 from .config import TrainingConfig
 from .objective_options import flattened, nest_objective
-from .option_names import without_retired
+from .option import facts
+from .option_names import NAMES, without_retired
+from .run_state import list_checkpoints
+
+logger = logging.getLogger(__name__)
 
 RECORD = "run.json"
+PHOTOS = "photos.json"  # what the sources held
+VALIDATION = ("validation_degraded", "validation_clean")
 LOCK_FILE = ".lock"
+# and what is written from real photos, see `preparation`; "logs" are those of a tracker
+BEFORE_THE_FIRST_STEP = (
+    RECORD, PHOTOS, "options.yaml", "log.jsonl", "noise.yaml", "pseudo_clean", "residuals", "logs",
+)  # fmt: skip
 LOCK_SECONDS = 60.0  # a run that was asked to stop may still be saving
 
 RECORDED_PACKAGES = ("daa-diffusers", "torch", "diffusers", "accelerate", "numpy", "safetensors")
@@ -44,12 +61,55 @@ class RunFolder:
         self.adapter = self.path / "adapter"
         self.log = self.path / "log.jsonl"
         self._lock: FileLock | None = None
+        self._is_new = False  # claimed by this object, and no step done yet
+        self._made = False  # the folder itself is new
 
-    def take(self, samples_per_step: int) -> None:
+    def take(self, samples_per_step: int, sources: Mapping[str, Sequence[PhotoSource]]) -> None:
         """Locks and claims the folder; see `lock_output` and `claim_output` for what is refused."""
-        if self.writes:
-            self._lock = lock_output(self.config)
-            claim_output(self.config, samples_per_step)
+        if not self.writes:
+            return
+        photos = {role: [contents(source) for source in each] for role, each in sources.items() if each}
+        self._made = not self.path.exists()
+        self._lock = lock_output(self.config)
+        self._is_new = not (self.path / RECORD).exists()
+        try:
+            try:
+                claim_output(self.config, samples_per_step, photos)
+            except ConfigurationError:
+                if list_checkpoints(self.checkpoints) or self.pipeline.exists() or not (self.path / RECORD).exists():
+                    raise
+                # of a run that was killed before its first checkpoint: there is nothing to resume
+                logger.info("%s holds a run without a checkpoint and with other options: it begins anew", self.path)
+                self._clear()
+                self._is_new = True
+                claim_output(self.config, samples_per_step, photos)
+        except BaseException:
+            self.withdraw()
+            raise
+
+    def begun(self) -> None:
+        """The first step is done: the folder stays this run's, however it ends."""
+        self._is_new = False
+
+    def withdraw(self) -> None:
+        """Leaves the folder as it was found, where this run has claimed it and has not begun; releases it."""
+        if self._is_new:
+            self._clear()
+        self.release()
+        if self._is_new:
+            (self.path / LOCK_FILE).unlink(missing_ok=True)
+            if self._made:
+                with contextlib.suppress(OSError):
+                    self.path.rmdir()
+
+    def _clear(self) -> None:
+        """Removes what a run writes before its first checkpoint, and nothing else."""
+        for name in BEFORE_THE_FIRST_STEP:
+            path = self.path / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def release(self) -> None:
         """Lets another process have it."""
@@ -99,15 +159,21 @@ def _check_output(folder: Path) -> None:
         )
 
 
-def claim_output(config: TrainingConfig, samples_per_step: int) -> dict[str, Any]:
+def claim_output(
+    config: TrainingConfig, samples_per_step: int, photos: Mapping[str, Sequence[Contents]]
+) -> dict[str, Any]:
     """Makes `config.output_dir` this run's, or finds that it already is; returns its record (`run.json`).
+
+    Photos are compared by what is in the files, wherever they lie; other paths are the same where they lead to the same
+    place.
 
     Args:
         samples_per_step: synthetic samples that a step takes over all processes. Sample numbers follow from it.
+        photos: what the sources hold, by role.
 
     Raises:
-        ConfigurationError: the folder belongs to a run with other options (each is named) and `resume_with_changes` is
-            not set, or it holds foreign files.
+        ConfigurationError: the folder belongs to a run with other options or photos (each difference is named) and
+            `resume_with_changes` is not set, or it holds foreign files.
     """
     folder = Path(config.output_dir)
     record = folder / RECORD
@@ -117,29 +183,68 @@ def claim_output(config: TrainingConfig, samples_per_step: int) -> dict[str, Any
         _check_output(folder)
         folder.mkdir(parents=True, exist_ok=True)
         known = {"options": identity, "steps": None, "git_commit": _git_commit(), "versions": _versions()}
+        write_text(folder / PHOTOS, json.dumps(photos))
         write_text(record, json.dumps(known, indent=2))
         return known
     known = json.loads(record.read_text())
     # a run of an earlier version lacks the newer options: it ran with their defaults; some of its own have gone
     defaults = json.loads(json.dumps({**asdict(TrainingConfig()), "samples_per_step": samples_per_step}))
-    before = nest_objective(without_retired(known["options"], str(record)), record=True)
-    there = flattened({**defaults, **before, "objective": with_defaults(before["objective"])})
-    changes = {
-        name: [there.get(name), now] for name, now in sorted(flattened(identity).items()) if there.get(name) != now
+    options = nest_objective(without_retired(known["options"], str(record)), record=True)
+    there = flattened({**defaults, **options, "objective": with_defaults(options["objective"])})
+    before = _photos_before(folder, known)
+    other = differences(before, photos)
+    if config.select_by == "last":  # other photos to validate on are another choice, as long as they choose nothing
+        for role in VALIDATION:
+            if role in other and [each["name"] for each in before[role]] != [each["name"] for each in photos[role]]:
+                del other[role]
+    changes: dict[str, Any] = {
+        name: [there.get(name), now]
+        for name, now in sorted(flattened(identity).items())
+        if not _same(name, there.get(name), now) and not (name in before and name in photos)  # those are compared above
     }
-    if changes and not config.resume_with_changes:
+    texts = [f"{name}: {then!r} there, {now!r} now" for name, (then, now) in changes.items()]
+    texts += [f"photos of `{role}`: {text}" for role, text in other.items()]
+    if texts and not config.resume_with_changes:
         raise ConfigurationError(
-            f"`output_dir` {str(folder)!r} belongs to a run with other options; choose another folder, the same "
-            "options, or insist by `resume_with_changes`:\n- "
-            + "\n- ".join(f"{name}: {before!r} there, {now!r} now" for name, (before, now) in changes.items())
+            f"`output_dir` {str(folder)!r} belongs to a run with other {'options' if changes else 'photos'}; choose "
+            f"another folder, the same {'options' if changes else 'photos'}, or insist by `resume_with_changes`:\n- "
+            + "\n- ".join(texts)
         )
-    if changes:
-        known["changes"] = [*known.get("changes", []), changes]
+    if texts:
+        known["changes"] = [*known.get("changes", []), {**changes, **({"photos": other} if other else {})}]
         known["options"] = identity
         if {"steps", "minutes"} & set(changes):
             known["steps"] = None  # planned anew
         write_text(record, json.dumps(known, indent=2))
+    if before != photos:
+        write_text(folder / PHOTOS, json.dumps({**before, **photos}))
     return known
+
+
+def _photos_before(folder: Path, known: Mapping[str, Any]) -> dict[str, list[Contents]]:
+    """What the sources held at the last start; of a run of an earlier version only the fingerprints."""
+    if (folder / PHOTOS).exists():
+        return json.loads((folder / PHOTOS).read_text())
+    own = ("pseudo_clean",)  # written by the run itself
+    return {
+        role: [
+            {"name": each["folder"], "window": None, "fingerprint": each["fingerprint"], "files": None}
+            for each in sources
+            if each["folder"] not in own
+        ]
+        for role, sources in known.get("photos", {}).items()
+        if role in known["options"] and known["options"][role]
+    }
+
+
+def _same(name: str, one: Any, other: Any) -> bool:
+    """Whether values of an option are equal, or paths (or lists of them) that lead to the same place, by links too."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(_same(name, *pair) for pair in zip(one, other, strict=True))
+    is_path = name in NAMES and facts(NAMES[name]).path and isinstance(one, str) and isinstance(other, str)
+    if is_path and os.path.exists(one) and os.path.exists(other):
+        return os.path.realpath(one) == os.path.realpath(other)
+    return one == other
 
 
 def _git_commit() -> str | None:

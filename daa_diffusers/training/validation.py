@@ -54,6 +54,12 @@ class Validation:
             return cls(real[0])
         return None
 
+    @property
+    def sources(self) -> dict[str, list[PhotoSource]]:
+        """The sources of its own, by role; none where it shows real photos of the run."""
+        each = (self.photos.degraded, self.photos.clean) if isinstance(self.photos, PairedFolders) else (self.photos,)
+        return {source.argument: [source] for source in each if source.argument.startswith("validation")}
+
     def run(self, restorer: nn.Module) -> tuple[dict[str, float], torch.Tensor | None]:
         """Scores and a grid (3, H, W) in [0, 1], which is None where no photo can be read.
 

@@ -258,3 +258,69 @@ def test_left_overs_of_a_killed_save_are_removed(tiny_config):
     (folder / ".step-00000002.tmp" / "model.safetensors").write_bytes(b"cut")
     quiet(config)
     assert not list(folder.glob(".*")) and load_file(list_checkpoints(folder)[-1] / "model.safetensors")
+
+
+def photos_of_its_own(tiny_config, photo_folders, tmp_path, **changes):
+    for name in ("clean", "real", "degraded"):
+        shutil.copytree(photo_folders / name, tmp_path / "photos" / name)
+    own = {name: [str(tmp_path / "photos" / name)] for name in ("clean", "real")}
+    return tiny_config(**own, steps=4, **changes)
+
+
+def test_other_photos_than_before_are_named_and_recorded_when_they_are_insisted_on(
+    tiny_config, photo_folders, tmp_path
+):
+    degraded = str(tmp_path / "photos" / "degraded")
+    config = photos_of_its_own(tiny_config, photo_folders, tmp_path, validation_degraded=degraded)
+    Trainer(config, progress_bar=False).train(stop_after=2)
+    real = tmp_path / "photos" / "real"
+    (real / "cat_0.jpg").rename(real / "dog.jpg")
+    content = bytearray((real / "cat_1.jpg").read_bytes())
+    content[-1] ^= 1  # of the same size
+    (real / "cat_1.jpg").write_bytes(content)
+    (tmp_path / "photos" / "degraded" / "photo 3.png").unlink()
+    with pytest.raises(ConfigurationError) as caught:
+        quiet(config)
+    assert "photos of `real`: 'real': 1 new (dog.jpg), 1 gone (cat_0.jpg), 1 changed (cat_1.jpg)" in str(caught.value)
+    assert "photos of `validation_degraded`: 'degraded': 1 gone (photo 3.png)" in str(caught.value)
+    assert quiet(replace(config, resume_with_changes=True)).steps == 4
+    record = json.loads((Path(config.output_dir) / "run.json").read_text())
+    assert set(record["changes"][0]["photos"]) == {"real", "validation_degraded"}
+    assert quiet(config).steps == 4  # they are this run's photos now
+
+
+def test_the_same_photos_by_another_path_are_the_same(tiny_config, photo_folders, tmp_path, monkeypatch):
+    config = photos_of_its_own(tiny_config, photo_folders, tmp_path)
+    Trainer(config, progress_bar=False).train(stop_after=1)
+    monkeypatch.chdir(tmp_path / "photos")
+    (tmp_path / "link").symlink_to(tmp_path / "photos" / "clean")
+    shutil.move(tmp_path / "photos" / "real", tmp_path / "moved")
+    for step, (clean, real) in enumerate(
+        (("clean/", "../moved"), ("./clean", "../moved/"), (tmp_path / "link", "../moved"))
+    ):
+        other = replace(config, clean=[str(clean)], real=[real])
+        Trainer(other, progress_bar=False).train(stop_after=step + 2)
+    assert not json.loads((Path(config.output_dir) / "run.json").read_text()).get("changes")
+
+
+def test_a_run_refused_before_its_first_step_leaves_no_claim(tiny_config, photo_folders, tmp_path, monkeypatch):
+    few = tmp_path / "few"
+    few.mkdir()
+    (few / "broken.png").write_bytes(b"no photo")
+    shutil.copy(photo_folders / "real" / "cat_0.jpg", few)
+    refused = tiny_config(real=[str(few)], fit_noise=0.5)  # too few photos to fit
+    with pytest.raises(ConfigurationError):
+        quiet(refused)
+    assert not Path(refused.output_dir).exists()
+    Path(refused.output_dir).mkdir()
+    with pytest.raises(ValueError, match="zigzag"):
+        quiet(tiny_config(learning_rate_schedule="zigzag"))
+    assert list(Path(refused.output_dir).iterdir()) == []
+    assert quiet(tiny_config(steps=1, seed=3)).steps == 1
+
+
+def test_a_run_killed_before_its_first_checkpoint_does_not_block_other_options(tiny_config):
+    Trainer(tiny_config(), progress_bar=False).folder.release()  # as if it had been killed
+    assert quiet(tiny_config(steps=1, seed=3)).steps == 1
+    with pytest.raises(ConfigurationError, match="seed: 3 there, 4 now"):
+        quiet(tiny_config(steps=1, seed=4))

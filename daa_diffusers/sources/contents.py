@@ -1,0 +1,101 @@
+"""What a source holds, file by file, to tell whether a resumed run would see the same photos."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..errors import UnreadablePhotoError
+from .folders import PhotoFolder, PhotoSource
+from .hf_datasets import FINGERPRINTED
+
+BLOCK = 4096  # bytes at the start, in the middle and at the end of a file
+MOST = 20_000  # rows of a dataset; of larger ones only names and sizes are compared
+SHOWN = 5
+
+Contents = dict[str, Any]  # name, fingerprint, and the digest of every file by its name; plain JSON
+
+
+def contents(source: PhotoSource) -> Contents:
+    """What a source holds. Where it lies does not matter: a folder is the same by any path, links included.
+
+    A file is told by its name within the source, its size and three blocks of `BLOCK` bytes; photos in compressed
+    formats differ in them wherever they were edited. Of a stream the first files are looked at.
+    """
+    if isinstance(source, PhotoFolder):
+        files = {source.paths[i].relative_to(source.folder).as_posix(): _of_file(source, i) for i in range(len(source))}
+    elif source.count is not None and source.count > MOST:
+        files = {}
+    else:
+        files = {}
+        for index in range(FINGERPRINTED if source.count is None else source.count):
+            try:
+                content = memoryview(source.encoded(index))
+            except IndexError:  # the end of the stream
+                break
+            except (OSError, UnreadablePhotoError):
+                files[str(source.label(index))] = "unreadable"
+                continue
+            files[str(source.label(index))] = _of_bytes(content)
+    window = getattr(source, "window", None)  # decides the order of a stream's photos
+    return {"name": source.name, "window": window, "fingerprint": source.fingerprint(), "files": files}
+
+
+def _of_bytes(content: memoryview) -> str:
+    return _digest(len(content), lambda start, end: content[start:end])
+
+
+def _of_file(source: PhotoFolder, index: int) -> str:
+    try:
+        with open(source.paths[index], "rb") as file:
+
+            def read(start: int, end: int) -> bytes:
+                file.seek(start)
+                return file.read(end - start)
+
+            return _digest(file.seek(0, 2), read)
+    except OSError:
+        return "unreadable"
+
+
+def _digest(size: int, read: Callable[[int, int], bytes | memoryview]) -> str:
+    digest = hashlib.blake2b(str(size).encode(), digest_size=8)
+    for start in sorted({0, max(0, size // 2 - BLOCK // 2), max(0, size - BLOCK)}):
+        digest.update(read(start, min(size, start + BLOCK)))
+    return digest.hexdigest()
+
+
+def differences(before: Mapping[str, Sequence[Contents]], now: Mapping[str, Sequence[Contents]]) -> dict[str, str]:
+    """By role, in words, what came, went or changed in its sources; roles that are not in both are left out."""
+    found = {}
+    for role in sorted(set(before) & set(now)):
+        if len(before[role]) != len(now[role]):
+            found[role] = f"{len(before[role])} sources before, {len(now[role])} now"
+            continue
+        texts = [_difference(*pair) for pair in zip(before[role], now[role], strict=True)]
+        if any(texts):
+            pairs = zip(now[role], texts, strict=True)
+            found[role] = "; ".join(f"{each['name']!r}: {text}" for each, text in pairs if text)
+    return found
+
+
+def _difference(before: Contents, now: Contents) -> str:
+    """Between two states of a source; empty where there is none. `files` is None of a record that lists none."""
+    if before["files"] is not None:
+        old, new = before["files"], now["files"]
+        kinds = {
+            "new": [name for name in new if name not in old],
+            "gone": [name for name in old if name not in new],
+            "changed": [name for name in new if name in old and old[name] != new[name]],
+        }
+        if any(kinds.values()):
+            return ", ".join(f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names)
+        if before["window"] != now["window"]:
+            return f"streamed in windows of {before['window']} before, of {now['window']} now"
+    if before["fingerprint"] != now["fingerprint"]:
+        return "other names or sizes of files than before"
+    return ""
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
