@@ -43,9 +43,11 @@ def run(config: TrainingConfig) -> int:
     from accelerate import PartialState
 
     from daa_diffusers.training.loop import train
+    from daa_diffusers.training.pushing import check_push, push_result
     from daa_diffusers.training.result import START_KEPT
     from daa_diffusers.training.summary import print_summary
 
+    repo_id = check_push(config)
     result = train(config)
     if PartialState().is_main_process:
         if result.signal is not None:
@@ -54,7 +56,10 @@ def run(config: TrainingConfig) -> int:
             print_summary(result)
             print(f'the pipeline: DAARestorationPipeline.from_pretrained("{result.pipeline}")')
             if result.start_kept:
-                print("nothing learned restores better than --init_from: the pipeline holds its weights, unchanged")
+                pushed = "; nothing is pushed" if repo_id is not None else ""
+                print(f"nothing learned restores better than --init_from: the pipeline holds its weights, unchanged{pushed}")
+            elif repo_id is not None:
+                print(f"pushed: {push_result(config, repo_id)}")
     if result.start_kept:
         return START_KEPT
     return 0 if result.signal is None else 128 + result.signal

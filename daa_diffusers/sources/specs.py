@@ -54,12 +54,21 @@ def open_source(
     if os.path.isdir(text):
         if any(os.path.isfile(os.path.join(text, name)) for name in SAVED_DATASET):
             return _open_dataset(text, {}, cache_bytes, common)
-        return PhotoFolder(text, cache_bytes=cache_bytes, **common)
+        try:
+            return PhotoFolder(text, cache_bytes=cache_bytes, **common)
+        except ConfigurationError as error:
+            if not any(Path(text).rglob("*.parquet")):
+                raise
+            raise ConfigurationError(
+                f"`{argument}`: {text!r} holds a dataset in parquet files: give it as {'hf:' + text!r}"
+            ) from error
     if COMPRESSED.fullmatch(text):
         raise ConfigurationError(
             f"`{argument}`: photos of compressed shards cannot be read by number, got {text!r}; decompress them, or "
             "stream them: `hf:webdataset?data_files=...&streaming=1`"
         )
+    if text.endswith(".parquet"):
+        raise ConfigurationError(f"`{argument}`: {text!r} is a dataset: give it as {'hf:' + text!r}")
     shards = SHARDS.fullmatch(text)
     if shards:
         _, options = _split("?" + (shards["options"] or ""), ("column",), argument)

@@ -32,6 +32,7 @@ from .run_folder import RunFolder
 from .run_state import load_latest, new_counters, recorded_steps, save_checkpoint
 from .safeguard import CHECKS, Safeguard
 from .steps import Steps
+from .trackers import start_trackers
 from .validation import Validation
 
 logger = logging.getLogger(__name__)
@@ -203,8 +204,7 @@ class Trainer:
         if resumed and resumed["loss_scale"] and self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(resumed["loss_scale"])
         self.log.truncate(done)
-        if self.config.report_to != "none":
-            self.accelerator.init_trackers("logs")
+        start_trackers(self.accelerator, self.config, self.steps.total)
         if resumed and self.main:
             logger.info("resuming %s at step %d of %d", self.folder.path, done, self.steps.total)
         self.steps.watch.lap()

@@ -34,6 +34,9 @@ def problems(config: "TrainingConfig") -> Iterator[str]:
 
 
 def _run(config: "TrainingConfig") -> Iterator[str]:
+    for name in ("hub_model_id", "hub_private", "hub_license"):
+        if getattr(config, name) is not None and not config.push_to_hub:
+            yield f"`{name}` needs `push_to_hub`, got {getattr(config, name)!r} without it"
     if config.dtype == "float64" and config.mixed_precision != "no":
         yield f"`dtype` float64 needs `mixed_precision` no, got {config.mixed_precision!r}"
     if config.verify_resume == 1:

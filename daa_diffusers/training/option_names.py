@@ -28,7 +28,6 @@ _EMA = "a moving average is always kept, with diffusers' warm-up: --ema_decay is
 _COLUMN = "a dataset is written with its options: hf:NAME?split=train&config=NAME&column=NAME, as --clean or --real"
 _PROMPT = "restoration has no prompts: --validation_degraded names photos to validate on"
 _EPOCH = "patches are drawn without end, so that there are no epochs"
-_HUB = "the record of a run is its folder: see --push_to_hub"
 
 # Options of diffusers' training scripts that mean nothing here under any name, or something that is said otherwise.
 ANSWERS: dict[str, str] = {

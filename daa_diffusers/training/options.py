@@ -234,6 +234,19 @@ class TrainingConfig:
         True, "Refuse to start where the estimated memory is not free; --dry_run shows the estimate.", free=True
     )
     report_to: str = option("tensorboard", "Tracker.", choices=TRACKERS, free=True, aliases=("logger",))
+    push_to_hub: bool = option(
+        False, "Push the final pipeline, with its card; token and name are checked before the first step.", free=True
+    )
+    hub_model_id: str | None = option(
+        None, "Repository to push to, owner/name; default: your account's, with the name of --output_dir.", free=True
+    )
+    hub_private: bool | None = option(
+        None,
+        "Whether a new repository is private; default: as your account is set.",
+        free=True,
+        aliases=("hub_private_repo",),
+    )
+    hub_license: str | None = option(None, "License of the weights, as the Hub knows it (apache-2.0).", free=True)
     resume_with_changes: bool = option(
         False, "Resume a run although its options or photos differ; the differences are recorded.", free=True
     )

@@ -24,6 +24,7 @@ from .objective_options import flattened, nest_objective
 from .option import facts
 from .option_names import NAMES, without_retired
 from .run_state import list_checkpoints
+from .trackers import TENSORBOARD_FOLDER
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +32,9 @@ RECORD = "run.json"
 PHOTOS = "photos.json"  # what the sources held
 VALIDATION = ("validation_degraded", "validation_clean")
 LOCK_FILE = ".lock"
-# and what is written from real photos, see `preparation`; "logs" are those of a tracker
+# and what is written from real photos, see `preparation`
 BEFORE_THE_FIRST_STEP = (
-    RECORD, PHOTOS, "options.yaml", "log.jsonl", "noise.yaml", "pseudo_clean", "residuals", "logs",
+    RECORD, PHOTOS, "options.yaml", "log.jsonl", "noise.yaml", "pseudo_clean", "residuals", TENSORBOARD_FOLDER,
 )  # fmt: skip
 LOCK_SECONDS = 60.0  # a run that was asked to stop may still be saving
 

@@ -85,7 +85,9 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append(f"{self.command} {path}")
         if path == "/api/whoami-v2":
-            return self._json({"name": "org", "type": "user"})
+            if self.headers.get("Authorization") != f"Bearer {self.hub.write_token}":
+                return self._fail(401, "")
+            return self._json({"name": "org", "type": "user", "auth": {"accessToken": {"role": "write"}}}, with_body)
         api = re.fullmatch(rf"/api/models/{REPO}(?:/(revision|tree)/([^/]+))?", path)
         file = re.fullmatch(rf"/{REPO}/resolve/([^/]+)/(.+)", path)
         match = api or file

@@ -472,3 +472,15 @@ def test_a_run_takes_and_records_every_kind(clean_folder, real_folder, tmp_path)
         setup.build_dataset(same, 3, length=1)
     assert len(setup.build_dataset(same, 3, length=1, check=False)) == 1
     assert Path(config.real[0]).name == "real.tar"
+
+
+def test_a_dataset_given_as_a_folder_is_offered_as_one(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train-00000.parquet").write_bytes(b"PAR1")
+    with pytest.raises(
+        ConfigurationError, match=f"`clean`: .* holds a dataset in parquet files: give it as 'hf:{tmp_path}'"
+    ):
+        open_source(tmp_path, argument="clean")
+    file = tmp_path / "data" / "train-00000.parquet"
+    with pytest.raises(ConfigurationError, match=f"is a dataset: give it as 'hf:{file}'"):
+        open_source(file, argument="clean")

@@ -224,8 +224,11 @@ def test_curves_and_grids_reach_tensorboard(tiny_config, photo_folders):
     quiet(config)
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(next(Path(config.output_dir).rglob("events.out*")).parent)).Reload()
+    logs = Path(config.output_dir) / "logs"
+    events = EventAccumulator(str(logs)).Reload()
     assert "loss/pair" in events.Tags()["scalars"] and events.Tags()["images"]
+    (options,) = logs.rglob("hparams.yml")
+    assert yaml.safe_load(options.read_text())["learning_rate"] == config.learning_rate
 
 
 def test_dry_run_tells_what_a_run_needs(tiny_config):
@@ -303,8 +306,11 @@ def test_trackio_gets_numbers_and_pictures(tiny_config, photo_folders, tmp_path,
     pytest.importorskip("trackio")
     quiet(tiny_config(report_to="trackio", validation_degraded=str(photo_folders / "degraded")))
     (database,) = (tmp_path / "trackio").glob("*.db")
+    assert database.stem == "daa-diffusers"
     with contextlib.closing(sqlite3.connect(database)) as connection:
         logged = [json.loads(row[0]) for row in connection.execute("select metrics from metrics")]
+        (name, options), *_ = connection.execute("select run_name, config from configs")
+    assert name == "run" and json.loads(options)["patch"] == 16
     assert any("loss/pair" in line for line in logged)
     assert any("input, restored, difference" in line for line in logged)
     assert list((tmp_path / "trackio").rglob("*.png"))

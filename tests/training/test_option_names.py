@@ -22,10 +22,11 @@ ALIASED = {
     "dataloader_num_workers": ("3", "workers", 3),
     "validation_steps": ("3", "validate_every", 3),
     "ema_max_decay": ("0.5", "ema_decay", 0.5),
+    "hub_private_repo": ("true", "hub_private", True),
 }
 SAME = (
     "learning_rate", "seed", "output_dir", "gradient_accumulation_steps", "gradient_checkpointing", "mixed_precision",
-    "report_to",
+    "report_to", "push_to_hub", "hub_model_id",
 )  # fmt: skip
 ANSWERED = {
     "resolution": "--patch",
@@ -74,8 +75,9 @@ UNLIKE = (
 @pytest.mark.parametrize("name", ALIASED)
 def test_an_option_of_diffusers_with_the_same_meaning_is_an_alias(name):
     text, ours, value = ALIASED[name]
-    assert getattr(parse_arguments([*ENOUGH, f"--{name}", text]), ours) == value
-    assert getattr(parse_arguments([*ENOUGH, f"--{name.replace('_', '-')}={text}"]), ours) == value
+    typed = [*ENOUGH, "--push_to_hub"]
+    assert getattr(parse_arguments([*typed, f"--{name}", text]), ours) == value
+    assert getattr(parse_arguments([*typed, f"--{name.replace('_', '-')}={text}"]), ours) == value
     assert getattr(resolve({name: value}), ours) == value
 
 

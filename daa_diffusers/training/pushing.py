@@ -1,0 +1,81 @@
+"""The result of a run, pushed to the Hub; what can fail is looked at before the first step."""
+
+import logging
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+from ..errors import ConfigurationError
+from .config import TrainingConfig
+
+logger = logging.getLogger(__name__)
+
+
+def check_push(config: TrainingConfig) -> str | None:
+    """The repository that the result of a run goes to; None where it is not pushed.
+
+    Raises:
+        ConfigurationError: the Hub is not reached, the token is none that may write, the name is none that the account
+            may write to, or the weights to start from have another license than `hub_license`.
+    """
+    if not config.push_to_hub:
+        return None
+    try:
+        account = HfApi().whoami()
+    except Exception as error:  # the client's, the network's and the system's own
+        raise ConfigurationError(
+            "`push_to_hub` needs the Hub, and a token that may write (`hf auth login`, or HF_TOKEN in the "
+            "environment); the Hub's client says: "
+            f"{error}"
+        ) from error
+    if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise ConfigurationError("`push_to_hub` needs a token that may write, this one may only read")
+    name = config.hub_model_id or Path(config.output_dir).resolve().name
+    repo_id = name if "/" in name else f"{account['name']}/{name}"
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ConfigurationError(f'`hub_model_id` must be "owner/name", got {repo_id!r}: {error}') from error
+    owners = [account["name"], *(each["name"] for each in account.get("orgs", []))]
+    if repo_id.partition("/")[0] not in owners:
+        raise ConfigurationError(f"`hub_model_id` must belong to one of {', '.join(owners)}, got {repo_id!r}")
+    _check_license(config)
+    return repo_id
+
+
+def _check_license(config: TrainingConfig) -> None:
+    """Weights for non-commercial use stay so when they are trained further."""
+    from ..hub.description import describe
+    from ..hub.resolving import resolve
+
+    if config.hub_license is None or config.init_from is None:
+        return
+    source = resolve(config.init_from, "init_from")
+    if source.kind != "folder" or not (Path(source.location) / "model_index.json").is_file():
+        return
+    license = describe(Path(source.location)).license
+    if license.non_commercial and license.identifier != config.hub_license:
+        raise ConfigurationError(
+            f"`hub_license` is {config.hub_license!r}, but the weights of `init_from` are under {license.name}: "
+            f"{license.text}"
+        )
+
+
+def push_result(config: TrainingConfig, repo_id: str) -> str:
+    """Pushes the pipeline of a finished run, with its card, in one commit; returns the commit's address.
+
+    Raises:
+        ConfigurationError: it failed, for whatever reason; the message says how to push by hand.
+    """
+    from ..hub.publish import prepare, send
+
+    try:
+        upload = prepare(config.output_dir, repo_id, license=config.hub_license)
+        return send(upload, private=config.hub_private, commit_message="End of training")
+    except Exception as error:  # of the network, the Hub, the card: the run itself is done
+        more = f" --license {config.hub_license}" if config.hub_license else ""
+        raise ConfigurationError(
+            f"the run is done and saved, but pushing it failed: {error}\n"
+            f"To push it by hand: daa push {config.output_dir} {repo_id}{more}"
+        ) from error

@@ -1,0 +1,34 @@
+"""Trackers (tensorboard, trackio, wandb) that get a run's name and its options beside its numbers."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from .config import TrainingConfig
+
+PROJECT = "daa-diffusers"
+TENSORBOARD_FOLDER = "logs"  # in the output folder
+
+
+def start_trackers(accelerator: Accelerator, config: TrainingConfig, steps: int) -> None:
+    """Starts the tracker of `report_to`: the run has the name of its folder; lists and mappings are shown as JSON.
+
+    Args:
+        accelerator: whose trackers they are.
+        config: of the run.
+        steps: of the run, where a time budget decides them.
+    """
+    if config.report_to == "none":
+        return
+    options = {
+        name: value if isinstance(value, bool | int | float | str) else json.dumps(value)
+        for name, value in {**asdict(config), "steps": steps}.items()
+    }
+    run = {"name": Path(config.output_dir).resolve().name}
+    accelerator.init_trackers(
+        TENSORBOARD_FOLDER if config.report_to == "tensorboard" else PROJECT,
+        config=options,
+        init_kwargs={"trackio": run, "wandb": run},
+    )
