@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from ..hub.records import keep_run_record
 from ..models.daa_unet import DAAUNet2DConditionModel
 from ..models.restorer import RestorerContract
-from ..objectives.joint_step import JointStep
+from ..objectives.base import Objective
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from . import setup
 from .adapter_training import save_trained_adapter
@@ -83,7 +83,7 @@ class Trainer:
             self.folder.withdraw()
             raise
 
-    def _prepare(self, model: JointStep, validation: Validation | None, health: Health | None) -> None:
+    def _prepare(self, model: Objective, validation: Validation | None, health: Health | None) -> None:
         """What is done with a folder of its own before the first step."""
         config = self.config
         self.accelerator.wait_for_everyone()
