@@ -34,7 +34,8 @@ VALIDATION = ("validation_degraded", "validation_clean")
 LOCK_FILE = ".lock"
 # and what is written from real photos, see `preparation`
 BEFORE_THE_FIRST_STEP = (
-    RECORD, PHOTOS, "options.yaml", "log.jsonl", "noise.yaml", "pseudo_clean", "residuals", TENSORBOARD_FOLDER,
+    RECORD, PHOTOS, "options.yaml", "log.jsonl", "noise.yaml", "left_out.json", "pseudo_clean", "residuals",
+    TENSORBOARD_FOLDER,
 )  # fmt: skip
 LOCK_SECONDS = 60.0  # a run that was asked to stop may still be saving
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from daa_diffusers.errors import ConfigurationError
+from daa_diffusers.objectives.base import Batch
 from daa_diffusers.pipelines.tiling import LiveBytes
 from daa_diffusers.training import setup
 from daa_diffusers.training.loop import train
@@ -28,7 +29,7 @@ def test_a_large_step_is_foretold_by_small_ones(tiny_config, changes):
     precision = torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.mixed_precision != "no")
     with LiveBytes() as live:
         with precision:
-            output = model(*photos, generator=torch.Generator().manual_seed(0))
+            output = model(Batch(*photos), generator=torch.Generator().manual_seed(0))
         output.loss.backward()
     del output
     model.zero_grad()

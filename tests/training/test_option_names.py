@@ -4,6 +4,7 @@ import pytest
 
 from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.training.config import parse_arguments, resolve
+from daa_diffusers.training.objective_options import OBJECTIVE_OPTIONS
 from daa_diffusers.training.option_names import ALIASES, ANSWERS, NAMES, hint
 
 ENOUGH = ["--clean", "c", "--real", "r"]
@@ -94,7 +95,7 @@ def test_what_is_the_same_is_no_alias_and_what_is_answered_exists():
     assert not set(ANSWERS) & ({*NAMES, *ALIASES})
     for answer in ANSWERS.values():
         named = {word.strip(".,;:()").removeprefix("--") for word in answer.split() if word.startswith("--")}
-        assert named - {"revision", "local-dir"} <= set(NAMES), answer
+        assert named - {"revision", "local-dir"} <= {*NAMES, *OBJECTIVE_OPTIONS}, answer
 
 
 @pytest.mark.parametrize("name", UNLIKE)
