@@ -57,7 +57,7 @@ def run(config: TrainingConfig) -> int:
             print(f'the pipeline: DAARestorationPipeline.from_pretrained("{result.pipeline}")')
             if result.start_kept:
                 pushed = "; nothing is pushed" if repo_id is not None else ""
-                print(f"nothing learned restores better than --init_from: the pipeline holds its weights, unchanged{pushed}")
+                print(f"nothing learned restores better than --init_from, whose weights the pipeline holds{pushed}")
             elif repo_id is not None:
                 print(f"pushed: {push_result(config, repo_id)}")
     if result.start_kept:
