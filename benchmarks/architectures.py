@@ -56,6 +56,7 @@ TASKS: dict[str, tuple[str, Degradation, Degradation]] = {
     "deblur": ("made camera shake", MotionBlur(length=(4, 30)), MotionBlur(length=(4, 30))),
 }
 TESTED, TEST_SIDE = 24, 192
+COSTS = ("parameters", "operations", "float32", "bfloat16")
 HEADER = (
     "| network | | learning rate | parameters (M) | operations / pixel | s/MP float32 | s/MP bfloat16 | s / step | "
     "steps | PSNR (dB) |\n|---|---|---|---|---|---|---|---|---|---|"
@@ -143,16 +144,22 @@ def train(network: nn.Module, images: list[np.ndarray], arguments: argparse.Name
     return {"steps": steps, "step": spent_in_steps / max(steps, 1)}
 
 
-def measure(name: str, images: list[np.ndarray], arguments: argparse.Namespace) -> dict[str, Any]:
-    """A row of the table."""
-    torch.manual_seed(0)
-    network = CANDIDATES[name][1]()
-    row: dict[str, Any] = {
+def costs(network: nn.Module) -> dict[str, Any]:
+    """What a network takes, whatever it is trained for."""
+    return {
         "parameters": sum(p.numel() for p in network.parameters()),
         "operations": operations(network),
         "float32": seconds_per_megapixel(network, torch.float32),
         "bfloat16": seconds_per_megapixel(network, torch.bfloat16),
     }
+
+
+def measure(name: str, rows: list[dict[str, Any]], images: list[np.ndarray], arguments: argparse.Namespace) -> dict:
+    """A row of the table; costs are those of an earlier row of the network where there is one."""
+    torch.manual_seed(0)
+    network = CANDIDATES[name][1]()
+    known = next((row for row in rows if row["name"] == name), None)
+    row = {key: known[key] for key in COSTS} if known else costs(network)
     row |= train(network.to(memory_format=torch.channels_last), images[TESTED:], arguments)
     squares = [image[40 : 40 + TEST_SIDE, 60 : 60 + TEST_SIDE] for image in images[:TESTED]]
     clean = torch.from_numpy(np.stack(squares)).movedim(-1, 1).float() / 255
@@ -220,7 +227,7 @@ def main() -> None:
     todo = [n for n in arguments.candidates if not any(r.items() >= {"name": n, **setting}.items() for r in rows)]
     images = photos() if todo else []
     for name in todo:
-        rows.append({"name": name, **setting, **measure(name, images, arguments)})
+        rows.append({"name": name, **setting, **measure(name, rows, images, arguments)})
         print(json.dumps(rows[-1]), flush=True)
         write_text(kept, "".join(json.dumps(row) + "\n" for row in rows))
     if arguments.report:
