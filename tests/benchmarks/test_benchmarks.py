@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from daa_diffusers import DAARestorationPipeline, DAAUNet2DConditionModel, NoiseSpaceAdaptation, RestorationUNet
 from daa_diffusers.hub.licenses import license_of
@@ -102,20 +101,6 @@ def test_bundled_weights_are_free_where_the_photos_of_every_stage_are(tmp_path, 
     found = license_of(made)
     assert (found.key, found.non_commercial) == (license, first == "clean/bsds")
     assert any(first.endswith(source) for source in made["sources"]) and "photos/lomiri" in made["sources"]
-
-
-@pytest.mark.slow
-def test_the_architectures_benchmark_keeps_rows_and_reports_them(tmp_path, monkeypatch):
-    folder = tmp_path / "clean" / "bsds"
-    folder.mkdir(parents=True)
-    for number, color in enumerate(range(0, 250, 9)):
-        Image.new("RGB", (300, 260), (color, 100, 50)).save(folder / f"{number}.jpg")
-    monkeypatch.setenv("DAA_DATA", str(tmp_path))
-    options = ("--seconds", "0.5", "--patch", "16", "--batch", "2", "--report", "r.md", "--task", "derain")
-    assert '"fast"' in run("benchmarks/architectures.py", *options, "--candidates", "fast", cwd=tmp_path)
-    assert run("benchmarks/architectures.py", *options, "--candidates", "fast", cwd=tmp_path) == ""
-    report = (tmp_path / "r.md").read_text()
-    assert "| fast | FastRestorationUNet, preset fast | 0.001 | 1.94 | 69.4 k |" in report and "## derain" in report
 
 
 @pytest.mark.slow
