@@ -24,7 +24,9 @@ Photos = dict[str, Tensor]  # each (B, 3, H, W): synthetic, clean, s; real, q, a
 
 def _new_predictor() -> DAAUNet2DConditionModel:
     objective = ADAPT["objective"]
-    return DAAUNet2DConditionModel.from_preset(objective["noise_predictor"], **objective["noise_predictor_options"])
+    return DAAUNet2DConditionModel.from_preset(
+        objective.get("noise_predictor", "tiny"), **objective["noise_predictor_options"]
+    )
 
 
 def blur(x: Tensor, sigma: float = DETAIL_BLUR) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from diffusers.callbacks import PipelineCallback
-from diffusers.utils.logging import is_progress_bar_enabled
+from diffusers.utils.logging import enable_progress_bar, is_progress_bar_enabled
 from torch import nn
 
 from daa_diffusers import DAARestorationPipeline, DAAUNet2DConditionModel, FastRestorationUNet, RestorationUNet
@@ -551,6 +551,7 @@ def test_shards_and_a_single_file_replace_each_other(tmp_path, variant):
 
 
 def test_loading_shows_no_progress_bar_and_leaves_the_setting(trained, capfd):
+    enable_progress_bar()  # a command that ran in this process has turned it off
     DAARestorationPipeline.from_pretrained(trained, load_noise_predictor=True)
     assert "Loading pipeline components" not in capfd.readouterr().err
     assert is_progress_bar_enabled()
