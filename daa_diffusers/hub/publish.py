@@ -1,7 +1,6 @@
 """Uploads of pipelines and restorers: their files, without paths of this machine, with card and code, in one commit."""
 
 import os
-import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from .card import given_card, read_card, render_card
 from .description import Description, describe
 from .licenses import License, license_named
 from .records import CARD, RENDERED, training_record
-from .repository import PIPELINE_CLASS, check_traces, json_bytes, with_code, without_machine
+from .repository import LOADER_FILE, PIPELINE_CLASS, check_traces, json_bytes, with_code, without_machine
 from .resolving import (
     CONFIG_NAMES,
     EVALUATION,
@@ -29,6 +28,7 @@ from .resolving import (
     read_index,
     resolve,
 )
+from .stored import stored_variant
 from .untrusted import check_inside, read_json
 
 COMPONENTS = ("restorer", "unet", "scheduler")
@@ -95,7 +95,7 @@ def prepare(
         )
     folder = Path(folder) if alone else Path(source.location)
     if alone:
-        check_network_folder(folder, _variant(folder))
+        check_network_folder(folder, stored_variant(folder))
     components = [""] if alone else _checked_components(folder)
     training = without_machine(training_record(folder))
     description = describe(folder, training)
@@ -120,7 +120,8 @@ def prepare(
     for name, content in files.items():
         check_traces(name, content, folder)
     found = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    left_out = tuple(name for name in (path.relative_to(folder).as_posix() for path in found) if name not in files)
+    known = {*files, LOADER_FILE}
+    left_out = tuple(name for name in (path.relative_to(folder).as_posix() for path in found) if name not in known)
     return Upload(repo_id, files, left_out)
 
 
@@ -209,20 +210,11 @@ def push(
 # --- files ---
 
 
-def _variant(folder: Path) -> str | None:
-    """None where a component has weights without a variant, else the first variant that it has."""
-    names = [path.name for path in sorted(folder.glob(f"{WEIGHTS}*")) if not path.is_dir()]
-    if any(re.match(rf"{WEIGHTS}(-\d|{re.escape(SAFETENSORS)}(\.index\.json)?$)", name) for name in names):
-        return None
-    found = [match[1] for name in names if (match := re.match(rf"{WEIGHTS}\.(\w+?)[.-]", name))]
-    return found[0] if found and found[0] != SAFETENSORS[1:] else None
-
-
 def _checked_components(folder: Path) -> list[str]:
     """The components that a pipeline's folder holds, all of them whole."""
     index = read_index(folder)
     components = [name for name in COMPONENTS if isinstance(index.get(name), list) and index[name][1]]
-    check_folder(folder, components, [PIPELINE_CLASS], _variant(folder / "restorer"))
+    check_folder(folder, components, [PIPELINE_CLASS], stored_variant(folder / "restorer"))
     return components
 
 

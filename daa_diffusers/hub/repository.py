@@ -13,13 +13,23 @@ from safetensors import safe_open
 
 from .. import _MODULES, __version__
 from ..errors import ConfigurationError
-from .resolving import SAFETENSORS
+from .resolving import MODEL_INDEX, SAFETENSORS
+from .untrusted import read_json
 
 logger = logging.getLogger(__name__)
 
 PIPELINE_CLASS = "DAARestorationPipeline"
+LOADER_FILE = "pipeline.py"
 # Name in a repository -> source, relative to this package.
-PIPELINE_CODE = {"pipeline.py": "pipelines/standalone.py", "image_processor.py": "pipelines/image_processor.py"}
+PIPELINE_CODE = {LOADER_FILE: "pipelines/standalone.py", "image_processor.py": "pipelines/image_processor.py"}
+# What a saved folder carries as pipeline.py, so that diffusers' own class finds the pipeline, or says what to do.
+LOADER = """# For DiffusionPipeline.from_pretrained(folder, trust_remote_code=True).
+# DAARestorationPipeline.from_pretrained(folder) needs neither this file nor that argument.
+try:
+    from daa_diffusers import DAARestorationPipeline  # noqa: F401
+except ImportError as error:
+    raise ImportError("this pipeline needs the package daa-diffusers: pip install daa-diffusers") from error
+"""
 # What that code may import: everybody with diffusers has it.
 PLAIN_IMPORTS = {"torch", "diffusers", "numpy", "PIL"}
 # Modules that are put into the file of a network which imports them: diffusers loads one file a component.
@@ -67,6 +77,18 @@ def with_code(index: Mapping[str, Any], components: Sequence[str]) -> tuple[dict
     code |= {name: _source(package / source) for name, source in PIPELINE_CODE.items()}
     named["_class_name"] = ["pipeline", PIPELINE_CLASS]
     return code, named
+
+
+def write_loader(folder: Path) -> None:
+    """Writes pipeline.py into the folder of a pipeline, and names it in its model_index.json.
+
+    `DiffusionPipeline.from_pretrained(folder)` knows diffusers' own pipelines; of others it runs the code that the
+    index names, and asks for `trust_remote_code=True` before. An index of another class than ours stays as it is.
+    """
+    index = read_json(folder / MODEL_INDEX, f"{str(folder)!r} has no {MODEL_INDEX}")
+    if index.get("_class_name") == PIPELINE_CLASS:
+        (folder / LOADER_FILE).write_text(LOADER, encoding="utf-8")
+        (folder / MODEL_INDEX).write_bytes(json_bytes({**index, "_class_name": [LOADER_FILE[:-3], PIPELINE_CLASS]}))
 
 
 def _source(path: Path) -> bytes:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,14 +16,16 @@ from huggingface_hub import snapshot_download
 from .. import _MODULES
 from ..checkpoints import bundled_names, bundled_path
 from ..errors import CheckpointError
-from ..foreign.files import PICKLED, SAFETENSORS, read_weights
+from ..foreign.files import PICKLED, SAFETENSORS
 from ..foreign.restorer import ForeignRestorer
 from ..models.fast_restoration_unet import FastRestorationUNet
 from ..models.restoration_unet import RestorationUNet
+from .stored import WEIGHTS as WEIGHTS
+from .stored import read_stored, stored_variant, weights_file
+from .stored import weight_files as weight_files
 from .untrusted import (
     RESTORERS,
     check_inside,
-    check_name,
     check_shapes,
     empty_network,
     read_config,
@@ -37,7 +40,6 @@ logger = logging.getLogger(__name__)
 
 ROOT_PACKAGE = __package__.partition(".")[0]  # saved indices name our classes by their full module paths
 MODEL_INDEX = "model_index.json"
-WEIGHTS = "diffusion_pytorch_model"
 PICKLE_SUFFIXES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
 NO_PICKLE = "only safetensors are read, because pickle files run code when they are opened"
 CONFIG_NAMES = {"scheduler": "scheduler_config.json"}  # of a component; else config.json
@@ -61,11 +63,14 @@ class Source:
     name: str
 
 
-def resolve(name_or_path: str | os.PathLike, argument: str = "pretrained_model_name_or_path") -> Source:
+def resolve(
+    name_or_path: str | os.PathLike, argument: str = "pretrained_model_name_or_path", variant: str | None = None
+) -> Source:
     """Decides what a name means, without touching the network.
 
     A string that is the name of a bundled checkpoint is that; then comes what exists on the disk (of the output folder
-    of a training run, the pipeline in it); then the Hub. A `Path` is always on the disk.
+    of a training run, the pipeline in it); then the Hub. A `Path` is always on the disk. Of a restorer alone that was
+    saved in shards, the file is their index; of one that was saved as variants only, the first without `variant`.
 
     Raises:
         TypeError: on something else than a string or a path.
@@ -83,9 +88,11 @@ def resolve(name_or_path: str | os.PathLike, argument: str = "pretrained_model_n
             )
         return Source("folder", str(bundled_path(text)), text)
     if path.is_dir():
-        alone = path / f"{WEIGHTS}{SAFETENSORS}"
-        if not (path / MODEL_INDEX).is_file() and alone.is_file():  # what restorer.save_pretrained writes
+        alone = weights_file(path, variant or stored_variant(path))
+        if not (path / MODEL_INDEX).is_file() and alone is not None:  # what restorer.save_pretrained writes
             return Source("file", str(alone), path.resolve().name)
+        if variant and not (path / MODEL_INDEX).is_file() and (path / "config.json").is_file():
+            raise CheckpointError(f"`variant` is {variant!r}, but {text!r} holds no such weights of its restorer")
         return Source("folder", str(pipeline_folder(name_or_path)), path.resolve().name)
     suffixes = (SAFETENSORS, *PICKLED)
     if path.is_file():
@@ -149,21 +156,26 @@ def download(
         f"{WEIGHTS}{suffix}-*{SAFETENSORS}",  # shards
         f"{WEIGHTS}{SAFETENSORS}.index{suffix}.json",
     )
-    # the second and third are a lone restorer's, which has no index
-    patterns = [MODEL_INDEX, "config.json", f"{WEIGHTS}{SAFETENSORS}", TRAINING, EVALUATION, *LICENSE_FILES]
+    patterns = [MODEL_INDEX, TRAINING, EVALUATION, *LICENSE_FILES]
+    patterns += ["config.json", *files]  # of a lone restorer, which has no index
     for component in components:
         patterns.append(f"{component}/{CONFIG_NAMES.get(component, 'config.json')}")
         if component not in CONFIG_NAMES:
             patterns += [f"{component}/{file}" for file in files]
-    return snapshot_download(
+    fetch = partial(
+        snapshot_download,
         repo_id,
         cache_dir=None if cache_dir is None else Path(cache_dir),
         force_download=force_download,
         local_files_only=bool(local_files_only),
         token=token,
         revision=revision,
-        allow_patterns=patterns,
     )
+    folder = fetch(allow_patterns=patterns)
+    lone = Path(folder, "config.json").is_file() and not Path(folder, MODEL_INDEX).is_file()
+    if lone and variant is None and weights_file(Path(folder), None) is None:  # there are variants only
+        fetch(allow_patterns=[f"{WEIGHTS}*{SAFETENSORS}*"])
+    return folder
 
 
 # --- is a folder whole? ---
@@ -265,24 +277,6 @@ def check_network_folder(folder: Path, variant: str | None = None) -> None:
             check_shapes(f"restorer of {str(folder)!r}", network.state_dict(), stored_shapes(weights))
 
 
-def weight_files(folder: Path, variant: str | None) -> tuple[list[Path], list[str]]:
-    """The weight files of a component, and the names of those that should be there and are not.
-
-    Raises:
-        CheckpointError: where the index of the shards is damaged, or names a file that is not inside the folder.
-    """
-    suffix = f".{variant}" if variant else ""
-    single = folder / f"{WEIGHTS}{suffix}{SAFETENSORS}"
-    shards = folder / f"{WEIGHTS}{SAFETENSORS}.index{suffix}.json"
-    if single.is_file() or not shards.is_file():
-        return [single], [] if single.is_file() else [single.name]
-    table = read_json(shards, f"{str(shards)!r} is missing").get("weight_map")
-    if not isinstance(table, dict) or not table:
-        raise CheckpointError(f"`weight_map` in {str(shards)!r} must be an object of tensor names and files")
-    names = sorted({check_name(name, str(shards)) for name in table.values()})
-    return [folder / name for name in names], [name for name in names if not (folder / name).is_file()]
-
-
 # --- a single file ---
 
 
@@ -296,7 +290,7 @@ def load_restorer(
     so; every other file is taken for a network that spandrel recognises (`ForeignRestorer.from_checkpoint`).
 
     Args:
-        path: .safetensors, or .pth, .pt, .ckpt, .bin, of which tensors alone are read.
+        path: .safetensors, the index.json of its shards, or .pth, .pt, .ckpt, .bin, of which tensors alone are read.
         dtype: of the restorer.
 
     Raises:
@@ -304,11 +298,11 @@ def load_restorer(
             (all listed), or an architecture that is not known (those that are, are listed).
     """
     config_file = path.with_name("config.json")
-    has_config = path.suffix == SAFETENSORS and config_file.is_file()
+    has_config = path.suffix in (SAFETENSORS, ".json") and config_file.is_file()
     if has_config:
         check_inside(path.parent, [config_file])
         has_config = "_class_name" in read_json(config_file, "")
-    weights = read_weights(path)
+    weights = read_stored(path)
     shapes = shapes_of(weights)
     if "down_path.0.block.0.weight" in shapes:
         raise CheckpointError(

@@ -19,6 +19,7 @@ from ..errors import CheckpointError
 from ..foreign.networks import trusted_code
 from ..foreign.restorer import ForeignRestorer  # noqa: F401
 from ..hub import records, resolving
+from ..hub.repository import write_loader
 
 # diffusers finds a saved component's class in sys.modules only: every component module is imported here.
 from ..models.daa_unet import DAAUNet2DConditionModel
@@ -237,6 +238,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
             for name in records.stale_files(target, Path(folder)):
                 (target / name).unlink()
             keep_unloaded(self, target, Path(folder, self.config_name))
+            write_loader(Path(folder))
             move_files(Path(folder), target, self.config_name, kwargs.get("variant"))
         if pushed:
             self.push_to_hub(upload.pop("repo_id", target.name), variant=kwargs.get("variant"), **upload)
@@ -269,11 +271,11 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
         """
         if kwargs.pop("use_safetensors", True) is False:
             raise ValueError("`use_safetensors` must be True: pickle files run code when they are opened")
-        source = resolving.resolve(pretrained_model_name_or_path)
+        source = resolving.resolve(pretrained_model_name_or_path, variant=kwargs.get("variant"))
         if source.kind == "hub":
             options = {name: kwargs[name] for name in resolving.DOWNLOAD_ARGUMENTS if name in kwargs}
             folder = cls.download(source.location, load_noise_predictor=load_noise_predictor, **options)
-            source = replace(resolving.resolve(Path(folder)), name=source.name)
+            source = replace(resolving.resolve(Path(folder), variant=kwargs.get("variant")), name=source.name)
         if source.kind == "file":
             if load_noise_predictor and "unet" not in kwargs:
                 raise CheckpointError(f"{source.location!r} holds no noise predictor: it is a restorer alone")
@@ -323,8 +325,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
         Args:
             repo_id: "owner/name", or a name in one's own namespace; made where it does not exist.
             kwargs: `private`, `token`, `revision`, `commit_message`, `commit_description`, `create_pr` (the address is
-                the pull request's then), `license`, `card`, `variant` of
-                `hub.publish.push`.
+                the pull request's then), `license`, `card`, `variant` of `hub.publish.push`.
         """
         from ..hub.publish import push
 

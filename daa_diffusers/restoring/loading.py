@@ -23,12 +23,14 @@ def check_model(checkpoint: str, device: str | None = None) -> None:
     """
     from ..foreign.files import something_else
     from ..hub.resolving import MODEL_INDEX, resolve
+    from ..hub.stored import files_of
 
     source = resolve(checkpoint, "--checkpoint")
     if source.kind == "folder" and not (Path(source.location) / MODEL_INDEX).is_file():
         raise CheckpointError(f"`--checkpoint` {checkpoint!r} is no pipeline's folder: {MODEL_INDEX} is missing")
-    if source.kind == "file" and (other := something_else(Path(source.location))):
-        raise CheckpointError(f"`--checkpoint` {checkpoint!r} {other}")
+    for file in files_of(Path(source.location))[0] if source.kind == "file" else ():
+        if file.is_file() and (other := something_else(file)):
+            raise CheckpointError(f"`--checkpoint` {checkpoint!r} {other}")
     if device is not None:
         usable_device(device)
 

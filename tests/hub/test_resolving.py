@@ -24,7 +24,9 @@ from daa_diffusers import (
     checkpoints,
 )
 from daa_diffusers.checkpoints import bundled_names, bundled_path
+from daa_diffusers.cli.info import facts_of
 from daa_diffusers.errors import CheckpointError
+from daa_diffusers.restoring.loading import check_model
 
 from .hub_server import commit_of, loopback_hub
 
@@ -301,6 +303,28 @@ def test_a_missing_shard_is_listed(tmp_path):
     shards[1].unlink()
     with pytest.raises(CheckpointError, match=f"missing files: restorer/{shards[1].name}"):
         DAARestorationPipeline.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "saving", [{"max_shard_size": "100KB"}, {"variant": "fp16"}, {"variant": "v", "max_shard_size": "100KB"}]
+)
+def test_a_restorer_alone_in_shards_or_as_a_variant_loads_from_folder_and_hub(hub, load, tmp_path, saving):
+    start = build(width=32)
+    start.restorer.save_pretrained(tmp_path / "alone", **saving)
+    hub.revisions["org/alone"] = {"main": tmp_path / "alone"}
+    variant = saving.get("variant")
+    for options in ({}, {"variant": variant}):
+        assert same(DAARestorationPipeline.from_pretrained(tmp_path / "alone", **options), start)
+        assert same(load("org/alone", **options), start)
+    check_model(str(tmp_path / "alone"))
+    assert facts_of(str(tmp_path / "alone"))["parameters"] == sum(p.numel() for p in start.restorer.parameters())
+    with pytest.raises(CheckpointError, match="`variant` is 'bf16', but .* holds no such weights of its restorer"):
+        DAARestorationPipeline.from_pretrained(tmp_path / "alone", variant="bf16")
+    if "max_shard_size" in saving:
+        shard = sorted((tmp_path / "alone").glob("*-of-*.safetensors"))[1]
+        shard.unlink()
+        with pytest.raises(CheckpointError, match=f"missing files: {shard.name}"):
+            DAARestorationPipeline.from_pretrained(tmp_path / "alone")
 
 
 def edit(path, **changes):

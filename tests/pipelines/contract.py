@@ -246,6 +246,7 @@ class PipelineContract:
         files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
         assert files == [
             "saved/model_index.json",
+            "saved/pipeline.py",
             "saved/restorer/config.json",
             "saved/restorer/diffusion_pytorch_model.safetensors",
         ]

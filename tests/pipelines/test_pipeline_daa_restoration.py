@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, UNet2DModel
 from diffusers.callbacks import PipelineCallback
 from diffusers.utils.logging import enable_progress_bar, is_progress_bar_enabled
 from torch import nn
@@ -548,6 +548,21 @@ def test_shards_and_a_single_file_replace_each_other(tmp_path, variant):
         loaded = DAARestorationPipeline.from_pretrained(tmp_path, variant=variant)
         saved = pipe.restorer.state_dict()
         assert all(torch.equal(saved[name], tensor) for name, tensor in loaded.restorer.state_dict().items())
+
+
+def test_diffusers_own_class_loads_a_folder_or_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    pipeline = DAARestorationPipeline.from_pretrained("daa-denoise")
+    pipeline.save_pretrained(tmp_path / "saved")
+    with pytest.raises(ValueError, match="trust_remote_code=True"):
+        DiffusionPipeline.from_pretrained(tmp_path / "saved")
+    loaded = DiffusionPipeline.from_pretrained(tmp_path / "saved", trust_remote_code=True)
+    assert type(loaded) is DAARestorationPipeline and loaded.restorer.weights_record.training
+    torch.testing.assert_close(dict(loaded.restorer.state_dict()), dict(pipeline.restorer.state_dict()))
+    code = tmp_path / "saved/pipeline.py"
+    code.write_text(code.read_text().replace("from daa_diffusers", "from daa_diffusers_that_is_absent"))
+    with pytest.raises(ImportError, match="pip install daa-diffusers"):
+        DiffusionPipeline.from_pretrained(tmp_path / "saved", trust_remote_code=True)
 
 
 def test_loading_shows_no_progress_bar_and_leaves_the_setting(trained, capfd):

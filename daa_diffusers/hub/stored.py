@@ -1,0 +1,68 @@
+"""Files that hold a network's weights: a single one or shards, of the plain weights or of a variant such as fp16."""
+
+import re
+from pathlib import Path
+
+import torch
+
+from ..errors import CheckpointError
+from ..foreign.files import SAFETENSORS, read_weights
+from .untrusted import check_inside, check_name, read_json
+
+WEIGHTS = "diffusion_pytorch_model"
+
+
+def weight_files(folder: Path, variant: str | None) -> tuple[list[Path], list[str]]:
+    """The weight files of a component, and the names of those that should be there and are not.
+
+    Raises:
+        CheckpointError: where the index of the shards is damaged, or names a file that is not inside the folder.
+    """
+    single, shards = _single(folder, variant), _shards(folder, variant)
+    if single.is_file() or not shards.is_file():
+        return [single], [] if single.is_file() else [single.name]
+    return files_of(shards)
+
+
+def weights_file(folder: Path, variant: str | None) -> Path | None:
+    """The one file that stands for the weights in a network's folder: the single one, or the shards' index."""
+    return next((path for path in (_single(folder, variant), _shards(folder, variant)) if path.is_file()), None)
+
+
+def files_of(path: Path) -> tuple[list[Path], list[str]]:
+    """As `weight_files`, of a file that `weights_file` found, or of any other file of weights."""
+    if path.suffix != ".json":
+        return [path], [] if path.is_file() else [path.name]
+    table = read_json(path, f"{str(path)!r} is missing").get("weight_map")
+    if not isinstance(table, dict) or not table:
+        raise CheckpointError(f"`weight_map` in {str(path)!r} must be an object of tensor names and files")
+    names = sorted({check_name(name, str(path)) for name in table.values()})
+    return [path.with_name(name) for name in names], [name for name in names if not path.with_name(name).is_file()]
+
+
+def read_stored(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file of weights (`foreign.files.read_weights`), or of all shards that an index names."""
+    files, absent = files_of(path)
+    if path.suffix == ".json":
+        check_inside(path.parent, files)
+        if absent:
+            raise CheckpointError(f"{str(path.parent)!r} has missing files: {', '.join(absent)}")
+    return {name: tensor for file in files for name, tensor in read_weights(file).items()}
+
+
+def stored_variant(folder: Path) -> str | None:
+    """None where a network's folder has weights without a variant, or none, else the first variant that it has."""
+    names = [path.name for path in sorted(folder.glob(f"{WEIGHTS}*")) if not path.is_dir()]
+    if any(re.match(rf"{WEIGHTS}(-\d|{re.escape(SAFETENSORS)}(\.index\.json)?$)", name) for name in names):
+        return None
+    found = [match[1] for name in names if (match := re.match(rf"{WEIGHTS}\.(?!safetensors)(\w+?)[.-]", name))]
+    found += [match[1] for name in names if (match := re.match(rf"{WEIGHTS}{SAFETENSORS}\.index\.(\w+)\.json$", name))]
+    return found[0] if found else None
+
+
+def _single(folder: Path, variant: str | None) -> Path:
+    return folder / f"{WEIGHTS}{f'.{variant}' if variant else ''}{SAFETENSORS}"
+
+
+def _shards(folder: Path, variant: str | None) -> Path:
+    return folder / f"{WEIGHTS}{SAFETENSORS}.index{f'.{variant}' if variant else ''}.json"
