@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ..degradations.draws import generator_for
+from ..degradations.fitting.suitability import signs_of
 from ..errors import ConfigurationError
 from ..evaluation import label_free
 from ..models.restorer import RestorerContract, in_eval_mode
@@ -32,7 +33,8 @@ class HealthReport:
     Attributes:
         values: for the log, under `health/`: `loss_*` and `slot_accuracy` of `Shortcuts`; means over fixed real
             patches of `residual_whiteness`, `signal_correlation`, `colour_drift` (1/255); `clean_fidelity` (dB, at
-            most 100); `estimated_gain` (dB); `score`.
+            most 100); `estimated_gain` (dB) of the patches whose noise can be measured, absent where there is none;
+            `score`, which then counts no gain.
         alarms: a sentence each.
         score: `label_free.label_free_score`; higher is better. Comparable within one run only.
     """
@@ -87,6 +89,8 @@ class Health:
     ):
         self.patches, self.n_real, self.seed = patches, n_real, seed
         self.clean, self.real = clean[..., :side, :side], real[..., :side, :side]
+        # of other photos Stein's estimate takes texture, or what coding left, for noise
+        self.measurable = torch.tensor([signs_of(photo).not_additive is None for photo in real])  # (B,)
         self.noise = self._noise(real)  # (K, B, C, side, side)
         self.slots_at_start = 0.0
 
@@ -185,9 +189,11 @@ class Health:
             "signal_correlation": float(label_free.residual_signal_correlation(real, restored).mean()),
             "colour_drift": float(label_free.colour_drift(real, restored).mean()),
             "clean_fidelity": float(label_free.clean_fidelity(restore, clean).clamp(max=100).mean()),
-            "estimated_gain": float(label_free.estimated_gain(restore, real, self.noise.to(real))),
         }
-        values["score"] = label_free.label_free_score(values["estimated_gain"], values["signal_correlation"])
+        if bool(self.measurable.any()):
+            noise = self.noise[:, self.measurable].to(real)
+            values["estimated_gain"] = float(label_free.estimated_gain(restore, real[self.measurable], noise))
+        values["score"] = label_free.label_free_score(values.get("estimated_gain", 0.0), values["signal_correlation"])
         return values, values["score"]
 
 

@@ -194,6 +194,19 @@ def test_the_score_is_lower_for_a_restorer_that_spoils_photos(looked_at):
     assert shifted.values["colour_drift"] == pytest.approx(51, abs=0.1)
 
 
+def test_of_photos_without_noise_no_gain_is_estimated():
+    clean = torch.stack([torch.linspace(0.2, 0.8, 64)] * 64).expand(2, 3, 64, 64)
+    noisy = (clean + 0.06 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    patches, network = {name: photos() for name in ("synthetic", "clean", "real")}, restorer()
+
+    def look(real):
+        return Health(clean, real, patches, side=48, n_real=20).run(network).values
+
+    assert "estimated_gain" not in look(clean) and math.isfinite(look(clean)["score"])
+    alone, mixed = look(noisy), look(torch.cat([noisy, clean]))
+    assert mixed["estimated_gain"] == pytest.approx(alone["estimated_gain"], abs=1e-4)
+
+
 def test_another_value_range_and_the_extended_variant_give_a_report(tiny_config, photo_folders, small_looks):
     config = tiny_config(value_range=[-1.0, 1.0], variant="extended", unpaired_clean=[str(photo_folders / "clean")])
     model = setup.build_model(config)
