@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -38,11 +39,13 @@ class Offered:
         return self.given[0] if self.given else STARTS[DEFAULT_TASK]
 
     def choices(self) -> list[tuple[str, str]]:
-        """(label, name): those given, the bundled ones, and adapted ones, newest first."""
+        """(label, name): those given, the bundled ones, and adapted ones, newest first, that are not their start."""
         names = list(dict.fromkeys([*self.given, DEFAULT, *bundled_names()]))
         adapted = sorted(self.runs.glob("*/*/model_index.json"), reverse=True) if self.runs else []
         return [(name, name) for name in names] + [
-            (f"adapted {path.parent.parent.name}" + _stopped(path.parent), str(path.parent)) for path in adapted
+            (f"adapted {path.parent.parent.name}" + _stopped(path.parent), str(path.parent))
+            for path in adapted
+            if not _is_start(path.parent)
         ]
 
     def names(self) -> list[str]:
@@ -89,3 +92,12 @@ def _making(record: Mapping) -> str:
 
 def _stopped(pipeline: Path) -> str:
     return "" if pipeline.name == "pipeline" else f" ({pipeline.name.replace('-', ' ')})"
+
+
+def _is_start(pipeline: Path) -> bool:
+    """Whether a run's pipeline holds the weights that it began with, because nothing that it learned was better."""
+    try:
+        held = json.loads((pipeline.parent / "run.json").read_text(encoding="utf-8")).get("held_to_start")
+    except (OSError, ValueError, AttributeError):
+        return False
+    return pipeline.name == "pipeline" and isinstance(held, dict) and held.get("kept_step") == 0

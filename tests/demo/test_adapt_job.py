@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import sys
 import time
 
 import numpy as np
@@ -14,13 +15,14 @@ from skimage import data
 from tqdm import tqdm
 
 from daa_diffusers import DAARestorationPipeline, RestorationUNet
-from daa_diffusers.demo.adapt_job import BAR, STAGE, Adaptation, Progress, _losses
+from daa_diffusers.demo.adapt_job import BAR, NOTHING_GAINED, STAGE, Adaptation, Progress, _losses
 from daa_diffusers.demo.adapt_tab import progress_text
 from daa_diffusers.demo.offered import Offered
 from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.sources.specs import open_source
 from daa_diffusers.training.config import TrainingConfig
 from daa_diffusers.training.preparation import prepare_files
+from daa_diffusers.training.result import START_KEPT
 
 
 def until(adaptation, condition, seconds=240.0):
@@ -69,6 +71,14 @@ def test_the_progress_bar_is_understood():
     bar.set_postfix({"pair": "0.0123"})
     first, *_, last = [found.groups() for found in BAR.finditer(output.getvalue())]
     assert first == ("0", "480", "?") and last[:2] == ("57", "480") and ":" in last[2]
+
+
+def test_a_run_that_kept_its_start_is_told_as_that(adaptation, tmp_path):
+    adaptation._output.parent.mkdir(parents=True)
+    adaptation._command = [sys.executable, "-c", f"raise SystemExit({START_KEPT})"]
+    adaptation._launch()
+    progress = until(adaptation, lambda progress: not progress.running)
+    assert progress.state == "failed" and progress.message == NOTHING_GAINED and progress.checkpoint is None
 
 
 def test_what_is_done_before_the_first_step_is_told(adaptation, tmp_path, caplog):

@@ -67,3 +67,5 @@ def test_adapted_checkpoints_are_offered_newest_first(tmp_path, checkpoint):
         "adapted 2026-02-01_00-00-00 (stopped at 7)", "adapted 2026-01-01_00-00-00",
     ]  # fmt: skip
     assert offered.default == "daa-denoise"
+    (tmp_path / "runs/2026-01-01_00-00-00/run.json").write_text('{"held_to_start": {"kept_step": 0}}')
+    assert len(offered.choices()) == len(Offered().choices()) + 1  # a run that learned nothing: its start stays
