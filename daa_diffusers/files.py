@@ -1,28 +1,242 @@
-"""Files that are whole or not there: written beside their place, then renamed."""
+"""Files that are whole or not there: written beside their place, then renamed; and what stands in the way."""
 
+import errno
 import os
 import secrets
+import shutil
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+NAME_BYTES = 255  # of a file's name, on nearly all file systems
+# Not the fault of the file at hand: the next one would fail as well.
+OF_THE_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ESTALE})
+_OF_WRITING = OF_THE_MACHINE | {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EFBIG,
+    errno.EIO,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+}
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+class UnwritableError(OSError):
+    """A file cannot be written, for a reason that lies in its folder, its name or the machine.
+
+    Args:
+        number: of `errno`.
+        message: the whole text, for people.
+        path: the file.
+        written: bytes of it that were written before that.
+    """
+
+    def __init__(self, number: int, message: str, path: str, written: int = 0):
+        super().__init__(number, message)
+        self.path, self.written = path, written
+
+    def __str__(self) -> str:
+        return str(self.strerror)
 
 
 @contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
+def replacing(path: str | os.PathLike, like: str | os.PathLike | None = None) -> Iterator[Path]:
     """Gives a hidden name beside `path` to write to, and renames it to `path` when all went well.
 
     A reader never sees half a file, and what was at `path` stays until the new file is whole. On an error, or where
-    nothing was written, nothing is left behind. The suffix is that of `path`, as writers choose their format by it.
+    nothing was written, nothing is left behind. The suffix is that of `path`, as writers choose their format by it; the
+    rest of the name is short, so that any valid name can be written.
+
+    Args:
+        path: the file.
+        like: a file whose permissions (less the umask, as `cp` does) and modification time the new one gets. None: the
+            permissions of the file that is replaced, if any. While it is written, only its owner may read it.
+
+    Raises:
+        UnwritableError: on a full or read-only disk, a missing permission, too long a name, whatever the library that
+            writes makes of it.
     """
     path = Path(path)
+    suffix = path.suffix if len(os.fsencode(path.suffix)) <= 32 else ""  # a longer one is no format's
     # by chance, not by process: processes of several machines may share a folder and a number
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    temporary = path.with_name(f".{secrets.token_hex(6)}{suffix}")
     try:
+        mode = _reserved(temporary, path, like)
         yield temporary
-        if temporary.exists():
+        if temporary.exists() and not (mode is not None and _is_untouched(temporary)):
+            with suppress(OSError):  # file systems of cameras know neither
+                if like is not None:
+                    found = os.stat(like)
+                    os.utime(temporary, ns=(found.st_atime_ns, found.st_mtime_ns))
+                if mode is not None:
+                    os.chmod(temporary, mode)
             os.replace(temporary, path)
+    except Exception as error:
+        if (refused := _unwritable(error, path, temporary)) is not None:
+            raise refused from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the reason is said already
+            temporary.unlink(missing_ok=True)
+
+
+def _reserved(temporary: Path, path: Path, like: str | os.PathLike | None) -> int | None:
+    """Makes the temporary file for its owner alone; returns the permissions that it gets. None: those of any file."""
+    if like is not None:
+        wanted = stat.S_IMODE(os.stat(like).st_mode) & 0o777
+    elif os.path.isfile(path) and not os.path.islink(path):
+        wanted = stat.S_IMODE(os.stat(path).st_mode) & 0o777
+    else:
+        return None
+    made = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, wanted if like is not None else 0o600)
+    try:
+        granted = stat.S_IMODE(os.fstat(made).st_mode)  # what the umask leaves
+        with suppress(OSError):
+            os.chmod(temporary, 0o600)
+        os.utime(temporary, (0, 0))  # shows whether something is written, be it nothing
+    finally:
+        os.close(made)
+    return granted if like is not None else wanted
+
+
+def _is_untouched(temporary: Path) -> bool:
+    found = temporary.stat()
+    return found.st_size == 0 and found.st_mtime == 0
+
+
+def _unwritable(error: Exception, path: Path, temporary: Path) -> UnwritableError | None:
+    """The reason why `temporary` cannot be written, where it is that which `error` comes of."""
+    number = written = 0
+    if isinstance(error, UnwritableError):
+        if error.path != str(temporary):  # else of a `replacing` inside of this one
+            return None
+        number, written = error.errno, error.written
+    elif isinstance(error, OSError) and error.errno:
+        if error.filename is None or os.fspath(error.filename) == str(temporary):
+            number = error.errno if error.errno in _OF_WRITING else 0
+    else:
+        number = _refusal_of_more(temporary)
+    if not number:
+        return None
+    with suppress(OSError):
+        written = max(written, temporary.stat().st_size)
+    return UnwritableError(number, _words(number, path, written), str(path), written)
+
+
+def _refusal_of_more(temporary: Path) -> int:
+    """The error number of writing more to a file; 0 where that works.
+
+    Libraries that code in C report a full disk in words of their own, such as "encoder error -2", without a number.
+    """
+    try:
+        with open(temporary, "ab") as file:
+            file.write(bytes(2**16))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno or 0
+    return 0
+
+
+def _words(number: int, path: Path, written: int) -> str:
+    folder = str(path.parent)
+    if number == errno.ENOSPC:
+        room = shutil.disk_usage(folder).free + written  # what is written is removed again
+        if hasattr(os, "statvfs") and os.statvfs(folder).f_favail == 0:
+            return f"the disk of {folder!r} holds no more files (inodes): remove some, or choose another folder"
+        return (
+            f"the disk of {folder!r} is full: {path.name!r} needs more than the {in_bytes(room)} that are free; make "
+            "room, or choose another folder"
+        )
+    return {
+        errno.EDQUOT: f"the disk quota for {folder!r} is used up: remove files of yours, or choose another folder",
+        errno.EROFS: f"the file system of {folder!r} is read-only: choose another folder",
+        errno.EACCES: f"no permission to write in {folder!r}",
+        errno.EPERM: f"no permission to write in {folder!r}",
+        errno.EFBIG: f"{str(path)!r} becomes larger than a file may be there (file system, `ulimit -f`)",
+        errno.ENAMETOOLONG: f"the name {path.name!r} of {len(os.fsencode(path.name))} bytes is too long for {folder!r}",
+        errno.ENOENT: f"the folder {folder!r} does not exist (any more)",
+        errno.ENOTDIR: f"{folder!r} is no folder",
+    }.get(number, f"{str(path)!r} cannot be written: {os.strerror(number)}")
+
+
+def in_bytes(count: int) -> str:
+    """A number of bytes for people: "812 bytes", "3.2 MB"."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def check_writable(folder: str | os.PathLike) -> None:
+    """Whether files can be written in a folder, or the folder be made: before the work that ends in them.
+
+    Raises:
+        UnwritableError: they cannot.
+    """
+    folder = Path(folder).absolute()
+    existing = next((one for one in (folder, *folder.parents) if os.path.lexists(one)), folder)
+    number = 0
+    if not existing.is_dir():
+        number = errno.ENOTDIR
+    elif hasattr(os, "statvfs") and os.statvfs(existing).f_flag & os.ST_RDONLY:
+        number = errno.EROFS
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        number = errno.EACCES
+    if number:
+        raise UnwritableError(number, _words(number, existing / "file", 0), str(folder))
+
+
+def of_the_machine(error: BaseException) -> bool:
+    """Whether an error is not the fault of the file at hand, such as a full disk: the next file would meet it too."""
+    return isinstance(error, OSError) and error.errno in OF_THE_MACHINE
+
+
+def other_kind(path: str | os.PathLike) -> str:
+    """What stands at `path` instead of a regular file, which alone is read: others may block for ever; "" if one does.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "a link that leads nowhere" if os.path.islink(path) else "no such file"
+    return "" if stat.S_ISREG(mode) else next((kind for test, kind in _KINDS if test(mode)), "no regular file")
+
+
+def read_regular(path: str | os.PathLike) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        OSError: it cannot be read, or is a named pipe, a socket or a device.
+    """
+    if kind := other_kind(path):
+        raise OSError(errno.ENOENT if kind == "no such file" else errno.EINVAL, kind, os.fspath(path))
+    return Path(path).read_bytes()
+
+
+def shortened(name: str, more: str = "", *, append: bool = False) -> str:
+    """The name of a file with `more` before its suffix, or behind it, its stem cut where that is too long to be one."""
+    stem, suffix = os.path.splitext(name)
+    end = suffix + more if append else more + suffix
+    while stem and len(os.fsencode(stem + end)) > NAME_BYTES:
+        stem = stem[:-1]
+    return stem + end
+
+
+def printable(name: str) -> str:
+    """A name as text that every library takes: bytes of it that are no UTF-8 become "\\xe9"."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def write_text(path: str | os.PathLike, text: str) -> Path:

@@ -1,8 +1,21 @@
 """Files that are whole or not there."""
 
-import pytest
+import errno
+import os
+import resource
+import stat
+import subprocess
 
-from daa_diffusers.files import replacing, write_text
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from daa_diffusers.files import UnwritableError, check_writable, of_the_machine, replacing, shortened, write_text
+
+LONG = "ö" * 125 + "x.png"  # 255 bytes
 
 
 def names(folder):
@@ -44,3 +57,117 @@ def test_nothing_written_is_no_file(tmp_path):
 def test_a_name_that_is_no_utf8_is_written_as_it_was(tmp_path):
     name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
     assert write_text(tmp_path / "list.txt", name).read_bytes() == b"caf\xe9.png"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 kB."""
+    folder = tmp_path / "small disk"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
+    if done.returncode:
+        pytest.skip("a file system of its own can only be mounted by root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def as_jpeg(path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)).save(path, "JPEG", quality=95)
+
+
+def as_tiff(path):
+    tifffile.imwrite(path, np.zeros((400, 400), np.uint8))
+
+
+def as_weights(path):
+    save_file({"weights": torch.zeros(100_000)}, path)
+
+
+@pytest.mark.parametrize("write", [as_jpeg, as_tiff, as_weights])
+def test_a_full_disk_is_named_whatever_the_library_says(small_disk, write):
+    (small_disk / "old").write_bytes(bytes(20_000))
+    with pytest.raises(UnwritableError) as raised, replacing(small_disk / "new.jpg") as temporary:
+        write(temporary)
+    said = str(raised.value)
+    assert f"the disk of '{small_disk}' is full: 'new.jpg' needs more than the " in said and "kB that are free" in said
+    assert raised.value.errno == errno.ENOSPC and of_the_machine(raised.value)
+    assert names(small_disk) == ["old"] and (small_disk / "old").stat().st_size == 20_000
+
+
+@pytest.mark.parametrize("write", [as_jpeg, as_tiff])
+def test_a_file_that_may_not_be_so_large_is_its_own_fault(tmp_path, write):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(UnwritableError) as raised, replacing(tmp_path / "new.jpg") as temporary:
+            write(temporary)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "becomes larger than a file may be there" in str(raised.value)
+    assert not of_the_machine(raised.value) and names(tmp_path) == []
+
+
+def test_other_errors_stay_what_they_are(tmp_path):
+    for error in (ValueError("mine"), OSError("without a number"), FileNotFoundError(errno.ENOENT, "no", "elsewhere")):
+        with pytest.raises(type(error)) as raised, replacing(tmp_path / "new.txt") as temporary:
+            temporary.write_text("half")
+            raise error
+        assert raised.value is error and names(tmp_path) == []
+
+
+def test_where_nothing_can_be_written_is_said_before_the_work(tmp_path, small_disk):
+    check_writable(small_disk / "new/deep")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(UnwritableError, match=f"the file system of '{small_disk}' is read-only") as raised:
+        check_writable(small_disk / "new/deep")
+    assert raised.value.errno == errno.EROFS
+    with pytest.raises(UnwritableError, match=f"the file system of '{small_disk}' is read-only") as raised:
+        write_text(small_disk / "a.txt", "text")
+    (tmp_path / "file").touch()
+    with pytest.raises(UnwritableError, match="file' is no folder"):
+        check_writable(tmp_path / "file/deep")
+
+
+def test_the_longest_valid_name_is_written_and_a_longer_one_named(tmp_path):
+    for name in (LONG, "a." + "b" * 253, "." + "c" * 254):
+        assert len(os.fsencode(name)) == 255
+        write_text(tmp_path / name, "text")
+        write_text(tmp_path / name, "again")
+        assert (tmp_path / name).read_text() == "again"
+    with pytest.raises(UnwritableError, match="of 256 bytes is too long for"):
+        write_text(tmp_path / ("x" + LONG), "text")
+
+
+def test_derived_names_fit():
+    assert shortened("a.png", "_restored") == "a_restored.png"
+    derived = shortened(LONG, "_restored")
+    assert derived.endswith("ö_restored.png") and 254 <= len(os.fsencode(derived)) <= 255
+
+
+def test_permissions_and_time_follow_a_file_and_are_never_wider_meanwhile(tmp_path):
+    old = os.umask(0o022)
+    try:
+        for given, wanted in ((0o600, 0o600), (0o444, 0o444), (0o664, 0o644), (0o777, 0o755)):
+            like = write_text(tmp_path / f"{given:o}.txt", "like")
+            like.chmod(given)
+            os.utime(like, ns=(0, 10**18 + 7))
+            with replacing(tmp_path / "new.txt", like=like) as temporary:
+                with replacing(temporary) as inner:  # as a library of ours does
+                    inner.write_text("new")
+                    assert stat.S_IMODE(inner.stat().st_mode) == 0o600
+                assert stat.S_IMODE(temporary.stat().st_mode) == 0o600
+            found = (tmp_path / "new.txt").stat()
+            assert stat.S_IMODE(found.st_mode) == wanted and found.st_mtime_ns == 10**18 + 7
+    finally:
+        os.umask(old)
+
+
+def test_a_file_that_is_written_again_keeps_its_permissions(tmp_path):
+    path = write_text(tmp_path / "secret.txt", "one")
+    path.chmod(0o600)
+    for text in ("two", ""):
+        write_text(path, text)
+        assert path.read_text() == text and stat.S_IMODE(path.stat().st_mode) == 0o600
+    with replacing(path):
+        pass
+    assert names(tmp_path) == ["secret.txt"]

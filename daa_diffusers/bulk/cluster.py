@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import CheckpointError, ConfigurationError
+from ..files import of_the_machine
 from .job import BulkJob
 from .shards import ShardResult, restore_shard, restorer_fingerprint
 
@@ -164,5 +165,6 @@ class ShardWorker:
         except torch.AcceleratorError:
             os._exit(1)  # the device is lost to this process: Ray starts another one, which does the shard again
         except Exception as error:
-            result = ShardResult(int(number), error=f"{type(error).__name__}: {error}")
+            words = str(error) if of_the_machine(error) else f"{type(error).__name__}: {error}"
+            result = ShardResult(int(number), error=words)
         return {name: [value] for name, value in dataclasses.asdict(result).items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import io
 import json
@@ -20,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import replacing
+from ..files import of_the_machine, replacing
 from ..photos.registry import FORMATS
 from ..restoring.jobs import Job, renamed
 from ..restoring.work import FAILED, RESTORED, restore_one
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_DEATHS = 3  # of processes that had the same photo in hand: one may be bad luck, and Ctrl-C is one
-# Not a photo's fault: the next photos would all fail with it.
-OF_THE_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ESTALE})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +122,7 @@ def _restored(
 def _of_the_machine(error: Exception) -> bool:
     import torch
 
-    return isinstance(error, torch.AcceleratorError) or (isinstance(error, OSError) and error.errno in OF_THE_MACHINE)
+    return isinstance(error, torch.AcceleratorError) or of_the_machine(error)
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -1,6 +1,7 @@
 """`daa`: finds the command that was asked for, and says in one line what went wrong."""
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 
@@ -59,6 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done; 1: a defect, or interrupted by Ctrl-C (130); 2: what was asked for cannot be done.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names that are no text are printed as they are, as `ls` does
+        sys.stdout.reconfigure(errors="surrogateescape")
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(errors="backslashreplace")  # a message never fails
     debug = "--debug" in given  # wherever it stands
     try:
         app([one for one in given if one != "--debug"], prog_name="daa")

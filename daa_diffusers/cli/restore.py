@@ -33,8 +33,8 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..restoring.jobs import Job
-    from ..restoring.work import Options
+    from ..restoring.jobs import Job, Plan
+    from ..restoring.work import Options, Summary
 
 app = typer.Typer()
 
@@ -45,7 +45,9 @@ def restore(
         list[str],
         typer.Argument(help='Photos, folders (with all below them), patterns ("raw/**/*.jpg"), or - for a list.'),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to; made if missing.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to write to, made if missing; of one photo also a file.")
+    ],
     checkpoint: Checkpoint = DEFAULT,
     strength: Strength = 1.0,
     guard: Guard = True,
@@ -73,19 +75,23 @@ def restore(
         bool, typer.Option("--json", help="A JSON object a line for each photo.", rich_help_panel=RUN)
     ] = False,
 ) -> None:
-    """Restore photos: noise goes; format, bit depth, colour profile, EXIF and transparency stay.
+    """Restore photos: noise goes; format, bit depth, color profile, EXIF, transparency, permissions and time stay.
 
     What is done already is skipped, so that the same command goes on after an interruption. A photo that cannot be
-    restored is named and passed over; the exit status is then 1. Run by `accelerate launch -m daa_diffusers.cli restore
-    ...`, the photos are shared among its processes.
+    restored is named and skipped; the exit status is then 1. A full or read-only disk ends the run (2). Run by
+    `accelerate launch -m daa_diffusers.cli restore ...`, the photos are shared among its processes.
     """
+    from ..files import check_writable
     from ..photos.opening import pixel_limit
     from ..photos.registry import checked_format
     from ..photos.saving import check_options
+    from ..restoring.jobs import format_of_output
     from ..restoring.work import Options
 
+    format = checked_format(format)
+    named = format_of_output(inputs, os.fspath(output), format, suffix)  # of a file, not a folder
     options = Options(
-        format=checked_format(format),
+        format=named or format,
         bits=bits,
         quality=quality,
         strip_location=strip_location,
@@ -98,7 +104,7 @@ def restore(
         compare=None if compare is None else str(compare),
         dry_run=dry_run,
     )
-    check_options(format, bits, quality)
+    check_options(options.format, bits, quality)
     pixel_limit(max_megapixels)
     if not 0 <= strength <= 1:
         raise ConfigurationError(f"`--strength` must be from 0 to 1, got {strength:g}")
@@ -108,13 +114,15 @@ def restore(
         raise ConfigurationError(f"`--backend` must be torch or onnx, got {backend!r}")
     if backend == "onnx" and (device not in (None, "cpu") or dtype != "float32"):
         raise ConfigurationError(f"`--backend` onnx runs on the cpu in float32, got {device or 'cpu'} and {dtype}")
-    for folder in (output, compare):
-        if folder is not None and folder.exists() and not folder.is_dir():
-            raise ConfigurationError(f"the output must be a folder, got the file {str(folder)!r}")
+    if compare is not None and compare.exists() and not compare.is_dir():
+        raise ConfigurationError(f"`--compare` must be a folder, got the file {str(compare)!r}")
+    for folder in () if dry_run else (output.parent if named else output, compare):
+        if folder is not None:
+            check_writable(folder)
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its errors are raised as well
     team = _Team()
 
-    def plan() -> list[Job]:
+    def plan() -> Plan:
         from ..restoring.jobs import find_jobs
 
         listed = _lines() if "-" in inputs else ()
@@ -139,25 +147,36 @@ def restore(
         raise ConfigurationError(
             f"`--checkpoint` must be an existing .onnx file, on the cpu; got {checkpoint!r} and {device or 'cpu'}"
         )
-    jobs = team.share(plan)
-    failed = _run(jobs, options, load, team, as_json)
-    if failed:
-        raise typer.Exit(1)
+    status = _run(team.share(plan), options, load, team, as_json)
+    if status:
+        raise typer.Exit(status)
 
 
 def _lines() -> Iterable[str]:
-    """The paths on standard input: one a line, or with a NUL behind each (`find -print0`)."""
+    """The paths on standard input: one a line, or with a NUL behind each (`find -print0`).
+
+    Only newlines end lines: anything else may be part of a name. What editors of Windows add to lines is taken off
+    where there is no such file otherwise.
+    """
     content = os.fsdecode(sys.stdin.buffer.read())
-    return content.split("\0") if "\0" in content else content.splitlines()
+    if "\0" in content:
+        return content.split("\0")
+    lines = []
+    for line in content.split("\n"):
+        bare = line.removeprefix("\ufeff").removesuffix("\r")
+        lines.append(line if bare == line or os.path.lexists(line) else bare)
+    return lines
 
 
-def _run(jobs: list[Job], options: Options, load: Any, team: _Team, as_json: bool) -> bool:
-    """Restores this process's share and reports; whether a photo of it failed."""
+def _run(plan: Plan, options: Options, load: Any, team: _Team, as_json: bool) -> int:
+    """Restores this process's share and reports; returns the exit status."""
     from tqdm import tqdm
 
-    from ..restoring.work import FAILED, PLANNED, RESTORED, SKIPPED, Summary, restore_all
+    from ..files import of_the_machine
+    from ..restoring.work import FAILED, PLANNED, Summary, restore_all
 
     summary = Summary()
+    jobs = plan.jobs
     mine = team.part(jobs)
 
     def load_quietly() -> Any:
@@ -182,13 +201,34 @@ def _run(jobs: list[Job], options: Options, load: Any, team: _Team, as_json: boo
     except KeyboardInterrupt:
         typer.echo(f"interrupted; {summary.describe()}; the same command goes on", err=True)
         raise typer.Exit(130) from None
+    except OSError as error:
+        if not of_the_machine(error):
+            raise
+        summary.stopped = str(error)
     for other in team.gather(summary):
         summary.merge(other)
     if team.index == 0:
-        typer.echo(json.dumps({"summary": summary.as_dict()}) if as_json else summary.describe())
-        if summary.counts[SKIPPED] and not summary.counts[RESTORED] and not as_json:
-            typer.echo("skipped: their outputs are there already; --overwrite makes them again", err=True)
-    return summary.counts[FAILED] > 0
+        _report(plan, summary, as_json)
+    return 2 if summary.stopped else int(summary.counts[FAILED] > 0)
+
+
+def _report(plan: Plan, summary: Summary, as_json: bool) -> None:
+    """What became of all photos, what was left out, and what stopped the run."""
+    from ..restoring.work import RESTORED, SKIPPED
+
+    left = len(plan.jobs) - summary.counts.total()
+    if as_json:
+        stopped = {"stopped": summary.stopped, "left": left} if summary.stopped else {}
+        typer.echo(json.dumps({"summary": summary.as_dict() | {"left_out": dict(plan.left_out)} | stopped}))
+        return
+    if plan.left_out:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in plan.left_out.most_common())
+        typer.echo(f"left out: {reasons}", err=True)
+    typer.echo(summary.describe())
+    if summary.counts[SKIPPED] and not summary.counts[RESTORED]:
+        typer.echo("skipped: their outputs are there already; --overwrite makes them again", err=True)
+    if summary.stopped:
+        typer.echo(f"stopped: {summary.stopped}; {left} photos are left, the same command goes on", err=True)
 
 
 def _say(text: str, bar: Any, stream: Any) -> None:
@@ -225,7 +265,7 @@ class _Team:
             self.state = PartialState(cpu=not torch.cuda.is_available())
             self.index, self.device = self.state.process_index, str(self.state.device)
 
-    def share(self, plan: Any) -> list[Job]:
+    def share(self, plan: Any) -> Plan:
         """What the first process plans: it alone reads standard input, and all see the same folders."""
         if self.state is None:
             return plan()
@@ -237,10 +277,10 @@ class _Team:
                 found = [plan()]
             except ConfigurationError as error:
                 found = [error]
-        jobs = broadcast_object_list(found)[0]
-        if isinstance(jobs, ConfigurationError):
-            raise jobs
-        return jobs
+        shared = broadcast_object_list(found)[0]
+        if isinstance(shared, ConfigurationError):
+            raise shared
+        return shared
 
     def part(self, jobs: list[Job]) -> list[Job]:
         """This process's share."""

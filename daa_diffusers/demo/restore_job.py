@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, ConfigurationError
-from ..files import replacing
+from ..files import printable, replacing, shortened
 from ..restoring.jobs import Job, find_jobs
 from ..restoring.work import FAILED, Options, Record, restore_all
 from .offered import Offered
@@ -144,14 +144,13 @@ class Work:
         folder = tempfile.mkdtemp(dir=results)
         jobs, taken = [], {"restored.zip"}
         for file in files:
-            (job,) = find_jobs([file], folder, suffix="_restored")
-            stem, ending = os.path.splitext(job.target)
-            number = 1
-            while os.path.basename(job.target).lower() in taken:  # photos of several folders may have one name
+            (job,) = find_jobs([file], folder).jobs
+            name, number = shortened(os.path.basename(job.target), "_restored"), 1
+            while name.lower() in taken:  # photos of several folders may have one name
                 number += 1
-                job = replace(job, target=f"{stem}_{number}{ending}")
-            taken.add(os.path.basename(job.target).lower())
-            jobs.append(job)
+                name = shortened(os.path.basename(job.target), f"_restored_{number}")
+            taken.add(name.lower())
+            jobs.append(replace(job, target=os.path.join(folder, name)))
         return jobs
 
 
@@ -182,7 +181,7 @@ def _without_folders(record: Record) -> Record:
 
 
 def _zipped(files: Sequence[str], path: Path) -> Path:
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        for file in files:  # stored: photos are compressed already
-            archive.write(file, os.path.basename(file))
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", strict_timestamps=False) as archive:
+        for file in files:  # stored: photos are compressed already; their times may be before those of ZIP
+            archive.write(file, printable(os.path.basename(file)))
     return path

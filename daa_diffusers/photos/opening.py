@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import ConfigurationError, MissingPackageError, UnreadablePhotoError
+from ..files import other_kind
 from .color import check_transfer, transfer_of_profile
 from .failures import reason, unknown_content
 from .record import PhotoFormat
@@ -49,11 +50,13 @@ def open_photo(path: str | os.PathLike, *, max_megapixels: float | None = None) 
 
 
 def check_file(path: Path) -> None:
-    """UnreadablePhotoError for what is no regular file."""
-    if not path.is_file():
-        raise UnreadablePhotoError(
-            f"cannot read photo {str(path)!r}: {'no such file' if not path.exists() else 'not a file'}"
-        )
+    """UnreadablePhotoError for what is no regular file: a named pipe would block."""
+    try:
+        kind = other_kind(path)
+    except OSError as error:
+        kind = error.strerror or str(error)
+    if kind:
+        raise UnreadablePhotoError(f"cannot read photo {str(path)!r}: {kind}")
 
 
 def open_source(source: Source, limit: int) -> StoredPhoto:

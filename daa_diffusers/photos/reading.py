@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ConfigurationError, UnreadablePhotoError
+from ..errors import UnreadablePhotoError
+from .listing import list_photos
 from .opening import check_file, open_source, pixel_limit, size_of_source
 from .registry import PHOTO_SUFFIXES
 from .source import Source
@@ -17,6 +17,8 @@ from .stored import upright
 
 if TYPE_CHECKING:
     import torch
+
+__all__ = ["PHOTO_SUFFIXES", "decode_photo", "list_photos", "photo_size", "read_photo", "to_float"]
 
 
 def read_photo(path: str | os.PathLike) -> np.ndarray:
@@ -68,51 +70,6 @@ def photo_size(photo: str | os.PathLike | bytes, name: str = "photo") -> tuple[i
     check_file(Path(photo))
     with Source(str(photo), path=photo) as source:
         return size_of_source(source)
-
-
-def list_photos(folder: str | os.PathLike, argument: str = "folder") -> list[Path]:
-    """All photos in a folder and its subfolders, sorted by path.
-
-    Known by suffix, upper or lower case. Hidden files and folders are skipped; links to folders are followed, each real
-    folder being visited once.
-
-    Args:
-        folder: where to look.
-        argument: what the caller calls `folder`, for messages.
-
-    Raises:
-        ConfigurationError: no such folder, not a folder, or no photo in it.
-    """
-    folder = Path(folder).expanduser()
-    if not folder.exists():
-        raise ConfigurationError(f"`{argument}` must be an existing folder, got {str(folder)!r}")
-    if not folder.is_dir():
-        raise ConfigurationError(f"`{argument}` must be a folder of photos, got the file {str(folder)!r}")
-    photos: list[Path] = []
-    others: Counter[str] = Counter()
-    visited = {os.path.realpath(folder)}
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        new = []
-        for name in sorted(folders):  # sorted, so that the same one of two links is followed everywhere
-            real = os.path.realpath(os.path.join(parent, name))
-            if not name.startswith(".") and real not in visited:
-                visited.add(real)
-                new.append(name)
-        folders[:] = new
-        for name in files:
-            suffix = os.path.splitext(name)[1].lower()
-            if name.startswith("."):
-                continue
-            if suffix in PHOTO_SUFFIXES:
-                photos.append(Path(parent, name))
-            else:
-                others[suffix or "no suffix"] += 1
-    if not photos:
-        found = ", ".join(f"{count} x {suffix}" for suffix, count in others.most_common(5)) or "nothing"
-        raise ConfigurationError(
-            f"`{argument}` must hold photos ({', '.join(sorted(PHOTO_SUFFIXES))}); in {str(folder)!r} there is {found}"
-        )
-    return sorted(photos)
 
 
 def to_float(photo: np.ndarray) -> torch.Tensor:

@@ -1,18 +1,21 @@
-"""Which photo is restored to which file: folders, globs and lists, and outputs that must not be written."""
+"""Which photo is restored to which file, and outputs that must not be written."""
 
 from __future__ import annotations
 
 import glob
+import mimetypes
 import os
-import re
 import sys
+import tempfile
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 from ..errors import ConfigurationError
-from ..photos.reading import list_photos
-from ..photos.registry import PHOTO_SUFFIXES, suffix_for
+from ..files import NAME_BYTES
+from ..photos.registry import BY_SUFFIX, FORMATS, suffix_for
+from .searching import Found, Search
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,51 @@ class Job:
     skipped: str = ""
 
 
+@dataclass
+class Plan:
+    """What `find_jobs` found.
+
+    Args:
+        jobs: a photo each.
+        left_out: how many files of folders and patterns are no jobs, by reason.
+    """
+
+    jobs: list[Job]
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def format_of_output(inputs: Sequence[str], output: str, format: str | None = None, suffix: str = "") -> str | None:
+    """The file format that `output` names, where it is to be a file: of one photo, and with a photo's suffix.
+
+    Returns:
+        A key of `photos.FORMATS`; None: `output` is a folder.
+
+    Raises:
+        ConfigurationError: `output` is a file's name, but there may be several photos, or another format is asked for.
+    """
+    if os.path.isdir(output) or output.endswith((os.sep, "/")):
+        return None
+    ending = os.path.splitext(output)[1].lower()
+    named = BY_SUFFIX.get(ending)
+    is_photo = named is not None or (mimetypes.guess_type(output)[0] or "").startswith(("image/", "video/"))
+    if not is_photo and not os.path.exists(output):
+        return None
+    one = inputs[0]
+    if len(inputs) > 1 or one == "-" or os.path.isdir(one) or (glob.has_magic(one) and not os.path.lexists(one)):
+        raise ConfigurationError(
+            f"`--output` {output!r} is a file's name, which is for one photo; several go into a folder: give it "
+            "another name, or make it first"
+        )
+    if named is None or named.name not in FORMATS:
+        writable = ", ".join(one for suffixes in FORMATS.values() for one in suffixes)
+        raise ConfigurationError(f"`--output` must end in one of {writable}, or be a folder, got {output!r}")
+    if format not in (None, named.name):
+        raise ConfigurationError(f"`--output` {output!r} is {named.name}, `--format` is {format}: leave one out")
+    if suffix:
+        raise ConfigurationError(f"`--suffix` is for folders of results; `--output` {output!r} is a file's name")
+    return named.name
+
+
 def find_jobs(
     inputs: Sequence[str],
     output: str,
@@ -41,7 +89,7 @@ def find_jobs(
     overwrite: bool = False,
     listed: Iterable[str] = (),
     compare: str | None = None,
-) -> list[Job]:
+) -> Plan:
     """All photos of `inputs`, each once, with the files that they are restored to.
 
     A file keeps its name, a folder's or a glob's photos the folders below it, and a list's those below what its files
@@ -50,7 +98,7 @@ def find_jobs(
 
     Args:
         inputs: files, folders, patterns ("**" for any depth), or "-" for `listed`.
-        output: the folder that everything is written below.
+        output: the folder that everything is written below, or the file, where `format_of_output` says so.
         format: a key of `photos.FORMATS`, which decides the suffix; None keeps the input's (.tif for raw files).
         suffix: put before the file's suffix.
         overwrite: a photo may be its own output.
@@ -62,22 +110,28 @@ def find_jobs(
     """
     if os.path.basename(suffix) != suffix or "\0" in suffix:
         raise ConfigurationError(f"`--suffix` must be a part of a file name, got {suffix!r}")
-    found: dict[str, _Found] = {}
-    left_out: list[str] = []
-    for one in _sources(inputs, output, compare, listed, left_out):
-        target = os.path.join(output, renamed(one.relative, format, suffix))
+    folder, name = output, ""
+    if format_of_output(inputs, output, format, suffix):
+        folder, name = os.path.dirname(output) or os.curdir, os.path.basename(output)
+    found: dict[str, Found] = {}
+    search = Search(folder, compare)
+    for one in search.through(inputs, listed):
+        target = os.path.join(folder, name or renamed(one.relative, format, suffix))
         key = f"{os.path.abspath(one.source)}\0{target}"
         if key not in found or one.named:
             found[key] = replace(one, target=target)
-    if not found and left_out:
+    if not found and search.made:
         raise ConfigurationError(
             f"nothing to restore: what lies in the output folder, and sheets, are left out, and that is all "
-            f"{len(left_out)} photos, such as {left_out[0]!r}; choose another folder"
+            f"{len(search.made)} photos, such as {search.made[0]!r}; choose another folder"
         )
     if not found:
         raise ConfigurationError("nothing to restore: the list of photos is empty")
-    jobs = _without_conflicts(list(found.values()), overwrite)
-    root, parents = os.path.realpath(output), {}
+    photos = list(found.values())
+    jobs = _without_conflicts(photos, overwrite, _tells_apart([one.target for one in photos], folder))
+    if len(jobs) < len(photos):
+        search.left_out["another photo's result"] += len(photos) - len(jobs)
+    root, parents = os.path.realpath(folder), {}
     checked = []
     for job in jobs:
         parent = os.path.dirname(job.target)
@@ -86,104 +140,7 @@ def find_jobs(
         checked.append(
             job if job.refused or job.skipped else replace(job, refused=_refusal(job, root, parents[parent], overwrite))
         )
-    return checked
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A file, its path below the output folder, why it cannot be restored, and whether it was named itself."""
-
-    source: str
-    relative: str
-    refused: str = ""
-    named: bool = False
-    target: str = ""
-
-
-def _sources(
-    inputs: Sequence[str], output: str, compare: str | None, listed: Iterable[str], left_out: list[str]
-) -> Iterable[_Found]:
-    def in_folder(folder: str) -> Iterable[_Found]:
-        try:
-            photos = [str(path) for path in list_photos(folder, "inputs")]
-        except ConfigurationError:
-            yield _Found(folder, "photo", "there is no photo in this folder")
-            return
-        for photo in but_made(photos, folder):
-            yield _Found(photo, os.path.relpath(photo, os.path.expanduser(folder)))
-
-    def matching(pattern: str) -> Iterable[_Found]:
-        parts = pattern.split(os.sep)
-        fixed = next(k for k, part in enumerate(parts) if glob.has_magic(part))
-        start = os.sep.join(parts[:fixed]) or (os.sep if pattern.startswith(os.sep) else os.curdir)
-        matches = _glob(start, [part for part in parts[fixed:] if part])
-        photos = [
-            path for path in matches if os.path.splitext(path)[1].lower() in PHOTO_SUFFIXES and os.path.isfile(path)
-        ]
-        for photo in but_made(photos, start):
-            yield _Found(photo, os.path.relpath(photo, start))
-        if not photos:
-            yield _Found(pattern, "photo", "no photo matches the pattern")
-
-    def but_made(photos: Iterable[str], folder: str) -> Iterable[str]:
-        inside = _is_below(output, folder)
-        for photo in photos:
-            if (inside and _is_below(photo, output)) or _is_sheet(photo, compare):
-                left_out.append(photo)
-            else:
-                yield photo
-
-    for one in inputs:
-        if one == "-":
-            files = []
-            for path in filter(None, listed):
-                if os.path.isdir(path):
-                    yield from in_folder(path)
-                else:
-                    files.append(path)
-            yield from _below_common_folder(files)
-        elif os.path.isdir(one):
-            yield from in_folder(one)
-        elif os.path.lexists(one):
-            yield _Found(one, os.path.basename(one), named=True)
-        elif glob.has_magic(one):
-            yield from matching(one)
-        else:
-            yield _Found(one, os.path.basename(one) or "photo", "no such file or folder")
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return os.path.realpath(path).startswith(os.path.join(os.path.realpath(folder), ""))
-
-
-def _is_sheet(photo: str, compare: str | None) -> bool:
-    """Whether a file lies in the folder of the sheets and is called as they are: a photo's name, and .png behind it."""
-    name = re.sub(r"(\.\d+)?\.png$", "", os.path.basename(photo))
-    sheet = name != os.path.basename(photo) and os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES
-    return sheet and compare is not None and os.path.realpath(os.path.dirname(photo)) == os.path.realpath(compare)
-
-
-def _glob(start: str, parts: list[str]) -> list[str]:
-    """As a shell does, but "**" follows no links, which may lead in circles; hidden files are not found."""
-    parts = [part if part == "**" else re.sub(r"\*+", "*", part) for part in parts]
-    parts += ["*"] if parts[-1] == "**" else []
-    hidden = any(_is_hidden(part) for part in parts)
-    found = (str(path) for path in Path(start).glob("/".join(parts)))
-    return sorted(
-        path for path in found if hidden or not any(map(_is_hidden, os.path.relpath(path, start).split(os.sep)))
-    )
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") and name not in (os.curdir, os.pardir)
-
-
-def _below_common_folder(files: list[str]) -> Iterable[_Found]:
-    if files:
-        common = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in files])
-        for path in files:
-            missing = "" if os.path.lexists(path) else "no such file or folder"
-            yield _Found(path, os.path.relpath(os.path.abspath(path), common), missing, named=True)
+    return Plan(checked, search.left_out)
 
 
 def renamed(relative: str, format: str | None, suffix: str = "") -> str:
@@ -192,20 +149,20 @@ def renamed(relative: str, format: str | None, suffix: str = "") -> str:
     return f"{stem}{suffix}{suffix_for(ending, format)}"
 
 
-def _without_conflicts(photos: list[_Found], overwrite: bool) -> list[Job]:
+def _without_conflicts(photos: list[Found], overwrite: bool, exact: bool) -> list[Job]:
     """Photos that would become one file are refused; one that is where another goes is not restored.
 
     Such a photo is most often the other's result, but may be an original. If nothing is overwritten, both are safe: it
     is left out if it would have a result of its own, was not named, and so is an earlier run's; else it is reported.
     """
-    by_target: dict[str, list[_Found]] = {}
+    by_target: dict[str, list[Found]] = {}
     for photo in photos:
         if not photo.refused:
-            by_target.setdefault(_key(photo.target), []).append(photo)
+            by_target.setdefault(_key(photo.target, exact), []).append(photo)
     refused: dict[int, str] = {}
-    makers: dict[str, _Found] = {}
+    makers: dict[str, Found] = {}
     for key, rivals in by_target.items():
-        rivals = [one for one in rivals if overwrite or _key(one.source) != key]
+        rivals = [one for one in rivals if overwrite or _key(one.source, exact) != key]
         if len(rivals) == 1:
             makers[key] = rivals[0]
         for one in rivals if len(rivals) > 1 else ():
@@ -214,9 +171,9 @@ def _without_conflicts(photos: list[_Found], overwrite: bool) -> list[Job]:
     jobs = []
     for photo in photos:
         job = Job(photo.source, photo.target, photo.refused or refused.get(id(photo), ""))
-        maker = makers.get(_key(photo.source))
+        maker = makers.get(_key(photo.source, exact))
         if not job.refused and maker is not None and maker is not photo:
-            if _key(photo.target) == _key(photo.source):
+            if _key(photo.target, exact) == _key(photo.source, exact):
                 job = replace(job, skipped=f"it lies where {maker.source!r} is restored to")
             elif not photo.named:
                 continue
@@ -224,12 +181,33 @@ def _without_conflicts(photos: list[_Found], overwrite: bool) -> list[Job]:
     return jobs
 
 
-def _key(path: str) -> str:
+def _key(path: str, exact: bool) -> str:
     path = os.path.normcase(os.path.abspath(path))
-    return path.casefold() if sys.platform == "darwin" else path
+    return path if exact else unicodedata.normalize("NFC", path).casefold()
+
+
+def _tells_apart(targets: Sequence[str], folder: str) -> bool:
+    """Whether the file system of `folder` tells all names apart that differ; many (exFAT, APFS) do not look at case.
+
+    It is asked only where names differ by nothing else, by a file that is made for a moment.
+    """
+    if sys.platform == "darwin":
+        return False
+    if len({_key(one, True) for one in targets}) == len({_key(one, False) for one in targets}):
+        return True
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(os.path.abspath(folder))
+    try:
+        with tempfile.NamedTemporaryFile(prefix=".daa-case-", dir=folder) as probe:
+            return not os.path.exists(os.path.join(folder, os.path.basename(probe.name).upper()))
+    except OSError:  # a folder that cannot be written in; that is said later
+        return True
 
 
 def _refusal(job: Job, root: str, parent: str, overwrite: bool) -> str:
+    name = os.path.basename(job.target)
+    if len(os.fsencode(name)) > NAME_BYTES:
+        return f"the name of its output has {len(os.fsencode(name))} bytes, file systems hold {NAME_BYTES}: {name!r}"
     if os.path.commonpath([root, parent]) != root:
         return f"{job.target!r} leads out of the output folder, to {parent!r}"
     if os.path.isdir(job.target) and not os.path.islink(job.target):

@@ -1,4 +1,4 @@
-"""Restoring one photo after another: what fails is reported and passed over, what is done is not done again."""
+"""Restoring one photo after another: failures are reported and skipped, what is done is not done again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..files import replacing
+from ..files import check_writable, of_the_machine, printable, replacing, shortened
 from ..photos import open_photo, save_photo
 from ..photos.registry import BY_NAME
 from ..photos.saving import own_format
@@ -61,6 +61,10 @@ def restore_all(jobs: Iterable[Job], options: Options, load: Callable[[], DAARes
         For each job a JSON object with "input", "output", "status" (restored, skipped, failed or planned), for a failed
         or skipped one "reason", and for a restored one "width", "height", "format", "bits", "seconds", "notes" and
         "guard".
+
+    Raises:
+        OSError: after the record of a photo that failed for a reason of the machine, such as a full or read-only disk:
+            the others would fail as well. What is written already stays.
     """
     pipeline = None
     for job in jobs:
@@ -75,31 +79,39 @@ def restore_all(jobs: Iterable[Job], options: Options, load: Callable[[], DAARes
             yield record | {"status": PLANNED}
         else:
             pipeline = pipeline or load()
-            yield record | _try(pipeline, job, options)
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # libraries warn of damaged metadata; what is lost is noted
+                    done = restore_one(pipeline, job, options)
+            except FileExistsError:
+                yield record | {"status": SKIPPED, "reason": "another process has written the output meanwhile"}
+            except Exception as error:  # one photo never stops the others, whatever is wrong with it
+                logger.debug("%s", job.source, exc_info=True)
+                yield record | {"status": FAILED, "reason": _words(error)}
+                if of_the_machine(error):
+                    raise
+            else:
+                yield record | {"status": RESTORED} | done
 
 
-def _try(pipeline: DAARestorationPipeline, job: Job, options: Options) -> Record:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # libraries warn of damaged metadata; what is lost is noted
-            return {"status": RESTORED} | restore_one(pipeline, job, options)
-    except Exception as error:  # one photo never stops the others, whatever is wrong with it
-        logger.debug("%s", job.source, exc_info=True)
-        message = str(error) or "out of memory" if isinstance(error, MemoryError) else str(error)
-        expected = isinstance(error, ValueError | OSError)
-        return {"status": FAILED, "reason": message if expected else f"{type(error).__name__}: {message}"}
+def _words(error: Exception) -> str:
+    message = str(error) or "out of memory" if isinstance(error, MemoryError) else str(error)
+    return message if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {message}"
 
 
 def restore_one(pipeline: DAARestorationPipeline, job: Job, options: Options) -> Record:
-    """Restores one photo to its file.
+    """Restores one photo to its file, which gets the photo's permissions and modification time.
 
     Returns:
         What `restore_all` says of a restored photo.
 
     Raises:
         UnreadablePhotoError, ConfigurationError, OSError, FloatingPointError: as reading, restoring and writing do.
+        FileExistsError: its file was made meanwhile, by another process.
     """
     start = time.perf_counter()
+    folder = Path(job.target).parent
+    check_writable(folder)  # before the work
     photo = open_photo(job.source, max_megapixels=options.max_megapixels)
     if options.bits == 16 and 16 in BY_NAME[options.format or own_format(photo)].depths:
         photo = _deepened(photo)  # before restoring, which then rounds to 16 bits
@@ -114,24 +126,26 @@ def restore_one(pipeline: DAARestorationPipeline, job: Job, options: Options) ->
     restored: np.ndarray = result.images[0]
     if options.compare is not None:
         _compare(photo, restored, job, Path(options.compare))
-    Path(job.target).parent.mkdir(parents=True, exist_ok=True)
-    if _same(photo, restored, options):
-        with replacing(job.target) as temporary:  # coding it again could only make it worse
-            shutil.copyfile(job.source, temporary)
-        format_, bits = own_format(photo), photo.bits
-        notes: tuple[str, ...] = ("nothing to restore: the file was copied",)
-    else:
-        photo = dataclasses.replace(photo, pixels=restored)  # the memory of the old ones is free for the encoder
-        saved = save_photo(
-            job.target,
-            photo,
-            format=options.format,
-            bits=options.bits,
-            quality=options.quality,
-            strip_location=options.strip_location,
-            overwrite=options.overwrite,
-        )
-        format_, bits, notes = saved.format, saved.bits, saved.notes
+    folder.mkdir(parents=True, exist_ok=True)
+    if not options.overwrite and os.path.lexists(job.target):
+        raise FileExistsError(f"{job.target!r} exists")
+    with replacing(job.target, like=job.source) as temporary:
+        if _same(photo, restored, options):
+            shutil.copyfile(job.source, temporary)  # coding it again could only make it worse
+            format_, bits = own_format(photo), photo.bits
+            notes: tuple[str, ...] = ("nothing to restore: the file was copied",)
+        else:
+            photo = dataclasses.replace(photo, pixels=restored)  # the memory of the old ones is free for the encoder
+            saved = save_photo(
+                temporary,
+                photo,
+                format=options.format,
+                bits=options.bits,
+                quality=options.quality,
+                strip_location=options.strip_location,
+                overwrite=True,  # of the temporary file, which exists
+            )
+            format_, bits, notes = saved.format, saved.bits, saved.notes
     return {
         "width": restored.shape[1],
         "height": restored.shape[0],
@@ -166,12 +180,12 @@ def _compare(photo: StoredPhoto, restored: np.ndarray, job: Job, folder: Path) -
         row = [pick(upright(pixels, photo.orientation), cell) for pixels in (photo.pixels, restored)]
         rows.append([np.ascontiguousarray(with_bits(np.ascontiguousarray(one), 8)) for one in row])
     name = os.path.basename(job.target)
-    target = folder / f"{name}.png"
+    target = folder / shortened(name, ".png", append=True)
     number = 1
     while target.exists():  # photos of several folders may have one name
         number += 1
-        target = folder / f"{name}.{number}.png"
-    contact_sheet(rows, ("before", "after"), (), target, cell=cell, title=os.path.basename(job.source))
+        target = folder / shortened(name, f".{number}.png", append=True)
+    contact_sheet(rows, ("before", "after"), (), target, cell=cell, title=printable(os.path.basename(job.source)))
 
 
 def _reduced(pixels: np.ndarray, cell: int) -> np.ndarray:
@@ -191,6 +205,7 @@ class Summary:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.notes: dict[str, tuple[int, str]] = {}
+        self.stopped = ""  # why the rest was not tried
 
     def add(self, record: Record) -> None:
         """Counts one record of `restore_all`."""
@@ -205,6 +220,7 @@ class Summary:
     def merge(self, other: Summary) -> None:
         """Adds another process's counts."""
         self.counts.update(other.counts)
+        self.stopped = self.stopped or other.stopped
         for note, (count, example) in other.notes.items():
             self._note(note, count, example)
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ..errors import ConfigurationError, UnreadablePhotoError
+from ..files import read_regular
 from ..photos.pixels import LUMA_WEIGHTS
 from ..photos.reading import decode_photo, list_photos, photo_size
 
@@ -234,7 +235,7 @@ class PhotoFolder(PhotoSource):
 
     def encoded(self, index: int) -> bytes:
         """The file."""
-        return self.paths[index].read_bytes()
+        return read_regular(self.paths[index])
 
     def size(self, index: int) -> tuple[int, int]:
         """(width, height); only the header is read."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..errors import ConfigurationError, UnreadablePhotoError
+from ..files import read_regular
 from .folders import Order, PhotoSource, digest_of_files
 
 WINDOW = 256
@@ -261,9 +262,8 @@ def file_content(value: Any) -> bytes:
         return content
     if not path:
         raise UnreadablePhotoError("the row holds no photo")
-    if os.path.isfile(path):
-        with open(path, "rb") as file:
-            return file.read()
+    if os.path.lexists(path):
+        return read_regular(path)
     import fsspec
 
     with fsspec.open(path, "rb") as file:  # streamed, e.g. zip://0.png::https://...

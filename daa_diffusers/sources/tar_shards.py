@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ConfigurationError, UnreadablePhotoError
+from ..files import other_kind
 from ..photos.registry import PHOTO_SUFFIXES
 from .folders import PhotoSource, digest_of_files, logger
 
@@ -149,6 +150,8 @@ def index_shard(path: Path, number: int) -> tuple[list[Member], str | None]:
     """The whole files in a shard, hidden ones left out, and what is wrong with it, if anything."""
     members: list[Member] = []
     try:
+        if kind := other_kind(path):
+            return [], f"cannot be read: {kind}"
         end = path.stat().st_size
         with tarfile.open(path, "r:") as archive:
             try:

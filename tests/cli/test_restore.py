@@ -11,11 +11,10 @@ import time
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from skimage import data
 
-from daa_diffusers import DAARestorationPipeline, RestorationUNet
+from daa_diffusers import DAARestorationPipeline
 from daa_diffusers.cli.app import main
 from daa_diffusers.photos import open_photo
 from daa_diffusers.restoring.work import Summary
@@ -25,18 +24,6 @@ from ..photos.files import rich_bytes
 
 PHOTO = np.ascontiguousarray(data.astronaut()[100:148, 200:264])
 NOISY = (PHOTO + np.random.default_rng(0).normal(0, 20, PHOTO.shape)).clip(0, 255).round().astype(np.uint8)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A restorer of random weights: it changes photos visibly, and in no time."""
-    torch.manual_seed(0)
-    restorer = RestorationUNet(width=4, depth=2)
-    for parameter in restorer.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    folder = tmp_path_factory.mktemp("checkpoint")
-    DAARestorationPipeline(restorer).save_pretrained(str(folder))
-    return str(folder)
 
 
 @pytest.fixture
@@ -52,15 +39,6 @@ def album(tmp_path):
 
 def files(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
-
-
-@pytest.fixture
-def restore(checkpoint):
-    def run(*arguments, guard=False):
-        options = ["--checkpoint", checkpoint, "--device", "cpu", *([] if guard else ["--no-guard"])]
-        return main(["restore", *map(str, arguments), *options])
-
-    return run
 
 
 def test_a_folder_keeps_its_structure_and_its_files_their_kind(album, tmp_path, restore, capsys):
@@ -127,7 +105,8 @@ def test_json_lines_say_everything(album, tmp_path, restore, capsys):
     (album / "bad.jpg").touch()
     assert restore(album, "-o", tmp_path / "out", "--json") == 1
     *records, summary = map(json.loads, capsys.readouterr().out.splitlines())
-    assert summary == {"summary": {"restored": 4, "skipped": 0, "failed": 1, "planned": 0}}
+    counts = {"restored": 4, "skipped": 0, "failed": 1, "planned": 0}
+    assert summary == {"summary": {**counts, "left_out": {"no photo (.txt)": 1}}}
     by_name = {os.path.basename(record["input"]): record for record in records}
     assert by_name["bad.jpg"]["status"] == "failed" and "the file is empty" in by_name["bad.jpg"]["reason"]
     assert by_name["p.png"]["notes"] == ["the palette became RGB"]
@@ -372,7 +351,7 @@ def test_processes_share_the_photos_and_write_each_once(tmp_path, checkpoint):
     records = [line for line in lines if "input" in line]
     assert sorted(record["input"] for record in records) == listed.split("\n")
     assert [line for line in lines if "summary" in line] == [
-        {"summary": {"restored": 7, "skipped": 0, "failed": 1, "planned": 0}}
+        {"summary": {"restored": 7, "skipped": 0, "failed": 1, "planned": 0, "left_out": {}}}
     ]
     assert files(tmp_path / "out") == [f"{number}.png" for number in range(7)]
     assert done.returncode != 0
@@ -380,7 +359,7 @@ def test_processes_share_the_photos_and_write_each_once(tmp_path, checkpoint):
     (tmp_path / "out/3.png").unlink()  # as if the run had ended before it
     kept = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in files(tmp_path / "out")}
     done = subprocess.run(arguments, env=environment, input=listed, capture_output=True, text=True, timeout=400)
-    assert '{"summary": {"restored": 1, "skipped": 6, "failed": 1, "planned": 0}}' in done.stdout
+    assert '{"summary": {"restored": 1, "skipped": 6, "failed": 1, "planned": 0, "left_out": {}}}' in done.stdout
     assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in kept} == kept
     assert files(tmp_path / "out") == [f"{number}.png" for number in range(7)]
 

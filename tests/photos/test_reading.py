@@ -243,7 +243,7 @@ def test_what_is_no_photo_is_refused_with_its_reason(tmp_path):
     assert "60000 x 60000 pixels are more than" in reason("huge.tif", bytes(huge))
     with pytest.raises(UnreadablePhotoError, match="absent.*no such file"):
         read_photo(tmp_path / "absent.png")
-    with pytest.raises(UnreadablePhotoError, match="not a file"):
+    with pytest.raises(UnreadablePhotoError, match="a folder"):
         read_photo(tmp_path)
 
 

@@ -1,6 +1,7 @@
 """PhotoFolder: channels, memory, and broken files."""
 
 import logging
+import os
 import pickle
 
 import numpy as np
@@ -12,6 +13,8 @@ from skimage import data
 
 from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.sources.folders import PhotoFolder
+from daa_diffusers.sources.hf_datasets import file_content
+from daa_diffusers.sources.tar_shards import ShardSource
 
 from ..photo_folders import write_photos
 
@@ -113,3 +116,33 @@ def test_fingerprint_tells_names_and_sizes(tmp_path):
     with open(tmp_path / "a/photo 1.png", "ab") as file:
         file.write(b"\0")
     assert first.fingerprint() != same.fingerprint()
+
+
+@pytest.mark.timeout(60)
+def test_only_regular_files_are_read_and_the_others_named(clean_folder, caplog):
+    os.mkfifo(clean_folder / "a pipe.png")  # reading it would wait for ever
+    (clean_folder / "b device.png").symlink_to("/dev/zero")
+    (clean_folder / "c gone.png").symlink_to("nowhere")
+    folder = PhotoFolder(clean_folder)
+    assert torch.equal(folder.photo(0), folder.photo(3)) and len(folder.fingerprint()) == 16
+    reasons = [reason for _, reason in sorted(folder.skipped.items())]
+    for kind, reason in zip(("a named pipe", "a device", "a link that leads nowhere"), reasons, strict=True):
+        assert kind in reason and kind in caplog.text
+    with pytest.raises(OSError, match="a named pipe"):
+        file_content({"path": str(clean_folder / "a pipe.png")})
+    with pytest.raises(ConfigurationError, match="cannot be read: a named pipe"):
+        ShardSource([clean_folder / "a pipe.png"])
+
+
+def test_folders_that_cannot_be_read_are_logged(clean_folder, caplog, monkeypatch):
+    (clean_folder / "closed").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.path.basename(path) == "closed":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # root may read anything
+    assert len(PhotoFolder(clean_folder)) == 5
+    assert f"the folder {clean_folder / 'closed'} cannot be read: Permission denied" in caplog.text

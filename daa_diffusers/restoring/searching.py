@@ -1,0 +1,135 @@
+"""Photos among files, folders, patterns and lists, and what of the folders is left out."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..photos.listing import look_through
+from ..photos.registry import PHOTO_SUFFIXES
+
+MADE = "in the output folder, or a sheet"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file, its path below the output folder, why it cannot be restored, and whether it was named itself."""
+
+    source: str
+    relative: str
+    refused: str = ""
+    named: bool = False
+    target: str = ""
+
+
+@dataclass
+class Search:
+    """Looks for photos.
+
+    Args:
+        output: the folder of results: what lies in it is left out of a folder around it.
+        compare: the folder of sheets, which are left out too.
+
+    Attributes:
+        left_out: how many files of folders and patterns are left out, by reason.
+        made: photos that are left out because an earlier run made them.
+    """
+
+    output: str
+    compare: str | None = None
+    left_out: Counter[str] = field(default_factory=Counter)
+    made: list[str] = field(default_factory=list)
+
+    def through(self, inputs: Sequence[str], listed: Iterable[str]) -> Iterable[Found]:
+        """All photos of `inputs`, as `find_jobs` takes them; what does not exist, or has none, with a reason."""
+        for one in inputs:
+            if one == "-":
+                files = []
+                for path in filter(None, listed):
+                    if os.path.isdir(path):
+                        yield from self._in_folder(path)
+                    else:
+                        files.append(path)
+                yield from _below_common_folder(files)
+            elif os.path.isdir(one):
+                yield from self._in_folder(one)
+            elif os.path.lexists(one):
+                yield Found(one, os.path.basename(one), named=True)
+            elif glob.has_magic(one):
+                yield from self._matching(one)
+            else:
+                yield Found(one, os.path.basename(one) or "photo", "no such file or folder")
+
+    def _in_folder(self, folder: str) -> Iterable[Found]:
+        listing = look_through(folder)
+        self.left_out.update(listing.left_out())
+        for path, reason in listing.unreadable.items():
+            yield Found(path, "photo", f"the folder cannot be read: {reason}")
+        if not listing.photos and not listing.unreadable:
+            yield Found(folder, "photo", "there is no photo in this folder")
+        for photo in self._but_made(map(str, listing.photos), folder):
+            yield Found(photo, os.path.relpath(photo, folder))
+
+    def _matching(self, pattern: str) -> Iterable[Found]:
+        parts = pattern.split(os.sep)
+        fixed = next(k for k, part in enumerate(parts) if glob.has_magic(part))
+        start = os.sep.join(parts[:fixed]) or (os.sep if pattern.startswith(os.sep) else os.curdir)
+        photos = []
+        for path in _glob(start, [part for part in parts[fixed:] if part]):
+            suffix = os.path.splitext(path)[1].lower()
+            if suffix in PHOTO_SUFFIXES and not os.path.isdir(path):
+                photos.append(path)
+            elif not os.path.isdir(path):
+                self.left_out[f"no photo ({suffix or 'no suffix'})"] += 1
+        for photo in self._but_made(photos, start):
+            yield Found(photo, os.path.relpath(photo, start))
+        if not photos:
+            yield Found(pattern, "photo", "no photo matches the pattern")
+
+    def _but_made(self, photos: Iterable[str], folder: str) -> Iterable[str]:
+        inside = _is_below(self.output, folder)
+        for photo in photos:
+            if (inside and _is_below(photo, self.output)) or _is_sheet(photo, self.compare):
+                self.made.append(photo)
+                self.left_out[MADE] += 1
+            else:
+                yield photo
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return os.path.realpath(path).startswith(os.path.join(os.path.realpath(folder), ""))
+
+
+def _is_sheet(photo: str, compare: str | None) -> bool:
+    """Whether a file lies in the folder of the sheets and is called as they are: a photo's name, and .png behind it."""
+    name = re.sub(r"(\.\d+)?\.png$", "", os.path.basename(photo))
+    sheet = name != os.path.basename(photo) and os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES
+    return sheet and compare is not None and os.path.realpath(os.path.dirname(photo)) == os.path.realpath(compare)
+
+
+def _glob(start: str, parts: list[str]) -> list[str]:
+    """As a shell does, but "**" follows no links, which may lead in circles; hidden files are not found."""
+    parts = [part if part == "**" else re.sub(r"\*+", "*", part) for part in parts]
+    parts += ["*"] if parts[-1] == "**" else []
+    hidden = any(_is_hidden(part) for part in parts)
+    found = (str(path) for path in Path(start).glob("/".join(parts)))
+    return sorted(
+        path for path in found if hidden or not any(map(_is_hidden, os.path.relpath(path, start).split(os.sep)))
+    )
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") and name not in (os.curdir, os.pardir)
+
+
+def _below_common_folder(files: list[str]) -> Iterable[Found]:
+    if files:
+        common = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in files])
+        for path in files:
+            missing = "" if os.path.lexists(path) else "no such file or folder"
+            yield Found(path, os.path.relpath(os.path.abspath(path), common), missing, named=True)
