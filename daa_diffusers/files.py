@@ -119,7 +119,7 @@ def _unwritable(error: Exception, path: Path, temporary: Path) -> UnwritableErro
     if isinstance(error, UnwritableError):
         if error.path != str(temporary):  # else of a `replacing` inside of this one
             return None
-        number, written = error.errno, error.written
+        number, written = error.errno or 0, error.written
     elif isinstance(error, OSError) and error.errno:
         if error.filename is None or os.fspath(error.filename) == str(temporary):
             number = error.errno if error.errno in _OF_WRITING else 0

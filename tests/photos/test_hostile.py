@@ -179,7 +179,7 @@ def test_formats_that_are_no_photos_are_not_even_tried(tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UnreadablePhotoError, match="no photo in a known format"):
             open_photo(tmp_path / name)
-    for name, reason in {"absent.png": "no such file", ".": "not a file"}.items():
+    for name, reason in {"absent.png": "no such file", ".": "a folder"}.items():
         with pytest.raises(UnreadablePhotoError, match=reason):
             open_photo(tmp_path / name)
     (tmp_path / "empty.png").touch()
