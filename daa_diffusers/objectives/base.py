@@ -1,7 +1,7 @@
 """The interface of an objective: one training step of a restorer, from a batch to a loss."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
 
@@ -83,6 +83,7 @@ class Objective(nn.Module):
         compares: True for what noise-space adaptation is compared with: presets' preparation of real photos is not
             applied to it unless asked for.
         compiles: False where the step cannot be compiled.
+        measures: True where `measure` is to be called when a run begins from a given restorer.
         restorer: maps (B, C, H, W) to restored (B, C, H, W).
         networks: further networks that are trained beside the restorer, by name.
         size_multiple: sides of the photos must be multiples of this, beyond what the networks need.
@@ -93,6 +94,7 @@ class Objective(nn.Module):
     title: ClassVar[str]
     compares: ClassVar[bool] = False
     compiles: ClassVar[bool] = True
+    measures: ClassVar[bool] = False
     restorer: nn.Module
     size_multiple: int = 1
     smallest_side: int = 1
@@ -143,6 +145,25 @@ class Objective(nn.Module):
             ValueError: photos that are missing, differ in shape or are not finite.
         """
         raise NotImplementedError
+
+    def measure(self, real: Iterable[torch.Tensor], clean: torch.Tensor, generator: torch.Generator) -> dict[str, Any]:
+        """What it has to know of the photos and of the restorer as it starts; the run records it, and resumes with it.
+
+        Args:
+            real: some real photos (C, H, W) in [0, 1].
+            clean: clean patches (B, C, H, W) in [0, 1].
+            generator: everything random is drawn from it.
+
+        Returns:
+            JSON-plain, for `use_measured`; empty: nothing.
+
+        Raises:
+            ConfigurationError: the restorer or the photos do not suit the objective.
+        """
+        return {}
+
+    def use_measured(self, measured: Mapping[str, Any]) -> None:
+        """Takes over what `measure` returned, when the run began or now."""
 
     def after_step(self) -> None:
         """The loop calls this after every optimizer step that was taken, on every process."""

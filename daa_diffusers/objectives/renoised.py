@@ -1,17 +1,28 @@
 """Renoised self-distillation: a restorer learns from its own result, noised and restored once more."""
 
 import copy
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
-from ..models.restorer import RestorerContract
+from ..errors import ConfigurationError
+from ..models.restorer import RestorerContract, in_eval_mode
 from .base import Batch, StepOutput, draw_each
 from .losses import charbonnier
 from .real_term import RealTermObjective, check_choice, check_option, check_whole, follow_average
+from .renoising import remainder, white_noise_gain
 from .schedules import Generators
 
+logger = logging.getLogger(__name__)
+
 TEACHERS = ("start", "average")
+UNMEASURED = (10.0, 50.0)  # sigma_min and sigma_max before `measure`
+# Of the deviation that hides what the start leaves, and the least that makes any difference to a denoiser.
+SHARES, LEAST, MOST = (0.5, 2.5), (3.0, 15.0), 75.0
+LEAST_GAIN = 3.0  # dB that a denoiser makes of white noise, see `measure`
 
 
 class Renoised(RealTermObjective):
@@ -25,7 +36,8 @@ class Renoised(RealTermObjective):
     Args:
         restorer: as in `RealTermObjective`.
         weight: of L_re at the end of its ramp.
-        sigma_min, sigma_max: standard deviation of the added noise, in 1/255 of the value range.
+        sigma_min, sigma_max: standard deviation of the added noise, in 1/255 of the value range. None: `measure` finds
+            it; 10 and 50 without.
         teacher: "start", the restorer as it was; or "average", the moving average of its weights.
         decay: of the average, per step.
         restart: steps after which the average starts again from the restorer; 0: never.
@@ -36,14 +48,15 @@ class Renoised(RealTermObjective):
 
     name = "renoised"
     title = "renoised self-distillation"
+    measures = True
 
     def __init__(
         self,
         restorer: nn.Module,
         *,
         weight: float = 1.0,
-        sigma_min: float = 10.0,
-        sigma_max: float = 50.0,
+        sigma_min: float | None = None,
+        sigma_max: float | None = None,
         teacher: str = "average",
         decay: float = 0.99,
         restart: int = 0,
@@ -51,18 +64,65 @@ class Renoised(RealTermObjective):
         charbonnier_eps: float = 1e-3,
     ):
         super().__init__(restorer, weight=weight, weight_schedule=weight_schedule, charbonnier_eps=charbonnier_eps)
-        check_option("sigma_max", sigma_max, 0.0, 255.0, above=True)
-        check_option("sigma_min", sigma_min, 0.0, sigma_max)
+        if sigma_max is not None:
+            check_option("sigma_max", sigma_max, 0.0, 255.0, above=True)
+        if sigma_min is not None:
+            check_option("sigma_min", sigma_min, 0.0, 255.0 if sigma_max is None else sigma_max)
         check_choice("teacher", teacher, TEACHERS)
         check_option("decay", decay, 0.0, 1.0)
         check_whole("restart", restart, 0)
-        low, high = RestorerContract.of(restorer).value_range
-        self.sigma_range = (sigma_min / 255 * (high - low), sigma_max / 255 * (high - low))
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+        self.set_range(*UNMEASURED)
         self.decay = 1.0 if teacher == "start" else decay
         self.restart = restart
         self.teacher = copy.deepcopy(restorer).requires_grad_(False).eval()
         self.steps_taken: torch.Tensor
         self.register_buffer("steps_taken", torch.zeros((), dtype=torch.int64))
+
+    def set_range(self, sigma_min: float, sigma_max: float) -> None:
+        """Sets the noise added, in 1/255, as far as the constructor was not given it."""
+        low, high = RestorerContract.of(self.restorer).value_range
+        sigma_min = min(sigma_min, self.sigma_max or sigma_min) if self.sigma_min is None else self.sigma_min
+        sigma_max = max(sigma_max, sigma_min) if self.sigma_max is None else self.sigma_max
+        self.sigma_range = (sigma_min / 255 * (high - low), sigma_max / 255 * (high - low))
+
+    @torch.no_grad()
+    def measure(self, real: Iterable[torch.Tensor], clean: torch.Tensor, generator: torch.Generator) -> dict[str, Any]:
+        """The range of the noise to add, from what the restorer leaves of the noise of real photos.
+
+        White noise of deviation h hides what is left (see `renoising.hiding_deviation`; h is the median over the
+        photos); the range is h / 2 to 2.5 h, at least 3 and 15.
+
+        Raises:
+            ConfigurationError: white noise of sigma 15 does not come off clean patches, by 3 dB at least; or no photo
+                has 32 pixels a side, and the range was not given.
+        """
+        with in_eval_mode(self.restorer):
+            gain = white_noise_gain(self.restorer, clean, generator)
+            if not gain >= LEAST_GAIN:
+                raise ConfigurationError(
+                    "`objective` renoised needs a restorer that removes white noise: of noise of sigma 15 on clean "
+                    f"photos, this one must take away at least {LEAST_GAIN:g} dB, and it takes {gain:.1f}. Start from "
+                    "a denoiser (`init_from`), or choose another `objective`"
+                )
+            if self.sigma_min is not None and self.sigma_max is not None:
+                return {"white_noise_gain": gain}
+            found = remainder(self.restorer, real)
+        sigmas = [max(least, share * found["hiding"]) for share, least in zip(SHARES, LEAST, strict=True)]
+        sigma_min, sigma_max = (round(min(sigma, MOST), 2) for sigma in sigmas)
+        return {"white_noise_gain": gain, **found, "sigma_min": sigma_min, "sigma_max": sigma_max}
+
+    def use_measured(self, measured: Mapping[str, Any]) -> None:
+        """See `Objective.use_measured`."""
+        if "hiding" in measured:
+            self.set_range(measured["sigma_min"], measured["sigma_max"])
+            low, high = RestorerContract.of(self.restorer).value_range
+            logger.info(
+                "renoising: of noise of %.1f/255 in the real photos the start leaves %.1f, which white noise of %.1f "
+                "hides; noise of sigma %.1f to %.1f is added",
+                *(measured[name] for name in ("noise", "left", "hiding")),
+                *(sigma * 255 / (high - low) for sigma in self.sigma_range),
+            )
 
     def train(self, mode: bool = True) -> "Renoised":
         """Sets the mode of all but the teacher, which always evaluates."""

@@ -23,7 +23,7 @@ from .interruption import Interruption
 from .kept_weights import KeptWeights
 from .log import RunLog, Window
 from .memory_need import check_memory
-from .preparation import prepare_files, use_files
+from .preparation import measure_for, prepare_files, use_files
 from .processes import from_main, on_any, prepare_memory, start_accelerator
 from .rate_probe import probe_rate
 from .reports import Reports
@@ -89,7 +89,10 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         if self.main:
             prepare_files(config, model.restorer, self.folder.path, self.real)
+            if config.init_from and model.measures and "measured" not in self.folder.record:
+                self.folder.update(measured=measure_for(model, self.real, self.dataset))
         self.accelerator.wait_for_everyone()
+        model.use_measured(self.folder.record.get("measured", {}))
         use_files(config, self.dataset, self.folder.path)
         # 4. the steps, their number, and the weights to keep
         prepare_memory(self.accelerator.device)

@@ -4,12 +4,14 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import nn
 
 from ..degradations.base import Degradation, degradation_from_config
+from ..degradations.draws import generator_for
 from ..degradations.fitting.choosing import Choice, check_choices, look_over
 from ..degradations.fitting.noise import MIN_PHOTOS, Restorer, TooStrongError, fit_noise
 from ..degradations.fitting.photo_noise import gaussian_filter
@@ -17,11 +19,13 @@ from ..degradations.mixture import Mixture
 from ..degradations.stored import read_degradation, write_degradation
 from ..degradations.transplant import Transplant, write_residual
 from ..files import replacing, write_text
+from ..objectives.base import Objective
 from ..photos.pixels import middle, unit_float
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from ..sources.folders import PhotoFolder, PhotoSource
 from ..sources.sampling import TrainingPatches
 from .config import TrainingConfig
+from .held_out import pairs_apart
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +37,9 @@ MOST_PHOTOS = 64  # that are restored to be clean ones, over all sources
 MOST_SIDE = 768  # of their middle
 SPREAD = 1.5  # see FittedNoise
 GAIN = (1.0, 1.5)  # see Transplant
+MEASURED_PHOTOS = 9  # that an objective looks at, over all sources
+MEASURED_SIDE = 256  # of their middle
+MEASURED_PATCHES = 16  # clean ones
 STREAK_BLUR = 10.0  # standard deviation in pixels of what is not a streak: light, haze, colour
 
 
@@ -58,6 +65,18 @@ def prepare_files(config: TrainingConfig, restorer: nn.Module, folder: Path, rea
     if config.transplant:
         write = _write_streaks if config.transplant_kind == "streaks" else _write_removed
         _restore_all(_as_function(restorer), real, folder / RESIDUALS, write)
+
+
+def measure_for(model: Objective, real: Sequence[PhotoSource], dataset: TrainingPatches) -> dict[str, Any]:
+    """What the objective has to know of the photos, see `Objective.measure`; a function of the run's seed.
+
+    Raises:
+        ConfigurationError: the restorer or the photos do not suit the objective.
+    """
+    share = max(1, MEASURED_PHOTOS // max(1, len(real)))
+    photos = (unit_float(middle(photo, MEASURED_SIDE)) for source in real for _, photo in source.sample(share))
+    (clean,) = pairs_apart(dataset, "objective", MEASURED_PATCHES, MEASURED_PATCHES)
+    return model.measure(photos, clean["clean"], generator_for(dataset.seed, "objective", "measure"))
 
 
 def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) -> None:

@@ -260,7 +260,7 @@ def test_the_teacher_of_symmetric_views_does_not_depend_on_orientation(batch):
         ("dan", {}, "`objective` must be one of noise_space, .* .did you mean 'dann'"),
         ("dann", {"feature": "conv_out"}, "did you mean 'features'"),
         ("mean_teacher", {"kind": "hinge"}, "`objective` mean_teacher has no option 'kind'"),
-        ("renoised", {"sigma_min": 60}, "`sigma_min` must be at least 0 and at most 50, got 60"),
+        ("renoised", {"sigma_min": 60, "sigma_max": 50}, "`sigma_min` must be at least 0 and at most 50, got 60"),
         ("renoised", {"teacher": "student"}, "`teacher` must be one of start, average"),
         ("dann", {"hidden": 0}, "`hidden` must be at least 1, got 0"),
         ("pixel_adversarial", {"kind": "wasserstein"}, "`kind` must be one of hinge, least_squares"),

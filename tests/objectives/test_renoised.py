@@ -1,11 +1,24 @@
 """Renoised self-distillation, eq. (7)."""
 
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import skimage.data
 import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
 
 from daa_diffusers import RestorationUNet
+from daa_diffusers.degradations.fitting.photo_noise import FlatBlocks
+from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.objectives.base import Batch
 from daa_diffusers.objectives.losses import charbonnier
 from daa_diffusers.objectives.renoised import Renoised
+from daa_diffusers.objectives.renoising import hiding_deviation, white_noise_gain
+from daa_diffusers.training.loop import Trainer
 
 
 def restorer(seed=0):
@@ -60,3 +73,104 @@ def test_the_noise_is_in_the_value_range_of_the_restorer():
     torch.manual_seed(0)
     wide = Renoised(RestorationUNet(width=4, depth=2, value_range=[-1.0, 1.0]), sigma_min=10.0, sigma_max=20.0)
     assert wide.sigma_range == (20 / 255, 40 / 255)
+
+
+class Mean(nn.Module):
+    """The mean over 5 x 5 pixels: a denoiser, of a kind."""
+
+    def __init__(self, side=5):
+        super().__init__()
+        self.kernel = nn.Parameter(torch.full((3, 1, side, side), 1 / side**2))
+
+    def forward(self, photo):
+        side = self.kernel.shape[-1]
+        return F.conv2d(F.pad(photo, (side // 2,) * 4, mode="reflect"), self.kernel, groups=3)
+
+
+def noise(sigma, blur=1, seed=0, side=256):
+    white = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(seed))
+    noise = Mean(blur)(white).detach()[0]
+    return sigma / 255 * noise / noise.std()
+
+
+def smooth_photo(side=256):
+    ramp = torch.linspace(0.2, 0.8, side)
+    return (ramp[:, None] + ramp[None, :]).expand(3, -1, -1) / 2
+
+
+@pytest.mark.parametrize("blur, times", [(1, 1.0), (3, 3.0)])
+def test_more_white_noise_hides_correlated_noise(blur, times):
+    hiding = 255 * hiding_deviation(FlatBlocks.of(smooth_photo() + noise(10, blur)))
+    assert hiding == pytest.approx(10 * times, rel=0.25)  # a mean over n x n pixels keeps n times the deviation at 0
+
+
+def test_the_range_follows_from_what_the_start_leaves():
+    clean = torch.stack([smooth_photo(48)] * 4)
+    ranges = []
+    for sigma in (5, 12):
+        step, generator = Renoised(Mean()), torch.Generator().manual_seed(0)
+        photos = [smooth_photo() + noise(sigma, 3, seed) for seed in range(3)]
+        measured = json.loads(json.dumps(step.measure(iter(photos), clean, generator)))
+        assert measured["noise"] == pytest.approx(sigma, rel=0.2) and measured["left"] < measured["noise"]
+        step.use_measured(measured)
+        ranges.append([255 * s for s in step.sigma_range])
+        assert ranges[-1] == pytest.approx([measured["sigma_min"], measured["sigma_max"]])
+        assert measured["sigma_max"] == pytest.approx(max(15, 2.5 * measured["hiding"]), rel=0.01)
+    assert ranges[1][0] > 2 * ranges[0][0] and ranges[1][1] > 2 * ranges[0][1]
+
+
+def test_a_given_end_of_the_range_is_kept():
+    for given, expected in (
+        ({"sigma_min": 20.0}, (20, 20)),
+        ({"sigma_max": 4.0}, (4, 4)),
+        ({"sigma_min": 5.0, "sigma_max": 6.0}, (5, 6)),
+    ):
+        step = Renoised(Mean(), **given)
+        step.set_range(8.0, 16.0)
+        assert [255 * s for s in step.sigma_range] == pytest.approx(expected)
+
+
+def test_a_restorer_that_is_no_denoiser_is_refused():
+    clean = torch.stack([smooth_photo(48)] * 4)
+    assert white_noise_gain(Mean(), clean, torch.Generator().manual_seed(0)) > 10
+    with pytest.raises(ConfigurationError, match="renoised needs a restorer that removes white noise.* takes 0.0"):
+        Renoised(Mean(1)).measure([smooth_photo()], clean, torch.Generator().manual_seed(0))
+    with pytest.raises(ConfigurationError, match="`real` must hold photos of at least 32 pixels .*`sigma_min`"):
+        Renoised(Mean()).measure([smooth_photo(16)], clean, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"sigma_max": 300.0}, "`sigma_max` must be above 0 and at most 255, got 300.0"),
+        ({"sigma_min": -1.0}, "`sigma_min` must be at least 0 and at most 255, got -1.0"),
+        ({"sigma_min": 30.0, "sigma_max": 20.0}, "`sigma_min` must be at least 0 and at most 20, got 30.0"),
+    ],
+)
+def test_a_strength_out_of_range_is_named(options, message):
+    with pytest.raises(ConfigurationError, match=message):
+        Renoised(Mean(), **options)
+
+
+def test_a_run_records_its_range_and_resumes_with_it(tiny_config, tmp_path, caplog):
+    photos = tmp_path / "noisy"
+    photos.mkdir()
+    cat = torch.from_numpy(skimage.data.chelsea()).permute(2, 0, 1)[:, :128, :128] / 255
+    for seed in range(2):
+        pixels = ((cat + noise(20, 3, seed, 128)).clamp(0, 1) * 255).round().to(torch.uint8)
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(photos / f"{seed}.png")
+    config = tiny_config(objective="renoised", init_from="daa-denoise-plain", real=[str(photos)], patch=32, steps=2)
+    with caplog.at_level(logging.INFO):
+        trainer = Trainer(config, progress_bar=False)
+    assert "renoising: of noise of" in caplog.text
+    trainer.train(stop_after=1)
+    file = Path(config.output_dir, "run.json")
+    record = json.loads(file.read_text())
+    measured = record["measured"]
+    assert measured["sigma_max"] > 15 and measured["white_noise_gain"] > 3
+    assert [255 * s for s in trainer.bare.sigma_range] == pytest.approx([measured["sigma_min"], measured["sigma_max"]])
+    measured["sigma_max"] = 60.0  # not what would be measured now
+    file.write_text(json.dumps(record))
+    resumed = Trainer(config, progress_bar=False)
+    assert 255 * resumed.bare.sigma_range[1] == pytest.approx(60.0)
+    resumed.folder.release()

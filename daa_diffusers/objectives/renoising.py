@@ -1,0 +1,70 @@
+"""How much white noise hides what a restorer leaves of a photo's own noise, and whether the restorer removes that."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from ..degradations.fitted import MAX_LAG
+from ..degradations.fitting.photo_noise import BLOCK, FlatBlocks
+from ..errors import ConfigurationError
+from ..models.restorer import RestorerContract
+
+PROBE = 15 / 255
+FREQUENCIES = 16  # along each side
+
+
+def hiding_deviation(blocks: FlatBlocks) -> float:
+    """Standard deviation of the white noise whose power is nowhere below that of a photo's noise.
+
+    White noise has the same power at every frequency and in every mixture of colors; noise that hangs together has most
+    of its power in few. The square of this deviation is the largest eigenvalue, over all frequencies, of the spectral
+    density (C, C) of the noise: its variance where it is white, several times that where neighbors are correlated.
+    """
+    deviation = blocks.variance.median(0).values.sqrt()  # (C,)
+    covariance = blocks.correlation * (deviation[:, None] * deviation)[..., None, None]  # (C, C, 7, 7)
+    padded = covariance.new_zeros(*covariance.shape[:2], FREQUENCIES, FREQUENCIES)
+    padded[..., : 2 * MAX_LAG + 1, : 2 * MAX_LAG + 1] = covariance
+    spectrum = torch.fft.fft2(padded.roll((-MAX_LAG, -MAX_LAG), (2, 3))).permute(2, 3, 0, 1)  # (n, n, C, C)
+    power = torch.linalg.eigvalsh((spectrum + spectrum.mH) / 2).amax()
+    return math.sqrt(max(0.0, float(power)))
+
+
+def remainder(restorer: nn.Module, photos: Iterable[torch.Tensor]) -> dict[str, float]:
+    """What a restorer leaves of the noise of photos (C, H, W) in [0, 1]: medians over the photos, in 1/255.
+
+    Returns:
+        "noise" and "left", standard deviations in flat parts before and after; "hiding", the `hiding_deviation` after.
+
+    Raises:
+        ConfigurationError: no photo has both sides of at least 32 pixels.
+    """
+    contract = RestorerContract.of(restorer)
+    like = next(restorer.parameters())
+    seen = []
+    for photo in photos:
+        height, width = (side // contract.size_multiple * contract.size_multiple for side in photo.shape[1:])
+        if min(height, width) < 2 * BLOCK:
+            continue
+        photo = photo[:, :height, :width]
+        restored = contract.from_range(restorer(contract.to_range(photo[None].to(like.device, like.dtype))))[0]
+        before, after = FlatBlocks.of(photo), FlatBlocks.of(restored.float().cpu())
+        seen.append([*(float(blocks.variance.mean().sqrt()) for blocks in (before, after)), hiding_deviation(after)])
+    if not seen:
+        raise ConfigurationError(
+            f"`real` must hold photos of at least {2 * BLOCK} pixels a side, so that the strength of the renoising can "
+            "be estimated; or give `sigma_min` and `sigma_max`"
+        )
+    medians = 255 * torch.tensor(seen).median(0).values
+    return {name: round(float(value), 2) for name, value in zip(("noise", "left", "hiding"), medians, strict=True)}
+
+
+def white_noise_gain(restorer: nn.Module, clean: torch.Tensor, generator: torch.Generator) -> float:
+    """Decibels by which a restorer takes white noise of sigma 15/255 off clean photos (B, C, H, W) in [0, 1]."""
+    contract = RestorerContract.of(restorer)
+    like = next(restorer.parameters())
+    noisy = clean + PROBE * torch.randn(clean.shape, generator=generator)
+    restored = contract.from_range(restorer(contract.to_range(noisy.to(like.device, like.dtype)))).float().cpu()
+    error = float((restored - clean).square().mean())
+    return round(10 * math.log10(PROBE**2 / max(error, 1e-12)), 2) if math.isfinite(error) else -math.inf
