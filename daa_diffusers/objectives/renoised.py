@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..degradations.fitting.photo_noise import WHITE
 from ..errors import ConfigurationError
 from ..models.restorer import RestorerContract, in_eval_mode
 from .base import Batch, StepOutput, draw_each
@@ -22,7 +23,7 @@ TEACHERS = ("start", "average")
 UNMEASURED = (10.0, 50.0)  # sigma_min and sigma_max before `measure`
 # Of the deviation that hides what the start leaves, and the least that makes any difference to a denoiser.
 SHARES, LEAST, MOST = (0.5, 2.5), (3.0, 15.0), 75.0
-LEAST_GAIN = 3.0  # dB that a denoiser makes of white noise, see `measure`
+LEAST_GAIN = 5.0  # dB that a denoiser makes of white noise, see `measure`
 
 
 class Renoised(RealTermObjective):
@@ -86,15 +87,15 @@ class Renoised(RealTermObjective):
         sigma_max = max(sigma_max, sigma_min) if self.sigma_max is None else self.sigma_max
         self.sigma_range = (sigma_min / 255 * (high - low), sigma_max / 255 * (high - low))
 
-    @torch.no_grad()
     def measure(self, real: Iterable[torch.Tensor], clean: torch.Tensor, generator: torch.Generator) -> dict[str, Any]:
         """The range of the noise to add, from what the restorer leaves of the noise of real photos.
 
         White noise of deviation h hides what is left (see `renoising.hiding_deviation`; h is the median over the
-        photos); the range is h / 2 to 2.5 h, at least 3 and 15.
+        photos); the range is h / 2 to 2.5 h, at least 3 and 15. Where the photos' own noise is white, what is left of
+        it is detail: `use_measured` then leaves the term on real photos out.
 
         Raises:
-            ConfigurationError: white noise of sigma 15 does not come off clean patches, by 3 dB at least; or no photo
+            ConfigurationError: white noise of sigma 15 does not come off clean patches, by 5 dB at least; or no photo
                 has 32 pixels a side, and the range was not given.
         """
         with in_eval_mode(self.restorer):
@@ -114,7 +115,17 @@ class Renoised(RealTermObjective):
 
     def use_measured(self, measured: Mapping[str, Any]) -> None:
         """See `Objective.use_measured`."""
-        if "hiding" in measured:
+        if "hiding" not in measured:
+            return
+        if abs(measured["neighbors"]) < WHITE:
+            self.weight = 0.0
+            logger.warning(
+                "renoising: the noise of the real photos is white (correlation of neighbors %.2f), and the start "
+                "removes white noise: `objective` renoised has nothing to learn from them, and its term is left out. "
+                "Give `sigma_min` and `sigma_max` to have it all the same, or use `fit_noise`",
+                measured["neighbors"],
+            )
+        else:
             self.set_range(measured["sigma_min"], measured["sigma_max"])
             low, high = RestorerContract.of(self.restorer).value_range
             logger.info(

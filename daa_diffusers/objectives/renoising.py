@@ -6,7 +6,6 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from ..degradations.fitted import MAX_LAG
 from ..degradations.fitting.photo_noise import BLOCK, FlatBlocks
 from ..errors import ConfigurationError
 from ..models.restorer import RestorerContract
@@ -24,18 +23,22 @@ def hiding_deviation(blocks: FlatBlocks) -> float:
     """
     deviation = blocks.variance.median(0).values.sqrt()  # (C,)
     covariance = blocks.correlation * (deviation[:, None] * deviation)[..., None, None]  # (C, C, 7, 7)
+    offsets = covariance.shape[-1]
     padded = covariance.new_zeros(*covariance.shape[:2], FREQUENCIES, FREQUENCIES)
-    padded[..., : 2 * MAX_LAG + 1, : 2 * MAX_LAG + 1] = covariance
-    spectrum = torch.fft.fft2(padded.roll((-MAX_LAG, -MAX_LAG), (2, 3))).permute(2, 3, 0, 1)  # (n, n, C, C)
+    padded[..., :offsets, :offsets] = covariance
+    padded = padded.roll((-(offsets // 2), -(offsets // 2)), (2, 3))
+    spectrum = torch.fft.fft2(padded).permute(2, 3, 0, 1)  # (n, n, C, C)
     power = torch.linalg.eigvalsh((spectrum + spectrum.mH) / 2).amax()
     return math.sqrt(max(0.0, float(power)))
 
 
+@torch.no_grad()
 def remainder(restorer: nn.Module, photos: Iterable[torch.Tensor]) -> dict[str, float]:
-    """What a restorer leaves of the noise of photos (C, H, W) in [0, 1]: medians over the photos, in 1/255.
+    """What a restorer leaves of the noise of photos (C, H, W) in [0, 1]: medians over the photos.
 
     Returns:
-        "noise" and "left", standard deviations in flat parts before and after; "hiding", the `hiding_deviation` after.
+        "noise" and "left", standard deviations (1/255) in flat parts before and after; "hiding", the
+        `hiding_deviation` after; "neighbors", the correlation of the noise of neighboring pixels before.
 
     Raises:
         ConfigurationError: no photo has both sides of at least 32 pixels.
@@ -50,16 +53,19 @@ def remainder(restorer: nn.Module, photos: Iterable[torch.Tensor]) -> dict[str, 
         photo = photo[:, :height, :width]
         restored = contract.from_range(restorer(contract.to_range(photo[None].to(like.device, like.dtype))))[0]
         before, after = FlatBlocks.of(photo), FlatBlocks.of(restored.float().cpu())
-        seen.append([*(float(blocks.variance.mean().sqrt()) for blocks in (before, after)), hiding_deviation(after)])
+        deviations = [255 * float(blocks.variance.mean().sqrt()) for blocks in (before, after)]
+        seen.append([*deviations, 255 * hiding_deviation(after), before.neighbors])
     if not seen:
         raise ConfigurationError(
             f"`real` must hold photos of at least {2 * BLOCK} pixels a side, so that the strength of the renoising can "
             "be estimated; or give `sigma_min` and `sigma_max`"
         )
-    medians = 255 * torch.tensor(seen).median(0).values
-    return {name: round(float(value), 2) for name, value in zip(("noise", "left", "hiding"), medians, strict=True)}
+    medians = torch.tensor(seen).median(0).values
+    names = ("noise", "left", "hiding", "neighbors")
+    return {name: round(float(value), 2) for name, value in zip(names, medians, strict=True)}
 
 
+@torch.no_grad()
 def white_noise_gain(restorer: nn.Module, clean: torch.Tensor, generator: torch.Generator) -> float:
     """Decibels by which a restorer takes white noise of sigma 15/255 off clean photos (B, C, H, W) in [0, 1]."""
     contract = RestorerContract.of(restorer)
@@ -67,4 +73,4 @@ def white_noise_gain(restorer: nn.Module, clean: torch.Tensor, generator: torch.
     noisy = clean + PROBE * torch.randn(clean.shape, generator=generator)
     restored = contract.from_range(restorer(contract.to_range(noisy.to(like.device, like.dtype)))).float().cpu()
     error = float((restored - clean).square().mean())
-    return round(10 * math.log10(PROBE**2 / max(error, 1e-12)), 2) if math.isfinite(error) else -math.inf
+    return round(10 * math.log10(PROBE**2 / max(error, 1e-12)), 1) + 0.0 if math.isfinite(error) else -math.inf

@@ -119,6 +119,17 @@ def test_the_range_follows_from_what_the_start_leaves():
     assert ranges[1][0] > 2 * ranges[0][0] and ranges[1][1] > 2 * ranges[0][1]
 
 
+def test_photos_with_white_noise_are_not_renoised(caplog):
+    clean = torch.stack([smooth_photo(48)] * 4)
+    for blur, weight in ((1, 0.0), (3, 0.7)):
+        step, generator = Renoised(Mean(), weight=0.7), torch.Generator().manual_seed(0)
+        measured = step.measure([smooth_photo() + noise(12, blur)], clean, generator)
+        step.use_measured(measured)
+        assert step.weight == weight
+        assert ("noise of the real photos is white" in caplog.text) is (blur == 1)
+        caplog.clear()
+
+
 def test_a_given_end_of_the_range_is_kept():
     for given, expected in (
         ({"sigma_min": 20.0}, (20, 20)),

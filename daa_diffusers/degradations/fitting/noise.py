@@ -38,7 +38,7 @@ from .noise_curve import (
     nested,
     unit_correlation,
 )
-from .photo_noise import BLOCK, FlatBlocks, removed_noise
+from .photo_noise import BLOCK, WHITE, FlatBlocks, removed_noise
 from .suitability import HIDING_QUALITY, IMPULSES, REGION, share_of_impulses, signs_of, without_impulses
 
 Restorer = Callable[[torch.Tensor], torch.Tensor]
@@ -47,7 +47,6 @@ logger = logging.getLogger(__name__)
 
 MIN_PHOTOS = 3
 RESTORED = 384  # middle that is restored, where there is a restorer
-WHITE = 0.2  # correlation of neighbours below which a denoiser takes all of the noise away
 QUANTILES = 11
 # Share of the tone curve's skewness from which on noise is taken to have come through it. The skewness of light itself,
 # which is Poisson's, takes off up to 0.57 of it where shot noise is all there is.
@@ -253,19 +252,12 @@ def _look(photo: torch.Tensor, content: bytes, restorer: Restorer | None) -> Pho
     quality = jpeg_quality(content)
     signs = replace(signs_of(pixels, quality, flat), impulses=share_of_impulses(stored))
     brightness, variance = flat.brightness, flat.variance
-    if restorer is not None and abs(_neighbours(flat.correlation)) < WHITE:
+    if restorer is not None and abs(flat.neighbors) < WHITE:
         generator = generator_for(0, "fit noise", "removed")
         brightness, variance = removed_noise(middle(pixels, RESTORED), restorer, generator) or (brightness, variance)
     log_deviation = variance.sqrt().clamp(min=NOISE_FREE / 10).log().numpy()
     half_chroma = has_half_chroma(content)
     return PhotoSeen(brightness.numpy(), log_deviation, colour_pairs(flat), quality, half_chroma, bend_of(flat), signs)
-
-
-def _neighbours(correlation: torch.Tensor) -> float:
-    """Mean correlation of horizontal and vertical neighbours of one colour, of (C, C, n, n)."""
-    half = correlation.shape[-1] // 2
-    own = correlation.diagonal().permute(2, 0, 1)  # (C, n, n)
-    return float((own[:, half, half + 1] + own[:, half + 1, half]).mean()) / 2
 
 
 def _profile(seen: list[PhotoSeen], skipped: dict[str, str], unfit: dict[str, str]) -> NoiseProfile:

@@ -26,6 +26,7 @@ BRIGHTNESS_BINS = 6
 BRIGHTNESS_WIDTH = 0.08
 LOCAL_SIGMA = 3.0  # pixels over which a photo's brightness is taken
 CLIPPED = 1 / 255  # from black or white
+WHITE = 0.2  # correlation of neighbors below which a denoiser takes all of the noise away
 MAX_CLIPPED = 0.1  # share of a block's values
 
 
@@ -65,6 +66,12 @@ class FlatBlocks:
     def variance(self) -> torch.Tensor:
         """(K, C), of the noise of each block."""
         return self.residual.square().mean((2, 3)) * self.gain
+
+    @property
+    def neighbors(self) -> float:
+        """Mean correlation of the noise of horizontal and vertical neighbors of one color."""
+        own = self.correlation.diagonal().permute(2, 0, 1)  # (C, 7, 7)
+        return float((own[:, MAX_LAG, MAX_LAG + 1] + own[:, MAX_LAG + 1, MAX_LAG]).mean()) / 2
 
 
 @dataclass(frozen=True)
