@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from ..files import replacing
+from ..files import printable, replacing
 
 SheetImage = Image.Image | np.ndarray | torch.Tensor
 
@@ -86,7 +86,9 @@ def contact_sheet(
         [None if one is None else _fit(_to_pil(one, f"rows[{i}][{j}]"), cell, zoom) for j, one in enumerate(row)]
         for i, row in enumerate(rows)
     ]
-    sheet = _draw(photos, list(column_titles), list(row_titles), captions, _Layout(cell), title)
+    texts = [[printable(text) for text in titles] for titles in (column_titles, row_titles)]  # they may be files' names
+    drawn = captions and [[text and printable(text) for text in row] for row in captions]
+    sheet = _draw(photos, *texts, drawn, _Layout(cell), title and printable(title))
     _write(sheet, path)
     return path
 

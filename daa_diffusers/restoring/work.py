@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..files import check_writable, of_the_machine, printable, replacing, shortened
+from ..files import check_writable, of_the_machine, replacing, shortened
 from ..photos import open_photo, save_photo
 from ..photos.registry import BY_NAME
 from ..photos.saving import own_format
@@ -185,7 +185,7 @@ def _compare(photo: StoredPhoto, restored: np.ndarray, job: Job, folder: Path) -
     while target.exists():  # photos of several folders may have one name
         number += 1
         target = folder / shortened(name, f".{number}.png", append=True)
-    contact_sheet(rows, ("before", "after"), (), target, cell=cell, title=printable(os.path.basename(job.source)))
+    contact_sheet(rows, ("before", "after"), (), target, cell=cell, title=os.path.basename(job.source))
 
 
 def _reduced(pixels: np.ndarray, cell: int) -> np.ndarray:

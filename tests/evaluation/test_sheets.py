@@ -196,3 +196,9 @@ def test_bad_input_is_named_and_writes_nothing(tmp_path, changes, error, message
     with pytest.raises(error, match=message):
         contact_sheet(**arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_that_are_no_text_are_drawn(tmp_path):
+    name, photo = b"caf\xe9.png".decode("utf-8", "surrogateescape"), np.zeros((32, 32, 3), np.uint8)
+    contact_sheet([[photo]], [name], [name], tmp_path / "sheet.png", [[name]], 64, title=name)
+    assert (tmp_path / "sheet.png").exists()
