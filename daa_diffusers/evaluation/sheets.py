@@ -86,9 +86,11 @@ def contact_sheet(
         [None if one is None else _fit(_to_pil(one, f"rows[{i}][{j}]"), cell, zoom) for j, one in enumerate(row)]
         for i, row in enumerate(rows)
     ]
-    texts = [[printable(text) for text in titles] for titles in (column_titles, row_titles)]  # they may be files' names
-    drawn = captions and [[text and printable(text) for text in row] for row in captions]
-    sheet = _draw(photos, *texts, drawn, _Layout(cell), title and printable(title))
+    columns, lines = ([printable(text) for text in titles] for titles in (column_titles, row_titles))  # files' names
+    if captions is not None:
+        captions = [[None if text is None else printable(text) for text in row] for row in captions]
+    title = None if title is None else printable(title)
+    sheet = _draw(photos, columns, lines, captions, _Layout(cell), title)
     _write(sheet, path)
     return path
 
