@@ -4,7 +4,7 @@
     python benchmarks/adaptation.py --domains rain100l levin --rows control adapted
     python benchmarks/adaptation.py --domains renoir --rows ablation
 
-Domains, rows and what they share stand in `adaptation_plan.py`. Adaptation reads the unlabelled photos of a domain's
+Domains, rows and what they share stand in `adaptation_plan.py`. Adaptation reads the unlabeled photos of a domain's
 training part; `val` is measured. A row that was trained and measured before with the same options is not done again,
 one that was interrupted goes on: the command may be stopped and repeated at any time. The scores of rows are kept with
 the project (`--scores`), so a clone knows what was measured; runs are not (`--output_dir`). All rows asked for that are
@@ -54,7 +54,7 @@ def start_of(domain: Domain) -> str:
 
 
 def plan(arguments: argparse.Namespace, name: str, row_name: str, seed: int) -> Task:
-    """The training of one row; its folder is named by a digest of the start and of all that decides what is learnt."""
+    """The training of one row; its folder is named by a digest of the start and of all that decides what is learned."""
     from daa_diffusers.training.config import TrainingConfig, resolve
 
     domain, row, data = DOMAINS[name], ALL_ROWS[row_name], Path(arguments.data)
@@ -86,8 +86,8 @@ def plan(arguments: argparse.Namespace, name: str, row_name: str, seed: int) -> 
         options["unpaired_clean"] = options["clean"]
     defaults = TrainingConfig().identity()  # only what differs counts, so that a new option changes no digest
     differs = {key: value for key, value in resolve(options).identity().items() if value != defaults[key]}
-    learnt = json.dumps(differs, sort_keys=True).replace(str(data), "").replace(str(ROOT), "")
-    digest = _digest((learnt + fingerprint_of_start(arguments, domain)).encode())
+    learned = json.dumps(differs, sort_keys=True).replace(str(data), "").replace(str(ROOT), "")
+    digest = _digest((learned + fingerprint_of_start(arguments, domain)).encode())
     run = f"{slug(row_name)}-{seed}-{digest}"
     folder = Path(arguments.output_dir) / name / run
     scores = arguments.scores / name / f"{run}.json"

@@ -18,7 +18,7 @@ class Domain:
     """Real photos to adapt to, and how the result is measured. Folders are seen from the photos' folder.
 
     Attributes:
-        real: unlabelled photos of the domain.
+        real: unlabeled photos of the domain.
         val: degraded and clean photos to measure on.
         start: the restorer to adapt, a key of `STARTS`.
         oracle: degraded and clean photos of the domain for the supervised bound; None where no targets exist.
@@ -155,7 +155,7 @@ class Row:
 
     Attributes:
         options: of the training, over `COMMON`.
-        photos: the row reads the domain's unlabelled photos.
+        photos: the row reads the domain's unlabeled photos.
         noise: the row fits their noise, which needs a domain whose degradation is noise.
         oracle: supervised on the domain's pairs.
     """

@@ -65,8 +65,8 @@ def photos(arguments: argparse.Namespace, restorer: nn.Module, sets: list[str], 
 
 def texture(photo: Tensor) -> Tensor:
     """Local standard deviation (B, 1, H, W) of the brightness of (B, 3, H, W)."""
-    grey = photo.mean(1, keepdim=True)
-    return (blur(grey.square(), 2.0) - blur(grey, 2.0).square()).clamp_min(0).sqrt()
+    gray = photo.mean(1, keepdim=True)
+    return (blur(gray.square(), 2.0) - blur(gray, 2.0).square()).clamp_min(0).sqrt()
 
 
 def batches(bank: Photos, size: int) -> Iterator[Photos]:

@@ -159,7 +159,7 @@ def main() -> None:
             f"{arguments.domain}, `val`: PSNR and SSIM on RGB uint8, mean per photo. `plain`: {arguments.steps} steps",
             "on synthetic pairs (Gaussian noise up to 60) from random weights; `control`: as many further steps of",
             f"that, with the same blend, as `adapted` takes: {arguments.further} steps of preset `adapt` on the",
-            "unlabelled `train/noisy`. One seed: small differences mean nothing.",
+            "unlabeled `train/noisy`. One seed: small differences mean nothing.",
             "",
             "Networks: " + "; ".join(f"{name} `{json.dumps(sizes(name))}`" for name in arguments.networks),
             "",

@@ -7,7 +7,7 @@ eighth of `clean/bsds` and every second of `clean/highres`, beginning with the s
 and `real_noise/*/train`, are what the guard was set on, `--split train`), and the references of the noisy sets, which
 no restorer was trained on. The `val` photos of RENOIR and SIDD were looked at once more, to choose between settings
 that do equally well on `train`; those of the other sets were not. "White noise" is drawn onto the clean sets, with a
-standard deviation of 15/255; "JPEG" is the same photos saved as cameras do, quality 92 with colour at half the size.
+standard deviation of 15/255; "JPEG" is the same photos saved as cameras do, quality 92 with color at half the size.
 Photos above 768 pixels are cut to their middle. Every photo's numbers are written beside the report, as CSV.
 """
 
@@ -29,7 +29,7 @@ from daa_diffusers.photos.reading import list_photos, read_photo
 ROOT = Path(__file__).resolve().parents[1]
 NOISY = ("renoir", "sidd_small", "polyu")
 CLEAN = {"bsds": 8, "highres": 2}  # of how many photos one is taken
-JPEG = ", JPEG"  # as cameras and telephones write them: quality 92, colour at half the size
+JPEG = ", JPEG"  # as cameras and telephones write them: quality 92, color at half the size
 WHITE = 15  # standard deviation, 1/255, of the noise that is drawn onto clean photos
 LARGEST = 768
 NUMBERS = ("identity", "without", "with", "strength", "change", "brightness", "colour")

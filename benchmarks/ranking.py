@@ -108,9 +108,9 @@ def chance(scores: list[float], errors: list[float], draws: int = 5000) -> float
     """Share of random orders whose correlation is at least as far from 0."""
     ranks = [np.argsort(np.argsort(values)).astype(float) for values in (scores, errors)]
     rng = np.random.default_rng(0)
-    centred = [rank - rank.mean() for rank in ranks]
-    shuffled = np.array([centred[0][rng.permutation(len(scores))] @ centred[1] for _ in range(draws)])
-    return float((np.abs(shuffled) >= abs(centred[0] @ centred[1]) - 1e-9).mean())
+    centered = [rank - rank.mean() for rank in ranks]
+    shuffled = np.array([centered[0][rng.permutation(len(scores))] @ centered[1] for _ in range(draws)])
+    return float((np.abs(shuffled) >= abs(centered[0] @ centered[1]) - 1e-9).mean())
 
 
 def report(arguments: argparse.Namespace, found: dict) -> str:

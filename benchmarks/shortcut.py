@@ -2,7 +2,7 @@
 
     python benchmarks/shortcut.py
 
-Restorers from random weights, on white Gaussian noise and the unlabelled photos of a set of real noise, without channel
+Restorers from random weights, on white Gaussian noise and the unlabeled photos of a set of real noise, without channel
 shuffling and residual swapping: noise levels t in [1, 100] (16.8 dB in the paper, against 32 with all of the method),
 in [900, 999], in [1, 999], and no adaptation at all. The gradient of adaptation is as large as that of the pairs, or
 ten times as large. Rows that are finished are kept in `--scores`, runs that were interrupted go on.
@@ -109,7 +109,7 @@ def report(arguments: argparse.Namespace, found: dict[str, dict]) -> str:
         "# Training at low noise levels alone",
         f"`{arguments.command}`",
         f"From random weights, {arguments.steps} steps of 4 patches of 48 px of white Gaussian noise, preset `tiny`, "
-        f"with the unlabelled photos of {arguments.set}; measured on its `val` (PSNR in dB and SSIM on RGB uint8, mean "
+        f"with the unlabeled photos of {arguments.set}; measured on its `val` (PSNR in dB and SSIM on RGB uint8, mean "
         "per photo). "
         "Noise prediction: the mean squared error of the predictor at the end (1: it always says 0).",
         markdown_table(lines, columns),

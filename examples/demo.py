@@ -2,7 +2,7 @@
 
     python examples/demo.py [--photos FOLDER | --self_made] [--minutes 3]
 
-Adapts the bundled `daa-denoise-plain` to unlabelled noisy photos, restores held-out ones with it, with the adapted
+Adapts the bundled `daa-denoise-plain` to unlabeled noisy photos, restores held-out ones with it, with the adapted
 weights and with the shipped `daa-denoise`, prints a table and writes a before/after sheet. It takes the photos of
 `$DAA_DATA` where there are any, or makes its own from scikit-image's pictures.
 """

@@ -51,12 +51,12 @@ def draw(runs: Sequence[Path], output: Path) -> None:
     panels = {title: names for title, names in panels.items() if names}
     figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 4), squeeze=False, layout="constrained")
     for axis, (title, names) in zip(axes[0], panels.items(), strict=True):
-        for colour, name in enumerate(names):
+        for color, name in enumerate(names):
             for style, (run, found) in zip(("-", "--", ":", "-.") * len(curves), curves.items(), strict=False):
                 if name in found:
                     label = name if len(curves) == 1 else f"{name}, {run}"
                     marker = "o" if len(found[name][0]) < 30 else None
-                    axis.plot(*found[name], style, color=f"C{colour % 10}", marker=marker, markersize=3, label=label)
+                    axis.plot(*found[name], style, color=f"C{color % 10}", marker=marker, markersize=3, label=label)
         axis.set(title=title, xlabel="step")
         if all(v > 0 for n in names for c in curves.values() for v in c.get(n, ((), ()))[1]) and title != "validation":
             axis.set_yscale("log")

@@ -1,4 +1,4 @@
-"""Train a restorer on synthetic pairs, or adapt one to a folder of your own unlabelled photos.
+"""Train a restorer on synthetic pairs, or adapt one to a folder of your own unlabeled photos.
 
     accelerate launch examples/train_daa.py --init_from daa-denoise-plain --clean clean_photos/ --real my_photos/ \
         --output_dir outputs/mine --minutes 30

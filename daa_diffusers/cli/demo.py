@@ -54,7 +54,7 @@ def demo(
 ) -> None:
     """Open a page to restore photos, compare before and after, and adapt a restorer. Nothing leaves your machine.
 
-    Ctrl-C ends it; what an adaptation has learnt is saved.
+    Ctrl-C ends it; what an adaptation has learned is saved.
     """
     from ..demo.restore_job import Limits
     from ..demo.serving import Settings, served

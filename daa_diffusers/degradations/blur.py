@@ -170,7 +170,7 @@ def trajectory_psf(paths: torch.Tensor) -> torch.Tensor:
 
     Each stretch between two positions spreads its share of the light over at most half a pixel per point, each point
     bilinearly over four pixels, so that a PSF moves with its path by fractions of a pixel. PSFs are non-negative, sum
-    to one, and have their centre of mass in the middle: a photo is blurred, not moved. K is the smallest that holds
+    to one, and have their center of mass in the middle: a photo is blurred, not moved. K is the smallest that holds
     all of them.
     """
     batch, steps, _ = paths.shape
@@ -194,7 +194,7 @@ def splat(
 
     Args:
         sample: (N,) which image each point belongs to.
-        y, x: (N,) positions; pixel (i, j) has its centre at y = i, x = j. What lies outside is lost.
+        y, x: (N,) positions; pixel (i, j) has its center at y = i, x = j. What lies outside is lost.
         light: (N,) what each point adds, in total.
     """
     batch, height, width = size

@@ -32,8 +32,8 @@ class CameraNoise(ConfigurableDegradation):
 
     because real clean photos have been demosaiced as well: a restorer is not asked to undo that blur. What happens to
     a photo after the sensor changes how its noise hangs together, so some samples skip the mosaic (noise is then
-    independent between pixels and colours, as in photos that were scaled down) and some have their noise smoothed (as
-    by a camera's own denoising, or by scaling up). Grey photos (C = 1) never have a mosaic. Colour correction
+    independent between pixels and colors, as in photos that were scaled down) and some have their noise smoothed (as
+    by a camera's own denoising, or by scaling up). Gray photos (C = 1) never have a mosaic. Color correction
     matrices and sharpening are not simulated.
 
     In linear light, before clipping, the noise has zero mean; the bend of the tone curve then makes dark photos a
@@ -106,7 +106,7 @@ class CameraNoise(ConfigurableDegradation):
             gains[:, ::2] = uniform((batch, 2, 1, 1), *self.white_balance, clean, generator)
             mask = bayer_masks(torch.randint(4, (batch,), generator=generator, device=generator.device), height, width)
             mask = mask.to(clean)  # (B, 3, H, W)
-            noise = _sensor_noise(linear / gains, shot, read, generator)  # in every colour; the mosaic keeps one
+            noise = _sensor_noise(linear / gains, shot, read, generator)  # in every color; the mosaic keeps one
             # demosaicing is linear: signal and noise can go through it one by one
             mosaicked = uniform(one, 0, 1, clean, generator) < self.demosaic_probability
             light = torch.where(mosaicked, demosaic(linear * mask), linear)  # (B, 3, H, W)
@@ -160,7 +160,7 @@ def _toe(gamma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def bayer_masks(phase: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Which colour each pixel of a Bayer mosaic sees.
+    """Which color each pixel of a Bayer mosaic sees.
 
     Args:
         phase: (B,) whole numbers in 0..3: RGGB, GRBG, GBRG, BGGR.
@@ -174,9 +174,9 @@ def bayer_masks(phase: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 def demosaic(sampled: torch.Tensor) -> torch.Tensor:
-    """Bilinear demosaicing: fills the zeros of (B, 3, H, W), sampled by `bayer_masks`, from their neighbours.
+    """Bilinear demosaicing: fills the zeros of (B, 3, H, W), sampled by `bayer_masks`, from their neighbors.
 
-    Linear, and exact for constant colours. H and W must be at least 2; reflection keeps the mosaic's phase.
+    Linear, and exact for constant colors. H and W must be at least 2; reflection keeps the mosaic's phase.
     """
     kernels = torch.tensor([_RED_BLUE, _GREEN, _RED_BLUE], dtype=sampled.dtype, device=sampled.device)[:, None]
     return F.conv2d(F.pad(sampled, (1, 1, 1, 1), mode="reflect"), kernels, groups=3)

@@ -17,8 +17,8 @@ from .draws import normal, uniform
 from .jpeg_coding import code_some
 
 FORMAT_VERSION = 1
-# What `correlation` holds, in this order: each colour with itself, then the pairs.
-COLOUR_PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
+# What `correlation` holds, in this order: each color with itself, then the pairs.
+COLOR_PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 MAX_LAG = 3  # pixels; the noise of cameras hardly hangs together beyond
 KERNEL = 16  # side of the filters that correlate noise
 
@@ -31,7 +31,7 @@ class FittedNoise(ConfigurableDegradation):
     """Additive noise with the measured strength at each brightness, correlation and JPEG coding.
 
     Per sample a noise level is drawn, then stationary Gaussian noise of unit variance and the given correlation between
-    pixels and colours, which is multiplied by `level * deviation(brightness)` of its own pixel and colour.
+    pixels and colors, which is multiplied by `level * deviation(brightness)` of its own pixel and color.
 
     Args:
         brightness: K >= 1 increasing values in [0, 1] at which `deviation` was measured; linear in between, constant
@@ -82,7 +82,7 @@ class FittedNoise(ConfigurableDegradation):
         deviation = tuple(_numbers("deviation", d, 0, 255) for d in self.deviation)
         if {len(d) for d in deviation} != {len(brightness)}:
             raise ConfigurationError(
-                f"`deviation` must hold {len(brightness)} numbers a colour, one for each `brightness`, got "
+                f"`deviation` must hold {len(brightness)} numbers a color, one for each `brightness`, got "
                 f"{[len(d) for d in deviation]}"
             )
         level = _numbers("level", self.level, 0, math.inf)
@@ -103,7 +103,7 @@ class FittedNoise(ConfigurableDegradation):
             object.__setattr__(self, "jpeg_quality", check_whole_range("jpeg_quality", self.jpeg_quality, 1, 100))
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """(B, C, H, W) in [0, 1], C = 1 or 3 -> the same shape, noisy. Grey noise is the luma of coloured noise.
+        """(B, C, H, W) in [0, 1], C = 1 or 3 -> the same shape, noisy. Gray noise is the luma of colored noise.
 
         Raises:
             ValueError: on another rank, dtype or number of channels.
@@ -147,10 +147,10 @@ class FittedNoise(ConfigurableDegradation):
 
 
 def expand_pairs(correlation: Sequence[Sequence[Sequence[float]]]) -> torch.Tensor:
-    """`FittedNoise.correlation` (6, n, n) as (3, 3, n, n): of colour a with colour b at an offset (down, right)."""
+    """`FittedNoise.correlation` (6, n, n) as (3, 3, n, n): of color a with color b at an offset (down, right)."""
     pairs = torch.tensor(correlation, dtype=torch.float32)
     full = pairs.new_zeros(3, 3, *pairs.shape[1:])
-    for (a, b), square in zip(COLOUR_PAIRS, pairs, strict=True):
+    for (a, b), square in zip(COLOR_PAIRS, pairs, strict=True):
         full[a, b] = square
         full[b, a] = square.flip(0, 1)  # R_ba(offset) = R_ab(-offset)
     return full
@@ -203,7 +203,7 @@ def _numbers(name: str, values: Any, low: float, high: float) -> Numbers:
 
 def _checked_correlation(squares: Any) -> tuple[tuple[Numbers, ...], ...]:
     wanted = "`correlation` must be 6 squares of one odd side, at most 15"
-    if not _is_list(squares) or len(squares) != len(COLOUR_PAIRS) or not all(_is_list(s) for s in squares):
+    if not _is_list(squares) or len(squares) != len(COLOR_PAIRS) or not all(_is_list(s) for s in squares):
         raise ConfigurationError(f"{wanted}, got {squares!r:.80}")
     checked = tuple(tuple(_numbers("correlation", row, -1, 1) for row in square) for square in squares)
     side = len(checked[0])
@@ -212,5 +212,5 @@ def _checked_correlation(squares: Any) -> tuple[tuple[Numbers, ...], ...]:
         raise ConfigurationError(f"{wanted}, got sides {sorted(sides)}")
     middle = [checked[c][side // 2][side // 2] for c in range(3)]
     if middle != [1.0] * 3:
-        raise ConfigurationError(f"`correlation` of a colour with itself must be 1 in the middle, got {middle}")
+        raise ConfigurationError(f"`correlation` of a color with itself must be 1 in the middle, got {middle}")
     return checked

@@ -10,7 +10,7 @@ from PIL.JpegImagePlugin import get_sampling
 
 JPEG_BLOCK = 8
 
-# Luma quantisation at quality 50 (ITU-T T.81, annex K.1), as Pillow orders it; libjpeg scales it by quality.
+# Luma quantization at quality 50 (ITU-T T.81, annex K.1), as Pillow orders it; libjpeg scales it by quality.
 LUMA_TABLE = (
     16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55,
     14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62,
@@ -68,9 +68,9 @@ def code_some(
 
 
 def jpeg_quality(content: bytes) -> int | None:
-    """libjpeg's quality (1 to 100) whose luma quantisation is nearest to that of a JPEG file; None of another file.
+    """libjpeg's quality (1 to 100) whose luma quantization is nearest to that of a JPEG file; None of another file.
 
-    Cameras have tables of their own: of those it is the quality that quantises about as coarsely.
+    Cameras have tables of their own: of those it is the quality that quantizes about as coarsely.
     """
     try:
         with Image.open(io.BytesIO(content)) as image:  # reads the header only

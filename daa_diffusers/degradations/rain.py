@@ -32,14 +32,14 @@ class RainStreaks(ConfigurableDegradation):
     "Vision and rain" (2007), a layer's streaks are as long and as wide as those of the nearest one divided by z;
     every layer covers the same share of the photo, so that far streaks are many. Each streak has its own length,
     width, brightness and angle around those of its layer; its light is Gaussian across, constant along with tapered
-    ends, grey, and spread by the lens: streaks thinner than that blur grow faint. This is the usual construction
+    ends, gray, and spread by the lens: streaks thinner than that blur grow faint. This is the usual construction
     (sparse noise filtered by an oriented line), with a line of its own for each streak. The light then joins the
     photo,
 
         added: clean + rain,    screened: 1 - (1 - clean) (1 - rain),
 
-    to which `clean` comes through a veil, smooth over the photo, that mixes it with a grey of its own:
-    (1 - veil) clean + veil grey.
+    to which `clean` comes through a veil, smooth over the photo, that mixes it with a gray of its own:
+    (1 - veil) clean + veil gray.
 
     Args:
         cover: range of the share of the pixels that streaks cover, overlaps counted twice, log-uniform. Rain100L: about
@@ -57,7 +57,7 @@ class RainStreaks(ConfigurableDegradation):
         screen_probability: share of the samples whose rain is screened, the others have it added.
         veil_probability: share of the samples with a veil.
         veil: range of its strength, of which it takes in a part; at most 0.9.
-        veil_grey: range of its grey, uniform.
+        veil_grey: range of its gray, uniform.
         clip: clip the result to [0, 1], as files do.
 
     Raises:
@@ -106,8 +106,8 @@ class RainStreaks(ConfigurableDegradation):
         check_clean(clean)
         batch, _, height, width = clean.shape
         one = (batch, 1, 1, 1)
-        veil, grey = self._veil(clean, generator)
-        hazy = clean + veil * (grey - clean)
+        veil, gray = self._veil(clean, generator)
+        hazy = clean + veil * (gray - clean)
         across = uniform((batch,), 0, 1, clean, generator) < self.across_probability
         rain = render_streaks(self._streaks(clean, across, generator), (batch, height, width))[:, None]  # (B, 1, H, W)
         screened = uniform(one, 0, 1, clean, generator) < self.screen_probability
@@ -116,7 +116,7 @@ class RainStreaks(ConfigurableDegradation):
         return degraded.clamp(0, 1) if self.clip else degraded
 
     def _veil(self, clean: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Its strength (B, 1, H, W) and its grey (B, 1, 1, 1)."""
+        """Its strength (B, 1, H, W) and its gray (B, 1, 1, 1)."""
         one = (clean.shape[0], 1, 1, 1)
         veiled = uniform(one, 0, 1, clean, generator) < self.veil_probability
         ends = uniform((2, *one), *self.veil, clean, generator)

@@ -39,7 +39,7 @@ class Progress:
         left: time, "mm:ss"; "" where unknown.
         losses: (step, name, value) of each log line.
         message: a sentence for people.
-        checkpoint: folder of the adapted pipeline; of a stopped run, of what it had learnt. None: none.
+        checkpoint: folder of the adapted pipeline; of a stopped run, of what it had learned. None: none.
     """
 
     state: State = "idle"
@@ -180,7 +180,7 @@ class Adaptation:
         if self._kept is None:
             kept = keep_newest(self._run)
             self._kept = "" if kept is None else str(kept)
-        message = _MESSAGES["stopped"] if self._kept else "Stopped before anything was learnt."
+        message = _MESSAGES["stopped"] if self._kept else "Stopped before anything was learned."
         return Progress("stopped", step, steps, "", losses, message, self._kept or None)
 
     def _reason(self, output: str) -> str:
@@ -204,14 +204,14 @@ NOTHING_GAINED = (
 _MESSAGES: dict[State, str] = {
     "training": "Training.",
     "finishing": "Saving, and comparing before and after.",
-    "stopping": "Saving what has been learnt.",
+    "stopping": "Saving what has been learned.",
     "done": "Done. The adapted checkpoint can be chosen above.",
-    "stopped": "Stopped. What had been learnt can be chosen above; Continue goes on from here.",
+    "stopped": "Stopped. What had been learned can be chosen above; Continue goes on from here.",
 }
 
 
 def keep_newest(run: Path) -> Path | None:
-    """Saves what a stopped run had learnt as a pipeline, as its end would have done: average and start, blended.
+    """Saves what a stopped run had learned as a pipeline, as its end would have done: average and start, blended.
 
     Args:
         run: output folder of the run.

@@ -29,7 +29,7 @@ class Pair:
 
 
 def views(pair: Pair, zoom: int, across: float = 0.5, down: float = 0.5) -> tuple[Path, Path]:
-    """PNG files of a photo before and after, upright, in their own colour space, transparency over white.
+    """PNG files of a photo before and after, upright, in their own color space, transparency over white.
 
     Args:
         pair: the files.
@@ -52,7 +52,7 @@ def views(pair: Pair, zoom: int, across: float = 0.5, down: float = 0.5) -> tupl
             left, top = round(across * (image.width - width)), round(down * (image.height - height))
             image = image.crop((left, top, left + width, top + height))
             image = image.resize((zoom * width, zoom * height), Image.Resampling.NEAREST)
-            image = _centred(image)  # always of one size, so that the page scales every part alike
+            image = _centered(image)  # always of one size, so that the page scales every part alike
         path = Path(pair.after).parent / f"{name}.view.png"
         with replacing(path) as temporary:
             image.save(temporary, icc_profile=icc, compress_level=1)
@@ -73,7 +73,7 @@ def thumbnails(files: Sequence[str], folder: Path) -> list[Path]:
     return result
 
 
-def _centred(image: Image.Image) -> Image.Image:
+def _centered(image: Image.Image) -> Image.Image:
     from PIL import Image
 
     full = Image.new(image.mode, CROP, 244 if image.mode == "L" else (244, 244, 245))
@@ -83,7 +83,7 @@ def _centred(image: Image.Image) -> Image.Image:
 
 @lru_cache(maxsize=2)  # a photo before and after, while its parts are looked at
 def _shown(file: str) -> tuple[np.ndarray, bytes | None]:
-    """(H, W, 1 or 3) uint8, upright, and their colour profile."""
+    """(H, W, 1 or 3) uint8, upright, and their color profile."""
     from ..photos import open_photo
     from ..photos.stored import upright, with_bits
 

@@ -190,7 +190,7 @@ def _noise_left(pipeline: DAARestorationPipeline | None, degraded: torch.Tensor,
 
     def unclamped(photo: torch.Tensor) -> torch.Tensor:  # (1, C, h, w); the pipeline refuses what exceeds [0, 1]
         height, width = photo.shape[2:]
-        # colours one by one, or grey repeated, as the pipeline does
+        # colors one by one, or gray repeated, as the pipeline does
         batch = photo.transpose(0, 1) if pipeline.channels == 1 else photo.expand(-1, pipeline.channels, -1, -1)
         padded = pad_to_multiple(contract.to_range(batch), contract.size_multiple)
         restored = restorer(padded.to(pipeline.device, pipeline.dtype))[..., :height, :width]

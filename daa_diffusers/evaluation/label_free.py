@@ -67,9 +67,9 @@ def residual_signal_correlation(degraded: torch.Tensor, restored: torch.Tensor) 
 
 
 def colour_drift(degraded: torch.Tensor, restored: torch.Tensor) -> torch.Tensor:
-    """Mean absolute colour change, in 1/255, of the photos averaged over blocks of 32 pixels; 0 is best.
+    """Mean absolute color change, in 1/255, of the photos averaged over blocks of 32 pixels; 0 is best.
 
-    Noise does not quite average out: of noise of 20/255, about 1/255 is left where neighbours are correlated.
+    Noise does not quite average out: of noise of 20/255, about 1/255 is left where neighbors are correlated.
 
     Raises:
         ValueError: as `residual_whiteness`.
@@ -134,7 +134,7 @@ def label_free_score(gain: float, correlation: float) -> float:
         score = gain - 2 max(0, |correlation| - 0.25)
 
     in dB, of `estimated_gain` and the mean `residual_signal_correlation`. The gain counts drift, lost detail and left
-    noise for what they cost. But noise is easily underestimated, which favours restorers that do too little; those
+    noise for what they cost. But noise is easily underestimated, which favors restorers that do too little; those
     keep noise that looks like what they removed, hence the second term. Whiteness, drift and clean fidelity are left
     out: on real pairs they do not order restorers beyond this, and the best (supervised on the photos) had the lowest
     fidelity. Constant errors of the restored photos that training on pairs could know of are not seen.

@@ -114,7 +114,7 @@ def _prepare(
         )
     if color == "y" and clean_pixels.shape[1] != 3:
         raise ValueError(
-            f'`color="y"` needs three channels, got {tuple(clean.shape)}; a grey image is its own Y: "rgb"'
+            f'`color="y"` needs three channels, got {tuple(clean.shape)}; a gray image is its own Y: "rgb"'
         )
     dtypes = restored_pixels.dtype, clean_pixels.dtype
     if dtypes[0] != dtypes[1] and not all(dtype.is_floating_point for dtype in dtypes):

@@ -53,7 +53,7 @@ def load_lpips() -> Callable[[torch.Tensor, torch.Tensor], float]:
 def load_pyiqa(name: str) -> tuple[Callable[[torch.Tensor], float], bool]:
     """A no-reference score of pyiqa (0.1.16 was tried), on the CPU: "niqe", "brisque", "piqe", "musiq", ...
 
-    pyiqa is no dependency, nor an extra: its licence forbids commercial use, and it brings two builds of OpenCV. It
+    pyiqa is no dependency, nor an extra: its license forbids commercial use, and it brings two builds of OpenCV. It
     has to be installed by hand. "piqe" needs no weights.
 
     Returns:
@@ -69,7 +69,7 @@ def load_pyiqa(name: str) -> tuple[Callable[[torch.Tensor], float], bool]:
     except ImportError as error:
         raise ImportError(
             f"`metrics`: 'pyiqa:{name}' needs pyiqa, which cannot be imported ({error}): pip install pyiqa (its "
-            "licence forbids commercial use)"
+            "license forbids commercial use)"
         ) from error
     known = pyiqa.list_models(metric_mode="NR")
     if name not in known:

@@ -53,7 +53,7 @@ class PhotoPairs:
         return jpeg_quality(self.degraded.encoded(self._indices[index][0]))
 
     def read(self, index: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(degraded, clean), each (C, H, W) float32 in [0, 1]; of one shape: grey meets colour repeated.
+        """(degraded, clean), each (C, H, W) float32 in [0, 1]; of one shape: gray meets color repeated.
 
         Raises:
             UnreadablePhotoError: one of them cannot be read, or their sizes differ.

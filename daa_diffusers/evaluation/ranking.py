@@ -123,7 +123,7 @@ def prediction_error(
 
     Args:
         unet: the noise predictor.
-        photo: q (C, H, W) in [0, 1]; grey is repeated.
+        photo: q (C, H, W) in [0, 1]; gray is repeated.
         conditions: c, of the same shape; None: q.
         value_range: of the restorer that the predictor was trained beside.
         noise_levels: g, each in (0, 1).
@@ -134,8 +134,8 @@ def prediction_error(
     like = next(unet.parameters())
 
     def batch(whole: torch.Tensor) -> torch.Tensor:  # (P, 3, h, w)
-        colour = whole.expand(3, -1, -1) if len(whole) == 1 else whole
-        scaled = patches(colour) * (high - low) + low
+        color = whole.expand(3, -1, -1) if len(whole) == 1 else whole
+        scaled = patches(color) * (high - low) + low
         return pad_to_multiple(scaled, RestorerContract.of(unet).size_multiple).to(like)
 
     q = batch(photo)

@@ -240,7 +240,7 @@ def load_network(path: str | os.PathLike) -> nn.Module:
 
 
 def network_of(tensors: Mapping[str, torch.Tensor], name: str) -> nn.Module:
-    """The network, in float32, of an architecture that spandrel recognises by its `tensors` (`files.read_weights`).
+    """The network, in float32, of an architecture that spandrel recognizes by its `tensors` (`files.read_weights`).
 
     Raises:
         CheckpointError, ValueError: as `load_network`; messages call the file `name`.
@@ -266,7 +266,7 @@ def network_of(tensors: Mapping[str, torch.Tensor], name: str) -> nn.Module:
     else:
         tried = ", ".join(entry.architecture.id for entry in registry.architectures("detection"))
         raise CheckpointError(
-            f"{name!r} is of no architecture that spandrel recognises. It starts with "
+            f"{name!r} is of no architecture that spandrel recognizes. It starts with "
             f"{', '.join(list(tensors)[:SHOWN_KEYS])}. Tried: {tried}. Build the network yourself and use "
             "ForeignRestorer.wrap(network)"
         )

@@ -31,7 +31,7 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
         library: "spandrel", "transformers" or "module" (`Recipe`).
         architecture: the network's class, as the library names it.
         arguments: what the class is built from.
-        channels: colour channels of the photo, in and out.
+        channels: color channels of the photo, in and out.
         value_range: `[low, high]`, the range in which this restorer takes and gives photos.
         network_range: that of the network inside, where it is another one; None: the same.
         size_multiple: height and width of an input must be multiples of this.
@@ -154,7 +154,7 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
 
     @classmethod
     def from_checkpoint(cls, path: str | os.PathLike, **options: Any) -> "ForeignRestorer":
-        """Wraps the network of a checkpoint file that spandrel recognises, or of a folder that transformers wrote.
+        """Wraps the network of a checkpoint file that spandrel recognizes, or of a folder that transformers wrote.
 
         Args:
             path: .safetensors, or .pth, .pt, .ckpt, .bin (read with `weights_only=True`); or a folder.

@@ -43,7 +43,7 @@ MODEL_INDEX = "model_index.json"
 PICKLE_SUFFIXES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
 NO_PICKLE = "only safetensors are read, because pickle files run code when they are opened"
 CONFIG_NAMES = {"scheduler": "scheduler_config.json"}  # of a component; else config.json
-TRAINING, EVALUATION = "training.json", "evaluation.json"  # how the weights were made, and under what licence; numbers
+TRAINING, EVALUATION = "training.json", "evaluation.json"  # how the weights were made, and under what license; numbers
 LICENSE_FILES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.md", "NOTICE.txt")
 DOWNLOAD_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "variant")
 
@@ -287,7 +287,7 @@ def load_restorer(
 
     A config.json of this package beside a safetensors file says what to build. Without one, names and shapes do: of a
     `RestorationUNet` what they do not say (value range, slope, corner alignment) takes its default, and a warning says
-    so; every other file is taken for a network that spandrel recognises (`ForeignRestorer.from_checkpoint`).
+    so; every other file is taken for a network that spandrel recognizes (`ForeignRestorer.from_checkpoint`).
 
     Args:
         path: .safetensors, the index.json of its shards, or .pth, .pt, .ckpt, .bin, of which tensors alone are read.

@@ -52,18 +52,18 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
     """Predicts a residual and adds it to its input: `f(x) = x + r(x)`, never clamped.
 
     Args:
-        channels: colour channels of the photo, in and out (3 for RGB, 1 for grey).
+        channels: color channels of the photo, in and out (3 for RGB, 1 for gray).
         width: channels of the first level; each further level doubles them. At least 1.
         depth: number of levels. Height and width of an input must be multiples of `size_multiple`.
         negative_slope: slope of the LeakyReLU.
         align_corners: how the bilinear upsampling places its samples. False (default): the result at a pixel depends
-            on its neighbourhood only, so that tiles agree exactly with the whole. True: as the official weights.
+            on its neighborhood only, so that tiles agree exactly with the whole. True: as the official weights.
         value_range: `[low, high]`, the range in which this restorer takes and gives photos. Data for its callers
             (pipeline, training), as what follows; the network itself does not look at it.
         task: "denoise", "derain" or "deblur"; None: not known.
         license: of the weights, an identifier of the Hub or a name; None: not stated.
 
-    Source: METHOD, "The official sizes and recipes" (restorer) and point 8 (initialisation).
+    Source: METHOD, "The official sizes and recipes" (restorer) and point 8 (initialization).
     """
 
     _supports_gradient_checkpointing = True

@@ -37,7 +37,7 @@ class Dann(RealTermObjective):
 
     A classifier reads the features (B, F, h, w) at every place and learns, by cross-entropy, which photos are real; its
     gradient reaches the restorer reversed and times `lambda(p) = weight (2 / (1 + exp(-10 p)) - 1)`. At every place the
-    features are normalised over the channels first: else a restorer without normalisation layers escapes the classifier
+    features are normalized over the channels first: else a restorer without normalization layers escapes the classifier
     by features without bounds, and is lost.
 
     Args:
@@ -89,7 +89,7 @@ class Dann(RealTermObjective):
         """See `RealTermObjective`."""
         with self._listening() as heard:
             restored, restored_real = self.restorer(batch.synthetic), self.restorer(real)
-        logits = [_wide(self.classifier(reverse_gradient(_normalised(features), weight))) for features in heard]
+        logits = [_wide(self.classifier(reverse_gradient(_normalized(features), weight))) for features in heard]
         is_real = [torch.full_like(logit, number) for number, logit in enumerate(logits)]
         domain = torch.stack(
             [F.binary_cross_entropy_with_logits(*pair) for pair in zip(logits, is_real, strict=True)]
@@ -126,7 +126,7 @@ class Dann(RealTermObjective):
         return heard[0].shape[1]
 
 
-def _normalised(features: torch.Tensor) -> torch.Tensor:
+def _normalized(features: torch.Tensor) -> torch.Tensor:
     """(B, F, h, w) with mean 0 and variance 1 over F at every place."""
     return F.layer_norm(features.movedim(1, -1), features.shape[1:2]).movedim(-1, 1)
 

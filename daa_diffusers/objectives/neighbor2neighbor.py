@@ -1,4 +1,4 @@
-"""Self-supervision by neighbouring pixels (Huang et al., "Neighbor2Neighbor", CVPR 2021), beside synthetic pairs."""
+"""Self-supervision by neighboring pixels (Huang et al., "Neighbor2Neighbor", CVPR 2021), beside synthetic pairs."""
 
 from collections.abc import Sequence
 
@@ -12,12 +12,12 @@ from .losses import squared_error
 from .real_term import RealTermObjective, check_option
 from .schedules import Generators
 
-# Neighbours within a cell of 2 x 2 pixels (0 1 / 2 3), in both orders.
+# Neighbors within a cell of 2 x 2 pixels (0 1 / 2 3), in both orders.
 PAIRS = torch.tensor([(0, 1), (0, 2), (1, 3), (2, 3), (1, 0), (2, 0), (3, 1), (3, 2)])
 
 
 def draw_neighbours(shape: Sequence[int], generator: Generators = None) -> torch.Tensor:
-    """Which two neighbours every cell of photos (B, C, H, W) gives: (B, 2, H/2, W/2), indices 0 to 3, row by row."""
+    """Which two neighbors every cell of photos (B, C, H, W) gives: (B, 2, H/2, W/2), indices 0 to 3, row by row."""
     cells = (shape[2] // 2, shape[3] // 2)
     drawn = draw_each(shape[0], generator, lambda one, _: torch.randint(len(PAIRS), cells, generator=one))
     return PAIRS[drawn].movedim(-1, 1)
@@ -32,7 +32,7 @@ def subsample(photos: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 
 class Neighbor2Neighbor(RealTermObjective):
-    """A pixel's neighbour has about its signal, but other noise: the restored one must predict the other.
+    """A pixel's neighbor has about its signal, but other noise: the restored one must predict the other.
 
     With the subsampled photos `g1(x), g2(x)` of a real photo and f held fixed in the last term,
     `L_real = |f(g1(x)) - g2(x)|^2 + gamma |f(g1(x)) - g2(x) - (g1(f(x)) - g2(f(x)))|^2`, means over pixels.
@@ -41,7 +41,7 @@ class Neighbor2Neighbor(RealTermObjective):
     Args:
         restorer: as in `RealTermObjective`.
         weight: of L_real at the end of its ramp.
-        gamma: of the second term, which allows for the neighbours' different signals; 2 in the paper's sRGB trials.
+        gamma: of the second term, which allows for the neighbors' different signals; 2 in the paper's sRGB trials.
         weight_schedule, charbonnier_eps: as in `RealTermObjective`.
 
     Losses: "adaptation" L_real, "consistency" its second term without gamma.

@@ -19,7 +19,7 @@ def patch_discriminator(channels: int, width: int, levels: int) -> nn.Sequential
     """A PatchGAN (Isola et al., CVPR 2017), (B, C, H, W) to scores (B, 1, h, w), each of an overlapping patch.
 
     `levels` halvings with twice as many channels each, then two layers at full density: the patches have 34 pixels a
-    side with two levels, 70 with three. Spectral normalisation (Miyato et al., ICLR 2018) instead of batch statistics.
+    side with two levels, 70 with three. Spectral normalization (Miyato et al., ICLR 2018) instead of batch statistics.
     """
     layers: list[nn.Module] = []
     before = channels

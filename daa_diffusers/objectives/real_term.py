@@ -17,7 +17,7 @@ SCHEDULES = ("paper", "constant")
 
 
 class RealTermObjective(Objective):
-    """`L = L_pair + w(p) L_real`, with L_pair of eq. (5) on synthetic pairs and a term on unlabelled real photos.
+    """`L = L_pair + w(p) L_real`, with L_pair of eq. (5) on synthetic pairs and a term on unlabeled real photos.
 
     The default weights, once risen, give the term on real photos a gradient of 0.1 to 0.8 times the norm of that of
     L_pair at the parameters of a trained restorer of width 32, by the photos; no test set was asked.

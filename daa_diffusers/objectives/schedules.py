@@ -90,7 +90,7 @@ class NoiseSchedule:
         """Draws one step's randomness for a batch of shape (B, C, H, W), on the CPU.
 
         Args:
-            generator: one CPU generator, or one per sample: then a sample's draws do not depend on its neighbours,
+            generator: one CPU generator, or one per sample: then a sample's draws do not depend on its neighbors,
                 which makes any split of a batch over processes draw the same. None: torch's global generator.
             channel_shuffle: False draws no swaps (ablation).
         """

@@ -1,7 +1,7 @@
 """Official checkpoints -> this package's classes, and back.
 
 Only names and layouts change, no number does: a converted network computes what the official one computes. Weights that
-come from official checkpoints keep those checkpoints' licence (non-commercial), whatever the licence of this package.
+come from official checkpoints keep those checkpoints' license (non-commercial), whatever the license of this package.
 
 Source: METHOD, "Mapping the official denoiser onto diffusers' UNet2DConditionModel".
 """
@@ -191,7 +191,7 @@ def convert_official_state_dict(
     _fill(restorer, restorer_weights)
     if unet is not None:
         _fill(unet, predictor_weights)
-    logger.info("Converted official weights, which keep their own licence: %s", dict(restorer.config))
+    logger.info("Converted official weights, which keep their own license: %s", dict(restorer.config))
     return restorer, unet
 
 

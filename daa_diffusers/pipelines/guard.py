@@ -1,13 +1,13 @@
 """The guard of denoisers: where what would be taken out of a photo is not like noise, little of it is taken out.
 
-Sensors measure each colour apart, so that the noise of a photo hangs together over neighbouring pixels about as much in
-its colours as in its brightness: hardly, if the photo was scaled down; a pixel or two, if the camera demosaiced it and
-wrote a JPEG. Fine detail does not: it alternates from pixel to pixel in brightness, while colour varies slowly (most
-files store it at half the size). So the correlation of neighbours in the residual `x - f(x)` tells one from the other,
+Sensors measure each color apart, so that the noise of a photo hangs together over neighboring pixels about as much in
+its colors as in its brightness: hardly, if the photo was scaled down; a pixel or two, if the camera demosaiced it and
+wrote a JPEG. Fine detail does not: it alternates from pixel to pixel in brightness, while color varies slowly (most
+files store it at half the size). So the correlation of neighbors in the residual `x - f(x)` tells one from the other,
 without ground truth and without a model of the photo's noise.
 
-It does not where the noisy photo itself was stored with colour at half the size (JPEG 4:2:0): then the colours of noise
-vary slowly as well. Two things are left to go by: such files keep a small share of the noise in colour only, and a
+It does not where the noisy photo itself was stored with color at half the size (JPEG 4:2:0): then the colors of noise
+vary slowly as well. Two things are left to go by: such files keep a small share of the noise in color only, and a
 large change is rarely one of detail.
 
 The numbers below were set with `daa-denoise` on noisy photos (RENOIR, SIDD, PolyU, train) and clean ones (BSDS,
@@ -24,18 +24,18 @@ MAX_WINDOWS = 4
 MIN_PIXELS = 1024  # fewer tell nothing
 
 HARMLESS = 1.25  # 1/255 rms: a smaller change is let through; 46 dB
-# Of noise, the correlation of neighbours in colour exceeds this multiple of that in brightness (above a floor) by less
+# Of noise, the correlation of neighbors in color exceeds this multiple of that in brightness (above a floor) by less
 # than the first of `EXCESS`; of detail by more than the second. In between, the guard is half in doubt.
 SLOPE, FLOOR = 5.0, 0.17  # noise lies below 0.1 or above 0.28 in brightness: the line rises between
 EXCESS = 0.06, 0.21
 STRUCTURE = 0.6  # correlation in brightness that noise stays below
 # 1/255 rms: detail alone rarely makes such a change; more excess is needed then.
 LARGE, LARGE_EXCESS = (8.0, 10.0), 0.25
-COLOURLESS = 0.02  # share of the change's power in colours, below which there are none
-# Correlation in colour at which it may have been stored at half the size (more comes of other things): it says nothing
+COLORLESS = 0.02  # share of the change's power in colors, below which there are none
+# Correlation in color at which it may have been stored at half the size (more comes of other things): it says nothing
 # then, unless it holds little of the change, as of noise in such a file (power against that of brightness).
 HALF_SIZE, NOT_HALF_SIZE, FAINT = (0.45, 0.55), (0.88, 0.92), (0.1, 0.2)
-SIZE_ALONE = 3.5, 5.0  # 1/255 rms: where colours say nothing, smaller changes count as detail, larger ones as noise
+SIZE_ALONE = 3.5, 5.0  # 1/255 rms: where colors say nothing, smaller changes count as detail, larger ones as noise
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Verdict:
         strength: the share of the restorer's change that is applied, in (0, 1], before the caller's own strength.
         reason: why.
         change: root mean square of the whole change, in 1/255.
-        brightness, colour: correlation of neighbouring pixels, in [-1, 1], in the brightness and in the colours (less
-            the brightness) of the whole change; colour is 0 of photos without colours.
+        brightness, colour: correlation of neighboring pixels, in [-1, 1], in the brightness and in the colors (less
+            the brightness) of the whole change; color is 0 of photos without colors.
     """
 
     strength: float
@@ -76,22 +76,22 @@ def judge(photo: torch.Tensor, restored: torch.Tensor) -> Verdict:
     """
     residual = 255 * (photo - restored.clamp(0, 1)).float().cpu()  # not every device has float64
     change = float(residual.square().mean().sqrt())
-    grey = residual.mean(1, keepdim=True)
-    colours = residual - grey
-    colour_power, grey_power = float(colours.square().mean()), float(grey.square().mean())
-    has_colour = colour_power > COLOURLESS * change**2
-    brightness, colour = neighbour_correlation(grey), neighbour_correlation(colours) if has_colour else 0.0
+    gray = residual.mean(1, keepdim=True)
+    colors = residual - gray
+    color_power, gray_power = float(colors.square().mean()), float(gray.square().mean())
+    has_color = color_power > COLORLESS * change**2
+    brightness, color = neighbor_correlation(gray), neighbor_correlation(colors) if has_color else 0.0
     if residual[:, 0].numel() < MIN_PIXELS:
-        return Verdict(1.0, "too small to tell", change, brightness, colour)
+        return Verdict(1.0, "too small to tell", change, brightness, color)
     large = _ramp(change, *LARGE)
-    excess = colour - SLOPE * max(0.0, brightness - FLOOR) - LARGE_EXCESS * large
+    excess = color - SLOPE * max(0.0, brightness - FLOOR) - LARGE_EXCESS * large
     detail, size = _ramp(excess, *EXCESS), 1 - _ramp(change, *SIZE_ALONE)
-    if has_colour:
-        share = colour_power / max(grey_power, 1e-9)
-        faint = _ramp(share, COLOURLESS, FAINT[0] / 2) - _ramp(share, *FAINT)  # too little tells nothing
-        half_size = _ramp(colour, *HALF_SIZE) - _ramp(colour, *NOT_HALF_SIZE)
+    if has_color:
+        share = color_power / max(gray_power, 1e-9)
+        faint = _ramp(share, COLORLESS, FAINT[0] / 2) - _ramp(share, *FAINT)  # too little tells nothing
+        half_size = _ramp(color, *HALF_SIZE) - _ramp(color, *NOT_HALF_SIZE)
         detail *= 1 - half_size * max(1 - size, faint)
-    doubt = max(detail if has_colour else size, _ramp(brightness - STRUCTURE, *EXCESS))
+    doubt = max(detail if has_color else size, _ramp(brightness - STRUCTURE, *EXCESS))
     strength = min(1.0, HARMLESS / max(change, 1e-6)) ** doubt
     if change <= HARMLESS:
         reason = "hardly any change"
@@ -101,11 +101,11 @@ def judge(photo: torch.Tensor, restored: torch.Tensor) -> Verdict:
         reason = "clean: the change is like detail"
     else:
         reason = "not what the restorer is for: the change is not like noise"
-    return Verdict(strength, reason, change, brightness, colour)
+    return Verdict(strength, reason, change, brightness, color)
 
 
-def neighbour_correlation(residual: torch.Tensor) -> float:
-    """Correlation of horizontal neighbours in (N, C, H, W), each channel less its mean; 0 where there is nothing."""
+def neighbor_correlation(residual: torch.Tensor) -> float:
+    """Correlation of horizontal neighbors in (N, C, H, W), each channel less its mean; 0 where there is nothing."""
     residual = residual.double()
     left, right = residual[..., :-1], residual[..., 1:]
     left, right = (x - x.mean((0, 2, 3), keepdim=True) for x in (left, right))

@@ -1,4 +1,4 @@
-"""Photos to network batches and back: bit depth, alpha, grey, any size. No resizing, no file IO."""
+"""Photos to network batches and back: bit depth, alpha, gray, any size. No resizing, no file IO."""
 
 import warnings
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 PhotoInput = PIL.Image.Image | np.ndarray | torch.Tensor
 OUTPUT_TYPES = ("pil", "np", "pt")
 
-# What a PIL mode is read as. Everything else (CMYK, LAB, HSV, F) is refused: turning it into RGB needs a colour
+# What a PIL mode is read as. Everything else (CMYK, LAB, HSV, F) is refused: turning it into RGB needs a color
 # profile or a scale that the pixels do not hold.
 _PIL_MODES = {
     **{"1": "L", "L": "L", "LA": "LA", "La": "LA", "RGB": "RGB", "RGBX": "RGB", "YCbCr": "RGB", "P": "RGB"},
@@ -28,7 +28,7 @@ class Photo:
     """One photo taken apart, in its own bit depth.
 
     Args:
-        pixels: colours (C, H, W), C = 1 for grey: uint8, uint16, or floating point in [0, 1].
+        pixels: colors (C, H, W), C = 1 for gray: uint8, uint16, or floating point in [0, 1].
         alpha: (1, H, W) of the same dtype, or None.
         flat: the photo had no channel axis (H, W), so that as an array it gets none again.
         info: what a PIL image knows beside its pixels (ICC profile, EXIF, resolution).
@@ -47,7 +47,7 @@ class Photo:
         return self.pixels.shape[1], self.pixels.shape[2]
 
     def rows(self, channels: int) -> int:
-        """How many rows of a batch this photo takes: one, or one per colour where a grey restorer meets colours."""
+        """How many rows of a batch this photo takes: one, or one per color where a gray restorer meets colors."""
         return 1 if self.pixels.shape[0] in (1, channels) else self.pixels.shape[0]
 
     def crop(self, rows: slice, columns: slice) -> "Photo":
@@ -64,8 +64,8 @@ def read_photos(image: PhotoInput | Sequence[PhotoInput], channels: int) -> tupl
     Args:
         image: a PIL image; an array (H, W), (H, W, C) or (B, H, W, C); a tensor (C, H, W) or (B, C, H, W); or a list
             of one such kind, sizes and bit depths mixed as they come (a batch in a list counts as its photos). Arrays
-            may carry alpha as a second or fourth channel, as image readers give it; tensors hold colours only.
-        channels: colours of the restorer.
+            may carry alpha as a second or fourth channel, as image readers give it; tensors hold colors only.
+        channels: colors of the restorer.
 
     Returns:
         The photos, and whether they came as a list.
@@ -116,14 +116,14 @@ def _read_pil(image: PIL.Image.Image, name: str, channels: int) -> Photo:
     if mode is None:
         raise ValueError(
             f"{name} must have one of the PIL modes {', '.join(_PIL_MODES)}, got {image.mode}; convert it first, e.g. "
-            'image.convert("RGB") or, exactly, by PIL.ImageCms with its colour profile'
+            'image.convert("RGB") or, exactly, by PIL.ImageCms with its color profile'
         )
     if mode in ("L", "RGB") and image.has_transparency_data:
-        mode += "A"  # a palette entry or colour key that stands for "transparent"
+        mode += "A"  # a palette entry or color key that stands for "transparent"
     if image.mode != mode and mode not in ("I", "I;16"):
         image = image.convert(mode)
     array = np.asarray(image)
-    if mode == "I":  # what some readers make of 16-bit grey
+    if mode == "I":  # what some readers make of 16-bit gray
         if array.min() < 0 or array.max() > 65535:
             raise ValueError(f"{name} of PIL mode I must hold 16-bit values, got {array.min()} to {array.max()}")
         array = array.astype(np.uint16)
@@ -142,7 +142,7 @@ def _read_array(array: np.ndarray, name: str, channels: int) -> list[Photo]:
     batch = array[None, :, :, None] if flat else array[None] if array.ndim == 3 else array  # (B, H, W, C)
     count = batch.shape[3]
     has_alpha = count in (2, 4) and count != channels
-    if count - has_alpha not in _colour_counts(channels):
+    if count - has_alpha not in _color_counts(channels):
         raise ValueError(_channel_message(name, "last", array.shape, channels, "or one more for alpha"))
     # torch reads neither foreign byte order nor negative strides
     if any(stride < 0 for stride in batch.strides):
@@ -151,8 +151,8 @@ def _read_array(array: np.ndarray, name: str, channels: int) -> list[Photo]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor does anyone write to it
         tensors = torch.from_numpy(batch).permute(0, 3, 1, 2)  # (B, C, H, W)
-    colours = count - has_alpha
-    return [Photo(t[:colours], t[colours:] if has_alpha else None, flat=flat) for t in tensors]
+    colors = count - has_alpha
+    return [Photo(t[:colors], t[colors:] if has_alpha else None, flat=flat) for t in tensors]
 
 
 def _read_tensor(tensor: torch.Tensor, name: str, channels: int) -> list[Photo]:
@@ -162,19 +162,19 @@ def _read_tensor(tensor: torch.Tensor, name: str, channels: int) -> list[Photo]:
         raise ValueError(f"{name} must have pixels, got a tensor of shape {tuple(tensor.shape)}")
     if tensor.dtype not in _INTEGER_MAXIMUM and tensor.dtype not in _FLOATS:
         raise TypeError(f"{name} must be uint8, uint16 or floating point in [0, 1], got {tensor.dtype}")
-    if tensor.shape[-3] not in _colour_counts(channels):
+    if tensor.shape[-3] not in _color_counts(channels):
         raise ValueError(_channel_message(name, "third last", tuple(tensor.shape), channels, "without alpha"))
     batch = tensor.detach() if tensor.ndim == 4 else tensor.detach()[None]  # (B, C, H, W)
     return [Photo(t, device=tensor.device) for t in batch]
 
 
-def _colour_counts(channels: int) -> set[int]:
-    # A grey restorer takes colour photos channel by channel.
+def _color_counts(channels: int) -> set[int]:
+    # A gray restorer takes color photos channel by channel.
     return {1, 3} if channels == 1 else {1, channels}
 
 
 def _channel_message(name: str, axis: str, shape: tuple[int, ...], channels: int, alpha: str) -> str:
-    counts = " or ".join(str(count) for count in sorted(_colour_counts(channels)))
+    counts = " or ".join(str(count) for count in sorted(_color_counts(channels)))
     wanted = f"{counts} channels on its {axis} axis ({alpha})"
     return f"{name} must have {wanted} for a restorer of {channels} channels, got shape {shape}"
 
@@ -221,7 +221,7 @@ def to_batch(
 ) -> torch.Tensor:
     """Photos of one size as a batch in the restorer's range: `low + x (high - low)`, x in [0, 1].
 
-    Grey is repeated to the restorer's channels; colours meet a grey restorer as one row each (`Photo.rows`).
+    Gray is repeated to the restorer's channels; colors meet a gray restorer as one row each (`Photo.rows`).
 
     Returns:
         (N, channels, H, W), float32, new memory in channels-last order (convolutions on CPU are up to 1.4 times faster
@@ -255,7 +255,7 @@ def from_batch(
     for photo, rows in zip(photos, batch.split([photo.rows(channels) for photo in photos]), strict=True):
         pixels = rows[0] if rows.shape[0] == 1 else rows[:, 0]  # (C, H, W)
         if photo.pixels.shape[0] == 1 and channels > 1:
-            pixels = pixels.mean(0, keepdim=True)  # grey in, grey out
+            pixels = pixels.mean(0, keepdim=True)  # gray in, gray out
         if (low, high) != (0.0, 1.0):
             pixels = (pixels - low) / (high - low)
         maximum = _INTEGER_MAXIMUM.get(photo.pixels.dtype)
@@ -293,10 +293,10 @@ def check_output_type(output_type: str, photos: Sequence[Photo]) -> None:
         for photo in photos
     ):
         raise ValueError(
-            '`output_type` "pil" has 8 bits for colours and alpha, got a photo of 16 bits: choose "np" or "pt"'
+            '`output_type` "pil" has 8 bits for colors and alpha, got a photo of 16 bits: choose "np" or "pt"'
         )
     if output_type == "pil" and any(photo.pixels.shape[0] not in (1, 3) for photo in photos):
-        raise ValueError('`output_type` "pil" has grey and RGB only: choose "np" or "pt"')
+        raise ValueError('`output_type` "pil" has gray and RGB only: choose "np" or "pt"')
 
 
 def assemble(photos: Sequence[Photo], output_type: str, as_list: bool) -> Any:

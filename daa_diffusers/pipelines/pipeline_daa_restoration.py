@@ -123,9 +123,9 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
             image: one PIL image, numpy array (H, W), (H, W, C) or (B, H, W, C), torch tensor (C, H, W) or
                 (B, C, H, W), or a list of one of these kinds, sizes and bit depths mixed. uint8, uint16, or floating
                 point in [0, 1]. PIL modes: 1, L, RGB, I;16, YCbCr, P (read as RGB), and those with alpha; alpha comes
-                back untouched, in PIL images and arrays. Grey meets a restorer of three channels repeated, and comes
-                back as their mean; colours meet a restorer of one channel one by one.
-            output_type: "pil", "np" or "pt". The bit depth stays the photo's (PIL: 8 bits, or 16 for grey; floats
+                back untouched, in PIL images and arrays. Gray meets a restorer of three channels repeated, and comes
+                back as their mean; colors meet a restorer of one channel one by one.
+            output_type: "pil", "np" or "pt". The bit depth stays the photo's (PIL: 8 bits, or 16 for gray; floats
                 become 8 bits), but see `as_float`. A list gives a list, anything else a batch: see
                 `DAARestorationPipelineOutput`.
             batch_size: how many photos of one size share a pass at most. None: as many as make one megapixel.
@@ -256,7 +256,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
                   pass a `Path`, for the folder;
                 - a folder that `save_pretrained` wrote (of a pipeline, or of a restorer alone);
                 - a file of weights: of a restorer of this package, with its config.json beside it, else sizes inferred;
-                  or of a network that spandrel recognises (.safetensors, .pth, .pt, .ckpt, .bin: tensors alone are
+                  or of a network that spandrel recognizes (.safetensors, .pth, .pt, .ckpt, .bin: tensors alone are
                   read), which becomes a `ForeignRestorer`;
                 - the id of a Hub repository, "owner/name", of a pipeline or of a restorer alone.
             load_noise_predictor: also load, and download, the noise predictor and its scheduler.

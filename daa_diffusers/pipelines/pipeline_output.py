@@ -18,7 +18,7 @@ class DAARestorationPipelineOutput(BaseOutput):
         images: for `output_type="pil"` a list of PIL images. For `"np"` and `"pt"` a list of arrays or tensors where a
             list was given (sizes may differ), else one array (B, H, W, C) or tensor (B, C, H, W), B being 1 for a
             single photo. Same size, bit depth (uint8, uint16 or floating point in [0, 1]) and number of channels as
-            the photo; grey arrays that came without a channel axis have none here either.
+            the photo; gray arrays that came without a channel axis have none here either.
         guard: what the guard did with each photo and why; None without a guard, and of a restorer that is no denoiser.
     """
 

@@ -91,11 +91,11 @@ class Run:
         batch = to_batch(windows, self.channels, self.value_range, self.device)  # (windows * rows, C, h, w)
         restored = restore_batch(self.restorer, batch, [index] * len(batch), dtype=self.dtype)
 
-        def as_photo(x: torch.Tensor) -> torch.Tensor:  # (windows, colours, h, w) in [0, 1]
+        def as_photo(x: torch.Tensor) -> torch.Tensor:  # (windows, colors, h, w) in [0, 1]
             x = self.contract.from_range(x)
             if self.channels == 1:
-                return x.view(len(windows), -1, *x.shape[2:])  # colours were restored one by one
-            return x.mean(1, keepdim=True) if photo.pixels.shape[0] == 1 else x  # grey was repeated
+                return x.view(len(windows), -1, *x.shape[2:])  # colors were restored one by one
+            return x.mean(1, keepdim=True) if photo.pixels.shape[0] == 1 else x  # gray was repeated
 
         return judge(as_photo(batch), as_photo(restored))
 
@@ -227,17 +227,17 @@ def let_go(mapped: Sequence[np.memmap]) -> None:
 
 
 def blank(photo: Photo, out: np.ndarray | None = None) -> Photo:
-    """A photo to be filled with colours, alpha in place, in memory (H, W, C): that of `out`, or new."""
-    colours, height, width = photo.pixels.shape
+    """A photo to be filled with colors, alpha in place, in memory (H, W, C): that of `out`, or new."""
+    colors, height, width = photo.pixels.shape
     if out is not None:
         memory = torch.from_numpy(out if out.ndim == 3 else out[:, :, None])
     else:
-        count = colours + (0 if photo.alpha is None else photo.alpha.shape[0])
+        count = colors + (0 if photo.alpha is None else photo.alpha.shape[0])
         memory = torch.empty(height, width, count, dtype=photo.pixels.dtype, device=photo.device)
     channels = memory.permute(2, 0, 1)
     if photo.alpha is not None:
-        channels[colours:] = photo.alpha
-    return replace(photo, pixels=channels[:colours], alpha=channels[colours:] if photo.alpha is not None else None)
+        channels[colors:] = photo.alpha
+    return replace(photo, pixels=channels[:colors], alpha=channels[colors:] if photo.alpha is not None else None)
 
 
 def untouched(photo: Photo, out: np.ndarray | None = None) -> Photo:

@@ -36,7 +36,7 @@ class PhotoSource(ABC):
     time. Worker processes started by fork share what was decoded before.
 
     Args:
-        channels: 3 (grey is repeated) or 1 (colour becomes BT.601 luma).
+        channels: 3 (gray is repeated) or 1 (color becomes BT.601 luma).
         cache_bytes: bound on the memory for decoded photos; 0 keeps none.
         argument: what the caller calls this source, for messages.
 
@@ -48,7 +48,7 @@ class PhotoSource(ABC):
 
     def __init__(self, *, channels: int = 3, cache_bytes: int = 2**30, argument: str = "source"):
         if channels not in (1, 3):
-            raise ConfigurationError(f"`channels` must be 1 (grey) or 3 (RGB), got {channels!r}")
+            raise ConfigurationError(f"`channels` must be 1 (gray) or 3 (RGB), got {channels!r}")
         self.channels = channels
         self.cache_bytes = cache_bytes
         self.argument = argument
@@ -169,7 +169,7 @@ class PhotoSource(ABC):
         photo = torch.from_numpy(_with_channels(pixels, self.channels)).permute(2, 0, 1).contiguous()
         size = photo.untyped_storage().nbytes()
         if self.channels == 3 and photo.shape[0] == 1:
-            photo = photo.expand(3, -1, -1)  # a view: grey takes a third of the memory
+            photo = photo.expand(3, -1, -1)  # a view: gray takes a third of the memory
         if self._cached_bytes + size <= self.cache_bytes:
             self._cache[index] = photo
             self._cached_bytes += size
@@ -309,7 +309,7 @@ def _remove(path: str, owner: int) -> None:
 
 
 def _with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
-    """(H, W, 1 or 3) -> (H, W, 1) where grey is wanted or given, else unchanged."""
+    """(H, W, 1 or 3) -> (H, W, 1) where gray is wanted or given, else unchanged."""
     if channels == 3 or pixels.shape[-1] == 1:
         return pixels
     return np.rint(pixels @ LUMA_WEIGHTS).astype(pixels.dtype)[..., None]

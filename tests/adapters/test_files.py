@@ -73,7 +73,7 @@ def change(folder, **fields):
         (lambda f: (f / "adapter.json").write_text("{"), "is no adapter's config"),
         (lambda f: (f / "adapter.json").write_text("[]"), "must hold a JSON object"),
         (lambda f: (f / "adapter.json").write_text("{}"), "is no adapter's config"),
-        (lambda f: change(f, colour="red"), "unknown fields colour"),
+        (lambda f: change(f, color="red"), "unknown fields color"),
         (lambda f: change(f, format_version=2), "`format_version` must be 1, got 2"),
         (lambda f: change(f, kind="full"), "`kind` must be one of"),
         (lambda f: change(f, rank=None), "`rank` must be a positive number for lora"),

@@ -143,8 +143,8 @@ def test_camera_photos_are_made_once_and_hold_correlated_noise(tmp_path):
     noisy = PhotoFolder(tmp_path / "own" / "val" / "noisy")
     clean = PhotoFolder(tmp_path / "own" / "val" / "clean")
     noise = noisy.photo(0).float() - clean.photo(0).float()
-    neighbours = torch.corrcoef(torch.stack([noise[1, :, 1:].flatten(), noise[1, :, :-1].flatten()]))[0, 1]
-    assert float(noise.std()) > 5 and float(neighbours) > 0.4
+    neighbors = torch.corrcoef(torch.stack([noise[1, :, 1:].flatten(), noise[1, :, :-1].flatten()]))[0, 1]
+    assert float(noise.std()) > 5 and float(neighbors) > 0.4
     last = tmp_path / "own" / "train" / "noisy" / "000.png"
     before = last.stat().st_mtime_ns
     make_camera_photos(tmp_path / "data", tmp_path / "own")

@@ -1,4 +1,4 @@
-"""`daa convert`: official files become pipelines, with their licence."""
+"""`daa convert`: official files become pipelines, with their license."""
 
 import json
 import types
@@ -38,7 +38,7 @@ def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 
 
 @pytest.mark.parametrize(("task", "low"), [("denoise", 0), ("derain", -1), ("deblur", -1)])
-def test_an_official_checkpoint_becomes_a_pipeline_with_its_licence(tmp_path, capsys, task, low):
+def test_an_official_checkpoint_becomes_a_pipeline_with_its_license(tmp_path, capsys, task, low):
     restorer, unet = networks()
     torch.save(to_official_state_dict(restorer, unet), tmp_path / "200_Network.pth")
     assert main(["convert", str(tmp_path / "200_Network.pth"), str(tmp_path / "out"), "--task", task]) == 0
@@ -86,7 +86,7 @@ def test_official_names_in_safetensors_are_converted_and_said_so_when_loaded(tmp
         (["net.pth", "out", "--task", "denoise", "--predictor", "absent.pth"], "absent.pth"),
         (
             ["other.pth", "out", "--task", "denoise"],
-            "'other.pth' is of no architecture that spandrel recognises",
+            "'other.pth' is of no architecture that spandrel recognizes",
         ),
         (["code.pth", "out", "--task", "denoise"], "needs more than tensors"),
         (["absent.pth", "out", "--task", "denoise"], "`checkpoint` must be an existing file"),

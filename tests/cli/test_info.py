@@ -25,7 +25,7 @@ def facts(capsys, *arguments) -> dict:
 
 
 @pytest.mark.parametrize("name", bundled_names())
-def test_a_bundled_checkpoint_says_task_licence_numbers_and_training(name, capsys):
+def test_a_bundled_checkpoint_says_task_license_numbers_and_training(name, capsys):
     assert main(["info", name]) == 0
     said = capsys.readouterr().out
     for text in (
@@ -51,7 +51,7 @@ def test_a_folder_a_runs_folder_and_a_restorers_file(pipeline, tmp_path, capsys)
     assert alone["parameters"] == expected["parameters"] and "noise predictor" not in alone
 
 
-def test_an_official_file_is_recognised(pipeline, tmp_path, capsys):
+def test_an_official_file_is_recognized(pipeline, tmp_path, capsys):
     restorer = RestorationUNet(width=4, depth=3, align_corners=True)
     torch.save(to_official_state_dict(restorer), tmp_path / "net.pth")
     found = facts(capsys, tmp_path / "net.pth")

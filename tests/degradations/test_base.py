@@ -24,7 +24,7 @@ ALL = [
 GAUSSIAN = {"type": "gaussian"}
 
 
-def grey(batch, level=0.5, channels=3, side=32):
+def gray(batch, level=0.5, channels=3, side=32):
     return torch.full((batch, channels, side, side), level)
 
 
@@ -35,7 +35,7 @@ class TestContract:
         config = degradation.to_config()
         rebuilt = degradation_from_config(json.loads(json.dumps(config)))
         assert rebuilt == degradation and rebuilt.to_config() == config
-        clean = grey(4)
+        clean = gray(4)
         assert torch.equal(rebuilt(clean, generator_for(0)), degradation(clean, generator_for(0)))
 
     def test_the_generator_decides_everything(self, degradation):
@@ -55,7 +55,7 @@ class TestContract:
 
     def test_black_and_white_stay_finite(self, degradation):
         for level in (0.0, 1.0):
-            assert degradation(grey(8, level), generator_for(0)).isfinite().all()
+            assert degradation(gray(8, level), generator_for(0)).isfinite().all()
 
     def test_other_inputs_are_refused(self, degradation):
         for clean in (torch.rand(3, 8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)):
@@ -64,27 +64,27 @@ class TestContract:
 
 
 def test_gaussian_noise_has_the_sigma_that_is_asked_for():
-    noise = BlindGaussian(sigma_min=20, sigma_max=20)(grey(16, side=64), generator_for(0)) - 0.5
+    noise = BlindGaussian(sigma_min=20, sigma_max=20)(gray(16, side=64), generator_for(0)) - 0.5
     assert noise.mean().abs() * 255 < 0.2  # standard error 0.045
     assert abs(noise.std() * 255 - 20) < 0.15  # standard error 0.032
     assert abs(torch.corrcoef(torch.stack([noise[..., 1:].flatten(), noise[..., :-1].flatten()]))[0, 1]) < 0.02
 
 
 def test_gaussian_sigma_is_uniform_over_samples():
-    sigma = (BlindGaussian(sigma_min=10, sigma_max=70)(grey(600), generator_for(0)) - 0.5).flatten(1).std(1) * 255
+    sigma = (BlindGaussian(sigma_min=10, sigma_max=70)(gray(600), generator_for(0)) - 0.5).flatten(1).std(1) * 255
     assert sigma.min() > 9 and sigma.max() < 73
     quartiles = torch.quantile(sigma, torch.tensor([0.25, 0.5, 0.75]))
     torch.testing.assert_close(quartiles, torch.tensor([25.0, 40.0, 55.0]), rtol=0, atol=4)
 
 
 def test_gaussian_noise_is_not_clipped():
-    noisy = BlindGaussian(sigma_min=50)(grey(2, 1.0), generator_for(0))
+    noisy = BlindGaussian(sigma_min=50)(gray(2, 1.0), generator_for(0))
     assert noisy.max() > 1.3 and abs(noisy.mean() - 1) < 0.02
 
 
 def test_mixtures_choose_by_weight_for_each_sample():
     mixture = Mixture([(3, BlindGaussian(0, 0)), (1, BlindGaussian(30, 30))])
-    touched = (mixture(grey(2000, side=4), generator_for(0)) != 0.5).flatten(1).any(1).float().mean()
+    touched = (mixture(gray(2000, side=4), generator_for(0)) != 0.5).flatten(1).any(1).float().mean()
     assert abs(touched - 0.25) < 0.04  # standard error 0.01
 
 

@@ -27,8 +27,8 @@ def photo(side=64):
     return torch.from_numpy(data.astronaut()[:side, 180 : 180 + side] / 255).float().permute(2, 0, 1)[None]
 
 
-def centre(psf):
-    """(B, 1, K, K) -> (B, 2) centre of mass from the middle, (y, x)."""
+def center(psf):
+    """(B, 1, K, K) -> (B, 2) center of mass from the middle, (y, x)."""
     offset = torch.arange(psf.shape[-1], dtype=psf.dtype) - psf.shape[-1] // 2
     return torch.stack([(psf.sum(3) * offset).sum((1, 2)), (psf.sum(2) * offset).sum((1, 2))], dim=1)
 
@@ -85,12 +85,12 @@ def test_directions_are_those_of_the_whole_circle():
 
 
 @pytest.mark.parametrize("length", [0.0, 0.3, 7.0, 60.0])
-def test_psfs_are_non_negative_normalised_and_centred(length):
+def test_psfs_are_non_negative_normalized_and_centered(length):
     psf = trajectory_psf(paths(length=length, shake=4.0, pull=4.0, reversals=1.0))
     assert psf.ndim == 4 and psf.shape[-1] % 2 == 1 and psf.shape[-1] == psf.shape[-2] <= length + 3
     assert (psf >= 0).all()
     torch.testing.assert_close(psf.sum((1, 2, 3)), torch.ones(64, dtype=psf.dtype))
-    torch.testing.assert_close(centre(psf), torch.zeros(64, 2, dtype=psf.dtype), rtol=0, atol=1e-9)
+    torch.testing.assert_close(center(psf), torch.zeros(64, 2, dtype=psf.dtype), rtol=0, atol=1e-9)
 
 
 def test_a_straight_path_gives_a_line_of_its_length_and_direction():

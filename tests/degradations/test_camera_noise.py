@@ -93,14 +93,14 @@ def test_demosaicing_keeps_samples_and_is_exact_for_flat_and_sloping_photos(size
 
 
 def test_variance_is_shot_times_signal_plus_read_squared():
-    # grey photos have no mosaic, so that what was drawn can be read off
+    # gray photos have no mosaic, so that what was drawn can be read off
     shot, read = 2e-3, 5e-3
     for level in (0.02, 0.1, 0.3, 0.8):
         variance = linear_noise(camera(shot, read), level, channels=1).var().item()
         assert variance == pytest.approx(shot * level + read**2, rel=0.05), level  # standard error 0.7 %
 
 
-def test_colour_noise_grows_with_the_signal_in_linear_light():
+def test_color_noise_grows_with_the_signal_in_linear_light():
     variance = [linear_noise(camera(2e-3, 1e-3), level).var().item() for level in (0.05, 0.2, 0.8)]
     assert variance[1] / variance[0] == pytest.approx(4, rel=0.1)
     assert variance[2] / variance[1] == pytest.approx(4, rel=0.1)
@@ -116,7 +116,7 @@ def correlation(a, b):
     return torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1].item()
 
 
-def test_demosaicing_correlates_neighbours_but_not_colours():
+def test_demosaicing_correlates_neighbors_but_not_colors():
     noise = linear_noise(camera(1e-3, 1e-3), 0.3)
     red, green, blue = (noise[:, c, 1:-1, 1:-1] for c in range(3))
     # expected from the kernels: 2/3 for red and blue, 2/5 for green
@@ -127,7 +127,7 @@ def test_demosaicing_correlates_neighbours_but_not_colours():
     assert abs(correlation(red[..., 4:], red[..., :-4])) < 0.03
 
 
-def test_without_a_mosaic_noise_is_independent_between_pixels_and_colours():
+def test_without_a_mosaic_noise_is_independent_between_pixels_and_colors():
     noise = linear_noise(camera(1e-3, 1e-3, demosaic_probability=0.0), 0.3)
     assert noise.var().item() == pytest.approx(1e-3 * 0.3 + 1e-6, rel=0.05)
     assert abs(correlation(noise[..., 1:], noise[..., :-1])) < 0.02

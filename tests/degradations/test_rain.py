@@ -145,7 +145,7 @@ def test_added_rain_ignores_the_photo_and_screened_rain_fades_on_bright_ones():
     assert (RainStreaks(screen_probability=1.0, brightness=(1, 1))(photo(2, 0.5), generator_for(0)) <= 1).all()
 
 
-def test_the_veil_takes_contrast_and_moves_photos_toward_its_grey():
+def test_the_veil_takes_contrast_and_moves_photos_toward_its_gray():
     clean = torch.rand(8, 3, 32, 32, generator=generator_for(3))
     options = {**PLAIN, "cover": (1e-4, 1e-4), "veil_probability": 1.0, "veil_grey": (0.8, 0.8)}
     even = RainStreaks(**options, veil=(0.4, 0.4))(clean, generator_for(0))
@@ -156,7 +156,7 @@ def test_the_veil_takes_contrast_and_moves_photos_toward_its_grey():
     assert (uneven.amax((1, 2, 3)) - uneven.amin((1, 2, 3)) > 0.05).float().mean() > 0.5
 
 
-def test_streaks_are_grey_and_differ_between_samples():
+def test_streaks_are_gray_and_differ_between_samples():
     change = RainStreaks(**PLAIN)(photo(2), generator_for(0)) - 0.2
     torch.testing.assert_close(change[:, 0], change[:, 2])
     assert not torch.allclose(change[0], change[1])
@@ -173,7 +173,7 @@ def test_streaks_are_grey_and_differ_between_samples():
         ({"layers": [0, 2]}, "`layers`"),
         ({"screen_probability": 2}, "`screen_probability`"),
         ({"clip": 1}, "`clip`.*true or false"),
-        ({"colour": 1}, "no field 'colour'"),
+        ({"color": 1}, "no field 'color'"),
     ],
     ids=str,
 )

@@ -12,7 +12,7 @@ from daa_diffusers.errors import ConfigurationError
 @pytest.fixture
 def folder(tmp_path):
     residual = torch.zeros(3, 24, 32)
-    residual[:, :, ::4] = torch.tensor([0.5, -0.25, 0.125])[:, None, None]  # vertical streaks of one colour
+    residual[:, :, ::4] = torch.tensor([0.5, -0.25, 0.125])[:, None, None]  # vertical streaks of one color
     write_residual(residual, tmp_path / "0.png")
     return tmp_path
 
@@ -29,7 +29,7 @@ def test_the_residual_comes_back_on_the_clean_photo(folder):
         hit = sample.abs().amax(0) > 0.1
         assert float(hit.float().mean()) == 0.25  # every fourth line, whichever way it was turned
         assert torch.allclose(sample[:, hit], streaks[:, None].expand(-1, int(hit.sum())), atol=2**-15)
-        assert sample[:, ~hit].abs().max() < 2**-15  # grey is zero
+        assert sample[:, ~hit].abs().max() < 2**-15  # gray is zero
     assert len({tuple((sample.abs().amax(0) > 0.1).flatten().tolist()) for sample in added}) > 1  # places differ
 
 
@@ -48,13 +48,13 @@ def test_samples_depend_on_the_generator_alone_and_configs_rebuild_it(folder):
     assert not torch.equal(apply(made, clean), apply(made, clean, 1))
 
 
-def test_photos_larger_than_the_residual_and_grey_ones_are_served(folder):
+def test_photos_larger_than_the_residual_and_gray_ones_are_served(folder):
     assert apply(Transplant(str(folder)), torch.zeros(1, 3, 40, 50)).shape == (1, 3, 40, 50)
-    grey = apply(Transplant(str(folder)), torch.zeros(1, 1, 16, 16))
-    assert abs(float(grey.amax()) - (0.5 - 0.25 + 0.125) / 3) < 2**-14
+    gray = apply(Transplant(str(folder)), torch.zeros(1, 1, 16, 16))
+    assert abs(float(gray.amax()) - (0.5 - 0.25 + 0.125) / 3) < 2**-14
 
 
-def test_grey_residuals_serve_colour(tmp_path):
+def test_gray_residuals_serve_color(tmp_path):
     write_residual(torch.full((1, 8, 8), 0.25), tmp_path / "0.png")
     assert torch.allclose(apply(Transplant(str(tmp_path)), torch.zeros(1, 3, 8, 8)), torch.tensor(0.25), atol=2**-15)
 

@@ -107,14 +107,16 @@ def test_progress_is_told_in_words():
     assert said == "Training.\n█████░░░░░░░░░░░░░░░ step 30 of 120, 01:30 left"
 
 
-def test_cancelled_at_once_nothing_is_learnt_and_another_can_begin(adaptation, noisy, checkpoint):
+def test_cancelled_at_once_nothing_is_learned_and_another_can_begin(adaptation, noisy, checkpoint):
     assert adaptation.progress().state == "idle"
     adaptation.start(noisy, noisy[:1], checkpoint=checkpoint, minutes=1)
     with pytest.raises(ConfigurationError, match="running already"):
         adaptation.start(noisy, noisy[:1], checkpoint=checkpoint, minutes=1)
     adaptation.cancel()
     stopped = until(adaptation, lambda progress: not progress.running)
-    assert stopped.state == "stopped" and stopped.checkpoint is None and "before anything was learnt" in stopped.message
+    assert (
+        stopped.state == "stopped" and stopped.checkpoint is None and "before anything was learned" in stopped.message
+    )
     adaptation.start(noisy, noisy[:1], checkpoint=checkpoint, minutes=1)
     assert adaptation.progress().running
 
@@ -138,7 +140,7 @@ def test_why_it_failed_is_told_without_folders(adaptation, noisy, checkpoint, tm
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_stopped_it_keeps_what_it_learnt_and_goes_on_to_the_end(adaptation, noisy, start):
+def test_stopped_it_keeps_what_it_learned_and_goes_on_to_the_end(adaptation, noisy, start):
     adaptation.start(noisy, noisy[:1], checkpoint=start, minutes=1)
     stages = set()
 

@@ -94,14 +94,14 @@ def opened(path):
         return image.info, np.asarray(image)
 
 
-def test_views_are_upright_and_keep_the_colour_space(tmp_path, photos):
+def test_views_are_upright_and_keep_the_color_space(tmp_path, photos):
     shown = [opened(path)[1] for path in views(Pair(photos["side.jpg"], photos["side.jpg"]), 0)]
     stored = opened(photos["side.jpg"])[1]
     np.testing.assert_array_equal(shown[0], np.rot90(stored, -1))
     np.testing.assert_array_equal(shown[0], shown[1])
-    grey = tmp_path / "grey.png"
-    Image.fromarray(np.arange(0, 65536, 17, dtype=np.uint16)[: 60 * 64].reshape(60, 64)).save(grey, icc_profile=b"icc")
-    info, pixels = opened(views(Pair(str(grey), str(grey)), 0)[1])
+    gray = tmp_path / "gray.png"
+    Image.fromarray(np.arange(0, 65536, 17, dtype=np.uint16)[: 60 * 64].reshape(60, 64)).save(gray, icc_profile=b"icc")
+    info, pixels = opened(views(Pair(str(gray), str(gray)), 0)[1])
     assert info["icc_profile"] == b"icc" and pixels.shape == (60, 64) and pixels.dtype == np.uint8
 
 

@@ -118,9 +118,9 @@ def test_a_photo_that_a_restorer_or_metric_cannot_take_is_left_out_of_every_row(
 def test_identical_and_constant_photos_count_as_100_db(folders):
     degraded, clean = folders
     for folder in folders:
-        save(folder / "grey.png", np.full((64, 64), 128, np.uint8))
+        save(folder / "gray.png", np.full((64, 64), 128, np.uint8))
     result = evaluate_folder({"smooth": pipeline(Smoothing())}, degraded, clean)
-    index = result.photos.index("grey.png")
+    index = result.photos.index("gray.png")
     assert result.scores["identity"]["psnr"][index] == math.inf and result.scores["identity"]["ssim"][index] == 1.0
     assert result.values("identity", "psnr")[index] == 100.0
     finite = [score for score in result.scores["identity"]["psnr"] if score < math.inf]
@@ -153,17 +153,17 @@ def test_without_ground_truth_residuals_are_looked_at_and_noise_is_estimated(tmp
 def test_label_free_values_come_beside_metrics_for_other_channels_and_ranges(folders):
     degraded, clean = folders
     for folder in folders:
-        save(folder / "grey.png", np.asarray(Image.open(folder / "p3.png").convert("L")))
-    grey = RestorationUNet(width=4, depth=2, channels=1)
+        save(folder / "gray.png", np.asarray(Image.open(folder / "p3.png").convert("L")))
+    gray = RestorationUNet(width=4, depth=2, channels=1)
     signed = RestorationUNet(width=4, depth=2, value_range=(-1.0, 1.0)).train()
-    rows = {"grey": pipeline(grey), "signed": pipeline(signed)}
+    rows = {"gray": pipeline(gray), "signed": pipeline(signed)}
     result = evaluate_folder(rows, degraded, clean, label_free=True)
     assert len(result.photos) == 5 and signed.training
     assert [column.name for column in result.columns[:3]] == ["psnr", "ssim", "noise_left"]
     assert all(math.isfinite(value) for row in rows for value in result.scores[row]["noise_left"])
 
 
-def test_grey_meets_colour_repeated(tmp_path):
+def test_gray_meets_color_repeated(tmp_path):
     save(tmp_path / "noisy" / "a.png", photo(0)[..., 0])
     save(tmp_path / "clean" / "a.png", np.repeat(photo(0)[..., :1], 3, axis=2))
     result = evaluate_folder({}, tmp_path / "noisy", tmp_path / "clean")

@@ -50,7 +50,7 @@ def test_the_residual_correlates_with_the_photo_where_it_is_half_restored_or_smo
     assert correlation["untouched"] == 0
 
 
-def test_drift_is_the_change_of_colour_and_not_the_noise(photo):
+def test_drift_is_the_change_of_color_and_not_the_noise(photo):
     shift = torch.tensor([3.0, 0.0, -6.0])[:, None, None] / 255
     assert float(label_free.colour_drift(photo, photo + shift)) == pytest.approx(3.0, abs=1e-3)
     assert float(label_free.colour_drift(photo + 20 / 255 * noise_like(photo), photo)) < 1.0
@@ -112,9 +112,9 @@ def test_the_estimated_gain_names_shapes_that_do_not_fit(photo):
         Noise.of(photo[:, :16])
 
 
-def test_a_grey_photo_and_a_flat_one_have_noise_too(photo):
-    grey = photo[:1] + 0.05 * noise_like(photo[:1])
-    assert Noise.of(grey).sample(grey, torch.Generator().manual_seed(0)).shape == grey.shape
+def test_a_gray_photo_and_a_flat_one_have_noise_too(photo):
+    gray = photo[:1] + 0.05 * noise_like(photo[:1])
+    assert Noise.of(gray).sample(gray, torch.Generator().manual_seed(0)).shape == gray.shape
     black = torch.zeros(3, 64, 64)
     assert float(Noise.of(black).sample(black, torch.Generator().manual_seed(0)).abs().max()) < 1e-6
 

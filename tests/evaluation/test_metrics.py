@@ -83,7 +83,7 @@ def test_uint16_and_big_endian_arrays_count_as_the_same_photo():
         assert float(psnr(*pair)) == pytest.approx(float(psnr(restored, clean)), abs=1e-9)
 
 
-def test_grey_images_of_either_kind():
+def test_gray_images_of_either_kind():
     clean, restored = photo()[..., 0], noisy(photo())[..., 0]
     expected = skimage.metrics.peak_signal_noise_ratio(clean, restored, data_range=255)
     assert float(psnr(restored, clean)) == pytest.approx(expected, abs=1e-4)
@@ -162,33 +162,33 @@ def test_a_constant_offset_has_the_psnr_of_its_size(height, width, offset, chann
     assert float(psnr(clean + np.uint8(offset), clean)) == pytest.approx(20 * math.log10(255 / offset), abs=1e-9)
 
 
-GREY = np.zeros((16, 16, 3), np.uint8)
+GRAY = np.zeros((16, 16, 3), np.uint8)
 
 
 @pytest.mark.parametrize(
     ("restored", "clean", "options", "error", "message"),
     [
-        (GREY[:8], GREY, {}, ValueError, r"one shape, got \(8, 16, 3\) and \(16, 16, 3\)"),
-        (GREY[None], GREY, {}, ValueError, "one shape"),
-        (GREY, GREY[..., 0], {}, ValueError, "one shape"),
-        (GREY / 255.0, GREY, {}, ValueError, "of one type, got torch.float64, torch.uint8"),
-        (GREY, GREY.astype(np.uint16), {}, ValueError, "of one type"),
-        (GREY.astype(np.int64), GREY, {}, TypeError, "`restored` must be uint8, uint16 or floating point"),
-        (GREY, GREY > 0, {}, TypeError, "`clean` must be uint8, uint16 or floating point"),
-        (GREY, [[0, 1]], {}, TypeError, "`clean` must be a torch tensor or numpy array, got list"),
+        (GRAY[:8], GRAY, {}, ValueError, r"one shape, got \(8, 16, 3\) and \(16, 16, 3\)"),
+        (GRAY[None], GRAY, {}, ValueError, "one shape"),
+        (GRAY, GRAY[..., 0], {}, ValueError, "one shape"),
+        (GRAY / 255.0, GRAY, {}, ValueError, "of one type, got torch.float64, torch.uint8"),
+        (GRAY, GRAY.astype(np.uint16), {}, ValueError, "of one type"),
+        (GRAY.astype(np.int64), GRAY, {}, TypeError, "`restored` must be uint8, uint16 or floating point"),
+        (GRAY, GRAY > 0, {}, TypeError, "`clean` must be uint8, uint16 or floating point"),
+        (GRAY, [[0, 1]], {}, TypeError, "`clean` must be a torch tensor or numpy array, got list"),
         (np.zeros((16, 16, 4)), np.zeros((16, 16, 4)), {}, ValueError, r"`restored` must be \(H, W\).*\(16, 16, 4\)"),
         (torch.zeros(16, 16, 3), torch.zeros(16, 16, 3), {}, ValueError, r"\(C, H, W\) or \(B, C, H, W\)"),
         (torch.zeros(16, 16), torch.zeros(16, 16), {}, ValueError, r"\(C, H, W\)"),
-        (GREY[:0], GREY[:0], {}, ValueError, "at least one pixel"),
-        (np.full((16, 16, 3), np.nan), GREY / 1.0, {}, ValueError, "`restored` must not hold NaN, got 768 of 768"),
-        (GREY / 1.0, np.full((16, 16, 3), np.nan), {}, ValueError, "`clean` must not hold NaN"),
-        (GREY / 1.0, GREY - 1.0, {}, ValueError, r"`clean` must lie in \[0, 1\], got \[-1, -1\]"),
-        (GREY / 1.0, GREY + 200.0, {}, ValueError, "value of white with `data_range`"),
-        (GREY, GREY + 9, {"data_range": 1.0}, ValueError, r"`clean` must lie in \[0, 1\], got \[9, 9\]"),
-        (GREY, GREY, {"data_range": 0}, ValueError, "`data_range` must be positive"),
-        (GREY, GREY, {"data_range": math.nan}, ValueError, "`data_range` must be positive"),
-        (GREY, GREY, {"color": "lab"}, ValueError, "`color` must be"),
-        (GREY[..., 0], GREY[..., 0], {"color": "y"}, ValueError, "three channels"),
+        (GRAY[:0], GRAY[:0], {}, ValueError, "at least one pixel"),
+        (np.full((16, 16, 3), np.nan), GRAY / 1.0, {}, ValueError, "`restored` must not hold NaN, got 768 of 768"),
+        (GRAY / 1.0, np.full((16, 16, 3), np.nan), {}, ValueError, "`clean` must not hold NaN"),
+        (GRAY / 1.0, GRAY - 1.0, {}, ValueError, r"`clean` must lie in \[0, 1\], got \[-1, -1\]"),
+        (GRAY / 1.0, GRAY + 200.0, {}, ValueError, "value of white with `data_range`"),
+        (GRAY, GRAY + 9, {"data_range": 1.0}, ValueError, r"`clean` must lie in \[0, 1\], got \[9, 9\]"),
+        (GRAY, GRAY, {"data_range": 0}, ValueError, "`data_range` must be positive"),
+        (GRAY, GRAY, {"data_range": math.nan}, ValueError, "`data_range` must be positive"),
+        (GRAY, GRAY, {"color": "lab"}, ValueError, "`color` must be"),
+        (GRAY[..., 0], GRAY[..., 0], {"color": "y"}, ValueError, "three channels"),
     ],
 )
 @pytest.mark.parametrize("metric", [psnr, ssim])
@@ -206,5 +206,5 @@ def test_ssim_needs_room_for_its_window(size):
 def test_ssim_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torchmetrics.functional.image", None)
     with pytest.raises(ImportError, match="pip install torchmetrics"):
-        ssim(GREY, GREY)
-    assert float(psnr(GREY, GREY)) == math.inf
+        ssim(GRAY, GRAY)
+    assert float(psnr(GRAY, GRAY)) == math.inf

@@ -58,15 +58,15 @@ def test_every_kind_of_image_shows_the_same_pixels(tmp_path):
         np.testing.assert_array_equal(sheet[2 * gap : 2 * gap + 64, left : left + 64], photo)
 
 
-def test_grey_and_transparent_images(tmp_path):
-    grey = skimage.data.camera()[:64, :64]
+def test_gray_and_transparent_images(tmp_path):
+    gray = skimage.data.camera()[:64, :64]
     glass = Image.new("RGBA", (64, 64), (200, 10, 10, 0))
-    kinds = [grey, grey[..., None], torch.from_numpy(grey.copy())[None] / 255, Image.fromarray(grey), glass]
-    sheet = read(contact_sheet([kinds], (), (), tmp_path / "grey.png", cell=64))
+    kinds = [gray, gray[..., None], torch.from_numpy(gray.copy())[None] / 255, Image.fromarray(gray), glass]
+    sheet = read(contact_sheet([kinds], (), (), tmp_path / "gray.png", cell=64))
     gap = (sheet.shape[1] - 5 * 64) // 8
     for index in range(4):
         left = 2 * gap + index * (64 + gap)
-        np.testing.assert_array_equal(sheet[2 * gap : 2 * gap + 64, left : left + 64], np.stack([grey] * 3, axis=-1))
+        np.testing.assert_array_equal(sheet[2 * gap : 2 * gap + 64, left : left + 64], np.stack([gray] * 3, axis=-1))
     assert (sheet[:, 2 * gap + 4 * (64 + gap) :] == 255).all()
 
 

@@ -122,13 +122,13 @@ class ForeignContract:
         multiple = restorer.size_multiple
         cells = -(-(radius + 8) // multiple)
         side = (2 * cells + 1) * multiple
-        centre = slice(cells * multiple, cells * multiple + multiple)
+        center = slice(cells * multiple, cells * multiple + multiple)
         x = ModelContract.photos(1, restorer.config.channels, side, side, 1, torch.float32)
         other = torch.rand_like(x)
         low, high = cells * multiple - radius, cells * multiple + multiple + radius
         other[:, :, low:high, low:high] = x[:, :, low:high, low:high]
         with torch.no_grad():
-            same = (restorer(x) - restorer(other))[:, :, centre, centre].abs().max()
+            same = (restorer(x) - restorer(other))[:, :, center, center].abs().max()
         assert same < 1e-5
 
     @pytest.mark.slow

@@ -55,13 +55,13 @@ def swin2sr(**options):
 class Layers(nn.Module):
     """A user's network, which takes [-1, 1] and gives the noise."""
 
-    def __init__(self, width: int, depth: int = 3, normalise: bool = False):
+    def __init__(self, width: int, depth: int = 3, normalize: bool = False):
         super().__init__()
-        self.width, self.depth, self.normalise = width, depth, normalise
+        self.width, self.depth, self.normalize = width, depth, normalize
         layers = [nn.Conv2d(3, width, 3, padding=1)]
         for _ in range(depth - 2):
             layers += [nn.Conv2d(width, width, 3, padding=1)]
-            layers += [nn.BatchNorm2d(width)] if normalise else []
+            layers += [nn.BatchNorm2d(width)] if normalize else []
             layers += [nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Conv2d(width, 3, 3, padding=1))
 
@@ -158,7 +158,7 @@ class TestAModuleOfOnesOwn(ForeignContract):
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("make", [nafnet, swinir], ids=["NAFNet", "SwinIR"])
-def test_a_checkpoint_file_is_recognised(tmp_path, make, suffix):
+def test_a_checkpoint_file_is_recognized(tmp_path, make, suffix):
     network = make().eval()
     path = tmp_path / f"my weights{suffix}"
     if suffix == ".pth":
@@ -183,7 +183,7 @@ def test_a_class_that_spandrel_shows_under_another_name_is_found_again(tmp_path)
     assert type(ForeignRestorer.from_pretrained(tmp_path).network) is ESRGAN
 
 
-def test_a_folder_of_transformers_is_recognised(tmp_path):
+def test_a_folder_of_transformers_is_recognized(tmp_path):
     network = swin2sr().eval()
     network.save_pretrained(tmp_path)
     restorer = ForeignRestorer.from_checkpoint(tmp_path)
@@ -246,7 +246,7 @@ class Faulty(nn.Module):
     def __init__(self, fault: str = ""):
         super().__init__()
         self.fault = fault
-        channels = 1 if fault == "grey" else 3
+        channels = 1 if fault == "gray" else 3
         self.conv = nn.Conv2d(channels, channels, 3, padding=0 if fault == "valid" else 1)
         self.norm = nn.BatchNorm2d(3, track_running_stats=False) if fault == "batch" else nn.Identity()
 
@@ -285,7 +285,7 @@ class Faulty(nn.Module):
         ("mapping", r"returns a dict, not a tensor: declare .* output_item='restored'"),
         ("dropout", r"not deterministic in eval mode"),
         ("batch", r"otherwise when it shares a batch"),
-        ("grey", r"takes 1 channels: declare channels=1"),
+        ("gray", r"takes 1 channels: declare channels=1"),
         ("none", r"returns a NoneType without a tensor"),
         ("nan", r"gives NaN or infinity"),
     ],
@@ -519,12 +519,12 @@ def test_batch_statistics_are_blended_and_selected_with_the_weights(tmp_path, se
             torch.testing.assert_close(after[name], tensor, rtol=1e-3, atol=1e-3)
 
 
-def test_a_grey_network_gets_a_noise_predictor_of_its_channels(tmp_path):
+def test_a_gray_network_gets_a_noise_predictor_of_its_channels(tmp_path):
     DAARestorationPipeline(ForeignRestorer.wrap(dncnn(in_nc=1, out_nc=1))).save_pretrained(tmp_path)
     model = build_model(resolve({"preset": "tiny", "init_from": str(tmp_path)}))
     assert (model.unet.config.in_channels, model.unet.config.out_channels) == (3, 1)
-    grey = torch.rand(2, 1, 16, 16)
-    assert torch.isfinite(model(Batch(grey, grey, grey)).loss)
+    gray = torch.rand(2, 1, 16, 16)
+    assert torch.isfinite(model(Batch(gray, gray, gray)).loss)
 
 
 def test_gradient_checkpointing_is_refused(tmp_path):

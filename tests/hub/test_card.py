@@ -62,13 +62,13 @@ def test_the_task_follows_from_the_degradation(folder, degradation, task):
         ({"options": {"init_from": "outputs/mine/pipeline"}}, UNKNOWN),
     ],
 )
-def test_the_licence_follows_from_the_record(training, licence):
-    assert license_of(training) == licence
+def test_the_license_follows_from_the_record(training, license):
+    assert license_of(training) == license
 
 
 def test_words_that_forbid_commercial_use_bind():
-    licence = license_of({"licence": "Weights for Non-Commercial research only."})
-    assert licence.non_commercial and licence.metadata() == RESEARCH.metadata()
+    license = license_of({"licence": "Weights for Non-Commercial research only."})
+    assert license.non_commercial and license.metadata() == RESEARCH.metadata()
     assert not license_of({"licence": "Do what you like."}).non_commercial
 
 

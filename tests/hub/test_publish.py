@@ -201,7 +201,7 @@ def test_a_repository_is_owner_and_name(saved, repo_id):
         prepare(saved, repo_id)
 
 
-# --- licences and cards ---
+# --- licenses and cards ---
 
 
 @pytest.mark.parametrize("name", bundled_names())
@@ -217,7 +217,7 @@ def test_bundled_weights_say_that_they_are_for_research_only(name):
         prepare(name, "org/copy", license="mit")
 
 
-def test_weights_that_start_from_bundled_ones_inherit_their_licence(saved):
+def test_weights_that_start_from_bundled_ones_inherit_their_license(saved):
     (saved / "training.json").write_text(json.dumps({"options": {"init_from": "daa-denoise-plain"}}))
     assert "license_name: non-commercial-research" in prepare(saved, "org/mine").card
     with pytest.raises(ConfigurationError, match="`license` is 'apache-2.0'"):
@@ -312,10 +312,10 @@ def restore_without_package(source: str, photos: dict, folder: Path, **environme
 def test_a_pushed_repository_restores_the_same_without_the_package(hub, tmp_path):
     draws = np.random.default_rng(0)
     photos = {
-        "colour": draws.integers(0, 256, (33, 21, 3), dtype=np.uint8),
+        "color": draws.integers(0, 256, (33, 21, 3), dtype=np.uint8),
         "alpha": draws.integers(0, 256, (9, 8, 4), dtype=np.uint8),
         "deep": draws.integers(0, 65536, (16, 5, 3), dtype=np.uint16),
-        "grey": draws.random((7, 7), dtype=np.float32),
+        "gray": draws.random((7, 7), dtype=np.float32),
     }
     pipeline = build(unet=True)
     pipeline.push_to_hub("org/mine")

@@ -251,7 +251,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean(p):
     torch.testing.assert_close(y, kept * scale, rtol=1e-2, atol=0)
     assert torch.equal(x.grad, y.detach())
     flat = (~kept).float().flatten()
-    if 0 < p < 1:  # neighbours, which share a 64-bit number, are independent
+    if 0 < p < 1:  # neighbors, which share a 64-bit number, are independent
         assert torch.corrcoef(torch.stack([flat[:-1], flat[1:]]))[0, 1].abs() < 5 / x.numel() ** 0.5
     torch.manual_seed(0)
     assert torch.equal(dropout(x), y)

@@ -33,7 +33,7 @@ def test_the_output_is_input_plus_residual_and_never_clamped():
     torch.testing.assert_close(model(x), x + 2.5)
 
 
-def test_a_grey_model_takes_and_gives_one_channel():
+def test_a_gray_model_takes_and_gives_one_channel():
     assert RestorationUNet(channels=1, width=4, depth=1)(torch.rand(1, 1, 3, 5)).shape == (1, 1, 3, 5)
 
 
@@ -81,10 +81,10 @@ def measured_radius(depth: int, align_corners: bool) -> int:
     size = 2 * -(-(model.receptive_radius + 2) // grid) * grid + grid
     x = torch.rand(1, 1, size, size, dtype=torch.float64, requires_grad=True)
     y = model(x)[0, 0]
-    centre = size // 2 // grid * grid
+    center = size // 2 // grid * grid
     reach = 0
-    for place in range(centre, centre + grid):
-        (gradient,) = torch.autograd.grad(y[centre, place], x, retain_graph=True)
+    for place in range(center, center + grid):
+        (gradient,) = torch.autograd.grad(y[center, place], x, retain_graph=True)
         columns = gradient[0, 0].any(dim=0).nonzero().flatten()
         assert columns[0] > 0 and columns[-1] < size - 1, "the test image is too small to measure"
         reach = max(reach, place - int(columns[0]), int(columns[-1]) - place)

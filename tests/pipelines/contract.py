@@ -36,7 +36,7 @@ class PipelineContract:
     saveable = True
 
     def build(self) -> nn.Module:
-        """A tiny restorer whose output differs from its input by some grey levels."""
+        """A tiny restorer whose output differs from its input by some gray levels."""
         raise NotImplementedError
 
     @pytest.fixture
@@ -92,18 +92,18 @@ class PipelineContract:
         assert as_tensor.dtype == torch.from_numpy(array).dtype
         assert np.array_equal(as_tensor.numpy().transpose(1, 2, 0), restored)
 
-    def test_grey_in_grey_out(self, pipe):
-        grey = photo(24, 40)[:, :, 1]
-        restored = pipe(grey, output_type="np").images
+    def test_gray_in_gray_out(self, pipe):
+        gray = photo(24, 40)[:, :, 1]
+        restored = pipe(gray, output_type="np").images
         assert restored.shape == (1, 24, 40)
-        assert pipe(grey[:, :, None], output_type="np").images.shape == (1, 24, 40, 1)
-        assert pipe(grey, output_type="pt").images.shape == (1, 1, 24, 40)
-        image = pipe(PIL.Image.fromarray(grey)).images[0]
+        assert pipe(gray[:, :, None], output_type="np").images.shape == (1, 24, 40, 1)
+        assert pipe(gray, output_type="pt").images.shape == (1, 1, 24, 40)
+        image = pipe(PIL.Image.fromarray(gray)).images[0]
         assert image.mode == "L" and np.array_equal(np.array(image), restored[0])
-        coloured = pipe(np.repeat(grey[:, :, None], 3, 2) / 255, output_type="np").images[0]
-        inside = ((coloured > 0) & (coloured < 1)).all(2)  # elsewhere the mean comes before the clamp
+        colored = pipe(np.repeat(gray[:, :, None], 3, 2) / 255, output_type="np").images[0]
+        inside = ((colored > 0) & (colored < 1)).all(2)  # elsewhere the mean comes before the clamp
         assert inside.mean() > 0.5
-        assert np.abs(coloured.mean(2) * 255 - restored[0])[inside].max() <= 0.5 + 1e-3
+        assert np.abs(colored.mean(2) * 255 - restored[0])[inside].max() <= 0.5 + 1e-3
 
     # --- lists and batches ---
 

@@ -18,7 +18,7 @@ from daa_diffusers.pipelines.guard import (
     WINDOW,
     Verdict,
     judge,
-    neighbour_correlation,
+    neighbor_correlation,
     sample_windows,
 )
 
@@ -30,13 +30,13 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def verdict_on(residual: torch.Tensor) -> Verdict:
-    """Of a grey photo from which a restorer takes this out (N, C, H, W), in 1/255."""
-    grey = torch.full_like(residual, 0.5)
-    return judge(grey + residual / 255, grey)
+    """Of a gray photo from which a restorer takes this out (N, C, H, W), in 1/255."""
+    gray = torch.full_like(residual, 0.5)
+    return judge(gray + residual / 255, gray)
 
 
 def demosaiced(rms: float) -> torch.Tensor:
-    """Noise of each colour apart, smoothed alike."""
+    """Noise of each color apart, smoothed alike."""
     noise = draw(1, 3, 130, 130)
     smooth = noise[..., 1:, :] + noise[..., :-1, :]
     smooth = smooth[..., 1:] + smooth[..., :-1]
@@ -44,10 +44,10 @@ def demosaiced(rms: float) -> torch.Tensor:
 
 
 def detail(rms: float) -> torch.Tensor:
-    """Brightness that alternates from pixel to pixel, under colours that vary slowly."""
+    """Brightness that alternates from pixel to pixel, under colors that vary slowly."""
     brightness = draw(1, 1, 128, 128) * torch.tensor([1.0, -1.0]).repeat(64)
-    colours = nn.functional.interpolate(draw(1, 3, 32, 32, seed=1), scale_factor=4, mode="bilinear")
-    mixed = brightness / brightness.std() + 0.5 * colours / colours.std()
+    colors = nn.functional.interpolate(draw(1, 3, 32, 32, seed=1), scale_factor=4, mode="bilinear")
+    mixed = brightness / brightness.std() + 0.5 * colors / colors.std()
     return mixed * rms / mixed.std()
 
 
@@ -71,7 +71,7 @@ def test_of_detail_only_a_little_is_taken_out(rms, reason):
 
 
 def in_jpeg(noise: torch.Tensor, quality: int) -> torch.Tensor:
-    """What is left of noise (1, 3, H, W) on grey, in 1/255, in a JPEG that stores colour at half the size."""
+    """What is left of noise (1, 3, H, W) on gray, in 1/255, in a JPEG that stores color at half the size."""
     pixels = (128 + noise[0].permute(1, 2, 0)).clamp(0, 255).round().byte().numpy()
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling="4:2:0")
@@ -80,15 +80,15 @@ def in_jpeg(noise: torch.Tensor, quality: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("rms", "quality"), [(12.0, 92), (30.0, 92), (30.0, 75)])
-def test_noise_whose_colours_were_stored_at_half_the_size_is_taken_out(rms, quality):
+def test_noise_whose_colors_were_stored_at_half_the_size_is_taken_out(rms, quality):
     for noise in (rms * draw(1, 3, 128, 128), demosaiced(rms)):
         verdict = verdict_on(in_jpeg(noise, quality))
         assert verdict.strength == 1 and verdict.reason == "the change is like noise"
 
 
-def test_where_colours_were_stored_at_half_the_size_small_changes_are_held_back():
-    colours = nn.functional.interpolate(draw(1, 3, 64, 64, seed=1), scale_factor=2, mode="bilinear")
-    mixed = draw(1, 1, 128, 128) + colours / colours.std()
+def test_where_colors_were_stored_at_half_the_size_small_changes_are_held_back():
+    colors = nn.functional.interpolate(draw(1, 3, 64, 64, seed=1), scale_factor=2, mode="bilinear")
+    mixed = draw(1, 1, 128, 128) + colors / colors.std()
     for rms in (2.0, 3.3):
         verdict = verdict_on(mixed * rms / mixed.std())
         assert 0.6 < verdict.colour < 0.85 and verdict.reason == "clean: the change is like detail"
@@ -114,7 +114,7 @@ def test_a_small_change_is_harmless_whatever_it_is():
     assert (nothing.strength, nothing.change, nothing.colour) == (1, 0, 0)
 
 
-def test_without_colours_small_changes_are_held_back():
+def test_without_colors_small_changes_are_held_back():
     noise = draw(1, 1, 128, 128)
     assert verdict_on(2 * noise).strength < 0.7 and verdict_on(8 * noise).strength == 1
     assert verdict_on((2 * noise).expand(-1, 3, -1, -1)).strength == verdict_on(2 * noise).strength
@@ -125,11 +125,11 @@ def test_a_photo_of_a_few_pixels_is_restored():
     assert verdict_on(torch.ones(1, 3, 1, 1)).strength == 1
 
 
-def test_neighbours_of_smoothed_noise_hang_together_as_they_should():
+def test_neighbors_of_smoothed_noise_hang_together_as_they_should():
     noise = draw(4, 3, 64, 4000)
-    assert abs(neighbour_correlation(noise)) < 0.005
-    assert neighbour_correlation(noise[..., 1:] + noise[..., :-1]) == pytest.approx(0.5, abs=0.005)
-    assert neighbour_correlation(torch.ones(1, 3, 8, 8)) == 0
+    assert abs(neighbor_correlation(noise)) < 0.005
+    assert neighbor_correlation(noise[..., 1:] + noise[..., :-1]) == pytest.approx(0.5, abs=0.005)
+    assert neighbor_correlation(torch.ones(1, 3, 8, 8)) == 0
 
 
 @pytest.mark.parametrize("size", [(1, 1), (300, 400), (5000, 9000), (100, 20_000), (513, 512)])
@@ -168,15 +168,15 @@ def quiet(restorer: nn.Module) -> DAARestorationPipeline:
 
 def test_each_photo_gets_its_own_share_and_verdict():
     pipe = quiet(TakesOut(detail(5.0)))
-    grey = np.full((128, 128, 3), 0.5, np.float32)
-    result = pipe([grey, grey[:16, :16]], output_type="np", guard=True, strength=0.5)
+    gray = np.full((128, 128, 3), 0.5, np.float32)
+    result = pipe([gray, gray[:16, :16]], output_type="np", guard=True, strength=0.5)
     assert [verdict.reason[:9] for verdict in result.guard] == ["not what ", "too small"]
     for verdict, restored in zip(result.guard, result.images, strict=True):
         change = 255 * np.sqrt(np.square(restored - 0.5).mean())
         assert change == pytest.approx(0.5 * verdict.strength * verdict.change, rel=0.01)
-    without = pipe(grey, output_type="np")
+    without = pipe(gray, output_type="np")
     assert without.guard is None and "guard" not in without
-    images = pipe(grey, output_type="np", guard=True, return_dict=False)
+    images = pipe(gray, output_type="np", guard=True, return_dict=False)
     assert len(images) == 1
 
 
@@ -216,14 +216,14 @@ def test_no_strength_needs_no_restorer_beyond_the_guard():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("kind", ["colour", "grey", "uint16", "alpha", "one pixel"])
+@pytest.mark.parametrize("kind", ["color", "gray", "uint16", "alpha", "one pixel"])
 def test_every_kind_of_photo_is_judged(channels, kind):
     torch.manual_seed(0)
     pipe = quiet(RestorationUNet(channels=channels, width=4, depth=2, value_range=[-1, 1]))
     array = photo(70, 90)
     given = {
-        "colour": array,
-        "grey": array[:, :, 0],
+        "color": array,
+        "gray": array[:, :, 0],
         "uint16": array.astype(np.uint16) * 257,
         "alpha": np.dstack([array, array[:, :, 0]]),
         "one pixel": array[:1, :1],
@@ -232,7 +232,7 @@ def test_every_kind_of_photo_is_judged(channels, kind):
     assert result.images[0].shape == given.shape and result.images[0].dtype == given.dtype
     verdict = result.guard[0]
     assert 0 < verdict.strength <= 1 and verdict.change > 1
-    assert (verdict.colour == 0) == (kind in ("grey",)) or kind == "one pixel"
+    assert (verdict.colour == 0) == (kind in ("gray",)) or kind == "one pixel"
 
 
 # --- the bundled restorers on real photos ---

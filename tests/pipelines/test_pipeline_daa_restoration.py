@@ -43,7 +43,7 @@ class TestSignedRange(PipelineContract):
         return gentle(RestorationUNet(width=4, depth=4, value_range=[-1, 1]))
 
 
-class TestGreyRestorer(PipelineContract):
+class TestGrayRestorer(PipelineContract):
     def build(self):
         return gentle(RestorationUNet(channels=1, width=4, depth=2))
 
@@ -256,13 +256,13 @@ def test_alpha_comes_back_untouched(pipe, mode):
     assert np.array_equal(pipe(deep, output_type="np").images[0][:, :, -1], deep[:, :, -1])
     as_tensor = pipe(image, output_type="pt", as_float=False).images
     assert as_tensor.shape[1] == len(mode) and np.array_equal(as_tensor[0, -1].numpy(), alpha)
-    # alpha is no input: the colours are those of the photo without it
+    # alpha is no input: the colors are those of the photo without it
     opaque = pipe(np.array(image)[:, :, :-1], output_type="np").images[0]
     assert np.array_equal(pipe(np.array(image), output_type="np").images[0][:, :, :-1], opaque)
 
 
 @pytest.mark.parametrize("mode", ["P", "RGB", "L"])
-def test_a_transparent_colour_becomes_alpha(pipe, mode, tmp_path):
+def test_a_transparent_color_becomes_alpha(pipe, mode, tmp_path):
     image = PIL.Image.new(mode, (8, 8))
     if mode == "P":
         image.putpalette([200, 100, 50, 1, 1, 1])
@@ -288,7 +288,7 @@ def test_profile_and_exif_stay_with_a_pil_image(pipe, tmp_path):
 
 
 def test_sixteen_bits_are_not_eight(pipe):
-    """Neighbouring 16-bit levels stay apart, as they could not in 8 bits."""
+    """Neighboring 16-bit levels stay apart, as they could not in 8 bits."""
     ramp = np.arange(30000, 30000 + 32 * 32, dtype=np.uint16).reshape(32, 32)
     restored = np.array(pipe(PIL.Image.fromarray(ramp)).images[0])
     assert restored.dtype == np.uint16 and len(np.unique(restored)) > 200
@@ -296,8 +296,8 @@ def test_sixteen_bits_are_not_eight(pipe):
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4])
-def test_sixteen_bit_colours_do_not_fit_a_pil_image(pipe, channels):
-    with pytest.raises(ValueError, match='`output_type` "pil" has 8 bits for colours.*choose "np" or "pt"'):
+def test_sixteen_bit_colors_do_not_fit_a_pil_image(pipe, channels):
+    with pytest.raises(ValueError, match='`output_type` "pil" has 8 bits for colors.*choose "np" or "pt"'):
         pipe(np.zeros((4, 4, channels), np.uint16))
 
 
@@ -337,7 +337,7 @@ def test_restored_pixels_are_clamped_not_wrapped():
 
 
 def test_padding_reflects():
-    """A 3x3 mean sees the mirrored neighbour beyond the border, so a constant slope stays close to itself."""
+    """A 3x3 mean sees the mirrored neighbor beyond the border, so a constant slope stays close to itself."""
 
     class Mean(nn.Module):
         size_multiple = 8

@@ -133,11 +133,11 @@ def test_tiles_of_any_photo_change_nothing(pipe, size, self_ensemble):
         assert np.array_equal(tiled, whole)  # bit by bit, also in floating point
 
 
-@pytest.mark.parametrize("kind", ["grey", "alpha", "uint16", "batch", "tensors", "pil"])
+@pytest.mark.parametrize("kind", ["gray", "alpha", "uint16", "batch", "tensors", "pil"])
 def test_tiles_of_every_kind_change_nothing(pipe, kind):
     array = photo(110, 130)
     given, output_type = {
-        "grey": (array[:, :, 0], "np"),
+        "gray": (array[:, :, 0], "np"),
         "alpha": (np.dstack([array, array[:, :, 1]]), "np"),
         "uint16": (array.astype(np.uint16) * 257, "np"),
         "batch": (np.stack([array, 255 - array]), "np"),
@@ -152,7 +152,7 @@ def test_tiles_of_every_kind_change_nothing(pipe, kind):
         assert np.array_equal(np.asarray(one), np.asarray(other))
 
 
-def test_colours_of_a_grey_restorer_and_a_signed_range_in_tiles():
+def test_colors_of_a_gray_restorer_and_a_signed_range_in_tiles():
     torch.manual_seed(0)
     pipe = quiet(RestorationUNet(channels=1, width=4, depth=2, value_range=[-1, 1]))
     degraded = photo(60, 90)

@@ -33,17 +33,17 @@ def test_photos_come_in_the_order_of_their_names(clean_folder):
 
 
 def test_channels_are_converted(tmp_path):
-    colour, grey = data.astronaut()[:20, :30], data.camera()[:20, :30]
-    Image.fromarray(colour).save(tmp_path / "a.png")
-    Image.fromarray(grey).save(tmp_path / "b.png")
-    tifffile.imwrite(tmp_path / "c.tif", colour.astype(np.uint16) * 257, photometric="rgb")
+    color, gray = data.astronaut()[:20, :30], data.camera()[:20, :30]
+    Image.fromarray(color).save(tmp_path / "a.png")
+    Image.fromarray(gray).save(tmp_path / "b.png")
+    tifffile.imwrite(tmp_path / "c.tif", color.astype(np.uint16) * 257, photometric="rgb")
     rgb, luma = PhotoFolder(tmp_path), PhotoFolder(tmp_path, channels=1)
     assert [tuple(rgb.photo(i).shape) for i in range(3)] == [(3, 20, 30)] * 3
     assert [tuple(luma.photo(i).shape) for i in range(3)] == [(1, 20, 30)] * 3
     for channel in range(3):
-        np.testing.assert_array_equal(rgb.photo(1)[channel], grey)
-    np.testing.assert_array_equal(luma.photo(1)[0], grey)
-    expected = colour @ np.array([0.299, 0.587, 0.114])
+        np.testing.assert_array_equal(rgb.photo(1)[channel], gray)
+    np.testing.assert_array_equal(luma.photo(1)[0], gray)
+    expected = color @ np.array([0.299, 0.587, 0.114])
     assert np.abs(luma.photo(0)[0].numpy() - expected).max() <= 0.5 + 1e-3
     assert luma.photo(2).dtype == torch.uint16
     assert np.abs(luma.photo(2)[0].numpy() - expected * 257).max() <= 0.6

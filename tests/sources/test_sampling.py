@@ -119,7 +119,7 @@ def test_small_photos_are_mirrored(size):
                 assert (line == 0).all()
                 continue
             steps = line.diff()
-            assert (steps.abs() == 1).all()  # neighbours stay neighbours, edges are not doubled
+            assert (steps.abs() == 1).all()  # neighbors stay neighbors, edges are not doubled
             turns = line[1:-1][steps[1:] != steps[:-1]]
             assert set(turns.tolist()) <= {0, side - 1}  # and the direction changes at the borders only
             assert set(line.tolist()) == set(range(side)) or side > 16
@@ -222,15 +222,15 @@ def test_broken_photos_do_not_stop_or_change_the_others(clean_folder, real_folde
     assert [path.name for path in after.real[0].skipped] == ["photo 1.png"]
 
 
-def test_grey_deep_and_small_photos_mix(tmp_path):
-    Image.fromarray(data.camera()[:50, :50]).save(tmp_path / "grey.png")
+def test_gray_deep_and_small_photos_mix(tmp_path):
+    Image.fromarray(data.camera()[:50, :50]).save(tmp_path / "gray.png")
     Image.fromarray(data.astronaut()[:10, :70]).save(tmp_path / "flat.png")
     tifffile.imwrite(tmp_path / "deep.tif", data.astronaut()[:60, :60].astype(np.uint16) * 257, photometric="rgb")
     dataset = TrainingPatches([PhotoFolder(tmp_path)], BlindGaussian(), patch=48, length=9, seed=0)
     assert {tuple(dataset[n]["clean"].shape) for n in range(9)} == {(3, 48, 48)}
     assert all(dataset[n]["clean"].std() > 0.01 for n in range(9))
-    grey = TrainingPatches([PhotoFolder(tmp_path, channels=1)], CameraNoise(), patch=48, length=9, seed=0)
-    assert {tuple(grey[n]["synthetic"].shape) for n in range(9)} == {(1, 48, 48)}
+    gray = TrainingPatches([PhotoFolder(tmp_path, channels=1)], CameraNoise(), patch=48, length=9, seed=0)
+    assert {tuple(gray[n]["synthetic"].shape) for n in range(9)} == {(1, 48, 48)}
 
 
 # -- pairs -------------------------------------------------------------------------------------------------------
@@ -320,7 +320,7 @@ def test_pairs_refuse_clean_sources_and_degradations(clean_folder, paired):
 
 
 def test_clean_patches_are_scaled_down(tmp_path):
-    """A ramp of one grey value a pixel: its slope in a patch tells the factor."""
+    """A ramp of one gray value a pixel: its slope in a patch tells the factor."""
     ramp = np.tile(np.arange(240, dtype=np.uint8), (240, 1))
     Image.fromarray(ramp).save(tmp_path / "ramp.png")
     options = {"patch": 16, "length": 200, "seed": 0, "augment": False}

@@ -58,7 +58,7 @@ def table(files, **columns):
 
 @pytest.fixture
 def every_kind_of_photo(tmp_path):
-    """RGB, 16 bits, grey, alpha, palette, and one lying on its side."""
+    """RGB, 16 bits, gray, alpha, palette, and one lying on its side."""
     folder = tmp_path / "kinds"
     folder.mkdir()
     photo = np.ascontiguousarray(data.astronaut()[100:120, 150:180])

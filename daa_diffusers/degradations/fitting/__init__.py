@@ -1,1 +1,1 @@
-"""Degradations estimated from unlabelled photos."""
+"""Degradations estimated from unlabeled photos."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..fitted import COLOUR_PAIRS
+from ..fitted import COLOR_PAIRS
 
 TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 TO_RGB = np.linalg.inv(TO_YCC)
@@ -38,7 +38,7 @@ class Covariance:
     def of(cls, deviation: np.ndarray, correlation: np.ndarray) -> "Covariance":
         """Of noise of a standard deviation (3,) and a correlation (6, n, n), as `FittedNoise` has them."""
         full = np.zeros((3, 3, *correlation.shape[1:]))
-        for (a, b), square in zip(COLOUR_PAIRS, correlation, strict=True):
+        for (a, b), square in zip(COLOR_PAIRS, correlation, strict=True):
             full[a, b] = square * deviation[a] * deviation[b]
             full[b, a] = full[a, b][::-1, ::-1]
         half = correlation.shape[-1] // 2
@@ -54,7 +54,7 @@ class Covariance:
     def correlation(self) -> np.ndarray:
         """(6, n, n), as `FittedNoise` has it."""
         rgb, deviation = TO_RGB @ self.ycc @ TO_RGB.T, self.deviation
-        pairs = [rgb[a, b] / (deviation[a] * deviation[b]) for a, b in COLOUR_PAIRS]
+        pairs = [rgb[a, b] / (deviation[a] * deviation[b]) for a, b in COLOR_PAIRS]
         return (np.array(pairs)[:, None, None] * self.neighbors).clip(-1, 1)
 
 

@@ -31,7 +31,7 @@ from .noise_curve import (
     PhotoSeen,
     bend_of,
     calibrated,
-    colour_pairs,
+    color_pairs,
     fit_bend,
     fit_curve,
     fit_poisson,
@@ -51,7 +51,7 @@ QUANTILES = 11
 # Share of the tone curve's skewness from which on noise is taken to have come through it. The skewness of light itself,
 # which is Poisson's, takes off up to 0.57 of it where shot noise is all there is.
 BENT = 0.25
-COLOURS = ("red", "green", "blue")
+COLORS = ("red", "green", "blue")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class NoiseProfile:
         shot, read: of the best `variance = shot * brightness + read**2` of the green curve (brightness as stored, white
             = 1), and `poisson_error`, its largest relative error in standard deviation: above 0.15 or so it does not
             describe the noise (a tone curve bends it).
-        lag: correlation of the noise of horizontal and vertical neighbours, before JPEG coding, mean of the colours.
+        lag: correlation of the noise of horizontal and vertical neighbors, before JPEG coding, mean of the colors.
         colours: correlation of the noise of red-green, red-blue and green-blue in one pixel.
         bend: third moment of the noise in flat parts, over that of Gaussian noise which the tone curve of sRGB bends:
             0.4 (shot noise alone) to 1 where it came through such a curve, near 0 where it is symmetric, or where JPEG
@@ -147,9 +147,9 @@ class NoiseProfile:
         curve = ", ".join(f"{noise.brightness[k]:g}: {green[k]:.1f}" for k in shown[:: max(1, len(shown) // 5)])
         lines.append(f"Noise level (green, in 1/255, by brightness, of the middle photo): {curve}.")
         lines.append(f"Photos differ: their levels are {noise.level[1]:.2f} to {noise.level[-2]:.2f} times that.")
-        kind = "white: neighbouring pixels are independent" if abs(self.lag) < 0.1 else "correlated between neighbours"
+        kind = "white: neighboring pixels are independent" if abs(self.lag) < 0.1 else "correlated between neighbors"
         lines.append(
-            f"The noise is {kind} ({self.lag:.2f}); between colours: {', '.join(f'{c:.2f}' for c in self.colours)}."
+            f"The noise is {kind} ({self.lag:.2f}); between colors: {', '.join(f'{c:.2f}' for c in self.colours)}."
         )
         if self.bands:
             lines.append(f"It runs along {self.bands} (banding); the degradation makes as much noise, without bands.")
@@ -196,7 +196,7 @@ def fit_noise(
     photos: str | os.PathLike | PhotoSource | Sequence[str | os.PathLike | PhotoSource],
     restorer: Restorer | None = None,
 ) -> NoiseProfile:
-    """Estimates the noise of unlabelled photos, whose noise depends on brightness and has one kind of correlation.
+    """Estimates the noise of unlabeled photos, whose noise depends on brightness and has one kind of correlation.
 
     Each photo has a level of its own: the deviation at brightness b of photo i is `s_i v(b)`, both fitted in turn by
     medians in the logarithm, so that textured blocks and odd photos count little. Of JPEG files, the noise before
@@ -257,7 +257,7 @@ def _look(photo: torch.Tensor, content: bytes, restorer: Restorer | None) -> Pho
         brightness, variance = removed_noise(middle(pixels, RESTORED), restorer, generator) or (brightness, variance)
     log_deviation = variance.sqrt().clamp(min=NOISE_FREE / 10).log().numpy()
     half_chroma = has_half_chroma(content)
-    return PhotoSeen(brightness.numpy(), log_deviation, colour_pairs(flat), quality, half_chroma, bend_of(flat), signs)
+    return PhotoSeen(brightness.numpy(), log_deviation, color_pairs(flat), quality, half_chroma, bend_of(flat), signs)
 
 
 def _profile(seen: list[PhotoSeen], skipped: dict[str, str], unfit: dict[str, str]) -> NoiseProfile:
@@ -275,7 +275,7 @@ def _profile(seen: list[PhotoSeen], skipped: dict[str, str], unfit: dict[str, st
         "bands": direction if 2 * bands.count(direction) > len(bands) else None,
     }
     if len(noisy) < FIT_SHARE * len(seen):
-        nothing = tuple((0,) * len(BRIGHTNESS) for _ in COLOURS)
+        nothing = tuple((0,) * len(BRIGHTNESS) for _ in COLORS)
         return NoiseProfile(None, nothing, nothing, 0.0, 0.0, 0.0, 0.0, (0.0, 0.0, 0.0), 0.0, **common)
     curve, level, observed = fit_curve(noisy)
     bend = fit_bend(noisy)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from ..camera_noise import SRGB_GAMMA, tone_bend
 from ..draws import generator_for
-from ..fitted import COLOUR_PAIRS, KERNEL, correlation_kernels, expand_pairs
+from ..fitted import COLOR_PAIRS, KERNEL, correlation_kernels, expand_pairs
 from ..jpeg_coding import jpeg
 from .coding import CODING_ROUNDS, Covariance, corrected, first_guess
 from .photo_noise import BLOCK, FlatBlocks
@@ -85,7 +85,7 @@ def fit_bend(seen: Sequence[PhotoSeen]) -> float:
 
 
 def _without_spikes(values: Sequence[float]) -> np.ndarray:
-    """Medians of three neighbours: a brightness that only texture has does not stick out; what rises or falls stays."""
+    """Medians of three neighbors: a brightness that only texture has does not stick out; what rises or falls stays."""
     padded = np.pad(values, 1, mode="edge")
     return np.median([padded[:-2], padded[1:-1], padded[2:]], axis=0)
 
@@ -164,7 +164,7 @@ def _before_coding(
     guess = shown = first_guess(seen)
     for _ in range(CODING_ROUNDS):
         flat = _simulated(guess.deviation, guess.correlation, coding)
-        shown = Covariance.of(_middle(flat), unit_correlation(colour_pairs(flat)))
+        shown = Covariance.of(_middle(flat), unit_correlation(color_pairs(flat)))
         guess = corrected(guess, shown, seen)
     share = float(np.sqrt(seen.ycc[0, 0].clip(0) / max(guess.ycc[0, 0], 1e-12)))
     return guess.deviation, unit_correlation(guess.correlation), share
@@ -184,9 +184,9 @@ def _shown(deviation: np.ndarray, correlation: np.ndarray, coding: Coding | None
     """What flat photos show of `CALIBRATION_LEVELS` times a deviation (3,): deviations (levels, 3), and correlation."""
     if coding is None:  # everything is proportional
         flat = _simulated(deviation, correlation, None)
-        return np.outer(CALIBRATION_LEVELS, _middle(flat)), colour_pairs(flat)
+        return np.outer(CALIBRATION_LEVELS, _middle(flat)), color_pairs(flat)
     shown = {level: _simulated(deviation, correlation, coding, level) for level in CALIBRATION_LEVELS}
-    near = [colour_pairs(flat) for level, flat in shown.items() if 0.7 <= level <= 1.5]
+    near = [color_pairs(flat) for level, flat in shown.items() if 0.7 <= level <= 1.5]
     return np.maximum.accumulate([_middle(flat) for flat in shown.values()], 0), np.mean(near, axis=0)
 
 
@@ -205,9 +205,9 @@ def _inverted(log_deviation: np.ndarray, deviation: np.ndarray, left: np.ndarray
     return result
 
 
-def colour_pairs(flat: FlatBlocks) -> np.ndarray:
+def color_pairs(flat: FlatBlocks) -> np.ndarray:
     """(6, 7, 7), as `FittedNoise.correlation`."""
-    return np.stack([flat.correlation[a, b].numpy() for a, b in COLOUR_PAIRS])
+    return np.stack([flat.correlation[a, b].numpy() for a, b in COLOR_PAIRS])
 
 
 def nested(correlation: np.ndarray) -> tuple[tuple[tuple[float, ...], ...], ...]:

@@ -4,7 +4,7 @@ The one noise estimator of the package: of the blocks of each brightness, those 
 candidates; of these, the ones whose coarse part is a small share of the whole are flat (noise is finer than detail:
 natural photos have most of their energy in low frequencies). What a plane leaves of a flat block is noise. High-pass
 filters and principal components (Liu, Tanaka, Okutomi 2013; Pyatykh, Hesser, Zheng 2013; Chen, Zhu, Heng 2015) assume
-white noise and find too little where neighbouring pixels hang together, as in photos of cameras; blocks do not.
+white noise and find too little where neighboring pixels hang together, as in photos of cameras; blocks do not.
 """
 
 import math
@@ -37,7 +37,7 @@ class FlatBlocks:
     Attributes:
         brightness: (K, C), their means.
         residual: (K, C, 16, 16), what a plane leaves of them: noise.
-        correlation: (C, C, 7, 7), of the noise of colour a with that of colour b at an offset (down, right), unbiased.
+        correlation: (C, C, 7, 7), of the noise of color a with that of color b at an offset (down, right), unbiased.
         gain: (C,), by how much the noise's variance exceeds the residual's, since the plane took some.
         clipped: all blocks of the photo are clipped; these say little of its noise.
     """
@@ -81,7 +81,7 @@ class Noise:
     Attributes:
         brightness, variance: (K, C), mean and noise variance of K flat blocks.
         kernels: (C, C, 16, 16), which turn white noise into noise of unit variance with the correlation, between
-            pixels and colours, of the photo's.
+            pixels and colors, of the photo's.
     """
 
     brightness: torch.Tensor

@@ -63,7 +63,7 @@ def white(photo, number):
     return torch.randn(photo.shape, generator=generator_for(0, "test", number))
 
 
-def neighbour(noise):
+def neighbor(noise):
     """Correlation with the next pixel to the right."""
     return float((noise[..., 1:] * noise[..., :-1]).mean() / noise.square().mean())
 
@@ -93,10 +93,10 @@ def test_known_noise_is_found_within_15_percent_at_several_brightnesses(kind, pr
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "jpeg" not in kind])
-def test_correlation_between_neighbours_and_colours_is_found(kind, profiles, clean_photos):
-    true = neighbour(KINDS[kind](clean_photos[0], white(clean_photos[0], 0)))
+def test_correlation_between_neighbors_and_colors_is_found(kind, profiles, clean_photos):
+    true = neighbor(KINDS[kind](clean_photos[0], white(clean_photos[0], 0)))
     profile = profiles[kind]
-    print(f"\n{kind:11} next pixel {profile.lag:.2f}, true {true:.2f}; colours {np.round(profile.colours, 2)}")
+    print(f"\n{kind:11} next pixel {profile.lag:.2f}, true {true:.2f}; colors {np.round(profile.colours, 2)}")
     assert profile.lag == pytest.approx(true, abs=0.09)  # 15 % of 0.58
     assert np.abs(profile.colours).max() < 0.15
 
@@ -107,7 +107,7 @@ def test_the_degradation_makes_noise_like_that_of_the_photos(profiles, clean_pho
         photo = coded(photo, 75) if "jpeg" in kind else photo
         true, ours = photo - clean, profiles[kind].degradation(clean[None], generator_for(0, "made"))[0] - clean
         assert float(ours.std()) == pytest.approx(float(true.std()), rel=0.15), kind
-        assert neighbour(ours) == pytest.approx(neighbour(true), abs=0.1), kind
+        assert neighbor(ours) == pytest.approx(neighbor(true), abs=0.1), kind
 
 
 def coded(photo, quality):
@@ -123,9 +123,9 @@ def test_shot_and_read_noise_are_found_where_they_describe_it(profiles):
     assert "Shot noise" in profile.describe()
 
 
-def test_colours_that_share_their_noise_are_recognised(clean_photos, tmp_path):
-    grey = [c + 10 / 255 * white(c, n).mean(0, keepdim=True) * 3**0.5 for n, c in enumerate(clean_photos)]
-    profile = fit_noise(write(tmp_path / "photos", grey))
+def test_colors_that_share_their_noise_are_recognized(clean_photos, tmp_path):
+    gray = [c + 10 / 255 * white(c, n).mean(0, keepdim=True) * 3**0.5 for n, c in enumerate(clean_photos)]
+    profile = fit_noise(write(tmp_path / "photos", gray))
     assert min(profile.colours) > 0.85
     made = profile.degradation(torch.full((1, 3, 64, 64), 0.5), generator_for(0, "x"))[0] - 0.5
     assert float((made[0] * made[2]).mean() / made[0].square().mean()) > 0.85
@@ -172,14 +172,14 @@ def test_what_is_of_no_use_is_left_out_with_its_reason(clean_photos, tmp_path):
     folder = write(tmp_path / "photos", noisy(clean_photos, "white 15"))
     Image.fromarray(np.full((64, 64, 3), 99, np.uint8)).save(folder / "constant.png")
     Image.fromarray(np.full((16, 64, 3), 99, np.uint8)).save(folder / "tiny.png")
-    burnt = pixels(torch.ones(3, 96, 96))
-    burnt[:, 90:] = 0
-    Image.fromarray(burnt).save(folder / "burnt.png")
+    burned = pixels(torch.ones(3, 96, 96))
+    burned[:, 90:] = 0
+    Image.fromarray(burned).save(folder / "burned.png")
     (folder / "broken.png").write_bytes((folder / "0.png").read_bytes()[:500])
     profile = fit_noise(folder)
     reasons = {name.rsplit("/")[-1]: reason for name, reason in profile.skipped.items()}
-    assert set(reasons) == {"constant.png", "tiny.png", "burnt.png", "broken.png"}
-    assert reasons["constant.png"] == "constant" and "clipped" in reasons["burnt.png"]
+    assert set(reasons) == {"constant.png", "tiny.png", "burned.png", "broken.png"}
+    assert reasons["constant.png"] == "constant" and "clipped" in reasons["burned.png"]
     assert "smaller than 32" in reasons["tiny.png"] and "cannot read" in reasons["broken.png"]
     assert profile.photos == 3
 
@@ -264,9 +264,9 @@ def test_strong_noise_of_real_photos_darkens_where_its_skewness_says_so(data_roo
     assert share == pytest.approx(1 if gamma else 0, abs=0.25)
 
 
-def test_a_grey_photo_gets_the_luma_of_the_noise():
+def test_a_gray_photo_gets_the_luma_of_the_noise():
     noise = FittedNoise((0.5,), ((10,), (10,), (10,)))
-    made = noise(torch.full((4, 1, 64, 64), 0.5), generator_for(0, "grey")) - 0.5
+    made = noise(torch.full((4, 1, 64, 64), 0.5), generator_for(0, "gray")) - 0.5
     assert float(made.std()) * 255 == pytest.approx(10 * (0.299**2 + 0.587**2 + 0.114**2) ** 0.5, rel=0.05)
 
 
@@ -276,7 +276,7 @@ def test_a_grey_photo_gets_the_luma_of_the_noise():
         ({"version": 2}, "`version` of fitted noise must be 1, got 2"),
         ({"brightness": [0.5, 0.5]}, "`brightness` must increase"),
         ({"deviation": [[1], [1]]}, "three lists"),
-        ({"deviation": [[1], [1], [1, 2]]}, "must hold 1 numbers a colour"),
+        ({"deviation": [[1], [1], [1, 2]]}, "must hold 1 numbers a color"),
         ({"deviation": [[1], [1], [-1]]}, "`deviation` must be a number in"),
         ({"level": [2, 1]}, "do not decrease"),
         ({"spread": 0.5}, "`spread` must be a number in"),
