@@ -51,7 +51,7 @@ def run(config: TrainingConfig) -> int:
     result = train(config)
     if PartialState().is_main_process:
         if result.signal is not None:
-            print(f"interrupted after step {result.steps}, which is saved; the same command goes on from there")
+            print(f"interrupted after step {result.steps}, which is saved; run the same command to resume")
         else:
             print_summary(result)
             print(f'the pipeline: DAARestorationPipeline.from_pretrained("{result.pipeline}")')

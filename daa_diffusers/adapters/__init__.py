@@ -1,7 +1,7 @@
 """Camera adapters: a small trained change of a frozen restorer, in a file of its own beside many others.
 
-`updates` says what is changed, `files` how it is stored, `camera` which one suits a photo, `loaded` how a restorer
-takes it. Pipelines load adapters (`pipelines.adapter_loading`), training makes them (`training.adapter`).
+`updates` defines the changes, `files` stores them, `matching` chooses one for a photo, `loaded` applies it to a
+restorer. Pipelines load adapters (`pipelines.adapter_mixin`), training makes them (`training.adapter_training`).
 """
 
 from .files import AdapterConfig, read_adapter, save_adapter

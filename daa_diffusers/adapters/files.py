@@ -1,4 +1,4 @@
-"""An adapter's folder: `adapter.json` says what it is, `adapter.safetensors` holds its tensors in float16."""
+"""The folder of an adapter: `adapter.json`, its config, and `adapter.safetensors`, its tensors in float16."""
 
 import json
 import logging
@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 CONFIG = "adapter.json"
 TENSORS = "adapter.safetensors"
 FORMAT_VERSION = 1
-LARGE = 500_000  # bytes; an adapter beyond this is worth a word
+LARGE = 500_000  # bytes; a larger adapter is logged
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
-INFO = ("make", "models", "iso", "licence")  # what a user may say of an adapter
+INFO = ("make", "models", "iso", "licence")  # fields that a user may set
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def read_adapter(
         Its config, its tensors by name (as stored), and a name for it.
 
     Raises:
-        CheckpointError: no such folder or repository id, files that are missing (all listed), damaged or no adapter's.
+        CheckpointError: no such folder or repository id; missing files (all listed); damaged or other files.
         TypeError: an unknown option.
         RepositoryNotFoundError and the other errors of huggingface_hub: as they are.
     """
@@ -171,5 +171,7 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"{str(path)!r} cannot be read: {error}") from error
     broken = [name for name, value in tensors.items() if not value.is_floating_point() or not value.isfinite().all()]
     if broken:
-        raise CheckpointError(f"{str(path)!r} holds tensors that are NaN, infinite or no numbers: {', '.join(broken)}")
+        raise CheckpointError(
+            f"{str(path)!r} holds tensors that are NaN, infinite or not floating point: {', '.join(broken)}"
+        )
     return tensors

@@ -22,7 +22,7 @@ class LoadedAdapters:
 
     Attributes:
         configs: of the loaded adapters, by name.
-        active: name of the one whose change lies in the parameters, or None.
+        active: name of the adapter whose change is applied to the parameters, or None.
         fused: whether that change counts as part of the restorer, and is saved with it.
     """
 
@@ -32,8 +32,8 @@ class LoadedAdapters:
         self.active: str | None = None
         self.fused = False
         self._changes: dict[str, tuple[dict[str, Update], dict[str, torch.Tensor]]] = {}
-        self._originals: dict[str, torch.Tensor] = {}  # what the active one changed
-        self._license = UNKNOWN  # of the restorer without the fused one
+        self._originals: dict[str, torch.Tensor] = {}  # values of the parameters that the active adapter changed
+        self._license = UNKNOWN  # of the restorer without the fused adapter
 
     def add(self, name: str, config: AdapterConfig, tensors: Mapping[str, torch.Tensor]) -> None:
         """Loads an adapter; it is not active yet.
@@ -50,7 +50,7 @@ class LoadedAdapters:
             base = f" ({config.base_name})" if config.base_name else ""
             raise CheckpointError(
                 f"adapter {name!r} was made for another restorer: its base has the fingerprint {config.base}{base}, "
-                f"this restorer {ours}. Load that base; from bfloat16 no fingerprint can be told, cast after loading"
+                f"this restorer {ours}. Load that base; in bfloat16 the fingerprint is unknown, so cast after loading"
             )
         try:
             updates = updates_for(self.restorer, config.kind, config.rank or 1)
@@ -70,7 +70,7 @@ class LoadedAdapters:
 
     @torch.no_grad()
     def activate(self, name: str | None, scale: float = 1.0) -> None:
-        """Makes one adapter the active one, or none.
+        """Activates one adapter, or none.
 
         Args:
             name: None: the restorer as it was.
@@ -101,13 +101,13 @@ class LoadedAdapters:
         self.active = name
 
     def remove(self, name: str | None = None) -> None:
-        """Forgets one adapter, or all; the active one's change goes with it, unless it is fused: then it stays."""
+        """Removes one adapter, or all, with the change that is active; a fused change stays."""
         if name is not None and name not in self.configs:
             raise ConfigurationError(f"`name` must be one of {sorted(self.configs)} or None, got {name!r}")
         if self.active is not None and name in (None, self.active):
             if self.fused:
                 self._originals, self.active, self.fused = {}, None, False
-                self.configs.clear()  # of a restorer that is no more
+                self.configs.clear()  # they were made for the restorer before fusing
                 self._changes.clear()
                 return
             self._revert()
@@ -134,7 +134,7 @@ class LoadedAdapters:
     @contextmanager
     @torch.no_grad()
     def as_saved(self) -> Iterator[None]:
-        """The restorer without a change that is active, but not fused, for a while."""
+        """Context in which an active change that is not fused is taken off the restorer."""
         if self.active is None or self.fused:
             yield
             return

@@ -10,14 +10,14 @@ from PIL import ExifTags, Image
 
 from .files import AdapterConfig
 
-# Where ISO numbers stand: of 65535 and more only the later ones say the true number.
+# EXIF tags of the ISO number, by priority; the first saturates at 65535.
 _ISO_TAGS = (ExifTags.Base.ISOSpeedRatings, ExifTags.Base.RecommendedExposureIndex, ExifTags.Base.ISOSpeed)
 _OVERFLOW = 65535
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Maker, model and ISO number, each None where the photo does not tell."""
+    """Maker, model and ISO number, each None where the photo does not state it."""
 
     make: str | None = None
     model: str | None = None
@@ -31,7 +31,7 @@ def read_camera(photo: Image.Image | Image.Exif | str | os.PathLike | bytes) -> 
         photo: a PIL image, its EXIF (`image.getexif()`), a file, or a file's bytes. Only the header is read.
 
     Returns:
-        What is known; nothing where there is no EXIF, or no readable photo.
+        The fields that are known; none where there is no EXIF, or no readable photo.
 
     Raises:
         FileNotFoundError: no such file.
@@ -78,8 +78,8 @@ def _number(value: Any) -> int | None:
 def choose_adapter(camera: Camera, adapters: Mapping[str, AdapterConfig]) -> str | None:
     """The name of the adapter that was made for a camera, or None.
 
-    All that an adapter states of make, model and ISO must be known of the photo and agree (upper and lower case are
-    one). Of several the one that names the model comes first, then the narrowest range of ISO numbers, then the name.
+    Every field that an adapter states (make, model, ISO) must be known of the photo and agree (upper and lower case are
+    equal). Of several, one that names the model comes first, then the narrowest range of ISO numbers, then the name.
     """
     fitting = [name for name, config in adapters.items() if _fits(camera, config)]
     return min(fitting, key=lambda name: (*_preference(adapters[name]), name), default=None)
@@ -106,9 +106,9 @@ def _same(one: str | None, other: str) -> bool:
 
 
 def summarise(cameras: Iterable[Camera]) -> dict[str, Any]:
-    """`make`, `models` and `iso` for an adapter's config of the cameras that took its photos; what differs is left out.
+    """`make`, `models` and `iso` for an adapter's config, from the cameras of its photos; what differs is left out.
 
-    Photos that do not tell their camera are passed over; with cameras of several makers, no maker is stated.
+    Photos without a camera in their EXIF are skipped; with cameras of several makers, no maker is stated.
     """
     known = [camera for camera in cameras if camera.model is not None]
     makes, models = {camera.make for camera in known}, sorted({camera.model for camera in known if camera.model})

@@ -1,7 +1,7 @@
-"""Small trained changes to the parameters of a frozen restorer: what an adapter is made of.
+"""Parametrizations of a frozen restorer: the small trained changes that make up an adapter.
 
-A change is added to a parameter itself (`torch.nn.utils.parametrize`), never to what a layer puts out: so it works in
-any module, also in one that reads the weights of its layers, and costs nothing once it is added for good.
+A change is added to a parameter itself (`torch.nn.utils.parametrize`), never to the output of a layer: so it works in
+any module, also in one that reads the weights of its layers, and costs nothing once it is fused.
 """
 
 import math
@@ -19,14 +19,14 @@ from ..hub.fingerprint import fingerprint as fingerprint
 KINDS = ("bias", "pointwise", "lora")
 
 _CONVOLUTIONS = nn.modules.conv._ConvNd  # of one to three dimensions, transposed ones as well
-_ORIGINAL = "original"  # how `parametrize` calls the parameter below a change
+_ORIGINAL = "original"  # name that `parametrize` gives to the parameter below a change
 
 
 class Update(nn.Module):
     """The change of one parameter; none before training."""
 
     def reset_parameters(self) -> None:
-        """Draws what must not start at zero, from torch's global generator."""
+        """Initializes the parameters that must not start at zero, from torch's global generator."""
 
     def delta(self, shape: torch.Size) -> torch.Tensor:
         """What is added to a parameter of this shape."""
@@ -129,7 +129,9 @@ def updates_for(restorer: nn.Module, kind: str, rank: int = 12) -> dict[str, Upd
     uses = Counter(id(parameter) for _, parameter in restorer.named_parameters(remove_duplicate=False))
     updates = {}
     for path, module in restorer.named_modules():
-        if isinstance(module, parametrize.ParametrizationList):  # weight norm and the like, as a network brings it
+        if isinstance(
+            module, parametrize.ParametrizationList
+        ):  # a parametrization of the network itself, such as weight norm
             continue
         for name, parameter in module.named_parameters(recurse=False):
             update = _update(module, name, parameter, kind, rank) if uses[id(parameter)] == 1 else None
@@ -195,7 +197,7 @@ def attached(restorer: nn.Module) -> dict[str, Update]:
 
 
 def merge(restorer: nn.Module) -> None:
-    """Adds the attached changes to the parameters for good, and thaws them."""
+    """Fuses the attached changes into the parameters, and unfreezes them."""
     for name in attached(restorer):
         path, _, last = name.rpartition(".")
         parametrize.remove_parametrizations(restorer.get_submodule(path), last, leave_parametrized=True)
@@ -215,7 +217,7 @@ def base_parameters(restorer: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def statistics(restorer: nn.Module) -> dict[str, torch.Tensor]:
-    """The running means and variances of batch norms by name: they follow the photos, so an adapter carries them."""
+    """The running means and variances of batch norms by name: they depend on the photos, so an adapter stores them."""
     return {
         f"{path}.{name}" if path else name: buffer
         for path, module in restorer.named_modules()

@@ -15,7 +15,7 @@ from .job import BulkJob
 from .shards import ShardResult, restore_shard, restorer_fingerprint
 
 NO_ADDRESS = "240.0.0.1"  # reserved: no machine has it
-LOCAL_OBJECT_STORE = 200 * 2**20  # numbers of shards and counts are all that travels
+LOCAL_OBJECT_STORE = 200 * 2**20  # only shard numbers and counts are transferred
 
 
 def restore_job(
@@ -74,7 +74,7 @@ def import_ray() -> Any:
 
 
 def _start(ray: Any, address: str | None) -> None:
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it complains of how Ray Data starts actors
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it warns of how Ray Data starts actors
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     own: dict[str, Any] = {}
     if address == "local":
@@ -115,18 +115,18 @@ def _map(ray: Any, job: BulkJob, shards: list[int], workers: int, cpus: float, g
         batch_size=1,
         num_cpus=cpus,
         num_gpus=gpus,
-        # one shard in hand and none waiting: near the end, no worker holds what another one could do
+        # one shard per worker and none queued, so that near the end no worker holds shards that another could take
         compute=ray.data.ActorPoolStrategy(
             min_size=1, initial_size=workers, max_size=workers, max_tasks_in_flight_per_actor=1
         ),
     )
-    for batch in results.iter_batches(batch_size=None, prefetch_batches=0):  # each as soon as it is there
+    for batch in results.iter_batches(batch_size=None, prefetch_batches=0):  # each as soon as it is finished
         columns = {name: values.tolist() for name, values in batch.items()}
         yield from (ShardResult(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
 
 
 class ShardWorker:
-    """What each actor runs: it loads the pipeline once, then restores shard after shard.
+    """Actor that loads the pipeline once, then restores shard after shard.
 
     Args:
         folder: the job's.

@@ -1,4 +1,4 @@
-"""The photos of folders, tar shards and datasets, in one order, each with its key and the place of its bytes."""
+"""Listing of the photos of folders, tar shards and datasets, each with its key and the place of its bytes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Input:
 
     Args:
         key: its name in the output, without a dot in the last part; no other photo of the job has it.
-        source: what it is called, for people.
+        source: its name in messages.
         suffix: what follows the key in its file's name, from the dot on; "" where that is unknown.
         path: the file that holds it; "" for a dataset's row.
         offset, size: of its bytes in that file; a size of -1 is the whole file.
@@ -41,7 +41,7 @@ class Input:
     row: int = -1
 
     def to_line(self) -> str:
-        """A line of JSON without what is default; names that are no UTF-8 survive."""
+        """A line of JSON without default values; names that are not UTF-8 are kept."""
         fields = dataclasses.fields(self)
         return json.dumps({f.name: value for f in fields if (value := getattr(self, f.name)) != f.default}) + "\n"
 
@@ -60,7 +60,7 @@ def list_inputs(sources: Sequence[str], argument: str = "sources") -> Iterator[I
 
     Args:
         sources: what `open_source` opens; of folders, HEIC and raw files are listed too.
-        argument: what the caller calls them, for messages.
+        argument: name of the caller's argument, for messages.
 
     Raises:
         ConfigurationError: no sources, one that cannot be opened or holds no photos, or a stream, which has no numbers.

@@ -1,4 +1,4 @@
-"""A job of bulk restoration: a folder that holds what to do, what is done, and what became of each photo."""
+"""Job of bulk restoration: a folder with its settings, its finished shards, and a record of each photo."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ OURS = ("inputs", "manifest", "attempts")
 
 @dataclasses.dataclass(frozen=True)
 class BulkSettings:
-    """What a job does. A job goes on only with the settings that it began with: no two restorers in one output.
+    """Settings of a job. It resumes only with the settings that it began with: one restorer for the whole output.
 
     Args:
-        sources: folders, tar shards and datasets as `data.sources.open_source` names them.
+        sources: folders, tar shards and datasets as `sources.specs.open_source` takes them.
         checkpoint: as `DAARestorationPipeline.from_pretrained` takes it.
         dtype: "float32", "bfloat16" or "float16".
-        photos_per_shard: what is done whole or not at all, and done again where a process was killed.
-        options: of `daa restore`; `overwrite`, `compare` and `dry_run` mean nothing here.
+        photos_per_shard: size of the unit that is finished whole, and repeated where a process was killed.
+        options: of `daa restore`; `overwrite`, `compare` and `dry_run` have no effect here.
 
     Raises:
         ConfigurationError: on values that cannot work.
@@ -80,13 +80,13 @@ class BulkJob:
     - `inputs/n.jsonl`: its photos, fixed when the job was planned.
     - `n.tar`: the restored ones, in webdataset's layout.
     - `manifest/n.jsonl`: a record of each photo; written last, so that the shard is finished where this file is.
-    - `attempts/n.log`: while it is worked on, how far processes got (`shards.AttemptLog`).
+    - `attempts/n.log`: while it is in progress, the photos that processes began (`shards.AttemptLog`).
 
     Args:
         folder: absolute.
         settings: what to do.
         photos, shards: how many.
-        working_folder: which relative paths in `settings` start from.
+        working_folder: base of the relative paths in `settings`.
         fingerprint: of the restorer's weights, where it is known.
     """
 
@@ -226,7 +226,9 @@ def plan_job(folder: str | os.PathLike, settings: BulkSettings, fingerprint: str
     job = BulkJob(folder, settings, photos, shards, os.getcwd(), fingerprint)
     fields = {k: getattr(job, k) for k in ("photos", "shards", "working_folder", "fingerprint")}
     content = {"layout": LAYOUT, "settings": settings.to_json()} | fields
-    write_whole(folder / "job.json", (json.dumps(content, indent=2) + "\n").encode())  # last: it says that all is there
+    write_whole(
+        folder / "job.json", (json.dumps(content, indent=2) + "\n").encode()
+    )  # last: its presence marks the plan as complete
     return job
 
 
@@ -272,7 +274,7 @@ def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
     except Timeout:
         raise ConfigurationError(f"another `daa bulk` is at work in {str(folder)!r}") from None
     finally:
-        if made and set(os.listdir(folder)) <= {".lock"}:  # nothing came of it
+        if made and set(os.listdir(folder)) <= {".lock"}:  # no error occurred
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,1 +1,1 @@
-"""The command `daa`: a file for each of its commands, which import what is heavy only when they run."""
+"""The command `daa`: a module for each of its commands, which imports torch and diffusers only when it runs."""

@@ -1,4 +1,4 @@
-"""`daa adapt`: the training script for people with a folder of photos and ten minutes."""
+"""`daa adapt`: adaptation to a folder of photos in ten minutes, by the trainer's presets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHEET_PHOTOS = 4
 CHECKED_PHOTOS = 48  # of a source, before anything is written
 PRESETS = {"denoise": "adapt", "derain": "adapt-derain", "deblur": "adapt-deblur"}  # by task
 
-# Options of the trainer -> what they are called here.
+# Names of the trainer's options -> their names in this command.
 HERE = {
     "real": "photos",
     "clean": "--clean",
@@ -44,7 +44,7 @@ def adapt(
     clean: Annotated[
         list[str] | None,
         typer.Option(
-            help="Good photos of any kind; may be repeated. Default: a few of scikit-image's.", show_default=False
+            help="Clean photos of any kind; may be repeated. Default: a few of scikit-image's.", show_default=False
         ),
     ] = None,
     checkpoint: Annotated[
@@ -59,18 +59,20 @@ def adapt(
     task: Annotated[
         str | None,
         typer.Option(
-            help="What is wrong with the photos: denoise, derain or deblur. Default: what --checkpoint is for.",
+            help="Degradation to remove: denoise, derain or deblur. Default: the task of --checkpoint.",
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Everything random is a function of this.")] = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, then stop.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved options and the plan, then stop.")
+    ] = False,
 ) -> None:
     """Adapt a restorer to your own photos, without ground truth. Nothing leaves your machine.
 
     This is examples/train_daa.py with preset adapt, adapt-derain or adapt-deblur; options.yaml in the output folder
-    holds every option. The exit status is 3 where nothing that was learned restores held-out synthetic photos as well
-    as the restorer to start from, whose weights are then saved unchanged (2: the options or photos do not fit).
+    holds every option. The exit status is 3 where no trained weights restore held-out synthetic photos as well
+    as the initial restorer, whose weights are then saved unchanged (2: invalid options or photos).
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for handler in logging.getLogger().handlers:
@@ -87,7 +89,7 @@ def adapt(
 
 
 def _describe(config: TrainingConfig, written: bool) -> str:
-    """What would be done; clean photos that would be `written` first are, into a folder for this alone."""
+    """Prints the plan; clean photos that a run would write first are written into a temporary folder."""
     from ..training.planning import describe
 
     if not written:
@@ -98,13 +100,13 @@ def _describe(config: TrainingConfig, written: bool) -> str:
 
 
 def _check_photos(config: TrainingConfig) -> None:
-    """ConfigurationError where there is nothing to adapt to, before anything is written."""
+    """Raises ConfigurationError where there is nothing to adapt to, before anything is written."""
     from ..degradations.fitting.choosing import check_choices, look_over
     from ..training.setup import open_sources
 
     if not config.fit_noise or (Path(config.output_dir) / "run.json").exists():
         return
-    with without_warnings():  # of photos that cannot be read: the trainer names them
+    with without_warnings():  # of photos that cannot be read: the trainer reports them
         sources = open_sources(config, "real", 3)
         check_choices(sources, [look_over(source, CHECKED_PHOTOS) for source in sources])
 
@@ -120,7 +122,7 @@ def _train(config: TrainingConfig) -> None:
     if not PartialState().is_main_process:
         return
     if result.signal is not None:
-        typer.echo(f"interrupted after step {result.steps}, which is saved; the same command goes on from there")
+        typer.echo(f"interrupted after step {result.steps}, which is saved; run the same command to resume")
         raise typer.Exit(128 + result.signal)
     result.alarms = [_named(alarm) for alarm in result.alarms]
     print_summary(result)
@@ -130,7 +132,7 @@ def _train(config: TrainingConfig) -> None:
     assert result.pipeline is not None
     if result.start_kept:
         typer.echo(
-            f"nothing that was learned restores better than {config.init_from}: {result.pipeline} holds its weights, "
+            f"no trained weights restore better than {config.init_from}: {result.pipeline} holds its weights, "
             "unchanged. More --minutes or other --clean photos may help"
         )
         raise typer.Exit(START_KEPT)
@@ -162,7 +164,7 @@ def plan(
             typer.echo(f"warning: {checkpoint} was made to {known}, and is adapted to {task}", err=True)
         task = task or known
         if task is None:
-            typer.echo(f"task: {DEFAULT_TASK} (nothing says what {checkpoint} is for: see --task)")
+            typer.echo(f"task: {DEFAULT_TASK} (no task is recorded for {checkpoint}: see --task)")
     task = task or DEFAULT_TASK
     for spec in photos:
         if not spec.startswith("hf:"):  # those are opened once
@@ -171,7 +173,7 @@ def plan(
         beside = output if output.name not in ("", "..") else output.resolve()
         clean = [str(beside.with_name(f"{beside.name}_clean_photos"))]
         typer.echo(
-            f"clean photos: scikit-image's, in {clean[0]}; a folder of your own good ones (--clean) serves better"
+            f"clean photos: scikit-image's, in {clean[0]}; a folder of your own clean photos (--clean) is better"
         )
     given = {
         "preset": PRESETS[task],
@@ -188,7 +190,7 @@ def plan(
 
 
 def _task_of(checkpoint: str) -> str | None:
-    """The task of a checkpoint, by its config or record; None where neither says it."""
+    """The task of a checkpoint, by its config or record; None where neither states it."""
     from ..hub.description import describe, describe_repository
     from ..hub.resolving import resolve
 
@@ -207,7 +209,7 @@ def _write_clean(folder: Path) -> None:
         clean_photos(folder)
     except ImportError as error:
         raise ConfigurationError(
-            "`--clean` must name good photos, or install those that come with scikit-image: "
+            "`--clean` must name clean photos, or install those that come with scikit-image: "
             "pip install 'daa-diffusers[demo]'"
         ) from error
     except ConfigurationError as error:
@@ -234,13 +236,13 @@ def _named(text: str) -> str:
 
 
 def _rename(record: logging.LogRecord) -> bool:
-    """Gives the options in a logged sentence the names that they have in this command; a filter."""
+    """Logging filter: gives the trainer's options the names that they have in this command."""
     record.msg, record.args = _named(record.getMessage()), ()
     return True
 
 
 def compare(config: TrainingConfig, adapted: Path) -> Path | None:
-    """Writes a sheet of some of the real photos: as they are, restored by the start, and by the adapted restorer."""
+    """Writes a sheet of some of the real photos: untouched, restored by the start, and by the adapted one."""
     from ..evaluation.folders import restore
     from ..evaluation.sheets import contact_sheet
     from ..photos.pixels import middle, unit_float

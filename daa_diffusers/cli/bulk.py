@@ -52,26 +52,36 @@ def bulk(
     bits: Bits = None,
     quality: Quality = None,
     strip_location: StripLocation = False,
-    max_megapixels: Annotated[float, typer.Option(help="Larger photos fail.", rich_help_panel=PHOTO)] = 300.0,
-    photos_per_shard: Annotated[int, typer.Option(help="What is done whole or done again.", rich_help_panel=RUN)] = 500,
+    max_megapixels: Annotated[
+        float, typer.Option(help="Limit on the size of a photo; larger ones fail.", rich_help_panel=PHOTO)
+    ] = 300.0,
+    photos_per_shard: Annotated[
+        int, typer.Option(help="Unit that is finished whole, or repeated.", rich_help_panel=RUN)
+    ] = 500,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes at most. Default: what fits.", rich_help_panel=RUN)
+        int | None,
+        typer.Option(min=1, help="Maximum number of processes. Default: as many as fit.", rich_help_panel=RUN),
     ] = None,
-    cpus_per_worker: Annotated[float, typer.Option(help="CPU cores of each.", rich_help_panel=RUN)] = 1,
+    cpus_per_worker: Annotated[float, typer.Option(help="CPU cores per process.", rich_help_panel=RUN)] = 1,
     gpus_per_worker: Annotated[
-        float | None, typer.Option(help="Default: 1 where there are GPUs; 0.25: four share one.", rich_help_panel=RUN)
+        float | None,
+        typer.Option(
+            help="GPUs per process. Default: 1 where there are GPUs; 0.25: four share one.", rich_help_panel=RUN
+        ),
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(help='Of a Ray cluster, or "auto". Default: $RAY_ADDRESS, else here.', rich_help_panel=RUN),
+        typer.Option(
+            help='Address of a Ray cluster, or "auto". Default: $RAY_ADDRESS, else this machine.', rich_help_panel=RUN
+        ),
     ] = None,
     redo_failed: Annotated[
-        bool, typer.Option("--redo-failed", help="Do shards with failed photos again.", rich_help_panel=RUN)
+        bool, typer.Option("--redo-failed", help="Repeat shards with failed photos.", rich_help_panel=RUN)
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count the photos and the shards.", rich_help_panel=RUN)
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.", rich_help_panel=RUN)] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object per line.", rich_help_panel=RUN)] = False,
 ) -> None:
     """Restore very many photos, on any number of machines, into tar shards and a manifest.
 
@@ -101,12 +111,12 @@ def bulk(
     if dry_run:
         _count(output, settings)
         return
-    import_ray()  # before the work
+    import_ray()  # fails before the photos are listed
     with jobs.sole_writer(output):
         job = jobs.plan_job(output, settings, _fingerprint(settings))
         job.clear_leftovers()
         if redo_failed and (again := job.reopen_failed()):
-            typer.echo(f"{again} shards with failed photos are done again", err=True)
+            typer.echo(f"{again} shards with failed photos are repeated", err=True)
         failed = _run(job, as_json, workers, cpus_per_worker, gpus_per_worker, address)
     if failed:
         raise typer.Exit(1)
@@ -126,7 +136,7 @@ def _count(output: Path, settings: BulkSettings) -> None:
 
 
 def _fingerprint(settings: BulkSettings) -> str:
-    """Of the checkpoint; that it cannot be loaded is found here, and not by every worker."""
+    """Fingerprint of the checkpoint's weights; loading errors are raised here, not in every worker."""
     from ..bulk.shards import restorer_fingerprint
 
     return restorer_fingerprint(load_pipeline(settings.checkpoint, "cpu", settings.dtype))
@@ -135,7 +145,7 @@ def _fingerprint(settings: BulkSettings) -> str:
 def _run(
     job: BulkJob, as_json: bool, workers: int | None, cpus: float, gpus: float | None, address: str | None
 ) -> bool:
-    """Restores what is left and reports; whether photos failed, or shards are left."""
+    """Restores the remaining shards and prints a report; True where photos failed or shards are left."""
     from tqdm import tqdm
 
     from ..bulk import restore_job
@@ -158,7 +168,7 @@ def _run(
                         typer.echo(f"shard {result.shard} is left: {result.error}", err=True)
     except KeyboardInterrupt:
         done = job.shards - len(job.unfinished())
-        typer.echo(f"interrupted; {done} of {job.shards} shards are done; the same command goes on", err=True)
+        typer.echo(f"interrupted; {done} of {job.shards} shards are done; run the same command to resume", err=True)
         raise typer.Exit(130) from None
     return _report(job, as_json)
 

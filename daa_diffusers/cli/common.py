@@ -1,4 +1,4 @@
-"""What several commands share: options of restoring, and a quiet log."""
+"""Options of restoring that several commands share, and suppression of logged warnings."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ Checkpoint = Annotated[
     str,
     typer.Option(help="Bundled name, folder, file of weights (.safetensors, .pth) or Hub id.", rich_help_panel=MODEL),
 ]
-Strength = Annotated[float, typer.Option(help="0 leaves photos as they are, 1 restores fully.", rich_help_panel=MODEL)]
+Strength = Annotated[
+    float, typer.Option(help="Share of the change: 0 leaves photos unchanged, 1 restores fully.", rich_help_panel=MODEL)
+]
 Guard = Annotated[
-    bool, typer.Option(help="Leave photos that are clean already as they are; of denoisers.", rich_help_panel=MODEL)
+    bool, typer.Option(help="Leave photos without noise unchanged (denoisers only).", rich_help_panel=MODEL)
 ]
 SelfEnsemble = Annotated[
-    bool, typer.Option("--self-ensemble", help="Mean over 8 flips and turns: 8 times the time.", rich_help_panel=MODEL)
+    bool,
+    typer.Option("--self-ensemble", help="Mean over 8 flips and rotations: 8 times the time.", rich_help_panel=MODEL),
 ]
 Tile = Annotated[
     str, typer.Option(help='Side of the tiles of large photos in pixels, "auto", or "none".', rich_help_panel=MODEL)
@@ -42,7 +45,7 @@ StripLocation = Annotated[
 
 
 def parse_tile(text: str) -> int | Literal["auto"] | None:
-    """What `--tile` says, as the pipeline takes it.
+    """The value of `--tile` as the pipeline takes it.
 
     Raises:
         ConfigurationError: it is no number of pixels from 32, "auto" or "none".
@@ -56,7 +59,7 @@ def parse_tile(text: str) -> int | Literal["auto"] | None:
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Keeps this package's warnings from the log for a while, of a command that says by itself what was left out."""
+    """Context without this package's logged warnings, for commands that print by themselves what was left out."""
     ours = logging.getLogger("daa_diffusers")
     level = ours.level
     ours.setLevel(logging.ERROR)

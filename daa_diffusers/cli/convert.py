@@ -24,15 +24,15 @@ def convert(
     output: Annotated[Path, typer.Argument(help="A new folder for a pipeline, or a file that ends in .onnx.")],
     task: Annotated[
         str | None,
-        typer.Option(help="What a file of weights is for: denoise, derain or deblur. Official ones need it."),
+        typer.Option(help="Task of a file of weights: denoise, derain or deblur. Required for official ones."),
     ] = None,
     predictor: Annotated[
-        Path | None, typer.Option(help="The official noise predictor, where it is in a file of its own.")
+        Path | None, typer.Option(help="File of the official noise predictor, where it is a separate one.")
     ] = None,
 ) -> None:
     """Convert a file of weights into a pipeline's folder, or a restorer into ONNX.
 
-    Official weights keep their license (non-commercial), and the folder says so; of others the license is unknown.
+    Official weights keep their license (non-commercial), which is recorded in the folder; of others it is unknown.
     """
     from ..foreign.files import PICKLED, SAFETENSORS
     from ..hub.resolving import resolve
@@ -68,7 +68,7 @@ def convert(
         typer.echo("The license of the weights is unknown: whoever published them decides what they may be used for.")
         return
     if task is None:
-        raise ConfigurationError("`--task` must say what the official file is for: denoise, derain or deblur")
+        raise ConfigurationError("`--task` must name the task of the official file: denoise, derain or deblur")
     convert_official_file(source, output, task=task, predictor=predictor)
     typer.echo(f"written: {output}")
     typer.echo("The weights keep the official license, S-Lab 1.0: non-commercial use only.")

@@ -22,11 +22,11 @@ def demo(
     checkpoint: Annotated[
         list[str] | None,
         typer.Option(
-            help="Offered beside the bundled ones, the first one chosen: folder, file or Hub id; may be repeated.",
+            help="Offered beside the bundled ones, the first one preselected: folder, file or Hub id; may be repeated.",
             show_default=False,
         ),
     ] = None,
-    runs: Annotated[Path, typer.Option(help="Folder that adapted checkpoints are kept in.")] = Path("adapted"),
+    runs: Annotated[Path, typer.Option(help="Folder of adapted checkpoints.")] = Path("adapted"),
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, ...")] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 for all networks.", rich_help_panel=SERVED)
@@ -34,27 +34,36 @@ def demo(
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
-            help="A further name that the page answers to, of a reverse proxy or a tunnel; may be repeated.",
+            help="A further host name under which the page is served, of a reverse proxy or a tunnel; may be repeated.",
             show_default=False,
             rich_help_panel=SERVED,
         ),
     ] = None,
     port: Annotated[
-        int | None, typer.Option(help="Default: the first free one from 7860.", rich_help_panel=SERVED)
+        int | None,
+        typer.Option(help="Port to listen on. Default: the first free one from 7860.", rich_help_panel=SERVED),
     ] = None,
     share: Annotated[
         bool,
-        typer.Option("--share", help="Also at a public address, through gradio's servers.", rich_help_panel=SERVED),
+        typer.Option(
+            "--share", help="Also serve at a public address, through gradio's servers.", rich_help_panel=SERVED
+        ),
     ] = False,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.", rich_help_panel=SERVED)] = True,
-    max_megapixels: Annotated[float, typer.Option(help="Of a photo.", rich_help_panel=LIMITS)] = 50.0,
-    max_file_mb: Annotated[float, typer.Option(help="Of a file, in MB.", rich_help_panel=LIMITS)] = 200.0,
-    max_files: Annotated[int, typer.Option(help="Of photos at once.", rich_help_panel=LIMITS)] = 200,
-    max_minutes: Annotated[float, typer.Option(help="Of an adaptation.", rich_help_panel=LIMITS)] = 60.0,
+    max_megapixels: Annotated[float, typer.Option(help="Limit on the size of a photo.", rich_help_panel=LIMITS)] = 50.0,
+    max_file_mb: Annotated[
+        float, typer.Option(help="Limit on the size of a file, in MB.", rich_help_panel=LIMITS)
+    ] = 200.0,
+    max_files: Annotated[
+        int, typer.Option(help="Limit on the number of photos at once.", rich_help_panel=LIMITS)
+    ] = 200,
+    max_minutes: Annotated[
+        float, typer.Option(help="Limit on the duration of an adaptation.", rich_help_panel=LIMITS)
+    ] = 60.0,
 ) -> None:
     """Open a page to restore photos, compare before and after, and adapt a restorer. Nothing leaves your machine.
 
-    Ctrl-C ends it; what an adaptation has learned is saved.
+    Ctrl-C ends it; the state of a running adaptation is saved.
     """
     from ..demo.restore_job import Limits
     from ..demo.serving import Settings, served
@@ -80,7 +89,7 @@ def demo(
     )
     if not settings.local:
         typer.echo("anyone who reaches this page can use it: it has no passwords", err=True)
-    if threading.current_thread() is threading.main_thread():  # Python sets handlers nowhere else
+    if threading.current_thread() is threading.main_thread():  # Python allows signal handlers in the main thread only
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as by Ctrl-C: cleans up
     with served(settings, browser=browser) as address:
         typer.echo(f"{address} (Ctrl-C ends it)")

@@ -1,4 +1,4 @@
-"""`daa evaluate`: what restorers do to a folder of photos, beside leaving them as they are."""
+"""`daa evaluate`: scores of restorers on a folder of photos, beside the untouched input."""
 
 from __future__ import annotations
 
@@ -27,26 +27,25 @@ def evaluate(
     ] = None,
     metrics: Annotated[
         str | None,
-        typer.Option(help="Names with commas between them: psnr, ssim, psnr_shift, lpips, and no-reference ones."),
+        typer.Option(help="Comma-separated names: psnr, ssim, psnr_shift, lpips, and no-reference ones."),
     ] = None,
     space: Annotated[str, typer.Option(help="rgb, or y for the Y channel (deraining).")] = "rgb",
-    crop_border: Annotated[int, typer.Option(help="Pixels at each border that do not count.")] = 0,
+    crop_border: Annotated[int, typer.Option(help="Pixels at each border to leave out.")] = 0,
     label_free: Annotated[
         bool | None,
-        typer.Option(
-            help="Look at residuals and at the noise that is left; default: without --clean.", show_default=False
-        ),
+        typer.Option(help="Statistics of residuals and remaining noise; default: without --clean.", show_default=False),
     ] = None,
-    baseline: Annotated[str, typer.Option(help="Row with which the others are compared.")] = "identity",
+    baseline: Annotated[str, typer.Option(help="Row that the others are compared with.")] = "identity",
     output: Annotated[Path | None, typer.Option(help="Folder for report.md, scores.csv and contact sheets.")] = None,
     sheets: Annotated[bool, typer.Option(help="Write contact sheets of the best, median and worst photo.")] = True,
     record: Annotated[
         str | None,
         typer.Option(
-            help="Name of these photos, for the model card of the last --checkpoint, a folder.", show_default=False
+            help="Record the numbers under this name for the model card of the last --checkpoint, a folder.",
+            show_default=False,
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Such as cuda; default: cpu.", show_default=False)] = None,
+    device: Annotated[str | None, typer.Option(help="Device, such as cuda; default: cpu.", show_default=False)] = None,
 ) -> None:
     """Measure restorers on photos, with ground truth or without. The row of the untouched input is always there."""
     from ..evaluation import evaluate_folder
@@ -59,7 +58,7 @@ def evaluate(
     if record is not None and not (checkpoint and Path(checkpoint[-1]).is_dir() and clean):
         raise ConfigurationError("`--record` needs `--clean`, and a pipeline's folder as the last `--checkpoint`")
     names = [name.strip() for name in metrics.split(",") if name.strip()] if metrics else None
-    if record is not None:  # what cannot be recorded is not measured first
+    if record is not None:  # fails before the measurement
         chosen, protocol = plan_evaluation(
             True,
             metrics=names,
@@ -99,7 +98,7 @@ def row_names(checkpoints: list[str]) -> dict[str, str]:
         parts = Path(checkpoint).parts
         for count in range(1, len(parts) + 1):
             row = "/".join(parts[-count:])
-            if row not in rows and not (count < len(parts) and row == "pipeline"):  # what the trainer calls its result
+            if row not in rows and not (count < len(parts) and row == "pipeline"):  # the trainer's name for its result
                 break
         rows[row] = checkpoint
     return rows

@@ -1,4 +1,4 @@
-"""`daa fit-noise`: from a folder of photos to a degradation file."""
+"""`daa fit-noise`: a degradation file fitted to the noise of a folder of photos."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from .common import without_warnings
 if TYPE_CHECKING:
     from ..degradations.fitting.noise import NoiseProfile
 
-SHOWN = 10  # photos left out that are named
+SHOWN = 10  # number of skipped photos that are named
 
 app = typer.Typer()
 
 
 @app.command()
 def fit_noise(
-    folders: Annotated[list[str], typer.Argument(help="Folders of at least 3 noisy photos, alike in their noise.")],
+    folders: Annotated[list[str], typer.Argument(help="Folders of at least 3 noisy photos with similar noise.")],
     output: Annotated[Path, typer.Option(help="The degradation file, .yaml or .json.")] = Path("noise.yaml"),
-    plot: Annotated[Path | None, typer.Option(help="A picture of what was found, .png; needs matplotlib.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Plot of the fit, .png; needs matplotlib.")] = None,
     spread: Annotated[
         float, typer.Option(help="Factor by which noise levels may be below or above the photos'.")
     ] = 1.25,
-    mixed: Annotated[bool, typer.Option(help="Add a third of camera and Gaussian noise, for other photos.")] = False,
+    mixed: Annotated[
+        bool, typer.Option(help="Mix in one third of camera and Gaussian noise, for other photos.")
+    ] = False,
 ) -> None:
     """Estimate the noise of photos without ground truth, and write a degradation to train with.
 
@@ -39,10 +41,10 @@ def fit_noise(
     from ..degradations.fitting.noise import fit_noise as fit
     from ..degradations.stored import check_degradation_path
 
-    check_degradation_path(output)  # before the work
+    check_degradation_path(output)  # fails before the fit
     if plot is not None and (plot.suffix.lower() != ".png" or not plot.parent.is_dir()):
         raise ConfigurationError(f"`--plot` must be a .png file in an existing folder, got {str(plot)!r}")
-    with without_warnings():  # photos left out are named below
+    with without_warnings():  # skipped photos are printed below
         profile = fit(folders)
     typer.echo(profile.describe())
     for name, reason in list(profile.skipped.items())[:SHOWN]:

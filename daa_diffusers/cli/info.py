@@ -1,4 +1,4 @@
-"""`daa info`: what a checkpoint is, without restoring anything."""
+"""`daa info`: description of a checkpoint, read off its files."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def info(
     checkpoint: Annotated[
         str, typer.Argument(help="A bundled name, a folder, a .safetensors, .pth or .onnx file, or a Hub id.")
     ],
-    revision: Annotated[str | None, typer.Option(help="Of a Hub repository.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say what a checkpoint is: networks, value range, task, license, numbers, training.
+    """Describe a checkpoint: networks, value range, task, license, numbers, training.
 
-    Of a repository on the Hub no weights are fetched.
+    No weights are downloaded from the Hub.
     """
     facts = facts_of(checkpoint, revision)
     if as_json:
@@ -42,7 +42,7 @@ def info(
 
 
 def facts_of(checkpoint: str, revision: str | None = None) -> dict[str, Any]:
-    """What is known of a checkpoint, by name; plain JSON.
+    """The description of a checkpoint as plain JSON.
 
     Raises:
         CheckpointError: where there is no such thing, or it cannot be read.
@@ -154,7 +154,7 @@ def _official(path: Path) -> dict[str, Any]:
     ]
     assert found[0] is not None
     facts = _pipeline(Description(found[0], found[1], {"license": S_LAB.name, "converted_from": []}))
-    hidden = ("value range", "task", "training")  # which its task decides, and the file does not say
+    hidden = ("value range", "task", "training")  # depends on the task, which the file does not state
     facts = {name: value for name, value in facts.items() if name not in hidden}
     return {"kind": "an official checkpoint; convert it: daa convert FILE OUT --task ...", **facts}
 

@@ -13,17 +13,22 @@ app = typer.Typer()
 @app.command()
 def push(
     folder: Annotated[
-        str, typer.Argument(help="Of a pipeline or a training run, or the name of a bundled checkpoint.")
+        str, typer.Argument(help="Folder of a pipeline or a training run, or the name of a bundled checkpoint.")
     ],
-    repo_id: Annotated[str, typer.Argument(help="owner/name; made where it does not exist.")],
+    repo_id: Annotated[str, typer.Argument(help="owner/name; created if it does not exist.")],
     private: Annotated[
-        bool | None, typer.Option("--private/--public", help="Of a new repository; else as your account has set.")
+        bool | None,
+        typer.Option("--private/--public", help="Visibility of a new repository. Default: your account's setting."),
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="A branch, made where it does not exist; else main.")] = None,
-    message: Annotated[str | None, typer.Option(help="Of the commit.")] = None,
-    license: Annotated[str | None, typer.Option(help="Of the weights, as the Hub knows it (apache-2.0).")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, created if it does not exist. Default: main.")] = None,
+    message: Annotated[str | None, typer.Option(help="Message of the commit.")] = None,
+    license: Annotated[
+        str | None, typer.Option(help="License of the weights, an identifier of the Hub (apache-2.0).")
+    ] = None,
     card: Annotated[Path | None, typer.Option(help="A Markdown file to use as README.md, not a rendered one.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files, print the card, send nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the files and print the card without uploading.")
+    ] = False,
 ) -> None:
     """Upload a pipeline to the Hugging Face Hub, with its model card, in one commit.
 

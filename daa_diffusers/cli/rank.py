@@ -1,4 +1,4 @@
-"""`daa rank`: which photos of a folder look least clean after restoring."""
+"""`daa rank`: photos of a folder, ordered by how far they are from clean ones after restoring."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ def rank(
         typer.Option(help="Pipeline with its noise predictor: folder or Hub id. Train it with --save_noise_predictor."),
     ],
     restored: Annotated[
-        bool, typer.Option("--restored", help="The photos are restored ones; take them as they are.")
+        bool, typer.Option("--restored", help="The photos are restored already: do not restore them again.")
     ] = False,
     against_input: Annotated[
         bool,
         typer.Option(
-            "--against-input", help="Score what was wrong with the photo: follows the true error more closely."
+            "--against-input", help="Score relative to the unrestored photo: correlates better with the true error."
         ),
     ] = False,
-    top: Annotated[int | None, typer.Option(min=1, help="Show the first ones only; files hold all.")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Number of photos to print; files hold all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     output: Annotated[Path | None, typer.Option(help="Also write all scores to a .csv or .json file.")] = None,
-    device: Annotated[str | None, typer.Option(help="Such as cuda; default: cpu.", show_default=False)] = None,
+    device: Annotated[str | None, typer.Option(help="Device, such as cuda; default: cpu.", show_default=False)] = None,
 ) -> None:
     """Order photos by how far they are from clean ones, the farthest first.
 
-    Every photo is restored, and the noise predictor of the training judges the result. Scores compare photos under one
-    checkpoint; the same photos always get the same ones. benchmarks/results/ranking.md says how far to trust them.
+    Every photo is restored, and the noise predictor of the training scores the result. Scores compare photos under one
+    checkpoint and are deterministic. benchmarks/results/ranking.md reports how well they correlate with the true error.
     """
     if restored and against_input:
-        raise ConfigurationError("`--against-input` compares with what is restored: leave `--restored` out")
+        raise ConfigurationError("`--against-input` needs unrestored photos: leave out `--restored`")
     if output is not None and (output.suffix.lower() not in (".csv", ".json") or not output.parent.is_dir()):
         raise ConfigurationError(f"`--output` must be a .csv or .json file in an existing folder, got {str(output)!r}")
     from ..photos.reading import list_photos

@@ -1,1 +1,1 @@
-"""`daa demo`: a page in the browser to restore photos, one or many, and to adapt a restorer to one's own."""
+"""Page of `daa demo`: restoration of one photo or many, and adaptation of a restorer, in the browser."""

@@ -1,4 +1,4 @@
-"""`daa adapt` in a process of its own, followed by its files: steps, losses, time left; and stopped by a signal."""
+"""Subprocess of `daa adapt`: its progress, read off its files, and its cancellation by a signal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..files import replacing
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 # Of the progress bar in the process's output: step, steps, time left ("?" at first).
 BAR = re.compile(r"training:[^\r\n]*?(\d+)/(\d+) \[[^\r\n<]*<([\d:?]+)")
-STAGE = re.compile(r"^preparing: (.+)$", re.MULTILINE)  # what the training logs until its first step
+STAGE = re.compile(r"^preparing: (.+)$", re.MULTILINE)  # messages of the training before its first step
 LOSSES = ("pair", "untouched", "noise", "adaptation")  # of the log, as they are shown
 TAIL = 4000  # bytes of the output that are looked at
 State = Literal["idle", "preparing", "training", "finishing", "stopping", "done", "stopped", "failed"]
@@ -31,15 +31,15 @@ State = Literal["idle", "preparing", "training", "finishing", "stopping", "done"
 
 @dataclass(frozen=True)
 class Progress:
-    """Where an adaptation is.
+    """Progress of an adaptation.
 
     Args:
         state: "preparing" until the first step, "finishing" after the last; "stopped" by `Adaptation.cancel`.
         step, steps: taken and planned.
         left: time, "mm:ss"; "" where unknown.
         losses: (step, name, value) of each log line.
-        message: a sentence for people.
-        checkpoint: folder of the adapted pipeline; of a stopped run, of what it had learned. None: none.
+        message: a sentence to display.
+        checkpoint: folder of the adapted pipeline, or of the weights of a stopped run. None: none.
     """
 
     state: State = "idle"
@@ -52,7 +52,7 @@ class Progress:
 
     @property
     def running(self) -> bool:
-        """Whether its process is."""
+        """Whether its process is running."""
         return self.state in ("preparing", "training", "finishing", "stopping")
 
 
@@ -80,7 +80,7 @@ class Adaptation:
         Args:
             photos: files to adapt to.
             clean: files of good photos; none: those of scikit-image.
-            checkpoint: to start from; what it is for decides what is adapted to, as for `daa adapt`.
+            checkpoint: to start from; its task decides the degradation, as for `daa adapt`.
             minutes: to train, beside what preparing takes.
 
         Raises:
@@ -101,18 +101,18 @@ class Adaptation:
             self._launch()
 
     def resume(self) -> None:
-        """Goes on with a run that was stopped.
+        """Resumes a run that was stopped.
 
         Raises:
             ConfigurationError: where there is none.
         """
         with self._lock:
             if self.progress().state != "stopped":
-                raise ConfigurationError("there is no stopped adaptation to go on with")
+                raise ConfigurationError("there is no stopped adaptation to resume")
             self._launch()
 
     def cancel(self) -> None:
-        """Asks the process to save and end; `progress` says when it has."""
+        """Asks the process to save and end; `progress` reports when it has."""
         with self._lock:
             if self._process is not None and self._process.poll() is None:
                 self._cancelled = True
@@ -180,13 +180,13 @@ class Adaptation:
         if self._kept is None:
             kept = keep_newest(self._run)
             self._kept = "" if kept is None else str(kept)
-        message = _MESSAGES["stopped"] if self._kept else "Stopped before anything was learned."
+        message = _MESSAGES["stopped"] if self._kept else "Stopped before the first step."
         return Progress("stopped", step, steps, "", losses, message, self._kept or None)
 
     def _reason(self, output: str) -> str:
         at = output.rfind("\nerror: ")  # which may be of several lines
         said = output[at + len("\nerror: ") :] if at >= 0 else output.strip().rpartition("\n")[2]
-        reason = said.strip() or "its process ended"
+        reason = said.strip() or "the process ended"
         for folder in (*sorted(self.folder.glob("photos/*/*")), self._run):
             reason = reason.replace(str(folder), folder.name)  # no folders of this machine
         return reason
@@ -198,7 +198,7 @@ class Adaptation:
 
 
 NOTHING_GAINED = (
-    "Nothing that was learned restores better than the checkpoint that you started from; it stays the one to use. "
+    "No trained weights restore better than the checkpoint that you started from; it stays the one to use. "
     "More time, or good photos that look more like yours, may help."
 )
 _MESSAGES: dict[State, str] = {
@@ -211,7 +211,7 @@ _MESSAGES: dict[State, str] = {
 
 
 def keep_newest(run: Path) -> Path | None:
-    """Saves what a stopped run had learned as a pipeline, as its end would have done: average and start, blended.
+    """Saves the weights of a stopped run as a pipeline: its moving average, blended with the initial weights.
 
     Args:
         run: output folder of the run.

@@ -1,4 +1,4 @@
-"""The tab of adapting: start, follow, cancel, go on; also after the page was loaded anew."""
+"""Tab of adaptation: start, progress, cancellation and resuming, which persist when the page is reloaded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLOTS = {  # title -> losses of the log
 
 
 def adapt_tab(work: Work, adaptation: Adaptation, page: gradio.Blocks, checkpoint: gradio.Dropdown) -> None:
-    """Adapting: start, follow, cancel, go on; also after the page was loaded anew."""
+    """Tab of adaptation: start, progress, cancellation and resuming."""
     import gradio as gr
     import pandas
 
@@ -74,7 +74,7 @@ def adapt_tab(work: Work, adaptation: Adaptation, page: gradio.Blocks, checkpoin
             )
 
         choices: Any = gr.update()
-        if not running:  # there may be a new one
+        if not running:  # a new one may exist
             choices = gr.update(choices=offered.choices())
         return [
             said or progress_text(progress),
@@ -100,7 +100,7 @@ def adapt_tab(work: Work, adaptation: Adaptation, page: gradio.Blocks, checkpoin
             limits.check([*(files or []), *(good or [])])
             if not isinstance(time, int | float) or not 0 < time <= limits.max_minutes:
                 raise ConfigurationError(f"the minutes must be up to {limits.max_minutes:g}, got {time!r}")
-            work.load(name)  # a wrong name is told at once
+            work.load(name)  # reports a wrong name at once
             adaptation.start(files or [], good or [], checkpoint=name.strip(), minutes=time)
 
         return attempt(action)
@@ -116,7 +116,7 @@ def adapt_tab(work: Work, adaptation: Adaptation, page: gradio.Blocks, checkpoin
 
 
 def progress_text(progress: Progress) -> str:
-    """Two lines: what is going on, and how far it is."""
+    """Two lines: the current state and the progress."""
     if not progress.steps:
         return progress.message
     share = progress.step / progress.steps

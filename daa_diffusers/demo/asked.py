@@ -1,4 +1,4 @@
-"""What a visitor asks for, checked, and what is answered where it cannot be done."""
+"""Validation of a visitor's requests, and error messages for the page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def options_from(strength: float, guard: bool, ensemble: bool, location: bool) -
 
 
 def in_words(error: Exception) -> str:
-    """What a person is told of an error; of one that nobody expects only its kind, the rest is logged."""
+    """The message of an error for the page; of an unexpected one only its type, and the details are logged."""
     if isinstance(error, ConfigurationError | CheckpointError | UnreadablePhotoError):
         return str(error)
     logger.error("the page's request failed", exc_info=error)
@@ -35,5 +35,5 @@ def in_words(error: Exception) -> str:
 
 
 def follow(choice: gradio.Dropdown, text: gradio.Markdown, words: Callable[[str], str]) -> None:
-    """Lets a text say what is chosen."""
+    """Keeps a text in step with the chosen checkpoint."""
     choice.change(words, choice, text, show_progress="hidden", trigger_mode="always_last", api_visibility="private")

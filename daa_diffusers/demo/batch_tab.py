@@ -1,4 +1,4 @@
-"""The tab of many photos: a table of what became of them, and a zip."""
+"""Tab of many photos: a table of results, and a zip."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .restore_job import Work, describe
 
 
 def batch_tab(work: Work, options: list[Any]) -> None:
-    """Many photos: a table of what became of them, and a zip."""
+    """Tab of many photos: a table of results, and a zip."""
     import gradio as gr
 
     with gr.Row():

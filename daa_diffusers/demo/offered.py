@@ -1,4 +1,4 @@
-"""The checkpoints that the page offers, which of them is chosen at first, and what each is for, in words."""
+"""Checkpoints that the page offers, the preselected one, and a description of each."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ..checkpoints import DEFAULT, DEFAULT_TASK, STARTS, bundled_names
 from ..errors import CheckpointError
 
 PURPOSES = {
-    "denoise": "Removes the noise of cameras. It knows no blur and no rain.",
-    "derain": "Removes rain streaks. It knows no noise and no blur.",
-    "deblur": "Sharpens what a moving camera has blurred. It knows no noise, no rain and no strong defocus.",
+    "denoise": "Removes the noise of cameras. It does not remove blur or rain.",
+    "derain": "Removes rain streaks. It does not remove noise or blur.",
+    "deblur": "Removes the blur of a moving camera. It does not remove noise, rain or strong defocus.",
 }
-UNKNOWN = "Its files do not say what it is for."
+UNKNOWN = "Its files do not state its task."
 
 
 class Offered:
@@ -30,12 +30,12 @@ class Offered:
 
     @property
     def default(self) -> str:
-        """The one that restores where nobody chooses: what was given, else that of `daa restore`."""
+        """The default for restoring: the first given one, else that of `daa restore`."""
         return self.given[0] if self.given else DEFAULT
 
     @property
     def start(self) -> str:
-        """The one that an adaptation starts from where nobody chooses: what was given, else that of `daa adapt`."""
+        """The default for adapting: the first given one, else that of `daa adapt`."""
         return self.given[0] if self.given else STARTS[DEFAULT_TASK]
 
     def choices(self) -> list[tuple[str, str]]:
@@ -53,13 +53,13 @@ class Offered:
         return [name for _, name in self.choices()]
 
     def purpose(self, name: str) -> str:
-        """What a checkpoint is for, by its own files; no other file is looked at, and the Hub is not asked.
+        """The description of a checkpoint, by its own files; no other file is read, and the Hub is not queried.
 
-        Of one that is not offered nothing is said but that: who comes over a network learns of no folders.
+        A checkpoint that is not offered has no description: visitors over a network must not probe folders.
         """
         name = (name or "").strip()
         if name not in self.names():
-            return "A folder, or an id of the Hub: what it is for is known when it is loaded." if name else ""
+            return "A folder, or an id of the Hub: its task is known when it is loaded." if name else ""
         return describe_purpose(name)
 
 
@@ -71,7 +71,7 @@ def describe_purpose(name: str) -> str:
     try:
         source = resolve(name)
         if source.kind == "hub":
-            return "From the Hub: its card says what it is for."
+            return "From the Hub: its card states its task."
         folder = Path(source.location) if source.kind == "folder" else Path(source.location).parent
         if source.kind == "file" and not (folder / "config.json").is_file():
             return UNKNOWN

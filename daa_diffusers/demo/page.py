@@ -1,4 +1,4 @@
-"""The page of `daa demo`: its head, with the checkpoint and the options of restoring, and its tabs."""
+"""Layout of the page: the head, with the checkpoint and the options of restoring, and the tabs."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def build(work: Work, adaptation: Adaptation) -> gradio.Blocks:
             with gr.Column(min_width=260):
                 strength = gr.Slider(0, 1, 1, step=0.05, label="Strength", info="0 changes nothing")
         with gr.Accordion("More options", open=False):
-            guard = gr.Checkbox(True, label="Leave photos that are clean already as they are (of denoisers)")
-            ensemble = gr.Checkbox(False, label="Mean over 8 flips and turns (8 times the time)")
+            guard = gr.Checkbox(True, label="Leave photos without noise unchanged (denoisers only)")
+            ensemble = gr.Checkbox(False, label="Mean over 8 flips and rotations (8 times the time)")
             location = gr.Checkbox(False, label="Leave out GPS and place names")
         options = [checkpoint, strength, guard, ensemble, location]
         with gr.Tab("Photo"):

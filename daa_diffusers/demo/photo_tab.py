@@ -1,4 +1,4 @@
-"""The tab of one photo: restore, compare, look closely, download."""
+"""Tab of one photo: restoring, comparison, magnified parts, download."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIDES = '<div class="sides"><span>before</span><span>after</span></div>'
 
 
 def photo_tab(work: Work, options: list[Any]) -> None:
-    """One photo: restore, compare, look closely, download."""
+    """Tab of one photo: restoring, comparison, magnified parts, download."""
     import gradio as gr
 
     from ..sources.demo_photos import noisy_photos
@@ -28,7 +28,7 @@ def photo_tab(work: Work, options: list[Any]) -> None:
             start = gr.Button("Restore", variant="primary", elem_id="restore")
             shown = gr.Dataset(
                 label="Examples: free photos with simulated camera noise",
-                components=[gr.Image(visible=False)],  # one that is not rendered would let its files be cleared away
+                components=[gr.Image(visible=False)],  # gradio removes the files of components that are not rendered
                 samples=[[path] for path in small],
                 type="index",
             )
@@ -63,7 +63,7 @@ def photo_tab(work: Work, options: list[Any]) -> None:
             if files is None:
                 return nothing | {report: describe(record)}
             pictures = views(files, 0)
-        except Exception as error:  # one bad photo never stops the page
+        except Exception as error:  # an error must not stop the page
             return nothing | {report: in_words(error)}
         return {
             pair: files,

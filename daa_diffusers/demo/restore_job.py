@@ -1,4 +1,4 @@
-"""What the page of `daa demo` does with photos, without the page: restore one, or many."""
+"""Restoration of one photo or many for the page, independent of its layout."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KEPT_SECONDS = 4 * 3600  # results older than this are removed
 
 @dataclass(frozen=True)
 class Limits:
-    """What a visitor may ask for at once.
+    """Limits on the requests of a visitor.
 
     Args:
         max_megapixels: of a photo.
@@ -62,14 +62,14 @@ class Limits:
 
 
 class Work:
-    """What all visitors share: a folder of results, limits, checkpoints to choose from, and the one used last.
+    """State that all visitors share: a folder of results, limits, checkpoints, and the pipeline used last.
 
     Args:
         folder: for results; everything below it may be removed.
         limits: of a visitor.
         checkpoints: offered beside the bundled ones.
         runs: folder of adaptations, whose results are offered too.
-        only_offered: refuse checkpoints that are not offered: who comes over a network opens no folder of this machine.
+        only_offered: refuse checkpoints that are not offered, so that visitors over a network open no local folder.
         device: as for `daa restore`.
     """
 
@@ -103,14 +103,14 @@ class Work:
             raise CheckpointError(f"checkpoint {name!r} is not among those offered")
         with self._lock:
             if self._loaded is None or self._loaded[0] != name:
-                self._loaded = None  # two need not fit into memory
+                self._loaded = None  # two may not fit into memory
                 pipeline = load_pipeline(name, self.device)
                 pipeline.set_progress_bar_config(disable=True)
                 self._loaded = (name, pipeline)
             return self._loaded[1]
 
     def restore(self, file: str, checkpoint: str, options: Options) -> tuple[Record, Pair | None]:
-        """Restores one photo; returns what `restore_all` says of it, and the files, None where it failed."""
+        """Restores one photo; returns its record as of `restore_all`, and the files, None where it failed."""
         self.limits.check([file] if file else [])
         (job,) = self._jobs([file])
         record = next(self._restore([job], checkpoint, options))

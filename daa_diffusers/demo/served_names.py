@@ -1,4 +1,4 @@
-"""The names that the page answers to: requests from other web pages and through rebound names are refused.
+"""Protection of the page: requests of other web pages and through rebound host names are refused.
 
 A browser sends requests to this machine for any web page that asks it to. `Host` is the name that the browser believes
 to talk to, which a page elsewhere can have resolve to 127.0.0.1 (DNS rebinding); `Origin` is the page that asks.

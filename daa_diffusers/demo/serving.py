@@ -1,4 +1,4 @@
-"""The server of `daa demo`: where it listens, under which names it answers, and what it leaves behind (nothing)."""
+"""Server of the page: its address, its host names, and temporary files that are removed at the end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Settings:
         share: also through a public address of gradio's servers.
         limits: of a visitor.
         checkpoints: offered beside the bundled ones; the first one is chosen at first.
-        runs: folder that adapted checkpoints are kept in.
+        runs: folder of adapted checkpoints.
         device: as for `daa restore`.
     """
 
@@ -58,7 +58,7 @@ def served(settings: Settings, *, browser: bool = False) -> Iterator[str]:
     """Serves the page while entered, from a thread; gives its address.
 
     Uploads and results lie in a temporary folder, which is removed at the end, after an adaptation that runs has
-    been asked to save. No other file of this machine can be reached, and nothing is fetched from or told to the
+    been asked to save. No other file of this machine can be reached, and nothing is fetched from or sent to the
     network, unless a checkpoint is a Hub id or `share` is asked for. Requests under other names than the page's, and
     those of other web pages, are refused (`served_names`).
 
@@ -143,7 +143,7 @@ def _launch(page: gradio.Blocks, settings: Settings, names: ServedNames, browser
 
 @contextlib.contextmanager
 def _temporary_files(folder: str) -> Iterator[None]:
-    """Where gradio puts uploads, and matplotlib, which gradio imports, a list of fonts that nobody needs here.
+    """Temporary folders for gradio's uploads, and for the font cache of matplotlib, which gradio imports.
 
     Both read it from the environment, when they are imported and later.
     """

@@ -1,4 +1,4 @@
-"""Pictures of a photo before and after, to look at: the whole, or a part whose pixels can be told apart."""
+"""Views of a photo before and after restoring: the whole, or a magnified part."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _centered(image: Image.Image) -> Image.Image:
     return full
 
 
-@lru_cache(maxsize=2)  # a photo before and after, while its parts are looked at
+@lru_cache(maxsize=2)  # a photo before and after, while its parts are viewed
 def _shown(file: str) -> tuple[np.ndarray, bytes | None]:
     """(H, W, 1 or 3) uint8, upright, and their color profile."""
     from ..photos import open_photo

@@ -18,9 +18,10 @@ PAPER = "https://arxiv.org/abs/2406.18516"
 PREDICTOR = "DAAUNet2DConditionModel"
 _WORDS = {"denoise": "denoising", "derain": "deraining", "deblur": "deblurring"}
 _LIMITS = {
-    "denoise": "Noise of cameras. It can remove fine texture from almost clean photos. It knows no blur and no rain.",
-    "derain": "Rain streaks. It knows no noise and no blur.",
-    "deblur": "Blur of a moving camera. It knows no noise, no rain and no strong defocus.",
+    "denoise": "Noise of cameras. It can remove fine texture from almost clean photos. "
+    "It does not remove blur or rain.",
+    "derain": "Rain streaks. It does not remove noise or blur.",
+    "deblur": "Blur of a moving camera. It does not remove noise, rain or strong defocus.",
 }
 _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 # Options that say nothing about how weights were made.

@@ -91,7 +91,8 @@ def test_a_damaged_folder_is_refused(folder, damage, message):
 def test_tensors_that_are_not_finite_are_refused(updates, tmp_path):
     with torch.no_grad():
         updates["down_blocks.0.conv1.weight"].lora_A[0, 0] = float("nan")
-    with pytest.raises(CheckpointError, match=r"NaN, infinite or no numbers: down_blocks\.0\.conv1\.weight\.lora_A"):
+    message = r"NaN, infinite or not floating point: down_blocks\.0\.conv1\.weight\.lora_A"
+    with pytest.raises(CheckpointError, match=message):
         read_adapter(save_adapter(tmp_path / "broken", CONFIG, updates))
 
 

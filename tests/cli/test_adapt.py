@@ -61,7 +61,7 @@ def test_a_run_that_gains_nothing_says_so_and_has_a_status_of_its_own(photos, st
     output = tmp_path / "adapted"
     assert main(["adapt", str(photos), "--checkpoint", start, "--output", str(output), "--minutes", "0.02"]) == 3
     said = capsys.readouterr().out
-    assert f"nothing that was learned restores better than {start}" in said and "unchanged" in said
+    assert f"no trained weights restore better than {start}" in said and "unchanged" in said
     before, after = (DAARestorationPipeline.from_pretrained(str(p)).restorer for p in (start, output / "pipeline"))
     assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
 

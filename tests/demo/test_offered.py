@@ -35,10 +35,10 @@ def test_the_default_is_offered_first_whatever_it_is_called():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("daa-denoise", "Removes the noise of cameras. It knows no blur and no rain. Adapted to"),
-        ("daa-denoise-plain", "Removes the noise of cameras. It knows no blur and no rain. Trained on synthetic"),
+        ("daa-denoise", "Removes the noise of cameras. It does not remove blur or rain. Adapted to"),
+        ("daa-denoise-plain", "Removes the noise of cameras. It does not remove blur or rain. Trained on synthetic"),
         ("daa-derain", "Removes rain streaks."),
-        ("daa-deblur", "Sharpens what a moving camera has blurred."),
+        ("daa-deblur", "Removes the blur of a moving camera."),
         ("somebody/theirs", "A folder, or an id of the Hub"),
         ("/etc", "A folder, or an id of the Hub"),
         ("", ""),
@@ -50,7 +50,7 @@ def test_what_a_checkpoint_is_for_is_said(name, said):
 
 
 def test_of_one_that_was_given_its_own_files_say_it(checkpoint, tmp_path):
-    assert Offered([checkpoint]).purpose(checkpoint) == "Its files do not say what it is for."
+    assert Offered([checkpoint]).purpose(checkpoint) == "Its files do not state its task."
     shutil.copytree(checkpoint, tmp_path / "rain")
     (tmp_path / "rain" / "training.json").write_text('{"task": "derain"}')
     assert Offered([str(tmp_path / "rain")]).purpose(str(tmp_path / "rain")) == PURPOSES["derain"]

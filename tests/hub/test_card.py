@@ -54,7 +54,7 @@ def test_the_task_follows_from_the_degradation(folder, degradation, task):
 
 
 @pytest.mark.parametrize(
-    ("training", "licence"),
+    ("training", "license"),
     [
         ({}, UNKNOWN),
         ({"licence": "s-lab-license-1.0"}, S_LAB),
