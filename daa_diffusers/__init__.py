@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .pipelines.pipeline_daa_restoration import DAARestorationPipeline
     from .pipelines.pipeline_output import DAARestorationPipelineOutput
 
-telemetry.switch_off()  # before anything that reports is imported
+telemetry.switch_off()  # before the import of any library that sends reports
 
 __version__ = "0.1.0"
 

@@ -1,7 +1,7 @@
 """The typed errors of ``daa_diffusers``.
 
 All of them are ``ValueError`` subclasses, so a caller who does not care about the difference catches that one class. A
-message names the argument, option or file, says what came, and says what would be right. The files in
+message names the argument, option or file, the value received, and the value expected. The files in
 ``daa_diffusers/models`` raise plain ``ValueError``: they import only torch and diffusers, so that each of them also
 works as a single file of custom Hub code.
 """

@@ -20,10 +20,10 @@ from .models.restorer import RestorerContract, unwrapped
 
 logger = logging.getLogger(__name__)
 
-METADATA = "daa_diffusers"  # the key under which a file says what a pipeline must know
+METADATA = "daa_diffusers"  # metadata key of the restorer's contract
 INPUT, OUTPUT = "degraded", "restored"
-MAX_ERROR = 1e-4  # of a [0, 1] photo, between torch and ONNX Runtime; what is seen is below 1e-5
-# What can be done with a network that ONNX cannot hold, mostly one with windows of attention.
+MAX_ERROR = 1e-4  # of a [0, 1] photo, between torch and ONNX Runtime; typical values are below 1e-5
+# Advice for a network that cannot be exported, mostly one with windowed attention.
 _INSTEAD = (
     "Restore with torch instead (`--backend torch`, the default). Networks of convolutions, such as DnCNN, DRUNet, "
     "NAFNet and the U-Net of this package, can be exported, also after their adaptation"
@@ -35,7 +35,7 @@ _COMPARED = ((1, 1, 1), (1, 3, 2), (2, 2, 5))
 def export_onnx(restorer: nn.Module, path: str | os.PathLike[str], *, check: bool = True) -> Path:
     """Writes a restorer as an ONNX file with dynamic batch, height and width.
 
-    The file holds the weights, and in its metadata what a pipeline must know (channels, value range, size multiple).
+    The file holds the weights, and in its metadata the contract of the restorer (channels, value range, size multiple).
 
     Args:
         restorer: maps (B, C, H, W) to (B, C, H, W), float32, in its value range; H and W multiples of its
@@ -92,7 +92,7 @@ def _export(network: nn.Module, channels: int, multiple: int) -> Any:
             )
     except ImportError:  # a broken installation
         raise
-    except Exception as error:  # the exporter raises what it likes
+    except Exception as error:  # the exporter raises exceptions of any type
         raise _not_for_all_sizes(network, error) from error
     assert program is not None
     return program.model_proto
@@ -123,7 +123,7 @@ def _compare(network: nn.Module, content: bytes, facts: dict[str, Any]) -> None:
         difference = np.abs(found - expected.numpy()).max() / (high - low) if found.shape == shape else np.inf
         if not difference <= MAX_ERROR:
             raise ConfigurationError(
-                f"`restorer` computes something else as ONNX: it differs by {difference:.1e} at {shape}, accepted is "
+                f"`restorer` and its ONNX export differ by {difference:.1e} at {shape}, the tolerance is "
                 f"{MAX_ERROR:g}. {_INSTEAD}"
             )
 
@@ -231,7 +231,7 @@ def _open(path: Path, providers: list[str] | None, threads: int) -> Any:
 
 
 def _session(content: bytes, providers: list[str] | None, threads: int) -> Any:
-    # from memory: a file that points to others (external data) is not followed
+    # from memory, so that references to other files (external data) are not followed
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -1,7 +1,7 @@
-"""Usage reports of the libraries underneath, switched off.
+"""Deactivation of usage reports of the libraries underneath.
 
 Each of these libraries reads its variable when it is imported, so `daa_diffusers/__init__.py` calls `switch_off` before
-any of them is. A variable that is set already is a decision of the user's and stays. wandb has none here: it is
+any of them is. A variable that is set already is the user's decision and stays. wandb is not listed: it is
 imported only where `report_to` asks for it, and reporting is its purpose.
 """
 
@@ -41,4 +41,4 @@ def without_onnxruntime() -> Iterator[None]:
     try:
         yield
     finally:
-        vars(diffusers).pop(name, None)  # the next access loads the true one
+        vars(diffusers).pop(name, None)  # the next access loads the real class

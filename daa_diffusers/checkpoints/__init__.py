@@ -1,11 +1,11 @@
-"""The bundled checkpoints: one pipeline folder a name, found without importing torch."""
+"""The bundled checkpoints: one pipeline folder per name, located without importing torch."""
 
 from pathlib import Path
 
 _FOLDER = Path(__file__).resolve().parent
 _INDEX = "model_index.json"
 
-# Task -> the checkpoint that restores, and the one that an adaptation starts from, where nobody chose another one.
+# Task -> default checkpoint for restoring, and default start of an adaptation.
 DEFAULTS = {"denoise": "daa-denoise", "derain": "daa-derain", "deblur": "daa-deblur"}
 STARTS = {"denoise": "daa-denoise-plain", "derain": "daa-derain", "deblur": "daa-deblur"}
 DEFAULT_TASK = "denoise"

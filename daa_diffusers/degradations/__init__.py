@@ -1,10 +1,10 @@
-"""How clean photos become synthetic degraded ones; importing this package registers every degradation by its name."""
+"""Degradations of clean photos into synthetic ones; importing this package registers each by its name."""
 
 from .base import Degradation as Degradation
 from .base import degradation_from_config as degradation_from_config
 from .base import register_degradation as register_degradation
 
-# One line a degradation.
+# One line per degradation.
 from .blur import MotionBlur as MotionBlur
 from .camera_noise import CameraNoise as CameraNoise
 from .fitted import FittedNoise as FittedNoise

@@ -1,6 +1,6 @@
-"""The registry of degradations that configs name, and the base of those that are dataclasses.
+"""Registry of degradations by name, and the base class of those that are dataclasses.
 
-A degradation draws everything from the generator that it is given, so that a sample is a function of its number alone.
+A degradation draws only from the given generator, so that a sample is a function of its number alone.
 """
 
 from abc import ABC, abstractmethod
@@ -46,7 +46,10 @@ class ConfigurableDegradation(ABC):
         Raises:
             ConfigurationError: on a value that is no number, no pair, or out of range.
         """
-        for name, (low, high) in bounds.items():  # frozen: the checked, plain values are set past the dataclass
+        for name, (
+            low,
+            high,
+        ) in bounds.items():  # the dataclass is frozen: the validated values are set by `object.__setattr__`
             object.__setattr__(self, name, check_range(name, getattr(self, name), low, high))
         for name in probabilities:
             check_number(name, getattr(self, name), 0, 1)

@@ -1,4 +1,4 @@
-"""Motion blur of a shaken camera: a random trajectory, light that adds up along it, highlights that saturate, noise."""
+"""Camera shake: blur along random trajectories in linear light, with saturated highlights and noise."""
 
 import math
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from .draws import log_uniform, normal, uniform
 STEPS = 128  # of a trajectory
 MAX_LENGTH = 200.0
 MAX_DEFOCUS = 4.0
-MAX_TURN = 0.5  # radians by which an abrupt reversal may miss the way back
-# Linear light from which on a pixel may have been brighter than white: values near it have been compressed by cameras.
+MAX_TURN = 0.5  # radians, maximal deviation of an abrupt reversal from the way back
+# Linear light above which a pixel may have been clipped: cameras compress values near white.
 HIGHLIGHT = 0.9
 
 
@@ -34,8 +34,8 @@ class MotionBlur(ConfigurableDegradation):
         length: range of the length of the trajectory in pixels, uniform; at most 200. The extent of the blur is about a
             third to a half of it where the hand trembles, and all of it where it only drifts.
         shake: range of the random change of direction over the exposure (standard deviation, radians), uniform: 0 is
-            a straight line, 6 a tangle.
-        pull: range of the pull back to where the exposure began, uniform: 0 drifts away, 10 circles.
+            a straight line, 6 a tangled path.
+        pull: range of the pull back to the start of the path, uniform: 0 drifts away, 10 circles.
         reversals: range of the expected number of abrupt reversals (a pressed button, a correction), uniform.
         defocus: range of the standard deviation in pixels of the Gaussian blur of the lens, uniform; at most 4.
         tone_probability: share of the samples whose photo is taken to be tone-mapped. The others hold linear light
@@ -133,7 +133,7 @@ def shake_trajectories(
     noise = torch.randn((STEPS, batch, 2), generator=generator, device=device)
     chance, turn = torch.rand((2, STEPS, batch), generator=generator, device=device)
     angle = torch.rand(batch, generator=generator, device=device) * 2 * math.pi
-    # plain complex numbers inside the loop: tensors of a few numbers, as of a loader's batch of one, are far slower
+    # plain complex numbers inside the loop: tensors of a few numbers, as of a loader's batch of one, are much slower
     perturbations = torch.view_as_complex(noise).cpu().T.tolist()
     scale = [column.cpu().tolist() for column in (shake / math.sqrt(STEPS), pull / STEPS, reversals / STEPS)]
     drawn = zip(angle.tolist(), chance.cpu().T.tolist(), turn.cpu().T.tolist(), perturbations, *scale, strict=True)

@@ -1,4 +1,4 @@
-"""Camera noise: signal-dependent on the sensor, correlated by demosaicing, bent by the tone curve, maybe JPEG-coded."""
+"""Camera noise: Poisson-Gaussian on the sensor, correlated by demosaicing, skewed by the tone curve, JPEG-coded."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from .checks import check_clean, check_flag, check_whole_range
 from .draws import log_uniform, normal, uniform
 from .jpeg_coding import code_some
 
-# Of the tone curve of sRGB (IEC 61966-2-1); only the exponent differs among ours.
+# Constants of the tone curve of sRGB (IEC 61966-2-1); `gamma` replaces its exponent.
 TONE_OFFSET, SRGB_GAMMA = 0.055, 2.4
 # Bilinear demosaicing of a Bayer mosaic whose missing samples are zero: red, green, blue.
 _RED_BLUE = [[0.25, 0.5, 0.25], [0.5, 1.0, 0.5], [0.25, 0.5, 0.25]]
@@ -21,7 +21,7 @@ _GREEN = [[0.0, 0.25, 0.0], [0.25, 1.0, 0.25], [0.0, 0.25, 0.0]]
 @register_degradation("camera")
 @dataclass(frozen=True)
 class CameraNoise(ConfigurableDegradation):
-    """Noise as a camera makes it, added to a photo that is otherwise left as it is.
+    """Noise of a camera, added to a photo that is not changed otherwise.
 
     Per sample: the tone curve is undone, white balance is undone, pixels are sampled on a Bayer mosaic of random
     phase, noise of variance `shot * signal + read**2` joins them (the Gaussian approximation of Poisson-Gaussian
@@ -31,12 +31,12 @@ class CameraNoise(ConfigurableDegradation):
         degraded = clean + tone(demosaic(mosaic + noise)) - tone(demosaic(mosaic)),
 
     because real clean photos have been demosaiced as well: a restorer is not asked to undo that blur. What happens to
-    a photo after the sensor changes how its noise hangs together, so some samples skip the mosaic (noise is then
+    a photo after the sensor changes the correlation of its noise, so some samples skip the mosaic (noise is then
     independent between pixels and colors, as in photos that were scaled down) and some have their noise smoothed (as
     by a camera's own denoising, or by scaling up). Gray photos (C = 1) never have a mosaic. Color correction
     matrices and sharpening are not simulated.
 
-    In linear light, before clipping, the noise has zero mean; the bend of the tone curve then makes dark photos a
+    In linear light, before clipping, the noise has zero mean; the curvature of the tone curve then makes dark photos a
     little darker on average, as it does in cameras. Its correlation with the next pixel is, with a mosaic, about 0.65
     in red and blue and 0.4 in green.
 
@@ -107,7 +107,7 @@ class CameraNoise(ConfigurableDegradation):
             mask = bayer_masks(torch.randint(4, (batch,), generator=generator, device=generator.device), height, width)
             mask = mask.to(clean)  # (B, 3, H, W)
             noise = _sensor_noise(linear / gains, shot, read, generator)  # in every color; the mosaic keeps one
-            # demosaicing is linear: signal and noise can go through it one by one
+            # demosaicing is linear: signal and noise are demosaiced separately
             mosaicked = uniform(one, 0, 1, clean, generator) < self.demosaic_probability
             light = torch.where(mosaicked, demosaic(linear * mask), linear)  # (B, 3, H, W)
             change = torch.where(mosaicked, demosaic(noise * mask), noise) * gains
@@ -140,14 +140,14 @@ def invert_tone(toned: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
 
 
 def tone_slope(toned: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
-    """By how much `apply_tone` changes small differences of light, where its result is `toned`."""
+    """Derivative of `apply_tone` where its result is `toned`."""
     slope, knee = _toe(gamma)
     bent = (1 + TONE_OFFSET) / gamma * ((toned.clamp(min=0) + TONE_OFFSET) / (1 + TONE_OFFSET)) ** (1 - gamma)
     return torch.where(toned <= knee, slope, bent)
 
 
 def tone_bend(toned: torch.Tensor, gamma: float) -> torch.Tensor:
-    """What the curvature of `apply_tone` makes of weak noise that is Gaussian in linear light: of variance v it gets
+    """Effect of the curvature of `apply_tone` on weak noise that is Gaussian in linear light: of variance v it gets
     the mean `bend * v` and the third moment `6 * bend * v**2`, to second order, where the result of `apply_tone` is
     `toned`, above the toe. Poisson noise has a third moment of its own against it, 0.57 as large for sRGB."""
     return (1 - gamma) / 2 / (toned + TONE_OFFSET)
@@ -160,7 +160,7 @@ def _toe(gamma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def bayer_masks(phase: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Which color each pixel of a Bayer mosaic sees.
+    """Masks of the color that each pixel of a Bayer mosaic samples.
 
     Args:
         phase: (B,) whole numbers in 0..3: RGGB, GRBG, GBRG, BGGR.

@@ -1,4 +1,4 @@
-"""Checks of a degradation's fields and of the photos that it is given."""
+"""Validation of the fields of a degradation and of its input photos."""
 
 import difflib
 import math
@@ -11,7 +11,7 @@ from ..errors import ConfigurationError
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """The end of a message about an unknown `name`: the known one that it resembles, if there is one."""
+    """End of a message about an unknown `name`: the most similar known one, if there is one."""
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 

@@ -1,4 +1,4 @@
-"""Random draws: a generator for each sample, and the numbers that a degradation draws from it."""
+"""Random draws: one generator per sample, and distributions of a degradation's parameters."""
 
 import hashlib
 import json

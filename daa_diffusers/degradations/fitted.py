@@ -1,4 +1,4 @@
-"""Noise as `fitting.noise` measured it on photos, added to clean ones."""
+"""Fitted noise: additive noise with the statistics that `fitting.noise` measured on photos."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ from .draws import normal, uniform
 from .jpeg_coding import code_some
 
 FORMAT_VERSION = 1
-# What `correlation` holds, in this order: each color with itself, then the pairs.
+# Order of the squares in `correlation`: each color with itself, then the pairs.
 COLOR_PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
-MAX_LAG = 3  # pixels; the noise of cameras hardly hangs together beyond
+MAX_LAG = 3  # pixels; the noise of cameras is hardly correlated beyond
 KERNEL = 16  # side of the filters that correlate noise
 
 Numbers = tuple[float, ...]
@@ -48,7 +48,7 @@ class FittedNoise(ConfigurableDegradation):
         jpeg_probability: share of the samples that are JPEG-coded, at a random place of the 8 x 8 block grid.
         jpeg_half_chroma: coding stores colors at half the size (4:2:0), else whole (4:4:4).
         clip: clip the result to [0, 1]. JPEG-coded samples always are.
-        gamma: exponent of the tone curve (`camera.apply_tone`; 2.4 is sRGB) through which the noise has come: it has
+        gamma: exponent of the tone curve (`camera_noise.apply_tone`; 2.4 is sRGB) that the noise went through: it has
             zero mean in linear light, and makes photos darker on average. 1.5 to 4. `deviation` then holds to first
             order: where noise is strong against brightness + 0.055, up to a fifth more of it comes out, and less near
             black, where it is clipped. None: zero mean in the values as they are stored.
@@ -73,7 +73,7 @@ class FittedNoise(ConfigurableDegradation):
     def __post_init__(self):
         if self.version != FORMAT_VERSION:
             raise ConfigurationError(f"`version` of fitted noise must be {FORMAT_VERSION}, got {self.version!r}")
-        # frozen: the checked, plain values are set past the dataclass
+        # the dataclass is frozen: the validated values are set by `object.__setattr__`
         brightness = _numbers("brightness", self.brightness, 0, 1)
         if any(a >= b for a, b in zip(brightness, brightness[1:], strict=False)):
             raise ConfigurationError(f"`brightness` must increase, got {list(brightness)}")

@@ -16,7 +16,7 @@ from .draws import normal, uniform
 class BlindGaussian(ConfigurableDegradation):
     """White Gaussian noise of unknown strength, sigma ~ U(sigma_min, sigma_max) / 255 per sample, unclipped.
 
-    Source: METHOD, "The official sizes and recipes" (denoise: sigma ~ U(0, 75) / 255).
+    Source: docs/method.md, "The official sizes and recipes" (row "data": sigma ~ U(0, 75) / 255).
 
     Args:
         sigma_min, sigma_max: in units of 1/255.

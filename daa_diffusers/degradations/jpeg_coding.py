@@ -1,4 +1,4 @@
-"""JPEG coding: of synthetic photos, and what can be known of it from a photo's file or its pixels."""
+"""JPEG coding of synthetic photos, and its detection from a photo's file or pixels."""
 
 import io
 
@@ -70,16 +70,16 @@ def code_some(
 def jpeg_quality(content: bytes) -> int | None:
     """libjpeg's quality (1 to 100) whose luma quantization is nearest to that of a JPEG file; None of another file.
 
-    Cameras have tables of their own: of those it is the quality that quantizes about as coarsely.
+    Cameras have tables of their own: for these it is the quality of similar quantization.
     """
     try:
         with Image.open(io.BytesIO(content)) as image:  # reads the header only
             tables = getattr(image, "quantization", None)
-    except Exception:  # as `photos.reading.decode_photo`, which says what is wrong with the file
+    except Exception:  # `photos.reading.decode_photo` reports what is wrong with the file
         return None
     if not tables:
         return None
-    found = np.sort(np.array(tables[min(tables)], dtype=float))  # sorted: releases of Pillow differ in the order
+    found = np.sort(np.array(tables[min(tables)], dtype=float))  # sorted: the order differs between releases of Pillow
     distance = [np.abs(np.log(found) - np.log(np.sort(_scaled(quality)))).sum() for quality in range(1, 101)]
     return int(np.argmin(distance)) + 1
 

@@ -1,4 +1,4 @@
-"""One of several degradations for each sample."""
+"""Mixture of degradations: one of several for each sample."""
 
 import math
 from collections.abc import Mapping, Sequence

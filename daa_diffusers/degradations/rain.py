@@ -1,4 +1,4 @@
-"""Rain streaks in layers, near and far, and the veil of the rain that is too far to be seen as streaks."""
+"""Synthetic rain: layers of streaks, near and far, and the veil of distant rain."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from .checks import check_clean, check_flag, check_whole_range
 from .draws import log_uniform, normal, uniform
 
 MAX_LENGTH = 200.0
-# What differs from streak to streak of a layer: factors, uniform.
+# Ranges of the factors by which streaks of one layer differ, uniform.
 # All of mean 1, so that the expected share of the pixels that they cover is the product of the layer's means.
 LENGTHS, WIDTHS, BRIGHTNESSES = (0.4, 1.6), (0.6, 1.4), (0.2, 1.8)
 FWHM = 2 * math.sqrt(2 * math.log(2))  # full width at half maximum of a Gaussian over its standard deviation
@@ -26,7 +26,7 @@ VEIL_CELLS = 3  # of the coarse grid on which the veil varies
 @register_degradation("rain")
 @dataclass(frozen=True)
 class RainStreaks(ConfigurableDegradation):
-    """Rain, as Rain100L and its relatives draw it and as a shutter of a few milliseconds or more sees it.
+    """Rain streaks as in Rain100L and similar data sets, for exposures of a few milliseconds or more.
 
     Per sample, one main angle and a few layers at distances z of 1 (the nearest) and beyond. As in Garg and Nayar,
     "Vision and rain" (2007), a layer's streaks are as long and as wide as those of the nearest one divided by z;

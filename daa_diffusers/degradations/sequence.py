@@ -1,4 +1,4 @@
-"""Several degradations one after another."""
+"""Sequence of degradations, applied one after another."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar

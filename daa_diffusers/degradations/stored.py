@@ -1,4 +1,4 @@
-"""YAML and JSON files that hold a degradation's config."""
+"""Configs of degradations in YAML and JSON files."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def read_degradation(path: str | os.PathLike) -> dict[str, Any]:
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-        # YAML takes the 5e-05 of JSON for a text
+        # YAML 1.1 reads the 5e-05 of JSON as text
         config = json.loads(text) if Path(path).suffix.lower() == ".json" else yaml.safe_load(text)
     except (OSError, yaml.YAMLError, ValueError) as error:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""The degradation of real photos on clean ones: what a restorer removed there is added here."""
+"""Transplanted residuals: what a restorer removed from real photos, added to clean ones."""
 
 import functools
 import os
@@ -22,8 +22,8 @@ from .draws import uniform
 class Transplant(ConfigurableDegradation):
     """clean + gain (x - f(x)): the residual of restorer f on a real photo x, at a random place, turned and mirrored.
 
-    Pairs made so hold the real degradation on content that it does not hide. What f leaves is missing in them, which a
-    gain above 1 makes up for in part; what f takes of the photo itself is in them too, so they go beside other pairs.
+    Such pairs show the real degradation on known content. What f leaves in the photo is missing in them, which a
+    gain above 1 compensates in part; detail that f removed is part of them, so they are mixed with other pairs.
     It is the residual of eq. (3), as training data of the restorer.
 
     Args:

@@ -1,1 +1,1 @@
-"""What is trained: the joint step of noise-space adaptation and the objectives it is compared with."""
+"""Training objectives: the joint step of noise-space adaptation, and the baselines that it is compared with."""

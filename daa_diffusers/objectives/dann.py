@@ -54,7 +54,7 @@ class Dann(RealTermObjective):
     name = "dann"
     title = "domain-adversarial features (DANN)"
     compares = True
-    compiles = False  # it listens inside the restorer
+    compiles = False  # it reads features by a forward hook
     steepness = 10.0
 
     def __init__(
@@ -106,7 +106,7 @@ class Dann(RealTermObjective):
         """Yields a list to which every pass of the restorer adds its features."""
         heard: list[torch.Tensor] = []
         module = self.restorer.get_submodule(self.features)
-        # only for this pass: a recomputation (gradient checkpointing) must add nothing
+        # only during this pass: recomputation (gradient checkpointing) must not add features
         handle = module.register_forward_hook(lambda module, inputs, output: heard.append(output))
         try:
             yield heard
@@ -115,7 +115,7 @@ class Dann(RealTermObjective):
 
     @torch.no_grad()
     def _channels(self) -> int:
-        """Channels of the features, by a look at those of a black photo."""
+        """Number of channels of the features, from a pass over a black photo."""
         like = next(self.restorer.parameters())
         multiple = RestorerContract.of(self.restorer).size_multiple
         side = multiple * -(-PROBE_SIDE // multiple)

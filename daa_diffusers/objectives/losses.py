@@ -1,4 +1,4 @@
-"""The terms of the joint objective (METHOD, eq. (4) to (6)). Half-precision inputs are compared in float32."""
+"""Terms of the joint objective, eq. (4) to (6) of docs/method.md. Half-precision inputs are compared in float32."""
 
 from collections.abc import Callable
 
@@ -72,9 +72,9 @@ def entrance(
     report: Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], None],
     ratio: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Where the gradients of both losses enter the restorer: their norms are told, and balanced if asked for.
+    """Entrance of both losses' gradients into the restorer: their norms are reported and, with a `ratio`, balanced.
 
-    Identity forwards. Backwards, with a `ratio` and with batch L2 norms averaged over processes,
+    Identity in the forward pass. In the backward pass, with a `ratio` and batch L2 norms averaged over processes,
     `w = ratio * |dL_pair/ds| / (|dL_noise/dq| + 1e-12)` multiplies the gradient that reaches the restorer at s and q,
     while whatever lies behind (the noise predictor) keeps its own unscaled. Both norms are taken inside one backward
     pass, so that a loss scale (float16) or an accumulation factor cancels in w.

@@ -55,7 +55,7 @@ class MeanTeacher(RealTermObjective):
         self.teacher = copy.deepcopy(restorer).requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "MeanTeacher":
-        """Sets the mode of all but the teacher, which always evaluates."""
+        """Sets the mode of all modules but the teacher, which stays in eval mode."""
         super().train(mode)
         self.teacher.eval()
         return self
@@ -86,7 +86,7 @@ class MeanTeacher(RealTermObjective):
 
 
 def turned(photos: torch.Tensor, view: int) -> torch.Tensor:
-    """View 0 to 7 of (B, C, H, W): a half turn, a mirror image, and a quarter turn, each by a bit of the number."""
+    """View 0 to 7 of (B, C, H, W): rotation by 180 degrees, mirroring, rotation by 90, each by a bit of the number."""
     photos = photos.rot90(2, (2, 3)) if view & 1 else photos
     photos = photos.flip(3) if view & 2 else photos
     return photos.rot90(1, (2, 3)) if view & 4 else photos

@@ -1,4 +1,4 @@
-"""Noise predictors by name, and the channel shuffling of those that have none of their own.
+"""Registry of noise predictors, and channel shuffling for those without their own.
 
 A noise predictor is any module that maps (z, noise level, first condition, second condition) to the predicted noise:
 z and both conditions (B, C, H, W), the noise level (B,) in (0, 1), the noise (B, C, H, W). To add one, write its module

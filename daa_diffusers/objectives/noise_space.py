@@ -17,7 +17,7 @@ VARIANTS = ("paired", "extended", "hybrid")
 
 
 class NoiseSpaceAdaptation(Objective):
-    """The joint step of Noise-DA (METHOD, "One joint training step") over any restorer `x -> restored`.
+    """The joint step of Noise-DA (docs/method.md, "One joint training step") over any restorer `x -> restored`.
 
     Args:
         restorer: maps (B, C, H, W) to restored (B, C, H, W); its residual is `r(x) = f(x) - x`.
@@ -78,7 +78,7 @@ class NoiseSpaceAdaptation(Objective):
         self.charbonnier_eps = charbonnier_eps
         self.schedule = NoiseSchedule(timestep_range=timestep_range)
         self.separate_passes = separate_passes
-        # Batch statistics of synthetic and real photos must not mix (METHOD, step 1).
+        # Batch statistics of synthetic and real photos must not mix (docs/method.md, step 1).
         self.has_batch_statistics = RestorerContract.of(restorer).has_batch_statistics
 
     @classmethod
@@ -197,7 +197,7 @@ class NoiseSpaceAdaptation(Objective):
         return self.residual_swap and self.variant in ("paired", "hybrid")
 
     def _restore(self, synthetic, real, adapt: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        if not adapt:  # nothing flows back through q
+        if not adapt:  # no gradient through q
             with torch.no_grad():
                 q = self.restorer(real)
             return self.restorer(synthetic), q

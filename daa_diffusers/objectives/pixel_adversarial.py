@@ -68,7 +68,7 @@ class PixelAdversarial(RealTermObjective):
         check_whole("width", width, 1)
         check_whole("levels", levels, 1, 5)
         self.kind = kind
-        self.smallest_side = 2 ** (levels + 2)  # below, the last layers see mostly padding
+        self.smallest_side = 2 ** (levels + 2)  # below, the last layers' receptive fields are mostly padding
         self.discriminator = patch_discriminator(RestorerContract.of(restorer).channels, width, levels)
 
     @property

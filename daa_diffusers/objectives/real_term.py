@@ -20,7 +20,7 @@ class RealTermObjective(Objective):
     """`L = L_pair + w(p) L_real`, with L_pair of eq. (5) on synthetic pairs and a term on unlabeled real photos.
 
     The default weights, once risen, give the term on real photos a gradient of 0.1 to 0.8 times the norm of that of
-    L_pair at the parameters of a trained restorer of width 32, by the photos; no test set was asked.
+    L_pair at the parameters of a trained restorer of width 32, depending on the photos; no test set was used.
 
     Args:
         restorer: maps (B, C, H, W) to restored (B, C, H, W).

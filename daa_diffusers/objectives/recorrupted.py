@@ -69,5 +69,5 @@ class RecorruptedToRecorrupted(RealTermObjective):
             z = Noise.of(photo).sample(photo, one or torch.default_generator)
             return z * (self.noise_max / 255 / z.std().clamp(min=1e-8)).clamp(max=1)
 
-        with torch.autocast(real.device.type, enabled=False):  # spectra and eigenvalues know no half precision
+        with torch.autocast(real.device.type, enabled=False):  # FFT and eigenvalues need float32
             return draw_each(len(unit), generator, draw).to(real) * (self.high - self.low)

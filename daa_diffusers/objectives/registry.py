@@ -1,4 +1,4 @@
-"""The registry of objectives: what a config can name, with which options."""
+"""Registry of objectives: their names in a config, and their options."""
 
 import difflib
 from collections.abc import Mapping

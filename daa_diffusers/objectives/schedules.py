@@ -14,7 +14,7 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 
 @dataclass(frozen=True)
 class NoiseDraws:
-    """Everything random in one joint step, so that the step itself is a function.
+    """Everything random in one joint step, so that the step itself is deterministic.
 
     Attributes:
         noise_level: g (B,), floating, in (0, 1).
@@ -65,7 +65,7 @@ class NoiseSchedule:
         beta_start, beta_end: the ends of `beta`.
         timestep_range: inclusive range (low, high) of the 0-based step t, 1 <= low <= high <= T - 1; None: all.
 
-    Source: METHOD, Notation and step 2.
+    Source: docs/method.md, "Notation" and step 2.
     """
 
     def __init__(

@@ -1,1 +1,1 @@
-"""Checkpoints of the official implementation, read into the classes of this package."""
+"""Conversion of official checkpoints into the classes of this package."""

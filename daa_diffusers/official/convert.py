@@ -1,9 +1,9 @@
-"""Official checkpoints -> this package's classes, and back.
+"""Conversion of official checkpoints to this package's classes, and back.
 
-Only names and layouts change, no number does: a converted network computes what the official one computes. Weights that
+Only names and layouts change, not the values: a converted network computes the same as the official one. Weights that
 come from official checkpoints keep those checkpoints' license (non-commercial), whatever the license of this package.
 
-Source: METHOD, "Mapping the official denoiser onto diffusers' UNet2DConditionModel".
+Source: docs/method.md, "The official noise predictor as a UNet2DConditionModel".
 """
 
 import logging
@@ -35,7 +35,7 @@ _WRAPPERS = ("state_dict", "params")
 def official_parameter_names(
     restorer: RestorationUNet, unet: DAAUNet2DConditionModel | None = None
 ) -> dict[str, tuple[str, ...]]:
-    """Which parameters of ours an official parameter holds.
+    """Mapping of official parameter names to those of this package.
 
     Returns:
         Official name, with its prefix `RestorationNet.` or `denoise_fn.` -> names of ours, starting with `restorer.`
@@ -72,7 +72,7 @@ def _fill(network: Network, found: Mapping[str, torch.Tensor]) -> None:
     for official, ours in official_names(network).items():
         tensor = found[official].detach().to(torch.float32, copy=True)
         state |= zip(ours, (t.contiguous() for t in unpack(official, tensor, len(ours), head_channels)), strict=True)
-    network.load_state_dict(state, assign=True)  # the network was built without memory, on the meta device
+    network.load_state_dict(state, assign=True)  # built on the meta device, without memory
     network.eval()
 
 
@@ -143,7 +143,7 @@ def convert_official_state_dict(
 ) -> tuple[RestorationUNet, DAAUNet2DConditionModel | None]:
     """Builds this package's networks from official weights.
 
-    All sizes (widths, depth, levels, blocks a level) are read off the tensors' shapes. What no shape shows is an
+    All sizes (widths, depth, levels, blocks per level) are read off the tensors' shapes. What no shape shows is an
     argument, with the official default. The schedule's buffers are checked and dropped.
 
     Args:

@@ -1,4 +1,4 @@
-"""Official checkpoint files -> pipeline folders with their license and card."""
+"""Conversion of official checkpoint files to pipeline folders with license and card."""
 
 import hashlib
 import os

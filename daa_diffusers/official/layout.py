@@ -1,6 +1,6 @@
-"""What official checkpoints look like: the names, layouts and sizes of their tensors.
+"""Layout of official checkpoints: names, layouts and sizes of their tensors.
 
-Source: METHOD, "Mapping the official denoiser onto diffusers' UNet2DConditionModel".
+Source: docs/method.md, "The official noise predictor as a UNet2DConditionModel".
 """
 
 import re
@@ -108,7 +108,7 @@ def packed(network: Network) -> dict[str, torch.Tensor]:
 
 
 def schedule_buffers(steps: int = 1000, beta_start: float = 1e-6, beta_end: float = 1e-2) -> dict[str, torch.Tensor]:
-    """The buffers that an official checkpoint holds beside its weights, each (T,), in float64 (METHOD, Notation)."""
+    """The schedule buffers of an official checkpoint, each (T,), in float64 (docs/method.md, "Notation")."""
     beta = torch.linspace(beta_start, beta_end, steps, dtype=torch.float64)
     gamma = torch.cumprod(1 - beta, dim=0)
     previous = torch.cat([gamma.new_ones(1), gamma[:-1]])
@@ -122,7 +122,7 @@ def schedule_buffers(steps: int = 1000, beta_start: float = 1e-6, beta_end: floa
     }
 
 
-# Sizes: each is what most tensors say, so that one broken tensor is reported as such and does not shift all the others.
+# Sizes: the majority over the tensors, so that one broken tensor is reported as such and does not change the others.
 
 
 def _majority(votes: Iterable[int], default: int) -> int:
@@ -157,7 +157,7 @@ def infer_predictor(weights: Mapping[str, Any], groups: int) -> dict[str, Any]:
     """The sizes of a `DAAUNet2DConditionModel`, as its constructor arguments, from official weights (no prefix).
 
     Args:
-        groups: the channels of a level of which no tensor says anything.
+        groups: must divide the channels of a level that no tensor shows.
     """
     blocks = max(_count(weights, "input_blocks"), _count(weights, "output_blocks"), 2)  # levels * (layers + 1)
     upsamplers = {i for i, _ in _sizes(weights, r"output_blocks\.(\d+)\.1\.in_layers\.\d\.(?:weight|bias)")}

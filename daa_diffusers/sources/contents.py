@@ -1,4 +1,4 @@
-"""What a source holds, file by file, to tell whether a resumed run would see the same photos."""
+"""Contents of a source, file by file, to detect whether a resumed run would see the same photos."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +16,9 @@ Contents = dict[str, Any]  # name, fingerprint, and the digest of every file by 
 
 
 def contents(source: PhotoSource) -> Contents:
-    """What a source holds. Where it lies does not matter: a folder is the same by any path, links included.
+    """Contents of a source, independent of its place: a folder is the same by any path, links included.
 
-    A file is told by its name within the source, its size and three blocks of `BLOCK` bytes; photos in compressed
+    A file is identified by its name within the source, its size and three blocks of `BLOCK` bytes; photos in compressed
     formats differ in them wherever they were edited. Of a stream the first files are looked at.
     """
     if isinstance(source, PhotoFolder):

@@ -1,4 +1,4 @@
-"""A small adaptation problem that needs no download: scikit-image's photos through this project's own camera noise."""
+"""A small adaptation problem without downloads: scikit-image's photos with synthetic camera noise."""
 
 import os
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ SOURCES = {
     "val": ("astronaut", "coffee"),
 }
 CROP = 192
-# One camera at one high setting, so that "the real photos" are a domain of their own: strong noise, correlated by
+# One camera at one high ISO setting, so that "the real photos" are a domain of their own: strong noise, correlated by
 # demosaicing and coarsened by JPEG, about 27 dB. Blind white Gaussian noise does not look like it.
 CAMERA = CameraNoise(
     shot=(0.008, 0.016),
@@ -55,7 +55,7 @@ def demo_photos(folder: str | os.PathLike[str], *, seed: int = 0) -> DemoPhotos:
 
     `clean/`, `real/train/noisy/` and `real/val/{noisy,clean}/` are cut from different photos of scikit-image, all of
     them free of copyright restrictions or shipped by permission. The noise is `CAMERA`. The noisy photos are real in
-    role only: numbers on them say that the program works, not how well it does on photos of a camera.
+    role only: numbers on them show that the program works, not how well it restores photos of a camera.
 
     Args:
         folder: where to write; made where it is missing. Photos of an earlier call are replaced, each in one step.

@@ -1,4 +1,4 @@
-"""Sources of training photos by number, and the first of them: a folder. Broken photos are reported and passed over."""
+"""Sources of numbered training photos: the base class, and folders. Broken photos are reported and skipped."""
 
 import contextlib
 import hashlib
@@ -38,7 +38,7 @@ class PhotoSource(ABC):
     Args:
         channels: 3 (gray is repeated) or 1 (color becomes BT.601 luma).
         cache_bytes: bound on the memory for decoded photos; 0 keeps none.
-        argument: what the caller calls this source, for messages.
+        argument: name of the caller's argument, for messages.
 
     Raises:
         ConfigurationError: on other `channels`.
@@ -69,7 +69,7 @@ class PhotoSource(ABC):
 
     @abstractmethod
     def label(self, index: int) -> Path | str:
-        """What `skipped` calls photo `index`."""
+        """The name of photo `index` in `skipped`."""
 
     @abstractmethod
     def encoded(self, index: int) -> bytes:
@@ -77,10 +77,10 @@ class PhotoSource(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """16 hexadecimal digits: the same data or not, without decoding it."""
+        """16 hexadecimal digits that identify the data, without decoding it."""
 
     def pair_key(self, index: int) -> str:
-        """What photo `index` and its counterpart in another source of this kind have in common: their number."""
+        """Key that photo `index` shares with its counterpart in another source of this kind: their number."""
         return str(index)
 
     def size(self, index: int) -> tuple[int, int]:
@@ -88,7 +88,7 @@ class PhotoSource(ABC):
         return photo_size(self.encoded(index), str(self.label(index)))
 
     def turn(self, position: int, order: Order) -> int:
-        """Index of the photo whose turn it is at `position` (0, 1, ...): each comes once an epoch, in `order`."""
+        """Index of the photo at `position` (0, 1, ...) of the run: each photo comes once per epoch, in `order`."""
         epoch, step = divmod(position, len(self))
         return int(order(len(self), epoch)[step])
 
@@ -118,7 +118,7 @@ class PhotoSource(ABC):
         return self.count
 
     def __bool__(self) -> bool:
-        return True  # a source is one, whatever its length
+        return True  # a source is true even if its length is 0
 
     def __repr__(self) -> str:
         count = "?" if self.count is None else self.count
@@ -277,7 +277,7 @@ class _Cycle(Sequence[int]):
 
 
 class _Journal:
-    """What the processes that share a source found unreadable: a line each in a temporary file of the first of them.
+    """Unreadable photos found by the processes that share a source: lines in a temporary file of the first process.
 
     A file, because it serves forked and spawned workers alike and outlives those that were killed.
     """

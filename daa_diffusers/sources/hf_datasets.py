@@ -88,7 +88,7 @@ class StreamSource(PhotoSource):
     by less than a window. So which photo comes at a position is a function of the position and the seed, as for every
     source, however many workers ask; an epoch ends with the stream.
 
-    What that costs: every loader worker reads the whole stream (and decodes its own photos only) and keeps a window of
+    The cost: every loader worker reads the whole stream (and decodes its own photos only) and keeps a window of
     encoded files; a resumed run skips forward to its window, as fast as `datasets` can; a run that resumes in a later
     epoch reads the stream through once before, to learn its length. Photos should be in random order over more than a
     window. Errors while reading (a network that fails, a broken shard) end the run, they do not change its samples.
@@ -112,7 +112,7 @@ class StreamSource(PhotoSource):
         channels: int = 3,
         argument: str = "stream",
     ):
-        super().__init__(channels=channels, cache_bytes=0, argument=argument)  # photos come once an epoch
+        super().__init__(channels=channels, cache_bytes=0, argument=argument)  # photos come once per epoch
         if window < 1:
             raise ConfigurationError(f"`{argument}`: `window` must be at least 1, got {window}")
         self.location, self.window = name, window
@@ -150,7 +150,7 @@ class StreamSource(PhotoSource):
         return file_content(examples[index % self.window])
 
     def turn(self, position: int, order: Order) -> int:
-        """Number of the example whose turn it is."""
+        """Number of the example at `position`."""
         known = self._length
         epoch, step = (0, position) if known is None else divmod(position, known)
         number, step = divmod(step, self.window)
@@ -238,7 +238,7 @@ def undecoded(dataset: Any, column: str) -> Any:
 
 
 def _name_and_size(value: Any) -> tuple[str, int]:
-    """Of what an undecoded image column holds."""
+    """Size in bytes of an entry of an undecoded image column."""
     value = {"bytes": value} if isinstance(value, bytes) else value or {}
     content, path = value.get("bytes"), value.get("path")
     return os.path.basename(path or ""), _size_on_disk(path) if content is None else len(content)
@@ -249,7 +249,7 @@ def _size_on_disk(path: str | None) -> int:
 
 
 def file_content(value: Any) -> bytes:
-    """The bytes of what an undecoded image column holds: {"bytes": ..., "path": ...}, or bytes.
+    """The bytes of an entry of an undecoded image column: {"bytes": ..., "path": ...}, or bytes.
 
     Raises:
         UnreadablePhotoError: it holds nothing.

@@ -1,4 +1,4 @@
-"""Training samples by number: everything random is a function of (seed, stream, sample number) and nothing else.
+"""Numbered training samples: everything random is a function of (seed, stream, sample number) alone.
 
 So a resumed run, a run with other workers or a run on more processes sees the same samples, without any saved state.
 """
@@ -28,10 +28,10 @@ def _permutation(seed: int, stream: str, source: int, length: int, *keys: int) -
 
 
 def take_turns(lengths: Sequence[int], n: int, *, seed: int, stream: str) -> tuple[int, int]:
-    """Which source and which photo in it make sample `n` of a stream: `(source, photo)`.
+    """Source and photo of sample `n` of a stream: `(source, photo)`.
 
     Sources take turns, whatever their sizes, so that a small collection weighs as much as a large one. Within a source
-    every photo comes once an epoch of that source, in an order drawn anew for each epoch.
+    every photo comes once per epoch of that source, in an order drawn anew for each epoch.
 
     Args:
         lengths: photos in each source.

@@ -1,4 +1,4 @@
-"""Where photos come from, by one text: a folder, tar shards, a Hugging Face dataset; and whether sources make sense."""
+"""Source specifications: folders, tar shards and Hugging Face datasets as one string, and checks of a run's sources."""
 
 import difflib
 import logging
@@ -28,7 +28,7 @@ FAR_TOO_SMALL = 4  # a photo with a side of patch / 4 is mirrored four times ove
 def open_source(
     spec: str | os.PathLike, *, channels: int = 3, cache_bytes: int = 2**30, argument: str = "source"
 ) -> PhotoSource:
-    """The source of photos that a text names.
+    """The source of photos that a string names.
 
     - a folder: its photos, searched recursively; or, where `Dataset.save_to_disk` wrote it, that dataset;
     - `train-{000..012}.tar`, `shards/*.tar?column=clean.png`: tar shards in webdataset's layout, on this machine;
@@ -39,9 +39,9 @@ def open_source(
       characters in values are percent-encoded.
 
     Args:
-        spec: that text.
+        spec: that string.
         channels, cache_bytes: as for `PhotoSource`; streams keep no decoded photos.
-        argument: what the caller calls it, for messages.
+        argument: name of the caller's argument, for messages.
 
     Raises:
         ConfigurationError: it cannot be opened, holds no photos, or an option is unknown.
@@ -74,7 +74,7 @@ def open_source(
         _, options = _split("?" + (shards["options"] or ""), ("column",), argument)
         paths = expand_shards(shards["pattern"], argument)
         return ShardSource(paths, cache_bytes=cache_bytes, column=_one(options, "column"), **common)
-    return PhotoFolder(text, cache_bytes=cache_bytes, **common)  # which says what is wrong with it
+    return PhotoFolder(text, cache_bytes=cache_bytes, **common)  # raises with the reason
 
 
 def _split(text: str, known: Sequence[str], argument: str) -> tuple[str, dict[str, list[str]]]:
@@ -111,7 +111,7 @@ def _open_dataset(
     dataset = _load_dataset(location, options, streams, argument)
     shown = {k: v for k, v in options.items() if k not in ("streaming", "window", "data_files", "data_dir")}
     query = "&".join(f"{name}={value}" for name, values in shown.items() for value in values)
-    name = Path(location).name if os.path.exists(location) else location  # records name no folders of this machine
+    name = Path(location).name if os.path.exists(location) else location  # records must not contain local paths
     common = {**common, "column": _one(options, "column"), "name": f"hf:{name}" + (f"?{query}" if query else "")}
     if streams:
         return StreamSource(dataset, window=int(window), **common)
@@ -149,7 +149,7 @@ def _load_dataset(location: str, options: Mapping[str, list[str]], streams: bool
 
 
 def check_sources(roles: Mapping[str, Sequence[PhotoSource]], patch: int) -> None:
-    """What can be known of a run's sources before its first step, from headers alone.
+    """Checks of a run's sources before its first step, from headers alone.
 
     Photos smaller than the patch are mirrored at their borders. That is tolerated for some; it is warned of where it
     holds for more than half of the (at most 50) photos of a source that are looked at, and an error where each of them

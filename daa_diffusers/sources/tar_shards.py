@@ -1,4 +1,4 @@
-"""Photos in tar shards of webdataset's layout, by number and in place; the package `webdataset` is not needed."""
+"""Numbered photos in tar shards of webdataset's layout, read in place, without the package `webdataset`."""
 
 import glob
 import os
@@ -41,7 +41,7 @@ class ShardSource(PhotoSource):
     So photo n needs no other photo, and a run resumes without reading forward. The index costs some 0.3 kB a photo and
     20 microseconds to make. Where `column` is not given, every file with a suffix of `PHOTO_SUFFIXES` is a photo.
 
-    Shards that are no tar file are passed over, and of truncated ones the whole photos are used; `skipped` names both.
+    Shards that are not tar files are skipped, and of truncated ones the complete photos are used; `skipped` lists both.
 
     Args:
         shards: tar files, in the order of their photos.

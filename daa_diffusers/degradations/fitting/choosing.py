@@ -1,4 +1,4 @@
-"""Which photos of a source have noise that can be measured, and whether there is anything to adapt to."""
+"""Selection of the photos of a source whose noise can be measured, and refusal of sources without them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,17 +17,17 @@ NAMED = 10  # photos in a message
 
 @dataclass(frozen=True)
 class Choice:
-    """What a look at a source has found: `looked` photos, of which some are `unfit`, by index, with the reason."""
+    """Result of the inspection of a source: `looked` photos, of which some are `unfit`, by index, with the reason."""
 
     looked: int
     unfit: dict[int, str] = field(default_factory=dict)
 
 
 def look_over(source: PhotoSource, most: int = MAX_PHOTOS) -> Choice:
-    """Looks for photos whose noise cannot be measured, among at most so many, evenly over the source."""
+    """Finds photos whose noise cannot be measured, among at most so many, evenly over the source."""
     unfit, looked = {}, 0
     for index, photo in source.sample(most):
-        if min(photo.shape[1:]) < 2 * BLOCK:  # too small to tell
+        if min(photo.shape[1:]) < 2 * BLOCK:  # too small to measure
             continue
         looked += 1
         reason = signs_of(without_impulses(unit_float(photo)), jpeg_quality(source.encoded(index))).unfit
@@ -37,7 +37,7 @@ def look_over(source: PhotoSource, most: int = MAX_PHOTOS) -> Choice:
 
 
 def check_choices(sources: Sequence[PhotoSource], choices: Sequence[Choice]) -> None:
-    """ConfigurationError unless half of the photos or more have noise that can be measured."""
+    """Raises ConfigurationError unless half of the photos or more have noise that can be measured."""
     looked, unfit = sum(choice.looked for choice in choices), sum(len(choice.unfit) for choice in choices)
     if unfit <= (1 - FIT_SHARE) * looked:
         return
@@ -49,7 +49,7 @@ def check_choices(sources: Sequence[PhotoSource], choices: Sequence[Choice]) -> 
     more = f"\n- and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
     raise ConfigurationError(
         f"`real`: there is nothing to adapt to: in {unfit} of {looked} photos no noise can be measured. A restorer "
-        "adapted to them would take detail for noise. Clean photos need none: leave these out, or, if they are noisy "
+        "adapted to them would remove detail as noise. Clean photos need none: leave these out, or, if they are noisy "
         "all the same, train without the fit (examples/train_daa.py --preset adapt --fit_noise 0)"
         + "".join(f"\n- {reason}" for reason in reasons[:NAMED])
         + more

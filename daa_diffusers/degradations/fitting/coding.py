@@ -1,9 +1,9 @@
-"""Noise before JPEG coding, from what coding has left of it: by simulation, in brightness and color differences.
+"""Noise before JPEG coding, estimated from the coded noise by simulation, in brightness and color differences.
 
 Coding keeps brightness best; color differences are quantized more coarsely, and stored at half the size in most files.
 So the covariance of red, green and blue is found as that of Y, Cb and Cr (ITU-R BT.601, as JPEG uses them): noise of a
 covariance K is coded on flat photos, and K is changed until what is left of it is what the photos show. Where coding
-leaves nothing of the color differences, they say nothing, and the colors are taken to be independent. What is stored at
+removes the color differences, they carry no information, and the colors are assumed independent. What is stored at
 half the size has lost its finest part: the correlation between neighbors is that of the brightness, for all colors.
 """
 
@@ -16,7 +16,7 @@ from ..fitted import COLOR_PAIRS
 TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 TO_RGB = np.linalg.inv(TO_YCC)
 CODING_ROUNDS = 6
-FAINT = (0.5 / 255) ** 2  # variance below which what is left of a color difference says nothing
+FAINT = (0.5 / 255) ** 2  # variance below which the remainder of a color difference carries no information
 KNOWN_COLORS = 0.3  # share of their variance that must be left for each color difference to be known apart
 LARGEST_STEP = 4.0  # factor of a variance in one round
 KNOWN_SHARE = 0.6  # of the amplitude of brightness that must be left for its level to be known
@@ -59,13 +59,13 @@ class Covariance:
 
 
 def first_guess(seen: Covariance) -> Covariance:
-    """Noise of independent colors with the brightness that was seen."""
+    """Noise of independent colors with the measured brightness."""
     independent = TO_YCC @ TO_YCC.T
     return Covariance(independent * (seen.ycc[0, 0] / independent[0, 0]), seen.neighbors)
 
 
 def corrected(guess: Covariance, shown: Covariance, seen: Covariance) -> Covariance:
-    """A better guess of noise of which `seen` is left, where of `guess` it is `shown`."""
+    """A step of the fixed-point iteration: `guess`, whose coded noise is `shown`, corrected toward that of `seen`."""
     before, left, wanted = (np.diag(one.ycc).clip(0) for one in (guess, shown, seen))
     faint = np.array([1e-12, FAINT, FAINT])
     ratio = (wanted + faint) / (left + faint)

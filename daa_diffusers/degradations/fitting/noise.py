@@ -1,4 +1,4 @@
-"""The noise of a folder of photos without ground truth, as the degradation that makes more of it."""
+"""Estimation of the noise of a folder of photos without ground truth, as a degradation that synthesizes it."""
 
 import logging
 import os
@@ -102,7 +102,7 @@ class NoiseProfile:
     is_bound: bool = False
 
     def to_degradation(self, *, spread: float = 1.25, mixed: bool = False) -> Degradation:
-        """What a trainer should synthesise.
+        """The degradation for training.
 
         Args:
             spread: see `FittedNoise`; the default allows for the error of the estimate.
@@ -130,7 +130,7 @@ class NoiseProfile:
         return write_degradation(self.to_degradation(spread=spread, mixed=mixed).to_config(), path, self.describe())
 
     def describe(self) -> str:
-        """What was found, in plain words, some lines."""
+        """Summary of the fit as text, some lines."""
         lines = [f"{self.photos} photos looked at, {len(self.skipped)} left out."]
         if self.unfit:
             lines.append(f"Noise cannot be measured in {len(self.unfit)} of them{self._reasons()}")
@@ -208,7 +208,7 @@ def fit_noise(
             at most 200 of a source are looked at.
         restorer: a denoiser, (3, H, W) in [0, 1] -> the same. Where a photo's noise is white, its strength is that of
             what the denoiser removes, which is right in textured photos too; a denoiser leaves correlated noise, so
-            that there the flat parts are believed.
+            that the flat parts are used there.
 
     Raises:
         ConfigurationError: fewer than 3 photos are usable; it lists why others are not.

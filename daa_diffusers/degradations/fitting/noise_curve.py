@@ -1,4 +1,4 @@
-"""From the flat blocks of many photos to one noise curve, a level for each photo, and what coding did to them."""
+"""Noise curve of a set of photos: fit to their flat blocks, a level per photo, and inversion of JPEG coding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from .suitability import Signs
 BRIGHTNESS = tuple(round(0.05 + 0.1 * k, 2) for k in range(10))
 NOISE_FREE = 0.5 / 255  # rounding to 8 bits alone makes 0.29
 DARKEST = 0.04  # end of the linear toe of sRGB's tone curve
-ROUNDS = 8  # of curve and photo levels in turn
+ROUNDS = 8  # alternations between curve and photo levels
 CALIBRATION_ROUNDS = 3
 CALIBRATION_LEVELS = tuple(float(x) for x in np.geomspace(0.125, 8, 13))
 CALIBRATION_SIDE = 256
@@ -26,8 +26,8 @@ CALIBRATION_SIDE = 256
 
 @dataclass(frozen=True)
 class PhotoSeen:
-    """What one photo showed: (K, 3) brightness and log standard deviation of its flat blocks, (6, 7, 7) correlation,
-    the `bend_of` its noise with its weight, its JPEG coding (None: another file), and what tells whether it is fit."""
+    """Measurements of one photo: (K, 3) brightness and log deviation of its flat blocks, (6, 7, 7) correlation,
+    the `bend_of` its noise with its weight, its JPEG coding (None: another file), and the signs of its suitability."""
 
     brightness: np.ndarray
     log_deviation: np.ndarray
@@ -41,7 +41,9 @@ class PhotoSeen:
 def fit_curve(seen: Sequence[PhotoSeen]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of `s_i v(b)` the curve v (3, 10) of the middle photo, levels s (photos,), and blocks a brightness (3, 10)."""
     photo = np.concatenate([np.full(len(one.brightness), i) for i, one in enumerate(seen)])
-    weight = np.concatenate([np.full(len(one.brightness), 1 / len(one.brightness)) for one in seen])  # photos are equal
+    weight = np.concatenate(
+        [np.full(len(one.brightness), 1 / len(one.brightness)) for one in seen]
+    )  # photos have equal weights
     brightness = np.concatenate([one.brightness for one in seen])  # (blocks, 3)
     log_deviation = np.concatenate([one.log_deviation for one in seen])
     knot = np.abs(brightness[..., None] - np.array(BRIGHTNESS)).argmin(-1)  # (blocks, 3)
@@ -64,7 +66,7 @@ def fit_curve(seen: Sequence[PhotoSeen]) -> tuple[np.ndarray, np.ndarray, np.nda
 
 def bend_of(flat: FlatBlocks) -> tuple[float, float]:
     """Third moment of a photo's noise over that of noise which the tone curve of sRGB bends, by weighted least squares
-    over its flat blocks, and its weight, one over the squared standard error; (0, 0) where nothing can be said."""
+    over its flat blocks, and its weight, one over the squared standard error; (0, 0) where it is unknown."""
     variance = flat.residual.square().mean((2, 3))  # (K, C)
     third = flat.residual.pow(3).mean((2, 3))
     deviation = variance.sqrt()
@@ -85,7 +87,7 @@ def fit_bend(seen: Sequence[PhotoSeen]) -> float:
 
 
 def _without_spikes(values: Sequence[float]) -> np.ndarray:
-    """Medians of three neighbors: a brightness that only texture has does not stick out; what rises or falls stays."""
+    """Medians of three neighbors: a single outlier, such as texture at one brightness, is removed; slopes stay."""
     padded = np.pad(values, 1, mode="edge")
     return np.median([padded[:-2], padded[1:-1], padded[2:]], axis=0)
 
@@ -111,7 +113,7 @@ def fit_poisson(curve: np.ndarray, observed: np.ndarray) -> tuple[float, float, 
     b, variance = np.array(BRIGHTNESS)[known], curve[known] ** 2
     shot, offset = 0.0, float(np.exp(np.log(variance).mean()))
     if known.sum() >= 3:
-        rows = np.stack([b, np.ones_like(b)], 1) / variance[:, None]  # relative errors count
+        rows = np.stack([b, np.ones_like(b)], 1) / variance[:, None]  # least squares of relative errors
         fitted = np.linalg.lstsq(rows, np.ones_like(b), rcond=None)[0]
         if (fitted >= 0).all():
             shot, offset = (float(v) for v in fitted)
@@ -130,9 +132,9 @@ class Coding:
 def calibrated(
     seen: Sequence[PhotoSeen], curve: np.ndarray, level: np.ndarray, correlation: np.ndarray, coding: Coding | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Curve, levels and correlation of noise that, on a flat photo (then coded), shows what was seen: by simulation.
+    """Curve, levels and correlation of the noise before coding, by simulation on flat photos.
 
-    It also undoes what the choice of the flattest blocks takes from correlated noise.
+    It also corrects the bias that selecting the flattest blocks has for correlated noise.
 
     Returns:
         Curve (3, 10), levels (photos,), correlation (6, 7, 7), and the share of the amplitude of the brightness of

@@ -1,10 +1,10 @@
-"""The noise of a photo without ground truth, from its flat parts.
+"""Noise estimation from the flat parts of a single photo.
 
 The one noise estimator of the package: of the blocks of each brightness, those with the least coarse structure are
 candidates; of these, the ones whose coarse part is a small share of the whole are flat (noise is finer than detail:
 natural photos have most of their energy in low frequencies). What a plane leaves of a flat block is noise. High-pass
 filters and principal components (Liu, Tanaka, Okutomi 2013; Pyatykh, Hesser, Zheng 2013; Chen, Zhu, Heng 2015) assume
-white noise and find too little where neighboring pixels hang together, as in photos of cameras; blocks do not.
+white noise and underestimate it where neighboring pixels are correlated, as in photos of cameras; blocks do not.
 """
 
 import math
@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from ...photos.pixels import middle
 from ..fitted import KERNEL, MAX_LAG, correlation_kernels
 
-BLOCK = 16  # pixels: noise is looked at in blocks, half overlapping
-CELL = 4  # pixels: what means over cells of this side show is coarse
+BLOCK = 16  # pixels: side of the blocks in which noise is measured, half overlapping
+CELL = 4  # pixels: side of the cells whose means are the coarse part of a block
 NOISE_REGION = 512  # middle of a larger photo from which its noise is estimated
 FLAT_SHARE = 0.05  # of the blocks of each brightness are candidates
 FLAT_RATIO = 1.5  # a flat block's coarse share exceeds that of the best candidates by no more than this
@@ -39,7 +39,7 @@ class FlatBlocks:
         residual: (K, C, 16, 16), what a plane leaves of them: noise.
         correlation: (C, C, 7, 7), of the noise of color a with that of color b at an offset (down, right), unbiased.
         gain: (C,), by how much the noise's variance exceeds the residual's, since the plane took some.
-        clipped: all blocks of the photo are clipped; these say little of its noise.
+        clipped: all blocks of the photo are clipped, so that these are unreliable.
     """
 
     brightness: torch.Tensor
@@ -76,7 +76,7 @@ class FlatBlocks:
 
 @dataclass(frozen=True)
 class Noise:
-    """A photo's own noise, as its flat parts show it.
+    """Noise of one photo, estimated from its flat parts.
 
     Attributes:
         brightness, variance: (K, C), mean and noise variance of K flat blocks.
@@ -131,7 +131,7 @@ def removed_noise(
         generator: draws that noise.
 
     Returns:
-        None where less than 60 % of the amplitude is removed: such a denoiser tells nothing.
+        None where less than 60 % of the amplitude is removed: the estimate would be unreliable.
     """
 
     def blocks(image: torch.Tensor) -> torch.Tensor:  # (L, C, 16, 16)

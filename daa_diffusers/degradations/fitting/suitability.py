@@ -1,4 +1,4 @@
-"""Whether a photo's noise can be measured at all: signs of clean photos, of texture taken for noise, of coding."""
+"""Suitability of a photo for noise estimation: signs of clean photos, of texture taken for noise, of coding."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ NEARLY_CLEAN = 1.0
 ERASED = 0.4
 # Noise is everywhere: the quietest 8 x 8 blocks (quantile FLOOR) hold at least this share of the level of the flat
 # ones, 0.34 to 0.9 in the noisy photos of RENOIR and SIDD. Where flat parts are texture, others are quieter: 0.3 and
-# less in half of the clean photos of BSDS, whose colors hang together, too.
+# less in half of the clean photos of BSDS, whose colors are correlated, too.
 FLOOR, FLOOR_SHARE = 0.02, (0.3, 0.45)
 # Correlation of the colors from which on texture, which is brightness above all, may be the explanation, and at which
 # it is the likely one: the first and the second of `FLOOR_SHARE` are asked for.
@@ -24,14 +24,14 @@ COMMON_COLORS = 0.6, 0.8
 # Coding of this quality or less, or of unknown quality with visible blocks, silences quiet blocks: only of stronger
 # "noise" (1/255) is a missing floor held to be texture then.
 COARSE_QUALITY, BLOCKY, COARSE_LEVEL = 90, 1.15, 4.5
-HIDING_QUALITY = 60  # below, what is left of noise does not tell what it was
+HIDING_QUALITY = 60  # below, the noise before coding cannot be inferred
 IMPULSE_STEP, IMPULSES = 0.3, 0.002  # of black or white pixels unlike their surroundings: height, and share of a photo
 BANDED, ONE_WAY = 0.2, 2.0  # share of the noise that is constant along rows, and by how much it exceeds that of columns
 
 
 @dataclass(frozen=True)
 class Signs:
-    """What tells whether the noise of a photo can be measured.
+    """Statistics that decide whether the noise of a photo can be measured.
 
     Attributes:
         level: root mean square over the colors, in 1/255, of the noise in its flat parts.
@@ -146,7 +146,7 @@ def _quietest(brightness: torch.Tensor) -> float:
 
 
 def _bands(residual: torch.Tensor) -> str | None:
-    """Along what the noise (K, 16, 16) is constant."""
+    """Direction along which the noise (K, 16, 16) is constant."""
     power = float(residual.square().mean())
     if power < 1e-9:
         return None
