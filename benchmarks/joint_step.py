@@ -70,7 +70,7 @@ class PlainNoisePredictor(DAAUNet2DConditionModel):
 
 
 def plain_loss(restorer, unet, synthetic, clean, real, draws: NoiseDraws, weight: float = 0.2) -> torch.Tensor:
-    """METHOD, "One joint training step", as it stands there; images (B, 3, H, W)."""
+    """docs/method.md, "One joint training step", literally; images (B, 3, H, W)."""
     s, q = restorer(synthetic), restorer(real)  # 1
     g = draws.noise_level.view(-1, 1, 1, 1)
     z = g.sqrt() * clean + (1 - g).sqrt() * draws.noise  # (1)

@@ -1,4 +1,4 @@
-"""Measuring: folders of photos, scores against ground truth and without, intervals of scores, contact sheets."""
+"""Evaluation: folders of photos, scores with and without ground truth, confidence intervals, contact sheets."""
 
 from .folders import evaluate_folder
 from .metrics import psnr, ssim

@@ -1,4 +1,4 @@
-"""Measuring restorers over a folder of photos, with ground truth or without, beside the untouched input."""
+"""Evaluation of restorers over a folder of photos, with or without ground truth, beside the untouched input."""
 
 import logging
 import math
@@ -24,7 +24,7 @@ from .result import IDENTITY, Evaluation, Restorers
 
 logger = logging.getLogger(__name__)
 
-LABEL_FREE_SIDE = 512  # middle of larger photos in which the noise that is left is estimated
+LABEL_FREE_SIDE = 512  # center crop of larger photos in which the remaining noise is estimated
 NOISE_DRAWS = 1
 
 
@@ -55,9 +55,9 @@ def evaluate_folder(
         metrics: names as `named_metrics.metric_by_name` takes them. None: ("psnr", "ssim") with `clean`, () without.
         space: "rgb", or "y" for PSNR and SSIM on MATLAB's Y channel (deraining).
         as_uint8: round to 8 bit first, as a saved file would be.
-        crop_border: pixels at each border that do not count in `metrics`.
+        crop_border: pixels at each border that `metrics` leave out.
         shift: of "psnr_shift", in pixels.
-        label_free: also look at residuals and estimate the noise that is left (`evaluation.label_free`), which takes
+        label_free: also measure residuals and estimate the remaining noise (`evaluation.label_free`), which takes
             two more passes of each restorer. None: where there is no `clean`.
         clean_name: how names pair, where they are not equal: see `PhotoPairs`.
         seed: of the noise that `label_free` draws.
@@ -68,7 +68,7 @@ def evaluate_folder(
 
     Raises:
         ConfigurationError: on an argument that is not as above, a missing or empty folder, photos without a counterpart
-            (listed), a metric whose weights cannot be had, or no photo that can be scored.
+            (listed), a metric whose weights are not available, or no photo that can be scored.
         ImportError: a metric's package is missing; the message names the extra.
     """
     label_free = clean is None if label_free is None else label_free
@@ -170,7 +170,7 @@ def _score(
 
 
 def _not_additive(degraded: torch.Tensor, quality: int | None) -> str | None:
-    """Why the gain on a photo cannot be estimated; None where it can, or of a photo too small to tell."""
+    """Why the gain on a photo cannot be estimated; None where it can, or for a photo too small to measure."""
     return None if min(degraded.shape[1:]) < 2 * BLOCK else signs_of(degraded, quality).not_additive
 
 
@@ -188,7 +188,7 @@ def _noise_left(pipeline: DAARestorationPipeline | None, degraded: torch.Tensor,
     restorer = pipeline.restorer
     contract = RestorerContract.of(restorer)
 
-    def unclamped(photo: torch.Tensor) -> torch.Tensor:  # (1, C, h, w); the pipeline refuses what exceeds [0, 1]
+    def unclamped(photo: torch.Tensor) -> torch.Tensor:  # (1, C, h, w); the pipeline refuses values outside [0, 1]
         height, width = photo.shape[2:]
         # colors one by one, or gray repeated, as the pipeline does
         batch = photo.transpose(0, 1) if pipeline.channels == 1 else photo.expand(-1, pipeline.channels, -1, -1)

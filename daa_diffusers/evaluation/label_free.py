@@ -1,4 +1,4 @@
-"""What can be said about restored photos without ground truth: statistics of what was removed, and an estimated gain.
+"""Scores without ground truth: statistics of the residual, and an estimated gain in PSNR.
 
 All images are floating point, (C, H, W) or (B, C, H, W), in [0, 1]; they may exceed it a little (nothing here clamps
 but the PSNR). One image gives scalars (), a batch (B,).
@@ -17,12 +17,12 @@ from .metrics import psnr
 Restorer = Callable[[torch.Tensor], torch.Tensor]
 
 WHITE = 1 / 255  # a residual below one step of 8 bit counts as none
-DETAIL_SIGMA = 2.0  # what a Gaussian filter of this width takes away is detail
+DETAIL_SIGMA = 2.0  # width of the Gaussian filter whose residual counts as detail
 DRIFT_BLOCK = 32
 
 
 PROBE_STEP = 0.2  # of the finite difference, in noise standard deviations
-MIN_MSE = 1e-3  # of the relative error: at most 30 dB of gain are told apart
+MIN_MSE = 1e-3  # floor of the relative error: gains are at most 30 dB
 
 
 def residual_whiteness(degraded: torch.Tensor, restored: torch.Tensor) -> torch.Tensor:
@@ -54,8 +54,8 @@ def residual_whiteness(degraded: torch.Tensor, restored: torch.Tensor) -> torch.
 def residual_signal_correlation(degraded: torch.Tensor, restored: torch.Tensor) -> torch.Tensor:
     """Correlation in [-1, 1] of detail in the residual `degraded - restored` with detail in the restored photo.
 
-    Both lose what a Gaussian filter of sigma 2 keeps and are divided by their local standard deviation. Above 0: what
-    was removed looks like what was kept: the photo is restored by half, whether noise was left or detail removed.
+    Both are high-pass filtered (Gaussian of sigma 2) and divided by their local standard deviation. Above 0: what
+    was removed resembles what was kept: the photo is restored in part, whether noise was left or detail removed.
     Below 0: detail was added. An untouched photo gives 0.
 
     Raises:
@@ -101,7 +101,7 @@ def estimated_gain(restorer: Restorer, degraded: torch.Tensor, noise: torch.Tens
         mse = mean(r^2) - mean(n^2) + 2 mean(n (f(x + h n) - f(x - h n)) / 2h),
         gain = -10 log10( mean over photos of mse / mean(n^2) ),
 
-    so every photo counts relative to its own noise. It needs additive noise: it says nothing about rain or blur.
+    so every photo counts relative to its own noise. It needs additive noise, and does not apply to rain or blur.
 
     Args:
         restorer: maps (B, C, H, W) in [0, 1] to the same.
@@ -137,7 +137,7 @@ def label_free_score(gain: float, correlation: float) -> float:
     noise for what they cost. But noise is easily underestimated, which favors restorers that do too little; those
     keep noise that looks like what they removed, hence the second term. Whiteness, drift and clean fidelity are left
     out: on real pairs they do not order restorers beyond this, and the best (supervised on the photos) had the lowest
-    fidelity. Constant errors of the restored photos that training on pairs could know of are not seen.
+    fidelity. Systematic errors that only training on pairs reveals are not detected.
     See benchmarks/selection.py for what selecting by it costs.
     """
     return gain - 2 * max(0.0, abs(correlation) - 0.25)

@@ -1,4 +1,4 @@
-"""PSNR and SSIM per image, on RGB or on the Y channel. METHOD, "The official sizes and recipes" (row "metrics").
+"""PSNR and SSIM per image, on RGB or on the Y channel (docs/method.md, "The official sizes and recipes").
 
 Every score is of one image; a table's number is the mean of these, never the score of a whole batch at once.
 """
@@ -37,7 +37,7 @@ def psnr(
         restored: image(s) to score: torch (C, H, W) or (B, C, H, W), numpy (H, W), (H, W, C) or (B, H, W, C), with C
             1 or 3; uint8, uint16 or floating point. Values outside [0, `data_range`] are clamped.
         clean: the ground truth, same size; integer where `restored` is (the same type), floating point otherwise.
-            Unlike `restored` it has to lie in [0, `data_range`] (a twentieth of it is let through and clamped).
+            Unlike `restored` it has to lie in [0, `data_range`] (an excess of up to a twentieth of it is clamped).
         data_range: the value of white. None: 255 for uint8, 65535 for uint16, 1 for floating point.
         color: "rgb", or "y" for MATLAB's Y channel (the convention for deraining), which needs three channels.
         as_uint8: round both to 8 bit first, as if they had been saved and read again.

@@ -1,4 +1,4 @@
-"""Metrics by name, each of one photo: what a report has to know to score, average and explain them."""
+"""Registry of metrics, each of one photo, with their scoring, formatting and protocol."""
 
 import difflib
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class Column:
         name: as in the CSV.
         title: as in tables.
         spec: format of its numbers.
-        sign: 1 where more is better, -1 where less is, 0 for values to read, not to rank by.
+        sign: 1 where more is better, -1 where less is, 0 for values that do not rank.
     """
 
     name: str
@@ -73,7 +73,7 @@ def metric_by_name(name: str, *, space: Space = "rgb", as_uint8: bool = True, sh
         space, as_uint8, shift: as `evaluate_folder` takes them.
 
     Raises:
-        ConfigurationError: on an unknown name, or weights that cannot be had.
+        ConfigurationError: on an unknown name, or weights that are not available.
         ImportError: a package is missing; the message names the extra.
     """
     if name == "psnr":

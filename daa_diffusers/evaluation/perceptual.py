@@ -1,4 +1,4 @@
-"""Learned and no-reference scores by other libraries: LPIPS by torchmetrics, no-reference ones by pyiqa.
+"""Learned scores of other libraries: LPIPS by torchmetrics, no-reference scores by pyiqa.
 
 Nothing is bundled: weights come from these libraries' caches, or from the network the first time.
 """
@@ -44,7 +44,7 @@ def load_lpips() -> Callable[[torch.Tensor, torch.Tensor], float]:
                 f"LPIPS needs sides of at least {LPIPS_MIN_SIDE} pixels, got {clean.shape[2]} x {clean.shape[1]}"
             )
         value = float(metric(restored[None].float(), clean[None].float()))
-        metric.reset()  # it would keep a sum
+        metric.reset()  # the metric would accumulate a sum
         return value
 
     return score

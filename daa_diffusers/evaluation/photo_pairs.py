@@ -1,4 +1,4 @@
-"""Photos of one folder, or of two that belong together, read one at a time for measuring."""
+"""Photos of one folder, or pairs of two folders, read one at a time for evaluation."""
 
 import os
 import re
@@ -53,7 +53,7 @@ class PhotoPairs:
         return jpeg_quality(self.degraded.encoded(self._indices[index][0]))
 
     def read(self, index: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(degraded, clean), each (C, H, W) float32 in [0, 1]; of one shape: gray meets color repeated.
+        """(degraded, clean), each (C, H, W) float32 in [0, 1]; of one shape: grayscale is repeated beside color.
 
         Raises:
             UnreadablePhotoError: one of them cannot be read, or their sizes differ.
@@ -95,7 +95,7 @@ def _name(folder: PhotoFolder, index: int) -> str:
 
 
 def _read(folder: PhotoFolder, index: int) -> torch.Tensor:
-    name = f"{folder.folder.resolve().name}/{_name(folder, index)}"  # no paths of this machine: reports quote it
+    name = f"{folder.folder.resolve().name}/{_name(folder, index)}"  # no local paths: reports quote the message
     if folder.argument == "clean":
         name += " (clean)"
     try:

@@ -1,8 +1,8 @@
-"""How far photos are from the clean distribution, by the noise predictor, kept as a critic after training.
+"""Ranking of photos by their distance from the clean distribution, with the noise predictor as a critic.
 
-The predictor was taught to find the noise in a noised clean photo beside two restored ones (METHOD, eq. (2)). Here it
-sees a restored photo q noised, and q itself as both conditions: the further q is from what it knows as clean, the worse
-it should predict. How well that orders photos by their true error is measured in benchmarks/ranking.py.
+The predictor was trained to predict the noise of a noised clean photo, given two restored ones (eq. (2)). Here it
+gets a restored photo q noised, and q itself as both conditions: the farther q is from the clean distribution, the worse
+its prediction should be. benchmarks/ranking.py measures how well that orders photos by their true error.
 """
 
 import logging
@@ -62,14 +62,14 @@ def rank_photos(
     Args:
         pipeline: with its noise predictor: `from_pretrained(..., load_noise_predictor=True)`.
         folder: of photos, searched recursively; one is in memory at a time.
-        restored: the photos are restored ones; take them as they are.
+        restored: the photos are restored ones and are not restored again.
         against_input: score by how much worse the predictor does with the untouched photo as both conditions than with
-            the restored one: how much was wrong with the photo. It follows the true error more closely.
+            the restored one. It correlates better with the true error of the photo.
         noise_levels, seeds: the fixed grid, see `prediction_error`.
         progress: show a progress bar.
 
     Raises:
-        ConfigurationError: no noise predictor, no folder, no photo that can be read, or a grid that cannot be.
+        ConfigurationError: no noise predictor, no folder, no photo that can be read, or an invalid grid.
     """
     unet = pipeline.unet
     if unet is None:
@@ -79,7 +79,7 @@ def rank_photos(
         )
     _check_grid(noise_levels, seeds)
     if restored and against_input:
-        raise ConfigurationError("`against_input` compares with what was restored: it cannot be had with `restored`")
+        raise ConfigurationError("`against_input` needs unrestored photos: it cannot be combined with `restored`")
 
     def distance(q: torch.Tensor, conditions: torch.Tensor) -> float:
         return prediction_error(
@@ -118,8 +118,8 @@ def prediction_error(
 ) -> float:
     """Mean squared error of the predicted noise of a photo, over patches and a fixed grid of noise levels and seeds.
 
-    `mean |eps - eps_theta(cat[sqrt(g) q + sqrt(1 - g) eps, c, c], g)|^2` (METHOD, eq. (1) and (2)); 1 is that of a
-    predictor that always says 0. Patches and noise are the same for every photo of a size.
+    `mean |eps - eps_theta(cat[sqrt(g) q + sqrt(1 - g) eps, c, c], g)|^2` (eq. (1) and (2)); 1 is that of a
+    predictor that always returns 0. Patches and noise are the same for every photo of a size.
 
     Args:
         unet: the noise predictor.

@@ -1,4 +1,4 @@
-"""Evaluations written beside the weights that they are of: `evaluation.json`, which the model card shows."""
+"""Records of evaluations beside the evaluated weights: `evaluation.json`, which the model card shows."""
 
 import json
 import logging
@@ -41,7 +41,7 @@ def check_record(folder: str | os.PathLike[str], name: str, columns: Sequence[st
     path = _recording_folder(folder) / EVALUATION
     known = evaluation_record(path.parent)
     if measured_otherwise(known, path.parent / "restorer"):
-        logger.warning("the numbers in %s are of other weights than those beside it: it begins anew", path)
+        logger.warning("the numbers in %s are of other weights than those beside it, and are replaced", path)
         known = {}
     known = known or {"protocol": protocol, "sets": []}
     if known["protocol"] != protocol:
@@ -79,7 +79,7 @@ def record_evaluation(
     entry["minus"] = {row: [round(v, 4) for v in (d.mean, d.low, d.high)] for row, d in differences.items() if d}
     against = evaluation.values(own, column) - evaluation.values(IDENTITY, column)
     entry["worst"] = round(float(against.min()), 4)
-    # of rain no noise is left, whatever is done
+    # the remaining noise is undefined for rain
     noisy = evaluation.gain_is_known and describe(folder).task in (None, "denoise")
     label_free = [c for c in evaluation.columns if c in LABEL_FREE and (noisy or c.name != "noise_left")]
     if label_free:

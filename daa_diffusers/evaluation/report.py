@@ -1,4 +1,4 @@
-"""An evaluation as files: a Markdown report, a CSV with every photo, contact sheets of best, median and worst."""
+"""Files of an evaluation: a Markdown report, a CSV of all photos, contact sheets of best, median and worst."""
 
 import csv
 import io
@@ -29,7 +29,7 @@ MARK = (220, 38, 38)
 def write_report(
     evaluation: Evaluation, folder: str | os.PathLike[str], *, baseline: str = IDENTITY, sheets: bool = True
 ) -> Path:
-    """Writes `report.md`, `scores.csv` and a contact sheet for each row into a folder; each file is whole or not there.
+    """Writes `report.md`, `scores.csv` and a contact sheet for each row into a folder, each atomically.
 
     Args:
         evaluation: of `evaluate_folder`.
@@ -117,7 +117,7 @@ def _line(evaluation: Evaluation, row: str, metrics: list[Column], baseline: str
 
 
 def _about_gain(evaluation: Evaluation) -> str:
-    """What the label-free table says, and of which photos it cannot."""
+    """Caption of the label-free table, with the photos that it leaves out."""
     kinds = Counter(reason.partition(":")[0] for reason in evaluation.unmeasured.values())
     why = "; ".join(f"{kind}: {count}" for kind, count in kinds.most_common())
     count = f"{len(evaluation.unmeasured)} of {len(evaluation.photos)} photos"

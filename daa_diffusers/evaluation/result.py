@@ -1,4 +1,4 @@
-"""The result of an evaluation: per-image scores of several rows, and what may be said about them."""
+"""Result of an evaluation: per-image scores of several rows, with means, intervals and differences."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,12 +24,12 @@ class Evaluation:
 
     Attributes:
         columns: what was measured.
-        photos: the names of the photos that count, in order.
+        photos: the names of the scored photos, in order.
         scores: `scores[row][column.name]`: one number a photo, in the order of `photos`; "identity" is the first row.
             The PSNR of identical images is inf here.
-        skipped: photos that do not count in any row, and why.
+        skipped: photos that are left out of every row, and why.
         pairs, restorers: what was measured, to look at photos again.
-        protocol: how all numbers were computed, in words; stands in every report.
+        protocol: how all numbers were computed, as text for every report.
         unmeasured: of label-free scores, photos whose noise cannot be measured, so that no gain can be estimated on
             them, and why.
     """
@@ -54,7 +54,7 @@ class Evaluation:
         return self.columns[0]
 
     def values(self, row: str, column: str) -> npt.NDArray[np.float64]:
-        """Scores (n,) as they count in means: PSNR at most 100 dB, which is what identical images get."""
+        """Scores (n,) as used in means: PSNR is capped at 100 dB, the value of identical images."""
         return _capped(column, self.scores[row][column])
 
     def mean(self, row: str, column: str) -> float:
@@ -77,7 +77,7 @@ class Evaluation:
 
     @property
     def gain_is_known(self) -> bool:
-        """Whether the noise of half of the photos or more can be measured, which the estimated gain rests on."""
+        """Whether the noise of at least half of the photos can be measured, which the estimated gain requires."""
         return 2 * len(self.unmeasured) <= len(self.photos)
 
     def label_free_scores(self, row: str) -> tuple[float, float] | None:

@@ -1,4 +1,4 @@
-"""Contact sheets: a grid of photos with titles and captions, as one PNG, to judge restored photos by eye."""
+"""Contact sheets: a grid of photos with titles and captions, as one PNG."""
 
 import os
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from ..files import printable, replacing
 SheetImage = Image.Image | np.ndarray | torch.Tensor
 
 WHITE = (255, 255, 255)
-EMPTY = (244, 244, 245)  # of a cell, where its photo does not reach
+EMPTY = (244, 244, 245)  # background of a cell
 INK = (24, 24, 27)
 SOFT_INK = (92, 92, 99)  # captions
 MIN_CELL = 32
@@ -36,7 +36,7 @@ class _Layout:
 
     def font(self, share: float = 1.0) -> ImageFont.FreeTypeFont:
         font = ImageFont.load_default(size=max(10, round(share * self.cell / 15)))
-        assert isinstance(font, ImageFont.FreeTypeFont)  # what Pillow gives for a size
+        assert isinstance(font, ImageFont.FreeTypeFont)  # type of Pillow's font for a size
         return font
 
 

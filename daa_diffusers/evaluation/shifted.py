@@ -1,4 +1,4 @@
-"""PSNR at the best shift: for blind deblurring, where the restored photo may lie a few pixels beside the clean one."""
+"""PSNR at the best shift, for blind deblurring, where the restored photo may be shifted by a few pixels."""
 
 from typing import Literal
 
@@ -18,7 +18,7 @@ def psnr_shift(
 ) -> torch.Tensor:
     """The highest PSNR in dB of each image over all whole-pixel shifts of at most `shift` in each direction.
 
-    A blur kernel is known up to a shift only, and so is the photo (Levin et al. 2009). Every shift is scored on the
+    A blur kernel is known only up to a shift, and so is the photo (Levin et al. 2009). Every shift is scored on the
     same pixels: those of `clean` that are `shift` or more from its border. Rows are comparable where all of them,
     the untouched input included, may choose their shift.
 

@@ -1,4 +1,4 @@
-"""What may be said about per-image scores: bootstrap intervals, paired differences, the share of a gap, a table."""
+"""Statistics of per-image scores: bootstrap intervals, paired differences, the share of a gap; Markdown tables."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ def bootstrap_interval(
     """Percentile bootstrap interval of the mean.
 
     With few images it is too narrow: of normally distributed scores, an interval of 95 % covers the true mean 85 times
-    in 100 with 5 images, 90 times with 12, 93 times with 20. It speaks of other images of the same kind, never of other
+    in 100 with 5 images, 90 times with 12, 93 times with 20. It covers other images of the same kind, not other
     training runs.
 
     Args:

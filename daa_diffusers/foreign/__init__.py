@@ -1,1 +1,1 @@
-"""Networks of other libraries as restorers."""
+"""Restorers from networks of other libraries."""

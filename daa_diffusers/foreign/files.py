@@ -1,4 +1,4 @@
-"""Files of weights: read as tensors and nothing else, and named as what they are where they hold none."""
+"""Safe reading of weight files: tensors only, with a diagnosis of files that hold none."""
 
 import os
 import pickle
@@ -16,24 +16,24 @@ from ..errors import CheckpointError
 
 SAFETENSORS = ".safetensors"
 PICKLED = (".pth", ".pt", ".ckpt", ".bin")  # suffixes of what torch.save writes; read with weights_only=True
-HEAD = 1024  # bytes that tell the kind of a file
+HEAD = 1024  # bytes at the start that identify the kind of a file
 MAX_HEADER = 100 * 2**20  # of a safetensors file, as its reader allows
 
 # What is put around a state dict, the average of weights first; then whatever else is the only one that holds tensors.
 CONTAINERS = ("params_ema", "params-ema", "state_dict_ema", "ema", "model_ema", "model_state_dict", "state_dict",
               "params", "model", "net", "network", "net_g", "generator")  # fmt: skip
-COMPILED = "_orig_mod"  # what torch.compile puts into names, at any depth; no network has such a part
-PARALLEL = "module."  # what nn.DataParallel puts in front of all names
+COMPILED = "_orig_mod"  # inserted into names by torch.compile, at any depth; no network has such a part
+PARALLEL = "module."  # prefix of all names under nn.DataParallel
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """The tensors in a file by name, without what wrappers put around them; the content decides, not the suffix.
+    """The tensors in a file by name, without wrappers; the format is detected by content, not by suffix.
 
-    Of a file that torch.save wrote nothing but tensors and plain values is accepted (`weights_only=True`).
+    Files of torch.save may hold tensors and plain values only (`weights_only=True`).
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: what the file is instead: a Git LFS pointer, a web page, damaged, more than tensors, ...
+        CheckpointError: another kind of file, named: a Git LFS pointer, a web page, damaged, more than tensors, ...
     """
     return bare_names(tensors_of(read_state(path), str(path)))
 
@@ -60,7 +60,7 @@ def read_state(path: str | os.PathLike, *, names_only: bool = False) -> Any:
             return _empty_tensors(path) if names_only else load_file(path)
         if names_only and path.suffix != SAFETENSORS and zipfile.is_zipfile(path):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        with open(path, "rb") as file:  # of a path, torch.load believes the suffix
+        with open(path, "rb") as file:  # given a path, torch.load trusts the suffix
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -69,7 +69,7 @@ def read_state(path: str | os.PathLike, *, names_only: bool = False) -> Any:
             "is not opened, because that could run code. If you trust it, load it elsewhere and save its state_dict() "
             "with safetensors.torch.save_file, or wrap the network itself: ForeignRestorer.wrap(network)"
         ) from error
-    except Exception as error:  # of damaged bytes the readers raise whatever they lead to
+    except Exception as error:  # readers raise exceptions of any type on damaged files
         raise CheckpointError(
             f"{str(path)!r} is damaged, or was not downloaded whole ({path.stat().st_size} bytes): "
             f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
@@ -83,7 +83,7 @@ def _empty_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def something_else(path: Path) -> str | None:
-    """What a file is that holds no weights although its name says so, as the rest of a sentence; None: it may."""
+    """Diagnosis of a file without weights despite its suffix, as the end of a sentence; None: it may hold some."""
     with open(path, "rb") as file:
         head = file.read(HEAD)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
@@ -135,10 +135,10 @@ def _claims_header(head: bytes) -> bool:
 
 
 def tensors_of(content: Any, name: str) -> dict[str, torch.Tensor]:
-    """The state dict in what a training script saved: counters, optimizers and the like are left out.
+    """The state dict in a training checkpoint, without counters, optimizers and the like.
 
     Raises:
-        CheckpointError: it holds no tensors by name, or several networks of which none is called as usual.
+        CheckpointError: it holds no tensors by name, or several networks, none of them under a usual name.
     """
     wanted = f"{name!r} must hold a state dict, tensors by name, got"
     for _ in range(3):  # {"model": {"state_dict": {...}}}
@@ -168,7 +168,7 @@ def _has_tensors(value: Any) -> bool:
 
 
 def bare_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Names without what torch.compile and data-parallel wrappers put into them, in whatever order."""
+    """Names without the prefixes of torch.compile and data-parallel wrappers, in any order."""
     names = {name: ".".join(part for part in name.split(".") if part != COMPILED) for name in tensors}
     while names and all(name.startswith(PARALLEL) for name in names.values()):
         names = {key: name.removeprefix(PARALLEL) for key, name in names.items()}

@@ -1,4 +1,4 @@
-"""Networks of other libraries: what such a network is made of, as plain JSON, and how it is made again."""
+"""Recipes of networks of other libraries: class and arguments as plain JSON, from which a network is rebuilt."""
 
 import importlib
 import inspect
@@ -25,10 +25,10 @@ logger = logging.getLogger(__name__)
 LIBRARIES = ("spandrel", "transformers", "module")
 NEEDS_ZOO = 'spandrel is missing: pip install "daa-diffusers[zoo]"'
 SHOWN_KEYS = 4  # of an unknown state dict, in a message
-# What spandrel raises on weights that only look like those of an architecture.
+# Exceptions of spandrel on weights that only resemble those of an architecture.
 UNDETECTED = (KeyError, RuntimeError, ValueError, AssertionError, AttributeError, IndexError, TypeError)
 
-# The multiple to which these pad by themselves, NAFNet with zeros. Padded by the pipeline, edges are reflected, and
+# The multiple to which these networks pad inside, NAFNet with zeros. Padded by the pipeline, edges are reflected, and
 # tiles lie on the grid of windows and pooling.
 OWN_PADDING: dict[str, Callable[[Any], int]] = {
     "NAFNet": lambda network: network.padder_size,
@@ -41,7 +41,7 @@ _imports_code: ContextVar[bool] = ContextVar("imports_code", default=False)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is made.
+    """Class and arguments of a network.
 
     Args:
         library: "spandrel", "transformers", or "module" for any importable class.
@@ -90,10 +90,10 @@ def trusted_code(allow: bool) -> Iterator[None]:
 
 
 def recipe_of(network: nn.Module, arguments: Mapping[str, Any] | None = None) -> Recipe:
-    """How `network` can be made again; `arguments` where they cannot be read off it.
+    """The recipe that rebuilds `network`; `arguments` where they cannot be read off it.
 
     Raises:
-        ValueError: its class cannot be found again by name, or its arguments are unknown or no plain JSON.
+        ValueError: its class cannot be found by name, or its arguments are unknown or not plain JSON.
     """
     kind = type(network)
     if kind.__module__.startswith("spandrel.architectures."):
@@ -106,7 +106,7 @@ def recipe_of(network: nn.Module, arguments: Mapping[str, Any] | None = None) ->
         _transformers_factory(kind.__name__)
         model: Any = network
         config = model.config.to_diff_dict()
-        config.pop("_name_or_path", None)  # a path of this machine
+        config.pop("_name_or_path", None)  # a local path
         return Recipe("transformers", kind.__name__, _only_json(config))
     return Recipe("module", _path_of(kind), _arguments_of(network, arguments))
 
@@ -123,7 +123,9 @@ def _path_of(kind: type) -> str:
             "the top level of a module"
         )
     if kind.__module__.startswith("torch.nn."):
-        raise ValueError(f"a torch.nn.{kind.__name__} does not say what it is made of: put it into a class of your own")
+        raise ValueError(
+            f"a torch.nn.{kind.__name__} cannot be rebuilt from arguments: put it into a class of your own"
+        )
     if kind.__module__ == "__main__":
         logger.warning("%s lives in __main__: only programs that define it can load it again", kind.__name__)
     return f"{kind.__module__}:{kind.__qualname__}"
@@ -306,7 +308,7 @@ def _load_transformers(folder: Path) -> nn.Module:
 
 
 def descriptor_of(network: nn.Module, architecture: str) -> Any:
-    """What spandrel knows of one of its networks, with a copy of it as `model`; None of sizes that it cannot detect.
+    """Spandrel's descriptor of one of its networks, with a copy of it as `model`; None where sizes cannot be detected.
 
     Raises:
         ValueError: see `check_task`.

@@ -1,4 +1,4 @@
-"""What a network of unknown make takes and gives, found by running it when it is wrapped."""
+"""Probing of foreign networks: channels, sizes and reach, measured by running them when they are wrapped."""
 
 import copy
 import logging
@@ -13,14 +13,14 @@ from ..models.restorer import in_eval_mode
 
 logger = logging.getLogger(__name__)
 
-SIDE = 64  # of the photos it is run on; more where the size multiple or the smallest size asks for it
+SIDE = 64  # side of the test photos; larger where the size multiple or the smallest size requires it
 MULTIPLES = (2, 4, 8, 16, 32, 64, 128)  # that are tried where a size fails
-REACH_SIDES = (64, 128, 256)  # of the photos on which its reach is measured
-REACH_BYTES = 2**30  # of memory that a measurement may take
+REACH_SIDES = (64, 128, 256)  # side of the photos on which the receptive field is measured
+REACH_BYTES = 2**30  # limit on the memory of a measurement
 FAINT = 1e-20  # of the strongest influence: masked attention still leaks 1e-44
 BLOCK = 8  # side of the block of outputs whose reach is measured: covers the phases of strides and windows
 
-# These look at the whole photo (SE and SCA blocks, whole-photo statistics): a tile then differs from the photo.
+# Layers that pool over the whole photo (SE and SCA blocks, whole-photo statistics): tiles then differ from the photo.
 GLOBAL_LAYERS = (
     nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm
 )  # fmt: skip
@@ -28,7 +28,7 @@ GLOBAL_LAYERS = (
 
 @dataclass(frozen=True)
 class Traits:
-    """What callers must know of a network; the fields are those of `ForeignRestorer`'s config.
+    """Facts of a network that callers need; the fields are those of `ForeignRestorer`'s config.
 
     `minimum_size`, `receptive_radius` and `is_global` may be None: not known yet.
     """
@@ -45,9 +45,9 @@ class Traits:
 
 
 def call(network: nn.Module, photos: torch.Tensor, noise_level: float | None, item: int | str | None) -> Any:
-    """What a network makes of photos (B, C, H, W): all that it returns, or one item of it.
+    """The output of a network for photos (B, C, H, W): all that it returns, or one item of it.
 
-    Networks that are told the noise level (DRUNet, FDnCNN) get it as a further, constant channel.
+    Networks with the noise level as input (DRUNet, FDnCNN) get it as a further, constant channel.
     """
     if noise_level is not None:
         photos = torch.cat([photos, torch.full_like(photos[:, :1], noise_level)], dim=1)
@@ -56,11 +56,11 @@ def call(network: nn.Module, photos: torch.Tensor, noise_level: float | None, it
 
 
 def probe(network: nn.Module, traits: Traits) -> Traits:
-    """Runs `network` on random photos, and returns `traits` with what was found out.
+    """Runs `network` on random photos, and returns `traits` with the measured fields filled in.
 
     Raises:
         ValueError: it holds NaN, fails, changes the size, returns no tensor, is not deterministic, mixes the photos of
-            a batch, or needs what `traits` do not declare. The message says what to declare.
+            a batch, or needs a trait that is not declared. The message names what to declare.
     """
     check_weights(network)
     with in_eval_mode(network), torch.no_grad():
@@ -116,7 +116,7 @@ class _Runs:
         """The restored photos, or what went wrong."""
         try:
             restored = call(self.network, photos, self.traits.noise_level, self.traits.output_item)
-        except Exception as error:  # a foreign network may raise anything
+        except Exception as error:  # a foreign network may raise any exception
             return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
         if not isinstance(restored, torch.Tensor):
             return f"it returned a {type(restored).__name__}"
@@ -156,7 +156,7 @@ class _Runs:
     def _explain(self, photos: torch.Tensor, problem: str) -> str:
         try:
             output = call(self.network, photos, self.traits.noise_level, None)
-        except Exception:  # `problem` tells it
+        except Exception:  # reported by `problem`
             return f"the network fails on photos {tuple(photos.shape)}: {problem}"
         if isinstance(output, torch.Tensor) and output.ndim == 4:
             ratio = output.shape[3] / photos.shape[3]
@@ -230,7 +230,7 @@ def _explain_items(photos: torch.Tensor, output: Any) -> str:
     )
 
 
-# --- how far an input pixel reaches ---
+# --- the receptive field ---
 
 
 def measure_reach(network: nn.Module, traits: Traits) -> tuple[int | None, bool]:
@@ -303,7 +303,7 @@ def _influence(network: nn.Module, traits: Traits, side: int, block: int) -> tor
 
 
 def _is_flat(influence: torch.Tensor) -> bool:
-    """Whether the influence at the edge is about that half-way to it: pooling over the photo knows no distance."""
+    """Whether the influence at the edge is about that half-way to it, as with pooling over the whole photo."""
     side = len(influence)
     if side < REACH_SIDES[-1]:
         return False

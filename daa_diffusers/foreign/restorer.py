@@ -1,4 +1,4 @@
-"""Any other network as a restorer: an architecture of spandrel, a model of transformers, or a module of your own."""
+"""Wrapper of any other network as a restorer: of spandrel, of transformers, or a module of your own."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -22,10 +22,10 @@ OUTPUTS = ("restored", "residual", "noise")
 
 
 class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
-    """A network that was not made for this package, with what its callers must know in its config.
+    """A network that was not written for this package, with the restorer's contract in its config.
 
-    Make one by `wrap` or `from_checkpoint`, which run the network once and refuse what cannot work. The constructor
-    builds the network anew from what the config says; it runs nothing.
+    Create one by `wrap` or `from_checkpoint`, which run the network once and refuse what cannot work. The constructor
+    builds the network from the config without running it.
 
     Args:
         library: "spandrel", "transformers" or "module" (`Recipe`).
@@ -39,7 +39,7 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
         square: the network takes square photos only; others are padded, and cropped again.
         output: what the network gives: "restored" photos, the "residual" to add to its input, or the "noise" to take
             off it.
-        noise_level: of networks that are told it by a further channel (DRUNet, FDnCNN): its constant, in the network's
+        noise_level: for networks that take it as a further channel (DRUNet, FDnCNN): its constant, in the network's
             range.
         output_item: which item of what the network returns is the photo: an index, a name, or None for all of it.
         receptive_radius: how far, in pixels, an input pixel can reach; None: not known.
@@ -84,7 +84,7 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
         )
         self.network = Recipe(library, architecture, dict(arguments)).build()
 
-    # --- making one ---
+    # --- construction ---
 
     @classmethod
     def wrap(
@@ -105,11 +105,11 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
                 the restorer works on [0, 1] and converts.
             output: "restored", "residual" or "noise", see the class.
             traits: `channels`, `size_multiple`, `square`, `noise_level`, `output_item` where they are not the defaults
-                or, of spandrel and transformers, what these know; `minimum_size`, `receptive_radius`, `is_global` where
-                they are not to be found out.
+                or what spandrel and transformers report; `minimum_size`, `receptive_radius`, `is_global` where
+                they are not to be measured.
 
         Raises:
-            ValueError: what `foreign_probe.probe` refuses, a class that cannot be found again by name, or `arguments`
+            ValueError: what `probe.probe` refuses, a class that cannot be found by name, or `arguments`
                 that build another network.
         """
         if not isinstance(network, nn.Module):
@@ -158,10 +158,10 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
 
         Args:
             path: .safetensors, or .pth, .pt, .ckpt, .bin (read with `weights_only=True`); or a folder.
-            options: as for `wrap`, where the checkpoint does not tell.
+            options: as for `wrap`, where the checkpoint does not determine them.
 
         Raises:
-            FileNotFoundError, ValueError: see `foreign_networks.load_network`, and `wrap`.
+            FileNotFoundError, ValueError: see `networks.load_network`, and `wrap`.
             ImportError: spandrel is missing; it comes with the extra `[zoo]`.
         """
         return cls.wrap(load_network(path), **options).eval()
@@ -185,12 +185,12 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
         if kwargs.get("device_map") is None:
             # a network may compute tensors while it is built, which an empty one would lose
             kwargs["low_cpu_mem_usage"] = False
-        if not trust_remote_code:  # or as the pipeline that is being loaded says
+        if not trust_remote_code:  # or as set by the pipeline that is being loaded
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         with trusted_code(True):
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
-    # --- what callers ask ---
+    # --- the contract of a restorer ---
 
     @property
     def size_multiple(self) -> int:

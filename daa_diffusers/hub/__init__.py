@@ -1,1 +1,1 @@
-"""Checkpoints by name, folder, file and Hub id: checks, descriptions, model cards, publishing."""
+"""Checkpoints by name, folder, file and Hub id: validation, descriptions, model cards, publishing."""

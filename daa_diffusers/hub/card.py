@@ -24,9 +24,9 @@ _LIMITS = {
     "deblur": "Blur of a moving camera. It does not remove noise, rain or strong defocus.",
 }
 _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
-# Options that say nothing about how weights were made.
+# Options that do not affect the weights.
 _LEFT_OUT = ("output_dir", "config", "dry_run")
-# Records of weights that were not trained here -> what the card says of them.
+# Origins of weights that were not trained here -> their sentence on the card.
 _TAKEN_FROM = {
     "converted_from": "Converted, number for number, from official weights:",
     "wrapped_from": "Weights that somebody else published, in the architecture that they were made for:",
@@ -84,7 +84,7 @@ def render_card(description: Description, name: str, license: License | None = N
     Args:
         description: of the checkpoint.
         name: what `from_pretrained` is to be given.
-        license: None: what the checkpoint's own files say.
+        license: None: that of the checkpoint's own files.
         with_code: the repository holds code for people without this package.
     """
     license = license or description.license
@@ -107,7 +107,7 @@ def render_card(description: Description, name: str, license: License | None = N
 
 
 def given_card(text: str, description: Description, name: str, license: License) -> str:
-    """A person's own card: their words, and metadata where they gave none; a license that binds is written in.
+    """A user's own card: its text, with metadata added where it has none; a restrictive license is always written.
 
     Raises:
         ConfigurationError: where the metadata is no YAML, or claims a license that the weights do not have.
@@ -184,7 +184,7 @@ def _data(description: Description, license: License) -> list[str]:
     lines = []
     photos, sources = description.training.get("photos"), description.training.get("sources")
     for role, sets in photos.items() if isinstance(photos, Mapping) else ():
-        if role == "unpaired_clean":  # the clean ones again
+        if role == "unpaired_clean":  # the same as the clean ones
             continue
         words = {"clean": "clean", "real": "real, without ground truth"}.get(role, role.replace("_", " "))
         places = (description.training.get("options") or {}).get(role)
@@ -193,7 +193,7 @@ def _data(description: Description, license: License) -> list[str]:
                 continue
             folder = str(one.get("folder"))
             place = places[index] if isinstance(places, list) and index < len(places) else ""
-            folder = place if str(place).endswith(folder) else folder  # says more: renoir/train/noisy
+            folder = place if str(place).endswith(folder) else folder  # more specific: renoir/train/noisy
             source = sources.get(str(one.get("folder")), sources.get(folder)) if isinstance(sources, Mapping) else None
             known = f" {_text(source)}" if source else ""
             lines.append(f"- {_text(folder)}: {_text(one.get('photos'))} photos, {words}.{known}")
@@ -240,7 +240,7 @@ def _numbers(description: Description) -> list[str]:
     evaluation = description.evaluation
     if not evaluation.get("sets"):
         return [
-            "Nothing was measured, or the numbers were not recorded. Look at your own photos before you rely on it."
+            "Nothing was measured, or the numbers were not recorded. Check it on your own photos before you rely on it."
         ]
     protocol = f"PSNR in dB; *{IDENTITY}* is the untouched input. {_text(evaluation['protocol'])}"
     return [protocol, numbers_table(evaluation), _text(evaluation.get("note", "")), _label_free_table(evaluation)]
@@ -264,7 +264,7 @@ def numbers_table(evaluation: Mapping[str, Any]) -> str:
 
 
 def _label_free_table(evaluation: Mapping[str, Any]) -> str:
-    """Means of what can be said without ground truth, a line for each row of each set; empty where there is none."""
+    """Means of the label-free scores, a line for each row of each set; empty where there are none."""
     lines: list[list[str]] = []
     for one in evaluation["sets"]:
         for row, scores in one.get("label_free", {}).items():
@@ -289,7 +289,7 @@ def _objective(training: Mapping[str, Any]) -> str:
 
 
 def millions(count: int) -> str:
-    """A number of parameters as people say it: 2.1 M."""
+    """A number of parameters in short form: 2.1 M."""
     return f"{count / 1e6:.1f} M" if count >= 50_000 else str(count)
 
 
@@ -299,7 +299,7 @@ def stored_as(network: Network) -> str:
 
 
 def _text(value: Any) -> str:
-    """Words from a file, as one line that starts no HTML."""
+    """Text from a file on one line, with HTML escaped."""
     return " ".join(str(value).split()).replace("<", "&lt;")
 
 

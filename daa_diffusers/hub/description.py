@@ -1,4 +1,4 @@
-"""What a checkpoint is, read off its own files.
+"""Description of a checkpoint, read off its own files.
 
 Task, value range and license stand in the restorer's config. Beside the weights a folder may hold `training.json`
 (options, photos, versions of the training) and `evaluation.json` (numbers, with the row of the untouched input).
@@ -29,9 +29,9 @@ class Network:
 
     Args:
         config: as saved.
-        parameters: None where neither the config says it nor weights are at hand.
-        size_multiple: None for a class that does not say it.
-        dtypes: how the weights are stored; empty where no weights are at hand.
+        parameters: None where neither the config states it nor weights are available.
+        size_multiple: None for a class that does not state it.
+        dtypes: how the weights are stored; empty where no weights are available.
         bytes: size of the weight files.
     """
 
@@ -58,7 +58,7 @@ class Description:
 
     @property
     def task(self) -> str | None:
-        """ "denoise", "derain" or "deblur"; None where the files do not say, or say several."""
+        """ "denoise", "derain" or "deblur"; None where the files state none, or several."""
         stated = self.restorer.config.get("task")
         return stated if stated in TASKS else task_of(self.training)
 
@@ -75,13 +75,13 @@ class Description:
 
 
 def describe(folder: Path, training: dict[str, Any] | None = None) -> Description:
-    """Reads what the folder of a pipeline, or of a lone restorer, says of itself, without its weights.
+    """Describes the folder of a pipeline, or of a lone restorer, without reading its weights.
 
-    The weights may be absent. Numbers that say that they are of other weights than those in the folder are left out.
+    The weights may be absent. Numbers with the fingerprint of other weights than those in the folder are left out.
 
     Args:
         folder: of a pipeline, or of a restorer.
-        training: how it was made; None: what the folder says.
+        training: its training record; None: that of the folder.
 
     Raises:
         CheckpointError: where it is no such folder, or its files are damaged or out of bounds.

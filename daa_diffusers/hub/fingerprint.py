@@ -1,4 +1,4 @@
-"""Fingerprints of weights: the same in float32 and float16, another one after any change."""
+"""Fingerprints of weights: equal in float32 and float16, different after any change."""
 
 import hashlib
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Licenses of weights: which one holds, by what is recorded of them."""
+"""Licenses of weights: the one that applies, by the record of the weights."""
 
 import json
 import re
@@ -17,8 +17,8 @@ class License:
     Args:
         identifier: as the Hub knows it ("apache-2.0", "other", ...); None: not stated.
         name, link: of a license that the Hub does not know.
-        text: what a person should read.
-        non_commercial: the weights may not be used commercially, whatever somebody else says.
+        text: a sentence for the card.
+        non_commercial: the weights may not be used commercially, whatever other records state.
     """
 
     identifier: str | None
@@ -29,7 +29,7 @@ class License:
 
     @property
     def key(self) -> str | None:
-        """The word that a saved config holds: the name, else the identifier; None where neither is stated."""
+        """The entry of a saved config: the name, else the identifier; None where neither is stated."""
         return self.name or self.identifier
 
     def metadata(self) -> dict[str, str]:
@@ -53,7 +53,7 @@ S_LAB = License(
     "**non-commercial use only**. The code that converted them is Apache-2.0.",
     non_commercial=True,
 )
-UNKNOWN = License(None, text="Whoever published the weights has not said under what license they are.")
+UNKNOWN = License(None, text="The publisher of the weights has not stated a license.")
 _NAMED = {license.name: license for license in (RESEARCH, S_LAB)}
 
 

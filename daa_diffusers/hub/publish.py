@@ -36,12 +36,12 @@ COMPONENTS = ("restorer", "unet", "scheduler")
 
 @dataclass(frozen=True)
 class Upload:
-    """What a push sends, looked at before it is sent.
+    """The content of a push, for inspection before it is sent.
 
     Args:
         repo_id: "owner/name".
         files: path in the repository -> content, or the local file that holds it.
-        left_out: files of the folder that do not belong to a pipeline, and stay here.
+        left_out: files of the folder that do not belong to a pipeline, and are not sent.
     """
 
     repo_id: str
@@ -73,7 +73,7 @@ def prepare(
     Args:
         folder: of a pipeline or a restorer, the output folder of a training run, or a bundled name.
         repo_id: "owner/name".
-        license: of the weights, as the Hub knows it ("apache-2.0"). Needless where the folder says it.
+        license: of the weights, an identifier of the Hub ("apache-2.0"). Not needed where the folder states it.
         card: a Markdown file to use as README.md. None: the folder's own, else one rendered from the folder's files.
 
     Raises:
@@ -135,11 +135,11 @@ def send(
     commit_description: str | None = None,
     create_pr: bool = False,
 ) -> str:
-    """Makes the repository where it does not exist, and commits everything at once.
+    """Creates the repository if it does not exist, and commits everything at once.
 
     Args:
         upload: of `prepare`.
-        private: of a new repository; None: as its owner has set for new ones.
+        private: of a new repository; None: its owner's setting for new ones.
         token: None: of `hf auth login` or $HF_TOKEN.
         revision: a branch, made where it does not exist; None: "main".
         commit_message: None: "Upload NAME".
@@ -189,7 +189,7 @@ def push(
     card: str | os.PathLike[str] | None = None,
     variant: str | None = None,
 ) -> str:
-    """Saves what has a `save_pretrained`, a pipeline or a lone restorer, for a moment, and pushes it.
+    """Saves a pipeline or a lone restorer (by `save_pretrained`) into a temporary folder, and pushes it.
 
     Args: see `prepare` and `send`.
     """
@@ -236,7 +236,7 @@ def _network_files(folder: Path, component: str, repo_id: str, license: License)
 
 
 def _given(folder: Path, card: str | os.PathLike[str] | None) -> str | None:
-    """The card that a person wrote; None where it is to be rendered."""
+    """The card that a user wrote; None where it is to be rendered."""
     path = Path(card) if card is not None else folder / CARD
     text = read_card(path) if card is not None or path.is_file() else RENDERED
     return None if RENDERED in text else text

@@ -1,8 +1,8 @@
 """Records of weights: task, license, training and numbers, kept with a network and saved wherever it is saved.
 
-Task and license stand in the network's config. The files beside the weights (`training.json`, `evaluation.json`, a
-license's text, a card that a person wrote) are read when weights are loaded, kept as `network.weights_record`, and
-written with every copy of them. Numbers, and a card, hold for the very weights that were measured, and for no others.
+Task and license are in the network's config. The files beside the weights (`training.json`, `evaluation.json`, a
+license's text, a card that a user wrote) are read when weights are loaded, kept as `network.weights_record`, and
+written with every copy of them. Numbers, and a card, apply to exactly the weights that were measured.
 """
 
 import json
@@ -32,11 +32,11 @@ CARD = "README.md"
 IDENTITY = "identity"
 WEIGHTS_KEY = "weights"  # of evaluation.json: the fingerprint of the weights that were measured
 RECORD_FILES = (TRAINING, EVALUATION, *LICENSE_FILES, CARD)
-# In a card that may be rendered again, because nobody has written in it.
+# Marks a rendered card, which may be rendered again.
 RENDERED = (
     "<!-- Rendered by daa_diffusers from this repository's own files; take this line out to keep what you write. -->"
 )
-# Of a run's record, what a copy of its weights keeps.
+# Entries of a run's record that a copy of its weights keeps.
 RUN_FIELDS = ("steps", "options", "photos", "versions")
 # The task of a restorer, by the degradation that it was trained on.
 _TASKS = {
@@ -58,7 +58,7 @@ class WeightsRecord:
         training: how they were made; empty where it is not recorded.
         evaluation: the numbers that were measured.
         licenses: name -> content of the license files.
-        card: that a person wrote; None: there is none, and one is rendered for every upload.
+        card: that a user wrote; None: there is none, and one is rendered for every upload.
         weights: fingerprint of the weights that `evaluation` and `card` are about; None: not known, so that these two
             are not saved again.
     """
@@ -74,7 +74,7 @@ class WeightsRecord:
 
 
 def training_record(folder: Path) -> dict[str, Any]:
-    """How the weights in a folder were made: its `training.json`, else the `run.json` of its run."""
+    """The training record of the weights in a folder: its `training.json`, else the `run.json` of its run."""
     if (folder / TRAINING).is_file():
         return read_json(folder / TRAINING, "")
     run = folder.resolve().parent / RUN
@@ -119,7 +119,7 @@ def read_record(folder: Path) -> WeightsRecord:
 
 
 def task_of(training: Mapping[str, Any]) -> str | None:
-    """ "denoise", "derain" or "deblur", by the record of how weights were made; None where it says none or several."""
+    """ "denoise", "derain" or "deblur", by a training record; None where it states none or several."""
     if training.get("task") in TASKS:
         return training["task"]
     options = training.get("options")
@@ -139,7 +139,7 @@ def recorded_objective(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]
 
 
 def is_adapted(training: Mapping[str, Any]) -> bool:
-    """Whether a record says that real photos adapted the weights."""
+    """Whether the weights were adapted to real photos, by their record."""
     options = training.get("options")
     if not isinstance(options, Mapping) or not options.get("real"):
         return False
@@ -158,7 +158,7 @@ def _kinds(degradation: Any) -> set[str]:
 
 
 def record_of(network: nn.Module) -> WeightsRecord:
-    """What is known of a network's weights; an empty record where nothing is."""
+    """The record of a network's weights; an empty one where nothing is known."""
     found = unwrapped(network).__dict__.get("weights_record")
     return found if isinstance(found, WeightsRecord) else WeightsRecord()
 
@@ -166,7 +166,7 @@ def record_of(network: nn.Module) -> WeightsRecord:
 def keep_record(network: nn.Module, record: WeightsRecord) -> None:
     """Makes `record` the network's, and writes its task and license into the network's config.
 
-    A task that the config states stays; of two licenses the stricter one holds.
+    A task that the config states is kept; of two licenses the stricter one applies.
     """
     network = unwrapped(network)
     network.weights_record = record  # type: ignore[assignment]
@@ -241,7 +241,7 @@ def attach_from(network: nn.Module, source: str | os.PathLike[str] | None, optio
 
 
 def weights_of(network: nn.Module) -> str | None:
-    """The fingerprint of a network's weights; None in bfloat16, which keeps too few digits to tell."""
+    """The fingerprint of a network's weights; None in bfloat16, which keeps too few digits."""
     tensors = unwrapped(network).state_dict()
     if any(tensor.dtype == torch.bfloat16 or tensor.is_meta for tensor in tensors.values()):
         return None
@@ -260,7 +260,7 @@ def keep_run_record(network: nn.Module, run: Mapping[str, Any]) -> None:
     if inherited.key is not None:
         training["license"] = inherited.key
     task = task_of(training)
-    if not (training.get("options") or {}).get("degradation"):  # pairs alone do not say
+    if not (training.get("options") or {}).get("degradation"):  # pairs alone do not determine it
         task = config_of(unwrapped(network)).get("task") or task_of(start.training)
     if task is not None:
         training["task"] = task
@@ -289,7 +289,7 @@ def record_files(network: nn.Module) -> dict[str, bytes]:
 
 
 def write_record(network: nn.Module, folder: str | os.PathLike[str]) -> None:
-    """Writes a network's record beside its weights, which are saved already, and removes what was there of others."""
+    """Writes a network's record beside its weights, which are saved already, and removes records of other weights."""
     folder = Path(folder)
     files = record_files(network)
     for name, content in files.items():
@@ -314,7 +314,7 @@ def stale_files(target: Path, new: Path) -> list[str]:
 
 
 def _outdated(folder: Path, weights: Path, written: Collection[str]) -> list[str]:
-    """What a folder still says of earlier weights; numbers of the very ones in the folder `weights` may stay."""
+    """The record files of earlier weights in a folder; numbers of exactly those in the folder `weights` may stay."""
     old = [name for name in (TRAINING, EVALUATION, CARD) if name not in written and (folder / name).is_file()]
     if EVALUATION in old:
         try:
@@ -324,7 +324,7 @@ def _outdated(folder: Path, weights: Path, written: Collection[str]) -> list[str
         if measured is not None and measured == stored_fingerprint(weights):
             old.remove(EVALUATION)
     if CARD in old and RENDERED not in (folder / CARD).read_text(encoding="utf-8", errors="replace"):
-        old.remove(CARD)  # somebody wrote it
+        old.remove(CARD)  # a user wrote it
     return old
 
 
@@ -333,7 +333,7 @@ def _json(content: Mapping[str, Any]) -> bytes:
 
 
 def measured_otherwise(evaluation: Mapping[str, Any], weights: Path) -> bool:
-    """Whether numbers say that they are of other weights than those in a network's folder."""
+    """Whether numbers have the fingerprint of other weights than those in a network's folder."""
     measured = evaluation.get(WEIGHTS_KEY)
     return measured is not None and any(weights.glob("*.safetensors")) and measured != stored_fingerprint(weights)
 

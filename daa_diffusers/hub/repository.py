@@ -1,4 +1,4 @@
-"""What a repository holds beside weights: code for people without this package, and nothing of this machine."""
+"""Content of a repository beside weights: code for users without this package; checks against private data."""
 
 import ast
 import json
@@ -34,7 +34,7 @@ except ImportError as error:
 PLAIN_IMPORTS = {"torch", "diffusers", "numpy", "PIL"}
 # Modules that are put into the file of a network which imports them: diffusers loads one file a component.
 INLINED = {".record_mixin": "record_mixin.py"}
-# What must never leave this machine. Sought in every text that is uploaded.
+# Private data that must not be uploaded, searched for in every text file.
 _TRACES = {
     "an access token": re.compile(r"\bhf_[A-Za-z0-9]{16,}"),
     "a password in an address": re.compile(r"://[^/\s:@]+:[^/\s@]+@"),
@@ -66,7 +66,7 @@ def with_code(index: Mapping[str, Any], components: Sequence[str]) -> tuple[dict
         if class_name not in _MODULES:
             if module.split(".")[0] in ("diffusers", "transformers"):
                 continue
-            logger.warning("`%s` is a %s.%s: whoever loads it needs that module", component, module, class_name)
+            logger.warning("`%s` is a %s.%s: loading it needs that module", component, module, class_name)
             return {}, dict(index)
         path = package.joinpath(*_MODULES[class_name].split(".")).with_suffix(".py")
         if not top_level_imports(path) <= {*PLAIN_IMPORTS, *INLINED}:
@@ -92,7 +92,7 @@ def write_loader(folder: Path) -> None:
 
 
 def _source(path: Path) -> bytes:
-    """A file of this package as a repository carries it; what it imports of `INLINED` stands in it."""
+    """A file of this package for a repository, with its imports from `INLINED` inlined."""
     text = path.read_text(encoding="utf-8")
     for module, file in INLINED.items():
         before, imported, after = text.partition(f"from {module} import ")
@@ -112,11 +112,11 @@ def top_level_imports(path: Path) -> set[str]:
     return modules - set(sys.stdlib_module_names)
 
 
-# --- nothing of this machine ---
+# --- private data ---
 
 
 def without_machine(value: Any) -> Any:
-    """JSON without what a machine's folders are called: absolute paths end up as their last part.
+    """JSON without local folder names: absolute paths are reduced to their last part.
 
     Names of photos that were skipped become their number.
     """
@@ -137,7 +137,7 @@ def check_traces(name: str, content: bytes | Path, folder: Path) -> None:
 
     Args:
         name: of the file, for the message.
-        content: itself, or where it lies.
+        content: itself, or its path.
         folder: that it comes from, whose path must not be in it.
     """
     if isinstance(content, Path) and content.suffix == SAFETENSORS:
@@ -154,7 +154,7 @@ def check_traces(name: str, content: bytes | Path, folder: Path) -> None:
         match = pattern.search(text)
         if match:
             shown = f"{match[0][:6]}..." if "path" not in what and "folder" not in what else match[0]
-            raise ConfigurationError(f"{name!r} holds {what} ({shown}), which must not be uploaded: take it out")
+            raise ConfigurationError(f"{name!r} holds {what} ({shown}), which must not be uploaded: remove it")
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""Where checkpoints come from: bundled names, folders, single files and the Hub; and whether they are whole."""
+"""Resolution of checkpoint names: bundled names, folders, single files and the Hub; checks of completeness."""
 
 import difflib
 import logging
@@ -38,24 +38,24 @@ from .untrusted import loading_errors as loading_errors
 
 logger = logging.getLogger(__name__)
 
-ROOT_PACKAGE = __package__.partition(".")[0]  # saved indices name our classes by their full module paths
+ROOT_PACKAGE = __package__.partition(".")[0]  # saved indices hold the full module paths of this package's classes
 MODEL_INDEX = "model_index.json"
 PICKLE_SUFFIXES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
 NO_PICKLE = "only safetensors are read, because pickle files run code when they are opened"
 CONFIG_NAMES = {"scheduler": "scheduler_config.json"}  # of a component; else config.json
-TRAINING, EVALUATION = "training.json", "evaluation.json"  # how the weights were made, and under what license; numbers
+TRAINING, EVALUATION = "training.json", "evaluation.json"  # training record with license; numbers
 LICENSE_FILES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.md", "NOTICE.txt")
 DOWNLOAD_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "variant")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a checkpoint is.
+    """Location of a checkpoint.
 
     Args:
         kind: "folder" of a pipeline, "file" of a restorer's weights, or "hub".
         location: its path, or the id of its repository.
-        name: what may be saved about it: never a path of this machine.
+        name: for records; never a local path.
     """
 
     kind: Literal["folder", "file", "hub"]
@@ -178,7 +178,7 @@ def download(
     return folder
 
 
-# --- is a folder whole? ---
+# --- completeness of a folder ---
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def read_index(folder: Path) -> dict[str, Any]:
 def own_classes(index: Mapping[str, Any]) -> dict[str, Any]:
     """A model_index.json with this package's classes, where a repository names its own copies of them.
 
-    A pushed repository carries code for people who do not have this package; who has it runs none of that code.
+    A pushed repository carries code for users without this package; with the package, that code is not run.
     """
     own = dict(index)
     found = own.get("_class_name")
@@ -210,7 +210,7 @@ def own_classes(index: Mapping[str, Any]) -> dict[str, Any]:
 def check_folder(
     folder: Path, components: Sequence[str], class_names: Sequence[str], variant: str | None = None
 ) -> dict[str, list[Path]]:
-    """Looks for every file that loading `components` needs, before anything is loaded.
+    """Checks every file that loading `components` needs, before anything is loaded.
 
     Args:
         folder: of a pipeline.
@@ -285,9 +285,9 @@ def load_restorer(
 ) -> RestorationUNet | FastRestorationUNet | ForeignRestorer:
     """Loads the weights of a restorer from one file, in eval mode.
 
-    A config.json of this package beside a safetensors file says what to build. Without one, names and shapes do: of a
-    `RestorationUNet` what they do not say (value range, slope, corner alignment) takes its default, and a warning says
-    so; every other file is taken for a network that spandrel recognizes (`ForeignRestorer.from_checkpoint`).
+    A config.json of this package beside a safetensors file defines the network. Without one, names and shapes do: of a
+    `RestorationUNet` what they do not show (value range, slope, corner alignment) takes its default, with a
+    warning; every other file is taken for a network that spandrel recognizes (`ForeignRestorer.from_checkpoint`).
 
     Args:
         path: .safetensors, the index.json of its shards, or .pth, .pt, .ckpt, .bin, of which tensors alone are read.

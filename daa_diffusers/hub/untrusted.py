@@ -1,6 +1,6 @@
-"""What is believed of a checkpoint's files: bounded configs, nothing outside the folder, tensors that fit the config.
+"""Validation of untrusted checkpoint files: bounded configs, no files outside the folder, tensors that fit the config.
 
-All of it is looked at before memory is taken or a network is built. A checkpoint may come from anybody.
+All checks run before memory is allocated or a network is built. A checkpoint may come from anybody.
 """
 
 import json
@@ -24,12 +24,12 @@ from ..models.restoration_unet import RestorationUNet
 logger = logging.getLogger(__name__)
 
 MAX_JSON_BYTES = 10 * 2**20
-# No value of a config is larger; what a network of this package needs is a hundredth of it.
+# Limits on the values of a config, about a hundred times what networks of this package need.
 MAX_INTEGER = 2**16
 MAX_FLOAT = 1e9
 MAX_LIST = 4096  # a scheduler may list its betas
 MAX_NESTING = 8
-# Of this package's networks: fields whose cost grows faster than their value.
+# Limits on fields of this package's networks whose cost grows faster than their value.
 MAX_BY_NAME = {
     "depth": 10, "layers_per_block": 16, "channels": 1024, "width": 4096, "widths": 4096, "blocks": 64, "unshuffle": 16
 }  # fmt: skip
@@ -111,7 +111,7 @@ def _short(value: int) -> str:
     return str(value) if abs(value) < 10**18 else "a number of more than 18 digits"  # str() of a huge one is refused
 
 
-# --- places ---
+# --- paths ---
 
 
 def check_name(name: Any, where: str) -> str:
@@ -225,7 +225,7 @@ def raise_unfitting(what: str, missing: Sequence[str], unknown: Sequence[str], s
 
 @contextmanager
 def loading_errors(folder: Path) -> Iterator[None]:
-    """Turns what diffusers and safetensors raise on damaged or unfitting files into CheckpointError."""
+    """Converts exceptions of diffusers and safetensors on damaged or unfitting files to CheckpointError."""
     try:
         yield
     except CheckpointError:

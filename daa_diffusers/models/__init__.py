@@ -1,1 +1,1 @@
-"""The networks: restorers and the noise predictor. No file or photo IO, no training code."""
+"""Networks: restorers and the noise predictor. No file or photo IO, no training code."""

@@ -1,4 +1,4 @@
-"""The noise predictor: diffusers' UNet2DConditionModel, conditioned on two restored photos that may change places."""
+"""Noise predictor: diffusers' UNet2DConditionModel, conditioned on two restored photos, with channel shuffling."""
 
 from typing import Any
 
@@ -80,7 +80,7 @@ class UpsamplingResnetBlock2D(ResnetBlock2D):
         hidden = self.nonlinearity(self.norm1(input_tensor))
         if isinstance(self.conv1, UpsamplingConv2d):
             hidden = self.conv1(hidden, upsample=True)
-        else:  # a layer that took its place, as LoRA's, which knows convolutions that keep the size
+        else:  # a layer that replaced it, such as LoRA's, which supports convolutions that keep the size only
             hidden = self.conv1(self.upsample(hidden))
         scale, shift = self.time_emb_proj(self.nonlinearity(temb))[:, :, None, None].chunk(2, dim=1)
         hidden = self.norm2(hidden) * (1 + scale) + shift  # (B, C, 2H, 2W)
@@ -105,11 +105,11 @@ class Dropout(nn.Dropout):
 
 
 class DAAUNet2DConditionModel(RecordMixin, UNet2DConditionModel):
-    """Predicts the noise in a noised clean image from that image and two restored ones (METHOD, eq. (2)).
+    """Predicts the noise in a noised clean image from that image and two restored ones (eq. (2)).
 
     It is the guided-diffusion U-Net of the official implementation, laid out as a `UNet2DConditionModel` without text
     conditioning: residual up- and downsampling, scale-shift GroupNorm, attention in the mid block only, and an
-    embedding of the continuous noise level g itself. Per sample the two conditions can change places (channel
+    embedding of the continuous noise level g itself. Per sample the two conditions can be exchanged (channel
     shuffling), so that the network cannot learn which of its channels hold the restored real photo.
 
     Args:
@@ -123,7 +123,7 @@ class DAAUNet2DConditionModel(RecordMixin, UNet2DConditionModel):
         norm_num_groups, norm_eps: of every GroupNorm. The groups must divide every entry of `block_out_channels`.
         attention_head_dim: channels a head in the mid block; must divide the last entry of `block_out_channels`.
 
-    Source: METHOD, "Mapping the official denoiser onto diffusers' UNet2DConditionModel".
+    Source: docs/method.md, "The official noise predictor as a UNet2DConditionModel".
     """
 
     @register_to_config
@@ -218,7 +218,7 @@ class DAAUNet2DConditionModel(RecordMixin, UNet2DConditionModel):
                 module.dropout.__class__ = Dropout
 
     def reset_parameters(self) -> None:
-        """Kaiming-normal weights and zero biases in every convolution and linear layer (METHOD, point 8)."""
+        """Kaiming-normal weights and zero biases in every convolution and linear layer (docs/method.md, step 8)."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
@@ -251,7 +251,7 @@ class DAAUNet2DConditionModel(RecordMixin, UNet2DConditionModel):
                 rounded, always embedded in float32.
             encoder_hidden_states: accepted for compatibility; must be None.
             conditions: the restored images (a, b), each (B, 3, H, W).
-            swap: (B,) bool; where True the two conditions change places. None draws it with probability 1/2 in
+            swap: (B,) bool; where True the two conditions are exchanged. None draws it with probability 1/2 in
                 training mode and swaps nothing in eval mode.
             generator: draws `swap`.
             return_dict: return a `UNet2DConditionOutput` (default) or a tuple.
@@ -310,7 +310,7 @@ class DAAUNet2DConditionModel(RecordMixin, UNet2DConditionModel):
         if not noise_level.is_floating_point():
             raise ValueError(
                 f"`timestep` must be the float noise level g in (0, 1), got {noise_level.dtype}: integer steps belong "
-                "to discrete schedules; use training.schedules.NoiseSchedule to draw g"
+                "to discrete schedules; use objectives.schedules.NoiseSchedule to draw g"
             )
         noise_level = noise_level.to(torch.float32)
         if noise_level.ndim == 0:

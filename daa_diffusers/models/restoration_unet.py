@@ -1,4 +1,4 @@
-"""The default restorer: the plain residual U-Net of Noise-DA (METHOD: "The official sizes and recipes")."""
+"""Default restorer: the plain residual U-Net of Noise-DA (docs/method.md, "The official sizes and recipes")."""
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        # in place: its gradient follows from the result where the slope keeps the sign, and half the memory is saved
+        # in place, which halves the memory: with a positive slope the gradient is computed from the result
         self.activation = nn.LeakyReLU(negative_slope, inplace=negative_slope > 0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -42,7 +42,7 @@ class UpBlock(nn.Module):
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=self.align_corners)
         x = self.upsample_conv(x)  # (B, out, 2H, 2W)
         x = torch.cat([x, skip], dim=1)
-        # the block, layer by layer: without gradients each input is freed then, which saves a third of the peak
+        # layer by layer: without gradients each input is freed early, which lowers peak memory by a third
         for conv in (self.block.conv1, self.block.conv2):
             x = self.block.activation(conv(x))
         return x
@@ -63,7 +63,7 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         task: "denoise", "derain" or "deblur"; None: not known.
         license: of the weights, an identifier of the Hub or a name; None: not stated.
 
-    Source: METHOD, "The official sizes and recipes" (restorer) and point 8 (initialization).
+    Source: docs/method.md, "The official sizes and recipes" (row "restorer") and step 8 (initialization).
     """
 
     _supports_gradient_checkpointing = True
@@ -128,7 +128,7 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         return 9 * self.size_multiple - 6
 
     def reset_parameters(self) -> None:
-        """Kaiming-normal weights and zero biases everywhere (METHOD, point 8)."""
+        """Kaiming-normal weights and zero biases everywhere (docs/method.md, step 8)."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
@@ -189,7 +189,7 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         wanted = (top, height - bottom), (left, width - right)
         levels = zip(self._parts(wanted[0], height), self._parts(wanted[1], width), strict=True)
         at = 0, 0  # where `hidden` lies in its level
-        # parts in the memory order of the whole: kernels differ, in the last bit
+        # parts keep the memory format of the whole: otherwise kernels differ in the last bit
         order = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
         for block, (rows, columns) in zip(self.up_blocks, levels, strict=True):
             skip = skips.pop()[..., 2 * rows[0] : 2 * rows[1], 2 * columns[0] : 2 * columns[1]]
@@ -203,7 +203,7 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         low, high = wanted
         parts = []
         for level in range(1, self.config.depth):
-            # what an edge spoils: a pixel by upsampling, one by each of three convolutions, and one by conv_out
+            # pixels that an edge affects: one by upsampling, one by each of three convolutions, and one by conv_out
             reach = 5 if level == 1 else 4
             low, high = max(0, (low - reach) // 2), min(size >> level, -(-(high + reach) // 2))
             if self.config.align_corners:  # upsampling depends on the size of the whole

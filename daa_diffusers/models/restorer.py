@@ -1,4 +1,4 @@
-"""The contract of a restorer: what its callers must know of a network, read off any module, here and nowhere else."""
+"""The contract of a restorer: the facts that callers need of a network, read off any module, only here."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 @dataclass(frozen=True)
 class RestorerContract:
-    """What callers must know of a restorer, a map (B, C, H, W) -> (B, C, H, W); the defaults are a plain module's.
+    """Facts of a restorer, a map (B, C, H, W) -> (B, C, H, W); the defaults are those of a plain module.
 
     Args:
         channels: color channels of the photo, in and out.
@@ -105,7 +105,7 @@ def _fact(network: nn.Module, config: Mapping[str, Any], name: str) -> Any:
 
 @contextmanager
 def in_eval_mode(module: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; each submodule goes back to the mode that it was in."""
+    """Context in eval mode; the mode of each submodule is restored afterwards."""
     training = [m for m in module.modules() if m.training]
     module.eval()
     try:

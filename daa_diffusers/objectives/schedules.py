@@ -115,7 +115,7 @@ class NoiseSchedule:
 def adaptation_weight(schedule: str, weight: float, progress: float, steepness: float = 5.0) -> float:
     """The factor of L_noise in eq. (6) for `schedule` "paper" (a ramp over progress 0..1) or "constant".
 
-    "balanced" is `weight` itself here; the gradient is rescaled where it enters the restorer (`objectives.entrance`).
+    "balanced" is `weight` itself here; the gradient is rescaled where it enters the restorer (`losses.entrance`).
     """
     if schedule not in WEIGHT_SCHEDULES:
         raise ValueError(f"`weight_schedule` must be one of {WEIGHT_SCHEDULES}, got {schedule!r}")

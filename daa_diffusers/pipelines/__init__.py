@@ -1,4 +1,4 @@
-"""The restoration pipeline: photo in, photo out."""
+"""The restoration pipeline, from photo to photo."""
 
 from .pipeline_daa_restoration import DAARestorationPipeline
 from .pipeline_output import DAARestorationPipelineOutput

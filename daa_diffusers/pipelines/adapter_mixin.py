@@ -1,4 +1,4 @@
-"""What a pipeline does with camera adapters: load, choose, set, fuse, unload."""
+"""Camera adapters of a pipeline: loading, choosing, setting, fusing, unloading."""
 
 import os
 from typing import Any
@@ -16,8 +16,8 @@ from ..models.restorer import unwrapped
 class AdapterMixin:
     """Camera adapters of a pipeline with a `restorer`; any `torch.nn.Module` will do.
 
-    An adapter's change is added to the parameters of the restorer, so that restoring takes no longer, and taking it
-    away gives the very parameters back. Load adapters before casting to bfloat16.
+    An adapter's change is added to the parameters of the restorer, so that restoring is as fast as before, and removing
+    it restores the parameters bit for bit. Load adapters before casting to bfloat16.
 
     Examples:
         >>> import tempfile
@@ -53,7 +53,7 @@ class AdapterMixin:
 
         Args:
             adapter: its folder, or the id of a Hub repository ("owner/name"); a `Path` is always a folder.
-            name: what it is called here; None: as its folder.
+            name: its name in this pipeline; None: that of its folder.
             subfolder: of the folder or repository, where that holds several adapters.
             hub_options: `cache_dir`, `force_download`, `local_files_only`, `token`, `revision`.
 
@@ -78,7 +78,7 @@ class AdapterMixin:
 
         Args:
             name: of the adapter; None: the restorer as it was, bit for bit.
-            scale: how much of its change: 0 none, 1 all.
+            scale: factor of its change: 0 none, 1 all.
 
         Raises:
             ConfigurationError: no such adapter, a `scale` that is no finite number, or an adapter is fused.
@@ -114,7 +114,7 @@ class AdapterMixin:
         self._adapters.unfuse()
 
     def unload_adapter(self, name: str | None = None) -> None:
-        """Forgets one adapter, or all of them. A fused one's change stays in the restorer for good.
+        """Removes one adapter, or all of them. A fused one's change stays in the restorer.
 
         Raises:
             ConfigurationError: no such adapter.

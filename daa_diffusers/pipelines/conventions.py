@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 class ConventionsMixin:
     """Stands before `DiffusionPipeline` in the bases of a pipeline with `restorer`, `unet` and `scheduler`."""
 
-    # the folder that it was loaded from, and its components that nobody asked for
+    # the folder that it was loaded from, and its components that were not requested
     _unloaded: tuple[Path, Sequence[str]] | None = None
-    # a progress bar shows after a second, where there is something to wait for; `set_progress_bar_config` replaces it
+    # progress bars appear after a second, so not for short calls; `set_progress_bar_config` overrides this
     _progress_bar_config: dict[str, Any] = {"delay": 1.0}
     restorer: nn.Module
     _loaded_adapters: LoadedAdapters | None
@@ -33,7 +33,7 @@ class ConventionsMixin:
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> Self:
         """A pipeline over the components of another one, without copying a weight.
 
-        The restorer, whatever its class, and the noise predictor go over; other models under these names do not. The
+        The restorer, of any class, and the noise predictor are shared; other models under these names are not. The
         components keep their dtype unless `dtype` is given (diffusers casts to float32).
 
         Args:
@@ -94,7 +94,7 @@ def move_files(written: Path, target: Path, last: str, variant: str | None) -> N
 
 
 def warn_of_idle_arguments(num_inference_steps: int | None) -> None:
-    """Warns of a number of steps that is not taken."""
+    """Warns of a number of steps without effect."""
     if num_inference_steps not in (None, 1):
         logger.warning(
             "`num_inference_steps` is %r, but restoring takes one step: it has no effect", num_inference_steps
@@ -103,7 +103,7 @@ def warn_of_idle_arguments(num_inference_steps: int | None) -> None:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """No progress bar over the components that diffusers loads: a restorer takes a moment."""
+    """Context without diffusers' progress bar over the components: loading a restorer is fast."""
     shown = diffusers_logging.is_progress_bar_enabled()
     diffusers_logging.disable_progress_bar()
     try:

@@ -1,18 +1,18 @@
-"""The guard of denoisers: where what would be taken out of a photo is not like noise, little of it is taken out.
+"""Guard of denoisers: changes that are not like noise are applied only in part.
 
-Sensors measure each color apart, so that the noise of a photo hangs together over neighboring pixels about as much in
-its colors as in its brightness: hardly, if the photo was scaled down; a pixel or two, if the camera demosaiced it and
+Sensors measure each color separately, so that the noise of neighboring pixels is correlated about as much in
+color as in brightness: hardly, if the photo was scaled down; over a pixel or two, if the camera demosaiced it and
 wrote a JPEG. Fine detail does not: it alternates from pixel to pixel in brightness, while color varies slowly (most
-files store it at half the size). So the correlation of neighbors in the residual `x - f(x)` tells one from the other,
+files store it at half the size). So the correlation of neighbors in the residual `x - f(x)` separates the two,
 without ground truth and without a model of the photo's noise.
 
 It does not where the noisy photo itself was stored with color at half the size (JPEG 4:2:0): then the colors of noise
-vary slowly as well. Two things are left to go by: such files keep a small share of the noise in color only, and a
+vary slowly as well. Two signs remain: such files keep only a small share of the noise in color, and a
 large change is rarely one of detail.
 
 The numbers below were set with `daa-denoise` on noisy photos (RENOIR, SIDD, PolyU, train) and clean ones (BSDS,
 wallpapers), and on both through JPEG: benchmarks/guard.py measures them on others. Of lines that do equally well there,
-the one that also spares a photo of RENOIR's val and stops one of SIDD's was taken; the other sets were not looked at.
+the one that also spares a photo of RENOIR's val and stops one of SIDD's was chosen; the other sets were not used.
 """
 
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ import torch
 
 WINDOW = 256  # pixels
 MAX_WINDOWS = 4
-MIN_PIXELS = 1024  # fewer tell nothing
+MIN_PIXELS = 1024  # fewer are not significant
 
-HARMLESS = 1.25  # 1/255 rms: a smaller change is let through; 46 dB
+HARMLESS = 1.25  # 1/255 rms: smaller changes are applied in full; 46 dB
 # Of noise, the correlation of neighbors in color exceeds this multiple of that in brightness (above a floor) by less
 # than the first of `EXCESS`; of detail by more than the second. In between, the guard is half in doubt.
 SLOPE, FLOOR = 5.0, 0.17  # noise lies below 0.1 or above 0.28 in brightness: the line rises between
@@ -32,15 +32,15 @@ STRUCTURE = 0.6  # correlation in brightness that noise stays below
 # 1/255 rms: detail alone rarely makes such a change; more excess is needed then.
 LARGE, LARGE_EXCESS = (8.0, 10.0), 0.25
 COLORLESS = 0.02  # share of the change's power in colors, below which there are none
-# Correlation in color at which it may have been stored at half the size (more comes of other things): it says nothing
+# Correlation in color at which it may have been stored at half the size (more has other causes): it is no evidence
 # then, unless it holds little of the change, as of noise in such a file (power against that of brightness).
 HALF_SIZE, NOT_HALF_SIZE, FAINT = (0.45, 0.55), (0.88, 0.92), (0.1, 0.2)
-SIZE_ALONE = 3.5, 5.0  # 1/255 rms: where colors say nothing, smaller changes count as detail, larger ones as noise
+SIZE_ALONE = 3.5, 5.0  # 1/255 rms: without information in color, smaller changes count as detail, larger ones as noise
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the guard says of one photo.
+    """Verdict of the guard on one photo.
 
     Attributes:
         strength: the share of the restorer's change that is applied, in (0, 1], before the caller's own strength.
@@ -88,7 +88,7 @@ def judge(photo: torch.Tensor, restored: torch.Tensor) -> Verdict:
     detail, size = _ramp(excess, *EXCESS), 1 - _ramp(change, *SIZE_ALONE)
     if has_color:
         share = color_power / max(gray_power, 1e-9)
-        faint = _ramp(share, COLORLESS, FAINT[0] / 2) - _ramp(share, *FAINT)  # too little tells nothing
+        faint = _ramp(share, COLORLESS, FAINT[0] / 2) - _ramp(share, *FAINT)  # too few samples are not significant
         half_size = _ramp(color, *HALF_SIZE) - _ramp(color, *NOT_HALF_SIZE)
         detail *= 1 - half_size * max(1 - size, faint)
     doubt = max(detail if has_color else size, _ramp(brightness - STRUCTURE, *EXCESS))

@@ -1,4 +1,4 @@
-"""Photos to network batches and back: bit depth, alpha, gray, any size. No resizing, no file IO."""
+"""Conversion of photos to network batches and back: bit depth, alpha, grayscale, any size. No resizing, no file IO."""
 
 import warnings
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 PhotoInput = PIL.Image.Image | np.ndarray | torch.Tensor
 OUTPUT_TYPES = ("pil", "np", "pt")
 
-# What a PIL mode is read as. Everything else (CMYK, LAB, HSV, F) is refused: turning it into RGB needs a color
+# PIL mode -> the mode it is read as. Others (CMYK, LAB, HSV, F) are refused: converting them to RGB needs a color
 # profile or a scale that the pixels do not hold.
 _PIL_MODES = {
     **{"1": "L", "L": "L", "LA": "LA", "La": "LA", "RGB": "RGB", "RGBX": "RGB", "YCbCr": "RGB", "P": "RGB"},
@@ -25,14 +25,14 @@ _FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 @dataclass(frozen=True)
 class Photo:
-    """One photo taken apart, in its own bit depth.
+    """One photo as separate pixels and alpha, in its own bit depth.
 
     Args:
         pixels: colors (C, H, W), C = 1 for gray: uint8, uint16, or floating point in [0, 1].
         alpha: (1, H, W) of the same dtype, or None.
         flat: the photo had no channel axis (H, W), so that as an array it gets none again.
         info: what a PIL image knows beside its pixels (ICC profile, EXIF, resolution).
-        device: where a tensor came from, and goes back to.
+        device: of a tensor, to which the result is moved back.
     """
 
     pixels: torch.Tensor
@@ -47,7 +47,7 @@ class Photo:
         return self.pixels.shape[1], self.pixels.shape[2]
 
     def rows(self, channels: int) -> int:
-        """How many rows of a batch this photo takes: one, or one per color where a gray restorer meets colors."""
+        """How many rows of a batch this photo takes: one, or one per color for a grayscale restorer."""
         return 1 if self.pixels.shape[0] in (1, channels) else self.pixels.shape[0]
 
     def crop(self, rows: slice, columns: slice) -> "Photo":
@@ -59,7 +59,7 @@ class Photo:
 
 
 def read_photos(image: PhotoInput | Sequence[PhotoInput], channels: int) -> tuple[list[Photo], bool]:
-    """Takes any accepted kind of photos apart, checking all of them.
+    """Parses photos of any accepted kind, checking all of them.
 
     Args:
         image: a PIL image; an array (H, W), (H, W, C) or (B, H, W, C); a tensor (C, H, W) or (B, C, H, W); or a list
@@ -149,7 +149,7 @@ def _read_array(array: np.ndarray, name: str, channels: int) -> list[Photo]:
         batch = np.ascontiguousarray(batch)
     batch = np.require(batch, dtype=batch.dtype.newbyteorder("="), requirements=["A"])
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor does anyone write to it
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # the array is not written to
         tensors = torch.from_numpy(batch).permute(0, 3, 1, 2)  # (B, C, H, W)
     colors = count - has_alpha
     return [Photo(t[:colors], t[colors:] if has_alpha else None, flat=flat) for t in tensors]
@@ -182,7 +182,7 @@ def _channel_message(name: str, axis: str, shape: tuple[int, ...], channels: int
 def _check_range(pixels: torch.Tensor, name: str) -> None:
     if not pixels.is_floating_point():
         return
-    low, high = (bound.item() for bound in torch.aminmax(pixels))  # one pass; NaN comes through
+    low, high = (bound.item() for bound in torch.aminmax(pixels))  # one pass; NaN propagates
     if low >= 0 and high <= 1:
         return
     if not torch.isfinite(pixels).all():
@@ -221,7 +221,7 @@ def to_batch(
 ) -> torch.Tensor:
     """Photos of one size as a batch in the restorer's range: `low + x (high - low)`, x in [0, 1].
 
-    Gray is repeated to the restorer's channels; colors meet a gray restorer as one row each (`Photo.rows`).
+    Grayscale is repeated to the restorer's channels; a grayscale restorer gets each color as a row (`Photo.rows`).
 
     Returns:
         (N, channels, H, W), float32, new memory in channels-last order (convolutions on CPU are up to 1.4 times faster
@@ -232,7 +232,7 @@ def to_batch(
     batch = torch.empty(shape, device=device, memory_format=torch.channels_last)
     for photo, target in zip(photos, batch.split(rows), strict=True):
         one_row = target.shape[0] == 1
-        # bytes travel as they are, a quarter of floats; not every device knows 16-bit unsigned numbers
+        # bytes are transferred unconverted, a quarter of the floats; not every device supports 16-bit unsigned integers
         pixels = photo.pixels.to(device) if photo.pixels.dtype == torch.uint8 else photo.pixels
         target.copy_(pixels[None] if one_row else pixels[:, None])  # (1, 1 or C, H, W) or (c, 1, H, W)
         if photo.pixels.dtype in _INTEGER_MAXIMUM:

@@ -1,4 +1,4 @@
-"""The restoration pipeline: photos in, restored photos of the same size and kind out, in one pass of the restorer."""
+"""The restoration pipeline: restored photos of the same size and kind, in one pass of the restorer."""
 
 import os
 import tempfile
@@ -123,8 +123,8 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
             image: one PIL image, numpy array (H, W), (H, W, C) or (B, H, W, C), torch tensor (C, H, W) or
                 (B, C, H, W), or a list of one of these kinds, sizes and bit depths mixed. uint8, uint16, or floating
                 point in [0, 1]. PIL modes: 1, L, RGB, I;16, YCbCr, P (read as RGB), and those with alpha; alpha comes
-                back untouched, in PIL images and arrays. Gray meets a restorer of three channels repeated, and comes
-                back as their mean; colors meet a restorer of one channel one by one.
+                back untouched, in PIL images and arrays. For a restorer of three channels grayscale is repeated, and the
+                mean is returned; a restorer of one channel restores colors one by one.
             output_type: "pil", "np" or "pt". The bit depth stays the photo's (PIL: 8 bits, or 16 for gray; floats
                 become 8 bits), but see `as_float`. A list gives a list, anything else a batch: see
                 `DAARestorationPipelineOutput`.
@@ -147,7 +147,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
             as_float: "np" and "pt" as float32 in [0, 1], not rounded (True), or in the photo's bit depth (False). None:
                 floats for PIL images, as everywhere in diffusers, the bit depth of arrays and tensors.
             generator, num_inference_steps: for callers that pass them to any pipeline. Restoring draws nothing and
-                takes one step; another number is warned of.
+                takes one step; another number is logged as a warning.
 
         Returns:
             The restored photos.

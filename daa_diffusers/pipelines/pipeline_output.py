@@ -1,4 +1,4 @@
-"""What a restoration returns."""
+"""Output of the restoration pipeline."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ class DAARestorationPipelineOutput(BaseOutput):
             list was given (sizes may differ), else one array (B, H, W, C) or tensor (B, C, H, W), B being 1 for a
             single photo. Same size, bit depth (uint8, uint16 or floating point in [0, 1]) and number of channels as
             the photo; gray arrays that came without a channel axis have none here either.
-        guard: what the guard did with each photo and why; None without a guard, and of a restorer that is no denoiser.
+        guard: the guard's verdict on each photo; None without a guard, and for a restorer that is no denoiser.
     """
 
     images: list[PIL.Image.Image] | list[np.ndarray] | list[torch.Tensor] | np.ndarray | torch.Tensor

@@ -1,4 +1,4 @@
-"""What one call of the pipeline does to its photos: judge them, cut them into tiles, pass them through the restorer."""
+"""One call of the pipeline: the guard's verdicts, tiles, and passes of the restorer."""
 
 import logging
 import mmap
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Without a `batch_size`, photos of one size share a batch up to this many pixels: larger batches win nothing on a CPU
+# Without a `batch_size`, photos of one size share a batch up to this many pixels: larger batches are no faster on a CPU
 # and cost memory everywhere. Photos that are smaller are never cut into tiles unless asked for.
 DEFAULT_BATCH_PIXELS = 2**20
 
@@ -86,7 +86,7 @@ class Run:
     # --- the guard ---
 
     def judge(self, photo: Photo, index: int) -> Verdict:
-        """What the guard says of a photo, by some windows of it."""
+        """The guard's verdict on a photo, by some windows of it."""
         windows = [photo.crop(rows, columns) for rows, columns in sample_windows(photo.size)]
         batch = to_batch(windows, self.channels, self.value_range, self.device)  # (windows * rows, C, h, w)
         restored = restore_batch(self.restorer, batch, [index] * len(batch), dtype=self.dtype)
@@ -137,7 +137,7 @@ class Run:
                 )
             if len(mosaic) > 1 and self.is_global:
                 logger.warning(
-                    "the restorer looks at the whole photo: tiles of %s px come out a little otherwise (tile=None)",
+                    "the restorer uses the whole photo: tiles of %s px change the result a little (tile=None does not)",
                     tile,
                 )
             shown, passes = progress_bar.n, len(photos) * len(mosaic)
@@ -172,7 +172,7 @@ class Run:
             )
             batch = self._call_back(batch, [*photos])
             finished = from_batch(group, mosaic.place(batch, down, right), self.channels, self.value_range)
-            # a single pass has nothing to count: a bar that waits before it shows is never shown
+            # a single pass needs no bar: with a delay it never appears
             if progress_bar.total > 1 or not getattr(progress_bar, "delay", 0):
                 progress_bar.update(len(group))
             if not canvases:
@@ -191,7 +191,7 @@ class Run:
         return batch
 
 
-# --- where restored pixels go ---
+# --- the output array ---
 
 
 def check_out(out: Any, photos: Sequence[Photo], image: Any, output_type: str) -> None:
@@ -219,7 +219,7 @@ def shared_files(*arrays: Any) -> list[np.memmap]:
 
 
 def let_go(mapped: Sequence[np.memmap]) -> None:
-    """Hands pages of mapped files back, which count as memory of this process; what was written stays in the file."""
+    """Releases pages of mapped files, which count as memory of this process; written values stay in the file."""
     for array in mapped:
         pages = getattr(array, "_mmap", None)
         if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
@@ -241,7 +241,7 @@ def blank(photo: Photo, out: np.ndarray | None = None) -> Photo:
 
 
 def untouched(photo: Photo, out: np.ndarray | None = None) -> Photo:
-    """The photo itself, in memory of its own."""
+    """A copy of the photo in memory of its own."""
     copy = blank(photo, out)
     copy.pixels.copy_(photo.pixels)
     return copy

@@ -1,4 +1,4 @@
-"""Restores photos without the package daa_diffusers: what a repository carries for `trust_remote_code=True`.
+"""Standalone pipeline without the package daa_diffusers: a repository's code for `trust_remote_code=True`.
 
 A pushed repository holds this file as `pipeline.py`, beside `image_processor.py`; they import torch, diffusers, numpy
 and Pillow only. Each photo is restored whole, in one pass. Tiles for large photos, files with their metadata, training
@@ -35,7 +35,7 @@ class DAARestorationPipelineOutput(BaseOutput):
 
 
 class DAARestorationPipeline(DiffusionPipeline):
-    """Photos in, restored photos of the same size and kind out.
+    """Restores photos to photos of the same size and kind.
 
     Args:
         restorer: `x (B, C, H, W) -> restored (B, C, H, W)` in the value range of its config.

@@ -1,4 +1,4 @@
-"""Photos of any size in bounded memory: overlapping tiles, of which each moves to the restorer alone.
+"""Tiled restoration in bounded memory: overlapping tiles, restored one by one and blended.
 
 A pixel whose whole receptive field lies in a tile is restored there exactly as in the whole photo. Tiles overlap by
 twice the receptive radius and a little more, where both are exact; there one fades into the other, which then changes
@@ -37,8 +37,8 @@ class Span:
     """A tile along one axis, in pixels of the photo.
 
     Attributes:
-        start, stop: what the restorer sees.
-        first, last: what the tile writes; its first `before` pixels it shares with the tile before it.
+        start, stop: range of the restorer's input.
+        first, last: range that the tile writes; its first `before` pixels are shared with the tile before it.
         before, after: pixels of fading; `after` pixels from `last` on are kept for the next tile.
     """
 
@@ -51,7 +51,7 @@ class Span:
 
     @property
     def inside(self) -> slice:
-        """Of what the restorer sees, what it writes and keeps for the next tile."""
+        """The part of the restorer's input that the tile writes or keeps for the next one."""
         return slice(self.first - self.start, self.last + self.after - self.start)
 
 
@@ -96,7 +96,7 @@ def is_exact(tile: int, multiple: int, radius: int | None) -> bool:
 
 
 class Mosaic:
-    """Tiles of photos of one size, in an order in which little is kept, and their fading into each other.
+    """Tiles of photos of one size, in an order that keeps little memory, and the blending of their overlaps.
 
     Args:
         size: (H, W) of the photos.
@@ -106,7 +106,7 @@ class Mosaic:
     def __init__(self, size: tuple[int, int], tile: int | None, multiple: int = 1, radius: int | None = None):
         self.spans = [plan_spans(length, tile or max(size) + multiple, multiple, radius) for length in size]
         self.size = size
-        # Strips of tiles run along the shorter side; what a strip hands on to the next is as long as that side.
+        # Strips of tiles run along the shorter side; the overlap kept for the next strip is as long as that side.
         self.inner = 3 if size[1] <= size[0] else 2  # dimension of (N, C, H, W)
         self._edge: torch.Tensor | None = None  # of the tile before, in a strip
         self._hem: torch.Tensor | None = None  # of the strip before
@@ -123,7 +123,7 @@ class Mosaic:
             yield from ((row, column) for column in columns for row in rows)
 
     def place(self, tile: torch.Tensor, rows: Span, columns: Span) -> torch.Tensor:
-        """What a restored tile adds to the photo: its `first` to `last`, faded in from the tiles before.
+        """The pixels that a restored tile contributes: `first` to `last`, blended with the tiles before.
 
         Args:
             tile: what is `rows.inside` and `columns.inside` of it, (N, C, h, w), floating point. May be changed.
@@ -184,12 +184,12 @@ def bytes_per_pixel(restorer: nn.Module, channels: int, device: torch.device, dt
     probe = torch.zeros(1, channels, side, side, device=device, dtype=dtype)
     with torch.no_grad(), LiveBytes() as watch:
         unwrapped(restorer)(probe)
-    # the batch and the result in float32 come on top of it
+    # the batch and the result in float32 are added
     return SLACK * watch.peak / side**2 + 2 * 4 * channels
 
 
 def free_memory(device: torch.device, groups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that can be taken on `device` now; where a device does not tell, what the machine has.
+    """Free bytes on `device`; those of the machine where the device does not report them.
 
     Args:
         device: of a restorer.
@@ -213,7 +213,7 @@ def free_memory(device: torch.device, groups: Path = Path("/sys/fs/cgroup")) -> 
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on a GPU or on the CPU."""
+    """Whether an exception reports that memory ran out, on a GPU or on the CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(
@@ -228,7 +228,7 @@ def halved(tile: int | None, size: tuple[int, int], multiple: int) -> int | None
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors that are made in it and not freed.
+    """Counts the bytes of the tensors that are allocated in its context and not freed.
 
     Attributes:
         peak: the most at a time.

@@ -85,7 +85,7 @@ def test_against_the_input_is_the_difference_that_the_conditions_make(pipeline, 
     q = restore(pipeline, photo)
     wanted = prediction_error(pipeline.unet, q, photo, **QUICK) - prediction_error(pipeline.unet, q, q, **QUICK)
     assert rank_photos(pipeline, folder, against_input=True, **QUICK).scores["a.png"] == wanted != 0
-    with pytest.raises(ConfigurationError, match="`against_input` compares with what was restored"):
+    with pytest.raises(ConfigurationError, match="`against_input` needs unrestored photos"):
         rank_photos(pipeline, folder, restored=True, against_input=True)
 
 

@@ -15,7 +15,7 @@ from ..models.contract import ModelContract, diffusers_warnings, is_plain_json
 
 
 class ForeignContract:
-    """Tests of wrapping, files, pipeline, sizes, batches, gradients and an adaptation (DESIGN, habit 12)."""
+    """Tests of wrapping, files, pipeline, sizes, batches, gradients and an adaptation."""
 
     options: dict[str, Any] = {}  # of `ForeignRestorer.wrap`
     is_global = False

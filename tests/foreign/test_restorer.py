@@ -342,7 +342,7 @@ def test_arguments_that_cannot_be_read_off_or_build_something_else_are_refused()
 
     with pytest.raises(ValueError, match="Inner is defined inside a function"):
         ForeignRestorer.wrap(Inner())
-    with pytest.raises(ValueError, match="torch.nn.Sequential does not say what it is made of"):
+    with pytest.raises(ValueError, match="torch.nn.Sequential cannot be rebuilt from arguments"):
         ForeignRestorer.wrap(nn.Sequential(nn.Conv2d(3, 3, 1)))
     network = Layers(width=4)
     del network.width
@@ -558,6 +558,6 @@ def test_tiles_of_a_global_network_are_as_large_as_memory_allows_and_warned_of(c
     photo = torch.rand(1, 3, 160, 160)
     with caplog.at_level("WARNING", logger="daa_diffusers"):
         pipe(photo)
-        assert "looks at the whole photo" not in caplog.text
+        assert "uses the whole photo" not in caplog.text
         pipe(photo, tile=96)
-    assert "looks at the whole photo: tiles of 96 px" in caplog.text
+    assert "uses the whole photo: tiles of 96 px" in caplog.text

@@ -171,7 +171,7 @@ class DiffusersContract:
 
 
 class ModelContract(DiffusersContract):
-    """Tests of save/load, config, sizes, dtypes, determinism, batches and gradients (DESIGN, habit 12)."""
+    """Tests of save/load, config, sizes, dtypes, determinism, batches and gradients."""
 
     model_class: type[nn.Module]
     paper_parameters: int

@@ -1,4 +1,4 @@
-"""The two official networks as functions of an official state dict, written down from METHOD.
+"""The two official networks as functions of an official state dict, written from docs/method.md.
 
 They know nothing of this package's classes or of its conversion. The golden tensors vouch for them at one size; they
 vouch for the package's networks at every other.

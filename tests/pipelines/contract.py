@@ -31,7 +31,7 @@ def tensor(array: np.ndarray) -> torch.Tensor:
 
 
 class PipelineContract:
-    """Tests of sizes, kinds, bit depths, batches, determinism, callbacks and files (DESIGN, habit 12)."""
+    """Tests of sizes, kinds, bit depths, batches, determinism, callbacks and files."""
 
     saveable = True
 
