@@ -123,7 +123,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
             image: one PIL image, numpy array (H, W), (H, W, C) or (B, H, W, C), torch tensor (C, H, W) or
                 (B, C, H, W), or a list of one of these kinds, sizes and bit depths mixed. uint8, uint16, or floating
                 point in [0, 1]. PIL modes: 1, L, RGB, I;16, YCbCr, P (read as RGB), and those with alpha; alpha comes
-                back untouched, in PIL images and arrays. Grayscale is repeated for a restorer of three channels, and the
+                back untouched, in PIL images and arrays. Grayscale is repeated for restorers of three channels and the
                 mean returned; a restorer of one channel restores colors one by one.
             output_type: "pil", "np" or "pt". The bit depth stays the photo's (PIL: 8 bits, or 16 for gray; floats
                 become 8 bits), but see `as_float`. A list gives a list, anything else a batch: see
