@@ -56,6 +56,14 @@ class CameraNoise(ConfigurableDegradation):
 
     Raises:
         ConfigurationError: on a value that is no number, no pair, or out of range.
+
+    Examples:
+        >>> import torch
+        >>> from daa_diffusers.degradations import CameraNoise
+        >>> degrade = CameraNoise(shot=(1e-3, 1e-2), jpeg_quality=None)
+        >>> noisy = degrade(torch.full((2, 3, 32, 32), 0.5), torch.Generator().manual_seed(0))
+        >>> noisy.shape, bool(noisy.std() > 0.01)
+        (torch.Size([2, 3, 32, 32]), True)
     """
 
     shot: tuple[float, float] = (5e-5, 5e-2)
@@ -94,10 +102,12 @@ class CameraNoise(ConfigurableDegradation):
             raise ValueError(
                 f"`clean` must be (B, 1 or 3, H, W), H and W at least 2, for camera noise, got {tuple(clean.shape)}"
             )
+        # 1. parameters of each sample
         one = (batch, 1, 1, 1)
         shot = log_uniform(one, *self.shot, clean, generator)
         read = log_uniform(one, *self.read, clean, generator)
         gamma = uniform(one, *self.gamma, clean, generator)
+        # 2. linear light, white balance and mosaic undone; sensor noise
         linear = invert_tone(clean, gamma)
         if channels == 1:
             light, change = linear, _sensor_noise(linear, shot, read, generator)
@@ -107,14 +117,16 @@ class CameraNoise(ConfigurableDegradation):
             mask = bayer_masks(torch.randint(4, (batch,), generator=generator, device=generator.device), height, width)
             mask = mask.to(clean)  # (B, 3, H, W)
             noise = _sensor_noise(linear / gains, shot, read, generator)  # in every color; the mosaic keeps one
-            # demosaicing is linear: signal and noise are demosaiced separately
+            # 3. demosaicing and white balance; demosaicing is linear: signal and noise are demosaiced separately
             mosaicked = uniform(one, 0, 1, clean, generator) < self.demosaic_probability
             light = torch.where(mosaicked, demosaic(linear * mask), linear)  # (B, 3, H, W)
             change = torch.where(mosaicked, demosaic(noise * mask), noise) * gains
+        # 4. smoothing after the sensor
         if self.smoothing_probability:
             sigma = uniform(one, *self.smoothing, clean, generator)
             smoothed = uniform(one, 0, 1, clean, generator) < self.smoothing_probability
             change = torch.where(smoothed, _smooth(change, sigma), change)
+        # 5. tone curve; only the change by the noise is kept; clipping and JPEG
         degraded = clean + apply_tone(light + change, gamma) - apply_tone(light, gamma)
         if self.clip:
             degraded = degraded.clamp(0, 1)

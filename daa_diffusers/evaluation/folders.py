@@ -18,7 +18,7 @@ from ..photos.pixels import middle
 from ..pipelines.image_processor import pad_to_multiple
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from . import label_free as without_labels
-from .named_metrics import LABEL_FREE, PSNR_CAP, WITH_CLEAN, Metric, Space, metric_by_name
+from .named_metrics import LABEL_FREE, PSNR_CAP, WITH_CLEAN, Column, Metric, Space, metric_by_name
 from .photo_pairs import PhotoPairs
 from .result import IDENTITY, Evaluation, Restorers
 
@@ -70,6 +70,17 @@ def evaluate_folder(
         ConfigurationError: on an argument that is not as above, a missing or empty folder, photos without a counterpart
             (listed), a metric whose weights are not available, or no photo that can be scored.
         ImportError: a metric's package is missing; the message names the extra.
+
+    Examples:
+        >>> import tempfile
+        >>> from daa_diffusers import DAARestorationPipeline, RestorationUNet
+        >>> from daa_diffusers.evaluation.folders import evaluate_folder
+        >>> from daa_diffusers.sources.demo_photos import demo_photos
+        >>> photos = demo_photos(tempfile.mkdtemp())
+        >>> pipe = DAARestorationPipeline(RestorationUNet(width=4, depth=2))
+        >>> result = evaluate_folder({"restored": pipe}, photos.real_val_noisy, photos.real_val_clean)
+        >>> list(result.rows), [column.name for column in result.columns]
+        (['identity', 'restored'], ['psnr', 'ssim'])
     """
     label_free = clean is None if label_free is None else label_free
     chosen, protocol = plan_evaluation(
@@ -84,35 +95,51 @@ def evaluate_folder(
     rows = _check_restorers(restorers)
     pairs = PhotoPairs(degraded, clean, clean_name)
     columns = (*chosen, *(LABEL_FREE if label_free else ()))
+    with _without_progress_bars(rows):
+        photos, scores, skipped, unmeasured = _score_photos(
+            pairs, rows, columns, chosen, crop_border, seed if label_free else None, progress
+        )
+    return Evaluation(columns, photos, scores, skipped, protocol, pairs, rows, unmeasured)
+
+
+def _score_photos(
+    pairs: PhotoPairs,
+    rows: Mapping[str, DAARestorationPipeline | None],
+    columns: Sequence[Column],
+    metrics: Sequence[Metric],
+    crop_border: int,
+    seed: int | None,
+    progress: bool,
+) -> tuple[tuple[str, ...], dict[str, dict[str, list[float]]], dict[str, str], dict[str, str]]:
+    """`photos`, `scores`, `skipped` and `unmeasured` of an `Evaluation`; label-free scores with a `seed` only."""
     photos: list[str] = []
     scores: dict[str, dict[str, list[float]]] = {row: {column.name: [] for column in columns} for row in rows}
     skipped: dict[str, str] = {}
     unmeasured: dict[str, str] = {}
-    with _without_progress_bars(rows):
-        for index, name in enumerate(tqdm(pairs.names, desc="photos", disable=not progress)):
-            try:
-                degraded_photo, clean_photo = pairs.read(index)
-                noise = _noise(degraded_photo, seed, name) if label_free else None
-                of_photo = {
-                    row: _score(row, pipeline, degraded_photo, clean_photo, chosen, crop_border, noise)
-                    for row, pipeline in rows.items()
-                }
-            except (ValueError, FloatingPointError) as error:
-                skipped[name] = str(error)
-                logger.warning("`degraded`: skipping %s: %s", name, error)
-                continue
-            photos.append(name)
-            if label_free and (reason := _not_additive(degraded_photo, pairs.jpeg_quality(index))):
-                unmeasured[name] = reason
-            for row, values in of_photo.items():
-                for column, value in values.items():
-                    scores[row][column].append(value)
+    for index, name in enumerate(tqdm(pairs.names, desc="photos", disable=not progress)):
+        try:
+            degraded, clean = pairs.read(index)
+            noise = None if seed is None else _noise(degraded, seed, name)
+            of_photo = {
+                row: _score(row, pipeline, degraded, clean, metrics, crop_border, noise)
+                for row, pipeline in rows.items()
+            }
+        except (ValueError, FloatingPointError) as error:
+            skipped[name] = str(error)
+            logger.warning("`degraded`: skipping %s: %s", name, error)
+            continue
+        photos.append(name)
+        if seed is not None and (reason := _not_additive(degraded, pairs.jpeg_quality(index))):
+            unmeasured[name] = reason
+        for row, values in of_photo.items():
+            for column, value in values.items():
+                scores[row][column].append(value)
     if not photos:
         first = next(iter(skipped))
         raise ConfigurationError(
             f"`degraded`: none of the {len(pairs)} photos can be scored, e.g. {first}: {skipped[first]}"
         )
-    return Evaluation(columns, tuple(photos), scores, skipped, protocol, pairs, rows, unmeasured)
+    return tuple(photos), scores, skipped, unmeasured
 
 
 def plan_evaluation(

@@ -40,6 +40,7 @@ def residual_whiteness(degraded: torch.Tensor, restored: torch.Tensor) -> torch.
     residual = _over_local_deviation(degraded - restored - (degraded - restored).mean((2, 3), keepdim=True))
     height, width = residual.shape[2:]
     energy = residual.square().mean((2, 3)).clamp(min=1e-6)  # (B, C)
+    # squared autocorrelation rho at each lag, normalized by the energy
     squares = []
     for down in range(3):
         for right in range(-2, 3):
@@ -118,11 +119,14 @@ def estimated_gain(restorer: Restorer, degraded: torch.Tensor, noise: torch.Tens
             f"{tuple(degraded.shape)}"
         )
     with torch.no_grad():
+        # mean(r^2)
         changed = (restorer(degraded) - degraded).double().square().mean((1, 2, 3))  # (B,)
+        # Monte Carlo divergence: mean(n (f(x + h n) - f(x - h n)) / 2h)
         passed = torch.zeros_like(changed)
         for n in noise:
             difference = restorer(degraded + PROBE_STEP * n) - restorer(degraded - PROBE_STEP * n)
             passed += (n * difference).double().mean((1, 2, 3)) / (2 * PROBE_STEP * len(noise))
+    # the risk estimate relative to the noise, mean over photos, as a gain
     power = noise.double().square().mean((0, 2, 3, 4)).clamp(min=1e-8)
     relative = ((changed - power + 2 * passed) / power).mean()
     return -10 * torch.log10(relative.clamp(min=MIN_MSE))

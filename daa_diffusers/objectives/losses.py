@@ -55,11 +55,13 @@ class _Entrance(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, pair_gradient, synthetic_gradient, real_gradient):
+        # |dL_pair/ds|, |dL_noise/dq|
         norms = torch.stack([_wide(pair_gradient).norm(), _wide(real_gradient).norm()])
         if ctx.ratio is None:
             ctx.report(*norms, None)
             return pair_gradient + synthetic_gradient, real_gradient, None, None
         norms = mean_over_processes(norms)
+        # balanced: w = ratio |dL_pair/ds| / |dL_noise/dq|, on what reaches the restorer alone
         factor = ctx.ratio * norms[0] / (norms[1] + 1e-12)
         ctx.report(*norms, factor)
         factor = factor.to(real_gradient.dtype)

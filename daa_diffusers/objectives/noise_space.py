@@ -40,6 +40,18 @@ class NoiseSpaceAdaptation(Objective):
     All arguments but the networks are plain JSON. The modules are kept as `restorer` and `unet`. Losses of its own:
     "noise" (4), "noise_positive" L+, "noise_negative" L-, "adaptation" with variant "hybrid"; "weight" is the factor of
     the adaptation gradient (with `weight_schedule="balanced"` it is known, and filled in, during `.backward()`).
+
+    Examples:
+        >>> import torch
+        >>> from daa_diffusers import DAAUNet2DConditionModel, NoiseSpaceAdaptation, RestorationUNet
+        >>> from daa_diffusers.objectives.base import Batch
+        >>> unet = DAAUNet2DConditionModel(block_out_channels=(8, 16), norm_num_groups=4, attention_head_dim=8)
+        >>> objective = NoiseSpaceAdaptation(RestorationUNet(width=4, depth=2), unet)
+        >>> clean, real = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)
+        >>> step = objective(Batch(clean + 0.1 * torch.randn_like(clean), clean, real))
+        >>> step.loss.backward()
+        >>> sorted(step.losses)
+        ['noise', 'noise_negative', 'noise_positive', 'pair', 'total', 'weight']
     """
 
     name = "noise_space"
@@ -146,6 +158,7 @@ class NoiseSpaceAdaptation(Objective):
         Raises:
             ValueError: on shapes or draws that do not fit, missing photos, or pixels that are not finite.
         """
+        # checks, and the draws of steps 2, 4 and 5 of docs/method.md
         batch.check("real", *(("unpaired_clean",) if self.variant == "extended" else ()))
         synthetic, clean, real, unpaired_clean = batch.synthetic, batch.clean, batch.real, batch.unpaired_clean
         if draws is None:
@@ -153,6 +166,7 @@ class NoiseSpaceAdaptation(Objective):
         draws.check(clean, negative=self._uses_negative)
         draws = draws.to(clean.device, clean.dtype)
 
+        # step 1: restore both
         assert real is not None
         s, q = self._restore(synthetic, real, adapt)
         output = StepOutput(s, restored_synthetic=s.detach(), restored_real=q.detach())
@@ -168,12 +182,14 @@ class NoiseSpaceAdaptation(Objective):
             if balance is not None:
                 losses.update(weight=balance)
 
+        # step 6: where the gradients of both losses enter the restorer; L_pair (5)
         if adapt:
             s_pair, s_noise, q_noise = entrance(s, q, report, weight if balanced else None)
         else:
             s_pair, s_noise, q_noise = s, s.detach(), q.detach()
         pair = charbonnier(s_pair, clean, self.charbonnier_eps)
 
+        # steps 3 to 6: L_noise (4), by variant ("Forms of it")
         if self.variant == "hybrid" and adapt:
             noise = self._noise_loss(clean, synthetic, real, s.detach(), q.detach(), draws, losses)
             other = clean.roll(1, 0) if unpaired_clean is None else unpaired_clean
@@ -183,7 +199,7 @@ class NoiseSpaceAdaptation(Objective):
             target = unpaired_clean if self.variant == "extended" and unpaired_clean is not None else clean
             adaptation = self._noise_loss(target, synthetic, real, s_noise, q_noise, draws, losses)
             noise = adaptation.new_zeros(())
-        output.loss = pair + factor * adaptation + noise
+        output.loss = pair + factor * adaptation + noise  # (6)
         losses.update(pair=pair.detach(), weight=pair.new_tensor(weight * adapt), total=output.loss.detach())
         return output
 
@@ -219,7 +235,7 @@ class NoiseSpaceAdaptation(Objective):
 
     def _noise_loss(self, target, synthetic, real, s, q, draws: NoiseDraws, losses: dict) -> torch.Tensor:
         """L_noise of eq. (4)."""
-        z = self._noised(target, draws)
+        z = self._noised(target, draws)  # (1)
         if not self._uses_negative:
             (predicted,) = self._predict(z, draws.noise_level, (s, q, draws.swap))
             positive = noise_prediction(draws.noise, predicted)

@@ -69,6 +69,7 @@ def plan_spans(length: int, tile: int, multiple: int = 1, radius: int | None = N
     side = max(2, tile // multiple)  # in cells, as all below
     if cells <= side:
         return [Span(0, length, 0, length)]
+    # 1. overlap of two tiles: exact where both hold the receptive field of the blended pixels
     if is_exact(tile, multiple, radius):
         assert radius is not None
         margin, blend = radius, BLEND
@@ -76,8 +77,10 @@ def plan_spans(length: int, tile: int, multiple: int = 1, radius: int | None = N
     else:
         overlap = side // 2
         margin, blend = overlap * multiple // 4, max(1, overlap * multiple // 2)
+    # 2. as few tiles as possible, then as small as possible
     count = -(-(cells - overlap) // (side - overlap))
     side = -(-(cells - overlap) // count) + overlap
+    # 3. input ranges, and the places where the next tile takes over
     starts = [min(k * (side - overlap), cells - side) * multiple for k in range(count)]
     stops = [min(start + side * multiple, length) for start in starts]
     fades = [stop - margin - blend for stop in stops[:-1]]  # where the next tile begins to take over
@@ -134,9 +137,11 @@ class Mosaic:
         if len(self) == 1:
             return tile
         inner, outer = (columns, rows) if self.inner == 3 else (rows, columns)
+        # blend with the tile before in this strip, keep the overlap for the next one
         tile, self._edge = _fade(tile, self.inner, inner, self._edge)
         if not outer.before and not outer.after:
             return tile
+        # blend with the strip before, by its overlap along the whole side
         if self._hem is None:
             shape = [*tile.shape[:2], 0, 0]
             shape[self.inner], shape[5 - self.inner] = self.size[self.inner - 2], max(outer.before, outer.after)

@@ -45,6 +45,14 @@ def open_source(
 
     Raises:
         ConfigurationError: it cannot be opened, holds no photos, or an option is unknown.
+
+    Examples:
+        >>> import tempfile
+        >>> from daa_diffusers.sources.demo_photos import demo_photos
+        >>> from daa_diffusers.sources.specs import open_source
+        >>> source = open_source(demo_photos(tempfile.mkdtemp()).clean)
+        >>> source.photo(0).shape
+        torch.Size([3, 192, 192])
     """
     text = os.path.expanduser(spec)
     common: dict[str, Any] = {"channels": channels, "argument": argument}

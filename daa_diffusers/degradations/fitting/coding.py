@@ -66,6 +66,7 @@ def first_guess(seen: Covariance) -> Covariance:
 
 def corrected(guess: Covariance, shown: Covariance, seen: Covariance) -> Covariance:
     """A step of the fixed-point iteration: `guess`, whose coded noise is `shown`, corrected toward that of `seen`."""
+    # variances of Y, Cb, Cr: multiplied by wanted / left, both color differences alike at first
     before, left, wanted = (np.diag(one.ycc).clip(0) for one in (guess, shown, seen))
     faint = np.array([1e-12, FAINT, FAINT])
     ratio = (wanted + faint) / (left + faint)
@@ -73,11 +74,13 @@ def corrected(guess: Covariance, shown: Covariance, seen: Covariance) -> Covaria
         np.sqrt(ratio[1:].prod()) ** 0.5
     )  # one for both color differences; what is left falls faster than they do
     variance = before * ratio.clip(1 / LARGEST_STEP, LARGEST_STEP)
+    # correlations and separate color differences, once enough of them is left
     share = _correlation(guess.ycc)
     if left[1:].min() > KNOWN_COLORS * before[1:].min():
         share = np.clip(share + _correlation(seen.ycc) - _correlation(shown.ycc), -0.95, 0.95)
         np.fill_diagonal(share, 1)
         variance[1:] = before[1:] * ((wanted + faint) / (left + faint))[1:].clip(1 / LARGEST_STEP, LARGEST_STEP)
+    # the nearest covariance: negative eigenvalues are set to zero
     values, vectors = np.linalg.eigh(share * np.sqrt(np.outer(variance, variance)))
     neighbors = (guess.neighbors + seen.neighbors - shown.neighbors).clip(-1, 1)
     neighbors[neighbors.shape[0] // 2, neighbors.shape[1] // 2] = 1

@@ -212,6 +212,15 @@ def fit_noise(
 
     Raises:
         ConfigurationError: fewer than 3 photos are usable; it lists why others are not.
+
+    Examples:
+        >>> import tempfile
+        >>> from daa_diffusers.degradations.fitting.noise import fit_noise
+        >>> from daa_diffusers.sources.demo_photos import demo_photos
+        >>> profile = fit_noise(demo_photos(tempfile.mkdtemp()).real_train_noisy)
+        >>> degradation = profile.to_degradation()  # for a training config: `profile.save("noise.yaml")`
+        >>> degradation.to_config()["type"]
+        'fitted'
     """
     given = [photos] if isinstance(photos, str | os.PathLike | PhotoSource) else list(photos)
     sources = [p if isinstance(p, PhotoSource) else open_source(p, cache_bytes=0, argument="photos") for p in given]
@@ -261,6 +270,7 @@ def _look(photo: torch.Tensor, content: bytes, restorer: Restorer | None) -> Pho
 
 
 def _profile(seen: list[PhotoSeen], skipped: dict[str, str], unfit: dict[str, str]) -> NoiseProfile:
+    # 1. photos whose noise can be measured, and what the fit does not cover
     noisy = [one for one in seen if one.signs.unfit is None]
     bands = [one.signs.bands for one in noisy]
     direction = max(("rows", "columns"), key=bands.count)
@@ -277,10 +287,12 @@ def _profile(seen: list[PhotoSeen], skipped: dict[str, str], unfit: dict[str, st
     if len(noisy) < FIT_SHARE * len(seen):
         nothing = tuple((0,) * len(BRIGHTNESS) for _ in COLORS)
         return NoiseProfile(None, nothing, nothing, 0.0, 0.0, 0.0, 0.0, (0.0, 0.0, 0.0), 0.0, **common)
+    # 2. noise as it is in the files: curve, levels, skewness, correlation
     curve, level, observed = fit_curve(noisy)
     bend = fit_bend(noisy)
     correlation = unit_correlation(np.median([one.correlation for one in noisy], axis=0))
     as_seen = curve
+    # 3. their JPEG coding, and the noise before it
     qualities = [one.quality for one in seen if one.quality is not None]
     jpeg, coding = None, None
     if qualities:
@@ -289,6 +301,7 @@ def _profile(seen: list[PhotoSeen], skipped: dict[str, str], unfit: dict[str, st
         coding = Coding(round(float(np.median(qualities))), 2 * sum(one.half_chroma for one in coded) >= len(coded))
     curve, level, correlation, share = calibrated(noisy, curve, level, correlation, coding)
     level = np.concatenate([level, np.full(len(seen) - len(noisy), level.min() / 4)])  # those without noise
+    # 4. the degradation
     fitted = FittedNoise(
         brightness=BRIGHTNESS,
         deviation=(_rounded(255 * curve[0]), _rounded(255 * curve[1]), _rounded(255 * curve[2])),

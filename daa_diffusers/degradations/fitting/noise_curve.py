@@ -49,9 +49,10 @@ def fit_curve(seen: Sequence[PhotoSeen]) -> tuple[np.ndarray, np.ndarray, np.nda
     knot = np.abs(brightness[..., None] - np.array(BRIGHTNESS)).argmin(-1)  # (blocks, 3)
     observed = np.stack([np.bincount(knot[:, c], minlength=len(BRIGHTNESS)) for c in range(3)])
     level = np.array([np.median(one.log_deviation) for one in seen])
+    # alternating medians of log d = log s_i + log v(b)
     curve = np.zeros_like(observed, dtype=float)
     for _ in range(ROUNDS):
-        for c in range(3):
+        for c in range(3):  # the curve v, given the levels
             known = np.flatnonzero(observed[c])
             values = [
                 _weighted_median((log_deviation[:, c] - level[photo])[knot[:, c] == k], weight[knot[:, c] == k])
@@ -59,7 +60,9 @@ def fit_curve(seen: Sequence[PhotoSeen]) -> tuple[np.ndarray, np.ndarray, np.nda
             ]
             curve[c] = np.interp(np.arange(len(BRIGHTNESS)), known, _without_spikes(values))
         left = log_deviation - np.take_along_axis(curve.T, knot, 0)  # (blocks, 3)
+        # the levels s, given the curve
         level = np.array([np.median(left[photo == i]) for i in range(len(seen))])
+    # normalized to the median photo
     middle_level = np.median(level)
     return np.exp(curve + middle_level), np.exp(level - middle_level), observed
 
@@ -140,10 +143,12 @@ def calibrated(
         Curve (3, 10), levels (photos,), correlation (6, 7, 7), and the share of the amplitude of the brightness of
         noise that coding has left.
     """
+    # 1. invert JPEG coding for noise of the median brightness
     deviation = np.median(curve, axis=1)  # (3,)
     share = 1.0
     if coding is not None:
         deviation, correlation, share = _before_coding(deviation, correlation, coding)
+    # 2. fixed-point iteration: simulate flat photos, correct curve and correlation by what they show
     target = correlation
     for _ in range(CALIBRATION_ROUNDS):
         left, found = _shown(deviation, correlation, coding)

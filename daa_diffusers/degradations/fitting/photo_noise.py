@@ -141,12 +141,15 @@ def removed_noise(
     def power(image: torch.Tensor) -> torch.Tensor:  # (K, C)
         return blocks(image)[smooth].square().mean((2, 3))
 
+    # 1. the smoother half of the blocks that are not clipped
     clean = denoise(photo)
     inside = blocks(clean)
     structure = inside.var((2, 3)).mean(1)
     structure[_is_clipped(blocks(photo))] = torch.inf
     smooth = structure.argsort()[: max(1, int(structure.isfinite().sum()) // 2)]
+    # 2. power that the denoiser removes of the photo, and of texture in the denoised photo
     variance, texture = power(photo - clean), clean - denoise(clean)
+    # 3. share of white noise of that strength which it removes
     scale = variance.median(0).values.sqrt()[:, None, None]  # (C, 1, 1)
     probe = (clean + scale * torch.randn(photo.shape, generator=generator)).clamp(0, 1)
     removed = power(probe - denoise(probe) - texture).mean(0)
@@ -182,12 +185,14 @@ def _flattest(blocks: torch.Tensor, mean: torch.Tensor, residual: torch.Tensor) 
     coarse = F.avg_pool2d(residual, CELL).square().mean((1, 2, 3))  # (L,): noise averages out, edges do not
     usable = torch.where(_is_clipped(blocks), torch.inf, coarse)
     chosen = []
+    # candidates: in each bin of brightness, the blocks with the least coarse energy
     for group in mean.mean((1, 2, 3)).argsort().chunk(BRIGHTNESS_BINS):
         best = group[usable[group].argsort()[: max(1, int(FLAT_SHARE * len(group)))]]
         chosen.append(best[usable[best].isfinite()])
     candidates = torch.cat(chosen)
     if not len(candidates):
         return coarse.argsort()[:4], True
+    # flat: the coarse share of the energy is close to that of the best candidates
     share = coarse[candidates] / residual[candidates].square().mean((1, 2, 3)).clamp(min=1e-12)
     return candidates[share <= FLAT_RATIO * share.quantile(0.2)], False
 
@@ -205,11 +210,13 @@ def _correlation(residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
     unit = residual / (residual.square().mean((2, 3), keepdim=True).sqrt() + 1e-4)
     side, lags = residual.shape[-1], 2 * MAX_LAG + 1
+    # mean cross-covariance of the residuals, by the Wiener-Khinchin theorem
     spectrum = torch.fft.rfft2(unit, s=(2 * side, 2 * side))
     cross = torch.einsum("kahw,kbhw->abhw", spectrum.conj(), spectrum) / len(unit)
     products = torch.fft.irfft2(cross, s=(2 * side, 2 * side)).roll((MAX_LAG, MAX_LAG), (2, 3))[..., :lags, :lags]
     overlap = side - (torch.arange(lags, device=unit.device) - MAX_LAG).abs()
     covariance = products / (overlap[:, None] * overlap)  # of the residual, (C, C, 7, 7)
+    # the share that the plane took, added back to every offset
     taken = 3 / side**2
     zero_frequency = covariance.sum((2, 3), keepdim=True) / (1 - taken * lags**2)
     restored = covariance + taken * zero_frequency
