@@ -30,7 +30,7 @@ try:
 except ImportError as error:
     raise ImportError("this pipeline needs the package daa-diffusers: pip install daa-diffusers") from error
 """
-# What that code may import: everybody with diffusers has it.
+# Packages that the code may import: those that come with diffusers.
 PLAIN_IMPORTS = {"torch", "diffusers", "numpy", "PIL"}
 # Modules that are put into the file of a network which imports them: diffusers loads one file a component.
 INLINED = {".record_mixin": "record_mixin.py"}

@@ -66,9 +66,9 @@ class Source:
 def resolve(
     name_or_path: str | os.PathLike, argument: str = "pretrained_model_name_or_path", variant: str | None = None
 ) -> Source:
-    """Decides what a name means, without touching the network.
+    """Resolves a name without using the network.
 
-    A string that is the name of a bundled checkpoint is that; then comes what exists on the disk (of the output folder
+    The name of a bundled checkpoint has priority; then comes what exists on the disk (of the output folder
     of a training run, the pipeline in it); then the Hub. A `Path` is always on the disk. Of a restorer alone that was
     saved in shards, the file is their index; of one that was saved as variants only, the first without `variant`.
 

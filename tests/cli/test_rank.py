@@ -62,7 +62,7 @@ def test_a_table_a_file_and_json_say_the_same(folder, checkpoint, tmp_path, caps
         (lambda f, c, t: [str(f), "--checkpoint", c, "--output", str(t / "no" / "r.csv")], "in an existing folder"),
         (lambda f, c, t: [str(f), "--checkpoint", "daa-denoise"], "holds no noise predictor"),
         (lambda f, c, t: [str(f), "--checkpoint", str(t / "nothing")], "is no bundled checkpoint"),
-        (lambda f, c, t: [str(f), "--checkpoint", c, "--restored", "--against-input"], "leave `--restored` out"),
+        (lambda f, c, t: [str(f), "--checkpoint", c, "--restored", "--against-input"], "leave out `--restored`"),
         (lambda f, c, t: [str(f)], "--checkpoint"),
     ],
 )
