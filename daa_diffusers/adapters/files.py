@@ -36,7 +36,7 @@ class AdapterConfig:
         kind: "bias", "pointwise" or "lora" (`updates.updates_for`).
         base: fingerprint of the restorer that it was trained for.
         rank: of "lora"; None for the others.
-        base_name: that restorer's name, for people.
+        base_name: that restorer's name, for messages.
         make, models, iso: the camera's maker, its models (any of them) and range of ISO numbers, both ends included;
             None or empty: not known.
         licence: of the tensors; None: not stated.

@@ -90,7 +90,7 @@ def evaluate(
 
 
 def row_names(checkpoints: list[str]) -> dict[str, str]:
-    """Checkpoints by the name of their row: the last part of a path that tells them apart."""
+    """Checkpoints by the name of their row: the last part of a path that distinguishes them."""
     rows: dict[str, str] = {}
     for checkpoint in checkpoints:
         if checkpoint in rows.values():

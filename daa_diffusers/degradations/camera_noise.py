@@ -136,7 +136,7 @@ class CameraNoise(ConfigurableDegradation):
 def apply_tone(linear: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
     """Linear light -> tone-mapped values: a power law with a linear toe, sRGB for gamma = 2.4.
 
-    Any real input; below zero the toe goes on in a straight line, so that noise around black keeps its mean.
+    Any real input; below zero the toe continues linearly, so that noise around black keeps its mean.
     `gamma` (above 1) broadcasts against `linear`.
     """
     slope, knee = _toe(gamma)

@@ -17,7 +17,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 
 def check_parts(type_name: str, options: Mapping[str, Any], entries: str) -> Sequence[Any]:
-    """The field "parts" of a degradation that has only that; a ConfigurationError names what is wrong."""
+    """The field "parts" of a degradation without other fields; a ConfigurationError names an invalid one."""
     for name in options:
         if name != "parts":
             raise ConfigurationError(

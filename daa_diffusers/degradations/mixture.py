@@ -60,7 +60,7 @@ class Mixture:
 
     @classmethod
     def from_config(cls, options: Mapping[str, Any]) -> "Mixture":
-        """Builds one from `{"parts": [...]}`; a ConfigurationError names what is wrong."""
+        """Builds one from `{"parts": [...]}`; a ConfigurationError names an invalid part."""
         built = []
         for part in check_parts(cls.type_name, options, "{weight, degradation}"):
             if not isinstance(part, Mapping) or set(part) != {"weight", "degradation"}:

@@ -51,5 +51,5 @@ class DegradationSequence:
 
     @classmethod
     def from_config(cls, options: Mapping[str, Any]) -> "DegradationSequence":
-        """Builds one from `{"parts": [...]}`; a ConfigurationError names what is wrong."""
+        """Builds one from `{"parts": [...]}`; a ConfigurationError names an invalid part."""
         return cls([degradation_from_config(part) for part in check_parts(cls.type_name, options, "degradations")])

@@ -25,7 +25,7 @@ PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 BAR = re.compile(r"training:[^\r\n]*?(\d+)/(\d+) \[[^\r\n<]*<([\d:?]+)")
 STAGE = re.compile(r"^preparing: (.+)$", re.MULTILINE)  # messages of the training before its first step
 LOSSES = ("pair", "untouched", "noise", "adaptation")  # of the log, as they are shown
-TAIL = 4000  # bytes of the output that are looked at
+TAIL = 4000  # bytes of the output that are read
 State = Literal["idle", "preparing", "training", "finishing", "stopping", "done", "stopped", "failed"]
 
 

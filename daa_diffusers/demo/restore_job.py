@@ -155,7 +155,7 @@ class Work:
 
 
 def describe(record: Record) -> str:
-    """A few lines for people about one record of `restore_all`."""
+    """A few lines about one record of `restore_all`, for display."""
     name = os.path.basename(record["input"])
     if record["status"] == FAILED:
         return f"{name} could not be restored: {record['reason']}"

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 VIEW = 1600  # pixels: the longer side of a whole photo as it is shown
 THUMBNAIL = 160
-CROP = (600, 420)  # width and height of what is shown of a photo at 100 % and more
+CROP = (600, 420)  # width and height of the part shown at 100 % and more
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A photo's file before and after, to look at."""
+    """A photo's file before and after, for display."""
 
     before: str
     after: str

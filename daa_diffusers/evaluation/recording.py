@@ -35,7 +35,7 @@ def check_record(folder: str | os.PathLike[str], name: str, columns: Sequence[st
         ConfigurationError: as `record_evaluation` would, of an evaluation with these columns and this protocol.
     """
     if not name.strip():
-        raise ConfigurationError(f"`name` must say which photos these are, got {name!r}")
+        raise ConfigurationError(f"`name` must name these photos, got {name!r}")
     if not any(column.startswith("psnr") for column in columns):
         raise ConfigurationError("`evaluation` must hold a PSNR, which needs the photos' ground truth")
     path = _recording_folder(folder) / EVALUATION
@@ -64,7 +64,7 @@ def record_evaluation(
         folder: of a pipeline or a training run.
         name: of the photos, e.g. "RENOIR (low light)". An entry of this name is replaced.
         evaluation: of `evaluation.evaluate_folder`, with ground truth; the checkpoint's own row last.
-        note: what a reader must know, e.g. that a choice was made on these photos.
+        note: a remark for readers, e.g. that a choice was made on these photos.
 
     Raises:
         ConfigurationError: on an empty `name`, where PSNR was not measured, or the entries there have another protocol.

@@ -28,7 +28,7 @@ class Evaluation:
         scores: `scores[row][column.name]`: one number a photo, in the order of `photos`; "identity" is the first row.
             The PSNR of identical images is inf here.
         skipped: photos that are left out of every row, and why.
-        pairs, restorers: what was measured, to look at photos again.
+        pairs, restorers: the evaluated photos and restorers, for contact sheets.
         protocol: how all numbers were computed, as text for every report.
         unmeasured: of label-free scores, photos whose noise cannot be measured, so that no gain can be estimated on
             them, and why.

@@ -29,7 +29,7 @@ _LEFT_OUT = ("output_dir", "config", "dry_run")
 # Origins of weights that were not trained here -> their sentence on the card.
 _TAKEN_FROM = {
     "converted_from": "Converted, number for number, from official weights:",
-    "wrapped_from": "Weights that somebody else published, in the architecture that they were made for:",
+    "wrapped_from": "Weights of another publisher, in their original architecture:",
 }
 
 
@@ -85,7 +85,7 @@ def render_card(description: Description, name: str, license: License | None = N
         description: of the checkpoint.
         name: what `from_pretrained` is to be given.
         license: None: that of the checkpoint's own files.
-        with_code: the repository holds code for people without this package.
+        with_code: the repository holds code for users without this package.
     """
     license = license or description.license
     metadata = metadata_of(description, name, license).to_yaml()

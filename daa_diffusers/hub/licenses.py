@@ -15,8 +15,8 @@ class License:
     """A license of weights.
 
     Args:
-        identifier: as the Hub knows it ("apache-2.0", "other", ...); None: not stated.
-        name, link: of a license that the Hub does not know.
+        identifier: of the Hub ("apache-2.0", "other", ...); None: not stated.
+        name, link: of a license without an identifier on the Hub.
         text: a sentence for the card.
         non_commercial: the weights may not be used commercially, whatever other records state.
     """

@@ -272,7 +272,7 @@ def keep_run_record(network: nn.Module, run: Mapping[str, Any]) -> None:
 
 
 def record_files(network: nn.Module) -> dict[str, bytes]:
-    """File -> content of what is saved beside a network's weights."""
+    """Files saved beside a network's weights: name -> content."""
     record = record_of(network)
     files = dict(record.licenses)
     if record.training:

@@ -1,7 +1,7 @@
 """Networks that are saved as safetensors, with the record of their weights: license, training and numbers.
 
 `hub.records` does the work, where the package is installed. A Hub repository carries this code with a network's, for
-people who have diffusers only: theirs then saves weights and config, which hold task and license.
+users without this package: it then saves weights and config, which hold task and license.
 """
 
 import importlib

@@ -59,7 +59,7 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         align_corners: how the bilinear upsampling places its samples. False (default): the result at a pixel depends
             on its neighborhood only, so that tiles agree exactly with the whole. True: as the official weights.
         value_range: `[low, high]`, the range in which this restorer takes and gives photos. Data for its callers
-            (pipeline, training), as what follows; the network itself does not look at it.
+            (pipeline, training), like the following; the network itself does not use it.
         task: "denoise", "derain" or "deblur"; None: not known.
         license: of the weights, an identifier of the Hub or a name; None: not stated.
 

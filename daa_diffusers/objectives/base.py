@@ -69,7 +69,7 @@ class StepOutput:
 
 
 class Objective(nn.Module):
-    """One training step of a restorer as a module: the loop knows nothing of the loss inside.
+    """One training step of a restorer as a module: independent of the loop.
 
     The loop trains the parameters of `restorer` and `networks`, keeps a moving average of the restorer, and saves and
     resumes the whole state dict: whatever else an objective remembers is a buffer or a frozen parameter.

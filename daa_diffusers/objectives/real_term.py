@@ -85,7 +85,7 @@ class RealTermObjective(Objective):
             weight: w(p).
             adaptation: L_real, a scalar.
             beside: scalars that the further networks learn from.
-            restored_real: for the caller to look at.
+            restored_real: for the caller's inspection.
         """
         pair = charbonnier(restored, clean, self.charbonnier_eps)
         parts = dict(beside or {})

@@ -75,7 +75,7 @@ def convert_official_file(
 
 
 def _predictor_weights(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Of a predictor's file what is the predictor's, under its prefix; schedule buffers stay as they are."""
+    """The noise predictor's tensors in a file, under its prefix; schedule buffers are unchanged."""
     prefixed = any(PREDICTOR_PREFIX in name for name in state_dict)
     buffers = schedule_buffers()
     weights = {}

@@ -58,7 +58,7 @@ class Verdict:
 
 
 def sample_windows(size: tuple[int, int]) -> list[tuple[slice, slice]]:
-    """Rows and columns of the windows that stand for a photo of (H, W): all of a small one, else four spread out."""
+    """Rows and columns of the windows that represent a photo of (H, W): all of a small one, else four spread out."""
     height, width = size
     if height * width <= MAX_WINDOWS * WINDOW**2:
         return [(slice(0, height), slice(0, width))]

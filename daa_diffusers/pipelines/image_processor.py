@@ -31,7 +31,7 @@ class Photo:
         pixels: colors (C, H, W), C = 1 for gray: uint8, uint16, or floating point in [0, 1].
         alpha: (1, H, W) of the same dtype, or None.
         flat: the photo had no channel axis (H, W), so that as an array it gets none again.
-        info: what a PIL image knows beside its pixels (ICC profile, EXIF, resolution).
+        info: metadata of a PIL image (ICC profile, EXIF, resolution).
         device: of a tensor, to which the result is moved back.
     """
 
@@ -194,7 +194,7 @@ def in_own_depth(image: Any, as_float: bool | None, out: Any = None) -> bool:
     """Whether arrays and tensors are given in the photo's bit depth; `as_float` None: unless PIL images came.
 
     Raises:
-        ValueError: where floats are asked for in an `out` of integers.
+        ValueError: where floats are requested in an `out` of integers.
     """
     if as_float is None:
         first = image[0] if isinstance(image, list | tuple) else image

@@ -83,7 +83,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
 
     @property
     def task(self) -> str | None:
-        """ "denoise", "derain" or "deblur", by the restorer's config, else its record; None where neither says it."""
+        """ "denoise", "derain" or "deblur", by the restorer's config, else its record; None where neither states it."""
         return RestorerContract.of(self.restorer).task or records.task_of(records.record_of(self.restorer).training)
 
     @property
@@ -140,7 +140,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
             strength: s in [0, 1] of `x + s (f(x) - x)`; 0 returns the photo itself.
             self_ensemble: the mean over the eight flips and turns of the photo: eight times the work.
             guard: photos that show no noise, or that the restorer changes in another way than by removing noise, come
-                back less changed, or unchanged; the output's `guard` says which, and why. It knows noise only: where
+                back less changed, or unchanged; the output's `guard` reports which, and why. For noise only: where
                 `task` is another one, it judges nothing.
             out: an array of the photo's shape and dtype, which may be a `np.memmap`, to write a single array into
                 (`output_type` "np"); `images` is then a view of it.
@@ -252,7 +252,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
         Args:
             pretrained_model_name_or_path: in this order:
                 - the name of a bundled checkpoint, e.g. "daa-denoise". It comes first, so that a name means the same
-                  everywhere; where a local folder has that name too, a warning says so: write "./daa-denoise", or
+                  everywhere; a local folder of that name is logged as a warning: write "./daa-denoise", or
                   pass a `Path`, for the folder;
                 - a folder that `save_pretrained` wrote (of a pipeline, or of a restorer alone);
                 - a file of weights: of a restorer of this package, with its config.json beside it, else sizes inferred;

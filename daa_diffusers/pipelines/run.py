@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Without a `batch_size`, photos of one size share a batch up to this many pixels: larger batches are no faster on a CPU
-# and cost memory everywhere. Photos that are smaller are never cut into tiles unless asked for.
+# and need more memory everywhere. Smaller photos are never cut into tiles unless requested.
 DEFAULT_BATCH_PIXELS = 2**20
 
 

@@ -2,7 +2,7 @@
 
 A pixel whose whole receptive field lies in a tile is restored there exactly as in the whole photo. Tiles overlap by
 twice the receptive radius and a little more, where both are exact; there one fades into the other, which then changes
-nothing. Of a restorer without a known radius (one that looks at the whole photo, say) the fading hides the seams.
+nothing. For a restorer without a known radius (such as one with global pooling) the blending hides the seams.
 """
 
 import contextlib
@@ -174,7 +174,7 @@ def _fade(
 def auto_tile(pixel_bytes: float, device: torch.device, multiple: int = 1, is_global: bool = False) -> int:
     """Side of the square tile, a multiple of `multiple`, that fits the free memory at `pixel_bytes` for each pixel.
 
-    A restorer that looks at the whole photo (`is_global`) sees as much of it as memory allows, on a CPU as well.
+    A restorer with global reach (`is_global`) gets tiles as large as memory allows, on a CPU as well.
     """
     budget = FREE_SHARE * free_memory(device)
     if device.type == "cpu" and not is_global:

@@ -95,7 +95,7 @@ def demo_photos(folder: str | os.PathLike[str], *, seed: int = 0) -> DemoPhotos:
 def clean_photos(folder: str | os.PathLike[str]) -> Path:
     """Writes all of scikit-image's photos that `demo_photos` knows, clean: RGB PNG, 8 bit, 192 x 192; returns `folder`.
 
-    For people who have no clean photos at hand. Raises as `demo_photos` does.
+    For users without clean photos of their own. Raises as `demo_photos` does.
     """
     folder = Path(folder)
     names = [name for group in SOURCES.values() for name in group]

@@ -86,7 +86,7 @@ class StreamSource(PhotoSource):
 
     The stream is cut into windows of `window` examples, and the order within each is drawn anew each epoch: photos move
     by less than a window. So which photo comes at a position is a function of the position and the seed, as for every
-    source, however many workers ask; an epoch ends with the stream.
+    source, for any number of workers; an epoch ends with the stream.
 
     The cost: every loader worker reads the whole stream (and decodes its own photos only) and keeps a window of
     encoded files; a resumed run skips forward to its window, as fast as `datasets` can; a run that resumes in a later

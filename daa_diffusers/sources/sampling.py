@@ -104,7 +104,7 @@ class PairedFolders:
 
 
 class TrainingPatches(Dataset):
-    """Numbered training samples; sample n is the same whoever asks for it, whenever.
+    """Numbered training samples; sample n depends on the seed and n alone.
 
     Args:
         clean: sources of clean photos, which take turns. May be empty where `paired` is given.

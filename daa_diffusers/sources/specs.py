@@ -160,7 +160,7 @@ def check_sources(roles: Mapping[str, Sequence[PhotoSource]], patch: int) -> Non
     """Checks of a run's sources before its first step, from headers alone.
 
     Photos smaller than the patch are mirrored at their borders. That is tolerated for some; it is warned of where it
-    holds for more than half of the (at most 50) photos of a source that are looked at, and an error where each of them
+    holds for more than half of the (at most 50) photos of a source that are checked, and an error where each of them
     has a side below a quarter of the patch.
 
     Args:
@@ -168,7 +168,7 @@ def check_sources(roles: Mapping[str, Sequence[PhotoSource]], patch: int) -> Non
         patch: side of the training patches.
 
     Raises:
-        ConfigurationError: a real source is a clean one or holds it; no photo looked at has a readable header; all are
+        ConfigurationError: a real source is a clean one or holds it; no checked photo has a readable header; all are
             far too small. It lists all that was found.
     """
     problems = []

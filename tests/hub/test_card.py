@@ -167,7 +167,7 @@ def test_numbers_of_two_protocols_do_not_meet_in_one_table(folder, measured, tmp
     without = evaluate_folder({"mine": restorers["mine"]}, tmp_path / "noisy")
     with pytest.raises(ConfigurationError, match="`evaluation` must hold a PSNR"):
         record_evaluation(folder, "none", without)
-    with pytest.raises(ConfigurationError, match="`name` must say which photos"):
+    with pytest.raises(ConfigurationError, match="`name` must name these photos"):
         record_evaluation(folder, " ", measured)
 
 

@@ -70,12 +70,12 @@ class NoiseProfile:
         colours: correlation of the noise of red-green, red-blue and green-blue in one pixel.
         bend: third moment of the noise in flat parts, over that of Gaussian noise which the tone curve of sRGB bends:
             0.4 (shot noise alone) to 1 where it came through such a curve, near 0 where it is symmetric, or where JPEG
-            coding of quality 75 or less has hidden it. It says whether strong noise also darkens (`FittedNoise.gamma`),
+            coding of quality 75 or less has hidden it. It decides whether noise also darkens (`FittedNoise.gamma`),
             which photos without ground truth do not show otherwise.
         photos: number used.
         noise_free: number of these that have no noise.
         blocky: number of files other than JPEG whose pixels look as if they had been JPEG-coded, at unknown quality.
-        skipped: photos that cannot be looked at, and why.
+        skipped: photos that cannot be used, and why.
         unfit: photos whose noise cannot be measured (`suitability.Signs.unfit`), and why.
         impulses: share of the pixels that are salt and pepper; 0 where photos have none. They are not part of the fit.
         bands: "rows" or "columns" along which the noise of most photos is constant (banding), which the fit is not.
@@ -106,7 +106,7 @@ class NoiseProfile:
 
         Args:
             spread: see `FittedNoise`; the default allows for the error of the estimate.
-            mixed: add other noise, for restorers that will meet other photos too: of 6 samples 4 are fitted noise,
+            mixed: add other noise, for restorers that are used on other photos too: of 6 samples 4 are fitted noise,
                 1 is camera noise and 1 white Gaussian noise of sigma up to 50.
 
         Raises:
@@ -156,7 +156,9 @@ class NoiseProfile:
         if noise.gamma is not None:
             lines.append(f"It is skewed as by a tone curve ({self.bend:.2f} of sRGB's): strong noise darkens as well.")
         elif noise.jpeg_probability >= 0.5:
-            lines.append("Whether strong noise darkens cannot be told: JPEG coding hides the skewness; taken not to.")
+            lines.append(
+                "Whether strong noise darkens is unknown, because JPEG coding hides the skewness; assumed not to."
+            )
         if self.poisson_error <= 0.15:
             lines.append(
                 f"Shot noise {self.shot:.2e}, read noise {self.read:.2e} describe it within {self.poisson_error:.0%}."
@@ -204,8 +206,8 @@ def fit_noise(
     photos show.
 
     Args:
-        photos: one or several folders (or what else `open_source` knows) or sources; at least 3 usable photos together,
-            at most 200 of a source are looked at.
+        photos: one or several specs of `open_source`, such as folders, or sources; at least 3 usable photos together,
+            at most 200 of a source are used.
         restorer: a denoiser, (3, H, W) in [0, 1] -> the same. Where a photo's noise is white, its strength is that of
             what the denoiser removes, which is right in textured photos too; a denoiser leaves correlated noise, so
             that the flat parts are used there.

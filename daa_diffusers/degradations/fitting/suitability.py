@@ -9,7 +9,7 @@ from ...photos.pixels import LUMA_WEIGHTS, middle
 from ..jpeg_coding import JPEG_BLOCK, blockiness
 from .photo_noise import CLIPPED, FlatBlocks, without_plane
 
-REGION = 1024  # middle of a larger photo that is looked at
+REGION = 1024  # side of the center crop of larger photos
 # A photo with less noise (1/255, root mean square) has nothing to adapt to: 48 dB.
 NEARLY_CLEAN = 1.0
 # Share of values that a plane describes to a quarter of a step in flat blocks: noise leaves none, coarse coding most.
@@ -19,7 +19,7 @@ ERASED = 0.4
 # less in half of the clean photos of BSDS, whose colors are correlated, too.
 FLOOR, FLOOR_SHARE = 0.02, (0.3, 0.45)
 # Correlation of the colors from which on texture, which is brightness above all, may be the explanation, and at which
-# it is the likely one: the first and the second of `FLOOR_SHARE` are asked for.
+# it is the likely one: the first and the second of `FLOOR_SHARE` are required.
 COMMON_COLORS = 0.6, 0.8
 # Coding of this quality or less, or of unknown quality with visible blocks, silences quiet blocks: only of stronger
 # "noise" (1/255) is a missing floor held to be texture then.
@@ -82,7 +82,7 @@ def signs_of(photo: torch.Tensor, quality: int | None = None, flat: FlatBlocks |
     """The signs of a photo (C, H, W) in [0, 1], C = 1 or 3, sides at least 32.
 
     Args:
-        photo: without impulses (`without_impulses`), or as it is where only those are asked for.
+        photo: without impulses (`without_impulses`), or unchanged where only those are wanted.
         quality: of its JPEG coding; None: of another file.
         flat: its flat blocks, where they are known.
     """
