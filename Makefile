@@ -9,7 +9,7 @@ PYTEST = $(PY) -m pytest
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all lint demo
+.PHONY: help setup test test-all lint demo docs
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s%s\n", $$1, $$2 }' Makefile
@@ -46,3 +46,6 @@ test-all: lint  ## lint, then all tests, the slow ones too (an hour)
 
 demo: setup  ## adapt the bundled restorer to noisy photos and compare, in a few minutes
 	@$(PY) examples/demo.py
+
+docs: setup  ## build the documentation with its API pages into site/, without network; warnings are errors
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet && echo "site/index.html"
