@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+from .tasks import DEFAULT_TASK, TASKS
+
 _FOLDER = Path(__file__).resolve().parent
 _INDEX = "model_index.json"
 
 # Task -> default checkpoint for restoring, and default start of an adaptation.
-DEFAULTS = {"denoise": "daa-denoise", "derain": "daa-derain", "deblur": "daa-deblur"}
-STARTS = {"denoise": "daa-denoise-plain", "derain": "daa-derain", "deblur": "daa-deblur"}
-DEFAULT_TASK = "denoise"
+DEFAULTS = {task.name: task.checkpoint for task in TASKS.values() if task.checkpoint is not None}
+STARTS = {task.name: task.start for task in TASKS.values()}
 DEFAULT = DEFAULTS[DEFAULT_TASK]
 
 

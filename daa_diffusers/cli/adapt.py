@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..checkpoints import DEFAULT_TASK
+from ..checkpoints.tasks import DEFAULT_TASK, TASKS, known_tasks
 from ..errors import ConfigurationError
 from ..restoring.loading import check_model
 from .common import without_warnings
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 SHEET_PHOTOS = 4
 CHECKED_PHOTOS = 48  # of a source, before anything is written
-PRESETS = {"denoise": "adapt", "derain": "adapt-derain", "deblur": "adapt-deblur"}  # by task
 
 # Names of the trainer's options -> their names in this command.
 HERE = {
@@ -59,7 +58,7 @@ def adapt(
     task: Annotated[
         str | None,
         typer.Option(
-            help="Degradation to remove: denoise, derain or deblur. Default: the task of --checkpoint.",
+            help=f"Degradation to remove: {known_tasks()}. Default: the task of --checkpoint.",
             show_default=False,
         ),
     ] = None,
@@ -70,7 +69,7 @@ def adapt(
 ) -> None:
     """Adapt a restorer to your own photos, without ground truth. Nothing leaves your machine.
 
-    This is examples/train_daa.py with preset adapt, adapt-derain or adapt-deblur; options.yaml in the output folder
+    This is examples/train_daa.py with preset adapt, or adapt-TASK of another --task; options.yaml in the output folder
     holds every option. The exit status is 3 where no trained weights restore held-out synthetic photos as well
     as the initial restorer, whose weights are then saved unchanged (2: invalid options or photos).
     """
@@ -155,8 +154,8 @@ def plan(
     from ..sources.specs import open_source
     from ..training.config import resolve
 
-    if task is not None and task not in PRESETS:
-        raise ConfigurationError(f"`--task` must be one of {', '.join(PRESETS)}, got {task!r}")
+    if task is not None and task not in TASKS:
+        raise ConfigurationError(f"`--task` must be one of {', '.join(TASKS)}, got {task!r}")
     if checkpoint is not None:
         check_model(checkpoint)
         known = _task_of(checkpoint)
@@ -176,7 +175,7 @@ def plan(
             f"clean photos: scikit-image's, in {clean[0]}; a folder of your own clean photos (--clean) is better"
         )
     given = {
-        "preset": PRESETS[task],
+        "preset": TASKS[task].preset,
         **({"init_from": checkpoint} if checkpoint else {}),
         "clean": clean,
         "real": photos,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..checkpoints.tasks import known_tasks
 from ..errors import ConfigurationError
 
 app = typer.Typer()
@@ -24,7 +25,7 @@ def convert(
     output: Annotated[Path, typer.Argument(help="A new folder for a pipeline, or a file that ends in .onnx.")],
     task: Annotated[
         str | None,
-        typer.Option(help="Task of a file of weights: denoise, derain or deblur. Required for official ones."),
+        typer.Option(help=f"Task of a file of weights: {known_tasks()}. Required for official ones."),
     ] = None,
     predictor: Annotated[
         Path | None, typer.Option(help="File of the official noise predictor, where it is a separate one.")

@@ -7,13 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..checkpoints import DEFAULT, DEFAULT_TASK, STARTS, bundled_names
+from ..checkpoints.tasks import TASKS
 from ..errors import CheckpointError
 
-PURPOSES = {
-    "denoise": "Removes the noise of cameras. It does not remove blur or rain.",
-    "derain": "Removes rain streaks. It does not remove noise or blur.",
-    "deblur": "Removes the blur of a moving camera. It does not remove noise, rain or strong defocus.",
-}
 UNKNOWN = "Its files do not state its task."
 
 
@@ -78,7 +74,9 @@ def describe_purpose(name: str) -> str:
         found = describe(folder)
     except (CheckpointError, OSError) as error:
         return f"It cannot be loaded: {error}"
-    return f"{PURPOSES.get(found.task or '', UNKNOWN)} {_making(found.training)}".strip()
+    task = TASKS.get(found.task or "")
+    purpose = task.description if task else UNKNOWN
+    return f"{purpose} {_making(found.training)}".strip()
 
 
 def _making(record: Mapping) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import bundled_names
+from ..checkpoints.tasks import judged_by_noise
 from ..errors import ConfigurationError
 from ..files import write_text
 from ..hub.description import describe
@@ -79,8 +80,8 @@ def record_evaluation(
     entry["minus"] = {row: [round(v, 4) for v in (d.mean, d.low, d.high)] for row, d in differences.items() if d}
     against = evaluation.values(own, column) - evaluation.values(IDENTITY, column)
     entry["worst"] = round(float(against.min()), 4)
-    # the remaining noise is undefined for rain
-    noisy = evaluation.gain_is_known and describe(folder).task in (None, "denoise")
+    # the remaining noise is undefined where no noise is removed, such as rain
+    noisy = evaluation.gain_is_known and judged_by_noise(describe(folder).task)
     label_free = [c for c in evaluation.columns if c in LABEL_FREE and (noisy or c.name != "noise_left")]
     if label_free:
         entry["label_free"] = {

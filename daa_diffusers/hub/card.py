@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..checkpoints.tasks import TASKS
 from ..errors import ConfigurationError
 from .description import Description, Network
 from .licenses import License
@@ -16,13 +17,6 @@ from .records import IDENTITY, RENDERED, is_adapted, recorded_objective
 
 PAPER = "https://arxiv.org/abs/2406.18516"
 PREDICTOR = "DAAUNet2DConditionModel"
-_WORDS = {"denoise": "denoising", "derain": "deraining", "deblur": "deblurring"}
-_LIMITS = {
-    "denoise": "Noise of cameras. It can remove fine texture from almost clean photos. "
-    "It does not remove blur or rain.",
-    "derain": "Rain streaks. It does not remove noise or blur.",
-    "deblur": "Blur of a moving camera. It does not remove noise, rain or strong defocus.",
-}
 _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 # Options that do not affect the weights.
 _LEFT_OUT = ("output_dir", "config", "dry_run")
@@ -43,7 +37,7 @@ def metadata_of(description: Description, name: str, license: License) -> ModelC
     """
     tags = ["image-restoration", "daa-diffusers"]
     if description.task:
-        tags.insert(1, _WORDS[description.task])
+        tags.insert(1, TASKS[description.task].doing)
     if is_adapted(description.training):
         tags.insert(-1, "domain-adaptation")
     row = main_row(description.evaluation, name)
@@ -101,7 +95,7 @@ def render_card(description: Description, name: str, license: License | None = N
         "## Numbers",
         *_numbers(description),
         "## Intended use and limits",
-        _LIMITS.get(description.task or "", "Photos with the degradation that it was trained on, and no others."),
+        _limits(description.task),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -135,7 +129,7 @@ def _what(description: Description) -> str:
     restorer, low, high = description.restorer, *description.value_range
     if _is_predictor(description):
         return f"The noise predictor of a restorer's training, `{PREDICTOR}`; it restores nothing by itself."
-    task = f"A {_WORDS[description.task]} network" if description.task else "A restoration network"
+    task = f"A {TASKS[description.task].doing} network" if description.task else "A restoration network"
     training = description.training
     adapted = f", adapted to real photos by {_objective(training)}" if is_adapted(training) else ""
     facts = [f"`{restorer.class_name}`"]
@@ -154,6 +148,12 @@ def _what(description: Description) -> str:
         " The noise predictor of its training is in `unet`; restoring does not need it." if description.unet else ""
     )
     return f"{task} for {photos} photos{adapted}. {', '.join(facts)}. Any size in, the same size out.{predictor}"
+
+
+def _limits(task: str | None) -> str:
+    if task not in TASKS:
+        return "Photos with the degradation that it was trained on, and no others."
+    return f"{TASKS[task].description} {TASKS[task].caution}".strip()
 
 
 def _is_predictor(description: Description) -> bool:

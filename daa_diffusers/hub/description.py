@@ -13,10 +13,11 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 
+from ..checkpoints.tasks import TASKS
 from ..errors import CheckpointError
 from ..models.restorer import RestorerContract
 from .licenses import License, license_of
-from .records import EVALUATION, TASKS, evaluation_record, measured_otherwise, task_of, training_record
+from .records import EVALUATION, evaluation_record, measured_otherwise, task_of, training_record
 from .resolving import MODEL_INDEX, read_index
 from .untrusted import empty_network, loading_errors, read_config, read_json, stored_dtypes, stored_shapes
 

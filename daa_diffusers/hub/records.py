@@ -17,6 +17,7 @@ import torch
 from huggingface_hub import snapshot_download
 from torch import nn
 
+from ..checkpoints.tasks import TASKS, task_of_degradation
 from ..errors import CheckpointError
 from ..files import replacing
 from ..models.restorer import config_of, unwrapped
@@ -38,16 +39,6 @@ RENDERED = (
 )
 # Entries of a run's record that a copy of its weights keeps.
 RUN_FIELDS = ("steps", "options", "photos", "versions")
-# The task of a restorer, by the degradation that it was trained on.
-_TASKS = {
-    "gaussian": "denoise",
-    "camera": "denoise",
-    "fitted": "denoise",
-    "transplant": "denoise",
-    "rain": "derain",
-    "motion_blur": "deblur",
-}
-TASKS = ("denoise", "derain", "deblur")
 
 
 @dataclass(frozen=True)
@@ -124,7 +115,7 @@ def task_of(training: Mapping[str, Any]) -> str | None:
         return training["task"]
     options = training.get("options")
     degradation = options.get("degradation") if isinstance(options, Mapping) else None
-    found = {_TASKS.get(kind) for kind in _kinds(degradation)} - {None}
+    found = {task_of_degradation(kind) for kind in _kinds(degradation)} - {None}
     return found.pop() if len(found) == 1 else None
 
 

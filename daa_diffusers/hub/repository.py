@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 from .. import _MODULES, __version__
 from ..errors import ConfigurationError
+from ..models.registry import RESTORERS
 from .resolving import MODEL_INDEX, SAFETENSORS
 from .untrusted import read_json
 
@@ -63,12 +64,13 @@ def with_code(index: Mapping[str, Any], components: Sequence[str]) -> tuple[dict
     code: dict[str, bytes] = {}
     for component in components:
         module, class_name = index[component]
-        if class_name not in _MODULES:
+        home = _MODULES.get(class_name) or _home_of(class_name)
+        if home is None:
             if module.split(".")[0] in ("diffusers", "transformers"):
                 continue
             logger.warning("`%s` is a %s.%s: loading it needs that module", component, module, class_name)
             return {}, dict(index)
-        path = package.joinpath(*_MODULES[class_name].split(".")).with_suffix(".py")
+        path = package.joinpath(*home.split(".")).with_suffix(".py")
         if not top_level_imports(path) <= {*PLAIN_IMPORTS, *INLINED}:
             logger.warning("`%s` is a %s, which needs the package daa-diffusers", component, class_name)
             return {}, dict(index)
@@ -89,6 +91,11 @@ def write_loader(folder: Path) -> None:
     if index.get("_class_name") == PIPELINE_CLASS:
         (folder / LOADER_FILE).write_text(LOADER, encoding="utf-8")
         (folder / MODEL_INDEX).write_bytes(json_bytes({**index, "_class_name": [LOADER_FILE[:-3], PIPELINE_CLASS]}))
+
+
+def _home_of(class_name: str) -> str | None:
+    """The module of a restorer of this package, relative to it; None of another class."""
+    return RESTORERS[class_name].__module__.partition(".")[2] if class_name in RESTORERS else None
 
 
 def _source(path: Path) -> bytes:

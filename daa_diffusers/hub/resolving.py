@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from diffusers.models.modeling_utils import ModelMixin
 from huggingface_hub import snapshot_download
 
 from .. import _MODULES
@@ -18,13 +19,12 @@ from ..checkpoints import bundled_names, bundled_path
 from ..errors import CheckpointError
 from ..foreign.files import PICKLED, SAFETENSORS
 from ..foreign.restorer import ForeignRestorer
-from ..models.fast_restoration_unet import FastRestorationUNet
+from ..models.registry import RESTORERS
 from ..models.restoration_unet import RestorationUNet
 from .stored import WEIGHTS as WEIGHTS
 from .stored import read_stored, stored_variant, weights_file
 from .stored import weight_files as weight_files
 from .untrusted import (
-    RESTORERS,
     check_inside,
     check_shapes,
     empty_network,
@@ -280,9 +280,7 @@ def check_network_folder(folder: Path, variant: str | None = None) -> None:
 # --- a single file ---
 
 
-def load_restorer(
-    path: Path, dtype: torch.dtype = torch.float32
-) -> RestorationUNet | FastRestorationUNet | ForeignRestorer:
+def load_restorer(path: Path, dtype: torch.dtype = torch.float32) -> ModelMixin:
     """Loads the weights of a restorer from one file, in eval mode.
 
     A config.json of this package beside a safetensors file defines the network. Without one, names and shapes do: of a
@@ -321,7 +319,7 @@ def load_restorer(
         except (ImportError, ValueError) as error:
             raise CheckpointError(str(error)) from error
     restorer = empty_network(config, str(config_file))
-    assert isinstance(restorer, RestorationUNet | FastRestorationUNet)
+    assert isinstance(restorer, ModelMixin)
     check_shapes(f"restorer of {str(path)!r}", restorer.state_dict(), shapes)
     restorer.load_state_dict(weights, assign=True)
     return restorer.to(dtype).eval()

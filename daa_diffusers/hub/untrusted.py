@@ -18,8 +18,7 @@ from torch import nn
 from ..errors import CheckpointError
 from ..foreign.files import something_else
 from ..models.daa_unet import DAAUNet2DConditionModel
-from ..models.fast_restoration_unet import FastRestorationUNet
-from ..models.restoration_unet import RestorationUNet
+from ..models.registry import RESTORERS
 
 logger = logging.getLogger(__name__)
 
@@ -35,14 +34,7 @@ MAX_BY_NAME = {
 }  # fmt: skip
 MAX_LEVELS = {"block_out_channels": 10, "down_block_types": 10, "up_block_types": 10, "widths": 10, "blocks": 10}
 
-RESTORERS: dict[str, type[RestorationUNet] | type[FastRestorationUNet]] = {
-    "RestorationUNet": RestorationUNet,
-    "FastRestorationUNet": FastRestorationUNet,
-}
-NETWORKS: dict[str, type[RestorationUNet] | type[FastRestorationUNet] | type[DAAUNet2DConditionModel]] = {
-    **RESTORERS,
-    "DAAUNet2DConditionModel": DAAUNet2DConditionModel,
-}
+NETWORKS: dict[str, Any] = {**RESTORERS, "DAAUNet2DConditionModel": DAAUNet2DConditionModel}
 
 
 # --- JSON ---

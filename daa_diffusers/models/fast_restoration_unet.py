@@ -59,6 +59,7 @@ class FastRestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
 
     _supports_gradient_checkpointing = True
     _no_split_modules = ["ResidualBlock"]  # diffusers' `device_map="auto"` asks for it
+    presets = FAST_PRESETS
 
     @register_to_config
     def __init__(

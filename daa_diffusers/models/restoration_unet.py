@@ -68,6 +68,7 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
 
     _supports_gradient_checkpointing = True
     _no_split_modules = ["ConvBlock", "UpBlock"]  # diffusers' `device_map="auto"` asks for it
+    presets = {name: {"width": width} for name, width in PRESET_WIDTHS.items()}
     skips_margins = True  # `forward` takes `margins`
 
     @register_to_config

@@ -1,8 +1,8 @@
 """Registry of noise predictors, and channel shuffling for those without their own.
 
 A noise predictor is any module that maps (z, noise level, first condition, second condition) to the predicted noise:
-z and both conditions (B, C, H, W), the noise level (B,) in (0, 1), the noise (B, C, H, W). To add one, write its module
-in a file of its own and register a factory:
+z and both conditions (B, C, H, W), the noise level (B,) in (0, 1), the noise (B, C, H, W). Its class, or a factory,
+takes the photos' channels and its own options. One of a user's is registered before the training starts:
 
     @register_noise_predictor("plain_cnn")
     def plain_cnn(channels: int, **options) -> nn.Module: ...
@@ -22,17 +22,6 @@ from ..models.daa_unet import PRESETS, DAAUNet2DConditionModel
 from ..models.restorer import RestorerContract
 
 Factory = Callable[..., nn.Module]
-NOISE_PREDICTORS: dict[str, Factory] = {}
-
-
-def register_noise_predictor(name: str) -> Callable[[Factory], Factory]:
-    """Registers a factory `(channels, **options) -> module` under the name that a config gives."""
-
-    def register(factory: Factory) -> Factory:
-        NOISE_PREDICTORS[name] = factory
-        return factory
-
-    return register
 
 
 def _preset(name: str) -> Factory:
@@ -43,8 +32,20 @@ def _preset(name: str) -> Factory:
     return build
 
 
-for _name in PRESETS:
-    NOISE_PREDICTORS[_name] = _preset(_name)
+# To add a noise predictor: its class (or factory) in a file of its own, and one line here.
+NOISE_PREDICTORS: dict[str, Factory] = {
+    **{name: _preset(name) for name in PRESETS},
+}
+
+
+def register_noise_predictor(name: str) -> Callable[[Factory], Factory]:
+    """Registers a factory `(channels, **options) -> module` under the name that a config gives."""
+
+    def register(factory: Factory) -> Factory:
+        NOISE_PREDICTORS[name] = factory
+        return factory
+
+    return register
 
 
 class ShuffledPredictor(nn.Module):

@@ -15,6 +15,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import nn
 
+from ..checkpoints.tasks import judged_by_noise
 from ..errors import CheckpointError
 from ..foreign.networks import trusted_code
 from ..foreign.restorer import ForeignRestorer  # noqa: F401
@@ -23,9 +24,8 @@ from ..hub.repository import write_loader
 
 # diffusers finds a saved component's class in sys.modules only: every component module is imported here.
 from ..models.daa_unet import DAAUNet2DConditionModel
-from ..models.fast_restoration_unet import FastRestorationUNet  # noqa: F401
 from ..models.record_mixin import RecordMixin
-from ..models.restoration_unet import RestorationUNet  # noqa: F401
+from ..models.registry import RESTORERS  # noqa: F401
 from ..models.restorer import RestorerContract, in_eval_mode, unwrapped
 from ..telemetry import without_onnxruntime
 from .adapter_mixin import AdapterMixin
@@ -169,7 +169,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
             check_out(out, photos, image, output_type)
         if output_type != "pil" and not in_own_depth(image, as_float, out):
             photos = [as_floats(photo) for photo in photos]
-        judged = guard and self.task in (None, "denoise")
+        judged = guard and judged_by_noise(self.task)
         run = Run(self, tile, self_ensemble, callback_on_step_end, callback_on_step_end_tensor_inputs)
 
         with in_eval_mode(self.restorer), self.progress_bar(total=len(photos)) as progress_bar:

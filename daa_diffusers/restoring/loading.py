@@ -84,7 +84,8 @@ def convert_weights(path: str | os.PathLike, folder: str | os.PathLike, task: st
         CheckpointError: as `load_restorer`.
         ConfigurationError: on another `task`, or where `folder` holds a pipeline or is a file.
     """
-    from ..hub.records import TASKS, WeightsRecord, keep_record
+    from ..checkpoints.tasks import TASKS
+    from ..hub.records import WeightsRecord, keep_record
     from ..hub.resolving import MODEL_INDEX, load_restorer
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, get_type_hints
 
 from ..adapters.files import INFO, AdapterConfig
 from ..errors import ConfigurationError
+from ..models.daa_unet import PRESETS as UNET_PRESETS
 from ..objectives.registry import objective_class
 from .option import converted, facts, problem
 
@@ -109,3 +110,6 @@ def _objective(config: "TrainingConfig") -> Iterator[str]:
         yield f"`compile` does not work with `objective` {name}, which reads activations inside the restorer"
     if config.save_noise_predictor and "noise_predictor" not in config.objective:
         yield f"`save_noise_predictor` needs an `objective` with a noise predictor, got {name}"
+    elif config.save_noise_predictor and config.objective["noise_predictor"] not in UNET_PRESETS:
+        given = config.objective["noise_predictor"]
+        yield f"`save_noise_predictor` needs a `noise_predictor` of {', '.join(UNET_PRESETS)}, got {given!r}"

@@ -8,6 +8,8 @@ import yaml
 from ..adapters.files import INFO
 from ..adapters.updates import KINDS
 from ..errors import ConfigurationError
+from ..models.registry import PRESETS as RESTORER_PRESETS
+from ..models.registry import presets_in_words
 from ..objectives.registry import OBJECTIVES, objective_class, with_defaults
 from .objective_options import DEFAULT_OBJECTIVE
 from .option import facts, option
@@ -133,8 +135,8 @@ class TrainingConfig:
     )
     restorer: str = option(
         "small",
-        "Preset of a new restorer (tiny, small, paper: RestorationUNet; fast-tiny, fast, fast-large: "
-        "FastRestorationUNet), where --init_from is not given.",
+        f"Preset of a new restorer ({presets_in_words()}), where --init_from is not given.",
+        choices=tuple(RESTORER_PRESETS),
     )
     value_range: list[float] = option([0.0, 1.0], "Value range of a new restorer.")
     # method

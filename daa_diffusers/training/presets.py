@@ -1,16 +1,16 @@
 """Named starting points of a training run; what a YAML file or the command line gives overrides them.
 
 "tiny", "small" and "fast" suit a CPU and short runs. "adapt" and "adapt-*" train a given restorer further on real
-photos; the numbers of "adapt" were chosen by `benchmarks/adaptation.py`. The "paper-*" presets are the official recipes
-(8 GPUs, 24 patches each), of which "paper-denoise" has the paper's own form of the method.
+photos: one for each task of `checkpoints.tasks`; the numbers of "adapt" were chosen by `benchmarks/adaptation.py`. The
+"paper-*" presets are the official recipes (8 GPUs, 24 patches each), of which "paper-denoise" has the paper's own form
+of the method.
 """
 
 from typing import Any
 
-from ..checkpoints import STARTS
+from ..checkpoints.tasks import TASKS, Task
 
 _ADAPT: dict[str, Any] = {
-    "init_from": STARTS["denoise"],
     "fit_noise": 0.75,
     "pseudo_clean": True,
     "blend": 0.5,
@@ -39,7 +39,19 @@ _ADAPT: dict[str, Any] = {
     "ema_decay": 0.99,
 }
 # Noise is fitted to the photos. Rain and shake cannot be, and what is left of them must not become the target.
-_NOT_FITTED = {"fit_noise": 0.0, "pseudo_clean": False}
+_NOT_FITTED: dict[str, Any] = {"fit_noise": 0.0, "pseudo_clean": False}
+# What a task needs beyond that.
+_ADAPT_TO: dict[str, dict[str, Any]] = {
+    "derain": {"transplant": 0.9, "transplant_kind": "streaks", "blend": 1.0},
+    "deblur": {"degradation": {"type": "motion_blur", "length": [2.0, 24.0]}},
+}
+
+
+def adapting_to(task: Task) -> dict[str, Any]:
+    """The preset of a task: that of noise where it removes noise, else its degradation, and nothing is fitted."""
+    own = {} if task.removes_noise else {**_NOT_FITTED, "degradation": {"type": task.degradations[0]}}
+    return {**_ADAPT, **own, "init_from": task.start, **_ADAPT_TO.get(task.name, {})}
+
 
 _PAPER: dict[str, Any] = {
     "restorer": "paper",
@@ -68,22 +80,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate_warmup_steps": 100,
         "gradient_clip": 1.0,
     },
-    "adapt": _ADAPT,
-    "adapt-derain": {
-        **_ADAPT,
-        **_NOT_FITTED,
-        "init_from": STARTS["derain"],
-        "degradation": {"type": "rain"},
-        "transplant": 0.9,
-        "transplant_kind": "streaks",
-        "blend": 1.0,
-    },
-    "adapt-deblur": {
-        **_ADAPT,
-        **_NOT_FITTED,
-        "init_from": STARTS["deblur"],
-        "degradation": {"type": "motion_blur", "length": [2.0, 24.0]},
-    },
+    **{task.preset: adapting_to(task) for task in TASKS.values()},
     "paper-denoise": _PAPER,
     "paper-derain": _PAPER_PAIRED,
     "paper-deblur": _PAPER_PAIRED,

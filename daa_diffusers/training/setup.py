@@ -10,8 +10,7 @@ from torch import nn
 
 from ..degradations.base import degradation_from_config
 from ..errors import ConfigurationError
-from ..models.fast_restoration_unet import FAST_PRESETS, FastRestorationUNet
-from ..models.restoration_unet import RestorationUNet
+from ..models.registry import new_restorer
 from ..models.restorer import RestorerContract
 from ..objectives.base import Objective
 from ..objectives.registry import build_objective
@@ -40,8 +39,7 @@ def build_model(config: TrainingConfig) -> Objective:
         ).restorer.float()
         add_adapter(config, restorer)
     else:
-        network = FastRestorationUNet if config.restorer in FAST_PRESETS else RestorationUNet
-        restorer = network.from_preset(config.restorer, value_range=config.value_range)
+        restorer = new_restorer(config.restorer, value_range=config.value_range)
     model = build_objective(config.objective, restorer)
     objective = config.objective["type"]
     for name, part in {"restorer": restorer, **model.networks, objective: model}.items():

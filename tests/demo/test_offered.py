@@ -7,22 +7,23 @@ import shutil
 import pytest
 
 from daa_diffusers.checkpoints import DEFAULTS, STARTS, bundled_names, bundled_path
-from daa_diffusers.cli import adapt, bulk, restore
-from daa_diffusers.demo.offered import PURPOSES, Offered
-from daa_diffusers.hub.records import TASKS, task_of
+from daa_diffusers.checkpoints.tasks import TASKS
+from daa_diffusers.cli import bulk, restore
+from daa_diffusers.demo.offered import Offered
+from daa_diffusers.hub.records import task_of
 from daa_diffusers.training.presets import PRESETS
 
 
 def test_defaults_are_named_and_are_those_of_the_commands():
     for command in (restore.restore, bulk.bulk):
         assert Offered().default == inspect.signature(command).parameters["checkpoint"].default == "daa-denoise"
-    assert Offered().start == PRESETS[adapt.PRESETS["denoise"]]["init_from"] == "daa-denoise-plain"
+    assert Offered().start == PRESETS[TASKS["denoise"].preset]["init_from"] == "daa-denoise-plain"
     assert Offered(["mine"]).default == Offered(["mine"]).start == "mine"
 
 
 @pytest.mark.parametrize("names", [DEFAULTS, STARTS], ids=["restoring", "adapting"])
 def test_each_task_has_a_default_that_is_for_it(names):
-    assert set(names) == set(TASKS) == set(PURPOSES)
+    assert set(names) == {"denoise", "derain", "deblur"}
     for task, name in names.items():
         assert task_of(json.loads((bundled_path(name) / "training.json").read_text())) == task
 
@@ -53,7 +54,7 @@ def test_of_one_that_was_given_its_own_files_say_it(checkpoint, tmp_path):
     assert Offered([checkpoint]).purpose(checkpoint) == "Its files do not state its task."
     shutil.copytree(checkpoint, tmp_path / "rain")
     (tmp_path / "rain" / "training.json").write_text('{"task": "derain"}')
-    assert Offered([str(tmp_path / "rain")]).purpose(str(tmp_path / "rain")) == PURPOSES["derain"]
+    assert Offered([str(tmp_path / "rain")]).purpose(str(tmp_path / "rain")) == TASKS["derain"].description
     assert Offered(["some/thing"]).purpose("some/thing").startswith("From the Hub")
     (tmp_path / "rain" / "training.json").write_text("{")
     assert "cannot be loaded" in Offered([str(tmp_path / "rain")]).purpose(str(tmp_path / "rain"))

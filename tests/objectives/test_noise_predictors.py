@@ -68,6 +68,12 @@ def test_both_conditions_get_gradients_through_the_wrapper():
     assert all(p.grad is not None and p.grad.isfinite().all() for p in step.parameters())
 
 
+def test_one_that_a_pipeline_cannot_hold_is_refused_before_the_run(plain, tiny_config):
+    config = tiny_config(objective={"type": "noise_space", "noise_predictor": plain}, save_noise_predictor=True)
+    with pytest.raises(ConfigurationError, match="`save_noise_predictor` needs a `noise_predictor` of tiny, .*'plain'"):
+        config.check()
+
+
 def test_unknown_names_and_options_are_named():
     with pytest.raises(ConfigurationError, match="`noise_predictor` must be one of tiny, small, paper"):
         build_noise_predictor("large", 3, {})

@@ -1,0 +1,92 @@
+"""The tasks of restorers: what each is for, in words, and what it needs; to add one, add its entry to `_TASKS`."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a restorer is for.
+
+    Args:
+        name: in configs, records and `--task`; lower case with underscores.
+        doing: the noun of model cards and of their tag: "denoising".
+        purpose: a sentence on what such a restorer does.
+        limits: sentences on what it does not do.
+        degradations: types of the synthetic degradations that train for it, the usual one first; a degradation belongs
+            to one task.
+        start: bundled checkpoint that an adaptation starts from, where nobody chose another one.
+        checkpoint: bundled checkpoint that restores, where nobody chose another one; None: none is bundled.
+        caution: what else the model card says of its use.
+        removes_noise: what it removes is noise. The guard of the pipeline and the noise that is left are judged by
+            noise, and adaptation fits noise to the photos and trains on their restored versions.
+    """
+
+    name: str
+    doing: str
+    purpose: str
+    limits: str
+    degradations: tuple[str, ...]
+    start: str = "daa-denoise-plain"
+    checkpoint: str | None = None
+    caution: str = ""
+    removes_noise: bool = False
+
+    @property
+    def description(self) -> str:
+        """What such a restorer does and does not do."""
+        return f"{self.purpose} {self.limits}"
+
+    @property
+    def preset(self) -> str:
+        """The preset of training that adapts to this task."""
+        return "adapt" if self.name == DEFAULT_TASK else f"adapt-{self.name.replace('_', '-')}"
+
+
+DEFAULT_TASK = "denoise"
+_TASKS = (
+    Task(
+        "denoise",
+        "denoising",
+        "Removes the noise of cameras.",
+        "It does not remove blur or rain.",
+        ("gaussian", "camera", "fitted", "transplant"),
+        checkpoint="daa-denoise",
+        caution="It can remove fine texture from almost clean photos.",
+        removes_noise=True,
+    ),
+    Task(
+        "derain",
+        "deraining",
+        "Removes rain streaks.",
+        "It does not remove noise or blur.",
+        ("rain",),
+        start="daa-derain",
+        checkpoint="daa-derain",
+    ),
+    Task(
+        "deblur",
+        "deblurring",
+        "Removes the blur of a moving camera.",
+        "It does not remove noise, rain or strong defocus.",
+        ("motion_blur",),
+        start="daa-deblur",
+        checkpoint="daa-deblur",
+    ),
+)
+TASKS = {task.name: task for task in _TASKS}
+
+
+def task_of_degradation(kind: str) -> str | None:
+    """The task that a type of degradation trains for; None where it belongs to none, such as "mixture"."""
+    return next((task.name for task in TASKS.values() if kind in task.degradations), None)
+
+
+def judged_by_noise(task: str | None) -> bool:
+    """Whether what a restorer removes is to be judged as noise: that of a task that removes it, or of none known."""
+    return task not in TASKS or TASKS[task].removes_noise
+
+
+def known_tasks() -> str:
+    """The names of all tasks for messages and help: "denoise, derain or deblur"."""
+    *others, last = TASKS
+    return f"{', '.join(others)} or {last}"

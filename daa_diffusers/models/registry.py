@@ -1,0 +1,40 @@
+"""The restorers of this package, and the presets of new ones."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from .fast_restoration_unet import FastRestorationUNet
+from .restoration_unet import RestorationUNet
+
+# To add a restorer: its class in a file of its own, and one line here. Its attribute `presets` maps names to arguments.
+_CLASSES: tuple[Any, ...] = (
+    RestorationUNet,
+    FastRestorationUNet,
+)
+RESTORERS: dict[str, Any] = {network.__name__: network for network in _CLASSES}
+PRESETS: dict[str, Mapping[str, Any]] = {
+    name: arguments for network in _CLASSES for name, arguments in network.presets.items()
+}
+
+
+def new_restorer(preset: str, **overrides: Any) -> nn.Module:
+    """A restorer with new weights from torch's global generator.
+
+    Args:
+        preset: a key of `PRESETS`.
+        overrides: constructor arguments.
+
+    Raises:
+        ValueError: on an unknown preset or a wrong argument; named.
+    """
+    for network in _CLASSES:
+        if preset in network.presets:
+            return network(**{**network.presets[preset], **overrides})
+    raise ValueError(f"`preset` must be one of {', '.join(PRESETS)}, got {preset!r}")
+
+
+def presets_in_words() -> str:
+    """The presets of every restorer, for help: "tiny, small: RestorationUNet; fast: FastRestorationUNet"."""
+    return "; ".join(f"{', '.join(network.presets)}: {network.__name__}" for network in _CLASSES)
