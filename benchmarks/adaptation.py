@@ -48,7 +48,7 @@ class Task:
 
 
 def start_of(domain: Domain) -> str:
-    """The checkpoint to start from: a bundled name, or a folder seen from the project's root."""
+    """The checkpoint to start from: a bundled name, or a folder or file seen from the project's root."""
     start = STARTS[domain.start]
     return str(ROOT / start) if "/" in start else start
 
@@ -195,7 +195,7 @@ def fingerprint_of_start(arguments: argparse.Namespace, domain: Domain) -> str:
 
     start, cache = start_of(domain), arguments.scores / "starts.json"
     known = json.loads(cache.read_text()) if cache.exists() else {}
-    if start != domain.start and not Path(start).is_dir():
+    if start != domain.start and not Path(start).exists():
         if domain.start not in known:
             config = f"examples/configs/{Path(STARTS[domain.start]).parent.name}.yaml"
             raise SystemExit(
@@ -214,7 +214,8 @@ def _fingerprint(checkpoint: str | None) -> str:
 
     if checkpoint is None:
         return ""
-    weights = sorted(Path(locate(checkpoint).location).rglob("*.safetensors"))
+    location = Path(locate(checkpoint).location)
+    weights = [location] if location.is_file() else sorted(location.rglob("*.safetensors"))
     return _digest(b"".join(path.read_bytes() for path in weights))
 
 

@@ -1,5 +1,6 @@
 """What `adaptation.py` compares: target domains, the restorers to start from, and the rows of its tables."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from daa_diffusers.training.config import PRESETS
 BOTH = ("clean/bsds", "clean/highres")
 CAMERA = PRESETS["adapt"]["degradation"]  # the strongest synthesis: camera noise of any strength and correlation
 CAMERA_PHOTOS = Path(__file__).resolve().parents[1] / "outputs" / "camera_photos"  # `camera_photos.py` writes them
+NETWORKS = Path(os.environ.get("DAA_NETWORKS", Path(__file__).resolve().parents[2] / "shared" / "networks"))
 ALL_THE_WAY = {"blend": 1.0}  # of a start that knows no camera noise nothing is worth keeping
 GAUSSIAN = {"type": "gaussian", "sigma_min": 0.0, "sigma_max": 50.0}
 
@@ -85,9 +87,12 @@ OFFICIAL = {
     "checkpoint_every": 0,
 }
 
+# CDnCNN-B (Zhang et al., 2017) knows white noise only and has no normalization: small steps.
+PUBLISHED: dict[str, Any] = {"learning_rate": 1e-5, "steps": 120, "checkpoint_every": 40}
+
 # The first three: noise of cameras, from the strongest plain restorer. PolyU: Canon cameras are adapted to, a Sony is
 # measured. Then a user's one bad checkpoint and a folder of photos, the last of them with noise of our own; rain;
-# camera shake. Last, the first three at the official size.
+# camera shake. Then the first three at the official size, and last from a published denoiser.
 DOMAINS = {
     "renoir": _noise("renoir"),
     "sidd_small": _noise("sidd_small"),
@@ -116,9 +121,12 @@ DOMAINS = {
     "renoir_official": _noise("renoir", "official-denoise-plain", options=OFFICIAL),
     "sidd_small_official": _noise("sidd_small", "official-denoise-plain", options=OFFICIAL),
     "polyu_official": _noise("polyu", "official-denoise-plain", options=OFFICIAL),
+    "renoir_published": _noise("renoir", "cdncnn-b", options=PUBLISHED, adapted=ALL_THE_WAY),
+    "sidd_small_published": _noise("sidd_small", "cdncnn-b", options=PUBLISHED, adapted=ALL_THE_WAY),
+    "polyu_published": _noise("polyu", "cdncnn-b", options=PUBLISHED, adapted=ALL_THE_WAY),
 }
 
-# Restorers to start from: bundled, or what the config of the same name in examples/configs writes.
+# Restorers to start from: bundled, published, or what the config of the same name in examples/configs writes.
 STARTS = {
     "daa-denoise-plain": "daa-denoise-plain",
     "weak-gaussian": "outputs/weak-gaussian/pipeline",
@@ -127,6 +135,7 @@ STARTS = {
     "daa-derain-plain": "outputs/daa-derain-plain/pipeline",
     "daa-deblur-plain": "outputs/daa-deblur-plain/pipeline",
     "official-denoise-plain": "outputs/official-denoise-plain/pipeline",
+    "cdncnn-b": str(NETWORKS / "cdncnn_b.safetensors"),
 }
 
 # What all trained rows share: one restorer, one budget.
@@ -196,6 +205,8 @@ ROWS = {
     "Neighbor2Neighbor": _baseline("neighbor2neighbor"),
     "R2R": _baseline("recorrupted"),
     "mean teacher": _baseline("mean_teacher"),
+    "renoised": Row({**PLAIN, "objective": "renoised"}),
+    "renoised, fitted noise": Row({**PLAIN, "objective": "renoised", "fit_noise": 0.75}, noise=True),
     "paper": _space(variant="paired", weight_schedule="paper", weight=0.2),
     "balanced": _space(variant="paired", weight_schedule="balanced"),
     "extended": _space(variant="extended", weight_schedule="balanced"),
