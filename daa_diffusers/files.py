@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, then renamed; and what stands in the way."""
+"""Atomic writing of files: a temporary file beside the target, then renamed; and checks of the target."""
 
 import errno
 import os

@@ -105,7 +105,7 @@ def _same(one: str | None, other: str) -> bool:
     return one is not None and one.casefold().split() == other.casefold().split()
 
 
-def summarise(cameras: Iterable[Camera]) -> dict[str, Any]:
+def summarize(cameras: Iterable[Camera]) -> dict[str, Any]:
     """`make`, `models` and `iso` for an adapter's config, from the cameras of its photos; what differs is left out.
 
     Photos without a camera in their EXIF are skipped; with cameras of several makers, no maker is stated.

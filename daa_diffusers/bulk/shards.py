@@ -1,4 +1,4 @@
-"""One shard of a job: its photos restored into a tar file, and a record of each; whole or not at all."""
+"""Restoration of one shard of a job: a tar file of restored photos and a record of each, written atomically."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_DEATHS = 3  # of processes that had the same photo in hand: one may be bad luck, and Ctrl-C is one
+MAX_DEATHS = 3  # of processes on the same photo: a single one may have another cause, such as Ctrl-C
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardResult:
-    """What came of a shard.
+    """Result of a shard.
 
     Args:
         shard: its number.
@@ -66,7 +66,7 @@ def restore_shard(job: BulkJob, number: int, pipeline: DAARestorationPipeline) -
     is one that processes died of (a decoder that crashes, more memory than there is), after `MAX_DEATHS` of them.
 
     Raises:
-        OSError: what is no photo's fault, such as a full disk.
+        OSError: a cause other than the photo, such as a full disk.
         torch.AcceleratorError: the device fails; this process cannot use it any more.
     """
     start = time.perf_counter()
@@ -95,14 +95,14 @@ def _restored(
     record: dict[str, Any] = {"key": one.key, "source": one.source, "shard": None, "member": None, "status": FAILED}
     record |= dict.fromkeys(
         ("error", "checksum", "width", "height", "format", "bits", "seconds", "notes", "guard")
-    )  # every line has every name: readers of tables want that
+    )  # every line has every key, as table readers expect
     if log.deaths[str(index)] >= MAX_DEATHS:
         return record | {"error": f"{log.deaths[str(index)]} processes died while they restored it"}, None
     log.begin(str(index))
     target = os.path.join(scratch, "restored")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # libraries warn of damaged metadata; what is lost is noted
+            warnings.simplefilter("ignore")  # libraries warn of damaged metadata; losses are in the notes
             done = restore_one(pipeline, Job(open_input(one, scratch), target), job.settings.options)
         content = Path(target).read_bytes()
     except Exception as error:
@@ -132,16 +132,16 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 class AttemptLog:
-    """Which photo of a shard was in hand when a process died: a line for each process, "host:pid 0 1 2 ...".
+    """Log of the photos of a shard that each process began: a line for each process, "host:pid 0 1 2 ...".
 
     A few bytes are appended for each photo, without waiting for the disk: they outlive the process, not the machine. A
-    process that ends by an error of its own, or finishes, says so.
+    process that ends by a Python error, or finishes, records that.
 
     Args:
         path: of this shard; the folder must exist.
 
     Attributes:
-        deaths: how many processes died by the photo they had in hand.
+        deaths: number of processes that died, by the photo they were restoring.
     """
 
     def __init__(self, path: Path):
@@ -151,11 +151,11 @@ class AttemptLog:
         self._file.write(f"\n{socket.gethostname()}:{os.getpid()}".encode())
 
     def begin(self, what: str) -> None:
-        """From now on `what` is in hand."""
+        """Records that `what` begins."""
         self._file.write(f" {what}".encode())
 
     def close(self) -> None:
-        """The process lives."""
+        """Records that the process ended by itself."""
         self._file.write(b" -")
         self._file.close()
 
@@ -168,7 +168,7 @@ def _attempt(path: Path) -> Iterator[AttemptLog]:
     except Exception as error:
         import torch
 
-        if not isinstance(error, torch.AcceleratorError):  # such a process is as good as dead
+        if not isinstance(error, torch.AcceleratorError):  # the process cannot use its device any more
             log.close()
         raise
     log.close()

@@ -224,7 +224,7 @@ def _named_as_here() -> Iterator[None]:
     try:
         yield
     except ConfigurationError as error:
-        raise ConfigurationError(_named(str(error).replace(", or insist by `resume_with_changes`", ""))) from error
+        raise ConfigurationError(_named(str(error).replace(", or set `resume_with_changes`", ""))) from error
 
 
 def _named(text: str) -> str:

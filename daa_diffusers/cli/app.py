@@ -1,4 +1,4 @@
-"""`daa`: finds the command that was asked for, and says in one line what went wrong."""
+"""Entry point of `daa`: dispatch to its commands, and errors as one line."""
 
 import importlib
 import io
@@ -57,17 +57,17 @@ def _daa(debug: bool = typer.Option(False, "--debug", help="Show the whole trace
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `daa` with `arguments` (default: those of the process) and returns its exit status.
 
-    0: done; 1: a defect, or interrupted by Ctrl-C (130); 2: what was asked for cannot be done.
+    0: done; 1: a defect; 2: invalid options or input; 130: interrupted by Ctrl-C. Commands may have others.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):  # names that are no text are printed as they are, as `ls` does
         sys.stdout.reconfigure(errors="surrogateescape")
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(errors="backslashreplace")  # a message never fails
-    debug = "--debug" in given  # wherever it stands
+    debug = "--debug" in given  # at any position
     try:
         app([one for one in given if one != "--debug"], prog_name="daa")
-    except SystemExit as ended:  # how typer ends; its own messages are written
+    except SystemExit as ended:  # typer exits so; its messages are printed already
         return ended.code if isinstance(ended.code, int) else 1
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if _is_network(error):
             typer.echo(f"error: the Hub cannot be reached: {error}", err=True)
             return 2
-        typer.echo(f"error: {type(error).__name__}: {error} (a defect; --debug shows where)", err=True)
+        typer.echo(f"error: {type(error).__name__}: {error} (a defect; --debug prints the traceback)", err=True)
         return 1
     return 0
 

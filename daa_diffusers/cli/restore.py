@@ -1,4 +1,4 @@
-"""`daa restore`: photos in, restored photos out, with all that their files hold."""
+"""`daa restore`: restoration of photo files, with all their metadata."""
 
 from __future__ import annotations
 
@@ -67,12 +67,16 @@ def restore(
         Path | None, typer.Option(help="Folder for before / after sheets.", rich_help_panel=PHOTO)
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace existing files. Default: they are done.", rich_help_panel=RUN)
+        bool, typer.Option("--overwrite", help="Replace existing files. Default: skip them.", rich_help_panel=RUN)
     ] = False,
-    max_megapixels: Annotated[float, typer.Option(help="Larger photos are refused.", rich_help_panel=RUN)] = 300.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.", rich_help_panel=RUN)] = False,
+    max_megapixels: Annotated[
+        float, typer.Option(help="Limit on the size of a photo; larger ones fail.", rich_help_panel=RUN)
+    ] = 300.0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be done, without doing it.", rich_help_panel=RUN)
+    ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="A JSON object a line for each photo.", rich_help_panel=RUN)
+        bool, typer.Option("--json", help="Print a JSON object per photo and line.", rich_help_panel=RUN)
     ] = False,
 ) -> None:
     """Restore photos: noise goes; format, bit depth, color profile, EXIF, transparency, permissions and time stay.
@@ -142,7 +146,7 @@ def restore(
         return load_pipeline(checkpoint, device or team.device, dtype)
 
     if not checkpoint.endswith(".onnx"):
-        check_model(checkpoint, device)  # a slip is found even where nothing is left to do
+        check_model(checkpoint, device)  # invalid options are reported even where nothing is left to do
     elif not Path(checkpoint).is_file() or device not in (None, "cpu"):
         raise ConfigurationError(
             f"`--checkpoint` must be an existing .onnx file, on the cpu; got {checkpoint!r} and {device or 'cpu'}"

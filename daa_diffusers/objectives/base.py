@@ -188,7 +188,7 @@ def draw_each(
 ) -> torch.Tensor:
     """Stacks `draw(generator, number)` of every sample of a batch.
 
-    With a generator for each sample, its draws do not depend on its neighbours.
+    With a generator for each sample, its draws do not depend on its neighbors.
 
     Raises:
         ValueError: `generator` is neither one generator nor one a sample.

@@ -16,7 +16,7 @@ from .schedules import Generators
 PAIRS = torch.tensor([(0, 1), (0, 2), (1, 3), (2, 3), (1, 0), (2, 0), (3, 1), (3, 2)])
 
 
-def draw_neighbours(shape: Sequence[int], generator: Generators = None) -> torch.Tensor:
+def draw_neighbors(shape: Sequence[int], generator: Generators = None) -> torch.Tensor:
     """Which two neighbors every cell of photos (B, C, H, W) gives: (B, 2, H/2, W/2), indices 0 to 3, row by row."""
     cells = (shape[2] // 2, shape[3] // 2)
     drawn = draw_each(shape[0], generator, lambda one, _: torch.randint(len(PAIRS), cells, generator=one))
@@ -67,7 +67,7 @@ class Neighbor2Neighbor(RealTermObjective):
 
     def step(self, batch: Batch, real: torch.Tensor, weight: float, generator: Generators) -> StepOutput:
         """See `RealTermObjective`."""
-        first, second = draw_neighbours(real.shape, generator).to(real.device).unbind(1)
+        first, second = draw_neighbors(real.shape, generator).to(real.device).unbind(1)
         restored, predicted = self.restorer(batch.synthetic), self.restorer(subsample(real, first))
         with torch.no_grad():
             whole = self.restorer(real)

@@ -1,4 +1,4 @@
-"""How much white noise hides what a restorer leaves of a photo's own noise, and whether the restorer removes that."""
+"""Strength of the white noise that hides the remainder of a photo's own noise after restoring."""
 
 import math
 from collections.abc import Iterable

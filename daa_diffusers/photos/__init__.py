@@ -1,4 +1,4 @@
-"""People's photos: read for training, and opened and saved for restoration with all that their files hold."""
+"""Reading photos for training, and opening and saving photos with all metadata for restoration."""
 
 from .opening import DEFAULT_MAX_MEGAPIXELS, open_photo
 from .reading import PHOTO_SUFFIXES, list_photos, read_photo, to_float

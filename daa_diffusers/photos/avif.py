@@ -1,4 +1,4 @@
-"""AVIF, of 8 bits."""
+"""AVIF format, of 8 bits."""
 
 from pathlib import Path
 from typing import Any

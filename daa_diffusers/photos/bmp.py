@@ -1,4 +1,4 @@
-"""BMP, of 8 bits."""
+"""BMP format, of 8 bits."""
 
 import struct
 from dataclasses import replace

@@ -17,7 +17,7 @@ ALPHA = ("urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", "urn:mpeg:hevc:2015:auxi
 
 @dataclass(frozen=True)
 class Items:
-    """What a file's `meta` box says.
+    """Content of a file's `meta` box.
 
     Args:
         primary: number of the main item.
@@ -73,7 +73,7 @@ def walk(read: Callable[[int, int], bytes], start: int, end: int) -> Iterator[tu
 
 
 def read_items(source: Source) -> Items:
-    """The items of a file; empty where they cannot be read: decoders say what is wrong with such a file."""
+    """The items of a file; empty where they cannot be read: decoders report what is wrong with such a file."""
     try:
         return _items(source)
     except (struct.error, IndexError, KeyError, ValueError):
@@ -156,7 +156,7 @@ def _properties(box: bytes) -> dict[int, list[tuple[str, bytes]]]:
 
 
 def size_of(items: Items) -> tuple[int, int] | None:
-    """(width, height) of the main picture as stored; None where the file does not say."""
+    """(width, height) of the main picture as stored; None where the file does not state it."""
     for content in items.of_primary("ispe"):
         if len(content) >= 12:
             return struct.unpack(">II", content[4:12])
@@ -183,7 +183,7 @@ def check_color(items: Items, name: str) -> None:
 
 
 def depth_of(items: Items) -> int:
-    """Bits per sample of the main picture, 8 where the file does not say."""
+    """Bits per sample of the main picture, 8 where the file does not state them."""
     for content in items.of_primary("pixi"):
         if len(content) > 5:
             return content[5]

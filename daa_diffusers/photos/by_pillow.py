@@ -1,4 +1,4 @@
-"""Pixels and metadata of files that one of Pillow's decoders reads."""
+"""Decoding and encoding of files by Pillow."""
 
 import io
 import struct
@@ -26,7 +26,7 @@ def opened(plugin: Callable[[BinaryIO], ImageFile.ImageFile], stream: BinaryIO) 
 
 
 def metadata_of(image: Image.Image, blocks: tuple[tuple[str, bytes], ...] = ()) -> Metadata:
-    """What Pillow found beside the pixels."""
+    """Metadata of a file as Pillow reads it."""
     exif = image.info.get("exif")
     xmp = image.info.get("xmp")
     dpi = image.info.get("dpi")

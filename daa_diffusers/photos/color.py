@@ -1,4 +1,4 @@
-"""Transfer functions that ICC profiles and code points (ITU-T H.273) name: HDR is refused by name."""
+"""Transfer functions in ICC profiles and code points (ITU-T H.273); refusal of HDR."""
 
 import re
 
@@ -20,7 +20,7 @@ def check_transfer(transfer: int, format: str) -> None:
 
 
 def transfer_of_profile(icc: bytes | None) -> int:
-    """The code point of an ICC profile's transfer function; 2, unspecified, where it does not say.
+    """The code point of an ICC profile's transfer function; 2, unspecified, where it states none.
 
     By its `cicp` tag (ICC.1:2022, 9.2.17), else by a description such as "Rec. ITU-R BT.2100 PQ".
     """

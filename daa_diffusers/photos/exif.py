@@ -1,4 +1,4 @@
-"""EXIF blocks and TIFF directories, entry by entry: values that nobody here understands stay as they are.
+"""EXIF blocks and TIFF directories, entry by entry; unknown values are kept unchanged.
 
 An EXIF block is a small TIFF file. `exif_edits` changes it in place.
 """
@@ -28,7 +28,7 @@ STRUCTURAL = frozenset(
 class Entry:
     """One tag: its type (a key of `SIZES`), number of values, and their bytes in the file's byte order.
 
-    `at` is where the entry stands and `value_at` where its bytes do, both from the start of the block.
+    `at` is the offset of the entry and `value_at` that of its bytes, both from the start of the block.
     """
 
     type: int

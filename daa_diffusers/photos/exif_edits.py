@@ -1,4 +1,4 @@
-"""Changes of EXIF blocks, made in place.
+"""Edits of EXIF blocks in place.
 
 Libraries that rewrite a block move its values, which breaks makers' notes: their offsets count from the block's start.
 """

@@ -1,4 +1,4 @@
-"""What is wrong with a file that is no photo or cannot be decoded, and what would be right."""
+"""Diagnosis of files that are no photos or cannot be decoded, with advice."""
 
 import errno
 
@@ -57,7 +57,7 @@ def damaged(format: str) -> str:
 
 
 def reason(error: Exception, format: str) -> str:
-    """What people are told of a decoder's error; its own words stay in the chain of exceptions.
+    """Message for a decoder's error; its own message stays in the chain of exceptions.
 
     Args:
         error: what was raised.
@@ -74,7 +74,7 @@ def reason(error: Exception, format: str) -> str:
 
 
 def unknown_content(source: Source) -> str:
-    """What a file is that no format recognizes."""
+    """Diagnosis of a file that no format recognizes."""
     start = source.read(0, 4096)
     if not source.size:
         return "the file is empty"

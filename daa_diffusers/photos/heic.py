@@ -1,4 +1,4 @@
-"""HEIC and HEIF, as telephones write them; needs the extra `heic`."""
+"""HEIC and HEIF formats; needs the extra `heic`."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""JPEG: the tables and the subsampling that a photo was coded with, and its segments."""
+"""JPEG format, with the quantization tables, subsampling and segments of the original file."""
 
 import io
 import re
@@ -104,7 +104,7 @@ def end_of_picture(content: bytes, start: int = 0) -> int:
 
 
 def _parts_after(content: bytes, end: int) -> set[str]:
-    """What follows a picture in its file."""
+    """Description of the data after a picture in its file."""
     parts = set()
     while content.startswith(b"\xff\xd8\xff", end):
         parts.add("further pictures")
@@ -125,7 +125,7 @@ def encoding_of(image: Image.Image) -> Encoding:
     layers, tables = image.layer, image.quantization  # type: ignore[attr-defined]
     subsampling = None
     if len(layers) == 3:
-        (_, horizontal, vertical, _), *chroma = layers  # whatever Pillow's comment says of their order
+        (_, horizontal, vertical, _), *chroma = layers  # not in the order that Pillow documents
         same = all(layer[1:3] == chroma[0][1:3] for layer in chroma)
         ratio = (horizontal / chroma[0][1], vertical / chroma[0][2]) if chroma[0][1] and chroma[0][2] else (0, 0)
         subsampling = _SAMPLING_NAMES.get(ratio, "unusual") if same else "unusual"
@@ -140,7 +140,7 @@ def encoding_of(image: Image.Image) -> Encoding:
 
 
 def _blocks(image: Image.Image) -> tuple[tuple[tuple[str, bytes], ...], set[str]]:
-    """The segments that mean something without the coded pixels, and the names of others.
+    """The segments that stay valid for other pixels, and the names of others.
 
     EXIF, XMP and ICC are read apart from them; Adobe's APP14 belongs to the coding.
     """
@@ -243,7 +243,7 @@ def _segments(metadata: Metadata, own: bool) -> tuple[list[tuple[int, bytes]], l
         if len(parts) < 256:
             segments += [(0xE2, ICC_HEADER + bytes([k + 1, len(parts)]) + part) for k, part in enumerate(parts)]
         else:
-            missing.append("the colour profile is too large for a JPEG")
+            missing.append("the color profile is too large for a JPEG")
     for name, content in extra:
         if name != "APP0":
             segments.append((0xFE if name == "COM" else 0xE0 + int(name[3:]), content))

@@ -1,4 +1,4 @@
-"""Where a photo was taken, taken out of what its file says."""
+"""Removal of a photo's location from its metadata."""
 
 import re
 from dataclasses import replace
@@ -20,7 +20,7 @@ def without_location(metadata: Metadata) -> tuple[Metadata, list[str]]:
     """The metadata without GPS and place names, and notes on what else had to go with them.
 
     EXIF loses its GPS directory, XMP its places. Blocks of IPTC and such, in which places may stand, go as a whole.
-    Makers' notes are not looked into.
+    Makers' notes are not searched.
     """
     notes = []
     exif, xmp = metadata.exif, metadata.xmp

@@ -1,4 +1,4 @@
-"""Opening photos: the stored pixels in their own depth, and all that the file says about them."""
+"""Opening of photos: the stored pixels in their own depth, with all metadata of the file."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""Metadata on parts that a saved photo no longer has: previews of the unrestored photo, films, gain maps, claims."""
+"""Removal of metadata on parts that a saved photo no longer has: previews, films, gain maps, claims."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -9,7 +9,7 @@ from .stored import Metadata
 
 EXTENDED_HEADER = b"http://ns.adobe.com/xmp/extension/\0"
 PHOTOSHOP_HEADER = b"Photoshop 3.0\0"
-_THUMBNAILS = (1033, 1036)  # Photoshop's image resources that show the photo as it was
+_THUMBNAILS = (1033, 1036)  # Photoshop's image resources with thumbnails of the unrestored photo
 
 
 def left_out(parts: set[str]) -> list[str]:

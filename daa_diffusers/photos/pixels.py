@@ -1,4 +1,4 @@
-"""Decoded photos as tensors (C, H, W): their luma, range and parts."""
+"""Decoded photos as tensors (C, H, W): luma, range and crops."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""PNG: chunks beside the pixels, and 16 bits, of which Pillow would keep 8."""
+"""PNG format, with chunks beside the pixels, and 16 bits, of which Pillow would keep 8."""
 
 import io
 import struct
@@ -24,12 +24,12 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER_BYTES = 33  # signature and IHDR
 XMP_KEYWORD = b"XML:com.adobe.xmp\0"
 MAX_TEXT = 2**26  # bytes of a profile or a packet once it is decompressed
-# What stays true of restored pixels; not sBIT, bKGD, hIST and tRNS, which speak of stored values or of a palette.
+# Chunks that stay valid for restored pixels; not sBIT, bKGD, hIST and tRNS, which refer to stored values or a palette.
 KEPT = frozenset(
     {"cICP", "mDCV", "cLLI", "cHRM", "gAMA", "sRGB", "iCCP", "pHYs", "eXIf", "tIME", "tEXt", "zTXt", "iTXt"}
 )
 _PICTURE = frozenset({"IHDR", "PLTE", "tRNS", "IDAT", "IEND"})
-_CODING = frozenset({"iDOT"})  # how the file is coded, as the size of its chunks is
+_CODING = frozenset({"iDOT"})  # depends on the coding, as the sizes of chunks do
 _LEFT_OUT = {"caBX": "claims of origin (C2PA)"} | dict.fromkeys(("acTL", "fcTL", "fdAT"), "further frames")
 
 
@@ -88,7 +88,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     if interlaced:
         notes.append("interlaced became sequential")
     for chunk in chunks:
-        if chunk.name in _PICTURE and not chunk.whole:  # decoders do not always mind
+        if chunk.name in _PICTURE and not chunk.whole:  # decoders do not always check this
             ends_early = len(chunk.stored) < 12 + int.from_bytes(chunk.stored[:4])
             raise UnreadablePhotoError(truncated("PNG") if ends_early else damaged("PNG"))
         if chunk.name == "cICP" and len(chunk.content) == 4:
@@ -151,7 +151,7 @@ def _deep(chunks: list[Chunk]) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _metadata(chunks: list[Chunk], notes: list[str]) -> Metadata:
-    """What the kept chunks say; damaged ones are read as far as they can be, with a note."""
+    """Metadata in the kept chunks; damaged ones are read as far as possible, with a note."""
     exif = xmp = icc = dpi = None
     blocks = []
     for name, view, whole, _ in chunks:

@@ -1,4 +1,4 @@
-"""PNM (PGM, PPM and PBM), of any largest value."""
+"""PNM formats (PGM, PPM and PBM), of any maximum value."""
 
 import math
 import re

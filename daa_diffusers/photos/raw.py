@@ -1,4 +1,4 @@
-"""Cameras' raw files, developed by LibRaw to 16 bits; needs the extra `raw`."""
+"""Raw formats of cameras, developed by LibRaw to 16 bits; needs the extra `raw`."""
 
 from typing import Any
 

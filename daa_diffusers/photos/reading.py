@@ -24,7 +24,7 @@ __all__ = ["PHOTO_SUFFIXES", "decode_photo", "list_photos", "photo_size", "read_
 def read_photo(path: str | os.PathLike) -> np.ndarray:
     """Reads one photo, upright (EXIF orientation applied), in its own bit depth.
 
-    As `open_photo`, for training and measuring. Alpha is dropped, not blended: what is wanted is what the camera saw.
+    As `open_photo`, for training and evaluation. Alpha is dropped, not blended: the pixels themselves count.
 
     Args:
         path: a file in any format of `registry.REGISTRY`.

@@ -1,4 +1,4 @@
-"""The record of a file format: how it is recognized, read and written, and what its files hold."""
+"""Record of a file format: its recognition, reading and writing, and the metadata that it holds."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ Writer = Callable[[Path, StoredPhoto, np.ndarray, np.ndarray | None, int | None]
 
 @dataclass(frozen=True)
 class PhotoFormat:
-    """All that the package knows of one file format. `registry.REGISTRY` holds one for each.
+    """One file format; `registry.REGISTRY` holds one record for each.
 
     Args:
         name: what `format` options and messages call it; upper case in `StoredPhoto.format`.

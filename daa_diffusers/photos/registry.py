@@ -1,4 +1,4 @@
-"""The file formats of photos, one record each; a new format is a file beside this one and an entry here."""
+"""Registry of the file formats of photos; a new format is a file beside this one and an entry here."""
 
 from ..errors import ConfigurationError
 from . import avif, bmp, heic, jpeg, png, pnm, raw, tiff, webp
@@ -12,7 +12,7 @@ REGISTRY: tuple[PhotoFormat, ...] = tuple(
 BY_NAME = {one.name: one for one in REGISTRY}
 BY_SUFFIX = {suffix: one for one in REGISTRY for suffix in one.suffixes}
 PHOTO_SUFFIXES = frozenset(BY_SUFFIX)  # of all files that are read, lower case
-# What `format` may say -> the suffixes of its files, the usual one first.
+# Values of `format` -> the suffixes of its files, the usual one first.
 FORMATS = {one.name: one.suffixes for one in REGISTRY if one.write is not None}
 _ALIASES = {alias: one.name for one in REGISTRY for alias in one.aliases}
 

@@ -1,4 +1,4 @@
-"""Writing restored photos as their files were: format, depth, quality, and everything beside the pixels."""
+"""Saving of restored photos in the format, depth and quality of the original file, with its metadata."""
 
 import os
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ class SavedPhoto:
         path: where.
         format: one of `FORMATS`.
         bits: per sample.
-        notes: what could not be kept as it was, each a short sentence; those of the opened photo come first.
+        notes: what could not be kept, each a short sentence; those of the opened photo come first.
     """
 
     path: Path
@@ -74,15 +74,15 @@ def save_photo(
 ) -> SavedPhoto:
     """Writes a photo with new pixels, and with all else as it was opened.
 
-    In its own format, the pixels and their EXIF orientation stay as stored, a JPEG keeps its quantisation tables and
+    In its own format, the pixels and their EXIF orientation stay as stored, a JPEG keeps its quantization tables and
     subsampling, a TIFF its compression. In another format the photo is turned upright and its orientation reset,
-    because not every reader of that format would turn it. docs/photos.md says what each format keeps. The file is
-    written under a temporary name in the same folder and renamed: nobody sees a part of it.
+    because not every reader of that format would turn it. docs/photos.md lists what each format keeps. The file is
+    written atomically: under a temporary name in the same folder, then renamed.
 
     Args:
         path: the file; its suffix decides nothing.
         photo: what `open_photo` gave.
-        pixels: (H, W, 1 or 3) of the photo's size and number of colours, uint8 or uint16; None: the photo's own.
+        pixels: (H, W, 1 or 3) of the photo's size and number of colors, uint8 or uint16; None: the photo's own.
         format: one of `FORMATS`; None: the photo's, TIFF for a raw file.
         bits: 8 or 16 per sample; None: the photo's where the format holds them, else 8.
         quality: 1 to 100, of lossy formats (others ignore it); None: a JPEG's own, else 95, or 90 for WebP, AVIF and

@@ -1,4 +1,4 @@
-"""The bytes of a photo's file, on disk or in memory, read by offset."""
+"""Access to the bytes of a photo's file, on disk or in memory, by offset."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Source:
     """A photo's file: decoders read its parts by offset, as a whole, or as a stream.
 
     Args:
-        name: what messages call it; its suffix counts where the content does not tell the format.
+        name: for messages; its suffix counts where the content does not determine the format.
         content: the whole file; None: `path` is read.
         path: the file on disk, or None.
     """

@@ -1,4 +1,4 @@
-"""What a photo's file holds: its pixels as they are stored, and everything beside them."""
+"""Content of a photo's file: its pixels as they are stored, metadata and encoding."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,12 +10,12 @@ STRIP_PIXELS = 2**20  # whole photos are converted in strips of about this many 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a file says about its pixels.
+    """Metadata of a file.
 
     Args:
         exif: a TIFF block (without "Exif\\0\\0" before it), or None. Of a TIFF file: its own descriptive tags.
         xmp: an XMP packet.
-        icc: an ICC colour profile.
+        icc: an ICC color profile.
         dpi: (horizontal, vertical) pixels per inch.
         blocks: what only the file's own format can hold, byte for byte: (name, content) of JPEG segments, PNG chunks
             or TIFF tags.
@@ -30,11 +30,11 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a file stores its pixels, as far as its format is to repeat it.
+    """Encoding of the pixels in a file, as far as saving repeats it.
 
     Args:
         quantisation: of a JPEG, a table of 64 divisors for each component, in natural order.
-        subsampling: of the chroma of a JPEG: "4:4:4", "4:2:2", "4:2:0", or another; None for grey.
+        subsampling: of the chroma of a JPEG: "4:4:4", "4:2:2", "4:2:0", or another; None for gray.
         progressive: of a JPEG.
         rgb: of a JPEG that holds RGB, not YCbCr.
         lossless: of a WebP.
@@ -45,7 +45,7 @@ class Encoding:
         byte_order: of a TIFF: "<" or ">".
         big: of a BigTIFF.
         unknown_channel: of a TIFF: what is in `alpha` is no transparency, but a channel of unknown meaning.
-        premultiplied: of a TIFF: its colours are multiplied by alpha.
+        premultiplied: of a TIFF: its colors are multiplied by alpha.
         maximum: the largest value of a PNM or of a HEIC; None for the largest of the bit depth.
     """
 
@@ -70,14 +70,14 @@ class StoredPhoto:
     """A photo as its file holds it; `open_photo` makes them, `save_photo` writes them.
 
     Args:
-        pixels: colours (H, W, 1) grey or (H, W, 3) RGB, uint8 or uint16, as stored: neither turned upright nor taken
-            out of their colour space. May be a memory map of the file.
+        pixels: colors (H, W, 1) gray or (H, W, 3) RGB, uint8 or uint16, as stored: neither turned upright nor taken
+            out of their color space. May be a memory map of the file.
         alpha: (H, W) of the same dtype, or None.
         format: "JPEG", "PNG", "TIFF", "WEBP", "AVIF", "PNM", "BMP", "HEIC" or "RAW".
         orientation: the EXIF orientation, 1 to 8, that shows `pixels` upright.
-        metadata: what the file says about them.
+        metadata: of the file.
         encoding: how they were stored.
-        notes: what of the file is not in here, or was converted, each a short sentence.
+        notes: what of the file is left out or converted, each a short sentence.
     """
 
     pixels: np.ndarray

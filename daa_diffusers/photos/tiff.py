@@ -1,4 +1,4 @@
-"""TIFF: 8 and 16 bits, large ones mapped into memory, and all descriptive tags in both directions."""
+"""TIFF format of 8 and 16 bits, with memory mapping of large files and all descriptive tags."""
 
 import struct
 import sys
@@ -158,7 +158,7 @@ def _compression(page: Any) -> str:
 
 
 def _encoding(file: Any, page: Any, notes: list[str]) -> Encoding:
-    """How a page is stored; lossy and bilevel compressions become zlib."""
+    """Encoding of a page; lossy and bilevel compressions become zlib."""
     compression = _compression(page)
     if compression not in LOSSLESS:
         notes.append(f"compression {compression} became zlib, which loses nothing")

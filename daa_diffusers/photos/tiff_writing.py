@@ -1,4 +1,4 @@
-"""TIFF files written as they were: compression, tiles, planes, byte order, and all descriptive tags."""
+"""Writing of TIFF files with the original's compression, tiles, planes, byte order and descriptive tags."""
 
 import struct
 import sys

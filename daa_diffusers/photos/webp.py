@@ -1,4 +1,4 @@
-"""WebP, lossless and lossy, of 8 bits."""
+"""WebP format, lossless and lossy, of 8 bits."""
 
 import struct
 from collections.abc import Iterator

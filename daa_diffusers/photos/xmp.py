@@ -1,4 +1,4 @@
-"""XMP packets, edited in place: properties are taken out by name, and the rest of a packet stays byte for byte."""
+"""Edits of XMP packets in place: properties are removed by name, the rest is kept byte for byte."""
 
 import re
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ OF_OTHER_PARTS: dict[str, str | None] = {
     "http://ns.google.com/photos/dd/1.0/device/": None,  # dynamic depth: its maps follow the picture
     "http://ns.google.com/photos/dd/1.0/container/": None,
     "http://ns.google.com/photos/dd/1.0/item/": None,
-    "http://ns.xiaomi.com/photos/1.0/camera/": "XMPMeta",  # where pictures behind the first one stand
+    "http://ns.xiaomi.com/photos/1.0/camera/": "XMPMeta",  # offsets of pictures after the first one
     "http://ns.oplus.com/photos/1.0/camera/": r"(?:MotionPhoto|OLivePhoto|VideoLength)\w*",
     "http://ns.adobe.com/hdr-gain-map/1.0/": None,
     "http://ns.apple.com/HDRGainMap/1.0/": None,
     "http://ns.apple.com/pixeldatainfo/1.0/": None,
     "http://ns.adobe.com/xap/1.0/": "Thumbnails",
     "http://ns.adobe.com/photoshop/1.0/": "TextLayers",
-    "http://purl.org/dc/terms/": "provenance",  # where the claims of C2PA stand
+    "http://purl.org/dc/terms/": "provenance",  # location of C2PA claims
 }
 # What refers to a JPEG's extended packet, or has its values there.
 OF_EXTENDED: dict[str, str | None] = {

@@ -1,1 +1,1 @@
-"""Photos of a disk, restored into files: what the `daa` command, its page and the bulk job have in common."""
+"""Restoration of files, shared by the `daa` command, its page and the bulk job."""

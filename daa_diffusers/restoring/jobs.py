@@ -1,4 +1,4 @@
-"""Which photo is restored to which file, and outputs that must not be written."""
+"""Mapping of photos to output files, and outputs that must not be written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checkpoint that restores, and its device, as `--checkpoint` and `--device` of the commands name them."""
+"""Loading of the checkpoint and device that the commands' `--checkpoint` and `--device` name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check_model(checkpoint: str, device: str | None = None) -> None:
-    """Whether there may be such a checkpoint and such a device; nothing is loaded, and the Hub is not asked.
+    """Checks a checkpoint and a device without loading anything or querying the Hub.
 
     Raises:
         CheckpointError, ConfigurationError: there is not.

@@ -1,4 +1,4 @@
-"""Restoring one photo after another: failures are reported and skipped, what is done is not done again."""
+"""Restoration of one photo after another: failures are reported and skipped, finished photos are not repeated."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Record = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What `daa restore` was asked for; the names are those of its options."""
+    """Options of `daa restore`, by their names."""
 
     format: str | None = None
     bits: int | None = None
@@ -81,11 +81,11 @@ def restore_all(jobs: Iterable[Job], options: Options, load: Callable[[], DAARes
             pipeline = pipeline or load()
             try:
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # libraries warn of damaged metadata; what is lost is noted
+                    warnings.simplefilter("ignore")  # libraries warn of damaged metadata; losses are in the notes
                     done = restore_one(pipeline, job, options)
             except FileExistsError:
                 yield record | {"status": SKIPPED, "reason": "another process has written the output meanwhile"}
-            except Exception as error:  # one photo never stops the others, whatever is wrong with it
+            except Exception as error:  # no error in one photo stops the others
                 logger.debug("%s", job.source, exc_info=True)
                 yield record | {"status": FAILED, "reason": _words(error)}
                 if of_the_machine(error):
@@ -103,7 +103,7 @@ def restore_one(pipeline: DAARestorationPipeline, job: Job, options: Options) ->
     """Restores one photo to its file, which gets the photo's permissions and modification time.
 
     Returns:
-        What `restore_all` says of a restored photo.
+        The record of `restore_all` for a restored photo.
 
     Raises:
         UnreadablePhotoError, ConfigurationError, OSError, FloatingPointError: as reading, restoring and writing do.
@@ -131,11 +131,11 @@ def restore_one(pipeline: DAARestorationPipeline, job: Job, options: Options) ->
         raise FileExistsError(f"{job.target!r} exists")
     with replacing(job.target, like=job.source) as temporary:
         if _same(photo, restored, options):
-            shutil.copyfile(job.source, temporary)  # coding it again could only make it worse
+            shutil.copyfile(job.source, temporary)  # coding it again would only lose quality
             format_, bits = own_format(photo), photo.bits
             notes: tuple[str, ...] = ("nothing to restore: the file was copied",)
         else:
-            photo = dataclasses.replace(photo, pixels=restored)  # the memory of the old ones is free for the encoder
+            photo = dataclasses.replace(photo, pixels=restored)  # frees the memory of the old pixels for the encoder
             saved = save_photo(
                 temporary,
                 photo,
@@ -158,7 +158,7 @@ def restore_one(pipeline: DAARestorationPipeline, job: Job, options: Options) ->
 
 
 def _same(photo: StoredPhoto, restored: np.ndarray, options: Options) -> bool:
-    """Whether the file itself is what is asked for."""
+    """Whether the file can be copied unchanged."""
     as_it_was = options.bits in (None, photo.bits) and options.quality is None and not options.strip_location
     as_it_was &= photo.format != "RAW" and options.format in (None, own_format(photo))
     return as_it_was and np.array_equal(photo.pixels, restored)
@@ -200,7 +200,7 @@ def _middle(pixels: np.ndarray, cell: int) -> np.ndarray:
 
 
 class Summary:
-    """Counts of what became of photos, and of what was noted about them."""
+    """Counts of photos by status, and of notes."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -233,7 +233,7 @@ class Summary:
         return {status: self.counts[status] for status in (RESTORED, SKIPPED, FAILED, PLANNED)}
 
     def describe(self) -> str:
-        """A few lines for people."""
+        """A summary of a few lines."""
         lines = [
             f"{count} x {note} ({example}{', ...' if count > 1 else ''})"
             for note, (count, example) in self.notes.items()

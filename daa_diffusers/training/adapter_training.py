@@ -1,4 +1,4 @@
-"""A run that trains an adapter: the restorer stays as it is, a small change of it is learnt and saved."""
+"""Training of an adapter: a small change of a frozen restorer."""
 
 import copy
 import logging
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..adapters.files import TENSORS, AdapterConfig, save_adapter
-from ..adapters.matching import read_camera, summarise
+from ..adapters.matching import read_camera, summarize
 from ..adapters.updates import attach, attached, base_parameters, fingerprint, merge, statistics, updates_for
 from ..hub.records import stated_license
 from ..sources.folders import PhotoSource
@@ -17,7 +17,7 @@ from .config import TrainingConfig
 
 logger = logging.getLogger(__name__)
 
-PHOTOS = 64  # of each source that are asked for their camera
+PHOTOS = 64  # photos of each source whose EXIF is read
 
 
 def add_adapter(config: TrainingConfig, restorer: nn.Module) -> None:
@@ -43,7 +43,7 @@ def save_trained_adapter(
         config: of the run.
         restorer: with the adapter attached; is left as it is.
         folder: of the adapter.
-        real: the photos that it was adapted to; their EXIF says of which camera, unless `config.adapter_info` does.
+        real: the photos that it was adapted to; their EXIF gives the camera, unless `config.adapter_info` does.
     """
     restorer = copy.deepcopy(restorer)
     updates = attached(restorer)
@@ -54,7 +54,7 @@ def save_trained_adapter(
     base_license = stated_license(restorer)
     if base_license.non_commercial:  # whatever the options say
         info["licence"] = base_license.key
-    assert config.adapter is not None and config.init_from is not None  # the config has seen to it
+    assert config.adapter is not None and config.init_from is not None  # checked by the config
     described = AdapterConfig(
         config.adapter,
         fingerprint(base_parameters(restorer)),
@@ -74,6 +74,6 @@ def _camera_of(sources: list[PhotoSource]) -> dict[str, Any]:
         for index in source.spread(PHOTOS):
             try:
                 cameras.append(read_camera(source.encoded(index)))
-            except (OSError, ValueError, IndexError):  # broken, or a stream that is shorter
+            except (OSError, ValueError, IndexError):  # broken, or beyond the end of a stream
                 continue
-    return summarise(cameras)
+    return summarize(cameras)

@@ -1,4 +1,4 @@
-"""The batches of a run: which sample numbers a step takes in which process, and the photos on the device."""
+"""Batches of a run: the sample numbers of each step and process, and the transfer to the device."""
 
 import torch
 from accelerate import Accelerator
@@ -10,7 +10,7 @@ from . import setup
 from .config import TrainingConfig
 from .processes import accumulation_steps
 
-PHOTOS = ("synthetic", "clean", "real", "unpaired_clean")  # of a sample, as the joint step names them
+PHOTOS = ("synthetic", "clean", "real", "unpaired_clean")  # keys of a sample
 
 
 class Batches:

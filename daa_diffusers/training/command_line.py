@@ -1,4 +1,4 @@
-"""The command line of training: its parser, and `--help` with the defaults that hold, preset by preset."""
+"""Command line of training: the parser, and `--help` with the defaults of each preset."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, 
 
 
 def typed_options(arguments: list[str] | None = None) -> dict[str, Any]:
-    """What was typed, by the names of the fields: `--name value`, aliases, `--no_name`, with - or _.
+    """The given options, by the names of the fields: `--name value`, aliases, `--no_name`, with - or _.
 
     Exits as argparse does on `--help` and on values of a wrong type.
 
@@ -33,7 +33,7 @@ def typed_options(arguments: list[str] | None = None) -> dict[str, Any]:
 
 
 def _with_underscores(argument: str) -> str:
-    """`--some-name=a-value` -> `--some_name=a-value`; what is no option stays as it is."""
+    """`--some-name=a-value` -> `--some_name=a-value`; other arguments are unchanged."""
     if not argument.startswith("--"):
         return argument
     name, equals, value = argument.removeprefix("--").partition("=")
@@ -54,7 +54,7 @@ def json_mapping(text: str) -> dict[str, Any]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,  # only what was typed overrides the YAML file
+        argument_default=argparse.SUPPRESS,  # only given options override the YAML file
         usage="%(prog)s [--option value ...]",
         description="Train a restorer, or adapt it to real photos. Names may be written with - or _; --no_name turns "
         "an option off.",
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         elif element is not None:
             parser.add_argument(*flags, type=element, nargs="+", action="extend", metavar="VALUE", help=text)
         else:
-            # `resolve` reads a degradation: argparse would hide what is wrong with a file
+            # `resolve` reads a degradation: argparse would hide the reason of an error
             reader = kind if kind is not dict else str if name == "degradation" else json_mapping
             shown = "JSON" if kind is dict else kind.__name__.upper()
             parser.add_argument(*flags, type=reader, metavar=shown, help=text)

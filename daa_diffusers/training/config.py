@@ -1,4 +1,4 @@
-"""The options of a training run, resolved: dataclass -> preset -> YAML file -> command line."""
+"""Resolution of the options of a training run: dataclass -> preset -> YAML file -> command line."""
 
 import os
 from dataclasses import replace
@@ -57,7 +57,7 @@ def resolve(*layers: dict[str, Any]) -> TrainingConfig:
         try:
             given[name] = converted(value, hints[name])
         except ValueError:
-            continue  # `check` names it
+            continue  # `check` reports it
     preset_objective = PRESETS[preset].get("objective", {"type": DEFAULT_OBJECTIVE})
     given["objective"] = with_defaults(merge_objectives(preset_objective, objective))
     if "learning_rate" in given:

@@ -1,4 +1,4 @@
-"""Health of a run, without labels: does the noise predictor take a shortcut, and do restored real photos look right?"""
+"""Health of a run without labels: shortcuts of the noise predictor, and statistics of restored real photos."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ NOISE_DRAWS = 1
 
 @dataclass(frozen=True)
 class HealthReport:
-    """One look at a run.
+    """Result of one health check.
 
     Attributes:
         values: for the log, under `health/`: `loss_*` and `slot_accuracy` of `Shortcuts`; means over fixed real
@@ -45,7 +45,7 @@ class HealthReport:
 
 
 def few_photos_warning(n_real: int) -> str | None:
-    """A sentence where `n_real` real photos are few to adapt to, else None."""
+    """A warning where `n_real` real photos are few to adapt to, else None."""
     if n_real >= FEW_PHOTOS:
         return None
     return (
@@ -67,7 +67,7 @@ def _count(source) -> int:
 
 
 class Health:
-    """Looks at a run through fixed patches of its own photos, which are functions of the seed.
+    """Health checks of a run on fixed patches of its own photos, which are functions of the seed.
 
     Args:
         clean, real: photos (B, C, S, S) in [0, 1], on the CPU.
@@ -96,7 +96,7 @@ class Health:
 
     @torch.no_grad()
     def see_start(self, restorer: nn.Module) -> None:
-        """Looks at the restorer to start from, with which later ones are compared."""
+        """Checks the initial restorer, with which later ones are compared."""
         if len(self.patches["real"]) < 8:  # too few for the probe
             return
         contract, like = RestorerContract.of(restorer), next(restorer.parameters())
@@ -144,10 +144,10 @@ class Health:
         )
 
     def run(self, restorer: nn.Module, adaptation: NoiseSpaceAdaptation | None = None) -> HealthReport:
-        """Looks at `restorer`, and at the noise predictor of `adaptation` where it is given.
+        """Checks `restorer`, and the noise predictor of `adaptation` where it is given.
 
         Modes and weights are left as they are, and no global random state is read or written. `restorer` may hold
-        averaged weights; the noise predictor is then asked about what `adaptation.restorer` restores.
+        averaged weights; the noise predictor is then checked on the results of `adaptation.restorer`.
 
         Raises:
             ConfigurationError: a restorer that takes other channels than the patches have.

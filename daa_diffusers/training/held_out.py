@@ -1,4 +1,4 @@
-"""The supervised loss on synthetic pairs that no step learns from, compared with that of the start."""
+"""Supervised loss on held-out synthetic pairs, compared with that of the initial restorer."""
 
 import copy
 import math
@@ -41,7 +41,7 @@ def pairs_apart(dataset: TrainingPatches, draws: str, count: int, at_once: int =
 
 
 class HeldOut:
-    """How far a restorer in training is from its start, on fixed synthetic pairs.
+    """Supervised loss of a restorer in training relative to its start, on fixed synthetic pairs.
 
     The pairs are functions of the run's seed and have the run's own degradation. Losses are compared pair by pair, so
     that the noise levels drawn do not add to the error of the difference.
@@ -53,7 +53,7 @@ class HeldOut:
 
     Attributes:
         start: L_pair of the start for every pair (N,).
-        seconds: that a look takes.
+        seconds: duration of an evaluation.
     """
 
     def __init__(self, batches: Batches, restorer: nn.Module, eps: float):

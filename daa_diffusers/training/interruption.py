@@ -1,4 +1,4 @@
-"""Stopping a run from outside: SIGTERM and Ctrl-C ask for it, and the run saves first."""
+"""Interruption of a run by SIGTERM or Ctrl-C, with a checkpoint."""
 
 import ctypes
 import os
@@ -30,7 +30,9 @@ class Interruption:
         self.signal = number
 
     def __enter__(self) -> "Interruption":
-        if threading.current_thread() is threading.main_thread():  # Python sets handlers nowhere else
+        if (
+            threading.current_thread() is threading.main_thread()
+        ):  # Python allows signal handlers in the main thread only
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._request)
             if sys.platform.startswith("linux") and "ACCELERATE_DYNAMO_BACKEND" in os.environ:

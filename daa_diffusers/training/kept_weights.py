@@ -1,4 +1,4 @@
-"""The weights that a run keeps: the moving average, blended with the start; the last of these, or the best."""
+"""Kept weights of a run: the moving average, blended with the initial weights; the last ones, or the best."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from .selection import BestWeights
 
 
 class KeptWeights:
-    """The moving average of a restorer that is being trained, and what is made of it.
+    """The moving average of a restorer in training, its blend with the start, and the best weights.
 
     Args:
         restorer: as it starts: before a checkpoint is loaded into it.

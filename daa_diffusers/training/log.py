@@ -1,4 +1,4 @@
-"""What a run tells: means over the steps since the last line, in a JSONL file and through accelerate's trackers."""
+"""Log of a run: means over the steps since the last line, to a JSONL file and accelerate's trackers."""
 
 import json
 import logging
@@ -52,7 +52,7 @@ class Window:
 
 
 class Stopwatch:
-    """Where the time of the steps since the last log line went, and the memory that they took."""
+    """Throughput, waiting time and memory of the steps since the last log line."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -86,7 +86,7 @@ class Stopwatch:
 def peak_memory(device: torch.device) -> int | None:
     """Bytes: the most that tensors took on a CUDA device, else the process's largest resident size so far.
 
-    None on a system that does not tell (Windows).
+    None on a system that does not report it (Windows).
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -141,7 +141,7 @@ class RunLog:
                 log.write(json.dumps(line) + "\n")
 
     def images(self, step: int, name: str, grid: torch.Tensor) -> None:
-        """A picture (3, H, W) in [0, 1] to the trackers that take pictures."""
+        """Sends an image (3, H, W) in [0, 1] to the trackers that accept images."""
         picture = (grid.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()  # (H, W, 3)
         for tracker in self.accelerator.trackers:
             if tracker.name == "tensorboard":

@@ -1,4 +1,4 @@
-"""Memory of a training process: an estimate before the first step, and what this machine has left."""
+"""Memory of a training process: an estimate before the first step, and the free memory of the machine."""
 
 import contextlib
 import math
@@ -23,7 +23,7 @@ SAMPLES = 2
 # benchmarks/memory.py. CUDA's allocator leaves smaller gaps.
 OVERHEAD = {"cpu": 1.45, "cuda": 1.15}
 LIBRARIES = {"cpu": 2**26, "cuda": 2**29}  # loaded by the first step: kernels, contexts
-MOST_BYTES_A_PIXEL = 2**20  # no network known needs nearly as many
+MOST_BYTES_A_PIXEL = 2**20  # more than any known network needs
 LOOKED_AT = 20  # photos a source whose sizes are read
 GIB = 2**30
 
@@ -110,7 +110,7 @@ def random_photos(config: TrainingConfig, model: Objective, samples: int, side: 
 
 @contextlib.contextmanager
 def unchanged(model: Objective):
-    """Leaves no trace of steps in the model (gradients, statistics of batch norms), nor in torch's generator."""
+    """Context that restores the model (gradients, statistics of batch norms) and torch's generator afterwards."""
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     with torch.random.fork_rng(devices=[]):
         yield

@@ -1,4 +1,4 @@
-"""Options of the objective: nested under `objective` in a config, or given by their own names beside it."""
+"""Options of the objective, nested under `objective` in a config or flat beside it."""
 
 import argparse
 from collections.abc import Mapping

@@ -8,7 +8,7 @@ from typing import Any, Union, get_args, get_origin
 
 @dataclass(frozen=True)
 class Option:
-    """What is known of an option besides its name, type and default.
+    """Facts about an option besides its name, type and default.
 
     Attributes:
         help: its text in `--help`.
@@ -16,7 +16,7 @@ class Option:
         at_least, above, at_most, below: bounds of a number.
         path: names files or folders; `~` and environment variables in it are expanded.
         photos: names sources of photos; a resumed run compares their content, not how they are written.
-        free: may differ when a run is resumed: it changes what is reported or how fast, not what is learned.
+        free: may differ when a run is resumed: it affects reports or speed, not the trained weights.
         selects: `free`, except where `select_by` chooses the weights to keep.
         preparation: how presets prepare real photos; objectives that are only compared with start from the default.
         aliases: further names, those of diffusers' training scripts with the same meaning.

@@ -1,4 +1,4 @@
-"""Names of options: aliases, those of diffusers' training scripts, earlier ones, and slips of the keyboard."""
+"""Names of options: aliases, those of diffusers' training scripts, earlier ones, and typing errors."""
 
 import difflib
 import logging
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 NAMES = {field.name: field for field in fields(TrainingConfig)}
 ALIASES = {alias: field.name for field in NAMES.values() for alias in facts(field).aliases}
 
-# Options of earlier versions: the value that changed nothing, and what holds now.
+# Options of earlier versions: the value without effect, and the present behavior.
 RETIRED: dict[str, tuple[Any, str]] = {
     "ramp_steps": (None, "the weight rises over all steps"),
     "cache_gib": (1.0, "decoded photos take up to 1 GiB of a source"),
@@ -29,7 +29,7 @@ _COLUMN = "a dataset is written with its options: hf:NAME?split=train&config=NAM
 _PROMPT = "restoration has no prompts: --validation_degraded names photos to validate on"
 _EPOCH = "patches are drawn without end, so that there are no epochs"
 
-# Options of diffusers' training scripts that mean nothing here under any name, or something that is said otherwise.
+# Options of diffusers' training scripts without an equivalent here, or with another name.
 ANSWERS: dict[str, str] = {
     "resolution": "use --patch, the side of the training patches; photos are cropped and never resized to it",
     "resume_from_checkpoint": "not needed: the same command resumes from the newest checkpoint in --output_dir",
@@ -90,13 +90,13 @@ def _plain(name: str) -> str:
 
 
 def hint(name: str) -> str:
-    """What to write instead of an unknown option, in parentheses; empty where nothing means the same."""
+    """The replacement of an unknown option, in parentheses; empty where there is none."""
     name = _plain(name)
     if name in RETIRED:
         return f" (an option of earlier versions: {RETIRED[name][1]})"
     if name in ANSWERS:
         return f" ({ANSWERS[name]})"
-    # of a slip only: what is merely similar means something else
+    # typing errors only: other similar names have another meaning
     near = difflib.get_close_matches(name, [*NAMES, *ALIASES, *OBJECTIVE_OPTIONS], n=1, cutoff=0.85)
     return f" (did you mean {near[0]!r}?)" if near else ""
 

@@ -1,4 +1,4 @@
-"""The options of a training run, each with its facts."""
+"""Options of a training run, each with its facts."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -35,7 +35,7 @@ class TrainingConfig:
     output_dir: str = option("outputs/run", "Folder of checkpoints, logs and the final pipeline.", path=True, free=True)
     preset: str = option("small", "Starting point of all other options.", choices=tuple(PRESETS), free=True)
     config: str | None = option(None, "YAML file with any of these options.", free=True)
-    seed: int = option(0, "Everything random is a function of this and of the sample's number.")
+    seed: int = option(0, "Seed: everything random is a function of it and of the sample's number.")
     dry_run: bool = option(
         False, "Print the resolved options, parameters and estimated memory and time, then stop.", free=True
     )
@@ -59,7 +59,7 @@ class TrainingConfig:
     paired_degraded: list[str] = option(
         [], "Degraded photos, paired by name with --paired_clean.", path=True, photos=True
     )
-    paired_clean: list[str] = option([], "Their clean counterparts.", path=True, photos=True)
+    paired_clean: list[str] = option([], "Clean counterparts of --paired_degraded.", path=True, photos=True)
     degradation: dict[str, Any] | None = option(
         {"type": "gaussian", "sigma_min": 0.0, "sigma_max": 60.0},
         "How synthetic photos are degraded: a mapping in YAML, JSON on the command line, or a file (daa fit-noise).",
@@ -74,7 +74,7 @@ class TrainingConfig:
     )
     pseudo_clean: bool = option(
         False,
-        "Take real photos, as the restorer to start from restores them, for a further source of clean ones.",
+        "Use real photos, restored by the initial restorer, as a further source of clean ones.",
         preparation=True,
     )
     transplant: float = option(
@@ -85,14 +85,18 @@ class TrainingConfig:
     )
     transplant_kind: str = option(
         "residual",
-        "What of it; streaks are what was brighter than its surroundings, as rain is.",
+        "Part of the residual to transplant: all of it, or only streaks brighter than their surroundings, as rain.",
         choices=TRANSPLANTS,
     )
     validation_degraded: str | None = option(
         None, "Degraded photos to validate on.", path=True, photos=True, selects=True
     )
     validation_clean: str | None = option(
-        None, "Their clean counterparts (paired by name), if any.", path=True, photos=True, selects=True
+        None,
+        "Clean counterparts of --validation_degraded (paired by name), if any.",
+        path=True,
+        photos=True,
+        selects=True,
     )
     patch: int = option(64, "Side of the square training patches, in pixels.", at_least=1)
     clean_scale: list[float] = option(
@@ -100,7 +104,7 @@ class TrainingConfig:
     )
     batch_size: int = option(
         8,
-        "Synthetic (and as many real) patches of one process at a time.",
+        "Batch size per process: number of synthetic patches (and as many real ones).",
         at_least=1,
         aliases=("train_batch_size", "per_device_train_batch_size"),
     )
@@ -162,27 +166,27 @@ class TrainingConfig:
         "not make it worse. Off where --learning_rate is given.",
     )
     predictor_learning_rate: float | None = option(
-        None, "The noise predictor's (or discriminator's), where it differs.", above=0
+        None, "Learning rate of the noise predictor (or discriminator), where it differs.", above=0
     )
     learning_rate_schedule: str = option(
-        "constant", "As in diffusers: constant, cosine, linear, ...", aliases=("lr_scheduler",)
+        "constant", "Learning rate schedule, as in diffusers: constant, cosine, linear, ...", aliases=("lr_scheduler",)
     )
     learning_rate_warmup_steps: int = option(
         0, "Steps over which the learning rate rises.", at_least=0, aliases=("lr_warmup_steps",)
     )
     gradient_clip: float | None = option(
-        None, "Largest norm of the gradient; default: not clipped.", above=0, aliases=("max_grad_norm",)
+        None, "Maximum norm of the gradient; default: not clipped.", above=0, aliases=("max_grad_norm",)
     )
-    gradient_accumulation_steps: int = option(1, "Batches of one optimizer step.", at_least=1)
+    gradient_accumulation_steps: int = option(1, "Batches per optimizer step.", at_least=1)
     total_batch_size: int | None = option(
-        None, "Synthetic patches of one step over all processes; sets --gradient_accumulation_steps.", at_least=1
+        None, "Synthetic patches per step over all processes; sets --gradient_accumulation_steps.", at_least=1
     )
     mixed_precision: str = option("no", "Precision of the networks; losses are in float32.", choices=PRECISIONS)
     dtype: str = option("float32", "Precision of weights and images; float64 is for checks.", choices=DTYPES)
     gradient_checkpointing: bool = option(False, "Compute activations again in the backward pass, to save memory.")
     compile: bool = option(False, "Compile the networks by torch.compile: slow to start, then faster on CUDA.")
     max_skipped_steps: int = option(
-        10, "Steps in a row that may be skipped for NaN or infinite losses.", at_least=0, free=True
+        10, "Maximum number of consecutive steps skipped for NaN or infinite losses.", at_least=0, free=True
     )
     ema_decay: float = option(
         0.999,
@@ -206,9 +210,11 @@ class TrainingConfig:
         "With --init_from: take back steps that explode, and end with weights that restore held-out synthetic photos "
         "no worse than those to start from.",
     )
-    select_by: str = option("last", "Which weights the run ends with.", choices=SELECTIONS)
+    select_by: str = option(
+        "last", "Selection of the final weights: the last ones, or the best by a score.", choices=SELECTIONS
+    )
     early_stopping: int | None = option(
-        None, "Stop after so many validations without a better --select_by score.", at_least=1
+        None, "Stop after this many validations without a better --select_by score.", at_least=1
     )
 
     # the run
@@ -229,7 +235,7 @@ class TrainingConfig:
     )
     keep: int = option(2, "Checkpoints kept.", at_least=1, free=True, aliases=("checkpoints_total_limit",))
     health: bool = option(
-        True, "Look for shortcuts and score the restorer without labels at every validation.", free=True
+        True, "Check for shortcuts and score the restorer without labels at every validation.", free=True
     )
     threads: int | None = option(None, "CPU threads; default: torch's choice.", at_least=1, free=True)
     check_memory: bool = option(
@@ -244,17 +250,17 @@ class TrainingConfig:
     )
     hub_private: bool | None = option(
         None,
-        "Whether a new repository is private; default: as your account is set.",
+        "Whether a new repository is private; default: your account's setting.",
         free=True,
         aliases=("hub_private_repo",),
     )
-    hub_license: str | None = option(None, "License of the weights, as the Hub knows it (apache-2.0).", free=True)
+    hub_license: str | None = option(None, "License of the weights, an identifier of the Hub (apache-2.0).", free=True)
     resume_with_changes: bool = option(
         False, "Resume a run although its options or photos differ; the differences are recorded.", free=True
     )
     verify_resume: int = option(
         0,
-        "Check in a temporary folder that so many steps end bit-identical when interrupted, then stop.",
+        "Check in a temporary folder that this many steps end bit-identical when interrupted, then stop.",
         at_least=0,
         free=True,
     )

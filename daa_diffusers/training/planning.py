@@ -1,4 +1,4 @@
-"""What a run would need, without running it: `--dry_run`."""
+"""Plan of a run without running it: resolved options, memory and time (`--dry_run`)."""
 
 import time
 from collections.abc import Callable, Iterable

@@ -40,7 +40,7 @@ GAIN = (1.0, 1.5)  # see Transplant
 MEASURED_PHOTOS = 9  # that an objective looks at, over all sources
 MEASURED_SIDE = 256  # of their middle
 MEASURED_PATCHES = 16  # clean ones
-STREAK_BLUR = 10.0  # standard deviation in pixels of what is not a streak: light, haze, colour
+STREAK_BLUR = 10.0  # standard deviation in pixels of what is not a streak: light, haze, color
 
 
 def prepare_files(config: TrainingConfig, restorer: nn.Module, folder: Path, real: Sequence[PhotoSource]) -> None:
@@ -81,17 +81,17 @@ def measure_for(model: Objective, real: Sequence[PhotoSource], dataset: Training
 
 def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) -> None:
     """Lets the samples of `dataset` come from what `prepare_files` wrote."""
-    learnt: list[tuple[float, Degradation]] = []
+    learned: list[tuple[float, Degradation]] = []
     if config.fit_noise and (folder / LEFT_OUT).exists() and dataset.real:
         _skip(dataset.real, [Choice(0, {int(i): why for i, why in one.items()}) for one in _read(folder / LEFT_OUT)])
     if config.fit_noise and (folder / NOISE_FILE).exists():  # not of noise too strong to be measured
-        learnt.append((config.fit_noise, degradation_from_config(read_degradation(folder / NOISE_FILE))))
+        learned.append((config.fit_noise, degradation_from_config(read_degradation(folder / NOISE_FILE))))
     if config.transplant:
-        learnt.append((config.transplant, Transplant(str(folder / RESIDUALS), GAIN)))
-    if learnt:
+        learned.append((config.transplant, Transplant(str(folder / RESIDUALS), GAIN)))
+    if learned:
         assert dataset.degradation is not None  # the config has seen to it
-        rest = round(1 - sum(share for share, _ in learnt), 9)
-        dataset.degradation = Mixture([*learnt, *([(rest, dataset.degradation)] if rest else [])])
+        rest = round(1 - sum(share for share, _ in learned), 9)
+        dataset.degradation = Mixture([*learned, *([(rest, dataset.degradation)] if rest else [])])
     if config.pseudo_clean:
         first = dataset.clean[0]
         restored = PhotoFolder(folder / PSEUDO_CLEAN, channels=first.channels, argument="pseudo_clean")

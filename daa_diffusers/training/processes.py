@@ -1,4 +1,4 @@
-"""The processes of a run and their device: accelerate's `Accelerator`, made and checked."""
+"""Processes of a run and their device: creation and checks of accelerate's `Accelerator`."""
 
 import logging
 import os
@@ -26,7 +26,7 @@ def start_accelerator(config: TrainingConfig) -> Accelerator:
         raise ConfigurationError(f"`report_to` {config.report_to} needs a package: pip install {config.report_to}")
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
     accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),  # else several processes on CPUs would not find each other
+        cpu=not torch.accelerator.is_available(),  # otherwise several processes on CPUs would not be connected
         mixed_precision=config.mixed_precision,
         log_with=None if config.report_to == "none" else config.report_to,
         project_config=ProjectConfiguration(project_dir=config.output_dir, logging_dir=config.output_dir),

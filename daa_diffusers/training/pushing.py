@@ -1,4 +1,4 @@
-"""The result of a run, pushed to the Hub; what can fail is looked at before the first step."""
+"""Upload of a run's result to the Hub, with checks before the first step."""
 
 import logging
 from pathlib import Path

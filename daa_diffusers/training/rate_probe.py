@@ -1,4 +1,4 @@
-"""A learning rate that the network at hand can take, found by a few supervised steps at each of a few rates."""
+"""Probe of the learning rate: a few supervised steps at each of a few rates."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The reports of a run: means of its losses, validation, health, and the alarms that follow."""
+"""Reports of a run: means of its losses, validation, health, and alarms."""
 
 import logging
 import math

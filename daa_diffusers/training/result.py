@@ -1,16 +1,16 @@
-"""What a run ended on."""
+"""Result of a training run."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Exit status of a run of which nothing was better than its start, whose weights are what it saved.
+# Exit status of a run without weights better than its start, whose weights it saved.
 START_KEPT = 3
 
 
 @dataclass
 class TrainingResult:
-    """Where a run's results are and what it ended on.
+    """Location of a run's results, and its final state.
 
     Attributes:
         pipeline: folder to pass to `DAARestorationPipeline.from_pretrained`; None where the run was interrupted.
@@ -22,7 +22,7 @@ class TrainingResult:
         signal: number of the signal that interrupted the run, whose checkpoint is saved; None where it ended.
         best: "step" and "score" of the weights kept, where `select_by` chose; else empty.
         health: the last label-free values (`training.health`).
-        alarms: what they warn of, a sentence each.
+        alarms: warnings, a sentence each.
         skipped_photos: names of unreadable photos by role.
         returns: how often exploded weights were taken back.
         rise: decibels by which the held-out loss of the last weights is above that of the start; None where it is not
@@ -47,7 +47,7 @@ class TrainingResult:
 
     @property
     def start_kept(self) -> bool:
-        """Whether the weights saved are those to start from: nothing that was learned was better."""
+        """Whether the weights saved are the initial ones: no trained weights were better."""
         return self.kept_step == 0
 
     @classmethod

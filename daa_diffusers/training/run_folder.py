@@ -1,4 +1,4 @@
-"""The output folder of a run: held by one process, claimed by one set of options; its record, its files' places."""
+"""Output folder of a run: lock, claim by one set of options, record, and paths of its files."""
 
 import contextlib
 import json
@@ -209,7 +209,7 @@ def claim_output(
     if texts and not config.resume_with_changes:
         raise ConfigurationError(
             f"`output_dir` {str(folder)!r} belongs to a run with other {'options' if changes else 'photos'}; choose "
-            f"another folder, the same {'options' if changes else 'photos'}, or insist by `resume_with_changes`:\n- "
+            f"another folder, the same {'options' if changes else 'photos'}, or set `resume_with_changes`:\n- "
             + "\n- ".join(texts)
         )
     if texts:

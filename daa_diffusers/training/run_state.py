@@ -1,4 +1,4 @@
-"""What a run resumes from: safetensors and JSON, no pickle, written beside and renamed.
+"""Checkpoints from which a run resumes: safetensors and JSON, no pickle, written atomically.
 
 A checkpoint holds the parameters, the moving average, the optimizer and the counters, and in a run that is held to its
 start the same of the last good step (`good`). Nothing random is stored: every draw is a function of the seed and the
@@ -34,7 +34,7 @@ GOOD = "good"  # folder of the last good step's state in a checkpoint
 
 
 def new_counters() -> dict[str, Any]:
-    """What a run counts besides its steps, JSON-plain; saved in its checkpoints."""
+    """Counters of a run besides its steps, JSON-plain; saved in its checkpoints."""
     return {
         "losses": {},
         "validation": {},
@@ -62,7 +62,7 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_sc
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What training changes: parameters, moving average and optimizer, at one step.
+    """State of training at one step: parameters, moving average and optimizer.
 
     Attributes:
         files: tensors by name, by file (`STATE_FILES` without the suffix).
@@ -92,7 +92,7 @@ class Snapshot:
         return Snapshot(files, copy.deepcopy(self.plain))
 
     def restore(self, model: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer) -> None:
-        """Brings the objects to this state.
+        """Loads this state into the objects.
 
         Raises:
             CheckpointError: it does not fit them.

@@ -1,4 +1,4 @@
-"""The safeguard of a run that starts from a given restorer: it does not end with weights worse than the start's."""
+"""Safeguard of a run that starts from a given restorer against ending with worse weights."""
 
 import logging
 import math
@@ -29,7 +29,7 @@ LOWER = 0.25  # factor of the restorer's learning rate at every return
 
 
 class Safeguard:
-    """Takes back what explodes, and knows the last weights that are no worse than the start's.
+    """Reverts exploded weights, and keeps the last ones that are no worse than the start's.
 
     A step whose loss or gradient is not finite or far above its running mean is not taken, and the weights are looked
     at at once; they are looked at `CHECKS` times in a run as well. Where their held-out loss has exploded, the run

@@ -1,4 +1,4 @@
-"""Which weights a run ends with: the last ones, or those of the best validation."""
+"""Selection of the final weights: the last ones, or those of the best validation."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""From options to objects: networks, sources, samples and the optimizer."""
+"""Construction of networks, sources, samples and the optimizer from options."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -114,7 +114,7 @@ def build_dataset(
 def build_optimizer(
     config: TrainingConfig, model: Objective, device: torch.device | None = None
 ) -> torch.optim.Optimizer:
-    """One Adam over all networks (METHOD, step 6); fused where `device` is one of CUDA."""
+    """One Adam over all networks (docs/method.md, step 6); fused where `device` is one of CUDA."""
     groups = [{"params": [p for p in model.restorer.parameters() if p.requires_grad], "lr": config.learning_rate}]
     for network in model.networks.values():
         rate = config.predictor_learning_rate or config.learning_rate
@@ -127,7 +127,7 @@ def prepare_networks(config: TrainingConfig, model: Objective) -> Objective:
     """Precision, gradient checkpointing and compilation as `config` says.
 
     Raises:
-        ConfigurationError: a network knows no gradient checkpointing.
+        ConfigurationError: a network does not support gradient checkpointing.
     """
     model = model.to(dtype=getattr(torch, config.dtype))
     for network in (model.restorer, *model.networks.values()):
@@ -147,7 +147,7 @@ def parameter_count(module: nn.Module | None) -> int:
 
 
 def training_photos(dataset: TrainingPatches) -> Photos:
-    """What a run was trained on, for the model card: the sources by role.
+    """Record of the photos of a run for the model card: the sources by role.
 
     Of each its name ("folder"), number of photos (None where a stream's is not known yet), fingerprint, and the names
     of the photos and shards found unreadable so far.

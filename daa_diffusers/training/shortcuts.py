@@ -1,4 +1,4 @@
-"""Shortcuts of a noise predictor: does it ignore a condition, know its slots, or read the answer off its input?"""
+"""Shortcuts of a noise predictor: ignored conditions, distinguishable slots, noise visible in its input."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from ..objectives.schedules import NoiseDraws, NoiseSchedule
 NOISE_LEVELS = 3
 
 # Thresholds of the alarms. Differences of losses are relative to the loss as it is.
-UNTAUGHT = 0.95  # of the loss of a predictor that always says 0
+UNTAUGHT = 0.95  # of the loss of a predictor that always returns 0
 IGNORED = 0.01
 SLOTS_DIFFER = 0.05
 SEPARABLE = 0.9  # held-out accuracy of the slot probe
@@ -27,7 +27,7 @@ VISIBLE = 0.5  # noise over signal amplitude, sqrt((1 - g) / g), below which the
 
 @dataclass(frozen=True)
 class Shortcuts:
-    """What `shortcut_report` saw.
+    """Result of `shortcut_report`.
 
     Attributes:
         values: mean noise-prediction losses "as_is", "swapped", "real_permuted", "synthetic_zeroed", "real_zeroed" (1
@@ -60,8 +60,8 @@ def fixed_draws(
 def slot_accuracy(restored_synthetic: torch.Tensor, restored_real: torch.Tensor, *, folds: int = 4) -> float:
     """Held-out accuracy, in [0, 1], of a linear probe that tells restored synthetic from restored real photos.
 
-    It sees what a noise predictor could go by whatever its slots: energy of fine, medium and coarse detail, in
-    brightness and in colour, in the flat tenth and the middle of every patch; not colours or content. (Features of the
+    Its features are what a noise predictor could use in any slot: energy of fine, medium and coarse detail, in
+    brightness and in color, in the flat tenth and the middle of every patch; not colors or content. (Features of the
     predictor itself would not do: they must tell the slots apart, because one of the two matches the noised photo.)
     About 0.5 where nothing tells them apart. Clean and real photos that show other things raise it too.
 
@@ -120,7 +120,7 @@ def shortcut_report(
     draws: Sequence[NoiseDraws],
     slots_at_start: float = 0.0,
 ) -> Shortcuts:
-    """How much the noise predictor goes by each of its conditions, and whether it could tell them apart.
+    """How much the noise predictor uses each of its conditions, and whether it can distinguish them.
 
     Losses are those of eq. (2), with the restored synthetic photo in the first slot, dropout off:
 

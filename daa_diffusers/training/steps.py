@@ -1,4 +1,4 @@
-"""One optimizer step: the joint step on each of its batches, the gradient, the learning rate, the update."""
+"""Optimizer steps: the objective on each batch, gradient accumulation, learning rate, update."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -53,7 +53,7 @@ class Steps:
     def begin(self, total: int) -> None:
         """Sets the number of steps, which the learning rate and the weight of the adaptation are functions of."""
         self.total = total
-        # of diffusers' schedulers only the curve is used: the learning rate is a function of the step
+        # only the curve of diffusers' schedulers is used: the learning rate is a function of the step
         self.curve = get_scheduler(
             self.config.learning_rate_schedule,
             torch.optim.SGD([torch.zeros(1)], lr=1.0),
@@ -103,14 +103,14 @@ class Steps:
             is_far: whether a step with these scalars is to be left out.
 
         Returns:
-            The scalars of the step; None where something was not finite on any process, or `is_far`: nothing is learnt
+            The scalars of the step; None where something was not finite on any process, or `is_far`: nothing is learned
             then.
         """
         scalars, finite = self._gradients(step, batches)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         scalars["gradient/all"] = norm
-        if self.accelerator.scaler is None:  # a scaler steps over infinite gradients by itself, and learns from them
+        if self.accelerator.scaler is None:  # a scaler skips infinite gradients by itself, and adapts its scale
             finite &= norm.isfinite()
         if on_any(self.accelerator, not finite) or (is_far is not None and is_far(scalars)):
             self.optimizer.zero_grad()

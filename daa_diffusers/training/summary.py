@@ -1,4 +1,4 @@
-"""The table at the end of a run."""
+"""Summary table at the end of a run."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from .result import TrainingResult
 
 
 def summary_table(result: TrainingResult) -> Table:
-    """One table of what a run ended on: losses, validation, health, skipped steps and photos, time, the pipeline."""
+    """Table of a run's result: losses, validation, health, skipped steps and photos, time, the pipeline."""
     table = Table(title="the run", show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column()

@@ -1,4 +1,4 @@
-"""A check on the user's own machine: does an interrupted run end as an uninterrupted one?"""
+"""Verification on the user's machine that an interrupted run ends bit-identical to an uninterrupted one."""
 
 import json
 import logging

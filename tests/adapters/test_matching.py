@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from daa_diffusers.adapters import AdapterConfig, Camera, choose_adapter, read_camera
-from daa_diffusers.adapters.matching import summarise
+from daa_diffusers.adapters.matching import summarize
 
 
 def photo(make="Canon", model="Canon EOS 80D", iso=3200, **more):
@@ -89,10 +89,10 @@ def test_the_adapter_that_says_most_of_the_camera_is_chosen(camera, name):
 
 
 def test_cameras_are_summed_up():
-    assert summarise([Camera("Canon", "80D", 800), Camera("Canon", "5D", 3200), Camera()]) == {
+    assert summarize([Camera("Canon", "80D", 800), Camera("Canon", "5D", 3200), Camera()]) == {
         "make": "Canon",
         "models": ["5D", "80D"],
         "iso": [800, 3200],
     }
-    assert summarise([Camera("Canon", "80D"), Camera("Sony", "A7")])["make"] is None
-    assert summarise([Camera()]) == {"make": None, "models": [], "iso": None}
+    assert summarize([Camera("Canon", "80D"), Camera("Sony", "A7")])["make"] is None
+    assert summarize([Camera()]) == {"make": None, "models": [], "iso": None}

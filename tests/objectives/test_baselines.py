@@ -18,7 +18,7 @@ from daa_diffusers.objectives.base import Batch
 from daa_diffusers.objectives.dann import Dann, reverse_gradient
 from daa_diffusers.objectives.losses import charbonnier
 from daa_diffusers.objectives.mean_teacher import MeanTeacher, turned, unturned
-from daa_diffusers.objectives.neighbor2neighbor import Neighbor2Neighbor, draw_neighbours, subsample
+from daa_diffusers.objectives.neighbor2neighbor import Neighbor2Neighbor, draw_neighbors, subsample
 from daa_diffusers.objectives.pixel_adversarial import PixelAdversarial
 from daa_diffusers.objectives.real_term import RealTermObjective
 from daa_diffusers.objectives.recorrupted import RecorruptedToRecorrupted
@@ -174,8 +174,8 @@ def test_the_discriminator_prefers_clean_photos_after_a_few_steps(batch):
     assert losses[-1] < 0.6 * losses[0]
 
 
-def test_neighbours_are_two_adjacent_pixels_of_a_cell():
-    index = draw_neighbours((3, 3, 32, 32), generators(3))
+def test_neighbors_are_two_adjacent_pixels_of_a_cell():
+    index = draw_neighbors((3, 3, 32, 32), generators(3))
     first, second = index.unbind(1)  # (3, 16, 16)
     rows, columns = first // 2 - second // 2, first % 2 - second % 2
     assert torch.equal(rows.abs() + columns.abs(), torch.ones_like(first))
@@ -193,7 +193,7 @@ def test_neighbor2neighbor_follows_its_equation(batch):
     step = Neighbor2Neighbor(restorer(), weight=1.0, weight_schedule="constant", gamma=3.0)
     output = step(Batch(**batch), generator=generators())
     x, f = batch["real"], step.restorer
-    first, second = draw_neighbours(x.shape, generators()).unbind(1)
+    first, second = draw_neighbors(x.shape, generators()).unbind(1)
     predicted, target = f(subsample(x, first)), subsample(x, second)
     rest = predicted - target - (subsample(f(x), first) - subsample(f(x), second))
     expected = (predicted - target).square().mean() + 3 * rest.square().mean()

@@ -16,7 +16,7 @@ DEEP = PHOTO.astype(np.uint16) * 257 - np.arange(40, dtype=np.uint16)[:, None, N
 DEEP[PHOTO == 0] = 3
 ALPHA = np.tile(np.arange(60, dtype=np.uint8) * 4, (40, 1))
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-# a colour space of our own: what counts is that its bytes come back
+# a color space of our own: what counts is that its bytes come back
 WIDE = SRGB[:100] + b"wide gamut" + SRGB[110:] + bytes(80_000)
 XMP = (
     b'<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf='

@@ -13,11 +13,11 @@ from daa_diffusers.photos.stored import with_bits
 from .files import ALPHA, DEEP, MAKER_NOTE, PHOTO, WIDE, XMP, dng, exif, heic_file
 
 
-@pytest.mark.parametrize("kind", ["RGB", "RGBA", "10 bits", "grey"])
+@pytest.mark.parametrize("kind", ["RGB", "RGBA", "10 bits", "gray"])
 def test_heic_in_heic_out(tmp_path, kind):
-    pixels = {"RGB": PHOTO, "RGBA": np.dstack([PHOTO, ALPHA]), "10 bits": DEEP, "grey": PHOTO[..., :1]}[kind]
+    pixels = {"RGB": PHOTO, "RGBA": np.dstack([PHOTO, ALPHA]), "10 bits": DEEP, "gray": PHOTO[..., :1]}[kind]
     photo = open_photo(heic_file(tmp_path / "a.heic", pixels, exif=b"Exif\0\0" + exif(1)))
-    assert photo.pixels.shape[2] == (1 if kind == "grey" else 3) and photo.bits == (16 if kind == "10 bits" else 8)
+    assert photo.pixels.shape[2] == (1 if kind == "gray" else 3) and photo.bits == (16 if kind == "10 bits" else 8)
     assert np.abs(with_bits(photo.pixels, 8).astype(int) - with_bits(pixels[..., :3], 8)).mean() < 4
     if kind == "10 bits":
         assert photo.pixels.max() == 65535 and len(np.unique(photo.pixels)) > 256

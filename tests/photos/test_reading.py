@@ -38,7 +38,7 @@ def test_lossless_rgb_comes_back_as_it_was(tmp_path, suffix):
     np.testing.assert_array_equal(photo, PHOTO)
 
 
-def test_grey_keeps_one_channel(tmp_path):
+def test_gray_keeps_one_channel(tmp_path):
     np.testing.assert_array_equal(read_photo(save(tmp_path / "a.png", PHOTO[..., 1])), PHOTO[..., 1:2])
 
 
@@ -67,7 +67,7 @@ def test_palette_becomes_rgb(tmp_path):
     np.testing.assert_array_equal(read_photo(tmp_path / "a.png"), np.asarray(image.convert("RGB")))
 
 
-def test_black_and_white_becomes_grey(tmp_path):
+def test_black_and_white_becomes_gray(tmp_path):
     Image.fromarray(PHOTO[..., 0] > 128).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_photo(tmp_path / "a.png")[..., 0], (PHOTO[..., 0] > 128) * np.uint8(255))
 
@@ -121,10 +121,10 @@ def with_exif_chunk(png, tags):
     return png[:33] + chunk + png[33:]  # after the signature and IHDR
 
 
-@pytest.mark.parametrize("channels", ["grey", "grey + alpha", "RGB", "RGBA"])
+@pytest.mark.parametrize("channels", ["gray", "gray + alpha", "RGB", "RGBA"])
 def test_png_of_16_bits_keeps_them(tmp_path, channels):
     with_alpha = np.dstack([DEEP, DEEP[..., 0]])
-    pixels = {"grey": DEEP[..., 0], "grey + alpha": DEEP[..., :2], "RGB": DEEP, "RGBA": with_alpha}[channels]
+    pixels = {"gray": DEEP[..., 0], "gray + alpha": DEEP[..., :2], "RGB": DEEP, "RGBA": with_alpha}[channels]
     (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels)))
     photo = read_photo(tmp_path / "a.png")
     assert photo.dtype == np.uint16

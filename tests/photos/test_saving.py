@@ -85,7 +85,7 @@ def test_jpeg_is_coded_as_it_was(tmp_path, options):
     assert open_photo(tmp_path / "better.jpg").encoding.subsampling == photo.encoding.subsampling
 
 
-def test_grey_jpeg_stays_grey(tmp_path):
+def test_gray_jpeg_stays_gray(tmp_path):
     photo = open_photo(write(tmp_path, "jpeg", pillow_bytes(PHOTO[..., 0], "JPEG", quality=80)))
     assert photo.pixels.shape == (40, 60, 1)
     save_photo(tmp_path / "new.jpg", photo)
@@ -190,7 +190,7 @@ def test_a_palette_becomes_rgb_and_it_is_said(tmp_path, transparency):
     np.testing.assert_array_equal(np.asarray(Image.open(saved.path).convert("RGBA")), wanted)
 
 
-def test_colour_keys_and_black_and_white(tmp_path):
+def test_color_keys_and_black_and_white(tmp_path):
     Image.fromarray(PHOTO).save(tmp_path / "a.png", transparency=tuple(int(v) for v in PHOTO[3, 4]))
     photo = open_photo(tmp_path / "a.png")
     assert photo.alpha[3, 4] == 0 and (photo.alpha == 255).mean() > 0.9 and "transparent color" in photo.notes[0]
@@ -363,8 +363,8 @@ def test_any_photo_goes_through_any_format(tmp_path, made, target, strip):
     flat = values[..., 0] if values.shape[2] == 1 else values
     (tmp_path / "a.png").write_bytes(with_chunks(imagecodecs.png_encode(np.ascontiguousarray(flat)), *chunks))
     photo = open_photo(tmp_path / "a.png")
-    colours = values.shape[2] - (values.shape[2] + 1) % 2
-    np.testing.assert_array_equal(photo.pixels, values[..., :colours])
+    colors = values.shape[2] - (values.shape[2] + 1) % 2
+    np.testing.assert_array_equal(photo.pixels, values[..., :colors])
     assert (photo.alpha is None) == (values.shape[2] in (1, 3))
     if target == "heic":
         pytest.importorskip("pillow_heif")
@@ -376,7 +376,7 @@ def test_any_photo_goes_through_any_format(tmp_path, made, target, strip):
     turned = not same and photo.orientation >= 5
     assert again.pixels.shape[:2] == (values.shape[1::-1] if turned else values.shape[:2])
     if target in LOSSLESS and (saved.bits == photo.bits) and not (target == "bmp" and values.shape[2] == 2):
-        upright = read_photo(tmp_path / "a.png") if not same else values[..., :colours]
+        upright = read_photo(tmp_path / "a.png") if not same else values[..., :colors]
         np.testing.assert_array_equal(again.pixels, upright)
         if target in ("png", "tiff") and photo.alpha is not None and not turned:
             assert sorted(again.alpha.ravel()) == sorted(values[..., -1].ravel())

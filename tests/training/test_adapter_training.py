@@ -51,7 +51,7 @@ def test_base_and_adapter_make_the_saved_pipeline_bit_for_bit(config, base, kind
     assert (found.kind, found.rank, found.base_name) == (kind, 2 if kind == "lora" else None, "base")
 
 
-def test_only_the_adapter_is_trained_averaged_and_optimised(config, base):
+def test_only_the_adapter_is_trained_averaged_and_optimized(config, base):
     done = config(objective="mean_teacher")
     train(done, progress_bar=False)
     (newest,) = list_checkpoints(f"{done.output_dir}/checkpoints")[-1:]
@@ -65,8 +65,8 @@ def test_only_the_adapter_is_trained_averaged_and_optimised(config, base):
     assert fingerprint(originals) == fingerprint(dict(start.named_parameters()))
     changes = [name for name in weights if name.startswith("restorer.") and ".0." in name.split("parametrizations")[-1]]
     assert len(average) == len(changes) == sum(2 if "weight" in name else 1 for name in originals)
-    optimised = {name.split(".")[0] for name in load_file(newest / "optimizer.safetensors")}
-    assert len(optimised) == len(changes)
+    optimized = {name.split(".")[0] for name in load_file(newest / "optimizer.safetensors")}
+    assert len(optimized) == len(changes)
 
 
 @pytest.mark.parametrize("changes", [{}, {"variant": "vanilla", "blend": 0.5}, {"select_by": "psnr"}])

@@ -79,7 +79,7 @@ def test_a_predictor_that_ignores_both_rings():
     assert [text for text in report.alarms if "ignores its conditions" in text and "`timestep_range`" in text]
 
 
-def test_a_predictor_that_has_not_learnt_rings_and_nothing_else_is_said_of_its_losses():
+def test_a_predictor_that_has_not_learned_rings_and_nothing_else_is_said_of_its_losses():
     torch.manual_seed(0)
     unet = DAAUNet2DConditionModel(
         block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, attention_head_dim=8

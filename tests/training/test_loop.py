@@ -169,11 +169,11 @@ def test_wrong_folders_fail_before_anything_is_written(tiny_config, tmp_path):
 
 
 def test_odd_and_broken_photos_in_a_folder(tiny_config, photo_folders, tmp_path, caplog):
-    """16 bit, grey, alpha, palette, smaller than a patch, a name with spaces: used. Broken: reported and skipped."""
+    """16 bit, gray, alpha, palette, smaller than a patch, a name with spaces: used. Broken: reported and skipped."""
     folder = tmp_path / "my real photos"
     shutil.copytree(photo_folders / "real", folder)
     rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 65535, (40, 40), dtype=np.uint16)).save(folder / "deep grey.png")
+    Image.fromarray(rng.integers(0, 65535, (40, 40), dtype=np.uint16)).save(folder / "deep gray.png")
     Image.fromarray(rng.integers(0, 255, (30, 30, 4), dtype=np.uint8), "RGBA").save(folder / "alpha.png")
     Image.fromarray(rng.integers(0, 255, (7, 9, 3), dtype=np.uint8)).save(folder / "tiny photo.png")
     Image.fromarray(rng.integers(0, 255, (30, 30, 3), dtype=np.uint8)).quantize(8).save(folder / "palette.png")
@@ -184,7 +184,7 @@ def test_odd_and_broken_photos_in_a_folder(tiny_config, photo_folders, tmp_path,
     with caplog.at_level(logging.WARNING):
         quiet(config)
     assert "text.jpg" in caplog.text and "cut.jpg" in caplog.text
-    assert all(name not in caplog.text for name in ("deep grey", "alpha", "tiny photo", "palette"))
+    assert all(name not in caplog.text for name in ("deep gray", "alpha", "tiny photo", "palette"))
     record = json.loads((Path(config.output_dir) / "run.json").read_text())
     assert sorted(record["photos"]["real"][0]["skipped"]) == ["cut.jpg", "text.jpg"]
 

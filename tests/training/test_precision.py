@@ -47,7 +47,7 @@ def test_a_step_that_is_not_finite_is_skipped_counted_and_logged(tiny_config, mo
     assert "loss/pair" in log[1] and "loss/pair" not in log[2] and "loss/pair" in log[4]
 
 
-def test_nothing_is_learnt_from_a_skipped_step(tiny_config, tmp_path, monkeypatch):
+def test_nothing_is_learned_from_a_skipped_step(tiny_config, tmp_path, monkeypatch):
     config = tiny_config(steps=2, output_dir=str(tmp_path / "skipped"))
     with monkeypatch.context() as patch:
         spoil(patch, {1})
