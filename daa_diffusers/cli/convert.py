@@ -33,7 +33,8 @@ def convert(
 ) -> None:
     """Convert a file of weights into a pipeline's folder, or a restorer into ONNX.
 
-    Official weights keep their license (non-commercial), which is recorded in the folder; of others it is unknown.
+    Official weights keep their license (non-commercial), which is recorded in the folder, and so do weights whose record
+    is beside the file; of others it is unknown.
     """
     from ..foreign.files import PICKLED, SAFETENSORS
     from ..hub.resolving import resolve
@@ -62,11 +63,13 @@ def convert(
             f"`output` must end in .onnx for {checkpoint!r}, got {str(output)!r}: only files of weights become folders"
         )
     if not official:
+        from ..hub.description import describe
         from ..restoring.loading import convert_weights
 
-        convert_weights(checkpoint, output, task)
+        license = describe(convert_weights(checkpoint, output, task)).license
         typer.echo(f"written: {output}")
-        typer.echo("The license of the weights is unknown: whoever published them decides what they may be used for.")
+        unknown = "The license of the weights is unknown: whoever published them decides what they may be used for."
+        typer.echo(unknown if license.key is None else f"The weights keep their license, {license.key}: {license.text}")
         return
     if task is None:
         raise ConfigurationError("`--task` must name the task of the official file: denoise, derain or deblur")

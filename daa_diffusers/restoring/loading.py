@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,29 +74,33 @@ def load_pipeline(checkpoint: str, device: str | None, dtype: str = "float32") -
 
 
 def convert_weights(path: str | os.PathLike, folder: str | os.PathLike, task: str | None = None) -> Path:
-    """Writes a pipeline's folder from a file of weights (`hub.resolving.load_restorer`), with a record of the file.
+    """Writes a pipeline's folder from a restorer's weights, with their record and the names of their files.
 
     Args:
-        path: .safetensors, .pth, .pt, .ckpt or .bin.
+        path: .safetensors, .pth, .pt, .ckpt or .bin, or the folder of a restorer alone.
         folder: to write; must not hold a pipeline yet.
-        task: "denoise", "derain" or "deblur"; None: not known.
+        task: "denoise", "derain" or "deblur"; None: what the record says, if there is one.
 
     Raises:
-        CheckpointError: as `load_restorer`.
+        CheckpointError: as `hub.resolving.load_restorer`.
         ConfigurationError: on another `task`, or where `folder` holds a pipeline or is a file.
     """
     from ..checkpoints.tasks import TASKS
-    from ..hub.records import WeightsRecord, keep_record
-    from ..hub.resolving import MODEL_INDEX, load_restorer
+    from ..hub.records import keep_record, record_of
+    from ..hub.resolving import MODEL_INDEX, resolve
+    from ..hub.stored import files_of
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 
-    path, folder = Path(path), Path(folder)
+    folder = Path(folder)
     if task is not None and task not in TASKS:
         raise ConfigurationError(f"`--task` must be one of {', '.join(TASKS)}, got {task!r}")
     if (folder / MODEL_INDEX).exists() or folder.is_file():
         raise ConfigurationError(f"`output` must be new, or hold no pipeline yet, got {str(folder)!r}")
-    source = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    restorer = load_restorer(path)
-    keep_record(restorer, WeightsRecord({**({"task": task} if task else {}), "wrapped_from": [source]}))
-    DAARestorationPipeline(restorer).save_pretrained(folder)
+    pipeline = DAARestorationPipeline.from_pretrained(path)
+    files, _ = files_of(Path(resolve(path).location))
+    sources = [{"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()} for file in files]
+    record = record_of(pipeline.restorer)
+    stated = {**record.training, **({"task": task} if task else {}), "wrapped_from": sources}
+    keep_record(pipeline.restorer, replace(record, training=stated))
+    pipeline.save_pretrained(folder)
     return folder

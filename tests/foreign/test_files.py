@@ -145,6 +145,19 @@ def test_info_restore_and_evaluate_take_the_file(network, tmp_path, capsys):
     assert "nafnet.pth" in capsys.readouterr().out
 
 
+def test_convert_keeps_the_license_and_record_that_stand_beside_a_file(tmp_path, capsys):
+    bundled = DAARestorationPipeline.from_pretrained("daa-derain")
+    bundled.restorer.save_pretrained(tmp_path / "alone")
+    file = tmp_path / "alone/diffusion_pytorch_model.safetensors"
+    for number, given in enumerate((file, tmp_path / "alone")):
+        assert main(["convert", str(given), str(tmp_path / f"made{number}")]) == 0
+        assert "keep their license, non-commercial" in capsys.readouterr().out
+        made = DAARestorationPipeline.from_pretrained(tmp_path / f"made{number}")
+        training = made.restorer.weights_record.training
+        assert made.task == "derain" and training.items() >= bundled.restorer.weights_record.training.items()
+        assert [source["file"] for source in training["wrapped_from"]] == [file.name]
+
+
 def test_convert_writes_a_folder_with_task_file_and_no_license_of_ours(network, tmp_path, capsys):
     folder = tmp_path / "mine"
     assert main(["convert", str(tmp_path / "nafnet.pth"), str(folder), "--task", "denoise"]) == 0
