@@ -53,7 +53,9 @@ def adapt(
             show_default=False,
         ),
     ] = None,
-    output: Annotated[Path, typer.Option(help="Folder of the run; the same command resumes it.")] = Path("adapted"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the run; the same command resumes it.")
+    ] = Path("adapted"),
     minutes: Annotated[float, typer.Option(help="Time to train.")] = 10.0,
     task: Annotated[
         str | None,

@@ -36,7 +36,9 @@ def evaluate(
         typer.Option(help="Statistics of residuals and remaining noise; default: without --clean.", show_default=False),
     ] = None,
     baseline: Annotated[str, typer.Option(help="Row that the others are compared with.")] = "identity",
-    output: Annotated[Path | None, typer.Option(help="Folder for report.md, scores.csv and contact sheets.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for report.md, scores.csv and contact sheets.")
+    ] = None,
     sheets: Annotated[bool, typer.Option(help="Write contact sheets of the best, median and worst photo.")] = True,
     record: Annotated[
         str | None,

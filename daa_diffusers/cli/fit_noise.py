@@ -23,7 +23,9 @@ app = typer.Typer()
 @app.command()
 def fit_noise(
     folders: Annotated[list[str], typer.Argument(help="Folders of at least 3 noisy photos with similar noise.")],
-    output: Annotated[Path, typer.Option(help="The degradation file, .yaml or .json.")] = Path("noise.yaml"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The degradation file, .yaml or .json.")] = Path(
+        "noise.yaml"
+    ),
     plot: Annotated[Path | None, typer.Option(help="Plot of the fit, .png; needs matplotlib.")] = None,
     spread: Annotated[
         float, typer.Option(help="Factor by which noise levels may be below or above the photos'.")

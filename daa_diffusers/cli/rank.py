@@ -37,7 +37,9 @@ def rank(
     ] = False,
     top: Annotated[int | None, typer.Option(min=1, help="Number of photos to print; files hold all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    output: Annotated[Path | None, typer.Option(help="Also write all scores to a .csv or .json file.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Also write all scores to a .csv or .json file.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="Device, such as cuda; default: cpu.", show_default=False)] = None,
 ) -> None:
     """Order photos by how far they are from clean ones, the farthest first.

@@ -33,6 +33,7 @@ _EPOCH = "patches are drawn without end, so that there are no epochs"
 ANSWERS: dict[str, str] = {
     "resolution": "use --patch, the side of the training patches; photos are cropped and never resized to it",
     "resume_from_checkpoint": "not needed: the same command resumes from the newest checkpoint in --output_dir",
+    "resume": "not needed: the same command resumes from the newest checkpoint in --output_dir",
     "overwrite_output_dir": "an output folder is one run's: choose another --output_dir",
     "train_data_dir": "use --clean for photos to be degraded, or --paired_degraded and --paired_clean for ready pairs; "
     "--real for photos to adapt to",
@@ -43,6 +44,15 @@ ANSWERS: dict[str, str] = {
     "conditioning_image_column": _COLUMN,
     "cache_dir": "datasets and checkpoints are cached where HF_HOME says",
     "max_train_samples": "a dataset is cut with its split: hf:NAME?split=train[:1000]",
+    "lr": "use --learning_rate",
+    "batch": "use --batch_size",
+    "per_device_train_batch_size": "use --batch_size",
+    "max_steps": "use --steps",
+    "save_steps": "use --checkpoint_every",
+    "logging_steps": "use --log_every",
+    "fp16": "use --mixed_precision fp16",
+    "bf16": "use --mixed_precision bf16",
+    "epochs": f"use --steps or --minutes; {_EPOCH}",
     "num_train_epochs": f"use --steps or --minutes; {_EPOCH}",
     "num_epochs": f"use --steps or --minutes; {_EPOCH}",
     "validation_epochs": f"use --validate_every, in steps; {_EPOCH}",

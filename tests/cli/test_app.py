@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
+
+from daa_diffusers.cli.app import COMMANDS, app
 
 
 @pytest.mark.parametrize(
@@ -17,3 +20,10 @@ def test_the_shell_completes_commands_and_options(words, offered):
     daa = Path(sys.executable).with_name("daa")  # beside the interpreter, whether or not that is on the PATH
     done = subprocess.run([daa], env={**os.environ, **asked}, capture_output=True, text=True)
     assert done.stdout.split() == offered and done.stderr == ""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_output_has_the_same_short_form_in_every_command(name):
+    command = typer.main.get_command(app).get_command(None, name)
+    options = [parameter.opts for parameter in command.params if "--output" in parameter.opts]
+    assert all(names == ["--output", "-o"] for names in options)
