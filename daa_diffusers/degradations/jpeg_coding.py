@@ -19,20 +19,21 @@ LUMA_TABLE = (
 )  # fmt: skip
 
 
-def jpeg(photo: torch.Tensor, quality: int, down: int, right: int, half_chroma: bool = True) -> torch.Tensor:
+def jpeg(photo: torch.Tensor, quality: int, down: int, right: int, sampling: int = 2) -> torch.Tensor:
     """(C, H, W) -> the same after JPEG coding, blocks shifted by `down` and `right`.
 
     Args:
         photo: in [0, 1]; what exceeds it is clipped.
         quality: of libjpeg, 1 to 100.
         down, right: place of the block grid, 0 to 7.
-        half_chroma: colors are stored at half the size (4:2:0), as most files have them; else whole (4:4:4).
+        sampling: of the colors, as Pillow counts: 0 whole (4:4:4), 1 at half the width (4:2:2), as many cameras have
+            them, 2 at half the width and height (4:2:0), as most files have them.
     """
     padded = F.pad(photo[None].float(), (right, 0, down, 0), mode="replicate")[0]
     pixels = (padded.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()  # (H, W, C)
     stream = io.BytesIO()
     Image.fromarray(pixels.squeeze(-1) if photo.shape[0] == 1 else pixels).save(
-        stream, "JPEG", quality=quality, subsampling=2 if half_chroma else 0
+        stream, "JPEG", quality=quality, subsampling=sampling
     )
     coded = torch.from_numpy(np.array(Image.open(stream))).reshape(pixels.shape).permute(2, 0, 1)
     return coded[:, down:, right:].to(photo) / 255
@@ -51,7 +52,7 @@ def code_some(
         quality: range of whole numbers in [1, 100], uniform; None codes none.
         probability: of a photo to be coded.
         generator: draws everything, on its own device.
-        half_chroma: as for `jpeg`.
+        half_chroma: colors are stored at half the width and height (4:2:0), else whole (4:4:4).
     """
     if quality is None or probability == 0:
         return photos
@@ -63,7 +64,7 @@ def code_some(
     photos = photos.clone()
     for index in coded.nonzero()[:, 0].tolist():
         down, right = shift[index].tolist()
-        photos[index] = jpeg(photos[index], int(qualities[index]), down, right, half_chroma)
+        photos[index] = jpeg(photos[index], int(qualities[index]), down, right, 2 if half_chroma else 0)
     return photos
 
 
@@ -84,13 +85,13 @@ def jpeg_quality(content: bytes) -> int | None:
     return int(np.argmin(distance)) + 1
 
 
-def has_half_chroma(content: bytes) -> bool:
-    """Whether a JPEG file stores its colors at half the size, in one direction at least; False of another file."""
+def chroma_sampling(content: bytes) -> int:
+    """How a JPEG file stores its colors, as `jpeg` has it; 0 of another file, and of one that `jpeg` cannot write."""
     try:
         with Image.open(io.BytesIO(content)) as image:  # reads the header only
-            return get_sampling(image) > 0  # 0: 4:4:4, 1: 4:2:2, 2: 4:2:0
+            return max(0, get_sampling(image))
     except Exception:  # as `jpeg_quality`
-        return False
+        return 0
 
 
 def _scaled(quality: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from torch import nn
@@ -111,3 +112,11 @@ def quiet_loading() -> Iterator[None]:
     finally:
         if shown:
             diffusers_logging.enable_progress_bar()
+
+
+def dtype_of(component: str, kwargs: dict[str, Any]) -> torch.dtype:
+    """What `from_pretrained(dtype=...)` says of a component; float32 where it says nothing."""
+    dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
+    if isinstance(dtype, dict):
+        dtype = dtype.get(component, dtype.get("default"))
+    return dtype or torch.float32

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from ..models.registry import RESTORERS  # noqa: F401
 from ..models.restorer import RestorerContract, in_eval_mode, unwrapped
 from ..telemetry import without_onnxruntime
 from .adapter_mixin import AdapterMixin
-from .conventions import ConventionsMixin, keep_unloaded, move_files, quiet_loading, warn_of_idle_arguments
+from .conventions import ConventionsMixin, dtype_of, keep_unloaded, move_files, quiet_loading, warn_of_idle_arguments
 from .image_processor import PhotoInput, as_floats, assemble, check_output_type, in_own_depth, read_photos
 from .passes import tensors_of
 from .pipeline_output import DAARestorationPipelineOutput
@@ -93,7 +93,9 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The restorer's floating point type."""
+        """The floating point type that the restorer computes in."""
+        if isinstance(restorer := unwrapped(self.restorer), ModelMixin):
+            return restorer.dtype  # not that of the weights, where `enable_layerwise_casting` stores them in another
         return next((t.dtype for t in tensors_of(self.restorer) if t.is_floating_point()), torch.float32)
 
     # --- restoring ---
@@ -281,7 +283,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
                 raise CheckpointError(f"{source.location!r} holds no noise predictor: it is a restorer alone")
             parts = {name: kwargs[name] for name in cls._optional_components if name in kwargs}
             with trusted_code(bool(kwargs.get("trust_remote_code"))):
-                restorer = resolving.load_restorer(Path(source.location), _dtype_of("restorer", kwargs))
+                restorer = resolving.load_restorer(Path(source.location), dtype_of("restorer", kwargs))
             if Path(source.location).with_name("config.json").is_file():
                 records.attach_record(restorer, Path(source.location).parent)
             pipeline = cls(restorer, **parts)
@@ -346,10 +348,3 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
         components = ("restorer", *(cls._optional_components if load_noise_predictor else ()))
         options = {name: kwargs[name] for name in resolving.DOWNLOAD_ARGUMENTS if name in kwargs}
         return resolving.download(pretrained_model_name, components=components, **options)
-
-
-def _dtype_of(component: str, kwargs: dict[str, Any]) -> torch.dtype:
-    dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
-    if isinstance(dtype, dict):
-        dtype = dtype.get(component, dtype.get("default"))
-    return dtype or torch.float32

@@ -46,7 +46,6 @@ ANSWERS: dict[str, str] = {
     "max_train_samples": "a dataset is cut with its split: hf:NAME?split=train[:1000]",
     "lr": "use --learning_rate",
     "batch": "use --batch_size",
-    "per_device_train_batch_size": "use --batch_size",
     "max_steps": "use --steps",
     "save_steps": "use --checkpoint_every",
     "logging_steps": "use --log_every",

@@ -550,6 +550,15 @@ def test_shards_and_a_single_file_replace_each_other(tmp_path, variant):
         assert all(torch.equal(saved[name], tensor) for name, tensor in loaded.restorer.state_dict().items())
 
 
+def test_a_restorer_stored_in_eight_bits_restores_in_float32():
+    pipeline = DAARestorationPipeline(RestorationUNet(width=8, depth=2))
+    before = pipeline(torch.full((3, 33, 35), 0.4), output_type="pt").images
+    pipeline.restorer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    assert pipeline.dtype == torch.float32
+    after = pipeline(torch.full((3, 33, 35), 0.4), output_type="pt").images
+    torch.testing.assert_close(after, before, atol=0.05, rtol=0)
+
+
 def test_diffusers_own_class_loads_a_folder_or_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     pipeline = DAARestorationPipeline.from_pretrained("daa-denoise")

@@ -19,7 +19,7 @@ from ..base import Degradation
 from ..camera_noise import SRGB_GAMMA
 from ..draws import generator_for
 from ..fitted import FittedNoise
-from ..jpeg_coding import has_half_chroma, jpeg_quality
+from ..jpeg_coding import chroma_sampling, jpeg_quality
 from ..mixture import Mixture
 from ..stored import write_degradation
 from .choosing import FIT_SHARE, MAX_PHOTOS
@@ -48,9 +48,11 @@ logger = logging.getLogger(__name__)
 MIN_PHOTOS = 3
 RESTORED = 384  # middle that is restored, where there is a restorer
 QUANTILES = 11
+TWO_KINDS = 6.0  # ratio of the levels of a folder's photos from which on the quietest may be clean
 # Share of the tone curve's skewness from which on noise is taken to have come through it. The skewness of light itself,
 # which is Poisson's, takes off up to 0.57 of it where shot noise is all there is.
 BENT = 0.25
+MOST_BENT = 2.0  # more is no tone curve's: what is left of impulses, or texture
 COLORS = ("red", "green", "blue")
 
 
@@ -146,7 +148,14 @@ class NoiseProfile:
         shown = [k for k in range(len(green)) if seen[k]]
         curve = ", ".join(f"{noise.brightness[k]:g}: {green[k]:.1f}" for k in shown[:: max(1, len(shown) // 5)])
         lines.append(f"Noise level (green, in 1/255, by brightness, of the middle photo): {curve}.")
-        lines.append(f"Photos differ: their levels are {noise.level[1]:.2f} to {noise.level[-2]:.2f} times that.")
+        least, most = noise.level[1], noise.level[-2]
+        lines.append(f"Photos differ: their levels are {least:.2f} to {most:.2f} times that.")
+        if most > TWO_KINDS * least:
+            quietest = least * float(np.median([green[k] for k in shown]))
+            lines.append(
+                f"The quietest of them may be clean: they have {quietest:.1f}/255. Photos that are alike in their "
+                "noise are fitted better, and clean ones have nothing to adapt to."
+            )
         kind = "white: neighboring pixels are independent" if abs(self.lag) < 0.1 else "correlated between neighbors"
         lines.append(
             f"The noise is {kind} ({self.lag:.2f}); between colors: {', '.join(f'{c:.2f}' for c in self.colours)}."
@@ -267,8 +276,8 @@ def _look(photo: torch.Tensor, content: bytes, restorer: Restorer | None) -> Pho
         generator = generator_for(0, "fit noise", "removed")
         brightness, variance = removed_noise(middle(pixels, RESTORED), restorer, generator) or (brightness, variance)
     log_deviation = variance.sqrt().clamp(min=NOISE_FREE / 10).log().numpy()
-    half_chroma = has_half_chroma(content)
-    return PhotoSeen(brightness.numpy(), log_deviation, color_pairs(flat), quality, half_chroma, bend_of(flat), signs)
+    sampling = chroma_sampling(content)
+    return PhotoSeen(brightness.numpy(), log_deviation, color_pairs(flat), quality, sampling, bend_of(flat), signs)
 
 
 def _profile(seen: list[PhotoSeen], skipped: dict[str, str], unfit: dict[str, str]) -> NoiseProfile:
@@ -299,8 +308,8 @@ def _profile(seen: list[PhotoSeen], skipped: dict[str, str], unfit: dict[str, st
     jpeg, coding = None, None
     if qualities:
         jpeg = (int(np.quantile(qualities, 0.1)), int(np.ceil(np.quantile(qualities, 0.9))))
-        coded = [one for one in seen if one.quality is not None]
-        coding = Coding(round(float(np.median(qualities))), 2 * sum(one.half_chroma for one in coded) >= len(coded))
+        samplings = [one.sampling for one in seen if one.quality is not None]
+        coding = Coding(round(float(np.median(qualities))), max(samplings, key=samplings.count))
     curve, level, correlation, share = calibrated(noisy, curve, level, correlation, coding)
     level = np.concatenate([level, np.full(len(seen) - len(noisy), level.min() / 4)])  # those without noise
     # 4. the degradation
@@ -311,8 +320,8 @@ def _profile(seen: list[PhotoSeen], skipped: dict[str, str], unfit: dict[str, st
         correlation=nested(correlation),
         jpeg_quality=jpeg,
         jpeg_probability=round(len(qualities) / len(seen), 3),
-        gamma=SRGB_GAMMA if bend > BENT else None,
-        jpeg_half_chroma=coding is None or coding.half_chroma,
+        gamma=SRGB_GAMMA if BENT < bend < MOST_BENT else None,
+        jpeg_half_chroma=coding is None or coding.sampling > 0,
     )
     half = correlation.shape[-1] // 2
     lag = float(correlation[:3, half, half + 1].mean() + correlation[:3, half + 1, half].mean()) / 2

@@ -33,7 +33,7 @@ class PhotoSeen:
     log_deviation: np.ndarray
     correlation: np.ndarray
     quality: int | None
-    half_chroma: bool
+    sampling: int
     bend: tuple[float, float]
     signs: Signs
 
@@ -129,7 +129,7 @@ class Coding:
     """How most of the photos were JPEG-coded."""
 
     quality: int
-    half_chroma: bool
+    sampling: int  # of the colors, as for `jpeg`
 
 
 def calibrated(
@@ -184,7 +184,7 @@ def _simulated(deviation: np.ndarray, correlation: np.ndarray, coding: Coding | 
     kernels = correlation_kernels(expand_pairs(nested(correlation)))
     noise = torch.tensor(deviation, dtype=torch.float32)[:, None, None] * F.conv2d(white, kernels)[0]
     photo = 0.5 + level * noise
-    return FlatBlocks.of(photo if coding is None else jpeg(photo, coding.quality, 0, 0, coding.half_chroma))
+    return FlatBlocks.of(photo if coding is None else jpeg(photo, coding.quality, 0, 0, coding.sampling))
 
 
 def _shown(deviation: np.ndarray, correlation: np.ndarray, coding: Coding | None) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """Photos whose noise can be measured, and those of which none can be: clean, textured, coded, clipped."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from daa_diffusers.degradations.camera_noise import CameraNoise
 from daa_diffusers.degradations.draws import generator_for
 from daa_diffusers.degradations.fitting.noise import TooStrongError, fit_noise
 from daa_diffusers.degradations.fitting.suitability import Signs, share_of_impulses, signs_of, without_impulses
-from daa_diffusers.degradations.jpeg_coding import has_half_chroma, jpeg, jpeg_quality
+from daa_diffusers.degradations.jpeg_coding import chroma_sampling, jpeg, jpeg_quality
 
 CLEAN = [
     torch.from_numpy(photo()).permute(2, 0, 1).float() / 255 for photo in (data.astronaut, data.chelsea, data.coffee)
@@ -141,6 +142,12 @@ def test_a_folder_of_which_half_is_clean_is_fitted_to_the_other_half(tmp_path):
     assert "cannot be measured in 3 of them: no noise (3)" in profile.describe()
 
 
+def test_a_folder_with_little_and_much_noise_is_told(tmp_path):
+    profile = fit_noise(write(tmp_path / "photos", [*noisy(2)[:3], *noisy(20)[:3]]))
+    assert re.search(r"The quietest of them may be clean: they have [12]\.\d/255", profile.describe())
+    assert "may be clean" not in fit_noise(write(tmp_path / "alike", noisy())).describe()
+
+
 def test_noise_that_is_clipped_everywhere_is_too_strong(tmp_path):
     photos = [(0.5 + 3 * white(torch.zeros(3, 96, 96), n)).clamp(0, 1).round() for n in range(3)]
     with pytest.raises(TooStrongError, match="clipped"):
@@ -172,9 +179,18 @@ def test_the_level_before_coding_is_found_with_colors_at_half_the_size(tmp_path,
     assert profile.degradation.jpeg_half_chroma
 
 
+def test_the_level_before_coding_is_found_with_colors_at_half_the_width(tmp_path):
+    folder = write(tmp_path / "photos", noisy(), ".jpg", quality=75, subsampling=1)
+    assert chroma_sampling((folder / "00.jpg").read_bytes()) == 1
+    profile = fit_noise(folder)
+    for row, seen in zip(profile.degradation.deviation, profile.observed, strict=True):
+        assert np.median([v for v, count in zip(row, seen, strict=True) if count]) == pytest.approx(15, rel=0.15)
+    assert np.abs(profile.colours).max() < 0.15
+
+
 def test_where_coding_hides_the_level_a_bound_is_said(tmp_path):
     profile = fit_noise(write(tmp_path / "photos", noisy(), ".jpg", quality=50, subsampling=2))
     assert profile.is_bound and "cannot be known: at least" in profile.describe()
     whole = write(tmp_path / "whole", noisy(), ".jpg", quality=95, subsampling=0)
-    assert not has_half_chroma((whole / "00.jpg").read_bytes())
+    assert chroma_sampling((whole / "00.jpg").read_bytes()) == 0
     assert fit_noise(whole).degradation.jpeg_half_chroma is False
