@@ -551,12 +551,13 @@ def test_shards_and_a_single_file_replace_each_other(tmp_path, variant):
 
 
 def test_a_restorer_stored_in_eight_bits_restores_in_float32():
+    torch.manual_seed(0)
     pipeline = DAARestorationPipeline(RestorationUNet(width=8, depth=2))
     before = pipeline(torch.full((3, 33, 35), 0.4), output_type="pt").images
     pipeline.restorer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
     assert pipeline.dtype == torch.float32
     after = pipeline(torch.full((3, 33, 35), 0.4), output_type="pt").images
-    torch.testing.assert_close(after, before, atol=0.05, rtol=0)
+    torch.testing.assert_close(after, before, atol=0.2, rtol=0)  # three bits of mantissa
 
 
 def test_diffusers_own_class_loads_a_folder_or_says_what_to_do(tmp_path, monkeypatch):
