@@ -33,8 +33,8 @@ def convert(
 ) -> None:
     """Convert a file of weights into a pipeline's folder, or a restorer into ONNX.
 
-    Official weights keep their license (non-commercial), which is recorded in the folder, and so do weights whose record
-    is beside the file; of others it is unknown.
+    Official weights keep their license (non-commercial), which is recorded in the folder, and so do weights whose
+    record is beside the file; of others it is unknown.
     """
     from ..foreign.files import PICKLED, SAFETENSORS
     from ..hub.resolving import resolve
