@@ -45,8 +45,8 @@ def _options() -> str:
     """Every field of TrainingConfig as a row: name, default, help."""
     from dataclasses import MISSING, fields
 
-    from daa_diffusers.training.option import facts
-    from daa_diffusers.training.options import TrainingConfig
+    from daa_diffusers.training.config.field import facts
+    from daa_diffusers.training.config.options import TrainingConfig
 
     rows = ["| option | default | |", "|---|---|---|"]
     for field in fields(TrainingConfig):

@@ -20,9 +20,9 @@ from ..objectives.registry import with_defaults
 from ..sources.contents import Contents, contents, differences
 from ..sources.folders import PhotoSource
 from .config import TrainingConfig
-from .objective_options import flattened, nest_objective
-from .option import facts
-from .option_names import NAMES, without_retired
+from .config.field import facts
+from .config.names import NAMES, without_retired
+from .config.objective import flattened, nest_objective
 from .run_state import list_checkpoints
 from .trackers import TENSORBOARD_FOLDER
 

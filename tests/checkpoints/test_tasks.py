@@ -10,7 +10,7 @@ from daa_diffusers.degradations.base import DEGRADATIONS
 from daa_diffusers.hub.card import _limits
 from daa_diffusers.hub.records import task_of
 from daa_diffusers.training.config import resolve
-from daa_diffusers.training.presets import PRESETS, adapting_to
+from daa_diffusers.training.config.presets import PRESETS, adapting_to
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)

@@ -11,7 +11,7 @@ from daa_diffusers.checkpoints.tasks import TASKS
 from daa_diffusers.cli import bulk, restore
 from daa_diffusers.demo.offered import Offered
 from daa_diffusers.hub.records import task_of
-from daa_diffusers.training.presets import PRESETS
+from daa_diffusers.training.config.presets import PRESETS
 
 
 def test_defaults_are_named_and_are_those_of_the_commands():

@@ -8,7 +8,7 @@ from PIL import Image
 from typer.main import get_command
 
 from daa_diffusers.cli.app import app
-from daa_diffusers.training.command_line import typed_options
+from daa_diffusers.training.config.command_line import typed_options
 
 from ..conftest import PROJECT_ROOT
 

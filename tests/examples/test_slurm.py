@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from daa_diffusers.training.command_line import typed_options
+from daa_diffusers.training.config.command_line import typed_options
 
 from ..conftest import PROJECT_ROOT
 

@@ -24,8 +24,8 @@ from daa_diffusers.objectives.real_term import RealTermObjective
 from daa_diffusers.objectives.recorrupted import RecorruptedToRecorrupted
 from daa_diffusers.objectives.registry import OBJECTIVES, build_objective
 from daa_diffusers.training.config import parse_arguments, resolve
+from daa_diffusers.training.config.objective import nest_objective
 from daa_diffusers.training.loop import train
-from daa_diffusers.training.objective_options import nest_objective
 from daa_diffusers.training.planning import describe
 from daa_diffusers.training.setup import build_model
 

@@ -4,8 +4,8 @@ import pytest
 
 from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.training.config import parse_arguments, resolve
-from daa_diffusers.training.objective_options import OBJECTIVE_OPTIONS
-from daa_diffusers.training.option_names import ALIASES, ANSWERS, NAMES, hint
+from daa_diffusers.training.config.names import ALIASES, ANSWERS, NAMES, hint
+from daa_diffusers.training.config.objective import OBJECTIVE_OPTIONS
 
 ENOUGH = ["--clean", "c", "--real", "r"]
 

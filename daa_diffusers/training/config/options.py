@@ -5,17 +5,17 @@ from typing import Any
 
 import yaml
 
-from ..adapters.files import INFO
-from ..adapters.updates import KINDS
-from ..errors import ConfigurationError
-from ..models.registry import PRESETS as RESTORER_PRESETS
-from ..models.registry import presets_in_words
-from ..objectives.registry import OBJECTIVES, objective_class, with_defaults
-from .objective_options import DEFAULT_OBJECTIVE
-from .option import facts, option
-from .option_checks import problems
+from ...adapters.files import INFO
+from ...adapters.updates import KINDS
+from ...errors import ConfigurationError
+from ...models.registry import PRESETS as RESTORER_PRESETS
+from ...models.registry import presets_in_words
+from ...objectives.registry import OBJECTIVES, objective_class, with_defaults
+from ..selection import SELECTIONS
+from .checks import problems
+from .field import facts, option
+from .objective import DEFAULT_OBJECTIVE
 from .presets import PRESETS
-from .selection import SELECTIONS
 
 TRACKERS = ("tensorboard", "trackio", "wandb", "none")
 TRANSPLANTS = ("residual", "streaks")

@@ -7,13 +7,13 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from ..degradations.stored import DEGRADATION_SUFFIXES, read_degradation
-from ..errors import ConfigurationError
-from ..objectives.registry import objective_class, with_defaults
+from ...degradations.stored import DEGRADATION_SUFFIXES, read_degradation
+from ...errors import ConfigurationError
+from ...objectives.registry import objective_class, with_defaults
 from .command_line import json_mapping, typed_options
-from .objective_options import DEFAULT_OBJECTIVE, merge_objectives, nest_objective
-from .option import converted, facts
-from .option_names import NAMES, canonical, without_retired
+from .field import converted, facts
+from .names import NAMES, canonical, without_retired
+from .objective import DEFAULT_OBJECTIVE, merge_objectives, nest_objective
 from .options import TrainingConfig
 from .presets import ADAPTER_LEARNING_RATES, PRESETS
 

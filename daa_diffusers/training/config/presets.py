@@ -8,7 +8,7 @@ of the method.
 
 from typing import Any
 
-from ..checkpoints.tasks import TASKS, Task
+from ...checkpoints.tasks import TASKS, Task
 
 _ADAPT: dict[str, Any] = {
     "fit_noise": 0.75,

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import TYPE_CHECKING, get_type_hints
 
-from ..adapters.files import INFO, AdapterConfig
-from ..errors import ConfigurationError
-from ..models.daa_unet import PRESETS as UNET_PRESETS
-from ..objectives.registry import objective_class
-from .option import converted, facts, problem
+from ...adapters.files import INFO, AdapterConfig
+from ...errors import ConfigurationError
+from ...models.daa_unet import PRESETS as UNET_PRESETS
+from ...objectives.registry import objective_class
+from .field import converted, facts, problem
 
 if TYPE_CHECKING:
     from .options import TrainingConfig

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from ..errors import ConfigurationError
-from .objective_options import EARLIER_OPTIONS, OBJECTIVE_OPTIONS
-from .option import facts
+from ...errors import ConfigurationError
+from .field import facts
+from .objective import EARLIER_OPTIONS, OBJECTIVE_OPTIONS
 from .options import TrainingConfig
 
 logger = logging.getLogger(__name__)

@@ -6,10 +6,10 @@ import sys
 from dataclasses import Field
 from typing import Any, get_type_hints
 
-from ..errors import ConfigurationError
-from .objective_options import add_objective_options
-from .option import bare_type, facts
-from .option_names import NAMES, refuse_unknown
+from ...errors import ConfigurationError
+from .field import bare_type, facts
+from .names import NAMES, refuse_unknown
+from .objective import add_objective_options
 from .options import TrainingConfig
 from .presets import ADAPTER_LEARNING_RATES, PRESETS
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from ..objectives.registry import OBJECTIVES
+from ...objectives.registry import OBJECTIVES
 
 # Every option that an objective takes, and the objectives that take it.
 OBJECTIVE_OPTIONS: dict[str, list[str]] = {}
