@@ -76,8 +76,6 @@ def adapt(
     as the initial restorer, whose weights are then saved unchanged (2: invalid options or photos).
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(_rename)
     with _named_as_here():
         config = plan(photos, clean, checkpoint=checkpoint, output=output, minutes=minutes, task=task, seed=seed)
         if dry_run:
@@ -222,11 +220,17 @@ def _write_clean(folder: Path) -> None:
 
 @contextmanager
 def _named_as_here() -> Iterator[None]:
-    """Errors of the trainer, with the names that its options have in this command."""
+    """Errors and logs of the trainer, with the names that its options have in this command."""
+    handlers = logging.getLogger().handlers[:]
+    for handler in handlers:
+        handler.addFilter(_rename)
     try:
         yield
     except ConfigurationError as error:
         raise ConfigurationError(_named(str(error).replace(", or set `resume_with_changes`", ""))) from error
+    finally:
+        for handler in handlers:
+            handler.removeFilter(_rename)
 
 
 def _named(text: str) -> str:

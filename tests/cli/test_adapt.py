@@ -1,6 +1,7 @@
 """`daa adapt`, run as people run it: a folder of photos, a minute or less."""
 
 import json
+import logging
 import shutil
 
 import numpy as np
@@ -157,3 +158,13 @@ def test_clean_photos_are_nothing_to_adapt_to_and_nothing_is_written(start, tmp_
     assert "there is nothing to adapt to: in 4 of 4 photos no noise can be measured" in error
     assert "3.png: no noise" in error and "`photos`" in error
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_names_of_this_command_are_given_to_logs_while_it_runs_and_no_longer(caplog):
+    from daa_diffusers.cli.adapt import _named_as_here
+
+    logger = logging.getLogger("daa_diffusers.sources.folders")
+    with _named_as_here():
+        logger.warning("`real`: skipped")
+    logger.warning("`real`: skipped")
+    assert caplog.messages == ["`photos`: skipped", "`real`: skipped"]
