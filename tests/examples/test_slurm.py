@@ -32,7 +32,7 @@ def test_the_script_is_valid_and_names_options_that_exist():
 @pytest.mark.timeout(900)
 def test_at_the_time_limit_the_run_saves_and_the_job_is_queued_again(photo_folders, tmp_path):
     """Slurm itself is not there: its signal goes to the shell, as with `B:`, and `scontrol` writes down what it got."""
-    programs = {"python": f'exec "{sys.executable}" "$@"', "scontrol": f'echo "$@" >> "{tmp_path}/scontrol"'}
+    programs = {"python": f'exec "{sys.executable}" "$@"', "scontrol": f'echo "$@" >> "{tmp_path}/asked"'}
     for name, line in programs.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
         (tmp_path / name).chmod(0o755)
@@ -54,9 +54,9 @@ def test_at_the_time_limit_the_run_saves_and_the_job_is_queued_again(photo_folde
         time.sleep(0.1)
     job.terminate()
     assert job.wait(timeout=280) == 143, job.stderr.read()
-    assert (tmp_path / "scontrol").read_text() == "requeue 7\n"
+    assert (tmp_path / "asked").read_text() == "requeue 7\n"
     (saved,) = (output / "checkpoints").glob("step-*")
     job = run(int(saved.name.split("-")[1]) + 2)
     assert job.wait(timeout=280) == 0, job.stderr.read()
     assert (output / "pipeline" / "model_index.json").is_file()
-    assert (tmp_path / "scontrol").read_text() == "requeue 7\n"
+    assert (tmp_path / "asked").read_text() == "requeue 7\n"

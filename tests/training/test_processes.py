@@ -62,8 +62,10 @@ def exact_config(tiny_config, tmp_path):
     """float64, no dropout, the hinge of eq. (4) in use."""
 
     def make(name, **changes):
-        predictor = tiny_config().objective["noise_predictor_options"] | {"dropout": 0.0}
-        options = {"dtype": "float64", "noise_predictor_options": predictor, "steps": 20, "checkpoint_every": 10}
+        options = {"dtype": "float64", "steps": 20, "checkpoint_every": 10}
+        if "objective" not in changes:
+            predictor = tiny_config().objective["noise_predictor_options"] | {"dropout": 0.0}
+            options["noise_predictor_options"] = predictor
         options |= {"output_dir": str(tmp_path / name), "learning_rate": 1e-3, "log_every": 5, **changes}
         return tiny_config(**options)
 
