@@ -1,4 +1,6 @@
-"""Fixtures of tests that train: small folders of real photos, and the options of a short run."""
+"""Fixtures of several rooms: small folders of real photos, the options of a short run, a disk that is soon full."""
+
+import subprocess
 
 import numpy as np
 import pytest
@@ -70,3 +72,15 @@ def tiny_config(photo_folders, tmp_path):
         return resolve(options, changes)
 
     return make
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 kB."""
+    folder = tmp_path / "small disk"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
+    if done.returncode:
+        pytest.skip("a file system of its own can only be mounted by root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -59,18 +59,6 @@ def test_a_name_that_is_no_utf8_is_written_as_it_was(tmp_path):
     assert write_text(tmp_path / "list.txt", name).read_bytes() == b"caf\xe9.png"
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 64 kB."""
-    folder = tmp_path / "small disk"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
-    if done.returncode:
-        pytest.skip("a file system of its own can only be mounted by root")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 def as_jpeg(path):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)).save(path, "JPEG", quality=95)
 

@@ -35,18 +35,6 @@ def names(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 64 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
-    if done.returncode:
-        pytest.skip("a file system of its own can only be mounted by root")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 @pytest.mark.parametrize("kind", ["png", "tif"])
 def test_a_full_disk_ends_the_run_after_the_photo_that_it_hit(small_disk, tmp_path, restore, capsys, kind):
     noise = np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8)  # 24 kB
