@@ -75,12 +75,24 @@ def tiny_config(photo_folders, tmp_path):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 64 kB."""
+def disk_of(tmp_path):
+    """Mounts a file system of a size such as "64k"; the folder's name holds a space."""
     folder = tmp_path / "small disk"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
-    if done.returncode:
-        pytest.skip("a file system of its own can only be mounted by root")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+    def mount(size):
+        folder.mkdir()
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True)
+        if done.returncode:
+            folder.rmdir()
+            pytest.skip("a file system of its own can only be mounted by root")
+        return folder
+
+    yield mount
+    if folder.exists():
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_disk(disk_of):
+    """A file system of 64 kB."""
+    return disk_of("64k")

@@ -1,16 +1,19 @@
 """Batches of a run: the sample numbers of each step and process, and the transfer to the device."""
 
+from dataclasses import fields
+
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 
+from ..objectives.base import Batch
 from ..sources.sampling import TrainingPatches
 from . import setup
 from .config import TrainingConfig
 from .processes import accumulation_steps
 
-PHOTOS = ("synthetic", "clean", "real", "unpaired_clean")  # keys of a sample
+PHOTOS = tuple(field.name for field in fields(Batch))  # keys of a sample
 
 
 class Batches:

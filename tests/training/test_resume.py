@@ -224,15 +224,9 @@ def test_a_checkpoint_of_a_later_format_is_told_from_a_damaged_one(tiny_config, 
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(disk_of):
     """A file system of 300 kB."""
-    folder = tmp_path / "small disk"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)], capture_output=True)
-    if done.returncode:
-        pytest.skip("a file system of its own can only be mounted by root")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    return disk_of("300k")
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(small_disk):
