@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
-from adaptation_plan import ABLATION, COMMON, DOMAINS, MAIN, ROWS, STARTS, Domain
+from adaptation_plan import ABLATION, COMMON, DOMAINS, MAIN, ROWS, STARTS, Domain, Row
 
 ROOT = Path(__file__).resolve().parents[1]
 ALL_ROWS = {**ROWS, **ABLATION}
@@ -55,13 +55,11 @@ def start_of(domain: Domain) -> str:
 
 def plan(arguments: argparse.Namespace, name: str, row_name: str, seed: int) -> Task:
     """The training of one row; its folder is named by a digest of the start and of all that decides what is learned."""
-    from daa_diffusers.training.config import TrainingConfig, resolve
-
     domain, row, data = DOMAINS[name], ALL_ROWS[row_name], Path(arguments.data)
     options = {
         **COMMON,
         "steps": arguments.steps,
-        **domain.options,
+        **options_of(domain, row),
         **row.options,
         "init_from": start_of(domain),
         "seed": seed,
@@ -84,14 +82,38 @@ def plan(arguments: argparse.Namespace, name: str, row_name: str, seed: int) -> 
         options |= domain.adapted
     if options.get("variant") == "extended":
         options["unpaired_clean"] = options["clean"]
-    defaults = TrainingConfig().identity()  # only what differs counts, so that a new option changes no digest
-    differs = {key: value for key, value in resolve(options).identity().items() if value != defaults[key]}
-    learned = json.dumps(differs, sort_keys=True).replace(str(data), "").replace(str(ROOT), "")
+    learned = json.dumps(what_differs(options), sort_keys=True).replace(str(data), "").replace(str(ROOT), "")
     digest = _digest((learned + fingerprint_of_start(arguments, domain)).encode())
     run = f"{slug(row_name)}-{seed}-{digest}"
     folder = Path(arguments.output_dir) / name / run
     scores = arguments.scores / name / f"{run}.json"
     return Task(name, row_name, seed, folder, scores, {**options, "output_dir": str(folder)})
+
+
+def options_of(domain: Domain, row: Row) -> dict[str, Any]:
+    """Training options of a domain, without those of a noise predictor where the row's objective has none."""
+    from daa_diffusers.objectives.registry import OBJECTIVES, objective_class
+
+    takes = objective_class(row.options.get("objective", "noise_space")).defaults()
+    of_others = {option for objective in OBJECTIVES.values() for option in objective.defaults()} - set(takes)
+    return {key: value for key, value in domain.options.items() if key not in of_others}
+
+
+def what_differs(options: dict[str, Any]) -> dict[str, Any]:
+    """Resolved options that decide what is learned and are not the default, those of the objective beside the others.
+
+    Only these count for a digest, so that a new option of training or of an objective changes none.
+    """
+    from daa_diffusers.objectives.registry import with_defaults
+    from daa_diffusers.training.config import TrainingConfig, resolve
+
+    resolved, defaults = resolve(options).identity(), TrainingConfig().identity()
+    objective, usual = resolved.pop("objective"), defaults.pop("objective")
+    differs = {key: value for key, value in resolved.items() if value != defaults[key]}
+    if objective["type"] != usual["type"]:
+        usual = with_defaults({"type": objective["type"]})
+        differs["objective"] = objective["type"]
+    return {**differs, **{key: value for key, value in objective.items() if value != usual[key]}}
 
 
 def work(task: Task, arguments: argparse.Namespace) -> None:

@@ -176,7 +176,7 @@ class Row:
 
 
 PLAIN = {"fit_noise": 0.0, "pseudo_clean": False, "blend": 1.0}  # pairs as the restorer was trained on
-VANILLA = {**PLAIN, "variant": "vanilla"}
+SUPERVISED = {**PLAIN, "objective": "supervised"}
 WARMUP = COMMON["steps"] // 3  # steps that teach a fresh noise predictor or discriminator first
 
 
@@ -195,11 +195,11 @@ def _ablation(**options: Any) -> Row:
 
 
 ROWS = {
-    "control": Row(VANILLA, photos=False),
-    "fitted noise": Row({**VANILLA, "fit_noise": 0.75}, noise=True),
-    "pseudo-clean": Row({**VANILLA, "pseudo_clean": True}),
-    "fitted noise, pseudo-clean": Row({**VANILLA, "fit_noise": 0.75, "pseudo_clean": True}, noise=True),
-    "transplant": Row({**VANILLA, "transplant": 0.9}),
+    "control": Row(SUPERVISED, photos=False),
+    "fitted noise": Row({**SUPERVISED, "fit_noise": 0.75}, noise=True),
+    "pseudo-clean": Row({**SUPERVISED, "pseudo_clean": True}),
+    "fitted noise, pseudo-clean": Row({**SUPERVISED, "fit_noise": 0.75, "pseudo_clean": True}, noise=True),
+    "transplant": Row({**SUPERVISED, "transplant": 0.9}),
     "DANN": _baseline("dann"),
     "pixel adversarial": _baseline("pixel_adversarial"),
     "Neighbor2Neighbor": _baseline("neighbor2neighbor"),
@@ -212,7 +212,7 @@ ROWS = {
     "extended": _space(variant="extended", weight_schedule="balanced"),
     "hybrid": _space(variant="hybrid", weight_schedule="balanced"),
     "adapted": Row({"predictor_warmup_steps": WARMUP}),  # the preset `adapt`; without fitted noise where it is none
-    "oracle": Row(VANILLA, photos=False, oracle=True),
+    "oracle": Row(SUPERVISED, photos=False, oracle=True),
 }
 # As in the paper's table 4: noise range, channel shuffling, residual swapping.
 ABLATION = {

@@ -1,0 +1,38 @@
+"""Saved rows of the adaptation benchmark are those of today's plan."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+ROWS = sorted((BENCHMARKS / "results" / "adaptation").glob("*/*-?-*.json"))
+
+
+@pytest.fixture(scope="module")
+def adaptation():
+    sys.path.insert(0, str(BENCHMARKS))
+    yield importlib.import_module("adaptation")
+    sys.path.remove(str(BENCHMARKS))
+
+
+def test_every_saved_row_is_found_again(adaptation):
+    names = {adaptation.slug(row): row for row in adaptation.ALL_ROWS}
+    orphans = []
+    for path in ROWS:
+        row, seed, _ = path.stem.rsplit("-", 2)
+        steps = max(map(int, json.loads(path.read_text())["steps"]))
+        arguments = adaptation.parse(["--steps", str(steps)])
+        if adaptation.plan(arguments, path.parent.name, names[row], int(seed)).scores != path:
+            orphans.append(f"{path.parent.name}/{path.name}")
+    assert ROWS and orphans == []
+
+
+def test_only_options_that_differ_count_and_those_of_the_objective_stand_beside_the_others(adaptation):
+    common = {"preset": "small", "degradation": {"type": "gaussian", "sigma_min": 0.0, "sigma_max": 60.0}}
+    assert adaptation.what_differs(common) == {}
+    assert adaptation.what_differs({**common, "steps": 7, "weight": 0.3}) == {"steps": 7, "weight": 0.3}
+    found = adaptation.what_differs({**common, "objective": "recorrupted", "alpha": 0.7})
+    assert found == {"objective": "recorrupted", "alpha": 0.7}
