@@ -59,7 +59,7 @@ _TASKS = (
         "deraining",
         "Removes rain streaks.",
         "It does not remove noise or blur.",
-        ("rain",),
+        ("rain", "filtered_rain"),
         start="daa-derain",
         checkpoint="daa-derain",
     ),

@@ -7,6 +7,7 @@ from .base import register_degradation as register_degradation
 # One line per degradation.
 from .blur import MotionBlur as MotionBlur
 from .camera_noise import CameraNoise as CameraNoise
+from .filtered_rain import FilteredRain as FilteredRain
 from .fitted import FittedNoise as FittedNoise
 from .gaussian import BlindGaussian as BlindGaussian
 from .mixture import Mixture as Mixture

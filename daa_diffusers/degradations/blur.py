@@ -10,6 +10,7 @@ from .base import ConfigurableDegradation, register_degradation
 from .camera_noise import apply_tone, invert_tone
 from .checks import check_clean, check_flag
 from .draws import log_uniform, normal, uniform
+from .shake_field import DEPTH_CELLS, blur_along, smooth_field
 
 STEPS = 128  # of a trajectory
 MAX_LENGTH = 200.0
@@ -22,13 +23,16 @@ HIGHLIGHT = 0.9
 @register_degradation("motion_blur")
 @dataclass(frozen=True)
 class MotionBlur(ConfigurableDegradation):
-    """Camera shake, the same for the whole photo, in linear light.
+    """Camera shake in linear light, the same for the whole photo or varying over it.
 
     Per sample, the tone curve is undone, clipped highlights get some of their light back, the light is convolved with
     a point spread function (PSF) and clipped at white, as a full pixel is; noise of variance `shot * signal + read**2`
     joins it, and the tone curve follows. The PSF is a trajectory of `shake_trajectories` put on the pixel grid by
-    `trajectory_psf`, and some defocus. Beyond its borders a photo is taken to be mirrored. Movement of objects,
-    rotation of the camera and depth (blur that varies over the photo) are not simulated.
+    `trajectory_psf`, and some defocus. Beyond its borders a photo is taken to be mirrored.
+
+    Where the blur varies over the photo (`varying_probability`), the camera turns about its axis and moves forward as
+    well, along paths of their own, and what is near moves more than what is far (`blur_along`). Objects that move by
+    themselves are not simulated.
 
     Args:
         length: range of the length of the trajectory in pixels, uniform; at most 200. The extent of the blur is about a
@@ -38,6 +42,10 @@ class MotionBlur(ConfigurableDegradation):
         pull: range of the pull back to the start of the path, uniform: 0 drifts away, 10 circles.
         reversals: range of the expected number of abrupt reversals (a pressed button, a correction), uniform.
         defocus: range of the standard deviation in pixels of the Gaussian blur of the lens, uniform; at most 4.
+        varying_probability: share of the samples whose blur varies over the photo.
+        roll: range of the length of the path of the camera's turn about its axis in degrees, uniform.
+        zoom: range of that of the relative change of scale, uniform.
+        depth: range of the standard deviation of the movement over the photo, relative to its mean, uniform.
         tone_probability: share of the samples whose photo is taken to be tone-mapped. The others hold linear light
             already (raw files, the photos of Levin et al. 2009) and are blurred as they are.
         gamma: range of the exponent of the tone curve, uniform; sRGB is 2.4. Within [1.5, 4].
@@ -55,6 +63,10 @@ class MotionBlur(ConfigurableDegradation):
     pull: tuple[float, float] = (0.0, 10.0)
     reversals: tuple[float, float] = (0.0, 2.0)
     defocus: tuple[float, float] = (0.0, 0.8)
+    varying_probability: float = 0.0
+    roll: tuple[float, float] = (0.0, 3.0)
+    zoom: tuple[float, float] = (0.0, 0.03)
+    depth: tuple[float, float] = (0.0, 0.4)
     tone_probability: float = 0.8
     gamma: tuple[float, float] = (2.0, 2.6)
     highlight_probability: float = 0.5
@@ -70,12 +82,15 @@ class MotionBlur(ConfigurableDegradation):
             "pull": (0, 50),
             "reversals": (0, 20),
             "defocus": (0, MAX_DEFOCUS),
+            "roll": (0, 45),
+            "zoom": (0, 0.5),
+            "depth": (0, 1),
             "gamma": (1.5, 4),
             "highlights": (1, 10),
             "shot": (1e-8, 1),
             "read": (1e-8, 1),
         }
-        self.check_fields(bounds, ("tone_probability", "highlight_probability"))
+        self.check_fields(bounds, ("varying_probability", "tone_probability", "highlight_probability"))
         check_flag("clip", self.clip)
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -92,13 +107,36 @@ class MotionBlur(ConfigurableDegradation):
         bright = uniform(one, 0, 1, clean, generator) < self.highlight_probability
         factor = torch.where(bright, uniform(one, *self.highlights, clean, generator), 1.0)
         light = light * (1 + (factor - 1) * ((light - HIGHLIGHT) / (1 - HIGHLIGHT)).clamp(0, 1))
-        psf = trajectory_psf(self._trajectories(clean, generator))
-        light = convolve(light, psf, uniform(one, *self.defocus, clean, generator)).clamp(max=1)
+        paths = self._trajectories(clean, generator)
+        light = self._blur(light, paths, uniform(one, *self.defocus, clean, generator), generator).clamp(max=1)
         shot, read = (log_uniform(one, *bounds, clean, generator) for bounds in (self.shot, self.read))
         light = light + (shot * light.clamp(min=0) + read**2).sqrt() * normal(light.shape, clean, generator)
         light = light.clamp(max=1)
         degraded = torch.where(toned, apply_tone(light, gamma), light)
         return degraded.clamp(0, 1) if self.clip else degraded
+
+    def _blur(
+        self, light: torch.Tensor, paths: torch.Tensor, defocus: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        """(B, C, H, W) blurred along paths (B, T, 2), each sample evenly or by a blur that varies."""
+        batch = (light.shape[0],)
+        if not self.varying_probability:  # draws nothing, as before there was such blur
+            return convolve(light, trajectory_psf(paths), defocus)
+        varying = uniform(batch, 0, 1, light, generator) < self.varying_probability
+        roll, zoom, depth = (uniform(batch, *b, light, generator) for b in (self.roll, self.zoom, self.depth))
+        shake, pull, reversals = (uniform(batch, *b, light, generator) for b in (self.shake, self.pull, self.reversals))
+        # two coordinates of a path of their own, as long as stated: turn and change of scale
+        turn, scale = shake_trajectories(torch.ones_like(roll), shake, pull, reversals, generator).unbind(-1)
+        cells = (batch[0], 1, DEPTH_CELLS, DEPTH_CELLS)
+        nearness = smooth_field(1 + depth[:, None, None, None] * normal(cells, light, generator), light.shape[-2:])
+        blurred = torch.empty_like(light)
+        if not varying.all():
+            blurred[~varying] = convolve(light[~varying], trajectory_psf(paths[~varying]), defocus[~varying])
+        if varying.any():
+            motion = (paths, turn * torch.deg2rad(roll)[:, None], scale * zoom[:, None], nearness)
+            moved = blur_along(light[varying], *(part[varying] for part in motion))
+            blurred[varying] = convolve(moved, moved.new_ones((len(moved), 1, 1, 1)), defocus[varying])
+        return blurred
 
     def _trajectories(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         batch = (clean.shape[0],)

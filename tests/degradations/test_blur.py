@@ -12,6 +12,7 @@ from skimage import data
 from daa_diffusers.degradations.base import degradation_from_config
 from daa_diffusers.degradations.blur import MotionBlur, convolve, shake_trajectories, splat, trajectory_psf
 from daa_diffusers.degradations.draws import generator_for
+from daa_diffusers.degradations.shake_field import blur_along
 from daa_diffusers.errors import ConfigurationError
 
 QUIET = {"shot": (1e-8, 1e-8), "read": (1e-8, 1e-8), "highlight_probability": 0.0, "defocus": (0, 0)}
@@ -34,7 +35,7 @@ def center(psf):
 
 
 def test_configs_are_plain_and_rebuild_an_equal_degradation():
-    for degradation in (MotionBlur(), MotionBlur(length=(3, 9), tone_probability=0, clip=False)):
+    for degradation in (MotionBlur(), MotionBlur(length=(3, 9), varying_probability=0.5, clip=False)):
         rebuilt = degradation_from_config(json.loads(json.dumps(degradation.to_config())))
         assert rebuilt == degradation and rebuilt.to_config() == degradation.to_config()
 
@@ -42,17 +43,20 @@ def test_configs_are_plain_and_rebuild_an_equal_degradation():
 def test_the_generator_decides_everything():
     clean = torch.rand(4, 3, 24, 24, generator=generator_for(5))
     kept = clean.clone()
-    first = MotionBlur()(clean, generator_for(1))
-    torch.manual_seed(3)
-    assert torch.equal(MotionBlur()(clean, generator_for(1)), first) and torch.equal(clean, kept)
-    assert not torch.equal(MotionBlur()(clean, generator_for(2)), first)
+    for blur in (MotionBlur(), MotionBlur(varying_probability=0.5)):
+        first = blur(clean, generator_for(1))
+        torch.manual_seed(3)
+        assert torch.equal(blur(clean, generator_for(1)), first) and torch.equal(clean, kept)
+        assert not torch.equal(blur(clean, generator_for(2)), first)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 7, 5), (3, 1, 16, 16), (2, 3, 2, 2), (2, 3, 64, 3), (1, 4, 1, 1)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_shape_and_dtype_stay(shape, dtype):
-    degraded = MotionBlur()(torch.rand(shape, dtype=dtype, generator=generator_for(0)), generator_for(1))
-    assert degraded.shape == shape and degraded.dtype == dtype and degraded.isfinite().all()
+    for share in (0.0, 1.0):
+        blur = MotionBlur(varying_probability=share)
+        degraded = blur(torch.rand(shape, dtype=dtype, generator=generator_for(0)), generator_for(1))
+        assert degraded.shape == shape and degraded.dtype == dtype and degraded.isfinite().all()
 
 
 def test_a_path_has_its_length_whatever_shakes_it():
@@ -139,6 +143,56 @@ def test_light_is_averaged_not_tone_mapped_values():
 
     assert np.mean([edge(0.0, n) for n in range(5)]) == pytest.approx(0.5, abs=0.02)
     assert np.mean([edge(1.0, n) for n in range(5)]) == pytest.approx(0.735, abs=0.03)  # sRGB of half the light
+
+
+def dots(side=65):
+    """Points of light on black, 16 pixels apart, one in the middle."""
+    light = torch.zeros(1, 1, side, side, dtype=torch.float64)
+    light[..., side // 2 % 16 :: 16, side // 2 % 16 :: 16] = 1
+    return light
+
+
+def still(times=128, **moving):
+    """Arguments of `blur_along` for a camera that does not move but as stated."""
+    zero = torch.zeros(1, times, dtype=torch.float64)
+    given = {"paths": torch.zeros(1, times, 2, dtype=torch.float64), "turn": zero, "zoom": zero, **moving}
+    return {**given, "nearness": moving.get("nearness", torch.ones(1, 1, 65, 65, dtype=torch.float64))}
+
+
+def test_an_even_field_is_a_convolution_with_the_path():
+    moves = paths(length=12, shake=3, batch=1)
+    light = dots()
+    pair = convolve(light, trajectory_psf(moves)), blur_along(light, **still(paths=moves))
+    expected, moved = (blurred[..., 12:-12, 12:-12] for blurred in pair)  # borders are mirrored a pixel apart
+    # copies a pixel apart against points half a pixel apart
+    assert (moved - expected).abs().sum() < 0.25 * expected.sum() and abs(moved.sum() / expected.sum() - 1) < 0.02
+
+
+@pytest.mark.parametrize("kind", ["turn", "zoom"])
+def test_a_turn_leaves_the_middle_sharp_and_draws_arcs_and_a_zoom_draws_rays(kind):
+    change = torch.linspace(-0.15, 0.15, 128, dtype=torch.float64)[None]
+    moved = blur_along(dots(), **still(**{kind: change}))[0, 0]
+    assert moved[32, 32] > 0.95
+    right = moved[24:41, 56:65] if kind == "turn" else moved[24:41, 40:57]  # around a point right of the middle
+    down, across = (right.sum(1) > 0.02).sum().item(), (right.sum(0) > 0.02).sum().item()
+    assert (down > 5 > across) if kind == "turn" else (across > 4 > down)
+
+
+def test_what_is_near_moves_more():
+    near = torch.ones(1, 1, 65, 65, dtype=torch.float64)
+    near[..., :32], near[..., 33:] = 0.5, 1.5
+    line = torch.stack([torch.linspace(-4, 4, 128), torch.zeros(128)], dim=1)[None].double()
+    moved = blur_along(dots(), **still(paths=line, nearness=near))[0, 0]
+    left, right = ((moved[24:41, column] > 0.02).sum().item() for column in (16, 48))
+    assert left == pytest.approx(5, abs=1) and right == pytest.approx(13, abs=1)
+
+
+def test_blur_that_varies_is_about_as_strong_as_blur_that_does_not():
+    clean, error = photo(128).expand(24, -1, -1, -1), []
+    for share in (0.0, 1.0):
+        blur = MotionBlur(**QUIET, length=(20, 20), varying_probability=share)
+        error.append((blur(clean, generator_for(0)) - clean).square().mean().item())
+    assert 0.7 < error[1] / error[0] < 1.5
 
 
 def test_highlights_spread_more_light_and_saturate():

@@ -5,11 +5,13 @@ import math
 
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from daa_diffusers.degradations.base import degradation_from_config
 from daa_diffusers.degradations.blur import MotionBlur
 from daa_diffusers.degradations.camera_noise import CameraNoise
 from daa_diffusers.degradations.draws import generator_for
+from daa_diffusers.degradations.filtered_rain import FilteredRain
 from daa_diffusers.degradations.gaussian import BlindGaussian
 from daa_diffusers.degradations.mixture import Mixture
 from daa_diffusers.degradations.rain import RainStreaks, Streaks, render_streaks
@@ -28,6 +30,8 @@ VARIANTS = [
     RainStreaks(),
     RainStreaks(cover=(0.1, 0.2), layers=(2, 2), across_probability=0.25, clip=False),
     DegradationSequence([RainStreaks(veil_probability=1.0), CameraNoise()]),
+    FilteredRain(),
+    FilteredRain(layers=(3, 3), across_probability=0.5, cover=(0.4, 0.6), lens=(0, 0)),
     Mixture([(1, RainStreaks()), (2, MotionBlur()), (1, BlindGaussian())]),
 ]
 
@@ -51,7 +55,8 @@ def streak(**fields):
 
 def direction(light):
     """Of the lines in (H, W), degrees from vertical (right at the top is positive): the structure tensor's."""
-    down, right = light.diff(dim=0)[:, :-1], light.diff(dim=1)[:-1]
+    # Gaussian derivatives: differences of pixels favor some directions
+    down, right = (gaussian_filter(light.numpy(), 1.0, order=order) for order in ((1, 0), (0, 1)))
     angle = 0.5 * math.atan2(2 * (down * right).sum().item(), ((right**2).sum() - (down**2).sum()).item())
     return math.degrees(angle)
 
@@ -160,6 +165,34 @@ def test_streaks_are_gray_and_differ_between_samples():
     change = RainStreaks(**PLAIN)(photo(2), generator_for(0)) - 0.2
     torch.testing.assert_close(change[:, 0], change[:, 2])
     assert not torch.allclose(change[0], change[1])
+
+
+def filtered(batch=4, side=128, **options):
+    """The light of filtered rain alone, (B, H, W)."""
+    given = {"angle_spread": (0, 0), "layers": (1, 1), "screen_probability": 0, "brightness": (1, 1), **options}
+    return FilteredRain(**given)(photo(batch, 0.0, side, channels=1), generator_for(0, "filtered"))[:, 0]
+
+
+@pytest.mark.parametrize("density", [0.003, 0.3], ids=["few grains", "many grains"])
+@pytest.mark.parametrize("angle", [-30, 0, 20])
+def test_filtered_rain_leans_and_covers_as_asked(density, angle):
+    given = {"density": (density, density), "length": (30, 30), "width": (3, 3), "taper": (0, 0), "lens": (0, 0)}
+    light = filtered(cover=(0.1, 0.1), angle=(angle, angle), contrast=(0.3, 0.3), **given)
+    assert sum(map(direction, light)) / len(light) == pytest.approx(angle, abs=4)
+    assert 0.06 < (light > 1e-4).float().mean().item() < 0.11
+
+
+def test_few_grains_become_streaks_of_one_length():
+    sparse = {"density": (1e-4, 1e-4), "length": (40, 40), "width": (1, 1), "taper": (0, 0)}
+    light = filtered(side=256, **sparse, angle=(0, 0), contrast=(20, 20), lens=(0, 0))
+    columns = (light > 0.5).sum(1).flatten()  # of an upright streak, but where two meet or borders cut one off
+    columns = columns[columns > 0]
+    assert ((columns > 36) & (columns < 45)).float().mean() > 0.6 and len(columns) > 10
+
+
+def test_contrast_turns_soft_streaks_into_hard_ones():
+    hard, soft = (filtered(contrast=(value, value), lens=(0, 0)) for value in (5.0, 0.25))
+    assert (hard > 0.95).sum() > 0.5 * (hard > 0.01).sum() and (soft > 0.95).sum() < 0.05 * (soft > 0.01).sum()
 
 
 @pytest.mark.parametrize(

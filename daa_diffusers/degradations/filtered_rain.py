@@ -1,0 +1,153 @@
+"""Synthetic rain made by filtering: grains of noise, drawn out along one line and cut off by a threshold."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from .base import ConfigurableDegradation, register_degradation
+from .blur import convolve, trajectory_psf
+from .checks import check_clean, check_flag, check_whole_range
+from .draws import log_uniform, normal, uniform
+from .rain import FWHM, MAX_LENGTH
+
+POINTS = 64  # of a line
+FAINTEST = 0.03  # share of the brightest pixel's light below which noise is dark: blurred grains ring
+QUANTILE_PIXELS = 1 << 16  # quantiles are read off at most about this many pixels of a layer
+
+
+@register_degradation("filtered_rain")
+@dataclass(frozen=True)
+class FilteredRain(ConfigurableDegradation):
+    """Rain as image editors make it, and as Rain100L, Rain100H and their relatives hold it.
+
+    Per sample, one angle and a few layers. A layer is noise: a share `density` of its pixels hold a grain of random
+    brightness. It is blurred to the width of a streak and along a line, and a threshold keeps the brightest `cover` of
+    its pixels,
+
+        rain = brightness * min(1, contrast (noise - threshold) / mean of (noise - threshold) above the threshold).
+
+    Few grains become separate streaks of one length; many overlap, and what exceeds the threshold are streaks of
+    irregular length and outline that lie side by side or in beads one behind the other, which `RainStreaks`, where each
+    streak is drawn by itself, does not make. The rain is added to the photo or screened:
+    1 - (1 - clean) (1 - rain). There is no veil.
+
+    Args:
+        cover: range of the share of the pixels in rain, log-uniform; over all layers.
+        layers: range of the number of layers (whole numbers of at least 1), uniform. Each draws its own density,
+            length, width and contrast.
+        density: range of the share of the pixels with a grain, log-uniform.
+        length: range of the length of the line in pixels, log-uniform; at most 200.
+        taper: range of how far the light of the line is drawn together toward its middle, uniform: 0 constant, 1
+            falling linearly to both ends.
+        width: range of the full width at half maximum of a blurred grain in pixels, log-uniform.
+        angle: range of the angle in degrees from vertical, uniform; positive leans to the right at the top.
+        angle_spread: range of the standard deviation of the layers around it in degrees, uniform.
+        across_probability: share of the samples whose rain is turned by a quarter (see `RainStreaks`).
+        lens: range of the standard deviation in pixels of a last Gaussian blur of the streaks, uniform.
+        brightness: range of the peak brightness (white = 1), uniform.
+        contrast: range of the steepness, log-uniform: below 0.3 few pixels reach the peak, above 2 most do.
+        screen_probability: share of the samples whose rain is screened, the others have it added.
+        clip: clip the result to [0, 1], as files do.
+
+    Raises:
+        ConfigurationError: on a value that is no number, no pair, or out of range.
+    """
+
+    cover: tuple[float, float] = (0.02, 0.3)
+    layers: tuple[int, int] = (1, 2)
+    density: tuple[float, float] = (0.003, 0.5)
+    length: tuple[float, float] = (10.0, 60.0)
+    taper: tuple[float, float] = (0.0, 1.0)
+    width: tuple[float, float] = (0.8, 3.0)
+    angle: tuple[float, float] = (-40.0, 40.0)
+    angle_spread: tuple[float, float] = (0.0, 3.0)
+    across_probability: float = 0.0
+    lens: tuple[float, float] = (0.0, 0.7)
+    brightness: tuple[float, float] = (0.15, 1.0)
+    contrast: tuple[float, float] = (0.25, 3.0)
+    screen_probability: float = 0.2
+    clip: bool = True
+
+    def __post_init__(self):
+        bounds = {
+            "cover": (1e-4, 0.9),
+            "density": (1e-4, 1),
+            "length": (1, MAX_LENGTH),
+            "taper": (0, 1),
+            "width": (0.3, 20),
+            "angle": (-90, 90),
+            "angle_spread": (0, 90),
+            "lens": (0, 5),
+            "brightness": (1e-3, 1),
+            "contrast": (0.05, 20),
+        }
+        self.check_fields(bounds, ("across_probability", "screen_probability"))
+        check_flag("clip", self.clip)
+        object.__setattr__(self, "layers", check_whole_range("layers", self.layers, 1, 10))
+
+    def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """(B, C, H, W) in [0, 1] -> the same shape, in the rain.
+
+        Raises:
+            ValueError: on another rank or dtype.
+        """
+        check_clean(clean)
+        one = (clean.shape[0], 1, 1, 1)
+        rain = self._layers(clean, generator).sum(1, keepdim=True).clamp(max=1)  # (B, 1, H, W)
+        point = rain.new_ones((clean.shape[0], 1, 1, 1))
+        rain = convolve(rain, point, uniform(one, *self.lens, clean, generator)).clamp(min=0)
+        rain = rain * uniform(one, *self.brightness, clean, generator)
+        screened = uniform(one, 0, 1, clean, generator) < self.screen_probability
+        degraded = clean + torch.where(screened, rain * (1 - clean), rain)
+        return degraded.clamp(0, 1) if self.clip else degraded
+
+    def _layers(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """(B, layers, H, W) in [0, 1]; layers beyond the number that a sample draws are black."""
+        batch, _, height, width = clean.shape
+        most, device = self.layers[1], generator.device
+        pair = (batch * most,)
+        used = torch.randint(self.layers[0], most + 1, (batch, 1), generator=generator, device=device)
+        shown = (torch.arange(most, device=device) < used).to(clean)  # (B, most)
+        cover = log_uniform((batch, 1), *self.cover, clean, generator) / used.to(clean)
+        density, length, wide, contrast = (
+            log_uniform(pair, *bounds, clean, generator)
+            for bounds in (self.density, self.length, self.width, self.contrast)
+        )
+        taper = uniform(pair, *self.taper, clean, generator)
+        angle, spread = (uniform((batch, 1), *b, clean, generator) for b in (self.angle, self.angle_spread))
+        across = uniform((batch, 1), 0, 1, clean, generator) < self.across_probability
+        lean = angle + spread * normal((batch, most), clean, generator) + 90 * across
+        psf = trajectory_psf(_lines(length, taper, torch.deg2rad(lean).flatten()))
+        # grains beyond the borders reach into the photo
+        margin = psf.shape[-1] // 2
+        size = (pair[0], 1, height + 2 * margin, width + 2 * margin)
+        chance, light = (uniform(size, 0, 1, clean, generator) for _ in range(2))
+        grains = torch.where(chance < density[:, None, None, None], light, 0.0)
+        noise = convolve(grains, psf, (wide / FWHM)[:, None, None, None])
+        noise = noise[..., margin : margin + height, margin : margin + width]
+        cut = _threshold(noise, cover.expand(batch, most).flatten(), contrast)
+        return cut.view(batch, most, height, width) * shown[:, :, None, None]
+
+
+def _lines(length: torch.Tensor, taper: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
+    """(N,) each, angles in radians from vertical -> paths (N, POINTS, 2) whose density is the light along a line."""
+    share = (torch.arange(POINTS, dtype=length.dtype, device=length.device) + 0.5) / POINTS * 2 - 1  # (POINTS,)
+    triangle = share.sign() * (1 - (1 - share.abs()).sqrt())  # quantiles of light that falls linearly to both ends
+    along = share + taper[:, None] * (triangle - share)  # (N, POINTS)
+    along = along * length[:, None] / 2
+    return torch.stack([-along * angle.cos()[:, None], along * angle.sin()[:, None]], dim=-1)
+
+
+def _threshold(noise: torch.Tensor, cover: torch.Tensor, contrast: torch.Tensor) -> torch.Tensor:
+    """The brightest `cover` (N,) of the pixels of noise (N, 1, H, W), in [0, 1]."""
+    pixels = noise.flatten(1)
+    step = math.ceil(pixels.shape[1] / QUANTILE_PIXELS)
+    ordered = pixels[:, ::step].sort(dim=1).values
+    last = ordered.shape[1] - 1
+    rank = ((1 - cover) * last).round().long().clamp(0, last)[:, None]
+    cut = ordered.gather(1, rank).maximum(FAINTEST * ordered[:, -1:])
+    above = (ordered - cut).clamp(min=0)
+    mean = above.sum(1, keepdim=True) / (above > 0).sum(1, keepdim=True).clamp(min=1)
+    scale = contrast[:, None] / mean.clamp(min=torch.finfo(noise.dtype).eps)
+    return ((pixels - cut) * scale).clamp(0, 1).view_as(noise)
