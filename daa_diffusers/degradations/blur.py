@@ -128,7 +128,8 @@ class MotionBlur(ConfigurableDegradation):
         # two coordinates of a path of their own, as long as stated: turn and change of scale
         turn, scale = shake_trajectories(torch.ones_like(roll), shake, pull, reversals, generator).unbind(-1)
         cells = (batch[0], 1, DEPTH_CELLS, DEPTH_CELLS)
-        nearness = smooth_field(1 + depth[:, None, None, None] * normal(cells, light, generator), light.shape[-2:])
+        height, width = light.shape[-2:]
+        nearness = smooth_field(1 + depth[:, None, None, None] * normal(cells, light, generator), (height, width))
         blurred = torch.empty_like(light)
         if not varying.all():
             blurred[~varying] = convolve(light[~varying], trajectory_psf(paths[~varying]), defocus[~varying])
