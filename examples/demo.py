@@ -48,8 +48,8 @@ def find_data(output: Path, photos: str | None, self_made: bool = False) -> Demo
     return DemoData(origin, clean, made.real_train_noisy, made.real_val_noisy, made.real_val_clean)
 
 
-def adapt(data: DemoData, output: Path, minutes: float) -> Path:
-    """Adapts the plain checkpoint for about `minutes`; returns the pipeline's folder."""
+def adapt(data: DemoData, output: Path, minutes: float, begun: float) -> Path:
+    """Adapts the plain checkpoint until `minutes` after `begun`; returns the pipeline's folder."""
     from daa_diffusers.training.config import resolve
     from daa_diffusers.training.loop import train
 
@@ -67,7 +67,7 @@ def adapt(data: DemoData, output: Path, minutes: float) -> Path:
             "log_every": 10,
         }
     )
-    result = train(config)
+    result = train(config, begun=begun)
     print(f"{result.steps} steps in {result.seconds / 60:.1f} minutes; curves: tensorboard --logdir {output}")
     return result.pipeline
 
@@ -138,12 +138,14 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=3.0, help="time for the adaptation; 0 leaves it out")
     parser.add_argument("--output", type=Path, default=Path("outputs") / "demo")
     arguments = parser.parse_args()
+    from daa_diffusers.cli import process
     from daa_diffusers.errors import ConfigurationError
 
+    process.let_waiting_threads_sleep()
     try:
         data = find_data(arguments.output, arguments.photos, arguments.self_made)
         print(f"Photos: {data.origin}")
-        adapted = adapt(data, arguments.output, arguments.minutes) if arguments.minutes else None
+        adapted = adapt(data, arguments.output, arguments.minutes, process.begun()) if arguments.minutes else None
         compare(data, adapted, (arguments.output / "before_after.png").resolve())
     except ConfigurationError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -13,20 +13,23 @@ better than --init_from, whose weights are then saved unchanged, 128 and the sig
 import logging
 import sys
 
+from daa_diffusers.cli import process
 from daa_diffusers.errors import CheckpointError, ConfigurationError
 from daa_diffusers.training.config import TrainingConfig, parse_arguments
 
 
 def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    process.let_waiting_threads_sleep()
+    begun = process.begun() if arguments is None else None
     try:
-        return run(parse_arguments(arguments))
+        return run(parse_arguments(arguments), begun)
     except (ConfigurationError, CheckpointError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
-def run(config: TrainingConfig) -> int:
+def run(config: TrainingConfig, begun: float | None = None) -> int:
     if config.dry_run:
         from daa_diffusers.training.planning import describe
 
@@ -48,7 +51,7 @@ def run(config: TrainingConfig) -> int:
     from daa_diffusers.training.summary import print_summary
 
     repo_id = check_push(config)
-    result = train(config)
+    result = train(config, begun=begun)
     if PartialState().is_main_process:
         if result.signal is not None:
             print(f"interrupted after step {result.steps}, which is saved; run the same command to resume")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..training.config import TrainingConfig
 
 SHEET_PHOTOS = 4
+SHEET_SECONDS = 3.0  # of loading both restorers and making the sheet
 CHECKED_PHOTOS = 48  # of a source, before anything is written
 
 # Names of the trainer's options -> their names in this command.
@@ -39,6 +40,7 @@ app = typer.Typer()
 
 @app.command()
 def adapt(
+    context: typer.Context,
     photos: Annotated[list[str], typer.Argument(help="Your degraded photos: folders, tar shards or hf:NAME datasets.")],
     clean: Annotated[
         list[str] | None,
@@ -56,7 +58,9 @@ def adapt(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the run; the same command resumes it.")
     ] = Path("adapted"),
-    minutes: Annotated[float, typer.Option(help="Time to train.")] = 10.0,
+    minutes: Annotated[
+        float, typer.Option(help="Time that the command takes, with all that is before and after the training.")
+    ] = 10.0,
     task: Annotated[
         str | None,
         typer.Option(
@@ -84,7 +88,7 @@ def adapt(
         _check_photos(config)
         if not clean:
             _write_clean(Path(config.clean[0]))
-        _train(config)
+        _train(config, begun=context.obj)
 
 
 def _describe(config: TrainingConfig, written: bool) -> str:
@@ -110,14 +114,14 @@ def _check_photos(config: TrainingConfig) -> None:
         check_choices(sources, [look_over(source, CHECKED_PHOTOS) for source in sources])
 
 
-def _train(config: TrainingConfig) -> None:
+def _train(config: TrainingConfig, begun: float | None) -> None:
     from accelerate import PartialState
 
     from ..training.loop import train
     from ..training.result import START_KEPT
     from ..training.summary import print_summary
 
-    result = train(config)
+    result = train(config, begun=begun, after=SHEET_SECONDS)
     if not PartialState().is_main_process:
         return
     if result.signal is not None:

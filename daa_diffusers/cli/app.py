@@ -3,12 +3,14 @@
 import importlib
 import io
 import sys
+import time
 from collections.abc import Sequence
 
 import typer
 from typer.core import TyperGroup
 
 from ..errors import CheckpointError, ConfigurationError, UnreadablePhotoError
+from . import process
 
 # Name of the command -> its module in this folder, which has an `app` of one command.
 COMMANDS = {
@@ -60,13 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done; 1: a defect; 2: invalid options or input; 130: interrupted by Ctrl-C. Commands may have others.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    process.let_waiting_threads_sleep()
     if isinstance(sys.stdout, io.TextIOWrapper):  # names that are no text are printed as they are, as `ls` does
         sys.stdout.reconfigure(errors="surrogateescape")
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(errors="backslashreplace")  # a message never fails
+    begun = process.begun() if arguments is None else time.time()  # of time budgets
     debug = "--debug" in given  # at any position
     try:
-        app([one for one in given if one != "--debug"], prog_name="daa")
+        app([one for one in given if one != "--debug"], prog_name="daa", obj=begun)
     except SystemExit as ended:  # typer exits so; its messages are printed already
         return ended.code if isinstance(ended.code, int) else 1
     except KeyboardInterrupt:

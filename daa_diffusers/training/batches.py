@@ -1,5 +1,8 @@
 """Batches of a run: the sample numbers of each step and process, and the transfer to the device."""
 
+import itertools
+import sys
+from collections.abc import Iterator
 from dataclasses import fields
 
 import torch
@@ -39,23 +42,29 @@ class Batches:
         self.accumulation = accumulation_steps(config, accelerator.num_processes)
         self.samples_per_step = config.batch_size * self.accumulation * accelerator.num_processes
 
-    def loader(self, first_step: int, steps: int) -> DataLoader:
-        """This process's batches from `first_step` on; sample numbers alone decide what is in them."""
-        size, rank = self.config.batch_size, self.accelerator.process_index
-        numbers = []
-        for step in range(first_step, first_step + steps):
-            for micro in range(self.accumulation):
-                start = step * self.samples_per_step
-                start += (micro * self.accelerator.num_processes + rank) * size
-                numbers.append(list(range(start, start + size)))
-        self.dataset.length = (first_step + steps) * self.samples_per_step
+    def loader(self, first_step: int, steps: int | None) -> DataLoader:
+        """This process's batches from `first_step` on, of `steps` steps or without end.
+
+        Sample numbers alone decide what is in them.
+        """
+        last = None if steps is None else first_step + steps
+        self.dataset.length = sys.maxsize if last is None else last * self.samples_per_step
         return DataLoader(
             self.dataset,
-            batch_sampler=numbers,
+            batch_sampler=self._numbers(first_step, last),
             num_workers=self.config.workers,
             persistent_workers=self.config.workers > 0,
             pin_memory=self.accelerator.device.type == "cuda",
         )
+
+    def _numbers(self, first_step: int, last: int | None) -> Iterator[list[int]]:
+        """Sample numbers of this process's batches."""
+        size, rank = self.config.batch_size, self.accelerator.process_index
+        for step in itertools.count(first_step) if last is None else range(first_step, last):
+            for micro in range(self.accumulation):
+                start = step * self.samples_per_step
+                start += (micro * self.accelerator.num_processes + rank) * size
+                yield list(range(start, start + size))
 
     def in_range(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """A batch with its photos on the device, in the restorer's value range."""

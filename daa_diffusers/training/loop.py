@@ -23,14 +23,15 @@ from .interruption import Interruption
 from .kept_weights import KeptWeights
 from .log import RunLog, Window
 from .memory_need import check_memory
+from .pace import Pace
 from .preparation import measure_for, prepare_files, use_files
 from .processes import from_main, on_any, prepare_memory, start_accelerator
-from .rate_probe import probe_rate
+from .rate_probe import learning_rate_factor
 from .reports import Reports
 from .result import TrainingResult
 from .run_folder import RunFolder
 from .run_state import load_latest, new_counters, recorded_steps, save_checkpoint
-from .safeguard import CHECKS, Safeguard
+from .safeguard import Safeguard
 from .steps import Steps
 from .trackers import start_trackers
 from .validation import Validation
@@ -48,12 +49,17 @@ class Trainer:
     Args:
         config: checked options.
         progress_bar: show one on the main process.
+        begun: `time.time()` from which `config.minutes` count; None: now.
+        after: seconds of them that the caller needs after `train`.
 
     Raises:
         ConfigurationError: before the first step, on options, folders or an output folder that do not fit.
     """
 
-    def __init__(self, config: TrainingConfig, *, progress_bar: bool = True):
+    def __init__(
+        self, config: TrainingConfig, *, progress_bar: bool = True, begun: float | None = None, after: float = 0.0
+    ):
+        self.pace = Pace(config, begun=begun, after=after)
         if config.threads:
             torch.set_num_threads(config.threads)
         self.config = config.check()
@@ -98,37 +104,19 @@ class Trainer:
         prepare_memory(self.accelerator.device)
         self.steps = Steps(config, model, self.batches, self.accelerator)
         self.bare = self.steps.bare
-        begun = time.perf_counter()
         held_out = HeldOut.of_start(config, self.batches, self.bare.restorer)
         if held_out is not None:
-            self.steps.factor = self._learning_rate_factor(held_out)
-        spent = time.perf_counter() - begun + (held_out.seconds * CHECKS if held_out else 0.0)
-        self.steps.begin(self.folder.record["steps"] or self.steps.plan(spent))
-        self.folder.update(steps=self.steps.total, photos=setup.training_photos(self.dataset))
-        self.kept = KeptWeights(self.bare.restorer, decay=self._ema_decay(), blend=config.blend, best=self.folder.best)
+            self.steps.factor = learning_rate_factor(config, self.folder, self.steps, held_out)
+        self.pace.plan(self.steps, self.folder, held_out)
+        self.folder.update(photos=setup.training_photos(self.dataset))
+        self.kept = KeptWeights(
+            self.bare.restorer, decay=self.pace.ema_decay(0), blend=config.blend, best=self.folder.best
+        )
         self.safeguard = Safeguard(held_out, self.steps, self.kept) if held_out is not None else None
         # 5. what the run reports
         self.log = RunLog(self.accelerator, self.folder.log)
         self.reports = Reports(config, self.log, validation=validation, health=health)
         self.window, self.counters = Window(), new_counters()
-
-    def _ema_decay(self) -> float:
-        """`ema_decay`; fitted to a time budget, the average spans a tenth of the steps at most."""
-        if self.config.minutes is None:
-            return self.config.ema_decay
-        return min(self.config.ema_decay, max(0.0, 1 - 10 / self.steps.total))
-
-    def _learning_rate_factor(self, held_out: HeldOut) -> float:
-        """Of the restorer's learning rate: what the probe found, in this call or when the run began."""
-        config, record = self.config, self.folder.record
-        found = record.get("learning_rate", {})
-        if not config.probe_learning_rate or (record["steps"] and not found):  # of an earlier version
-            return 1.0
-        if self.main and found.get("of") != config.learning_rate:
-            logger.info("preparing: looking for a learning rate")
-            found = probe_rate(config, self.bare.restorer, self.batches, held_out)
-            self.folder.update(learning_rate=found)
-        return from_main(self.accelerator, found["factor"] if self.main else 0.0)
 
     def train(self, *, stop_after: int | None = None) -> TrainingResult:
         """Runs to the last step and saves the pipeline; the same call on the same folder resumes.
@@ -151,19 +139,24 @@ class Trainer:
             self.folder.release()
 
     def _train(self, stop_after: int | None) -> TrainingResult:
-        config, total, started = self.config, self.steps.total, time.perf_counter()
+        config, progress, started = self.config, self.steps.progress, time.perf_counter()
         done, signal = self._resume(), None
-        last = done if self.counters["stopped_early"] else total
-        batches = iter(self.batches.loader(done, last - done)) if last > done else iter(())
+        total = progress.total(done)
+        end = done >= total or self.counters["stopped_early"]
+        batches = iter(self.batches.loader(done, None if self.pace.is_timed else total - done)) if not end else iter(())
         with self._progress_bar(done) as bar, Interruption() as interruption:
-            for step in range(done, last):
+            while not end:
                 # 1. the step
+                step = done
                 scalars = self.steps.take(step, batches, self.kept, self.safeguard.is_far if self.safeguard else None)
                 self.folder.begun()
                 done = step + 1
                 if self.safeguard is not None and (scalars is None or self.safeguard.is_due(done)):
                     self.safeguard.look(done, at_once=scalars is None)
                 self._count(step, scalars)
+                self.pace.correct(done)
+                self.kept.ema.decay = self.pace.ema_decay(done)
+                bar.total = total = progress.total(done)
                 bar.update()
                 # 2. its reports
                 if done % config.log_every == 0 or done == total:
@@ -179,7 +172,7 @@ class Trainer:
                     self._save(done)
                 if stop:
                     signal = interruption.signal or 15
-                if stop or end:
+                if stop:
                     break
         photos = self.batches.photos()
         self.folder.update(photos=photos)  # now it is known which could not be read
@@ -207,15 +200,24 @@ class Trainer:
         if resumed and resumed["loss_scale"] and self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(resumed["loss_scale"])
         self.log.truncate(done)
-        start_trackers(self.accelerator, self.config, self.steps.total)
+        start_trackers(self.accelerator, self.config, self.steps.progress.total(done))
         if resumed and self.main:
-            logger.info("resuming %s at step %d of %d", self.folder.path, done, self.steps.total)
+            logger.info("resuming %s at step %d of %d", self.folder.path, done, self.steps.progress.total(done))
         self.steps.watch.lap()
+        self.pace.start(done, self.counters["spent"])
+        self.kept.ema.decay = self.pace.ema_decay(done)
         return done
 
     def _progress_bar(self, done: int) -> tqdm:
         hidden = not (self.main and self.progress_bar)
-        return tqdm(total=self.steps.total, initial=done, desc="training", unit="step", disable=hidden)
+        return tqdm(
+            total=self.steps.progress.total(done),
+            initial=done,
+            desc="training",
+            unit="step",
+            smoothing=0.05,
+            disable=hidden,
+        )
 
     def _count(self, step: int, scalars: dict[str, torch.Tensor] | None) -> None:
         """Counts a step by its scalars; None: it was skipped."""
@@ -251,6 +253,7 @@ class Trainer:
     def _save(self, step: int) -> None:
         """Saves a checkpoint."""
         self.counters["window"] = self.window.state(self.accelerator)
+        self.counters["spent"] = self.pace.spent()
         if self.safeguard is not None:
             self.counters["safeguard"] = self.safeguard.state
         if self.main:
@@ -284,9 +287,11 @@ class Trainer:
         return self.folder.pipeline
 
 
-def train(config: TrainingConfig, *, progress_bar: bool = True) -> TrainingResult:
+def train(
+    config: TrainingConfig, *, progress_bar: bool = True, begun: float | None = None, after: float = 0.0
+) -> TrainingResult:
     """Trains or resumes; see `Trainer`."""
-    return Trainer(config, progress_bar=progress_bar).train()
+    return Trainer(config, progress_bar=progress_bar, begun=begun, after=after).train()
 
 
 __all__ = ["Trainer", "TrainingResult", "train"]

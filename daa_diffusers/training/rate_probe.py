@@ -1,5 +1,6 @@
 """Probe of the learning rate: a few supervised steps at each of a few rates."""
 
+import logging
 from typing import Any
 
 import torch
@@ -9,6 +10,11 @@ from ..objectives.losses import charbonnier
 from .batches import Batches
 from .config import TrainingConfig
 from .held_out import HeldOut, Pairs, pairs_apart
+from .processes import from_main
+from .run_folder import RunFolder
+from .steps import Steps
+
+logger = logging.getLogger(__name__)
 
 FACTORS = (1.0, 1 / 4, 1 / 16, 1 / 64)  # of the learning rate of the options
 STEPS = 12
@@ -57,3 +63,16 @@ def _train(restorer: nn.Module, pairs: Pairs, rate: float, eps: float) -> None:
     with torch.no_grad():
         for parameter, value in zip(parameters, mean, strict=True):
             parameter.copy_(value)
+
+
+def learning_rate_factor(config: TrainingConfig, folder: RunFolder, steps: Steps, held_out: HeldOut) -> float:
+    """Of the restorer's learning rate: what the probe found, in this call or when the run began."""
+    record, accelerator = folder.record, steps.accelerator
+    found = record.get("learning_rate", {})
+    if not config.probe_learning_rate or (record["steps"] and not found):  # of an earlier version
+        return 1.0
+    if accelerator.is_main_process and found.get("of") != config.learning_rate:
+        logger.info("preparing: looking for a learning rate")
+        found = probe_rate(config, steps.bare.restorer, steps.batches, held_out)
+        folder.update(learning_rate=found)
+    return from_main(accelerator, found["factor"] if accelerator.is_main_process else 0.0)

@@ -41,7 +41,7 @@ class Reports:
             values["loss_scale"] = accelerator.scaler.get_scale()
         self.log.write(step, values, steps.watch.lap())
         losses = {name.removeprefix("loss/"): v for name, v in means.items() if name.startswith("loss/")}
-        harm = _harm(losses) if step >= steps.total / 4 else []
+        harm = _harm(losses) if steps.progress.fraction(step) >= 1 / 4 else []
         for alarm in harm if not counters["harm"] else ():
             logger.warning("step %d: %s", step, alarm)
         counters["losses"], counters["harm"] = losses, harm

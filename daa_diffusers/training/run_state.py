@@ -47,6 +47,7 @@ def new_counters() -> dict[str, Any]:
         "harm": [],
         "stopped_early": False,
         "safeguard": {},
+        "spent": 0.0,  # seconds of a time budget
     }
 
 

@@ -78,7 +78,8 @@ class Safeguard:
 
     def is_due(self, step: int) -> bool:
         """Whether weights are to be looked at after `step`."""
-        return step % max(1, self.steps.total // CHECKS) == 0
+        progress = self.steps.progress
+        return int(progress.fraction(step) * CHECKS) != int(progress.fraction(step - 1) * CHECKS)
 
     def look(self, step: int, *, at_once: bool) -> None:
         """Returns to the good state where the weights in training have exploded; else makes a good one the present.

@@ -18,6 +18,7 @@ from .kept_weights import KeptWeights
 from .log import Stopwatch
 from .planning import seconds_per_batch
 from .processes import on_any
+from .progress import Correction, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class Steps:
     Attributes:
         bare: the joint module itself; `model` may be wrapped for several processes.
         optimizer: over all networks.
-        total: number of steps of the run; `begin` sets it.
+        progress: how far the run has come after a number of steps; `begin` sets it.
         factor: of the restorer's learning rate, besides its schedule.
         watch: counts images and time.
     """
@@ -48,27 +49,21 @@ class Steps:
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.factor = 1.0
         self.watch = Stopwatch(accelerator.device)
-        self.total = config.steps
+        self.begin(Progress([Correction(0, config.steps)]))
 
-    def begin(self, total: int) -> None:
-        """Sets the number of steps, which the learning rate and the weight of the adaptation are functions of."""
-        self.total = total
+    def begin(self, progress: Progress) -> None:
+        """Sets the progress, which the learning rate and the weight of the adaptation are functions of."""
+        self.progress = progress
         # only the curve of diffusers' schedulers is used: the learning rate is a function of the step
         self.curve = get_scheduler(
             self.config.learning_rate_schedule,
             torch.optim.SGD([torch.zeros(1)], lr=1.0),
             num_warmup_steps=self.config.learning_rate_warmup_steps,
-            num_training_steps=total,
+            num_training_steps=progress.nominal,
         ).lr_lambdas[0]
 
-    def plan(self, spent: float = 0.0) -> int:
-        """`config.steps`, or as many as fit into `config.minutes` at the speed measured here and now.
-
-        Args:
-            spent: seconds of them that are needed for other things.
-        """
-        if self.config.minutes is None:
-            return self.config.steps
+    def seconds(self) -> float:
+        """Seconds a step, measured here and now; the mean of all processes."""
         logger.info("preparing: measuring the speed of training here")
 
         def step(batch: dict[str, torch.Tensor]) -> None:
@@ -77,21 +72,18 @@ class Steps:
         # an optimizer step, the average and logging cost a little on top
         seconds = 1.1 * seconds_per_batch(step, self.batches.loader(0, steps=4)) * self.batches.accumulation
         self.optimizer.zero_grad()
-        planned = torch.tensor(
-            max(1, int((self.config.minutes * 60 - spent) / seconds)), device=self.accelerator.device
-        )
-        return int(self.accelerator.reduce(planned.float(), "mean"))
+        return float(self.accelerator.reduce(torch.tensor(seconds, device=self.accelerator.device), "mean"))
 
     def joint_step(self, step: int, batch: dict[str, torch.Tensor]) -> StepOutput:
         """Of a batch that is `Batches.in_range`."""
-        config, numbers = self.config, batch["index"].tolist()
+        config, numbers, progress = self.config, batch["index"].tolist(), self.progress
         torch.manual_seed(generator_for(config.seed, "dropout", numbers[0]).initial_seed())
         with self.accelerator.autocast():
             return self.model(
                 Batch.from_mapping(batch),
-                progress=step / self.total,
+                progress=progress.fraction(step),
                 generator=[generator_for(config.seed, "noise", number) for number in numbers],
-                adapt=step >= min(config.predictor_warmup_steps, self.total // 3),
+                adapt=progress.position(step) >= min(config.predictor_warmup_steps, progress.nominal // 3),
             )
 
     def take(
@@ -117,8 +109,9 @@ class Steps:
             return None
         if self.config.gradient_clip:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.config.gradient_clip, norm)
+        position = self.progress.position(step)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * self.curve(step)
+            group["lr"] = rate * self.curve(position)
         self.optimizer.param_groups[0]["lr"] *= self.factor  # of the restorer
         self.optimizer.step()
         self.optimizer.zero_grad()

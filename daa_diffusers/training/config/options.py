@@ -158,7 +158,11 @@ class TrainingConfig:
 
     # optimization
     steps: int = option(4000, "Optimizer steps.", at_least=1, aliases=("max_train_steps",))
-    minutes: float | None = option(None, "Time budget instead of --steps: the speed is measured first.", above=0)
+    minutes: float | None = option(
+        None,
+        "Time of the whole run, preparation and saving included, instead of --steps.",
+        above=0,
+    )
     learning_rate: float = option(1e-4, "Adam's learning rate.", above=0)
     probe_learning_rate: bool = option(
         True,
