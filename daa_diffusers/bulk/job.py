@@ -15,9 +15,8 @@ from typing import Any
 from ..checkpoints import DEFAULT
 from ..errors import ConfigurationError
 from ..files import replacing
-from ..photos.opening import pixel_limit
-from ..photos.saving import check_options
-from ..restoring.work import Options
+from ..restoring.loading import check_dtype
+from ..restoring.options import Options
 from .inputs import Input, list_inputs
 
 LAYOUT = 1
@@ -49,12 +48,7 @@ class BulkSettings:
         object.__setattr__(self, "sources", tuple(self.sources))
         if self.photos_per_shard < 1:
             raise ConfigurationError(f"`photos_per_shard` must be at least 1, got {self.photos_per_shard}")
-        if self.dtype not in ("float32", "bfloat16", "float16"):
-            raise ConfigurationError(f"`dtype` must be float32, bfloat16 or float16, got {self.dtype!r}")
-        if not 0 <= self.options.strength <= 1:
-            raise ConfigurationError(f"`strength` must be from 0 to 1, got {self.options.strength:g}")
-        check_options(self.options.format, self.options.bits, self.options.quality)
-        pixel_limit(self.options.max_megapixels)
+        check_dtype(self.dtype)
 
     def to_json(self) -> dict[str, Any]:
         """Flat and plain."""

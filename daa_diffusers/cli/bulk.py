@@ -13,13 +13,14 @@ import typer
 from ..checkpoints import DEFAULT
 from ..restoring.loading import check_model, load_pipeline
 from .common import (
-    PHOTO,
     RUN,
+    AsJson,
     Bits,
     Checkpoint,
     Dtype,
     Format,
     Guard,
+    MaxMegapixels,
     Quality,
     SelfEnsemble,
     Strength,
@@ -52,9 +53,7 @@ def bulk(
     bits: Bits = None,
     quality: Quality = None,
     strip_location: StripLocation = False,
-    max_megapixels: Annotated[
-        float, typer.Option(help="Limit on the size of a photo; larger ones fail.", rich_help_panel=PHOTO)
-    ] = 300.0,
+    max_megapixels: MaxMegapixels = 300.0,
     photos_per_shard: Annotated[
         int, typer.Option(help="Unit that is finished whole, or repeated.", rich_help_panel=RUN)
     ] = 500,
@@ -81,7 +80,7 @@ def bulk(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count the photos and the shards.", rich_help_panel=RUN)
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object per line.", rich_help_panel=RUN)] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Restore very many photos, on any number of machines, into tar shards and a manifest.
 
@@ -92,11 +91,10 @@ def bulk(
     from ..bulk import BulkSettings
     from ..bulk import job as jobs
     from ..bulk.cluster import import_ray
-    from ..photos.registry import checked_format
-    from ..restoring.work import Options
+    from ..restoring.options import Options
 
     options = Options(
-        format=checked_format(format),
+        format=format,
         bits=bits,
         quality=quality,
         strip_location=strip_location,

@@ -42,6 +42,10 @@ Quality = Annotated[
 StripLocation = Annotated[
     bool, typer.Option("--strip-location", help="Leave out GPS and place names.", rich_help_panel=PHOTO)
 ]
+MaxMegapixels = Annotated[
+    float, typer.Option(help="Limit on the size of a photo; larger ones fail.", rich_help_panel=RUN)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON object per photo and line.", rich_help_panel=RUN)]
 
 
 def parse_tile(text: str) -> int | Literal["auto"] | None:

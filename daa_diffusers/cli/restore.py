@@ -14,16 +14,18 @@ import typer
 
 from ..checkpoints import DEFAULT
 from ..errors import ConfigurationError
-from ..restoring.loading import check_model, load_pipeline
+from ..restoring.loading import check_dtype, check_model, load_pipeline
 from .common import (
     MODEL,
     PHOTO,
     RUN,
+    AsJson,
     Bits,
     Checkpoint,
     Dtype,
     Format,
     Guard,
+    MaxMegapixels,
     Quality,
     SelfEnsemble,
     Strength,
@@ -34,9 +36,23 @@ from .common import (
 
 if TYPE_CHECKING:
     from ..restoring.jobs import Job, Plan
-    from ..restoring.work import Options, Summary
+    from ..restoring.options import Options
+    from ..restoring.work import Summary
 
 app = typer.Typer()
+
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, ...", rich_help_panel=MODEL)]
+Backend = Annotated[
+    str, typer.Option(help="torch, or onnx: ONNX Runtime, on the CPU; faster there.", rich_help_panel=MODEL)
+]
+Suffix = Annotated[str, typer.Option(help='Added to names: "_restored".', rich_help_panel=PHOTO)]
+Compare = Annotated[Path | None, typer.Option(help="Folder for before / after sheets.", rich_help_panel=PHOTO)]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace existing files. Default: skip them.", rich_help_panel=RUN)
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="List what would be done, without doing it.", rich_help_panel=RUN)
+]
 
 
 @app.command()
@@ -53,31 +69,19 @@ def restore(
     guard: Guard = True,
     self_ensemble: SelfEnsemble = False,
     tile: Tile = "auto",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, ...", rich_help_panel=MODEL)] = None,
+    device: Device = None,
     dtype: Dtype = "float32",
-    backend: Annotated[
-        str, typer.Option(help="torch, or onnx: ONNX Runtime, on the CPU; faster there.", rich_help_panel=MODEL)
-    ] = "torch",
+    backend: Backend = "torch",
     format: Format = None,
     bits: Bits = None,
     quality: Quality = None,
     strip_location: StripLocation = False,
-    suffix: Annotated[str, typer.Option(help='Added to names: "_restored".', rich_help_panel=PHOTO)] = "",
-    compare: Annotated[
-        Path | None, typer.Option(help="Folder for before / after sheets.", rich_help_panel=PHOTO)
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace existing files. Default: skip them.", rich_help_panel=RUN)
-    ] = False,
-    max_megapixels: Annotated[
-        float, typer.Option(help="Limit on the size of a photo; larger ones fail.", rich_help_panel=RUN)
-    ] = 300.0,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List what would be done, without doing it.", rich_help_panel=RUN)
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a JSON object per photo and line.", rich_help_panel=RUN)
-    ] = False,
+    suffix: Suffix = "",
+    compare: Compare = None,
+    overwrite: Overwrite = False,
+    max_megapixels: MaxMegapixels = 300.0,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Restore photos: noise goes; format, bit depth, color profile, EXIF, transparency, permissions and time stay.
 
@@ -86,14 +90,11 @@ def restore(
     `accelerate launch -m daa_diffusers.cli restore ...`, the photos are shared among its processes.
     """
     from ..files import check_writable
-    from ..photos.opening import pixel_limit
     from ..photos.registry import checked_format
-    from ..photos.saving import check_options
-    from ..restoring.jobs import format_of_output
-    from ..restoring.work import Options
+    from ..restoring.jobs import find_jobs, format_of_output
+    from ..restoring.options import Options
 
-    format = checked_format(format)
-    named = format_of_output(inputs, os.fspath(output), format, suffix)  # of a file, not a folder
+    named = format_of_output(inputs, os.fspath(output), checked_format(format), suffix)  # of a file, not a folder
     options = Options(
         format=named or format,
         bits=bits,
@@ -108,16 +109,7 @@ def restore(
         compare=None if compare is None else str(compare),
         dry_run=dry_run,
     )
-    check_options(options.format, bits, quality)
-    pixel_limit(max_megapixels)
-    if not 0 <= strength <= 1:
-        raise ConfigurationError(f"`--strength` must be from 0 to 1, got {strength:g}")
-    if dtype not in ("float32", "bfloat16", "float16"):
-        raise ConfigurationError(f"`--dtype` must be float32, bfloat16 or float16, got {dtype!r}")
-    if backend not in ("torch", "onnx"):
-        raise ConfigurationError(f"`--backend` must be torch or onnx, got {backend!r}")
-    if backend == "onnx" and (device not in (None, "cpu") or dtype != "float32"):
-        raise ConfigurationError(f"`--backend` onnx runs on the cpu in float32, got {device or 'cpu'} and {dtype}")
+    _check_backend(backend, checkpoint, device, dtype)
     if compare is not None and compare.exists() and not compare.is_dir():
         raise ConfigurationError(f"`--compare` must be a folder, got the file {str(compare)!r}")
     for folder in () if dry_run else (output.parent if named else output, compare):
@@ -127,33 +119,32 @@ def restore(
     team = _Team()
 
     def plan() -> Plan:
-        from ..restoring.jobs import find_jobs
-
-        listed = _lines() if "-" in inputs else ()
-        return find_jobs(
-            inputs,
-            str(output),
-            format=options.format,
-            suffix=suffix,
-            overwrite=overwrite,
-            listed=listed,
-            compare=options.compare,
-        )
+        choices: Any = {"format": options.format, "suffix": suffix, "overwrite": overwrite, "compare": options.compare}
+        return find_jobs(inputs, str(output), listed=_lines() if "-" in inputs else (), **choices)
 
     def load() -> Any:
         if backend == "onnx" or checkpoint.endswith(".onnx"):
             return _load_onnx(checkpoint)
         return load_pipeline(checkpoint, device or team.device, dtype)
 
+    status = _run(team.share(plan), options, load, team, as_json)
+    if status:
+        raise typer.Exit(status)
+
+
+def _check_backend(backend: str, checkpoint: str, device: str | None, dtype: str) -> None:
+    """Checks what restores, and where: wrong options are reported even where nothing is left to do."""
+    check_dtype(dtype)
+    if backend not in ("torch", "onnx"):
+        raise ConfigurationError(f"`--backend` must be torch or onnx, got {backend!r}")
+    if backend == "onnx" and (device not in (None, "cpu") or dtype != "float32"):
+        raise ConfigurationError(f"`--backend` onnx runs on the cpu in float32, got {device or 'cpu'} and {dtype}")
     if not checkpoint.endswith(".onnx"):
-        check_model(checkpoint, device)  # invalid options are reported even where nothing is left to do
+        check_model(checkpoint, device)
     elif not Path(checkpoint).is_file() or device not in (None, "cpu"):
         raise ConfigurationError(
             f"`--checkpoint` must be an existing .onnx file, on the cpu; got {checkpoint!r} and {device or 'cpu'}"
         )
-    status = _run(team.share(plan), options, load, team, as_json)
-    if status:
-        raise typer.Exit(status)
 
 
 def _lines() -> Iterable[str]:

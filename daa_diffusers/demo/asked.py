@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, ConfigurationError, UnreadablePhotoError
-from ..restoring.work import Options
+from ..restoring.options import Options
 
 if TYPE_CHECKING:
     import gradio
@@ -19,10 +19,8 @@ def options_from(strength: float, guard: bool, ensemble: bool, location: bool) -
     """The options of restoring, by the page's controls.
 
     Raises:
-        ConfigurationError: the strength is no number from 0 to 1.
+        ConfigurationError: on a strength that is no number in [0, 1].
     """
-    if not isinstance(strength, int | float) or not 0 <= strength <= 1:
-        raise ConfigurationError(f"the strength must be from 0 to 1, got {strength!r}")
     return Options(strength=strength, guard=guard, self_ensemble=ensemble, strip_location=location)
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from ..errors import CheckpointError, ConfigurationError
 from ..files import printable, replacing, shortened
 from ..restoring.jobs import Job, find_jobs
-from ..restoring.work import FAILED, Options, Record, restore_all
+from ..restoring.options import Options
+from ..restoring.work import FAILED, Record, restore_all
 from .offered import Offered
 from .views import Pair
 

@@ -13,8 +13,9 @@ import torch
 from ..models.restorer import RestorerContract
 from .guard import Verdict, judge, sample_windows
 from .image_processor import Photo, from_batch, to_batch
+from .limits import check_strength, check_tile
 from .passes import restore_batch
-from .tiling import MIN_TILE, Mosaic, auto_tile, bytes_per_pixel, halved, is_exact, is_out_of_memory
+from .tiling import Mosaic, auto_tile, bytes_per_pixel, halved, is_exact, is_out_of_memory
 
 if TYPE_CHECKING:
     from .pipeline_daa_restoration import DAARestorationPipeline
@@ -42,10 +43,8 @@ def check_options(batch_size: Any, tile: Any, strength: Any) -> None:
     """ValueError where one of these arguments of the pipeline cannot work."""
     if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
         raise ValueError(f"`batch_size` must be a positive integer or None, got {batch_size!r}")
-    if tile not in ("auto", None) and (isinstance(tile, bool) or not isinstance(tile, int) or tile < MIN_TILE):
-        raise ValueError(f'`tile` must be "auto", None or at least {MIN_TILE} pixels, got {tile!r}')
-    if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= 1:
-        raise ValueError(f"`strength` must be a number from 0 (the photo itself) to 1, got {strength!r}")
+    check_tile(tile)
+    check_strength(strength)
 
 
 def check_callback(callback: Any, names: Sequence[str], known: Sequence[str]) -> None:

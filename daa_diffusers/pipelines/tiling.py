@@ -19,10 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ..models.restorer import RestorerContract, unwrapped
+from .limits import MIN_TILE
 
 logger = logging.getLogger(__name__)
 
-MIN_TILE = 32  # pixels, the least that `tile` can be
 BLEND = 8  # pixels over which exact tiles fade into each other
 PROBE = 128  # pixels, side of the batch whose memory is measured
 SLACK = 1.25  # of memory that a convolution takes beside its tensors

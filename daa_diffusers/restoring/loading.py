@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 
+DTYPES = ("float32", "bfloat16", "float16")
+
 
 def check_model(checkpoint: str, device: str | None = None) -> None:
     """Checks a checkpoint and a device without loading anything or querying the Hub.
@@ -50,6 +52,12 @@ def usable_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError, ImportError) as error:
         raise ConfigurationError(f"`--device` {device!r} cannot be used: {str(error).splitlines()[0]}") from None
     return where
+
+
+def check_dtype(dtype: str) -> None:
+    """ConfigurationError where restoring does not run in `dtype`."""
+    if dtype not in DTYPES:
+        raise ConfigurationError(f"`dtype` must be {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, got {dtype!r}")
 
 
 def load_pipeline(checkpoint: str, device: str | None, dtype: str = "float32") -> DAARestorationPipeline:

@@ -11,7 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from ..photos.registry import BY_NAME
 from ..photos.saving import own_format
 from ..photos.stored import StoredPhoto, with_bits
 from .jobs import Job
+from .options import Options
 
 if TYPE_CHECKING:
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
@@ -29,24 +30,6 @@ logger = logging.getLogger(__name__)
 
 RESTORED, SKIPPED, FAILED, PLANNED = "restored", "skipped", "failed", "planned"
 Record = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """Options of `daa restore`, by their names."""
-
-    format: str | None = None
-    bits: int | None = None
-    quality: int | None = None
-    strip_location: bool = False
-    overwrite: bool = False
-    max_megapixels: float | None = None
-    strength: float = 1.0
-    guard: bool = True
-    self_ensemble: bool = False
-    tile: int | Literal["auto"] | None = "auto"
-    compare: str | None = None
-    dry_run: bool = False
 
 
 def restore_all(jobs: Iterable[Job], options: Options, load: Callable[[], DAARestorationPipeline]) -> Iterator[Record]:

@@ -12,7 +12,7 @@ from skimage import data
 
 from daa_diffusers import DAARestorationPipeline, RestorationUNet
 from daa_diffusers.bulk import BulkSettings, plan_job
-from daa_diffusers.restoring.work import Options
+from daa_diffusers.restoring.options import Options
 
 from ..photos.files import rich_bytes
 

@@ -22,7 +22,7 @@ def test_dry_run_counts_and_writes_nothing(album, tmp_path, capsys):  # noqa: F8
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--strength", "1.5"], "`strength` must be from 0 to 1"),
+        (["--strength", "1.5"], "`strength` must be a number from 0"),
         (["--format", "gif"], "`format` must be one of"),
         (["--photos-per-shard", "0"], "`photos_per_shard` must be at least 1"),
         (["--tile", "7"], "`--tile` must be a number of pixels from 32"),

@@ -276,11 +276,11 @@ def test_what_the_guard_did_is_reported(album, tmp_path, restore, checkpoint, ca
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--strength", "1.5"], "`--strength` must be from 0 to 1"),
+        (["--strength", "1.5"], "`strength` must be a number from 0"),
         (["--format", "gif"], "`format` must be one of"),
         (["--bits", "12"], "`bits` must be 8 or 16"),
         (["--tile", "7"], "`--tile` must be a number of pixels from 32"),
-        (["--dtype", "int8"], "`--dtype` must be"),
+        (["--dtype", "int8"], "`dtype` must be"),
         (["--device", "quantum"], "`--device` 'quantum'"),
         (["--backend", "coreml"], "`--backend` must be torch or onnx"),
         (["--backend", "onnx", "--dtype", "bfloat16"], "`--backend` onnx runs on the cpu in float32"),

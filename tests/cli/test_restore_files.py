@@ -18,7 +18,8 @@ from skimage import data
 from daa_diffusers import DAARestorationPipeline
 from daa_diffusers.photos import open_photo
 from daa_diffusers.restoring import jobs
-from daa_diffusers.restoring.work import Options, restore_all
+from daa_diffusers.restoring.options import Options
+from daa_diffusers.restoring.work import restore_all
 
 PHOTO = np.ascontiguousarray(data.astronaut()[100:132, 200:240])
 UNDECODABLE = os.fsdecode(b"caf\xe9.png")

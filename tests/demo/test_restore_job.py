@@ -12,7 +12,7 @@ from daa_diffusers.cli.app import main
 from daa_diffusers.demo.restore_job import KEPT_SECONDS, Limits, Work, describe
 from daa_diffusers.demo.views import CROP, VIEW, Pair, views
 from daa_diffusers.errors import CheckpointError, ConfigurationError, UnreadablePhotoError
-from daa_diffusers.restoring.work import Options
+from daa_diffusers.restoring.options import Options
 
 PLAIN = Options(guard=False)
 

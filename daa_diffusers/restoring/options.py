@@ -1,0 +1,51 @@
+"""Options of restoring photo files, validated once for the command, the page and bulk jobs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..photos.opening import pixel_limit
+from ..photos.registry import checked_format
+from ..photos.saving import check_options
+from ..pipelines.limits import check_strength, check_tile
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `daa restore`, by their names.
+
+    Args:
+        format: to write, a key of `photos.FORMATS` or an alias; None: the photo's.
+        bits: per value, 8 or 16; None: the photo's.
+        quality: 1 to 100, of lossy formats; None: a JPEG's own.
+        strip_location: leave out GPS coordinates and names of places.
+        overwrite: replace existing files.
+        max_megapixels: limit on the size of a photo; None: that of `open_photo`.
+        strength, guard, self_ensemble, tile: as the pipeline takes them.
+        compare: folder of sheets that show each photo before and after; None: no sheets.
+        dry_run: list the photos, restore none.
+
+    Raises:
+        ConfigurationError: on values that cannot work, alone or together.
+    """
+
+    format: str | None = None
+    bits: int | None = None
+    quality: int | None = None
+    strip_location: bool = False
+    overwrite: bool = False
+    max_megapixels: float | None = None
+    strength: float = 1.0
+    guard: bool = True
+    self_ensemble: bool = False
+    tile: int | Literal["auto"] | None = "auto"
+    compare: str | None = None
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "format", checked_format(self.format))
+        check_options(self.format, self.bits, self.quality)
+        pixel_limit(self.max_megapixels)
+        check_strength(self.strength)
+        check_tile(self.tile)
