@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from daa_diffusers import DAARestorationPipeline
-from daa_diffusers.hub.records import WeightsRecord, keep_record
+from daa_diffusers.hub.record_files import WeightsRecord
+from daa_diffusers.hub.records import keep_record
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "daa_diffusers" / "checkpoints"
 # Sets of photos that may train weights for anyone, by the last parts of their folders; then all others.

@@ -105,7 +105,7 @@ def _pipeline(description: Description) -> dict[str, Any]:
 
 
 def _training(training: dict[str, Any]) -> str:
-    from ..hub.records import is_adapted
+    from ..hub.record_files import is_adapted
 
     if "converted_from" in training:
         return "converted from official weights"
@@ -122,7 +122,7 @@ def _training(training: dict[str, Any]) -> str:
 
 def _single(path: Path) -> dict[str, Any]:
     from ..hub.description import Description, Network, describe
-    from ..hub.resolving import load_restorer
+    from ..hub.single_files import load_restorer
 
     if path.with_name("config.json").is_file() and path.name.startswith("diffusion_pytorch_model"):
         facts = _pipeline(describe(path.parent))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigurationError
 from .adapt_job import Adaptation, Progress
 from .asked import follow, in_words
+from .offered import Offered
 from .restore_job import Work
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ PLOTS = {  # title -> losses of the log
 def adapt_tab(work: Work, adaptation: Adaptation, page: gradio.Blocks, checkpoint: gradio.Dropdown) -> None:
     """Tab of adaptation: start, progress, cancellation and resuming."""
     import gradio as gr
-    import pandas
 
     limits, offered = work.limits, work.offered
     gr.Markdown(
@@ -64,28 +64,7 @@ def adapt_tab(work: Work, adaptation: Adaptation, page: gradio.Blocks, checkpoin
     outputs = [report, *plots, start, cancel, resume, timer, checkpoint, start_from]
 
     def shown(progress: Progress, said: str = "") -> list[Any]:
-        frame = pandas.DataFrame(list(progress.losses), columns=["step", "name", "loss"])
-        running = progress.running
-
-        def plot(names: tuple[str, ...]) -> Any:
-            part = frame[frame["name"].isin(names)]
-            return gr.update(
-                value=part, visible=not part.empty, y_lim=[0, None if part.empty else 1.1 * part["loss"].max()]
-            )
-
-        choices: Any = gr.update()
-        if not running:  # a new one may exist
-            choices = gr.update(choices=offered.choices())
-        return [
-            said or progress_text(progress),
-            *map(plot, PLOTS.values()),
-            gr.update(interactive=not running),
-            gr.update(interactive=running and progress.state != "stopping"),
-            gr.update(interactive=progress.state == "stopped"),
-            gr.Timer(active=running),
-            choices,
-            choices,
-        ]
+        return [said or progress_text(progress), *updates_of(progress, offered)]
 
     def attempt(action: Callable[[], None]) -> list[Any]:
         try:
@@ -113,6 +92,31 @@ def adapt_tab(work: Work, adaptation: Adaptation, page: gradio.Blocks, checkpoin
         lambda: shown(adaptation.progress()), None, outputs, show_progress="hidden", api_name="adapting_progress"
     )
     page.load(lambda: shown(adaptation.progress()), None, outputs, show_progress="hidden", api_visibility="private")
+
+
+def updates_of(progress: Progress, offered: Offered) -> list[Any]:
+    """Values of the plots, the buttons adapt, cancel and continue, the timer, and the two lists of checkpoints."""
+    import gradio as gr
+    import pandas
+
+    frame = pandas.DataFrame(list(progress.losses), columns=["step", "name", "loss"])
+    running = progress.running
+
+    def plot(names: tuple[str, ...]) -> Any:
+        part = frame[frame["name"].isin(names)]
+        top = None if part.empty else 1.1 * part["loss"].max()
+        return gr.update(value=part, visible=not part.empty, y_lim=[0, top])
+
+    choices: Any = gr.update() if running else gr.update(choices=offered.choices())  # a new one may exist
+    return [
+        *map(plot, PLOTS.values()),
+        gr.update(interactive=not running),
+        gr.update(interactive=running and progress.state != "stopping"),
+        gr.update(interactive=progress.state == "stopped"),
+        gr.Timer(active=running),
+        choices,
+        choices,
+    ]
 
 
 def progress_text(progress: Progress) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import UnreadablePhotoError
 from .asked import in_words, options_from
 from .restore_job import Work, describe
-from .views import CROP, thumbnails, views
+from .views import CROP, Pair, thumbnails, views
 
 ZOOMS = ("Whole photo", "100 %", "200 %")
 SIDES = '<div class="sides"><span>before</span><span>after</span></div>'
@@ -75,16 +75,6 @@ def photo_tab(work: Work, options: list[Any]) -> None:
             place: gr.update(visible=False),
         }
 
-    def look(files, level: int, x: float, y: float):
-        if files is None:
-            return gr.update(), gr.update(visible=False)
-        try:
-            pictures = views(files, level, x / 100, y / 100)
-        except UnreadablePhotoError:
-            raise gr.Error("the photo is no longer here: restore it again", print_exception=False) from None
-        width = CROP[0] if level else None  # a pixel of the part is one of the page, where the page is as wide
-        return gr.update(value=tuple(map(str, pictures)), width=width), gr.update(visible=level > 0)
-
     outputs = [pair, sides, slider, report, result, zoom, place]
     asked = {"inputs": [file, *options], "outputs": outputs, "show_progress_on": slider, "concurrency_id": "restore"}
     start.click(restore, **asked, api_name="restore")
@@ -92,10 +82,24 @@ def photo_tab(work: Work, options: list[Any]) -> None:
     picked.then(restore, **asked, api_visibility="private")
     gr.on(
         [zoom.input, across.release, down.release],
-        look,
+        _part,
         [pair, zoom, across, down],
         [slider, place],
         show_progress="hidden",
         trigger_mode="always_last",
         api_visibility="private",
     )
+
+
+def _part(files: Pair | None, level: int, across: float, down: float) -> tuple[Any, Any]:
+    """Values of the comparison and of the row of its position: a part of the photo, at a place in percent."""
+    import gradio as gr
+
+    if files is None:
+        return gr.update(), gr.update(visible=False)
+    try:
+        pictures = views(files, level, across / 100, down / 100)
+    except UnreadablePhotoError:
+        raise gr.Error("the photo is no longer here: restore it again", print_exception=False) from None
+    width = CROP[0] if level else None  # a pixel of the part is one of the page, where the page is as wide
+    return gr.update(value=tuple(map(str, pictures)), width=width), gr.update(visible=level > 0)

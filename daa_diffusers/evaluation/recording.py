@@ -13,8 +13,8 @@ from ..errors import ConfigurationError
 from ..files import write_text
 from ..hub.description import describe
 from ..hub.fingerprint import stored_fingerprint
-from ..hub.records import EVALUATION, WEIGHTS_KEY, evaluation_record, measured_otherwise
-from ..hub.resolving import MODEL_INDEX, pipeline_folder
+from ..hub.record_files import WEIGHTS_KEY, evaluation_record, measured_otherwise
+from ..hub.resolving import EVALUATION, MODEL_INDEX, pipeline_folder
 from .named_metrics import LABEL_FREE
 from .result import IDENTITY, Evaluation
 

@@ -13,7 +13,7 @@ from ..checkpoints.tasks import TASKS
 from ..errors import ConfigurationError
 from .description import Description, Network
 from .licenses import License
-from .records import IDENTITY, RENDERED, is_adapted, recorded_objective
+from .record_files import IDENTITY, RENDERED, is_adapted, recorded_objective
 
 PAPER = "https://arxiv.org/abs/2406.18516"
 PREDICTOR = "DAAUNet2DConditionModel"

@@ -17,8 +17,8 @@ from ..checkpoints.tasks import TASKS
 from ..errors import CheckpointError
 from ..models.restorer import RestorerContract
 from .licenses import License, license_of
-from .records import EVALUATION, evaluation_record, measured_otherwise, task_of, training_record
-from .resolving import MODEL_INDEX, read_index
+from .record_files import evaluation_record, measured_otherwise, task_of, training_record
+from .resolving import EVALUATION, MODEL_INDEX, read_index
 from .untrusted import empty_network, loading_errors, read_config, read_json, stored_dtypes, stored_shapes
 
 logger = logging.getLogger(__name__)

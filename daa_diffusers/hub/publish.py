@@ -13,7 +13,7 @@ from ..errors import CheckpointError, ConfigurationError
 from .card import given_card, read_card, render_card
 from .description import Description, describe
 from .licenses import License, license_named
-from .records import CARD, RENDERED, training_record
+from .record_files import CARD, RENDERED, training_record
 from .repository import LOADER_FILE, PIPELINE_CLASS, check_traces, json_bytes, with_code, without_machine
 from .resolving import (
     CONFIG_NAMES,
@@ -22,13 +22,12 @@ from .resolving import (
     MODEL_INDEX,
     SAFETENSORS,
     TRAINING,
-    WEIGHTS,
     check_folder,
     check_network_folder,
     read_index,
     resolve,
 )
-from .stored import stored_variant
+from .stored import WEIGHTS, stored_variant
 from .untrusted import check_inside, read_json
 
 COMPONENTS = ("restorer", "unet", "scheduler")

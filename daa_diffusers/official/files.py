@@ -13,7 +13,8 @@ from ..foreign.files import PICKLED, SAFETENSORS, weight_names
 from ..hub.card import render_card
 from ..hub.description import describe
 from ..hub.licenses import S_LAB
-from ..hub.records import WeightsRecord, keep_record
+from ..hub.record_files import WeightsRecord
+from ..hub.records import keep_record
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from .convert import PREDICTOR_PREFIX, convert_official_state_dict, load_official_file
 from .layout import schedule_buffers

@@ -19,8 +19,10 @@ from ..checkpoints.tasks import judged_by_noise
 from ..errors import CheckpointError
 from ..foreign.networks import trusted_code
 from ..foreign.restorer import ForeignRestorer  # noqa: F401
-from ..hub import records, resolving
+from ..hub import record_files, records, resolving
 from ..hub.repository import write_loader
+from ..hub.single_files import load_restorer
+from ..hub.untrusted import check_keys, loading_errors
 
 # diffusers finds a saved component's class in sys.modules only: every component module is imported here.
 from ..models.daa_unet import DAAUNet2DConditionModel
@@ -33,7 +35,7 @@ from .conventions import ConventionsMixin, dtype_of, keep_unloaded, move_files, 
 from .image_processor import PhotoInput, as_floats, assemble, check_output_type, in_own_depth, read_photos
 from .passes import tensors_of
 from .pipeline_output import DAARestorationPipelineOutput
-from .run import Run, check_callback, check_options, check_out, plan_batches, shared_files, untouched
+from .run import Run, check_options, check_out, checked_names, plan_batches, shared_files, untouched
 
 
 class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
@@ -84,7 +86,9 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
     @property
     def task(self) -> str | None:
         """ "denoise", "derain" or "deblur", by the restorer's config, else its record; None where neither states it."""
-        return RestorerContract.of(self.restorer).task or records.task_of(records.record_of(self.restorer).training)
+        return RestorerContract.of(self.restorer).task or record_files.task_of(
+            records.record_of(self.restorer).training
+        )
 
     @property
     def device(self) -> torch.device:
@@ -128,9 +132,8 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
                 back untouched, in PIL images and arrays. Grayscale is repeated for restorers of three channels and the
                 mean returned; a restorer of one channel restores colors one by one.
             output_type: "pil", "np" or "pt". The bit depth stays the photo's (PIL: 8 bits, or 16 for gray; floats
-                become 8 bits), but see `as_float`. A list gives a list, anything else a batch: see
-                `DAARestorationPipelineOutput`.
-            batch_size: how many photos of one size share a pass at most. None: as many as make one megapixel.
+                become 8 bits), but see `as_float`. A list gives a list, anything else a batch.
+            batch_size: photos of one size that share a pass, at most. None: as many as make one megapixel.
             return_dict: return a `DAARestorationPipelineOutput` (default) or the tuple `(images,)`.
             callback_on_step_end: called after each pass as `callback(pipeline, step, timestep, callback_kwargs)`;
                 `timestep` is always 0, restoring has one. A returned dict replaces what it names. Each tile is a pass.
@@ -138,41 +141,32 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
                 restorer's range, not clamped, and "indices" (B,), the places of the pass's photos in `image`.
             tile: side in pixels, at least 32, of the tiles in which photos are restored that are larger. "auto": as
                 memory allows, for photos above a megapixel. None: no tiles. Tiles that hold the restorer's receptive
-                field change nothing (`tiling`); when memory runs out, they are halved.
+                field change nothing (see `tiling`); when memory runs out, they are halved.
             strength: s in [0, 1] of `x + s (f(x) - x)`; 0 returns the photo itself.
             self_ensemble: the mean over the eight flips and turns of the photo: eight times the work.
-            guard: photos that show no noise, or that the restorer changes in another way than by removing noise, come
-                back less changed, or unchanged; the output's `guard` reports which, and why. For noise only: where
-                `task` is another one, it judges nothing.
+            guard: return photos less changed, or unchanged, that show no noise, or that the restorer changes in another
+                way than by removing noise; the output's `guard` holds the reasons. No effect where `task` is not noise.
             out: an array of the photo's shape and dtype, which may be a `np.memmap`, to write a single array into
                 (`output_type` "np"); `images` is then a view of it.
             as_float: "np" and "pt" as float32 in [0, 1], not rounded (True), or in the photo's bit depth (False). None:
                 floats for PIL images, as everywhere in diffusers, the bit depth of arrays and tensors.
-            generator, num_inference_steps: for callers that pass them to any pipeline. Restoring draws nothing and
-                takes one step; another number is logged as a warning.
-
-        Returns:
-            The restored photos.
+            generator, num_inference_steps: no effect; accepted because callers pass them to any pipeline.
 
         Raises:
             TypeError, ValueError: on an `image` or another argument that cannot work, before anything is restored.
-            FloatingPointError: where the restorer gives NaN or infinity (after a second try in float32, if it runs in
-                float16).
+            FloatingPointError: the restorer gives NaN or infinity, where it runs in float16 in float32 as well.
         """
         # 1. Check inputs
         photos, as_list = read_photos(image, self.channels)
         check_output_type(output_type, photos)
-        if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
-            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         check_options(batch_size, tile, strength)
+        check_out(out, photos, image, output_type)
+        names = checked_names(callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         warn_of_idle_arguments(num_inference_steps)
-        check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
-        if out is not None:
-            check_out(out, photos, image, output_type)
         if output_type != "pil" and not in_own_depth(image, as_float, out):
             photos = [as_floats(photo) for photo in photos]
         judged = guard and judged_by_noise(self.task)
-        run = Run(self, tile, self_ensemble, callback_on_step_end, callback_on_step_end_tensor_inputs)
+        run = Run(self, tile, self_ensemble, callback_on_step_end, names)
 
         with in_eval_mode(self.restorer), self.progress_bar(total=len(photos)) as progress_bar:
             # 2. Preprocess: how strongly each photo is restored, and which ones share a pass
@@ -180,17 +174,15 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
             strengths = [strength * (verdicts[index].strength if verdicts else 1) for index in range(len(photos))]
             restored = {index: untouched(photo, out) for index, photo in enumerate(photos) if strengths[index] == 0}
             progress_bar.update(len(restored))
-            plan = plan_batches(
-                {index: photo for index, photo in enumerate(photos) if index not in restored}, batch_size
-            )
+            left = {index: photo for index, photo in enumerate(photos) if index not in restored}
 
             # 3. Restore: each batch whole, or tile by tile
-            for batch in plan:
+            for batch in plan_batches(left, batch_size):
                 restored |= run.restore(batch, strengths, out, shared_files(image, out), progress_bar)
 
         # 4. Postprocess
-        kept = [restored[index] for index in range(len(photos))]
-        images = assemble(kept, output_type, as_list) if out is None else out[None]
+        in_order = [restored[index] for index in range(len(photos))]
+        images = assemble(in_order, output_type, as_list) if out is None else out[None]
         self.maybe_free_model_hooks()
         return DAARestorationPipelineOutput(images=images, guard=verdicts) if return_dict else (images,)
 
@@ -235,9 +227,9 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
             if not isinstance(restorer, RecordMixin):
                 with self._adapters.as_saved():
                     records.write_record(restorer, Path(folder, "restorer"))
-            records.move_record(Path(folder, "restorer"), Path(folder))  # which is that of the pipeline
-            records.move_record(Path(folder, "unet"), None)
-            for name in records.stale_files(target, Path(folder)):
+            record_files.move_record(Path(folder, "restorer"), Path(folder))  # which is that of the pipeline
+            record_files.move_record(Path(folder, "unet"), None)
+            for name in record_files.stale_files(target, Path(folder)):
                 (target / name).unlink()
             keep_unloaded(self, target, Path(folder, self.config_name))
             write_loader(Path(folder))
@@ -283,7 +275,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
                 raise CheckpointError(f"{source.location!r} holds no noise predictor: it is a restorer alone")
             parts = {name: kwargs[name] for name in cls._optional_components if name in kwargs}
             with trusted_code(bool(kwargs.get("trust_remote_code"))):
-                restorer = resolving.load_restorer(Path(source.location), dtype_of("restorer", kwargs))
+                restorer = load_restorer(Path(source.location), dtype_of("restorer", kwargs))
             if Path(source.location).with_name("config.json").is_file():
                 records.attach_record(restorer, Path(source.location).parent)
             pipeline = cls(restorer, **parts)
@@ -305,10 +297,10 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
         names = [base.__name__ for base in cls.__mro__ if issubclass(base, DAARestorationPipeline)]
         files = resolving.check_folder(folder, saved, names, kwargs.get("variant"))
         trusted = trusted_code(bool(kwargs.get("trust_remote_code")))
-        with resolving.loading_errors(folder), trusted, without_onnxruntime(), quiet_loading():
+        with loading_errors(folder), trusted, without_onnxruntime(), quiet_loading():
             pipeline = super().from_pretrained(str(folder), use_safetensors=True, **kwargs)
         for name, weights in files.items():
-            resolving.check_keys(name, getattr(pipeline, name), weights)
+            check_keys(name, getattr(pipeline, name), weights)
         for network in (pipeline.restorer, pipeline.unet):
             if network is not None and not isinstance(network, RecordMixin):
                 records.attach_record(network, folder)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 
 from ..models.restorer import RestorerContract
 from .guard import Verdict, judge, sample_windows
@@ -47,13 +48,21 @@ def check_options(batch_size: Any, tile: Any, strength: Any) -> None:
     check_strength(strength)
 
 
-def check_callback(callback: Any, names: Sequence[str], known: Sequence[str]) -> None:
-    """TypeError or ValueError where a callback cannot be called, or asks for tensors that are not `known`."""
+def checked_names(callback: Any, names: Sequence[str], known: Sequence[str]) -> Sequence[str]:
+    """The names of the tensors that a callback gets: its own where it is one of diffusers' classes, else `names`.
+
+    Raises:
+        TypeError: the callback cannot be called.
+        ValueError: it asks for tensors that are not `known`.
+    """
+    if isinstance(callback, PipelineCallback | MultiPipelineCallbacks):
+        names = callback.tensor_inputs
     if callback is not None and not callable(callback):
         raise TypeError(f"`callback_on_step_end` must be callable, got {type(callback).__name__}")
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"`callback_on_step_end_tensor_inputs` must be of {known}, got {unknown}")
+    return names
 
 
 class Run:
@@ -194,7 +203,9 @@ class Run:
 
 
 def check_out(out: Any, photos: Sequence[Photo], image: Any, output_type: str) -> None:
-    """ValueError or TypeError where restored pixels cannot be written into `out`."""
+    """ValueError or TypeError where restored pixels cannot be written into `out`, if it is given."""
+    if out is None:
+        return
     if not isinstance(out, np.ndarray) or not isinstance(image, np.ndarray) or output_type != "np" or len(photos) > 1:
         raise TypeError(
             '`out` must be a numpy array, for `output_type` "np" and a single photo given as an array, got '

@@ -90,7 +90,7 @@ def convert_weights(path: str | os.PathLike, folder: str | os.PathLike, task: st
         task: "denoise", "derain" or "deblur"; None: what the record says, if there is one.
 
     Raises:
-        CheckpointError: as `hub.resolving.load_restorer`.
+        CheckpointError: as `hub.single_files.load_restorer`.
         ConfigurationError: on another `task`, or where `folder` holds a pipeline or is a file.
     """
     from ..checkpoints.tasks import TASKS

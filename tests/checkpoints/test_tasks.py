@@ -8,7 +8,7 @@ from daa_diffusers.checkpoints import bundled_names
 from daa_diffusers.checkpoints.tasks import TASKS, Task, judged_by_noise, known_tasks, task_of_degradation
 from daa_diffusers.degradations.base import DEGRADATIONS
 from daa_diffusers.hub.card import _limits
-from daa_diffusers.hub.records import task_of
+from daa_diffusers.hub.record_files import task_of
 from daa_diffusers.training.config import resolve
 from daa_diffusers.training.config.presets import PRESETS, adapting_to
 

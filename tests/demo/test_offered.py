@@ -10,7 +10,7 @@ from daa_diffusers.checkpoints import DEFAULTS, STARTS, bundled_names, bundled_p
 from daa_diffusers.checkpoints.tasks import TASKS
 from daa_diffusers.cli import bulk, restore
 from daa_diffusers.demo.offered import Offered
-from daa_diffusers.hub.records import task_of
+from daa_diffusers.hub.record_files import task_of
 from daa_diffusers.training.config.presets import PRESETS
 
 

@@ -26,7 +26,8 @@ from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.hub.description import describe
 from daa_diffusers.hub.licenses import RESEARCH, license_named
 from daa_diffusers.hub.publish import prepare, send
-from daa_diffusers.hub.records import WeightsRecord, keep_run_record, record_of
+from daa_diffusers.hub.record_files import WeightsRecord
+from daa_diffusers.hub.records import keep_run_record, record_of
 
 from .hub_server import loopback_hub
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.hub.repository import with_code
-from daa_diffusers.hub.resolving import load_restorer
+from daa_diffusers.hub.single_files import load_restorer
 from daa_diffusers.hub.untrusted import NETWORKS
 from daa_diffusers.models import registry
 from daa_diffusers.models.record_mixin import RecordMixin

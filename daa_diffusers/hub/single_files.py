@@ -1,0 +1,91 @@
+"""Restorers in single files of weights: networks of this package, and those that spandrel recognizes."""
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.modeling_utils import ModelMixin
+
+from ..errors import CheckpointError
+from ..foreign.files import SAFETENSORS
+from ..foreign.restorer import ForeignRestorer
+from ..models.registry import RESTORERS
+from ..models.restoration_unet import RestorationUNet
+from .stored import read_stored
+from .untrusted import check_inside, check_shapes, empty_network, loading_errors, read_config, read_json, shapes_of
+
+logger = logging.getLogger(__name__)
+
+
+def load_restorer(path: Path, dtype: torch.dtype = torch.float32) -> ModelMixin:
+    """Loads the weights of a restorer from one file, in eval mode.
+
+    A config.json of this package beside a safetensors file defines the network. Without one, names and shapes do: of a
+    `RestorationUNet` what they do not show (value range, slope, corner alignment) takes its default, with a
+    warning; every other file is taken for a network that spandrel recognizes (`ForeignRestorer.from_checkpoint`).
+
+    Args:
+        path: .safetensors, the index.json of its shards, or .pth, .pt, .ckpt, .bin, of which tensors alone are read.
+        dtype: of the restorer.
+
+    Raises:
+        CheckpointError: on a file that is something else or damaged, a config of another class, tensors that do not fit
+            (all listed), or an architecture that is not known (those that are, are listed).
+    """
+    config_file = path.with_name("config.json")
+    has_config = path.suffix in (SAFETENSORS, ".json") and config_file.is_file()
+    if has_config:
+        check_inside(path.parent, [config_file])
+        has_config = "_class_name" in read_json(config_file, "")
+    weights = read_stored(path)
+    shapes = shapes_of(weights)
+    if "down_path.0.block.0.weight" in shapes:
+        raise CheckpointError(
+            f"{str(path)!r} has the official implementation's names; convert it first: `daa convert {path.name} OUT`"
+        )
+    name = read_json(config_file, "")["_class_name"] if has_config else None
+    if name == ForeignRestorer.__name__:
+        return _cast(_load_foreign(path, config_file, weights), dtype)
+    if has_config:
+        config = read_config(config_file, name if name in RESTORERS else RestorationUNet.__name__)
+    elif "down_blocks.0.conv1.weight" in shapes:
+        config = {"_class_name": RestorationUNet.__name__, **_infer(shapes, path)}
+    else:
+        try:
+            return _cast(ForeignRestorer.from_weights(weights, path.name), dtype)
+        except (ImportError, ValueError) as error:
+            raise CheckpointError(str(error)) from error
+    restorer = empty_network(config, str(config_file))
+    assert isinstance(restorer, ModelMixin)
+    check_shapes(f"restorer of {str(path)!r}", restorer.state_dict(), shapes)
+    restorer.load_state_dict(weights, assign=True)
+    return restorer.to(dtype).eval()
+
+
+def _cast(restorer: ForeignRestorer, dtype: torch.dtype) -> ForeignRestorer:
+    restorer.eval()
+    return restorer if dtype == torch.float32 else restorer.to(dtype)  # diffusers warns of every cast
+
+
+def _load_foreign(path: Path, config_file: Path, weights: Mapping[str, torch.Tensor]) -> ForeignRestorer:
+    config = read_config(config_file, ForeignRestorer.__name__)
+    with loading_errors(path.parent):
+        restorer = ForeignRestorer.from_config(config)
+        check_shapes(f"restorer of {str(path)!r}", restorer.state_dict(), shapes_of(weights))
+        restorer.load_state_dict(weights)
+    return restorer
+
+
+def _infer(shapes: Mapping[str, tuple[int, ...]], path: Path) -> dict[str, Any]:
+    first = shapes["down_blocks.0.conv1.weight"]
+    if len(first) != 4:
+        raise CheckpointError(
+            f"{str(path)!r} holds no {RestorationUNet.__name__}: down_blocks.0.conv1.weight is {first}"
+        )
+    levels = {int(match[1]) for match in map(re.compile(r"down_blocks\.(\d{1,9})\.").match, shapes) if match}
+    config = {"channels": first[1], "width": first[0], "depth": len(levels)}
+    logger.warning("no config.json beside %s: sizes inferred (%s), everything else by default", path.name, config)
+    return config
