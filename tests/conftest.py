@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from .fixtures import clean_folder, disk_of, photo_folders, real_folder, small_disk, tiny_config  # noqa: F401 - for all rooms' tests
+from .fixtures import checkpoint, clean_folder, disk_of, photo_folders, real_folder, small_disk, tiny_config  # noqa: F401 - for all rooms' tests
 
 # A test that would ask the Hub fails at once, instead of hanging where there is no network. Set before any import of
 # huggingface_hub reads it.

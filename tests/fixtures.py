@@ -74,6 +74,22 @@ def tiny_config(photo_folders, tmp_path):
     return make
 
 
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """The folder of a tiny restorer of random weights, which changes photos visibly."""
+    import torch
+
+    from daa_diffusers import DAARestorationPipeline, RestorationUNet
+
+    torch.manual_seed(0)
+    restorer = RestorationUNet(width=4, depth=2)
+    for parameter in restorer.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    folder = tmp_path_factory.mktemp("checkpoint")
+    DAARestorationPipeline(restorer).save_pretrained(str(folder))
+    return str(folder)
+
+
 @pytest.fixture
 def disk_of(tmp_path):
     """Mounts a file system of a size such as "64k"; the folder's name holds a space."""

@@ -13,6 +13,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import nn
 
+from ..models.batches import as_output, check_batch
 from ..models.record_mixin import RecordMixin
 from ..models.restorer import in_eval_mode, unwrapped
 from .networks import Recipe, descriptor_of, load_network, network_of, recipe_of, spandrel_traits, trusted_code
@@ -225,14 +226,7 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
             ValueError: on another rank or number of channels, or on a size that is no multiple of `size_multiple`.
         """
         config = self.config
-        if x.ndim != 4 or x.shape[1] != config.channels:
-            raise ValueError(f"`x` must be (B, {config.channels}, H, W), got {tuple(x.shape)}")
-        height, width = x.shape[2:]
-        if height % config.size_multiple or width % config.size_multiple or 0 in x.shape:
-            raise ValueError(
-                f"height and width of `x` must be positive multiples of {config.size_multiple}, got "
-                f"{(height, width)}; DAARestorationPipeline pads for you"
-            )
+        check_batch(x, config.channels, config.size_multiple)
         given = self._to_network(self._pad(x))
         # networks that make float32 tensors on their way (the masks of attention) would fail on half precision
         is_half = x.dtype in (torch.float16, torch.bfloat16)
@@ -242,10 +236,7 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
             output = given + output
         elif config.output == "noise":
             output = given - output
-        restored = self._from_network(output)[:, :, :height, :width]
-        if return_dict is None:
-            return restored
-        return UNet2DOutput(sample=restored) if return_dict else (restored,)
+        return as_output(self._from_network(output)[:, :, : x.shape[2], : x.shape[3]], return_dict)
 
     def _pad(self, x: torch.Tensor) -> torch.Tensor:
         height, width = x.shape[2:]

@@ -178,32 +178,24 @@ def push(
     saved: Any,
     repo_id: str,
     *,
-    private: bool | None = None,
-    token: bool | str | None = None,
-    revision: str | None = None,
-    commit_message: str | None = None,
-    commit_description: str | None = None,
-    create_pr: bool = False,
     license: str | None = None,
     card: str | os.PathLike[str] | None = None,
     variant: str | None = None,
+    token: bool | str | None = None,
+    **options: Any,
 ) -> str:
     """Saves a pipeline or a lone restorer (by `save_pretrained`) into a temporary folder, and pushes it.
 
-    Args: see `prepare` and `send`.
+    Args:
+        saved: the pipeline or restorer.
+        repo_id, license, card: of `prepare`; the owner of a bare name is whom `token` belongs to.
+        variant: of the weights' file names, e.g. "fp16".
+        token, options: of `send`.
     """
     with tempfile.TemporaryDirectory() as folder:
         saved.save_pretrained(folder, variant=variant)
         upload = prepare(folder, full_id(repo_id, token), license=license, card=card)
-        return send(
-            upload,
-            private=private,
-            token=token,
-            revision=revision,
-            commit_message=commit_message,
-            commit_description=commit_description,
-            create_pr=create_pr,
-        )
+        return send(upload, token=token, **options)
 
 
 # --- files ---

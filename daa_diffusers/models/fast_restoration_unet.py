@@ -10,6 +10,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import nn
 
+from .batches import as_output, check_batch
 from .record_mixin import RecordMixin
 
 # Constructor arguments by preset name.
@@ -151,13 +152,7 @@ class FastRestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         Raises:
             ValueError: on another rank or number of channels, or on a size that is no multiple of `size_multiple`.
         """
-        if x.ndim != 4 or x.shape[1] != self.config.channels:
-            raise ValueError(f"`x` must be (B, {self.config.channels}, H, W), got {tuple(x.shape)}")
-        if x.shape[2] % self.size_multiple or x.shape[3] % self.size_multiple or 0 in x.shape:
-            raise ValueError(
-                f"height and width of `x` must be positive multiples of {self.size_multiple}, got "
-                f"{tuple(x.shape[2:])}; DAARestorationPipeline pads for you"
-            )
+        check_batch(x, self.config.channels, self.size_multiple)
         folded = F.pixel_unshuffle(x, self.config.unshuffle)  # (B, C u u, H / u, W / u)
         # convolutions keep this order, in which they are a third faster on CPUs, most of all in bfloat16
         hidden = self.conv_in(folded.contiguous(memory_format=torch.channels_last))
@@ -169,10 +164,7 @@ class FastRestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         hidden = self._run(self.down_blocks[-1], hidden)
         for upsampler, block in zip(self.upsamplers, self.up_blocks, strict=True):
             hidden = self._run(block, F.pixel_shuffle(upsampler(hidden), 2) + skips.pop())
-        restored = x + F.pixel_shuffle(self.conv_out(hidden), self.config.unshuffle)
-        if return_dict is None:
-            return restored
-        return UNet2DOutput(sample=restored) if return_dict else (restored,)
+        return as_output(x + F.pixel_shuffle(self.conv_out(hidden), self.config.unshuffle), return_dict)
 
     def _run(self, block: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():

@@ -7,6 +7,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import nn
 
+from .batches import as_output, check_batch
 from .record_mixin import RecordMixin
 
 # The widths behind the preset names; "paper" is the official size (8,559,171 parameters).
@@ -158,17 +159,8 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         Raises:
             ValueError: on another rank or number of channels, or on a size that is no multiple of `size_multiple`.
         """
-        if x.ndim != 4 or x.shape[1] != self.config.channels:
-            raise ValueError(f"`x` must be (B, {self.config.channels}, H, W), got {tuple(x.shape)}")
-        if x.shape[2] % self.size_multiple or x.shape[3] % self.size_multiple or 0 in x.shape:
-            raise ValueError(
-                f"height and width of `x` must be positive multiples of {self.size_multiple}, got "
-                f"{tuple(x.shape[2:])}; DAARestorationPipeline pads for you"
-            )
-        restored = self._restore(x, margins)
-        if return_dict is None:
-            return restored
-        return UNet2DOutput(sample=restored) if return_dict else (restored,)
+        check_batch(x, self.config.channels, self.size_multiple)
+        return as_output(self._restore(x, margins), return_dict)
 
     def _restore(self, x: torch.Tensor, margins: tuple[int, int, int, int]) -> torch.Tensor:
         skips = []

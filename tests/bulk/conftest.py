@@ -6,11 +6,10 @@ import tarfile
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from skimage import data
 
-from daa_diffusers import DAARestorationPipeline, RestorationUNet
+from daa_diffusers import DAARestorationPipeline
 from daa_diffusers.bulk import BulkSettings, plan_job
 from daa_diffusers.restoring.options import Options
 
@@ -47,18 +46,6 @@ def tar_files(path):
 
 def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory):
-    """A restorer of random weights: it changes photos visibly, and in no time."""
-    torch.manual_seed(0)
-    restorer = RestorationUNet(width=4, depth=2)
-    for parameter in restorer.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    folder = tmp_path_factory.mktemp("checkpoint")
-    DAARestorationPipeline(restorer).save_pretrained(str(folder))
-    return str(folder)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from skimage import data
 
 from daa_diffusers import DAARestorationPipeline, RestorationUNet
 from daa_diffusers.cli.app import main
@@ -17,15 +16,9 @@ from daa_diffusers.training import safeguard
 
 
 @pytest.fixture
-def photos(tmp_path):
-    folder = tmp_path / "my photos"
-    folder.mkdir()
-    draws = np.random.default_rng(0)
-    for number in range(3):
-        photo = data.coffee()[40 * number : 40 * number + 160, 100:300] + draws.normal(0, 15, (160, 200, 3))
-        Image.fromarray(photo.clip(0, 255).round().astype(np.uint8)).save(folder / f"{number}.png")
-    (folder / "broken.jpg").write_bytes(b"no photo")
-    return folder
+def photos(noisy_folder):
+    (noisy_folder / "broken.jpg").write_bytes(b"no photo")
+    return noisy_folder
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from skimage import data
 
 from daa_diffusers.cli.app import COMMANDS, main
 from daa_diffusers.degradations.base import degradation_from_config
@@ -18,17 +17,6 @@ from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.training.config import parse_arguments
 
 from ..conftest import PROJECT_ROOT
-
-
-@pytest.fixture
-def folder(tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    draws = np.random.default_rng(0)
-    for number in range(3):
-        photo = data.coffee()[40 * number : 40 * number + 160, 100:300] + draws.normal(0, 15, (160, 200, 3))
-        Image.fromarray(photo.clip(0, 255).round().astype(np.uint8)).save(folder / f"{number}.png")
-    return folder
 
 
 def test_help_lists_the_commands_and_loads_nothing_heavy():
@@ -44,9 +32,9 @@ def test_help_lists_the_commands_and_loads_nothing_heavy():
     assert not {"torch", "numpy", "diffusers", "PIL", "yaml", "matplotlib"} & set(modules)
 
 
-def test_a_folder_becomes_a_degradation_file_and_a_picture(folder, tmp_path, capsys):
+def test_a_folder_becomes_a_degradation_file_and_a_picture(noisy_folder, tmp_path, capsys):
     output, plot = tmp_path / "noise.yaml", tmp_path / "noise.png"
-    assert main(["fit-noise", str(folder), "--output", str(output), "--plot", str(plot), "--spread", "1.1"]) == 0
+    assert main(["fit-noise", str(noisy_folder), "--output", str(output), "--plot", str(plot), "--spread", "1.1"]) == 0
     said = capsys.readouterr().out
     assert "3 photos looked at" in said and "white" in said and str(output) in said
     noise = degradation_from_config(yaml.safe_load(output.read_text()))
@@ -65,15 +53,15 @@ def test_a_folder_becomes_a_degradation_file_and_a_picture(folder, tmp_path, cap
         (lambda f: ["fit-noise", str(f), "--output", str(f / "no" / "noise.yaml")], "no folder"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_a_line_without_traceback(change, message, folder, capsys):
-    assert main(change(folder)) == 2
+def test_what_cannot_be_done_is_said_in_a_line_without_traceback(change, message, noisy_folder, capsys):
+    assert main(change(noisy_folder)) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and "Traceback" not in error
 
 
-def test_debug_shows_where(folder):
+def test_debug_shows_where(noisy_folder):
     with pytest.raises(ValueError, match="must be an existing folder"):
-        main(["fit-noise", str(folder / "none"), "--debug"])
+        main(["fit-noise", str(noisy_folder / "none"), "--debug"])
 
 
 def test_photos_without_noise_write_nothing(tmp_path, capsys):
@@ -95,10 +83,10 @@ def test_an_unknown_command_and_no_command_are_answered(capsys):
     assert "fit-noise" in "".join(capsys.readouterr())
 
 
-def test_the_file_is_the_degradation_of_a_training_run(folder, tmp_path, monkeypatch):
-    assert main(["fit-noise", str(folder), "--output", str(tmp_path / "noise.yaml")]) == 0
+def test_the_file_is_the_degradation_of_a_training_run(noisy_folder, tmp_path, monkeypatch):
+    assert main(["fit-noise", str(noisy_folder), "--output", str(tmp_path / "noise.yaml")]) == 0
     found = yaml.safe_load((tmp_path / "noise.yaml").read_text())
-    needed = ["--variant", "vanilla", "--clean", str(folder)]
+    needed = ["--variant", "vanilla", "--clean", str(noisy_folder)]
     assert parse_arguments([*needed, "--degradation", str(tmp_path / "noise.yaml")]).degradation == found
     monkeypatch.setenv("NOISE", str(tmp_path))
     (tmp_path / "run.yaml").write_text("degradation: $NOISE/noise.yaml")

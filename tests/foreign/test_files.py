@@ -15,7 +15,7 @@ from daa_diffusers.cli.app import main
 from daa_diffusers.errors import CheckpointError
 from daa_diffusers.foreign.files import bare_names, read_weights, weight_names
 
-from .test_restorer import nafnet
+from .networks import nafnet
 
 WEIGHTS = {"model.0.weight": torch.ones(2, 3, 3, 3), "model.0.bias": torch.zeros(2)}
 

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import logging
 import shutil
 
 import numpy as np
@@ -14,75 +13,18 @@ from torch import nn
 
 from daa_diffusers import (
     DAARestorationPipeline,
-    DAAUNet2DConditionModel,
     FastRestorationUNet,
     ForeignRestorer,
     RestorationUNet,
 )
 from daa_diffusers.adapters import AdapterConfig, fingerprint, save_adapter, updates_for
 from daa_diffusers.checkpoints import bundled_names, bundled_path
-from daa_diffusers.cli.app import main
-from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.hub.description import describe
 from daa_diffusers.hub.licenses import RESEARCH, license_named
-from daa_diffusers.hub.publish import prepare, send
-from daa_diffusers.hub.record_files import WeightsRecord
+from daa_diffusers.hub.publish import prepare
 from daa_diffusers.hub.records import keep_run_record, record_of
 
-from .hub_server import loopback_hub
-
-TRAINING = {
-    "licence": "Weights trained on research-only photos: for non-commercial research use only.",
-    "steps": 7,
-    "options": {"degradation": {"type": "rain"}, "batch_size": 2},
-}
-EVALUATION = {"protocol": "RGB.", "sets": [{"set": "street", "photos": 3, "psnr": {"identity": 20.0, "mine": 23.0}}]}
-CARD = "# Rain, and what I saw in it\n"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A pipeline's folder as earlier versions wrote it: nothing in the config, all beside it."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("made") / "mine"
-    DAARestorationPipeline(RestorationUNet(width=4, depth=2)).save_pretrained(folder)
-    config = json.loads((folder / "restorer" / "config.json").read_text())
-    del config["task"], config["license"]
-    (folder / "restorer" / "config.json").write_text(json.dumps(config))
-    (folder / "training.json").write_text(json.dumps(TRAINING))
-    (folder / "evaluation.json").write_text(json.dumps(EVALUATION))
-    (folder / "LICENSE.md").write_text("For research.")
-    (folder / "README.md").write_text(CARD)
-    return folder
-
-
-@pytest.fixture
-def pipe(made):
-    return DAARestorationPipeline.from_pretrained(made)
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    with loopback_hub(monkeypatch, tmp_path / "hub") as hub:
-        monkeypatch.setenv("HF_TOKEN", "hf_write")
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-        yield hub
-
-
-def check_folder(folder):
-    """The record is whole, and holds the license."""
-    found = describe(folder)
-    assert (found.task, found.license.key) == ("derain", RESEARCH.name)
-    config = next(path for path in (folder / "restorer/config.json", folder / "config.json") if path.is_file())
-    assert {"task": "derain", "license": RESEARCH.name}.items() <= json.loads(config.read_text()).items()
-    assert found.training["options"] == TRAINING["options"]
-    assert found.evaluation["sets"] == EVALUATION["sets"]
-    assert (folder / "LICENSE.md").read_text() == "For research."
-    assert (folder / "README.md").read_text().endswith(CARD)
-    assert not (folder / "restorer" / "training.json").exists()  # once a folder
-    with pytest.raises(ConfigurationError, match="`license` is 'mit', but these weights are under non-commercial-res"):
-        prepare(folder, "org/mine", license="mit")
-
+from .conftest import CARD, EVALUATION, TRAINING, check_folder
 
 WAYS = {
     "the pipeline": lambda pipe, out: pipe.save_pretrained(out),
@@ -269,87 +211,3 @@ def test_a_record_that_is_a_link_out_of_the_folder_is_not_read(made, tmp_path, c
 def test_a_license_is_known_by_its_words(said, key, non_commercial):
     license = license_named(said)
     assert (license.key, license.non_commercial) == (key, non_commercial)
-
-
-# --- the Hub ---
-
-PUSHES = {
-    "the pipeline": lambda pipe, out, **options: pipe.push_to_hub("org/out", **options),
-    "the restorer": lambda pipe, out, **options: pipe.restorer.push_to_hub("org/out", **options),
-    "a pipeline that is saved": lambda pipe, out, **options: pipe.save_pretrained(
-        out, push_to_hub=True, repo_id="org/out", **options
-    ),
-    "a restorer that is saved": lambda pipe, out, **options: pipe.restorer.save_pretrained(
-        out, push_to_hub=True, repo_id="org/out", **options
-    ),
-    "a folder": lambda pipe, out, **options: (pipe.save_pretrained(out), send(prepare(out, "org/out", **options))),
-    "a folder of a restorer": lambda pipe, out, **options: (
-        pipe.restorer.save_pretrained(out),
-        send(prepare(out, "org/out", **options)),
-    ),
-}
-
-
-@pytest.mark.parametrize("way", PUSHES)
-def test_every_upload_has_the_record_and_the_whole_card(hub, pipe, tmp_path, way):
-    with pytest.raises(ConfigurationError, match="`license` is 'mit', but these weights are under .*research-only"):
-        PUSHES[way](pipe, tmp_path / "out", license="mit")
-    assert hub.commits == []
-    PUSHES[way](pipe, tmp_path / "out")
-    pushed = hub.revisions["org/out"]["main"]
-    check_folder(pushed)
-    head = (pushed / "README.md").read_text().split("---")[1]
-    assert f"license_name: {RESEARCH.name}" in head and "deraining" in head and "value: 23.0" in head
-
-
-def test_a_card_is_rendered_for_a_lone_restorer(hub, pipe):
-    pipe.restorer.weights_record = WeightsRecord(TRAINING)
-    pipe.restorer.push_to_hub("org/out")
-    pushed = hub.revisions["org/out"]["main"]
-    card = (pushed / "README.md").read_text()
-    assert {path.name for path in pushed.iterdir()} == {
-        *("README.md", "config.json", "training.json", "diffusion_pytorch_model.safetensors")
-    }
-    assert "A deraining network" in card and "7 steps" in card and TRAINING["licence"] in card
-
-
-def test_a_lone_noise_predictor_is_pushed_under_the_license_of_its_training(hub, tmp_path):
-    sizes = {"block_out_channels": (8, 16), "norm_num_groups": 4, "attention_head_dim": 8}
-    pipe = DAARestorationPipeline(RestorationUNet(width=4, depth=2), DAAUNet2DConditionModel(**sizes))
-    pipe.save_pretrained(tmp_path / "mine")
-    (tmp_path / "mine" / "training.json").write_text(json.dumps(TRAINING))
-    unet = DAARestorationPipeline.from_pretrained(tmp_path / "mine", load_noise_predictor=True).unet
-    with pytest.raises(ConfigurationError, match="`license` is 'mit', but"):
-        unet.push_to_hub("org/unet", license="mit")
-    unet.push_to_hub("org/unet")
-    pushed = hub.revisions["org/unet"]["main"]
-    card = (pushed / "README.md").read_text()
-    assert RESEARCH.name in card and "The noise predictor of a restorer's training" in card
-    assert DAAUNet2DConditionModel.from_pretrained(pushed).weights_record.training["steps"] == 7
-
-
-def test_the_publishers_license_comes_back_from_the_hub(hub, tmp_path):
-    DAARestorationPipeline(RestorationUNet(width=4, depth=2)).push_to_hub("org/out", license="cc-by-nc-4.0")
-    pipe = DAARestorationPipeline.from_pretrained("org/out", cache_dir=tmp_path / "cache")
-    with pytest.raises(ConfigurationError, match="`license` is 'mit', but these weights are under cc-by-nc-4.0"):
-        pipe.push_to_hub("org/other", license="mit")
-
-
-def test_a_restorer_of_a_pipeline_on_the_hub_keeps_the_record(hub, pipe, tmp_path):
-    pipe.push_to_hub("org/out")
-    restorer = RestorationUNet.from_pretrained("org/out", subfolder="restorer", cache_dir=tmp_path / "cache")
-    record = record_of(restorer)
-    assert record.training["steps"] == 7 and record.evaluation["sets"] == EVALUATION["sets"]
-    assert record.licenses == {"LICENSE.md": b"For research."}
-
-
-def test_the_command_refuses_to_push_a_saved_copy_under_another_license(pipe, tmp_path, capsys):
-    pipe.save_pretrained(tmp_path / "out")
-    assert main(["push", str(tmp_path / "out"), "org/out", "--license", "mit", "--dry-run"]) != 0
-    assert "non-commercial-research" in " ".join(capsys.readouterr().err.split())
-
-
-def test_saving_is_quiet_where_nothing_is_lost(pipe, tmp_path, caplog):
-    with caplog.at_level(logging.WARNING):
-        pipe.save_pretrained(tmp_path / "out")
-    assert caplog.text == ""

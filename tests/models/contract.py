@@ -14,6 +14,29 @@ from safetensors.torch import load_file
 from torch import nn
 
 
+def reach(model: nn.Module) -> int:
+    """The largest distance over which a pixel's gradient reaches, over all places in a square of `size_multiple`.
+
+    Args:
+        model: of one channel, in float64; its parameters are changed.
+    """
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.abs_().add_(0.01)  # positive everywhere: no path cancels another
+    grid = model.size_multiple
+    size = 2 * -(-(model.receptive_radius + 2) // grid) * grid + grid
+    x = torch.rand(1, 1, size, size, dtype=torch.float64, requires_grad=True)
+    y = model(x)[0, 0]
+    center = size // 2 // grid * grid
+    found = 0
+    for place in range(center, center + grid):
+        (gradient,) = torch.autograd.grad(y[center, place], x, retain_graph=True)
+        columns = gradient[0, 0].any(dim=0).nonzero().flatten()
+        assert columns[0] > 0 and columns[-1] < size - 1, "the test image is too small to measure"
+        found = max(found, place - int(columns[0]), int(columns[-1]) - place)
+    return found
+
+
 @contextmanager
 def diffusers_warnings():
     """Collects what diffusers warns of; its loggers do not reach the root, where pytest listens."""

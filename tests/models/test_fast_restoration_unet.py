@@ -5,7 +5,7 @@ from torch import nn
 
 from daa_diffusers.models.fast_restoration_unet import FAST_PRESETS, FastRestorationUNet
 
-from .contract import ModelContract
+from .contract import ModelContract, reach
 
 
 class TestFastRestorationUNetContract(ModelContract):
@@ -105,22 +105,7 @@ SIZES = [
 @pytest.mark.parametrize(("options", "radius"), SIZES)
 def test_the_receptive_radius_is_exact(options, radius):
     model = FastRestorationUNet(channels=1, **options).double()
-    assert model.receptive_radius == radius
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.abs_().add_(0.01)  # positive everywhere: no path cancels another
-    grid = model.size_multiple
-    size = 2 * -(-(radius + 2) // grid) * grid + grid
-    x = torch.rand(1, 1, size, size, dtype=torch.float64, requires_grad=True)
-    y = model(x)[0, 0]
-    center = size // 2 // grid * grid
-    reach = 0
-    for place in range(center, center + grid):
-        (gradient,) = torch.autograd.grad(y[center, place], x, retain_graph=True)
-        columns = gradient[0, 0].any(dim=0).nonzero().flatten()
-        assert columns[0] > 0 and columns[-1] < size - 1, "the test image is too small to measure"
-        reach = max(reach, place - int(columns[0]), int(columns[-1]) - place)
-    assert reach == radius
+    assert reach(model) == model.receptive_radius == radius
 
 
 def test_a_tile_agrees_with_the_whole_where_it_overlaps_by_the_radius():

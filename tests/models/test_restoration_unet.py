@@ -3,7 +3,7 @@ import torch
 
 from daa_diffusers.models.restoration_unet import RestorationUNet
 
-from .contract import ModelContract
+from .contract import ModelContract, reach
 
 
 class TestRestorationUNetContract(ModelContract):
@@ -72,23 +72,7 @@ def test_an_empty_input_raises(shape):
 
 
 def measured_radius(depth: int, align_corners: bool) -> int:
-    """The largest distance over which a pixel's gradient reaches, over all places in the pooling grid."""
-    model = RestorationUNet(channels=1, width=2, depth=depth, align_corners=align_corners).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.abs_().add_(0.01)  # positive everywhere: no path cancels another
-    grid = model.size_multiple
-    size = 2 * -(-(model.receptive_radius + 2) // grid) * grid + grid
-    x = torch.rand(1, 1, size, size, dtype=torch.float64, requires_grad=True)
-    y = model(x)[0, 0]
-    center = size // 2 // grid * grid
-    reach = 0
-    for place in range(center, center + grid):
-        (gradient,) = torch.autograd.grad(y[center, place], x, retain_graph=True)
-        columns = gradient[0, 0].any(dim=0).nonzero().flatten()
-        assert columns[0] > 0 and columns[-1] < size - 1, "the test image is too small to measure"
-        reach = max(reach, place - int(columns[0]), int(columns[-1]) - place)
-    return reach
+    return reach(RestorationUNet(channels=1, width=2, depth=depth, align_corners=align_corners).double())
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])

@@ -1,10 +1,6 @@
-"""Tiles: every pixel once, the same photo as without them, in memory that does not grow with the photo."""
+"""Tiles: every pixel once, and the same photo as without them."""
 
-import io
 import logging
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -12,31 +8,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
-from torch import nn
 
 from daa_diffusers import DAARestorationPipeline, RestorationUNet
 from daa_diffusers.pipelines import tiling
-from daa_diffusers.pipelines.tiling import BLEND, Mosaic, auto_tile, bytes_per_pixel, halved, is_exact, plan_spans
+from daa_diffusers.pipelines.tiling import BLEND, Mosaic, is_exact, plan_spans
 
+from .conftest import Brightening, quiet
 from .contract import photo
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def quiet(restorer: nn.Module) -> DAARestorationPipeline:
-    pipe = DAARestorationPipeline(restorer.eval())
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-@pytest.fixture(scope="module")
-def pipe():
-    torch.manual_seed(0)
-    restorer = RestorationUNet(width=16, depth=2)  # kernels for fewer channels add up in an order that changes
-    with torch.no_grad():
-        restorer.conv_out.weight.mul_(0.1)
-    return quiet(restorer)
-
 
 # --- where tiles lie ---
 
@@ -123,10 +101,10 @@ def test_bundled_restorers_give_the_same_8_bits_in_tiles(checkpoint):
 
 @pytest.mark.parametrize("size", [(201, 163), (120, 333), (1, 300), (300, 3)])
 @pytest.mark.parametrize("self_ensemble", [False, True])
-def test_tiles_of_any_photo_change_nothing(pipe, size, self_ensemble):
+def test_tiles_of_any_photo_change_nothing(tiled_pipe, size, self_ensemble):
     degraded = np.random.default_rng(0).random((*size, 3), np.float32)
-    whole = pipe(degraded, output_type="np", tile=None, self_ensemble=self_ensemble).images
-    tiled = pipe(degraded, output_type="np", tile=72, self_ensemble=self_ensemble).images
+    whole = tiled_pipe(degraded, output_type="np", tile=None, self_ensemble=self_ensemble).images
+    tiled = tiled_pipe(degraded, output_type="np", tile=72, self_ensemble=self_ensemble).images
     if min(size) < 4:  # photos thinner than a kernel's vector are added up in another order
         np.testing.assert_allclose(tiled, whole, rtol=0, atol=1e-6)
     else:
@@ -134,7 +112,7 @@ def test_tiles_of_any_photo_change_nothing(pipe, size, self_ensemble):
 
 
 @pytest.mark.parametrize("kind", ["gray", "alpha", "uint16", "batch", "tensors", "pil"])
-def test_tiles_of_every_kind_change_nothing(pipe, kind):
+def test_tiles_of_every_kind_change_nothing(tiled_pipe, kind):
     array = photo(110, 130)
     given, output_type = {
         "gray": (array[:, :, 0], "np"),
@@ -144,8 +122,8 @@ def test_tiles_of_every_kind_change_nothing(pipe, kind):
         "tensors": ([torch.from_numpy(array / 255).permute(2, 0, 1), torch.rand(1, 130, 70)], "pt"),
         "pil": (PIL.Image.fromarray(array).convert("RGBA"), "pil"),
     }[kind]
-    whole = pipe(given, output_type=output_type, tile=None).images
-    tiled = pipe(given, output_type=output_type, tile=96).images
+    whole = tiled_pipe(given, output_type=output_type, tile=None).images
+    tiled = tiled_pipe(given, output_type=output_type, tile=96).images
     for one, other in zip(whole, tiled, strict=True):
         if kind == "pil":
             assert one.mode == other.mode
@@ -161,13 +139,6 @@ def test_colors_of_a_gray_restorer_and_a_signed_range_in_tiles():
     )
 
 
-class Brightening(nn.Module):
-    """Sees the whole photo: adds its mean."""
-
-    def forward(self, x):
-        return 0.5 * x + 0.5 * x.mean((2, 3), keepdim=True)
-
-
 def test_a_global_view_leaves_no_seams():
     slope = np.linspace(0, 1, 600, dtype=np.float32)[None, :, None].repeat(80, 0)
     tiled = quiet(Brightening())(slope, output_type="np", tile=64).images[0, :, :, 0]
@@ -175,11 +146,11 @@ def test_a_global_view_leaves_no_seams():
     assert np.abs(np.diff(tiled, axis=0)).max() < 1e-6
 
 
-def test_tiles_below_the_receptive_field_say_so(pipe, caplog):
+def test_tiles_below_the_receptive_field_say_so(tiled_pipe, caplog):
     with caplog.at_level(logging.WARNING, logger="daa_diffusers"):
-        restored = pipe(photo(90, 90), output_type="np", tile=40).images
+        restored = tiled_pipe(photo(90, 90), output_type="np", tile=40).images
     assert "tiles of 40 px are too small for the restorer's receptive radius of 12 px" in caplog.text
-    whole = pipe(photo(90, 90), output_type="np", tile=None).images
+    whole = tiled_pipe(photo(90, 90), output_type="np", tile=None).images
     difference = np.abs(restored.astype(int) - whole)
     assert difference.max() > 0 and difference.mean() < 2
 
@@ -189,24 +160,24 @@ def test_tiles_below_the_receptive_field_say_so(pipe, caplog):
 
 @pytest.mark.parametrize("tile", [None, 96])
 @pytest.mark.parametrize("shape", [(150, 130, 3), (150, 130, 4), (150, 130)])
-def test_restored_pixels_go_straight_into_a_mapped_file(pipe, tmp_path, shape, tile):
+def test_restored_pixels_go_straight_into_a_mapped_file(tiled_pipe, tmp_path, shape, tile):
     array = np.resize(photo(150, 130), shape)
     given = np.memmap(tmp_path / "in", np.uint8, "w+", shape=shape)
     given[:] = array
     given.flush()
     read = np.memmap(tmp_path / "in", np.uint8, "r", shape=shape)
     out = np.memmap(tmp_path / "out", np.uint8, "w+", shape=shape)
-    images = pipe(read, output_type="np", tile=tile, out=out).images
+    images = tiled_pipe(read, output_type="np", tile=tile, out=out).images
     assert images.shape == (1, *shape) and np.may_share_memory(images, out)
-    expected = pipe(array, output_type="np", tile=tile).images[0]
+    expected = tiled_pipe(array, output_type="np", tile=tile).images[0]
     out.flush()
     assert np.array_equal(np.fromfile(tmp_path / "out", np.uint8).reshape(shape), expected)
     assert np.array_equal(read, array)
-    zero = pipe(read, output_type="np", strength=0, out=out).images[0]
+    zero = tiled_pipe(read, output_type="np", strength=0, out=out).images[0]
     assert np.array_equal(zero, array) and np.array_equal(out, array)
 
 
-def test_a_wrong_array_to_write_into_is_refused(pipe):
+def test_a_wrong_array_to_write_into_is_refused(tiled_pipe):
     given = photo(20, 30)
     read_only = np.empty_like(given)
     read_only.flags.writeable = False
@@ -222,135 +193,7 @@ def test_a_wrong_array_to_write_into_is_refused(pipe):
         ([], TypeError, "`out` must be a numpy array"),
     ]:
         with pytest.raises(error, match=message):
-            pipe(given, output_type="np", out=out)
+            tiled_pipe(given, output_type="np", out=out)
     for image, output_type in [(PIL.Image.fromarray(given), "np"), (given, "pil"), ([given], "np")]:
         with pytest.raises(TypeError, match='for `output_type` "np" and a single photo given as an array'):
-            pipe(image, output_type=output_type, out=np.empty_like(given))
-
-
-# --- memory ---
-
-
-class Hungry(nn.Module):
-    """Asks for more memory than there is, for more than 64 x 64 pixels."""
-
-    receptive_radius = 0
-    size_multiple = 8
-
-    def forward(self, x):
-        if x.shape[2] * x.shape[3] > 64 * 64:
-            torch.empty(2**60, dtype=torch.uint8)
-        return 1 - x
-
-
-def test_tiles_are_halved_when_memory_runs_out(caplog):
-    pipe = quiet(Hungry())
-    pipe._progress_bar_config = {"file": io.StringIO()}
-    given = photo(200, 150)
-    with caplog.at_level(logging.WARNING, logger="daa_diffusers"):
-        restored = pipe(given, output_type="np").images[0]
-    assert np.array_equal(restored, 255 - given)
-    sizes = [record.args[1] for record in caplog.records]
-    assert sizes == [96, 48]  # 200 does not fit, nor does 96
-    shown = pipe._progress_bar_config["file"].getvalue()
-    last = shown.rstrip().rsplit("\r", 1)[-1]
-    done, total = last.split("|")[-1].split()[0].split("/")
-    assert done == total and int(total) > 10  # counts tiles, those of the last try
-    with pytest.raises(RuntimeError, match="allocate|memory"):
-        pipe(given, tile=None)
-
-
-def test_a_restorer_that_fails_otherwise_is_not_tried_again():
-    class Broken(nn.Module):
-        calls = 0
-
-        def forward(self, x):
-            Broken.calls += 1
-            raise RuntimeError("a broken kernel")
-
-    with pytest.raises(RuntimeError, match="a broken kernel"):
-        quiet(Broken())(photo(100, 100))
-    assert Broken.calls == 1
-
-
-def test_when_not_even_the_smallest_tile_fits_the_error_comes_through():
-    class Starving(nn.Module):
-        def forward(self, x):
-            return torch.empty(2**60, dtype=torch.uint8)
-
-    with pytest.raises(RuntimeError, match="allocate|memory"):
-        quiet(Starving())(photo(100, 100))
-    assert halved(None, (100, 100), 8) == 48 and halved(48, (100, 100), 8) is None
-
-
-def test_the_memory_of_a_pass_is_measured():
-    small, large = (RestorationUNet(width=width, depth=3) for width in (8, 16))
-    cpu = torch.device("cpu")
-    a, b = (bytes_per_pixel(model, 3, cpu, torch.float32) for model in (small, large))
-    assert 1.7 < b / a < 2.1
-    # at the first level: the skip connection, both halves of the concatenation, what comes and what goes
-    assert 5 * 8 * 4 < a < 10 * 8 * 4
-    assert bytes_per_pixel(small.bfloat16(), 3, cpu, torch.bfloat16) < 0.7 * a
-
-
-@pytest.mark.parametrize(
-    ("folder", "names", "cache"),
-    [
-        (".", ("memory.max", "memory.current"), "inactive_file"),
-        ("memory", ("memory.limit_in_bytes", "memory.usage_in_bytes"), "total_inactive_file"),
-    ],
-)
-def test_a_containers_limit_bounds_the_free_memory(tmp_path, folder, names, cache):
-    group = tmp_path / folder
-    group.mkdir(exist_ok=True)
-    for name, text in (*zip(names, ("9000", "5000"), strict=True), ("memory.stat", f"anon 1\n{cache} 1000")):
-        (group / name).write_text(text + "\n")
-    cpu = torch.device("cpu")
-    assert tiling.free_memory(cpu, tmp_path) == 5000  # cached files are given back
-    (group / names[0]).write_text("max\n")
-    assert tiling.free_memory(cpu, tmp_path) > 2**20
-
-
-def test_the_automatic_tile_follows_the_free_memory(monkeypatch):
-    cpu = torch.device("cpu")
-    monkeypatch.setattr(tiling, "free_memory", lambda device: 2 * 64 * 64 * 1000)
-    assert auto_tile(1000.0, cpu, 8) == 64
-    assert auto_tile(1500.0, cpu, 8) == 48
-    assert auto_tile(1e9, cpu, 8) == tiling.MIN_TILE
-    monkeypatch.undo()
-    assert tiling.free_memory(cpu) > 2**20
-    assert auto_tile(1000.0, cpu, 8) ** 2 * 1000 <= tiling.CPU_BYTES
-
-
-def test_photos_up_to_a_megapixel_are_restored_whole(monkeypatch):
-    pipe = quiet(Brightening())
-    monkeypatch.setattr(tiling, "free_memory", lambda device: 2**22)
-    seen = []
-
-    def count(pipeline, step, timestep, kwargs):
-        seen.append((step, kwargs["indices"].tolist()))
-
-    options = {"callback_on_step_end": count, "callback_on_step_end_tensor_inputs": ["indices"], "output_type": "np"}
-    pipe([np.zeros((1024, 1024), np.uint8), np.zeros((4, 5), np.uint8)], **options)
-    assert seen == [(0, [0]), (1, [1])]
-    seen.clear()
-    pipe([np.zeros((1024, 1032), np.uint8)], **options)
-    assert len(seen) > 10 and seen[-1] == (len(seen) - 1, [0])  # each tile is a pass
-
-
-@pytest.mark.parametrize("tile", [0, 31, -1, 1.5, "big", True])
-def test_a_bad_tile_is_named_with_what_would_be_right(pipe, tile):
-    with pytest.raises(ValueError, match='`tile` must be "auto", None or at least 32 pixels, got'):
-        pipe(photo(4, 4), tile=tile)
-
-
-@pytest.mark.slow
-def test_memory_does_not_grow_with_the_photo(tmp_path):
-    """From a mapped file to a mapped file; the pages of both count, 6 bytes a pixel."""
-    peaks = []
-    for megapixels in (4, 16):
-        command = [sys.executable, str(ROOT / "benchmarks/inference.py"), "--child", str(megapixels)]
-        done = subprocess.run([*command, "--output_dir", str(tmp_path)], capture_output=True, text=True, check=True)
-        peaks.append(float(done.stdout.split('"peak MiB": ')[1].split(",")[0]))
-    assert peaks[1] - peaks[0] < 12 * 6 + 64
-    assert peaks[1] < 2048 - 6 * 84
+            tiled_pipe(image, output_type=output_type, out=np.empty_like(given))

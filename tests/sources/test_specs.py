@@ -1,11 +1,8 @@
-"""Sources of other kinds than folders: the same photos, whoever asks, and clear words about those that are broken."""
+"""Sources of every kind by their specs: the same photos, and errors that name what cannot be opened."""
 
-import io
 import json
 import logging
-import os
 import pickle
-import tarfile
 from pathlib import Path
 
 import datasets
@@ -15,45 +12,15 @@ import pytest
 import torch
 from PIL import Image
 from skimage import data
-from torch.utils.data import DataLoader
 
-from daa_diffusers.degradations.gaussian import BlindGaussian
 from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.sources.folders import PhotoFolder
 from daa_diffusers.sources.sampling import PairedFolders, TrainingPatches
-from daa_diffusers.sources.specs import DatasetSource, ShardSource, StreamSource, check_sources, open_source
+from daa_diffusers.sources.specs import DatasetSource, check_sources, open_source
 from daa_diffusers.sources.tar_shards import expand_shards
 
 from ..photo_folders import write_photos
-
-NOISE = BlindGaussian(10, 10)
-
-
-@pytest.fixture(autouse=True)
-def datasets_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets-cache")
-
-
-def pack(path, files):
-    """A tar file of `files`: name and content."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as archive:
-        for name, content in files:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return path
-
-
-def files_in(folder):
-    return [(path.name, path.read_bytes()) for path in sorted(folder.iterdir())]
-
-
-def table(files, **columns):
-    """A map-style dataset of encoded images, as parquet files and `save_to_disk` hold them."""
-    images = {"image": [{"bytes": content, "path": name} for name, content in files]}
-    features = {name: datasets.Image() for name in ({**images, **columns})}
-    return datasets.Dataset.from_dict({**images, **columns}, features=datasets.Features(features))
+from .conftest import NOISE, files_in, pack, stream, table
 
 
 @pytest.fixture
@@ -129,171 +96,6 @@ def test_samples_are_those_of_a_folder_and_do_not_depend_on_who_asks(clean_folde
         for n in (7, 0, 11):
             assert torch.equal(other[n]["synthetic"], folder[n]["synthetic"])
         assert torch.equal(pickle.loads(pickle.dumps(other))[5]["clean"], folder[5]["clean"])
-
-
-# -- streams -----------------------------------------------------------------------------------------------------
-
-
-def stream(count, window, **options):
-    """`count` photos of 4 x 4 pixels, number n being n everywhere."""
-    files = []
-    for value in range(count):
-        buffer = io.BytesIO()
-        Image.fromarray(np.full((4, 4), value, np.uint8)).save(buffer, "png")
-        files.append((f"{value}.png", buffer.getvalue()))
-    dataset = table(files).to_iterable_dataset(num_shards=min(2, count))
-    return StreamSource(dataset, window=window, channels=1, **options)
-
-
-def numbers(source, samples):
-    dataset = TrainingPatches([source], BlindGaussian(0, 0), patch=4, length=10**6, seed=5)
-    return [round(float(dataset[n]["clean"][0, 0, 0]) * 255) for n in samples]
-
-
-@pytest.mark.parametrize("window", [1, 4, 5, 10, 256])
-def test_a_stream_gives_each_photo_once_an_epoch_in_a_new_order_within_windows(window):
-    drawn = numbers(stream(10, window), range(30))
-    epochs = [drawn[:10], drawn[10:20], drawn[20:]]
-    for epoch in epochs:
-        assert sorted(epoch) == list(range(10))
-        for start in range(0, 10, window):
-            assert sorted(epoch[start : start + window]) == list(range(start, min(10, start + window)))
-    if window > 1:
-        assert epochs[0] != epochs[1] != epochs[2]
-
-
-def test_a_sample_of_a_stream_is_a_function_of_its_number():
-    expected = numbers(stream(10, 4), range(45))
-    assert numbers(stream(10, 4), range(1, 45, 2)) == expected[1::2]  # as one of two workers
-    for first in (3, 9, 10, 13, 20, 37):  # as a run that resumes
-        assert numbers(stream(10, 4), range(first, 45)) == expected[first:], first
-    source = stream(10, 4)
-    for n in (40, 2, 19, 20, 8, 0):  # in any order
-        assert numbers(source, [n]) == [expected[n]]
-    assert source.count == len(source) == 10
-    assert numbers(pickle.loads(pickle.dumps(source)), [17]) == [expected[17]]
-
-
-def test_loader_workers_see_the_whole_stream():
-    dataset = TrainingPatches([stream(10, 4)], BlindGaussian(0, 0), patch=4, length=30, seed=5)
-    loaded = [batch["clean"] for batch in DataLoader(dataset, batch_size=3, num_workers=2)]
-    seen = [round(float(photo[0, 0, 0]) * 255) for photo in torch.cat(loaded)]
-    assert seen == numbers(stream(10, 4), range(30))
-
-
-def test_streams_have_no_length_before_their_end_and_must_not_be_empty():
-    source = stream(5, 2, argument="real", name="five")
-    assert source.count is None and "? photos" in repr(source)
-    with pytest.raises(TypeError, match="`real`: the length of a stream"):
-        len(source)
-    numbers(source, range(6))
-    assert len(source) == 5
-    with pytest.raises(IndexError):
-        source.photo(5)
-    with pytest.raises(ConfigurationError, match="`clean`: 'none' must hold photos"):
-        empty = datasets.IterableDataset.from_generator(lambda: iter(()), features=table([]).features)
-        numbers(StreamSource(empty, name="none", argument="clean"), [0])
-    with pytest.raises(ConfigurationError, match="`window` must be at least 1, got 0"):
-        stream(5, 0)
-
-
-def test_a_stream_that_breaks_off_is_not_taken_for_one_that_ends():
-    fails = {"now": True}
-
-    def examples():
-        for value in range(10):
-            if value == 6 and fails["now"]:
-                raise ConnectionError("the line is down")
-            yield {"image": Image.fromarray(np.full((4, 4), value, np.uint8))}
-
-    features = datasets.Features({"image": datasets.Image()})
-    source = StreamSource(datasets.IterableDataset.from_generator(examples, features=features), window=4, channels=1)
-    for _ in range(2):
-        with pytest.raises(ConnectionError):
-            numbers(source, range(8))
-    fails["now"] = False
-    assert numbers(source, range(30)) == numbers(stream(10, 4), range(30))
-
-
-# -- broken photos and shards ------------------------------------------------------------------------------------
-
-
-def broken_in_the_middle(folder):
-    files = files_in(folder)
-    cut, text = (files[1][0], files[1][1][:400]), (files[3][0], b"no photo")
-    return [files[0], cut, files[2], text, files[4]]
-
-
-def test_broken_photos_are_skipped_counted_and_listed(clean_folder, tmp_path, caplog):
-    files = broken_in_the_middle(clean_folder)
-    shard = pack(tmp_path / "a.tar", files)
-    sources = {
-        "table": DatasetSource(table(files), name="table", argument="real"),
-        "stream": StreamSource(table(files).to_iterable_dataset(), name="stream", argument="real"),
-        "shards": ShardSource([shard], argument="real"),
-    }
-    good = PhotoFolder(clean_folder)
-    for kind, source in sources.items():
-        for index, stand_in in enumerate([0, 2, 2, 4, 4]):
-            assert torch.equal(source.photo(index), good.photo(stand_in)), kind
-        assert source.photo(1) is not None and len(source.skipped) == 2
-        assert "truncated" in next(iter(source.skipped.values()))
-    assert list(sources["table"].skipped) == ["table[1]", "table[3]"]
-    assert list(sources["shards"].skipped) == ["a.tar/photo 1.png", "a.tar/photo 3.png"]
-    assert len(caplog.records) == 6 and "`real`: skipping table[1]" in caplog.text
-
-
-def test_sources_of_broken_photos_only_are_an_error(tmp_path):
-    files = [("a.png", b"no photo"), ("b.png", b"")]
-    for source in (DatasetSource(table(files)), StreamSource(table(files).to_iterable_dataset())):
-        with pytest.raises(ConfigurationError, match=r"none of the 2 photos .*\[0\]': .*no photo"):
-            source.photo(1)
-    with pytest.raises(ConfigurationError, match="none of the 2 photos .* 'a.tar/a.png': .*no photo"):
-        ShardSource([pack(tmp_path / "a.tar", files)]).photo(1)
-
-
-def test_the_main_process_knows_what_its_workers_skipped(clean_folder):
-    for name, content in broken_in_the_middle(clean_folder):
-        (clean_folder / name).write_bytes(content)
-    folder = PhotoFolder(clean_folder)
-    dataset = TrainingPatches([folder], NOISE, patch=8, length=20, seed=0)
-    for _ in DataLoader(dataset, batch_size=2, num_workers=2):
-        pass
-    assert [path.name for path in folder.skipped] == ["photo 1.png", "photo 3.png"]
-    assert "truncated" in folder.skipped[folder.paths[1]]
-    journal = folder._journal.path
-    assert os.path.exists(journal)
-    del folder, dataset
-    assert not os.path.exists(journal)
-
-
-def test_rows_without_a_photo_are_skipped(clean_folder):
-    name, content = files_in(clean_folder)[0]
-    images = [None, {"bytes": content, "path": name}, {"bytes": None, "path": str(clean_folder / "absent.png")}]
-    rows = datasets.Dataset.from_dict({"image": images}, features=datasets.Features({"image": datasets.Image()}))
-    source = DatasetSource(rows, name="rows")
-    assert torch.equal(source.photo(2), source.photo(1)) and torch.equal(source.photo(0), source.photo(1))
-    assert list(source.skipped) == ["rows[0]", "rows[2]"]
-
-
-def test_unreadable_and_truncated_shards_are_listed_and_the_rest_is_used(clean_folder, tmp_path, caplog):
-    files = files_in(clean_folder)
-    whole = pack(tmp_path / "0.tar", files[:2])
-    (tmp_path / "1.tar").write_bytes(b"no tar file" * 100)
-    cut = pack(tmp_path / "2.tar", files)
-    offset = ShardSource([cut])._members[3].offset  # `cut` is whole yet
-    cut.write_bytes(cut.read_bytes()[: offset + 100])
-    source = open_source(str(tmp_path / "{0..2}.tar"), argument="clean")
-    assert len(source) == 5
-    good = PhotoFolder(clean_folder)
-    for index, number in enumerate([0, 1, 0, 1, 2]):
-        assert torch.equal(source.photo(index), good.photo(number))
-    assert [path.name for path in source.skipped] == ["1.tar", "2.tar"]
-    assert "first 3 files are used" in source.skipped[cut]
-    assert "no uncompressed" in caplog.text or "cannot be read as an uncompressed tar file" in caplog.text
-    assert not ShardSource([whole]).skipped
-    with pytest.raises(ConfigurationError, match=r"`real`: .*1\.tar' must hold photos, found nothing; 1.tar: cannot"):
-        open_source(str(tmp_path / "1.tar"), argument="real")
 
 
 # -- shards ------------------------------------------------------------------------------------------------------

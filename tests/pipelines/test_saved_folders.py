@@ -1,0 +1,89 @@
+"""Folders of saved pipelines: saving in place, shards, storage in eight bits, diffusers' own class."""
+
+import pytest
+import torch
+from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, UNet2DModel
+from diffusers.utils.logging import enable_progress_bar, is_progress_bar_enabled
+
+from daa_diffusers import DAARestorationPipeline, DAAUNet2DConditionModel, RestorationUNet
+from daa_diffusers.errors import CheckpointError
+
+# --- saving in place ---
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """The folder of a pipeline with its noise predictor."""
+    unet = DAAUNet2DConditionModel(block_out_channels=(8, 16), norm_num_groups=4, attention_head_dim=8)
+    DAARestorationPipeline(RestorationUNet(width=4, depth=2), unet, DDPMScheduler()).save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+def test_saving_in_place_keeps_the_noise_predictor_that_was_not_loaded(trained, tmp_path):
+    pipe = DAARestorationPipeline.from_pretrained(trained)
+    with torch.no_grad():
+        pipe.restorer.conv_out.bias.add_(1)
+    pipe.save_pretrained(trained)
+    again = DAARestorationPipeline.from_pretrained(trained, load_noise_predictor=True)
+    assert again.unet is not None and isinstance(again.scheduler, DDPMScheduler)
+    assert torch.equal(again.restorer.conv_out.bias, pipe.restorer.conv_out.bias)
+    again.unet = None  # taken away on purpose
+    again.save_pretrained(trained)
+    with pytest.raises(CheckpointError, match="holds no noise predictor"):
+        DAARestorationPipeline.from_pretrained(trained, load_noise_predictor=True)
+    pipe.save_pretrained(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match="holds no noise predictor"):
+        DAARestorationPipeline.from_pretrained(tmp_path / "elsewhere", load_noise_predictor=True)
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_shards_and_a_single_file_replace_each_other(tmp_path, variant):
+    for seed, size in enumerate(("10GB", "4KB", "10GB")):
+        torch.manual_seed(seed)
+        pipe = DAARestorationPipeline(RestorationUNet(width=8, depth=2))
+        pipe.save_pretrained(tmp_path, max_shard_size=size, variant=variant)
+        loaded = DAARestorationPipeline.from_pretrained(tmp_path, variant=variant)
+        saved = pipe.restorer.state_dict()
+        assert all(torch.equal(saved[name], tensor) for name, tensor in loaded.restorer.state_dict().items())
+
+
+def test_a_restorer_stored_in_eight_bits_restores_in_float32():
+    torch.manual_seed(0)
+    pipeline = DAARestorationPipeline(RestorationUNet(width=8, depth=2))
+    before = pipeline(torch.full((3, 33, 35), 0.4), output_type="pt").images
+    pipeline.restorer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    assert pipeline.dtype == torch.float32
+    after = pipeline(torch.full((3, 33, 35), 0.4), output_type="pt").images
+    torch.testing.assert_close(after, before, atol=0.2, rtol=0)  # three bits of mantissa
+
+
+def test_diffusers_own_class_loads_a_folder_or_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    pipeline = DAARestorationPipeline.from_pretrained("daa-denoise")
+    pipeline.save_pretrained(tmp_path / "saved")
+    with pytest.raises(ValueError, match="trust_remote_code=True"):
+        DiffusionPipeline.from_pretrained(tmp_path / "saved")
+    loaded = DiffusionPipeline.from_pretrained(tmp_path / "saved", trust_remote_code=True)
+    assert type(loaded) is DAARestorationPipeline and loaded.restorer.weights_record.training
+    torch.testing.assert_close(dict(loaded.restorer.state_dict()), dict(pipeline.restorer.state_dict()))
+    code = tmp_path / "saved/pipeline.py"
+    code.write_text(code.read_text().replace("from daa_diffusers", "from daa_diffusers_that_is_absent"))
+    with pytest.raises(ImportError, match="pip install daa-diffusers"):
+        DiffusionPipeline.from_pretrained(tmp_path / "saved", trust_remote_code=True)
+
+
+def test_loading_shows_no_progress_bar_and_leaves_the_setting(trained, capfd):
+    enable_progress_bar()  # a command that ran in this process has turned it off
+    DAARestorationPipeline.from_pretrained(trained, load_noise_predictor=True)
+    assert "Loading pipeline components" not in capfd.readouterr().err
+    assert is_progress_bar_enabled()
+
+
+def test_from_pipe_takes_no_foreign_unet_and_shares_the_adapters(pipe):
+    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "block_out_channels": (4,)}
+    other = UNet2DModel(sample_size=8, norm_num_groups=2, layers_per_block=1, **blocks)
+    foreign = DDPMPipeline(other.eval(), DDPMScheduler())
+    made = DAARestorationPipeline.from_pipe(foreign, restorer=pipe.restorer)
+    assert made.unet is None and made.restorer is pipe.restorer
+    adapters = pipe._adapters
+    assert DAARestorationPipeline.from_pipe(pipe)._adapters is adapters
