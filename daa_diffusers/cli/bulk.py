@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..bulk import BulkJob, BulkSettings
 
 app = typer.Typer()
+PhotosPerShard = Annotated[int, typer.Option(help="Unit that is finished whole, or repeated.", rich_help_panel=RUN)]
 SHOWN = 10  # failed photos that are named
 
 
@@ -54,9 +55,7 @@ def bulk(
     quality: Quality = None,
     strip_location: StripLocation = False,
     max_megapixels: MaxMegapixels = 300.0,
-    photos_per_shard: Annotated[
-        int, typer.Option(help="Unit that is finished whole, or repeated.", rich_help_panel=RUN)
-    ] = 500,
+    photos_per_shard: PhotosPerShard = 500,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Maximum number of processes. Default: as many as fit.", rich_help_panel=RUN),
