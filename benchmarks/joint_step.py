@@ -33,8 +33,8 @@ from daa_diffusers import DAAUNet2DConditionModel, NoiseSpaceAdaptation, Restora
 from daa_diffusers.files import write_text
 from daa_diffusers.objectives.base import Batch
 from daa_diffusers.objectives.schedules import NoiseDraws, NoiseSchedule
+from daa_diffusers.training.allocator import keep_freed_memory
 from daa_diffusers.training.config import TrainingConfig
-from daa_diffusers.training.memory import keep_freed_memory
 from daa_diffusers.training.setup import build_optimizer, prepare_networks
 
 REFERENCE_SECONDS, REFERENCE_GB = 15.0, 5.5

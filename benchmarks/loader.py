@@ -27,8 +27,8 @@ from daa_diffusers.sources.demo_photos import demo_photos
 from daa_diffusers.sources.sampling import TrainingPatches
 from daa_diffusers.sources.specs import PhotoFolder, open_source
 from daa_diffusers.training import setup
+from daa_diffusers.training.allocator import keep_freed_memory
 from daa_diffusers.training.config import TrainingConfig, resolve
-from daa_diffusers.training.memory import keep_freed_memory
 
 WORKERS = (0, 1, 2)
 KINDS = ("folder", "folder, cached", "dataset", "stream", "shards")

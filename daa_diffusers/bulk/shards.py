@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..files import of_the_machine, replacing
 from ..photos.registry import FORMATS
-from ..restoring.jobs import Job, renamed
+from ..restoring.outputs import Job, renamed
 from ..restoring.work import FAILED, RESTORED, restore_one
 from .inputs import Input, open_input
 from .job import BulkJob, write_whole

@@ -36,9 +36,9 @@ def convert(
     Official weights keep their license (non-commercial), which is recorded in the folder, and so do weights whose
     record is beside the file; of others it is unknown.
     """
-    from ..foreign.files import PICKLED, SAFETENSORS
+    from ..foreign.weights import PICKLED, SAFETENSORS
     from ..hub.resolving import resolve
-    from ..official.files import convert_official_file, is_official_file
+    from ..official.folders import convert_official_file, is_official_file
 
     source = Path(checkpoint)
     if source.suffix in (*PICKLED, SAFETENSORS) and not source.exists():

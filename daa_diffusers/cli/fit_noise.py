@@ -40,8 +40,8 @@ def fit_noise(
     """
     if plot is not None and importlib.util.find_spec("matplotlib") is None:
         raise ConfigurationError("`--plot` needs matplotlib: pip install 'daa-diffusers[train]'")
+    from ..degradations.config_files import check_degradation_path
     from ..degradations.fitting.noise import fit_noise as fit
-    from ..degradations.stored import check_degradation_path
 
     check_degradation_path(output)  # fails before the fit
     if plot is not None and (plot.suffix.lower() != ".png" or not plot.parent.is_dir()):

@@ -49,7 +49,7 @@ def facts_of(checkpoint: str, revision: str | None = None) -> dict[str, Any]:
         RepositoryNotFoundError, ...: the errors of huggingface_hub, as they are.
     """
     from ..hub.resolving import resolve
-    from ..official.files import is_official_file
+    from ..official.folders import is_official_file
 
     path = Path(checkpoint)
     if path.suffix == ".onnx" and path.is_file():

@@ -35,8 +35,8 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..restoring.jobs import Job, Plan
     from ..restoring.options import Options
+    from ..restoring.outputs import Job, Plan
     from ..restoring.work import Summary
 
 app = typer.Typer()
@@ -91,8 +91,8 @@ def restore(
     """
     from ..files import check_writable
     from ..photos.registry import checked_format
-    from ..restoring.jobs import find_jobs, format_of_output
     from ..restoring.options import Options
+    from ..restoring.outputs import find_jobs, format_of_output
 
     named = format_of_output(inputs, os.fspath(output), checked_format(format), suffix)  # of a file, not a folder
     options = Options(

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, ConfigurationError
 from ..files import printable, replacing, shortened
-from ..restoring.jobs import Job, find_jobs
 from ..restoring.options import Options
+from ..restoring.outputs import Job, find_jobs
 from ..restoring.work import FAILED, Record, restore_all
 from .offered import Offered
 from .views import Pair

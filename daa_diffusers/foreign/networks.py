@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from ..errors import CheckpointError
-from .files import read_weights
+from .weights import read_weights
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import nn
 
-from ..models.batches import as_output, check_batch
+from ..models.forward import as_output, check_batch
 from ..models.record_mixin import RecordMixin
 from ..models.restorer import in_eval_mode, unwrapped
 from .networks import Recipe, descriptor_of, load_network, network_of, recipe_of, spandrel_traits, trusted_code

@@ -27,8 +27,8 @@ from .resolving import (
     read_index,
     resolve,
 )
-from .stored import WEIGHTS, stored_variant
 from .untrusted import check_inside, read_json
+from .weight_files import WEIGHTS, stored_variant
 
 COMPONENTS = ("restorer", "unet", "scheduler")
 

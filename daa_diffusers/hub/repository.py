@@ -34,7 +34,7 @@ except ImportError as error:
 # Packages that the code may import: those that come with diffusers.
 PLAIN_IMPORTS = {"torch", "diffusers", "numpy", "PIL"}
 # Modules that are put into the file of a network which imports them: diffusers loads one file a component.
-INLINED = {".record_mixin": "record_mixin.py", ".batches": "batches.py"}
+INLINED = {".record_mixin": "record_mixin.py", ".forward": "forward.py"}
 # Private data that must not be uploaded, searched for in every text file.
 _TRACES = {
     "an access token": re.compile(r"\bhf_[A-Za-z0-9]{16,}"),

@@ -15,9 +15,9 @@ from huggingface_hub import snapshot_download
 from .. import _MODULES
 from ..checkpoints import bundled_names, bundled_path
 from ..errors import CheckpointError
-from ..foreign.files import PICKLED, SAFETENSORS
-from .stored import WEIGHTS, stored_variant, weight_files, weights_file
+from ..foreign.weights import PICKLED, SAFETENSORS
 from .untrusted import check_inside, check_shapes, empty_network, loading_errors, read_config, read_json, stored_shapes
+from .weight_files import WEIGHTS, stored_variant, weight_files, weights_file
 
 logger = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin
 
 from ..errors import CheckpointError
-from ..foreign.files import SAFETENSORS
 from ..foreign.restorer import ForeignRestorer
+from ..foreign.weights import SAFETENSORS
 from ..models.registry import RESTORERS
 from ..models.restoration_unet import RestorationUNet
-from .stored import read_stored
 from .untrusted import check_inside, check_shapes, empty_network, loading_errors, read_config, read_json, shapes_of
+from .weight_files import read_stored
 
 logger = logging.getLogger(__name__)
 

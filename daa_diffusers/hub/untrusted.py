@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ..errors import CheckpointError
-from ..foreign.files import something_else
+from ..foreign.weights import something_else
 from ..models.daa_unet import DAAUNet2DConditionModel
 from ..models.registry import RESTORERS
 

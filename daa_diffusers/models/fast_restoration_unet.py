@@ -10,7 +10,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import nn
 
-from .batches import as_output, check_batch
+from .forward import as_output, check_batch
 from .record_mixin import RecordMixin
 
 # Constructor arguments by preset name.

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError
-from ..foreign.files import PICKLED, SAFETENSORS, read_state
+from ..foreign.weights import PICKLED, SAFETENSORS, read_state
 from ..models.daa_unet import DAAUNet2DConditionModel
 from ..models.restoration_unet import RestorationUNet
 from .layout import Network, infer_predictor, infer_restorer, official_names, packed, schedule_buffers, unpack

@@ -9,7 +9,7 @@ from PIL import AvifImagePlugin
 from . import boxes, by_pillow
 from .exif import orientation_of
 from .other_parts import left_out
-from .record import PhotoFormat, SizeCheck, write_pieces
+from .photo_format import PhotoFormat, SizeCheck, write_pieces
 from .source import Source
 from .stored import Encoding, StoredPhoto
 

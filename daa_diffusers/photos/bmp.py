@@ -8,7 +8,7 @@ import numpy as np
 from PIL import BmpImagePlugin
 
 from . import by_pillow
-from .record import PhotoFormat, SizeCheck, write_pieces
+from .photo_format import PhotoFormat, SizeCheck, write_pieces
 from .source import Source
 from .stored import StoredPhoto
 

@@ -10,7 +10,7 @@ from ..errors import MissingPackageError
 from . import boxes
 from .exif_edits import turned_upright
 from .other_parts import left_out
-from .record import PhotoFormat, SizeCheck, write_pieces
+from .photo_format import PhotoFormat, SizeCheck, write_pieces
 from .source import Source
 from .stored import Encoding, Metadata, StoredPhoto, rescaled
 

@@ -11,7 +11,7 @@ from ..errors import ConfigurationError, MissingPackageError, UnreadablePhotoErr
 from ..files import other_kind
 from .color import check_transfer, transfer_of_profile
 from .failures import reason, unknown_content
-from .record import PhotoFormat
+from .photo_format import PhotoFormat
 from .registry import BY_SUFFIX, format_of
 from .source import Source
 from .stored import StoredPhoto

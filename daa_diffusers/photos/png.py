@@ -16,7 +16,7 @@ from .color import check_transfer
 from .exif import orientation_of
 from .failures import damaged, truncated
 from .other_parts import left_out
-from .record import PhotoFormat, SizeCheck, write_pieces
+from .photo_format import PhotoFormat, SizeCheck, write_pieces
 from .source import Source
 from .stored import Metadata, StoredPhoto
 

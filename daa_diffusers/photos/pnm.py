@@ -10,7 +10,7 @@ from PIL import PpmImagePlugin
 from ..errors import UnreadablePhotoError
 from . import by_pillow
 from .failures import truncated
-from .record import PhotoFormat, SizeCheck, write_pieces
+from .photo_format import PhotoFormat, SizeCheck, write_pieces
 from .source import Source
 from .stored import Encoding, StoredPhoto, rescaled, strips
 

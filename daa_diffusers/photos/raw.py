@@ -7,7 +7,7 @@ import numpy as np
 from ..errors import MissingPackageError, UnreadablePhotoError
 from . import by_pillow, tiff
 from .exif_edits import turned_upright
-from .record import PhotoFormat, SizeCheck
+from .photo_format import PhotoFormat, SizeCheck
 from .source import Source
 from .stored import Metadata, StoredPhoto
 

@@ -2,7 +2,7 @@
 
 from ..errors import ConfigurationError
 from . import avif, bmp, heic, jpeg, png, pnm, raw, tiff, webp
-from .record import PhotoFormat
+from .photo_format import PhotoFormat
 from .source import Source
 
 # In the order in which a file is tried: raw files are most often TIFF files too.

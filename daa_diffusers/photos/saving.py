@@ -12,7 +12,7 @@ from . import xmp
 from .exif_edits import turned_upright
 from .location import without_location
 from .other_parts import merged, without_lost_extension, without_other_parts
-from .record import PhotoFormat
+from .photo_format import PhotoFormat
 from .registry import BY_NAME, FORMATS, checked_format, written_as
 from .stored import Metadata, StoredPhoto, upright, with_bits
 

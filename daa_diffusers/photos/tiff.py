@@ -26,7 +26,7 @@ from .exif import (
 )
 from .failures import truncated
 from .other_parts import left_out
-from .record import PhotoFormat, SizeCheck
+from .photo_format import PhotoFormat, SizeCheck
 from .source import Source
 from .stored import Encoding, Metadata, StoredPhoto, rescaled
 from .tiff_writing import ICC, XMP, write

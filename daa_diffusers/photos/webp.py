@@ -11,7 +11,7 @@ from ..errors import UnreadablePhotoError
 from . import by_pillow
 from .exif import orientation_of
 from .other_parts import left_out
-from .record import PhotoFormat, SizeCheck, write_pieces
+from .photo_format import PhotoFormat, SizeCheck, write_pieces
 from .source import Source
 from .stored import Encoding, StoredPhoto
 

@@ -14,7 +14,7 @@ from diffusers.utils import logging as diffusers_logging
 from torch import nn
 
 from ..adapters.loaded import LoadedAdapters
-from ..hub.stored import WEIGHTS
+from ..hub.weight_files import WEIGHTS
 from ..models.daa_unet import DAAUNet2DConditionModel
 
 logger = logging.getLogger(__name__)

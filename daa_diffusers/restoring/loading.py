@@ -24,9 +24,9 @@ def check_model(checkpoint: str, device: str | None = None) -> None:
     Raises:
         CheckpointError, ConfigurationError: there is not.
     """
-    from ..foreign.files import something_else
+    from ..foreign.weights import something_else
     from ..hub.resolving import MODEL_INDEX, resolve
-    from ..hub.stored import files_of
+    from ..hub.weight_files import files_of
 
     source = resolve(checkpoint, "--checkpoint")
     if source.kind == "folder" and not (Path(source.location) / MODEL_INDEX).is_file():
@@ -96,7 +96,7 @@ def convert_weights(path: str | os.PathLike, folder: str | os.PathLike, task: st
     from ..checkpoints.tasks import TASKS
     from ..hub.records import keep_record, record_of
     from ..hub.resolving import MODEL_INDEX, resolve
-    from ..hub.stored import files_of
+    from ..hub.weight_files import files_of
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 
     folder = Path(folder)

@@ -20,8 +20,8 @@ from ..photos import open_photo, save_photo
 from ..photos.registry import BY_NAME
 from ..photos.saving import own_format
 from ..photos.stored import StoredPhoto, with_bits
-from .jobs import Job
 from .options import Options
+from .outputs import Job
 
 if TYPE_CHECKING:
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline

@@ -11,12 +11,12 @@ from PIL import Image
 from torch import nn
 
 from ..degradations.base import Degradation, degradation_from_config
+from ..degradations.config_files import read_degradation, write_degradation
 from ..degradations.draws import generator_for
 from ..degradations.fitting.choosing import Choice, check_choices, look_over
 from ..degradations.fitting.noise import MIN_PHOTOS, Restorer, TooStrongError, fit_noise
 from ..degradations.fitting.photo_noise import gaussian_filter
 from ..degradations.mixture import Mixture
-from ..degradations.stored import read_degradation, write_degradation
 from ..degradations.transplant import Transplant, write_residual
 from ..files import replacing, write_text
 from ..objectives.base import Objective

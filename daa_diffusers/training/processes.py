@@ -10,8 +10,8 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import ProjectConfiguration
 
 from ..errors import ConfigurationError
+from .allocator import keep_freed_memory
 from .config import TrainingConfig
-from .memory import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import pytest
 
 from daa_diffusers.cli.app import main
 
-from ..bulk.conftest import album, checkpoint, lines, png, tar_files  # noqa: F401 - fixtures
+from ..bulk.conftest import album, lines, png, tar_files  # noqa: F401 - fixtures
 
 pytest.importorskip("ray")
 

@@ -17,7 +17,7 @@ from skimage import data
 
 from daa_diffusers import DAARestorationPipeline
 from daa_diffusers.photos import open_photo
-from daa_diffusers.restoring import jobs
+from daa_diffusers.restoring import outputs
 from daa_diffusers.restoring.options import Options
 from daa_diffusers.restoring.work import restore_all
 
@@ -166,7 +166,7 @@ def test_names_that_differ_by_suffix_or_case_alone_stay_apart(tmp_path, restore,
     assert restore(album, "-o", tmp_path / "out", "--strength", "0") == 0
     for name in ("a.png", "a.jpg", "A.png"):
         assert (tmp_path / "out" / name).read_bytes() == (album / name).read_bytes()
-    monkeypatch.setattr(jobs, "_tells_apart", lambda targets, folder: False)  # a card of a camera, say
+    monkeypatch.setattr(outputs, "_tells_apart", lambda targets, folder: False)  # a card of a camera, say
     assert restore(album, "-o", tmp_path / "card") == 1
     assert f"would be the output of '{album / 'A.png'}' too" in capsys.readouterr().err
     assert names(tmp_path / "card") == ["a.jpg"]
@@ -262,7 +262,7 @@ def test_a_file_that_another_process_made_meanwhile_stays(tmp_path, checkpoint):
         save(result)
         return pipeline(*arguments, **options)
 
-    found = jobs.find_jobs([str(photo)], str(tmp_path / "out")).jobs
+    found = outputs.find_jobs([str(photo)], str(tmp_path / "out")).jobs
     (record,) = restore_all(found, Options(guard=False), lambda: while_another_is_faster)
     assert record["status"] == "skipped" and "another process has written the output" in record["reason"]
     assert result.read_bytes() == photo.read_bytes() and names(tmp_path / "out") == ["a.png"]

@@ -17,11 +17,11 @@ from ...sources.folders import PhotoSource
 from ...sources.specs import open_source
 from ..base import Degradation
 from ..camera_noise import SRGB_GAMMA
+from ..config_files import write_degradation
 from ..draws import generator_for
 from ..fitted import FittedNoise
 from ..jpeg_coding import chroma_sampling, jpeg_quality
 from ..mixture import Mixture
-from ..stored import write_degradation
 from .choosing import FIT_SHARE, MAX_PHOTOS
 from .coding import KNOWN_SHARE
 from .noise_curve import (

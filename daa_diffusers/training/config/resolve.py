@@ -7,7 +7,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from ...degradations.stored import DEGRADATION_SUFFIXES, read_degradation
+from ...degradations.config_files import DEGRADATION_SUFFIXES, read_degradation
 from ...errors import ConfigurationError
 from ...objectives.registry import objective_class, with_defaults
 from .command_line import json_mapping, typed_options

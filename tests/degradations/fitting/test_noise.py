@@ -11,13 +11,13 @@ from skimage import data
 
 from daa_diffusers.degradations.base import degradation_from_config
 from daa_diffusers.degradations.camera_noise import _smooth, apply_tone, invert_tone, tone_bend
+from daa_diffusers.degradations.config_files import read_degradation
 from daa_diffusers.degradations.draws import generator_for
 from daa_diffusers.degradations.fitted import FittedNoise
 from daa_diffusers.degradations.fitting.noise import NoiseProfile, fit_noise
 from daa_diffusers.degradations.fitting.photo_noise import FlatBlocks, removed_noise
 from daa_diffusers.degradations.jpeg_coding import blockiness, jpeg_quality
 from daa_diffusers.degradations.mixture import Mixture
-from daa_diffusers.degradations.stored import read_degradation
 from daa_diffusers.errors import ConfigurationError
 
 WHITE = {f"white {sigma}": (lambda clean, white, s=sigma: s / 255 * white) for sigma in (5, 15, 30, 50)}

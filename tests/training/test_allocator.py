@@ -7,7 +7,7 @@ import pytest
 
 FAULTS = """
 import resource, torch
-from daa_diffusers.training.memory import keep_freed_memory
+from daa_diffusers.training.allocator import keep_freed_memory
 assert {keep} is False or keep_freed_memory()
 for _ in range(2):
     torch.zeros(2**24)  # 64 MiB

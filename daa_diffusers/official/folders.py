@@ -9,7 +9,7 @@ import torch
 
 from ..errors import CheckpointError, ConfigurationError
 from ..files import write_text
-from ..foreign.files import PICKLED, SAFETENSORS, weight_names
+from ..foreign.weights import PICKLED, SAFETENSORS, weight_names
 from ..hub.card import render_card
 from ..hub.description import describe
 from ..hub.licenses import S_LAB

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from daa_diffusers import DAARestorationPipeline
 from daa_diffusers.cli.app import main
 from daa_diffusers.errors import CheckpointError
-from daa_diffusers.foreign.files import bare_names, read_weights, weight_names
+from daa_diffusers.foreign.weights import bare_names, read_weights, weight_names
 
 from .networks import nafnet
 

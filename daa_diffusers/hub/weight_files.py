@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from ..errors import CheckpointError
-from ..foreign.files import SAFETENSORS, read_weights
+from ..foreign.weights import SAFETENSORS, read_weights
 from .untrusted import check_inside, check_name, read_json
 
 WEIGHTS = "diffusion_pytorch_model"
@@ -41,7 +41,7 @@ def files_of(path: Path) -> tuple[list[Path], list[str]]:
 
 
 def read_stored(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file of weights (`foreign.files.read_weights`), or of all shards that an index names."""
+    """The tensors of a file of weights (`foreign.weights.read_weights`), or of all shards that an index names."""
     files, absent = files_of(path)
     if path.suffix == ".json":
         check_inside(path.parent, files)
