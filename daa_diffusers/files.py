@@ -52,7 +52,7 @@ class UnwritableError(OSError):
 def replacing(path: str | os.PathLike, like: str | os.PathLike | None = None) -> Iterator[Path]:
     """Gives a hidden name beside `path` to write to, and renames it to `path` when all went well.
 
-    A reader never sees half a file, and what was at `path` stays until the new file is whole. On an error, or where
+    A reader never finds a partial file, and what was at `path` stays until the new file is whole. On an error, or where
     nothing was written, nothing is left behind. The suffix is that of `path`, as writers choose their format by it; the
     rest of the name is short, so that any valid name can be written.
 
@@ -85,7 +85,7 @@ def replacing(path: str | os.PathLike, like: str | os.PathLike | None = None) ->
             raise refused from error
         raise
     finally:
-        with suppress(OSError):  # the reason is said already
+        with suppress(OSError):  # the reason is reported already
             temporary.unlink(missing_ok=True)
 
 

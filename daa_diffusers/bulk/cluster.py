@@ -79,7 +79,7 @@ def _start(ray: Any, address: str | None) -> None:
     own: dict[str, Any] = {}
     if address == "local":
         # Without a dashboard Ray still starts its process for the usage module, which asks the metadata services of
-        # cloud providers even if reports are off. Where it cannot listen on the given port, Ray goes on without.
+        # cloud providers even if reports are off. Where it cannot listen on the given port, Ray runs without it.
         own = {"include_dashboard": False, "dashboard_host": NO_ADDRESS, "dashboard_port": 1}
         own["object_store_memory"] = LOCAL_OBJECT_STORE
     try:

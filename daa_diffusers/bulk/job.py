@@ -69,7 +69,7 @@ _NOT_OF_JOBS = ("overwrite", "compare", "dry_run")
 
 @dataclasses.dataclass(frozen=True)
 class BulkJob:
-    """A planned job. Paths of shard n, all in `folder`, on a file system that every worker sees:
+    """A planned job. Paths of shard n, all in `folder`, on a file system that all workers share:
 
     - `inputs/n.jsonl`: its photos, fixed when the job was planned.
     - `n.tar`: the restored ones, in webdataset's layout.

@@ -14,7 +14,7 @@ DEFAULT = DEFAULTS[DEFAULT_TASK]
 
 
 def bundled_names() -> tuple[str, ...]:
-    """The names that `DAARestorationPipeline.from_pretrained` knows without a path or a Hub, sorted."""
+    """The names that `DAARestorationPipeline.from_pretrained` resolves without a path or the Hub, sorted."""
     return tuple(sorted(path.parent.name for path in _FOLDER.glob(f"*/{_INDEX}")))
 
 

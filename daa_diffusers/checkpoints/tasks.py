@@ -1,4 +1,4 @@
-"""The tasks of restorers: what each is for, in words, and what it needs; to add one, add its entry to `_TASKS`."""
+"""Registry of restoration tasks: description, degradations and checkpoints; a new task is an entry of `_TASKS`."""
 
 from dataclasses import dataclass
 
@@ -14,9 +14,9 @@ class Task:
         limits: sentences on what it does not do.
         degradations: types of the synthetic degradations that train for it, the usual one first; a degradation belongs
             to one task.
-        start: bundled checkpoint that an adaptation starts from, where nobody chose another one.
-        checkpoint: bundled checkpoint that restores, where nobody chose another one; None: none is bundled.
-        caution: what else the model card says of its use.
+        start: bundled checkpoint that an adaptation starts from by default.
+        checkpoint: bundled checkpoint that restores by default; None: none is bundled.
+        caution: a further sentence of the model card on its use.
         removes_noise: what it removes is noise. The guard of the pipeline and the noise that is left are judged by
             noise, and adaptation fits noise to the photos and trains on their restored versions.
     """

@@ -1,4 +1,4 @@
-"""`daa bulk`: a million photos, on any number of machines."""
+"""`daa bulk`: restoration of very many photos on any number of machines."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def bulk(
     """Restore very many photos, on any number of machines, into tar shards and a manifest.
 
     The photos are cut into shards, which processes of a Ray cluster take one by one (without a cluster: as many
-    processes as this machine has GPUs or cores). The same command goes on after an interruption: each photo is restored
+    processes as this machine has GPUs or cores). The same command resumes after an interruption: each photo is restored
     exactly once. Photos that cannot be restored are recorded in the manifest; the exit status is then 1.
     """
     from ..bulk import BulkSettings

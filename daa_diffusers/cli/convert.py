@@ -18,8 +18,8 @@ def convert(
     checkpoint: Annotated[
         str,
         typer.Argument(
-            help="A file of weights (.pth, .safetensors: official, or of an architecture that spandrel knows), or what "
-            "else daa restore takes: a name, folder or Hub id."
+            help="A file of weights (.pth, .safetensors: official, or of an architecture that spandrel recognizes), or "
+            "what else daa restore takes: a name, folder or Hub id."
         ),
     ],
     output: Annotated[Path, typer.Argument(help="A new folder for a pipeline, or a file that ends in .onnx.")],
@@ -68,7 +68,7 @@ def convert(
 
         license = describe(convert_weights(checkpoint, output, task)).license
         typer.echo(f"written: {output}")
-        unknown = "The license of the weights is unknown: whoever published them decides what they may be used for."
+        unknown = "The license of the weights is unknown: their publisher decides on their use."
         typer.echo(unknown if license.key is None else f"The weights keep their license, {license.key}: {license.text}")
         return
     if task is None:

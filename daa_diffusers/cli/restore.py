@@ -83,9 +83,9 @@ def restore(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Restore photos: noise goes; format, bit depth, color profile, EXIF, transparency, permissions and time stay.
+    """Restore photos; format, bit depth, color profile, EXIF, transparency, permissions and time are kept.
 
-    What is done already is skipped, so that the same command goes on after an interruption. A photo that cannot be
+    Finished photos are skipped, so that the same command resumes after an interruption. A photo that cannot be
     restored is named and skipped; the exit status is then 1. A full or read-only disk ends the run (2). Run by
     `accelerate launch -m daa_diffusers.cli restore ...`, the photos are shared among its processes.
     """
@@ -194,7 +194,7 @@ def _run(plan: Plan, options: Options, load: Any, team: _Team, as_json: bool) ->
                 elif record["status"] == PLANNED:
                     _say(f"{record['input']} -> {record['output']}", bar, sys.stdout)
     except KeyboardInterrupt:
-        typer.echo(f"interrupted; {summary.describe()}; the same command goes on", err=True)
+        typer.echo(f"interrupted; {summary.describe()}; the same command resumes", err=True)
         raise typer.Exit(130) from None
     except OSError as error:
         if not of_the_machine(error):
@@ -208,7 +208,7 @@ def _run(plan: Plan, options: Options, load: Any, team: _Team, as_json: bool) ->
 
 
 def _report(plan: Plan, summary: Summary, as_json: bool) -> None:
-    """What became of all photos, what was left out, and what stopped the run."""
+    """Prints the counts of all photos, what was left out, and what stopped the run."""
     from ..restoring.work import RESTORED, SKIPPED
 
     left = len(plan.jobs) - summary.counts.total()
@@ -223,11 +223,11 @@ def _report(plan: Plan, summary: Summary, as_json: bool) -> None:
     if summary.counts[SKIPPED] and not summary.counts[RESTORED]:
         typer.echo("skipped: their outputs are there already; --overwrite makes them again", err=True)
     if summary.stopped:
-        typer.echo(f"stopped: {summary.stopped}; {left} photos are left, the same command goes on", err=True)
+        typer.echo(f"stopped: {summary.stopped}; {left} photos are left, the same command resumes", err=True)
 
 
 def _say(text: str, bar: Any, stream: Any) -> None:
-    """A line that neither the progress bar nor another process's line cuts in two."""
+    """Prints a line that neither the progress bar nor another process splits."""
     with bar.external_write_mode(stream):
         stream.write(text + "\n")
         stream.flush()

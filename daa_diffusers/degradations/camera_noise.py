@@ -45,7 +45,7 @@ class CameraNoise(ConfigurableDegradation):
             white), log-uniform. Of the defaults the low end is a large sensor in daylight, the high end a phone in
             the dark at ISO 6400 and beyond.
         read: range of the standard deviation of the read noise (linear light), log-uniform.
-        demosaic_probability: share of the samples whose noise goes through a mosaic and its demosaicing.
+        demosaic_probability: share of the samples whose noise passes a color filter mosaic and its demosaicing.
         smoothing_probability: share of the samples whose noise is smoothed by a Gaussian filter, in linear light.
         smoothing: range of the standard deviation of that filter in pixels, uniform; at most 3.
         gamma: range of the exponent of the tone curve, uniform; sRGB is 2.4. Within [1.5, 4].

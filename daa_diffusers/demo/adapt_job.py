@@ -206,7 +206,7 @@ _MESSAGES: dict[State, str] = {
     "finishing": "Saving, and comparing before and after.",
     "stopping": "Saving what has been learned.",
     "done": "Done. The adapted checkpoint can be chosen above.",
-    "stopped": "Stopped. What had been learned can be chosen above; Continue goes on from here.",
+    "stopped": "Stopped. What had been learned can be chosen above; Continue resumes from here.",
 }
 
 

@@ -17,7 +17,7 @@ class Offered:
     """The checkpoints to choose from.
 
     Args:
-        given: by whoever started the page; the first one is chosen at first.
+        given: by the command that started the page; the first one is preselected.
         runs: folder of adaptations, whose results are offered too.
     """
 

@@ -1,6 +1,6 @@
 """Protection of the page: requests of other web pages and through rebound host names are refused.
 
-A browser sends requests to this machine for any web page that asks it to. `Host` is the name that the browser believes
+A browser sends requests to this machine for any web page that asks it to. `Host` is the name that the browser takes
 to talk to, which a page elsewhere can have resolve to 127.0.0.1 (DNS rebinding); `Origin` is the page that asks.
 """
 

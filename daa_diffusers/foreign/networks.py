@@ -228,7 +228,7 @@ def _network_class(value: Any, path: str) -> type[nn.Module]:
 
 
 def load_network(path: str | os.PathLike) -> nn.Module:
-    """The network of a checkpoint, in float32: a file that spandrel knows, or a folder that transformers wrote.
+    """The network of a checkpoint, in float32: a file that spandrel recognizes, or a folder that transformers wrote.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -45,7 +45,7 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
         output_item: which item of what the network returns is the photo: an index, a name, or None for all of it.
         receptive_radius: how far, in pixels, an input pixel can reach; None: not known.
         is_global: every pixel depends on the whole photo (global pooling): tiles differ from the whole.
-        task: "denoise", "derain" or "deblur"; None: not known.
+        task: key of `daa_diffusers.checkpoints.tasks.TASKS`; None: not known.
         license: of the weights, an identifier of the Hub or a name; None: not stated.
 
     The network is kept as `network`. Nothing is clamped. Layers with batch statistics are found by

@@ -115,7 +115,7 @@ def given_card(text: str, description: Description, name: str, license: License)
     claimed = (own.get("license"), own.get("license_name"))
     if license.non_commercial and claimed not in ((None, None), (license.identifier, license.name)):
         raise ConfigurationError(
-            f"`card` says license: {claimed[0]}, license_name: {claimed[1]}, but the weights are under "
+            f"`card` states license: {claimed[0]}, license_name: {claimed[1]}, but the weights are under "
             f"{license.identifier}, {license.name}: {license.text}"
         )
     merged = {**ours, **own, **license.metadata()}

@@ -59,7 +59,7 @@ class Description:
 
     @property
     def task(self) -> str | None:
-        """ "denoise", "derain" or "deblur"; None where the files state none, or several."""
+        """Key of `checkpoints.tasks.TASKS`; None where the files state none, or several."""
         stated = self.restorer.config.get("task")
         return stated if stated in TASKS else task_of(self.training)
 

@@ -65,7 +65,7 @@ def license_named(said: str) -> License:
     restricted = "non-commercial" in words or "noncommercial" in words or re.search(r"\bnc\b", words) is not None
     if re.fullmatch(r"[\w.+-]+", said):
         note = " **Non-commercial use only.**" if restricted else ""
-        return License(said, text=f"The weights: {said}, as their publisher says.{note}", non_commercial=restricted)
+        return License(said, text=f"The weights: {said}, as their publisher states.{note}", non_commercial=restricted)
     if restricted:
         return License(RESEARCH.identifier, RESEARCH.name, text=said, non_commercial=True)
     return License(None, text=said)

@@ -97,7 +97,7 @@ def read_record(folder: Path) -> WeightsRecord:
 
 
 def task_of(training: Mapping[str, Any]) -> str | None:
-    """ "denoise", "derain" or "deblur", by a training record; None where it states none or several."""
+    """Key of `checkpoints.tasks.TASKS`, by a training record; None where it states none or several."""
     if training.get("task") in TASKS:
         return training["task"]
     options = training.get("options")

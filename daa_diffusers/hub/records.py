@@ -1,4 +1,4 @@
-"""Records of weights: task, license, training and numbers, kept with a network and saved wherever it is saved.
+"""Records of weights: task, license, training and numbers, kept with a network and saved with it.
 
 Task and license are in the network's config. The files beside the weights (`training.json`, `evaluation.json`, a
 license's text, a card that a user wrote) are read when weights are loaded, kept as `network.weights_record`, and

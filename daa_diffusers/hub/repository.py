@@ -23,7 +23,7 @@ PIPELINE_CLASS = "DAARestorationPipeline"
 LOADER_FILE = "pipeline.py"
 # Name in a repository -> source, relative to this package.
 PIPELINE_CODE = {LOADER_FILE: "pipelines/standalone.py", "image_processor.py": "pipelines/image_processor.py"}
-# What a saved folder carries as pipeline.py, so that diffusers' own class finds the pipeline, or says what to do.
+# The pipeline.py of a saved folder: diffusers' own class finds the pipeline by it, or raises an error with the remedy.
 LOADER = """# For DiffusionPipeline.from_pretrained(folder, trust_remote_code=True).
 # DAARestorationPipeline.from_pretrained(folder) needs neither this file nor that argument.
 try:
@@ -84,7 +84,7 @@ def with_code(index: Mapping[str, Any], components: Sequence[str]) -> tuple[dict
 def write_loader(folder: Path) -> None:
     """Writes pipeline.py into the folder of a pipeline, and names it in its model_index.json.
 
-    `DiffusionPipeline.from_pretrained(folder)` knows diffusers' own pipelines; of others it runs the code that the
+    `DiffusionPipeline.from_pretrained(folder)` finds diffusers' own pipelines; of others it runs the code that the
     index names, and asks for `trust_remote_code=True` before. An index of another class than ours stays as it is.
     """
     index = read_json(folder / MODEL_INDEX, f"{str(folder)!r} has no {MODEL_INDEX}")

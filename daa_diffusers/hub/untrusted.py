@@ -1,6 +1,6 @@
 """Validation of untrusted checkpoint files: bounded configs, no files outside the folder, tensors that fit the config.
 
-All checks run before memory is allocated or a network is built. A checkpoint may come from anybody.
+All checks run before memory is allocated or a network is built. Checkpoints are not trusted.
 """
 
 import json
@@ -139,7 +139,7 @@ def check_inside(folder: Path, paths: Iterable[Path]) -> None:
 
 
 def empty_network(config: Mapping[str, Any], where: str) -> nn.Module | None:
-    """A network of this package as its config says, without memory for its weights; None of another class.
+    """A network of this package by its config, without memory for its weights; None of another class.
 
     Raises:
         CheckpointError: where the config builds none.
@@ -198,7 +198,7 @@ def check_shapes(what: str, tensors: Mapping[str, torch.Tensor], found: Mapping[
 def check_keys(component: str, module: nn.Module, files: Sequence[Path]) -> None:
     """CheckpointError unless the files hold exactly the module's tensors.
 
-    diffusers only warns of missing ones, and goes on with random weights.
+    diffusers only logs missing ones, and leaves random weights.
     """
     stored = set(stored_shapes(files))
     tensors = module.state_dict()

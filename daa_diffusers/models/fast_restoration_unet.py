@@ -50,8 +50,8 @@ class FastRestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         blocks: residual blocks of each level: on the way down and, but for the last level, as many on the way up.
         unshuffle: side of the squares of pixels that become channels.
         value_range: `[low, high]`, the range in which this restorer takes and gives photos. Data for its callers
-            (pipeline, training), as what follows; the network itself does not look at it.
-        task: "denoise", "derain" or "deblur"; None: not known.
+            (pipeline, training), as what follows; the network itself does not use it.
+        task: key of `daa_diffusers.checkpoints.tasks.TASKS`; None: not known.
         license: of the weights, an identifier of the Hub or a name; None: not stated.
 
     Raises:
@@ -119,7 +119,7 @@ class FastRestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         reach = 0  # in cells of the level below: nothing is below the last
         for level, count in reversed(list(enumerate(self.config.blocks))):
             last = level == len(self.config.blocks) - 1
-            # a coarse cell covers two fine ones, of which the nearer sees one more; a block reaches two cells
+            # a coarse cell covers two fine ones, of which the nearer one reaches one further; a block reaches two cells
             reach = 2 * count if last else 2 * reach + 1 + 4 * count
         return self.config.unshuffle * (reach + 2) + self.config.unshuffle - 1  # conv_in and conv_out: a cell each
 

@@ -1,4 +1,4 @@
-"""Networks that are saved as safetensors, with the record of their weights: license, training and numbers.
+"""Mixin of networks that are saved as safetensors with the record of their weights: license, training and numbers.
 
 `hub.records` does the work, where the package is installed. A Hub repository carries this code with a network's, for
 users without this package: it then saves weights and config, which hold task and license.

@@ -61,7 +61,7 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
             on its neighborhood only, so that tiles agree exactly with the whole. True: as the official weights.
         value_range: `[low, high]`, the range in which this restorer takes and gives photos. Data for its callers
             (pipeline, training), like the following; the network itself does not use it.
-        task: "denoise", "derain" or "deblur"; None: not known.
+        task: key of `daa_diffusers.checkpoints.tasks.TASKS`; None: not known.
         license: of the weights, an identifier of the Hub or a name; None: not stated.
 
     Source: docs/method.md, "The official sizes and recipes" (row "restorer") and step 8 (initialization).

@@ -24,7 +24,7 @@ class RestorerContract:
         skips_margins: `forward` takes `margins`, pixels at the borders that are left out of the result.
         has_batch_statistics: layers that normalize over the batch, in which photos of two kinds must not be mixed.
         has_gradient_checkpointing: `enable_gradient_checkpointing` works.
-        task: "denoise", "derain" or "deblur"; None: not known.
+        task: key of `daa_diffusers.checkpoints.tasks.TASKS`; None: not known.
         license: identifier or name of the license of the weights; None: not stated.
     """
 

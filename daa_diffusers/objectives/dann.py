@@ -48,7 +48,7 @@ class Dann(RealTermObjective):
         hidden: channels of the classifier's two hidden layers.
         weight_schedule, charbonnier_eps: as in `RealTermObjective`.
 
-    Losses: "domain", the cross-entropy (ln 2 where domains cannot be told apart), and "domain_accuracy".
+    Losses: "domain", the cross-entropy (ln 2 where domains are not separable), and "domain_accuracy".
     """
 
     name = "dann"

@@ -36,7 +36,7 @@ class PixelAdversarial(RealTermObjective):
 
     "hinge": `L_D = mean relu(1 - D(u)) + mean relu(1 + D(q))`, `L_real = -mean D(q)`;
     "least_squares" (Mao et al., ICCV 2017): `L_D = mean (D(u) - 1)^2 + mean D(q)^2`, `L_real = mean (D(q) - 1)^2`.
-    L_D sees q without its graph, L_real sees D as a constant, so that one backward pass of the sum trains both.
+    In L_D, q is detached; in L_real, D is a constant, so that one backward pass of the sum trains both.
 
     Args:
         restorer: as in `RealTermObjective`.

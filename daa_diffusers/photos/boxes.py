@@ -194,7 +194,7 @@ def depth_of(items: Items) -> int:
 
 
 def subsampling_of(items: Items) -> str | None:
-    """Of the chroma of the main picture: "4:4:4", "4:2:2", "4:2:0", "4:0:0" for gray; None: not said."""
+    """Of the chroma of the main picture: "4:4:4", "4:2:2", "4:2:0", "4:0:0" for gray; None: not stated."""
     for content in items.of_primary("av1C"):
         if len(content) > 2:
             if content[2] & 0x10:

@@ -23,7 +23,7 @@ SEGMENT_BYTES = 65533
 EXIF_HEADER = b"Exif\0\0"
 XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
 ICC_HEADER = b"ICC_PROFILE\0"
-SUBSAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}  # as Pillow's encoder numbers those that it knows
+SUBSAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}  # as Pillow's encoder numbers those that it writes
 _SAMPLING_NAMES = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (4, 1): "4:1:1", (1, 2): "4:4:0"}
 SOS, EOI, COM = 0xDA, 0xD9, 0xFE
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # the markers of frame headers
@@ -161,7 +161,7 @@ def _blocks(image: Image.Image) -> tuple[tuple[tuple[str, bytes], ...], set[str]
 
 
 def _left_out(name: str, content: bytes) -> str:
-    """What a segment is, where it shows the unrestored photo, or speaks of other parts of the file or of its bytes."""
+    """Description of a segment that shows the unrestored photo, or refers to other parts or to bytes of the file."""
     if content.startswith(b"MPF\0"):
         return "the index of further pictures (MPF)"
     if content.startswith(b"urn:iso:std:iso:ts:21496:"):

@@ -1,4 +1,4 @@
-"""Photos of a folder and its subfolders, and what else lies there."""
+"""Listing of the photos of a folder and its subfolders, and counts of other files."""
 
 import logging
 import os

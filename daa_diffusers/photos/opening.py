@@ -97,7 +97,7 @@ def _decoded(source: Source, decode: Callable[[PhotoFormat], Result]) -> Result:
 
 
 def _misnamed(source: Source, format: PhotoFormat) -> tuple[str, ...]:
-    """A note on a name that says another format than the content."""
+    """A note on a file name of another format than the content."""
     named = BY_SUFFIX.get(source.suffix, format)
     if named is format or format.write is None:
         return ()

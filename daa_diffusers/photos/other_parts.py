@@ -42,7 +42,7 @@ def without_other_parts(metadata: Metadata) -> tuple[Metadata, list[str]]:
     if packet is not None:
         changed = xmp.without(packet, xmp.OF_OTHER_PARTS)
         if changed is None:
-            notes.append("XMP is left out, because it cannot be told what it describes")
+            notes.append("XMP is left out, because what it describes is not known")
         elif changed != packet:
             notes.append("XMP no longer describes parts that are left out")
         packet = changed

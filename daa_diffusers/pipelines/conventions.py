@@ -115,7 +115,7 @@ def quiet_loading() -> Iterator[None]:
 
 
 def dtype_of(component: str, kwargs: dict[str, Any]) -> torch.dtype:
-    """What `from_pretrained(dtype=...)` says of a component; float32 where it says nothing."""
+    """The dtype of a component by `from_pretrained(dtype=...)`; float32 where none is given."""
     dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
     if isinstance(dtype, dict):
         dtype = dtype.get(component, dtype.get("default"))

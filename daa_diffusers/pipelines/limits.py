@@ -1,4 +1,4 @@
-"""Bounds of the pipeline's arguments, for the pipeline itself and for commands that check them before they load it."""
+"""Bounds of the pipeline's arguments, checked by the pipeline and by commands that have not loaded it yet."""
 
 from typing import Any
 

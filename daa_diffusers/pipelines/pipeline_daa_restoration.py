@@ -85,7 +85,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
 
     @property
     def task(self) -> str | None:
-        """ "denoise", "derain" or "deblur", by the restorer's config, else its record; None where neither states it."""
+        """Key of `checkpoints.tasks.TASKS`, by the restorer's config, else its record; None where neither states it."""
         return RestorerContract.of(self.restorer).task or record_files.task_of(
             records.record_of(self.restorer).training
         )
@@ -241,7 +241,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike, *, load_noise_predictor: bool = False, **kwargs
     ) -> "DAARestorationPipeline":
-        """Loads a pipeline, in float32 unless `dtype` says otherwise, whatever the files hold.
+        """Loads a pipeline, in float32 unless `dtype` is given; the precision of the files does not count.
 
         Args:
             pretrained_model_name_or_path: in this order:
@@ -281,7 +281,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
             pipeline = cls(restorer, **parts)
         else:
             pipeline = cls._load_folder(Path(source.location), load_noise_predictor, kwargs)
-        # diffusers notes the folder, which would carry the paths of this machine into saved configs
+        # diffusers records the folder, which would carry the paths of this machine into saved configs
         pipeline.register_to_config(_name_or_path=source.name)
         for name, component in pipeline.components.items():
             if name in ("restorer", "unet") and hasattr(component, "register_to_config"):

@@ -29,7 +29,7 @@ from .image_processor import (
 
 @dataclass
 class DAARestorationPipelineOutput(BaseOutput):
-    """The restored photos, in the order of the given ones: PIL images, arrays or tensors, as `output_type` says."""
+    """The restored photos, in the order of the given ones: PIL images, arrays or tensors, by `output_type`."""
 
     images: Any
 

@@ -61,7 +61,7 @@ def plan_spans(length: int, tile: int, multiple: int = 1, radius: int | None = N
     Args:
         length: at least 1.
         tile: longest side of a tile, rounded down to `multiple` but to two of them at least.
-        multiple: tiles start at its multiples, and are padded to them: pooling sees the same cells as in the whole.
+        multiple: tiles start at its multiples, and are padded to them: pooling cells are then those of the whole photo.
         radius: receptive radius of the restorer. None, or one too large for `tile`: half of each tile overlaps, and
             the result is not exact.
     """
@@ -118,7 +118,7 @@ class Mosaic:
         return len(self.spans[0]) * len(self.spans[1])
 
     def __iter__(self) -> Iterator[tuple[Span, Span]]:
-        """(rows, columns) of each tile, in the order in which `place` wants them."""
+        """(rows, columns) of each tile, in the order that `place` expects."""
         rows, columns = self.spans
         if self.inner == 3:
             yield from ((row, column) for row in rows for column in columns)

@@ -22,7 +22,8 @@ def check_model(checkpoint: str, device: str | None = None) -> None:
     """Checks a checkpoint and a device without loading anything or querying the Hub.
 
     Raises:
-        CheckpointError, ConfigurationError: there is not.
+        CheckpointError: there is no such checkpoint, or it is of another kind.
+        ConfigurationError: there is no such device.
     """
     from ..foreign.weights import something_else
     from ..hub.resolving import MODEL_INDEX, resolve
@@ -87,7 +88,7 @@ def convert_weights(path: str | os.PathLike, folder: str | os.PathLike, task: st
     Args:
         path: .safetensors, .pth, .pt, .ckpt or .bin, or the folder of a restorer alone.
         folder: to write; must not hold a pipeline yet.
-        task: "denoise", "derain" or "deblur"; None: what the record says, if there is one.
+        task: a key of `checkpoints.tasks.TASKS`; None: that of the record, if it has one.
 
     Raises:
         CheckpointError: as `hub.single_files.load_restorer`.

@@ -98,7 +98,7 @@ def find_jobs(
 
     Args:
         inputs: files, folders, patterns ("**" for any depth), or "-" for `listed`.
-        output: the folder that everything is written below, or the file, where `format_of_output` says so.
+        output: the folder that everything is written below, or a file, where `format_of_output` gives a format.
         format: a key of `photos.FORMATS`, which decides the suffix; None keeps the input's (.tif for raw files).
         suffix: put before the file's suffix.
         overwrite: a photo may be its own output.
@@ -144,13 +144,13 @@ def find_jobs(
 
 
 def renamed(relative: str, format: str | None, suffix: str = "") -> str:
-    """The name of what is restored from the file `relative`: as `find_jobs` says of `format` and `suffix`."""
+    """The name of the restored file `relative`, by `format` and `suffix` of `find_jobs`."""
     stem, ending = os.path.splitext(relative)
     return f"{stem}{suffix}{suffix_for(ending, format)}"
 
 
 def _without_conflicts(photos: list[Found], overwrite: bool, exact: bool) -> list[Job]:
-    """Photos that would become one file are refused; one that is where another goes is not restored.
+    """Photos that would become one file are refused; one that lies where another is written is not restored.
 
     Such a photo is most often the other's result, but may be an original. If nothing is overwritten, both are safe: it
     is left out if it would have a result of its own, was not named, and so is an earlier run's; else it is reported.
@@ -187,7 +187,7 @@ def _key(path: str, exact: bool) -> str:
 
 
 def _tells_apart(targets: Sequence[str], folder: str) -> bool:
-    """Whether the file system of `folder` tells all names apart that differ; many (exFAT, APFS) do not look at case.
+    """Whether the file system of `folder` distinguishes all names that differ; many (exFAT, APFS) ignore case.
 
     It is asked only where names differ by nothing else, by a file that is made for a moment.
     """
@@ -200,7 +200,7 @@ def _tells_apart(targets: Sequence[str], folder: str) -> bool:
     try:
         with tempfile.NamedTemporaryFile(prefix=".daa-case-", dir=folder) as probe:
             return not os.path.exists(os.path.join(folder, os.path.basename(probe.name).upper()))
-    except OSError:  # a folder that cannot be written in; that is said later
+    except OSError:  # a folder that cannot be written in, which is reported later
         return True
 
 

@@ -1,4 +1,4 @@
-"""Photos among files, folders, patterns and lists, and what of the folders is left out."""
+"""Search for photos in files, folders, patterns and lists, with counts of what is left out."""
 
 from __future__ import annotations
 

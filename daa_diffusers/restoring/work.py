@@ -33,11 +33,11 @@ Record = dict[str, Any]
 
 
 def restore_all(jobs: Iterable[Job], options: Options, load: Callable[[], DAARestorationPipeline]) -> Iterator[Record]:
-    """Restores photos in order, and says of each what became of it.
+    """Restores photos in order and yields a record of each.
 
     Args:
         jobs: what `find_jobs` gave, or a part of it.
-        options: how.
+        options: of restoring.
         load: gives the pipeline; called before the first photo that is restored, and not at all without one.
 
     Yields:
@@ -67,7 +67,7 @@ def restore_all(jobs: Iterable[Job], options: Options, load: Callable[[], DAARes
                     warnings.simplefilter("ignore")  # libraries warn of damaged metadata; losses are in the notes
                     done = restore_one(pipeline, job, options)
             except FileExistsError:
-                yield record | {"status": SKIPPED, "reason": "another process has written the output meanwhile"}
+                yield record | {"status": SKIPPED, "reason": "another process has written the output since"}
             except Exception as error:  # no error in one photo stops the others
                 logger.debug("%s", job.source, exc_info=True)
                 yield record | {"status": FAILED, "reason": _words(error)}
@@ -90,7 +90,7 @@ def restore_one(pipeline: DAARestorationPipeline, job: Job, options: Options) ->
 
     Raises:
         UnreadablePhotoError, ConfigurationError, OSError, FloatingPointError: as reading, restoring and writing do.
-        FileExistsError: its file was made meanwhile, by another process.
+        FileExistsError: another process has written its file since.
     """
     start = time.perf_counter()
     folder = Path(job.target).parent

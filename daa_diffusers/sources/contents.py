@@ -19,7 +19,7 @@ def contents(source: PhotoSource) -> Contents:
     """Contents of a source, independent of its place: a folder is the same by any path, links included.
 
     A file is identified by its name within the source, its size and three blocks of `BLOCK` bytes; photos in compressed
-    formats differ in them wherever they were edited. Of a stream the first files are compared.
+    edited photos of any format differ in them. Of a stream the first files are compared.
     """
     if isinstance(source, PhotoFolder):
         files = {source.paths[i].relative_to(source.folder).as_posix(): _of_file(source, i) for i in range(len(source))}

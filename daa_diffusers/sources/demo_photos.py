@@ -93,7 +93,7 @@ def demo_photos(folder: str | os.PathLike[str], *, seed: int = 0) -> DemoPhotos:
 
 
 def clean_photos(folder: str | os.PathLike[str]) -> Path:
-    """Writes all of scikit-image's photos that `demo_photos` knows, clean: RGB PNG, 8 bit, 192 x 192; returns `folder`.
+    """Writes all of scikit-image's photos that `demo_photos` uses, clean: RGB PNG, 8 bit, 192 x 192; returns `folder`.
 
     For users without clean photos of their own. Raises as `demo_photos` does.
     """

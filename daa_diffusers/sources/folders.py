@@ -28,7 +28,7 @@ Order = Callable[..., Sequence[int] | torch.Tensor]
 
 
 class PhotoSource(ABC):
-    """Photos by index, with the channels that training wants.
+    """Photos by index, with the channels that training needs.
 
     A new kind of source defines `location`, `count`, `label`, `encoded` and `fingerprint`.
 

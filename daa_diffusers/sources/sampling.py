@@ -1,6 +1,6 @@
 """Numbered training samples: everything random is a function of (seed, stream, sample number) alone.
 
-So a resumed run, a run with other workers or a run on more processes sees the same samples, without any saved state.
+So a resumed run, a run with other workers or a run on more processes draws the same samples, without any saved state.
 """
 
 import functools

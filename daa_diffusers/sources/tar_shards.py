@@ -160,7 +160,7 @@ def index_shard(path: Path, number: int) -> tuple[list[Member], str | None]:
                         continue
                     if info.offset_data + info.size <= end:
                         members.append(Member(number, info.name.removeprefix("./"), info.offset_data, info.size))
-            except (OSError, tarfile.TarError):  # told from a whole one below
+            except (OSError, tarfile.TarError):  # distinguished from a whole one below
                 pass
             return members, _truncation(path, archive.offset, len(members))
     except (OSError, tarfile.TarError) as error:

@@ -1,4 +1,4 @@
-"""Memory of a training process on the CPU."""
+"""The C allocator of a training process: freed memory is kept for the next step."""
 
 import ctypes
 import sys

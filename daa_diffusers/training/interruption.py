@@ -14,7 +14,7 @@ class Interruption:
     """While entered, SIGTERM and Ctrl-C only set `signal`; a second Ctrl-C stops at once, as it always does.
 
     `accelerate launch` does not pass a SIGTERM on to a single training process: where the launcher is the parent, its
-    end counts as a SIGTERM (Linux), so that no run goes on unseen.
+    end counts as a SIGTERM (Linux), so that no run continues unattended.
 
     Attributes:
         signal: number of the signal that came, None before.

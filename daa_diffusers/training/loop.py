@@ -1,4 +1,4 @@
-"""The training loop: steps, the weights kept, reports, checkpoints. It knows nothing of the loss inside."""
+"""The training loop: steps, the weights kept, reports, checkpoints. The loss is the objective's."""
 
 import logging
 import time
@@ -187,7 +187,7 @@ class Trainer:
         return TrainingResult.of(self.counters, photos, pipeline=pipeline, steps=done, seconds=seconds, signal=signal)
 
     def _resume(self) -> int:
-        """Goes to where the newest checkpoint was; returns the number of steps that are done."""
+        """Restores the state of the newest checkpoint; returns the number of steps that are done."""
         resumed = load_latest(
             self.folder.checkpoints, model=self.bare, ema=self.kept.ema, optimizer=self.steps.optimizer
         )

@@ -1,4 +1,4 @@
-"""What a run takes from its real photos before the first step: their noise, and clean photos that look like them."""
+"""Preparation of a run from its real photos: their fitted noise, and pseudo-clean photos."""
 
 import json
 import logging
@@ -89,7 +89,7 @@ def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) ->
     if config.transplant:
         learned.append((config.transplant, Transplant(str(folder / RESIDUALS), GAIN)))
     if learned:
-        assert dataset.degradation is not None  # the config has seen to it
+        assert dataset.degradation is not None  # checked with the options
         rest = round(1 - sum(share for share, _ in learned), 9)
         dataset.degradation = Mixture([*learned, *([(rest, dataset.degradation)] if rest else [])])
     if config.pseudo_clean:

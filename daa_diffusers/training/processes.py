@@ -33,7 +33,7 @@ def start_accelerator(config: TrainingConfig) -> Accelerator:
     )
     if config.mixed_precision != "no" and not accelerator.native_amp:
         raise ConfigurationError(
-            f"`mixed_precision` {config.mixed_precision} cannot be had on {accelerator.device.type}; try bf16, or no"
+            f"`mixed_precision` {config.mixed_precision} is not available on {accelerator.device.type}; try bf16, or no"
         )
     if "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ and accelerator.num_processes == 1:
         logger.warning(

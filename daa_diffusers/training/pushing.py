@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_push(config: TrainingConfig) -> str | None:
-    """The repository that the result of a run goes to; None where it is not pushed.
+    """The repository that the result of a run is pushed to; None where it is not pushed.
 
     Raises:
         ConfigurationError: the Hub is not reached, the token is none that may write, the name is none that the account
@@ -26,7 +26,7 @@ def check_push(config: TrainingConfig) -> str | None:
     except Exception as error:  # the client's, the network's and the system's own
         raise ConfigurationError(
             "`push_to_hub` needs the Hub, and a token that may write (`hf auth login`, or HF_TOKEN in the "
-            "environment); the Hub's client says: "
+            "environment); the Hub's client reports: "
             f"{error}"
         ) from error
     if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
@@ -66,7 +66,7 @@ def push_result(config: TrainingConfig, repo_id: str) -> str:
     """Pushes the pipeline of a finished run, with its card, in one commit; returns the commit's address.
 
     Raises:
-        ConfigurationError: it failed, for whatever reason; the message says how to push by hand.
+        ConfigurationError: it failed; the message names the reason and the command that pushes again.
     """
     from ..hub.publish import prepare, send
 

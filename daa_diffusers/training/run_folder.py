@@ -166,8 +166,7 @@ def claim_output(
 ) -> dict[str, Any]:
     """Makes `config.output_dir` this run's, or finds that it already is; returns its record (`run.json`).
 
-    Photos are compared by what is in the files, wherever they lie; other paths are the same where they lead to the same
-    place.
+    Photos are compared by the content of their files, whatever their folder; other paths by the place that they lead to.
 
     Args:
         samples_per_step: synthetic samples that a step takes over all processes. Sample numbers follow from it.

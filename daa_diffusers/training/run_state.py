@@ -153,7 +153,7 @@ def save_checkpoint(
         good: an earlier step's state to get back from `load_checkpoint`.
 
     Raises:
-        CheckpointError: there is no space; the message says how much is needed, and the checkpoints before are whole.
+        CheckpointError: there is no space; the message names the bytes needed. Earlier checkpoints stay whole.
     """
     folder = Path(folder)
     final = folder / f"{_PREFIX}{step:08d}"
@@ -198,7 +198,7 @@ def save_checkpoint(
 
 def _is_full(error: Exception, folder: Path) -> bool:
     full = (errno.ENOSPC, errno.EDQUOT)
-    # safetensors tells the system's error in words only
+    # safetensors gives the system's error as text only
     return getattr(error, "errno", None) in full or any(f"os error {code}" in str(error) for code in full)
 
 

@@ -53,7 +53,7 @@ class Safeguard:
         self.state: dict[str, Any] = {"factor": 1.0, "good": 0, "returns": [], "means": self._first_means()}
 
     def resume(self, state: dict[str, Any], good: Snapshot | None, step: int) -> None:
-        """Goes on from a checkpoint of `step`; an empty state is that of a run without a safeguard, and starts here."""
+        """Resumes from a checkpoint of `step`; an empty state is that of a run without a safeguard, and starts here."""
         self.state |= state
         if good is not None:
             self.good = good

@@ -17,7 +17,7 @@ SELECTIONS = ("last", "psnr", "label_free")
 class BestWeights:
     """The restorer's averaged weights of the best score so far, in files beside the checkpoints.
 
-    A resumed run goes back to its checkpoint's record, so a file stays as long as a checkpoint refers to it.
+    A resumed run restores its checkpoint's record, so a file stays as long as a checkpoint refers to it.
 
     Args:
         folder: of the files, `step-XXXXXXXX.safetensors`.

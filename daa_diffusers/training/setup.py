@@ -57,7 +57,7 @@ def open_sources(config: TrainingConfig, option: str, channels: int) -> list[Pho
 
 
 def open_all_sources(config: TrainingConfig, channels: int, *, check: bool = True) -> dict[str, list[PhotoSource]]:
-    """The sources of a run by role, each opened once; whoever reads photos of the run shares them.
+    """The sources of a run by role, each opened once and shared by all readers.
 
     Args:
         config: names the sources, each as `sources.specs.open_source` takes it.
@@ -83,7 +83,7 @@ def open_all_sources(config: TrainingConfig, channels: int, *, check: bool = Tru
 def build_dataset(
     config: TrainingConfig, channels: int, length: int, *, check: bool = True, sources: Sources | None = None
 ) -> TrainingPatches:
-    """The numbered training samples of a run; sample n is the same whoever asks for it, and when.
+    """The numbered training samples of a run; sample n is the same at every reading, in every process.
 
     Args:
         config, channels, check: as for `open_all_sources`.
@@ -124,7 +124,7 @@ def build_optimizer(
 
 
 def prepare_networks(config: TrainingConfig, model: Objective) -> Objective:
-    """Precision, gradient checkpointing and compilation as `config` says.
+    """Precision, gradient checkpointing and compilation, by `config`.
 
     Raises:
         ConfigurationError: a network does not support gradient checkpointing.

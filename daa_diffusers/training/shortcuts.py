@@ -21,7 +21,7 @@ UNTAUGHT = 0.95  # of the loss of a predictor that always returns 0
 IGNORED = 0.01
 SLOTS_DIFFER = 0.05
 SEPARABLE = 0.9  # held-out accuracy of the slot probe
-MORE_SEPARABLE = 0.05  # than with the start: photos of other content are told apart by any restorer
+MORE_SEPARABLE = 0.05  # than with the start: photos of other content are separable with any restorer
 VISIBLE = 0.5  # noise over signal amplitude, sqrt((1 - g) / g), below which the noised photo shows the answer
 
 
@@ -58,12 +58,12 @@ def fixed_draws(
 
 
 def slot_accuracy(restored_synthetic: torch.Tensor, restored_real: torch.Tensor, *, folds: int = 4) -> float:
-    """Held-out accuracy, in [0, 1], of a linear probe that tells restored synthetic from restored real photos.
+    """Held-out accuracy, in [0, 1], of a linear probe that separates restored synthetic from restored real photos.
 
     Its features are what a noise predictor could use in any slot: energy of fine, medium and coarse detail, in
     brightness and in color, in the flat tenth and the middle of every patch; not colors or content. (Features of the
     predictor itself would not do: they must tell the slots apart, because one of the two matches the noised photo.)
-    About 0.5 where nothing tells them apart. Clean and real photos that show other things raise it too.
+    About 0.5 where they are not separable. Clean and real photos that show other things raise it too.
 
     Args:
         restored_synthetic, restored_real: (B, C, H, W), of one shape; B at least twice `folds`, sides at least 16.
@@ -126,7 +126,7 @@ def shortcut_report(
 
     - "real_zeroed" equal to "as_is": the real condition is ignored, and no gradient reaches restored real photos;
     - "synthetic_zeroed" equal to "as_is": the conditions do not help at these noise levels;
-    - "swapped" unlike "as_is": the predictor knows the slots;
+    - "swapped" unlike "as_is": the predictor distinguishes the slots;
     - "real_permuted" is "as_is" in expectation, because real photos are unpaired: how far it is off shows what chance
       does to these numbers.
 
@@ -148,7 +148,7 @@ def shortcut_report(
         values["slot_accuracy"] = slot_accuracy(s, q)
         if values["slot_accuracy"] > max(SEPARABLE, slots_at_start + MORE_SEPARABLE):
             alarms.append(
-                f"a linear probe tells restored real photos from synthetic ones in {values['slot_accuracy']:.0%}: the "
+                f"a linear probe separates restored real from synthetic photos in {values['slot_accuracy']:.0%}: the "
                 "noise predictor can as well. Keep `residual_swap` and `channel_shuffle` on, raise `weight`, or choose "
                 "a `degradation` and `clean` photos closer to the real ones"
             )
@@ -184,7 +184,7 @@ def _range_alarms(schedule: NoiseSchedule) -> list[str]:
     if ratio >= VISIBLE:
         return []
     return [
-        f"at the highest noise level the noise is only {ratio:.2f} times the photo: the noised photo tells the noise "
+        f"at the highest noise level the noise is only {ratio:.2f} times the photo: the noised photo shows the noise "
         f"predictor what the conditions should. Widen `timestep_range` {schedule.timestep_range}, best to (1, "
         f"{len(schedule.gammas) - 1})"
     ]
@@ -222,7 +222,7 @@ def _loss_alarms(losses: dict[str, torch.Tensor]) -> list[str]:
         )
     if abs(swapped) > SLOTS_DIFFER and abs(swapped) > 3 * error:
         alarms.append(
-            f"the noise predictor knows its slots: with the conditions swapped its loss changes by {swapped:+.1%}. "
+            f"the noise predictor distinguishes its slots: swapped conditions change its loss by {swapped:+.1%}. "
             "Turn on `channel_shuffle`"
         )
     return alarms

@@ -42,7 +42,7 @@ def test_a_folder_becomes_a_degradation_file_and_a_picture(noisy_folder, tmp_pat
     assert noise.deviation_of(torch.full((1, 3, 1, 1), 0.4)).mean() * 255 == pytest.approx(15, rel=0.15)
     assert output.read_text().startswith("# 3 photos looked at")
     assert Image.open(plot).size[0] > 500
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["noise.png", "noise.yaml", "photos"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["my photos", "noise.png", "noise.yaml"]
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_a_full_disk_ends_the_run_after_the_photo_that_it_hit(small_disk, tmp_pa
     for number in range(2):
         assert open_photo(small_disk / f"out/{number}.{kind}").pixels.shape == noise.shape
     assert restore(tmp_path / "album", "-o", small_disk / "out") == 2
-    assert "2 photos are left, the same command goes on" in capsys.readouterr().err
+    assert "2 photos are left, the same command resumes" in capsys.readouterr().err
 
 
 def test_a_read_only_disk_is_said_before_the_work(small_disk, tmp_path, restore, capsys):

@@ -228,7 +228,7 @@ def test_a_persons_own_card_is_kept_and_completed(saved):
 def test_a_card_cannot_give_away_what_the_weights_do_not_allow(saved, tmp_path):
     (saved / "training.json").write_text(json.dumps({"licence": "s-lab-license-1.0"}))
     (tmp_path / "card.md").write_text("---\nlicense: apache-2.0\n---\n# Mine\n")
-    with pytest.raises(ConfigurationError, match="`card` says license: apache-2.0, .*s-lab-license-1.0"):
+    with pytest.raises(ConfigurationError, match="`card` states license: apache-2.0, .*s-lab-license-1.0"):
         prepare(saved, "org/mine", card=tmp_path / "card.md")
     with pytest.raises(ConfigurationError, match="`card` must be a readable Markdown file"):
         prepare(saved, "org/mine", card=tmp_path / "absent.md")

@@ -64,7 +64,7 @@ def test_a_predictor_that_ignores_the_real_condition_rings():
 def test_a_predictor_that_knows_its_slots_rings():
     report = alarms(Reading(0.9, 0.1))
     assert report.values["swapped"] > 1.5 * report.values["as_is"]
-    assert any("knows its slots" in text for text in report.alarms)
+    assert any("distinguishes its slots" in text for text in report.alarms)
 
 
 def test_a_predictor_that_goes_by_both_does_not_ring():

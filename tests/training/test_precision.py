@@ -99,7 +99,7 @@ def test_bf16_keeps_weights_and_losses_in_float32(tiny_config, monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it works there")
 def test_fp16_without_a_gpu_is_refused(tiny_config):
     config = tiny_config(mixed_precision="fp16")
-    with pytest.raises(ConfigurationError, match="`mixed_precision` fp16 cannot be had on cpu"):
+    with pytest.raises(ConfigurationError, match="`mixed_precision` fp16 is not available on cpu"):
         quiet(config)
     assert not Path(config.output_dir).exists()
 

@@ -200,7 +200,7 @@ class NoiseProfile:
 
 
 class TooStrongError(ConfigurationError):
-    """Photos whose noise cannot be measured because it is clipped wherever they are flat."""
+    """Photos whose noise cannot be measured because it is clipped in all flat parts."""
 
 
 def fit_noise(
@@ -268,7 +268,7 @@ def _look(photo: torch.Tensor, content: bytes, restorer: Restorer | None) -> Pho
     pixels = without_impulses(stored)
     flat = FlatBlocks.of(pixels, REGION)
     if flat.clipped:
-        raise TooStrongError("clipped (black or white) wherever it is flat")
+        raise TooStrongError("clipped (black or white) in all its flat parts")
     quality = jpeg_quality(content)
     signs = replace(signs_of(pixels, quality, flat), impulses=share_of_impulses(stored))
     brightness, variance = flat.brightness, flat.variance

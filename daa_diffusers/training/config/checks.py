@@ -92,7 +92,7 @@ def _adapter(config: "TrainingConfig") -> Iterator[str]:
         yield "`adapter` needs a restorer to start from: give `init_from`"
     unknown = sorted(set(config.adapter_info) - set(INFO))
     if unknown:
-        yield f"`adapter_info` knows {', '.join(INFO)}, got {', '.join(unknown)}"
+        yield f"`adapter_info` takes {', '.join(INFO)}, got {', '.join(unknown)}"
         return
     try:
         AdapterConfig("bias", "unknown", **config.adapter_info)

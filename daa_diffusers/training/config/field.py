@@ -66,12 +66,12 @@ NAMES = {int: "an integer", float: "a number", str: "text", bool: "true or false
 
 
 def converted(value: Any, hint: Any) -> Any:
-    """`value` as its type hint says, where nothing is lost by it: integers and text of numbers become floats.
+    """`value` converted to its type hint without loss: integers and texts of numbers become floats.
 
     YAML 1.1 reads `1e-4` as text.
 
     Raises:
-        ValueError: it cannot be; the message says what is expected.
+        ValueError: it cannot be converted; the message names what is expected.
     """
     kind, element = bare_type(hint)
     if value is None and is_optional(hint):
