@@ -166,7 +166,7 @@ def claim_output(
 ) -> dict[str, Any]:
     """Makes `config.output_dir` this run's, or finds that it already is; returns its record (`run.json`).
 
-    Photos are compared by the content of their files, whatever their folder; other paths by the place that they lead to.
+    Photos are compared by the content of their files, whatever their folder; other paths by their target.
 
     Args:
         samples_per_step: synthetic samples that a step takes over all processes. Sample numbers follow from it.
