@@ -197,12 +197,12 @@ def check_writable(folder: str | os.PathLike) -> None:
 
 
 def of_the_machine(error: BaseException) -> bool:
-    """Whether an error is not the fault of the file at hand, such as a full disk: the next file would meet it too."""
+    """Whether an error is not the fault of the file at hand, such as a full disk: the next file would fail as well."""
     return isinstance(error, OSError) and error.errno in OF_THE_MACHINE
 
 
 def other_kind(path: str | os.PathLike) -> str:
-    """What stands at `path` instead of a regular file, which alone is read: others may block for ever; "" if one does.
+    """What stands at `path` instead of a regular file, which alone is read: others may block; "" if one does.
 
     Raises:
         OSError: it cannot be looked at.

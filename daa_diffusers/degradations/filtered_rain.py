@@ -1,4 +1,4 @@
-"""Synthetic rain made by filtering: grains of noise, drawn out along one line and cut off by a threshold."""
+"""Synthetic rain made by filtering: grains of noise, blurred along a line and cut off by a threshold."""
 
 import math
 from dataclasses import dataclass
@@ -87,7 +87,7 @@ class FilteredRain(ConfigurableDegradation):
         object.__setattr__(self, "layers", check_whole_range("layers", self.layers, 1, 10))
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """(B, C, H, W) in [0, 1] -> the same shape, in the rain.
+        """(B, C, H, W) in [0, 1] -> the same shape, with rain.
 
         Raises:
             ValueError: on another rank or dtype.

@@ -98,7 +98,7 @@ class RainStreaks(ConfigurableDegradation):
         object.__setattr__(self, "layers", check_whole_range("layers", self.layers, 1, 10))
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """(B, C, H, W) in [0, 1] -> the same shape, in the rain.
+        """(B, C, H, W) in [0, 1] -> the same shape, with rain.
 
         Raises:
             ValueError: on another rank or dtype.

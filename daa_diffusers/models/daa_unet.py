@@ -55,7 +55,7 @@ class NoiseLevelEmbedding(TimestepEmbedding):
 
 
 class UpsamplingConv2d(nn.Conv2d):
-    """A 3x3 convolution that can do the nearest upsampling by two before it as well: `(B, in, H, W) -> (B, out, H, W)`.
+    """A 3x3 convolution, with nearest upsampling by two before it on request: `(B, in, H, W) -> (B, out, H, W)`.
 
     Each pixel of `forward(x, upsample=True)`, (B, out, 2H, 2W), depends on 2x2 pixels of `x` only, so that a transposed
     convolution with the 4x4 kernel `(w2, w1 + w2, w0 + w1, w0)` along each axis does it with 4/9 of the products, and

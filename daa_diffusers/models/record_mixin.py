@@ -10,7 +10,7 @@ from typing import Any
 
 
 class RecordMixin:
-    """Stands before `ModelMixin` in a network's bases: the record is read, saved and pushed with the weights."""
+    """Mixin before `ModelMixin` in a network's bases: the record is read, saved and pushed with the weights."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike | None, **kwargs: Any) -> Any:

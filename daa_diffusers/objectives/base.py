@@ -139,7 +139,7 @@ class Objective(nn.Module):
             batch: of photos.
             progress: share of the ramp of the weight that is done, 0 to 1.
             generator: one CPU generator, or one a sample: everything random is drawn from it. None: torch's global.
-            adapt: False keeps the real photos from the restorer, while the other networks learn.
+            adapt: False: real photos train the other networks only, not the restorer.
 
         Raises:
             ValueError: photos that are missing, differ in shape or are not finite.
@@ -147,7 +147,7 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def measure(self, real: Iterable[torch.Tensor], clean: torch.Tensor, generator: torch.Generator) -> dict[str, Any]:
-        """What it has to know of the photos and of the restorer as it starts; the run records it, and resumes with it.
+        """Measures the photos and the initial restorer; the run records the result, and resumes with it.
 
         Args:
             real: some real photos (C, H, W) in [0, 1].
@@ -163,7 +163,7 @@ class Objective(nn.Module):
         return {}
 
     def use_measured(self, measured: Mapping[str, Any]) -> None:
-        """Takes over what `measure` returned, when the run began or now."""
+        """Sets what `measure` returned, when the run began or now."""
 
     def after_step(self) -> None:
         """The loop calls this after every optimizer step that was taken, on every process."""

@@ -33,12 +33,12 @@ def reverse_gradient(features: torch.Tensor, factor: float) -> torch.Tensor:
 
 
 class Dann(RealTermObjective):
-    """The restorer's deepest features must not tell synthetic from real photos.
+    """Training in which the restorer's deepest features become indistinguishable between synthetic and real photos.
 
     A classifier reads the features (B, F, h, w) at every place and learns, by cross-entropy, which photos are real; its
     gradient reaches the restorer reversed and times `lambda(p) = weight (2 / (1 + exp(-10 p)) - 1)`. At every place the
     features are normalized over the channels first: else a restorer without normalization layers escapes the classifier
-    by features without bounds, and is lost.
+    by features that grow without bounds, and diverges.
 
     Args:
         restorer: as in `RealTermObjective`.

@@ -13,7 +13,7 @@ from .schedules import Generators
 
 
 class MeanTeacher(RealTermObjective):
-    """The restorer learns to restore noisier real photos to what an average of itself makes of the photos.
+    """Trains the restorer to map noisier real photos to the result of its averaged weights on the photos.
 
     The teacher is the moving average of the restorer's weights; its result t is the mean over turned and mirrored
     photos. `L_real = mean sqrt((f(x + n) - t)^2 + eps^2)` with white noise n, its level drawn for each photo.

@@ -32,7 +32,7 @@ def subsample(photos: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 
 class Neighbor2Neighbor(RealTermObjective):
-    """A pixel's neighbor has about its signal, but other noise: the restored one must predict the other.
+    """Prediction of a pixel's neighbor, which has about the same signal and independent noise.
 
     With the subsampled photos `g1(x), g2(x)` of a real photo and f held fixed in the last term,
     `L_real = |f(g1(x)) - g2(x)|^2 + gamma |f(g1(x)) - g2(x) - (g1(f(x)) - g2(f(x)))|^2`, means over pixels.

@@ -32,7 +32,7 @@ def patch_discriminator(channels: int, width: int, levels: int) -> nn.Sequential
 
 
 class PixelAdversarial(RealTermObjective):
-    """A discriminator learns to tell clean photos from restored real ones; the restorer learns to deceive it.
+    """A discriminator is trained to separate clean photos from restored real ones, and the restorer against it.
 
     "hinge": `L_D = mean relu(1 - D(u)) + mean relu(1 + D(q))`, `L_real = -mean D(q)`;
     "least_squares" (Mao et al., ICCV 2017): `L_D = mean (D(u) - 1)^2 + mean D(q)^2`, `L_real = mean (D(q) - 1)^2`.

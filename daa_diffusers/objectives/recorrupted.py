@@ -12,7 +12,7 @@ from .schedules import Generators
 
 
 class RecorruptedToRecorrupted(RealTermObjective):
-    """Two noisier copies of a real photo whose noises are independent make a pair.
+    """Training on pairs of noisier copies of a real photo, whose noises are independent.
 
     With noise z of the photo's own covariance, `L_real = mean (f(x + alpha z) - (x - z / alpha))^2`, whose expectation
     is the supervised error up to a constant where the noise of x is normal and has that covariance. z is drawn by

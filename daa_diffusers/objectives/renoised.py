@@ -27,7 +27,7 @@ LEAST_GAIN = 5.0  # dB that a denoiser makes of white noise, see `measure`
 
 
 class Renoised(RealTermObjective):
-    """The restorer learns to make of a real photo at once what a teacher makes of its own result, noised again.
+    """Trains the restorer to give in one pass what a teacher gives of its own result with new noise.
 
     With the teacher f', `q' = f'(x_r)`, `z = q' + sigma eps`, `sigma ~ U(sigma_min, sigma_max)`, `eps ~ N(0, I)`:
     `L_re = mean sqrt((f(x_r) - f'(z))^2 + eps^2)`, `L = L_pair + w L_re` (7). The noise of the target differs from draw
@@ -95,7 +95,7 @@ class Renoised(RealTermObjective):
         it is detail: `use_measured` then leaves the term on real photos out.
 
         Raises:
-            ConfigurationError: white noise of sigma 15 does not come off clean patches, by 5 dB at least; or no photo
+            ConfigurationError: white noise of sigma 15 on clean patches is reduced by less than 5 dB; or no photo
                 has 32 pixels a side, and the range was not given.
         """
         with in_eval_mode(self.restorer):

@@ -17,7 +17,7 @@ FREQUENCIES = 16  # along each side
 def hiding_deviation(blocks: FlatBlocks) -> float:
     """Standard deviation of the white noise whose power is nowhere below that of a photo's noise.
 
-    White noise has the same power at every frequency and in every mixture of colors; noise that hangs together has most
+    White noise has the same power at every frequency and in every mixture of colors; correlated noise has most
     of its power in few. The square of this deviation is the largest eigenvalue, over all frequencies, of the spectral
     density (C, C) of the noise: its variance where it is white, several times that where neighbors are correlated.
     """
@@ -67,7 +67,7 @@ def remainder(restorer: nn.Module, photos: Iterable[torch.Tensor]) -> dict[str, 
 
 @torch.no_grad()
 def white_noise_gain(restorer: nn.Module, clean: torch.Tensor, generator: torch.Generator) -> float:
-    """Decibels by which a restorer takes white noise of sigma 15/255 off clean photos (B, C, H, W) in [0, 1]."""
+    """Decibels by which a restorer reduces white noise of sigma 15/255 on clean photos (B, C, H, W) in [0, 1]."""
     contract = RestorerContract.of(restorer)
     like = next(restorer.parameters())
     noisy = clean + PROBE * torch.randn(clean.shape, generator=generator)

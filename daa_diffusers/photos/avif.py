@@ -13,7 +13,7 @@ from .photo_format import PhotoFormat, SizeCheck, write_pieces
 from .source import Source
 from .stored import Encoding, StoredPhoto
 
-DEFAULT_QUALITY = 90  # the files do not tell theirs
+DEFAULT_QUALITY = 90  # the files do not state theirs
 
 
 def recognizes(source: Source) -> bool:

@@ -15,7 +15,7 @@ SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12:
 MAX_ENTRIES = 4096
 MAX_BYTES = 2**26  # of one value: hostile files claim more than they hold
 
-# Of a TIFF file's tags, those that say how its pixels are stored; a new file has its own.
+# Of a TIFF file's tags, those on the storage of its pixels; a new file has its own.
 STRUCTURAL = frozenset(
     {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 280, 281, 284, 288, 289, 290, 291, 292}
     | {293, 297, 301, 317, 320, 321, 322, 323, 324, 325, 330, 332, 333, 334, 336, 338, 339, 340, 341, 342, 343, 347}

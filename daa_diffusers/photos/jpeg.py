@@ -246,7 +246,7 @@ def _segments(metadata: Metadata, own: bool) -> tuple[list[tuple[int, bytes]], l
             missing.append("the color profile is too large for a JPEG")
     for name, content in extra:
         if name != "APP0":
-            segments.append((0xFE if name == "COM" else 0xE0 + int(name[3:]), content))
+            segments.append((COM if name == "COM" else 0xE0 + int(name[3:]), content))
     return segments, missing
 
 

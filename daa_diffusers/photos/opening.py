@@ -25,7 +25,7 @@ def open_photo(path: str | os.PathLike, *, max_megapixels: float | None = None) 
 
     The pixels stay as stored, and so does the orientation that shows them upright (`StoredPhoto.orientation`).
     Palettes become RGB, black and white becomes gray, CMYK becomes sRGB (by its profile, where there is one); `notes`
-    says so. Of several pictures in one file the first of full size is taken. Uncompressed large TIFFs are mapped, not
+    lists it. Of several pictures in one file the first of full size is taken. Uncompressed large TIFFs are mapped, not
     read.
 
     Args:

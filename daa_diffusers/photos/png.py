@@ -124,12 +124,12 @@ def _parts(chunks: list[Chunk], color: int) -> set[str]:
 
 
 def _is_kept(name: str) -> bool:
-    """Known chunks, and unknown ones that say of themselves that they hold for other pixels too (safe to copy)."""
+    """Known chunks, and unknown ones marked as valid for other pixels too (safe to copy)."""
     return name in KEPT or (name[:1].islower() and name[3:].islower())
 
 
 def _picture(chunks: list[Chunk], without: frozenset[str] = frozenset()) -> bytes:
-    """A file of the picture's own chunks: what is wrong with others is nothing to the decoder."""
+    """A file of the picture's own chunks: damage in others does not stop the decoder."""
     return b"".join([SIGNATURE, *(chunk.stored for chunk in chunks if chunk.name in _PICTURE - without)])
 
 

@@ -37,7 +37,7 @@ MAX_SAMPLES = 5
 MAX_PAGES = 1000  # that are looked through for the first picture of full size
 SUB_IFDS, PHOTOMETRIC, DNG_VERSION = 330, 262, 50706
 SUBFILE_TYPE, DESCRIPTION, LAYERS, SKETCHBOOK, C2PA = 254, 270, 37724, 50784, 52545
-# Of the tags that say how pixels are stored, those that a new file has of its own, or that stand elsewhere in it.
+# Of the tags on the storage of pixels, those that a new file has of its own, or that stand elsewhere in it.
 REMADE = frozenset(
     {254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 280, 281, 284, 292, 293, 317, 320, 322, 323, 324, 325}
     | {338, 339, 340, 341, 347, *range(512, 533), 700, 33723, 34377, 34675, 34665, 34853}
@@ -289,7 +289,7 @@ def metadata_of(source: Source, offset: int = 0, several: bool = False) -> Metad
 
     Args:
         source: the file.
-        offset: of the picture's directory; what that does not say, the file's first one does. 0: the first alone.
+        offset: of the picture's directory; tags that it lacks come from the file's first one. 0: the first alone.
         several: the file has further pages; a description of them all is left out.
     """
     tags = _tags(source, offset)

@@ -15,7 +15,7 @@ from .photo_format import PhotoFormat, SizeCheck, write_pieces
 from .source import Source
 from .stored import Encoding, StoredPhoto
 
-DEFAULT_QUALITY = 90  # the files do not tell theirs
+DEFAULT_QUALITY = 90  # the files do not state theirs
 _LEFT_OUT = {"ANIM": "further frames", "ANMF": "further frames", "C2PA": "claims of origin (C2PA)"}
 _KNOWN = frozenset({"VP8 ", "VP8L", "VP8X", "ALPH", "ICCP", "EXIF", "XMP "})
 

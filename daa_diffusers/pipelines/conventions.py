@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class ConventionsMixin:
-    """Stands before `DiffusionPipeline` in the bases of a pipeline with `restorer`, `unet` and `scheduler`."""
+    """Mixin before `DiffusionPipeline` in the bases of a pipeline with `restorer`, `unet` and `scheduler`."""
 
     # the folder that it was loaded from, and its components that were not requested
     _unloaded: tuple[Path, Sequence[str]] | None = None
@@ -68,7 +68,7 @@ def earlier_weights(target: Path, written: Path, variant: str | None) -> list[Pa
     """Weights that an earlier save left in `target`, in other files than those of the new one, `written`.
 
     A single file and shards would stand beside each other, and the earlier ones could be loaded. Weights of another
-    `variant` are not meant.
+    `variant` are kept.
     """
     earlier: list[Path] = []
     suffix = f".{variant}" if variant else ""
@@ -82,7 +82,7 @@ def earlier_weights(target: Path, written: Path, variant: str | None) -> list[Pa
 def move_files(written: Path, target: Path, last: str, variant: str | None) -> None:
     """Moves what was saved in `written` to `target`, the file named `last`, the index, at the end.
 
-    A folder with an index is complete. Earlier weights in other files go then.
+    A folder with an index is complete. Earlier weights in other files are removed then.
     """
     stale = earlier_weights(target, written, variant)
     for path in sorted(written.rglob("*"), key=lambda path: (path.name == last, path)):

@@ -18,8 +18,8 @@ Contents = dict[str, Any]  # name, fingerprint, and the digest of every file by 
 def contents(source: PhotoSource) -> Contents:
     """Contents of a source, independent of its place: a folder is the same by any path, links included.
 
-    A file is identified by its name within the source, its size and three blocks of `BLOCK` bytes; photos in compressed
-    edited photos of any format differ in them. Of a stream the first files are compared.
+    A file is identified by its name within the source, its size and three blocks of `BLOCK` bytes; edited photos in
+    compressed formats differ in them. Of a stream the first files are compared.
     """
     if isinstance(source, PhotoFolder):
         files = {source.paths[i].relative_to(source.folder).as_posix(): _of_file(source, i) for i in range(len(source))}
@@ -65,7 +65,7 @@ def _digest(size: int, read: Callable[[int, int], bytes | memoryview]) -> str:
 
 
 def differences(before: Mapping[str, Sequence[Contents]], now: Mapping[str, Sequence[Contents]]) -> dict[str, str]:
-    """By role, in words, what came, went or changed in its sources; roles that are not in both are left out."""
+    """By role, in words, what was added, removed or changed in its sources; roles that are not in both are left out."""
     found = {}
     for role in sorted(set(before) & set(now)):
         if len(before[role]) != len(now[role]):

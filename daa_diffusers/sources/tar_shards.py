@@ -16,7 +16,7 @@ from .folders import PhotoSource, digest_of_files, logger
 
 
 class Member(NamedTuple):
-    """A photo in a shard: `shard` is the number of the shard, `offset` and `size` say where its bytes are."""
+    """A photo in a shard: `shard` is the number of the shard, `offset` and `size` locate its bytes."""
 
     shard: int
     name: str

@@ -10,12 +10,12 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 def keep_freed_memory() -> bool:
     """Asks the C allocator to keep freed memory for the next step instead of handing it back to the system.
 
-    A training step frees and takes the same gigabytes again and again, and each time the system clears every page of
-    them: about a quarter of the joint step's time at the official size (`benchmarks/joint_step.py`). Peak memory stays
-    as it is. It holds for the whole process, until it ends.
+    Every training step allocates and frees the same gigabytes, and each time the system clears every page of them:
+    about a quarter of the joint step's time at the official size (`benchmarks/joint_step.py`). Peak memory stays as it
+    is. The setting applies to the whole process.
 
     Returns:
-        Whether the allocator did as asked; False where it is not glibc's.
+        Whether the options were set; False where the allocator is not glibc's.
     """
     if not sys.platform.startswith("linux"):
         return False

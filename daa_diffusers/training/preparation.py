@@ -68,7 +68,7 @@ def prepare_files(config: TrainingConfig, restorer: nn.Module, folder: Path, rea
 
 
 def measure_for(model: Objective, real: Sequence[PhotoSource], dataset: TrainingPatches) -> dict[str, Any]:
-    """What the objective has to know of the photos, see `Objective.measure`; a function of the run's seed.
+    """Measurements of the photos for the objective, see `Objective.measure`; a function of the run's seed.
 
     Raises:
         ConfigurationError: the restorer or the photos do not suit the objective.

@@ -114,7 +114,7 @@ class RunFolder:
                 path.unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Lets another process have it."""
+        """Releases the folder for other processes."""
         if self._lock is not None:
             self._lock.release()
 
@@ -133,7 +133,7 @@ class RunFolder:
 
 
 def lock_output(config: TrainingConfig, wait: float = LOCK_SECONDS) -> FileLock:
-    """Holds `config.output_dir` for this process; the system lets go of it when the process ends, however it ends.
+    """Holds `config.output_dir` for this process; the system releases it when the process ends in any way.
 
     Raises:
         ConfigurationError: another process has held it for `wait` seconds on end.

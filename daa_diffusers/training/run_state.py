@@ -75,7 +75,7 @@ class Snapshot:
 
     @classmethod
     def of(cls, model: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer) -> "Snapshot":
-        """The present state: views of it where it lies on the CPU; `copy` makes it last."""
+        """The present state: views of it on the CPU; a `copy` is independent of training."""
         state = optimizer.state_dict()
         files = {
             "model": dict(model.state_dict()),
@@ -104,7 +104,7 @@ class Snapshot:
         slots: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in self.files["optimizer"].items():
             index, slot = name.split(".", 1)
-            # a copy: the optimizer would go on living in the snapshot, or in the file mapped into memory
+            # a copy: the optimizer would otherwise change the snapshot, or the file mapped into memory
             slots.setdefault(int(index), {})[slot] = value.clone()
         try:
             model.load_state_dict(self.files["model"])

@@ -22,7 +22,7 @@ CACHE_BYTES = 2**28  # of decoded photos, a source
 
 @dataclass
 class Validation:
-    """Photos to watch.
+    """Photos for validation.
 
     Attributes:
         photos: degraded photos, or pairs with their clean counterparts where there is ground truth.

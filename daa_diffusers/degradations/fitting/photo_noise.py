@@ -26,7 +26,7 @@ BRIGHTNESS_BINS = 6
 BRIGHTNESS_WIDTH = 0.08
 LOCAL_SIGMA = 3.0  # pixels over which a photo's brightness is taken
 CLIPPED = 1 / 255  # from black or white
-WHITE = 0.2  # correlation of neighbors below which a denoiser takes all of the noise away
+WHITE = 0.2  # correlation of neighbors below which a denoiser removes all of the noise
 MAX_CLIPPED = 0.1  # share of a block's values
 
 
