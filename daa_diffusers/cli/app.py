@@ -20,6 +20,7 @@ COMMANDS = {
     "convert": "convert",
     "demo": "demo",
     "evaluate": "evaluate",
+    "fit": "fit",
     "fit-noise": "fit_noise",
     "info": "info",
     "push": "push",

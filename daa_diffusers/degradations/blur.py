@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from .base import ConfigurableDegradation, register_degradation
 from .camera_noise import apply_tone, invert_tone
-from .checks import check_clean, check_flag
+from .checks import check_clean, check_flag, check_range
 from .draws import log_uniform, normal, uniform
 from .shake_field import DEPTH_CELLS, blur_along, smooth_field
 
@@ -41,6 +41,8 @@ class MotionBlur(ConfigurableDegradation):
             a straight line, 6 a tangled path.
         pull: range of the pull back to the start of the path, uniform: 0 drifts away, 10 circles.
         reversals: range of the expected number of abrupt reversals (a pressed button, a correction), uniform.
+        direction: range of the direction along which the path reaches farthest, in degrees from vertical (as of rain:
+            45 leans to the right at the top), uniform. None: any, and paths are not turned.
         defocus: range of the standard deviation in pixels of the Gaussian blur of the lens, uniform; at most 4.
         varying_probability: share of the samples whose blur varies over the photo.
         roll: range of the length of the path of the camera's turn about its axis in degrees, uniform.
@@ -62,6 +64,7 @@ class MotionBlur(ConfigurableDegradation):
     shake: tuple[float, float] = (0.0, 6.0)
     pull: tuple[float, float] = (0.0, 10.0)
     reversals: tuple[float, float] = (0.0, 2.0)
+    direction: tuple[float, float] | None = None
     defocus: tuple[float, float] = (0.0, 0.8)
     varying_probability: float = 0.0
     roll: tuple[float, float] = (0.0, 3.0)
@@ -92,6 +95,8 @@ class MotionBlur(ConfigurableDegradation):
         }
         self.check_fields(bounds, ("varying_probability", "tone_probability", "highlight_probability"))
         check_flag("clip", self.clip)
+        if self.direction is not None:
+            object.__setattr__(self, "direction", check_range("direction", self.direction, -360, 360))
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """(B, C, H, W) in [0, 1] -> the same shape, blurred.
@@ -144,7 +149,20 @@ class MotionBlur(ConfigurableDegradation):
         length, shake, pull, reversals = (
             uniform(batch, *bounds, clean, generator) for bounds in (self.length, self.shake, self.pull, self.reversals)
         )
-        return shake_trajectories(length, shake, pull, reversals, generator)
+        paths = shake_trajectories(length, shake, pull, reversals, generator)
+        if self.direction is None:
+            return paths
+        return turned(paths, torch.deg2rad(uniform(batch, *self.direction, clean, generator)))
+
+
+def turned(paths: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+    """Paths (B, T, 2), each turned so that its positions vary most along `direction` (B,), radians from vertical."""
+    off = paths - paths.mean(1, keepdim=True)
+    along, across, both = (off**2).sum(1)[:, 0], (off**2).sum(1)[:, 1], (off[..., 0] * off[..., 1]).sum(1)
+    turn = direction + 0.5 * torch.atan2(2 * both, along - across)  # the axis lies at minus the latter
+    y, x = paths.unbind(-1)
+    cos, sin = turn.cos()[:, None], turn.sin()[:, None]
+    return torch.stack([y * cos + x * sin, x * cos - y * sin], dim=-1)
 
 
 def shake_trajectories(

@@ -59,12 +59,12 @@ def prepare_files(config: TrainingConfig, restorer: nn.Module, folder: Path, rea
         return
     if config.fit_noise and not (folder / NOISE_FILE).exists():
         _leave_out(real, folder / LEFT_OUT)
-        _fit(real, _as_function(restorer) if config.init_from else None, folder / NOISE_FILE)
+        _fit(real, as_function(restorer) if config.init_from else None, folder / NOISE_FILE)
     if config.pseudo_clean:
-        _restore_all(_as_function(restorer), real, folder / PSEUDO_CLEAN, _write_restored)
+        _restore_all(as_function(restorer), real, folder / PSEUDO_CLEAN, _write_restored)
     if config.transplant:
         write = _write_streaks if config.transplant_kind == "streaks" else _write_removed
-        _restore_all(_as_function(restorer), real, folder / RESIDUALS, write)
+        _restore_all(as_function(restorer), real, folder / RESIDUALS, write)
 
 
 def measure_for(model: Objective, real: Sequence[PhotoSource], dataset: TrainingPatches) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def _fit(sources: Sequence[PhotoSource], restore: Restorer | None, path: Path) -
     write_degradation(one.to_config(), path, comment)
 
 
-def _as_function(restorer: nn.Module) -> Restorer:
+def as_function(restorer: nn.Module) -> Restorer:
     """(C, H, W) in [0, 1] -> the same, restored as the pipeline does."""
     pipeline = DAARestorationPipeline(restorer)
     pipeline.set_progress_bar_config(disable=True)

@@ -1,0 +1,72 @@
+"""`daa fit`: a degradation file fitted to the noise, rain or shake of a folder of photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..checkpoints.tasks import DEFAULT_TASK, TASKS, known_tasks
+from ..errors import ConfigurationError
+from .common import without_warnings
+from .fit_noise import SHOWN
+from .fit_noise import fit_noise as fit_noise_command
+
+if TYPE_CHECKING:
+    from ..degradations.fitting.rain import RainProfile
+    from ..degradations.fitting.shake import ShakeProfile
+
+app = typer.Typer()
+
+
+@app.command()
+def fit(
+    folders: Annotated[list[str], typer.Argument(help="Folders of at least 3 degraded photos of one kind.")],
+    task: Annotated[str, typer.Option(help=f"What they suffer from: that of {known_tasks()}.")] = DEFAULT_TASK,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The degradation file, .yaml or .json; default noise, rain or shake.yaml."),
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="derain: the derainer that looks for streaks. Default: the bundled one.")
+    ] = None,
+) -> None:
+    """Estimate what degrades photos without ground truth, and write a degradation to train with.
+
+    Use the file as `degradation: rain.yaml` in a training config, or `--degradation rain.yaml`. Where the photos have
+    none of it, that is said and nothing is written. `daa fit-noise` has more options for noise.
+    """
+    if task not in TASKS:
+        raise ConfigurationError(f"`--task` must be {known_tasks()}, got {task!r}")
+    if checkpoint is not None and task != "derain":
+        raise ConfigurationError(f"`--checkpoint` is for `--task derain`, got it with {task!r}")
+    names = {"denoise": "noise.yaml", "derain": "rain.yaml", "deblur": "shake.yaml"}
+    output = output or Path(names[task])
+    if task == "denoise":
+        fit_noise_command(folders, output)
+        return
+    from ..degradations.stored import check_degradation_path
+
+    check_degradation_path(output)  # fails before the fit
+    with without_warnings():  # skipped photos are printed below
+        profile = _rain(folders, checkpoint) if task == "derain" else _shake(folders)
+    typer.echo(profile.describe())
+    for name, reason in list(profile.skipped.items())[:SHOWN]:
+        typer.echo(f"left out: {name}: {reason}")
+    typer.echo(f"written: {profile.save(output)}")
+
+
+def _rain(folders: list[str], checkpoint: str | None) -> RainProfile:
+    from ..degradations.fitting.rain import fit_rain
+    from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
+    from ..training.preparation import as_function
+
+    pipeline = DAARestorationPipeline.from_pretrained(checkpoint or str(TASKS["derain"].checkpoint))
+    return fit_rain(folders, as_function(pipeline.restorer))
+
+
+def _shake(folders: list[str]) -> ShakeProfile:
+    from ..degradations.fitting.shake import fit_shake
+
+    return fit_shake(folders)
