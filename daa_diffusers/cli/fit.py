@@ -46,7 +46,7 @@ def fit(
     if task == "denoise":
         fit_noise_command(folders, output)
         return
-    from ..degradations.stored import check_degradation_path
+    from ..degradations.config_files import check_degradation_path
 
     check_degradation_path(output)  # fails before the fit
     with without_warnings():  # skipped photos are printed below

@@ -16,12 +16,12 @@ from ...photos.pixels import LUMA_WEIGHTS, middle, unit_float
 from ...sources.folders import PhotoSource
 from ...sources.specs import open_source
 from ..base import Degradation
+from ..config_files import write_degradation
 from ..draws import generator_for
 from ..filtered_rain import FilteredRain
 from ..mixture import Mixture
 from ..rain import RainStreaks
 from ..sequence import DegradationSequence
-from ..stored import write_degradation
 from .photo_noise import gaussian_filter
 
 Restorer = Callable[[torch.Tensor], torch.Tensor]

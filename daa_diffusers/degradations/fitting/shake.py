@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from ...errors import ConfigurationError
 from ...sources.folders import PhotoSource
 from ..blur import MotionBlur
+from ..config_files import write_degradation
 from ..draws import generator_for
-from ..stored import write_degradation
 from .rain import MIN_PHOTOS, gray, usable_photos
 
 MAX_PHOTOS = 32  # more are thinned out evenly

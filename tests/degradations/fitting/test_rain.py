@@ -7,11 +7,11 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, grey_opening
 
 from daa_diffusers.degradations.base import degradation_from_config
+from daa_diffusers.degradations.config_files import read_degradation
 from daa_diffusers.degradations.draws import generator_for
 from daa_diffusers.degradations.filtered_rain import FilteredRain
 from daa_diffusers.degradations.fitting.rain import fit_rain
 from daa_diffusers.degradations.rain import RainStreaks
-from daa_diffusers.degradations.stored import read_degradation
 from daa_diffusers.errors import ConfigurationError
 
 ONE = {"layers": (1, 1), "angle_spread": (0, 0), "screen_probability": 0.0, "across_probability": 0.0}

@@ -7,9 +7,9 @@ from skimage import data
 
 from daa_diffusers.degradations.base import degradation_from_config
 from daa_diffusers.degradations.blur import MotionBlur
+from daa_diffusers.degradations.config_files import read_degradation
 from daa_diffusers.degradations.draws import generator_for
 from daa_diffusers.degradations.fitting.shake import fit_shake
-from daa_diffusers.degradations.stored import read_degradation
 from daa_diffusers.errors import ConfigurationError
 
 QUIET = {"defocus": (0, 0), "highlight_probability": 0.0, "shot": (1e-6, 1e-6), "read": (1e-4, 1e-4)}
