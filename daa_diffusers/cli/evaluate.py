@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,13 +11,25 @@ from ..checkpoints import DEFAULT
 from ..errors import ConfigurationError
 from ..restoring.loading import load_pipeline
 
+if TYPE_CHECKING:
+    from ..evaluation.result import Restorers
+
 app = typer.Typer()
 
 
 @app.command()
 def evaluate(
-    degraded: Annotated[Path, typer.Argument(help="Folder of photos, searched recursively.")],
+    degraded: Annotated[
+        Path | None, typer.Argument(help="Folder of photos, searched recursively.", show_default=False)
+    ] = None,
     clean: Annotated[Path | None, typer.Option(help="Their clean counterparts, paired by name.")] = None,
+    bursts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of photos: a folder of folders, each with two or more frames of one static scene.",
+            show_default=False,
+        ),
+    ] = None,
     checkpoint: Annotated[
         list[str] | None,
         typer.Option(
@@ -49,12 +61,17 @@ def evaluate(
     ] = None,
     device: Annotated[str | None, typer.Option(help="Device, such as cuda; default: cpu.", show_default=False)] = None,
 ) -> None:
-    """Measure restorers on photos, with ground truth or without. The row of the untouched input is always there."""
+    """Measure restorers on photos, with ground truth, on bursts, or without. The row of the untouched input is there.
+
+    Of --bursts only --checkpoint, --baseline, --output and --device are used.
+    """
     from ..evaluation import evaluate_folder
     from ..evaluation.folders import plan_evaluation
     from ..evaluation.recording import check_record, record_evaluation
     from ..evaluation.report import markdown_report, write_report
 
+    if (degraded is None) == (bursts is None):
+        raise ConfigurationError("give either a folder of photos, or `--bursts` with a folder of folders of frames")
     if space not in ("rgb", "y"):
         raise ConfigurationError(f"`--space` must be rgb or y, got {space!r}")
     if record is not None and not (checkpoint and Path(checkpoint[-1]).is_dir() and clean):
@@ -72,6 +89,9 @@ def evaluate(
     restorers = {row: load_pipeline(name, device or "cpu") for row, name in row_names(checkpoint or [DEFAULT]).items()}
     if baseline != "identity" and baseline not in restorers:
         raise ConfigurationError(f"`--baseline` must be one of identity, {', '.join(restorers)}, got {baseline!r}")
+    if degraded is None:
+        assert bursts is not None
+        return _evaluate_bursts(restorers, bursts, baseline, output)
     result = evaluate_folder(
         restorers,
         degraded,
@@ -89,6 +109,17 @@ def evaluate(
         typer.echo(f"written: {write_report(result, output, baseline=baseline, sheets=sheets)}")
     if record is not None:
         typer.echo(f"written: {record_evaluation(list(checkpoint or [])[-1], record, result)}")
+
+
+def _evaluate_bursts(restorers: Restorers, bursts: Path, baseline: str, output: Path | None) -> None:
+    from ..evaluation.bursts import evaluate_bursts
+    from ..files import write_text
+
+    text = evaluate_bursts(restorers, bursts).report(baseline)
+    typer.echo(text)
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        typer.echo(f"written: {write_text(output / 'report.md', text)}")
 
 
 def row_names(checkpoints: list[str]) -> dict[str, str]:

@@ -77,6 +77,19 @@ def test_wrong_arguments_are_named_without_a_traceback(folders, capsys, options,
     assert message in said and "Traceback" not in said
 
 
+def test_bursts_are_scored_without_ground_truth(tmp_path, checkpoint, capsys):
+    draws, photo = np.random.default_rng(0), data.coffee()[40:136, 100:228]
+    (tmp_path / "bursts" / "cup").mkdir(parents=True)
+    for frame in range(2):
+        noisy = (photo + draws.normal(0, 10, photo.shape)).clip(0, 255).round().astype(np.uint8)
+        Image.fromarray(noisy).save(tmp_path / "bursts" / "cup" / f"{frame}.png")
+    options = ("--bursts", str(tmp_path / "bursts"), "--checkpoint", checkpoint)
+    assert main(["evaluate", *options, "--output", str(tmp_path / "report")]) == 0
+    assert "| identity " in capsys.readouterr().out and (tmp_path / "report" / "report.md").exists()
+    assert main(["evaluate", str(tmp_path), *options]) == 2
+    assert "give either a folder of photos, or `--bursts`" in capsys.readouterr().err
+
+
 def test_rows_are_named_by_what_tells_checkpoints_apart():
     assert list(row_names(["daa-denoise", "runs/a/pipeline", "runs/b/pipeline", "x/daa-denoise"])) == [
         "daa-denoise",
