@@ -88,7 +88,7 @@ OFFICIAL = {
 }
 
 # CDnCNN-B (Zhang et al., 2017) knows white noise only and has no normalization: small steps.
-PUBLISHED: dict[str, Any] = {"learning_rate": 1e-5, "steps": 120, "checkpoint_every": 40}
+PUBLISHED: dict[str, Any] = {"learning_rate": 1e-5, "steps": 120, "checkpoint_every": 0, "mixed_precision": "bf16"}
 
 # The first three: noise of cameras, from the strongest plain restorer. PolyU: Canon cameras are adapted to, a Sony is
 # measured. Then a user's one bad checkpoint and a folder of photos, the last of them with noise of our own; rain;
