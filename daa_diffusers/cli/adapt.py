@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+import yaml
 
 from ..checkpoints.tasks import DEFAULT_TASK, TASKS, known_tasks
 from ..errors import ConfigurationError
@@ -34,6 +35,9 @@ HERE = {
     "steps": "--minutes",
     "seed": "--seed",
 }
+
+AUTO = "auto"  # method
+METHODS = (AUTO, "preset", "renoised", "renoised_fitted")
 
 app = typer.Typer()
 
@@ -69,26 +73,58 @@ def adapt(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="auto: chosen by what is measured of the photos and the start. Or preset (as examples/train_daa.py), "
+            "renoised, renoised_fitted."
+        ),
+    ] = AUTO,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved options and the plan, then stop.")
     ] = False,
 ) -> None:
     """Adapt a restorer to your own photos, without ground truth. Nothing leaves your machine.
 
-    This is examples/train_daa.py with preset adapt, or adapt-TASK of another --task; options.yaml in the output folder
-    holds every option. The exit status is 3 where no trained weights restore held-out synthetic photos as well
-    as the initial restorer, whose weights are then saved unchanged (2: invalid options or photos).
+    This is examples/train_daa.py with preset adapt, or adapt-TASK of another --task, and the options of the --method;
+    options.yaml in the output folder holds every option. The exit status is 3 where no trained weights restore held-out
+    synthetic photos as well as the initial restorer, whose weights are then saved unchanged (2: invalid options or
+    photos).
     """
+    from ..training.choosing import with_method
+
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if method not in METHODS:
+        raise ConfigurationError(f"`--method` must be one of {', '.join(METHODS)}, got {method!r}")
     with _named_as_here():
         config = plan(photos, clean, checkpoint=checkpoint, output=output, minutes=minutes, task=task, seed=seed)
         if dry_run:
+            if method == AUTO:
+                typer.echo(
+                    "# the method is chosen when the run begins (see --method); these are the options of the preset"
+                )
+            else:
+                config = with_method(config, method)
             typer.echo(_describe(config, written=not clean))
             return
         _check_photos(config)
         if not clean:
             _write_clean(Path(config.clean[0]))
-        _train(config, begun=context.obj)
+        _train(with_method(config, _chosen(config) if method == AUTO else method), begun=context.obj)
+
+
+def _chosen(config: TrainingConfig) -> str:
+    """The method that measurement chooses, or of the run that has begun."""
+    from ..training.choosing import choose, method_of
+
+    begun = Path(config.output_dir) / "options.yaml"
+    if begun.exists():
+        return method_of(yaml.safe_load(begun.read_text(encoding="utf-8")))
+    if not config.fit_noise:  # the preset of a task that removes no noise
+        return "preset"
+    choice = choose(config)
+    typer.echo("\n".join(choice.reasons))
+    return choice.method
 
 
 def _describe(config: TrainingConfig, written: bool) -> str:

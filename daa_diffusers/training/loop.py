@@ -38,6 +38,7 @@ from .validation import Validation
 
 logger = logging.getLogger(__name__)
 
+LOOKS = 12  # at a run that selects its weights and was not told how often, evenly
 SHOWN = ("pair", "noise", "adaptation", "domain", "weight")  # of the losses, beside the progress bar
 
 
@@ -141,6 +142,8 @@ class Trainer:
     def _train(self, stop_after: int | None) -> TrainingResult:
         config, progress, started = self.config, self.steps.progress, time.perf_counter()
         done, signal = self._resume(), None
+        if done == 0 and config.init_from and config.select_by == "label_free":
+            self._offer(0)  # no weights that score lower than those to start from are kept
         total = progress.total(done)
         end = done >= total or self.counters["stopped_early"]
         batches = iter(self.batches.loader(done, None if self.pace.is_timed else total - done)) if not end else iter(())
@@ -162,7 +165,7 @@ class Trainer:
                 if done % config.log_every == 0 or done == total:
                     losses = self.reports.losses(done, self.window, self.steps, self.counters)
                     bar.set_postfix({name: f"{losses[name]:.4f}" for name in SHOWN if name in losses})
-                if done == total or (config.validate_every and done % config.validate_every == 0):
+                if done == total or self._is_watched(done):
                     self._validate(done)
                 # 3. a checkpoint, and the end
                 stop = done == stop_after or interruption.signal is not None
@@ -238,7 +241,21 @@ class Trainer:
                 "`gradient_clip`, or `mixed_precision` no"
             )
 
+    def _is_watched(self, step: int) -> bool:
+        """Whether the weights are looked at after `step`, which is not the last."""
+        every = self.config.validate_every
+        if every or self.config.select_by == "last":
+            return bool(every) and step % every == 0
+        progress = self.steps.progress
+        return int(progress.fraction(step) * LOOKS) != int(progress.fraction(step - 1) * LOOKS)
+
     def _validate(self, step: int) -> None:
+        """Scores the weights to keep, and counts how long they have not been better."""
+        self._offer(step)
+        patience = self.config.early_stopping
+        self.counters["stopped_early"] = patience is not None and self.kept.best.record.get("since", 0) >= patience
+
+    def _offer(self, step: int) -> None:
         """Scores the weights to keep, on the main process; every process learns the score to select by."""
         with self.kept.applied() as restorer:
             score = self.reports.look(step, restorer, self.bare, self.counters) if self.main else 0.0
@@ -247,8 +264,6 @@ class Trainer:
             score = from_main(self.accelerator, score)
             self.kept.best.offer(step, score, self.kept.tensors, write=self.main)
         self.counters["best"] = dict(self.kept.best.record)
-        patience = self.config.early_stopping
-        self.counters["stopped_early"] = patience is not None and self.kept.best.record.get("since", 0) >= patience
 
     def _save(self, step: int) -> None:
         """Saves a checkpoint."""

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +73,15 @@ def measure_for(model: Objective, real: Sequence[PhotoSource], dataset: Training
     Raises:
         ConfigurationError: the restorer or the photos do not suit the objective.
     """
-    share = max(1, MEASURED_PHOTOS // max(1, len(real)))
-    photos = (unit_float(middle(photo, MEASURED_SIDE)) for source in real for _, photo in source.sample(share))
+    photos = measured_photos(real)
     (clean,) = pairs_apart(dataset, "objective", MEASURED_PATCHES, MEASURED_PATCHES)
     return model.measure(photos, clean["clean"], generator_for(dataset.seed, "objective", "measure"))
+
+
+def measured_photos(real: Sequence[PhotoSource]) -> Iterator[torch.Tensor]:
+    """The middle of a few photos (C, H, W) in [0, 1], evenly over the sources."""
+    share = max(1, MEASURED_PHOTOS // max(1, len(real)))
+    return (unit_float(middle(photo, MEASURED_SIDE)) for source in real for _, photo in source.sample(share))
 
 
 def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) -> None:

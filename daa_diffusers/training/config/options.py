@@ -225,7 +225,7 @@ class TrainingConfig:
     log_every: int = option(20, "Steps between log lines.", at_least=1, free=True)
     validate_every: int = option(
         500,
-        "Steps between validations and sample grids; 0: only at the end.",
+        "Steps between validations and sample grids; 0: only at the end, or a dozen times with --select_by.",
         at_least=0,
         selects=True,
         aliases=("validation_steps",),
