@@ -285,10 +285,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse(argv)
-    if "camera_weak" in arguments.domains:
-        from camera_photos import make_camera_photos
+    from camera_photos import make_camera_photos, make_phone_photos
 
-        make_camera_photos(Path(arguments.data))
+    for name, make in (("camera_weak", make_camera_photos), ("phone", make_phone_photos)):
+        if name in arguments.domains:
+            make(Path(arguments.data))
     tasks = tasks_of(arguments)
     if not arguments.only_report:
         with ThreadPoolExecutor(arguments.jobs) as pool:

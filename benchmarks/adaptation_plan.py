@@ -10,6 +10,7 @@ from daa_diffusers.training.config import PRESETS
 BOTH = ("clean/bsds", "clean/highres")
 CAMERA = PRESETS["adapt"]["degradation"]  # the strongest synthesis: camera noise of any strength and correlation
 CAMERA_PHOTOS = Path(__file__).resolve().parents[1] / "outputs" / "camera_photos"  # `camera_photos.py` writes them
+PHONE_PHOTOS = CAMERA_PHOTOS.with_name("phone_photos")
 NETWORKS = Path(os.environ.get("DAA_NETWORKS", Path(__file__).resolve().parents[2] / "shared" / "networks"))
 ALL_THE_WAY = {"blend": 1.0}  # of a start that knows no camera noise nothing is worth keeping
 GAUSSIAN = {"type": "gaussian", "sigma_min": 0.0, "sigma_max": 50.0}
@@ -62,8 +63,8 @@ def _weak(name: str, start: str, clean: tuple[str, ...]) -> Domain:
     return _noise(name, start, clean=clean, degradation=GAUSSIAN, strongest="daa-denoise-plain", adapted=ALL_THE_WAY)
 
 
-def _camera_weak() -> Domain:
-    own = str(CAMERA_PHOTOS)
+def _own(folder: Path) -> Domain:
+    own = str(folder)
     return Domain(
         f"{own}/train/noisy",
         (f"{own}/val/noisy", f"{own}/val/clean"),
@@ -91,7 +92,7 @@ OFFICIAL = {
 PUBLISHED: dict[str, Any] = {"learning_rate": 1e-5, "steps": 120, "checkpoint_every": 0, "mixed_precision": "bf16"}
 
 # The first three: noise of cameras, from the strongest plain restorer. PolyU: Canon cameras are adapted to, a Sony is
-# measured. Then a user's one bad checkpoint and a folder of photos, the last of them with noise of our own; rain;
+# measured. Then a user's one bad checkpoint and a folder of photos, the last two of them with noise of our own; rain;
 # camera shake. Then the first three at the official size, and last from a published denoiser.
 DOMAINS = {
     "renoir": _noise("renoir"),
@@ -99,7 +100,8 @@ DOMAINS = {
     "polyu": _noise("polyu"),
     "renoir_weak": _weak("renoir", "weak-bsds", ("clean/bsds",)),
     "polyu_weak": _weak("polyu", "weak-highres", ("clean/highres",)),
-    "camera_weak": _camera_weak(),
+    "camera_weak": _own(CAMERA_PHOTOS),
+    "phone": _own(PHONE_PHOTOS),
     "rain100l": Domain(
         "rain100l/train/rainy",
         ("rain100l/val/rainy", "rain100l/val/clean"),

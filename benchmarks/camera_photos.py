@@ -1,21 +1,24 @@
-"""Photos with strong, correlated camera noise of our own making: a domain of which everything is known.
+"""Photos with strong, correlated noise of our own making: domains of which everything is known.
 
     python benchmarks/camera_photos.py
 
-The content is PolyU's clean photos, which no restorer here has seen; the noise is that of `data.camera`, always with a
-mosaic and always smoothed afterwards, as cameras do. PNG files of 8 bits; what is there already is kept.
+The content is PolyU's clean photos, which no restorer here has seen. `camera`: the noise of the degradation of that
+name, always with a mosaic and always smoothed afterwards, as cameras do. `phone`: no degradation of the package, see
+`phone_noise`. PNG files of 8 bits; what is there already is kept.
 """
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from adaptation_plan import CAMERA_PHOTOS
+from adaptation_plan import CAMERA_PHOTOS, PHONE_PHOTOS
 from PIL import Image
 
 from daa_diffusers.degradations.camera_noise import CameraNoise
 from daa_diffusers.degradations.draws import generator_for
+from daa_diffusers.degradations.fitting.photo_noise import gaussian_filter
 from daa_diffusers.files import replacing
 from daa_diffusers.sources.folders import PhotoFolder
 
@@ -30,8 +33,40 @@ NOISE = CameraNoise(
 ROOT = Path(__file__).resolve().parents[1]
 
 
+# Of phones in the dark: standard deviations at black and at white, of brightness and of either color difference.
+LUMA, CHROMA = (0.035, 0.075), (0.025, 0.05)
+LUMA_SMOOTHING, CHROMA_SMOOTHING = 0.6, 1.1  # pixels: neighbors correlate by 0.5, and 0.8 (0.4 two pixels apart)
+LEVELS = (0.8, 1.2)  # of a photo, a factor
+# Y, Cb, Cr to red, green, blue (JPEG's)
+RGB = torch.tensor([[1.0, 0.0, 1.402], [1.0, -0.344, -0.714], [1.0, 1.772, 0.0]])
+
+
+def phone_noise(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """(B, 3, H, W) in [0, 1] with noise that depends on brightness, coarser in color than in brightness, clipped."""
+    white = torch.randn(clean.shape, generator=generator)
+    smooth = [(white[:, :1], LUMA_SMOOTHING, LUMA), (white[:, 1:], CHROMA_SMOOTHING, CHROMA)]
+    brightness = clean.mean(1, keepdim=True)
+    parts = []
+    for part, smoothing, (black, at_white) in smooth:
+        filtered = gaussian_filter(part, smoothing)
+        unit = filtered / filtered.std((2, 3), keepdim=True)
+        parts.append(unit * (black**2 + (at_white**2 - black**2) * brightness).sqrt())
+    level = LEVELS[0] + (LEVELS[1] - LEVELS[0]) * torch.rand(len(clean), 1, 1, 1, generator=generator)
+    noise = torch.einsum("rc,bchw->brhw", RGB, torch.cat(parts, 1))
+    return (clean + level * noise).clamp(0, 1)
+
+
 def make_camera_photos(data: Path, folder: Path = CAMERA_PHOTOS) -> None:
     """Writes `train` and `val`, each with `noisy` and `clean`, from the clean photos of PolyU in `data`."""
+    _make(data, folder, NOISE, "camera photos")
+
+
+def make_phone_photos(data: Path, folder: Path = PHONE_PHOTOS) -> None:
+    """As `make_camera_photos`, with `phone_noise`."""
+    _make(data, folder, phone_noise, "phone photos")
+
+
+def _make(data: Path, folder: Path, degrade: Callable[..., torch.Tensor], draws: str) -> None:
     for part in ("train", "val"):
         source = PhotoFolder(data / "real_noise" / "polyu" / part / "clean")
         for kind in ("noisy", "clean"):
@@ -40,7 +75,7 @@ def make_camera_photos(data: Path, folder: Path = CAMERA_PHOTOS) -> None:
             if (folder / part / "noisy" / f"{index:03d}.png").exists():
                 continue
             clean = source.photo(index).float()[None] / 255
-            noisy = NOISE(clean, generator_for(0, "camera photos", part, index))
+            noisy = degrade(clean, generator_for(0, draws, part, index))
             for kind, photo in (("clean", clean), ("noisy", noisy)):  # the noisy one last: it says that both are there
                 pixels = (photo[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
                 with replacing(folder / part / kind / f"{index:03d}.png") as temporary:
@@ -50,4 +85,6 @@ def make_camera_photos(data: Path, folder: Path = CAMERA_PHOTOS) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("DAA_DATA", str(ROOT / ".." / "shared" / "data")))
-    make_camera_photos(parser.parse_args().data)
+    given = parser.parse_args().data
+    make_camera_photos(given)
+    make_phone_photos(given)

@@ -132,14 +132,16 @@ def test_the_adaptation_benchmark_resumes_and_reports_every_row(tmp_path):
     assert again.split("## renoir")[1].strip() in second
 
 
-def test_camera_photos_are_made_once_and_hold_correlated_noise(tmp_path):
+@pytest.mark.parametrize("kind", ["camera", "phone"])
+def test_photos_of_our_own_are_made_once_and_hold_correlated_noise(tmp_path, kind):
     made = demo_photos(tmp_path / "made")
     for part in ("train", "val"):
         shutil.copytree(made.real_val_clean, tmp_path / "data" / "real_noise" / "polyu" / part / "clean")
     sys.path.insert(0, str(ROOT / "benchmarks"))
-    from camera_photos import make_camera_photos
+    import camera_photos
 
-    make_camera_photos(tmp_path / "data", tmp_path / "own")
+    make = getattr(camera_photos, f"make_{kind}_photos")
+    make(tmp_path / "data", tmp_path / "own")
     noisy = PhotoFolder(tmp_path / "own" / "val" / "noisy")
     clean = PhotoFolder(tmp_path / "own" / "val" / "clean")
     noise = noisy.photo(0).float() - clean.photo(0).float()
@@ -147,5 +149,5 @@ def test_camera_photos_are_made_once_and_hold_correlated_noise(tmp_path):
     assert float(noise.std()) > 5 and float(neighbors) > 0.4
     last = tmp_path / "own" / "train" / "noisy" / "000.png"
     before = last.stat().st_mtime_ns
-    make_camera_photos(tmp_path / "data", tmp_path / "own")
+    make(tmp_path / "data", tmp_path / "own")
     assert last.stat().st_mtime_ns == before
