@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from daa_diffusers import DAARestorationPipeline, RestorationUNet
 from daa_diffusers.training.loop import Trainer, train
 from daa_diffusers.training.selection import BestWeights
 from daa_diffusers.training.summary import print_summary
@@ -151,3 +152,19 @@ def test_the_table_at_the_end(tiny_config, capsys):
     text = capsys.readouterr().out
     for part in ("steps", "last losses", "pair", "tells the slots apart", "cut.jpg, text.jpg", str(result.pipeline)):
         assert part in text
+
+
+def test_no_weights_that_score_lower_than_the_start_are_kept_without_labels(tiny_config, tmp_path):
+    torch.manual_seed(0)
+    restorer = RestorationUNet(width=4, depth=2)
+    for parameter in restorer.conv_out.parameters():  # leaves photos as they are: an estimated gain of 0 dB
+        torch.nn.init.zeros_(parameter)
+    DAARestorationPipeline(restorer).save_pretrained(str(tmp_path / "start"))
+    options = {"init_from": str(tmp_path / "start"), "hold_to_start": False, "learning_rate": 1.0, "steps": 3}
+    config = tiny_config(health=True, select_by="label_free", **options)
+    result = quiet(config)
+    assert result.best["step"] == 0
+    log = [json.loads(line) for line in (Path(config.output_dir) / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log if "health/score" in line] == [0, 1, 2, 3]  # unasked
+    kept = DAARestorationPipeline.from_pretrained(str(result.pipeline)).restorer
+    assert all(torch.equal(a, b) for a, b in zip(kept.parameters(), restorer.parameters(), strict=True))
