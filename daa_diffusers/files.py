@@ -49,6 +49,21 @@ class UnwritableError(OSError):
 
 
 @contextmanager
+def written(path: str | os.PathLike) -> Iterator[None]:
+    """Gives errors of writing `path` in place the words of `replacing`.
+
+    Raises:
+        UnwritableError: as `replacing` does.
+    """
+    try:
+        yield
+    except OSError as error:
+        if (refused := _unwritable(error, Path(path), Path(path))) is not None:
+            raise refused from error
+        raise
+
+
+@contextmanager
 def replacing(path: str | os.PathLike, like: str | os.PathLike | None = None) -> Iterator[Path]:
     """Gives a hidden name beside `path` to write to, and renames it to `path` when all went well.
 

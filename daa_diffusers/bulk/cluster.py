@@ -37,7 +37,8 @@ def restore_job(
         address: of a running cluster; None: `$RAY_ADDRESS`, else a new one on this machine, which ends with the loop.
 
     Yields:
-        The result of each shard as it ends, in no order. One with an "error" is left for another call.
+        The result of each shard as it ends, in no order. One with an "error" is left for another call; one that "stops"
+        (a full or read-only disk) is the last.
 
     Raises:
         ConfigurationError: Ray is not installed, no cluster at `address`, or one too small for a worker.
@@ -53,7 +54,10 @@ def restore_job(
         room = ray.cluster_resources()
         gpus = gpus_per_worker if gpus_per_worker is not None else (1 if room.get("GPU") else 0)
         most = _room(room, cpus_per_worker, gpus)
-        yield from _map(ray, job, left, min(workers or most, most, len(left)), cpus_per_worker, gpus)
+        for result in _map(ray, job, left, min(workers or most, most, len(left)), cpus_per_worker, gpus):
+            yield result
+            if result.stops:
+                return
     finally:
         if started:
             ray.shutdown()
@@ -165,6 +169,7 @@ class ShardWorker:
         except torch.AcceleratorError:
             os._exit(1)  # the device is lost to this process: Ray starts another one, which does the shard again
         except Exception as error:
-            words = str(error) if of_the_machine(error) else f"{type(error).__name__}: {error}"
-            result = ShardResult(int(number), error=words)
+            stops = of_the_machine(error)
+            words = str(error) if stops else f"{type(error).__name__}: {error}"
+            result = ShardResult(int(number), error=words, stops=stops)
         return {name: [value] for name, value in dataclasses.asdict(result).items()}

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..checkpoints import DEFAULT
 from ..errors import ConfigurationError
-from ..files import replacing
+from ..files import check_writable, replacing, write_text
 from ..restoring.loading import check_dtype
 from ..restoring.options import Options
 from .inputs import Input, list_inputs
@@ -213,8 +213,7 @@ def plan_job(folder: str | os.PathLike, settings: BulkSettings, fingerprint: str
         shutil.rmtree(folder / name, ignore_errors=True)  # of a plan that was cut short
         (folder / name).mkdir(parents=True)
     while first:
-        with open(folder / "inputs" / f"{shards:06d}.jsonl", "w", encoding="utf-8") as file:
-            file.writelines(one.to_line() for one in first)
+        write_text(folder / "inputs" / f"{shards:06d}.jsonl", "".join(one.to_line() for one in first))
         photos, shards = photos + len(first), shards + 1
         first = list(itertools.islice(listed, settings.photos_per_shard))
     job = BulkJob(folder, settings, photos, shards, os.getcwd(), fingerprint)
@@ -260,6 +259,7 @@ def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     folder = Path(folder)
+    check_writable(folder)
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:

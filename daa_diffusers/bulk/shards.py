@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import of_the_machine, replacing
+from ..files import of_the_machine, replacing, written
 from ..photos.registry import FORMATS
 from ..restoring.outputs import Job, renamed
 from ..restoring.work import FAILED, RESTORED, restore_one
@@ -43,6 +43,7 @@ class ShardResult:
         restored, failed: photos.
         seconds: that it took; 0 where it was finished before.
         error: why it is not finished, which another run may change; "" where it is.
+        stops: the error is not that of the shard, such as a full disk: the other shards would meet it too.
     """
 
     shard: int
@@ -50,6 +51,7 @@ class ShardResult:
     failed: int = 0
     seconds: float = 0.0
     error: str = ""
+    stops: bool = False
 
     @classmethod
     def of(cls, shard: int, records: list[dict[str, Any]], seconds: float = 0.0) -> ShardResult:
@@ -148,6 +150,7 @@ class AttemptLog:
         before = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         self.deaths = Counter(line.split(" ")[-1] for line in before if " " in line)
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by `close`
+        self._start = self._file.tell()
         self._file.write(f"\n{socket.gethostname()}:{os.getpid()}".encode())
 
     def begin(self, what: str) -> None:
@@ -156,13 +159,17 @@ class AttemptLog:
 
     def close(self) -> None:
         """Records that the process ended by itself."""
-        self._file.write(b" -")
+        try:
+            self._file.write(b" -")
+        except OSError:  # a full disk; a line can still be taken back
+            self._file.truncate(self._start)
         self._file.close()
 
 
 @contextlib.contextmanager
 def _attempt(path: Path) -> Iterator[AttemptLog]:
-    log = AttemptLog(path)
+    with written(path):
+        log = AttemptLog(path)
     try:
         yield log
     except Exception as error:

@@ -114,9 +114,9 @@ def bulk(
         job.clear_leftovers()
         if redo_failed and (again := job.reopen_failed()):
             typer.echo(f"{again} shards with failed photos are repeated", err=True)
-        failed = _run(job, as_json, workers, cpus_per_worker, gpus_per_worker, address)
-    if failed:
-        raise typer.Exit(1)
+        status = _run(job, as_json, workers, cpus_per_worker, gpus_per_worker, address)
+    if status:
+        raise typer.Exit(status)
 
 
 def _count(output: Path, settings: BulkSettings) -> None:
@@ -139,10 +139,8 @@ def _fingerprint(settings: BulkSettings) -> str:
     return restorer_fingerprint(load_pipeline(settings.checkpoint, "cpu", settings.dtype))
 
 
-def _run(
-    job: BulkJob, as_json: bool, workers: int | None, cpus: float, gpus: float | None, address: str | None
-) -> bool:
-    """Restores the remaining shards and prints a report; True where photos failed or shards are left."""
+def _run(job: BulkJob, as_json: bool, workers: int | None, cpus: float, gpus: float | None, address: str | None) -> int:
+    """Restores the remaining shards and prints a report; returns the exit status."""
     from tqdm import tqdm
 
     from ..bulk import restore_job
@@ -151,6 +149,7 @@ def _run(
     if len(left) < job.shards:
         typer.echo(f"{job.shards - len(left)} of {job.shards} shards are done", err=True)
     todo = job.photos_of(left)
+    stopped = ""
     bar = tqdm(total=todo, unit="photo", file=sys.stderr, disable=not sys.stderr.isatty(), smoothing=0)
     try:
         with bar:
@@ -161,16 +160,19 @@ def _run(
                 with bar.external_write_mode():
                     if as_json:
                         typer.echo(json.dumps(dataclasses.asdict(result)))
-                    if result.error:
+                    if result.stops:
+                        stopped = result.error
+                    elif result.error:
                         typer.echo(f"shard {result.shard} is left: {result.error}", err=True)
     except KeyboardInterrupt:
         done = job.shards - len(job.unfinished())
         typer.echo(f"interrupted; {done} of {job.shards} shards are done; run the same command to resume", err=True)
         raise typer.Exit(130) from None
-    return _report(job, as_json)
+    left_or_failed = _report(job, as_json, stopped)
+    return 2 if stopped else int(left_or_failed)
 
 
-def _report(job: BulkJob, as_json: bool) -> bool:
+def _report(job: BulkJob, as_json: bool, stopped: str) -> bool:
     from ..bulk import read_manifest
 
     counts = {"restored": 0, "failed": 0}
@@ -181,8 +183,11 @@ def _report(job: BulkJob, as_json: bool) -> bool:
     left = len(job.unfinished())
     manifest = None if left else str(job.join_manifest())
     if as_json:
-        typer.echo(json.dumps({"summary": {**counts, "shards": job.shards, "left": left, "manifest": manifest}}))
+        summary = {**counts, "shards": job.shards, "left": left, "manifest": manifest}
+        typer.echo(json.dumps({"summary": summary | ({"stopped": stopped} if stopped else {})}))
     else:
         where = f"{left} of {job.shards} shards are left: run the same command again" if left else f"see {manifest}"
         typer.echo(f"{counts['restored']} restored, {counts['failed']} failed; {where}")
+    if stopped:
+        typer.echo(f"stopped: {stopped}", err=True)
     return bool(left or counts["failed"])

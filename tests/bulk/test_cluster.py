@@ -1,7 +1,10 @@
 """Bulk restoration on a Ray cluster of this machine: nothing twice, nothing left out, whoever dies."""
 
+import contextlib
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -10,7 +13,8 @@ import pytest
 
 from daa_diffusers.bulk import read_manifest, restore_job
 from daa_diffusers.bulk.cluster import ShardWorker, _room
-from daa_diffusers.bulk.shards import restorer_fingerprint
+from daa_diffusers.bulk.job import sole_writer
+from daa_diffusers.bulk.shards import MAX_DEATHS, AttemptLog, restorer_fingerprint
 from daa_diffusers.errors import CheckpointError, ConfigurationError
 
 from .conftest import lines, png, tar_files
@@ -55,7 +59,7 @@ def test_a_worker_restores_shards_with_the_pipeline_of_the_job(album, plan, pipe
     worker = ShardWorker(str(job.folder), "cpu", 1)
     assert os.getcwd() == job.working_folder
     result = worker({"shard": [1]})
-    assert {**result, "seconds": 0} == {"shard": [1], "restored": [1], "failed": [2], "seconds": 0, "error": [""]}
+    assert (result["restored"], result["failed"], result["error"], result["stops"]) == ([1], [2], [""], [False])
     assert job.unfinished() == [0, 2]
 
 
@@ -73,6 +77,44 @@ def test_what_is_no_photos_fault_leaves_the_shard_and_says_why(album, plan, monk
     result = ShardWorker(str(job.folder), "cpu", 1)({"shard": [1]})
     assert result["error"][0].startswith("IsADirectoryError") and result["restored"] == [0]
     assert job.unfinished() == [0, 1, 2]
+
+
+def fill(disk, *, but):
+    """Fills a disk of which `but` bytes stay free."""
+    (disk / "ballast").write_bytes(bytes(shutil.disk_usage(disk).free - but))
+
+
+def test_a_full_disk_is_said_and_stops_the_job_and_no_photo_is_blamed(small_disk, album, plan, monkeypatch, tmp_path):
+    job = plan(album, folder="small disk/out")
+    monkeypatch.chdir(tmp_path)
+    worker = ShardWorker(str(job.folder), "cpu", 1)
+    fill(small_disk, but=12_288)  # less than the shard
+    for _ in range(MAX_DEATHS + 1):
+        result = worker({"shard": [0]})
+        assert result["stops"] == [True] and result["restored"] == [0]
+        assert f"the disk of '{job.folder}' is full: '000000.tar' needs more than the " in result["error"][0]
+        with open(small_disk / "ballast", "ab") as file, contextlib.suppress(OSError):
+            file.write(bytes(2**20))  # not even a line of the log fits now
+    (small_disk / "ballast").unlink()
+    assert {**worker({"shard": [0]}), "seconds": 0}["restored"] == [3]
+
+
+def test_a_log_that_no_line_fits_into_blames_no_photo(small_disk):
+    path = small_disk / "0.log"
+    log = AttemptLog(path)
+    log.begin("1" * (os.sysconf("SC_PAGE_SIZE") - path.stat().st_size - 1))
+    fill(small_disk, but=0)
+    log.close()
+    assert AttemptLog(path).deaths.total() == 0
+
+
+def test_a_job_is_not_planned_on_a_disk_without_room(small_disk, album, plan, tmp_path):
+    fill(small_disk, but=4096)
+    with pytest.raises(OSError, match=r"the disk of .* is full"):
+        plan(album, folder="small disk/out", photos_per_shard=1)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(OSError, match="is read-only: choose another folder"), sole_writer(small_disk / "new"):
+        pass
 
 
 @pytest.fixture(scope="module")

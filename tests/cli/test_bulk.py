@@ -48,6 +48,26 @@ def test_without_ray_the_error_names_the_extra(album, tmp_path, monkeypatch, cap
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+def test_a_full_disk_ends_the_job_and_the_same_command_goes_on(disk_of, album, checkpoint, capsys, monkeypatch):  # noqa: F811
+    small_disk = disk_of("512k")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    arguments = ["bulk", str(album), "-o", str(small_disk / "out"), "--checkpoint", checkpoint, "--no-guard"]
+    arguments += ["--photos-per-shard", "1", "--workers", "1", "--json"]
+    (small_disk / "ballast").write_bytes(bytes(440 * 2**10))
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    *results, last = [json.loads(line) for line in said.out.splitlines()]
+    assert [result["stops"] for result in results] == [False] * (len(results) - 1) + [True] and len(results) < 5
+    assert last["summary"]["stopped"].startswith(f"the disk of '{small_disk / 'out'}' is full")
+    assert f"stopped: {last['summary']['stopped']}" in said.err and "Traceback" not in said.err
+    (small_disk / "ballast").unlink()
+    main(arguments)
+    assert "stopped" not in json.loads(capsys.readouterr().out.splitlines()[-1])["summary"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_same_command_goes_on_and_then_finds_nothing_to_do(album, tmp_path, checkpoint, capsys, monkeypatch):  # noqa: F811
     monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 unless said otherwise: too low for a test on a busy machine
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

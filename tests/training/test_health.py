@@ -20,6 +20,7 @@ from daa_diffusers.training.health import (
     slot_accuracy,
 )
 from daa_diffusers.training.loop import train
+from daa_diffusers.training.reports import _harm
 
 
 class Reading(nn.Module):
@@ -216,3 +217,11 @@ def test_another_value_range_and_the_extended_variant_give_a_report(tiny_config,
 
 def test_supervised_training_has_no_health(tiny_config):
     assert Health.from_config(tiny_config(objective="supervised")) is None
+
+
+def test_a_restorer_that_changes_nothing_is_not_said_to_harm():
+    """Its loss is that of untouched photos but for rounding, on either side."""
+    assert (
+        _harm({"pair": 0.0800002, "untouched": 0.08}) == _harm({"pair": 0.0799, "untouched": 0.08}) == _harm({}) == []
+    )
+    assert "than untouched: loss 0.0820 against 0.0800" in _harm({"pair": 0.082, "untouched": 0.08})[0]
