@@ -10,18 +10,30 @@ Exit status: 0 at the end of a run, 2 on options or photos that do not fit, 3 wh
 better than --init_from, whose weights are then saved unchanged, 128 and the signal's number after an interruption.
 """
 
+from __future__ import annotations
+
 import logging
 import sys
+from typing import TYPE_CHECKING
 
 from daa_diffusers.cli import process
+from daa_diffusers.cli.lean import lean_diffusers
 from daa_diffusers.errors import CheckpointError, ConfigurationError
-from daa_diffusers.training.config import TrainingConfig, parse_arguments
+
+if TYPE_CHECKING:
+    from daa_diffusers.training.config import TrainingConfig
+
+ANSWERS = {"--dry_run", "--dry-run", "--help", "-h"}  # nothing is compiled for them
 
 
 def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     process.let_waiting_threads_sleep()
     begun = process.begun() if arguments is None else None
+    if arguments is None and ANSWERS & set(sys.argv):
+        lean_diffusers()
+    from daa_diffusers.training.config import parse_arguments
+
     try:
         return run(parse_arguments(arguments), begun)
     except (ConfigurationError, CheckpointError, FloatingPointError) as error:

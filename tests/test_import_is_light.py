@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from daa_diffusers import telemetry
 from daa_diffusers.hub.repository import INLINED
@@ -62,6 +64,28 @@ def test_loading_and_restoring_with_torch_leave_onnxruntime_alone():
         "pipe(np.zeros((16, 16, 3), np.uint8))"
     )
     assert "onnxruntime" not in foreign(modules_loaded_by(statement))
+
+
+UNUSED = {"transformers", "scipy", "torchvision", "sympy", "datasets", "onnxruntime", "torch._dynamo"}
+
+
+@pytest.mark.parametrize("answer", ["restore", "adapt"])
+def test_commands_start_without_libraries_that_diffusers_takes_in_passing(answer, tmp_path):
+    """And whatever imports those libraries later gets them: `cli/lean.py`."""
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).save(tmp_path / name / f"{name}.png")
+    if answer == "restore":
+        arguments = ["restore", str(tmp_path / "a/a.png"), "-o", str(tmp_path / "out") + "/"]
+        then = "import torch, scipy.fft; from diffusers.utils.torch_utils import is_compiled_module as compiled; "
+        then += "line = torch.nn.Linear(1, 1); assert not compiled(line) and compiled(torch.compile(line))"
+    else:
+        arguments = ["adapt", str(tmp_path / "a"), "--clean", str(tmp_path / "b"), "-o", str(tmp_path / "out")]
+        arguments, then = [*arguments, "--dry-run"], "pass"
+    program = f"import sys; sys.argv[1:] = {arguments}; from daa_diffusers.cli.app import main; assert main() == 0; "
+    modules_loaded_by(f"{program} found = {UNUSED} & set(sys.modules); assert not found, found; {then}")
+    assert (tmp_path / "out/a.png").is_file() == (answer == "restore")
 
 
 def test_reports_of_libraries_are_off_unless_somebody_turned_them_on():

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from ..errors import CheckpointError, ConfigurationError, UnreadablePhotoError
 from . import process
+from .lean import lean_diffusers
 
 # Name of the command -> its module in this folder, which has an `app` of one command.
 COMMANDS = {
@@ -68,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="surrogateescape")
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(errors="backslashreplace")  # a message never fails
+    if arguments is None:  # a process of its own
+        lean_diffusers()
     begun = process.begun() if arguments is None else time.time()  # of time budgets
     debug = "--debug" in given  # at any position
     try:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
+from diffusers.models.modeling_utils import no_init_weights
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -149,7 +150,7 @@ def empty_network(config: Mapping[str, Any], where: str) -> nn.Module | None:
         return None
     check_bounds(config, where)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), no_init_weights():  # on "meta", drawing numbers would load torch's compiler
             return network.from_config(dict(config))
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise CheckpointError(f"{where!r} builds no {network.__name__}: {error}") from error

@@ -244,6 +244,10 @@ class LiveBytes(TorchDispatchMode):
         self.peak, self._now = 0, 0
         self._storages: dict[int, int] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:  # torch's compiler would be loaded to skip it
+        return False
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):

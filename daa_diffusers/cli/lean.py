@@ -1,0 +1,114 @@
+"""Import of diffusers without libraries that it takes in passing and no command needs: half the time of a start.
+
+diffusers works where transformers, scipy and torchvision are not installed, and then does without the features that
+need them; restoring and training have none of these. torch's compiler, and a module of masks that loads sympy, are as
+large, and are used when something is compiled. All are hidden from diffusers, and only while it is imported.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+UNUSED = ("transformers", "scipy", "torchvision", "torch._dynamo")
+MASKS = "torch.nn.attention.flex_attention"  # video transformers of diffusers take names of it
+
+
+def lean_diffusers() -> None:
+    """Whenever diffusers is imported in this process, it is imported so; for processes that compile nothing."""
+    if "diffusers" not in sys.modules:
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder(MetaPathFinder):
+    def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
+        if fullname != "diffusers" or (spec := PathFinder.find_spec(fullname, path)) is None or spec.loader is None:
+            return None
+        spec.loader = _Lean(spec.loader)
+        return spec
+
+
+class _Lean(Loader):
+    """Loader of diffusers that imports what pipelines need of it in the same go."""
+
+    def __init__(self, usual: Loader):
+        self.usual = usual
+
+    def __getattr__(self, name: str) -> Any:  # what resources and tracebacks ask of a loader
+        return getattr(self.usual, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self.usual.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        import torch
+
+        with _hidden(), _compiler_on_demand(torch.compiler):
+            self.usual.exec_module(module)
+            utils = importlib.import_module("diffusers.utils.torch_utils")
+            utils.is_compiled_module = _is_compiled  # type: ignore[attr-defined] # before others take it by name
+            importlib.import_module("diffusers.pipelines.pipeline_utils")
+
+
+@contextmanager
+def _hidden() -> Iterator[None]:
+    """Context in which those libraries cannot be imported, unless they are already."""
+    hidden = {name: None for name in UNUSED if name not in sys.modules}
+    hidden |= {MASKS: _Placeholder(MASKS)} if MASKS not in sys.modules else {}  # type: ignore[dict-item]
+    sys.modules.update(hidden)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
+
+
+class _Placeholder(ModuleType):
+    """Module of empty classes as long as it stands in for the real one, and of the real one's names afterwards."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:
+            return type(name, (), {})
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+@contextmanager
+def _compiler_on_demand(compiler: Any) -> Iterator[None]:
+    """Context in which `@torch.compiler.disable` loads no compiler: before it is there, nothing is compiled."""
+    disable = compiler.disable
+
+    def on_demand(function: Callable | None = None, recursive: bool = True, **options: Any) -> Callable:
+        if function is None:
+            return functools.partial(on_demand, recursive=recursive, **options)
+        disabled: list[Callable] = []
+
+        @functools.wraps(function)
+        def called(*args: Any, **kwargs: Any) -> Any:
+            if "torch._dynamo" not in sys.modules:
+                return function(*args, **kwargs)
+            if not disabled:
+                disabled.append(disable(function, recursive, **options))
+            return disabled[0](*args, **kwargs)
+
+        return called
+
+    compiler.disable = on_demand
+    try:
+        yield
+    finally:
+        compiler.disable = disable
+
+
+def _is_compiled(module: Any) -> bool:
+    """`diffusers.utils.torch_utils.is_compiled_module`, without loading the compiler to ask."""
+    loaded = sys.modules.get("torch._dynamo")
+    return loaded is not None and isinstance(module, loaded.eval_frame.OptimizedModule)
