@@ -31,6 +31,13 @@ Tile = Annotated[
     str, typer.Option(help='Side of the tiles of large photos in pixels, "auto", or "none".', rich_help_panel=MODEL)
 ]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.", rich_help_panel=MODEL)]
+AutoDtype = Annotated[
+    str,
+    typer.Option(
+        help='float32, bfloat16, float16, or "auto": bfloat16 within, where that is faster and the result the same.',
+        rich_help_panel=MODEL,
+    ),
+]
 Format = Annotated[
     str | None,
     typer.Option(help="jpeg, png, tiff, webp, avif, heic, pnm, bmp. Default: the photo's.", rich_help_panel=PHOTO),

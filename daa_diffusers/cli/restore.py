@@ -20,9 +20,9 @@ from .common import (
     PHOTO,
     RUN,
     AsJson,
+    AutoDtype,
     Bits,
     Checkpoint,
-    Dtype,
     Format,
     Guard,
     MaxMegapixels,
@@ -70,7 +70,7 @@ def restore(
     self_ensemble: SelfEnsemble = False,
     tile: Tile = "auto",
     device: Device = None,
-    dtype: Dtype = "float32",
+    dtype: AutoDtype = "auto",
     backend: Backend = "torch",
     format: Format = None,
     bits: Bits = None,
@@ -134,10 +134,11 @@ def restore(
 
 def _check_backend(backend: str, checkpoint: str, device: str | None, dtype: str) -> None:
     """Checks what restores, and where: wrong options are reported even where nothing is left to do."""
-    check_dtype(dtype)
+    if dtype != "auto":
+        check_dtype(dtype)
     if backend not in ("torch", "onnx"):
         raise ConfigurationError(f"`--backend` must be torch or onnx, got {backend!r}")
-    if backend == "onnx" and (device not in (None, "cpu") or dtype != "float32"):
+    if backend == "onnx" and (device not in (None, "cpu") or dtype not in ("auto", "float32")):
         raise ConfigurationError(f"`--backend` onnx runs on the cpu in float32, got {device or 'cpu'} and {dtype}")
     if not checkpoint.endswith(".onnx"):
         check_model(checkpoint, device)

@@ -105,7 +105,7 @@ class Work:
         with self._lock:
             if self._loaded is None or self._loaded[0] != name:
                 self._loaded = None  # two may not fit into memory
-                pipeline = load_pipeline(name, self.device)
+                pipeline = load_pipeline(name, self.device, "auto")
                 pipeline.set_progress_bar_config(disable=True)
                 self._loaded = (name, pipeline)
             return self._loaded[1]

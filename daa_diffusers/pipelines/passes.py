@@ -24,6 +24,7 @@ def restore_batch(
     strength: torch.Tensor | float = 1.0,
     self_ensemble: bool = False,
     inside: tuple[slice, slice] | None = None,
+    mixed: torch.dtype | None = None,
 ) -> torch.Tensor:
     """Pads, restores in the restorer's dtype, crops: `x + strength (f(x) - x)`.
 
@@ -34,8 +35,8 @@ def restore_batch(
         dtype: of the restorer.
         strength: one for all rows, or (N,); 0 leaves a row as it is.
         self_ensemble: f is the mean over the eight flips and turns, each undone afterwards.
-
         inside: rows and columns that are wanted, (0 <= start < stop <= H or W); None: all.
+        mixed: type that operations compute in where they allow it (`torch.autocast`); None: `dtype`.
 
     Returns:
         (N, C, H, W), or what is `inside` of it, float32.
@@ -52,7 +53,8 @@ def restore_batch(
     run = _run_turned if self_ensemble else _run
     # padding alone is not worth skipping
     skips = contract.skips_margins and max(margins) >= contract.size_multiple
-    restored = run(restorer, padded.to(dtype), margins, skips)
+    with torch.autocast(batch.device.type, dtype=mixed, enabled=mixed is not None):
+        restored = run(restorer, padded.to(dtype), margins, skips)
     broken = ~_finite_rows(restored)
     if broken.any() and dtype == torch.float16:
         logger.warning("float16 overflowed in photo %s; restoring it again in float32", _places(rows, broken))

@@ -35,10 +35,11 @@ from .conventions import ConventionsMixin, dtype_of, keep_unloaded, move_files, 
 from .image_processor import PhotoInput, as_floats, assemble, check_output_type, in_own_depth, read_photos
 from .passes import tensors_of
 from .pipeline_output import DAARestorationPipelineOutput
+from .precision import MixedPrecisionMixin
 from .run import Run, check_options, check_out, checked_names, plan_batches, shared_files, untouched
 
 
-class DAARestorationPipeline(AdapterMixin, ConventionsMixin, DiffusionPipeline):
+class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin, DiffusionPipeline):
     """Restores photos with a restorer that was adapted in noise space; the noise predictor takes no part in it.
 
     Args:

@@ -83,7 +83,7 @@ class Run:
         self.restorer = pipeline.restorer
         self.contract = RestorerContract.of(self.restorer)
         self.channels, self.value_range = self.contract.channels, self.contract.value_range
-        self.device, self.dtype = pipeline._execution_device, pipeline.dtype
+        self.device, self.dtype, self.mixed = pipeline._execution_device, pipeline.dtype, pipeline.mixed_precision
         self.multiple, self.radius = self.contract.size_multiple, self.contract.receptive_radius
         self.is_global = self.contract.is_global
         self.tile = tile
@@ -97,7 +97,7 @@ class Run:
         """The guard's verdict on a photo, by some windows of it."""
         windows = [photo.crop(rows, columns) for rows, columns in sample_windows(photo.size)]
         batch = to_batch(windows, self.channels, self.value_range, self.device)  # (windows * rows, C, h, w)
-        restored = restore_batch(self.restorer, batch, [index] * len(batch), dtype=self.dtype)
+        restored = restore_batch(self.restorer, batch, [index] * len(batch), dtype=self.dtype, mixed=self.mixed)
 
         def as_photo(x: torch.Tensor) -> torch.Tensor:  # (windows, colors, h, w) in [0, 1]
             x = self.contract.from_range(x)
@@ -177,6 +177,7 @@ class Run:
                 strength=1.0 if bool((strength == 1).all()) else strength,
                 self_ensemble=self.self_ensemble,
                 inside=(down.inside, right.inside),
+                mixed=self.mixed,
             )
             batch = self._call_back(batch, [*photos])
             finished = from_batch(group, mosaic.place(batch, down, right), self.channels, self.value_range)

@@ -64,6 +64,9 @@ def check_dtype(dtype: str) -> None:
 def load_pipeline(checkpoint: str, device: str | None, dtype: str = "float32") -> DAARestorationPipeline:
     """The pipeline of a checkpoint, on a device; None: the fastest that is there.
 
+    Args:
+        dtype: of the weights, by its name in torch; "auto": float32, with `enable_mixed_precision`.
+
     Raises:
         ConfigurationError: there is no such device.
         CheckpointError: as `from_pretrained`.
@@ -79,7 +82,11 @@ def load_pipeline(checkpoint: str, device: str | None, dtype: str = "float32") -
         mps = torch.backends.mps.is_available()
         device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
     where = usable_device(device)
-    return DAARestorationPipeline.from_pretrained(checkpoint, dtype=getattr(torch, dtype)).to(where)
+    weights = torch.float32 if dtype == "auto" else getattr(torch, dtype)
+    pipeline = DAARestorationPipeline.from_pretrained(checkpoint, dtype=weights).to(where)
+    if dtype == "auto":
+        pipeline.enable_mixed_precision()
+    return pipeline
 
 
 def convert_weights(path: str | os.PathLike, folder: str | os.PathLike, task: str | None = None) -> Path:

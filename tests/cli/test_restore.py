@@ -35,7 +35,7 @@ def test_a_folder_keeps_its_structure_and_its_files_their_kind(album, tmp_path, 
 
 
 def test_it_is_the_pipeline_that_restores_the_stored_values(album, tmp_path, restore, checkpoint):
-    assert restore(album, "-o", tmp_path, "--strength", "0.5") == 0
+    assert restore(album, "-o", tmp_path, "--strength", "0.5", "--dtype", "float32") == 0
     photo = open_photo(album / "day 1/ночь/c.tif").pixels
     wanted = DAARestorationPipeline.from_pretrained(checkpoint)(photo, output_type="np", strength=0.5).images[0]
     assert wanted.dtype == np.uint16
@@ -45,7 +45,7 @@ def test_it_is_the_pipeline_that_restores_the_stored_values(album, tmp_path, res
 @pytest.mark.slow
 def test_onnx_runtime_restores_as_torch_does(album, tmp_path, restore, checkpoint):
     pytest.importorskip("onnxruntime")
-    assert restore(album / "a.png", "-o", tmp_path / "torch") == 0
+    assert restore(album / "a.png", "-o", tmp_path / "torch", "--dtype", "float32") == 0
     assert restore(album / "a.png", "-o", tmp_path / "exported", "--backend", "onnx") == 0
     assert main(["convert", checkpoint, str(tmp_path / "own.onnx")]) == 0
     options = ("--checkpoint", str(tmp_path / "own.onnx"), "--no-guard")
@@ -143,7 +143,7 @@ def test_compare_draws_sheets(album, tmp_path, restore):
 
 
 def test_what_the_guard_did_is_reported(album, tmp_path, restore, checkpoint, capsys):
-    assert restore(album / "a.png", "-o", tmp_path / "out", "--json", guard=True) == 0
+    assert restore(album / "a.png", "-o", tmp_path / "out", "--json", "--dtype", "float32", guard=True) == 0
     record = json.loads(capsys.readouterr().out.splitlines()[0])
     verdict = DAARestorationPipeline.from_pretrained(checkpoint)(NOISY, output_type="np", guard=True).guard[0]
     assert record["guard"] == pytest.approx(dataclasses.asdict(verdict))
