@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +12,7 @@ from ..errors import ConfigurationError
 from ..restoring.loading import load_pipeline
 
 if TYPE_CHECKING:
-    from ..evaluation.result import Restorers
+    from ..evaluation.result import Evaluation, Restorers
 
 app = typer.Typer()
 
@@ -65,50 +65,61 @@ def evaluate(
 
     Of --bursts only --checkpoint, --baseline, --output and --device are used.
     """
-    from ..evaluation import evaluate_folder
-    from ..evaluation.folders import plan_evaluation
-    from ..evaluation.recording import check_record, record_evaluation
-    from ..evaluation.report import markdown_report, write_report
-
     if (degraded is None) == (bursts is None):
         raise ConfigurationError("give either a folder of photos, or `--bursts` with a folder of folders of frames")
     if space not in ("rgb", "y"):
         raise ConfigurationError(f"`--space` must be rgb or y, got {space!r}")
     if record is not None and not (checkpoint and Path(checkpoint[-1]).is_dir() and clean):
         raise ConfigurationError("`--record` needs `--clean`, and a pipeline's folder as the last `--checkpoint`")
-    names = [name.strip() for name in metrics.split(",") if name.strip()] if metrics else None
+    protocol: dict[str, Any] = {
+        "metrics": [name.strip() for name in metrics.split(",") if name.strip()] if metrics else None,
+        "space": space,
+        "crop_border": crop_border,
+        "label_free": label_free,
+    }
+    checkpoints = checkpoint or [DEFAULT]
     if record is not None:  # fails before the measurement
-        chosen, protocol = plan_evaluation(
-            True,
-            metrics=names,
-            space="y" if space == "y" else "rgb",
-            crop_border=crop_border,
-            label_free=bool(label_free),
-        )
-        check_record(list(checkpoint or [])[-1], record, [metric.name for metric in chosen], protocol)
-    restorers = {row: load_pipeline(name, device or "cpu") for row, name in row_names(checkpoint or [DEFAULT]).items()}
+        _check_record(checkpoints[-1], record, protocol)
+    restorers = {row: load_pipeline(name, device or "cpu") for row, name in row_names(checkpoints).items()}
     if baseline != "identity" and baseline not in restorers:
         raise ConfigurationError(f"`--baseline` must be one of identity, {', '.join(restorers)}, got {baseline!r}")
     if degraded is None:
         assert bursts is not None
         return _evaluate_bursts(restorers, bursts, baseline, output)
-    result = evaluate_folder(
-        restorers,
-        degraded,
-        clean,
-        metrics=names,
-        space="y" if space == "y" else "rgb",
-        crop_border=crop_border,
-        label_free=label_free,
-        progress=True,
-    )
+    result = _evaluate_photos(restorers, degraded, clean, protocol, baseline, output, sheets)
+    if record is not None:
+        from ..evaluation.recording import record_evaluation
+
+        typer.echo(f"written: {record_evaluation(checkpoints[-1], record, result)}")
+
+
+def _check_record(checkpoint: str, record: str, protocol: dict[str, Any]) -> None:
+    from ..evaluation.folders import plan_evaluation
+    from ..evaluation.recording import check_record
+
+    chosen, text = plan_evaluation(True, **{**protocol, "label_free": bool(protocol["label_free"])})
+    check_record(checkpoint, record, [metric.name for metric in chosen], text)
+
+
+def _evaluate_photos(
+    restorers: Restorers,
+    degraded: Path,
+    clean: Path | None,
+    protocol: dict[str, Any],
+    baseline: str,
+    output: Path | None,
+    sheets: bool,
+) -> Evaluation:
+    from ..evaluation import evaluate_folder
+    from ..evaluation.report import markdown_report, write_report
+
+    result = evaluate_folder(restorers, degraded, clean, **protocol, progress=True)
     typer.echo(markdown_report(result, baseline=baseline))
     for name, reason in result.skipped.items():
         typer.echo(f"left out: {name}: {reason}", err=True)
     if output is not None:
         typer.echo(f"written: {write_report(result, output, baseline=baseline, sheets=sheets)}")
-    if record is not None:
-        typer.echo(f"written: {record_evaluation(list(checkpoint or [])[-1], record, result)}")
+    return result
 
 
 def _evaluate_bursts(restorers: Restorers, bursts: Path, baseline: str, output: Path | None) -> None:

@@ -78,12 +78,14 @@ class Steps:
         """Of a batch that is `Batches.in_range`."""
         config, numbers, progress = self.config, batch["index"].tolist(), self.progress
         torch.manual_seed(generator_for(config.seed, "dropout", numbers[0]).initial_seed())
+        # steps that teach further networks first; where there are none, nothing is to be waited for
+        warmup = min(config.predictor_warmup_steps, progress.nominal // 3) if self.bare.networks else 0
         with self.accelerator.autocast():
             return self.model(
                 Batch.from_mapping(batch),
                 progress=progress.fraction(step),
                 generator=[generator_for(config.seed, "noise", number) for number in numbers],
-                adapt=progress.position(step) >= min(config.predictor_warmup_steps, progress.nominal // 3),
+                adapt=progress.position(step) >= warmup,
             )
 
     def take(

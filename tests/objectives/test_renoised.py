@@ -185,3 +185,10 @@ def test_a_run_records_its_range_and_resumes_with_it(tiny_config, tmp_path, capl
     resumed = Trainer(config, progress_bar=False)
     assert 255 * resumed.bare.sigma_range[1] == pytest.approx(60.0)
     resumed.folder.release()
+
+
+def test_an_objective_without_further_networks_adapts_from_the_first_step(tiny_config):
+    config = tiny_config(objective="renoised", sigma_min=5.0, sigma_max=20.0, predictor_warmup_steps=3, steps=3)
+    Trainer(config, progress_bar=False).train()
+    log = [json.loads(line) for line in Path(config.output_dir, "log.jsonl").read_text().splitlines()]
+    assert [line["loss/weight"] for line in log if "loss/weight" in line] == [1.0, 1.0, 1.0]
