@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import AvifImagePlugin
 
-from . import boxes, by_pillow
+from . import av1, boxes, by_pillow
 from .exif import orientation_of
 from .other_parts import left_out
 from .photo_format import PhotoFormat, SizeCheck, write_pieces
@@ -34,7 +34,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     stated = boxes.size_of(items)
     if stated:
         check(*stated)
-    boxes.check_color(items, "AVIF")
+    boxes.check_color(items, "AVIF", av1.color_of(items.data_of_primary(source, "av01", av1.MAX_BYTES)))
     notes = left_out(boxes.other_parts(items))
     if (bits := boxes.depth_of(items)) > 8:
         notes.append(f"{bits} bits per sample became 8")

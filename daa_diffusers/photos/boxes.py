@@ -25,6 +25,7 @@ class Items:
         references: (kind, from, to) such as ("thmb", 3, (1,)).
         properties: (kind, content) by item.
         boxes: (kind, first 16 bytes) of the boxes of the file itself.
+        places: offset in the file and size of an item's data, of its first part where there are several.
     """
 
     primary: int = 0
@@ -32,17 +33,29 @@ class Items:
     references: tuple[tuple[str, int, tuple[int, ...]], ...] = ()
     properties: dict[int, list[tuple[str, bytes]]] = field(default_factory=dict)
     boxes: tuple[tuple[str, bytes], ...] = ()
+    places: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def of_primary(self, kind: str) -> list[bytes]:
         """The properties of a kind of the main item, or else of the tiles that it is made of."""
-        tiles = [
-            number for name, start, to in self.references if name == "dimg" and start == self.primary for number in to
-        ]
-        for item in (self.primary, *tiles[:1]):
+        for item in self._of_main():
             found = [content for name, content in self.properties.get(item, ()) if name == kind]
             if found:
                 return found
         return []
+
+    def data_of_primary(self, source: Source, kind: str, size: int) -> bytes:
+        """The first `size` bytes of the main item's data, or of its first tile's, if it is of this kind."""
+        for item in self._of_main():
+            if self.types.get(item) == kind and item in self.places:
+                offset, whole = self.places[item]
+                return source.read(offset, min(size, whole))
+        return b""
+
+    def _of_main(self) -> tuple[int, ...]:
+        tiles = [
+            number for name, start, to in self.references if name == "dimg" and start == self.primary for number in to
+        ]
+        return (self.primary, *tiles[:1])
 
 
 def brands(source: Source) -> set[bytes]:
@@ -81,18 +94,19 @@ def read_items(source: Source) -> Items:
 
 
 def _items(source: Source) -> Items:
-    boxes, meta = [], b""
+    boxes, meta, meta_at = [], b"", 0
     for kind, at, size in walk(source.read, 0, source.size):
         boxes.append((kind, source.read(at, 16)))
         if kind == "meta" and not meta:
-            meta = source.read(at, min(size, MAX_META))
+            meta, meta_at = source.read(at, min(size, MAX_META)), at
         if len(boxes) > 1000:
             break
 
     def read(offset: int, size: int) -> bytes:
         return meta[offset : offset + size]
 
-    parts = {kind: read(at, size) for kind, at, size in walk(read, 4, len(meta))}
+    found = {kind: (at, size) for kind, at, size in walk(read, 4, len(meta))}
+    parts = {kind: read(at, size) for kind, (at, size) in found.items()}
     primary = parts.get("pitm", b"")
     number = int.from_bytes(primary[4 : 8 if primary[:1] == b"\1" else 6], "big")
     return Items(
@@ -101,6 +115,7 @@ def _items(source: Source) -> Items:
         tuple(_references(parts.get("iref", b""))),
         _properties(parts.get("iprp", b"")),
         tuple(boxes),
+        _places(parts.get("iloc", b""), meta_at + found.get("idat", (0, 0))[0]),
     )
 
 
@@ -116,6 +131,34 @@ def _types(box: bytes) -> dict[int, str]:
             if types[number] == "mime":  # behind it stand a name and the type of the content
                 types[number] = (entry[kind_at + 4 :].split(b"\0") + [b""])[1].decode("latin-1")
     return types
+
+
+def _places(box: bytes, idat: int) -> dict[int, tuple[int, int]]:
+    """Offset and size of items by the content of a box `iloc`; `idat` is where the data inside of `meta` begin."""
+    places: dict[int, tuple[int, int]] = {}
+    at = 6
+
+    def read(size: int) -> int:
+        nonlocal at
+        at += size
+        return int.from_bytes(box[at - size : at], "big")
+
+    if not box:
+        return places
+    version, (of_offset, of_length), (of_base, of_index) = box[0], divmod(box[4], 16), divmod(box[5], 16)
+    for _ in range(min(read(4 if version == 2 else 2), MAX_ITEMS)):
+        number = read(4 if version == 2 else 2)
+        inside = read(2) & 15 if version else 0
+        read(2)  # of another file
+        base = read(of_base) + (idat if inside == 1 else 0)
+        for part in range(read(2)):
+            read(of_index if version else 0)
+            offset, length = read(of_offset), read(of_length)
+            if part == 0 and inside < 2 and at <= len(box):
+                places[number] = (base + offset, length)
+        if at >= len(box):
+            break
+    return places
 
 
 def _references(box: bytes) -> Iterator[tuple[str, int, tuple[int, ...]]]:
@@ -163,23 +206,25 @@ def size_of(items: Items) -> tuple[int, int] | None:
     return None
 
 
-def check_color(items: Items, name: str) -> None:
+def check_color(items: Items, name: str, coded: tuple[int, int] | None = None) -> None:
     """UnreadablePhotoError for HDR, and for primaries that no profile describes: both would be read as sRGB.
 
     Args:
         items: of the file.
         name: of the format, for messages.
+        coded: (primaries, transfer) that the coded picture states, which holds where no box does.
     """
     profiles = items.of_primary("colr")
     icc = any(content[:4] in (b"prof", b"rICC") for content in profiles)
-    for content in profiles:
-        if content[:4] == b"nclx" and len(content) >= 10:
-            primaries, transfer = struct.unpack(">HH", content[4:8])
-            check_transfer(transfer, name)
-            if primaries not in (1, 2) and not icc:
-                raise UnreadablePhotoError(
-                    f"{name} of color primaries {primaries} without an ICC profile is not supported: convert it first"
-                )
+    stated = [
+        struct.unpack(">HH", content[4:8]) for content in profiles if content[:4] == b"nclx" and len(content) >= 10
+    ]
+    for primaries, transfer in stated or ([coded] if coded else []):
+        check_transfer(transfer, name)
+        if primaries not in (1, 2) and not icc:
+            raise UnreadablePhotoError(
+                f"{name} of color primaries {primaries} without an ICC profile is not supported: convert it first"
+            )
 
 
 def depth_of(items: Items) -> int:

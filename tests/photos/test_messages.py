@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image
 
 from daa_diffusers.errors import UnreadablePhotoError
-from daa_diffusers.photos import open_photo, read_photo, save_photo
+from daa_diffusers.photos import av1, open_photo, read_photo, save_photo
 from daa_diffusers.photos.reading import decode_photo, photo_size
 
 from .files import DEEP, PHOTO, SRGB, heic_file, pillow_bytes, rich_bytes, with_chunks
@@ -131,6 +131,50 @@ def icc_of_hdr(transfer):
         + SRGB[132 + 12 * count :]
     )
     return SRGB[:128] + body + b"cicp" + bytes(4) + bytes([9, transfer, 0, 1])
+
+
+def avif_of_color(avif, primaries, transfer):
+    """The file with these code points in its AV1 data, and without a box of them."""
+    start = avif.index(b"mdat") + 4
+    avif = avif.replace(b"colr", b"skip")
+    if av1.color_of(avif[start:]) == (primaries, transfer):
+        return avif
+    for place in range(8 * start, 8 * start + 400):
+        shift = 8 * (len(avif)) - place - 16
+        value = int.from_bytes(avif, "big") & ~(0xFFFF << shift) | (primaries << 8 | transfer) << shift
+        changed = value.to_bytes(len(avif), "big")
+        if av1.color_of(changed[start:]) == (primaries, transfer):
+            return changed
+    raise AssertionError("no color in this file")
+
+
+def test_hdr_that_only_the_coded_picture_states_is_refused_by_name():
+    still, deep = pillow_bytes(PHOTO, "AVIF"), imagecodecs.avif_encode(DEEP >> 6, bitspersample=10)
+    film = pillow_bytes(PHOTO, "AVIF", save_all=True, append_images=[Image.fromarray(255 - PHOTO)])
+    for avif in (still, deep, film):
+        assert decode_photo(avif_of_color(avif, 1, 13), "photo.avif").shape == PHOTO.shape
+        assert "HDR (PQ) in AVIF is not supported; convert it to SDR first" in reason(avif_of_color(avif, 9, 16))
+        assert "HDR (HLG) in AVIF" in reason(avif_of_color(avif, 9, 18))
+        assert "AVIF of color primaries 12 without an ICC profile" in reason(avif_of_color(avif, 12, 13))
+
+
+def test_the_color_of_av1_data_is_found_behind_everything_that_a_header_may_hold():
+    def number(value, bits):
+        return f"{value:0{bits}b}"
+
+    header = number(0, 3) + "00"  # main profile, no still picture, not reduced
+    header += "1" + number(1, 32) + number(25, 32) + "1" + "00100"  # timing, of 2 ticks less one
+    header += "1" + number(9, 5) + number(1, 32) + number(4, 5) + number(4, 5)  # decoder model
+    header += "1" + number(1, 5)  # display delays; two operating points
+    header += number(1, 12) + number(9, 5) + "1" + "1" + number(3, 10) + number(4, 10) + "0" + "1" + number(2, 4)
+    header += number(2, 12) + number(5, 5) + "0" + "0"
+    header += number(5, 4) + number(5, 4) + number(59, 6) + number(39, 6) + "1" + number(3, 7)
+    header += "101" + "0101" + "1" + "01" + "0" + "1" + "0" + "1" + number(6, 3)  # tools
+    header += "110" + "1" + "0" + "1" + number(9, 8) + number(16, 8) + number(9, 8)
+    content = int(header.ljust(-(-len(header) // 8) * 8, "0"), 2).to_bytes(-(-len(header) // 8), "big")
+    unit = bytes([1 << 3 | 2, len(content)]) + content
+    assert av1.color_of(bytes([2 << 3 | 2, 0]) + unit) == av1.color_of(bytes([1 << 3]) + content) == (9, 16)
+    assert all(av1.color_of(unit[:cut]) in (None, (9, 16)) for cut in range(len(unit)))
 
 
 @pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
