@@ -6,8 +6,8 @@
 
 Domains, rows and what they share stand in `adaptation_plan.py`. Adaptation reads the unlabeled photos of a domain's
 training part; `val` is measured. A row that was trained and measured before with the same options is not done again,
-one that was interrupted goes on: the command may be stopped and repeated at any time. The scores of rows are kept with
-the project (`--scores`), so a clone knows what was measured; runs are not (`--output_dir`). All rows asked for that are
+an interrupted one resumes: the command may be stopped and repeated at any time. The scores of rows are kept with
+the project (`--scores`), so a clone has what was measured; runs are not (`--output_dir`). All rows asked for that are
 there go into the report: Markdown, CSV of every photo, and plots beside it. `--only-report` trains nothing.
 """
 

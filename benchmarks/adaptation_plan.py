@@ -12,7 +12,7 @@ CAMERA = PRESETS["adapt"]["degradation"]  # the strongest synthesis: camera nois
 CAMERA_PHOTOS = Path(__file__).resolve().parents[1] / "outputs" / "camera_photos"  # `camera_photos.py` writes them
 PHONE_PHOTOS = CAMERA_PHOTOS.with_name("phone_photos")
 NETWORKS = Path(os.environ.get("DAA_NETWORKS", Path(__file__).resolve().parents[2] / "shared" / "networks"))
-ALL_THE_WAY = {"blend": 1.0}  # of a start that knows no camera noise nothing is worth keeping
+ALL_THE_WAY = {"blend": 1.0}  # a start without camera noise has nothing worth keeping
 GAUSSIAN = {"type": "gaussian", "sigma_min": 0.0, "sigma_max": 50.0}
 
 
@@ -88,7 +88,7 @@ OFFICIAL = {
     "checkpoint_every": 0,
 }
 
-# CDnCNN-B (Zhang et al., 2017) knows white noise only and has no normalization: small steps.
+# CDnCNN-B (Zhang et al., 2017) was trained on white noise only and has no normalization: small steps.
 PUBLISHED: dict[str, Any] = {"learning_rate": 1e-5, "steps": 120, "checkpoint_every": 0, "mixed_precision": "bf16"}
 
 # The first three: noise of cameras, from the strongest plain restorer. PolyU: Canon cameras are adapted to, a Sony is

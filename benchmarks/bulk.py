@@ -6,7 +6,7 @@
 Both do the same photos in turn, shard by shard, in one process and one run, so that a busy machine disturbs them alike;
 the ratio is of the medians. CPU seconds are those of the process. With `--ray`, a job of as many shards then goes
 through one worker of a local Ray cluster, and what passes between its shards is set against what it spends in them (the
-start of the cluster and the loading of the pipeline, once a job, are told apart). Photos are noisy crops of
+start of the cluster and the loading of the pipeline, once a job, are separated). Photos are noisy crops of
 `skimage.data`, JPEG of quality 95, restored by a bundled checkpoint with the guard, as `daa bulk` does by default.
 """
 

@@ -76,7 +76,7 @@ def _make(data: Path, folder: Path, degrade: Callable[..., torch.Tensor], draws:
                 continue
             clean = source.photo(index).float()[None] / 255
             noisy = degrade(clean, generator_for(0, draws, part, index))
-            for kind, photo in (("clean", clean), ("noisy", noisy)):  # the noisy one last: it says that both are there
+            for kind, photo in (("clean", clean), ("noisy", noisy)):  # the noisy one last: where it is, both are
                 pixels = (photo[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
                 with replacing(folder / part / kind / f"{index:03d}.png") as temporary:
                     Image.fromarray(pixels).save(temporary, format="PNG")

@@ -4,7 +4,7 @@
 
 Each network starts with random weights, is trained on synthetic pairs by examples/train_daa.py (`plain`), and goes on
 from there: on the same pairs alone (`control`) and with preset `adapt` on RENOIR's `train/noisy` (`adapted`), for as
-many steps. `val` is measured. Runs that are there already are kept; an interrupted one goes on: the command may be
+many steps. `val` is measured. Runs that are there already are kept; an interrupted one resumes: the command may be
 stopped and repeated.
 """
 

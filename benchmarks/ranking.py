@@ -1,4 +1,4 @@
-"""Does the noise predictor, kept as a critic, know which restored photos are bad? `daa rank` against the true error.
+"""Does the noise predictor, kept as a critic, rank restored photos by quality? `daa rank` against the true error.
 
     python benchmarks/ranking.py        # it may be stopped and repeated at any time
 
@@ -155,7 +155,7 @@ def main(argv: list[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=os.environ.get("DAA_DATA", str(ROOT / ".." / "shared" / "data")))
-    parser.add_argument("--steps", type=int, help="of the training; default: as the config says")
+    parser.add_argument("--steps", type=int, help="of the training; default: that of the config")
     parser.add_argument("--output_dir", default="outputs/ranking")
     parser.add_argument("--report", type=Path, default=ROOT / "benchmarks" / "results" / "ranking.md")
     arguments = parser.parse_args(argv)

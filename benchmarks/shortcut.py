@@ -1,4 +1,4 @@
-"""Does training at low noise levels alone wreck the result, as in the paper's Table 4, and does the alarm ring?
+"""Does training at low noise levels alone wreck the result, as in the paper's Table 4, and is it reported?
 
     python benchmarks/shortcut.py
 
@@ -98,7 +98,7 @@ def report(arguments: argparse.Namespace, found: dict[str, dict]) -> str:
                 "worst photo": f"{min(one['psnr']):.2f}",
                 "noise prediction": f"{as_is:.3f}" if as_is else "",
                 "... real condition zeroed": f"{zeroed:.3f}" if zeroed else "",
-                "slots told apart": f"{health['slot_accuracy']:.2f}" if "slot_accuracy" in health else "",
+                "slot accuracy": f"{health['slot_accuracy']:.2f}" if "slot_accuracy" in health else "",
                 "alarms": str(len(one["alarms"])),
                 "minutes": f"{one['s'] / 60:.1f}",
             }
@@ -111,10 +111,10 @@ def report(arguments: argparse.Namespace, found: dict[str, dict]) -> str:
         f"From random weights, {arguments.steps} steps of 4 patches of 48 px of white Gaussian noise, preset `tiny`, "
         f"with the unlabeled photos of {arguments.set}; measured on its `val` (PSNR in dB and SSIM on RGB uint8, mean "
         "per photo). "
-        "Noise prediction: the mean squared error of the predictor at the end (1: it always says 0).",
+        "Noise prediction: the mean squared error of the predictor at the end (1: it always returns 0).",
         markdown_table(lines, columns),
-        "What the alarms said at the end:",
-        "\n".join(said) or "- none rang",
+        "Warnings at the end:",
+        "\n".join(said) or "- none",
     ]
     return "\n\n".join(text) + "\n"
 

@@ -40,7 +40,7 @@ AutoDtype = Annotated[
 ]
 Format = Annotated[
     str | None,
-    typer.Option(help="jpeg, png, tiff, webp, avif, heic, pnm, bmp. Default: the photo's.", rich_help_panel=PHOTO),
+    typer.Option(help="File format, such as jpeg, png or tiff. Default: the photo's.", rich_help_panel=PHOTO),
 ]
 Bits = Annotated[int | None, typer.Option(help="8 or 16. Default: the photo's.", rich_help_panel=PHOTO)]
 Quality = Annotated[

@@ -197,7 +197,6 @@ class ModelContract(DiffusersContract):
     """Tests of save/load, config, sizes, dtypes, determinism, batches and gradients."""
 
     model_class: type[nn.Module]
-    paper_parameters: int
 
     def build(self) -> nn.Module:
         """A tiny model with other than default arguments."""
@@ -214,37 +213,6 @@ class ModelContract(DiffusersContract):
             for i in range(batch)
         ]
         return torch.stack(one_by_one).to(dtype)
-
-    # --- construction ---
-
-    def test_the_paper_preset_has_the_official_number_of_parameters(self):
-        with torch.device("meta"):
-            model = self.model_class.from_preset("paper")
-        assert sum(parameter.numel() for parameter in model.parameters()) == self.paper_parameters
-
-    def test_presets_grow_and_take_overrides(self):
-        with torch.device("meta"):
-            counts = [
-                sum(p.numel() for p in self.model_class.from_preset(preset).parameters())
-                for preset in ("tiny", "small", "paper")
-            ]
-        assert counts[0] < counts[1] / 3 < counts[2] / 9
-
-    def test_an_unknown_preset_is_named_with_the_known_ones(self):
-        with pytest.raises(ValueError, match=r"`preset` must be one of \['paper', 'small', 'tiny'\], got 'huge'"):
-            self.model_class.from_preset("huge")
-
-    def test_weights_start_kaiming_normal_and_biases_zero(self, model):
-        scales = []
-        for module in model.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                assert module.bias is None or not module.bias.any()
-                fan_in = module.weight[0].numel()
-                scales.append(((module.weight * (fan_in / 2) ** 0.5).std().item(), module.weight.numel()))
-        total = sum(count for _, count in scales)
-        assert total > 1000
-        assert abs(sum(scale * count for scale, count in scales) / total - 1) < 0.03
-        assert all(abs(scale - 1) < 6 / count**0.5 for scale, count in scales)
 
     # --- config ---
 
@@ -308,6 +276,8 @@ class ModelContract(DiffusersContract):
 
     @pytest.mark.parametrize("change", [(1, 0), (0, -1)])
     def test_other_sizes_raise_and_name_the_multiple(self, model, change):
+        if model.size_multiple == 1:
+            return
         height, width = 16 + change[0], 16 + change[1]
         with pytest.raises(ValueError, match=rf"multiples of {model.size_multiple}, got \({height}, {width}\)"):
             self.run(model, **self.inputs(1, height, width))

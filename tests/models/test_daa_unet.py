@@ -7,7 +7,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 
 from daa_diffusers.models.daa_unet import DAAUNet2DConditionModel, Dropout, UpsamplingConv2d
 
-from .contract import ModelContract
+from .paper_contract import PaperContract
 
 LEVELS = torch.tensor([0.3, 0.9, 0.999, 0.5])
 
@@ -34,7 +34,7 @@ def model() -> DAAUNet2DConditionModel:
     return build().eval()
 
 
-class TestDAAUNetContract(ModelContract):
+class TestDAAUNetContract(PaperContract):
     model_class = DAAUNet2DConditionModel
     paper_parameters = 62_643_075
 

@@ -17,8 +17,7 @@ class TestFastRestorationUNetContract(ModelContract):
     def inputs(self, batch, height, width, dtype=torch.float32):
         return {"x": self.photos(batch, 3, height, width, 1, dtype)}
 
-    def test_the_paper_preset_has_the_official_number_of_parameters(self):
-        """Of ours the number that the table of architectures shows."""
+    def test_the_preset_has_the_number_of_parameters_of_the_table_of_architectures(self):
         with torch.device("meta"):
             model = FastRestorationUNet.from_preset("fast")
         assert sum(parameter.numel() for parameter in model.parameters()) == 1_938_780
@@ -35,8 +34,7 @@ class TestFastRestorationUNetContract(ModelContract):
         with pytest.raises(ValueError, match=r"`preset` must be one of \['fast', 'fast-large', .*\], got 'huge'"):
             FastRestorationUNet.from_preset("huge")
 
-    def test_weights_start_kaiming_normal_and_biases_zero(self, model):
-        """But for what ends a branch, which starts at a tenth."""
+    def test_weights_start_kaiming_normal_but_at_a_tenth_at_the_ends_of_branches(self, model):
         for name, module in model.named_modules():
             if isinstance(module, nn.Conv2d):
                 assert not module.bias.any()

@@ -3,10 +3,11 @@ import torch
 
 from daa_diffusers.models.restoration_unet import RestorationUNet
 
-from .contract import ModelContract, reach
+from .contract import reach
+from .paper_contract import PaperContract
 
 
-class TestRestorationUNetContract(ModelContract):
+class TestRestorationUNetContract(PaperContract):
     model_class = RestorationUNet
     paper_parameters = 8_559_171
 

@@ -146,7 +146,8 @@ def test_help_shows_the_defaults_that_hold(capsys, monkeypatch):
         parse_arguments(["--help"])
     said = " ".join(capsys.readouterr().out.split())
     assert "MISSING" not in said and "object at 0x" not in said
-    assert "(default: 8; tiny: 4; adapt, adapt-derain, adapt-deblur: 6; paper-denoise" in said
+    adapting = ", ".join(name for name in PRESETS if name.startswith("adapt"))
+    assert f"(default: 8; tiny: 4; {adapting}: 6; paper-denoise" in said
     assert "paper-derain, paper-deblur: 5e-05; --adapter bias, --adapter lora: 0.003" in said
     own, of_objectives = said.split("options of the objective")
     assert own.count("(default: ") == len(TrainingConfig.__dataclass_fields__)
