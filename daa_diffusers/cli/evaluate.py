@@ -16,6 +16,28 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+Bursts = Annotated[
+    Path | None,
+    typer.Option(
+        help="Instead of photos: a folder of folders, each with two or more frames of one static scene.",
+        show_default=False,
+    ),
+]
+Checkpoints = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Bundled name, folder, file of weights (.safetensors, .pth) or Hub id; may be repeated.",
+        show_default=False,
+    ),
+]
+Record = Annotated[
+    str | None,
+    typer.Option(
+        help="Record the numbers under this name for the model card of the last --checkpoint, a folder.",
+        show_default=False,
+    ),
+]
+
 
 @app.command()
 def evaluate(
@@ -23,20 +45,8 @@ def evaluate(
         Path | None, typer.Argument(help="Folder of photos, searched recursively.", show_default=False)
     ] = None,
     clean: Annotated[Path | None, typer.Option(help="Their clean counterparts, paired by name.")] = None,
-    bursts: Annotated[
-        Path | None,
-        typer.Option(
-            help="Instead of photos: a folder of folders, each with two or more frames of one static scene.",
-            show_default=False,
-        ),
-    ] = None,
-    checkpoint: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Bundled name, folder, file of weights (.safetensors, .pth) or Hub id; may be repeated.",
-            show_default=False,
-        ),
-    ] = None,
+    bursts: Bursts = None,
+    checkpoint: Checkpoints = None,
     metrics: Annotated[
         str | None,
         typer.Option(help="Comma-separated names: psnr, ssim, psnr_shift, lpips, and no-reference ones."),
@@ -52,13 +62,7 @@ def evaluate(
         Path | None, typer.Option("--output", "-o", help="Folder for report.md, scores.csv and contact sheets.")
     ] = None,
     sheets: Annotated[bool, typer.Option(help="Write contact sheets of the best, median and worst photo.")] = True,
-    record: Annotated[
-        str | None,
-        typer.Option(
-            help="Record the numbers under this name for the model card of the last --checkpoint, a folder.",
-            show_default=False,
-        ),
-    ] = None,
+    record: Record = None,
     device: Annotated[str | None, typer.Option(help="Device, such as cuda; default: cpu.", show_default=False)] = None,
 ) -> None:
     """Measure restorers on photos, with ground truth, on bursts, or without. The row of the untouched input is there.
