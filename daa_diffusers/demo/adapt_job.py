@@ -70,7 +70,7 @@ class Adaptation:
         self._process: subprocess.Popen | None = None
         self._command: list[str] = []
         self._run = runs
-        self._cancelled = False
+        self._canceled = False
         self._kept: str | None = None
         self._launched = 0.0
 
@@ -115,7 +115,7 @@ class Adaptation:
         """Asks the process to save and end; `progress` reports when it has."""
         with self._lock:
             if self._process is not None and self._process.poll() is None:
-                self._cancelled = True
+                self._canceled = True
                 self._process.terminate()
 
     def close(self, seconds: float = 60.0) -> None:
@@ -140,14 +140,14 @@ class Adaptation:
             losses = _losses(self._run / "log.jsonl")
             if code is None:
                 state: State = "training" if step < steps else "finishing" if bar else "preparing"
-                state = "stopping" if self._cancelled else state
+                state = "stopping" if self._canceled else state
                 left = bar[-1][3] if bar and "?" not in bar[-1][3] else ""
                 message = self._preparing(output) if state == "preparing" else _MESSAGES[state]
                 return Progress(state, step, steps, left, losses, message)
             if code == 0:
                 checkpoint = str(self._run / "pipeline")
                 return Progress("done", step, steps, "", losses, _MESSAGES["done"], checkpoint)
-            if self._cancelled:
+            if self._canceled:
                 return self._stopped(step, steps, losses)
             from ..training.result import START_KEPT
 
@@ -164,7 +164,7 @@ class Adaptation:
     def _launch(self) -> None:
         paths = [str(PACKAGE_PARENT), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "TQDM_MININTERVAL": "0.5"}
-        self._cancelled, self._kept, self._launched = False, None, time.monotonic()
+        self._canceled, self._kept, self._launched = False, None, time.monotonic()
         with open(self._output, "wb") as output:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment

@@ -53,4 +53,4 @@ def batch_tab(work: Work, options: list[Any]) -> None:
         concurrency_id="restore",
         api_name="restore_all",
     )
-    stop.click(lambda: "cancelled", None, report, cancels=[running], api_visibility="private")
+    stop.click(lambda: "canceled", None, report, cancels=[running], api_visibility="private")

@@ -36,7 +36,7 @@ class ServedNames:
     def __init__(self, host: str, allowed: Iterable[str] = ()) -> None:
         self.allowed = {bare_name(name) for name in allowed}
         self.any_address = host.strip("[]") in ALL_INTERFACES
-        own = {"localhost", _spelt(host.strip("[]"))}
+        own = {"localhost", _spelling(host.strip("[]"))}
         if self.any_address:
             machine = socket.gethostname().lower()
             own |= {machine, machine.partition(".")[0], f"{machine.partition('.')[0]}.local"}
@@ -106,7 +106,7 @@ def bare_name(name: str) -> str:
         ConfigurationError: it is something else, such as an URL or a pattern.
     """
     bare = name.strip()
-    bare = _spelt(bare[1:-1] if bare.startswith("[") and bare.endswith("]") else bare)
+    bare = _spelling(bare[1:-1] if bare.startswith("[") and bare.endswith("]") else bare)
     if not (_is_address(bare) or re.fullmatch(NAME, bare)):
         raise ConfigurationError(
             f"`--allow-host` must be a name alone, such as photos.example.org, without scheme, port or *, got {name!r}"
@@ -123,10 +123,10 @@ def _split(url: str) -> tuple[str, int | None] | None:
         return None
     if not name or parts.username is not None or parts.path or parts.query or parts.fragment:
         return None
-    return _spelt(name), port or PORTS.get(parts.scheme)
+    return _spelling(name), port or PORTS.get(parts.scheme)
 
 
-def _spelt(name: str) -> str:
+def _spelling(name: str) -> str:
     """One spelling of each name and address."""
     name = name.lower().rstrip(".")
     return str(ipaddress.ip_address(name)) if _is_address(name) else name
@@ -140,6 +140,6 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _same(host: tuple[str, int | None], origin: tuple[str, int | None], spelt: str) -> bool:
+def _same(host: tuple[str, int | None], origin: tuple[str, int | None], spelled: str) -> bool:
     """Whether the page that asks is this one; `Host` leaves out the port that its scheme has by default."""
-    return host[0] == origin[0] and (host[1] or PORTS.get(urlsplit(spelt).scheme)) == origin[1]
+    return host[0] == origin[0] and (host[1] or PORTS.get(urlsplit(spelled).scheme)) == origin[1]

@@ -28,11 +28,6 @@ class PairedDifference:
     high: float
     n: int
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of zero."""
-        return self.low > 0 or self.high < 0
-
 
 def bootstrap_interval(
     values: Scores, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0

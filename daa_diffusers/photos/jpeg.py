@@ -131,7 +131,7 @@ def encoding_of(image: Image.Image) -> Encoding:
         subsampling = _SAMPLING_NAMES.get(ratio, "unusual") if same else "unusual"
     quantization = tuple(tuple(tables[layer[3]]) for layer in layers if layer[3] in tables)
     return Encoding(
-        quantisation=quantization if len(quantization) == len(layers) else (),
+        quantization=quantization if len(quantization) == len(layers) else (),
         subsampling=subsampling,
         progressive=bool(image.info.get("progressive")),
         rgb=image.mode == "RGB"
@@ -180,8 +180,8 @@ def write(
     notes = []
     options: dict = {"quality": DEFAULT_QUALITY if quality is None else quality}
     own = photo.format == "JPEG"
-    if own and quality is None and photo.encoding.quantisation:
-        tables = photo.encoding.quantisation
+    if own and quality is None and photo.encoding.quantization:
+        tables = photo.encoding.quantization
         while len(tables) > 1 and tables[-1] == tables[-2]:  # the encoder uses the last one for all that follow
             tables = tables[:-1]
         options = {"qtables": [list(table) for table in tables]}

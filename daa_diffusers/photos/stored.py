@@ -33,7 +33,7 @@ class Encoding:
     """Encoding of the pixels in a file, as far as saving repeats it.
 
     Args:
-        quantisation: of a JPEG, a table of 64 divisors for each component, in natural order.
+        quantization: of a JPEG, a table of 64 divisors for each component, in natural order.
         subsampling: of the chroma of a JPEG: "4:4:4", "4:2:2", "4:2:0", or another; None for gray.
         progressive: of a JPEG.
         rgb: of a JPEG that holds RGB, not YCbCr.
@@ -49,7 +49,7 @@ class Encoding:
         maximum: the largest value of a PNM or of a HEIC; None for the largest of the bit depth.
     """
 
-    quantisation: tuple[tuple[int, ...], ...] = ()
+    quantization: tuple[tuple[int, ...], ...] = ()
     subsampling: str | None = None
     progressive: bool = False
     rgb: bool = False

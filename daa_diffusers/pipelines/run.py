@@ -5,11 +5,12 @@ import mmap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from ..models.restorer import RestorerContract
 from .guard import Verdict, judge, sample_windows
@@ -17,9 +18,6 @@ from .image_processor import Photo, from_batch, to_batch
 from .limits import check_strength, check_tile
 from .passes import restore_batch
 from .tiling import Mosaic, auto_tile, bytes_per_pixel, halved, is_exact, is_out_of_memory
-
-if TYPE_CHECKING:
-    from .pipeline_daa_restoration import DAARestorationPipeline
 
 logger = logging.getLogger(__name__)
 
@@ -68,12 +66,13 @@ def checked_names(callback: Any, names: Sequence[str], known: Sequence[str]) -> 
 class Run:
     """One call of a pipeline, whose restorer is in eval mode; counts the passes for the callback.
 
-    Args: see `DAARestorationPipeline.__call__`.
+    Args:
+        pipeline: with a `restorer`; see `DAARestorationPipeline.__call__` for it and the others.
     """
 
     def __init__(
         self,
-        pipeline: "DAARestorationPipeline",
+        pipeline: DiffusionPipeline,
         tile: int | Literal["auto"] | None,
         self_ensemble: bool,
         callback: Callable[..., dict | None] | None,
