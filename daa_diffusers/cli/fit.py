@@ -35,7 +35,7 @@ def fit(
     """Estimate what degrades photos without ground truth, and write a degradation to train with.
 
     Use the file as `degradation: rain.yaml` in a training config, or `--degradation rain.yaml`. Where the photos have
-    none of it, that is said and nothing is written. `daa fit-noise` has more options for noise.
+    none of it, that is reported and nothing is written. `daa fit-noise` has more options for noise.
     """
     if task not in TASKS:
         raise ConfigurationError(f"`--task` must be {known_tasks()}, got {task!r}")

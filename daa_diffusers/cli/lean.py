@@ -1,4 +1,4 @@
-"""Import of diffusers without libraries that it takes in passing and no command needs: half the time of a start.
+"""Import of diffusers without optional libraries that no command needs, in half the time.
 
 diffusers works where transformers, scipy and torchvision are not installed, and then does without the features that
 need them; restoring and training have none of these. torch's compiler, and a module of masks that loads sympy, are as

@@ -11,7 +11,7 @@ def begun() -> float:
 
 
 def let_waiting_threads_sleep() -> None:
-    """Tells OpenMP, before torch is imported, that threads that wait are to sleep; a decision of the user stays.
+    """Sets OpenMP, before torch is imported, to let waiting threads sleep; a setting of the user stays.
 
     Beside two busy programs on two cores, threads that spin made a step of training 15 times as long.
     """

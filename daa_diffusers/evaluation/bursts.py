@@ -27,7 +27,7 @@ MOST_SHIFT = 4.0  # pixels, along either side
 MOST_GAIN = 1.25  # between the mean brightness of two frames, or its inverse
 COARSE = 16  # pixels: side of the blocks in which noise averages out and scenes do not
 # Mean square of the means of blocks, over that of single pixels, of the difference of two frames. Of white noise it is
-# 1/256; of noise that hangs together over three pixels, up to 0.1.
+# 1/256; of noise correlated over three pixels, up to 0.1.
 MOVED = 0.2
 QUIET = 0.4 / 255  # deviation of a difference that says nothing of motion: 8-bit rounding alone makes 0.41 of a step
 ALIKE = 0.5  # correlation of the means of blocks of two frames of one scene, at least

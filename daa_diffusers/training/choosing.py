@@ -112,7 +112,7 @@ def measure(
         generator: everything random is drawn from it.
 
     Returns:
-        "white_noise_gain" and what `remainder` gives; and, where both have something to say, "gain" and
+        "white_noise_gain" and what `remainder` gives; and, where both can be estimated, "gain" and
         "renoised_gain": the estimated gain (dB) over the photos of the start, and of the start applied to its own
         result with white noise of the hiding deviation on it.
 

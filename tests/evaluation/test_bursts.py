@@ -36,7 +36,7 @@ def smoother():
 
 
 def noisy(scene, seed, sigma=12.0):
-    """Noise that hangs together, as of a phone."""
+    """Noise that is correlated, as of a phone."""
     white = torch.randn(1, 3, *(side + 2 for side in scene.shape[1:]), generator=torch.Generator().manual_seed(seed))
     return scene + sigma / 255 * 2 * torch.nn.functional.avg_pool2d(white, 3, 1)[0]
 
