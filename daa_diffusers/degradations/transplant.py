@@ -13,7 +13,7 @@ from ..files import replacing
 from ..photos.pixels import crop_patch
 from ..photos.reading import list_photos, read_photo
 from .base import ConfigurableDegradation, register_degradation
-from .checks import check_clean, check_range
+from .checks import check_clean, check_flag, check_range
 from .draws import uniform
 
 
@@ -29,12 +29,15 @@ class Transplant(ConfigurableDegradation):
     Args:
         folder: of residuals, as `write_residual` writes them.
         gain: range of the factor, uniform for each sample.
+        quarter_turns: whether residuals are turned by 90 degrees, too; rain then falls in any direction.
     """
 
     folder: str
     gain: tuple[float, float] = (1.0, 1.0)
+    quarter_turns: bool = True
 
     def __post_init__(self):
+        check_flag("quarter_turns", self.quarter_turns)
         object.__setattr__(self, "gain", check_range("gain", self.gain, 0.0, 4.0))
 
     @functools.cached_property
@@ -58,7 +61,9 @@ class Transplant(ConfigurableDegradation):
         gain = uniform((batch, 1, 1, 1), *self.gain, clean, generator)
         residuals = []
         for index in chosen:
-            stored = crop_patch(self._residual(index), max(height, width), generator)[:, :height, :width]
+            side = max(height, width)
+            stored = crop_patch(self._residual(index), side, generator, quarter_turns=self.quarter_turns)
+            stored = stored[:, :height, :width]
             residual = 2 * stored - 1
             residuals.append(residual if channels == 3 else residual.mean(0, keepdim=True).expand(channels, -1, -1))
         return clean + gain * torch.stack(residuals).to(clean)

@@ -7,7 +7,13 @@ import torch
 LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
-def crop_patch(photo: torch.Tensor, patch: int, generator: torch.Generator, augment: bool = True) -> torch.Tensor:
+def crop_patch(
+    photo: torch.Tensor,
+    patch: int,
+    generator: torch.Generator,
+    augment: bool = True,
+    quarter_turns: bool = True,
+) -> torch.Tensor:
     """A random square of a photo; equal generators and photo sizes give the same square.
 
     Photos with a side smaller than the patch are mirrored at their borders (as often as it takes), at a random place.
@@ -17,6 +23,7 @@ def crop_patch(photo: torch.Tensor, patch: int, generator: torch.Generator, augm
         patch: side of the square.
         generator: CPU generator that draws the place, and the flips and rotations.
         augment: draw one of the eight flips and 90-degree rotations.
+        quarter_turns: whether the rotations by 90 and 270 degrees are among them; without, upright lines stay upright.
 
     Returns:
         (C, patch, patch), float32 in [0, 1], contiguous.
@@ -32,7 +39,7 @@ def crop_patch(photo: torch.Tensor, patch: int, generator: torch.Generator, augm
     photo = unit_float(photo)
     if augment:
         turn = int(turn * 8)
-        photo = torch.rot90(photo, turn % 4, (1, 2))
+        photo = torch.rot90(photo, turn % 4 if quarter_turns else turn % 2 * 2, (1, 2))
         if turn >= 4:
             photo = photo.flip(2)
     return photo.contiguous()

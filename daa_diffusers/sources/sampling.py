@@ -116,7 +116,8 @@ class TrainingPatches(Dataset):
         patch: side of the squares.
         length: number of samples; may be changed at any time.
         seed: what everything random depends on, besides the number of the sample.
-        augment: flips and 90-degree rotations.
+        augment: flips and rotations by 180 degrees.
+        quarter_turns: with `augment`, rotations by 90 degrees as well.
         clean_scale: range (within (0, 1]) of the factor by which "clean" (before its degradation) and "unpaired_clean"
             are scaled down, log-uniform: detail of all sizes, as in photos that were scaled down themselves.
 
@@ -136,6 +137,7 @@ class TrainingPatches(Dataset):
         length: int,
         seed: int,
         augment: bool = True,
+        quarter_turns: bool = True,
         clean_scale: Sequence[float] = (1.0, 1.0),
     ):
         self.clean_scale = check_range("clean_scale", clean_scale, 0.05, 1.0)
@@ -151,7 +153,8 @@ class TrainingPatches(Dataset):
         self.unpaired_clean = list(unpaired_clean) if unpaired_clean else None
         self.paired = list(paired) if paired else None
         self._pairs = [PairedFolders(degraded, clean) for degraded, clean in paired or ()]
-        self.patch, self.length, self.seed, self.augment = int(patch), int(length), int(seed), augment
+        self.patch, self.length, self.seed = int(patch), int(length), int(seed)
+        self.augment, self.quarter_turns = augment, quarter_turns
 
     def __len__(self) -> int:
         return self.length
@@ -183,7 +186,7 @@ class TrainingPatches(Dataset):
         index = source.turn(position, functools.partial(_permutation, self.seed, stream, number))
         generator = generator_for(self.seed, "crop", stream, n)
         side = self.patch if stream == "real" else self._side_before_scaling(stream, n)
-        patch = crop_patch(source.photo(index), side, generator, self.augment)
+        patch = crop_patch(source.photo(index), side, generator, self.augment, self.quarter_turns)
         if side == self.patch:
             return patch
         scaled = F.interpolate(patch[None], size=(self.patch, self.patch), mode="bicubic", antialias=True)
@@ -199,7 +202,9 @@ class TrainingPatches(Dataset):
     def _pair(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
         source, index = take_turns([len(p) for p in self._pairs], n, seed=self.seed, stream="paired")
         degraded, clean = (
-            crop_patch(photo, self.patch, generator_for(self.seed, "crop", "paired", n), self.augment)
+            crop_patch(
+                photo, self.patch, generator_for(self.seed, "crop", "paired", n), self.augment, self.quarter_turns
+            )
             for photo in self._pairs[source].pair(index)
         )
         return degraded, clean

@@ -16,8 +16,11 @@ from ..degradations.draws import generator_for
 from ..degradations.fitting.choosing import Choice, check_choices, look_over
 from ..degradations.fitting.noise import MIN_PHOTOS, Restorer, TooStrongError, fit_noise
 from ..degradations.fitting.photo_noise import gaussian_filter
+from ..degradations.fitting.rain import RainProfile, fit_rain
+from ..degradations.fitting.shake import ShakeProfile, fit_shake
 from ..degradations.mixture import Mixture
 from ..degradations.transplant import Transplant, write_residual
+from ..errors import ConfigurationError
 from ..files import replacing, write_text
 from ..objectives.base import Objective
 from ..photos.pixels import middle, unit_float
@@ -29,7 +32,7 @@ from .held_out import pairs_apart
 
 logger = logging.getLogger(__name__)
 
-NOISE_FILE = "noise.yaml"
+NOISE_FILE, RAIN_FILE, SHAKE_FILE = "noise.yaml", "rain.yaml", "shake.yaml"
 LEFT_OUT = "left_out.json"  # real photos whose noise cannot be measured: of each source, index and reason
 PSEUDO_CLEAN = "pseudo_clean"
 RESIDUALS = "residuals"
@@ -44,7 +47,7 @@ STREAK_BLUR = 10.0  # standard deviation in pixels of what is not a streak: ligh
 
 
 def prepare_files(config: TrainingConfig, restorer: nn.Module, folder: Path, real: Sequence[PhotoSource]) -> None:
-    """Writes what `fit_noise`, `pseudo_clean` and `transplant` ask for into the run's folder, and keeps what is there.
+    """Writes what `fit_*`, `pseudo_clean` and `transplant` ask for into the run's folder, and keeps what is there.
 
     Args:
         restorer: as it starts. Its mode is left as it is.
@@ -55,11 +58,15 @@ def prepare_files(config: TrainingConfig, restorer: nn.Module, folder: Path, rea
         ConfigurationError: there is nothing to adapt to (`fitting.choosing.check_choices`), or the noise of the real
             photos cannot be estimated.
     """
-    if not (config.fit_noise or config.pseudo_clean or config.transplant):
+    if not config.prepares:
         return
     if config.fit_noise and not (folder / NOISE_FILE).exists():
         _leave_out(real, folder / LEFT_OUT)
         _fit(real, as_function(restorer) if config.init_from else None, folder / NOISE_FILE)
+    if config.fit_rain and not (folder / RAIN_FILE).exists():
+        _fit_other(fit_rain(real, as_function(restorer)), folder / RAIN_FILE, "rain")
+    if config.fit_shake and not (folder / SHAKE_FILE).exists():
+        _fit_other(fit_shake(real), folder / SHAKE_FILE, "camera shake")
     if config.pseudo_clean:
         _restore_all(as_function(restorer), real, folder / PSEUDO_CLEAN, _write_restored)
     if config.transplant:
@@ -89,10 +96,12 @@ def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) ->
     learned: list[tuple[float, Degradation]] = []
     if config.fit_noise and (folder / LEFT_OUT).exists() and dataset.real:
         _skip(dataset.real, [Choice(0, {int(i): why for i, why in one.items()}) for one in _read(folder / LEFT_OUT)])
-    if config.fit_noise and (folder / NOISE_FILE).exists():  # not of noise too strong to be measured
-        learned.append((config.fit_noise, degradation_from_config(read_degradation(folder / NOISE_FILE))))
+    fits = (config.fit_noise, NOISE_FILE), (config.fit_rain, RAIN_FILE), (config.fit_shake, SHAKE_FILE)
+    for share, name in fits:
+        if share and (folder / name).exists():  # not of noise too strong to be measured, nor of rain that is not there
+            learned.append((share, degradation_from_config(read_degradation(folder / name))))
     if config.transplant:
-        learned.append((config.transplant, Transplant(str(folder / RESIDUALS), GAIN)))
+        learned.append((config.transplant, Transplant(str(folder / RESIDUALS), GAIN, config.quarter_turns)))
     if learned:
         assert dataset.degradation is not None  # checked with the options
         rest = round(1 - sum(share for share, _ in learned), 9)
@@ -145,6 +154,15 @@ def _fit(sources: Sequence[PhotoSource], restore: Restorer | None, path: Path) -
     degradations = [profile.to_degradation(spread=SPREAD) for profile in noisy or profiles]
     one = degradations[0] if len(degradations) == 1 else Mixture([(1, degradation) for degradation in degradations])
     write_degradation(one.to_config(), path, comment)
+
+
+def _fit_other(profile: RainProfile | ShakeProfile, path: Path, what: str) -> None:
+    """Writes what was found; nothing where the photos have none of it."""
+    logger.info("%s of the real photos:\n%s", what, profile.describe())
+    try:
+        profile.save(path)
+    except ConfigurationError as error:
+        logger.warning("the real photos are adapted to with `degradation` alone: %s", error)
 
 
 def as_function(restorer: nn.Module) -> Restorer:

@@ -69,7 +69,7 @@ def open_all_sources(config: TrainingConfig, channels: int, *, check: bool = Tru
     """
     roles = ["clean", "paired_degraded", "paired_clean"]
     adapts = config.reads("real")
-    if adapts or config.fit_noise or config.pseudo_clean or config.transplant:
+    if adapts or config.prepares:
         roles.append("real")
     if adapts:
         roles.append("unpaired_clean")
@@ -108,6 +108,7 @@ def build_dataset(
         length=length,
         seed=config.seed,
         clean_scale=config.clean_scale,
+        quarter_turns=config.quarter_turns,
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from daa_diffusers import DAARestorationPipeline, RestorationUNet
+from daa_diffusers.degradations.fitting.rain import RainProfile
+from daa_diffusers.degradations.fitting.shake import ShakeProfile
 from daa_diffusers.errors import ConfigurationError
+from daa_diffusers.photos.pixels import crop_patch
 from daa_diffusers.sources.folders import PhotoFolder
 from daa_diffusers.training import preparation, setup, validation
 from daa_diffusers.training.loop import Trainer, train
@@ -237,3 +241,27 @@ def test_noise_too_strong_to_be_measured_is_adapted_to_without_the_fit(config, t
     assert trainer.dataset.degradation.to_config()["type"] == "gaussian"
     assert not (Path(given.output_dir) / "noise.yaml").exists()
     trainer.folder.release()
+
+
+def test_rain_and_shake_of_the_real_photos_reach_the_samples(tiny_config, start, caplog):
+    given = tiny_config(real=["photos"], init_from=start, fit_rain=0.5, fit_shake=0.25)
+    folder = Path(given.output_dir)
+    folder.mkdir(parents=True)
+    rain = {"cover": (0.1, 0.2), "length": (20, 30), "width": (1, 2), "brightness": (0.3, 0.5), "angle": (-5, 5)}
+    preparation._fit_other(RainProfile(rain, rain, None, None, 3, 3), folder / "rain.yaml", "rain")
+    preparation._fit_other(ShakeProfile(None, (0, 0), None, 3, 0), folder / "shake.yaml", "camera shake")
+    assert "no shake to synthesize" in caplog.text and not (folder / "shake.yaml").exists()
+    dataset = setup.build_dataset(replace(given, real=[], fit_rain=0.0, fit_shake=0.0), 3, length=4)
+    before = dataset.degradation
+    use_files(given, dataset, folder)
+    assert [share for share, _ in dataset.degradation.parts] == [0.5, 0.5]
+    (_, fitted), (_, rest) = dataset.degradation.parts
+    assert fitted.parts[1][1].length == (20, 30) and rest == before
+
+
+def test_without_quarter_turns_upright_lines_stay_upright():
+    photo = torch.zeros(3, 40, 40)
+    photo[:, :, ::4] = 1
+    for seed in range(8):
+        patch = crop_patch(photo, 16, torch.Generator().manual_seed(seed), quarter_turns=False)
+        assert torch.equal(patch[:, :1].expand_as(patch), patch)

@@ -13,6 +13,8 @@ from .field import converted, facts, problem
 if TYPE_CHECKING:
     from .options import TrainingConfig
 
+FITS = ("fit_noise", "fit_rain", "fit_shake")  # shares of what is estimated on the real photos
+
 
 def problems(config: "TrainingConfig") -> Iterator[str]:
     """A sentence for everything that is contradictory or out of range; combinations only where every type is right."""
@@ -71,12 +73,14 @@ def _photos(config: "TrainingConfig") -> Iterator[str]:
 
 
 def _preparation(config: "TrainingConfig") -> Iterator[str]:
-    if config.fit_noise + config.transplant > 1:
-        yield f"`transplant` must be a share of at most 1 - `fit_noise`, got {config.transplant}"
-    for name in ("fit_noise", "pseudo_clean", "transplant"):
+    fitted = {name: getattr(config, name) for name in FITS if getattr(config, name)}
+    if sum(fitted.values()) + config.transplant > 1:
+        shares = " - ".join(f"`{name}`" for name in fitted or ("fit_noise",))
+        yield f"`transplant` must be a share of at most 1 - {shares}, got {config.transplant}"
+    for name in (*FITS, "pseudo_clean", "transplant"):
         if getattr(config, name) and not (config.clean and config.real):
             yield f"`{name}` needs `real` photos, and `clean` ones to be degraded"
-    for name in ("pseudo_clean", "transplant"):
+    for name in ("fit_rain", "pseudo_clean", "transplant"):
         if getattr(config, name) and not config.init_from:
             yield f"`{name}` needs a restorer to start from: give `init_from`"
     if config.blend < 1 and not config.init_from:

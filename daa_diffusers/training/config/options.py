@@ -12,7 +12,7 @@ from ...models.registry import PRESETS as RESTORER_PRESETS
 from ...models.registry import presets_in_words
 from ...objectives.registry import OBJECTIVES, objective_class, with_defaults
 from ..selection import SELECTIONS
-from .checks import problems
+from .checks import FITS, problems
 from .field import facts, option
 from .objective import DEFAULT_OBJECTIVE
 from .presets import PRESETS
@@ -72,6 +72,20 @@ class TrainingConfig:
         at_most=1,
         preparation=True,
     )
+    fit_rain: float = option(
+        0.0,
+        "Share of the synthetic photos whose rain is that of the real ones, as the restorer to start from removes it.",
+        at_least=0,
+        at_most=1,
+        preparation=True,
+    )
+    fit_shake: float = option(
+        0.0,
+        "Share of the synthetic photos whose camera shake is that of the real ones, by their edges.",
+        at_least=0,
+        at_most=1,
+        preparation=True,
+    )
     pseudo_clean: bool = option(
         False,
         "Use real photos, restored by the initial restorer, as a further source of clean ones.",
@@ -101,6 +115,9 @@ class TrainingConfig:
     patch: int = option(64, "Side of the square training patches, in pixels.", at_least=1)
     clean_scale: list[float] = option(
         [1.0, 1.0], "Range of the factor, 1 at most, by which clean patches are scaled down before their degradation."
+    )
+    quarter_turns: bool = option(
+        True, "Turn patches by quarter turns as well; false keeps rain falling, in real photos and transplants."
     )
     batch_size: int = option(
         8,
@@ -276,6 +293,11 @@ class TrainingConfig:
         if found:
             raise ConfigurationError("these options do not fit:\n- " + "\n- ".join(found))
         return self
+
+    @property
+    def prepares(self) -> bool:
+        """Whether real photos are read before the first step, whatever the objective reads."""
+        return bool(any(getattr(self, name) for name in FITS) or self.pseudo_clean or self.transplant)
 
     def reads(self, role: str) -> bool:
         """Whether the objective reads photos of this role ("real", "unpaired_clean")."""

@@ -38,17 +38,23 @@ _ADAPT: dict[str, Any] = {
     "predictor_learning_rate": 5e-4,
     "ema_decay": 0.99,
 }
-# Noise is fitted to the photos. Rain and shake cannot be, and what is left of them must not become the target.
+# What is left of rain and shake must not become the target.
 _NOT_FITTED: dict[str, Any] = {"fit_noise": 0.0, "pseudo_clean": False}
 # What a task needs beyond that.
 _ADAPT_TO: dict[str, dict[str, Any]] = {
-    "derain": {"transplant": 0.9, "transplant_kind": "streaks", "blend": 1.0},
-    "deblur": {"degradation": {"type": "motion_blur", "length": [2.0, 24.0]}},
+    "derain": {
+        "fit_rain": 0.5,
+        "transplant": 0.4,
+        "transplant_kind": "streaks",
+        "quarter_turns": False,
+        "blend": 1.0,
+    },
+    "deblur": {"fit_shake": 0.75, "degradation": {"type": "motion_blur", "length": [2.0, 24.0]}},
 }
 
 
 def adapting_to(task: Task) -> dict[str, Any]:
-    """The preset of a task: that of noise where it removes noise, else its degradation, and nothing is fitted."""
+    """The preset of a task: that of noise where it removes noise, else its degradation, and no noise is fitted."""
     own = {} if task.removes_noise else {**_NOT_FITTED, "degradation": {"type": task.degradations[0]}}
     return {**_ADAPT, **own, "init_from": task.start, **_ADAPT_TO.get(task.name, {})}
 
