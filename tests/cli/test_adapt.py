@@ -68,14 +68,15 @@ def test_alarms_name_the_options_of_this_command(photos, start, tmp_path, capsys
 
 
 @pytest.mark.parametrize("task", ["derain", "deblur"])
-def test_what_cannot_be_fitted_is_not(photos, start, tmp_path, capsys, task):
+def test_rain_and_shake_are_fitted_and_noise_is_not(photos, start, tmp_path, capsys, task):
     command = ["adapt", str(photos), "--checkpoint", start, "--output", str(tmp_path / "out"), "--task", task]
     assert main([*command, "--clean", str(photos), "--dry-run"]) == 2  # the real photos are no clean ones
     assert "clean" in capsys.readouterr().err
     assert main([*command, "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "fit_noise: 0.0" in said and "pseudo_clean: false" in said
-    assert ("transplant: 0.9" in said) == (task == "derain")
+    assert ("fit_rain: 0.5" in said) == ("transplant: 0.4" in said) == (task == "derain")
+    assert ("fit_shake: 0.75" in said) == (task == "deblur")
     assert main(["adapt", str(photos), "--output", str(tmp_path / "out"), "--task", task, "--dry-run"]) == 0
     bundled = {"derain": "daa-derain", "deblur": "daa-deblur"}[task]
     assert f"init_from: {bundled}\n" in capsys.readouterr().out
