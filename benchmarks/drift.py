@@ -121,7 +121,8 @@ def report(sets: Iterable[tuple[str, list[dict[str, float]]]]) -> str:
             )
         ]
         rows: list[dict[str, Any]] = []
-        for part in (looks[: 1 + sum(0 < look["step"] <= PUBLISHED["steps"] for look in looks)], looks):
+        usual = [look for look in looks if look["step"] <= PUBLISHED["steps"]]
+        for part in (usual, looks) if len(usual) < len(looks) else (looks,):
             kept = {score: missed(part, score) for score in ("score", "estimated_gain")}
             last = int(part[-1]["step"])
             kept["none, the last"] = last, max(look["psnr"] for look in part) - part[-1]["psnr"]
