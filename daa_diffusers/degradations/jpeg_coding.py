@@ -94,6 +94,11 @@ def chroma_sampling(content: bytes) -> int:
         return 0
 
 
+def luma_table(quality: int) -> np.ndarray:
+    """(8, 8), libjpeg's quantization of the brightness at a quality from 1 to 100."""
+    return _scaled(quality).reshape(JPEG_BLOCK, JPEG_BLOCK)
+
+
 def _scaled(quality: int) -> np.ndarray:
     scale = 5000 / quality if quality < 50 else 200 - 2 * quality
     return np.clip((np.array(LUMA_TABLE) * scale + 50) // 100, 1, 255)

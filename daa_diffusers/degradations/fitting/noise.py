@@ -24,6 +24,7 @@ from ..jpeg_coding import chroma_sampling, jpeg_quality
 from ..mixture import Mixture
 from .choosing import FIT_SHARE, MAX_PHOTOS
 from .coding import KNOWN_SHARE
+from .earlier_coding import earlier_quality, other_codec
 from .noise_curve import (
     BRIGHTNESS,
     NOISE_FREE,
@@ -39,6 +40,7 @@ from .noise_curve import (
     unit_correlation,
 )
 from .photo_noise import BLOCK, WHITE, FlatBlocks, removed_noise
+from .profile_text import described
 from .suitability import HIDING_QUALITY, IMPULSES, REGION, share_of_impulses, signs_of, without_impulses
 
 Restorer = Callable[[torch.Tensor], torch.Tensor]
@@ -48,7 +50,6 @@ logger = logging.getLogger(__name__)
 MIN_PHOTOS = 3
 RESTORED = 384  # middle that is restored, where there is a restorer
 QUANTILES = 11
-TWO_KINDS = 6.0  # ratio of the levels of a folder's photos from which on the quietest may be clean
 # Share of the tone curve's skewness from which on noise is taken to have come through it. The skewness of light itself,
 # which is Poisson's, takes off up to 0.57 of it where shot noise is all there is.
 BENT = 0.25
@@ -76,6 +77,8 @@ class NoiseProfile:
             which photos without ground truth do not show otherwise.
         photos: number used.
         noise_free: number of these that have no noise.
+        coded_twice: number of JPEG files that were JPEG-coded more coarsely before; the coarser coding is simulated.
+        codecs: number of lossy files other than JPEG by codec, of which the levels are those after coding.
         blocky: number of files other than JPEG whose pixels look as if they had been JPEG-coded, at unknown quality.
         skipped: photos that cannot be used, and why.
         unfit: photos whose noise cannot be measured (`suitability.Signs.unfit`), and why.
@@ -102,6 +105,8 @@ class NoiseProfile:
     impulses: float = 0.0
     bands: str | None = None
     is_bound: bool = False
+    coded_twice: int = 0
+    codecs: dict[str, int] = field(default_factory=dict)
 
     def to_degradation(self, *, spread: float = 1.25, mixed: bool = False) -> Degradation:
         """The degradation for training.
@@ -117,7 +122,7 @@ class NoiseProfile:
         if self.degradation is None:
             raise ConfigurationError(
                 f"no noise to synthesize: that of {self.noise_free} of {self.photos} photos cannot be measured"
-                f"{self._reasons()}"
+                f"{self.reasons()}"
             )
         fitted = replace(self.degradation, spread=spread)
         if not mixed:
@@ -133,68 +138,10 @@ class NoiseProfile:
 
     def describe(self) -> str:
         """Summary of the fit as text, some lines."""
-        lines = [f"{self.photos} photos looked at, {len(self.skipped)} left out."]
-        if self.unfit:
-            lines.append(f"Noise cannot be measured in {len(self.unfit)} of them{self._reasons()}")
-        if self.impulses:
-            lines.append(
-                f"Salt and pepper: {self.impulses:.1%} of the pixels are black or white unlike their surroundings. "
-                "They are left out of what follows, and the degradation makes none."
-            )
-        if self.degradation is None:
-            return "\n".join([*lines, "No noise found that could be made again."])
-        noise = self.degradation
-        green, seen = noise.deviation[1], self.observed[1]
-        shown = [k for k in range(len(green)) if seen[k]]
-        curve = ", ".join(f"{noise.brightness[k]:g}: {green[k]:.1f}" for k in shown[:: max(1, len(shown) // 5)])
-        lines.append(f"Noise level (green, in 1/255, by brightness, of the middle photo): {curve}.")
-        least, most = noise.level[1], noise.level[-2]
-        lines.append(f"Photos differ: their levels are {least:.2f} to {most:.2f} times that.")
-        if most > TWO_KINDS * least:
-            quietest = least * float(np.median([green[k] for k in shown]))
-            lines.append(
-                f"The quietest of them may be clean: they have {quietest:.1f}/255. Photos that are alike in their "
-                "noise are fitted better, and clean ones have nothing to adapt to."
-            )
-        kind = "white: neighboring pixels are independent" if abs(self.lag) < 0.1 else "correlated between neighbors"
-        lines.append(
-            f"The noise is {kind} ({self.lag:.2f}); between colors: {', '.join(f'{c:.2f}' for c in self.colours)}."
-        )
-        if self.bands:
-            lines.append(f"It runs along {self.bands} (banding); the degradation makes as much noise, without bands.")
-        if noise.gamma is not None:
-            lines.append(f"It is skewed as by a tone curve ({self.bend:.2f} of sRGB's): strong noise darkens as well.")
-        elif noise.jpeg_probability >= 0.5:
-            lines.append(
-                "Whether strong noise darkens is unknown, because JPEG coding hides the skewness; assumed not to."
-            )
-        if self.poisson_error <= 0.15:
-            lines.append(
-                f"Shot noise {self.shot:.2e}, read noise {self.read:.2e} describe it within {self.poisson_error:.0%}."
-            )
-        if noise.jpeg_quality:
-            lines.append(self._coding())
-        if self.blocky:
-            lines.append(
-                f"{self.blocky} photos look as if JPEG-coded before they were stored; the quality is unknown, and the "
-                "levels are those after it."
-            )
-        return "\n".join(lines)
+        return described(self)
 
-    def _coding(self) -> str:
-        assert self.degradation is not None and self.degradation.jpeg_quality is not None
-        low, high = self.degradation.jpeg_quality
-        size = ", with colors at half the size" if self.degradation.jpeg_half_chroma else ""
-        said = f"{self.degradation.jpeg_probability:.0%} of the files are JPEG, of quality {low} to {high}{size}; "
-        if not self.is_bound:
-            return said + "the levels are those before coding."
-        least = max(v for v, count in zip(self.as_seen[1], self.observed[1], strict=True) if count)
-        return said + (
-            f"it hides the noise, whose level before coding cannot be known: at least {least:.1f}. Of the above "
-            "coding leaves what the photos show."
-        )
-
-    def _reasons(self) -> str:
+    def reasons(self) -> str:
+        """Why the noise of photos cannot be measured, with their number; "" where it can."""
         kinds = Counter(reason.partition(":")[0] for reason in self.unfit.values())
         return ": " + "; ".join(f"{kind} ({count})" for kind, count in kinds.most_common()) + "." if kinds else ""
 
@@ -270,6 +217,8 @@ def _look(photo: torch.Tensor, content: bytes, restorer: Restorer | None) -> Pho
     if flat.clipped:
         raise TooStrongError("clipped (black or white) in all its flat parts")
     quality = jpeg_quality(content)
+    earlier = None if quality is None else earlier_quality(stored, quality)
+    quality = earlier or quality
     signs = replace(signs_of(pixels, quality, flat), impulses=share_of_impulses(stored))
     brightness, variance = flat.brightness, flat.variance
     if restorer is not None and abs(flat.neighbors) < WHITE:
@@ -277,7 +226,8 @@ def _look(photo: torch.Tensor, content: bytes, restorer: Restorer | None) -> Pho
         brightness, variance = removed_noise(middle(pixels, RESTORED), restorer, generator) or (brightness, variance)
     log_deviation = variance.sqrt().clamp(min=NOISE_FREE / 10).log().numpy()
     sampling = chroma_sampling(content)
-    return PhotoSeen(brightness.numpy(), log_deviation, color_pairs(flat), quality, sampling, bend_of(flat), signs)
+    coded = quality, sampling, bend_of(flat), signs, earlier is not None, other_codec(content)
+    return PhotoSeen(brightness.numpy(), log_deviation, color_pairs(flat), *coded)
 
 
 def _profile(seen: list[PhotoSeen], skipped: dict[str, str], unfit: dict[str, str]) -> NoiseProfile:
@@ -292,6 +242,8 @@ def _profile(seen: list[PhotoSeen], skipped: dict[str, str], unfit: dict[str, st
         "blocky": sum(one.quality is None and one.signs.is_coarse for one in seen),
         "skipped": skipped,
         "unfit": unfit,
+        "coded_twice": sum(one.is_coded_twice for one in seen),
+        "codecs": dict(Counter(one.codec for one in seen if one.codec)),
         "impulses": impulses if impulses > IMPULSES else 0.0,
         "bands": direction if 2 * bands.count(direction) > len(bands) else None,
     }

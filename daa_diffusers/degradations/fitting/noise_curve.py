@@ -27,7 +27,8 @@ CALIBRATION_SIDE = 256
 @dataclass(frozen=True)
 class PhotoSeen:
     """Measurements of one photo: (K, 3) brightness and log deviation of its flat blocks, (6, 7, 7) correlation,
-    the `bend_of` its noise with its weight, its JPEG coding (None: another file), and the signs of its suitability."""
+    the `bend_of` its noise with its weight, its JPEG coding (None: another file), the signs of its suitability, whether
+    JPEG coded it twice (`quality` is then the coarser one's), and its lossy codec other than JPEG."""
 
     brightness: np.ndarray
     log_deviation: np.ndarray
@@ -36,6 +37,8 @@ class PhotoSeen:
     sampling: int
     bend: tuple[float, float]
     signs: Signs
+    is_coded_twice: bool = False
+    codec: str | None = None
 
 
 def fit_curve(seen: Sequence[PhotoSeen]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ from skimage import data
 
 from daa_diffusers.degradations.camera_noise import CameraNoise
 from daa_diffusers.degradations.draws import generator_for
+from daa_diffusers.degradations.fitting.earlier_coding import earlier_quality, other_codec
 from daa_diffusers.degradations.fitting.noise import TooStrongError, fit_noise
 from daa_diffusers.degradations.fitting.suitability import Signs, share_of_impulses, signs_of, without_impulses
 from daa_diffusers.degradations.jpeg_coding import chroma_sampling, jpeg, jpeg_quality
@@ -194,3 +195,41 @@ def test_where_coding_hides_the_level_a_bound_is_said(tmp_path):
     whole = write(tmp_path / "whole", noisy(), ".jpg", quality=95, subsampling=0)
     assert chroma_sampling((whole / "00.jpg").read_bytes()) == 0
     assert fit_noise(whole).degradation.jpeg_half_chroma is False
+
+
+def pixels_of(path):
+    return torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1).float() / 255
+
+
+def recoded(folder, quality):
+    for path in folder.iterdir():
+        Image.open(path).save(path, quality=quality)
+    return folder
+
+
+def test_a_coarser_coding_before_that_of_the_file_is_found_and_undone(tmp_path):
+    twice = recoded(write(tmp_path / "twice", noisy(), ".jpg", quality=75, subsampling=2), 95)
+    profile = fit_noise(twice)
+    assert profile.coded_twice == profile.photos == len(CLEAN)
+    assert f"{len(CLEAN)} of them were coded twice" in profile.describe()
+    assert abs(profile.degradation.jpeg_quality[0] - 75) <= 2
+    row, seen = profile.degradation.deviation[1], profile.observed[1]
+    assert np.median([v for v, count in zip(row, seen, strict=True) if count]) == pytest.approx(15, rel=0.2)
+
+
+@pytest.mark.parametrize(("first", "second"), [(50, 90), (75, 95), (85, 95), (75, 98)])
+def test_an_earlier_coding_shows_in_the_coefficients(tmp_path, first, second):
+    folder = write(tmp_path / "photos", noisy(), ".jpg", quality=first, subsampling=2)
+    (path, *_) = sorted(folder.iterdir())
+    assert earlier_quality(pixels_of(path), first) is None  # coded once
+    assert abs(earlier_quality(pixels_of(recoded(folder, second) / path.name), second) - first) <= 2
+    fine = write(tmp_path / "fine", noisy(), ".jpg", quality=95, subsampling=2)
+    assert earlier_quality(pixels_of(recoded(fine, 80) / path.name), 80) is None  # the file's own is the coarser one
+
+
+def test_lossy_files_of_other_codecs_are_said_to_hold_less_noise(tmp_path):
+    profile = fit_noise(write(tmp_path / "photos", noisy(), ".webp", quality=90))
+    assert profile.codecs == {"WebP": len(CLEAN)}
+    assert f"({len(CLEAN)} WebP): they hold less noise than there was before coding" in profile.describe()
+    (whole, *_) = write(tmp_path / "whole", noisy()[:1], ".webp", lossless=True).iterdir()
+    assert other_codec(whole.read_bytes()) is None
