@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-import yaml
 
 from ..checkpoints.tasks import DEFAULT_TASK, TASKS, known_tasks
 from ..errors import ConfigurationError
@@ -115,6 +114,8 @@ def adapt(
 
 def _chosen(config: TrainingConfig) -> str:
     """The method that measurement chooses, or of the run that has begun."""
+    import yaml
+
     from ..training.choosing import choose, method_of
 
     begun = Path(config.output_dir) / "options.yaml"
