@@ -145,7 +145,7 @@ def kill_a_worker(job, killed):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3000)
 def test_a_killed_worker_and_a_restarted_job_leave_each_photo_once(cluster, tmp_path, plan, pipeline):
     album = tmp_path / "album"
     album.mkdir()

@@ -47,7 +47,7 @@ def test_without_ray_the_error_names_the_extra(album, tmp_path, monkeypatch, cap
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3000)
 def test_a_full_disk_ends_the_job_and_the_same_command_goes_on(disk_of, album, checkpoint, capsys, monkeypatch):  # noqa: F811
     small_disk = disk_of("512k")
     monkeypatch.setenv("RAY_worker_niceness", "0")
@@ -67,7 +67,7 @@ def test_a_full_disk_ends_the_job_and_the_same_command_goes_on(disk_of, album, c
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3000)
 def test_the_same_command_goes_on_and_then_finds_nothing_to_do(album, tmp_path, checkpoint, capsys, monkeypatch):  # noqa: F811
     monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 unless said otherwise: too low for a test on a busy machine
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

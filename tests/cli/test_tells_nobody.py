@@ -23,7 +23,7 @@ from daa_diffusers import DAARestorationPipeline, DAAUNet2DConditionModel, Resto
 from ..conftest import PROJECT_ROOT
 from ..hub.hub_server import loopback_hub
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 DAA = ["-m", "daa_diffusers.cli"]
 TRAIN = [str(PROJECT_ROOT / "examples" / "train_daa.py")]

@@ -127,7 +127,7 @@ def test_without_photos_or_a_stopped_run_there_is_nothing_to_do(adaptation, chec
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3000)
 def test_why_it_failed_is_told_without_folders(adaptation, noisy, checkpoint, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no photo")
     adaptation.start([str(tmp_path / "bad.png")], noisy, checkpoint=checkpoint, minutes=0.02)
@@ -137,7 +137,7 @@ def test_why_it_failed_is_told_without_folders(adaptation, noisy, checkpoint, tm
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3000)
 def test_stopped_it_keeps_what_it_learned_and_goes_on_to_the_end(adaptation, noisy, start):
     adaptation.start(noisy, noisy[:1], checkpoint=start, minutes=1)
     stages = set()

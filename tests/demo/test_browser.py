@@ -14,7 +14,7 @@ from daa_diffusers.cli.app import main
 from daa_diffusers.demo.serving import Settings, served
 from daa_diffusers.demo.views import CROP
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 PATIENCE = 240.0
 FETCH = """
 const done = arguments[1];

@@ -18,7 +18,7 @@ def run(*arguments, cwd, data):
         env={**os.environ, "PYTHONPATH": str(ROOT), "DAA_DATA": str(data)},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=800,
     )
 
 

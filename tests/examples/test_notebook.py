@@ -26,7 +26,7 @@ def test_the_notebook_is_valid_and_holds_no_outputs(notebook):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3000)
 def test_the_notebook_runs_on_photos_that_it_makes(notebook, tmp_path, monkeypatch):
     from nbclient import NotebookClient
 

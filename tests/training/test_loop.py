@@ -269,7 +269,7 @@ def test_the_example_survives_a_kill(tiny_config, tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    done = subprocess.run(command(config, tmp_path), env=environment, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command(config, tmp_path), env=environment, capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stderr
     assert "from_pretrained" in done.stdout
     expected, found = state(tmp_path / "whole"), state(tmp_path / "killed")
@@ -290,7 +290,7 @@ def test_the_example_tells_mistakes_without_a_traceback(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=800,
     )
     assert done.returncode == 2 and "`clean`" in done.stderr and "Traceback" not in done.stderr
 

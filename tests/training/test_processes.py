@@ -46,7 +46,7 @@ def launch(config, folder, script=None, processes=2, check=True):
     launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
     launcher += ["--main_process_port", str(port), "--num_machines", "1", "--mixed_precision", "no"]
     done = subprocess.run(
-        [sys.executable, *launcher, *arguments], env=ENVIRONMENT, capture_output=True, text=True, timeout=280
+        [sys.executable, *launcher, *arguments], env=ENVIRONMENT, capture_output=True, text=True, timeout=800
     )
     if check:
         assert done.returncode == 0, done.stderr

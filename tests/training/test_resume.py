@@ -85,7 +85,7 @@ def kill_and_resume(config, folder, kills, seed):
         time.sleep(draw.uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)
         process.wait()
-    done = subprocess.run(command(config, folder), env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command(config, folder), env=ENVIRONMENT, capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stderr
     assert "from_pretrained" in done.stdout
 
@@ -112,7 +112,7 @@ def test_a_signal_saves_first(long_config, tmp_path, number):
     process = start(stopped, tmp_path)
     wait_for_checkpoint(process, stopped)
     process.send_signal(number)
-    process.wait(timeout=60)
+    process.wait(timeout=600)
     assert process.returncode == 128 + number, process.stderr.read()
     assert not (Path(stopped.output_dir) / "pipeline").exists()
     quiet(stopped)
@@ -125,7 +125,7 @@ def test_the_end_of_the_launcher_saves_and_ends_the_run(long_config, tmp_path):
     process = start(config, tmp_path, "-m", "accelerate.commands.launch", "--num_processes", "1", "--cpu")
     wait_for_checkpoint(process, config)
     process.terminate()
-    process.wait(timeout=60)
+    process.wait(timeout=600)
     lock = run_folder.lock_output(config, wait=60)  # free as soon as the run has ended
     newest = list_checkpoints(Path(config.output_dir) / "checkpoints")[-1]
     lock.release()
