@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -149,17 +150,17 @@ def _run(job: BulkJob, as_json: bool, workers: int | None, cpus: float, gpus: fl
     if len(left) < job.shards:
         typer.echo(f"{job.shards - len(left)} of {job.shards} shards are done", err=True)
     todo = job.photos_of(left)
-    stopped = ""
+    stopped, output = "", sys.stdout
     bar = tqdm(total=todo, unit="photo", file=sys.stderr, disable=not sys.stderr.isatty(), smoothing=0)
     try:
-        with bar:
+        with bar, contextlib.redirect_stdout(sys.stderr):  # where Ray prints its remarks
             for result in restore_job(
                 job, workers=workers, cpus_per_worker=cpus, gpus_per_worker=gpus, address=address
             ):
                 bar.update(result.restored + result.failed)
                 with bar.external_write_mode():
                     if as_json:
-                        typer.echo(json.dumps(dataclasses.asdict(result)))
+                        typer.echo(json.dumps(dataclasses.asdict(result)), file=output)
                     if result.stops:
                         stopped = result.error
                     elif result.error:
