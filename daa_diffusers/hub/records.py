@@ -1,8 +1,8 @@
-"""Records of weights: task, license, training and numbers, kept with a network and saved with it.
+"""Records of weights: task, license, training and evaluation, kept with a network and saved with it.
 
 Task and license are in the network's config. The files beside the weights (`training.json`, `evaluation.json`, a
 license's text, a card that a user wrote) are read when weights are loaded, kept as `network.weights_record`, and
-written with every copy of them. Numbers, and a card, apply to exactly the weights that were measured.
+written beside every copy of the weights. An evaluation and a card apply only to the very weights that were evaluated.
 """
 
 import json
@@ -29,15 +29,15 @@ logger = logging.getLogger(__name__)
 
 
 def record_of(network: nn.Module) -> WeightsRecord:
-    """The record of a network's weights; an empty one where nothing is known."""
+    """The record of a network's weights; empty where there is none."""
     found = unwrapped(network).__dict__.get("weights_record")
     return found if isinstance(found, WeightsRecord) else WeightsRecord()
 
 
 def keep_record(network: nn.Module, record: WeightsRecord) -> None:
-    """Makes `record` the network's, and writes its task and license into the network's config.
+    """Attaches `record` to a network, and writes its task and license into the network's config.
 
-    A task that the config states is kept; of two licenses the stricter one applies.
+    A task in the config takes precedence; of two licenses the stricter one applies.
     """
     network = unwrapped(network)
     network.weights_record = record  # type: ignore[assignment]
@@ -50,7 +50,7 @@ def keep_record(network: nn.Module, record: WeightsRecord) -> None:
 
 
 def stated_license(network: nn.Module) -> License:
-    """The license of a network's weights, by its config and record."""
+    """The license of a network's weights, from its config and record."""
     return license_of(record_of(network).training, config_of(unwrapped(network)))
 
 
@@ -59,28 +59,29 @@ def state_license(network: nn.Module, license: License) -> None:
     network = unwrapped(network)
     if not _configure(network, license=license.key):
         record = record_of(network)
-        kept = {name: value for name, value in record.training.items() if name not in ("license", "licence")}
+        names = ("license", "licence")  # the second in records of earlier versions
+        kept = {name: value for name, value in record.training.items() if name not in names}
         stated = {"license": license.key} if license.key else {}
         network.weights_record = replace(record, training={**kept, **stated})  # type: ignore[assignment]
 
 
 def inherit_license(network: nn.Module, license: License) -> None:
-    """Makes the stricter of the network's license and another one the network's."""
+    """Sets a network's license to `license` if that is the stricter one."""
     strict = strictest(stated_license(network), license)
     if strict.key is not None and strict.key != config_of(unwrapped(network)).get("license"):
         state_license(network, strict)
 
 
 def _configure(network: nn.Module, **values: str | None) -> bool:
-    """Sets entries of a network's config; False where the config has no such entries, as of a class of others."""
-    known = all(name in config_of(network) for name in values) and hasattr(network, "register_to_config")
-    if known:
+    """Sets entries of a network's config; False where it has no such entries, as in a class of another library."""
+    has_entries = all(name in config_of(network) for name in values) and hasattr(network, "register_to_config")
+    if has_entries:
         network.register_to_config(**values)  # type: ignore[operator]
-    return known
+    return has_entries
 
 
 def attach_record(network: nn.Module, folder: Path) -> None:
-    """Reads the record beside weights that were just loaded; a damaged one is reported and left out."""
+    """Attaches the record in the folder of weights that were just loaded; a damaged one is skipped with a warning."""
     try:
         record = read_record(folder)
     except CheckpointError as error:
@@ -92,7 +93,7 @@ def attach_record(network: nn.Module, folder: Path) -> None:
 
 
 def attach_from(network: nn.Module, source: str | os.PathLike[str] | None, options: Mapping[str, Any]) -> None:
-    """Reads the record beside weights that `from_pretrained(source, **options)` has loaded; failures are reported."""
+    """Attaches the record beside weights loaded by `from_pretrained(source, **options)`; a failure is a warning."""
     if source is None:
         return
     folder = Path(source)
@@ -112,7 +113,7 @@ def attach_from(network: nn.Module, source: str | os.PathLike[str] | None, optio
 
 
 def weights_of(network: nn.Module) -> str | None:
-    """The fingerprint of a network's weights; None in bfloat16, which keeps too few digits."""
+    """The fingerprint of a network's weights; None for bfloat16, which has too few digits, and for meta tensors."""
     tensors = unwrapped(network).state_dict()
     if any(tensor.dtype == torch.bfloat16 or tensor.is_meta for tensor in tensors.values()):
         return None
@@ -120,10 +121,10 @@ def weights_of(network: nn.Module) -> str | None:
 
 
 def keep_run_record(network: nn.Module, run: Mapping[str, Any]) -> None:
-    """Makes the record of a training run that of the network that it trained.
+    """Attaches the record of a training run to the network that it trained.
 
-    The license of the weights that the run began with stays, with its text; their numbers and card do not. The task is
-    that of the run's degradation, where it has one.
+    Of the record of the weights that the run started from, the license and its text are kept, the evaluation and the
+    card are not. The task is that of the run's degradation, where it has one.
     """
     start = record_of(network)
     training = {key: run[key] for key in RUN_FIELDS if key in run}
@@ -131,7 +132,7 @@ def keep_run_record(network: nn.Module, run: Mapping[str, Any]) -> None:
     if inherited.key is not None:
         training["license"] = inherited.key
     task = task_of(training)
-    if not (training.get("options") or {}).get("degradation"):  # pairs alone do not determine it
+    if not (training.get("options") or {}).get("degradation"):  # a run on pairs: the start's task
         task = config_of(unwrapped(network)).get("task") or task_of(start.training)
     if task is not None:
         training["task"] = task
@@ -155,12 +156,12 @@ def record_files(network: nn.Module) -> dict[str, bytes]:
             if record.card is not None:
                 files[CARD] = record.card.encode()
         else:
-            logger.warning("these weights are not those that were measured: numbers and card are left out")
+            logger.warning("these weights are not those that were evaluated: evaluation and card are left out")
     return files
 
 
 def write_record(network: nn.Module, folder: str | os.PathLike[str]) -> None:
-    """Writes a network's record beside its weights, which are saved already, and removes records of other weights."""
+    """Writes a network's record into the folder of its saved weights, and removes records of other weights there."""
     folder = Path(folder)
     files = record_files(network)
     for name, content in files.items():

@@ -1,4 +1,4 @@
-"""The contract of a restorer: the facts that callers need of a network, read off any module, only here."""
+"""Contract of a restorer: the properties of a network that callers rely on, read from any module here only."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,18 +13,19 @@ _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 @dataclass(frozen=True)
 class RestorerContract:
-    """Facts of a restorer, a map (B, C, H, W) -> (B, C, H, W); the defaults are those of a plain module.
+    """Properties of a restorer, which maps (B, C, H, W) to (B, C, H, W); the defaults are those of a plain module.
 
     Args:
-        channels: color channels of the photo, in and out.
-        value_range: (low, high) in which the restorer takes and gives photos.
-        size_multiple: height and width of an input must be multiples of this.
-        receptive_radius: how far, in pixels, an input pixel can reach; None: not known.
-        is_global: every pixel depends on the whole photo, so that tiles differ from the whole.
-        skips_margins: `forward` takes `margins`, pixels at the borders that are left out of the result.
-        has_batch_statistics: layers that normalize over the batch, in which photos of two kinds must not be mixed.
+        channels: C, of the input and the output.
+        value_range: (low, high) of the values of input and output.
+        size_multiple: height and width of the input must be multiples of this.
+        receptive_radius: largest distance, in pixels, between an input pixel and an output pixel that depends on it;
+            None: unknown.
+        is_global: every output pixel depends on the whole input, so that a tiled result differs from an untiled one.
+        skips_margins: `forward` has an argument `margins`, pixels (top, bottom, left, right) left out of the result.
+        has_batch_statistics: some layers normalize over the batch; synthetic and real photos need batches of their own.
         has_gradient_checkpointing: `enable_gradient_checkpointing` works.
-        task: key of `daa_diffusers.checkpoints.tasks.TASKS`; None: not known.
+        task: key of `daa_diffusers.checkpoints.tasks.TASKS`; None: unknown.
         license: identifier or name of the license of the weights; None: not stated.
     """
 
@@ -41,7 +42,7 @@ class RestorerContract:
 
     @classmethod
     def of(cls, restorer: nn.Module) -> "RestorerContract":
-        """The contract of any module: each fact is its attribute, else an entry of its `config`, else the default.
+        """The contract of any module: each property is its attribute, else an entry of its `config`, else the default.
 
         Examples:
             >>> from torch import nn
@@ -54,13 +55,13 @@ class RestorerContract:
         network = unwrapped(restorer)
         config = config_of(network)
         low, high = config.get("value_range") or cls.value_range
-        radius = _fact(network, config, "receptive_radius")
+        radius = _property(network, config, "receptive_radius")
         return cls(
             channels=int(config.get("channels") or cls.channels),
             value_range=(float(low), float(high)),
-            size_multiple=int(_fact(network, config, "size_multiple") or 1),
+            size_multiple=int(_property(network, config, "size_multiple") or 1),
             receptive_radius=None if radius is None else int(radius),
-            is_global=bool(_fact(network, config, "is_global")),
+            is_global=bool(_property(network, config, "is_global")),
             skips_margins=bool(getattr(network, "skips_margins", False)),
             has_batch_statistics=any(isinstance(module, _BATCH_NORM) for module in network.modules()),
             has_gradient_checkpointing=bool(getattr(network, "_supports_gradient_checkpointing", False)),
@@ -69,7 +70,7 @@ class RestorerContract:
         )
 
     def to_range(self, x: torch.Tensor) -> torch.Tensor:
-        """Photos in [0, 1] -> the restorer's range: `low + x (high - low)`, not clamped."""
+        """Photos in [0, 1], of any shape -> the restorer's range: `low + x (high - low)`, not clamped."""
         low, high = self.value_range
         return x * (high - low) + low
 
@@ -80,7 +81,7 @@ class RestorerContract:
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The network below `torch.compile` and the wrappers of parallel training."""
+    """The network inside the wrappers of `torch.compile` and of parallel training."""
     while True:
         if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
             module = module.module
@@ -95,21 +96,23 @@ def config_of(network: nn.Module) -> Mapping[str, Any]:
     config = getattr(network, "config", None)
     if isinstance(config, Mapping):
         return config
+    # configs of transformers are objects
     return vars(config) if hasattr(config, "__dict__") else {}
 
 
-def _fact(network: nn.Module, config: Mapping[str, Any], name: str) -> Any:
+def _property(network: nn.Module, config: Mapping[str, Any], name: str) -> Any:
+    """An attribute of the network, else the entry of its config, else None."""
     value = getattr(network, name, None)
     return config.get(name) if value is None else value
 
 
 @contextmanager
 def in_eval_mode(module: nn.Module) -> Iterator[None]:
-    """Context in eval mode; the mode of each submodule is restored afterwards."""
+    """Context in which `module` is in eval mode; the mode of each submodule is restored afterwards."""
     training = [m for m in module.modules() if m.training]
     module.eval()
     try:
         yield
     finally:
         for m in training:
-            m.training = True
+            m.training = True  # `train()` would set its submodules too

@@ -20,26 +20,26 @@ class NoiseSpaceAdaptation(Objective):
     """The joint step of Noise-DA (docs/method.md, "One joint training step") over any restorer `x -> restored`.
 
     Args:
-        restorer: maps (B, C, H, W) to restored (B, C, H, W); its residual is `r(x) = f(x) - x`.
-        unet: the noise predictor: a `DAAUNet2DConditionModel`, or any module that maps (z, noise level, first, second)
-            to the noise, see `noise_predictors`.
+        restorer: f, which maps (B, C, H, W) to (B, C, H, W) in its own value range; its residual is `r(x) = f(x) - x`.
+        unet: the noise predictor: a `DAAUNet2DConditionModel`, or any module that maps (noised image z, noise level,
+            first condition, second condition) to the noise, see `noise_predictors.NOISE_PREDICTORS`.
         variant: "paired" (the paper's main form); "extended" (the paper's "Ex": the noised image is an unpaired clean
             one, no negative); "hybrid" (the predictor learns from pairs as in "paired", the restorer's adaptation
             gradient comes from noised unpaired clean images through the frozen predictor).
-        channel_shuffle: exchange the conditions at random (2). False is the ablation.
-        residual_swap: contrast with swapped residuals (3). False is the ablation: `L_noise = L+`.
-        weight: w_max of eq. (6), or the ratio of gradients with "balanced".
-        weight_schedule: "paper" (6), "constant", or "balanced" (`entrance`).
+        channel_shuffle: exchange the two conditions of a sample at random, eq. (2). False: ablation without.
+        residual_swap: contrast with swapped residuals, eq. (3). False: ablation with `L_noise = L+`.
+        weight: w_max of eq. (6); with "balanced", the ratio of the two losses' gradient norms (`losses.entrance`).
+        weight_schedule: "paper" (the ramp of eq. (6)), "constant", or "balanced".
         margin: of the hinge in eq. (4).
         charbonnier_eps: of eq. (5).
         timestep_range: inclusive 0-based range of t; None: (1, 999).
-        separate_passes: restore synthetic and real photos, and predict positive and negative, in a pass each instead of
-            one for both: the same losses and gradients up to rounding, slower, with half the temporary memory. Saves
-            most beside the networks' `enable_gradient_checkpointing()` (`benchmarks/joint_step.py`).
+        separate_passes: restore synthetic and real photos, and predict positive and negative, in one pass each instead
+            of one for both: the same losses and gradients up to rounding, slower, with half the temporary memory. Saves
+            most in combination with `enable_gradient_checkpointing()` of the networks (`benchmarks/joint_step.py`).
 
-    All arguments but the networks are plain JSON. The modules are kept as `restorer` and `unet`. Losses of its own:
-    "noise" (4), "noise_positive" L+, "noise_negative" L-, "adaptation" with variant "hybrid"; "weight" is the factor of
-    the adaptation gradient (with `weight_schedule="balanced"` it is known, and filled in, during `.backward()`).
+    All arguments but the networks are plain JSON. The modules are the attributes `restorer` and `unet`. Losses beside
+    those of every objective: "noise" (4), "noise_positive" L+, "noise_negative" L-, "adaptation" with variant "hybrid";
+    "weight" is the factor of the adaptation gradient (with `weight_schedule="balanced"`, it is set by `.backward()`).
 
     Examples:
         >>> import torch
@@ -103,13 +103,13 @@ class NoiseSpaceAdaptation(Objective):
         noise_predictor_from: str | None = None,
         **options: Any,
     ) -> Self:
-        """The joint step with a noise predictor of its own.
+        """The joint step with a noise predictor built or loaded by name.
 
         Args:
-            restorer: as in the class.
+            restorer: as for the class.
             noise_predictor: name in `noise_predictors.NOISE_PREDICTORS`.
             noise_predictor_options: constructor arguments that override its preset.
-            noise_predictor_from: folder of a trained noise predictor to start from instead.
+            noise_predictor_from: folder of a trained noise predictor to start from; the two above are ignored then.
             options: arguments of the class.
         """
         if noise_predictor_from:
@@ -147,18 +147,18 @@ class NoiseSpaceAdaptation(Objective):
         """One joint step on a batch.
 
         Args:
-            batch: x_s, y, x_r, and u: needed by "extended"; "hybrid" takes the targets of the batch in another order
-                where it is None.
-            progress: p of eq. (6), the share of the ramp that is done.
-            generator: one CPU generator or one a sample.
+            batch: x_s, y, x_r and u, each (B, C, H, W) in the restorer's range. u is required by "extended"; where it
+                is None, "hybrid" uses the clean images of the batch in another order.
+            progress: p of eq. (6), in [0, 1].
+            generator: one CPU generator, or one per sample.
             adapt: False trains the noise predictor on detached conditions, and the restorer by L_pair alone: the
-                warm-up of a fresh predictor, whose gradient would only be noise to the restorer.
-            draws: the step's randomness; None draws it with `generator` (or torch's global one).
+                warm-up of an untrained predictor, whose gradient is of no use to the restorer yet.
+            draws: the random numbers of the step; None: drawn with `generator` (or torch's global one).
 
         Raises:
-            ValueError: on shapes or draws that do not fit, missing photos, or pixels that are not finite.
+            ValueError: shapes or draws do not match, photos are missing, or pixels are not finite.
         """
-        # checks, and the draws of steps 2, 4 and 5 of docs/method.md
+        # check inputs, and make the random draws of steps 2, 4 and 5 of docs/method.md
         batch.check("real", *(("unpaired_clean",) if self.variant == "extended" else ()))
         synthetic, clean, real, unpaired_clean = batch.synthetic, batch.clean, batch.real, batch.unpaired_clean
         if draws is None:
@@ -170,12 +170,12 @@ class NoiseSpaceAdaptation(Objective):
         assert real is not None
         s, q = self._restore(synthetic, real, adapt)
         output = StepOutput(s, restored_synthetic=s.detach(), restored_real=q.detach())
-        losses, gradients = output.losses, output.gradients  # `report` must not hold `output`, whose graph holds it
+        losses, gradients = output.losses, output.gradients  # the graph of `output` holds `report`: avoid a cycle
         weight = adaptation_weight(self.weight_schedule, self.weight, progress)
         balanced = self.weight_schedule == "balanced"
-        # (6); a balanced gradient is weighted where it enters the restorer, so that the predictor's stays whole
+        # (6); "balanced" scales the gradient at the restorer's output only, so that the predictor's is not scaled
         factor = weight if adapt and not balanced else 1.0
-        per_sample = len(s) ** 0.5  # the losses are means over the batch
+        per_sample = len(s) ** 0.5  # norm of a batch mean's gradient -> rms of the samples' gradient norms
 
         def report(pair_norm: torch.Tensor, noise_norm: torch.Tensor, balance: torch.Tensor | None) -> None:
             gradients.update(pair=pair_norm * per_sample, noise=noise_norm * per_sample / (factor or 1.0))
@@ -189,7 +189,7 @@ class NoiseSpaceAdaptation(Objective):
             s_pair, s_noise, q_noise = s, s.detach(), q.detach()
         pair = charbonnier(s_pair, clean, self.charbonnier_eps)
 
-        # steps 3 to 6: L_noise (4), by variant ("Forms of it")
+        # steps 3 to 6: L_noise (4), by variant (docs/method.md, "Forms of it")
         if self.variant == "hybrid" and adapt:
             noise = self._noise_loss(clean, synthetic, real, s.detach(), q.detach(), draws, losses)
             other = clean.roll(1, 0) if unpaired_clean is None else unpaired_clean
@@ -224,17 +224,18 @@ class NoiseSpaceAdaptation(Objective):
         return s.clone(), q.clone()
 
     def _predict(
-        self, z, noise_level, *views: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+        self, z, noise_level, *conditions: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     ) -> Sequence[torch.Tensor]:
-        """(2), (3): the noise (B, C, H, W) that each view `(first, second, swap)` of the conditions predicts."""
+        """(2), (3): noise predicted from z, both (B, C, H, W), for each of several conditions (first, second, swap)."""
         if self.separate_passes:
-            return [self.unet(z, noise_level, conditions=(a, b), swap=swap).sample for a, b, swap in views]
-        first, second, swap = (torch.cat(parts) for parts in zip(*views, strict=True))  # (views * B, C, H, W)
-        z, noise_level = torch.cat([z] * len(views)), torch.cat([noise_level] * len(views))
-        return self.unet(z, noise_level, conditions=(first, second), swap=swap).sample.chunk(len(views))
+            return [self.unet(z, noise_level, conditions=(a, b), swap=swap).sample for a, b, swap in conditions]
+        first, second, swap = (torch.cat(parts) for parts in zip(*conditions, strict=True))  # (N * B, C, H, W)
+        count = len(conditions)
+        z, noise_level = torch.cat([z] * count), torch.cat([noise_level] * count)
+        return self.unet(z, noise_level, conditions=(first, second), swap=swap).sample.chunk(count)
 
     def _noise_loss(self, target, synthetic, real, s, q, draws: NoiseDraws, losses: dict) -> torch.Tensor:
-        """L_noise of eq. (4)."""
+        """L_noise of eq. (4), a scalar; its parts are added to `losses`."""
         z = self._noised(target, draws)  # (1)
         if not self._uses_negative:
             (predicted,) = self._predict(z, draws.noise_level, (s, q, draws.swap))
@@ -242,7 +243,7 @@ class NoiseSpaceAdaptation(Objective):
             losses.update(noise=positive.detach(), noise_positive=positive.detach())
             return positive
         assert draws.swap_negative is not None
-        # (3) residual swapping: own content, the other's residual
+        # (3) residual swapping: each image with the residual of the other
         swapped = (synthetic + (q - real), real + (s - synthetic), draws.swap_negative)
         predictions = self._predict(z, draws.noise_level, (s, q, draws.swap), swapped)
         positive, negative = (noise_prediction(draws.noise, predicted) for predicted in predictions)
@@ -263,5 +264,6 @@ class NoiseSpaceAdaptation(Objective):
 
     @staticmethod
     def _noised(target: torch.Tensor, draws: NoiseDraws) -> torch.Tensor:
+        """(1): z (B, C, H, W)."""
         g = draws.noise_level[:, None, None, None].to(target.dtype)
-        return g.sqrt() * target + (1 - g).sqrt() * draws.noise  # (1)
+        return g.sqrt() * target + (1 - g).sqrt() * draws.noise

@@ -1,4 +1,4 @@
-"""Registry of objectives: their names in a config, and their options."""
+"""Registry of objectives: name in a config -> class, with its options."""
 
 import difflib
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ OBJECTIVES: dict[str, type[Objective]] = {objective.name: objective for objectiv
 
 
 def objective_class(name: str) -> type[Objective]:
-    """The class of an objective.
+    """The class of the objective `name`.
 
     Raises:
         ConfigurationError: an unknown name; the nearest one is suggested.
@@ -45,7 +45,7 @@ def objective_class(name: str) -> type[Objective]:
 
 
 def with_defaults(objective: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"type": name, **options}` with every option of the objective.
+    """The config of an objective `{"type": name, **options}`, completed by the defaults of omitted options.
 
     Raises:
         ConfigurationError: an unknown objective or option; the nearest one is suggested.
@@ -53,18 +53,18 @@ def with_defaults(objective: Mapping[str, Any]) -> dict[str, Any]:
     name = objective.get("type")
     defaults = objective_class(str(name)).defaults()
     problems = []
-    for given in sorted(set(objective) - {"type", *defaults}):
-        near = difflib.get_close_matches(given, defaults, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(defaults)}"
-        problems.append(f"`objective` {name} has no option {given!r} ({hint})")
+    for option in sorted(set(objective) - {"type", *defaults}):
+        near = difflib.get_close_matches(option, defaults, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"its options are {', '.join(defaults)}"
+        problems.append(f"`objective` {name} has no option {option!r} ({hint})")
     if problems:
         raise ConfigurationError("; ".join(problems))
-    options = {key: _like(value, defaults[key]) for key, value in objective.items() if key != "type"}
+    options = {key: _number(value, defaults[key]) for key, value in objective.items() if key != "type"}
     return {"type": name, **defaults, **options}
 
 
-def _like(value: Any, default: Any) -> Any:
-    """A number for an option whose default is one: YAML 1.1 reads `1e-4` as text."""
+def _number(value: Any, default: Any) -> Any:
+    """`value` as a float where `default` is one, else unchanged: YAML 1.1 reads `1e-4` as text."""
     if not isinstance(default, float) or not isinstance(value, int | str) or isinstance(value, bool):
         return value
     try:
@@ -74,10 +74,10 @@ def _like(value: Any, default: Any) -> Any:
 
 
 def build_objective(objective: Mapping[str, Any], restorer: nn.Module) -> Objective:
-    """The objective `{"type": name, **options}` over a restorer.
+    """The objective of a config `{"type": name, **options}` for a restorer.
 
     Raises:
-        ConfigurationError: an unknown objective or option, or a value out of its range; named.
+        ConfigurationError: an unknown objective or option, or a value out of its range; the message names it.
     """
     options = with_defaults(objective)
     return objective_class(options.pop("type")).from_options(restorer, **options)

@@ -1,4 +1,4 @@
-"""Strength of the white noise that hides the remainder of a photo's own noise after restoring."""
+"""Estimation of the strength of renoising, from the noise that a restorer leaves in real photos."""
 
 import math
 from collections.abc import Iterable
@@ -10,16 +10,16 @@ from ..degradations.fitting.photo_noise import BLOCK, FlatBlocks
 from ..errors import ConfigurationError
 from ..models.restorer import RestorerContract
 
-PROBE = 15 / 255
-FREQUENCIES = 16  # along each side
+PROBE = 15 / 255  # standard deviation of the noise of `white_noise_gain`
+FREQUENCIES = 16  # of the spectrum, along each side
 
 
 def hiding_deviation(blocks: FlatBlocks) -> float:
-    """Standard deviation of the white noise whose power is nowhere below that of a photo's noise.
+    """Standard deviation, in units of [0, 1], of white noise that hides the noise of a photo.
 
-    White noise has the same power at every frequency and in every mixture of colors; correlated noise has most
-    of its power in few. The square of this deviation is the largest eigenvalue, over all frequencies, of the spectral
-    density (C, C) of the noise: its variance where it is white, several times that where neighbors are correlated.
+    Hides: its power is at no frequency, in no mixture of colors, below that of the photo's noise. The square of this
+    deviation is the largest eigenvalue, over all frequencies, of the spectral density (C, C) of the photo's noise: its
+    variance where it is white, several times that where neighbors are correlated.
     """
     deviation = blocks.variance.median(0).values.sqrt()  # (C,)
     covariance = blocks.correlation * (deviation[:, None] * deviation)[..., None, None]  # (C, C, 7, 7)
@@ -34,33 +34,33 @@ def hiding_deviation(blocks: FlatBlocks) -> float:
 
 @torch.no_grad()
 def remainder(restorer: nn.Module, photos: Iterable[torch.Tensor]) -> dict[str, float]:
-    """What a restorer leaves of the noise of photos (C, H, W) in [0, 1]: medians over the photos.
+    """Noise of photos (C, H, W) in [0, 1] before and after a restorer: medians over the photos.
 
     Returns:
         "noise" and "left", standard deviations (1/255) in flat parts before and after; "hiding", the
-        `hiding_deviation` after; "neighbors", the correlation of the noise of neighboring pixels before.
+        `hiding_deviation` (1/255) after; "neighbors", the correlation of the noise of neighboring pixels before.
 
     Raises:
         ConfigurationError: no photo has both sides of at least 32 pixels.
     """
     contract = RestorerContract.of(restorer)
-    like = next(restorer.parameters())
-    seen = []
+    weight = next(restorer.parameters())
+    measured = []
     for photo in photos:
         height, width = (side // contract.size_multiple * contract.size_multiple for side in photo.shape[1:])
         if min(height, width) < 2 * BLOCK:
             continue
         photo = photo[:, :height, :width]
-        restored = contract.from_range(restorer(contract.to_range(photo[None].to(like.device, like.dtype))))[0]
+        restored = contract.from_range(restorer(contract.to_range(photo[None].to(weight.device, weight.dtype))))[0]
         before, after = FlatBlocks.of(photo), FlatBlocks.of(restored.float().cpu())
         deviations = [255 * float(blocks.variance.mean().sqrt()) for blocks in (before, after)]
-        seen.append([*deviations, 255 * hiding_deviation(after), before.neighbors])
-    if not seen:
+        measured.append([*deviations, 255 * hiding_deviation(after), before.neighbors])
+    if not measured:
         raise ConfigurationError(
             f"`real` must hold photos of at least {2 * BLOCK} pixels a side, so that the strength of the renoising can "
             "be estimated; or give `sigma_min` and `sigma_max`"
         )
-    medians = torch.tensor(seen).median(0).values
+    medians = torch.tensor(measured).median(0).values
     names = ("noise", "left", "hiding", "neighbors")
     return {name: round(float(value), 2) for name, value in zip(names, medians, strict=True)}
 
@@ -69,8 +69,10 @@ def remainder(restorer: nn.Module, photos: Iterable[torch.Tensor]) -> dict[str, 
 def white_noise_gain(restorer: nn.Module, clean: torch.Tensor, generator: torch.Generator) -> float:
     """Decibels by which a restorer reduces white noise of sigma 15/255 on clean photos (B, C, H, W) in [0, 1]."""
     contract = RestorerContract.of(restorer)
-    like = next(restorer.parameters())
+    weight = next(restorer.parameters())
     noisy = clean + PROBE * torch.randn(clean.shape, generator=generator)
-    restored = contract.from_range(restorer(contract.to_range(noisy.to(like.device, like.dtype)))).float().cpu()
+    restored = contract.from_range(restorer(contract.to_range(noisy.to(weight.device, weight.dtype)))).float().cpu()
     error = float((restored - clean).square().mean())
-    return round(10 * math.log10(PROBE**2 / max(error, 1e-12)), 1) + 0.0 if math.isfinite(error) else -math.inf
+    if not math.isfinite(error):
+        return -math.inf
+    return round(10 * math.log10(PROBE**2 / max(error, 1e-12)), 1) + 0.0  # -0.0 becomes 0.0

@@ -1,4 +1,4 @@
-"""Registry of the file formats of photos; a new format is a file beside this one and an entry here."""
+"""Registry of the file formats of photos; a new format is a file of this folder and an entry here."""
 
 from ..errors import ConfigurationError
 from . import avif, bmp, heic, jpeg, png, pnm, raw, tiff, webp
@@ -11,22 +11,22 @@ REGISTRY: tuple[PhotoFormat, ...] = tuple(
 )
 BY_NAME = {one.name: one for one in REGISTRY}
 BY_SUFFIX = {suffix: one for one in REGISTRY for suffix in one.suffixes}
-PHOTO_SUFFIXES = frozenset(BY_SUFFIX)  # of all files that are read, lower case
-# Values of `format` -> the suffixes of its files, the usual one first.
+PHOTO_SUFFIXES = frozenset(BY_SUFFIX)  # of all files that can be read, in lower case
+# Formats that can be written: name (a value of `format`) -> suffixes of its files, the usual one first.
 FORMATS = {one.name: one.suffixes for one in REGISTRY if one.write is not None}
 _ALIASES = {alias: one.name for one in REGISTRY for alias in one.aliases}
 
 
 def format_of(source: Source) -> PhotoFormat | None:
-    """The format of a file by its content; None where it is none of `REGISTRY`."""
+    """The format of a file, by its content; None: not in `REGISTRY`."""
     return next((one for one in REGISTRY if one.recognizes(source)), None)
 
 
 def checked_format(format: str | None) -> str | None:
-    """A key of `FORMATS`, its aliases ("jpg", "tif", ...) and upper case understood; None stays None.
+    """The key of `FORMATS` for a name in any case, an alias ("jpg", "tif") or a suffix (".png"); None stays None.
 
     Raises:
-        ConfigurationError: on another.
+        ConfigurationError: it is none of these.
     """
     if format is None:
         return None
@@ -38,7 +38,7 @@ def checked_format(format: str | None) -> str | None:
 
 
 def written_as(name: str) -> PhotoFormat:
-    """The format that photos of format `name` are written in unless another is asked for: raw files become TIFF."""
+    """The default format for the result of a photo of format `name`: its own, or TIFF for raw files, say."""
     own = BY_NAME[name.lower()]
     return BY_NAME[own.saved_as or own.name]
 

@@ -1,18 +1,18 @@
-"""Guard of denoisers: changes that are not like noise are applied only in part.
+"""Guard of denoisers, by which changes that are not like noise are applied only in part.
 
 Sensors measure each color separately, so that the noise of neighboring pixels is correlated about as much in
 color as in brightness: hardly, if the photo was scaled down; over a pixel or two, if the camera demosaiced it and
-wrote a JPEG. Fine detail does not: it alternates from pixel to pixel in brightness, while color varies slowly (most
-files store it at half the size). So the correlation of neighbors in the residual `x - f(x)` separates the two,
+wrote a JPEG. Fine detail is different: its brightness alternates from pixel to pixel, while its color varies slowly
+(most files store color at half the size). So the correlation of neighbors in the residual `x - f(x)` separates the two,
 without ground truth and without a model of the photo's noise.
 
-It does not where the noisy photo itself was stored with color at half the size (JPEG 4:2:0): then the colors of noise
-vary slowly as well. Two signs remain: such files keep only a small share of the noise in color, and a
+This criterion fails where the noisy photo itself was stored with color at half the size (JPEG 4:2:0), since the color
+of its noise varies slowly as well. Two signs remain: such files keep only a small share of the noise in color, and a
 large change is rarely one of detail.
 
-The numbers below were set with `daa-denoise` on noisy photos (RENOIR, SIDD, PolyU, train) and clean ones (BSDS,
-wallpapers), and on both through JPEG: benchmarks/guard.py measures them on others. Of lines that do equally well there,
-the one that also spares a photo of RENOIR's val and stops one of SIDD's was chosen; the other sets were not used.
+The thresholds below were set with `daa-denoise` on the training photos of noisy sets (RENOIR, SIDD, PolyU) and of clean
+ones (BSDS, wallpapers), and on both after JPEG coding. Of several lines in (brightness, color) that did equally well
+there, two validation photos, of RENOIR and SIDD, decided. benchmarks/guard.py measures the result on other photos.
 """
 
 from dataclasses import dataclass
@@ -21,21 +21,23 @@ import torch
 
 WINDOW = 256  # pixels
 MAX_WINDOWS = 4
-MIN_PIXELS = 1024  # fewer are not significant
+MIN_PIXELS = 1024  # with fewer, correlations are not significant
 
 HARMLESS = 1.25  # 1/255 rms: smaller changes are applied in full; 46 dB
-# Of noise, the correlation of neighbors in color exceeds this multiple of that in brightness (above a floor) by less
-# than the first of `EXCESS`; of detail by more than the second. In between, the guard is half in doubt.
-SLOPE, FLOOR = 5.0, 0.17  # noise lies below 0.1 or above 0.28 in brightness: the line rises between
+# Excess: correlation of neighbors in color less the line `SLOPE * max(0, brightness - FLOOR)` of that in brightness.
+# A change is noise below the first of `EXCESS`, detail above the second, and partly either in between. The line rises
+# between 0.1 and 0.28, where there is no noise: its correlation in brightness is smaller or larger.
+SLOPE, FLOOR = 5.0, 0.17
 EXCESS = 0.06, 0.21
-STRUCTURE = 0.6  # correlation in brightness that noise stays below
-# 1/255 rms: detail alone rarely makes such a change; more excess is needed then.
+STRUCTURE = 0.6  # correlation in brightness that is not exceeded by noise
+# 1/255 rms: detail rarely makes such a large change, so that its excess must be larger by LARGE_EXCESS.
 LARGE, LARGE_EXCESS = (8.0, 10.0), 0.25
-COLORLESS = 0.02  # share of the change's power in colors, below which there are none
-# Correlation in color at which it may have been stored at half the size (more has other causes): it is no evidence
-# then, unless it holds little of the change, as of noise in such a file (power against that of brightness).
+COLORLESS = 0.02  # share of color in the power of a change, below which it has no color
+# Correlation in color between `HALF_SIZE` and `NOT_HALF_SIZE`: color was possibly stored at half the size. Then the
+# excess is no evidence of detail if the change is large, or if its power in color is below `FAINT` times that in
+# brightness.
 HALF_SIZE, NOT_HALF_SIZE, FAINT = (0.45, 0.55), (0.88, 0.92), (0.1, 0.2)
-SIZE_ALONE = 3.5, 5.0  # 1/255 rms: without information in color, smaller changes count as detail, larger ones as noise
+SIZE_ALONE = 3.5, 5.0  # 1/255 rms: a change without color counts as detail if smaller, as noise if larger
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,11 @@ class Verdict:
     """Verdict of the guard on one photo.
 
     Attributes:
-        strength: the share of the restorer's change that is applied, in (0, 1], before the caller's own strength.
-        reason: why.
+        strength: share of the restorer's change to apply, in (0, 1]; the caller's own strength is a further factor.
+        reason: for the strength, in words.
         change: root mean square of the whole change, in 1/255.
-        brightness, colour: correlation of neighboring pixels, in [-1, 1], in the brightness and in the colors (less
-            the brightness) of the whole change; color is 0 of photos without colors.
+        brightness, colour: correlation of neighboring pixels, in [-1, 1], in the brightness of the change and in its
+            colors (less the brightness); `colour` is 0 for a change without color.
     """
 
     strength: float
@@ -58,7 +60,7 @@ class Verdict:
 
 
 def sample_windows(size: tuple[int, int]) -> list[tuple[slice, slice]]:
-    """Rows and columns of the windows that represent a photo of (H, W): all of a small one, else four spread out."""
+    """Rows and columns of the windows that represent a photo (H, W): a small one as a whole, else four windows."""
     height, width = size
     if height * width <= MAX_WINDOWS * WINDOW**2:
         return [(slice(0, height), slice(0, width))]
@@ -69,10 +71,9 @@ def sample_windows(size: tuple[int, int]) -> list[tuple[slice, slice]]:
 
 
 def judge(photo: torch.Tensor, restored: torch.Tensor) -> Verdict:
-    """The verdict on a photo by windows of it, (N, C, H, W) in [0, 1], and what the restorer makes of them.
+    """The verdict on a photo by its windows, (N, C, H, W) in [0, 1], before and after the restorer.
 
-    The strength is `min(1, HARMLESS / change)` of photos whose change is not like noise, 1 of others, and between them
-    the geometric mean by how far the change is from noise.
+    The strength is `min(1, HARMLESS / change) ** doubt`: the doubt that a change is noise is 0 for noise, 1 for detail.
     """
     residual = 255 * (photo - restored.clamp(0, 1)).float().cpu()  # not every device has float64
     change = float(residual.square().mean().sqrt())
@@ -82,16 +83,16 @@ def judge(photo: torch.Tensor, restored: torch.Tensor) -> Verdict:
     has_color = color_power > COLORLESS * change**2
     brightness, color = neighbor_correlation(gray), neighbor_correlation(colors) if has_color else 0.0
     if residual[:, 0].numel() < MIN_PIXELS:
-        return Verdict(1.0, "too small to tell", change, brightness, color)
+        return Verdict(1.0, "too small to judge", change, brightness, color)
     large = _ramp(change, *LARGE)
     excess = color - SLOPE * max(0.0, brightness - FLOOR) - LARGE_EXCESS * large
-    detail, size = _ramp(excess, *EXCESS), 1 - _ramp(change, *SIZE_ALONE)
+    detail, small = _ramp(excess, *EXCESS), 1 - _ramp(change, *SIZE_ALONE)
     if has_color:
         share = color_power / max(gray_power, 1e-9)
-        faint = _ramp(share, COLORLESS, FAINT[0] / 2) - _ramp(share, *FAINT)  # too few samples are not significant
+        faint = _ramp(share, COLORLESS, FAINT[0] / 2) - _ramp(share, *FAINT)  # less color is no evidence either way
         half_size = _ramp(color, *HALF_SIZE) - _ramp(color, *NOT_HALF_SIZE)
-        detail *= 1 - half_size * max(1 - size, faint)
-    doubt = max(detail if has_color else size, _ramp(brightness - STRUCTURE, *EXCESS))
+        detail *= 1 - half_size * max(1 - small, faint)
+    doubt = max(detail if has_color else small, _ramp(brightness - STRUCTURE, *EXCESS))
     strength = min(1.0, HARMLESS / max(change, 1e-6)) ** doubt
     if change <= HARMLESS:
         reason = "hardly any change"
@@ -105,7 +106,7 @@ def judge(photo: torch.Tensor, restored: torch.Tensor) -> Verdict:
 
 
 def neighbor_correlation(residual: torch.Tensor) -> float:
-    """Correlation of horizontal neighbors in (N, C, H, W), each channel less its mean; 0 where there is nothing."""
+    """Correlation of horizontal neighbors in (N, C, H, W), each channel less its mean; 0 for constant channels."""
     residual = residual.double()
     left, right = residual[..., :-1], residual[..., 1:]
     left, right = (x - x.mean((0, 2, 3), keepdim=True) for x in (left, right))
@@ -114,5 +115,5 @@ def neighbor_correlation(residual: torch.Tensor) -> float:
 
 
 def _ramp(value: float, low: float, high: float) -> float:
-    """0 up to `low`, 1 from `high` on."""
+    """0 up to `low`, 1 from `high` on, linear between them."""
     return min(1.0, max(0.0, (value - low) / (high - low)))

@@ -144,6 +144,7 @@ class Trainer:
         done, signal = self._resume(), None
         if done == 0 and config.init_from and config.select_by == "label_free":
             self._offer(0)  # no weights that score lower than those to start from are kept
+        is_outlier = self.safeguard.is_outlier if self.safeguard else None
         total = progress.total(done)
         end = done >= total or self.counters["stopped_early"]
         batches = iter(self.batches.loader(done, None if self.pace.is_timed else total - done)) if not end else iter(())
@@ -151,11 +152,11 @@ class Trainer:
             while not end:
                 # 1. the step
                 step = done
-                scalars = self.steps.take(step, batches, self.kept, self.safeguard.is_far if self.safeguard else None)
+                scalars = self.steps.take(step, batches, self.kept, is_outlier)
                 self.folder.begun()
                 done = step + 1
                 if self.safeguard is not None and (scalars is None or self.safeguard.is_due(done)):
-                    self.safeguard.look(done, at_once=scalars is None)
+                    self.safeguard.check(done, skipped=scalars is None)
                 self._count(step, scalars)
                 self.pace.correct(done)
                 self.kept.ema.decay = self.pace.ema_decay(done)
@@ -180,7 +181,7 @@ class Trainer:
         photos = self.batches.photos()
         self.folder.update(photos=photos)  # now it is known which could not be read
         if self.safeguard is not None and signal is None:
-            self.counters["kept"] = self.safeguard.settle(done)
+            self.counters["kept"] = self.safeguard.finish(done)
             self.counters["best"] = dict(self.kept.best.record)
             self.folder.update(held_to_start={"returns": self.safeguard.state["returns"], **self.counters["kept"]})
         pipeline = self._save_pipeline() if signal is None else None
@@ -258,7 +259,7 @@ class Trainer:
     def _offer(self, step: int) -> None:
         """Scores the weights to keep, on the main process; every process learns the score to select by."""
         with self.kept.applied() as restorer:
-            score = self.reports.look(step, restorer, self.bare, self.counters) if self.main else 0.0
+            score = self.reports.evaluate(step, restorer, self.bare, self.counters) if self.main else 0.0
             if self.config.select_by == "last":
                 return
             score = from_main(self.accelerator, score)
@@ -282,7 +283,7 @@ class Trainer:
                 counters=self.counters,
                 keep=self.config.keep,
                 loss_scale=scaler.state_dict() if scaler is not None else None,
-                good=self.safeguard.to_save(step) if self.safeguard is not None else None,
+                good=self.safeguard.snapshot_to_save(step) if self.safeguard is not None else None,
             )
             self.kept.best.prune(recorded_steps(self.folder.checkpoints))
         self.accelerator.wait_for_everyone()

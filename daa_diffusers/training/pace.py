@@ -1,4 +1,4 @@
-"""Number of the last step of a run, fitted to a time budget while the run goes."""
+"""Number of steps of a run, planned for a time budget and corrected during the run."""
 
 import logging
 import math
@@ -13,23 +13,23 @@ from .steps import Steps
 
 logger = logging.getLogger(__name__)
 
-SHARE = 0.05  # of the steps that are left: after so many the number of the last one is looked at again
-NEW = 0.5  # weight of the latest seconds a step in their running mean
-CHANGE = 0.01  # relative change of the steps that are left below which they stay as planned
-AFTER = 2.0  # seconds for what follows the last step: a last look at health, saving; at most
-AFTER_SHARE = 0.1  # of the budget
-AFTER_EVALUATIONS = 3  # of the held-out pairs
+CHECK_INTERVAL = 0.05  # between two checks of the plan, as a fraction of the remaining steps
+MEAN_WEIGHT = 0.5  # of the latest measurement in the running mean of the seconds per step
+MIN_CHANGE = 0.01  # relative change of the remaining steps below which the plan stays
+# Time reserved for what follows the last step (health checks, saving): the smaller of seconds and a fraction of the
+# budget, and so many evaluations of the held-out pairs.
+RESERVED_SECONDS, RESERVED_FRACTION, RESERVED_EVALUATIONS = 2.0, 0.1, 3
 
 
 class Pace:
-    """Plans the number of steps of a run, and corrects it such that a time budget is kept.
+    """Planner of the number of steps of a run: it keeps within a time budget by correcting the number.
 
-    Without a budget (`config.minutes` None) it is `config.steps`, and never corrected.
+    Without a budget (`config.minutes` None) the number is `config.steps`, and never corrected.
 
     Args:
         config: of the run.
         begun: `time.time()` from which the budget counts; None: now.
-        after: seconds of it that are needed after the last step.
+        after: seconds of the budget to reserve for what the caller does after the last step.
     """
 
     def __init__(self, config: TrainingConfig, *, begun: float | None = None, after: float = 0.0):
@@ -44,19 +44,19 @@ class Pace:
         return self.seconds is not None
 
     def spent(self) -> float:
-        """Seconds of the budget that are spent, in all calls; 0 without one."""
+        """Seconds of the budget that are spent, in this call and in those it resumes; 0 without a budget."""
         return time.time() - self.begun if self.is_timed else 0.0
 
     def _affordable(self) -> int:
-        """Steps that fit into what is left of the budget."""
+        """Steps that fit into the rest of the budget."""
         assert self.seconds is not None
         return max(0, int((self.seconds - self.after - self.spent()) / self.per_step))
 
     def plan(self, steps: Steps, folder: RunFolder, held_out: HeldOut | None) -> None:
-        """Sets the progress of `steps`: as recorded in `folder`, or planned now and recorded."""
+        """Sets `steps.progress`: from the record in `folder`, or from a new plan, which is recorded there."""
         self.steps, self.folder, self.accelerator = steps, folder, steps.accelerator
         if self.seconds is not None:
-            self.after += min(AFTER, AFTER_SHARE * self.seconds) + AFTER_EVALUATIONS * (
+            self.after += min(RESERVED_SECONDS, RESERVED_FRACTION * self.seconds) + RESERVED_EVALUATIONS * (
                 held_out.seconds if held_out else 0.0
             )
             self.per_step = steps.seconds()
@@ -66,7 +66,7 @@ class Pace:
         elif self.is_timed:
             planned = round(from_main(self.accelerator, self._affordable()))
             if not planned and self.accelerator.is_main_process:
-                logger.warning("preparing took all of the %g minutes; a single step follows", self.config.minutes)
+                logger.warning("preparation took all of the %g minutes; the run has one step", self.config.minutes)
             corrections = [(0, max(1, planned))]
         else:
             corrections = [(0, self.config.steps)]
@@ -78,39 +78,41 @@ class Pace:
         self.folder.update(steps=corrections[-1].total, corrections=corrections)
 
     def start(self, done: int, spent: float) -> None:
-        """Begins to measure.
+        """Starts the measurement of the seconds per step.
 
         Args:
-            done: steps that are done.
-            spent: seconds of the budget that earlier calls have spent.
+            done: number of steps done.
+            spent: seconds of the budget that were spent in earlier calls.
         """
         self.begun -= spent
-        # steps that a killed run had taken, and this one takes again, end as recorded
-        self._watch(max(done, self.steps.progress.corrections[-1].step))
+        # the recorded corrections also apply to steps that a killed run took and this one repeats
+        self._measure_from(max(done, self.steps.progress.corrections[-1].step))
 
-    def _watch(self, step: int) -> None:
-        self.last, self.at = step, time.time()
+    def _measure_from(self, step: int) -> None:
+        """Starts a measurement after `step`, and sets the step after which it is evaluated."""
+        self.measured_from, self.measured_since = step, time.time()
         left = self.steps.progress.total(step) - step
-        self.due = step + max(1, int(left * SHARE))
+        self.due = step + max(1, int(left * CHECK_INTERVAL))
 
     def correct(self, step: int) -> None:
-        """Corrects the number of the last step after `step`, where it is time and the machine is faster or slower."""
+        """Corrects the number of steps after `step`, if a check is due and the measured speed requires it."""
         if not self.is_timed:
             return
-        if step <= self.last:
-            self.at = time.time()
+        if step <= self.measured_from:  # repeated: not measured
+            self.measured_since = time.time()
         if step < self.due:
             return
         left = self.steps.progress.total(step) - step
-        self.per_step += NEW * ((time.time() - self.at) / (step - self.last) - self.per_step)
+        latest = (time.time() - self.measured_since) / (step - self.measured_from)
+        self.per_step += MEAN_WEIGHT * (latest - self.per_step)
         affordable = round(from_main(self.accelerator, self._affordable()))
-        if abs(affordable - left) > CHANGE * left:
+        if abs(affordable - left) > MIN_CHANGE * left:
             self.steps.progress.corrections.append(Correction(step, step + affordable))
             self._record()
-        self._watch(step)
+        self._measure_from(step)
 
     def ema_decay(self, step: int) -> float:
-        """`config.ema_decay`; fitted to a time budget, the average spans a tenth of the steps at most."""
+        """Decay of the moving average: `config.ema_decay`; with a budget, at most that of a tenth of the steps."""
         if not self.is_timed:
             return self.config.ema_decay
         return min(self.config.ema_decay, max(0.0, 1 - 10 / self.steps.progress.total(step)))

@@ -49,10 +49,10 @@ class Reports:
         counters["losses"], counters["harm"] = losses, harm
         return losses
 
-    def look(self, step: int, restorer: nn.Module, model: Objective, counters: dict[str, Any]) -> float:
-        """Validates `restorer` and looks at its health; returns the score to select weights by, NaN without one.
+    def evaluate(self, step: int, restorer: nn.Module, model: Objective, counters: dict[str, Any]) -> float:
+        """Validates `restorer` and checks its health; returns the score to select weights by, NaN without one.
 
-        Only the main process is to call it.
+        For the main process only.
         """
         score = math.nan
         if self.validation is not None:

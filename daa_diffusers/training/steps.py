@@ -89,16 +89,16 @@ class Steps:
             )
 
     def take(
-        self, step: int, batches: Iterator, kept: KeptWeights, is_far: Callable[[Scalars], bool] | None = None
+        self, step: int, batches: Iterator, kept: KeptWeights, is_outlier: Callable[[Scalars], bool] | None = None
     ) -> Scalars | None:
         """Takes a step on the next batches, and its weights into the average.
 
         Args:
-            is_far: whether a step with these scalars is to be left out.
+            is_outlier: whether a step with these scalars is to be skipped.
 
         Returns:
-            The scalars of the step; None where something was not finite on any process, or `is_far`: nothing is learned
-            then.
+            The scalars of the step; None for a skipped step: something was not finite on any process, or
+            `is_outlier`.
         """
         scalars, finite = self._gradients(step, batches)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
@@ -106,7 +106,7 @@ class Steps:
         scalars["gradient/all"] = norm
         if self.accelerator.scaler is None:  # a scaler skips infinite gradients by itself, and adapts its scale
             finite &= norm.isfinite()
-        if on_any(self.accelerator, not finite) or (is_far is not None and is_far(scalars)):
+        if on_any(self.accelerator, not finite) or (is_outlier is not None and is_outlier(scalars)):
             self.optimizer.zero_grad()
             return None
         if self.config.gradient_clip:

@@ -133,7 +133,7 @@ def test_changed_weights_keep_the_license_but_no_number_and_no_card(pipe, tmp_pa
     with torch.no_grad():
         pipe.restorer.conv_out.bias += 1
     pipe.save_pretrained(tmp_path / "out")
-    assert "these weights are not those that were measured" in caplog.text
+    assert "these weights are not those that were evaluated" in caplog.text
     found = describe(tmp_path / "out")
     assert found.license.key == RESEARCH.name and found.task == "derain"
     assert not (tmp_path / "out" / "evaluation.json").exists() and not (tmp_path / "out" / "README.md").exists()

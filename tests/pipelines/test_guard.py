@@ -121,7 +121,7 @@ def test_without_colors_small_changes_are_held_back():
 
 
 def test_a_photo_of_a_few_pixels_is_restored():
-    assert verdict_on(detail(3.0)[..., :31, :33]).reason == "too small to tell"
+    assert verdict_on(detail(3.0)[..., :31, :33]).reason == "too small to judge"
     assert verdict_on(torch.ones(1, 3, 1, 1)).strength == 1
 
 

@@ -97,9 +97,7 @@ def test_an_absurd_rate_is_taken_back_and_the_start_is_saved_where_nothing_helps
     with caplog.at_level(logging.WARNING):
         result = quiet(given)
     assert result.start_kept and result.returns > 0 and (result.rise is None or result.rise > 0.05)
-    assert (
-        "weights of the start, unchanged, are saved" in caplog.text and "back to the weights of step 0" in caplog.text
-    )
+    assert "weights of the start, unchanged, are saved" in caplog.text and "of step 0 are restored" in caplog.text
     start, saved = weights(smoother), weights(result.pipeline)
     assert start.keys() == saved.keys() and all(torch.equal(start[name], saved[name]) for name in start)
     assert record(given)["held_to_start"]["kept_step"] == 0
@@ -115,8 +113,8 @@ def test_without_the_safeguard_the_same_run_ends_far_below_its_start(config, smo
 def test_an_exploding_step_returns_to_the_last_good_weights_and_the_run_ends_above_its_start(config, monkeypatch):
     original = Steps.take
 
-    def exploding(self, step, batches, kept, is_far=None):
-        scalars = original(self, step, batches, kept, is_far)
+    def exploding(self, step, batches, kept, is_outlier=None):
+        scalars = original(self, step, batches, kept, is_outlier)
         if step == 13:
             with torch.no_grad():
                 for parameter in self.bare.restorer.parameters():

@@ -1,4 +1,4 @@
-"""Estimation of the rain in a folder of photos without ground truth, as a degradation that synthesizes it."""
+"""Estimation of the rain in photos without ground truth, as a degradation that synthesizes it."""
 
 import math
 import os
@@ -27,28 +27,31 @@ from .photo_noise import gaussian_filter
 Restorer = Callable[[torch.Tensor], torch.Tensor]
 
 MIN_PHOTOS = 3
-MAX_PHOTOS = 48  # more are thinned out evenly
-SIDE = 256  # of their middle
-SMALLEST = 64
-# A photo is rainy where at least this share of its smooth parts holds streaks of at least `LIGHT`, whose gradients hang
-# together: detail that a derainer takes for rain lies where photos are not smooth. With a derainer of 400 steps, 90 %
-# of Rain100L have more than 0.03 (median 0.067), 90 % of clean photos (BSDS) less than 0.02 (median 0.005).
+MAX_PHOTOS = 48  # of more, evenly spread ones are used
+SIDE = 256  # pixels, of the center crop that is used
+SMALLEST = 64  # pixels
+# A photo is rainy if more than a share `RAINY` of the smoothest `SMOOTH` of its pixels is in streaks brighter than
+# `LIGHT`, whose gradients have a common direction (`COHERENT`). Smooth parts only: a derainer also removes fine detail,
+# which is elsewhere. With a derainer trained for 400 steps the share is above 0.03 in 90 % of Rain100L (median 0.067)
+# and below 0.02 in 90 % of clean photos (BSDS, median 0.005).
 SMOOTH, LIGHT, RAINY, COHERENT = 0.4, 0.03, 0.015, 0.5
 RAINY_PHOTOS = 0.5  # share of the photos that must be rainy
-BLUR = 10.0  # standard deviation in pixels of what is no streak
-PLAIN: dict[str, Any] = {"screen_probability": 0.0, "layers": (1, 1), "angle_spread": (0, 2)}
-ROUNDS, KEPT = 6, 3  # of synthesis and comparison; the last ones, whose mean is kept
-TRIED = 12  # photos that are rained on in each round
-LIGHTEST = 0.5  # gray that a veil has at least
-VEIL = 0.05  # least that is taken for one: share of its gray in the darkest parts
-DARKEST = 15  # side of the neighborhoods whose darkest value is a sign of a veil
+BLUR = 10.0  # pixels, standard deviation of the low-pass that separates slow changes of brightness from streaks
+ROUNDS, AVERAGED = 6, 3  # of synthesis and comparison; the last ones, whose geometric mean is the result
+TRIED = 12  # photos that rain is synthesized on in each round
+MIN_VEIL_GRAY = 0.5
+MIN_VEIL = 0.05  # strength below which there is no veil: darkest values as a share of its gray
+DARKEST = 15  # pixels, side of the neighborhoods whose darkest value is a sign of a veil
 
 
-class RainSeen(NamedTuple):
-    """Statistics of the streaks of a photo; lengths in pixels, angle in degrees from vertical.
+class StreakStatistics(NamedTuple):
+    """Statistics of the streaks of a photo.
 
-    `cover` and `brightness` are those of equal streaks with the same first two moments: m1**2 / m2 and m2 / m1. Along
-    and across the streaks, `length` and `width` are where the autocorrelation falls to a half.
+    Attributes:
+        angle: in degrees from vertical.
+        coherence: of the gradients, in [0, 1]; 1: all have one direction.
+        cover, brightness: those of streaks of equal brightness with the same moments m1 and m2: m1**2 / m2 and m2 / m1.
+        length, width: pixels along and across the streaks after which the autocorrelation falls to a half.
     """
 
     angle: float
@@ -64,12 +67,12 @@ class RainProfile:
     """The rain of a folder of photos.
 
     Attributes:
-        streaks, filtered: ranges of "cover", "length", "width", "brightness" and "angle", as fields of `RainStreaks`
-            and of `FilteredRain`, which differ a little in what they mean; None where the photos have no rain.
-        veil, veil_grey: ranges of the veil; None where there is none.
-        photos: number used.
+        streaks, filtered: ranges of "cover", "length", "width", "brightness" and "angle", for `RainStreaks` and for
+            `FilteredRain`, which define them slightly differently; None: the photos have no rain.
+        veil, veil_grey: ranges of its strength and its gray, in [0, 1]; None: there is no veil.
+        photos: number of photos used.
         rainy: number of these with rain.
-        skipped: photos that cannot be used, and why.
+        skipped: photos that cannot be used -> the reason.
     """
 
     streaks: dict[str, Any] | None
@@ -81,7 +84,7 @@ class RainProfile:
     skipped: dict[str, str] = field(default_factory=dict)
 
     def to_degradation(self) -> Degradation:
-        """The degradation for training: both kinds of streaks, under the veil if there is one.
+        """The degradation for training: a mixture of both kinds of streaks, with the veil if there is one.
 
         Raises:
             ConfigurationError: the photos have no rain.
@@ -101,14 +104,14 @@ class RainProfile:
         return Mixture([(2, filtered), (1, streaks)])
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Writes `to_degradation()` as a YAML or JSON file, which `degradation: FILE` in a training config reads."""
+        """Writes `to_degradation()` as a YAML or JSON file, for `degradation: FILE` in a training config."""
         return write_degradation(self.to_degradation().to_config(), path, self.describe())
 
     def describe(self) -> str:
-        """Summary of the fit as text, some lines."""
+        """Summary of the fit, as text of several lines."""
         lines = [f"{self.photos} photos looked at, {len(self.skipped)} left out; {self.rainy} have rain."]
         if self.streaks is None:
-            return "\n".join([*lines, "No rain found that could be made again."])
+            return "\n".join([*lines, "No rain was found that could be synthesized."])
         units = {"angle": " degrees from vertical", "length": " pixels", "width": " pixels"}
         for name, (low, high) in self.streaks.items():
             lines.append(f"{name.capitalize()}: {low:.3g} to {high:.3g}{units.get(name, '')}.")
@@ -122,33 +125,33 @@ class RainProfile:
 def fit_rain(
     photos: str | os.PathLike | PhotoSource | Sequence[str | os.PathLike | PhotoSource], restorer: Restorer
 ) -> RainProfile:
-    """Estimates the rain of unlabeled photos from what a derainer takes out of them.
+    """Estimates the rain of unlabeled photos from what a derainer removes from them.
 
-    Rain is synthesized on the restored photos and restored again, and its parameters are changed until what the
-    derainer takes out of that is what it takes out of the photos: what it leaves of streaks, or makes of them, is then
-    the same on both sides.
+    Rain is synthesized on the restored photos, and removed again by the derainer. The parameters of the synthesis are
+    changed until the statistics of the removed streaks are those of the streaks removed from the photos: errors of the
+    derainer affect both alike.
 
     Args:
         photos: one or several specs of `open_source`, such as folders, or sources; at least 3 usable photos together.
-        restorer: a derainer, (3, H, W) in [0, 1] -> the same.
+        restorer: a derainer, which maps (3, H, W) in [0, 1] to (3, H, W).
 
     Raises:
-        ConfigurationError: fewer than 3 photos are usable; it lists why others are not.
+        ConfigurationError: fewer than 3 photos are usable; the message gives the reasons.
     """
     usable, skipped = usable_photos(photos, SMALLEST, MAX_PHOTOS, SIDE)
     restored = [restorer(photo).clamp(0, 1) for photo in usable]
-    seen: list[RainSeen] = []
+    rainy: list[StreakStatistics] = []
     backgrounds: list[torch.Tensor] = []
     for photo, background in zip(usable, restored, strict=True):
         light, smooth = streaks_of(gray(photo) - gray(background), background)
         one = measure_streaks(light, smooth)
         if (light[smooth] > LIGHT).mean() > RAINY and one.coherence > COHERENT:
-            seen.append(one)
+            rainy.append(one)
             backgrounds.append(background)
-    common: dict[str, Any] = {"photos": len(usable), "rainy": len(seen), "skipped": skipped}
-    if len(seen) < max(MIN_PHOTOS, RAINY_PHOTOS * len(usable)):
+    common: dict[str, Any] = {"photos": len(usable), "rainy": len(rainy), "skipped": skipped}
+    if len(rainy) < max(MIN_PHOTOS, RAINY_PHOTOS * len(usable)):
         return RainProfile(None, None, None, None, **common)
-    table = np.array(seen)
+    table = np.array(rainy)  # (N, 6)
     streaks, filtered = (
         _fitted(kind, table, backgrounds, restorer)
         for kind in (
@@ -167,7 +170,13 @@ def usable_photos(
     most: int,
     side: int,
 ) -> tuple[list[torch.Tensor], dict[str, str]]:
-    """The middles (3, H, W) in [0, 1] of at most so many photos, and why others cannot be used.
+    """Center crops (3, H, W) of photos, in [0, 1], and the reason for each photo that cannot be used.
+
+    Args:
+        photos: one or several specs of `open_source`, or sources.
+        least: smallest side of a usable photo, in pixels.
+        most: largest number of photos.
+        side: largest side of a crop, in pixels.
 
     Raises:
         ConfigurationError: fewer than `MIN_PHOTOS` are usable.
@@ -190,31 +199,37 @@ def usable_photos(
 
 
 def gray(photo: torch.Tensor) -> np.ndarray:
-    """(3, H, W) -> luma (H, W)."""
+    """Luma (H, W) of a photo (3, H, W)."""
     return np.tensordot(LUMA_WEIGHTS, photo.cpu().numpy(), 1)
 
 
 def streaks_of(removed: np.ndarray, restored: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Streaks of the light (H, W) that was taken out, what varies slowly left out, and where the photo is smooth."""
+    """Streaks (H, W) in the removed luma (H, W), without its slow changes, and the mask (H, W) of smooth parts.
+
+    Args:
+        removed: luma of a photo less that of the restored one.
+        restored: the restored photo (3, H, W) in [0, 1].
+    """
     light = np.maximum(removed - _smooth(removed, BLUR), 0)
     slope = _smooth(np.hypot(*_gradient(gray(restored))), 3)
     return light, slope <= np.quantile(slope, SMOOTH)
 
 
-def measure_streaks(light: np.ndarray, where: np.ndarray) -> RainSeen:
-    """Statistics of streaks (H, W) in the part of a photo that the mask (H, W) chooses."""
+def measure_streaks(light: np.ndarray, where: np.ndarray) -> StreakStatistics:
+    """Statistics of streaks (H, W) where the mask (H, W) is true."""
     down, right = (part[where] for part in _gradient(light))
+    # structure tensor: direction and coherence of the gradients
     across, along, both = (right**2).sum(), (down**2).sum(), (down * right).sum()
     angle = math.degrees(0.5 * math.atan2(2 * both, across - along))
     coherence = math.hypot(across - along, 2 * both) / max(across + along, 1e-12)
     inside = light[where]
     first, second = inside.mean(), (inside**2).mean()
-    # upright, and shown where the mask is one; the autocorrelation of the mask is divided out
-    upright, mask = (_turned(part, angle) for part in ((light - first) * where, 1.0 * where))
+    # autocorrelation of the rotated streaks inside the mask, whose own autocorrelation is divided out
+    upright, mask = (_rotated(part, angle) for part in ((light - first) * where, 1.0 * where))
     correlation = _autocorrelation(upright) / np.maximum(_autocorrelation(mask), 1e-3 * mask.sum())
     correlation /= max(correlation[0, 0], 1e-12)
     half = min(light.shape) // 2
-    return RainSeen(
+    return StreakStatistics(
         angle,
         coherence,
         float(first**2 / max(second, 1e-12)),
@@ -225,13 +240,13 @@ def measure_streaks(light: np.ndarray, where: np.ndarray) -> RainSeen:
 
 
 def _gradient(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Derivatives of Gaussians of (H, W), downward and to the right: differences of pixels favor some directions."""
+    """Derivatives of Gaussians of (H, W), downward and to the right: pixel differences would be anisotropic."""
     offsets = torch.arange(-4, 5, dtype=torch.float32)
-    bell = torch.exp(-(offsets**2) / 2)
-    bell, slope = bell / bell.sum(), offsets * bell / (offsets**2 * bell).sum()
+    gaussian = torch.exp(-(offsets**2) / 2)
+    gaussian, slope = gaussian / gaussian.sum(), offsets * gaussian / (offsets**2 * gaussian).sum()
     padded = F.pad(_tensor(image), (4,) * 4, mode="reflect")
-    down = F.conv2d(F.conv2d(padded, slope.view(1, 1, -1, 1)), bell.view(1, 1, 1, -1))
-    right = F.conv2d(F.conv2d(padded, slope.view(1, 1, 1, -1)), bell.view(1, 1, -1, 1))
+    down = F.conv2d(F.conv2d(padded, slope.view(1, 1, -1, 1)), gaussian.view(1, 1, 1, -1))
+    right = F.conv2d(F.conv2d(padded, slope.view(1, 1, 1, -1)), gaussian.view(1, 1, -1, 1))
     return down[0, 0].numpy(), right[0, 0].numpy()
 
 
@@ -239,12 +254,12 @@ def _smooth(image: np.ndarray, sigma: float) -> np.ndarray:
     return gaussian_filter(_tensor(image), sigma)[0, 0].numpy()
 
 
-def _turned(image: np.ndarray, angle: float) -> np.ndarray:
-    """(H, W) turned about its middle, so that lines that lean by `angle` degrees stand upright; black around."""
+def _rotated(image: np.ndarray, angle: float) -> np.ndarray:
+    """(H, W) rotated about its center such that lines `angle` degrees from vertical become vertical; zero outside."""
     height, width = image.shape
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-    turn = torch.tensor([[[cos, -sin * height / width, 0], [sin * width / height, cos, 0]]])
-    grid = F.affine_grid(turn, [1, 1, height, width], align_corners=False)
+    rotation = torch.tensor([[[cos, -sin * height / width, 0], [sin * width / height, cos, 0]]])
+    grid = F.affine_grid(rotation, [1, 1, height, width], align_corners=False)
     return F.grid_sample(_tensor(image), grid, align_corners=False)[0, 0].numpy()
 
 
@@ -253,12 +268,12 @@ def _tensor(image: np.ndarray) -> torch.Tensor:
 
 
 def _autocorrelation(image: np.ndarray) -> np.ndarray:
-    size = [2 * side for side in image.shape]
+    size = [2 * side for side in image.shape]  # zero padding: not circular
     return np.fft.irfft2(np.abs(np.fft.rfft2(image, size)) ** 2, size)
 
 
 def _half_width(correlation: np.ndarray) -> float:
-    """Where (N,) values that begin at 1 first fall below a half, linear between pixels."""
+    """Position at which values (N,) that begin at 1 first fall to a half, by linear interpolation."""
     below = np.flatnonzero(correlation < 0.5)
     if not len(below):
         return float(len(correlation))
@@ -269,31 +284,36 @@ def _half_width(correlation: np.ndarray) -> float:
 def _fitted(
     kind: RainStreaks | FilteredRain, table: np.ndarray, backgrounds: list[torch.Tensor], restorer: Restorer
 ) -> dict[str, tuple[float, float]]:
-    """Ranges of the fields of a kind of rain whose statistics, on `backgrounds` and restored, are those of `table`."""
+    """Ranges of the parameters of a kind of rain, for which the removed streaks have the statistics of `table` (N, 6).
+
+    The median photo is fitted by rounds of synthesis on `backgrounds`; the ranges around it are as wide as the spread
+    of the photos' statistics.
+    """
     names = ("cover", "brightness", "length", "width")
-    columns = [RainSeen._fields.index(name) for name in names]
-    wanted = np.median(table, 0)[columns]
+    columns = [StreakStatistics._fields.index(name) for name in names]
+    target = np.median(table, 0)[columns]
     angle = float(np.median(table[:, 0]))
-    value = wanted * (1, 1, 2, 1)  # a first guess
+    value = target * (1, 1, 2, 1)  # initial guess
     backgrounds = backgrounds[:TRIED]
-    # restored once more, they lose what they lose with rain as well: rain that was left, and detail
-    left = [gray(background) - gray(restorer(background).clamp(0, 1)) for background in backgrounds]
+    # what the derainer removes from a background without rain (detail, remaining rain) is no synthetic streak
+    offsets = [gray(background) - gray(restorer(background).clamp(0, 1)) for background in backgrounds]
     lowest, highest = np.array([1e-3, 0.01, 2, 0.5]), np.array([0.8, 1.0, 150, 15])
     values = []
     for _ in range(ROUNDS):
         value = value.clip(lowest, highest)
         options = {name: (number, number) for name, number in zip(names, value.tolist(), strict=True)}
         rain = type(kind)(**{**_fields(kind), **options, "angle": (angle, angle)})
-        made = []
+        statistics = []
         for number, background in enumerate(backgrounds):
             rainy = rain(background[None], generator_for(0, "fit rain", number))[0]
             restored = restorer(rainy).clamp(0, 1)
-            made.append(measure_streaks(*streaks_of(gray(rainy) - gray(restored) - left[number], restored)))
-        got = np.median(np.array(made), 0)[columns]
-        value = value * (wanted / np.maximum(got, 1e-6)).clip(0.3, 3) ** 0.8
+            removed = gray(rainy) - gray(restored) - offsets[number]
+            statistics.append(measure_streaks(*streaks_of(removed, restored)))
+        measured = np.median(np.array(statistics), 0)[columns]
+        value = value * (target / np.maximum(measured, 1e-6)).clip(0.3, 3) ** 0.8  # damped fixed-point iteration
         values.append(np.log(value))
-    value = np.exp(np.mean(values[-KEPT:], axis=0))
-    # photos differ as their statistics do
+    value = np.exp(np.mean(values[-AVERAGED:], axis=0))
+    # the ratio of the parameters of two photos is taken to be that of their statistics
     least, most = np.maximum(np.quantile(table[:, columns], (0.1, 0.9), axis=0), 1e-6)
     spread = np.sqrt(most / least)
     ranges = {
@@ -311,17 +331,19 @@ def _fields(kind: RainStreaks | FilteredRain) -> dict[str, Any]:
 
 
 def _veil(photos: list[torch.Tensor]) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
-    """Ranges of strength and gray of the veil, by the darkest values of neighborhoods (He et al. 2009, "Single image
-    haze removal using dark channel prior"): without a veil nearly every photo has some that are black.
+    """Ranges of strength and gray of the veil, None without one.
+
+    From the darkest values of neighborhoods (He et al. 2009, "Single image haze removal using dark channel prior"):
+    without a veil nearly every photo has some that are black.
     """
-    found = []
+    measured = []
     for photo in photos:
         dark = -torch.nn.functional.max_pool2d(-photo.amin(0)[None], DARKEST, stride=DARKEST // 2)
         black, light = float(np.quantile(dark.numpy(), 0.02)), float(np.quantile(gray(photo), 0.99))
-        light = max(light, LIGHTEST)
-        found.append((black / light, light))
-    veil, light = np.array(found).T
-    if np.median(veil) < VEIL:
+        light = max(light, MIN_VEIL_GRAY)
+        measured.append((black / light, light))
+    veil, light = np.array(measured).T
+    if np.median(veil) < MIN_VEIL:
         return None, None
     grays = np.quantile(light, (0.1, 0.9)).clip(0, 1)
     low, high = np.quantile(veil, (0.1, 0.9)).clip(0, 0.9)

@@ -1,4 +1,4 @@
-"""Suitability of a photo for noise estimation: signs of clean photos, of texture taken for noise, of coding."""
+"""Suitability of a photo for noise estimation: signs that it is clean, textured, or has lost its noise to coding."""
 
 from dataclasses import dataclass
 
@@ -10,23 +10,25 @@ from ..jpeg_coding import JPEG_BLOCK, blockiness
 from .photo_noise import CLIPPED, FlatBlocks, without_plane
 
 REGION = 1024  # side of the center crop of larger photos
-# A photo with less noise (1/255, root mean square) has nothing to adapt to: 48 dB.
-NEARLY_CLEAN = 1.0
-# Share of values that a plane describes to a quarter of a step in flat blocks: noise leaves none, coarse coding most.
+NEARLY_CLEAN = 1.0  # 1/255 rms (48 dB): with less noise, a photo counts as clean
+# Largest share of values in flat blocks that differ from a fitted plane by less than a quarter of 1/255: few do in
+# noise, most after coarse coding.
 ERASED = 0.4
-# Noise is everywhere: the quietest 8 x 8 blocks (quantile FLOOR) hold at least this share of the level of the flat
-# ones, 0.34 to 0.9 in the noisy photos of RENOIR and SIDD. Where flat parts are texture, others are quieter: 0.3 and
-# less in half of the clean photos of BSDS, whose colors are correlated, too.
+# Noise is everywhere, texture is not. So the noise of the quietest 8 x 8 blocks (quantile FLOOR), as a share of that of
+# flat blocks, is at least one of `FLOOR_SHARE`: it is 0.34 to 0.9 in the noisy photos of RENOIR and SIDD, and at most
+# 0.3 in half of the clean photos of BSDS, whose colors are correlated as well.
 FLOOR, FLOOR_SHARE = 0.02, (0.3, 0.45)
-# Correlation of the colors from which on texture, which is brightness above all, may be the explanation, and at which
-# it is the likely one: the first and the second of `FLOOR_SHARE` are required.
+# Correlation of the colors up to which the first of `FLOOR_SHARE` is required, and from which the second is: texture is
+# mostly brightness, so that its colors are correlated.
 COMMON_COLORS = 0.6, 0.8
-# Coding of this quality or less, or of unknown quality with visible blocks, silences quiet blocks: only of stronger
-# "noise" (1/255) is a missing floor held to be texture then.
+# Coarse coding (this quality or less; of unknown quality: this `blockiness` or more) removes the noise of quiet blocks.
+# A small floor is a sign of texture then only if the noise in flat blocks is stronger than `COARSE_LEVEL` (1/255).
 COARSE_QUALITY, BLOCKY, COARSE_LEVEL = 90, 1.15, 4.5
 HIDING_QUALITY = 60  # below, the noise before coding cannot be inferred
-IMPULSE_STEP, IMPULSES = 0.3, 0.002  # of black or white pixels unlike their surroundings: height, and share of a photo
-BANDED, ONE_WAY = 0.2, 2.0  # share of the noise that is constant along rows, and by how much it exceeds that of columns
+# Impulses (salt and pepper): difference of a black or white pixel from the median around it, and their largest share.
+IMPULSE_STEP, IMPULSES = 0.3, 0.002
+# Bands: share of the noise power that is constant along rows (or columns), and its ratio to the other direction's.
+BANDED, ONE_WAY = 0.2, 2.0
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,12 @@ class Signs:
 
     Attributes:
         level: root mean square over the colors, in 1/255, of the noise in its flat parts.
-        floor: that of the brightness in the quietest blocks, as a share of the flat parts'.
+        floor: noise of the brightness in the quietest blocks, as a share of that in flat parts.
         colors: correlation of the noise of two colors, mean of the three pairs; 0 of gray photos.
-        erased: share of the values in flat parts that show no noise.
+        erased: share of the values in flat parts that have no noise.
         is_coarse: JPEG-coded with `COARSE_QUALITY` or less, or with visible blocks.
-        is_hidden: JPEG-coded with less than `HIDING_QUALITY`, by its file.
-        impulses: share of the pixels that are black or white unlike their surroundings.
+        is_hidden: JPEG-coded with less than `HIDING_QUALITY`, as its file states.
+        impulses: share of the pixels that are impulses.
         bands: "rows" or "columns" along which the noise is constant; None: neither.
     """
 
@@ -55,7 +57,7 @@ class Signs:
 
     @property
     def unfit(self) -> str | None:
-        """Why the photo's noise cannot be measured, or None where it can."""
+        """Reason why the photo's noise cannot be measured; None where it can."""
         if self.erased > ERASED:
             return "JPEG coding has removed its noise" if self.is_coarse else "no noise"
         if self.level < NEARLY_CLEAN:
@@ -72,7 +74,7 @@ class Signs:
 
     @property
     def not_additive(self) -> str | None:
-        """Why what a restorer gains cannot be estimated from the photo's noise, or None where it can."""
+        """Reason why a gain in PSNR cannot be estimated, which assumes additive noise; None where it can."""
         if self.impulses > IMPULSES:
             return "salt and pepper"
         return self.unfit or ("JPEG coding has changed what is left of its noise" if self.is_hidden else None)
@@ -82,23 +84,23 @@ def signs_of(photo: torch.Tensor, quality: int | None = None, flat: FlatBlocks |
     """The signs of a photo (C, H, W) in [0, 1], C = 1 or 3, sides at least 32.
 
     Args:
-        photo: without impulses (`without_impulses`), or unchanged where only those are wanted.
-        quality: of its JPEG coding; None: of another file.
-        flat: its flat blocks, where they are known.
+        photo: as it is, for `impulses`; after `without_impulses`, for the other signs.
+        quality: of its JPEG coding; None: no JPEG file.
+        flat: its flat blocks, if they are computed already.
     """
     flat = flat or FlatBlocks.of(photo, REGION)
     weights = torch.from_numpy(LUMA_WEIGHTS)[:, None, None] if len(photo) == 3 else torch.ones(1, 1, 1)
     deviation = 255 * flat.variance.sqrt()  # (K, C)
     brightness = (flat.residual * weights).sum(1)  # (K, 16, 16)
     half = flat.correlation.shape[-1] // 2
-    now = flat.correlation[..., half, half]  # (C, C), in one pixel
+    same_pixel = flat.correlation[..., half, half]  # (C, C)
     is_gray = len(photo) == 1 or bool((photo == photo[:1]).all())
     is_coarse = blockiness(photo) > BLOCKY if quality is None else quality <= COARSE_QUALITY
     quiet = _quietest((middle(photo, REGION) * weights).sum(0))
     return Signs(
         level=float(deviation.square().mean(1).sqrt().median()),
         floor=quiet / max(255 * float(brightness.square().mean((1, 2)).sqrt().median()), 0.05),
-        colors=0.0 if is_gray else float(now[0, 1] + now[0, 2] + now[1, 2]) / 3,
+        colors=0.0 if is_gray else float(same_pixel[0, 1] + same_pixel[0, 2] + same_pixel[1, 2]) / 3,
         erased=float((flat.residual.abs() < 0.25 / 255).float().mean()),
         is_coarse=is_coarse,
         is_hidden=quality is not None and quality < HIDING_QUALITY,
@@ -108,21 +110,21 @@ def signs_of(photo: torch.Tensor, quality: int | None = None, flat: FlatBlocks |
 
 
 def share_of_impulses(photo: torch.Tensor) -> float:
-    """Share of the pixels of (C, H, W) with a black or white color that is far from the median around it."""
+    """Share of the pixels of a photo (C, H, W) in [0, 1] that are impulses in one of the colors at least."""
     inner = middle(photo, REGION)
     return float((_median_of_extremes(inner) != inner).any(0).float().mean())
 
 
 def without_impulses(photo: torch.Tensor) -> torch.Tensor:
-    """A photo (C, H, W) with the median around them in place of its impulses, if it has more than a few."""
+    """A photo (C, H, W) in [0, 1] with impulses replaced by the median around them, if it has more than a few."""
     repaired = _median_of_extremes(photo)
     return repaired if float((repaired != photo).any(0).float().mean()) > IMPULSES else photo
 
 
 def _median_of_extremes(photo: torch.Tensor) -> torch.Tensor:
-    """The photo (C, H, W) with the median of 5 x 5 pixels, which a fifth of impulses does not move, at impulses."""
+    """The photo (C, H, W) with impulses replaced by the median of 5 x 5 pixels, robust to a fifth of impulses."""
     extreme = (photo < CLIPPED) | (photo > 1 - CLIPPED)
-    if bool(extreme.any()):  # most of them are part of something black or white
+    if bool(extreme.any()):  # cheap preselection: most of them are part of something black or white
         extreme &= (photo - F.avg_pool2d(photo, 3, 1, 1, count_include_pad=False)).abs() > IMPULSE_STEP / 2
     channel, row, column = extreme.nonzero(as_tuple=True)
     if not len(row):
@@ -146,7 +148,7 @@ def _quietest(brightness: torch.Tensor) -> float:
 
 
 def _bands(residual: torch.Tensor) -> str | None:
-    """Direction along which the noise (K, 16, 16) is constant."""
+    """Direction along which the noise (K, 16, 16) of flat blocks is constant; None: neither."""
     power = float(residual.square().mean())
     if power < 1e-9:
         return None
