@@ -1,6 +1,6 @@
 """Why does noise-space adaptation help or hurt? Its gradient against the supervised one, on pairs of real photos.
 
-    python benchmarks/alignment.py --restorer daa-denoise-plain
+    python benchmarks/alignment.py --restorer daa-denoise
 
 A restorer is frozen, noise predictors are trained on what it restores, and on the pairs of `train` (never `val`) these
 are measured: the alignment of each adaptation gradient with the supervised one, at the restored photo and at the
@@ -303,7 +303,7 @@ def parts_folder(arguments: argparse.Namespace) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--restorer", default="daa-denoise-plain", help="bundled checkpoint or folder")
+    parser.add_argument("--restorer", default="daa-denoise", help="bundled checkpoint or folder")
     parser.add_argument("--name", default="plain", help="of this start, in the output folder")
     parser.add_argument("--data", default=os.environ.get("DAA_DATA", str(ROOT / ".." / "shared" / "data")))
     parser.add_argument("--clean", nargs="*", help="clean photos; default: bsds and highres of --data")

@@ -1,6 +1,6 @@
 """What the guard costs on noisy photos, and what it saves on clean ones and on those that a restorer makes worse.
 
-    python benchmarks/guard.py --checkpoints daa-denoise daa-denoise-plain --report benchmarks/results/guard.md
+    python benchmarks/guard.py --checkpoints daa-denoise daa-denoise-research --report benchmarks/results/guard.md
 
 Noisy sets have the clean photos of `real_noise/*/val` as their reference, clean sets the photos themselves: every
 eighth of `clean/bsds` and every second of `clean/highres`, beginning with the second (those beginning with the first,
@@ -134,7 +134,7 @@ def summary(name: str, rows: list[dict]) -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("DAA_DATA", ROOT / ".." / "shared" / "data"))
-    parser.add_argument("--checkpoints", nargs="+", default=["daa-denoise", "daa-denoise-plain"])
+    parser.add_argument("--checkpoints", nargs="+", default=["daa-denoise", "daa-denoise-research"])
     parser.add_argument("--split", default="val", choices=["train", "val"])
     parser.add_argument("--sets", nargs="+", default=SETS)
     parser.add_argument("--report", type=Path)

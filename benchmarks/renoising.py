@@ -36,7 +36,7 @@ CLEAN_PATCHES = 16
 def starts(networks: str | None) -> dict[str, str]:
     """Restorers by name; CDnCNN-B where its file is at hand."""
     published = {"CDnCNN-B": str(Path(networks) / "cdncnn_b.safetensors")} if networks else {}
-    return {**published, "daa-denoise-plain": "daa-denoise-plain"}
+    return {**published, "daa-denoise": "daa-denoise"}
 
 
 @torch.no_grad()

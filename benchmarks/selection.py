@@ -148,7 +148,7 @@ def line(name: str, form: str, rows: list[dict]) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=os.environ.get("DAA_DATA", str(ROOT / ".." / "shared" / "data")))
-    parser.add_argument("--plain", default="daa-denoise-plain", help="checkpoint to start from")
+    parser.add_argument("--plain", default="daa-denoise", help="checkpoint to start from")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
     parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=list(FORMS))
     parser.add_argument("--steps", type=int, default=120)

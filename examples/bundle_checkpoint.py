@@ -26,6 +26,7 @@ FREE_SOURCES = {
         "lomiri-wallpapers, reduced: Trevor Freespace, Jakub Mede, Aitzol Berasategi, Abhishek Mudgal (CC-BY-4.0), "
         "Clemens Engelhardt (CC0)."
     ),
+    "photos/textures": "Pictures of textures, made by `examples/make_textures.py`; free of any rights.",
 }
 SOURCES = FREE_SOURCES | {
     "bsds": "BSDS500, the backgrounds of the rain sets taken out; research use only.",
@@ -92,10 +93,13 @@ def main() -> None:
     }
     made["versions"] = record["versions"]
     folders = set().union(*map(photo_folders, records))
-    made["sources"] = {k: text for k, text in SOURCES.items() if any(folder.endswith(k) for folder in folders)}
+    found = {k: text for k, text in SOURCES.items() if any(folder.endswith(k) for folder in folders)}
+    # by the names that the record has: of two parts of a path the last one
+    made["sources"] = {k if k.count("/") != 1 else k.split("/")[1]: text for k, text in found.items()}
     made |= {k: v for k in ("minutes", "history") if (v := getattr(arguments, k)) is not None}
     keep_record(pipeline.restorer, WeightsRecord(made))
     pipeline.save_pretrained(arguments.folder / arguments.name)
+    (arguments.folder / arguments.name / "pipeline.py").unlink()  # which loads folders from the Hub
 
 
 if __name__ == "__main__":

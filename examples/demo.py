@@ -2,9 +2,9 @@
 
     python examples/demo.py [--photos FOLDER | --self_made] [--minutes 3]
 
-Adapts the bundled `daa-denoise-plain` to unlabeled noisy photos, restores held-out ones with it, with the adapted
-weights and with the shipped `daa-denoise`, prints a table and writes a before/after sheet. It takes the photos of
-`$DAA_DATA` where there are any, or makes its own from scikit-image's pictures.
+Adapts the bundled `daa-denoise` to unlabeled noisy photos, restores held-out ones with it and with the adapted weights,
+prints a table and writes a before/after sheet. It takes the photos of `$DAA_DATA` where there are any, or makes its own
+from scikit-image's pictures.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def adapt(data: DemoData, output: Path, minutes: float, begun: float) -> Path:
     config = resolve(
         {
             "preset": "adapt",
-            "init_from": "daa-denoise-plain",
+            "init_from": "daa-denoise",
             "clean": [str(folder) for folder in data.clean],
             "real": [str(data.real)],
             "minutes": minutes,
@@ -89,7 +89,7 @@ def compare(data: DemoData, adapted: Path | None, sheet: Path, most: int = 12, r
     from daa_diffusers.evaluation.statistics import markdown_table
     from daa_diffusers.photos.reading import list_photos, read_photo, to_float
 
-    checkpoints = {"daa-denoise-plain": "daa-denoise-plain", "just adapted": adapted, "daa-denoise": "daa-denoise"}
+    checkpoints = {"daa-denoise": "daa-denoise", "just adapted": adapted}
     pipelines = {}
     for name, checkpoint in checkpoints.items():
         if checkpoint is not None:

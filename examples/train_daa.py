@@ -1,6 +1,6 @@
 """Train a restorer on synthetic pairs, or adapt one to a folder of your own unlabeled photos.
 
-    accelerate launch examples/train_daa.py --init_from daa-denoise-plain --clean clean_photos/ --real my_photos/ \
+    accelerate launch examples/train_daa.py --init_from daa-denoise --clean clean_photos/ --real my_photos/ \
         --output_dir outputs/mine --minutes 30
 
 `--help` lists every option, `--dry-run` prints the resolved ones with the memory and time that they need. The same

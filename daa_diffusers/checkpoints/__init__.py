@@ -13,20 +13,30 @@ STARTS = {task.name: task.start for task in TASKS.values()}
 DEFAULT = DEFAULTS[DEFAULT_TASK]
 
 
+# Names of checkpoints that are no longer bundled -> what takes their place.
+RENAMED = {"daa-denoise-plain": "daa-denoise"}
+
+
 def bundled_names() -> tuple[str, ...]:
     """The names that `DAARestorationPipeline.from_pretrained` resolves without a path or the Hub, sorted."""
     return tuple(sorted(path.parent.name for path in _FOLDER.glob(f"*/{_INDEX}")))
 
 
+def is_bundled(name: str) -> bool:
+    """Whether `bundled_path` knows a name."""
+    return RENAMED.get(name, name) in bundled_names()
+
+
 def bundled_path(name: str) -> Path:
-    """The folder of a bundled checkpoint.
+    """The folder of a bundled checkpoint, or of the one that took its place.
 
     Raises:
         KeyError: where no checkpoint of this name is bundled.
     """
+    name = RENAMED.get(name, name)
     if name not in bundled_names():
         raise KeyError(f"`name` must be one of {list(bundled_names())}, got {name!r}")
     return _FOLDER / name
 
 
-__all__ = ["DEFAULT", "DEFAULTS", "DEFAULT_TASK", "STARTS", "bundled_names", "bundled_path"]
+__all__ = ["DEFAULT", "DEFAULTS", "DEFAULT_TASK", "RENAMED", "STARTS", "bundled_names", "bundled_path", "is_bundled"]

@@ -26,7 +26,7 @@ class Task:
     purpose: str
     limits: str
     degradations: tuple[str, ...]
-    start: str = "daa-denoise-plain"
+    start: str = "daa-denoise"
     checkpoint: str | None = None
     caution: str = ""
     removes_noise: bool = False

@@ -57,6 +57,11 @@ UNKNOWN = License(None, text="The publisher of the weights has not stated a lice
 _NAMED = {license.name: license for license in (RESEARCH, S_LAB)}
 
 
+# Bundled checkpoints whose weights were once, under this name, trained on research-only photos. A record that states no
+# license is of a time when records did not, so that what it starts from may be those.
+ONCE_RESEARCH = frozenset({"daa-denoise", "daa-denoise-plain", "daa-derain", "daa-deblur"})
+
+
 def license_named(said: str) -> License:
     """The license that a config, a record or a person names: a known name, an identifier of the Hub, or words."""
     if said in _NAMED:
@@ -87,8 +92,11 @@ def license_of(training: Mapping[str, Any], config: Mapping[str, Any] | None = N
     said = [training.get("license"), training.get("licence"), (config or {}).get("license")]
     options = training.get("options")
     starts = Path(str(options.get("init_from"))).name if isinstance(options, Mapping) else ""
+    stated = [license_named(one) for one in said if isinstance(one, str) and one]
+    if not stated and starts in ONCE_RESEARCH:
+        return RESEARCH
     inherited = [_bundled(starts)] if starts in bundled_names() else []
-    return strictest(*(license_named(one) for one in said if isinstance(one, str) and one), *inherited)
+    return strictest(*stated, *inherited)
 
 
 def _bundled(name: str) -> License:

@@ -102,8 +102,10 @@ def task_of(training: Mapping[str, Any]) -> str | None:
         return training["task"]
     options = training.get("options")
     degradation = options.get("degradation") if isinstance(options, Mapping) else None
-    found = {task_of_degradation(kind) for kind in _kinds(degradation)} - {None}
-    return found.pop() if len(found) == 1 else None
+    found = {task for kind in _kinds(degradation) if (task := task_of_degradation(kind)) is not None}
+    others = {task for task in found if not TASKS[task].removes_noise}  # noise comes along with any other degradation
+    named = others or found
+    return named.pop() if len(named) == 1 else None
 
 
 def recorded_objective(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from huggingface_hub import snapshot_download
 
 from .. import _MODULES
-from ..checkpoints import bundled_names, bundled_path
+from ..checkpoints import RENAMED, bundled_names, bundled_path, is_bundled
 from ..errors import CheckpointError
 from ..foreign.weights import PICKLED, SAFETENSORS
 from .untrusted import check_inside, check_shapes, empty_network, loading_errors, read_config, read_json, stored_shapes
@@ -62,14 +62,16 @@ def resolve(
     if not isinstance(name_or_path, str | os.PathLike):
         raise TypeError(f"`{argument}` must be a string or a path, got {type(name_or_path).__name__}")
     path, text = Path(name_or_path), os.fspath(name_or_path)
-    if isinstance(name_or_path, str) and text in bundled_names():
+    if isinstance(name_or_path, str) and is_bundled(text):
         if path.is_dir():
             logger.warning(
                 "%r is the bundled checkpoint, not the local folder of the same name; for that, write %r",
                 text,
                 f"./{text}",
             )
-        return Source("folder", str(bundled_path(text)), text)
+        if text in RENAMED:
+            logger.warning("%r is no longer bundled; %r takes its place", text, RENAMED[text])
+        return Source("folder", str(bundled_path(text)), RENAMED.get(text, text))
     if path.is_dir():
         alone = weights_file(path, variant or stored_variant(path))
         if not (path / MODEL_INDEX).is_file() and alone is not None:  # what restorer.save_pretrained writes
@@ -96,7 +98,7 @@ def is_repo_id(text: str) -> bool:
 
 def pipeline_folder(name_or_path: str | os.PathLike[str]) -> Path:
     """The folder of a pipeline: itself, the one in the output folder of a training run, or of a bundled name."""
-    if isinstance(name_or_path, str) and name_or_path in bundled_names():
+    if isinstance(name_or_path, str) and is_bundled(name_or_path):
         return bundled_path(name_or_path)
     folder = Path(name_or_path)
     inner = folder / "pipeline"

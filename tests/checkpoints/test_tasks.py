@@ -40,4 +40,4 @@ def test_one_entry_gives_a_task_its_preset_words_and_guard(monkeypatch):
     assert _limits("low_light") == "Brightens dark photos. It removes no rain."
     monkeypatch.setitem(PRESETS, night.preset, adapting_to(night))
     config = resolve({"preset": "adapt-low-light"})
-    assert config.degradation == {"type": "rain"} and config.init_from == "daa-denoise-plain" and not config.fit_noise
+    assert config.degradation == {"type": "rain"} and config.init_from == "daa-denoise" and not config.fit_noise

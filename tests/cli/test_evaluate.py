@@ -107,7 +107,7 @@ def test_numbers_can_be_recorded_for_the_card(tmp_path, capsys):
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{name}.png")
     photos, mine = str(tmp_path / "photos"), str(tmp_path / "mine")
     command = ["evaluate", photos, "--clean", photos, "--record", "my camera", "--checkpoint"]
-    assert main([*command, "daa-denoise-plain"]) == 2
+    assert main([*command, "daa-denoise"]) == 2
     assert "`--record` needs" in capsys.readouterr().err
     (tmp_path / "mine" / "evaluation.json").write_text("{}")  # holds no protocol yet
     assert main([*command, mine]) == 0

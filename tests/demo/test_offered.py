@@ -17,7 +17,7 @@ from daa_diffusers.training.config.presets import PRESETS
 def test_defaults_are_named_and_are_those_of_the_commands():
     for command in (restore.restore, bulk.bulk):
         assert Offered().default == inspect.signature(command).parameters["checkpoint"].default == "daa-denoise"
-    assert Offered().start == PRESETS[TASKS["denoise"].preset]["init_from"] == "daa-denoise-plain"
+    assert Offered().start == PRESETS[TASKS["denoise"].preset]["init_from"] == "daa-denoise"
     assert Offered(["mine"]).default == Offered(["mine"]).start == "mine"
 
 
@@ -36,8 +36,8 @@ def test_the_default_is_offered_first_whatever_it_is_called():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("daa-denoise", "Removes the noise of cameras. It does not remove blur or rain. Adapted to"),
-        ("daa-denoise-plain", "Removes the noise of cameras. It does not remove blur or rain. Trained on synthetic"),
+        ("daa-denoise", "Removes the noise of cameras. It does not remove blur or rain. Trained on synthetic"),
+        ("daa-denoise-research", "Removes the noise of cameras. It does not remove blur or rain. Adapted to"),
         ("daa-derain", "Removes rain streaks."),
         ("daa-deblur", "Removes the blur of a moving camera."),
         ("somebody/theirs", "A folder, or an id of the Hub"),

@@ -97,7 +97,7 @@ def test_a_batch_comes_back_as_a_zip(client, photos, checkpoint):
 
 def test_adapting_says_what_is_missing(client):
     assert client.predict(api_name="/adapting_progress")[0] == "No adaptation is running."
-    assert client.predict([], [], "daa-denoise-plain", 1, api_name="/adapt")[0] == "choose photos first"
+    assert client.predict([], [], "daa-denoise", 1, api_name="/adapt")[0] == "choose photos first"
 
 
 @pytest.mark.parametrize("route", ["/gradio_api/file=", "/file=", "/static/", "/assets/", "/theme.css/"])

@@ -10,7 +10,6 @@ from huggingface_hub.errors import HfHubHTTPError
 from safetensors.torch import load_file, save_file
 
 from daa_diffusers import DAARestorationPipeline, RestorationUNet
-from daa_diffusers.checkpoints import bundled_names
 from daa_diffusers.errors import CheckpointError, ConfigurationError
 from daa_diffusers.hub.publish import prepare
 
@@ -183,12 +182,12 @@ def test_a_repository_is_owner_and_name(saved, repo_id):
 # --- licenses and cards ---
 
 
-@pytest.mark.parametrize("name", bundled_names())
+@pytest.mark.parametrize("name", ["daa-deblur", "daa-denoise-research"])
 def test_bundled_weights_say_that_they_are_for_research_only(name):
     upload = prepare(name, "org/copy")
     head = upload.card.split("---")[1]
     assert "license: other" in head and "license_name: non-commercial-research" in head
-    photos = {"daa-derain": "Rain100L", "daa-deblur": "Levin"}.get(name, "RENOIR")
+    photos = {"daa-deblur": "Levin", "daa-denoise-research": "RENOIR"}[name]
     assert "| identity |" in upload.card and photos in upload.card
     with pytest.raises(
         ConfigurationError, match="`license` is 'mit', but these weights are under non-commercial-research"
@@ -196,15 +195,17 @@ def test_bundled_weights_say_that_they_are_for_research_only(name):
         prepare(name, "org/copy", license="mit")
 
 
-def test_weights_that_start_from_bundled_ones_inherit_their_license(saved):
-    (saved / "training.json").write_text(json.dumps({"options": {"init_from": "daa-denoise-plain"}}))
+# "daa-denoise-plain" is no longer bundled; "daa-denoise" was for research only when records did not state licenses
+@pytest.mark.parametrize("start", ["daa-denoise-research", "daa-deblur", "daa-denoise-plain", "daa-denoise"])
+def test_weights_that_start_from_bundled_ones_inherit_their_license(saved, start):
+    (saved / "training.json").write_text(json.dumps({"options": {"init_from": start}}))
     assert "license_name: non-commercial-research" in prepare(saved, "org/mine").card
     with pytest.raises(ConfigurationError, match="`license` is 'apache-2.0'"):
         prepare(saved, "org/mine", license="apache-2.0")
 
 
 def test_a_loaded_pipeline_takes_its_record_along_and_its_numbers_while_they_hold(writable_hub, caplog):
-    pipeline = DAARestorationPipeline.from_pretrained("daa-denoise")
+    pipeline = DAARestorationPipeline.from_pretrained("daa-denoise-research")
     pipeline.push_to_hub("org/copy")
     pushed = writable_hub.revisions["org/copy"]["main"]
     assert "license_name: non-commercial-research" in (pushed / "README.md").read_text()

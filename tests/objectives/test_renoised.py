@@ -170,7 +170,7 @@ def test_a_run_records_its_range_and_resumes_with_it(tiny_config, tmp_path, capl
     for seed in range(2):
         pixels = ((cat + noise(20, 3, seed, 128)).clamp(0, 1) * 255).round().to(torch.uint8)
         Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(photos / f"{seed}.png")
-    config = tiny_config(objective="renoised", init_from="daa-denoise-plain", real=[str(photos)], patch=32, steps=2)
+    config = tiny_config(objective="renoised", init_from="daa-denoise", real=[str(photos)], patch=32, steps=2)
     with caplog.at_level(logging.INFO):
         trainer = Trainer(config, progress_bar=False)
     assert "renoising: of noise of" in caplog.text

@@ -238,7 +238,7 @@ def test_every_kind_of_photo_is_judged(channels, kind):
 # --- the bundled restorers on real photos ---
 
 
-@pytest.mark.parametrize("checkpoint", ["daa-denoise", "daa-denoise-plain"])
+@pytest.mark.parametrize("checkpoint", ["daa-denoise", "daa-denoise-research"])
 def test_noisy_photos_are_restored_and_clean_ones_kept(data_root, checkpoint):
     pipe = DAARestorationPipeline.from_pretrained(checkpoint)
     pipe.set_progress_bar_config(disable=True)

@@ -89,7 +89,7 @@ def test_what_differs_fades(size):
 # --- tiled equals whole ---
 
 
-@pytest.mark.parametrize("checkpoint", ["daa-denoise", "daa-denoise-plain"])
+@pytest.mark.parametrize("checkpoint", ["daa-denoise", "daa-denoise-research"])
 def test_bundled_restorers_give_the_same_8_bits_in_tiles(checkpoint):
     bundled = DAARestorationPipeline.from_pretrained(checkpoint)
     bundled.set_progress_bar_config(disable=True)

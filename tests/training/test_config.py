@@ -128,7 +128,7 @@ def test_presets_hold_known_options_and_the_official_recipes():
 
 def test_presets_of_a_task_hold_what_differs_from_adapt():
     adapt, derain, deblur = (resolve({"preset": name}) for name in ("adapt", "adapt-derain", "adapt-deblur"))
-    assert [config.init_from for config in (adapt, derain, deblur)] == ["daa-denoise-plain", "daa-derain", "daa-deblur"]
+    assert [config.init_from for config in (adapt, derain, deblur)] == ["daa-denoise", "daa-derain", "daa-deblur"]
     assert (adapt.fit_noise, derain.fit_noise, deblur.fit_noise) == (0.75, 0.0, 0.0)
     assert (derain.fit_rain, deblur.fit_shake) == (0.5, 0.75) and not derain.quarter_turns
     assert derain.transplant_kind == "streaks" and deblur.degradation["type"] == "motion_blur"

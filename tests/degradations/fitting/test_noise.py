@@ -306,7 +306,7 @@ def test_a_denoiser_tells_noise_from_texture():
     """Fur has no flat part; what a denoiser removes of it is the noise all the same."""
     from daa_diffusers import DAARestorationPipeline
 
-    pipeline = DAARestorationPipeline.from_pretrained("daa-denoise-plain")
+    pipeline = DAARestorationPipeline.from_pretrained("daa-denoise")
     pipeline.set_progress_bar_config(disable=True)
     clean = torch.from_numpy(data.chelsea()[100:228, 180:308].copy()).permute(2, 0, 1) / 255
     noisy = (clean + 8 / 255 * white(clean, 0)).clamp(0, 1)
