@@ -19,6 +19,7 @@ class Task:
         caution: a further sentence of the model card on its use.
         removes_noise: what it removes is noise. The guard of the pipeline and the noise that is left are judged by
             noise, and adaptation fits noise to the photos and trains on their restored versions.
+        removes_streaks: what it removes is streaks of light, by which the guard of the pipeline judges.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Task:
     checkpoint: str | None = None
     caution: str = ""
     removes_noise: bool = False
+    removes_streaks: bool = False
 
     @property
     def description(self) -> str:
@@ -62,6 +64,7 @@ _TASKS = (
         ("rain", "filtered_rain"),
         start="daa-derain",
         checkpoint="daa-derain",
+        removes_streaks=True,
     ),
     Task(
         "deblur",
@@ -84,6 +87,11 @@ def task_of_degradation(kind: str) -> str | None:
 def judged_by_noise(task: str | None) -> bool:
     """Whether what a restorer removes is to be judged as noise: that of a task that removes it, or of none known."""
     return task not in TASKS or TASKS[task].removes_noise
+
+
+def judged_by_streaks(task: str | None) -> bool:
+    """Whether what a restorer removes is to be judged as streaks."""
+    return task in TASKS and TASKS[task].removes_streaks
 
 
 def known_tasks() -> str:

@@ -49,14 +49,15 @@ class Verdict:
         reason: for the strength, in words.
         change: root mean square of the whole change, in 1/255.
         brightness, colour: correlation of neighboring pixels, in [-1, 1], in the brightness of the change and in its
-            colors (less the brightness); `colour` is 0 for a change without color.
+            colors (less the brightness); `colour` is 0 for a change without color, both
+            are 0 of derainers.
     """
 
     strength: float
     reason: str
     change: float
-    brightness: float
-    colour: float
+    brightness: float = 0.0
+    colour: float = 0.0
 
 
 def sample_windows(size: tuple[int, int]) -> list[tuple[slice, slice]]:

@@ -15,7 +15,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import nn
 
-from ..checkpoints.tasks import judged_by_noise
+from ..checkpoints.tasks import judged_by_noise, judged_by_streaks
 from ..errors import CheckpointError
 from ..foreign.networks import trusted_code
 from ..foreign.restorer import ForeignRestorer  # noqa: F401
@@ -145,8 +145,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
                 field change nothing (see `tiling`); when memory runs out, they are halved.
             strength: s in [0, 1] of `x + s (f(x) - x)`; 0 returns the photo itself.
             self_ensemble: the mean over the eight flips and turns of the photo: eight times the work.
-            guard: return photos less changed, or unchanged, that show no noise, or that the restorer changes in another
-                way than by removing noise; the output's `guard` holds the reasons. No effect where `task` is not noise.
+            guard: keep what is not like noise, or like rain of derainers; the output's `guard` holds the verdicts.
             out: an array of the photo's shape and dtype, which may be a `np.memmap`, to write a single array into
                 (`output_type` "np"); `images` is then a view of it.
             as_float: "np" and "pt" as float32 in [0, 1], not rounded (True), or in the photo's bit depth (False). None:
@@ -180,6 +179,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
             # 3. Restore: each batch whole, or tile by tile
             for batch in plan_batches(left, batch_size):
                 restored |= run.restore(batch, strengths, out, shared_files(image, out), progress_bar)
+            verdicts = run.judge_streaks(photos, restored) if guard and judged_by_streaks(self.task) else verdicts
 
         # 4. Postprocess
         in_order = [restored[index] for index in range(len(photos))]

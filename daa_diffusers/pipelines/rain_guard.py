@@ -1,0 +1,130 @@
+"""Guard of derainers: light that does not lie in streaks of the photo's one direction stays where it is.
+
+What a derainer removes is thin, bright, and drawn out; the streaks of one exposure share a direction, and even dense
+rain adds little light on average. A pattern of the scene, such as the print of a dress, can be removed as well: then
+much more light goes, or light in all directions. Both are measured around each pixel in what was removed, and where it
+is not like rain the photo stays.
+
+The numbers below were set on the val photos of Rain100L and ten photos of real rain, with a margin: of these, rain has
+at most 0.08 of white on average where it is densest, and the one pattern that was removed by mistake 0.21.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from .guard import Verdict
+from .image_processor import Photo
+
+CELL = 8  # pixels, side of the cells in which the removed light is measured
+STRIP = 32  # cells that are measured, and blended, at a time
+AROUND, DIRECTION_AROUND = 3.0, 1.5  # standard deviation in cells of what counts as around a pixel
+# Light removed around a pixel on average, from like rain to unlike it: of white, and of the photo's median (dense rain)
+LIGHT, DENSE = (0.08, 0.12), (3.0, 5.0)
+BEYOND = 3  # cells around such light to which the verdict extends
+# Agreement of the direction around a pixel with that of the photo, from unlike rain to like it, as a share of how far
+# the directions of the whole photo agree: streaks that cross each other agree less.
+AGREEMENT = 0.3, 0.55
+FAINT = 1e-3  # of white, rms gradient of removed light that has no direction
+
+
+@dataclass(frozen=True)
+class _Removed:
+    """What was removed, in cells (1, 1, H / CELL, W / CELL): mean light, and the structure tensor of its gradients."""
+
+    light: torch.Tensor
+    xx: torch.Tensor
+    yy: torch.Tensor
+    xy: torch.Tensor
+
+
+def hold_back(photo: Photo, restored: Photo) -> Verdict:
+    """Puts the photo back into the restored one, in place, where what was removed is not like rain.
+
+    Args:
+        photo, restored: pixels (C, H, W) of one size and dtype.
+
+    Returns:
+        The verdict; its strength is the share of the removed light, by its power, that stays removed.
+    """
+    removed = _measure(photo, restored)
+    power = removed.xx + removed.yy
+    change = 255 * float(power.mean().sqrt())
+    kept = _like_rain(removed)
+    strength = float((kept * power).sum() / power.sum().clamp(min=1e-12))
+    if float(kept.min()) > 1 - 1e-3 or change < 255 * FAINT:
+        return Verdict(1.0, "the change is like rain", change)
+    _blend(photo, restored, kept)
+    reason = "the change is like rain" if strength > 0.95 else "part of the change is not like rain"
+    return Verdict(1.0 if strength > 0.95 else strength, reason, change)
+
+
+def _unit(pixels: torch.Tensor) -> torch.Tensor:
+    """Pixels of any depth as float32 in [0, 1]."""
+    return pixels.float() if pixels.is_floating_point() else pixels.float() / torch.iinfo(pixels.dtype).max
+
+
+def _measure(photo: Photo, restored: Photo) -> _Removed:
+    """Strip by strip, so that no more than a strip is in floating point."""
+    height, step = photo.size[0], CELL * STRIP
+    parts = []
+    for top in range(0, height, step):
+        rows = slice(max(0, top - 1), min(height, top + step + 1))  # a row more, for gradients
+        light = (_unit(photo.pixels[:, rows]) - _unit(restored.pixels[:, rows])).mean(0, keepdim=True)[None]
+        padded = F.pad(light, (1, 1, 1, 1), mode="replicate")
+        x, y = (
+            (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2,
+            (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2,
+        )
+        inside = slice(top - rows.start, top - rows.start + min(step, height - top))
+        parts.append([_cells(each[..., inside, :]) for each in (light, x * x, y * y, x * y)])
+    return _Removed(*(torch.cat(each, dim=2) for each in zip(*parts, strict=True)))
+
+
+def _cells(values: torch.Tensor) -> torch.Tensor:
+    """Means of cells, those at the borders of the pixels that they have."""
+    return F.avg_pool2d(values, CELL, ceil_mode=True, count_include_pad=False)
+
+
+def _like_rain(removed: _Removed) -> torch.Tensor:
+    """From 0, unlike rain, to 1, for every cell."""
+    xx, yy, xy = (_smooth(each, DIRECTION_AROUND) for each in (removed.xx, removed.yy, removed.xy))
+    # the direction of the photo, and how far that around each cell agrees with it: cos(2 angle) times coherence
+    across, along = (removed.xx - removed.yy).mean(), 2 * removed.xy.mean()
+    length = (across.square() + along.square()).sqrt().clamp(min=1e-12)
+    agreement = ((xx - yy) * across + 2 * xy * along) / length / (xx + yy).clamp(min=FAINT**2)
+    light, usual = _smooth(removed.light, AROUND), float(removed.light.median())
+    light = _ramp(light, *(max(bound, ratio * usual) for bound, ratio in zip(LIGHT, DENSE, strict=True)))
+    light = F.max_pool2d(light, 2 * BEYOND + 1, stride=1, padding=BEYOND)  # at its edges a pattern is half of a mean
+    whole = float(length / (removed.xx + removed.yy).mean().clamp(min=FAINT**2))
+    return _ramp(agreement, *(share * whole for share in AGREEMENT)) * (1 - light)
+
+
+def _smooth(cells: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Gaussian filter of (1, 1, H, W); beyond the borders, border cells are repeated."""
+    radius = round(3 * sigma)
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma).square())
+    kernel = (kernel / kernel.sum())[None, None, None]
+    padded = F.pad(cells, (radius,) * 4, mode="replicate")
+    return F.conv2d(F.conv2d(padded, kernel), kernel.mT)
+
+
+def _ramp(values: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    """0 up to `low`, 1 from `high` on."""
+    return ((values - low) / (high - low)).clamp(0, 1)
+
+
+def _blend(photo: Photo, restored: Photo, kept: torch.Tensor) -> None:
+    """photo + kept (restored - photo), into `restored`, strip by strip."""
+    (height, width), step = photo.size, CELL * STRIP
+    for top in range(0, height, step):
+        rows = slice(top, min(height, top + step))
+        # cells of the strip and their neighbors, so that strips join
+        first, last = max(0, top // CELL - 1), -(-rows.stop // CELL) + 1
+        part = kept[..., first:last, :]
+        large = F.interpolate(part, scale_factor=CELL, mode="bilinear", align_corners=False)[0]
+        weight = large[:, top - first * CELL :][:, : rows.stop - top, :width]
+        before, after = photo.pixels[:, rows], restored.pixels[:, rows]
+        blended = torch.lerp(before.float(), after.float(), weight)
+        after.copy_(blended if after.is_floating_point() else blended.round())
