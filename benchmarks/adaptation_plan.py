@@ -48,7 +48,7 @@ class Domain:
     evaluation: dict[str, Any] = field(default_factory=lambda: {"metrics": ["psnr", "ssim"]})
 
 
-def _noise(name: str, start: str = "daa-denoise", **options: Any) -> Domain:
+def _noise(name: str, start: str = "daa-denoise-plain", **options: Any) -> Domain:
     folder = f"real_noise/{name}"
     return Domain(
         f"{folder}/train/noisy",
@@ -60,7 +60,7 @@ def _noise(name: str, start: str = "daa-denoise", **options: Any) -> Domain:
 
 
 def _weak(name: str, start: str, clean: tuple[str, ...]) -> Domain:
-    return _noise(name, start, clean=clean, degradation=GAUSSIAN, strongest="daa-denoise", adapted=ALL_THE_WAY)
+    return _noise(name, start, clean=clean, degradation=GAUSSIAN, strongest="daa-denoise-plain", adapted=ALL_THE_WAY)
 
 
 def _own(folder: Path) -> Domain:
@@ -71,7 +71,7 @@ def _own(folder: Path) -> Domain:
         "weak-gaussian",
         (f"{own}/train/noisy", f"{own}/train/clean"),
         degradation=GAUSSIAN,
-        strongest="daa-denoise",
+        strongest="daa-denoise-plain",
         adapted=ALL_THE_WAY,
     )
 
@@ -130,7 +130,7 @@ DOMAINS = {
 
 # Restorers to start from: bundled, published, or what the config of the same name in examples/configs writes.
 STARTS = {
-    "daa-denoise": "daa-denoise",
+    "daa-denoise-plain": "outputs/daa-denoise-plain-4/pipeline",
     "weak-gaussian": "outputs/weak-gaussian/pipeline",
     "weak-bsds": "outputs/weak-bsds/pipeline",
     "weak-highres": "outputs/weak-highres/pipeline",
@@ -139,6 +139,8 @@ STARTS = {
     "official-denoise-plain": "outputs/official-denoise-plain/pipeline",
     "cdncnn-b": str(NETWORKS / "cdncnn_b.safetensors"),
 }
+
+ONCE_BUNDLED = ("daa-denoise-plain",)
 
 # What all trained rows share: one restorer, one budget.
 COMMON: dict[str, Any] = {

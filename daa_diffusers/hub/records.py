@@ -128,7 +128,8 @@ def keep_run_record(network: nn.Module, run: Mapping[str, Any]) -> None:
     """
     start = record_of(network)
     training = {key: run[key] for key in RUN_FIELDS if key in run}
-    inherited = strictest(license_of(training), stated_license(network))
+    stated = stated_license(network)
+    inherited = strictest(license_of(training, {"license": stated.key}), stated)
     if inherited.key is not None:
         training["license"] = inherited.key
     task = task_of(training)

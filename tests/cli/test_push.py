@@ -46,7 +46,7 @@ def test_a_dry_run_lists_the_files_prints_the_card_and_sends_nothing(folder, hub
         (["daa-denois", "org/mine"], "did you mean 'daa-denoise'?"),
         (["not/here", "org/mine"], "`folder` must be of a pipeline or a restorer, or a bundled name, got 'not/here'"),
         (["daa-denoise", "mine"], '`repo_id` must be "owner/name"'),
-        (["daa-denoise", "org/mine", "--license", "mit"], "under non-commercial-research"),
+        (["daa-denoise-research", "org/mine", "--license", "mit"], "under non-commercial-research"),
         (["daa-denoise", "org/mine", "--card", "nowhere.md"], "`card` must be a readable Markdown file"),
     ],
 )

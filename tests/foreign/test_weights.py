@@ -104,7 +104,7 @@ def test_a_file_that_holds_no_weights_is_named_as_what_it_is(tmp_path, kind, suf
 
 
 def test_a_pointer_in_a_pipelines_folder_is_named(tmp_path):
-    DAARestorationPipeline.from_pretrained("daa-denoise").save_pretrained(tmp_path)
+    DAARestorationPipeline.from_pretrained("daa-denoise-research").save_pretrained(tmp_path)
     weights = tmp_path / "restorer" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(NOT_WEIGHTS["pointer"][0])
     with pytest.raises(CheckpointError, match="Git LFS pointer"):
@@ -132,7 +132,19 @@ def test_info_restore_and_evaluate_take_the_file(network, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "NAFNet:NAFNet" in said and "unknown" in said and f"{sum(p.numel() for p in network.parameters())}" in said
     assert (
-        main(["restore", str(tmp_path / "photos"), "-o", str(tmp_path / "out"), "--checkpoint", path, "--no-guard"])
+        main(
+            [
+                "restore",
+                str(tmp_path / "photos"),
+                "-o",
+                str(tmp_path / "out"),
+                "--checkpoint",
+                path,
+                "--no-guard",
+                "--dtype",
+                "float32",
+            ]
+        )
         == 0
     )
     photo = torch.from_numpy(np.array(Image.open(tmp_path / "photos/a.png"))).permute(2, 0, 1)[None] / 255
@@ -146,7 +158,7 @@ def test_info_restore_and_evaluate_take_the_file(network, tmp_path, capsys):
 
 
 def test_convert_keeps_the_license_and_record_that_stand_beside_a_file(tmp_path, capsys):
-    bundled = DAARestorationPipeline.from_pretrained("daa-derain")
+    bundled = DAARestorationPipeline.from_pretrained("daa-deblur")
     bundled.restorer.save_pretrained(tmp_path / "alone")
     file = tmp_path / "alone/diffusion_pytorch_model.safetensors"
     for number, given in enumerate((file, tmp_path / "alone")):
@@ -154,7 +166,7 @@ def test_convert_keeps_the_license_and_record_that_stand_beside_a_file(tmp_path,
         assert "keep their license, non-commercial" in capsys.readouterr().out
         made = DAARestorationPipeline.from_pretrained(tmp_path / f"made{number}")
         training = made.restorer.weights_record.training
-        assert made.task == "derain" and training.items() >= bundled.restorer.weights_record.training.items()
+        assert made.task == "deblur" and training.items() >= bundled.restorer.weights_record.training.items()
         assert [source["file"] for source in training["wrapped_from"]] == [file.name]
 
 

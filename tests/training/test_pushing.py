@@ -50,7 +50,10 @@ def test_what_cannot_be_pushed_is_refused_before_the_first_step(hub, run, tiny_c
     for changes, message in (
         ({"hub_model_id": "others/mine"}, "`hub_model_id` must belong to one of org, got 'others/mine'"),
         ({"hub_model_id": "org/my photos"}, '`hub_model_id` must be "owner/name"'),
-        ({"init_from": "daa-denoise", "hub_license": "mit"}, "`hub_license` is 'mit', but the weights of `init_from`"),
+        (
+            {"init_from": "daa-denoise-research", "hub_license": "mit"},
+            "`hub_license` is 'mit', but the weights of `init_from`",
+        ),
     ):
         with pytest.raises(ConfigurationError, match=message):
             run(replace(config, **changes))

@@ -19,3 +19,8 @@ def test_a_run_saves_its_record_beside_the_weights_and_inherits_the_license(tiny
     assert "clean" in found.training["photos"] and found.training["options"]["init_from"].endswith("start")
     config = json.loads((moved / "restorer" / "config.json").read_text())
     assert (config["task"], config["license"]) == ("denoise", "non-commercial-research")
+
+
+def test_what_starts_from_free_weights_is_free(tiny_config):
+    run = train(tiny_config(init_from="daa-denoise", steps=1, patch=32, health=False), progress_bar=False)
+    assert describe(run.pipeline).license.key == "cc-by-4.0"
