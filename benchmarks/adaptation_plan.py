@@ -48,7 +48,7 @@ class Domain:
     evaluation: dict[str, Any] = field(default_factory=lambda: {"metrics": ["psnr", "ssim"]})
 
 
-def _noise(name: str, start: str = "daa-denoise-plain", **options: Any) -> Domain:
+def _noise(name: str, start: str = "daa-denoise", **options: Any) -> Domain:
     folder = f"real_noise/{name}"
     return Domain(
         f"{folder}/train/noisy",
@@ -60,7 +60,7 @@ def _noise(name: str, start: str = "daa-denoise-plain", **options: Any) -> Domai
 
 
 def _weak(name: str, start: str, clean: tuple[str, ...]) -> Domain:
-    return _noise(name, start, clean=clean, degradation=GAUSSIAN, strongest="daa-denoise-plain", adapted=ALL_THE_WAY)
+    return _noise(name, start, clean=clean, degradation=GAUSSIAN, strongest="daa-denoise", adapted=ALL_THE_WAY)
 
 
 def _own(folder: Path) -> Domain:
@@ -71,7 +71,7 @@ def _own(folder: Path) -> Domain:
         "weak-gaussian",
         (f"{own}/train/noisy", f"{own}/train/clean"),
         degradation=GAUSSIAN,
-        strongest="daa-denoise-plain",
+        strongest="daa-denoise",
         adapted=ALL_THE_WAY,
     )
 
@@ -91,13 +91,17 @@ OFFICIAL = {
 # CDnCNN-B (Zhang et al., 2017) was trained on white noise only and has no normalization: small steps.
 PUBLISHED: dict[str, Any] = {"learning_rate": 1e-5, "steps": 120, "checkpoint_every": 0, "mixed_precision": "bf16"}
 
-# The first three: noise of cameras, from the strongest plain restorer. PolyU: Canon cameras are adapted to, a Sony is
-# measured. Then a user's one bad checkpoint and a folder of photos, the last two of them with noise of our own; rain;
-# camera shake. Then the first three at the official size, and last from a published denoiser.
+# The first three: noise of cameras, from the bundled denoiser. PolyU: Canon cameras are adapted to, a Sony is measured.
+# Then the same from one that was trained on research-only photos, which the results are of; a user's one bad checkpoint
+# and a folder of photos, the last two of them with noise of our own; rain; camera shake. Then the first three at the
+# official size, and last from a published denoiser.
 DOMAINS = {
     "renoir": _noise("renoir"),
     "sidd_small": _noise("sidd_small"),
     "polyu": _noise("polyu"),
+    "renoir_research": _noise("renoir", "daa-denoise-plain"),
+    "sidd_small_research": _noise("sidd_small", "daa-denoise-plain"),
+    "polyu_research": _noise("polyu", "daa-denoise-plain"),
     "renoir_weak": _weak("renoir", "weak-bsds", ("clean/bsds",)),
     "polyu_weak": _weak("polyu", "weak-highres", ("clean/highres",)),
     "camera_weak": _own(CAMERA_PHOTOS),
@@ -130,7 +134,8 @@ DOMAINS = {
 
 # Restorers to start from: bundled, published, or what the config of the same name in examples/configs writes.
 STARTS = {
-    "daa-denoise-plain": "outputs/daa-denoise-plain-4/pipeline",
+    "daa-denoise": "daa-denoise",
+    "daa-denoise-plain": "outputs/daa-denoise-plain-4/pipeline",  # by the configs daa-denoise-plain-1 to -4
     "weak-gaussian": "outputs/weak-gaussian/pipeline",
     "weak-bsds": "outputs/weak-bsds/pipeline",
     "weak-highres": "outputs/weak-highres/pipeline",

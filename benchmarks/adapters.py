@@ -3,10 +3,10 @@
     python benchmarks/adapters.py                  # the full adaptation, and adapters extracted from it
     python benchmarks/adapters.py --trained "lora, rank 8" --trained_sets renoir    # and adapters trained by themselves
 
-The full row is "fitted noise, pseudo-clean" of `adaptation_plan.py`, from `daa-denoise-plain`. Extracted rows are the
-adapters nearest to it (`adapters.extract`); trained rows take the same steps on the same photos, at a learning rate
-that the training pairs of RENOIR choose: `val` is only measured. Everything that was trained or measured is kept: the
-command may be stopped and repeated at any time.
+The full row is "fitted noise, pseudo-clean" of `adaptation_plan.py`, from `daa-denoise` (the results: from the earlier
+`daa-denoise-plain`). Extracted rows are the adapters nearest to it (`adapters.extract`); trained rows take the same
+steps on the same photos, at a learning rate that the training pairs of RENOIR choose: `val` is only measured.
+Everything that was trained or measured is kept: the command may be stopped and repeated at any time.
 """
 
 import argparse
@@ -170,7 +170,7 @@ def report(arguments: argparse.Namespace) -> str:
         "# Camera adapters: the share of a full adaptation's gain that they keep",
         f"`{arguments.command}`",
         f"The full row: fitted noise and restored photos as clean ones, {arguments.steps} steps of 4 patches of 48 px "
-        "from `daa-denoise-plain` (the base: width 32), one thread, one seed. Mean of per-image PSNR on RGB, 8 bit. "
+        "from `daa-denoise`, one thread, one seed. Mean of per-image PSNR on RGB, 8 bit. "
         "`kept` is (row - base) / (full - base). `kB` is what is stored for a camera. Extracted adapters are "
         "those nearest to the full row, without training. `minutes` hold other programs' share of the machine.",
     ]

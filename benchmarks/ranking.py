@@ -32,7 +32,16 @@ def train(arguments: argparse.Namespace) -> Path:
     if not (folder / "pipeline" / "unet" / "config.json").exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, str(ROOT / "examples" / "train_daa.py"), "--config", str(CONFIG)]
-        command += ["--save_noise_predictor", "true", "--report_to", "none", "--output_dir", str(folder)]
+        command += [
+            "--init_from",
+            arguments.start,
+            "--save_noise_predictor",
+            "true",
+            "--report_to",
+            "none",
+            "--output_dir",
+            str(folder),
+        ]
         command += ["--steps", str(arguments.steps)] if arguments.steps else []
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "DAA_DATA": str(Path(arguments.data).resolve())}
         with open(f"{folder}.log", "a") as log:
@@ -155,6 +164,7 @@ def main(argv: list[str] | None = None) -> None:
     from daa_diffusers.files import write_text
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--start", default="daa-denoise", help="checkpoint to adapt (results: daa-denoise-plain)")
     parser.add_argument("--data", default=os.environ.get("DAA_DATA", str(ROOT / ".." / "shared" / "data")))
     parser.add_argument("--steps", type=int, help="of the training; default: that of the config")
     parser.add_argument("--output_dir", default="outputs/ranking")

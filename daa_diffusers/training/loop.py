@@ -32,7 +32,7 @@ from .result import TrainingResult
 from .run_folder import RunFolder
 from .run_state import load_latest, new_counters, recorded_steps, save_checkpoint
 from .safeguard import Safeguard
-from .steps import Steps
+from .steps import Steps, count_step
 from .trackers import start_trackers
 from .validation import Validation
 
@@ -157,7 +157,7 @@ class Trainer:
                 done = step + 1
                 if self.safeguard is not None and (scalars is None or self.safeguard.is_due(done)):
                     self.safeguard.check(done, skipped=scalars is None)
-                self._count(step, scalars)
+                count_step(step, scalars, self.window, self.counters, config.max_skipped_steps)
                 self.pace.correct(done)
                 self.kept.ema.decay = self.pace.ema_decay(done)
                 bar.total = total = progress.total(done)
@@ -223,32 +223,12 @@ class Trainer:
             disable=hidden,
         )
 
-    def _count(self, step: int, scalars: dict[str, torch.Tensor] | None) -> None:
-        """Counts a step by its scalars; None: it was skipped."""
-        counters, most = self.counters, self.config.max_skipped_steps
-        if scalars is not None:
-            self.window.add(scalars)
-            counters["skipped_in_a_row"] = 0
-            return
-        counters["skipped_steps"] += 1
-        counters["skipped_in_a_row"] += 1
-        in_a_row = counters["skipped_in_a_row"]
-        cause = "a loss or gradient is NaN or infinite, or far above those before"
-        logger.warning("step %d: %s; nothing is learned from it", step + 1, cause)
-        if in_a_row > most:
-            raise FloatingPointError(
-                f"losses or gradients were NaN or infinite in {in_a_row} steps in a row, up to step {step + 1} "
-                f"(`max_skipped_steps` is {most}); the checkpoints before are whole. Try a lower `learning_rate`, a "
-                "`gradient_clip`, or `mixed_precision` no"
-            )
-
     def _is_watched(self, step: int) -> bool:
         """Whether the weights are looked at after `step`, which is not the last."""
         every = self.config.validate_every
         if every or self.config.select_by == "last":
             return bool(every) and step % every == 0
-        progress = self.steps.progress
-        return int(progress.fraction(step) * LOOKS) != int(progress.fraction(step - 1) * LOOKS)
+        return self.steps.progress.completes_part(step, LOOKS)
 
     def _validate(self, step: int) -> None:
         """Scores the weights to keep, and counts how long they have not been better."""

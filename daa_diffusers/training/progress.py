@@ -51,3 +51,7 @@ class Progress:
     def fraction(self, step: int) -> float:
         """Fraction of the run that is done after `step` steps, in [0, 1]."""
         return self.position(step) / self.nominal
+
+    def completes_part(self, step: int, parts: int) -> bool:
+        """Whether a step is the last one of any of so many equal parts of the run."""
+        return int(self.fraction(step) * parts) != int(self.fraction(step - 1) * parts)

@@ -73,8 +73,7 @@ class Safeguard:
 
     def is_due(self, step: int) -> bool:
         """Whether a regular check is due after `step`."""
-        progress = self.steps.progress
-        return int(progress.fraction(step) * CHECKS) != int(progress.fraction(step - 1) * CHECKS)
+        return self.steps.progress.completes_part(step, CHECKS)
 
     def check(self, step: int, *, skipped: bool) -> None:
         """Returns to the last good step if the weights in training have exploded; else updates it if `step` is good.

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -15,7 +16,7 @@ from . import setup
 from .batches import Batches
 from .config import TrainingConfig
 from .kept_weights import KeptWeights
-from .log import Stopwatch
+from .log import Stopwatch, Window
 from .planning import seconds_per_batch
 from .processes import on_any
 from .progress import Correction, Progress
@@ -146,3 +147,26 @@ class Steps:
                 scalars[f"gradient/{name}"] = scalars.get(f"gradient/{name}", 0.0) + value.detach() / scale
         self.accelerator.unscale_gradients()
         return scalars, finite
+
+
+def count_step(step: int, scalars: Scalars | None, window: Window, counters: dict[str, Any], most: int) -> None:
+    """Counts a step by its scalars; None: it was skipped.
+
+    Raises:
+        FloatingPointError: more than `most` steps in a row were skipped.
+    """
+    if scalars is not None:
+        window.add(scalars)
+        counters["skipped_in_a_row"] = 0
+        return
+    counters["skipped_steps"] += 1
+    counters["skipped_in_a_row"] += 1
+    in_a_row = counters["skipped_in_a_row"]
+    cause = "a loss or gradient is NaN or infinite, or far above those before"
+    logger.warning("step %d: %s; nothing is learned from it", step + 1, cause)
+    if in_a_row > most:
+        raise FloatingPointError(
+            f"losses or gradients were NaN or infinite in {in_a_row} steps in a row, up to step {step + 1} "
+            f"(`max_skipped_steps` is {most}); the checkpoints before are whole. Try a lower `learning_rate`, a "
+            "`gradient_clip`, or `mixed_precision` no"
+        )
