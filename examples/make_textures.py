@@ -1,10 +1,10 @@
-"""Pictures of textures, clean photos to train on beside real ones: cells, stripes, spots, text, lines, bricks, disks.
+"""Synthetic textures as additional clean training photos: cells, stripes, lattices, spots, text, lines, disks.
 
     python examples/make_textures.py outputs/photos/textures [--count 60] [--side 512]
 
-Few photos hold nets of bright lines, stripes, lattices or text, and a derainer that has not seen them takes them for
-rain: one trained on 39 photos of landscapes wiped the bright pattern off a leopard print. Takes about half a second a
-picture; equal numbers give equal pictures. The pictures are free of any rights.
+Few photos contain nets of bright lines, stripes, lattices or text, and a derainer trained without them removes them as
+rain: one trained on 39 photos of landscapes removed the bright pattern of a leopard print. Takes about half a second
+per image; an image is a function of its number. The images are free of any rights.
 """
 
 import argparse
@@ -23,22 +23,22 @@ LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
 def smooth_noise(draws: np.random.Generator, side: int, cell: float) -> np.ndarray:
-    """(side, side) of about unit variance, varying over `cell` pixels."""
+    """Noise (side, side) of about unit variance, interpolated from a grid of `cell` pixels."""
     count = max(3, round(side / cell) + 3)
     coarse = torch.from_numpy(draws.normal(size=(1, 1, count, count)))
     return F.interpolate(coarse, size=(side, side), mode="bicubic", align_corners=True)[0, 0].numpy() * 1.3
 
 
 def warped(draws: np.random.Generator, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates (y, x) in pixels, turned at random and bent by as much again at random."""
+    """Coordinates (y, x) in pixels, each (side, side), rotated and distorted at random."""
     y, x = np.mgrid[:side, :side].astype(np.float64)
-    angle, bent = draws.uniform(0, np.pi), draws.choice([0.0, 10.0, 30.0])
-    down = np.cos(angle) * y - np.sin(angle) * x + bent * smooth_noise(draws, side, side / 4)
-    return down, np.sin(angle) * y + np.cos(angle) * x + bent * smooth_noise(draws, side, side / 4)
+    angle, distortion = draws.uniform(0, np.pi), draws.choice([0.0, 10.0, 30.0])
+    down = np.cos(angle) * y - np.sin(angle) * x + distortion * smooth_noise(draws, side, side / 4)
+    return down, np.sin(angle) * y + np.cos(angle) * x + distortion * smooth_noise(draws, side, side / 4)
 
 
 def cells(draws: np.random.Generator, side: int) -> np.ndarray:
-    """A net of lines around cells, as of a giraffe, a leopard or cobblestones."""
+    """Lines around irregular cells, as in giraffe or leopard skin and cobblestones."""
     count = int(draws.integers(40, 500))
     y, x = np.mgrid[:side, :side] + 0.03 * side * np.stack([smooth_noise(draws, side, side / 6) for _ in range(2)])
     nearest, second = np.full((side, side), np.inf), np.full((side, side), np.inf)
@@ -57,7 +57,7 @@ def stripes(draws: np.random.Generator, side: int) -> np.ndarray:
 
 
 def lattice(draws: np.random.Generator, side: int) -> np.ndarray:
-    """Bars across bars, or bricks."""
+    """Crossed bars, or bricks."""
     (down, right), shift = warped(draws, side), draws.choice([0.0, 0.5])
     (high, wide), bar = draws.uniform(14, 70, 2), draws.uniform(3, 9)
     row = np.floor(down / high)
@@ -65,7 +65,7 @@ def lattice(draws: np.random.Generator, side: int) -> np.ndarray:
 
 
 def spots(draws: np.random.Generator, side: int) -> np.ndarray:
-    """Islands of any shape."""
+    """Spots of irregular shape."""
     return smooth_noise(draws, side, draws.uniform(6, 40)) > draws.uniform(-0.3, 1.0)
 
 
@@ -80,12 +80,12 @@ def text(draws: np.random.Generator, side: int) -> np.ndarray:
 
 
 def lines(draws: np.random.Generator, side: int) -> np.ndarray:
-    """Long lines, straight or bent, of any direction: wires, branches, blades of grass."""
+    """Long lines, straight or curved, as wires, branches and blades of grass."""
     picture = Image.new("L", (side, side))
     pen = ImageDraw.Draw(picture)
-    common, loose = draws.uniform(0, np.pi), draws.choice([0.5, 3.0])
+    main, spread = draws.uniform(0, np.pi), draws.choice([0.5, 3.0])
     for _ in range(int(draws.integers(10, 150))):
-        angle, step = common + loose * draws.normal(), draws.uniform(10, 60)
+        angle, step = main + spread * draws.normal(), draws.uniform(10, 60)
         points = [draws.uniform(0, side, 2)]
         for _ in range(int(draws.integers(3, 12))):
             angle += 0.15 * draws.normal()
@@ -95,7 +95,7 @@ def lines(draws: np.random.Generator, side: int) -> np.ndarray:
 
 
 def disks(draws: np.random.Generator, side: int) -> np.ndarray:
-    """Disks of all sizes that hide each other."""
+    """Overlapping disks of all sizes (dead leaves)."""
     picture = Image.new("L", (side, side))
     pen = ImageDraw.Draw(picture)
     for _ in range(600):
@@ -109,24 +109,24 @@ PATTERNS: tuple[Pattern, ...] = (cells, stripes, lattice, spots, text, lines, di
 
 
 def render(number: int, side: int) -> np.ndarray:
-    """Picture `number`, (side, side, 3) uint8: a pattern in two colors, shaded, drawn at twice the size and reduced."""
+    """Image `number`, (side, side, 3) uint8: a shaded pattern in two colors, rendered at twice the size and reduced."""
     draws = np.random.default_rng(number)
     large = 2 * side
     mask = PATTERNS[number % len(PATTERNS)](draws, large).astype(np.float64)[..., None]
-    ground, drawn = draws.uniform(0, 0.6, 3), draws.uniform(0, 1, 3)
-    ground += draws.random() * (ground.mean() - ground)  # of any saturation
+    background, foreground = draws.uniform(0, 0.6, 3), draws.uniform(0, 1, 3)
+    background += draws.random() * (background.mean() - background)  # of any saturation
     if draws.random() < 0.5:  # bright and gray, as rain is
-        drawn = draws.uniform(0.7, 1.0) + draws.normal(0, 0.04, 3)
+        foreground = draws.uniform(0.7, 1.0) + draws.normal(0, 0.04, 3)
     shade = 1 + 0.2 * smooth_noise(draws, large, large / 3)[..., None]
     grain = 0.03 * smooth_noise(draws, large, 4)[..., None]
-    picture = (ground * shade + grain) * (1 - mask) + drawn * np.minimum(shade, 1.1) * mask
+    picture = (background * shade + grain) * (1 - mask) + foreground * np.minimum(shade, 1.1) * mask
     pixels = torch.from_numpy(picture.clip(0, 1)).permute(2, 0, 1)[None]
     return (F.avg_pool2d(pixels, 2)[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="Where the pictures are written, as PNG files.")
+    parser.add_argument("folder", type=Path, help="Folder for the images, PNG files.")
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--side", type=int, default=512)
     arguments = parser.parse_args(argv)

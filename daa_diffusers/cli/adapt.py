@@ -1,4 +1,4 @@
-"""`daa adapt`: adaptation to a folder of photos in ten minutes, by the trainer's presets."""
+"""Command `daa adapt`: adaptation to a folder of photos within a time budget, with the trainer's presets."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from ..training.config import TrainingConfig
 
 SHEET_PHOTOS = 4
-SHEET_SECONDS = 3.0  # of loading both restorers and making the sheet
+SHEET_SECONDS = 3.0  # reserved for loading both restorers and rendering the sheet
 CHECKED_PHOTOS = 48  # of a source, before anything is written
 
-# Names of the trainer's options -> their names in this command.
-HERE = {
+# Option of the trainer -> option of this command.
+OPTION_NAMES = {
     "real": "photos",
     "clean": "--clean",
     "init_from": "--checkpoint",
@@ -62,21 +62,21 @@ def adapt(
         Path, typer.Option("--output", "-o", help="Folder of the run; the same command resumes it.")
     ] = Path("adapted"),
     minutes: Annotated[
-        float, typer.Option(help="Time that the command takes, with all that is before and after the training.")
+        float, typer.Option(help="Time budget of the whole command, preparation and saving included.")
     ] = 10.0,
     task: Annotated[
         str | None,
         typer.Option(
-            help=f"Degradation to remove: {known_tasks()}. Default: the task of --checkpoint.",
+            help=f"Degradation to remove: {known_tasks()}. Default: the task recorded for --checkpoint.",
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = 0,
     method: Annotated[
         str,
         typer.Option(
-            help="auto: chosen by what is measured of the photos and the start. Or preset (as examples/train_daa.py), "
-            "renoised, renoised_fitted."
+            help="auto: chosen by measurements on the photos and the initial restorer. Or preset (as in "
+            "examples/train_daa.py), renoised, renoised_fitted."
         ),
     ] = AUTO,
     dry_run: Annotated[
@@ -95,12 +95,12 @@ def adapt(
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if method not in METHODS:
         raise ConfigurationError(f"`--method` must be one of {', '.join(METHODS)}, got {method!r}")
-    with _named_as_here():
+    with _own_option_names():
         config = plan(photos, clean, checkpoint=checkpoint, output=output, minutes=minutes, task=task, seed=seed)
         if dry_run:
             if method == AUTO:
                 typer.echo(
-                    "# the method is chosen when the run begins (see --method); these are the options of the preset"
+                    "# the method is chosen at the start of the run (see --method); these are the preset's options"
                 )
             else:
                 config = with_method(config, method)
@@ -113,14 +113,14 @@ def adapt(
 
 
 def _chosen(config: TrainingConfig) -> str:
-    """The method that measurement chooses, or of the run that has begun."""
+    """The method chosen by measurement; for a run to resume, its own."""
     import yaml
 
     from ..training.choosing import choose, method_of
 
-    begun = Path(config.output_dir) / "options.yaml"
-    if begun.exists():
-        return method_of(yaml.safe_load(begun.read_text(encoding="utf-8")))
+    options = Path(config.output_dir) / "options.yaml"
+    if options.exists():
+        return method_of(yaml.safe_load(options.read_text(encoding="utf-8")))
     if not config.fit_noise:  # the preset of a task that removes no noise
         return "preset"
     choice = choose(config)
@@ -129,7 +129,7 @@ def _chosen(config: TrainingConfig) -> str:
 
 
 def _describe(config: TrainingConfig, written: bool) -> str:
-    """Prints the plan; clean photos that a run would write first are written into a temporary folder."""
+    """The plan as text; with `written`, of a run that writes its clean photos first: here into a temporary folder."""
     from ..training.planning import describe
 
     if not written:
@@ -140,13 +140,13 @@ def _describe(config: TrainingConfig, written: bool) -> str:
 
 
 def _check_photos(config: TrainingConfig) -> None:
-    """Raises ConfigurationError where there is nothing to adapt to, before anything is written."""
+    """Raises ConfigurationError, before anything is written, if too few photos have noise that can be measured."""
     from ..degradations.fitting.choosing import check_choices, look_over
     from ..training.setup import open_sources
 
     if not config.fit_noise or (Path(config.output_dir) / "run.json").exists():
         return
-    with without_warnings():  # of photos that cannot be read: the trainer reports them
+    with without_warnings():  # about unreadable photos: the trainer logs them again
         sources = open_sources(config, "real", 3)
         check_choices(sources, [look_over(source, CHECKED_PHOTOS) for source in sources])
 
@@ -164,7 +164,7 @@ def _train(config: TrainingConfig, begun: float | None) -> None:
     if result.signal is not None:
         typer.echo(f"interrupted after step {result.steps}, which is saved; run the same command to resume")
         raise typer.Exit(128 + result.signal)
-    result.alarms = [_named(alarm) for alarm in result.alarms]
+    result.alarms = [_renamed(alarm) for alarm in result.alarms]
     print_summary(result)
     if any("`" in alarm for alarm in result.alarms):
         options = Path(config.output_dir) / "options.yaml"
@@ -172,7 +172,7 @@ def _train(config: TrainingConfig, begun: float | None) -> None:
     assert result.pipeline is not None
     if result.start_kept:
         typer.echo(
-            f"no trained weights restore better than {config.init_from}: {result.pipeline} holds its weights, "
+            f"no trained weights restore better than {config.init_from}: {result.pipeline} has its weights, "
             "unchanged. More --minutes or other --clean photos may help"
         )
         raise typer.Exit(START_KEPT)
@@ -191,7 +191,13 @@ def plan(
     task: str | None,
     seed: int,
 ) -> TrainingConfig:
-    """The options of the run, before anything is written; without `clean`, the folder beside `output` stands there."""
+    """The checked options of the run; nothing is written.
+
+    Without `clean`, they name a folder beside `output`, for scikit-image's photos.
+
+    Raises:
+        ConfigurationError: unknown task, or a checkpoint or source that cannot be opened.
+    """
     from ..sources.specs import open_source
     from ..training.config import resolve
 
@@ -201,13 +207,13 @@ def plan(
         check_model(checkpoint)
         known = _task_of(checkpoint)
         if task is not None and known not in (None, task):
-            typer.echo(f"warning: {checkpoint} was made to {known}, and is adapted to {task}", err=True)
+            typer.echo(f"warning: {checkpoint} is for task {known}, and is adapted to {task}", err=True)
         task = task or known
         if task is None:
             typer.echo(f"task: {DEFAULT_TASK} (no task is recorded for {checkpoint}: see --task)")
     task = task or DEFAULT_TASK
     for spec in photos:
-        if not spec.startswith("hf:"):  # those are opened once
+        if not spec.startswith("hf:"):  # slow to open: left to the trainer
             open_source(spec, argument="photos")
     if not clean:
         beside = output if output.name not in ("", "..") else output.resolve()
@@ -230,7 +236,7 @@ def plan(
 
 
 def _task_of(checkpoint: str) -> str | None:
-    """The task of a checkpoint, by its config or record; None where neither states it."""
+    """The task in the config or record of a checkpoint; None: not recorded."""
     from ..hub.description import describe, describe_repository
     from ..hub.resolving import resolve
 
@@ -238,8 +244,8 @@ def _task_of(checkpoint: str) -> str | None:
     if source.kind == "hub":
         return describe_repository(source.location).task
     folder = Path(source.location) if source.kind == "folder" else Path(source.location).parent
-    alone = source.kind == "file" and not (folder / "config.json").is_file()
-    return None if alone else describe(folder).task
+    is_bare_file = source.kind == "file" and not (folder / "config.json").is_file()
+    return None if is_bare_file else describe(folder).task
 
 
 def _write_clean(folder: Path) -> None:
@@ -254,41 +260,44 @@ def _write_clean(folder: Path) -> None:
         ) from error
     except ConfigurationError as error:
         raise ConfigurationError(
-            f"{str(folder)!r} is for scikit-image's photos and holds something else: give `--clean`, or another "
-            "`--output`"
+            f"{str(folder)!r} may contain scikit-image's photos only: give `--clean`, or another `--output`"
         ) from error
 
 
 @contextmanager
-def _named_as_here() -> Iterator[None]:
-    """Errors and logs of the trainer, with the names that its options have in this command."""
+def _own_option_names() -> Iterator[None]:
+    """Context in which errors and logs of the trainer have the option names of this command."""
     handlers = logging.getLogger().handlers[:]
     for handler in handlers:
-        handler.addFilter(_rename)
+        handler.addFilter(_rename_options)
     try:
         yield
     except ConfigurationError as error:
-        raise ConfigurationError(_named(str(error).replace(", or set `resume_with_changes`", ""))) from error
+        raise ConfigurationError(_renamed(str(error).replace(", or set `resume_with_changes`", ""))) from error
     finally:
         for handler in handlers:
-            handler.removeFilter(_rename)
+            handler.removeFilter(_rename_options)
 
 
-def _named(text: str) -> str:
-    """A sentence of the trainer with the names that its options have in this command."""
-    for ours, theirs in HERE.items():
-        text = text.replace(f"`{ours}`", f"`{theirs}`")
+def _renamed(text: str) -> str:
+    """A message of the trainer with the option names of this command."""
+    for trainers, own in OPTION_NAMES.items():
+        text = text.replace(f"`{trainers}`", f"`{own}`")
     return text
 
 
-def _rename(record: logging.LogRecord) -> bool:
-    """Logging filter: gives the trainer's options the names that they have in this command."""
-    record.msg, record.args = _named(record.getMessage()), ()
+def _rename_options(record: logging.LogRecord) -> bool:
+    """Logging filter that replaces option names of the trainer; drops no record."""
+    record.msg, record.args = _renamed(record.getMessage()), ()
     return True
 
 
 def compare(config: TrainingConfig, adapted: Path) -> Path | None:
-    """Writes a sheet of some of the real photos: untouched, restored by the start, and by the adapted one."""
+    """Writes a sheet of some real photos: untouched, restored by the initial and by the adapted restorer.
+
+    Returns:
+        The image file; None where no photo can be read.
+    """
     from ..evaluation.folders import restore
     from ..evaluation.sheets import contact_sheet
     from ..photos.pixels import middle, unit_float

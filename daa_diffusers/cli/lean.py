@@ -1,8 +1,8 @@
-"""Import of diffusers without optional libraries that no command needs, in half the time.
+"""Fast import of diffusers, without optional libraries that no command needs, in half the time.
 
-diffusers works where transformers, scipy and torchvision are not installed, and then does without the features that
-need them; restoring and training have none of these. torch's compiler, and a module of masks that loads sympy, are as
-large, and are used when something is compiled. All are hidden from diffusers, and only while it is imported.
+diffusers also works without transformers, scipy and torchvision, except for features that restoring and training do
+not use. torch's compiler, and a module of attention masks that imports sympy, are as slow to import, and needed for
+compilation only. All of them are hidden from diffusers while it is imported, and only then.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ from types import ModuleType
 from typing import Any
 
 UNUSED = ("transformers", "scipy", "torchvision", "torch._dynamo")
-MASKS = "torch.nn.attention.flex_attention"  # video transformers of diffusers take names of it
+MASKS = "torch.nn.attention.flex_attention"  # video transformers of diffusers import names from it
 
 
 def lean_diffusers() -> None:
-    """Whenever diffusers is imported in this process, it is imported so; for processes that compile nothing."""
+    """Installs the import hook, unless diffusers is imported already; for processes that compile nothing."""
     if "diffusers" not in sys.modules:
         sys.meta_path.insert(0, _Finder())
 
 
 class _Finder(MetaPathFinder):
+    """Finder that gives diffusers the loader below."""
+
     def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
         if fullname != "diffusers" or (spec := PathFinder.find_spec(fullname, path)) is None or spec.loader is None:
             return None
@@ -36,12 +38,12 @@ class _Finder(MetaPathFinder):
 
 
 class _Lean(Loader):
-    """Loader of diffusers that imports what pipelines need of it in the same go."""
+    """Loader that executes diffusers with libraries hidden, and imports the modules that pipelines need with it."""
 
     def __init__(self, usual: Loader):
         self.usual = usual
 
-    def __getattr__(self, name: str) -> Any:  # what resources and tracebacks ask of a loader
+    def __getattr__(self, name: str) -> Any:  # for importlib.resources and tracebacks
         return getattr(self.usual, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
@@ -53,13 +55,13 @@ class _Lean(Loader):
         with _hidden(), _compiler_on_demand(torch.compiler):
             self.usual.exec_module(module)
             utils = importlib.import_module("diffusers.utils.torch_utils")
-            utils.is_compiled_module = _is_compiled  # type: ignore[attr-defined] # before others take it by name
+            utils.is_compiled_module = _is_compiled  # type: ignore[attr-defined] # before other modules import it
             importlib.import_module("diffusers.pipelines.pipeline_utils")
 
 
 @contextmanager
 def _hidden() -> Iterator[None]:
-    """Context in which those libraries cannot be imported, unless they are already."""
+    """Context in which `UNUSED` cannot be imported and `MASKS` is a placeholder, except what is imported already."""
     hidden = {name: None for name in UNUSED if name not in sys.modules}
     hidden |= {MASKS: _Placeholder(MASKS)} if MASKS not in sys.modules else {}  # type: ignore[dict-item]
     sys.modules.update(hidden)  # type: ignore[arg-type]
@@ -71,7 +73,7 @@ def _hidden() -> Iterator[None]:
 
 
 class _Placeholder(ModuleType):
-    """Module of empty classes as long as it stands in for the real one, and of the real one's names afterwards."""
+    """Module whose names are empty classes while it replaces the real module, and the real names afterwards."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -83,7 +85,7 @@ class _Placeholder(ModuleType):
 
 @contextmanager
 def _compiler_on_demand(compiler: Any) -> Iterator[None]:
-    """Context in which `@torch.compiler.disable` loads no compiler: before it is there, nothing is compiled."""
+    """Context in which `@torch.compiler.disable` does not import the compiler; it applies once that is imported."""
     disable = compiler.disable
 
     def on_demand(function: Callable | None = None, recursive: bool = True, **options: Any) -> Callable:
@@ -109,6 +111,6 @@ def _compiler_on_demand(compiler: Any) -> Iterator[None]:
 
 
 def _is_compiled(module: Any) -> bool:
-    """`diffusers.utils.torch_utils.is_compiled_module`, without loading the compiler to ask."""
+    """`diffusers.utils.torch_utils.is_compiled_module` without an import of the compiler."""
     loaded = sys.modules.get("torch._dynamo")
     return loaded is not None and isinstance(module, loaded.eval_frame.OptimizedModule)

@@ -1,4 +1,4 @@
-"""Synthetic rain made by filtering: grains of noise, blurred along a line and cut off by a threshold."""
+"""Synthetic rain by filtering: sparse noise, blurred along a line and thresholded."""
 
 import math
 from dataclasses import dataclass
@@ -11,26 +11,25 @@ from .checks import check_clean, check_flag, check_whole_range
 from .draws import log_uniform, normal, uniform
 from .rain import FWHM, MAX_LENGTH
 
-POINTS = 64  # of a line
-FAINTEST = 0.03  # share of the brightest pixel's light below which noise is dark: blurred grains ring
-QUANTILE_PIXELS = 1 << 16  # quantiles are read off at most about this many pixels of a layer
+POINTS = 64  # per line
+MIN_THRESHOLD = 0.03  # share of the brightest pixel; below it are artifacts of the blur (ringing)
+QUANTILE_PIXELS = 1 << 16  # quantiles are estimated from at most about this many pixels of a layer
 
 
 @register_degradation("filtered_rain")
 @dataclass(frozen=True)
 class FilteredRain(ConfigurableDegradation):
-    """Rain as image editors make it, and as Rain100L, Rain100H and their relatives hold it.
+    """Rain as image editors synthesize it, and as in Rain100L, Rain100H and similar data sets.
 
-    Per sample, one angle and a few layers. A layer is noise: a share `density` of its pixels hold a grain of random
-    brightness. It is blurred to the width of a streak and along a line, and a threshold keeps the brightest `cover` of
-    its pixels,
+    Per sample, one angle and a few layers. A layer is sparse noise: a share `density` of its pixels are grains of
+    random brightness. It is blurred to the width of a streak and along a line, and a threshold keeps the brightest
+    `cover` of its pixels,
 
         rain = brightness * min(1, contrast (noise - threshold) / mean of (noise - threshold) above the threshold).
 
-    Few grains become separate streaks of one length; many overlap, and what exceeds the threshold are streaks of
-    irregular length and outline that lie side by side or in beads one behind the other, which `RainStreaks`, where each
-    streak is drawn by itself, does not make. The rain is added to the photo or screened:
-    1 - (1 - clean) (1 - rain). There is no veil.
+    Few grains give separate streaks of one length. Many grains overlap and give streaks of irregular length and
+    outline, side by side or in rows like beads; `RainStreaks`, which draws each streak separately, has none. The rain
+    is added to the photo or screened: 1 - (1 - clean) (1 - rain). There is no veil.
 
     Args:
         cover: range of the share of the pixels in rain, log-uniform; over all layers.
@@ -38,20 +37,20 @@ class FilteredRain(ConfigurableDegradation):
             length, width and contrast.
         density: range of the share of the pixels with a grain, log-uniform.
         length: range of the length of the line in pixels, log-uniform; at most 200.
-        taper: range of how far the light of the line is drawn together toward its middle, uniform: 0 constant, 1
-            falling linearly to both ends.
+        taper: range of the taper of the brightness along the line, uniform: 0 constant, 1 falling linearly to both
+            ends.
         width: range of the full width at half maximum of a blurred grain in pixels, log-uniform.
         angle: range of the angle in degrees from vertical, uniform; positive leans to the right at the top.
-        angle_spread: range of the standard deviation of the layers around it in degrees, uniform.
-        across_probability: share of the samples whose rain is turned by a quarter (see `RainStreaks`).
-        lens: range of the standard deviation in pixels of a last Gaussian blur of the streaks, uniform.
+        angle_spread: range of the standard deviation of the layers' angles around it in degrees, uniform.
+        across_probability: probability that the rain of a sample is rotated by 90 degrees (see `RainStreaks`).
+        lens: range of the standard deviation in pixels of the final Gaussian blur of the streaks, uniform.
         brightness: range of the peak brightness (white = 1), uniform.
         contrast: range of the steepness, log-uniform: below 0.3 few pixels reach the peak, above 2 most do.
-        screen_probability: share of the samples whose rain is screened, the others have it added.
+        screen_probability: probability that the rain of a sample is screened; otherwise it is added.
         clip: clip the result to [0, 1], as files do.
 
     Raises:
-        ConfigurationError: on a value that is no number, no pair, or out of range.
+        ConfigurationError: a value is no number, no pair, or out of range.
     """
 
     cover: tuple[float, float] = (0.02, 0.3)
@@ -87,15 +86,15 @@ class FilteredRain(ConfigurableDegradation):
         object.__setattr__(self, "layers", check_whole_range("layers", self.layers, 1, 10))
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """(B, C, H, W) in [0, 1] -> the same shape, with rain.
+        """Photos (B, C, H, W) in [0, 1], floating -> the same with rain.
 
         Raises:
-            ValueError: on another rank or dtype.
+            ValueError: another rank or dtype.
         """
         check_clean(clean)
         one = (clean.shape[0], 1, 1, 1)
         rain = self._layers(clean, generator).sum(1, keepdim=True).clamp(max=1)  # (B, 1, H, W)
-        point = rain.new_ones((clean.shape[0], 1, 1, 1))
+        point = rain.new_ones(one)
         rain = convolve(rain, point, uniform(one, *self.lens, clean, generator)).clamp(min=0)
         rain = rain * uniform(one, *self.brightness, clean, generator)
         screened = uniform(one, 0, 1, clean, generator) < self.screen_probability
@@ -103,25 +102,25 @@ class FilteredRain(ConfigurableDegradation):
         return degraded.clamp(0, 1) if self.clip else degraded
 
     def _layers(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """(B, layers, H, W) in [0, 1]; layers beyond the number that a sample draws are black."""
+        """Layers (B, max layers, H, W) in [0, 1]; those beyond the number drawn for a sample are zero."""
         batch, _, height, width = clean.shape
         most, device = self.layers[1], generator.device
-        pair = (batch * most,)
+        flat = (batch * most,)
         used = torch.randint(self.layers[0], most + 1, (batch, 1), generator=generator, device=device)
         shown = (torch.arange(most, device=device) < used).to(clean)  # (B, most)
         cover = log_uniform((batch, 1), *self.cover, clean, generator) / used.to(clean)
         density, length, wide, contrast = (
-            log_uniform(pair, *bounds, clean, generator)
+            log_uniform(flat, *bounds, clean, generator)
             for bounds in (self.density, self.length, self.width, self.contrast)
         )
-        taper = uniform(pair, *self.taper, clean, generator)
+        taper = uniform(flat, *self.taper, clean, generator)
         angle, spread = (uniform((batch, 1), *b, clean, generator) for b in (self.angle, self.angle_spread))
         across = uniform((batch, 1), 0, 1, clean, generator) < self.across_probability
         lean = angle + spread * normal((batch, most), clean, generator) + 90 * across
         psf = trajectory_psf(_lines(length, taper, torch.deg2rad(lean).flatten()))
-        # grains beyond the borders reach into the photo
+        # margins: streaks of grains outside the photo extend into it
         margin = psf.shape[-1] // 2
-        size = (pair[0], 1, height + 2 * margin, width + 2 * margin)
+        size = (flat[0], 1, height + 2 * margin, width + 2 * margin)
         chance, light = (uniform(size, 0, 1, clean, generator) for _ in range(2))
         grains = torch.where(chance < density[:, None, None, None], light, 0.0)
         noise = convolve(grains, psf, (wide / FWHM)[:, None, None, None])
@@ -131,22 +130,22 @@ class FilteredRain(ConfigurableDegradation):
 
 
 def _lines(length: torch.Tensor, taper: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
-    """(N,) each, angles in radians from vertical -> paths (N, POINTS, 2) whose density is the light along a line."""
+    """Paths (N, POINTS, 2) along lines, equally bright per point; arguments (N,), angles in radians from vertical."""
     share = (torch.arange(POINTS, dtype=length.dtype, device=length.device) + 0.5) / POINTS * 2 - 1  # (POINTS,)
-    triangle = share.sign() * (1 - (1 - share.abs()).sqrt())  # quantiles of light that falls linearly to both ends
+    triangle = share.sign() * (1 - (1 - share.abs()).sqrt())  # quantiles of a triangular distribution
     along = share + taper[:, None] * (triangle - share)  # (N, POINTS)
     along = along * length[:, None] / 2
     return torch.stack([-along * angle.cos()[:, None], along * angle.sin()[:, None]], dim=-1)
 
 
 def _threshold(noise: torch.Tensor, cover: torch.Tensor, contrast: torch.Tensor) -> torch.Tensor:
-    """The brightest `cover` (N,) of the pixels of noise (N, 1, H, W), in [0, 1]."""
+    """Noise (N, 1, H, W) above the threshold that a share `cover` (N,) of the pixels exceeds, scaled to [0, 1]."""
     pixels = noise.flatten(1)
     step = math.ceil(pixels.shape[1] / QUANTILE_PIXELS)
     ordered = pixels[:, ::step].sort(dim=1).values
     last = ordered.shape[1] - 1
     rank = ((1 - cover) * last).round().long().clamp(0, last)[:, None]
-    cut = ordered.gather(1, rank).maximum(FAINTEST * ordered[:, -1:])
+    cut = ordered.gather(1, rank).maximum(MIN_THRESHOLD * ordered[:, -1:])
     above = (ordered - cut).clamp(min=0)
     mean = above.sum(1, keepdim=True) / (above > 0).sum(1, keepdim=True).clamp(min=1)
     scale = contrast[:, None] / mean.clamp(min=torch.finfo(noise.dtype).eps)

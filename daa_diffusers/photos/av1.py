@@ -1,18 +1,19 @@
-"""Color of AV1 data: the sequence header of a bitstream (AV1 specification, sections 5.5.1 and 5.5.2)."""
+"""Color information of AV1 data, from its sequence header (AV1 specification, sections 5.5.1 and 5.5.2)."""
 
 from collections.abc import Iterator
 
 SEQUENCE_HEADER = 1
-MAX_BYTES = 4096  # of the data that are looked at: the header comes first
+MAX_BYTES = 4096  # of the data that are parsed: the header is at their beginning
 
 
 class _Bits:
-    """Reader of unsigned numbers, most significant bit first; IndexError behind the end."""
+    """Reader of unsigned numbers, most significant bit first; raises IndexError at the end."""
 
     def __init__(self, content: bytes):
         self.content, self.at = content, 0
 
     def read(self, count: int) -> int:
+        """f(n), section 4.10.2: the next `count` bits."""
         value = 0
         for _ in range(count):
             value = 2 * value + (self.content[self.at // 8] >> (7 - self.at % 8) & 1)
@@ -28,7 +29,7 @@ class _Bits:
 
 
 def color_of(data: bytes) -> tuple[int, int] | None:
-    """(primaries, transfer) by ITU-T H.273 that the first sequence header states; None where there is none."""
+    """Codes (primaries, transfer) of ITU-T H.273 in the first sequence header; None where there are none."""
     try:
         header = next((content for kind, content in _units(data[:MAX_BYTES]) if kind == SEQUENCE_HEADER), None)
         return None if header is None else _color(_Bits(header))
@@ -37,7 +38,7 @@ def color_of(data: bytes) -> tuple[int, int] | None:
 
 
 def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(type, payload) of the open bitstream units (section 5.3)."""
+    """Open bitstream units (section 5.3), as (type, payload)."""
     at = 0
     while at < len(data):
         kind, extended, sized = data[at] >> 3 & 15, data[at] & 4, data[at] & 2
@@ -55,6 +56,7 @@ def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _color(bits: _Bits) -> tuple[int, int] | None:
+    """sequence_header_obu(), section 5.5.1, up to the color description."""
     read = bits.read
     profile, _still, reduced = read(3), read(1), read(1)
     if reduced:
@@ -62,8 +64,8 @@ def _color(bits: _Bits) -> tuple[int, int] | None:
     else:
         _operating_points(bits)
     sides = read(4) + 1, read(4) + 1
-    read(sides[0]), read(sides[1])  # largest width and height
-    if not reduced and read(1):  # frames have numbers
+    read(sides[0]), read(sides[1])  # maximum width and height
+    if not reduced and read(1):  # frame ids
         read(7)
     read(3)  # superblocks, two filters
     if not reduced:
@@ -78,6 +80,7 @@ def _color(bits: _Bits) -> tuple[int, int] | None:
 
 
 def _operating_points(bits: _Bits) -> None:
+    """The operating points of section 5.5.1, skipped."""
     read, delay = bits.read, 0
     if read(1):  # timing_info()
         read(64)
@@ -98,12 +101,13 @@ def _operating_points(bits: _Bits) -> None:
 
 
 def _tools(bits: _Bits) -> None:
+    """The coding tools of section 5.5.1, skipped."""
     read = bits.read
     read(4)  # compound, warped motion, dual filter
-    ordered = read(1)
+    ordered = read(1)  # order hints
     if ordered:
         read(2)
-    screen = 1 if read(1) else read(1)  # content of screens: chosen by frame, or as stated
+    screen = 1 if read(1) else read(1)  # screen content tools: per frame, or as given here
     if screen and not read(1):
         read(1)
     if ordered:

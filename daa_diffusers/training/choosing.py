@@ -1,4 +1,4 @@
-"""Choice of the method of an adaptation, by what can be measured of its photos and of the restorer to start from."""
+"""Choice of the adaptation method, by measurements on the photos and the initial restorer."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -24,8 +24,8 @@ from .preparation import MEASURED_PATCHES, measured_photos
 
 logger = logging.getLogger(__name__)
 
-TRIED_SIDE = 128  # of the middle of photos that are restored to try renoising
-PAYS = 0.25  # dB that restoring once more, renoised, must gain
+TRIED_SIDE = 128  # pixels, of the center crops that renoising is tried on
+MIN_RENOISING_GAIN = 0.25  # dB
 
 _RENOISED: dict[str, Any] = {
     "objective": {"type": "renoised"},
@@ -34,16 +34,16 @@ _RENOISED: dict[str, Any] = {
     "predictor_warmup_steps": 0,
     "select_by": "label_free",
 }
-# Options over those of the preset, by method.
+# Method -> options that override those of the preset.
 METHODS: dict[str, dict[str, Any]] = {
     "preset": {},
     "renoised": {**_RENOISED, "fit_noise": 0.0},
     "renoised_fitted": {**_RENOISED, "fit_noise": 0.75},
 }
 TITLES = {
-    "preset": "the preset as it is: noise fitted to the photos, and their restored versions as further clean ones",
+    "preset": "the preset: noise fitted to the photos, and restored photos as further clean ones",
     "renoised": "renoised self-distillation",
-    "renoised_fitted": "renoised self-distillation, and noise fitted to the photos",
+    "renoised_fitted": "renoised self-distillation with noise fitted to the photos",
 }
 
 
@@ -53,8 +53,8 @@ class Choice:
 
     Attributes:
         method: a key of `METHODS`.
-        reasons: three sentences: what was measured of the photos and of the start, and what follows.
-        measured: the numbers, JSON-plain.
+        reasons: three sentences, about the photos, the initial restorer, and the method.
+        measured: what `measure` returns, JSON-plain; empty where the noise cannot be measured.
     """
 
     method: str
@@ -63,7 +63,7 @@ class Choice:
 
 
 def with_method(config: TrainingConfig, method: str) -> TrainingConfig:
-    """The options of a run with those of a method over them; raises ConfigurationError where they do not fit."""
+    """The options of a run, overridden by those of a method; raises ConfigurationError where they are invalid."""
     options = dict(METHODS[method])
     if "objective" in options:
         options["objective"] = with_defaults(options["objective"])
@@ -71,20 +71,20 @@ def with_method(config: TrainingConfig, method: str) -> TrainingConfig:
 
 
 def method_of(options: Mapping[str, Any]) -> str:
-    """The method that a run's options are of."""
+    """The method that the options of a run belong to."""
     if options["objective"]["type"] != "renoised":
         return "preset"
     return "renoised_fitted" if options["fit_noise"] else "renoised"
 
 
 def choose(config: TrainingConfig) -> Choice:
-    """Chooses the method of a run from its start and photos, a function of the run's seed.
+    """Chooses the method of a run by its initial restorer and photos, deterministic for a seed.
 
-    Renoising pays where the start removes white noise, leaves correlated noise, and what it makes of its own result,
-    noised so that the remainder is hidden, is better by Stein's estimate (`label_free.estimated_gain`).
+    Renoising is chosen if the initial restorer removes white noise, the noise of the photos is correlated, and a second
+    pass over the renoised result is better than the first by Stein's estimate (`label_free.estimated_gain`).
 
     Args:
-        config: of the run, with its preset's method.
+        config: of the run, with the method of its preset.
     """
     restorer = setup.build_model(config).restorer
     channels = RestorerContract.of(restorer).channels
@@ -103,23 +103,23 @@ def choose(config: TrainingConfig) -> Choice:
 def measure(
     restorer: nn.Module, photos: Sequence[torch.Tensor], clean: torch.Tensor, generator: torch.Generator
 ) -> dict[str, float]:
-    """What the choice rests on.
+    """Measurements for `choice`.
 
     Args:
-        restorer: the start.
+        restorer: the initial one.
         photos: some real photos (C, H, W) in [0, 1].
         clean: clean patches (B, C, H, W) in [0, 1].
-        generator: everything random is drawn from it.
+        generator: for all random draws.
 
     Returns:
-        "white_noise_gain" and what `remainder` gives; and, where both can be estimated, "gain" and
-        "renoised_gain": the estimated gain (dB) over the photos of the start, and of the start applied to its own
-        result with white noise of the hiding deviation on it.
+        "white_noise_gain" and the entries of `remainder`; and, where they can be estimated, "gain" and
+        "renoised_gain": estimated gain (dB) over the photos of one pass, and of a second pass over its result plus
+        white noise of the hiding deviation.
 
     Raises:
-        ConfigurationError: no photo has 32 pixels a side.
+        ConfigurationError: no photo has both sides of at least 32 pixels.
     """
-    contract, like = RestorerContract.of(restorer), next(restorer.parameters())
+    contract, weight = RestorerContract.of(restorer), next(restorer.parameters())
     with in_eval_mode(restorer):
         found: dict[str, float] = {"white_noise_gain": white_noise_gain(restorer, clean, generator)}
         found |= remainder(restorer, photos)
@@ -130,48 +130,50 @@ def measure(
         side -= side % contract.size_multiple
         if side < 32:
             return found
-        cut = torch.stack([_middle(photo, side) for photo in usable])
-        noise = torch.stack([Noise.of(p).sample(c, generator) for p, c in zip(usable, cut, strict=True)])[None]
-        added = found["hiding"] / 255 * torch.randn(cut.shape, generator=generator)
+        crops = torch.stack([_middle(photo, side) for photo in usable])  # (N, C, side, side)
+        noise = torch.stack([Noise.of(p).sample(c, generator) for p, c in zip(usable, crops, strict=True)])[None]
+        added = found["hiding"] / 255 * torch.randn(crops.shape, generator=generator)
 
-        def restore(images: torch.Tensor) -> torch.Tensor:  # [0, 1] to [0, 1]
-            ranged = contract.to_range(images.to(like.device, like.dtype)).split(4)
+        def restore(images: torch.Tensor) -> torch.Tensor:  # in [0, 1]
+            ranged = contract.to_range(images.to(weight.device, weight.dtype)).split(4)
             return torch.cat([contract.from_range(restorer(part)).float().cpu() for part in ranged])
 
         gains = {
-            "gain": estimated_gain(restore, cut, noise),
-            "renoised_gain": estimated_gain(lambda x: restore(restore(x) + added), cut, noise),
+            "gain": estimated_gain(restore, crops, noise),
+            "renoised_gain": estimated_gain(lambda x: restore(restore(x) + added), crops, noise),
         }
     return {**found, **{name: round(float(gain), 2) for name, gain in gains.items()}}
 
 
 def choice(measured: Mapping[str, float]) -> Choice:
-    """The choice that follows from what `measure` returns."""
+    """The choice for the measurements of `measure`."""
     numbers = dict(measured)
     photos = (
         f"photos: noise of {measured['noise']:.1f}/255, correlation of neighboring pixels {measured['neighbors']:.2f}."
     )
     if not measured["white_noise_gain"] >= LEAST_GAIN:
         gain = measured["white_noise_gain"]
-        return _preset(f"it takes {gain:.1f} dB of white noise off clean photos", "It is no denoiser.", numbers, photos)
+        return _preset(f"it reduces white noise by {gain:.1f} dB", "It is no denoiser.", numbers, photos)
     start = f"start: it leaves noise of {measured['left']:.1f}/255"
     if abs(measured["neighbors"]) < WHITE:
-        return _preset(start, "White noise is what it knows.", numbers, photos)
+        return _preset(start, "The photos' noise is white: renoising has nothing to add.", numbers, photos)
     if "renoised_gain" not in measured:
-        return _preset(start, "Whether renoising pays cannot be estimated.", numbers, photos)
-    pays = measured["renoised_gain"] - measured["gain"]
-    start += f"; restoring its result once more, renoised, gains {pays:+.1f} dB by estimate"
-    if pays < PAYS:
-        return _preset(start, "Renoising does not pay.", numbers, photos)
+        return _preset(start, "The gain of renoising cannot be estimated.", numbers, photos)
+    gain = measured["renoised_gain"] - measured["gain"]
+    start += f"; a second pass over the renoised result gains {gain:+.1f} dB by estimate"
+    if gain < MIN_RENOISING_GAIN:
+        return _preset(start, "Renoising gains too little.", numbers, photos)
     method = "renoised_fitted"
     return Choice(method, (photos, f"{start}.", f"chosen: {TITLES[method]}."), numbers)
 
 
 def _preset(start: str, why: str, measured: dict[str, float], photos: str = "photos: not measured.") -> Choice:
+    """The choice of the preset, with its reasons."""
     start = start if start.startswith("start:") else f"start: {start}"
     return Choice("preset", (photos, f"{start}. {why}", f"chosen: {TITLES['preset']}."), measured)
 
 
 def _middle(photo: torch.Tensor, side: int) -> torch.Tensor:
+    """Center crop (C, side, side)."""
     top, left = ((length - side) // 2 for length in photo.shape[1:])
     return photo[:, top : top + side, left : left + side]

@@ -128,7 +128,7 @@ def test_a_checkpoint_says_its_own_task(photos, tmp_path, capsys):
     assert "type: rain" in said.out and "warning" not in said.err
     assert main([*command, "--task", "denoise"]) == 0
     said = capsys.readouterr()
-    assert "type: camera" in said.out and "daa-derain was made to derain, and is adapted to denoise" in said.err
+    assert "type: camera" in said.out and "daa-derain is for task derain, and is adapted to denoise" in said.err
 
 
 def test_errors_name_the_options_of_this_command(photos, start, tmp_path, capsys):
@@ -155,10 +155,10 @@ def test_clean_photos_are_nothing_to_adapt_to_and_nothing_is_written(start, tmp_
 
 
 def test_names_of_this_command_are_given_to_logs_while_it_runs_and_no_longer(caplog):
-    from daa_diffusers.cli.adapt import _named_as_here
+    from daa_diffusers.cli.adapt import _own_option_names
 
     logger = logging.getLogger("daa_diffusers.sources.folders")
-    with _named_as_here():
+    with _own_option_names():
         logger.warning("`real`: skipped")
     logger.warning("`real`: skipped")
     assert caplog.messages == ["`photos`: skipped", "`real`: skipped"]

@@ -62,7 +62,7 @@ def test_a_denoiser_of_white_noise_is_renoised_on_correlated_noise(clean):
 
 def test_white_noise_is_left_to_the_preset(clean):
     made = choice(measured(clean, Transform(), 1))
-    assert made.method == "preset" and "White noise is what it knows" in made.reasons[1]
+    assert made.method == "preset" and "The photos' noise is white" in made.reasons[1]
 
 
 def test_what_is_no_denoiser_is_left_to_the_preset(clean):
