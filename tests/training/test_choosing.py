@@ -57,7 +57,7 @@ def test_a_denoiser_of_white_noise_is_renoised_on_correlated_noise(clean):
     found = measured(clean, Transform(), 3)
     made = choice(found)
     assert made.method == "renoised_fitted" and found["renoised_gain"] > found["gain"] + 1
-    assert "correlation of neighboring pixels 0." in made.reasons[0] and "renoised, gains +" in made.reasons[1]
+    assert "correlation of neighboring pixels 0." in made.reasons[0] and "renoised result gains +" in made.reasons[1]
 
 
 def test_white_noise_is_left_to_the_preset(clean):
