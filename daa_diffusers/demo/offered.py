@@ -85,7 +85,7 @@ def _making(record: Mapping) -> str:
         return ""
     if options.get("real") and options.get("variant") != "vanilla":
         return "Adapted to photos without ground truth."
-    return "Trained on synthetic photos only: a start for adaptations."
+    return "Trained on synthetic photos only; it can be adapted to yours."
 
 
 def _stopped(pipeline: Path) -> str:

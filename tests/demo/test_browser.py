@@ -132,7 +132,7 @@ def test_the_page_says_what_is_for_what_and_shows_all_of_it(browser):
     from selenium.webdriver import Keys
 
     for choice, text, first in (
-        ("#checkpoint", "#purpose", "Adapted to photos without ground truth."),
+        ("#checkpoint", "#purpose", "Trained on synthetic photos only"),
         ("#start-from", "#start-purpose", "Trained on synthetic photos only"),
     ):
         if choice == "#start-from":
