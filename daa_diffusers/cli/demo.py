@@ -93,5 +93,5 @@ def demo(
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as by Ctrl-C: cleans up
     with served(settings, browser=browser) as address:
         typer.echo(f"{address} (Ctrl-C ends it)")
-        while True:
-            time.sleep(3600)
+        while True:  # a signal that reaches another thread is handled when this one wakes
+            time.sleep(0.5)
