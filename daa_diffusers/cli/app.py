@@ -5,11 +5,14 @@ import io
 import sys
 import time
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, cast
 
 import typer
 from typer.core import TyperGroup
 
 from ..errors import CheckpointError, ConfigurationError, UnreadablePhotoError
+from ..files import one_line
 from . import process
 from .lean import lean_diffusers
 
@@ -27,11 +30,16 @@ COMMANDS = {
     "push": "push",
     "rank": "rank",
 }
+UsageError: type[Exception] = cast(Any, typer.BadParameter.__mro__[1])  # which typer gives no public name
 EXPECTED = (ConfigurationError, CheckpointError, UnreadablePhotoError, OSError)
 
 
 class _Commands(TyperGroup):
     """Commands whose modules are imported when they are listed or run; those modules import nothing heavy."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = cast(Any, dict.fromkeys(COMMANDS))  # names that a wrong one is compared with
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         return list(COMMANDS)
@@ -74,9 +82,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     begun = process.begun() if arguments is None else time.time()  # of time budgets
     debug = "--debug" in given  # at any position
     try:
-        app([one for one in given if one != "--debug"], prog_name="daa", obj=begun)
-    except SystemExit as ended:  # typer exits so; its messages are printed already
-        return ended.code if isinstance(ended.code, int) else 1
+        ended = app([one for one in given if one != "--debug"], prog_name="daa", obj=begun, standalone_mode=False)
+        return ended if isinstance(ended, int) else 0
+    except SystemExit as closed:  # where nobody reads the output any more
+        return closed.code if isinstance(closed.code, int) else 1
+    except typer.Abort:
+        return 1
+    except UsageError as error:
+        typer.echo(f"error: {_usage(error, given)}", err=True)
+        return 2
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         return 130
@@ -91,7 +105,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         typer.echo(f"error: {type(error).__name__}: {error} (a defect; --debug prints the traceback)", err=True)
         return 1
-    return 0
+
+
+def _usage(error: Any, given: Sequence[str]) -> str:
+    """One line on arguments that typer does not take: which, what came, and where those that it takes are listed."""
+    message = " ".join(error.format_message().split()) or "a command is missing"
+    names = getattr(getattr(error, "param", None), "opts", ())
+    came = [after for before, after in pairwise(given) if before in names]
+    came += [one.partition("=")[2] for one in given if one.partition("=")[0] in names and "=" in one]
+    if came and isinstance(error, typer.BadParameter):
+        message += f", got {came[-1]!r}"
+    where = error.ctx.command_path if error.ctx is not None else "daa"
+    return one_line(f"{message.rstrip('.')} ({where} -h lists the arguments)")
 
 
 def _is_network(error: Exception) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from daa_diffusers.cli.app import COMMANDS, app
+from daa_diffusers.cli.app import COMMANDS, app, main
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,22 @@ def test_output_has_the_same_short_form_in_every_command(name):
     command = typer.main.get_command(app).get_command(None, name)
     options = [parameter.opts for parameter in command.params if "--output" in parameter.opts]
     assert all(names == ["--output", "-o"] for names in options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["restore", "in", "-o", "out", "--strength", "abc"], ("'--strength'", "valid number", "'abc'")),
+        (["restore", "in", "-o", "out", "--bits=x"], ("'--bits'", "valid integer", "'x'")),
+        (["rank", "in", "--checkpoint", "x", "--top", "0"], ("'--top'", "greater than or equal to 1", "'0'")),
+        (["restore", "in"], ("'--output'", "daa restore -h")),
+        (["restore", "in", "--guar"], ("--guar", "--guard")),
+        (["restore", "in", "-o"], ("'-o'", "requires an argument")),
+        (["restor", "in"], ("'restor'", "'restore'")),
+    ],
+)
+def test_wrong_arguments_are_one_line_with_what_came(arguments, words, capsys):
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and said.err.startswith("error: ")
+    assert all(word in said.err for word in words)
