@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -21,6 +22,8 @@ _OF_WRITING = OF_THE_MACHINE | {
     errno.ENOENT,
     errno.ENOTDIR,
 }
+# what moves to another line or column, colors a terminal, or reverses the order of what follows
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -250,8 +253,13 @@ def shortened(name: str, more: str = "", *, append: bool = False) -> str:
 
 
 def printable(name: str) -> str:
-    """A name as text that every library takes: bytes of it that are no UTF-8 become "\\xe9"."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """A name as one line of text that every library takes: bytes of it that are no UTF-8 become "\\xe9"."""
+    return one_line(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def one_line(text: str) -> str:
+    """Text with the names of files in it as one line that moves no cursor: a newline in a name becomes "\\n"."""
+    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def write_text(path: str | os.PathLike, text: str) -> Path:

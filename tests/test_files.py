@@ -13,7 +13,16 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from daa_diffusers.files import UnwritableError, check_writable, of_the_machine, replacing, shortened, write_text
+from daa_diffusers.files import (
+    UnwritableError,
+    check_writable,
+    of_the_machine,
+    one_line,
+    printable,
+    replacing,
+    shortened,
+    write_text,
+)
 
 LONG = "ö" * 125 + "x.png"  # 255 bytes
 
@@ -159,3 +168,10 @@ def test_a_file_that_is_written_again_keeps_its_permissions(tmp_path):
     with replacing(path):
         pass
     assert names(tmp_path) == ["secret.txt"]
+
+
+def test_text_with_names_in_it_is_one_line():
+    name = "a\nb\r\x1b[31m\x07\u2028\u202egnp.jpg"
+    assert one_line(name) == r"a\nb\r\x1b[31m\x07\u2028\u202egnp.jpg" and one_line(name).isprintable()
+    assert one_line("Zoë's 写真 \\ 👩‍🔧.jpg") == "Zoë's 写真 \\ 👩‍🔧.jpg"
+    assert printable("a\n\udcff") == r"a\n\xff"

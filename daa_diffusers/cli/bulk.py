@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..checkpoints import DEFAULT
+from ..files import one_line
 from ..restoring.loading import check_model, load_pipeline
 from .common import (
     RUN,
@@ -164,7 +165,7 @@ def _run(job: BulkJob, as_json: bool, workers: int | None, cpus: float, gpus: fl
                     if result.stops:
                         stopped = result.error
                     elif result.error:
-                        typer.echo(f"shard {result.shard} is left: {result.error}", err=True)
+                        typer.echo(one_line(f"shard {result.shard} is left: {result.error}"), err=True)
     except KeyboardInterrupt:
         done = job.shards - len(job.unfinished())
         typer.echo(f"interrupted; {done} of {job.shards} shards are done; run the same command to resume", err=True)
@@ -180,7 +181,7 @@ def _report(job: BulkJob, as_json: bool, stopped: str) -> bool:
     for record in read_manifest(job.folder):
         counts[record["status"]] += 1
         if record["error"] and counts["failed"] <= SHOWN:
-            typer.echo(f"failed: {record['source']}: {record['error']}", err=True)
+            typer.echo(one_line(f"failed: {record['source']}: {record['error']}"), err=True)
     left = len(job.unfinished())
     manifest = None if left else str(job.join_manifest())
     if as_json:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Literal
 
 import typer
 
 from ..errors import ConfigurationError
+from ..files import one_line
 
 PHOTO, MODEL, RUN = "Photos written", "Restoring", "Running"  # panels of the help
 
@@ -66,6 +67,12 @@ def parse_tile(text: str) -> int | Literal["auto"] | None:
     if not text.isdecimal() or int(text) < 32:
         raise ConfigurationError(f'`--tile` must be a number of pixels from 32, "auto" or "none", got {text!r}')
     return int(text)
+
+
+def print_left_out(skipped: Mapping[str, str], limit: int | None = None, *, err: bool = True) -> None:
+    """Prints photos that were left out, each in a line with its reason."""
+    for name, reason in list(skipped.items())[:limit]:
+        typer.echo(one_line(f"left out: {name}: {reason}"), err=err)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import typer
 from ..checkpoints import DEFAULT
 from ..errors import ConfigurationError
 from ..restoring.loading import load_pipeline
+from .common import print_left_out
 
 if TYPE_CHECKING:
     from ..evaluation.result import Evaluation, Restorers
@@ -119,8 +120,7 @@ def _evaluate_photos(
 
     result = evaluate_folder(restorers, degraded, clean, **protocol, progress=True)
     typer.echo(markdown_report(result, baseline=baseline))
-    for name, reason in result.skipped.items():
-        typer.echo(f"left out: {name}: {reason}", err=True)
+    print_left_out(result.skipped)
     if output is not None:
         typer.echo(f"written: {write_report(result, output, baseline=baseline, sheets=sheets)}")
     return result

@@ -9,7 +9,7 @@ import typer
 
 from ..checkpoints.tasks import DEFAULT_TASK, TASKS, known_tasks
 from ..errors import ConfigurationError
-from .common import without_warnings
+from .common import print_left_out, without_warnings
 from .fit_noise import SHOWN
 from .fit_noise import fit_noise as fit_noise_command
 
@@ -52,8 +52,7 @@ def fit(
     with without_warnings():  # skipped photos are printed below
         profile = _rain(folders, checkpoint) if task == "derain" else _shake(folders)
     typer.echo(profile.describe())
-    for name, reason in list(profile.skipped.items())[:SHOWN]:
-        typer.echo(f"left out: {name}: {reason}")
+    print_left_out(profile.skipped, SHOWN, err=False)
     typer.echo(f"written: {profile.save(output)}")
 
 

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import ConfigurationError
 from ..files import replacing
-from .common import without_warnings
+from .common import print_left_out, without_warnings
 
 if TYPE_CHECKING:
     from ..degradations.fitting.noise import NoiseProfile
@@ -49,8 +49,7 @@ def fit_noise(
     with without_warnings():  # skipped photos are printed below
         profile = fit(folders)
     typer.echo(profile.describe())
-    for name, reason in list(profile.skipped.items())[:SHOWN]:
-        typer.echo(f"left out: {name}: {reason}")
+    print_left_out(profile.skipped, SHOWN, err=False)
     path = profile.save(output, spread=spread, mixed=mixed)
     typer.echo(f"written: {path}")
     if plot is not None:

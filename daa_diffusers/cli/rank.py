@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ConfigurationError
-from .common import without_warnings
+from ..files import one_line
+from .common import print_left_out, without_warnings
 
 if TYPE_CHECKING:
     from ..evaluation.ranking import Ranking
@@ -71,9 +72,8 @@ def rank(
         return
     width = len(str(len(ranking.scores)))
     for place, (name, score) in enumerate(list(ranking.scores.items())[:top], start=1):
-        typer.echo(f"{place:>{width}}  {score:.5f}  {name}")
-    for name, reason in ranking.skipped.items():
-        typer.echo(f"left out: {name}: {reason}", err=True)
+        typer.echo(one_line(f"{place:>{width}}  {score:.5f}  {name}"))
+    print_left_out(ranking.skipped)
     if output is not None:
         typer.echo(f"written: {output}", err=True)
 

@@ -14,6 +14,7 @@ import typer
 
 from ..checkpoints import DEFAULT
 from ..errors import ConfigurationError
+from ..files import one_line
 from ..restoring.loading import check_dtype, check_model, load_pipeline
 from .common import (
     MODEL,
@@ -219,7 +220,7 @@ def _report(plan: Plan, summary: Summary, as_json: bool) -> None:
         return
     if plan.left_out:
         reasons = ", ".join(f"{count} {reason}" for reason, count in plan.left_out.most_common())
-        typer.echo(f"left out: {reasons}", err=True)
+        typer.echo(one_line(f"left out: {reasons}"), err=True)
     typer.echo(summary.describe())
     if summary.counts[SKIPPED] and not summary.counts[RESTORED]:
         typer.echo("skipped: their outputs are there already; --overwrite makes them again", err=True)
@@ -230,7 +231,7 @@ def _report(plan: Plan, summary: Summary, as_json: bool) -> None:
 def _say(text: str, bar: Any, stream: Any) -> None:
     """Prints a line that neither the progress bar nor another process splits."""
     with bar.external_write_mode(stream):
-        stream.write(text + "\n")
+        stream.write(one_line(text) + "\n")
         stream.flush()
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from ..degradations.fitting.photo_noise import gaussian_filter
 from ..errors import ConfigurationError
+from ..files import one_line
 from ..photos.pixels import unit_float
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from ..sources.folders import PhotoFolder
@@ -67,7 +68,7 @@ class BurstScores:
                     d = paired_bootstrap(values, self.psnr[baseline])
                     line[f"minus {baseline}"] = f"{d.mean:+.2f} [{d.low:+.2f}, {d.high:+.2f}]"
             lines.append(line)
-        left_out = [f"left out: {name}: {reason}" for name, reason in self.skipped.items()]
+        left_out = [one_line(f"left out: {name}: {reason}") for name, reason in self.skipped.items()]
         return "\n\n".join(
             [
                 f"# {len(self.bursts)} bursts, no ground truth",
@@ -128,7 +129,7 @@ def evaluate_bursts(restorers: Restorers, folder: str | os.PathLike[str]) -> Bur
         scores.noise.append(255 * math.sqrt(variance))
         scored.append(name)
     if not scored:
-        reasons = "".join(f"\n- {name}: {reason}" for name, reason in list(scores.skipped.items())[:10])
+        reasons = "".join("\n" + one_line(f"- {name}: {reason}") for name, reason in list(scores.skipped.items())[:10])
         raise ConfigurationError(f"`bursts`: none of the {len(names)} bursts can be scored{reasons}")
     return BurstScores(tuple(scored), scores.psnr, scores.noise, scores.skipped)
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import ImageDraw
 
 from ..errors import ConfigurationError
-from ..files import write_text
+from ..files import one_line, write_text
 from .folders import restore
 from .named_metrics import LABEL_FREE, Column
 from .result import IDENTITY, Evaluation
@@ -93,7 +93,7 @@ def markdown_report(evaluation: Evaluation, *, baseline: str = IDENTITY) -> str:
         lines.append(markdown_table([_label_free_line(evaluation, row) for row in evaluation.rows]))
     if evaluation.skipped:
         lines += ["", f"Left out of every row, {len(evaluation.skipped)} of {len(pairs)} photos:", ""]
-        lines += [f"- `{name}`: {reason}" for name, reason in evaluation.skipped.items()]
+        lines += [one_line(f"- `{name}`: {reason}") for name, reason in evaluation.skipped.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..files import check_writable, of_the_machine, replacing, shortened
+from ..files import check_writable, of_the_machine, one_line, replacing, shortened
 from ..photos import open_photo, save_photo
 from ..photos.registry import BY_NAME
 from ..photos.saving import own_format
@@ -218,7 +218,7 @@ class Summary:
     def describe(self) -> str:
         """A summary of a few lines."""
         lines = [
-            f"{count} x {note} ({example}{', ...' if count > 1 else ''})"
+            one_line(f"{count} x {note} ({example}{', ...' if count > 1 else ''})")
             for note, (count, example) in self.notes.items()
         ]
         shown = {RESTORED: True, SKIPPED: self.counts[SKIPPED], FAILED: self.counts[FAILED]}

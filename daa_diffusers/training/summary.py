@@ -4,7 +4,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from ..files import printable
 from .log import duration_text
 from .result import TrainingResult
 
@@ -13,7 +15,7 @@ def summary_table(result: TrainingResult) -> Table:
     """Table of a run's result: losses, validation, health, skipped steps and photos, time, the pipeline."""
     table = Table(title="the run", show_header=False, title_justify="left")
     table.add_column(style="bold")
-    table.add_column()
+    table.add_column(overflow="fold")  # paths are one word, however long
 
     def row(name: str, values: dict[str, float], digits: int) -> None:
         if values:
@@ -29,13 +31,13 @@ def summary_table(result: TrainingResult) -> Table:
     if result.kept_step is not None:
         table.add_row("weights kept", kept_text(result), style="red")
     for alarm in result.alarms:
-        table.add_row("alarm", alarm, style="red")
+        table.add_row("alarm", Text(alarm), style="red")
     if result.best:
         table.add_row("weights kept", f"of step {result.best['step']}, score {result.best['score']:.3f}")
     for role, names in result.skipped_photos.items():
         table.add_row(f"skipped photos of {role}", _some(names), style="yellow")
     if result.pipeline:
-        table.add_row("pipeline", f'DAARestorationPipeline.from_pretrained("{result.pipeline}")')
+        table.add_row("pipeline", Text(f'DAARestorationPipeline.from_pretrained("{result.pipeline}")'))
     return table
 
 
@@ -51,6 +53,6 @@ def kept_text(result: TrainingResult) -> str:
     return f"{kept}: the last ones restore held-out synthetic photos worse than the start does, {worse}"
 
 
-def _some(names: list[Any], most: int = 5) -> str:
+def _some(names: list[Any], most: int = 5) -> Text:
     rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(str, names[:most])) + rest
+    return Text(", ".join(printable(str(name)) for name in names[:most]) + rest)  # no markup in names

@@ -101,3 +101,21 @@ def test_outputs_stay_in_the_output_folder(album, tmp_path, restore, capsys, mon
     monkeypatch.chdir(album / "day 1")
     assert restore("../a.png", "..", "-o", tmp_path / "more/deep") == 0
     assert files(tmp_path / "more") == ["deep/a.png", "deep/day 1/b.jpg", "deep/day 1/ночь/c.tif"]
+
+
+def test_one_photo_is_one_line_whatever_its_name(tmp_path, restore, capsys):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("new\nline.jpg", "re\rturn.jpg", "col\x1b[31mor.jpg"):
+        (folder / name).write_bytes(b"no photo")
+    (folder / "two\nlines.pn\ng").write_bytes(b"no suffix of photos")
+    assert restore(folder, "-o", tmp_path / "out") == 1
+    *failed, left_out = capsys.readouterr().err.splitlines()
+    assert sorted(line.split(": ")[1] for line in failed) == sorted(
+        rf"{folder}/{name}" for name in (r"new\nline.jpg", r"re\rturn.jpg", r"col\x1b[31mor.jpg")
+    )
+    assert left_out == r"left out: 1 no photo (.pn\ng)"
+    Image.fromarray(PHOTO).save(folder / "whole\n.png")
+    assert restore(folder, "-o", tmp_path / "out", "--dry-run") == 0
+    planned = capsys.readouterr().out.splitlines()[3]
+    assert planned == rf"{folder}/whole\n.png -> {tmp_path}/out/whole\n.png"

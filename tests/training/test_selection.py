@@ -147,11 +147,14 @@ def test_a_log_line_tells_losses_gradients_speed_and_memory(tiny_config):
 def test_the_table_at_the_end(tiny_config, capsys):
     result = quiet(tiny_config(steps=2))
     result.alarms = ["the predictor tells the slots apart"]
-    result.skipped_photos = {"real": ["cut.jpg", "text.jpg"]}
+    result.skipped_photos = {"real": ["cut.jpg", "text[/b].jpg", "x:smile:\udcff\n.jpg"]}
     print_summary(result, Console(width=160))
     text = capsys.readouterr().out
-    for part in ("steps", "last losses", "pair", "tells the slots apart", "cut.jpg, text.jpg", str(result.pipeline)):
+    names = r"cut.jpg, text[/b].jpg, x:smile:\xff\n.jpg"
+    for part in ("steps", "last losses", "pair", "tells the slots apart", names, str(result.pipeline)):
         assert part in text
+    print_summary(result, Console(width=60))  # a path is one word, longer than a column
+    assert "…" not in capsys.readouterr().out
 
 
 def test_no_weights_that_score_lower_than_the_start_are_kept_without_labels(tiny_config, tmp_path):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ...errors import ConfigurationError
+from ...files import one_line
 from ...photos.pixels import unit_float
 from ...sources.folders import PhotoSource
 from ..jpeg_coding import jpeg_quality
@@ -51,6 +52,6 @@ def check_choices(sources: Sequence[PhotoSource], choices: Sequence[Choice]) -> 
         f"`real`: there is nothing to adapt to: in {unfit} of {looked} photos no noise can be measured. A restorer "
         "adapted to them would remove detail as noise. Clean photos need none: leave these out, or, if they are noisy "
         "all the same, train without the fit (examples/train_daa.py --preset adapt --fit_noise 0)"
-        + "".join(f"\n- {reason}" for reason in reasons[:NAMED])
+        + "".join("\n" + one_line(f"- {reason}") for reason in reasons[:NAMED])
         + more
     )

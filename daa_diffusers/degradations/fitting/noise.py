@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ...errors import ConfigurationError
+from ...files import one_line
 from ...photos.pixels import middle
 from ...sources.folders import PhotoSource
 from ...sources.specs import open_source
@@ -198,7 +199,7 @@ def fit_noise(
                 unfit[str(source.label(index))] = reason
         skipped |= {str(label): reason for label, reason in source.skipped.items()}
     if len(seen) < MIN_PHOTOS:
-        why = "".join(f"\n- {name}: {reason}" for name, reason in list(skipped.items())[:10])
+        why = "".join("\n" + one_line(f"- {name}: {reason}") for name, reason in list(skipped.items())[:10])
         kind = TooStrongError if too_strong else ConfigurationError
         raise kind(f"`photos` must hold at least {MIN_PHOTOS} usable photos, got {len(seen)}{why}")
     return _profile(seen, skipped, unfit)

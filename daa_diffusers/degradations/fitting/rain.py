@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from ...errors import ConfigurationError
+from ...files import one_line
 from ...photos.pixels import LUMA_WEIGHTS, middle, unit_float
 from ...sources.folders import PhotoSource
 from ...sources.specs import open_source
@@ -193,7 +194,7 @@ def usable_photos(
                 usable.append(unit_float(middle(photo, side)).expand(3, -1, -1))
         skipped |= {str(label): reason for label, reason in source.skipped.items()}
     if len(usable) < MIN_PHOTOS:
-        why = "".join(f"\n- {name}: {reason}" for name, reason in list(skipped.items())[:10])
+        why = "".join("\n" + one_line(f"- {name}: {reason}") for name, reason in list(skipped.items())[:10])
         raise ConfigurationError(f"`photos` must hold at least {MIN_PHOTOS} usable photos, got {len(usable)}{why}")
     return usable, skipped
 
