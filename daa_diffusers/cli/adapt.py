@@ -142,12 +142,18 @@ def _describe(config: TrainingConfig, written: bool) -> str:
 def _check_photos(config: TrainingConfig) -> None:
     """Raises ConfigurationError, before anything is written, if too few photos have noise that can be measured."""
     from ..degradations.fitting.choosing import check_choices, look_over
+    from ..degradations.fitting.noise import MIN_PHOTOS
     from ..training.setup import open_sources
 
     if not config.fit_noise or (Path(config.output_dir) / "run.json").exists():
         return
     with without_warnings():  # about unreadable photos: the trainer logs them again
         sources = open_sources(config, "real", 3)
+        counts = [source.count for source in sources if source.count is not None]  # None: of a stream
+        if len(counts) == len(sources) and (count := sum(counts)) < MIN_PHOTOS:
+            raise ConfigurationError(
+                f"`real` must hold at least {MIN_PHOTOS} photos to measure their noise, got {count}"
+            )
         check_choices(sources, [look_over(source, CHECKED_PHOTOS) for source in sources])
 
 

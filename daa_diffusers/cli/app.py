@@ -2,6 +2,8 @@
 
 import importlib
 import io
+import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -31,6 +33,8 @@ COMMANDS = {
     "rank": "rank",
 }
 UsageError: type[Exception] = cast(Any, typer.BadParameter.__mro__[1])  # which typer gives no public name
+MAY_BE_EMPTY = ("--suffix",)
+REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # of the Hub, "owner/name"
 EXPECTED = (ConfigurationError, CheckpointError, UnreadablePhotoError, OSError)
 
 
@@ -82,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     begun = process.begun() if arguments is None else time.time()  # of time budgets
     debug = "--debug" in given  # at any position
     try:
+        _check_empty(given)
         ended = app([one for one in given if one != "--debug"], prog_name="daa", obj=begun, standalone_mode=False)
         return ended if isinstance(ended, int) else 0
     except SystemExit as closed:  # where nobody reads the output any more
@@ -97,11 +102,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
+        if _is_network(error):
+            typer.echo(f"error: {_unreachable(error, given)}", err=True)
+            return 2
         if isinstance(error, EXPECTED):
             typer.echo(f"error: {error}", err=True)
-            return 2
-        if _is_network(error):
-            typer.echo(f"error: the Hub cannot be reached: {error}", err=True)
             return 2
         typer.echo(f"error: {type(error).__name__}: {error} (a defect; --debug prints the traceback)", err=True)
         return 1
@@ -119,6 +124,33 @@ def _usage(error: Any, given: Sequence[str]) -> str:
     return one_line(f"{message.rstrip('.')} ({where} -h lists the arguments)")
 
 
+def _check_empty(given: Sequence[str]) -> None:
+    """ConfigurationError on an empty argument, which as a path would be the current folder."""
+    for before, text in pairwise(["", *given]):
+        name, equals, value = text.partition("=")
+        name = before if not text else name
+        if (not text or (equals and not value and name.startswith("--"))) and name not in MAY_BE_EMPTY:
+            where = f"`{name}`" if name.startswith("-") else "an argument"
+            raise ConfigurationError(
+                f"{where} is empty, which is no path and no name: is a variable of the shell unset?"
+            )
+
+
 def _is_network(error: Exception) -> bool:
-    """Whether the client that huggingface_hub asks with (httpx, or httpx2) could not reach a server."""
-    return any(kind.__name__ == "TransportError" and "httpx" in kind.__module__ for kind in type(error).__mro__)
+    """Whether huggingface_hub, or the client that it asks with (httpx, or httpx2), could not reach a server."""
+    return any(
+        (kind.__name__ == "TransportError" and "httpx" in kind.__module__)
+        or (
+            kind.__name__ in ("LocalEntryNotFoundError", "OfflineModeIsEnabled")
+            and "huggingface_hub" in kind.__module__
+        )
+        for kind in type(error).__mro__
+    )
+
+
+def _unreachable(error: Exception, given: Sequence[str]) -> str:
+    """One line on a Hub that cannot be reached, with what it was asked for."""
+    asked = [repr(one) for one in given if REPO_ID.fullmatch(one) and not os.path.exists(one)]
+    what = f" for {', '.join(asked)}, which is no folder or file here" if asked else ""
+    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return one_line(f"the Hub cannot be reached{what}: {reason}")

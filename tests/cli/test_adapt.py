@@ -162,3 +162,12 @@ def test_names_of_this_command_are_given_to_logs_while_it_runs_and_no_longer(cap
         logger.warning("`real`: skipped")
     logger.warning("`real`: skipped")
     assert caplog.messages == ["`photos`: skipped", "`real`: skipped"]
+
+
+def test_too_few_photos_are_said_before_anything_is_written(tmp_path, start, capsys):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(photos / "one.png")
+    assert main(["adapt", str(photos), "--checkpoint", start, "--output", str(tmp_path / "out")]) == 2
+    assert "`photos` must hold at least 3 photos to measure their noise, got 1" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out_clean_photos").exists()

@@ -39,6 +39,9 @@ def test_output_has_the_same_short_form_in_every_command(name):
         (["restore", "in", "--guar"], ("--guar", "--guard")),
         (["restore", "in", "-o"], ("'-o'", "requires an argument")),
         (["restor", "in"], ("'restor'", "'restore'")),
+        (["restore", "in", "-o", ""], ("`-o` is empty", "variable of the shell")),
+        (["restore", "", "-o", "out"], ("an argument is empty",)),
+        (["info", "--revision="], ("`--revision` is empty",)),
     ],
 )
 def test_wrong_arguments_are_one_line_with_what_came(arguments, words, capsys):
@@ -46,3 +49,12 @@ def test_wrong_arguments_are_one_line_with_what_came(arguments, words, capsys):
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1 and said.err.startswith("error: ")
     assert all(word in said.err for word in words)
+
+
+def test_a_hub_that_is_not_reached_is_one_line_with_what_was_asked_for(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert main(["info", "org/nothing"]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("error: the Hub cannot be reached for 'org/nothing', which is no folder or file here: ")
+    assert "\n" not in said
