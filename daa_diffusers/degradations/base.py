@@ -71,6 +71,12 @@ class ConfigurableDegradation(ABC):
         return cls(**options)
 
 
+def check_degradation(part: Any) -> None:
+    """A ConfigurationError unless `part`, an entry of `parts`, is a degradation."""
+    if not isinstance(part, Degradation):
+        raise ConfigurationError(f"`parts` must hold degradations, got {part!r}")
+
+
 Class = TypeVar("Class", bound=type)
 DEGRADATIONS: dict[str, Any] = {}
 

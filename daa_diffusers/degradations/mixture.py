@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 
 from ..errors import ConfigurationError
-from .base import Degradation, degradation_from_config, register_degradation
+from .base import Degradation, check_degradation, degradation_from_config, register_degradation
 from .checks import check_clean, check_number, check_parts
 
 
@@ -27,8 +27,7 @@ class Mixture:
         for weight, degradation in parts:
             if check_number("weight", weight, 0, math.inf) == 0:
                 raise ConfigurationError("`weight` must be positive, got 0")
-            if not isinstance(degradation, Degradation):
-                raise ConfigurationError(f"`parts` must hold degradations, got {degradation!r}")
+            check_degradation(degradation)
         self.parts = [(float(weight), degradation) for weight, degradation in parts]
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 
 from ..errors import ConfigurationError
-from .base import Degradation, degradation_from_config, register_degradation
+from .base import Degradation, check_degradation, degradation_from_config, register_degradation
 from .checks import check_clean, check_parts
 
 
@@ -14,7 +14,7 @@ from .checks import check_clean, check_parts
 class DegradationSequence:
     """Applies several degradations one after another, e.g. rain, then a camera's noise.
 
-    Each takes what the one before made, which may exceed [0, 1] where that one does not clip.
+    Each takes the result of the one before, which may exceed [0, 1] where that one does not clip.
 
     Args:
         parts: the degradations, first to last.
@@ -26,8 +26,7 @@ class DegradationSequence:
         if not parts:
             raise ConfigurationError("`parts` must hold at least one degradation, got none")
         for degradation in parts:
-            if not isinstance(degradation, Degradation):
-                raise ConfigurationError(f"`parts` must hold degradations, got {degradation!r}")
+            check_degradation(degradation)
         self.parts = list(parts)
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

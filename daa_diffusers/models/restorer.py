@@ -80,6 +80,18 @@ class RestorerContract:
         return (x - low) / (high - low)
 
 
+def restore_photos(restorer: nn.Module, photos: torch.Tensor) -> torch.Tensor:
+    """Photos in [0, 1] -> the restored photos in [0, 1], not clamped, float32 on the CPU.
+
+    Args:
+        restorer: on any device, of any precision.
+        photos: (B, C, H, W), H and W multiples of the restorer's `size_multiple`, on any device.
+    """
+    contract, weight = RestorerContract.of(restorer), next(restorer.parameters())
+    restored = restorer(contract.to_range(photos.to(weight.device, weight.dtype)))
+    return contract.from_range(restored).float().cpu()
+
+
 def unwrapped(module: nn.Module) -> nn.Module:
     """The network inside the wrappers of `torch.compile` and of parallel training."""
     while True:

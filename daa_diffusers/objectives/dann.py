@@ -94,7 +94,7 @@ class Dann(RealTermObjective):
         domain = torch.stack(
             [F.binary_cross_entropy_with_logits(*pair) for pair in zip(logits, is_real, strict=True)]
         ).mean()
-        output = self.output(restored, batch.clean, weight, beside={"domain": domain}, restored_real=restored_real)
+        output = self.output(restored, batch.clean, weight, further={"domain": domain}, restored_real=restored_real)
         hits = [
             ((logit > 0) == real.bool()).to(logit.dtype).mean() for logit, real in zip(logits, is_real, strict=True)
         ]

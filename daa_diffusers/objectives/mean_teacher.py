@@ -1,4 +1,4 @@
-"""Self-training by an averaged teacher (Tarvainen and Valpola, "Mean teachers", NIPS 2017), beside synthetic pairs."""
+"""Self-training by an averaged teacher (Tarvainen and Valpola, "Mean teachers", NIPS 2017), with synthetic pairs."""
 
 import copy
 
@@ -15,13 +15,13 @@ from .schedules import Generators
 class MeanTeacher(RealTermObjective):
     """Trains the restorer to map noisier real photos to the result of its averaged weights on the photos.
 
-    The teacher is the moving average of the restorer's weights; its result t is the mean over turned and mirrored
-    photos. `L_real = mean sqrt((f(x + n) - t)^2 + eps^2)` with white noise n, its level drawn for each photo.
+    The teacher is the moving average of the restorer's weights; its result t is the mean over rotated and
+    mirrored photos. `L_real = mean sqrt((f(x + n) - t)^2 + eps^2)` with white noise n, its level drawn for each photo.
 
     Args:
         restorer: as in `RealTermObjective`.
         weight: of L_real at the end of its ramp.
-        decay: of the teacher's weights, per step.
+        decay: of the moving average, per step.
         views: number of flips and rotations, 1 to 8, that the teacher averages over.
         noise_max: n's standard deviation is uniform in [0, noise_max], in 1/255 of the value range.
         weight_schedule, charbonnier_eps: as in `RealTermObjective`.
@@ -61,7 +61,7 @@ class MeanTeacher(RealTermObjective):
         return self
 
     def after_step(self) -> None:
-        """The teacher follows the restorer."""
+        """Updates the moving average of the restorer's weights."""
         follow_average(self.teacher, self.restorer, self.decay)
 
     def step(self, batch: Batch, real: torch.Tensor, weight: float, generator: Generators) -> StepOutput:
@@ -74,8 +74,8 @@ class MeanTeacher(RealTermObjective):
 
     @torch.no_grad()
     def teach(self, real: torch.Tensor) -> torch.Tensor:
-        """The teacher's mean result (B, C, H, W) over `views` turns of `real` (B, C, H, W)."""
-        results = [unturned(self.teacher(turned(real, view)), view) for view in range(self.views)]
+        """The teacher's mean result (B, C, H, W) over `views` rotations and flips of `real` (B, C, H, W)."""
+        results = [undo_view(self.teacher(apply_view(real, view)), view) for view in range(self.views)]
         return torch.stack(results).mean(0)
 
     def _noise(self, shape: torch.Size, generator: Generators) -> torch.Tensor:
@@ -85,15 +85,15 @@ class MeanTeacher(RealTermObjective):
         return draw_each(shape[0], generator, draw)
 
 
-def turned(photos: torch.Tensor, view: int) -> torch.Tensor:
+def apply_view(photos: torch.Tensor, view: int) -> torch.Tensor:
     """View 0 to 7 of (B, C, H, W): rotation by 180 degrees, mirroring, rotation by 90, each by a bit of the number."""
     photos = photos.rot90(2, (2, 3)) if view & 1 else photos
     photos = photos.flip(3) if view & 2 else photos
     return photos.rot90(1, (2, 3)) if view & 4 else photos
 
 
-def unturned(photos: torch.Tensor, view: int) -> torch.Tensor:
-    """The inverse of `turned`."""
+def undo_view(photos: torch.Tensor, view: int) -> torch.Tensor:
+    """The inverse of `apply_view`."""
     photos = photos.rot90(-1, (2, 3)) if view & 4 else photos
     photos = photos.flip(3) if view & 2 else photos
     return photos.rot90(2, (2, 3)) if view & 1 else photos

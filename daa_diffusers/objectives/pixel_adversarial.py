@@ -95,6 +95,6 @@ class PixelAdversarial(RealTermObjective):
             batch.clean,
             weight,
             adaptation=adaptation,
-            beside={"discriminator": discriminator},
+            further={"discriminator": discriminator},
             restored_real=restored_real,
         )

@@ -19,17 +19,17 @@ SCHEDULES = ("paper", "constant")
 class RealTermObjective(Objective):
     """`L = L_pair + w(p) L_real`, with L_pair of eq. (5) on synthetic pairs and a term on unlabeled real photos.
 
-    The default weights, once risen, give the term on real photos a gradient of 0.1 to 0.8 times the norm of that of
-    L_pair at the parameters of a trained restorer of width 32, depending on the photos; no test set was used.
+    At the end of the ramp the default weights give the term on real photos a gradient of 0.1 to 0.8 times the norm of
+    that of L_pair at the parameters of a trained restorer of width 32, depending on the photos; no test set was used.
 
     Args:
         restorer: maps (B, C, H, W) to restored (B, C, H, W).
-        weight: w at the end of the ramp.
+        weight: w(1), at the end of the ramp.
         weight_schedule: "paper", `w(p) = weight (2 / (1 + exp(-steepness p)) - 1)` as in eq. (6), or "constant".
         charbonnier_eps: of eq. (5).
 
     Raises:
-        ConfigurationError: an argument out of its range; named.
+        ConfigurationError: an argument is out of its range; the message names it.
     """
 
     steepness = 5.0
@@ -54,7 +54,7 @@ class RealTermObjective(Objective):
 
     @abstractmethod
     def step(self, batch: Batch, real: torch.Tensor, weight: float, generator: Generators) -> StepOutput:
-        """The step on a checked batch and its real photos with w(p), 0 while the restorer is not to adapt."""
+        """The step on a checked batch and its real photos with w(p), 0 where `adapt` is false."""
 
     def forward(
         self, batch: Batch, *, progress: float = 1.0, generator: Generators = None, adapt: bool = True
@@ -75,20 +75,20 @@ class RealTermObjective(Objective):
         weight: float,
         *,
         adaptation: torch.Tensor | None = None,
-        beside: Mapping[str, torch.Tensor] | None = None,
+        further: Mapping[str, torch.Tensor] | None = None,
         restored_real: torch.Tensor | None = None,
     ) -> StepOutput:
-        """`L_pair + weight * adaptation + sum(beside)`, and all of them by name.
+        """`L_pair + weight * adaptation + sum(further)`, and all of them by name.
 
         Args:
             restored, clean: restored synthetic photos and their targets.
             weight: w(p).
             adaptation: L_real, a scalar.
-            beside: scalars that the further networks learn from.
-            restored_real: for the caller's inspection.
+            further: losses of the objective's further networks, scalars by name.
+            restored_real: restored real photos, for logs and tests.
         """
         pair = charbonnier(restored, clean, self.charbonnier_eps)
-        parts = dict(beside or {})
+        parts = dict(further or {})
         loss = pair + sum(parts.values())
         if adaptation is not None:
             loss = loss + weight * adaptation
@@ -128,7 +128,7 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 @torch.no_grad()
 def follow_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     """Moves the weights of `average` to `decay * average + (1 - decay) * model`; buffers are copied."""
-    for theirs, ours in zip(average.parameters(), model.parameters(), strict=True):
-        theirs.lerp_(ours, 1 - decay)
+    for averaged, current in zip(average.parameters(), model.parameters(), strict=True):
+        averaged.lerp_(current, 1 - decay)
     for averaged, current in zip(average.buffers(), model.buffers(), strict=True):
         averaged.copy_(current)

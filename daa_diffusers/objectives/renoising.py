@@ -8,7 +8,7 @@ from torch import nn
 
 from ..degradations.fitting.photo_noise import BLOCK, FlatBlocks
 from ..errors import ConfigurationError
-from ..models.restorer import RestorerContract
+from ..models.restorer import RestorerContract, restore_photos
 
 PROBE = 15 / 255  # standard deviation of the noise of `white_noise_gain`
 FREQUENCIES = 16  # of the spectrum, along each side
@@ -43,16 +43,14 @@ def remainder(restorer: nn.Module, photos: Iterable[torch.Tensor]) -> dict[str, 
     Raises:
         ConfigurationError: no photo has both sides of at least 32 pixels.
     """
-    contract = RestorerContract.of(restorer)
-    weight = next(restorer.parameters())
+    multiple = RestorerContract.of(restorer).size_multiple
     measured = []
     for photo in photos:
-        height, width = (side // contract.size_multiple * contract.size_multiple for side in photo.shape[1:])
+        height, width = (side // multiple * multiple for side in photo.shape[1:])
         if min(height, width) < 2 * BLOCK:
             continue
         photo = photo[:, :height, :width]
-        restored = contract.from_range(restorer(contract.to_range(photo[None].to(weight.device, weight.dtype))))[0]
-        before, after = FlatBlocks.of(photo), FlatBlocks.of(restored.float().cpu())
+        before, after = FlatBlocks.of(photo), FlatBlocks.of(restore_photos(restorer, photo[None])[0])
         deviations = [255 * float(blocks.variance.mean().sqrt()) for blocks in (before, after)]
         measured.append([*deviations, 255 * hiding_deviation(after), before.neighbors])
     if not measured:
@@ -68,11 +66,8 @@ def remainder(restorer: nn.Module, photos: Iterable[torch.Tensor]) -> dict[str, 
 @torch.no_grad()
 def white_noise_gain(restorer: nn.Module, clean: torch.Tensor, generator: torch.Generator) -> float:
     """Decibels by which a restorer reduces white noise of sigma 15/255 on clean photos (B, C, H, W) in [0, 1]."""
-    contract = RestorerContract.of(restorer)
-    weight = next(restorer.parameters())
     noisy = clean + PROBE * torch.randn(clean.shape, generator=generator)
-    restored = contract.from_range(restorer(contract.to_range(noisy.to(weight.device, weight.dtype)))).float().cpu()
-    error = float((restored - clean).square().mean())
+    error = float((restore_photos(restorer, noisy) - clean).square().mean())
     if not math.isfinite(error):
         return -math.inf
     return round(10 * math.log10(PROBE**2 / max(error, 1e-12)), 1) + 0.0  # -0.0 becomes 0.0

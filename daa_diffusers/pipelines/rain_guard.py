@@ -1,12 +1,12 @@
-"""Guard of derainers: light that does not lie in streaks of the photo's one direction stays where it is.
+"""Guard of derainers, by which changes that are not like rain are undone.
 
-What a derainer removes is thin, bright, and drawn out; the streaks of one exposure share a direction, and even dense
-rain adds little light on average. A pattern of the scene, such as the print of a dress, can be removed as well: then
-much more light goes, or light in all directions. Both are measured around each pixel in what was removed, and where it
-is not like rain the photo stays.
+Rain streaks are thin, bright and elongated; those of one exposure share a direction, and even dense rain adds little
+light on average. A derainer can also remove a pattern of the scene, such as the print of a dress: then the removed
+light is much brighter on average, or its gradients have no common direction. Both are measured in the neighborhood of
+each pixel of the removed light, and where it is not like rain the input pixels are put back.
 
-The numbers below were set on the val photos of Rain100L and ten photos of real rain, with a margin: of these, rain has
-at most 0.08 of white on average where it is densest, and the one pattern that was removed by mistake 0.21.
+The thresholds below were set on the val photos of Rain100L and ten photos of real rain, with a margin: of these, rain
+is at most 0.08 on average where it is densest, as a share of white, and the one pattern removed by mistake 0.21.
 """
 
 from dataclasses import dataclass
@@ -19,14 +19,16 @@ from .image_processor import Photo
 
 CELL = 8  # pixels, side of the cells in which the removed light is measured
 STRIP = 32  # cells that are measured, and blended, at a time
-AROUND, DIRECTION_AROUND = 3.0, 1.5  # standard deviation in cells of what counts as around a pixel
-# Light removed around a pixel on average, from like rain to unlike it: of white, and of the photo's median (dense rain)
+# Standard deviation, in cells, of the Gaussian window over which light and directions are averaged.
+LIGHT_SIGMA, DIRECTION_SIGMA = 3.0, 1.5
+# Mean removed light: like rain up to the first number, unlike rain from the second on; as a share of white, and as a
+# multiple of the photo's median (dense rain). The larger bound holds.
 LIGHT, DENSE = (0.08, 0.12), (3.0, 5.0)
-BEYOND = 3  # cells around such light to which the verdict extends
-# Agreement of the direction around a pixel with that of the photo, from unlike rain to like it, as a share of how far
-# the directions of the whole photo agree: streaks that cross each other agree less.
+MARGIN = 3  # cells by which a region of too much light is dilated
+# Agreement of the local direction with that of the photo: unlike rain up to the first number, like rain from the second
+# on; as a share of the coherence of the whole photo, which is lower where streaks cross each other.
 AGREEMENT = 0.3, 0.55
-FAINT = 1e-3  # of white, rms gradient of removed light that has no direction
+FAINT = 1e-3  # rms gradient of the removed light, as a share of white, below which it has no direction
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class _Removed:
     xy: torch.Tensor
 
 
-def hold_back(photo: Photo, restored: Photo) -> Verdict:
+def undo_unlike_rain(photo: Photo, restored: Photo) -> Verdict:
     """Puts the photo back into the restored one, in place, where what was removed is not like rain.
 
     Args:
@@ -70,7 +72,7 @@ def _measure(photo: Photo, restored: Photo) -> _Removed:
     height, step = photo.size[0], CELL * STRIP
     parts = []
     for top in range(0, height, step):
-        rows = slice(max(0, top - 1), min(height, top + step + 1))  # a row more, for gradients
+        rows = slice(max(0, top - 1), min(height, top + step + 1))  # one more row at each end, for gradients
         light = (_unit(photo.pixels[:, rows]) - _unit(restored.pixels[:, rows])).mean(0, keepdim=True)[None]
         padded = F.pad(light, (1, 1, 1, 1), mode="replicate")
         x, y = (
@@ -89,14 +91,16 @@ def _cells(values: torch.Tensor) -> torch.Tensor:
 
 def _like_rain(removed: _Removed) -> torch.Tensor:
     """From 0, unlike rain, to 1, for every cell."""
-    xx, yy, xy = (_smooth(each, DIRECTION_AROUND) for each in (removed.xx, removed.yy, removed.xy))
-    # the direction of the photo, and how far that around each cell agrees with it: cos(2 angle) times coherence
+    xx, yy, xy = (_smooth(each, DIRECTION_SIGMA) for each in (removed.xx, removed.yy, removed.xy))
+    # agreement of the direction in each cell with that of the photo: cos(2 angle) times coherence
     across, along = (removed.xx - removed.yy).mean(), 2 * removed.xy.mean()
     length = (across.square() + along.square()).sqrt().clamp(min=1e-12)
     agreement = ((xx - yy) * across + 2 * xy * along) / length / (xx + yy).clamp(min=FAINT**2)
-    light, usual = _smooth(removed.light, AROUND), float(removed.light.median())
+    light, usual = _smooth(removed.light, LIGHT_SIGMA), float(removed.light.median())
     light = _ramp(light, *(max(bound, ratio * usual) for bound, ratio in zip(LIGHT, DENSE, strict=True)))
-    light = F.max_pool2d(light, 2 * BEYOND + 1, stride=1, padding=BEYOND)  # at its edges a pattern is half of a mean
+    light = F.max_pool2d(
+        light, 2 * MARGIN + 1, stride=1, padding=MARGIN
+    )  # at the edge of a pattern, half of the window has no light
     whole = float(length / (removed.xx + removed.yy).mean().clamp(min=FAINT**2))
     return _ramp(agreement, *(share * whole for share in AGREEMENT)) * (1 - light)
 

@@ -17,7 +17,7 @@ from .guard import Verdict, judge, sample_windows
 from .image_processor import Photo, from_batch, to_batch
 from .limits import check_strength, check_tile
 from .passes import restore_batch
-from .rain_guard import hold_back
+from .rain_guard import undo_unlike_rain
 from .tiling import Mosaic, auto_tile, bytes_per_pixel, halved, is_exact, is_out_of_memory
 
 logger = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class Run:
 
     def judge_streaks(self, photos: Sequence[Photo], restored: Mapping[int, Photo]) -> list[Verdict]:
         """Verdicts of `rain_guard`, which changes the restored photos."""
-        return [hold_back(photo, restored[index]) for index, photo in enumerate(photos)]
+        return [undo_unlike_rain(photo, restored[index]) for index, photo in enumerate(photos)]
 
     # --- tiles ---
 

@@ -13,19 +13,33 @@ WINDOW = 256
 FINGERPRINTED = 64  # files of a stream
 
 
-class DatasetSource(PhotoSource):
+class _ColumnSource(PhotoSource):
+    """Photos named by the dataset's name and their number in it."""
+
+    @property
+    def name(self) -> str:
+        """The argument `name`."""
+        return self.location
+
+    def label(self, index: int) -> str:
+        """`name[index]`."""
+        return f"{self.location}[{index}]"
+
+
+class DatasetSource(_ColumnSource):
     """One column of a map-style dataset, `datasets.Dataset`.
 
     Files are decoded as those of folders are (whole bit depth, upright), not by `datasets`.
 
     Args:
         dataset: with a column of images, or of files' bytes.
-        column: its name; may be left out where there is one column of images.
-        name: what records and messages call it.
+        column: its name. None: the one column of images.
+        name: the dataset's name in records and messages.
         channels, cache_bytes, argument: as for every `PhotoSource`.
 
     Raises:
-        ConfigurationError: no such column, several columns of images and no `column`, or no rows.
+        ConfigurationError: `column` is no column of photos, or None where there is not exactly one of images; or the
+            dataset has no rows.
     """
 
     def __init__(
@@ -50,15 +64,6 @@ class DatasetSource(PhotoSource):
         """Number of rows."""
         return len(self.dataset)
 
-    @property
-    def name(self) -> str:
-        """The name it was given."""
-        return self.location
-
-    def label(self, index: int) -> str:
-        """Name and row."""
-        return f"{self.location}[{index}]"
-
     def encoded(self, index: int) -> bytes:
         """The file in row `index`."""
         return file_content(self.dataset[index][self.column])
@@ -81,16 +86,16 @@ class DatasetSource(PhotoSource):
                     yield os.path.basename(path or ""), _size_on_disk(path) if size is None else size
 
 
-class StreamSource(PhotoSource):
+class StreamSource(_ColumnSource):
     """One column of a streamed dataset, `datasets.IterableDataset`, of any size and unknown length.
 
-    The stream is cut into windows of `window` examples, and the order within each is drawn anew each epoch: photos move
-    by less than a window. So which photo comes at a position is a function of the position and the seed, as for every
+    The stream is cut into windows of `window` examples, and each is shuffled in a new order each epoch: photos move by
+    less than a window. So which photo comes at a position is a function of the position and the seed, as for every
     source, for any number of workers; an epoch ends with the stream.
 
     The cost: every loader worker reads the whole stream (and decodes its own photos only) and keeps a window of
     encoded files; a resumed run skips forward to its window, as fast as `datasets` can; a run that resumes in a later
-    epoch reads the stream through once before, to learn its length. Photos should be in random order over more than a
+    epoch first reads the whole stream once to count its examples. Photos should be in random order over more than a
     window. Errors while reading (a network that fails, a broken shard) end the run, they do not change its samples.
 
     Args:
@@ -99,7 +104,8 @@ class StreamSource(PhotoSource):
         window: examples in a window.
 
     Raises:
-        ConfigurationError: no such column, several columns of images and no `column`, or a `window` below 1.
+        ConfigurationError: `column` is no column of photos, or None where there is not exactly one of images; or
+            `window` is below 1.
     """
 
     def __init__(
@@ -133,17 +139,8 @@ class StreamSource(PhotoSource):
         """Number of examples; None until the stream was read to its end."""
         return self._length
 
-    @property
-    def name(self) -> str:
-        """The name it was given."""
-        return self.location
-
-    def label(self, index: int) -> str:
-        """Name and number of the example."""
-        return f"{self.location}[{index}]"
-
     def encoded(self, index: int) -> bytes:
-        """The file of example `index`, whose window is read if need be."""
+        """The file of example `index`; reads its window from the stream unless it is the one in memory."""
         examples = self._load(index // self.window)
         if index % self.window >= len(examples):
             raise IndexError(f"photo {index} of {self._length}")
@@ -151,14 +148,14 @@ class StreamSource(PhotoSource):
 
     def turn(self, position: int, order: Order) -> int:
         """Number of the example at `position`."""
-        known = self._length
-        epoch, step = (0, position) if known is None else divmod(position, known)
+        length = self._length
+        epoch, step = (0, position) if length is None else divmod(position, length)
         number, step = divmod(step, self.window)
         examples = self._load(number)
         if step >= len(examples):
-            if known is not None:
-                raise RuntimeError(f"`{self.argument}`: the stream {self.location!r} had {known} photos, now fewer")
-            return self.turn(position, order)  # beyond the end, which is known now
+            if length is not None:
+                raise RuntimeError(f"`{self.argument}`: the stream {self.location!r} had {length} photos, now fewer")
+            return self.turn(position, order)  # beyond the end: `_load` has set `_length`
         return number * self.window + int(order(len(examples), epoch, number)[step])
 
     def _from(self, index: int) -> Sequence[int]:
@@ -176,7 +173,7 @@ class StreamSource(PhotoSource):
         return self._fingerprint
 
     def _load(self, number: int) -> list[Any]:
-        """Window `number`; empty beyond the end of the stream, whose length is then known."""
+        """Window `number`; empty beyond the end of the stream; sets `_length` when it reaches the end."""
         if number == self._number:
             return self._examples
         if self._rows is None or number < self._number or self._process != os.getpid():  # connections do not fork
@@ -189,7 +186,7 @@ class StreamSource(PhotoSource):
                 self._number += 1
                 self._consumed += len(self._examples)
                 if len(self._examples) < self.window and self._length is None:
-                    self._learn_length()
+                    self._set_length()
         except BaseException:
             self._rows, self._number, self._examples = None, -1, []  # a broken iterator looks like the end
             raise
@@ -200,7 +197,7 @@ class StreamSource(PhotoSource):
         rows = (self.dataset.skip(start) if start else self.dataset).iter(batch_size=1)
         return (row[self.column][0] for row in rows)
 
-    def _learn_length(self) -> None:
+    def _set_length(self) -> None:
         if self._consumed or not self._start:
             self._length = self._start + self._consumed
         else:  # skipped beyond the end

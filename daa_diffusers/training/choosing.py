@@ -13,7 +13,7 @@ from ..degradations.fitting.photo_noise import WHITE, Noise
 from ..degradations.fitting.suitability import signs_of
 from ..errors import ConfigurationError
 from ..evaluation.label_free import estimated_gain
-from ..models.restorer import RestorerContract, in_eval_mode
+from ..models.restorer import RestorerContract, in_eval_mode, restore_photos
 from ..objectives.registry import with_defaults
 from ..objectives.renoised import LEAST_GAIN
 from ..objectives.renoising import remainder, white_noise_gain
@@ -119,30 +119,28 @@ def measure(
     Raises:
         ConfigurationError: no photo has both sides of at least 32 pixels.
     """
-    contract, weight = RestorerContract.of(restorer), next(restorer.parameters())
     with in_eval_mode(restorer):
-        found: dict[str, float] = {"white_noise_gain": white_noise_gain(restorer, clean, generator)}
-        found |= remainder(restorer, photos)
-        if not found["white_noise_gain"] >= LEAST_GAIN or abs(found["neighbors"]) < WHITE:
-            return found
+        measured: dict[str, float] = {"white_noise_gain": white_noise_gain(restorer, clean, generator)}
+        measured |= remainder(restorer, photos)
+        if not measured["white_noise_gain"] >= LEAST_GAIN or abs(measured["neighbors"]) < WHITE:
+            return measured
         usable = [photo for photo in photos if signs_of(photo).not_additive is None]
         side = min((min(TRIED_SIDE, *photo.shape[1:]) for photo in usable), default=0)
-        side -= side % contract.size_multiple
+        side -= side % RestorerContract.of(restorer).size_multiple
         if side < 32:
-            return found
+            return measured
         crops = torch.stack([_middle(photo, side) for photo in usable])  # (N, C, side, side)
         noise = torch.stack([Noise.of(p).sample(c, generator) for p, c in zip(usable, crops, strict=True)])[None]
-        added = found["hiding"] / 255 * torch.randn(crops.shape, generator=generator)
+        added = measured["hiding"] / 255 * torch.randn(crops.shape, generator=generator)
 
         def restore(images: torch.Tensor) -> torch.Tensor:  # in [0, 1]
-            ranged = contract.to_range(images.to(weight.device, weight.dtype)).split(4)
-            return torch.cat([contract.from_range(restorer(part)).float().cpu() for part in ranged])
+            return torch.cat([restore_photos(restorer, part) for part in images.split(4)])
 
         gains = {
             "gain": estimated_gain(restore, crops, noise),
             "renoised_gain": estimated_gain(lambda x: restore(restore(x) + added), crops, noise),
         }
-    return {**found, **{name: round(float(gain), 2) for name, gain in gains.items()}}
+    return {**measured, **{name: round(float(gain), 2) for name, gain in gains.items()}}
 
 
 def choice(measured: Mapping[str, float]) -> Choice:

@@ -12,7 +12,7 @@ from daa_diffusers.degradations.draws import generator_for
 from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.objectives.base import Batch
 from daa_diffusers.objectives.losses import charbonnier
-from daa_diffusers.objectives.mean_teacher import MeanTeacher, turned, unturned
+from daa_diffusers.objectives.mean_teacher import MeanTeacher, apply_view, undo_view
 from daa_diffusers.objectives.neighbor2neighbor import Neighbor2Neighbor, draw_neighbors, subsample
 from daa_diffusers.objectives.pixel_adversarial import PixelAdversarial
 from daa_diffusers.objectives.recorrupted import RecorruptedToRecorrupted
@@ -154,10 +154,10 @@ def test_recorrupted_follows_its_equation(batch):
 
 
 @pytest.mark.parametrize("view", range(8))
-def test_a_turned_photo_turns_back(view):
+def test_a_view_can_be_undone(view):
     photo = torch.rand(1, 3, 4, 6)
-    assert torch.equal(unturned(turned(photo, view), view), photo)
-    assert view == 0 or not torch.equal(turned(photo, view), photo)
+    assert torch.equal(undo_view(apply_view(photo, view), view), photo)
+    assert view == 0 or not torch.equal(apply_view(photo, view), photo)
 
 
 def test_the_teacher_follows_the_restorer_by_its_decay(batch):
