@@ -130,5 +130,5 @@ def follow_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     """Moves the weights of `average` to `decay * average + (1 - decay) * model`; buffers are copied."""
     for averaged, current in zip(average.parameters(), model.parameters(), strict=True):
         averaged.lerp_(current, 1 - decay)
-    for averaged, current in zip(average.buffers(), model.buffers(), strict=True):
-        averaged.copy_(current)
+    for kept, buffer in zip(average.buffers(), model.buffers(), strict=True):
+        kept.copy_(buffer)
