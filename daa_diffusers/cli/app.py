@@ -3,7 +3,6 @@
 import importlib
 import io
 import os
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -34,7 +33,6 @@ COMMANDS = {
 }
 UsageError: type[Exception] = cast(Any, typer.BadParameter.__mro__[1])  # which typer gives no public name
 MAY_BE_EMPTY = ("--suffix",)
-REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # of the Hub, "owner/name"
 EXPECTED = (ConfigurationError, CheckpointError, UnreadablePhotoError, OSError)
 
 
@@ -150,7 +148,9 @@ def _is_network(error: Exception) -> bool:
 
 def _unreachable(error: Exception, given: Sequence[str]) -> str:
     """One line on a Hub that cannot be reached, with what it was asked for."""
-    asked = [repr(one) for one in given if REPO_ID.fullmatch(one) and not os.path.exists(one)]
+    from ..hub.resolving import is_repo_id  # slow to import
+
+    asked = [repr(one) for one in given if is_repo_id(one) and not os.path.exists(one)]
     what = f" for {', '.join(asked)}, which is no folder or file here" if asked else ""
     reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return one_line(f"the Hub cannot be reached{what}: {reason}")

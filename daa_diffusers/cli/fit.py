@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ..degradations.fitting.rain import RainProfile
     from ..degradations.fitting.shake import ShakeProfile
 
+FILES = {"denoise": "noise.yaml", "derain": "rain.yaml", "deblur": "shake.yaml"}  # by task
+
 app = typer.Typer()
 
 
@@ -37,12 +39,11 @@ def fit(
     Use the file as `degradation: rain.yaml` in a training config, or `--degradation rain.yaml`. Where the photos have
     none of it, that is reported and nothing is written. `daa fit-noise` has more options for noise.
     """
-    if task not in TASKS:
+    if task not in FILES:
         raise ConfigurationError(f"`--task` must be {known_tasks()}, got {task!r}")
     if checkpoint is not None and task != "derain":
         raise ConfigurationError(f"`--checkpoint` is for `--task derain`, got it with {task!r}")
-    names = {"denoise": "noise.yaml", "derain": "rain.yaml", "deblur": "shake.yaml"}
-    output = output or Path(names[task])
+    output = output or Path(FILES[task])
     if task == "denoise":
         fit_noise_command(folders, output)
         return

@@ -9,7 +9,7 @@ from .base import ConfigurableDegradation, register_degradation
 from .blur import convolve, trajectory_psf
 from .checks import check_clean, check_flag, check_whole_range
 from .draws import log_uniform, normal, uniform
-from .rain import FWHM, MAX_LENGTH
+from .rain import FWHM, MAX_LENGTH, used_layers
 
 POINTS = 64  # per line
 MIN_THRESHOLD = 0.03  # share of the brightest pixel; below it are artifacts of the blur (ringing)
@@ -104,11 +104,10 @@ class FilteredRain(ConfigurableDegradation):
     def _layers(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Layers (B, max layers, H, W) in [0, 1]; those beyond the number drawn for a sample are zero."""
         batch, _, height, width = clean.shape
-        most, device = self.layers[1], generator.device
+        most = self.layers[1]
         flat = (batch * most,)
-        used = torch.randint(self.layers[0], most + 1, (batch, 1), generator=generator, device=device)
-        shown = (torch.arange(most, device=device) < used).to(clean)  # (B, most)
-        cover = log_uniform((batch, 1), *self.cover, clean, generator) / used.to(clean)
+        used = used_layers(self.layers, clean, generator)  # (B, most)
+        cover = log_uniform((batch, 1), *self.cover, clean, generator) / used.sum(1, keepdim=True)
         density, length, wide, contrast = (
             log_uniform(flat, *bounds, clean, generator)
             for bounds in (self.density, self.length, self.width, self.contrast)
@@ -126,7 +125,7 @@ class FilteredRain(ConfigurableDegradation):
         noise = convolve(grains, psf, (wide / FWHM)[:, None, None, None])
         noise = noise[..., margin : margin + height, margin : margin + width]
         cut = _threshold(noise, cover.expand(batch, most).flatten(), contrast)
-        return cut.view(batch, most, height, width) * shown[:, :, None, None]
+        return cut.view(batch, most, height, width) * used[:, :, None, None]
 
 
 def _lines(length: torch.Tensor, taper: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:

@@ -128,10 +128,8 @@ class RainStreaks(ConfigurableDegradation):
     def _streaks(self, clean: torch.Tensor, across: torch.Tensor, generator: torch.Generator) -> "Streaks":
         """The streaks of all samples; each sample's layers are those whose number is below its draw."""
         batch, _, height, width = clean.shape
-        device, most = generator.device, self.layers[1]
-        pair = (batch, most)
-        used = torch.randint(self.layers[0], most + 1, (batch, 1), generator=generator, device=device)
-        used = (torch.arange(most, device=device) < used).to(clean)  # (B, most)
+        device, pair = generator.device, (batch, self.layers[1])
+        used = used_layers(self.layers, clean, generator)
         z = uniform(pair, *self.distance, clean, generator)
         z[:, 0] = 1
         cover, length, wide, bright = (
@@ -168,6 +166,13 @@ class RainStreaks(ConfigurableDegradation):
             lens=each(lens),
         )
         return streaks.touching(height, width)
+
+
+def used_layers(layers: tuple[int, int], clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Draws the number of layers of each sample from a range: (B, most), 1 for its layers and 0 for the others."""
+    least, most = layers
+    number = torch.randint(least, most + 1, (len(clean), 1), generator=generator, device=generator.device)
+    return (torch.arange(most, device=generator.device) < number).to(clean)
 
 
 class Streaks(NamedTuple):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import bundled_names
+from ..checkpoints import is_bundled
 from ..checkpoints.tasks import judged_by_noise
 from ..errors import ConfigurationError
 from ..files import write_text
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 def _recording_folder(folder: str | os.PathLike[str]) -> Path:
     """Of a pipeline; the bundled ones are the package's own."""
     found = pipeline_folder(Path(folder))
-    if str(folder) in bundled_names() or not (found / MODEL_INDEX).is_file():
+    if is_bundled(str(folder)) or not (found / MODEL_INDEX).is_file():
         raise ConfigurationError(f"`folder` must be a pipeline's, got {str(folder)!r}")
     return found
 

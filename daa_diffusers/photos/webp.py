@@ -26,7 +26,7 @@ def recognizes(source: Source) -> bool:
     return start[:4] == b"RIFF" and start[8:] == b"WEBP"
 
 
-def _chunks(source: Source) -> Iterator[tuple[str, int, int]]:
+def chunks(source: Source) -> Iterator[tuple[str, int, int]]:
     """(name, offset and size of the content) of the chunks of a file."""
     at = 12
     while len(head := source.read(at, 8)) == 8:
@@ -37,7 +37,7 @@ def _chunks(source: Source) -> Iterator[tuple[str, int, int]]:
 
 def size(source: Source) -> tuple[int, int]:
     """(width, height)."""
-    for name, at, _ in _chunks(source):
+    for name, at, _ in chunks(source):
         start = source.read(at, 10)
         if name == "VP8X" and len(start) == 10:
             return 1 + int.from_bytes(start[4:7], "little"), 1 + int.from_bytes(start[7:10], "little")
@@ -52,7 +52,7 @@ def size(source: Source) -> tuple[int, int]:
 def read(source: Source, check: SizeCheck) -> StoredPhoto:
     """The picture, or the first frame of an animation."""
     check(*size(source))
-    names = [name for name, _, _ in _chunks(source)]
+    names = [name for name, _, _ in chunks(source)]
     notes = left_out({_LEFT_OUT.get(name, f"the chunk {name}") for name in names if name not in _KNOWN})
     with by_pillow.opened(WebPImagePlugin.WebPImageFile, source.stream()) as image:
         check(*image.size)
@@ -63,7 +63,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
 
 
 def _first_frame_is_lossless(source: Source) -> bool:
-    first = next((at for name, at, _ in _chunks(source) if name == "ANMF"), None)
+    first = next((at for name, at, _ in chunks(source) if name == "ANMF"), None)
     return first is not None and source.read(first + 16, 4) == b"VP8L"
 
 

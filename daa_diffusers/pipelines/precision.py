@@ -75,8 +75,7 @@ class MixedPrecisionMixin:
         weight = next(self.restorer.parameters(), None)
         self.mixed_precision = None
         if weight is not None and weight.dtype == torch.float32 and is_fast_in_bfloat16(weight.device):
-            error = bfloat16_error(self.restorer)
-            self.mixed_precision = torch.bfloat16 if math.isfinite(error) and error <= TOLERATED else None
+            self.mixed_precision = torch.bfloat16 if bfloat16_error(self.restorer) <= TOLERATED else None
         return self.mixed_precision
 
     def disable_mixed_precision(self) -> None:

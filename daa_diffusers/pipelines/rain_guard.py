@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from .guard import Verdict
-from .image_processor import Photo
+from .image_processor import Photo, as_floats
 
 CELL = 8  # pixels, side of the cells in which the removed light is measured
 STRIP = 32  # cells that are measured, and blended, at a time
@@ -28,6 +28,7 @@ MARGIN = 3  # cells by which a region of too much light is dilated
 # Agreement of the local direction with that of the photo: unlike rain up to the first number, like rain from the second
 # on; as a share of the coherence of the whole photo, which is lower where streaks cross each other.
 AGREEMENT = 0.3, 0.55
+MOSTLY = 0.95  # share of the removed light that stays removed, above which a verdict is that of rain
 FAINT = 1e-3  # rms gradient of the removed light, as a share of white, below which it has no direction
 
 
@@ -40,6 +41,11 @@ class _Removed:
     yy: torch.Tensor
     xy: torch.Tensor
 
+    @property
+    def power(self) -> torch.Tensor:
+        """Squared gradients."""
+        return self.xx + self.yy
+
 
 def undo_unlike_rain(photo: Photo, restored: Photo) -> Verdict:
     """Puts the photo back into the restored one, in place, where what was removed is not like rain.
@@ -51,20 +57,15 @@ def undo_unlike_rain(photo: Photo, restored: Photo) -> Verdict:
         The verdict; its strength is the share of the removed light, by its power, that stays removed.
     """
     removed = _measure(photo, restored)
-    power = removed.xx + removed.yy
-    change = 255 * float(power.mean().sqrt())
+    change = 255 * float(removed.power.mean().sqrt())
     kept = _like_rain(removed)
-    strength = float((kept * power).sum() / power.sum().clamp(min=1e-12))
-    if float(kept.min()) > 1 - 1e-3 or change < 255 * FAINT:
-        return Verdict(1.0, "the change is like rain", change)
-    _blend(photo, restored, kept)
-    reason = "the change is like rain" if strength > 0.95 else "part of the change is not like rain"
-    return Verdict(1.0 if strength > 0.95 else strength, reason, change)
-
-
-def _unit(pixels: torch.Tensor) -> torch.Tensor:
-    """Pixels of any depth as float32 in [0, 1]."""
-    return pixels.float() if pixels.is_floating_point() else pixels.float() / torch.iinfo(pixels.dtype).max
+    strength = float((kept * removed.power).sum() / removed.power.sum().clamp(min=1e-12))
+    undone = float(kept.min()) <= 1 - 1e-3 and change >= 255 * FAINT
+    if undone:
+        _blend(photo, restored, kept)
+    if undone and strength <= MOSTLY:
+        return Verdict(strength, "part of the change is not like rain", change)
+    return Verdict(1.0, "the change is like rain", change)
 
 
 def _measure(photo: Photo, restored: Photo) -> _Removed:
@@ -73,7 +74,8 @@ def _measure(photo: Photo, restored: Photo) -> _Removed:
     parts = []
     for top in range(0, height, step):
         rows = slice(max(0, top - 1), min(height, top + step + 1))  # one more row at each end, for gradients
-        light = (_unit(photo.pixels[:, rows]) - _unit(restored.pixels[:, rows])).mean(0, keepdim=True)[None]
+        before, after = (as_floats(one.crop(rows, slice(None))).pixels.float() for one in (photo, restored))
+        light = (before - after).mean(0, keepdim=True)[None]
         padded = F.pad(light, (1, 1, 1, 1), mode="replicate")
         x, y = (
             (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2,
@@ -98,10 +100,9 @@ def _like_rain(removed: _Removed) -> torch.Tensor:
     agreement = ((xx - yy) * across + 2 * xy * along) / length / (xx + yy).clamp(min=FAINT**2)
     light, usual = _smooth(removed.light, LIGHT_SIGMA), float(removed.light.median())
     light = _ramp(light, *(max(bound, ratio * usual) for bound, ratio in zip(LIGHT, DENSE, strict=True)))
-    light = F.max_pool2d(
-        light, 2 * MARGIN + 1, stride=1, padding=MARGIN
-    )  # at the edge of a pattern, half of the window has no light
-    whole = float(length / (removed.xx + removed.yy).mean().clamp(min=FAINT**2))
+    # at the edge of a pattern, half of the window has no light
+    light = F.max_pool2d(light, 2 * MARGIN + 1, stride=1, padding=MARGIN)
+    whole = float(length / removed.power.mean().clamp(min=FAINT**2))
     return _ramp(agreement, *(share * whole for share in AGREEMENT)) * (1 - light)
 
 

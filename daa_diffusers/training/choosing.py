@@ -17,6 +17,7 @@ from ..models.restorer import RestorerContract, in_eval_mode, restore_photos
 from ..objectives.registry import with_defaults
 from ..objectives.renoised import LEAST_GAIN
 from ..objectives.renoising import remainder, white_noise_gain
+from ..photos.pixels import middle
 from . import setup
 from .config import TrainingConfig
 from .held_out import pairs_apart
@@ -129,7 +130,7 @@ def measure(
         side -= side % RestorerContract.of(restorer).size_multiple
         if side < 32:
             return measured
-        crops = torch.stack([_middle(photo, side) for photo in usable])  # (N, C, side, side)
+        crops = torch.stack([middle(photo, side) for photo in usable])  # (N, C, side, side)
         noise = torch.stack([Noise.of(p).sample(c, generator) for p, c in zip(usable, crops, strict=True)])[None]
         added = measured["hiding"] / 255 * torch.randn(crops.shape, generator=generator)
 
@@ -169,9 +170,3 @@ def _preset(start: str, why: str, measured: dict[str, float], photos: str = "pho
     """The choice of the preset, with its reasons."""
     start = start if start.startswith("start:") else f"start: {start}"
     return Choice("preset", (photos, f"{start}. {why}", f"chosen: {TITLES['preset']}."), measured)
-
-
-def _middle(photo: torch.Tensor, side: int) -> torch.Tensor:
-    """Center crop (C, side, side)."""
-    top, left = ((length - side) // 2 for length in photo.shape[1:])
-    return photo[:, top : top + side, left : left + side]

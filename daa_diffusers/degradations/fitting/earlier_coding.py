@@ -3,7 +3,9 @@
 import numpy as np
 import torch
 
+from ...photos import webp
 from ...photos.pixels import LUMA_WEIGHTS
+from ...photos.source import Source
 from ..jpeg_coding import JPEG_BLOCK, luma_table
 
 SIDE = 1024  # pixels, of the top left crop, which is aligned with the grid of blocks
@@ -72,13 +74,9 @@ def _cosines() -> np.ndarray:
 
 def other_codec(content: bytes) -> str | None:
     """The lossy codec other than JPEG of a file, by its content: "WebP", "AVIF" or "HEIC"; else None."""
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        at = 12
-        while at + 8 <= len(content):
-            if content[at : at + 4] == b"VP8 ":
-                return "WebP"
-            at += 8 + (size := int.from_bytes(content[at + 4 : at + 8], "little")) + size % 2
-        return None
+    source = Source("photo", content)
+    if webp.recognizes(source):
+        return "WebP" if any(name == "VP8 " for name, _, _ in webp.chunks(source)) else None
     if content[4:8] == b"ftyp":
         return "AVIF" if content[8:12] in (b"avif", b"avis") else "HEIC"
     return None
