@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import bundled_names, bundled_path
+from ..checkpoints import RENAMED, bundled_names, bundled_path
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,9 @@ def license_of(training: Mapping[str, Any], config: Mapping[str, Any] | None = N
     options = training.get("options")
     starts = Path(str(options.get("init_from"))).name if isinstance(options, Mapping) else ""
     stated = [license_named(one) for one in said if isinstance(one, str) and one]
-    if not stated and starts in ONCE_RESEARCH:
-        return RESEARCH
     inherited = [_bundled(starts)] if starts in bundled_names() else []
+    if starts in RENAMED or (not stated and starts in ONCE_RESEARCH):  # no free weights ever had a name that is renamed
+        inherited = [RESEARCH]
     return strictest(*stated, *inherited)
 
 

@@ -204,6 +204,12 @@ def test_weights_that_start_from_bundled_ones_inherit_their_license(saved, start
         prepare(saved, "org/mine", license="apache-2.0")
 
 
+def test_what_started_from_a_renamed_checkpoint_stays_for_research_whatever_is_stated(saved):
+    record = {"license": "mit", "options": {"init_from": "daa-denoise-plain"}}
+    (saved / "training.json").write_text(json.dumps(record))
+    assert "license_name: non-commercial-research" in prepare(saved, "org/mine").card
+
+
 def test_a_loaded_pipeline_takes_its_record_along_and_its_numbers_while_they_hold(writable_hub, caplog):
     pipeline = DAARestorationPipeline.from_pretrained("daa-denoise-research")
     pipeline.push_to_hub("org/copy")
