@@ -151,6 +151,6 @@ def _unreachable(error: Exception, given: Sequence[str]) -> str:
     from ..hub.resolving import is_repo_id  # slow to import
 
     asked = [repr(one) for one in given if is_repo_id(one) and not os.path.exists(one)]
-    what = f" for {', '.join(asked)}, which is no folder or file here" if asked else ""
+    what = f"{', '.join(asked)} (no folder or file here): " if asked else ""
     reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return one_line(f"the Hub cannot be reached{what}: {reason}")
+    return one_line(f"the Hub cannot be reached: {what}{reason}")

@@ -56,5 +56,5 @@ def test_a_hub_that_is_not_reached_is_one_line_with_what_was_asked_for(monkeypat
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert main(["info", "org/nothing"]) == 2
     said = capsys.readouterr().err.strip()
-    assert said.startswith("error: the Hub cannot be reached for 'org/nothing', which is no folder or file here: ")
+    assert said.startswith("error: the Hub cannot be reached: 'org/nothing' (no folder or file here): ")
     assert "\n" not in said
