@@ -122,7 +122,8 @@ def _property(network: nn.Module, config: Mapping[str, Any], name: str) -> Any:
 def in_eval_mode(module: nn.Module) -> Iterator[None]:
     """Context in which `module` is in eval mode; the mode of each submodule is restored afterwards."""
     training = [m for m in module.modules() if m.training]
-    module.eval()
+    if training:
+        module.eval()
     try:
         yield
     finally:

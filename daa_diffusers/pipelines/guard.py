@@ -76,7 +76,9 @@ def judge(photo: torch.Tensor, restored: torch.Tensor) -> Verdict:
 
     The strength is `min(1, HARMLESS / change) ** doubt`: the doubt that a change is noise is 0 for noise, 1 for detail.
     """
-    residual = 255 * (photo - restored.clamp(0, 1)).float().cpu()  # not every device has float64
+    residual = 255 * (photo - restored.clamp(0, 1)).float()
+    if residual.device.type != "cuda":
+        residual = residual.cpu()  # not every device has float64
     change = float(residual.square().mean().sqrt())
     gray = residual.mean(1, keepdim=True)
     colors = residual - gray

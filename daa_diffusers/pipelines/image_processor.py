@@ -10,6 +10,8 @@ import PIL.Image
 import torch
 import torch.nn.functional as F
 
+from .transfers import uploaded
+
 PhotoInput = PIL.Image.Image | np.ndarray | torch.Tensor
 OUTPUT_TYPES = ("pil", "np", "pt")
 
@@ -232,8 +234,12 @@ def to_batch(
     batch = torch.empty(shape, device=device, memory_format=torch.channels_last)
     for photo, target in zip(photos, batch.split(rows), strict=True):
         one_row = target.shape[0] == 1
-        # bytes are transferred unconverted, a quarter of the floats; not every device supports 16-bit unsigned integers
-        pixels = photo.pixels.to(device) if photo.pixels.dtype == torch.uint8 else photo.pixels
+        # integers are transferred unconverted, less than floats; not every device supports 16-bit unsigned integers
+        pixels = photo.pixels
+        if device.type == "cuda" or pixels.dtype == torch.uint8:
+            pixels = uploaded(pixels, device)
+        if pixels.dtype == torch.uint16 and pixels.device.type == "cuda":
+            pixels = pixels.view(torch.int16).to(torch.int32).bitwise_and_(0xFFFF)
         target.copy_(pixels[None] if one_row else pixels[:, None])  # (1, 1 or C, H, W) or (c, 1, H, W)
         if photo.pixels.dtype in _INTEGER_MAXIMUM:
             target.div_(_INTEGER_MAXIMUM[photo.pixels.dtype])
@@ -249,6 +255,9 @@ def from_batch(
     Args:
         photos: the photos that `batch` was made of.
         batch: restored (N, channels, H, W), float32, in `value_range`. Clamped here, and only here.
+
+    Returns:
+        Photos where the given ones' pixels are.
     """
     low, high = value_range
     restored = []
@@ -262,11 +271,17 @@ def from_batch(
         if maximum is None:
             pixels = pixels.clamp(0, 1).to(photo.pixels.dtype)
         else:
-            # by way of int32: not every device has 16-bit unsigned arithmetic
             integers = pixels.mul(maximum).round_().clamp_(0, maximum)
-            pixels = integers.to(torch.uint8) if maximum == 255 else integers.to(torch.int32).cpu().to(torch.uint16)
-        restored.append(replace(photo, pixels=pixels.to(photo.device)))
+            pixels = integers.to(torch.uint8) if maximum == 255 else _as_uint16(integers)
+        restored.append(replace(photo, pixels=pixels.to(photo.pixels.device)))
     return restored
+
+
+def _as_uint16(values: torch.Tensor) -> torch.Tensor:
+    """Whole numbers of 0 to 65535, by way of int32: not every device has 16-bit unsigned arithmetic."""
+    if values.device.type == "cuda":
+        return values.to(torch.int32).to(torch.int16).view(torch.uint16)  # the low 16 bits
+    return values.to(torch.int32).cpu().to(torch.uint16)
 
 
 def pad_to_multiple(batch: torch.Tensor, multiple: int) -> torch.Tensor:

@@ -25,6 +25,7 @@ def restore_batch(
     self_ensemble: bool = False,
     inside: tuple[slice, slice] | None = None,
     mixed: torch.dtype | None = None,
+    contract: RestorerContract | None = None,
 ) -> torch.Tensor:
     """Pads, restores in the restorer's dtype, crops: `x + strength (f(x) - x)`.
 
@@ -37,6 +38,7 @@ def restore_batch(
         self_ensemble: f is the mean over the eight flips and turns, each undone afterwards.
         inside: rows and columns that are wanted, (0 <= start < stop <= H or W); None: all.
         mixed: type that operations compute in where they allow it (`torch.autocast`); None: `dtype`.
+        contract: of the restorer, where it is known already.
 
     Returns:
         (N, C, H, W), or what is `inside` of it, float32.
@@ -46,7 +48,7 @@ def restore_batch(
         ValueError: where the restorer returns something else than a tensor of its input's shape.
     """
     rows_inside, columns = inside or (slice(0, batch.shape[2]), slice(0, batch.shape[3]))
-    contract = RestorerContract.of(restorer)
+    contract = contract or RestorerContract.of(restorer)
     padded = pad_to_multiple(batch, contract.size_multiple)
     height, width = padded.shape[2:]
     margins = (rows_inside.start, height - rows_inside.stop, columns.start, width - columns.stop)

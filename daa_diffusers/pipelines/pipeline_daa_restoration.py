@@ -36,7 +36,8 @@ from .image_processor import PhotoInput, as_floats, assemble, check_output_type,
 from .passes import tensors_of
 from .pipeline_output import DAARestorationPipelineOutput
 from .precision import MixedPrecisionMixin
-from .run import Run, check_options, check_out, checked_names, plan_batches, shared_files, untouched
+from .run import Run, bar_of, check_options, check_out, checked_names, plan_batches, shared_files, untouched
+from .transfers import weights_in_channels_last
 
 
 class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin, DiffusionPipeline):
@@ -168,7 +169,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
         judged = guard and judged_by_noise(self.task)
         run = Run(self, tile, self_ensemble, callback_on_step_end, names)
 
-        with in_eval_mode(self.restorer), self.progress_bar(total=len(photos)) as progress_bar:
+        with in_eval_mode(self.restorer), bar_of(self, photos, tile) as progress_bar:
             # 2. Preprocess: how strongly each photo is restored, and which ones share a pass
             verdicts = [run.judge(photo, index) for index, photo in enumerate(photos)] if judged else None
             strengths = [strength * (verdicts[index].strength if verdicts else 1) for index in range(len(photos))]
@@ -190,13 +191,19 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
     # --- devices ---
 
     def to(self, *args, **kwargs) -> "DAARestorationPipeline":
-        """Moves and casts the components, as `DiffusionPipeline.to`; also a restorer that is a plain module."""
+        """Moves and casts the components, as `DiffusionPipeline.to`; also a restorer that is a plain module.
+
+        On a CUDA device the restorer's weights are put into channels-last order, that of the batches.
+        """
         if isinstance(self.restorer, ModelMixin):
-            return super().to(*args, **kwargs)
-        kwargs.pop("silence_dtype_warnings", None)
-        for module in (self.restorer, self.unet):
-            if module is not None:
-                module.to(*args, **kwargs)
+            super().to(*args, **kwargs)
+        else:
+            kwargs.pop("silence_dtype_warnings", None)
+            for module in (self.restorer, self.unet):
+                if module is not None:
+                    module.to(*args, **kwargs)
+        if self.device.type == "cuda":
+            weights_in_channels_last(self.restorer)
         return self
 
     # --- files and the Hub ---

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from tqdm.auto import tqdm
 
 from ..models.restorer import RestorerContract
 from .guard import Verdict, judge, sample_windows
@@ -19,6 +20,7 @@ from .limits import check_strength, check_tile
 from .passes import restore_batch
 from .rain_guard import undo_unlike_rain
 from .tiling import Mosaic, auto_tile, bytes_per_pixel, halved, is_exact, is_out_of_memory
+from .transfers import downloaded, uploaded
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +66,13 @@ def checked_names(callback: Any, names: Sequence[str], known: Sequence[str]) -> 
     return names
 
 
+def bar_of(pipeline: DiffusionPipeline, photos: Sequence[Photo], tile: int | Literal["auto"] | None) -> tqdm:
+    """The pipeline's progress bar; off for a single pass, where a delayed one never appears but takes time."""
+    (height, width), delayed = photos[0].size, bool(pipeline._progress_bar_config.get("delay"))
+    single = len(photos) == 1 and tile in (None, "auto") and height * width <= DEFAULT_BATCH_PIXELS
+    return tqdm(total=1, disable=True) if single and delayed else pipeline.progress_bar(total=len(photos))
+
+
 class Run:
     """One call of a pipeline, whose restorer is in eval mode; counts the passes for the callback.
 
@@ -83,7 +92,10 @@ class Run:
         self.restorer = pipeline.restorer
         self.contract = RestorerContract.of(self.restorer)
         self.channels, self.value_range = self.contract.channels, self.contract.value_range
-        self.device, self.dtype, self.mixed = pipeline._execution_device, pipeline.dtype, pipeline.mixed_precision
+        where = pipeline.device  # of weights that may be offloaded from where they are used
+        self.device = where if where.type == "cuda" else pipeline._execution_device
+        self.dtype, self.mixed = pipeline.dtype, pipeline.mixed_precision
+        self.moves_photos = self.device.type == "cuda"  # whole, once; else part by part, as they are needed
         self.multiple, self.radius = self.contract.size_multiple, self.contract.receptive_radius
         self.is_global = self.contract.is_global
         self.tile = tile
@@ -97,7 +109,8 @@ class Run:
         """The guard's verdict on a photo, by some windows of it."""
         windows = [photo.crop(rows, columns) for rows, columns in sample_windows(photo.size)]
         batch = to_batch(windows, self.channels, self.value_range, self.device)  # (windows * rows, C, h, w)
-        restored = restore_batch(self.restorer, batch, [index] * len(batch), dtype=self.dtype, mixed=self.mixed)
+        precision = {"dtype": self.dtype, "mixed": self.mixed, "contract": self.contract}
+        restored = restore_batch(self.restorer, batch, [index] * len(batch), **precision)
 
         def as_photo(x: torch.Tensor) -> torch.Tensor:  # (windows, colors, h, w) in [0, 1]
             x = self.contract.from_range(x)
@@ -136,6 +149,20 @@ class Run:
         progress_bar: Any,
     ) -> dict[int, Photo]:
         """Restores photos of one size, in smaller tiles where memory runs out; by their places in the call."""
+        if not self.moves_photos or out is not None or mapped:
+            # a file is possibly larger than memory: tile by tile from there and back
+            return self._restore_fitting(photos, strengths, out, mapped, progress_bar)
+        moved = {
+            index: replace(photo, pixels=uploaded(photo.pixels, self.device), alpha=None)
+            for index, photo in photos.items()
+        }
+        restored = self._restore_fitting(moved, strengths, None, (), progress_bar)
+        return {
+            index: replace(photo, pixels=downloaded(restored[index].pixels, photo.device))
+            for index, photo in photos.items()
+        }
+
+    def _restore_fitting(self, photos, strengths, out, mapped, progress_bar) -> dict[int, Photo]:
         size = next(iter(photos.values())).size
         rows = [index for index, photo in photos.items() for _ in range(photo.rows(self.channels))]
         tile = self._tile(size, len(rows))
@@ -182,6 +209,7 @@ class Run:
                 self_ensemble=self.self_ensemble,
                 inside=(down.inside, right.inside),
                 mixed=self.mixed,
+                contract=self.contract,
             )
             batch = self._call_back(batch, [*photos])
             finished = from_batch(group, mosaic.place(batch, down, right), self.channels, self.value_range)
@@ -248,7 +276,7 @@ def blank(photo: Photo, out: np.ndarray | None = None) -> Photo:
         memory = torch.from_numpy(out if out.ndim == 3 else out[:, :, None])
     else:
         count = colors + (0 if photo.alpha is None else photo.alpha.shape[0])
-        memory = torch.empty(height, width, count, dtype=photo.pixels.dtype, device=photo.device)
+        memory = torch.empty(height, width, count, dtype=photo.pixels.dtype, device=photo.pixels.device)
     channels = memory.permute(2, 0, 1)
     if photo.alpha is not None:
         channels[colors:] = photo.alpha

@@ -31,6 +31,8 @@ SLACK = 1.25  # of memory that a convolution takes beside its tensors
 FREE_SHARE = 0.5
 CPU_BYTES = 256 * 2**20
 
+_MEASURED: weakref.WeakKeyDictionary[nn.Module, dict] = weakref.WeakKeyDictionary()
+
 
 @dataclass(frozen=True)
 class Span:
@@ -183,7 +185,14 @@ def auto_tile(pixel_bytes: float, device: torch.device, multiple: int = 1, is_gl
 
 
 def bytes_per_pixel(restorer: nn.Module, channels: int, device: torch.device, dtype: torch.dtype) -> float:
-    """Peak bytes of all tensors in a pass of `restorer`, for each pixel of one row."""
+    """Peak bytes of all tensors in a pass of `restorer`, for each pixel of one row; measured once for each restorer."""
+    known, key = _MEASURED.setdefault(restorer, {}), (channels, device, dtype)
+    if key not in known:
+        known[key] = _measured_bytes(restorer, channels, device, dtype)
+    return known[key]
+
+
+def _measured_bytes(restorer: nn.Module, channels: int, device: torch.device, dtype: torch.dtype) -> float:
     multiple = RestorerContract.of(restorer).size_multiple
     side = -(-PROBE // multiple) * multiple
     probe = torch.zeros(1, channels, side, side, device=device, dtype=dtype)
