@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -13,6 +14,7 @@ from .draws import log_uniform, normal, uniform
 from .shake_field import DEPTH_CELLS, blur_along, smooth_field
 
 STEPS = 128  # of a trajectory
+AS_ARRAYS = 16  # samples: from so many on, trajectories are computed together
 MAX_LENGTH = 200.0
 MAX_DEFOCUS = 4.0
 MAX_TURN = 0.5  # radians, maximal deviation of an abrupt reversal from the way back
@@ -155,6 +157,29 @@ class MotionBlur(ConfigurableDegradation):
         return turned(paths, torch.deg2rad(uniform(batch, *self.direction, clean, generator)))
 
 
+def _unit_paths(
+    perturbation: np.ndarray,
+    angle: np.ndarray,
+    chance: np.ndarray,
+    turn: np.ndarray,
+    shake: np.ndarray,
+    pull: np.ndarray,
+    reversals: np.ndarray,
+) -> np.ndarray:
+    """As `_unit_path`, of many samples at once: arguments (B,) or (STEPS, B) -> (B, STEPS) complex."""
+    velocity, position = np.exp(1j * angle), np.zeros(len(angle), complex)
+    impulse = np.where(chance < reversals, -2 * np.exp(1j * MAX_TURN * (2 * turn - 1)), 0)  # (STEPS, B)
+    path = [position]
+    for step in range(STEPS - 1):
+        change = shake * perturbation[step] - pull * position
+        velocity = velocity + change + impulse[step] * velocity
+        size = np.abs(velocity)
+        velocity = velocity / np.where(size == 0, 1, size)
+        position = position + velocity / (STEPS - 1)
+        path.append(position)
+    return np.stack(path, axis=1)
+
+
 def turned(paths: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
     """Paths (B, T, 2), each turned so that its positions vary most along `direction` (B,), radians from vertical."""
     off = paths - paths.mean(1, keepdim=True)
@@ -190,7 +215,12 @@ def shake_trajectories(
     noise = torch.randn((STEPS, batch, 2), generator=generator, device=device)
     chance, turn = torch.rand((2, STEPS, batch), generator=generator, device=device)
     angle = torch.rand(batch, generator=generator, device=device) * 2 * math.pi
-    # plain complex numbers inside the loop: tensors of a few numbers, as of a loader's batch of one, are much slower
+    if batch >= AS_ARRAYS:
+        arguments = ((shake / math.sqrt(STEPS)), pull / STEPS, reversals / STEPS)
+        numbers = [part.cpu().numpy().astype(np.float64) for part in (angle, chance, turn, *arguments)]
+        together = _unit_paths(torch.view_as_complex(noise).cpu().numpy().astype(np.complex128), *numbers)
+        return torch.view_as_real(torch.from_numpy(together)).to(length) * length[:, None, None]
+    # plain complex numbers inside the loop: arrays of a few numbers, as of a loader's batch of one, are much slower
     perturbations = torch.view_as_complex(noise).cpu().T.tolist()
     scale = [column.cpu().tolist() for column in (shake / math.sqrt(STEPS), pull / STEPS, reversals / STEPS)]
     drawn = zip(angle.tolist(), chance.cpu().T.tolist(), turn.cpu().T.tolist(), perturbations, *scale, strict=True)

@@ -17,6 +17,7 @@ from .record_mixin import RecordMixin
 FAST_PRESETS: dict[str, dict[str, Any]] = {
     "fast-tiny": {"widths": (16, 32, 64), "blocks": (1, 1, 1)},
     "fast": {"widths": (48, 96, 192), "blocks": (1, 1, 2)},
+    "fast-medium": {"widths": (48, 96, 192), "blocks": (1, 2, 3)},
     "fast-large": {"widths": (64, 128, 256), "blocks": (2, 2, 4)},
 }
 

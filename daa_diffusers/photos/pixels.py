@@ -21,14 +21,14 @@ def crop_patch(
     Args:
         photo: (C, H, W), uint8, uint16, or float in [0, 1].
         patch: side of the square.
-        generator: CPU generator that draws the place, and the flips and rotations.
+        generator: draws the place, and the flips and rotations.
         augment: draw one of the eight flips and 90-degree rotations.
         quarter_turns: whether the rotations by 90 and 270 degrees are among them; without, upright lines stay upright.
 
     Returns:
         (C, patch, patch), float32 in [0, 1], contiguous.
     """
-    top, left, turn = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
+    top, left, turn = torch.rand(3, generator=generator, dtype=torch.float64, device=generator.device).tolist()
     for axis, draw in ((1, top), (2, left)):
         side = photo.shape[axis]
         start = int(draw * (abs(side - patch) + 1))

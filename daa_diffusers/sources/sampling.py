@@ -121,6 +121,9 @@ class TrainingPatches(Dataset):
         clean_scale: range (within (0, 1]) of the factor by which "clean" (before its degradation) and "unpaired_clean"
             are scaled down, log-uniform: detail of all sizes, as in photos that were scaled down themselves.
 
+    Attributes:
+        degrades: False: samples of `clean` photos have no "synthetic", which is made later (`training.batches`).
+
     Raises:
         ConfigurationError: on missing or contradicting sources, a `patch` or `length` below 1, photos that do not pair.
     """
@@ -155,6 +158,7 @@ class TrainingPatches(Dataset):
         self._pairs = [PairedFolders(degraded, clean) for degraded, clean in paired or ()]
         self.patch, self.length, self.seed = int(patch), int(length), int(seed)
         self.augment, self.quarter_turns = augment, quarter_turns
+        self.degrades = True
 
     def __len__(self) -> int:
         return self.length
@@ -171,9 +175,10 @@ class TrainingPatches(Dataset):
         if self.degradation is None:
             sample["synthetic"], sample["clean"] = self._pair(n)
         else:
-            clean = self._patch(self.clean, "clean", n)
-            generator = generator_for(self.seed, "degradation", n)
-            sample["clean"], sample["synthetic"] = clean, self.degradation(clean[None], generator)[0]
+            sample["clean"] = clean = self._patch(self.clean, "clean", n)
+            if self.degrades:
+                generator = generator_for(self.seed, "degradation", n)
+                sample["synthetic"] = self.degradation(clean[None], generator)[0]
         for stream in ("real", "unpaired_clean"):
             sources = getattr(self, stream)
             if sources:

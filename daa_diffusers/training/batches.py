@@ -1,8 +1,9 @@
 """Batches of a run: the sample numbers of each step and process, and the transfer to the device."""
 
+import copy
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 
 import torch
@@ -10,12 +11,14 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 
+from ..degradations.draws import generator_for
 from ..objectives.base import Batch
 from ..sources.sampling import TrainingPatches
 from . import setup
 from .config import TrainingConfig
 from .processes import accumulation_steps
 
+DEGRADED_AT_ONCE = 256  # samples: what a degradation costs for each call is spread over them
 PHOTOS = tuple(field.name for field in fields(Batch))  # keys of a sample
 
 
@@ -42,29 +45,59 @@ class Batches:
         self.accumulation = accumulation_steps(config, accelerator.num_processes)
         self.samples_per_step = config.batch_size * self.accumulation * accelerator.num_processes
 
-    def loader(self, first_step: int, steps: int | None) -> DataLoader:
+    def loader(self, first_step: int, steps: int | None) -> Iterable[dict[str, torch.Tensor]]:
         """This process's batches from `first_step` on, of `steps` steps or without end.
 
         Sample numbers alone decide what is in them.
         """
         last = None if steps is None else first_step + steps
         self.dataset.length = sys.maxsize if last is None else last * self.samples_per_step
+        if self.config.degrade_on_device:
+            count = None if steps is None else steps * self.accumulation
+            return itertools.islice(self._degraded_on_device(first_step), count)
+        return self._data_loader(self.dataset, self._numbers(first_step, last))
+
+    def _data_loader(self, dataset: TrainingPatches, numbers: Iterable[list[int]]) -> DataLoader:
         return DataLoader(
-            self.dataset,
-            batch_sampler=self._numbers(first_step, last),
+            dataset,
+            batch_sampler=numbers,
             num_workers=self.config.workers,
             persistent_workers=self.config.workers > 0,
             pin_memory=self.accelerator.device.type == "cuda",
         )
 
-    def _numbers(self, first_step: int, last: int | None) -> Iterator[list[int]]:
-        """Sample numbers of this process's batches."""
+    def _degraded_on_device(self, first_step: int) -> Iterator[dict[str, torch.Tensor]]:
+        """Batches without end, whose clean patches the loader cuts, and which are degraded on the device.
+
+        Several batches at once; the draws depend on the first sample number of such a group.
+        """
+        apart = copy.copy(self.dataset)
+        apart.degrades, apart.length = False, sys.maxsize
+        degradation = self.dataset.degradation
+        assert degradation is not None  # checked with the options
+        size = self.config.batch_size
+        together = max(1, DEGRADED_AT_ONCE // size)  # batches
+        before = first_step * self.accumulation % together  # batches of the first group that are done
+        numbers = self._numbers(first_step, None, before)
+        loader = self._data_loader(apart, iter(lambda: list(itertools.chain(*itertools.islice(numbers, together))), []))
+        for group in loader:
+            first = int(group["index"][0])
+            generator = torch.Generator(self.accelerator.device)
+            generator.manual_seed(generator_for(apart.seed, "degradation on device", first).initial_seed())
+            group["clean"] = group["clean"].to(self.accelerator.device, non_blocking=True)
+            group["synthetic"] = degradation(group["clean"], generator)
+            count = len(group["index"]) // size
+            for batch in range(before, count):
+                yield {name: values[batch * size : (batch + 1) * size] for name, values in group.items()}
+            before = 0
+
+    def _numbers(self, first_step: int, last: int | None, before: int = 0) -> Iterator[list[int]]:
+        """Sample numbers of this process's batches, from `before` batches before `first_step` on."""
         size, rank = self.config.batch_size, self.accelerator.process_index
-        for step in itertools.count(first_step) if last is None else range(first_step, last):
-            for micro in range(self.accumulation):
-                start = step * self.samples_per_step
-                start += (micro * self.accelerator.num_processes + rank) * size
-                yield list(range(start, start + size))
+        first = first_step * self.accumulation - before
+        for batch in itertools.count(first) if last is None else range(first, last * self.accumulation):
+            start = (batch * self.accelerator.num_processes + rank) * size
+            yield list(range(start, start + size))
 
     def in_range(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """A batch with its photos on the device, in the restorer's value range."""

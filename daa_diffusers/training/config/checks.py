@@ -68,6 +68,8 @@ def _photos(config: "TrainingConfig") -> Iterator[str]:
         )
     if config.clean and config.degradation is None:
         yield "`clean` needs a `degradation`; or give ready pairs by `paired_degraded` and `paired_clean`"
+    if config.degrade_on_device and not config.clean:
+        yield "`degrade_on_device` needs `clean` photos: paired ones are degraded already"
     if config.validation_clean and not config.validation_degraded:
         yield "`validation_clean` needs `validation_degraded`"
 

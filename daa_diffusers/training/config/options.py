@@ -133,6 +133,11 @@ class TrainingConfig:
         aliases=("dataloader_num_workers",),
     )
 
+    degrade_on_device: bool = option(
+        False,
+        "Degrade the patches on the accelerator, many at once, instead of in the loader: for cards that wait for it.",
+    )
+
     # networks
     init_from: str | None = option(
         None,
