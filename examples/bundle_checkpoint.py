@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from daa_diffusers import DAARestorationPipeline
-from daa_diffusers.hub.record_files import WeightsRecord
+from daa_diffusers.checkpoints import bundled_path, is_bundled
+from daa_diffusers.hub.record_files import WeightsRecord, training_record
 from daa_diffusers.hub.records import keep_record
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "daa_diffusers" / "checkpoints"
@@ -60,22 +61,16 @@ def photo_folders(record: dict[str, Any]) -> set[str]:
 
 
 def is_free(records: list[dict[str, Any]]) -> bool:
-    """Whether every stage from the first on has read photos of free licenses alone."""
+    """Whether every stage from the first on has read photos of free licenses alone, and what it began from has."""
     folders = set().union(*map(photo_folders, records))
-    from_nothing = records[-1]["options"].get("init_from") is None
+    start = records[-1]["options"].get("init_from")
+    from_nothing = start is None or (is_bundled(start) and training_record(bundled_path(start))["license"] == FREE_NOTE)
     return from_nothing and all(any(folder.endswith(end) for end in FREE_SOURCES) for folder in folders)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="output folder of a finished run of train_daa.py")
-    parser.add_argument("name", help="name of the bundled checkpoint")
-    parser.add_argument("--minutes", type=float, help="that the training took")
-    parser.add_argument("--history", help="what came before the run, in words")
-    parser.add_argument("--folder", type=Path, default=CHECKPOINTS, help="where bundled checkpoints lie")
-    arguments = parser.parse_args()
-    record = json.loads((arguments.run / "run.json").read_text())
-    pipeline = DAARestorationPipeline.from_pretrained(arguments.run / "pipeline").to(torch.float16)
+def training_of(run: Path, **further: Any) -> dict[str, Any]:
+    """What is recorded beside the weights of a run: license, options, photos and their sources."""
+    record = json.loads((run / "run.json").read_text())
     # folders by their last three parts: what they are, not where they lay on the machine that trained
     options = {
         name: ["/".join(Path(folder).parts[-3:]) for folder in value] if name in ("clean", "real") else value
@@ -84,7 +79,7 @@ def main() -> None:
     start = Path(str(options.get("init_from")))
     if start.name == "pipeline":  # a run: by its own name
         options["init_from"] = start.parent.name
-    records = list(stages(arguments.run))
+    records = list(stages(run))
     made = {
         "license": FREE_NOTE if is_free(records) else NOTE,
         "steps": record["steps"],
@@ -96,7 +91,19 @@ def main() -> None:
     found = {k: text for k, text in SOURCES.items() if any(folder.endswith(k) for folder in folders)}
     # by the names that the record has: of two parts of a path the last one
     made["sources"] = {k if k.count("/") != 1 else k.split("/")[1]: text for k, text in found.items()}
-    made |= {k: v for k in ("minutes", "history") if (v := getattr(arguments, k)) is not None}
+    return made | {name: value for name, value in further.items() if value is not None}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="output folder of a finished run of train_daa.py")
+    parser.add_argument("name", help="name of the bundled checkpoint")
+    parser.add_argument("--minutes", type=float, help="that the training took")
+    parser.add_argument("--history", help="what came before the run, in words")
+    parser.add_argument("--folder", type=Path, default=CHECKPOINTS, help="where bundled checkpoints lie")
+    arguments = parser.parse_args()
+    pipeline = DAARestorationPipeline.from_pretrained(arguments.run / "pipeline").to(torch.float16)
+    made = training_of(arguments.run, minutes=arguments.minutes, history=arguments.history)
     keep_record(pipeline.restorer, WeightsRecord(made))
     pipeline.save_pretrained(arguments.folder / arguments.name)
     (arguments.folder / arguments.name / "pipeline.py").unlink()  # which loads folders from the Hub

@@ -122,6 +122,7 @@ class DAAUNet2DConditionModel(RecordMixin, UNet2DConditionModel):
         dropout: inside the residual blocks.
         norm_num_groups, norm_eps: of every GroupNorm. The groups must divide every entry of `block_out_channels`.
         attention_head_dim: channels a head in the mid block; must divide the last entry of `block_out_channels`.
+        value_range: (low, high) of the images that it was trained on, for the record; None: not recorded.
 
     Source: docs/method.md, "The official noise predictor as a UNet2DConditionModel".
     """
@@ -138,6 +139,7 @@ class DAAUNet2DConditionModel(RecordMixin, UNet2DConditionModel):
         norm_num_groups: int = 32,
         norm_eps: float = 1e-5,
         attention_head_dim: int = 32,
+        value_range: tuple[float, float] | None = None,
     ):
         if in_channels != 3 * out_channels:
             raise ValueError(

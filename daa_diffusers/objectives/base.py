@@ -86,6 +86,8 @@ class Objective(nn.Module):
         measures: True where `measure` is to be called when a run begins from a given restorer.
         restorer: maps (B, C, H, W) to restored (B, C, H, W).
         networks: further networks that are trained beside the restorer, by name.
+        kept_networks: the same, with the weights that a pipeline is to keep.
+        charbonnier_eps: of eq. (5), by which restored synthetic photos are compared with the clean ones.
         size_multiple: sides of the photos must be multiples of this, beyond what the networks need.
         smallest_side: sides of the photos must be at least this.
     """
@@ -96,6 +98,7 @@ class Objective(nn.Module):
     compiles: ClassVar[bool] = True
     measures: ClassVar[bool] = False
     restorer: nn.Module
+    charbonnier_eps: float = 1e-3
     size_multiple: int = 1
     smallest_side: int = 1
 
@@ -129,6 +132,11 @@ class Objective(nn.Module):
     def networks(self) -> dict[str, nn.Module]:
         """See the class."""
         return {}
+
+    @property
+    def kept_networks(self) -> dict[str, nn.Module]:
+        """See the class."""
+        return self.networks
 
     def forward(
         self, batch: Batch, *, progress: float = 1.0, generator: Generators = None, adapt: bool = True

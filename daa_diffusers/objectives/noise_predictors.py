@@ -105,6 +105,19 @@ def build_noise_predictor(name: str, channels: int, options: Mapping[str, Any]) 
         raise ConfigurationError(f"`noise_predictor_options` of {name}: {error}") from error
 
 
+def new_noise_predictor(name: str, restorer: nn.Module, options: Mapping[str, Any] | None = None) -> nn.Module:
+    """A new noise predictor for what `restorer` restores; the U-Net's config records the value range.
+
+    Raises:
+        ConfigurationError: an unknown name, or options that it does not take.
+    """
+    contract = RestorerContract.of(restorer)
+    unet = build_noise_predictor(name, contract.channels, options or {})
+    if isinstance(unet, DAAUNet2DConditionModel):
+        unet.register_to_config(value_range=list(contract.value_range))
+    return unet
+
+
 def load_noise_predictor(folder: str) -> nn.Module:
     """The trained noise predictor of a folder."""
     return DAAUNet2DConditionModel.from_pretrained(os.path.expanduser(os.path.expandvars(folder)))

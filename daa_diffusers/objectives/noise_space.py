@@ -10,8 +10,8 @@ from torch.func import functional_call
 from ..models.restorer import RestorerContract
 from .base import Batch, Objective, StepOutput
 from .losses import charbonnier, contrastive, entrance, noise_prediction
-from .noise_predictors import build_noise_predictor, load_noise_predictor, shuffling
-from .schedules import WEIGHT_SCHEDULES, Generators, NoiseDraws, NoiseSchedule, adaptation_weight
+from .noise_predictors import load_noise_predictor, new_noise_predictor, shuffling
+from .schedules import WEIGHT_SCHEDULES, Generators, NoiseDraws, NoiseSchedule, adaptation_weight, noised
 
 VARIANTS = ("paired", "extended", "hybrid")
 
@@ -115,9 +115,7 @@ class NoiseSpaceAdaptation(Objective):
         if noise_predictor_from:
             unet = load_noise_predictor(noise_predictor_from)
         else:
-            unet = build_noise_predictor(
-                noise_predictor, RestorerContract.of(restorer).channels, noise_predictor_options or {}
-            )
+            unet = new_noise_predictor(noise_predictor, restorer, noise_predictor_options)
         return cls(restorer, unet, **options)
 
     @classmethod
@@ -236,7 +234,7 @@ class NoiseSpaceAdaptation(Objective):
 
     def _noise_loss(self, target, synthetic, real, s, q, draws: NoiseDraws, losses: dict) -> torch.Tensor:
         """L_noise of eq. (4), a scalar; its parts are added to `losses`."""
-        z = self._noised(target, draws)  # (1)
+        z = noised(target, draws.noise, draws.noise_level)  # (1)
         if not self._uses_negative:
             (predicted,) = self._predict(z, draws.noise_level, (s, q, draws.swap))
             positive = noise_prediction(draws.noise, predicted)
@@ -257,13 +255,7 @@ class NoiseSpaceAdaptation(Objective):
         predicted = functional_call(
             self.unet,
             frozen,
-            (self._noised(target, draws), draws.noise_level),
+            (noised(target, draws.noise, draws.noise_level), draws.noise_level),
             {"conditions": (s, q), "swap": draws.swap},
         ).sample
         return noise_prediction(draws.noise, predicted)
-
-    @staticmethod
-    def _noised(target: torch.Tensor, draws: NoiseDraws) -> torch.Tensor:
-        """(1): z (B, C, H, W)."""
-        g = draws.noise_level[:, None, None, None].to(target.dtype)
-        return g.sqrt() * target + (1 - g).sqrt() * draws.noise

@@ -126,7 +126,7 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 @torch.no_grad()
-def follow_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+def follow_average(average: nn.Module, model: nn.Module, decay: float | torch.Tensor) -> None:
     """Moves the weights of `average` to `decay * average + (1 - decay) * model`; buffers are copied."""
     for averaged, current in zip(average.parameters(), model.parameters(), strict=True):
         averaged.lerp_(current, 1 - decay)

@@ -13,6 +13,7 @@ from .mean_teacher import MeanTeacher
 from .neighbor2neighbor import Neighbor2Neighbor
 from .noise_space import NoiseSpaceAdaptation
 from .pixel_adversarial import PixelAdversarial
+from .predictor_training import NoisePredictorTraining
 from .recorrupted import RecorruptedToRecorrupted
 from .renoised import Renoised
 from .supervised import Supervised
@@ -27,6 +28,7 @@ _CLASSES: tuple[type[Objective], ...] = (
     Neighbor2Neighbor,
     RecorruptedToRecorrupted,
     MeanTeacher,
+    NoisePredictorTraining,
 )
 OBJECTIVES: dict[str, type[Objective]] = {objective.name: objective for objective in _CLASSES}
 

@@ -84,6 +84,13 @@ class NoiseSchedule:
         betas = torch.linspace(beta_start, beta_end, steps, dtype=torch.float64)
         self.gammas = torch.cumprod(1 - betas, dim=0).float()  # (T,), falling
 
+    def levels(self, count: int, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Draws noise levels g (count,) on the CPU, step 2: `t ~ U{1..T-1}`, `g ~ U(gamma_t, gamma_{t-1})`."""
+        low, high = self.timestep_range
+        t = torch.randint(low, high + 1, (count,), generator=generator)
+        blend = torch.rand(count, generator=generator)
+        return self.gammas[t] + blend * (self.gammas[t - 1] - self.gammas[t])
+
     def draw(
         self, shape: Sequence[int], *, generator: Generators = None, channel_shuffle: bool = True, dtype=torch.float32
     ) -> NoiseDraws:
@@ -98,18 +105,20 @@ class NoiseSchedule:
         generators = list(generator) if isinstance(generator, Sequence) else [generator]
         if len(generators) not in (1, batch):
             raise ValueError(f"`generator` must be one or {batch} generators, got {len(generators)}")
-        low, high = self.timestep_range
         size = batch // len(generators)
         levels, swaps = [], []
         for one in generators:
-            t = torch.randint(low, high + 1, (size,), generator=one)
-            blend = torch.rand(size, generator=one)
-            # step 2: t ~ U{1..T-1}, g ~ U(gamma_t, gamma_{t-1})
-            levels.append(self.gammas[t] + blend * (self.gammas[t - 1] - self.gammas[t]))
+            levels.append(self.levels(size, one))
             swaps.append(torch.rand(2, size, generator=one) < 0.5)
         swap = torch.cat(swaps, dim=1) & channel_shuffle  # (2, B)
         noise = randn_tensor(shape, generator=generators if len(generators) > 1 else generators[0], dtype=dtype)
         return NoiseDraws(torch.cat(levels), noise, swap[0], swap[1])
+
+
+def noised(target: torch.Tensor, noise: torch.Tensor, noise_level: torch.Tensor) -> torch.Tensor:
+    """(1): `z = sqrt(g) y + sqrt(1 - g) eps` (B, C, H, W), of both (B, C, H, W) and g (B,)."""
+    g = noise_level[:, None, None, None].to(target.dtype)
+    return g.sqrt() * target + (1 - g).sqrt() * noise
 
 
 def adaptation_weight(schedule: str, weight: float, progress: float, steepness: float = 5.0) -> float:

@@ -65,8 +65,9 @@ class HeldOut:
 
     @classmethod
     def of_start(cls, config: TrainingConfig, batches: Batches, restorer: nn.Module) -> "HeldOut | None":
-        """Of a run that starts from a given restorer and is held to it, else None."""
-        if not (config.init_from and config.hold_to_start):
+        """Of a run that trains a given restorer and is held to it, else None."""
+        is_trained = any(p.requires_grad for p in restorer.parameters())
+        if not (config.init_from and config.hold_to_start and is_trained):
             return None
         return cls(batches, restorer, config.objective["charbonnier_eps"])
 

@@ -272,7 +272,7 @@ class Trainer:
         """Saves the pipeline with the weights that the run ends with."""
         if self.main:
             with self.kept.chosen() as restorer:
-                unet = self.bare.networks.get("noise_predictor") if self.config.save_noise_predictor else None
+                unet = self.bare.kept_networks.get("noise_predictor") if self.config.save_noise_predictor else None
                 restorer.float()
                 if self.config.adapter:
                     restorer = save_trained_adapter(self.config, restorer, self.folder.adapter, self.real)

@@ -12,7 +12,7 @@ from ..degradations.draws import generator_for
 from ..models.restorer import in_eval_mode
 from ..objectives.losses import noise_prediction
 from ..objectives.noise_space import NoiseSpaceAdaptation
-from ..objectives.schedules import NoiseDraws, NoiseSchedule
+from ..objectives.schedules import NoiseDraws, NoiseSchedule, noised
 
 NOISE_LEVELS = 3
 
@@ -170,8 +170,8 @@ def _losses(unet: nn.Module, clean, s, q, draws: Sequence[NoiseDraws]) -> dict[s
         total = torch.zeros(len(s), dtype=torch.float64)
         for draw in draws:
             draw = draw.to(clean.device, clean.dtype)
-            noised = NoiseSpaceAdaptation._noised(clean, draw)
-            predicted = unet(noised, draw.noise_level, conditions=conditions, swap=draw.swap).sample
+            z = noised(clean, draw.noise, draw.noise_level)
+            predicted = unet(z, draw.noise_level, conditions=conditions, swap=draw.swap).sample
             each = [noise_prediction(e, p) for e, p in zip(draw.noise, predicted, strict=True)]
             total += torch.stack(each).double().cpu() / len(draws)
         losses[name] = total

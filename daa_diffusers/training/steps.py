@@ -140,7 +140,7 @@ class Steps:
             for name, value in output.losses.items():
                 scalars[f"loss/{name}"] = scalars.get(f"loss/{name}", 0.0) + value.detach() / parts
             # (5) of a restorer that changes nothing: what any restorer must be better than
-            untouched = charbonnier(batch["synthetic"], batch["clean"], self.config.objective["charbonnier_eps"])
+            untouched = charbonnier(batch["synthetic"], batch["clean"], self.bare.charbonnier_eps)
             scalars["loss/untouched"] = scalars.get("loss/untouched", 0.0) + untouched / parts
             for name, value in output.gradients.items():  # of loss * scale / parts, averaged over parts
                 scale = self.accelerator.scaler.get_scale() if self.accelerator.scaler else 1.0

@@ -1,0 +1,99 @@
+"""Conditions that a noise predictor is trained with: what restorers of many strengths and kinds make of photos."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+# Kind of a condition -> its share. y: clean photo, x: degraded, f: a restorer; a ~ U(0, 1), drawn for each condition.
+KINDS = {
+    "restored": 3.0,  # f(x)
+    "weaker": 3.0,  # f(x) + a (x - f(x)): a restorer that leaves some of the degradation
+    "stronger": 2.0,  # y + a (f(x) - y): one that leaves less
+    "clean": 1.0,  # y
+    "blurred": 2.0,  # y or f(x), blurred with a standard deviation of 0.3 to 2 pixels
+    "noisy": 2.0,  # y and noise of up to 50/255, white or correlated over up to 2 pixels
+    "dropped": 2.0,  # zeros, as in classifier-free guidance (Ho and Salimans, 2021)
+}
+DROPPED = list(KINDS).index("dropped")
+SAME_RESTORER = 0.5  # share of the pairs whose second condition is made as the first
+MOST_NOISE = 50 / 255
+BLURS = (0.3, 2.0)
+RADIUS = 6  # pixels, three times the widest blur
+
+
+@dataclass(frozen=True)
+class ConditionDraws:
+    """How one condition of every sample is made.
+
+    Attributes:
+        kind: (B,) number in `KINDS`.
+        amount: (B, 1, 1, 1), a.
+        variant: (B, 1, 1, 1) bool: f(x) is blurred instead of y; noise is correlated.
+        noise: (B, C, H, W), white, of deviation 1.
+    """
+
+    kind: torch.Tensor
+    amount: torch.Tensor
+    variant: torch.Tensor
+    noise: torch.Tensor
+
+    @property
+    def kept(self) -> torch.Tensor:
+        """(B,) bool: conditions that are not dropped."""
+        return self.kind != DROPPED
+
+
+def draw_conditions(like: torch.Tensor, generator: torch.Generator) -> tuple[ConditionDraws, ConditionDraws]:
+    """Draws of both conditions of a batch `like` (B, C, H, W), on its device, which is that of the generator."""
+    size, device = len(like), like.device
+    shares = torch.tensor(list(KINDS.values()), device=device)
+
+    def draw() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        kind = torch.multinomial(shares, size, replacement=True, generator=generator)
+        amount, coin = torch.rand(2, size, 1, 1, 1, generator=generator, device=device)
+        return kind, amount.to(like), coin < 0.5
+
+    first, other = draw(), draw()
+    same = torch.rand(size, generator=generator, device=device) < SAME_RESTORER
+    kind, amount, variant = (
+        torch.where(same.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(first, other, strict=True)
+    )
+    noise = torch.randn(2, *like.shape, generator=generator, device=device).to(like)
+    return ConditionDraws(*first, noise[0]), ConditionDraws(kind, amount, variant, noise[1])
+
+
+def made(
+    draws: ConditionDraws, clean: torch.Tensor, degraded: torch.Tensor, restored: torch.Tensor, scale: float = 1.0
+) -> torch.Tensor:
+    """The conditions (B, C, H, W) that `draws` make of clean, degraded and restored photos of that shape.
+
+    Args:
+        scale: length of the value range.
+    """
+    amount, sigma = draws.amount, BLURS[0] + (BLURS[1] - BLURS[0]) * draws.amount
+    correlated = blurred(draws.noise, sigma)
+    correlated = correlated / correlated.std((1, 2, 3), keepdim=True).clamp_min(1e-6)
+    noise = torch.where(draws.variant, correlated, draws.noise)
+    candidates = {
+        "restored": restored,
+        "weaker": torch.lerp(restored, degraded, amount),
+        "stronger": torch.lerp(clean, restored, amount),
+        "clean": clean,
+        "blurred": blurred(torch.where(draws.variant, restored, clean), sigma),
+        "noisy": clean + MOST_NOISE * scale * amount * noise,
+        "dropped": torch.zeros_like(clean),
+    }
+    each = torch.stack([candidates[kind] for kind in KINDS])  # (K, B, C, H, W)
+    return each[draws.kind, torch.arange(len(clean), device=clean.device)]
+
+
+def blurred(photos: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """Gaussian blur of (B, C, H, W) with a standard deviation of its own, (B, 1, 1, 1), for each sample."""
+    batch, channels, height, width = photos.shape
+    offset = torch.arange(-RADIUS, RADIUS + 1, dtype=photos.dtype, device=photos.device)
+    kernel = torch.exp(-((offset / sigma.flatten()[:, None]) ** 2) / 2)  # (B, 2 RADIUS + 1)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)[:, None]  # (B C, 1, 2 RADIUS + 1)
+    padded = F.pad(photos.reshape(1, -1, height, width), (RADIUS,) * 4, mode="reflect")
+    padded = F.conv2d(padded, kernel[..., None], groups=batch * channels)
+    return F.conv2d(padded, kernel[:, :, None], groups=batch * channels).view(photos.shape)

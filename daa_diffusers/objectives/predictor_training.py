@@ -1,0 +1,164 @@
+"""Training of a noise predictor on clean photos, for noise-space adaptation to start from."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from ..models.restorer import RestorerContract
+from .base import Batch, Objective, StepOutput
+from .conditions import RADIUS, draw_conditions, made
+from .losses import charbonnier, contrastive, noise_prediction
+from .noise_predictors import new_noise_predictor, shuffling
+from .real_term import check_option, follow_average
+from .schedules import Generators, NoiseSchedule, noised
+
+
+class NoisePredictorTraining(Objective):
+    """Trains the noise predictor of `noise_space` on L+ of eq. (4), beside a frozen restorer.
+
+    The noised photo is a clean one, eq. (1); the first condition is made of it, the second of another photo of the
+    batch. Each is what a restorer of some strength could have made: the restorer's own result, a point between it and
+    the degraded or the clean photo, a blurred or noisy photo, the clean one, or zeros (`conditions.KINDS`). In half of
+    the pairs both conditions are made in the same way, as by one restorer.
+
+    Args:
+        restorer: f, frozen; maps (B, C, H, W) to (B, C, H, W) in its own value range.
+        unet: the noise predictor, as for `NoiseSpaceAdaptation`.
+        matched: share of the pairs whose second condition is made of the noised photo as well.
+        residual_swap: train on all of eq. (4), with the residuals of the two conditions swapped as its negative.
+        margin: of the hinge in eq. (4).
+        decay: of the moving average of the predictor's weights, per step, reached after a warm-up.
+        timestep_range: inclusive 0-based range of t; None: (1, 999).
+
+    A batch is made by tensor operations on its device: draws are functions of the generator of its first sample.
+    Losses beside those of every objective: "noise_positive" L+, and "noise" (4), "noise_negative" L- with
+    `residual_swap`. "pair" is that of the frozen restorer. The average is in the state dict, and is what a
+    pipeline keeps.
+    """
+
+    name = "noise_predictor"
+    title = "training of a noise predictor"
+    compares = True
+
+    def __init__(
+        self,
+        restorer: nn.Module,
+        unet: nn.Module,
+        *,
+        matched: float = 0.0,
+        residual_swap: bool = False,
+        margin: float = 0.1,
+        decay: float = 0.999,
+        timestep_range: Sequence[int] | None = None,
+    ):
+        super().__init__()
+        check_option("matched", matched, 0.0, 1.0)
+        check_option("decay", decay, 0.0, 1.0)
+        self.restorer = restorer.requires_grad_(False).eval()
+        self.unet = shuffling(unet)
+        self.average = copy.deepcopy(self.unet).requires_grad_(False).eval()
+        self.matched, self.residual_swap, self.margin, self.decay = matched, residual_swap, margin, decay
+        self.schedule = NoiseSchedule(timestep_range=timestep_range)
+        self.smallest_side = RADIUS + 1
+        self.steps_taken: torch.Tensor
+        self.register_buffer("steps_taken", torch.zeros(()))
+
+    @classmethod
+    def from_options(
+        cls,
+        restorer: nn.Module,
+        *,
+        noise_predictor: str = "tiny",
+        noise_predictor_options: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Self:
+        """With a new noise predictor.
+
+        Args:
+            restorer: as for the class.
+            noise_predictor: name in `noise_predictors.NOISE_PREDICTORS`.
+            noise_predictor_options: constructor arguments that override its preset.
+            options: arguments of the class.
+        """
+        return cls(restorer, new_noise_predictor(noise_predictor, restorer, noise_predictor_options), **options)
+
+    @classmethod
+    def photo_roles(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """None beyond the pairs."""
+        return ()
+
+    @classmethod
+    def problems(cls, options: Mapping[str, Any], run: Any) -> Iterator[str]:
+        """See `Objective.problems`."""
+        if not run.init_from:
+            yield f"`objective` {cls.name} needs a restorer whose results the predictor learns from: give `init_from`"
+        if run.batch_size < 2:
+            yield f"`objective` {cls.name} needs a `batch_size` of at least 2: a pair of conditions is of two photos"
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The noise predictor."""
+        return {"noise_predictor": self.unet}
+
+    @property
+    def kept_networks(self) -> dict[str, nn.Module]:
+        """The moving average of the noise predictor."""
+        return {"noise_predictor": self.average}
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode of the noise predictor in training; the restorer and the average always evaluate."""
+        super().train(mode)
+        self.restorer.eval()
+        self.average.eval()
+        return self
+
+    def forward(
+        self, batch: Batch, *, progress: float = 1.0, generator: Generators = None, adapt: bool = True
+    ) -> StepOutput:
+        """See `Objective.forward`; of several generators, the first one's seed decides."""
+        batch.check()
+        clean, degraded = batch.clean, batch.synthetic
+        with torch.no_grad():
+            restored = self.restorer(degraded).to(clean)
+            pair = charbonnier(restored, clean)
+        one = generator[0] if isinstance(generator, Sequence) else generator
+        seed = int(torch.randint(2**31, ()) if one is None else one.initial_seed())
+        draws = torch.Generator(clean.device).manual_seed(seed)
+
+        # both conditions, the second of another photo unless it is matched
+        low, high = RestorerContract.of(self.restorer).value_range
+        first_draws, second_draws = draw_conditions(clean, draws)
+        own = torch.arange(len(clean), device=clean.device)
+        is_matched = torch.rand(len(clean), generator=draws, device=clean.device) < self.matched
+        other = torch.where(is_matched, own, own.roll(1))
+        first = made(first_draws, clean, degraded, restored, high - low)
+        second = made(second_draws, clean[other], degraded[other], restored[other], high - low)
+
+        # (1), (2)
+        level = self.schedule.levels(len(clean), torch.Generator().manual_seed(seed)).to(clean.device)
+        noise = torch.randn(clean.shape, generator=draws, device=clean.device).to(clean)
+        swaps = torch.rand(2, len(clean), generator=draws, device=clean.device) < 0.5
+        z = noised(clean, noise, level)
+        predicted = self.unet(z, level, conditions=(first, second), swap=swaps[0]).sample
+        loss = positive = noise_prediction(noise, predicted)
+        losses = {"pair": pair, "noise_positive": positive.detach()}
+        if self.residual_swap:
+            # (3), where both conditions have a residual
+            swapped = degraded + (second - degraded[other]), degraded[other] + (first - degraded)
+            predicted = self.unet(z, level, conditions=swapped, swap=swaps[1]).sample
+            errors = (predicted.float() - noise.float()).square().mean((1, 2, 3))
+            both = (first_draws.kept & second_draws.kept).to(errors)
+            negative = (errors * both).sum() / both.sum().clamp_min(1)
+            loss = contrastive(positive, negative, self.margin)  # (4)
+            losses |= {"noise": loss.detach(), "noise_negative": negative.detach()}
+        losses["total"] = loss.detach()
+        return StepOutput(loss, losses, restored_synthetic=restored)
+
+    def after_step(self) -> None:
+        """The average follows the noise predictor."""
+        self.steps_taken += 1
+        warm = (1 + self.steps_taken) / (10 + self.steps_taken)  # as in diffusers' EMAModel
+        follow_average(self.average, self.unet, warm.clamp(max=self.decay))
