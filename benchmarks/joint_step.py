@@ -1,12 +1,15 @@
 """Our joint step against the plain reading of the method: seconds, peak memory, images per second.
 
     python benchmarks/joint_step.py [--sizes tiny small paper] [--threads 2] [--report benchmarks/results/joint_step.md]
-    python benchmarks/joint_step.py --devices cuda      # batch 24 at the official size, against the card's bf16 peak
+    python benchmarks/joint_step.py --devices cuda --report outputs/joint_step_cuda.md
+
+On CUDA it is the official size, batch 24, patch 128, against the card's bf16 peak.
 
 A step is forward, backward and optimizer. The plain reading restores synthetic and real photos and predicts positive
 and negative in a pass each, in float32, through diffusers' and PyTorch's layers as they are, with Adam by default. Each
 row of a table takes turns with it, step by step, in a process of its own, whose peak memory is the row's. Ours runs
-as the trainer runs it; on CUDA in bfloat16, channels last, compiled, with a fused optimizer.
+as the trainer runs it; on CUDA in bfloat16, channels last, with a fused optimizer, compiled. There the rows follow one
+another in one process, ours twice: not compiled first, since compiling takes most of the time.
 
 Where other programs share the machine, read the processor seconds: they count this step's work alone.
 
@@ -23,7 +26,7 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -40,7 +43,8 @@ from daa_diffusers.training.setup import build_optimizer, prepare_networks
 REFERENCE_SECONDS, REFERENCE_GB = 15.0, 5.5
 SIZES = {"tiny": (8, 64), "small": (8, 64), "paper": (2, 128)}  # preset: batch, patch
 CUDA_SIZE = ("paper", 24, 128)
-PLAIN, OURS = "plain reading", "ours"
+CUDA_STEPS = 10  # of one measurement
+PLAIN, OURS, UNCOMPILED = "plain reading", "ours", "ours, not compiled"
 ROWS: dict[str, dict[str, bool]] = {
     OURS: {},
     "separate passes": {"separate_passes": True},
@@ -108,10 +112,10 @@ def build_step(row: str, preset: str, batch: int, patch: int, device: torch.devi
             return plain_loss(restorer, unet, *images, draws)
 
     else:
-        on_cuda = device.type == "cuda"
-        model.separate_passes = ROWS[row].get("separate_passes", False)
-        checkpointing = ROWS[row].get("gradient_checkpointing", False)
-        config = TrainingConfig(gradient_checkpointing=checkpointing, compile=on_cuda)
+        on_cuda, options = device.type == "cuda", ROWS.get(row, {})
+        model.separate_passes = options.get("separate_passes", False)
+        checkpointing = options.get("gradient_checkpointing", False)
+        config = TrainingConfig(gradient_checkpointing=checkpointing, compile=on_cuda and row != UNCOMPILED)
         if on_cuda:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             images = [image.contiguous(memory_format=torch.channels_last) for image in images]
@@ -132,48 +136,27 @@ def build_step(row: str, preset: str, batch: int, patch: int, device: torch.devi
     return step
 
 
-def work(pipe, row: str, preset: str, batch: int, patch: int, device_name: str, threads: int) -> None:
-    """A process: as often as it is asked, it takes steps and answers seconds a step and its peak memory."""
+def work(pipe, row: str, preset: str, batch: int, patch: int, threads: int) -> None:
+    """A process: as often as it is asked, it takes a step and answers its seconds and its peak memory."""
     torch.set_num_threads(threads)
-    device = torch.device(device_name)
-    on_cuda = device.type == "cuda"
-    step = build_step(row, preset, batch, patch, device)
-    answer: dict[str, float] = {}
-    if on_cuda and row != PLAIN:  # compiled graphs hide their products from the counter
-        with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
-            step()
-        answer["flops"] = counter.get_total_flops()
-        torch.cuda.reset_peak_memory_stats()
-    for _ in range(3 if on_cuda else 1):  # allocators, compilation
-        step()
-    pipe.send(answer)
-    steps = 10 if on_cuda else 1
+    step = build_step(row, preset, batch, patch, torch.device("cpu"))
+    step()  # allocators
+    pipe.send(None)
     while pipe.recv():
-        if on_cuda:
-            step()
-            torch.cuda.synchronize()
         wall, processor = time.perf_counter(), time.process_time()
-        for _ in range(steps):
-            step()
-        if on_cuda:
-            torch.cuda.synchronize()
-        answer["seconds"] = (time.perf_counter() - wall) / steps
-        answer["processor"] = (time.process_time() - processor) / steps
-        if on_cuda:
-            answer["gigabytes"] = torch.cuda.max_memory_allocated() / 1e9
-            torch.cuda.empty_cache()  # for the other process
-        else:
-            answer["gigabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+        step()
+        answer = {"seconds": time.perf_counter() - wall, "processor": time.process_time() - processor}
+        answer["gigabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
         pipe.send(answer)
 
 
-def compare(row: str, size: tuple[str, int, int], device: str, threads: int, repeats: int) -> dict[str, list[dict]]:
+def compare(row: str, size: tuple[str, int, int], threads: int, repeats: int) -> dict[str, list[dict]]:
     """`repeats` answers of the plain reading and of the row, by turns."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
     for name in (PLAIN, row):
         pipes[name], other = context.Pipe()
-        processes.append(context.Process(target=work, args=(other, name, *size, device, threads), daemon=True))
+        processes.append(context.Process(target=work, args=(other, name, *size, threads), daemon=True))
         processes[-1].start()
         other.close()  # so that a worker that fails ends our waiting
         pipes[name].recv()  # one at a time
@@ -205,7 +188,7 @@ def cpu_table(arguments: argparse.Namespace) -> list[str]:
     for preset in arguments.sizes:
         batch, patch = arguments.batch or SIZES[preset][0], arguments.patch or SIZES[preset][1]
         for row in arguments.rows:
-            answers = compare(row, (preset, batch, patch), "cpu", arguments.threads, arguments.repeats)
+            answers = compare(row, (preset, batch, patch), arguments.threads, arguments.repeats)
             for name in (PLAIN, row) if row == arguments.rows[0] else (row,):
                 seconds = [a["seconds"] for a in answers[name]]
                 processor = statistics.median(a["processor"] for a in answers[name])
@@ -232,24 +215,71 @@ def peak_tflops(card: str) -> float | None:
     return next((peak for name, peak in PEAK_TFLOPS.items() if re.search(rf"\b{name}\b", card)), None)
 
 
-def cuda_table(arguments: argparse.Namespace) -> list[str]:
+def operations(step: Callable[[], None]) -> float:
+    """Of a step, by its products; of one that is not compiled, which hides them."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def measured(step: Callable[[], None], repeats: int, device: torch.device) -> tuple[list[float], float, float]:
+    """Seconds a step, `repeats` times; the seconds that the first three took, and the peak of gigabytes after them."""
+    start = time.perf_counter()
+    for _ in range(3):  # allocators, compilation
+        step()
+    synchronize(device)
+    warm = time.perf_counter() - start
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        for _ in range(CUDA_STEPS):
+            step()
+        synchronize(device)
+        seconds.append((time.perf_counter() - start) / CUDA_STEPS)
+    return seconds, warm, torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else 0.0
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def cuda_rows(size: tuple[str, int, int], device: torch.device, peak: float | None, repeats: int) -> Iterator[str]:
+    """Each row's line of the table, when it is measured."""
+    plain, flops = 0.0, 0.0
+    for name in (PLAIN, UNCOMPILED, OURS):
+        step = build_step(name, *size, device)
+        if name == UNCOMPILED:
+            flops = operations(step)
+        seconds, warm, gigabytes = measured(step, repeats, device)
+        del step  # its memory is free for the next row
+        median = statistics.median(seconds)
+        plain = plain or median
+        share = "" if name == PLAIN or not peak else f"{flops / median / peak / 1e10:.1f}"
+        spread = f"{size[1] / max(seconds):.1f} to {size[1] / min(seconds):.1f}"
+        speed = f"{size[1] / median:.1f} ({spread}) | {plain / median:.2f}"
+        yield f"| {name} | {speed} | {share} | {gigabytes:.1f} | {warm:.1f} |"
+
+
+def cuda_table(arguments: argparse.Namespace) -> Iterator[list[str]]:
+    """The lines of the table, after each row that is measured."""
     preset, batch, patch = CUDA_SIZE
-    title = f"{preset}, batch {batch}, patch {patch}; bfloat16, channels last, compiled, fused Adam against float32"
+    title = f"{preset}, batch {batch}, patch {patch}; bfloat16, channels last, fused Adam against float32"
     if not torch.cuda.is_available() or "cuda" not in arguments.devices:
-        return [f"{title}: not measured (`python benchmarks/joint_step.py --devices cuda`)."]
+        yield [f"{title}: not measured (`python benchmarks/joint_step.py --devices cuda`)."]
+        return
     card = torch.cuda.get_device_name()
     peak = arguments.peak_tflops or peak_tflops(card)
-    answers = compare(OURS, CUDA_SIZE, "cuda", arguments.threads, arguments.repeats)
-    lines = [f"{title}; {card}, bf16 peak {peak or 'unknown'} TFLOP/s.", ""]
-    lines += ["| row | images/s, median | times the plain reading's speed | % of the bf16 peak | peak GB |"]
-    lines += ["|---|---|---|---|---|"]
-    for name, given in answers.items():
-        seconds = statistics.median(a["seconds"] for a in given)
-        share = "" if name == PLAIN or not peak else f"{given[-1]['flops'] / seconds / peak / 1e10:.0f}"
-        speed = "1" if name == PLAIN else ratios(answers, name, "seconds")
-        lines.append(f"| {name} | {batch / seconds:.1f} | {speed} | {share} | {given[-1]['gigabytes']:.1f} |")
-        print(lines[-1], flush=True)
-    return lines
+    lines = [f"{title}; {card}, dense bf16 peak {peak or 'unknown'} TFLOP/s.", ""]
+    lines += ["| row | images/s, median (range) | times the plain reading's speed | % of the bf16 peak | peak GB | "]
+    lines[-1] += "first three steps, s |"
+    lines += ["|---|---|---|---|---|---|"]
+    for line in cuda_rows(CUDA_SIZE, torch.device("cuda"), peak, arguments.repeats):
+        lines.append(line)
+        print(line, flush=True)
+        yield lines
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -270,17 +300,19 @@ def main() -> None:
     arguments = parse()
     started = time.perf_counter()
     cpu = cpu_table(arguments) if "cpu" in arguments.devices else ["Not measured."]
-    cuda = cuda_table(arguments)
+    for cuda in cuda_table(arguments):  # each row is written when it is measured
+        if arguments.report is not None:
+            write_report(arguments, cpu, cuda, time.perf_counter() - started)
     print(cuda[0])
-    if arguments.report is None:
-        return
+
+
+def write_report(arguments: argparse.Namespace, cpu: list[str], cuda: list[str], seconds: float) -> None:
     command = shlex.join(["python", "benchmarks/joint_step.py", *sys.argv[1:]])
-    minutes = (time.perf_counter() - started) / 60
     text = [
         "# The joint step against the plain reading of the method",
         f"`{command}`: {arguments.threads} thread(s) of {os.cpu_count()} cores, float32 on the CPU, "
-        f"{arguments.repeats} steps of each row by turns after one to warm up; torch {torch.__version__}; "
-        f"{minutes:.0f} minutes.",
+        f"{arguments.repeats} measurements of each row by turns after one to warm up; torch {torch.__version__}; "
+        f"{seconds / 60:.0f} minutes.",
         "Wall-clock seconds hold other programs' share of the machine; processor seconds do not.",
         "## CPU",
         "\n".join(cpu),

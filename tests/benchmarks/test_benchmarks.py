@@ -75,6 +75,15 @@ def test_the_peak_of_a_card_follows_from_its_name(card, peak):
     assert joint_step().peak_tflops(card) == peak
 
 
+def test_the_rows_of_a_card_hold_speed_and_the_share_of_its_peak(monkeypatch):
+    benchmark = joint_step()
+    monkeypatch.setattr(benchmark, "CUDA_STEPS", 1)
+    rows = list(benchmark.cuda_rows(("tiny", 1, 16), torch.device("cpu"), 790.0, 1))
+    names, speeds = zip(*[(row.split("|")[1].strip(), float(row.split("|")[3])) for row in rows], strict=True)
+    assert names == ("plain reading", "ours, not compiled", "ours") and speeds[0] == 1 and min(speeds) > 0
+    assert rows[0].split("|")[4].strip() == "" and float(rows[2].split("|")[4]) >= 0
+
+
 def test_bundling_stores_half_precision_and_no_paths_of_the_machine(tmp_path):
     folder = tmp_path / "run"
     DAARestorationPipeline(RestorationUNet(width=4, depth=2)).save_pretrained(folder / "pipeline")

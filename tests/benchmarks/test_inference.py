@@ -39,6 +39,29 @@ def test_inference_is_measured_once_and_reported(tmp_path, monkeypatch, capsys):
     assert "123456" in run(monkeypatch, capsys, "inference.py", *options)  # taken up, not measured again
 
 
+def test_a_card_is_measured_by_precision_and_size_and_from_folder_to_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    options = [
+        "--device",
+        "cpu",
+        "--megapixels",
+        0.002,
+        "--photos",
+        2,
+        "--repeats",
+        1,
+        "--output_dir",
+        tmp_path / "out",
+    ]
+    options += ["--dtypes", "float32", "--folder_dtype", "float32", "--seconds", 1e9]
+    run(monkeypatch, capsys, "inference_cuda.py", *options)
+    report = flat((tmp_path / "out" / "report.md").read_text())
+    assert "| float32 | 0.002 |" in report and "| float32 | 0.002 | 2 | yes |" in report and "## transfers" in report
+    rows = json.loads((tmp_path / "out" / "rows.json").read_text())
+    assert rows["pipeline"][0]["pipeline / bare"] > 0 and rows["folder"][0]["photos/s"] > 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["profile.txt", "report.md", "rows.json"]
+
+
 def test_the_guard_is_measured_on_noisy_and_on_clean_photos(tmp_path, monkeypatch, capsys):
     photos = tmp_path / "real_noise" / "renoir" / "val"
     for kind in ("noisy", "clean"):
