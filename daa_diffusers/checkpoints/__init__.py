@@ -6,6 +6,8 @@ from .tasks import DEFAULT_TASK, TASKS
 
 _FOLDER = Path(__file__).resolve().parent
 _INDEX = "model_index.json"
+# Noise predictor that noise-space adaptation starts from where it fits; `examples/bundle_noise_predictor.py` writes it.
+NOISE_PREDICTOR = _FOLDER / "noise-predictor"
 
 # Task -> default checkpoint for restoring, and default start of an adaptation.
 DEFAULTS = {task.name: task.checkpoint for task in TASKS.values() if task.checkpoint is not None}
@@ -39,4 +41,14 @@ def bundled_path(name: str) -> Path:
     return _FOLDER / name
 
 
-__all__ = ["DEFAULT", "DEFAULTS", "DEFAULT_TASK", "RENAMED", "STARTS", "bundled_names", "bundled_path", "is_bundled"]
+__all__ = [
+    "DEFAULT",
+    "DEFAULTS",
+    "DEFAULT_TASK",
+    "NOISE_PREDICTOR",
+    "RENAMED",
+    "STARTS",
+    "bundled_names",
+    "bundled_path",
+    "is_bundled",
+]

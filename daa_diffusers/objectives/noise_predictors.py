@@ -9,19 +9,38 @@ takes the photos' channels and its own options. One of a user's is registered be
 """
 
 import inspect
+import logging
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import load_file
 from torch import nn
 
+from .. import checkpoints
 from ..errors import ConfigurationError
 from ..models.daa_unet import PRESETS, DAAUNet2DConditionModel
 from ..models.restorer import RestorerContract
 
+logger = logging.getLogger(__name__)
+
 Factory = Callable[..., nn.Module]
+
+BUNDLED, NONE = "bundled", "none"  # values of `noise_predictor_from` beside folders
+# Entries of the config that the bundled weights must share with a network to be loaded into it.
+COMPARED = (
+    "in_channels",
+    "out_channels",
+    "block_out_channels",
+    "layers_per_block",
+    "norm_num_groups",
+    "norm_eps",
+    "attention_head_dim",
+    "value_range",
+)
 
 
 def _preset(name: str) -> Factory:
@@ -118,6 +137,71 @@ def new_noise_predictor(name: str, restorer: nn.Module, options: Mapping[str, An
     return unet
 
 
-def load_noise_predictor(folder: str) -> nn.Module:
-    """The trained noise predictor of a folder."""
-    return DAAUNet2DConditionModel.from_pretrained(os.path.expanduser(os.path.expandvars(folder)))
+def start_noise_predictor(
+    source: str | None, name: str, restorer: nn.Module, options: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """The noise predictor that an adaptation of `restorer` starts with.
+
+    Args:
+        source: "bundled", a new one with the bundled weights where they fit, and its own where they do not; None or
+            "none", a new one; else the folder of a trained one or of a pipeline with one, or a Hub id.
+        name, options: of a new one.
+
+    Raises:
+        ConfigurationError: as for `build_noise_predictor`; or there is no noise predictor in `source`, or it is for
+            photos of another value range or number of channels than the restorer's.
+    """
+    if source not in (None, NONE, BUNDLED):
+        return load_noise_predictor(str(source), restorer)
+    unet = new_noise_predictor(name, restorer, options)
+    if source == BUNDLED:
+        _load_bundled(unet)
+    return unet
+
+
+def _load_bundled(unet: nn.Module) -> None:
+    """Loads the bundled weights, if there are some and they are of a network and a value range such as `unet`'s."""
+    path = checkpoints.NOISE_PREDICTOR
+    if not path.is_dir():
+        return
+    bundled = DAAUNet2DConditionModel.load_config(path)
+    differs = [
+        name
+        for name in COMPARED
+        if not isinstance(unet, DAAUNet2DConditionModel) or _plain(unet.config[name]) != _plain(bundled[name])
+    ]
+    if differs:
+        logger.info("noise predictor: new weights, the bundled ones have another %s", ", ".join(differs))
+        return
+    unet.load_state_dict(load_file(path / SAFETENSORS_WEIGHTS_NAME))
+    logger.info("noise predictor: starts from the bundled weights (`noise_predictor_from` none: from new ones)")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def load_noise_predictor(source: str, restorer: nn.Module) -> nn.Module:
+    """The trained noise predictor of a folder, a pipeline's folder or a Hub repository; see `start_noise_predictor`."""
+    path = os.path.expanduser(os.path.expandvars(source))
+    try:
+        inside = os.path.isfile(os.path.join(path, "unet", "config.json"))
+        unet = DAAUNet2DConditionModel.from_pretrained(path, subfolder="unet" if inside else None)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"`noise_predictor_from` must be {BUNDLED}, {NONE}, or a folder or Hub id with a noise predictor, got "
+            f"{source!r}: {error}"
+        ) from error
+    contract = RestorerContract.of(restorer)
+    if unet.config.out_channels != contract.channels:
+        raise ConfigurationError(
+            f"`noise_predictor_from`: the noise predictor of {source!r} is for photos of {unet.config.out_channels} "
+            f"channels, the restorer's have {contract.channels}"
+        )
+    recorded = unet.config.value_range  # None in files of earlier versions
+    if recorded is not None and tuple(recorded) != contract.value_range:
+        raise ConfigurationError(
+            f"`noise_predictor_from`: the noise predictor of {source!r} is for photos in {list(recorded)}, the "
+            f"restorer's are in {list(contract.value_range)}"
+        )
+    return unet

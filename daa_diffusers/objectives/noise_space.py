@@ -10,7 +10,7 @@ from torch.func import functional_call
 from ..models.restorer import RestorerContract
 from .base import Batch, Objective, StepOutput
 from .losses import charbonnier, contrastive, entrance, noise_prediction
-from .noise_predictors import load_noise_predictor, new_noise_predictor, shuffling
+from .noise_predictors import BUNDLED, shuffling, start_noise_predictor
 from .schedules import WEIGHT_SCHEDULES, Generators, NoiseDraws, NoiseSchedule, adaptation_weight, noised
 
 VARIANTS = ("paired", "extended", "hybrid")
@@ -100,7 +100,7 @@ class NoiseSpaceAdaptation(Objective):
         *,
         noise_predictor: str = "tiny",
         noise_predictor_options: Mapping[str, Any] | None = None,
-        noise_predictor_from: str | None = None,
+        noise_predictor_from: str | None = BUNDLED,
         **options: Any,
     ) -> Self:
         """The joint step with a noise predictor built or loaded by name.
@@ -109,13 +109,12 @@ class NoiseSpaceAdaptation(Objective):
             restorer: as for the class.
             noise_predictor: name in `noise_predictors.NOISE_PREDICTORS`.
             noise_predictor_options: constructor arguments that override its preset.
-            noise_predictor_from: folder of a trained noise predictor to start from; the two above are ignored then.
+            noise_predictor_from: what it starts from: "bundled", the bundled weights where their network is the one
+                of the two arguments above and their value range the restorer's, else new weights; None or "none", new
+                weights; or the folder of a trained noise predictor: the two arguments above are ignored then.
             options: arguments of the class.
         """
-        if noise_predictor_from:
-            unet = load_noise_predictor(noise_predictor_from)
-        else:
-            unet = new_noise_predictor(noise_predictor, restorer, noise_predictor_options)
+        unet = start_noise_predictor(noise_predictor_from, noise_predictor, restorer, noise_predictor_options)
         return cls(restorer, unet, **options)
 
     @classmethod

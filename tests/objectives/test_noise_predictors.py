@@ -1,10 +1,12 @@
 """Noise predictors other than the U-Net: any map (z, noise level, first, second) -> noise, shuffled by a wrapper."""
 
+import logging
+
 import pytest
 import torch
 from torch import nn
 
-from daa_diffusers import NoiseSpaceAdaptation, RestorationUNet
+from daa_diffusers import DAAUNet2DConditionModel, NoiseSpaceAdaptation, RestorationUNet
 from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.objectives.base import Batch
 from daa_diffusers.objectives.noise_predictors import (
@@ -13,6 +15,7 @@ from daa_diffusers.objectives.noise_predictors import (
     build_noise_predictor,
     register_noise_predictor,
 )
+from daa_diffusers.training.config import resolve
 from daa_diffusers.training.loop import train
 
 
@@ -79,3 +82,95 @@ def test_unknown_names_and_options_are_named():
         build_noise_predictor("large", 3, {})
     with pytest.raises(ConfigurationError, match="`noise_predictor_options` of tiny: .*depth"):
         build_noise_predictor("tiny", 3, {"depth": 3})
+
+
+# --- trained ones to start from ---
+
+SMALL = {"block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4, "attention_head_dim": 8}
+
+
+def saved(folder, **options):
+    torch.manual_seed(1)
+    unet = DAAUNet2DConditionModel(**{**SMALL, "value_range": [0.0, 1.0], **options})
+    unet.save_pretrained(folder)
+    return unet
+
+
+def started(restorer=None, **options):
+    torch.manual_seed(0)
+    restorer = restorer or RestorationUNet(width=4, depth=2)
+    options = {"noise_predictor_options": SMALL, **options}
+    return NoiseSpaceAdaptation.from_options(restorer, **options).unet
+
+
+def equal(one, other):
+    ours, theirs = one.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+@pytest.fixture
+def bundled(tmp_path, monkeypatch):
+    monkeypatch.setattr("daa_diffusers.checkpoints.NOISE_PREDICTOR", tmp_path / "bundled")
+    return saved(tmp_path / "bundled")
+
+
+def test_the_bundled_weights_are_the_default_start(bundled):
+    found = started(noise_predictor_options={**SMALL, "dropout": 0.1})
+    assert equal(found, bundled) and found.config.dropout == 0.1
+
+
+@pytest.mark.parametrize("source", [None, "none"])
+def test_without_a_source_weights_are_new_and_as_they_were(bundled, source):
+    found = started(noise_predictor_from=source)
+    assert not equal(found, bundled) and equal(found, started(noise_predictor_from=source))
+    torch.manual_seed(0)
+    RestorationUNet(width=4, depth=2)
+    assert equal(found, DAAUNet2DConditionModel(**SMALL))
+
+
+def test_options_of_a_run_from_before_there_was_a_bundled_one_stay_without(bundled):
+    recorded = {"type": "noise_space", "noise_predictor_from": None}
+    assert resolve({"objective": recorded}).objective["noise_predictor_from"] is None
+    assert resolve({}).objective["noise_predictor_from"] == "bundled"
+
+
+@pytest.mark.parametrize(
+    ("restorer", "options", "differs"),
+    [
+        ({}, {"block_out_channels": (8, 8)}, "block_out_channels"),
+        ({"value_range": (-1.0, 1.0)}, {}, "value_range"),
+        ({"channels": 1}, {}, "in_channels, out_channels"),
+    ],
+)
+def test_bundled_weights_are_not_for_another_size_or_range(bundled, caplog, restorer, options, differs):
+    with caplog.at_level(logging.INFO):
+        found = started(RestorationUNet(width=4, depth=2, **restorer), noise_predictor_options={**SMALL, **options})
+    assert not equal(found, bundled) and f"the bundled ones have another {differs}" in caplog.text
+
+
+def test_a_noise_predictor_that_is_no_unet_starts_new(bundled, plain):
+    assert isinstance(started(noise_predictor=plain, noise_predictor_options={}).network, PlainPredictor)
+
+
+def test_a_trained_one_is_taken_from_its_folder_or_from_a_pipeline_s(tmp_path):
+    unet = saved(tmp_path / "pipeline" / "unet")
+    for folder in (tmp_path / "pipeline" / "unet", tmp_path / "pipeline"):
+        assert equal(started(noise_predictor_from=str(folder), noise_predictor_options={}), unet)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"in_channels": 3, "out_channels": 1}, "is for photos of 1 channels, the restorer's have 3"),
+        ({"value_range": [-1.0, 1.0]}, r"is for photos in \[-1.0, 1.0\], the restorer's are in \[0.0, 1.0\]"),
+    ],
+)
+def test_one_of_other_channels_or_another_range_is_refused(tmp_path, options, problem):
+    saved(tmp_path / "unet", **options)
+    with pytest.raises(ConfigurationError, match=f"`noise_predictor_from`: the noise predictor of '.*unet' {problem}"):
+        started(noise_predictor_from=str(tmp_path / "unet"))
+
+
+def test_a_source_without_one_is_named(tmp_path):
+    with pytest.raises(ConfigurationError, match="`noise_predictor_from` must be bundled, none, or a folder .*nothing"):
+        started(noise_predictor_from=str(tmp_path / "nothing"))
