@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
-import shutil
-import time
-import warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ..files import check_writable, of_the_machine, one_line, replacing, shortened
-from ..photos import open_photo, save_photo
-from ..photos.registry import BY_NAME
-from ..photos.saving import own_format
-from ..photos.stored import StoredPhoto, with_bits
+from ..files import of_the_machine, one_line
+from . import stages
 from .options import Options
 from .outputs import Job
+from .quiet import without_warnings
+from .stages import Record, Restored
+from .stages import restore_one as restore_one
 
 if TYPE_CHECKING:
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
@@ -29,11 +25,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RESTORED, SKIPPED, FAILED, PLANNED = "restored", "skipped", "failed", "planned"
-Record = dict[str, Any]
+# Photos that are read ahead, and as many that are being written. On a CPU one is enough, since restoring takes far
+# longer; a GPU can be faster than the coding of one file after another.
+AHEAD, AHEAD_OF_GPU = 1, 8
+
+Result = tuple[Record, OSError | None]  # a record, and the error of the machine that ends the run
 
 
 def restore_all(jobs: Iterable[Job], options: Options, load: Callable[[], DAARestorationPipeline]) -> Iterator[Record]:
-    """Restores photos in order and yields a record of each.
+    """Restores photos in order and yields a record of each; the next ones are read and finished ones written meanwhile.
 
     Args:
         jobs: what `find_jobs` gave, or a part of it.
@@ -41,145 +41,139 @@ def restore_all(jobs: Iterable[Job], options: Options, load: Callable[[], DAARes
         load: gives the pipeline; called before the first photo that is restored, and not at all without one.
 
     Yields:
-        For each job a JSON object with "input", "output", "status" (restored, skipped, failed or planned), for a failed
-        or skipped one "reason", and for a restored one "width", "height", "format", "bits", "seconds", "notes" and
-        "guard".
+        For each job, in order, a JSON object with "input", "output", "status" (restored, skipped, failed or planned),
+        for a failed or skipped one "reason", and for a restored one "width", "height", "format", "bits", "seconds" (of
+        reading, restoring and writing it), "notes" and "guard".
 
     Raises:
         OSError: after the record of a photo that failed for a reason of the machine, such as a full or read-only disk:
-            the others would fail as well. What is written already stays.
+            the others would fail as well, and are not written. What is written already stays.
+        KeyboardInterrupt: after the records of the photos that are written.
     """
-    pipeline = None
-    for job in jobs:
-        record: Record = {"input": job.source, "output": job.target}
-        if job.refused:
-            yield record | {"status": FAILED, "reason": job.refused}
-        elif job.skipped:
-            yield record | {"status": SKIPPED, "reason": job.skipped}
-        elif os.path.lexists(job.target) and not options.overwrite:
-            yield record | {"status": SKIPPED, "reason": "the output exists"}
-        elif options.dry_run:
-            yield record | {"status": PLANNED}
-        else:
-            pipeline = pipeline or load()
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # libraries warn of damaged metadata; losses are in the notes
-                    done = restore_one(pipeline, job, options)
-            except FileExistsError:
-                yield record | {"status": SKIPPED, "reason": "another process has written the output since"}
-            except Exception as error:  # no error in one photo stops the others
-                logger.debug("%s", job.source, exc_info=True)
-                yield record | {"status": FAILED, "reason": _words(error)}
-                if of_the_machine(error):
-                    raise
+    with _Overlap(options) as overlap:
+        try:
+            yield from overlap.through(jobs, load)
+        except KeyboardInterrupt:
+            yield from overlap.records(0)
+            raise
+
+
+class _Overlap:
+    """Reading ahead and writing behind, in threads; restoring takes place in the caller's.
+
+    Args:
+        options: of restoring.
+    """
+
+    def __init__(self, options: Options):
+        self.options = options
+        self.readers = ThreadPoolExecutor(AHEAD_OF_GPU, "read")
+        self.writers: ThreadPoolExecutor | None = None
+        self.behind: deque[Future[Result]] = deque()  # in the order of the jobs
+        self.stopped = Event()  # by an error of the machine: nothing is written any more
+        self.ahead = AHEAD
+
+    def __enter__(self) -> _Overlap:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for pool in (self.readers, self.writers):
+            if pool is not None:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def through(self, jobs: Iterable[Job], load: Callable[[], DAARestorationPipeline]) -> Iterator[Record]:
+        """See `restore_all`."""
+        pipeline = None
+        for job, given in self._read_ahead(jobs):
+            if isinstance(given, Future):
+                pipeline = pipeline or self._prepared(load)
+                self.behind.append(self._restored(pipeline, job, given))
             else:
-                yield record | {"status": RESTORED} | done
+                self.behind.append(_finished(given))
+            yield from self.records(self.ahead)
+        yield from self.records(0)
+
+    def records(self, left: int) -> Iterator[Record]:
+        """The records that are ready in order, and those that come until `left` photos are being written."""
+        while self.behind and (len(self.behind) > left or self.behind[0].done()):
+            record, error = self.behind.popleft().result()
+            yield record
+            if error is not None:
+                raise error
+
+    def _prepared(self, load: Callable[[], DAARestorationPipeline]) -> DAARestorationPipeline:
+        pipeline = load()
+        kind = getattr(getattr(pipeline, "device", None), "type", "cpu")
+        self.ahead = AHEAD if kind == "cpu" else AHEAD_OF_GPU
+        self.writers = ThreadPoolExecutor(self.ahead, "write")
+        return pipeline
+
+    def _read_ahead(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Record | Future[Restored]]]:
+        """Each job with its photo that is being read, or with its record where nothing is to be restored."""
+        rest, queue = iter(jobs), deque[tuple[Job, Record | Future[Restored]]]()
+        while True:
+            for job in islice(rest, 1 + self.ahead - len(queue)):
+                queue.append((job, _settled(job, self.options) or self.readers.submit(self._read, job)))
+            if not queue:
+                return
+            yield queue.popleft()
+
+    def _read(self, job: Job) -> Restored:
+        with without_warnings():
+            return stages.read(job, self.options)
+
+    def _restored(self, pipeline: DAARestorationPipeline, job: Job, read: Future[Restored]) -> Future[Result]:
+        try:
+            with without_warnings():
+                restored = stages.restore(pipeline, read.result(), self.options)
+        except Exception as error:  # no error in one photo stops the others
+            return _finished(*self._failed(job, error))
+        assert self.writers is not None
+        return self.writers.submit(self._write, restored, job)
+
+    def _write(self, restored: Restored, job: Job) -> Result:
+        if self.stopped.is_set():
+            return {}, None  # no one asks any more
+        try:
+            with without_warnings():
+                return _named(job) | {"status": RESTORED} | stages.write(restored, job, self.options), None
+        except FileExistsError:
+            return _named(job) | {"status": SKIPPED, "reason": "another process has written the output since"}, None
+        except Exception as error:
+            return self._failed(job, error)
+
+    def _failed(self, job: Job, error: Exception) -> Result:
+        logger.debug("%s", job.source, exc_info=True)
+        ends = error if isinstance(error, OSError) and of_the_machine(error) else None
+        if ends is not None:
+            self.stopped.set()
+        return _named(job) | {"status": FAILED, "reason": _words(error)}, ends
+
+
+def _named(job: Job) -> Record:
+    return {"input": job.source, "output": job.target}
+
+
+def _finished(record: Record, error: OSError | None = None) -> Future[Result]:
+    done: Future[Result] = Future()
+    done.set_result((record, error))
+    return done
+
+
+def _settled(job: Job, options: Options) -> Record | None:
+    """The record of a job that needs no restoring."""
+    if job.refused:
+        return _named(job) | {"status": FAILED, "reason": job.refused}
+    if job.skipped:
+        return _named(job) | {"status": SKIPPED, "reason": job.skipped}
+    if os.path.lexists(job.target) and not options.overwrite:
+        return _named(job) | {"status": SKIPPED, "reason": "the output exists"}
+    return _named(job) | {"status": PLANNED} if options.dry_run else None
 
 
 def _words(error: Exception) -> str:
     message = str(error) or "out of memory" if isinstance(error, MemoryError) else str(error)
     return message if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {message}"
-
-
-def restore_one(pipeline: DAARestorationPipeline, job: Job, options: Options) -> Record:
-    """Restores one photo to its file, which gets the photo's permissions and modification time.
-
-    Returns:
-        The record of `restore_all` for a restored photo.
-
-    Raises:
-        UnreadablePhotoError, ConfigurationError, OSError, FloatingPointError: as reading, restoring and writing do.
-        FileExistsError: another process has written its file since.
-    """
-    start = time.perf_counter()
-    folder = Path(job.target).parent
-    check_writable(folder)  # before the work
-    photo = open_photo(job.source, max_megapixels=options.max_megapixels)
-    if options.bits == 16 and 16 in BY_NAME[options.format or own_format(photo)].depths:
-        photo = _deepened(photo)  # before restoring, which then rounds to 16 bits
-    result: Any = pipeline(
-        photo.pixels,
-        output_type="np",
-        tile=options.tile,
-        strength=options.strength,
-        self_ensemble=options.self_ensemble,
-        guard=options.guard,
-    )
-    restored: np.ndarray = result.images[0]
-    if options.compare is not None:
-        _compare(photo, restored, job, Path(options.compare))
-    folder.mkdir(parents=True, exist_ok=True)
-    if not options.overwrite and os.path.lexists(job.target):
-        raise FileExistsError(f"{job.target!r} exists")
-    with replacing(job.target, like=job.source) as temporary:
-        if _same(photo, restored, options):
-            shutil.copyfile(job.source, temporary)  # coding it again would only lose quality
-            format_, bits = own_format(photo), photo.bits
-            notes: tuple[str, ...] = ("nothing to restore: the file was copied",)
-        else:
-            photo = dataclasses.replace(photo, pixels=restored)  # frees the memory of the old pixels for the encoder
-            saved = save_photo(
-                temporary,
-                photo,
-                format=options.format,
-                bits=options.bits,
-                quality=options.quality,
-                strip_location=options.strip_location,
-                overwrite=True,  # of the temporary file, which exists
-            )
-            format_, bits, notes = saved.format, saved.bits, saved.notes
-    return {
-        "width": restored.shape[1],
-        "height": restored.shape[0],
-        "format": format_,
-        "bits": bits,
-        "seconds": round(time.perf_counter() - start, 3),
-        "notes": list(notes),
-        "guard": dataclasses.asdict(result.guard[0]) if result.guard else None,
-    }
-
-
-def _same(photo: StoredPhoto, restored: np.ndarray, options: Options) -> bool:
-    """Whether the file can be copied unchanged."""
-    as_it_was = options.bits in (None, photo.bits) and options.quality is None and not options.strip_location
-    as_it_was &= photo.format != "RAW" and options.format in (None, own_format(photo))
-    return as_it_was and np.array_equal(photo.pixels, restored)
-
-
-def _deepened(photo: StoredPhoto) -> StoredPhoto:
-    alpha = None if photo.alpha is None else with_bits(photo.alpha, 16)
-    return dataclasses.replace(photo, pixels=with_bits(photo.pixels, 16), alpha=alpha)
-
-
-def _compare(photo: StoredPhoto, restored: np.ndarray, job: Job, folder: Path) -> None:
-    """A sheet: the whole photo before and after, and its middle, enlarged."""
-    from ..evaluation.sheets import contact_sheet
-    from ..photos.stored import upright
-
-    cell = 480
-    rows = []
-    for pick in (_reduced, _middle):
-        row = [pick(upright(pixels, photo.orientation), cell) for pixels in (photo.pixels, restored)]
-        rows.append([np.ascontiguousarray(with_bits(np.ascontiguousarray(one), 8)) for one in row])
-    name = os.path.basename(job.target)
-    target = folder / shortened(name, ".png", append=True)
-    number = 1
-    while target.exists():  # photos of several folders may have one name
-        number += 1
-        target = folder / shortened(name, f".{number}.png", append=True)
-    contact_sheet(rows, ("before", "after"), (), target, cell=cell, title=os.path.basename(job.source))
-
-
-def _reduced(pixels: np.ndarray, cell: int) -> np.ndarray:
-    step = max(1, max(pixels.shape[:2]) // (2 * cell))  # the rest is done with a filter
-    return pixels[::step, ::step]
-
-
-def _middle(pixels: np.ndarray, cell: int) -> np.ndarray:
-    height, width = (min(side, cell // 3) for side in pixels.shape[:2])
-    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
-    return pixels[top : top + height, left : left + width]
 
 
 class Summary:

@@ -1,0 +1,168 @@
+"""The stages of restoring one photo file: reading, restoring, writing."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..files import check_writable, replacing, shortened
+from ..photos import open_photo, save_photo
+from ..photos.registry import BY_NAME
+from ..photos.saving import own_format
+from ..photos.stored import StoredPhoto, with_bits
+from .options import Options
+from .outputs import Job
+
+if TYPE_CHECKING:
+    from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
+
+Record = dict[str, Any]
+
+
+@dataclasses.dataclass
+class Restored:
+    """A photo between the stages.
+
+    Args:
+        photo: as it was read.
+        pixels: restored; None before.
+        guard: the guard's verdict as a dictionary; None without one.
+        seconds: that its stages took so far.
+    """
+
+    photo: StoredPhoto
+    pixels: np.ndarray | None = None
+    guard: dict[str, Any] | None = None
+    seconds: float = 0.0
+
+
+def restore_one(pipeline: DAARestorationPipeline, job: Job, options: Options) -> Record:
+    """Restores one photo to its file, which gets the photo's permissions and modification time.
+
+    Returns:
+        The record of `work.restore_all` for a restored photo.
+
+    Raises:
+        UnreadablePhotoError, ConfigurationError, OSError, FloatingPointError: as reading, restoring and writing do.
+        FileExistsError: another process has written its file since.
+    """
+    return write(restore(pipeline, read(job, options), options), job, options)
+
+
+def read(job: Job, options: Options) -> Restored:
+    """The photo of a job, in the bit depth that it is restored in.
+
+    Raises:
+        UnreadablePhotoError, ConfigurationError: as `open_photo`.
+        OSError: the file or the folder of its output cannot be used.
+    """
+    start = time.perf_counter()
+    check_writable(Path(job.target).parent)  # before the work
+    photo = open_photo(job.source, max_megapixels=options.max_megapixels)
+    if options.bits == 16 and 16 in BY_NAME[options.format or own_format(photo)].depths:
+        photo = _deepened(photo)  # before restoring, which then rounds to 16 bits
+    return Restored(photo, seconds=time.perf_counter() - start)
+
+
+def restore(pipeline: DAARestorationPipeline, one: Restored, options: Options) -> Restored:
+    """The photo with restored pixels; errors are those of the pipeline."""
+    start = time.perf_counter()
+    result: Any = pipeline(
+        one.photo.pixels,
+        output_type="np",
+        tile=options.tile,
+        strength=options.strength,
+        self_ensemble=options.self_ensemble,
+        guard=options.guard,
+    )
+    one.pixels = result.images[0]
+    one.guard = dataclasses.asdict(result.guard[0]) if result.guard else None
+    one.seconds += time.perf_counter() - start
+    return one
+
+
+def write(one: Restored, job: Job, options: Options) -> Record:
+    """Writes a restored photo; returns and raises as `restore_one`."""
+    start = time.perf_counter()
+    photo, restored, folder = one.photo, one.pixels, Path(job.target).parent
+    assert restored is not None
+    if options.compare is not None:
+        _compare(photo, restored, job, Path(options.compare))
+    folder.mkdir(parents=True, exist_ok=True)
+    if not options.overwrite and os.path.lexists(job.target):
+        raise FileExistsError(f"{job.target!r} exists")
+    with replacing(job.target, like=job.source) as temporary:
+        if _same(photo, restored, options):
+            shutil.copyfile(job.source, temporary)  # coding it again would only lose quality
+            format_, bits = own_format(photo), photo.bits
+            notes: tuple[str, ...] = ("nothing to restore: the file was copied",)
+        else:
+            # frees the memory of the old pixels for the encoder
+            one.photo = photo = dataclasses.replace(photo, pixels=restored)
+            saved = save_photo(
+                temporary,
+                photo,
+                format=options.format,
+                bits=options.bits,
+                quality=options.quality,
+                strip_location=options.strip_location,
+                overwrite=True,  # of the temporary file, which exists
+            )
+            format_, bits, notes = saved.format, saved.bits, saved.notes
+    return {
+        "width": restored.shape[1],
+        "height": restored.shape[0],
+        "format": format_,
+        "bits": bits,
+        "seconds": round(one.seconds + time.perf_counter() - start, 3),
+        "notes": list(notes),
+        "guard": one.guard,
+    }
+
+
+def _same(photo: StoredPhoto, restored: np.ndarray, options: Options) -> bool:
+    """Whether the file can be copied unchanged."""
+    as_it_was = options.bits in (None, photo.bits) and options.quality is None and not options.strip_location
+    as_it_was &= photo.format != "RAW" and options.format in (None, own_format(photo))
+    return as_it_was and np.array_equal(photo.pixels, restored)
+
+
+def _deepened(photo: StoredPhoto) -> StoredPhoto:
+    alpha = None if photo.alpha is None else with_bits(photo.alpha, 16)
+    return dataclasses.replace(photo, pixels=with_bits(photo.pixels, 16), alpha=alpha)
+
+
+def _compare(photo: StoredPhoto, restored: np.ndarray, job: Job, folder: Path) -> None:
+    """A sheet: the whole photo before and after, and its middle, enlarged."""
+    from ..evaluation.sheets import contact_sheet
+    from ..photos.stored import upright
+
+    cell = 480
+    rows = []
+    for pick in (_reduced, _middle):
+        row = [pick(upright(pixels, photo.orientation), cell) for pixels in (photo.pixels, restored)]
+        rows.append([np.ascontiguousarray(with_bits(np.ascontiguousarray(one), 8)) for one in row])
+    name = os.path.basename(job.target)
+    target = folder / shortened(name, ".png", append=True)
+    number = 1
+    while target.exists():  # photos of several folders may have one name
+        number += 1
+        target = folder / shortened(name, f".{number}.png", append=True)
+    contact_sheet(rows, ("before", "after"), (), target, cell=cell, title=os.path.basename(job.source))
+
+
+def _reduced(pixels: np.ndarray, cell: int) -> np.ndarray:
+    step = max(1, max(pixels.shape[:2]) // (2 * cell))  # the rest is done with a filter
+    return pixels[::step, ::step]
+
+
+def _middle(pixels: np.ndarray, cell: int) -> np.ndarray:
+    height, width = (min(side, cell // 3) for side in pixels.shape[:2])
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    return pixels[top : top + height, left : left + width]
