@@ -12,7 +12,16 @@ class ConfigurationError(ValueError):
 
 
 class UnreadablePhotoError(ValueError):
-    """A file that should hold a photo cannot be decoded, or holds values or a layout that no restorer can take."""
+    """A file that should hold a photo cannot be decoded, or holds values or a layout that no restorer can take.
+
+    Args:
+        message: the whole text.
+        reason: the same without the file's name, for lists that have it already; None: the message.
+    """
+
+    def __init__(self, message: str, reason: str | None = None):
+        super().__init__(message)
+        self.reason = reason or message
 
 
 class MissingPackageError(ConfigurationError, UnreadablePhotoError):

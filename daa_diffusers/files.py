@@ -6,6 +6,7 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -196,7 +197,7 @@ def in_bytes(count: int) -> str:
 
 
 def check_writable(folder: str | os.PathLike) -> None:
-    """Whether files can be written in a folder, or the folder be made: before the work that ends in them.
+    """Checks that files can be written in a folder, or the folder be made, by making a folder for a moment.
 
     Raises:
         UnwritableError: they cannot.
@@ -212,6 +213,15 @@ def check_writable(folder: str | os.PathLike) -> None:
         number = errno.EACCES
     if number:
         raise UnwritableError(number, _words(number, existing / "file", 0), str(folder))
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".", dir=existing))  # /proc and immutable folders let nobody write
+    except OSError as error:
+        if error.errno not in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+        ):  # the file to write may fit
+            message = f"nothing can be written in {str(existing)!r}: {os.strerror(error.errno or 0)}"
+            raise UnwritableError(error.errno or 0, message, str(folder)) from error
 
 
 def of_the_machine(error: BaseException) -> bool:

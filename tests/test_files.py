@@ -5,6 +5,8 @@ import os
 import resource
 import stat
 import subprocess
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,6 +125,24 @@ def test_where_nothing_can_be_written_is_said_before_the_work(tmp_path, small_di
     (tmp_path / "file").touch()
     with pytest.raises(UnwritableError, match="file' is no folder"):
         check_writable(tmp_path / "file/deep")
+    with pytest.raises(UnwritableError, match="nothing can be written in '/proc': "):  # whatever its permissions say
+        check_writable("/proc/x/y")
+
+
+def test_a_folder_without_permission_is_said_before_the_work():
+    folder = Path(tempfile.mkdtemp())  # pytest's own folders cannot be entered by others
+    folder.chmod(0o555)
+    root = os.geteuid() == 0
+    try:
+        if root:
+            os.seteuid(65534)
+        with pytest.raises(UnwritableError, match=f"'{folder}'.*|no permission to write in '{folder}'") as raised:
+            check_writable(folder / "new")
+        assert raised.value.errno == errno.EACCES
+    finally:
+        if root:
+            os.seteuid(0)
+        folder.rmdir()
 
 
 def test_the_longest_valid_name_is_written_and_a_longer_one_named(tmp_path):

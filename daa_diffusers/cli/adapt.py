@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,10 +15,11 @@ import typer
 from ..checkpoints.tasks import DEFAULT_TASK, TASKS, known_tasks
 from ..errors import ConfigurationError
 from ..restoring.loading import check_model
-from .common import without_warnings
 
 if TYPE_CHECKING:
+    from ..sources.folders import PhotoSource
     from ..training.config import TrainingConfig
+    from ..training.setup import Inputs
 
 SHEET_PHOTOS = 4
 SHEET_SECONDS = 3.0  # reserved for loading both restorers and rendering the sheet
@@ -106,26 +107,48 @@ def adapt(
                 config = with_method(config, method)
             typer.echo(_describe(config, written=not clean))
             return
-        _check_photos(config)
-        if not clean:
-            _write_clean(Path(config.clean[0]))
-        _train(with_method(config, _chosen(config) if method == AUTO else method), begun=context.obj)
+        inputs = _open(config, written=not clean)
+        reasons: tuple[str, ...] = ()
+        if method == AUTO:
+            method, reasons = _chosen(config, inputs)
+        _train(with_method(config, method), inputs, reasons, begun=context.obj)
 
 
-def _chosen(config: TrainingConfig) -> str:
-    """The method chosen by measurement; for a run to resume, its own."""
+def _open(config: TrainingConfig, written: bool) -> Inputs:
+    """Opens what a run reads; with `written`, its clean photos are written once the real ones are known to fit.
+
+    Raises:
+        ConfigurationError: before anything is written, if the photos or the output folder do not fit.
+    """
+    from ..degradations.fitting.choosing import check_choices, look_over
+    from ..models.restorer import RestorerContract
+    from ..training import setup
+    from ..training.run_folder import check_output
+
+    check_output(Path(config.output_dir))
+    restorer = setup.build_restorer(config)
+    channels = RestorerContract.of(restorer).channels
+    real = setup.open_sources(config, "real", channels)
+    if config.fit_noise and not (Path(config.output_dir) / "run.json").exists():
+        check_choices(real, [look_over(source, CHECKED_PHOTOS) for source in real])
+    if written:
+        _write_clean(Path(config.clean[0]))
+    return setup.Inputs(restorer, setup.open_all_sources(config, channels, real=real))
+
+
+def _chosen(config: TrainingConfig, inputs: Inputs) -> tuple[str, tuple[str, ...]]:
+    """The method chosen by measurement, and the reasons; for a run to resume, its own."""
     import yaml
 
     from ..training.choosing import choose, method_of
 
     options = Path(config.output_dir) / "options.yaml"
     if options.exists():
-        return method_of(yaml.safe_load(options.read_text(encoding="utf-8")))
+        return method_of(yaml.safe_load(options.read_text(encoding="utf-8"))), ()
     if not config.fit_noise:  # the preset of a task that removes no noise
-        return "preset"
-    choice = choose(config)
-    typer.echo("\n".join(choice.reasons))
-    return choice.method
+        return "preset", ()
+    choice = choose(config, inputs)
+    return choice.method, choice.reasons
 
 
 def _describe(config: TrainingConfig, written: bool) -> str:
@@ -139,32 +162,18 @@ def _describe(config: TrainingConfig, written: bool) -> str:
         return describe(dataclasses.replace(config, clean=[folder]), shown=config)
 
 
-def _check_photos(config: TrainingConfig) -> None:
-    """Raises ConfigurationError, before anything is written, if too few photos have noise that can be measured."""
-    from ..degradations.fitting.choosing import check_choices, look_over
-    from ..degradations.fitting.noise import MIN_PHOTOS
-    from ..training.setup import open_sources
-
-    if not config.fit_noise or (Path(config.output_dir) / "run.json").exists():
-        return
-    with without_warnings():  # about unreadable photos: the trainer logs them again
-        sources = open_sources(config, "real", 3)
-        counts = [source.count for source in sources if source.count is not None]  # None: of a stream
-        if len(counts) == len(sources) and (count := sum(counts)) < MIN_PHOTOS:
-            raise ConfigurationError(
-                f"`real` must hold at least {MIN_PHOTOS} photos to measure their noise, got {count}"
-            )
-        check_choices(sources, [look_over(source, CHECKED_PHOTOS) for source in sources])
-
-
-def _train(config: TrainingConfig, begun: float | None) -> None:
+def _train(config: TrainingConfig, inputs: Inputs, reasons: Sequence[str], begun: float | None) -> None:
+    """Trains; prints the `reasons` for the method when all checks of the run have passed, and the result."""
     from accelerate import PartialState
 
-    from ..training.loop import train
+    from ..training.loop import Trainer
     from ..training.result import START_KEPT
     from ..training.summary import print_summary
 
-    result = train(config, begun=begun, after=SHEET_SECONDS)
+    trainer = Trainer(config, begun=begun, after=SHEET_SECONDS, inputs=inputs)
+    if PartialState().is_main_process and reasons:
+        typer.echo("\n".join(reasons))
+    result = trainer.train()
     if not PartialState().is_main_process:
         return
     if result.signal is not None:
@@ -182,7 +191,7 @@ def _train(config: TrainingConfig, begun: float | None) -> None:
             "unchanged. More --minutes or other --clean photos may help"
         )
         raise typer.Exit(START_KEPT)
-    sheet = compare(config, result.pipeline)
+    sheet = compare(config, result.pipeline, inputs.sources["real"][0])
     typer.echo(f"before and after: {sheet}" if sheet else "before and after: no photo could be shown")
     typer.echo(f"to restore photos with it: daa restore PHOTOS -o restored --checkpoint {result.pipeline}")
 
@@ -298,8 +307,8 @@ def _rename_options(record: logging.LogRecord) -> bool:
     return True
 
 
-def compare(config: TrainingConfig, adapted: Path) -> Path | None:
-    """Writes a sheet of some real photos: untouched, restored by the initial and by the adapted restorer.
+def compare(config: TrainingConfig, adapted: Path, source: PhotoSource) -> Path | None:
+    """Writes a sheet of some photos of a source: untouched, restored by the initial and by the adapted restorer.
 
     Returns:
         The image file; None where no photo can be read.
@@ -308,12 +317,10 @@ def compare(config: TrainingConfig, adapted: Path) -> Path | None:
     from ..evaluation.sheets import contact_sheet
     from ..photos.pixels import middle, unit_float
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
-    from ..training.setup import open_sources
 
     pipelines = [DAARestorationPipeline.from_pretrained(str(name)) for name in (config.init_from, adapted)]
     for pipeline in pipelines:
         pipeline.set_progress_bar_config(disable=True)
-    source = open_sources(config, "real", pipelines[0].channels)[0]
     rows = []
     for _, photo in source.sample(SHEET_PHOTOS):
         cut = unit_float(middle(photo, 256))

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from ..errors import CheckpointError, ConfigurationError, UnreadablePhotoError
 from ..files import one_line
 from . import process
+from .common import as_typed
 from .lean import lean_diffusers
 
 # Name of the command -> its module in this folder, which has an `app` of one command.
@@ -104,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             typer.echo(f"error: {_unreachable(error, given)}", err=True)
             return 2
         if isinstance(error, EXPECTED):
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(f"error: {_as_typed(str(error), given)}", err=True)
             return 2
         typer.echo(f"error: {type(error).__name__}: {error} (a defect; --debug prints the traceback)", err=True)
         return 1
@@ -120,6 +121,14 @@ def _usage(error: Any, given: Sequence[str]) -> str:
         message += f", got {came[-1]!r}"
     where = error.ctx.command_path if error.ctx is not None else "daa"
     return one_line(f"{message.rstrip('.')} ({where} -h lists the arguments)")
+
+
+def _as_typed(message: str, given: Sequence[str]) -> str:
+    """A message with the names of arguments as the command has them."""
+    command = next((one for one in given if one in COMMANDS), None)
+    if command is None:
+        return message
+    return as_typed(message, importlib.import_module(f"{__package__}.{COMMANDS[command]}").app)
 
 
 def _check_empty(given: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Literal
@@ -67,6 +68,17 @@ def parse_tile(text: str) -> int | Literal["auto"] | None:
     if not text.isdecimal() or int(text) < 32:
         raise ConfigurationError(f'`--tile` must be a number of pixels from 32, "auto" or "none", got {text!r}')
     return int(text)
+
+
+def as_typed(text: str, app: typer.Typer) -> str:
+    """A message with the arguments that it names as the options of a command: `max_megapixels`: `--max-megapixels`.
+
+    Args:
+        app: of the command, with nothing else in it.
+    """
+    parameters = typer.main.get_command(app).params
+    names = {one.name: max(one.opts, key=len) for one in parameters if one.opts[0].startswith("-")}
+    return re.sub(r"`(\w+)`", lambda found: f"`{names.get(found[1], found[1])}`", text)
 
 
 def print_left_out(skipped: Mapping[str, str], limit: int | None = None, *, err: bool = True) -> None:

@@ -32,6 +32,7 @@ from .common import (
     Strength,
     StripLocation,
     Tile,
+    as_typed,
     parse_tile,
 )
 
@@ -192,7 +193,7 @@ def _run(plan: Plan, options: Options, load: Any, team: _Team, as_json: bool) ->
                 if as_json:
                     _say(json.dumps(record), bar, sys.stdout)
                 elif record["status"] == FAILED:
-                    _say(f"failed: {record['input']}: {record['reason']}", bar, sys.stderr)
+                    _say(f"failed: {record['input']}: {as_typed(record['reason'], app)}", bar, sys.stderr)
                 elif record["status"] == PLANNED:
                     _say(f"{record['input']} -> {record['output']}", bar, sys.stdout)
     except KeyboardInterrupt:

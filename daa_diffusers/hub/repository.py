@@ -129,7 +129,7 @@ def without_machine(value: Any) -> Any:
     """
     if isinstance(value, Mapping):
         kept = {key: without_machine(item) for key, item in value.items()}
-        if isinstance(kept.get("skipped"), list):
+        if isinstance(kept.get("skipped"), dict | list):  # a list: names alone, of earlier versions
             kept["skipped"] = len(kept["skipped"])
         return kept
     if isinstance(value, list):

@@ -4,6 +4,7 @@ import difflib
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -172,9 +173,16 @@ def read_index(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is missing or damaged.
     """
-    return own_classes(
-        read_json(folder / MODEL_INDEX, f"{str(folder)!r} is no pipeline folder: {MODEL_INDEX} is missing")
-    )
+    if not (folder / MODEL_INDEX).is_file():
+        raise CheckpointError(no_pipeline(folder))
+    return own_classes(read_json(folder / MODEL_INDEX, ""))
+
+
+def no_pipeline(folder: Path) -> str:
+    """Message on a folder that is no checkpoint, with what it holds instead, such as photos."""
+    found = Counter(path.suffix.lower() or "no suffix" for path in folder.glob("*") if path.is_file())
+    held = ", ".join(f"{count} x {suffix}" for suffix, count in found.most_common(3)) or "no files"
+    return f"{str(folder)!r} is no pipeline folder: {MODEL_INDEX} is missing; a checkpoint is expected, it has {held}"
 
 
 def own_classes(index: Mapping[str, Any]) -> dict[str, Any]:

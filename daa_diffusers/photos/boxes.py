@@ -51,6 +51,10 @@ class Items:
                 return source.read(offset, min(size, whole))
         return b""
 
+    def codec_of_primary(self) -> str:
+        """The type of the main item, or of the tiles that it is made of, such as "hvc1"; "" where it is not stated."""
+        return self.types.get(self._of_main()[-1], "")
+
     def _of_main(self) -> tuple[int, ...]:
         tiles = [
             number for name, start, to in self.references if name == "dimg" and start == self.primary for number in to
@@ -225,6 +229,11 @@ def check_color(items: Items, name: str, coded: tuple[int, int] | None = None) -
             raise UnreadablePhotoError(
                 f"{name} of color primaries {primaries} without an ICC profile is not supported: convert it first"
             )
+
+
+def stores_rgb(items: Items) -> bool:
+    """Whether the main picture is coded as RGB (matrix 0 of ITU-T H.273), not as luma and chroma."""
+    return any(content[:4] == b"nclx" and content[8:10] == bytes(2) for content in items.of_primary("colr"))
 
 
 def depth_of(items: Items) -> int:

@@ -93,7 +93,7 @@ def _decoded(source: Source, decode: Callable[[PhotoFormat], Result]) -> Result:
         raise
     except Exception as error:
         why = reason(error, format.name if format else "file")
-        raise UnreadablePhotoError(f"cannot read photo {source.name!r}: {why}") from error
+        raise UnreadablePhotoError(f"cannot read photo {source.name!r}: {why}", why) from error
 
 
 def _misnamed(source: Source, format: PhotoFormat) -> tuple[str, ...]:

@@ -26,12 +26,12 @@ def check_model(checkpoint: str, device: str | None = None) -> None:
         ConfigurationError: there is no such device.
     """
     from ..foreign.weights import something_else
-    from ..hub.resolving import MODEL_INDEX, resolve
+    from ..hub.resolving import MODEL_INDEX, no_pipeline, resolve
     from ..hub.weight_files import files_of
 
     source = resolve(checkpoint, "--checkpoint")
     if source.kind == "folder" and not (Path(source.location) / MODEL_INDEX).is_file():
-        raise CheckpointError(f"`--checkpoint` {checkpoint!r} is no pipeline's folder: {MODEL_INDEX} is missing")
+        raise CheckpointError(f"`--checkpoint` {no_pipeline(Path(source.location))}")
     for file in files_of(Path(source.location))[0] if source.kind == "file" else ():
         if file.is_file() and (other := something_else(file)):
             raise CheckpointError(f"`--checkpoint` {checkpoint!r} {other}")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import UnreadablePhotoError
+from ..files import printable
 from .folders import PhotoFolder, PhotoSource
 from .hf_datasets import FINGERPRINTED
 
@@ -98,4 +99,4 @@ def _difference(before: Contents, now: Contents) -> str:
 
 def _some(names: Sequence[str]) -> str:
     more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return ", ".join(printable(name) for name in names[:SHOWN]) + more

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ..errors import ConfigurationError, UnreadablePhotoError
-from ..files import read_regular
+from ..files import printable, read_regular
 from ..photos.pixels import LUMA_WEIGHTS
 from ..photos.reading import decode_photo, list_photos, photo_size
 
@@ -163,8 +163,11 @@ class PhotoSource(ABC):
             return None
         try:
             pixels = decode_photo(self.encoded(index), str(self.label(index)))
-        except (OSError, UnreadablePhotoError) as error:
-            self.skip(index, str(error))
+        except UnreadablePhotoError as error:
+            self.skip(index, error.reason)
+            return None
+        except OSError as error:
+            self.skip(index, error.strerror or str(error))
             return None
         photo = torch.from_numpy(_with_channels(pixels, self.channels)).permute(2, 0, 1).contiguous()
         size = photo.untyped_storage().nbytes()
@@ -180,7 +183,7 @@ class PhotoSource(ABC):
         if index not in self._skipped:
             self._skipped[index] = reason
             self._journal.append(index, reason)
-            logger.warning("`%s`: skipping %s: %s", self.argument, self.label(index), reason)
+            logger.warning("`%s`: skipping %s: %s", self.argument, printable(str(self.label(index))), reason)
 
     @property
     def skipped(self) -> dict[Any, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ConfigurationError, UnreadablePhotoError
-from ..files import other_kind
+from ..files import other_kind, printable
 from ..photos.registry import PHOTO_SUFFIXES
 from .folders import PhotoSource, digest_of_files, logger
 
@@ -73,7 +73,7 @@ class ShardSource(PhotoSource):
             members, problem = index_shard(shard, number)
             if problem:
                 self.problems[shard] = problem
-                logger.warning("`%s`: shard %s: %s", argument, shard, problem)
+                logger.warning("`%s`: shard %s: %s", argument, printable(str(shard)), problem)
             for member in members:
                 wanted = member.extension == self.column if self.column else _is_photo(member)
                 if wanted:

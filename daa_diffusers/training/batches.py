@@ -110,11 +110,10 @@ class Batches:
         return moved
 
     def photos(self) -> setup.Photos:
-        """`setup.training_photos` with what any process found unreadable; all processes must call it together."""
+        """`setup.training_photos` with what any process skipped; all processes must call it together."""
         everyones = gather_object([setup.training_photos(self.dataset)])
         photos = everyones[0]
         for role, sources in photos.items():
             for number, source in enumerate(sources):
-                names = [name for each in everyones for name in each[role][number]["skipped"]]
-                source["skipped"] = list(dict.fromkeys(names))
+                source["skipped"] = {k: v for each in everyones for k, v in each[role][number]["skipped"].items()}
         return photos

@@ -78,7 +78,7 @@ def method_of(options: Mapping[str, Any]) -> str:
     return "renoised_fitted" if options["fit_noise"] else "renoised"
 
 
-def choose(config: TrainingConfig) -> Choice:
+def choose(config: TrainingConfig, inputs: setup.Inputs) -> Choice:
     """Chooses the method of a run by its initial restorer and photos, deterministic for a seed.
 
     Renoising is chosen if the initial restorer removes white noise, the noise of the photos is correlated, and a second
@@ -86,11 +86,10 @@ def choose(config: TrainingConfig) -> Choice:
 
     Args:
         config: of the run, with the method of its preset.
+        inputs: of the run.
     """
-    restorer = setup.build_model(config).restorer
-    channels = RestorerContract.of(restorer).channels
-    sources = setup.open_all_sources(config, channels)
-    dataset = setup.build_dataset(config, channels, length=1, sources=sources)
+    restorer, sources = inputs.restorer, inputs.sources
+    dataset = setup.build_dataset(config, RestorerContract.of(restorer).channels, length=1, sources=sources)
     (clean,) = pairs_apart(dataset, "objective", MEASURED_PATCHES, MEASURED_PATCHES)
     photos = list(measured_photos(sources["real"]))
     try:

@@ -52,13 +52,20 @@ class Trainer:
         progress_bar: show one on the main process.
         begun: `time.time()` from which `config.minutes` count; None: now.
         after: seconds of them that the caller needs after `train`.
+        inputs: the initial restorer, which is trained, and the sources, where they are open already.
 
     Raises:
         ConfigurationError: before the first step, on options, folders or an output folder that do not fit.
     """
 
     def __init__(
-        self, config: TrainingConfig, *, progress_bar: bool = True, begun: float | None = None, after: float = 0.0
+        self,
+        config: TrainingConfig,
+        *,
+        progress_bar: bool = True,
+        begun: float | None = None,
+        after: float = 0.0,
+        inputs: setup.Inputs | None = None,
     ):
         self.pace = Pace(config, begun=begun, after=after)
         if config.threads:
@@ -66,9 +73,9 @@ class Trainer:
         self.config = config.check()
         self.progress_bar = progress_bar
         # 1. networks and photos: what does not fit fails before anything is written
-        model = setup.prepare_networks(config, setup.build_model(config))
+        model = setup.prepare_networks(config, setup.build_model(config, inputs.restorer if inputs else None))
         contract = RestorerContract.of(model.restorer)
-        sources = setup.open_all_sources(config, contract.channels)
+        sources = inputs.sources if inputs else setup.open_all_sources(config, contract.channels)
         self.real = sources.get("real", [])
         self.dataset = setup.build_dataset(config, contract.channels, length=1, sources=sources)
         validation = Validation.from_config(config, self.real)

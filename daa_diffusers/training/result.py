@@ -23,7 +23,7 @@ class TrainingResult:
         best: "step" and "score" of the weights kept, where `select_by` chose; else empty.
         health: the last label-free values (`training.health`).
         alarms: warnings, a sentence each.
-        skipped_photos: names of unreadable photos by role.
+        skipped_photos: photos that were left out, by role: name and reason.
         returns: how often exploded weights were taken back.
         rise: decibels by which the held-out loss of the last weights is above that of the start; None where it is not
             finite, or the run is not held to its start.
@@ -40,7 +40,7 @@ class TrainingResult:
     best: dict[str, float] = field(default_factory=dict)
     health: dict[str, float] = field(default_factory=dict)
     alarms: list[str] = field(default_factory=list)
-    skipped_photos: dict[str, list[str]] = field(default_factory=dict)
+    skipped_photos: dict[str, dict[str, str]] = field(default_factory=dict)
     returns: int = 0
     rise: float | None = None
     kept_step: int | None = None
@@ -57,7 +57,10 @@ class TrainingResult:
         Args:
             where: pipeline, steps, seconds and signal.
         """
-        skipped = {role: [name for source in sources for name in source["skipped"]] for role, sources in photos.items()}
+        skipped = {
+            role: {name: reason for source in sources for name, reason in source["skipped"].items()}
+            for role, sources in photos.items()
+        }
         return cls(
             **where,
             losses=counters["losses"],

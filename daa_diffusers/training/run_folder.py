@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import ConfigurationError
-from ..files import write_text
+from ..files import check_writable, write_text
 from ..objectives.registry import with_defaults
 from ..sources.contents import Contents, contents, differences
 from ..sources.folders import PhotoSource
@@ -139,7 +139,7 @@ def lock_output(config: TrainingConfig, wait: float = LOCK_SECONDS) -> FileLock:
         ConfigurationError: another process has held it for `wait` seconds on end.
     """
     folder = Path(config.output_dir)
-    _check_output(folder)
+    check_output(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK_FILE, timeout=wait)
     try:
@@ -152,13 +152,20 @@ def lock_output(config: TrainingConfig, wait: float = LOCK_SECONDS) -> FileLock:
     return lock
 
 
-def _check_output(folder: Path) -> None:
-    if (folder / RECORD).exists():
-        return
-    if folder.exists() and (not folder.is_dir() or any(p.name != LOCK_FILE for p in folder.iterdir())):
+def check_output(folder: Path) -> None:
+    """Whether a run can be written to a folder: a new or empty one, or one that holds a run.
+
+    Raises:
+        ConfigurationError: it holds something else, or is none.
+        UnwritableError: nothing can be written there.
+    """
+    is_folder = folder.is_dir()
+    holds_run = is_folder and (folder / RECORD).exists()
+    if folder.exists() and not holds_run and (not is_folder or any(p.name != LOCK_FILE for p in folder.iterdir())):
         raise ConfigurationError(
             f"`output_dir` must be a new or empty folder, or one of the same run, got {str(folder)!r}"
         )
+    check_writable(folder)
 
 
 def claim_output(
@@ -181,7 +188,7 @@ def claim_output(
     # through JSON, because tuples come back as lists
     identity = json.loads(json.dumps({**config.identity(), "samples_per_step": samples_per_step}))
     if not record.exists():
-        _check_output(folder)
+        check_output(folder)
         folder.mkdir(parents=True, exist_ok=True)
         known = {"options": identity, "steps": None, "git_commit": _git_commit(), "versions": _versions()}
         write_text(folder / PHOTOS, json.dumps(photos))

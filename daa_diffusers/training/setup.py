@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..objectives.base import Objective
 from ..objectives.registry import build_objective
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from ..sources.sampling import TrainingPatches
-from ..sources.specs import PhotoSource, check_sources, open_source
+from ..sources.specs import PhotoFolder, PhotoSource, check_sources, open_source
 from .adapter_training import add_adapter
 from .config import TrainingConfig
 
@@ -26,20 +27,38 @@ Sources = Mapping[str, Sequence[PhotoSource]]  # by role
 Photos = dict[str, list[dict[str, Any]]]  # what a run was trained on, by role
 
 
-def build_model(config: TrainingConfig) -> Objective:
+@dataclass(frozen=True)
+class Inputs:
+    """The initial restorer and the sources of a run by role, opened once for all that read them."""
+
+    restorer: nn.Module
+    sources: dict[str, list[PhotoSource]]
+
+
+def build_restorer(config: TrainingConfig) -> nn.Module:
+    """The initial restorer of a run; new weights are a function of `config.seed`."""
+    torch.manual_seed(config.seed)
+    if not config.init_from:
+        return new_restorer(config.restorer, value_range=config.value_range)
+    pipeline = DAARestorationPipeline.from_pretrained(config.init_from, trust_remote_code=config.trust_remote_code)
+    restorer = pipeline.restorer.float()
+    add_adapter(config, restorer)
+    return restorer
+
+
+def build_model(config: TrainingConfig, restorer: nn.Module | None = None) -> Objective:
     """The objective of a run over its restorer; new weights are a function of `config.seed`.
+
+    Args:
+        restorer: of `build_restorer`, where it is built already; trained from its state.
 
     Raises:
         ConfigurationError: an option of the objective, or the patch, that does not fit.
     """
-    torch.manual_seed(config.seed)
-    if config.init_from:
-        restorer = DAARestorationPipeline.from_pretrained(
-            config.init_from, trust_remote_code=config.trust_remote_code
-        ).restorer.float()
-        add_adapter(config, restorer)
+    if restorer is None:
+        restorer = build_restorer(config)
     else:
-        restorer = new_restorer(config.restorer, value_range=config.value_range)
+        torch.manual_seed(config.seed)
     model = build_objective(config.objective, restorer)
     objective = config.objective["type"]
     for name, part in {"restorer": restorer, **model.networks, objective: model}.items():
@@ -56,13 +75,16 @@ def open_sources(config: TrainingConfig, option: str, channels: int) -> list[Pho
     return [open_source(spec, channels=channels, argument=option) for spec in getattr(config, option)]
 
 
-def open_all_sources(config: TrainingConfig, channels: int, *, check: bool = True) -> dict[str, list[PhotoSource]]:
+def open_all_sources(
+    config: TrainingConfig, channels: int, *, check: bool = True, real: list[PhotoSource] | None = None
+) -> dict[str, list[PhotoSource]]:
     """The sources of a run by role, each opened once and shared by all readers.
 
     Args:
         config: names the sources, each as `sources.specs.open_source` takes it.
         channels: that the restorer takes.
         check: look at the photos' sizes, and whether real ones are clean ones (`sources.specs.check_sources`).
+        real: the sources of this role, where they are open already.
 
     Raises:
         ConfigurationError: a source cannot be opened, holds no photos, or does not fit.
@@ -73,7 +95,7 @@ def open_all_sources(config: TrainingConfig, channels: int, *, check: bool = Tru
         roles.append("real")
     if adapts:
         roles.append("unpaired_clean")
-    sources = {role: open_sources(config, role, channels) for role in roles}
+    sources = {role: open_sources(config, role, channels) if real is None or role != "real" else real for role in roles}
     if check:
         logger.info("preparing: looking at the photos")
         check_sources(sources, config.patch)
@@ -147,11 +169,18 @@ def parameter_count(module: nn.Module | None) -> int:
     return 0 if module is None else sum(p.numel() for p in module.parameters())
 
 
+def _within(source: PhotoSource, label: Path | str) -> str:
+    """The name of a photo or shard in records, without the folders that lead to its source."""
+    if isinstance(label, str):
+        return label
+    return label.relative_to(source.folder).as_posix() if isinstance(source, PhotoFolder) else label.name
+
+
 def training_photos(dataset: TrainingPatches) -> Photos:
     """Record of the photos of a run for the model card: the sources by role.
 
-    Of each its name ("folder"), number of photos (None where a stream's is not known yet), fingerprint, and the names
-    of the photos and shards found unreadable so far.
+    Of each its name ("folder"), number of photos (None where a stream's is not known yet), fingerprint, and the photos
+    and shards skipped so far: name and reason.
     """
     pairs = dataset.paired or []
     roles = {
@@ -167,7 +196,7 @@ def training_photos(dataset: TrainingPatches) -> Photos:
                 "folder": source.name,
                 "photos": source.count,
                 "fingerprint": source.fingerprint(),
-                "skipped": [label.name if isinstance(label, Path) else label for label in source.skipped],
+                "skipped": {_within(source, label): reason for label, reason in source.skipped.items()},
             }
             for source in sources
         ]

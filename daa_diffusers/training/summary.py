@@ -1,7 +1,5 @@
 """Summary table at the end of a run."""
 
-from typing import Any
-
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -34,8 +32,8 @@ def summary_table(result: TrainingResult) -> Table:
         table.add_row("alarm", Text(alarm), style="red")
     if result.best:
         table.add_row("weights kept", f"of step {result.best['step']}, score {result.best['score']:.3f}")
-    for role, names in result.skipped_photos.items():
-        table.add_row(f"skipped photos of {role}", _some(names), style="yellow")
+    for role, skipped in result.skipped_photos.items():
+        table.add_row(f"skipped photos of {role}", _some(skipped), style="yellow")
     if result.pipeline:
         table.add_row("pipeline", Text(f'DAARestorationPipeline.from_pretrained("{result.pipeline}")'))
     return table
@@ -53,6 +51,9 @@ def kept_text(result: TrainingResult) -> str:
     return f"{kept}: the last ones restore held-out synthetic photos worse than the start does, {worse}"
 
 
-def _some(names: list[Any], most: int = 5) -> Text:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return Text(", ".join(printable(str(name)) for name in names[:most]) + rest)  # no markup in names
+def _some(skipped: dict[str, str], most: int = 5) -> Text:
+    """A line a photo."""
+    lines = [printable(f"{name}: {reason}") for name, reason in list(skipped.items())[:most]]
+    if len(skipped) > most:
+        lines.append(f"and {len(skipped) - most} more, see run.json")
+    return Text("\n".join(lines))  # no markup in names

@@ -12,7 +12,7 @@ from PIL import Image
 
 from daa_diffusers import DAARestorationPipeline, RestorationUNet
 from daa_diffusers.cli.app import main
-from daa_diffusers.training import safeguard
+from daa_diffusers.training import memory_need, safeguard, setup
 
 
 @pytest.fixture
@@ -31,12 +31,19 @@ def start(tmp_path):
     return str(tmp_path / "start")
 
 
-def test_a_folder_of_photos_is_all_it_takes(photos, start, tmp_path, capsys):
+def test_a_folder_of_photos_is_all_it_takes(photos, start, opened, tmp_path, capsys):
     output = tmp_path / "adapted"
     command = ["adapt", str(photos), "--checkpoint", start, "--output", str(output), "--minutes", "0.02"]
     assert main(command) == 0
     said = capsys.readouterr().out
-    assert "scikit-image's" in said and "broken.jpg" in said and f"--checkpoint {output / 'pipeline'}" in said
+    assert (
+        "scikit-image's" in said
+        and "broken.jpg: its content is no photo" in said
+        and f"--checkpoint {output / 'pipeline'}" in said
+    )
+    assert "chosen: the preset" in said
+    pipeline = str(output / "pipeline")
+    assert opened == [start, str(photos), f"{output}_clean_photos", start, pipeline]  # the last two for the sheet
     with Image.open(output / "before_after.png") as sheet:
         assert sheet.width > 3 * 200
     restored = DAARestorationPipeline.from_pretrained(str(output / "pipeline"))
@@ -169,5 +176,32 @@ def test_too_few_photos_are_said_before_anything_is_written(tmp_path, start, cap
     photos.mkdir()
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(photos / "one.png")
     assert main(["adapt", str(photos), "--checkpoint", start, "--output", str(tmp_path / "out")]) == 2
-    assert "`photos` must hold at least 3 photos to measure their noise, got 1" in capsys.readouterr().err
+    assert "`photos` must hold at least 3 photos to fit noise to, got 1" in capsys.readouterr().err
     assert not (tmp_path / "out").exists() and not (tmp_path / "out_clean_photos").exists()
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """What is opened: checkpoints, and sources of photos."""
+    names: list[str] = []
+    for module, name in ((setup, "open_source"), (DAARestorationPipeline, "from_pretrained")):
+        real = getattr(module, name)
+
+        def counting(what, real=real, **options):
+            names.append(str(what))
+            return real(what, **options)
+
+        monkeypatch.setattr(module, name, counting)
+    return names
+
+
+def test_the_method_is_printed_when_all_checks_have_passed(photos, start, opened, tmp_path, capsys, monkeypatch):
+    command = ["adapt", str(photos), "--checkpoint", start, "--output"]
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "notes.txt").write_text("mine")
+    assert main([*command, str(tmp_path / "foreign")]) == 2
+    assert "`--output` must be a new or empty folder" in capsys.readouterr().err and not opened
+    monkeypatch.setattr(memory_need, "free_memory", lambda device: 1)  # checked by the trainer
+    assert main([*command, str(tmp_path / "out")]) == 2
+    said = capsys.readouterr()
+    assert "activations" in said.err and "chosen:" not in said.out and not (tmp_path / "out").exists()

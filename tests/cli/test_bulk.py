@@ -22,13 +22,13 @@ def test_dry_run_counts_and_writes_nothing(album, tmp_path, capsys):  # noqa: F8
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--strength", "1.5"], "`strength` must be a number from 0"),
-        (["--format", "gif"], "`format` must be one of"),
-        (["--photos-per-shard", "0"], "`photos_per_shard` must be at least 1"),
+        (["--strength", "1.5"], "`--strength` must be a number from 0"),
+        (["--format", "gif"], "`--format` must be one of"),
+        (["--photos-per-shard", "0"], "`--photos-per-shard` must be at least 1"),
         (["--tile", "7"], "`--tile` must be a number of pixels from 32"),
-        (["--dtype", "int8"], "`dtype` must be"),
+        (["--dtype", "int8"], "`--dtype` must be"),
         (["--checkpoint", "daa-denoize"], "daa-denoise"),
-        (["--max-megapixels", "0"], "`max_megapixels` must be a positive number"),
+        (["--max-megapixels", "0"], "`--max-megapixels` must be a positive number"),
     ],
     ids=str,
 )
@@ -95,4 +95,4 @@ def test_the_same_command_goes_on_and_then_finds_nothing_to_do(album, tmp_path, 
     assert "6 restored, 1 failed" in capsys.readouterr().out
     assert [record["key"] for record in lines(out / "manifest.jsonl") if record["error"]] == ["bad"]
     assert main([*arguments, "--strength", "0.5"]) == 2
-    assert "`strength` 1.0, got 0.5" in capsys.readouterr().err
+    assert "`--strength` 1.0, got 0.5" in capsys.readouterr().err

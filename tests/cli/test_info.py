@@ -1,6 +1,7 @@
 """`daa info`, run as people run it."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -91,11 +92,13 @@ def test_an_onnx_file(pipeline, tmp_path, capsys):
     [
         ("daa-denose", "did you mean 'daa-denoise"),
         ("absent/a/b", "is no bundled checkpoint"),
-        (".", "no pipeline folder"),
+        (".", "'.' is no pipeline folder: model_index.json is missing; a checkpoint is expected, it has 2 x .png"),
     ],
 )
 def test_an_unknown_checkpoint_is_said_in_a_line(name, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    for photo in ("a.png", "b.PNG"):
+        Path(photo).touch()
     assert main(["info", name]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") <= 2

@@ -162,16 +162,16 @@ def test_what_the_guard_did_is_reported(album, tmp_path, restore, checkpoint, ca
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--strength", "1.5"], "`strength` must be a number from 0"),
-        (["--format", "gif"], "`format` must be one of"),
-        (["--bits", "12"], "`bits` must be 8 or 16"),
+        (["--strength", "1.5"], "`--strength` must be a number from 0"),
+        (["--format", "gif"], "`--format` must be one of"),
+        (["--bits", "12"], "`--bits` must be 8 or 16"),
         (["--tile", "7"], "`--tile` must be a number of pixels from 32"),
-        (["--dtype", "int8"], "`dtype` must be"),
+        (["--dtype", "int8"], "`--dtype` must be"),
         (["--device", "quantum"], "`--device` 'quantum'"),
         (["--backend", "coreml"], "`--backend` must be torch or onnx"),
         (["--backend", "onnx", "--dtype", "bfloat16"], "`--backend` onnx runs on the cpu in float32"),
         (["--checkpoint", "daa-denoize"], "daa-denoise"),
-        (["--max-megapixels", "0"], "`max_megapixels` must be a positive number"),
+        (["--max-megapixels", "0"], "`--max-megapixels` must be a positive number"),
         (["--suffix", "../x"], "`--suffix` must be a part of a file name"),
     ],
     ids=str,
@@ -186,7 +186,9 @@ def test_what_cannot_be_done_is_said_before_any_work(album, tmp_path, options, m
 def test_max_megapixels_refuses_by_name(album, tmp_path, restore, capsys):
     assert restore(album, "-o", tmp_path / "out", "--max-megapixels", "0.0025") == 1
     said = capsys.readouterr()
-    assert "a.png" in said.err and "`max_megapixels` 0.0025" in said.err and said.out.strip() == "2 restored, 1 failed"
+    assert (
+        "a.png" in said.err and "`--max-megapixels` 0.0025" in said.err and said.out.strip() == "2 restored, 1 failed"
+    )
 
 
 def command(*arguments):

@@ -59,6 +59,9 @@ def test_a_full_disk_ends_the_run_after_the_photo_that_it_hit(small_disk, tmp_pa
 
 def test_a_read_only_disk_is_said_before_the_work(small_disk, tmp_path, restore, capsys):
     save(tmp_path / "a.png")
+    assert restore(tmp_path / "a.png", "-o", "/proc/new") == 2  # where nobody can make a folder
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("error: nothing can be written in '/proc': ")
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     for command in (["-o", small_disk / "out"], ["-o", tmp_path / "out", "--compare", small_disk]):
         assert restore(tmp_path / "a.png", *command) == 2

@@ -119,7 +119,7 @@ def test_a_run_is_pushed_with_its_record_and_without_the_machines_paths(tmp_path
         "batch_size": 8,
         "patch": 64,
     }
-    photos = {"real": [{"folder": "noisy", "photos": 9, "skipped": ["anna at the beach.jpg"]}]}
+    photos = {"real": [{"folder": "noisy", "photos": 9, "skipped": {"anna at the beach.jpg": "it is text"}}]}
     record = {"options": options, "steps": 30, "photos": photos, "versions": {"torch": "2"}, "git_commit": "abc"}
     (run / "run.json").write_text(json.dumps(record))
     upload = prepare(run, "org/mine")

@@ -147,11 +147,12 @@ def test_a_log_line_tells_losses_gradients_speed_and_memory(tiny_config):
 def test_the_table_at_the_end(tiny_config, capsys):
     result = quiet(tiny_config(steps=2))
     result.alarms = ["the predictor tells the slots apart"]
-    result.skipped_photos = {"real": ["cut.jpg", "text[/b].jpg", "x:smile:\udcff\n.jpg"]}
+    skipped = {"cut.jpg": "it is truncated", "text[/b].jpg": "it is text", "x:smile:\udcff\n.jpg": "it is empty"}
+    result.skipped_photos = {"real": skipped, "clean": dict.fromkeys(map(str, range(9)), "no noise")}
     print_summary(result, Console(width=160))
     text = capsys.readouterr().out
-    names = r"cut.jpg, text[/b].jpg, x:smile:\xff\n.jpg"
-    for part in ("steps", "last losses", "pair", "tells the slots apart", names, str(result.pipeline)):
+    reasons = "cut.jpg: it is truncated", "text[/b].jpg: it is text", r"x:smile:\xff\n.jpg: it is empty", "and 4 more"
+    for part in ("steps", "last losses", "pair", "tells the slots apart", *reasons, str(result.pipeline)):
         assert part in text
     print_summary(result, Console(width=60))  # a path is one word, longer than a column
     assert "…" not in capsys.readouterr().out

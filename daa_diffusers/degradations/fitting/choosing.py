@@ -11,6 +11,7 @@ from ..jpeg_coding import jpeg_quality
 from .photo_noise import BLOCK
 from .suitability import signs_of, without_impulses
 
+MIN_PHOTOS = 3  # to fit noise to
 MAX_PHOTOS = 200  # more are thinned out evenly
 FIT_SHARE = 0.5  # of the photos must have noise that can be measured
 NAMED = 10  # photos in a message
@@ -38,7 +39,11 @@ def look_over(source: PhotoSource, most: int = MAX_PHOTOS) -> Choice:
 
 
 def check_choices(sources: Sequence[PhotoSource], choices: Sequence[Choice]) -> None:
-    """Raises ConfigurationError unless half of the photos or more have noise that can be measured."""
+    """Raises ConfigurationError unless there are enough photos, half of which have noise that can be measured."""
+    counts = [source.count for source in sources]
+    known = [count for count in counts if count is not None]  # None: of a stream
+    if len(known) == len(counts) and sum(known) < MIN_PHOTOS:
+        raise ConfigurationError(f"`real` must hold at least {MIN_PHOTOS} photos to fit noise to, got {sum(known)}")
     looked, unfit = sum(choice.looked for choice in choices), sum(len(choice.unfit) for choice in choices)
     if unfit <= (1 - FIT_SHARE) * looked:
         return

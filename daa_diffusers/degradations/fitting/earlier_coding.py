@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from ...photos import webp
+from ...photos import boxes, webp
 from ...photos.pixels import LUMA_WEIGHTS
 from ...photos.source import Source
 from ..jpeg_coding import JPEG_BLOCK, luma_table
@@ -16,6 +16,7 @@ FREQUENCIES = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
 # the best one count as equal.
 FOUND, TIE = 0.5, 0.08
 MIN_COEFFICIENTS = 30  # of a frequency; with fewer it is skipped
+_CODECS = {"av01": "AVIF", "hvc1": "HEIC"}
 ROUNDING = 0.6  # error of a coefficient by the rounding of pixels to whole numbers
 
 
@@ -73,10 +74,12 @@ def _cosines() -> np.ndarray:
 
 
 def other_codec(content: bytes) -> str | None:
-    """The lossy codec other than JPEG of a file, by its content: "WebP", "AVIF" or "HEIC"; else None."""
+    """The lossy codec other than JPEG of a file, by its content: "WebP", "AVIF" or "HEIC"; None where it is lossless.
+
+    AVIF and HEIC do not state whether they are lossless; files that store RGB without conversion are taken to be.
+    """
     source = Source("photo", content)
     if webp.recognizes(source):
         return "WebP" if any(name == "VP8 " for name, _, _ in webp.chunks(source)) else None
-    if content[4:8] == b"ftyp":
-        return "AVIF" if content[8:12] in (b"avif", b"avis") else "HEIC"
-    return None
+    items = boxes.read_items(source)  # none in raw files of the same family (CR3)
+    return None if boxes.stores_rgb(items) else _CODECS.get(items.codec_of_primary())

@@ -23,7 +23,7 @@ from ..draws import generator_for
 from ..fitted import FittedNoise
 from ..jpeg_coding import chroma_sampling, jpeg_quality
 from ..mixture import Mixture
-from .choosing import FIT_SHARE, MAX_PHOTOS
+from .choosing import FIT_SHARE, MAX_PHOTOS, MIN_PHOTOS
 from .coding import KNOWN_SHARE
 from .earlier_coding import earlier_quality, other_codec
 from .noise_curve import (
@@ -48,7 +48,6 @@ Restorer = Callable[[torch.Tensor], torch.Tensor]
 
 logger = logging.getLogger(__name__)
 
-MIN_PHOTOS = 3
 RESTORED = 384  # middle that is restored, where there is a restorer
 QUANTILES = 11
 # Share of the tone curve's skewness from which on noise is taken to have come through it. The skewness of light itself,

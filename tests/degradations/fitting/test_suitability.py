@@ -1,8 +1,10 @@
 """Photos whose noise can be measured, and those of which none can be: clean, textured, coded, clipped."""
 
+import io
 import re
 from dataclasses import replace
 
+import imagecodecs
 import numpy as np
 import pytest
 import torch
@@ -233,3 +235,16 @@ def test_lossy_files_of_other_codecs_are_said_to_hold_less_noise(tmp_path):
     assert f"({len(CLEAN)} WebP): they hold less noise than there was before coding" in profile.describe()
     (whole, *_) = write(tmp_path / "whole", noisy()[:1], ".webp", lossless=True).iterdir()
     assert other_codec(whole.read_bytes()) is None
+    pixels = np.ascontiguousarray((noisy()[0][:, :64, :64] * 255).round().byte().permute(1, 2, 0).numpy())
+    assert other_codec(imagecodecs.avif_encode(pixels, level=90)) == "AVIF"
+    assert other_codec(imagecodecs.avif_encode(pixels, level=100)) is None  # RGB as it is
+    assert other_codec(b"\0\0\0\x18ftypcrx \0\0\0\1crx isom") is None  # Canon's raw, of the same family
+    pillow_heif = pytest.importorskip("pillow_heif")
+    file = pillow_heif.from_bytes("RGB", pixels.shape[1::-1], pixels.tobytes())
+    for options, codec in (
+        ({"quality": 90}, "HEIC"),
+        ({"quality": -1, "chroma": "444", "matrix_coefficients": 0}, None),
+    ):
+        stream = io.BytesIO()
+        file.save(stream, **options)
+        assert other_codec(stream.getvalue()) == codec
