@@ -33,6 +33,7 @@ from daa_diffusers.restoring.outputs import find_jobs
 from daa_diffusers.restoring.work import restore_all
 
 BEGUN = psutil.Process().create_time()  # imports count
+MIXED = "mixed "  # before a dtype: weights in float32, operations in the other
 Row = dict[str, str | float]
 
 
@@ -56,8 +57,12 @@ def milliseconds(ways: dict[str, Callable[[], object]], repeats: int, device: to
 
 
 def loaded(arguments: argparse.Namespace, dtype: str) -> DAARestorationPipeline:
-    pipeline = DAARestorationPipeline.from_pretrained(arguments.checkpoint, dtype=getattr(torch, dtype))
+    mixed, name = dtype.startswith(MIXED), dtype.removeprefix(MIXED)
+    weights = torch.float32 if mixed else getattr(torch, name)
+    pipeline = DAARestorationPipeline.from_pretrained(arguments.checkpoint, dtype=weights)
     pipeline.to(torch.device(arguments.device))
+    if mixed:
+        pipeline.enable_mixed_precision(getattr(torch, name))
     pipeline.restorer.eval()
     return pipeline
 
@@ -75,9 +80,12 @@ def bare(pipeline: DAARestorationPipeline, photo: np.ndarray) -> Callable[[], ob
     batch = torch.rand(1, 3, height, width, device=pipeline.device, dtype=pipeline.dtype)
     batch = batch.contiguous(memory_format=torch.channels_last)
 
+    mixed = pipeline.mixed_precision
+
     @torch.no_grad()
     def run() -> object:
-        return pipeline.restorer(batch)
+        with torch.autocast(batch.device.type, dtype=mixed, enabled=mixed is not None):
+            return pipeline.restorer(batch)
 
     return run
 
@@ -93,12 +101,15 @@ def ways_of(pipeline: DAARestorationPipeline, around: DAARestorationPipeline, ph
 
 def pipeline_rows(arguments: argparse.Namespace) -> Iterator[Row]:
     """A photo at a time, in the memory of the host before and after."""
+    exact: dict[float, np.ndarray] = {}  # by the first dtype
     for dtype in arguments.dtypes:
         pipeline = loaded(arguments, dtype)
         around = DAARestorationPipeline(Untouched(pipeline.restorer))
         for megapixels in arguments.megapixels:
             photo = photo_of(megapixels)
             ways = ways_of(pipeline, around, photo)
+            restored = pipeline(photo, output_type="np", as_float=True).images[0]
+            difference = restored - exact.setdefault(megapixels, restored)
             each = milliseconds(ways, arguments.repeats, pipeline.device)
             yield {
                 "dtype": dtype,
@@ -107,6 +118,7 @@ def pipeline_rows(arguments: argparse.Namespace) -> Iterator[Row]:
                 "pipeline / bare": round(each["pipeline"] / each["bare"], 3),
                 "around / bare": round(each["around"] / each["bare"], 3),
                 "guarded / pipeline": round(each["guarded"] / each["pipeline"], 3),
+                f"rms to {arguments.dtypes[0]}, 1/255": round(255 * float(np.sqrt(np.mean(difference**2))), 4),
             }
 
 
@@ -195,7 +207,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default="daa-denoise")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "float16", "bfloat16"])
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "float16", "bfloat16", "mixed float16"])
     parser.add_argument("--folder_dtype", default="float16")
     parser.add_argument("--megapixels", type=float, nargs="+", default=[1, 4, 24])
     parser.add_argument("--photos", type=int, nargs="+", default=[96, 48, 24], help="of each size, in the folder")
