@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..files import one_line
+
 if TYPE_CHECKING:
     from ..hub.description import Description
 
@@ -22,9 +24,9 @@ def info(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Describe a checkpoint: networks, value range, task, license, numbers, training.
+    """Describe a checkpoint: networks, value range, task, license, numbers, training, precision on this machine.
 
-    No weights are downloaded from the Hub.
+    No weights are downloaded from the Hub; precision is told of weights that are here.
     """
     facts = facts_of(checkpoint, revision)
     if as_json:
@@ -58,7 +60,7 @@ def facts_of(checkpoint: str, revision: str | None = None) -> dict[str, Any]:
         return _official(path)
     source = resolve(checkpoint, "checkpoint")
     if source.kind == "file":
-        return {"kind": "a restorer's weights", **_single(Path(source.location))}
+        return {"kind": "a restorer's weights", **_single(Path(source.location)), **_precision(source.location)}
     from ..hub.description import describe, describe_repository
 
     if source.kind == "hub":
@@ -66,7 +68,24 @@ def facts_of(checkpoint: str, revision: str | None = None) -> dict[str, Any]:
             "kind": f"Hub repository {source.location}",
             **_pipeline(describe_repository(source.location, revision)),
         }
-    return {"kind": "a pipeline", **_pipeline(describe(Path(source.location)))}
+    return {"kind": "a pipeline", **_pipeline(describe(Path(source.location))), **_precision(source.location)}
+
+
+def _precision(location: str) -> dict[str, Any]:
+    """What `daa restore --dtype auto` computes in on this machine, and why; found by restoring a test image."""
+    from ..errors import CheckpointError
+    from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
+    from ..pipelines.precision import automatic_precision
+    from ..restoring.loading import fastest_device
+
+    device = fastest_device()
+    try:
+        restorer = DAARestorationPipeline.from_pretrained(Path(location)).to(device).restorer
+    except CheckpointError as error:  # it is described all the same
+        return {"precision here": f"unknown: {one_line(str(error))}"}
+    choice = automatic_precision(restorer)
+    name = str(choice.dtype).removeprefix("torch.") if choice.dtype else "float32"
+    return {"precision here": f"{name} on the {device} (--dtype auto): {choice.reason}"}
 
 
 def _network(network: Any) -> str:

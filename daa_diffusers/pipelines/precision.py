@@ -1,6 +1,7 @@
 """Mixed precision of the pipeline: bfloat16 where the processor is faster in it and the result hardly changes."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -20,6 +21,39 @@ def is_fast_in_bfloat16(device: torch.device) -> bool:
     # torch has no public function for this
     known = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
     return device.type == "cpu" and any(supported() for supported in known if supported is not None)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The precision that suits a restorer where it is.
+
+    Args:
+        dtype: of the operations that autocast covers; None: no autocast, all are in the dtype of the weights.
+        reason: why, in words.
+    """
+
+    dtype: torch.dtype | None
+    reason: str
+
+
+def automatic_precision(restorer: nn.Module) -> Choice:
+    """What `enable_mixed_precision("auto")` chooses for a restorer, on the device of its weights."""
+    weight = next(restorer.parameters(), None)
+    if weight is None:
+        return Choice(None, "the restorer has no weights")
+    if weight.dtype != torch.float32:
+        return Choice(None, f"the weights are in {str(weight.dtype).removeprefix('torch.')}")
+    if weight.device.type != "cpu":
+        return Choice(None, f"mixed precision is not chosen by itself on {weight.device.type}")
+    if not is_fast_in_bfloat16(weight.device):
+        return Choice(None, "the processor has no instructions for bfloat16 (AMX, AVX-512 BF16)")
+    error, bound = 255 * bfloat16_error(restorer), f"{255 * TOLERATED:g}/255"
+    if math.isinf(error):
+        return Choice(None, "the restorer's result itself would be in bfloat16, whose steps are too coarse")
+    differs = f"on a test image bfloat16 differs from float32 by {error:.2g}/255 rms"
+    if error > 255 * TOLERATED:
+        return Choice(None, f"{differs}, more than {bound}")
+    return Choice(torch.bfloat16, f"the processor has instructions for it, and {differs}, at most {bound}")
 
 
 @torch.no_grad()
@@ -59,7 +93,8 @@ class MixedPrecisionMixin:
 
         Args:
             dtype: torch.bfloat16 or torch.float16; "auto": bfloat16 if the processor has it, the weights are in
-                float32, and the error on a test image (`bfloat16_error`) is at most `TOLERATED`; else none.
+                float32, and the error on a test image (`bfloat16_error`) is at most `TOLERATED`; else none
+                (`automatic_precision` says why).
 
         Returns:
             The dtype that was set; None: no autocast.
@@ -72,10 +107,7 @@ class MixedPrecisionMixin:
         if isinstance(dtype, torch.dtype):
             self.mixed_precision = dtype
             return dtype
-        weight = next(self.restorer.parameters(), None)
-        self.mixed_precision = None
-        if weight is not None and weight.dtype == torch.float32 and is_fast_in_bfloat16(weight.device):
-            self.mixed_precision = torch.bfloat16 if bfloat16_error(self.restorer) <= TOLERATED else None
+        self.mixed_precision = automatic_precision(self.restorer).dtype
         return self.mixed_precision
 
     def disable_mixed_precision(self) -> None:

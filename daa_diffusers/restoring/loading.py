@@ -55,6 +55,14 @@ def usable_device(device: str) -> torch.device:
     return where
 
 
+def fastest_device() -> str:
+    """The device that restoring takes by itself."""
+    import torch
+
+    mps = torch.backends.mps.is_available()
+    return "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+
+
 def check_dtype(dtype: str) -> None:
     """ConfigurationError where restoring does not run in `dtype`."""
     if dtype not in DTYPES:
@@ -78,10 +86,7 @@ def load_pipeline(checkpoint: str, device: str | None, dtype: str = "float32") -
 
     check_model(checkpoint)
     disable_progress_bar()  # of loading
-    if device is None:
-        mps = torch.backends.mps.is_available()
-        device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-    where = usable_device(device)
+    where = usable_device(device or fastest_device())
     weights = torch.float32 if dtype == "auto" else getattr(torch, dtype)
     pipeline = DAARestorationPipeline.from_pretrained(checkpoint, dtype=weights).to(where)
     if dtype == "auto":

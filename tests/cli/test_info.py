@@ -55,6 +55,21 @@ def test_a_folder_a_runs_folder_and_a_restorers_file(pipeline, tmp_path, capsys)
     assert alone["parameters"] == expected["parameters"] and "noise predictor" not in alone
 
 
+def test_the_precision_that_is_chosen_here_is_said_with_its_reason(pipeline, tmp_path, capsys):
+    said = facts(capsys, "daa-denoise")["precision here"]
+    chosen = DAARestorationPipeline.from_pretrained("daa-denoise").enable_mixed_precision()
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        assert said.startswith("float32 on the ") and "not chosen by itself" in said
+    elif chosen is None:
+        assert said.startswith("float32 on the cpu") and ("no instructions" in said or "more than 0.3/255" in said)
+    else:
+        assert said.startswith("bfloat16 on the cpu (--dtype auto): the processor has instructions for it")
+        assert "/255 rms, at most 0.3/255" in said
+    pipeline.save_pretrained(tmp_path / "mine")
+    weights = tmp_path / "mine" / "restorer" / "diffusion_pytorch_model.safetensors"
+    assert "precision here" in facts(capsys, weights)
+
+
 def test_an_official_file_is_recognized(pipeline, tmp_path, capsys):
     restorer = RestorationUNet(width=4, depth=3, align_corners=True)
     torch.save(to_official_state_dict(restorer), tmp_path / "net.pth")
@@ -69,7 +84,8 @@ def test_a_hub_repository_is_described_without_its_weights(pipeline, tmp_path, c
         monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
         hub.revisions["org/restorer"] = {"main": tmp_path / "pushed", "v1": tmp_path / "pushed"}
-        assert facts(capsys, "org/restorer")["value range"] == "[-1, 1]"
+        found = facts(capsys, "org/restorer")
+        assert found["value range"] == "[-1, 1]" and "precision here" not in found
         assert facts(capsys, "org/restorer", "--revision", "v1")["kind"] == "Hub repository org/restorer"
         assert not any(name.endswith(".safetensors") for name in hub.downloaded())
         assert main(["info", "org/absent"]) == 2

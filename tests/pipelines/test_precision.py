@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from daa_diffusers import DAARestorationPipeline, FastRestorationUNet, ForeignRestorer
-from daa_diffusers.pipelines.precision import TOLERATED, bfloat16_error, is_fast_in_bfloat16
+from daa_diffusers.pipelines import precision
+from daa_diffusers.pipelines.precision import TOLERATED, automatic_precision, bfloat16_error, is_fast_in_bfloat16
 
 HERE = is_fast_in_bfloat16(torch.device("cpu"))
 
@@ -63,6 +64,17 @@ def test_a_network_that_loses_accuracy_stays_in_float32(network, infinite):
     assert pipeline.enable_mixed_precision() is None
     error = bfloat16_error(pipeline.restorer)
     assert (error == float("inf")) == infinite and error > TOLERATED
+
+
+def test_the_choice_says_why(pipe, monkeypatch):
+    choice = automatic_precision(pipe.restorer)
+    assert (choice.dtype is not None) == HERE and ("has instructions" if HERE else "no instructions") in choice.reason
+    assert automatic_precision(nn.Identity()).reason == "the restorer has no weights"
+    assert "bfloat16" in automatic_precision(Direct().bfloat16()).reason
+    monkeypatch.setattr(precision, "is_fast_in_bfloat16", lambda device: True)
+    for network, words in ((Direct(), "too coarse"), (Inaccurate(), "more than 0.3/255")):
+        choice = automatic_precision(ForeignRestorer.wrap(network, value_range=(0, 1)))
+        assert choice.dtype is None and words in choice.reason
 
 
 def test_another_type_is_refused(pipe):
