@@ -260,16 +260,19 @@ def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
 
     folder = Path(folder)
     check_writable(folder)
-    made = not folder.exists()
+    lock = folder / ".lock"
+    made, locked_before = not folder.exists(), lock.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with FileLock(lock, timeout=0):
             yield
     except Timeout:
         raise ConfigurationError(f"another `daa bulk` is at work in {str(folder)!r}") from None
     finally:
-        if made and set(os.listdir(folder)) <= {".lock"}:  # no error occurred
-            shutil.rmtree(folder, ignore_errors=True)
+        if not locked_before and not (folder / "job.json").exists():  # refused: the folder stays as it was
+            lock.unlink(missing_ok=True)
+            if made and not os.listdir(folder):
+                folder.rmdir()
 
 
 def write_whole(path: Path, content: bytes) -> None:

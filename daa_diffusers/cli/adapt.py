@@ -15,6 +15,7 @@ import typer
 from ..checkpoints.tasks import DEFAULT_TASK, TASKS, known_tasks
 from ..errors import ConfigurationError
 from ..restoring.loading import check_model
+from .common import check_once
 
 if TYPE_CHECKING:
     from ..sources.folders import PhotoSource
@@ -39,7 +40,7 @@ OPTION_NAMES = {
 AUTO = "auto"  # method
 METHODS = (AUTO, "preset", "renoised", "renoised_fitted")
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()
@@ -227,6 +228,7 @@ def plan(
         if task is None:
             typer.echo(f"task: {DEFAULT_TASK} (no task is recorded for {checkpoint}: see --task)")
     task = task or DEFAULT_TASK
+    check_once(photos, "photos")
     for spec in photos:
         if not spec.startswith("hf:"):  # slow to open: left to the trainer
             open_source(spec, argument="photos")

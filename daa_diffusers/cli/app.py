@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             typer.echo(f"error: {_unreachable(error, given)}", err=True)
             return 2
         if isinstance(error, EXPECTED):
-            typer.echo(f"error: {_as_typed(str(error), given)}", err=True)
+            typer.echo(f"error: {_as_typed(_message(error), given)}", err=True)
             return 2
         typer.echo(f"error: {type(error).__name__}: {error} (a defect; --debug prints the traceback)", err=True)
         return 1
@@ -119,16 +119,27 @@ def _usage(error: Any, given: Sequence[str]) -> str:
     came += [one.partition("=")[2] for one in given if one.partition("=")[0] in names and "=" in one]
     if came and isinstance(error, typer.BadParameter):
         message += f", got {came[-1]!r}"
-    where = error.ctx.command_path if error.ctx is not None else "daa"
+    command = _command(given)
+    where = f"daa {command}" if command else "daa"
     return one_line(f"{message.rstrip('.')} ({where} -h lists the arguments)")
+
+
+def _message(error: Exception) -> str:
+    """The text of an error; of the system's, without its number."""
+    is_bare = isinstance(error, OSError) and error.strerror and str(error).startswith("[Errno")
+    return f"{error.filename!r}: {error.strerror}" if is_bare and error.filename else str(error)  # type: ignore[attr-defined]
 
 
 def _as_typed(message: str, given: Sequence[str]) -> str:
     """A message with the names of arguments as the command has them."""
-    command = next((one for one in given if one in COMMANDS), None)
+    command = _command(given)
     if command is None:
         return message
     return as_typed(message, importlib.import_module(f"{__package__}.{COMMANDS[command]}").app)
+
+
+def _command(given: Sequence[str]) -> str | None:
+    return next((one for one in given if one in COMMANDS), None)
 
 
 def _check_empty(given: Sequence[str]) -> None:

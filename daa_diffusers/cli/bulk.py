@@ -28,13 +28,14 @@ from .common import (
     Strength,
     StripLocation,
     Tile,
+    check_once,
     parse_tile,
 )
 
 if TYPE_CHECKING:
     from ..bulk import BulkJob, BulkSettings
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 PhotosPerShard = Annotated[int, typer.Option(help="Unit that is finished whole, or repeated.", rich_help_panel=RUN)]
 SHOWN = 10  # failed photos that are named
 
@@ -106,6 +107,7 @@ def bulk(
         tile=parse_tile(tile),
     )
     settings = BulkSettings(tuple(sources), checkpoint, dtype, photos_per_shard, options)
+    check_once(sources, "sources")
     check_model(checkpoint)
     if dry_run:
         _count(output, settings)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Literal
 
@@ -68,6 +69,16 @@ def parse_tile(text: str) -> int | Literal["auto"] | None:
     if not text.isdecimal() or int(text) < 32:
         raise ConfigurationError(f'`--tile` must be a number of pixels from 32, "auto" or "none", got {text!r}')
     return int(text)
+
+
+def check_once(sources: Sequence[str], argument: str) -> None:
+    """ConfigurationError for a folder that is given twice: its photos would count twice."""
+    seen: set[str] = set()
+    for one in sources:
+        place = os.path.realpath(one) if os.path.exists(one) else one
+        if place in seen:
+            raise ConfigurationError(f"`{argument}` has {one!r} twice")
+        seen.add(place)
 
 
 def as_typed(text: str, app: typer.Typer) -> str:

@@ -9,8 +9,9 @@ import typer
 
 from ..checkpoints.tasks import known_tasks
 from ..errors import ConfigurationError
+from ..files import check_writable
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()
@@ -49,6 +50,9 @@ def convert(
         raise ConfigurationError(f"`--predictor` is for official files, {checkpoint!r} is none")
     if task is not None and not is_file:
         raise ConfigurationError(f"`--task` is for files of weights, {checkpoint!r} is none")
+    if output.suffix == ".onnx" and not output.parent.is_dir():
+        raise ConfigurationError(f"`output` must be in an existing folder, got {str(output)!r}")
+    check_writable(output.parent if output.suffix == ".onnx" or output.is_file() else output)
     if output.suffix == ".onnx":
         if official:
             raise ConfigurationError(f"convert {checkpoint!r} to a folder first, then the folder to {output.name!r}")

@@ -14,7 +14,7 @@ from ..errors import ConfigurationError
 
 SERVED, LIMITS = "Serving", "Limits"
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

@@ -9,13 +9,14 @@ import typer
 
 from ..checkpoints import DEFAULT
 from ..errors import ConfigurationError
+from ..files import check_writable
 from ..restoring.loading import load_pipeline
 from .common import print_left_out
 
 if TYPE_CHECKING:
     from ..evaluation.result import Evaluation, Restorers
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 Bursts = Annotated[
     Path | None,
@@ -82,6 +83,8 @@ def evaluate(
         "crop_border": crop_border,
         "label_free": label_free,
     }
+    if output is not None:
+        check_writable(output)
     checkpoints = checkpoint or [DEFAULT]
     if record is not None:  # fails before the measurement
         _check_record(checkpoints[-1], record, protocol)

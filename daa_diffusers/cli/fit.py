@@ -9,7 +9,8 @@ import typer
 
 from ..checkpoints.tasks import DEFAULT_TASK, TASKS, known_tasks
 from ..errors import ConfigurationError
-from .common import print_left_out, without_warnings
+from ..restoring.loading import check_model
+from .common import check_once, print_left_out, without_warnings
 from .fit_noise import SHOWN
 from .fit_noise import fit_noise as fit_noise_command
 
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 
 FILES = {"denoise": "noise.yaml", "derain": "rain.yaml", "deblur": "shake.yaml"}  # by task
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def fit(
-    folders: Annotated[list[str], typer.Argument(help="Folders of at least 3 degraded photos of one kind.")],
+    photos: Annotated[list[str], typer.Argument(help="Folders of at least 3 degraded photos of one kind.")],
     task: Annotated[str, typer.Option(help=f"What they suffer from: that of {known_tasks()}.")] = DEFAULT_TASK,
     output: Annotated[
         Path | None,
@@ -43,30 +44,33 @@ def fit(
         raise ConfigurationError(f"`--task` must be {known_tasks()}, got {task!r}")
     if checkpoint is not None and task != "derain":
         raise ConfigurationError(f"`--checkpoint` is for `--task derain`, got it with {task!r}")
+    check_once(photos, "photos")
     output = output or Path(FILES[task])
     if task == "denoise":
-        fit_noise_command(folders, output)
+        fit_noise_command(photos, output)
         return
     from ..degradations.config_files import check_degradation_path
 
     check_degradation_path(output)  # fails before the fit
     with without_warnings():  # skipped photos are printed below
-        profile = _rain(folders, checkpoint) if task == "derain" else _shake(folders)
+        profile = _rain(photos, checkpoint) if task == "derain" else _shake(photos)
     typer.echo(profile.describe())
     print_left_out(profile.skipped, SHOWN, err=False)
     typer.echo(f"written: {profile.save(output)}")
 
 
-def _rain(folders: list[str], checkpoint: str | None) -> RainProfile:
+def _rain(photos: list[str], checkpoint: str | None) -> RainProfile:
     from ..degradations.fitting.rain import fit_rain
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
     from ..training.preparation import as_function
 
-    pipeline = DAARestorationPipeline.from_pretrained(checkpoint or str(TASKS["derain"].checkpoint))
-    return fit_rain(folders, as_function(pipeline.restorer))
+    checkpoint = checkpoint or str(TASKS["derain"].checkpoint)
+    check_model(checkpoint)
+    pipeline = DAARestorationPipeline.from_pretrained(checkpoint)
+    return fit_rain(photos, as_function(pipeline.restorer))
 
 
-def _shake(folders: list[str]) -> ShakeProfile:
+def _shake(photos: list[str]) -> ShakeProfile:
     from ..degradations.fitting.shake import fit_shake
 
-    return fit_shake(folders)
+    return fit_shake(photos)

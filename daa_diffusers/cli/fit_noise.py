@@ -10,19 +10,19 @@ import typer
 
 from ..errors import ConfigurationError
 from ..files import replacing
-from .common import print_left_out, without_warnings
+from .common import check_once, print_left_out, without_warnings
 
 if TYPE_CHECKING:
     from ..degradations.fitting.noise import NoiseProfile
 
 SHOWN = 10  # number of skipped photos that are named
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def fit_noise(
-    folders: Annotated[list[str], typer.Argument(help="Folders of at least 3 noisy photos with similar noise.")],
+    photos: Annotated[list[str], typer.Argument(help="Folders of at least 3 noisy photos with similar noise.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The degradation file, .yaml or .json.")] = Path(
         "noise.yaml"
     ),
@@ -40,14 +40,18 @@ def fit_noise(
     """
     if plot is not None and importlib.util.find_spec("matplotlib") is None:
         raise ConfigurationError("`--plot` needs matplotlib: pip install 'daa-diffusers[train]'")
+    from ..degradations.checks import check_number
     from ..degradations.config_files import check_degradation_path
+    from ..degradations.fitted import SPREAD_BOUNDS
     from ..degradations.fitting.noise import fit_noise as fit
 
+    check_once(photos, "photos")
+    check_number("spread", spread, *SPREAD_BOUNDS)
     check_degradation_path(output)  # fails before the fit
     if plot is not None and (plot.suffix.lower() != ".png" or not plot.parent.is_dir()):
         raise ConfigurationError(f"`--plot` must be a .png file in an existing folder, got {str(plot)!r}")
     with without_warnings():  # skipped photos are printed below
-        profile = fit(folders)
+        profile = fit(photos)
     typer.echo(profile.describe())
     print_left_out(profile.skipped, SHOWN, err=False)
     path = profile.save(output, spread=spread, mixed=mixed)

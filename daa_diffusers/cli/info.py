@@ -13,7 +13,7 @@ from ..files import one_line
 if TYPE_CHECKING:
     from ..hub.description import Description
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

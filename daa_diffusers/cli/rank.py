@@ -12,12 +12,13 @@ import typer
 
 from ..errors import ConfigurationError
 from ..files import one_line
+from ..restoring.loading import check_model
 from .common import print_left_out, without_warnings
 
 if TYPE_CHECKING:
     from ..evaluation.ranking import Ranking
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()
@@ -52,11 +53,14 @@ def rank(
         raise ConfigurationError("`--against-input` needs unrestored photos: leave out `--restored`")
     if output is not None and (output.suffix.lower() not in (".csv", ".json") or not output.parent.is_dir()):
         raise ConfigurationError(f"`--output` must be a .csv or .json file in an existing folder, got {str(output)!r}")
+    from ..files import check_writable, write_text
     from ..photos.reading import list_photos
 
+    if output is not None:
+        check_writable(output.parent)
+    check_model(checkpoint, device)
     list_photos(folder)  # before the checkpoint is loaded
     from ..evaluation.ranking import rank_photos
-    from ..files import write_text
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 
     pipeline = DAARestorationPipeline.from_pretrained(checkpoint, load_noise_predictor=True)

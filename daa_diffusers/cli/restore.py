@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ..restoring.outputs import Job, Plan
     from ..restoring.work import Summary
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, ...", rich_help_panel=MODEL)]
 Backend = Annotated[

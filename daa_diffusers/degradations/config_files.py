@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from ..errors import ConfigurationError
-from ..files import write_text
+from ..files import check_writable, write_text
 
 DEGRADATION_SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -36,12 +36,13 @@ def read_degradation(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def check_degradation_path(path: str | os.PathLike) -> Path:
-    """`path`, if a degradation can be written there, else a ConfigurationError."""
+    """`path`, if a degradation can be written there, else a ConfigurationError or UnwritableError."""
     path = Path(path)
     if path.suffix.lower() not in DEGRADATION_SUFFIXES:
         raise ConfigurationError(f"a degradation file must end in .yaml, .yml or .json, got {str(path)!r}")
     if not path.parent.is_dir():
         raise ConfigurationError(f"the folder of {str(path)!r} must exist, got no folder {str(path.parent)!r}")
+    check_writable(path.parent)
     return path
 
 

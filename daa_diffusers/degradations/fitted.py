@@ -19,6 +19,7 @@ from .jpeg_coding import code_some
 FORMAT_VERSION = 1
 # Order of the squares in `correlation`: each color with itself, then the pairs.
 COLOR_PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
+SPREAD_BOUNDS = (1.0, 10.0)
 MAX_LAG = 3  # pixels; the noise of cameras is hardly correlated beyond
 KERNEL = 16  # side of the filters that correlate noise
 
@@ -91,7 +92,7 @@ class FittedNoise(ConfigurableDegradation):
         object.__setattr__(self, "brightness", brightness)
         object.__setattr__(self, "deviation", deviation)
         object.__setattr__(self, "level", level)
-        check_number("spread", self.spread, 1, 10)
+        check_number("spread", self.spread, *SPREAD_BOUNDS)
         check_number("jpeg_probability", self.jpeg_probability, 0, 1)
         if self.correlation is not None:
             object.__setattr__(self, "correlation", _checked_correlation(self.correlation))

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from diffusers.models.modeling_utils import ModelMixin
+from torch import nn
 
 from ..errors import CheckpointError
 from ..foreign.restorer import ForeignRestorer
@@ -62,12 +63,11 @@ def load_restorer(path: Path, dtype: torch.dtype = torch.float32) -> ModelMixin:
     assert isinstance(restorer, ModelMixin)
     check_shapes(f"restorer of {str(path)!r}", restorer.state_dict(), shapes)
     restorer.load_state_dict(weights, assign=True)
-    return restorer.to(dtype).eval()
+    return _cast(restorer, dtype)
 
 
-def _cast(restorer: ForeignRestorer, dtype: torch.dtype) -> ForeignRestorer:
-    restorer.eval()
-    return restorer if dtype == torch.float32 else restorer.to(dtype)  # diffusers warns of every cast
+def _cast(restorer: ModelMixin, dtype: torch.dtype) -> ModelMixin:
+    return nn.Module.to(restorer.eval(), dtype)  # `ModelMixin.to` warns of every cast
 
 
 def _load_foreign(path: Path, config_file: Path, weights: Mapping[str, torch.Tensor]) -> ForeignRestorer:

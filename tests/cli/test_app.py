@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 
 from daa_diffusers.cli.app import COMMANDS, app, main
 
@@ -49,6 +50,37 @@ def test_wrong_arguments_are_one_line_with_what_came(arguments, words, capsys):
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1 and said.err.startswith("error: ")
     assert all(word in said.err for word in words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("fit album album/ -o n.yaml", "`photos` has 'album/' twice"),
+        ("fit album -o /proc/n.yaml", "nothing can be written in '/proc'"),
+        ("fit album --task derain --checkpoint none -o n.yaml", "`--checkpoint` 'none' is no bundled checkpoint"),
+        ("fit album --task", "(daa fit -h lists the arguments)"),
+        ("fit-noise album --spread 0", "`--spread` must be a number in [1, 10], got 0.0"),
+        ("adapt album album", "`photos` has 'album' twice"),
+        ("bulk album album -o job", "`sources` has 'album' twice"),
+        ("bulk album -o album", "must be new, empty or a job's, it holds 'a.png'"),
+        ("rank album --checkpoint none", "`--checkpoint` 'none' is no bundled checkpoint"),
+        ("rank album --checkpoint daa-denoise -o /proc/x.csv", "nothing can be written in '/proc'"),
+        ("evaluate album --clean album -o album/a.png", "a.png' is no folder"),
+        ("evaluate album -o /proc/x", "nothing can be written in '/proc'"),
+        ("convert daa-denoise none/x.onnx", "`output` must be in an existing folder, got 'none/x.onnx'"),
+        ("convert daa-denoise /proc/x.onnx", "nothing can be written in '/proc'"),
+        ("info album", "'album' is no pipeline folder: model_index.json is missing; a checkpoint is expected"),
+        ("push album org/name", "a checkpoint is expected, it has 1 x .png"),
+    ],
+)
+def test_wrong_places_are_one_line_before_any_work(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("album").mkdir()
+    Image.new("RGB", (8, 8)).save("album/a.png")
+    assert main(arguments.split()) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and words in said.err
+    assert [str(path) for path in Path().rglob("*")] == ["album", "album/a.png"]
 
 
 def test_a_hub_that_is_not_reached_is_one_line_with_what_was_asked_for(monkeypatch, tmp_path, capsys):

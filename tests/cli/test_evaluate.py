@@ -65,7 +65,7 @@ def test_photos_without_ground_truth_are_judged_without_it(folders, capsys):
     [
         (("--space", "lab"), "`--space` must be rgb or y"),
         (("--baseline", "plain"), "`--baseline` must be one of identity, daa-denoise"),
-        (("--metrics", "psnr"), "`clean` is not given"),
+        (("--metrics", "psnr"), "`--clean` is not given"),
         (("--checkpoint", "daa-denois"), "did you mean 'daa-denoise'"),
         (("--checkpoint", "daa-denoise", "--checkpoint", "daa-denoise"), "is given twice"),
         (("--clean", "nowhere"), "nowhere"),

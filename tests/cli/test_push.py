@@ -47,7 +47,7 @@ def test_a_dry_run_lists_the_files_prints_the_card_and_sends_nothing(folder, hub
         (["not/here", "org/mine"], "`folder` must be of a pipeline or a restorer, or a bundled name, got 'not/here'"),
         (["daa-denoise", "mine"], '`repo_id` must be "owner/name"'),
         (["daa-denoise-research", "org/mine", "--license", "mit"], "under non-commercial-research"),
-        (["daa-denoise", "org/mine", "--card", "nowhere.md"], "`card` must be a readable Markdown file"),
+        (["daa-denoise", "org/mine", "--card", "nowhere.md"], "`--card` must be a readable Markdown file"),
     ],
 )
 def test_what_cannot_be_pushed_is_said_in_a_line(arguments, message, hub, capsys):
