@@ -1,7 +1,7 @@
 """One pass of the restorer over a batch: padding, precision, the eight flips and turns, strength."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 
@@ -11,6 +11,7 @@ from torch import nn
 from ..models.restorer import RestorerContract
 from ..models.restorer import in_eval_mode as in_eval_mode
 from .image_processor import pad_to_multiple
+from .strips import Strips
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,47 @@ def restore_batch(
         strength = torch.full((len(batch),), strength)
     weight = strength.to(batch)[:, None, None, None]
     return torch.lerp(batch[:, :, rows_inside, columns], restored, weight)  # exact at 0 and 1
+
+
+def restore_strips(
+    restorer: nn.Module,
+    strips: Strips,
+    batches: Iterable[torch.Tensor],
+    rows: Sequence[int],
+    *,
+    strength: torch.Tensor | float = 1.0,
+    mixed: torch.dtype | None = None,
+) -> Iterator[torch.Tensor]:
+    """As `restore_batch` of a whole photo, strip by strip, for restorers in float32.
+
+    Args:
+        restorer: of `strips`, in eval mode.
+        strips: of a photo of this height, padded to the restorer's `size_multiple`.
+        batches: the strips, (N, C, h, W), float32, as `plan_strips` gives them.
+        rows, strength, mixed: see `restore_batch`.
+
+    Yields:
+        Rows that are known so far, (N, C, h, W), float32, from the top; possibly none, h = 0, and in the end those that
+        padding added.
+
+    Raises:
+        FloatingPointError: on NaN or infinity.
+    """
+    multiple = RestorerContract.of(restorer).size_multiple
+    for batch in batches:
+        with torch.autocast(batch.device.type, dtype=mixed, enabled=mixed is not None):
+            known = strips.push(pad_to_multiple(batch, multiple))
+        if known is None:
+            yield batch[:, :, :0]
+            continue
+        given, restored = (x[..., : batch.shape[3]] for x in known)
+        broken = ~_finite_rows(restored)
+        if broken.any():
+            raise FloatingPointError(f"`restorer` gave NaN or infinite pixels for photo {_places(rows, broken)}")
+        if isinstance(strength, torch.Tensor) or strength != 1:
+            weight = torch.as_tensor(strength).expand(len(batch)).to(batch)[:, None, None, None]
+            restored = torch.lerp(given, restored, weight)
+        yield restored
 
 
 Margins = tuple[int, int, int, int]  # pixels at the top, bottom, left and right that are not needed

@@ -31,12 +31,13 @@ from ..models.registry import RESTORERS  # noqa: F401
 from ..models.restorer import RestorerContract, in_eval_mode, unwrapped
 from ..telemetry import without_onnxruntime
 from .adapter_mixin import AdapterMixin
+from .canvases import check_out, shared_files, untouched
 from .conventions import ConventionsMixin, dtype_of, keep_unloaded, move_files, quiet_loading, warn_of_idle_arguments
 from .image_processor import PhotoInput, as_floats, assemble, check_output_type, in_own_depth, read_photos
 from .passes import tensors_of
 from .pipeline_output import DAARestorationPipelineOutput
 from .precision import MixedPrecisionMixin
-from .run import Run, bar_of, check_options, check_out, checked_names, plan_batches, shared_files, untouched
+from .run import Run, bar_of, check_options, checked_names, plan_batches
 from .transfers import weights_in_channels_last
 
 
@@ -141,9 +142,9 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
                 `timestep` is always 0, restoring has one. A returned dict replaces what it names. Each tile is a pass.
             callback_on_step_end_tensor_inputs: what `callback_kwargs` holds: "restored" (N, C, H, W), float32, in the
                 restorer's range, not clamped, and "indices" (B,), the places of the pass's photos in `image`.
-            tile: side in pixels, at least 32, of the tiles in which photos are restored that are larger. "auto": as
-                memory allows, for photos above a megapixel. None: no tiles. Tiles that hold the restorer's receptive
-                field change nothing (see `tiling`); when memory runs out, they are halved.
+            tile: side in pixels, at least 32, of the tiles in which photos are restored that are larger. "auto": strips
+                (see `strips`) or else tiles as memory allows, for photos above a megapixel. None: no tiles. Those that
+                hold the receptive field change nothing (see `tiling`); when memory runs out, they are halved.
             strength: s in [0, 1] of `x + s (f(x) - x)`; 0 returns the photo itself.
             self_ensemble: the mean over the eight flips and turns of the photo: eight times the work.
             guard: keep what is not like noise, or like rain of derainers; the output's `guard` holds the verdicts.
@@ -191,10 +192,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
     # --- devices ---
 
     def to(self, *args, **kwargs) -> "DAARestorationPipeline":
-        """Moves and casts the components, as `DiffusionPipeline.to`; also a restorer that is a plain module.
-
-        On a CUDA device the restorer's weights are put into channels-last order, that of the batches.
-        """
+        """As `DiffusionPipeline.to`, also for plain modules; on CUDA, weights get the order in memory of batches."""
         if isinstance(self.restorer, ModelMixin):
             super().to(*args, **kwargs)
         else:

@@ -1,8 +1,7 @@
 """One call of the pipeline: the guard's verdicts, tiles, and passes of the restorer."""
 
 import logging
-import mmap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
@@ -14,12 +13,14 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from tqdm.auto import tqdm
 
 from ..models.restorer import RestorerContract
+from .canvases import blank, let_go
 from .guard import Verdict, judge, sample_windows
 from .image_processor import Photo, from_batch, to_batch
 from .limits import check_strength, check_tile
-from .passes import restore_batch
+from .passes import restore_batch, restore_strips
 from .rain_guard import undo_unlike_rain
-from .tiling import Mosaic, auto_tile, bytes_per_pixel, halved, is_exact, is_out_of_memory
+from .strips import plan_strips, strips_of
+from .tiling import FREE_SHARE, Mosaic, auto_tile, bytes_per_pixel, free_memory, halved, is_exact, is_out_of_memory
 from .transfers import downloaded, uploaded
 
 logger = logging.getLogger(__name__)
@@ -166,6 +167,13 @@ class Run:
         size = next(iter(photos.values())).size
         rows = [index for index, photo in photos.items() for _ in range(photo.rows(self.channels))]
         tile = self._tile(size, len(rows))
+        if self._takes_strips(size, len(rows)):
+            try:
+                return self._restore_strips(photos, rows, strengths, out, mapped, progress_bar)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                logger.warning("memory ran out in photo %s; restoring it in tiles", [*photos])
         while True:
             mosaic = Mosaic(size, tile, self.multiple, self.radius)
             if len(mosaic) > 1 and self.radius is not None and not is_exact(tile or 0, self.multiple, self.radius):
@@ -194,6 +202,53 @@ class Run:
             progress_bar.n = shown
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
+
+    # --- strips ---
+
+    def _takes_strips(self, size: tuple[int, int], rows: int) -> bool:
+        """Whether photos of one size that make `rows` rows are restored in strips, which compute no pixel twice."""
+        large = self.tile == "auto" and size[0] * size[1] > DEFAULT_BATCH_PIXELS and not self.self_ensemble
+        if not large or self.device.type != "cpu" or self.dtype != torch.float32 or strips_of(self.restorer) is None:
+            return False
+        strip = plan_strips(size, self.multiple)[0]
+        pixels = size[1] * (strip.stop - strip.start + (self.radius or 0))  # with rows that are kept
+        return self._bytes_per_pixel * rows * pixels <= FREE_SHARE * free_memory(self.device)
+
+    def _restore_strips(self, photos, rows, strengths, out, mapped, progress_bar) -> dict[int, Photo]:
+        group = list(photos.values())
+        size, canvases = group[0].size, [blank(photo, out) for photo in group]
+        kind = strips_of(self.restorer)
+        assert kind is not None
+        planned = plan_strips(size, self.multiple)
+        shown, passes = progress_bar.n, len(photos) * len(planned)
+        progress_bar.total += passes - len(photos)
+
+        def batches() -> Iterator[torch.Tensor]:
+            for strip in planned:
+                parts = [photo.crop(strip, slice(None)) for photo in group]
+                yield to_batch(parts, self.channels, self.value_range, self.device)
+
+        strips = kind(self.restorer, -(-size[0] // self.multiple) * self.multiple)
+        strength = torch.tensor([strengths[index] for index in rows])  # (N,)
+        options = {"strength": 1.0 if bool((strength == 1).all()) else strength, "mixed": self.mixed}
+        first = 0
+        try:
+            for known in restore_strips(self.restorer, strips, batches(), rows, **options):
+                known = known[:, :, : size[0] - first]
+                if known.shape[2]:
+                    known = self._call_back(known, [*photos])
+                    last = first + known.shape[2]
+                    finished = from_batch(group, known, self.channels, self.value_range)
+                    for canvas, photo in zip(canvases, finished, strict=True):
+                        canvas.pixels[:, first:last] = photo.pixels
+                    first = last
+                progress_bar.update(len(group))
+                let_go(mapped)
+        except BaseException:
+            progress_bar.total += len(photos) - passes
+            progress_bar.n = shown
+            raise
+        return dict(zip(photos, canvases, strict=True))
 
     def _restore(self, photos, rows, strengths, mosaic: Mosaic, out, mapped, progress_bar) -> dict[int, Photo]:
         strength = torch.tensor([strengths[index] for index in rows])  # (N,)
@@ -230,61 +285,3 @@ class Run:
             batch = (self.callback(self.pipeline, self.step, 0, kwargs) or {}).get("restored", batch)
         self.step += 1
         return batch
-
-
-# --- the output array ---
-
-
-def check_out(out: Any, photos: Sequence[Photo], image: Any, output_type: str) -> None:
-    """ValueError or TypeError where restored pixels cannot be written into `out`, if it is given."""
-    if out is None:
-        return
-    if not isinstance(out, np.ndarray) or not isinstance(image, np.ndarray) or output_type != "np" or len(photos) > 1:
-        raise TypeError(
-            '`out` must be a numpy array, for `output_type` "np" and a single photo given as an array, got '
-            f"{type(out).__name__} for {len(photos)} photos, {type(image).__name__} and {output_type!r}"
-        )
-    shape = image.shape[1:] if image.ndim == 4 else image.shape
-    if out.shape != shape or out.dtype != image.dtype.newbyteorder("="):
-        raise ValueError(
-            f"`out` must have the photo's shape {shape} and dtype {image.dtype.newbyteorder('=')}, got {out.shape} and "
-            f"{out.dtype.str}"
-        )
-    if not out.flags.writeable or any(stride < 0 for stride in out.strides):
-        raise ValueError("`out` must be writable, without negative strides")
-    if np.may_share_memory(out, image):
-        raise ValueError("`out` must not share memory with `image`: tiles overlap, and a restored one would be read")
-
-
-def shared_files(*arrays: Any) -> list[np.memmap]:
-    """Those that are files mapped into memory, so that what is written to them is in the file."""
-    return [array for array in arrays if isinstance(array, np.memmap) and array.mode != "c"]
-
-
-def let_go(mapped: Sequence[np.memmap]) -> None:
-    """Releases pages of mapped files, which count as memory of this process; written values stay in the file."""
-    for array in mapped:
-        pages = getattr(array, "_mmap", None)
-        if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
-            pages.madvise(mmap.MADV_DONTNEED)
-
-
-def blank(photo: Photo, out: np.ndarray | None = None) -> Photo:
-    """A photo to be filled with colors, alpha in place, in memory (H, W, C): that of `out`, or new."""
-    colors, height, width = photo.pixels.shape
-    if out is not None:
-        memory = torch.from_numpy(out if out.ndim == 3 else out[:, :, None])
-    else:
-        count = colors + (0 if photo.alpha is None else photo.alpha.shape[0])
-        memory = torch.empty(height, width, count, dtype=photo.pixels.dtype, device=photo.pixels.device)
-    channels = memory.permute(2, 0, 1)
-    if photo.alpha is not None:
-        channels[colors:] = photo.alpha
-    return replace(photo, pixels=channels[:colors], alpha=channels[colors:] if photo.alpha is not None else None)
-
-
-def untouched(photo: Photo, out: np.ndarray | None = None) -> Photo:
-    """A copy of the photo in memory of its own."""
-    copy = blank(photo, out)
-    copy.pixels.copy_(photo.pixels)
-    return copy

@@ -1,0 +1,198 @@
+"""Restoration strip by strip, from the top to the bottom, without computing a pixel twice.
+
+Tiles overlap by twice the receptive radius, and what overlaps is computed twice. Here each convolution keeps the last
+rows of its input, and goes on with them where the next strip comes: the operations are those of the whole photo, in
+memory for a strip. Known for the networks of this package alone, since it follows their layers one by one.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..models.fast_restoration_unet import FastRestorationUNet, ResidualBlock
+from ..models.restoration_unet import ConvBlock, RestorationUNet, UpBlock
+from ..models.restorer import config_of
+from .lines import Chain, Conv, Doubled, Halved, Line, Residual, Shuffled, Step, add
+
+# Pixels of a strip and its least height: lower ones copy more rows than they compute, higher ones leave the caches.
+STRIP_PIXELS, MIN_ROWS = 2**19, 64
+
+
+class Strips:
+    """A network and the rows that it has seen of a photo.
+
+    Args:
+        network: in eval mode.
+        height: of the photo, a multiple of the network's `size_multiple`.
+    """
+
+    def __init__(self, network: nn.Module, height: int):
+        self.photo = Line(height)
+        self.photo.hold(self)
+        self.last: Step
+
+    def push(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The photo's and the restored rows that are known by its next rows; those before were returned before.
+
+        Args:
+            rows: (N, C, h, W) in the network's range and dtype, h and W multiples of its `size_multiple`.
+
+        Returns:
+            Both (N, C, k, W), the photo's until the next call; None where more rows are needed.
+        """
+        self.photo.write(rows.shape[2], rows).copy_(rows)
+        self.advance(rows)
+        first = self.last.done
+        residual = self.last.more()
+        if residual is None:
+            return None
+        residual = self.finish(residual)
+        scale = self.photo.total // self.last.source.total
+        first, stop = scale * first, scale * self.last.done
+        self.photo.hold(self, stop)
+        given = self.photo.read(first, stop)
+        return given, given + residual
+
+    def advance(self, rows: torch.Tensor) -> None:
+        """Computes what can be computed by these rows."""
+        raise NotImplementedError
+
+    def finish(self, residual: torch.Tensor) -> torch.Tensor:
+        """What is added to the photo."""
+        return residual
+
+
+class FastStrips(Strips):
+    """Strips of a `FastRestorationUNet`."""
+
+    def __init__(self, network: Any, height: int):
+        super().__init__(network, height)
+        self.unshuffle = network.config.unshuffle
+        self.folded = Line(height // self.unshuffle)
+        self.first = Conv(network.conv_in, self.folded)
+        line = self.entry = Line(self.folded.total)
+        self.down: list[tuple[list[Residual], Halved | None, Line]] = []
+        skips = []
+        for stage, layer in zip(network.down_blocks, [*network.downsamplers, None], strict=True):
+            blocks, line = _blocks(stage, line)
+            below = Line(line.total // 2)
+            self.down.append((blocks, None if layer is None else Halved(layer, line), below))
+            if layer is not None:
+                skips.append(line)
+                line = below
+        self.up: list[tuple[Shuffled, Line, Line, list[Residual]]] = []
+        for layer, stage in zip(network.upsamplers, network.up_blocks, strict=True):
+            skip, joined = skips.pop(), Line(2 * line.total)
+            skip.hold(joined)
+            step = Shuffled(layer, line)
+            blocks, line = _blocks(stage, joined)
+            self.up.append((step, skip, joined, blocks))
+        self.last = Conv(network.conv_out, line)
+
+    def advance(self, rows: torch.Tensor) -> None:
+        """See `Strips`."""
+        folded = F.pixel_unshuffle(rows, self.unshuffle)
+        self.folded.write(folded.shape[2], folded).copy_(folded)
+        self.first.into(self.entry)
+        for blocks, step, below in self.down:
+            for block in blocks:
+                block.advance()
+            if step is not None:
+                step.into(below)
+        for shuffled, skip, joined, blocks in self.up:
+            add(shuffled, skip, joined, joined)
+            for block in blocks:
+                block.advance()
+
+    def finish(self, residual: torch.Tensor) -> torch.Tensor:
+        """See `Strips`."""
+        return F.pixel_shuffle(residual, self.unshuffle)
+
+
+def _blocks(stage: Any, line: Line) -> tuple[list[Residual], Line]:
+    blocks = []
+    for block in stage:
+        blocks.append(Residual(block, line))
+        line = blocks[-1].result
+    return blocks, line
+
+
+class UNetStrips(Strips):
+    """Strips of a `RestorationUNet` without aligned corners."""
+
+    def __init__(self, network: Any, height: int):
+        super().__init__(network, height)
+        slope = network.config.negative_slope
+        line = self.photo
+        self.down: list[tuple[Chain, Halved, Line]] = []
+        for block in network.down_blocks[:-1]:
+            chain = Chain([block.conv1, block.conv2], line, slope)
+            line = Line(line.total // 2)
+            self.down.append((chain, Halved(_pooled, chain.result), line))
+        self.middle = Chain([network.down_blocks[-1].conv1, network.down_blocks[-1].conv2], line, slope)
+        line = self.middle.result
+        self.up: list[tuple[Doubled, Line, Conv, Line, Line, Chain]] = []
+        for block, (chain, _, _) in zip(network.up_blocks, self.down[::-1], strict=True):
+            doubled, joined = Line(2 * line.total), Line(2 * line.total)
+            chain.result.hold(joined)
+            after = Chain([block.block.conv1, block.block.conv2], joined, slope)
+            step = Doubled(line), doubled, Conv(block.upsample_conv, doubled), chain.result, joined, after
+            self.up.append(step)
+            line = after.result
+        self.last = Conv(network.conv_out, line)
+
+    def advance(self, rows: torch.Tensor) -> None:
+        """See `Strips`."""
+        for chain, pooled, below in self.down:
+            chain.advance()
+            pooled.into(below)
+        self.middle.advance()
+        for step, doubled, conv, skip, joined, after in self.up:
+            step.into(doubled)
+            first = conv.done
+            computed = conv.more()
+            if computed is not None:
+                channels = computed.shape[1]
+                both = joined.write(computed.shape[2], computed, 2 * channels)
+                both[:, :channels] = computed
+                both[:, channels:] = skip.read(first, conv.done)
+                skip.hold(joined, conv.done)
+            after.advance()
+
+
+def _pooled(rows: torch.Tensor) -> torch.Tensor:
+    return F.avg_pool2d(rows, 2)
+
+
+_LAYERS = {
+    *(FastRestorationUNet, ResidualBlock, RestorationUNet, ConvBlock, UpBlock),
+    *(nn.ModuleList, nn.Sequential, nn.Conv2d, nn.LeakyReLU),
+}
+
+
+def strips_of(restorer: nn.Module) -> type[Strips] | None:
+    """What restores photos in strips as this restorer does whole; None: its layers are not known, or changed.
+
+    Changed by hooks, by another `forward` (offloading), or by other classes of layers (LoRA, parametrizations).
+    """
+    for module in restorer.modules():
+        hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+        if hooked or type(module) not in _LAYERS:
+            return None
+    if type(restorer) is FastRestorationUNet:
+        return FastStrips
+    if type(restorer) is RestorationUNet and not config_of(restorer)["align_corners"]:
+        return UNetStrips
+    return None
+
+
+def plan_strips(size: tuple[int, int], multiple: int) -> list[slice]:
+    """Rows of the strips of a photo (H, W), from the top; all start at multiples of `multiple`."""
+    height, width = size
+    rows = -(-max(MIN_ROWS, STRIP_PIXELS // width) // multiple) * multiple
+    starts = list(range(0, height, rows))
+    if len(starts) > 1 and height - starts[-1] < 2 * multiple:  # too low to be padded by reflection
+        starts.pop()
+    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], height], strict=True)]
