@@ -290,7 +290,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parse(argv)
     from camera_photos import make_camera_photos, make_phone_photos
 
-    for name, make in (("camera_weak", make_camera_photos), ("phone", make_phone_photos)):
+    makers = {"camera_weak": make_camera_photos, "phone": make_phone_photos, "phone_tiny": make_phone_photos}
+    for name, make in makers.items():
         if name in arguments.domains:
             make(Path(arguments.data))
     tasks = tasks_of(arguments)

@@ -63,16 +63,17 @@ def _weak(name: str, start: str, clean: tuple[str, ...]) -> Domain:
     return _noise(name, start, clean=clean, degradation=GAUSSIAN, strongest="daa-denoise", adapted=ALL_THE_WAY)
 
 
-def _own(folder: Path) -> Domain:
+def _own(folder: Path, start: str = "weak-gaussian", **options: Any) -> Domain:
     own = str(folder)
     return Domain(
         f"{own}/train/noisy",
         (f"{own}/val/noisy", f"{own}/val/clean"),
-        "weak-gaussian",
+        start,
         (f"{own}/train/noisy", f"{own}/train/clean"),
         degradation=GAUSSIAN,
         strongest="daa-denoise",
         adapted=ALL_THE_WAY,
+        options=options,
     )
 
 
@@ -91,6 +92,14 @@ OFFICIAL = {
 # CDnCNN-B (Zhang et al., 2017) was trained on white noise only and has no normalization: small steps.
 PUBLISHED: dict[str, Any] = {"learning_rate": 1e-5, "steps": 120, "checkpoint_every": 0, "mixed_precision": "bf16"}
 
+# Of `maturity.py`: nothing but the loss decides, and any step of a run is the end of a shorter one.
+MATURITY: dict[str, Any] = {
+    "learning_rate": 2e-4,
+    "learning_rate_schedule": "constant",
+    "hold_to_start": False,
+    "checkpoint_every": 250,
+}
+
 # The first three: noise of cameras, from the bundled denoiser. PolyU: Canon cameras are adapted to, a Sony is measured.
 # Then the same from one that was trained on research-only photos, which the results are of; a user's one bad checkpoint
 # and a folder of photos, the last two of them with noise of our own; rain; camera shake. Then the first three at the
@@ -106,6 +115,7 @@ DOMAINS = {
     "polyu_weak": _weak("polyu", "weak-highres", ("clean/highres",)),
     "camera_weak": _own(CAMERA_PHOTOS),
     "phone": _own(PHONE_PHOTOS),
+    "phone_tiny": _own(PHONE_PHOTOS, "weak-tiny", **MATURITY),
     "rain100l": Domain(
         "rain100l/train/rainy",
         ("rain100l/val/rainy", "rain100l/val/clean"),
@@ -137,6 +147,7 @@ STARTS = {
     "daa-denoise": "daa-denoise",
     "daa-denoise-plain": "outputs/daa-denoise-plain-4/pipeline",  # by the configs daa-denoise-plain-1 to -4
     "weak-gaussian": "outputs/weak-gaussian/pipeline",
+    "weak-tiny": "outputs/weak-tiny/pipeline",
     "weak-bsds": "outputs/weak-bsds/pipeline",
     "weak-highres": "outputs/weak-highres/pipeline",
     "daa-derain-plain": "outputs/daa-derain-plain/pipeline",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from adaptation_plan import PHONE_PHOTOS
 from torch import Tensor, nn
 
 from daa_diffusers.models.daa_unet import DAAUNet2DConditionModel
@@ -48,9 +49,10 @@ def photos(arguments: argparse.Namespace, restorer: nn.Module, sets: list[str], 
 
     data, patch, seed = Path(arguments.data), arguments.patch, arguments.seed + 1000 * (stream == "measure")
     clean = [PhotoFolder(folder) for folder in arguments.clean or [data / "clean" / k for k in ("bsds", "highres")]]
-    real = [data / "real_noise" / name / "train" for name in sets]
+    real = [PHONE_PHOTOS / "train" if name == "phone" else data / "real_noise" / name / "train" for name in sets]
     pairs = [(PhotoFolder(folder / "noisy"), PhotoFolder(folder / "clean")) for folder in real]
-    degradation, scale = degradation_from_config(ADAPT["degradation"]), ADAPT["clean_scale"]
+    degradation = degradation_from_config(getattr(arguments, "degradation", ADAPT["degradation"]))
+    scale = ADAPT["clean_scale"]
     synthetic = TrainingPatches(clean, degradation, patch=patch, length=count, seed=seed, clean_scale=scale)
     paired = TrainingPatches([], None, paired=pairs, patch=patch, length=count, seed=seed)
     samples = [(synthetic[n], paired[n]) for n in range(count)]

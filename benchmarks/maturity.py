@@ -1,0 +1,277 @@
+"""What does a trained noise predictor buy? The same measures with predictors of more and more steps of training.
+
+    DAA_DATA=... accelerate launch examples/train_daa.py --config examples/configs/weak-tiny.yaml
+    DAA_DATA=... accelerate launch examples/train_daa.py --config examples/configs/noise-predictor.yaml
+    python examples/bundle_noise_predictor.py outputs/noise-predictor --steps 500 1500 6000 20000 \
+        --folder outputs/predictors/plain
+    python benchmarks/maturity.py --predictors outputs/predictors/plain
+
+The start is a small restorer that knows white noise only, the real photos are those of domain `phone`, with strong
+correlated noise (`camera_photos.py`). Measured with the fresh predictor of preset `adapt` and with each folder of those
+given:
+
+1. L+ of eq. (4) with one condition replaced, on the same draws: by the clean photo, zeros, the degraded photo.
+2. The cosine of descent directions at the restored real photos q with clean - q, of `alignment.py`'s terms.
+3. PSNR of the clean photo as the predictor estimates it from noised q, x0-prediction, against that of q.
+4. PSNR on `val` after the paper's adaptation (constant weight 1) with the predictor, and of rows to compare with.
+
+1 to 3 take minutes, each row of 4 some. What is done is kept in `--scores`, and the report is made of that.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+import adaptation
+from adaptation_plan import DOMAINS, GAUSSIAN, ROWS, Row, _space
+from alignment import cosines, gradients
+from alignment_predictors import Photos, _new_predictor, batches, clean_estimate, error, noised, photos, predict
+from camera_photos import make_phone_photos
+
+from daa_diffusers.degradations.draws import generator_for
+from daa_diffusers.files import write_text
+from daa_diffusers.models.daa_unet import DAAUNet2DConditionModel
+from daa_diffusers.objectives.schedules import NoiseDraws, NoiseSchedule
+
+ROOT = Path(__file__).resolve().parents[1]
+DOMAIN = "phone_tiny"
+FRESH = "fresh"
+RANGES = {"t in 1..100": (1, 100), "t in 1..999": (1, 999)}
+DRAWS = 4  # of noise levels, for each patch and range
+TIMES = (20, 50, 100, 200, 300, 500, 700, 950)
+LOW = 300  # "low t": up to it
+TERMS = ("L+", "-L-", "eq. (4)", "hybrid", "score", "regression", "score, dropped")
+Numbers = dict[str, float]
+
+
+def bank_of(arguments: argparse.Namespace) -> tuple[nn.Module, list[Photos]]:
+    """The start, and pairs of the domain's training part in batches, restored by it."""
+    from daa_diffusers import DAARestorationPipeline
+
+    restorer = DAARestorationPipeline.from_pretrained(adaptation.start_of(DOMAINS[DOMAIN])).restorer.float().eval()
+    bank = photos(arguments, restorer, ["phone"], arguments.patches, "measure")
+    return restorer, list(batches(bank, 8))
+
+
+def draws_of(arguments: argparse.Namespace, x: Photos, low: int, high: int, *keys: int) -> NoiseDraws:
+    """Draws that are the same for every predictor."""
+    generator = generator_for(arguments.seed, "maturity", low, high, *keys)
+    return NoiseSchedule(timestep_range=(low, high)).draw(x["q"].shape, generator=generator)
+
+
+@torch.no_grad()
+def condition_losses(arguments: argparse.Namespace, unet: nn.Module, bank: list[Photos]) -> dict[str, Numbers]:
+    """L+ by range of t and by what the conditions are; "s, q" is the method's own."""
+
+    def conditions(x: Photos) -> dict[str, tuple[Tensor, Tensor]]:
+        s, q, nothing = x["s"], x["q"], torch.zeros_like(x["q"])
+        second = {"q": q, "clean": x["target"], "zeros": nothing, "noisy": x["real"]}
+        first = {"clean": x["clean"], "zeros": nothing, "noisy": x["synthetic"]}
+        return {f"s, {name}": (s, c) for name, c in second.items()} | {
+            f"{name}, q": (c, q) for name, c in first.items()
+        }
+
+    found: dict[str, Numbers] = {}
+    for name, (low, high) in RANGES.items():
+        sums: Numbers = {}
+        for number, x in enumerate(bank):
+            for draw in range(DRAWS):
+                draws = draws_of(arguments, x, low, high, number, draw)
+                z = noised(x["clean"], draws)
+                for pair, (a, b) in conditions(x).items():
+                    loss = float(error(draws, predict(unet, z, draws, a, b)))
+                    sums[pair] = sums.get(pair, 0.0) + loss / DRAWS / len(bank)
+        found[name] = sums
+    return found
+
+
+def directions(arguments: argparse.Namespace, unet: nn.Module, bank: list[Photos]) -> dict[str, Numbers]:
+    """Cosine with clean - q of each term's mean descent direction, over low t and over all."""
+    sums: dict[str, Numbers] = {"low t": {}, "all t": {}}
+    for number, x in enumerate(bank):
+        totals: dict[str, Photos] = {"low t": {}, "all t": {}}
+        for t in TIMES:
+            draws = draws_of(arguments, x, t, t, number)
+            found = gradients(unet, "paired", x, draws)
+            with torch.no_grad():
+                found["score, dropped"] = x["q"] - estimate(unet, x, draws, "dropped")
+            for kind in ("low t", "all t") if t <= LOW else ("all t",):
+                for term in TERMS:
+                    totals[kind][term] = totals[kind].get(term, torch.zeros_like(x["q"])) + found[term]
+        for kind, total in totals.items():
+            for term, gradient in total.items():
+                cosine = cosines(-gradient, x["target"] - x["q"]).mean().item()
+                sums[kind][term] = sums[kind].get(term, 0.0) + cosine / len(bank)
+    return sums
+
+
+def estimate(unet: nn.Module, x: Photos, draws: NoiseDraws, kind: str) -> Tensor:
+    """The clean photo (B, 3, H, W) as predicted from noised q with conditions (q, q), (s, q), or none."""
+    q = x["q"]
+    a, b = {"q, q": (q, q), "s, q": (x["s"], q), "dropped": (torch.zeros_like(q),) * 2}[kind]
+    z = noised(q, draws)
+    return clean_estimate(z, predict(unet, z, draws, a, b), draws)
+
+
+@torch.no_grad()
+def estimates(arguments: argparse.Namespace, unet: nn.Module, bank: list[Photos]) -> dict[str, Numbers]:
+    """PSNR of the estimates minus that of q in dB, by conditions and t; means over patches."""
+    found: dict[str, Numbers] = {}
+    for kind in ("q, q", "s, q", "dropped"):
+        found[kind] = {}
+        for t in TIMES:
+            gains = []
+            for number, x in enumerate(bank):
+                predicted = estimate(unet, x, draws_of(arguments, x, t, t, number), kind)
+                gains.append(psnr(predicted, x["target"]) - psnr(x["q"], x["target"]))
+            found[kind][f"t = {t}"] = torch.cat(gains).mean().item()
+    return found
+
+
+def psnr(photo: Tensor, target: Tensor) -> Tensor:
+    """(B,) dB, clamped to [0, 1]."""
+    return -10 * (photo.clamp(0, 1) - target).square().mean((1, 2, 3)).log10()
+
+
+def measured(arguments: argparse.Namespace, name: str, load: Callable[[], nn.Module], bank: list[Photos]) -> None:
+    """Measures 1 to 3 of a predictor into a file of its name, unless that is there."""
+    path = arguments.scores / "measured" / f"{name.replace(' ', '-')}.json"
+    if path.exists():
+        return
+    unet = load().float().eval().requires_grad_(False)
+    found = {
+        "losses": condition_losses(arguments, unet, bank),
+        "directions": directions(arguments, unet, bank),
+        "estimates": estimates(arguments, unet, bank),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps({"name": name, **found}, indent=1) + "\n")
+    print(f"measured: {name}", flush=True)
+
+
+def predictors(arguments: argparse.Namespace) -> dict[str, Path | None]:
+    """Name -> folder: the fresh one, and those of the folders given by number of steps."""
+    found: dict[str, Path | None] = {FRESH: None}
+    for folder in arguments.predictors:
+        each = [path.parent for path in folder.glob("*/config.json")]
+        steps = {path: json.loads((path / "training.json").read_text())["steps"] for path in each}
+        found |= {f"{folder.name} {steps[path]}": path for path in sorted(each, key=lambda path: steps[path])}
+    return found
+
+
+def rows(arguments: argparse.Namespace) -> dict[str, Row]:
+    """The adaptations: the paper's with each predictor; the fresh one learns for a third of the steps first."""
+    paper = {"variant": "paired", "weight_schedule": "constant"}
+    found = {"control": ROWS["control"], "renoised": ROWS["renoised"]}
+    for name, folder in predictors(arguments).items():
+        trained = {} if folder is None else {"noise_predictor_from": str(folder.resolve()), "predictor_warmup_steps": 0}
+        found[f"paper, {name}"] = _space(**paper, **trained)
+    return found
+
+
+def adapt(arguments: argparse.Namespace) -> None:
+    """Trains and measures 4 row by row, through `adaptation.py`."""
+    options = ["--domains", DOMAIN, "--steps", str(arguments.steps), "--data", arguments.data]
+    run = adaptation.parse([*options, "--output_dir", arguments.output_dir, "--scores", str(arguments.scores)])
+    every = rows(arguments)
+    adaptation.ALL_ROWS.update(every)
+    adaptation.fixed_rows(run, DOMAIN)
+    for name in every if arguments.rows is None else [n for n in every if n in arguments.rows]:
+        task = adaptation.plan(run, DOMAIN, name, arguments.seed)
+        adaptation.work(task, run)
+        if task.scores.exists():
+            kept = arguments.scores / "rows" / f"{adaptation.slug(name)}-{arguments.seed}.json"
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            steps = json.loads(task.scores.read_text())["steps"]
+            write_text(kept, json.dumps({"name": name, "seed": arguments.seed, "steps": steps}) + "\n")
+
+
+def table(title: str, lines: dict[str, Numbers], form: str) -> list[str]:
+    """A Markdown table: a line for each name."""
+    from daa_diffusers.evaluation.statistics import markdown_table
+
+    columns = list(dict.fromkeys(column for numbers in lines.values() for column in numbers))
+    cells = [
+        {"predictor": name, **{c: format(numbers[c], form) if c in numbers else "" for c in columns}}
+        for name, numbers in lines.items()
+    ]
+    return [f"## {title}", "", markdown_table(cells, ["predictor", *columns]), ""]
+
+
+def age(found: dict) -> tuple[str, int]:
+    """For the order: the fresh one, then by form and steps."""
+    form, _, steps = found["name"].rpartition(" ")
+    return (form, int(steps) if steps.isdigit() else 0)
+
+
+def report(arguments: argparse.Namespace) -> str:
+    """The Markdown report of all that is in `--scores`."""
+    found = sorted((json.loads(path.read_text()) for path in (arguments.scores / "measured").glob("*.json")), key=age)
+    sections = ["# Maturity of the noise predictor", "", "`python benchmarks/maturity.py`", ""]
+    sections += ["The docstring of the program says what is measured. Names: form of the training and its steps.", ""]
+    for name in RANGES:
+        lines = {one["name"]: one["losses"][name] for one in found}
+        sections += table(f"L+ with conditions replaced, {name}", lines, ".4f")
+    for kind in ("low t", "all t"):
+        lines = {one["name"]: one["directions"][kind] for one in found}
+        sections += table(f"Cosine of the descent direction with clean - q, {kind}", lines, "+.3f")
+    for kind in ("q, q", "s, q", "dropped"):
+        lines = {one["name"]: one["estimates"][kind] for one in found}
+        sections += table(f"PSNR of x0-prediction of noised q minus that of q, dB, conditions {kind}", lines, "+.2f")
+    kept = sorted((arguments.scores / "rows").glob("*.json"))
+    lines = {}
+    for one in (json.loads(path.read_text()) for path in kept):
+        lines[f"{one['name']}, seed {one['seed']}"] = {f"{step} steps": one["steps"][step] for step in one["steps"]}
+    fixed = arguments.scores / DOMAIN / "fixed.json"
+    if fixed.exists():
+        for key, scores in json.loads(fixed.read_text()).items():
+            lines[key.rsplit(" ", 1)[0]] = {"0 steps": sum(scores["psnr"]) / len(scores["psnr"])}
+    sections += table("PSNR on val after adaptation, dB", dict(sorted(lines.items())), ".2f")
+    text = "\n".join(sections)
+    write_text(arguments.report, text)
+    return text
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--predictors", nargs="*", type=Path, default=[], help="folders of predictors, one of each step"
+    )
+    parser.add_argument("--data", default=os.environ.get("DAA_DATA", str(ROOT / ".." / "shared" / "data")))
+    parser.add_argument("--clean", nargs="*", help="clean photos of the pairs; default: bsds and highres of --data")
+    parser.add_argument("--patches", type=int, default=64, help="for 1 to 3")
+    parser.add_argument("--patch", type=int, default=48)
+    parser.add_argument("--steps", type=int, default=500, help="of the adaptations")
+    parser.add_argument("--rows", nargs="*", help="of the adaptations; default: all; nothing: none")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output_dir", default="outputs/maturity")
+    parser.add_argument("--scores", type=Path, default=ROOT / "benchmarks" / "results" / "maturity")
+    parser.add_argument("--report", type=Path, default=ROOT / "benchmarks" / "results" / "maturity.md")
+    parser.add_argument("--only-report", action="store_true", help="of what is measured already")
+    arguments = parser.parse_args(argv)
+    arguments.degradation = GAUSSIAN
+    torch.set_num_threads(1)
+    if not arguments.only_report:
+        make_phone_photos(Path(arguments.data))
+        _, bank = bank_of(arguments)
+        for name, folder in predictors(arguments).items():
+
+            def load(folder: Path | None = folder) -> nn.Module:
+                torch.manual_seed(arguments.seed)
+                return _new_predictor() if folder is None else DAAUNet2DConditionModel.from_pretrained(folder)
+
+            measured(arguments, name, load, bank)
+        if arguments.rows != []:
+            adapt(arguments)
+    print(report(arguments))
+
+
+if __name__ == "__main__":
+    main()
