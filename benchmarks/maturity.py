@@ -2,8 +2,8 @@
 
     DAA_DATA=... accelerate launch examples/train_daa.py --config examples/configs/weak-tiny.yaml
     DAA_DATA=... accelerate launch examples/train_daa.py --config examples/configs/noise-predictor.yaml
-    python examples/bundle_noise_predictor.py outputs/noise-predictor --steps 500 1500 6000 20000 \
-        --folder outputs/predictors/plain
+    python examples/bundle_checkpoint.py outputs/noise-predictor plain --noise_predictor 500 1500 6000 \
+        --folder outputs/predictors
     python benchmarks/maturity.py --predictors outputs/predictors/plain
 
 The start is a small restorer that knows white noise only, the real photos are those of domain `phone`, with strong
@@ -44,8 +44,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DOMAIN = "phone_tiny"
 FRESH = "fresh"
 RANGES = {"t in 1..100": (1, 100), "t in 1..999": (1, 999)}
-DRAWS = 4  # of noise levels, for each patch and range
-TIMES = (20, 50, 100, 200, 300, 500, 700, 950)
+DRAWS = 2  # of noise levels, for each patch and range
+TIMES = (20, 50, 100, 200, 450, 800)
 LOW = 300  # "low t": up to it
 TERMS = ("L+", "-L-", "eq. (4)", "hybrid", "score", "regression", "score, dropped")
 Numbers = dict[str, float]
@@ -246,7 +246,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--data", default=os.environ.get("DAA_DATA", str(ROOT / ".." / "shared" / "data")))
     parser.add_argument("--clean", nargs="*", help="clean photos of the pairs; default: bsds and highres of --data")
-    parser.add_argument("--patches", type=int, default=64, help="for 1 to 3")
+    parser.add_argument("--patches", type=int, default=24, help="for 1 to 3")
     parser.add_argument("--patch", type=int, default=48)
     parser.add_argument("--steps", type=int, default=500, help="of the adaptations")
     parser.add_argument("--rows", nargs="*", help="of the adaptations; default: all; nothing: none")

@@ -4,6 +4,11 @@ python examples/bundle_checkpoint.py outputs/daa-derain daa-derain --minutes 5
 daa evaluate val/rainy --clean val/clean --space y --metrics psnr,ssim --label-free \\
     --checkpoint daa_diffusers/checkpoints/daa-derain --record "Rain100L (val)"
 python examples/model_cards.py                      # its card, from these files
+
+Of a run of objective `noise_predictor`, the noise predictor alone, as it was after the last step or after some:
+
+python examples/bundle_checkpoint.py outputs/noise-predictor noise-predictor --noise_predictor
+python examples/bundle_checkpoint.py outputs/noise-predictor plain --noise_predictor 500 --folder outputs/predictors
 """
 
 import argparse
@@ -13,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
-from daa_diffusers import DAARestorationPipeline
+from daa_diffusers import DAARestorationPipeline, DAAUNet2DConditionModel
 from daa_diffusers.checkpoints import bundled_path, is_bundled
 from daa_diffusers.hub.record_files import WeightsRecord, training_record
 from daa_diffusers.hub.records import keep_record
+from daa_diffusers.training.run_state import list_checkpoints
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "daa_diffusers" / "checkpoints"
 # Sets of photos that may train weights for anyone, by the last parts of their folders; then all others.
@@ -42,6 +49,7 @@ NOTE = (
     "Weights trained on research-only photos: for non-commercial research use only. The code that made them is under "
     "Apache-2.0."
 )
+AVERAGE = "average."  # of names in a checkpoint of a noise predictor's training
 FREE_NOTE = "cc-by-4.0"
 
 
@@ -96,14 +104,37 @@ def training_of(run: Path, **further: Any) -> dict[str, Any]:
     return made | {name: value for name, value in further.items() if value is not None}
 
 
-def main() -> None:
+def bundle_noise_predictors(run: Path, folder: Path, steps: list[int]) -> None:
+    """Saves the moving average of the noise predictor at these steps, or at the last one right into `folder`."""
+    unet = DAAUNet2DConditionModel.from_config(DAAUNet2DConditionModel.load_config(run / "pipeline" / "unet"))
+    checkpoints = {int(path.name.split("-")[1]): path for path in list_checkpoints(run / "checkpoints")}
+    for step in steps or [max(checkpoints)]:
+        if step not in checkpoints:
+            raise SystemExit(f"--noise_predictor: no checkpoint is of step {step}, there are {sorted(checkpoints)}")
+        weights = load_file(checkpoints[step] / "model.safetensors")
+        unet.load_state_dict({k.removeprefix(AVERAGE): v for k, v in weights.items() if k.startswith(AVERAGE)})
+        keep_record(unet, WeightsRecord({**training_of(run), "steps": step}))
+        unet.to(torch.float16).save_pretrained(folder / str(step) if steps else folder)
+        unet.float()
+
+
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="output folder of a finished run of train_daa.py")
     parser.add_argument("name", help="name of the bundled checkpoint")
     parser.add_argument("--minutes", type=float, help="that the training took")
     parser.add_argument("--history", help="what came before the run, in words")
     parser.add_argument("--folder", type=Path, default=CHECKPOINTS, help="where bundled checkpoints lie")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--noise_predictor",
+        type=int,
+        nargs="*",
+        help="of these steps, each in a folder of its number; default: the last",
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.noise_predictor is not None:
+        bundle_noise_predictors(arguments.run, arguments.folder / arguments.name, arguments.noise_predictor)
+        return
     pipeline = DAARestorationPipeline.from_pretrained(arguments.run / "pipeline").to(torch.float16)
     made = training_of(arguments.run, minutes=arguments.minutes, history=arguments.history)
     keep_record(pipeline.restorer, WeightsRecord(made))

@@ -6,7 +6,7 @@ from .tasks import DEFAULT_TASK, TASKS
 
 _FOLDER = Path(__file__).resolve().parent
 _INDEX = "model_index.json"
-# Noise predictor that noise-space adaptation starts from where it fits; `examples/bundle_noise_predictor.py` writes it.
+# Noise predictor that noise-space adaptation starts from where it fits; `examples/bundle_checkpoint.py` writes it.
 NOISE_PREDICTOR = _FOLDER / "noise-predictor"
 
 # Task -> default checkpoint for restoring, and default start of an adaptation.

@@ -182,8 +182,13 @@ def _plain(value: Any) -> Any:
 
 
 def load_noise_predictor(source: str, restorer: nn.Module) -> nn.Module:
-    """The trained noise predictor of a folder, a pipeline's folder or a Hub repository; see `start_noise_predictor`."""
-    path = os.path.expanduser(os.path.expandvars(source))
+    """The trained noise predictor of a folder, a pipeline's folder or a Hub repository, or the bundled one.
+
+    Raises:
+        ConfigurationError: see `start_noise_predictor`.
+    """
+    expanded = os.path.expanduser(os.path.expandvars(source))
+    path = str(checkpoints.NOISE_PREDICTOR) if source == BUNDLED else expanded
     try:
         inside = os.path.isfile(os.path.join(path, "unet", "config.json"))
         unet = DAAUNet2DConditionModel.from_pretrained(path, subfolder="unet" if inside else None)

@@ -16,12 +16,14 @@ from .pixel_adversarial import PixelAdversarial
 from .predictor_training import NoisePredictorTraining
 from .recorrupted import RecorruptedToRecorrupted
 from .renoised import Renoised
+from .score import ScoreDistillation
 from .supervised import Supervised
 
 # To add an objective: its class in a file of its own, and one line here.
 _CLASSES: tuple[type[Objective], ...] = (
     NoiseSpaceAdaptation,
     Renoised,
+    ScoreDistillation,
     Supervised,
     Dann,
     PixelAdversarial,

@@ -99,19 +99,24 @@ class Renoised(RealTermObjective):
                 has 32 pixels a side, and the range was not given.
         """
         with in_eval_mode(self.restorer):
-            gain = white_noise_gain(self.restorer, clean, generator)
-            if not gain >= LEAST_GAIN:
-                raise ConfigurationError(
-                    "`objective` renoised needs a restorer that removes white noise: of noise of sigma 15 on clean "
-                    f"photos, this one must take away at least {LEAST_GAIN:g} dB, and it takes {gain:.1f}. Start from "
-                    "a denoiser (`init_from`), or choose another `objective`"
-                )
+            probed = self.probe(clean, generator)
             if self.sigma_min is not None and self.sigma_max is not None:
-                return {"white_noise_gain": gain}
+                return probed
             found = remainder(self.restorer, real)
         sigmas = [max(least, share * found["hiding"]) for share, least in zip(SHARES, LEAST, strict=True)]
         sigma_min, sigma_max = (round(min(sigma, MOST), 2) for sigma in sigmas)
-        return {"white_noise_gain": gain, **found, "sigma_min": sigma_min, "sigma_max": sigma_max}
+        return {**probed, **found, "sigma_min": sigma_min, "sigma_max": sigma_max}
+
+    def probe(self, clean: torch.Tensor, generator: torch.Generator) -> dict[str, Any]:
+        """What `measure` finds on clean photos alone; raises ConfigurationError for a restorer that does not suit."""
+        gain = white_noise_gain(self.restorer, clean, generator)
+        if not gain >= LEAST_GAIN:
+            raise ConfigurationError(
+                "`objective` renoised needs a restorer that removes white noise: of noise of sigma 15 on clean "
+                f"photos, this one must take away at least {LEAST_GAIN:g} dB, and it takes {gain:.1f}. Start from "
+                "a denoiser (`init_from`), or choose another `objective`"
+            )
+        return {"white_noise_gain": gain}
 
     def use_measured(self, measured: Mapping[str, Any]) -> None:
         """See `Objective.use_measured`."""
@@ -160,11 +165,18 @@ class Renoised(RealTermObjective):
     @torch.no_grad()
     def teach(self, real: torch.Tensor, generator: Generators = None) -> torch.Tensor:
         """The target f'(f'(x_r) + sigma eps) (B, C, H, W) of real photos (B, C, H, W)."""
-        low, high = self.sigma_range
         first = self.teacher(real)
+        sigma, noise = self.draw_noise(real, generator)
+        return self.teacher(first + sigma * noise)
+
+    def draw_noise(self, like: torch.Tensor, generator: Generators) -> tuple[torch.Tensor, torch.Tensor]:
+        """sigma (B, 1, 1, 1), in the restorer's range, and eps (B, C, H, W) for photos `like`."""
+        low, high = self.sigma_range
 
         def draw(one: torch.Generator | None, _: int) -> torch.Tensor:
             sigma = low + (high - low) * torch.rand((), generator=one)
-            return sigma * torch.randn(real.shape[1:], generator=one)
+            noise = torch.randn(like.shape[1:], generator=one)
+            return torch.cat([sigma.view(1), noise.flatten()])
 
-        return self.teacher(first + draw_each(len(real), generator, draw).to(first))
+        drawn = draw_each(len(like), generator, draw).to(like)
+        return drawn[:, 0].view(-1, 1, 1, 1), drawn[:, 1:].view(like.shape)

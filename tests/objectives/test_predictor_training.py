@@ -13,6 +13,7 @@ from daa_diffusers.objectives.conditions import KINDS, ConditionDraws, blurred, 
 from daa_diffusers.objectives.predictor_training import NoisePredictorTraining
 from daa_diffusers.training.config import PRESETS, read_yaml, resolve
 from daa_diffusers.training.loop import train
+from examples.bundle_checkpoint import main as bundle
 
 from ..conftest import PROJECT_ROOT
 from ..training.test_loop import interrupt_at, state
@@ -155,12 +156,9 @@ def test_an_interrupted_training_ends_bit_identical_and_keeps_the_average(config
     assert list(unet.config.value_range) == [0.0, 1.0]
 
 
-def test_predictors_of_a_run_are_bundled_by_step_in_half_precision(config, tmp_path, monkeypatch):
+def test_predictors_of_a_run_are_bundled_by_step_in_half_precision(config, tmp_path):
     train(config(output_dir=str(tmp_path / "run")), progress_bar=False)
-    monkeypatch.syspath_prepend(PROJECT_ROOT / "examples")
-    from bundle_noise_predictor import main
-
-    main([str(tmp_path / "run"), "--steps", "2", "4", "--folder", str(tmp_path / "bundled")])
+    bundle([str(tmp_path / "run"), "bundled", "--noise_predictor", "2", "4", "--folder", str(tmp_path)])
     for step in (2, 4):
         folder = tmp_path / "bundled" / str(step)
         weights = load_file(folder / "diffusion_pytorch_model.safetensors")

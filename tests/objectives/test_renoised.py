@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import skimage.data
@@ -18,6 +19,7 @@ from daa_diffusers.objectives.base import Batch
 from daa_diffusers.objectives.losses import charbonnier
 from daa_diffusers.objectives.renoised import Renoised
 from daa_diffusers.objectives.renoising import hiding_deviation, white_noise_gain
+from daa_diffusers.objectives.score import ScoreDistillation
 from daa_diffusers.training.loop import Trainer
 
 
@@ -192,3 +194,51 @@ def test_an_objective_without_further_networks_adapts_from_the_first_step(tiny_c
     Trainer(config, progress_bar=False).train()
     log = [json.loads(line) for line in Path(config.output_dir, "log.jsonl").read_text().splitlines()]
     assert [line["loss/weight"] for line in log if "loss/weight" in line] == [1.0, 1.0, 1.0]
+
+
+# --- the score of a noise predictor in place of the second pass ---
+
+
+class NoiseOf(torch.nn.Module):
+    """A noise predictor that knows the photo beneath, and remembers its conditions."""
+
+    def __init__(self, photo):
+        super().__init__()
+        self.photo = photo
+
+    def forward(self, z, noise_level, *, conditions, swap=None):
+        self.conditions = conditions
+        g = noise_level[:, None, None, None]
+        return SimpleNamespace(sample=(z - g.sqrt() * self.photo) / (1 - g).sqrt())
+
+
+@pytest.mark.parametrize("conditions", ["none", "restored"])
+def test_the_target_is_the_photo_that_the_predictor_sees_in_the_noised_one(conditions):
+    photos, step = batch(), ScoreDistillation(restorer(), conditions=conditions, sigma_min=3.0, sigma_max=60.0)
+    step.unet = NoiseOf(photos.clean)
+    target = step.teach(photos.real, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(target, photos.clean, rtol=0, atol=1e-3)
+    expected = step.teacher(photos.real) if conditions == "restored" else torch.zeros_like(photos.real)
+    assert all(torch.equal(condition, expected) for condition in step.unet.conditions)
+
+
+def test_the_bundled_predictor_estimates_noise_and_is_not_trained():
+    photos, step = batch(), ScoreDistillation(restorer())
+    step(photos, generator=torch.Generator().manual_seed(0)).loss.backward()
+    assert all(p.grad is None for p in step.unet.parameters()) and not step.train().unet.training
+    clean = torch.from_numpy(skimage.data.astronaut()[:64, 180:244] / 255).float().permute(2, 0, 1)[None]
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    nothing = torch.zeros_like(clean)
+    level = torch.tensor([1 / (1 + (25 / 255) ** 2)])
+    found = step.unet(level.sqrt() * (clean + 25 / 255 * noise), level, conditions=(nothing, nothing)).sample
+    assert (found - noise).square().mean() < 0.35  # of 1
+
+
+def test_no_start_is_too_little_of_a_denoiser_for_it():
+    step = ScoreDistillation(nn.Conv2d(3, 3, 1), sigma_min=5.0, sigma_max=25.0)
+    assert step.measure([], torch.rand(1, 3, 16, 16), torch.Generator()) == {}
+
+
+def test_a_predictor_of_another_range_is_refused():
+    with pytest.raises(ConfigurationError, match=r"`noise_predictor_from`: .* in \[0.0, 1.0\], the restorer's are in"):
+        ScoreDistillation(RestorationUNet(width=4, depth=2, value_range=(-1.0, 1.0)))

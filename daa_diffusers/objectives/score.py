@@ -1,0 +1,88 @@
+"""Renoised self-distillation whose second half is a trained noise predictor instead of the restorer."""
+
+from typing import Any, Self
+
+import torch
+
+from ..models.restorer import RestorerContract
+from .noise_predictors import BUNDLED, load_noise_predictor
+from .real_term import check_choice
+from .renoised import Renoised
+from .schedules import Generators
+
+CONDITIONS = ("none", "restored")
+
+
+class ScoreDistillation(Renoised):
+    """Trains the restorer to give what a noise predictor makes of its result, noised: its x0-prediction.
+
+    With the teacher f' and the trained, frozen noise predictor, `q' = f'(x_r)`, `z = q' + sigma eps`, `g = 1 / (1 +
+    sigma^2)`, `p = z - sigma eps_theta([sqrt(g) z, c, c], g)` and `L_score = mean sqrt((f(x_r) - p)^2 + eps^2)`:
+    eq. (7) with a diffusion model of clean photos in place of the second pass of the restorer, which need not be one
+    that removes white noise.
+
+    Args:
+        restorer, weight, sigma_min, sigma_max, teacher, decay, restart, weight_schedule, charbonnier_eps: as for
+            `Renoised`.
+        conditions: c: "none", zeros, as in training with dropped conditions; or "restored", q'.
+        noise_predictor_from: "bundled", or as for `noise_predictors.load_noise_predictor`.
+
+    Raises:
+        ConfigurationError: an argument is out of range, or the noise predictor does not fit; the message names it.
+    """
+
+    name = "score"
+    title = "distillation of a noise predictor's score"
+
+    def __init__(
+        self,
+        restorer: torch.nn.Module,
+        *,
+        weight: float = 1.0,
+        sigma_min: float | None = None,
+        sigma_max: float | None = None,
+        teacher: str = "average",
+        decay: float = 0.99,
+        restart: int = 0,
+        weight_schedule: str = "constant",
+        charbonnier_eps: float = 1e-3,
+        conditions: str = "restored",
+        noise_predictor_from: str = BUNDLED,
+    ):
+        super().__init__(
+            restorer,
+            weight=weight,
+            sigma_min=sigma_min,
+            sigma_max=sigma_max,
+            teacher=teacher,
+            decay=decay,
+            restart=restart,
+            weight_schedule=weight_schedule,
+            charbonnier_eps=charbonnier_eps,
+        )
+        check_choice("conditions", conditions, CONDITIONS)
+        self.conditions = conditions
+        self.unet = load_noise_predictor(noise_predictor_from, restorer).requires_grad_(False).eval()
+        self.size_multiple = RestorerContract.of(self.unet).size_multiple
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode of all but the teacher and the noise predictor, which always evaluate."""
+        super().train(mode)
+        self.unet.eval()
+        return self
+
+    def probe(self, clean: torch.Tensor, generator: torch.Generator) -> dict[str, Any]:
+        """Nothing: the restorer is not asked to remove white noise."""
+        return {}
+
+    @torch.no_grad()
+    def teach(self, real: torch.Tensor, generator: Generators = None) -> torch.Tensor:
+        """The target (B, C, H, W) of real photos (B, C, H, W)."""
+        first = self.teacher(real)
+        sigma, noise = self.draw_noise(real, generator)
+        z = first + sigma * noise
+        # g of (1), of which z is the variance-exploding form
+        level = (1 / (1 + sigma.square())).clamp(max=1 - 1e-6)
+        condition = first if self.conditions == "restored" else torch.zeros_like(first)
+        predicted = self.unet(level.sqrt() * z, level.flatten(), conditions=(condition, condition)).sample
+        return z - sigma * predicted
