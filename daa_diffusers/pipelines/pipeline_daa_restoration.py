@@ -159,7 +159,8 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
             FloatingPointError: the restorer gives NaN or infinity, where it runs in float16 in float32 as well.
         """
         # 1. Check inputs
-        photos, as_list = read_photos(image, self.channels)
+        contract = RestorerContract.of(self.restorer)
+        photos, as_list = read_photos(image, contract.channels)
         check_output_type(output_type, photos)
         check_options(batch_size, tile, strength)
         check_out(out, photos, image, output_type)
@@ -168,7 +169,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
         if output_type != "pil" and not in_own_depth(image, as_float, out):
             photos = [as_floats(photo) for photo in photos]
         judged = guard and judged_by_noise(self.task)
-        run = Run(self, tile, self_ensemble, callback_on_step_end, names)
+        run = Run(self, contract, tile, self_ensemble, callback_on_step_end, names)
 
         with in_eval_mode(self.restorer), bar_of(self, photos, tile) as progress_bar:
             # 2. Preprocess: how strongly each photo is restored, and which ones share a pass
@@ -186,7 +187,8 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
         # 4. Postprocess
         in_order = [restored[index] for index in range(len(photos))]
         images = assemble(in_order, output_type, as_list) if out is None else out[None]
-        self.maybe_free_model_hooks()
+        if getattr(self, "_all_hooks", None):
+            self.maybe_free_model_hooks()
         return DAARestorationPipelineOutput(images=images, guard=verdicts) if return_dict else (images,)
 
     # --- devices ---

@@ -79,11 +79,13 @@ class Run:
 
     Args:
         pipeline: with a `restorer`; see `DAARestorationPipeline.__call__` for it and the others.
+        contract: of the restorer.
     """
 
     def __init__(
         self,
         pipeline: DiffusionPipeline,
+        contract: RestorerContract,
         tile: int | Literal["auto"] | None,
         self_ensemble: bool,
         callback: Callable[..., dict | None] | None,
@@ -91,7 +93,7 @@ class Run:
     ):
         self.pipeline = pipeline
         self.restorer = pipeline.restorer
-        self.contract = RestorerContract.of(self.restorer)
+        self.contract = contract
         self.channels, self.value_range = self.contract.channels, self.contract.value_range
         where = pipeline.device  # of weights that may be offloaded from where they are used
         self.device = where if where.type == "cuda" else pipeline._execution_device

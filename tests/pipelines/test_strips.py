@@ -6,6 +6,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from daa_diffusers import DAARestorationPipeline, FastRestorationUNet, RestorationUNet
+from daa_diffusers.models.restorer import RestorerContract
 from daa_diffusers.pipelines import run, strips
 from daa_diffusers.pipelines.strips import plan_strips, strips_of
 from daa_diffusers.pipelines.tiling import LiveBytes
@@ -129,7 +130,7 @@ def test_what_is_not_known_is_restored_in_tiles(kind, small_strips):
     if kind == "parametrized":
         torch.nn.utils.parametrize.register_parametrization(network.conv_out, "bias", torch.nn.Identity())
     pipe = DAARestorationPipeline(network.to(torch.float64) if kind == "float64" else network)
-    caller = run.Run(pipe, "auto", kind == "ensemble", None, ())
+    caller = run.Run(pipe, RestorerContract.of(pipe.restorer), "auto", kind == "ensemble", None, ())
     assert not caller._takes_strips((90, 70), 1)
 
 
