@@ -1,6 +1,8 @@
 """Registry of restoration tasks: description, degradations and checkpoints; a new task is an entry of `_TASKS`."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class Task:
         removes_noise: what it removes is noise. The guard of the pipeline and the noise that is left are judged by
             noise, and adaptation fits noise to the photos and trains on their restored versions.
         removes_streaks: what it removes is streaks of light, by which the guard of the pipeline judges.
+        example: the degradation of example photos, as in a config; default: the first of `degradations`, as it is.
+        example_words: what it is, for their title: "camera noise".
     """
 
     name: str
@@ -32,6 +36,8 @@ class Task:
     caution: str = ""
     removes_noise: bool = False
     removes_streaks: bool = False
+    example: Mapping[str, Any] = field(default_factory=dict)
+    example_words: str = ""
 
     @property
     def description(self) -> str:
@@ -55,6 +61,18 @@ _TASKS = (
         checkpoint="daa-denoise",
         caution="It can remove fine texture from almost clean photos.",
         removes_noise=True,
+        # one camera at one high ISO setting: strong noise, correlated by demosaicing and coarsened by JPEG, about 27 dB
+        example={
+            "type": "camera",
+            "shot": [0.008, 0.016],
+            "read": [0.004, 0.008],
+            "demosaic_probability": 1.0,
+            "smoothing_probability": 0.0,
+            "gamma": [2.4, 2.4],
+            "jpeg_quality": [85, 95],
+            "jpeg_probability": 1.0,
+        },
+        example_words="camera noise",
     ),
     Task(
         "derain",
@@ -65,6 +83,15 @@ _TASKS = (
         start="daa-derain",
         checkpoint="daa-derain",
         removes_streaks=True,
+        example={
+            "type": "filtered_rain",
+            "cover": [0.08, 0.15],
+            "layers": [2, 2],
+            "angle": [12, 20],
+            "brightness": [0.6, 0.8],
+            "length": [20, 40],
+        },
+        example_words="rain",
     ),
     Task(
         "deblur",
@@ -74,6 +101,8 @@ _TASKS = (
         ("motion_blur",),
         start="daa-deblur",
         checkpoint="daa-deblur",
+        example={"type": "motion_blur", "length": [10, 14], "shake": [0, 2], "pull": [0, 2], "shot": [1e-6, 1e-5]},
+        example_words="camera shake",
     ),
 )
 TASKS = {task.name: task for task in _TASKS}

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..checkpoints import DEFAULT, DEFAULT_TASK, STARTS, bundled_names
-from ..checkpoints.tasks import TASKS
+from ..checkpoints.tasks import TASKS, Task
 from ..errors import CheckpointError
+
+if TYPE_CHECKING:
+    from ..hub.description import Description
 
 UNKNOWN = "Its files do not state its task."
 
@@ -58,25 +62,40 @@ class Offered:
             return "A folder, or an id of the Hub: its task is known when it is loaded." if name else ""
         return describe_purpose(name)
 
+    def task(self, name: str) -> Task:
+        """The task of an offered checkpoint, by its own files; the default one where they do not say."""
+        try:
+            found = _description(name) if name in self.names() else None
+        except (CheckpointError, OSError):
+            found = None
+        return TASKS.get(getattr(found, "task", None) or "", TASKS[DEFAULT_TASK])
+
 
 def describe_purpose(name: str) -> str:
     """A sentence or two about a local checkpoint."""
-    from ..hub.description import describe
-    from ..hub.resolving import resolve
-
     try:
-        source = resolve(name)
-        if source.kind == "hub":
-            return "From the Hub: its card states its task."
-        folder = Path(source.location) if source.kind == "folder" else Path(source.location).parent
-        if source.kind == "file" and not (folder / "config.json").is_file():
-            return UNKNOWN
-        found = describe(folder)
+        found = _description(name)
     except (CheckpointError, OSError) as error:
         return f"It cannot be loaded: {error}"
+    if isinstance(found, str):
+        return found
     task = TASKS.get(found.task or "")
     purpose = task.description if task else UNKNOWN
     return f"{purpose} {_making(found.training)}".strip()
+
+
+def _description(name: str) -> Description | str:
+    """What the files of a local checkpoint say; words where they say nothing."""
+    from ..hub.description import describe
+    from ..hub.resolving import resolve
+
+    source = resolve(name)
+    if source.kind == "hub":
+        return "From the Hub: its card states its task."
+    folder = Path(source.location) if source.kind == "folder" else Path(source.location).parent
+    if source.kind == "file" and not (folder / "config.json").is_file():
+        return UNKNOWN
+    return describe(folder)
 
 
 def _making(record: Mapping) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
 from typing import Any
 
+from ..checkpoints.tasks import Task
 from ..errors import UnreadablePhotoError
 from .asked import in_words, options_from
 from .restore_job import Work, describe
@@ -13,23 +16,53 @@ ZOOMS = ("Whole photo", "100 %", "200 %")
 SIDES = '<div class="sides"><span>before</span><span>after</span></div>'
 
 
+class Examples:
+    """Example photos of each task, which are made when they are first shown.
+
+    Args:
+        folder: where they are written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._made: dict[str, list[str]] = {}
+        self._lock = threading.Lock()
+
+    def title(self, task: Task) -> str:
+        """Of the row of examples."""
+        return f"Examples: free photos with simulated {task.example_words or 'degradation'}"
+
+    def files(self, task: Task) -> list[str]:
+        """The degraded photos."""
+        from ..sources.demo_photos import example_photos
+
+        with self._lock:
+            if task.name not in self._made:
+                paths = example_photos(self.folder / "examples" / task.name, task)
+                self._made[task.name] = [str(path) for path in paths]
+            return self._made[task.name]
+
+    def samples(self, task: Task) -> list[list[str]]:
+        """Small copies of them, one a row."""
+        return [[str(path)] for path in thumbnails(self.files(task), self.folder / "thumbnails" / task.name)]
+
+
 def photo_tab(work: Work, options: list[Any]) -> None:
     """Tab of one photo: restoring, comparison, magnified parts, download."""
     import gradio as gr
 
-    from ..sources.demo_photos import noisy_photos
-
-    examples = [str(path) for path in noisy_photos(work.folder / "examples")]
-    small = [str(path) for path in thumbnails(examples, work.folder / "thumbnails")]
+    examples = Examples(work.folder)
+    checkpoint = options[0]
+    first = work.offered.task(work.offered.default)
     pair = gr.State()
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             file = gr.File(label="Photo", height=170, elem_id="photo", elem_classes="upload")
             start = gr.Button("Restore", variant="primary", elem_id="restore")
             shown = gr.Dataset(
-                label="Examples: free photos with simulated camera noise",
+                label=examples.title(first),
                 components=[gr.Image(visible=False)],  # gradio removes the files of components that are not rendered
-                samples=[[path] for path in small],
+                samples=examples.samples(first),
                 type="index",
             )
             report = gr.Textbox(label="Report", lines=1, max_lines=8, interactive=False, elem_classes="report")
@@ -78,7 +111,17 @@ def photo_tab(work: Work, options: list[Any]) -> None:
     outputs = [pair, sides, slider, report, result, zoom, place]
     asked = {"inputs": [file, *options], "outputs": outputs, "show_progress_on": slider, "concurrency_id": "restore"}
     start.click(restore, **asked, api_name="restore")
-    picked = shown.click(lambda index: examples[index], shown, file, show_progress="hidden", api_visibility="private")
+
+    def pick(index: int, name: str) -> str:
+        return examples.files(work.offered.task(name))[index]
+
+    def follow(name: str) -> Any:
+        task = work.offered.task(name)
+        return gr.Dataset(label=examples.title(task), samples=examples.samples(task))
+
+    private = {"show_progress": "hidden", "api_visibility": "private"}
+    checkpoint.change(follow, checkpoint, shown, trigger_mode="always_last", **private)
+    picked = shown.click(pick, [shown, checkpoint], file, **private)
     picked.then(restore, **asked, api_visibility="private")
     gr.on(
         [zoom.input, across.release, down.release],

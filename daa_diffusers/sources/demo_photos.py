@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..degradations.camera_noise import CameraNoise
+from ..checkpoints.tasks import TASKS, Task
+from ..degradations import Degradation, degradation_from_config
 from ..degradations.draws import generator_for
 from ..errors import ConfigurationError
 from ..files import replacing
@@ -20,17 +21,8 @@ SOURCES = {
     "val": ("astronaut", "coffee"),
 }
 CROP = 192
-# One camera at one high ISO setting, so that "the real photos" are a domain of their own: strong noise, correlated by
-# demosaicing and coarsened by JPEG, about 27 dB. Blind white Gaussian noise does not look like it.
-CAMERA = CameraNoise(
-    shot=(0.008, 0.016),
-    read=(0.004, 0.008),
-    demosaic_probability=1.0,
-    smoothing_probability=0.0,
-    gamma=(2.4, 2.4),
-    jpeg_quality=(85, 95),
-    jpeg_probability=1.0,
-)
+# So that "the real photos" are a domain of their own: blind white Gaussian noise does not look like it.
+CAMERA = degradation_from_config(TASKS["denoise"].example)
 EXAMPLES = ("astronaut", "coffee", "chelsea")
 
 
@@ -88,7 +80,7 @@ def demo_photos(folder: str | os.PathLike[str], *, seed: int = 0) -> DemoPhotos:
     _check_folders(folder, {path for path, _, _ in plan})
     for path, crop, noise in plan:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(crop if noise is None else _add_noise(crop, noise), path)
+        _write(crop if noise is None else _degraded(crop, CAMERA, noise), path)
     return made
 
 
@@ -107,17 +99,19 @@ def clean_photos(folder: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def noisy_photos(folder: str | os.PathLike[str], *, seed: int = 0) -> list[Path]:
-    """Writes whole photos through the noise of `CAMERA`, to try a restorer on: RGB PNG, 8 bit; returns their files.
+def example_photos(folder: str | os.PathLike[str], task: Task, *, seed: int = 0) -> list[Path]:
+    """Writes whole photos that a restorer of `task` restores: RGB PNG, 8 bit; returns their files.
 
-    Raises as `demo_photos` does.
+    They are degraded by `task.example`. Raises as `demo_photos` does.
     """
+    degradation = degradation_from_config(task.example or {"type": task.degradations[0]})
     folder = Path(folder)
     paths = [folder / f"{name}.png" for name in EXAMPLES]
     _check_folders(folder, set(paths))
     folder.mkdir(parents=True, exist_ok=True)
     for path in paths:
-        _write(_add_noise(_load(path.stem), generator_for(seed, "noisy_photos", path.stem, 0)), path)
+        photo = _degraded(_load(path.stem), degradation, generator_for(seed, "example_photos", path.stem, 0))
+        _write(photo, path)
     return paths
 
 
@@ -139,10 +133,10 @@ def _crops(photo: np.ndarray) -> list[np.ndarray]:
     return [photo[top : top + CROP, left : left + CROP] for top in tops for left in lefts]
 
 
-def _add_noise(clean: np.ndarray, generator: torch.Generator) -> np.ndarray:
-    """(H, W, 3) uint8 -> the same, noisy."""
-    noisy = CAMERA(torch.from_numpy(clean.copy()).permute(2, 0, 1)[None] / 255, generator)[0]  # (3, H, W) in [0, 1]
-    return (noisy.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+def _degraded(clean: np.ndarray, degradation: Degradation, generator: torch.Generator) -> np.ndarray:
+    """(H, W, 3) uint8 -> the same, degraded."""
+    degraded = degradation(torch.from_numpy(clean.copy()).permute(2, 0, 1)[None] / 255, generator)[0]  # (3, H, W)
+    return (degraded.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
 
 def _check_folders(folder: Path, files: set[Path]) -> None:

@@ -4,13 +4,19 @@ import inspect
 import json
 import shutil
 
+import numpy as np
 import pytest
+import skimage.data
+from PIL import Image
 
+from daa_diffusers import DAARestorationPipeline
 from daa_diffusers.checkpoints import DEFAULTS, STARTS, bundled_names, bundled_path
 from daa_diffusers.checkpoints.tasks import TASKS
 from daa_diffusers.cli import bulk, restore
 from daa_diffusers.demo.offered import Offered
+from daa_diffusers.demo.photo_tab import Examples
 from daa_diffusers.hub.record_files import task_of
+from daa_diffusers.sources import demo_photos
 from daa_diffusers.training.config.presets import PRESETS
 
 
@@ -26,6 +32,27 @@ def test_each_task_has_a_default_that_is_for_it(names):
     assert set(names) == {"denoise", "derain", "deblur"}
     for task, name in names.items():
         assert task_of(json.loads((bundled_path(name) / "training.json").read_text())) == task
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
+def test_examples_are_of_the_task_and_its_default_restores_them(task, tmp_path):
+    files = Examples(tmp_path).files(task)
+    assert files == Examples(tmp_path).files(task) and len(Examples(tmp_path).samples(task)) == len(files) == 3
+    pipeline = DAARestorationPipeline.from_pretrained(DEFAULTS[task.name])
+    pipeline.set_progress_bar_config(disable=True)
+    for name, file in zip(demo_photos.EXAMPLES, files, strict=True):
+        degraded = np.asarray(Image.open(file))[:256, :256]
+        restored = np.asarray(pipeline(Image.fromarray(degraded)).images[0])
+        errors = [
+            np.square(photo.astype(float) - getattr(skimage.data, name)()[:256, :256]).mean()
+            for photo in (degraded, restored)
+        ]
+        assert errors[1] < errors[0], name
+
+
+def test_the_task_of_a_checkpoint_that_is_not_offered_is_not_looked_for(tmp_path):
+    assert Offered().task("daa-derain").name == "derain"
+    assert Offered().task(str(bundled_path("daa-derain"))).name == "denoise"
 
 
 def test_the_default_is_offered_first_whatever_it_is_called():
