@@ -22,7 +22,6 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -30,7 +29,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
 import adaptation
-from adaptation_plan import DOMAINS, GAUSSIAN, ROWS, Row, _space
+from adaptation_plan import DOMAINS, GAUSSIAN, PLAIN, ROWS, Row, _space
 from alignment import cosines, gradients
 from alignment_predictors import Photos, _new_predictor, batches, clean_estimate, error, noised, photos, predict
 from camera_photos import make_phone_photos
@@ -51,13 +50,12 @@ TERMS = ("L+", "-L-", "eq. (4)", "hybrid", "score", "regression", "score, droppe
 Numbers = dict[str, float]
 
 
-def bank_of(arguments: argparse.Namespace) -> tuple[nn.Module, list[Photos]]:
-    """The start, and pairs of the domain's training part in batches, restored by it."""
+def bank_of(arguments: argparse.Namespace) -> list[Photos]:
+    """Pairs of the domain's training part in batches, restored by the start."""
     from daa_diffusers import DAARestorationPipeline
 
     restorer = DAARestorationPipeline.from_pretrained(adaptation.start_of(DOMAINS[DOMAIN])).restorer.float().eval()
-    bank = photos(arguments, restorer, ["phone"], arguments.patches, "measure")
-    return restorer, list(batches(bank, 8))
+    return list(batches(photos(arguments, restorer, ["phone"], arguments.patches, "measure"), 8))
 
 
 def draws_of(arguments: argparse.Namespace, x: Photos, low: int, high: int, *keys: int) -> NoiseDraws:
@@ -140,20 +138,25 @@ def psnr(photo: Tensor, target: Tensor) -> Tensor:
     return -10 * (photo.clamp(0, 1) - target).square().mean((1, 2, 3)).log10()
 
 
-def measured(arguments: argparse.Namespace, name: str, load: Callable[[], nn.Module], bank: list[Photos]) -> None:
-    """Measures 1 to 3 of a predictor into a file of its name, unless that is there."""
-    path = arguments.scores / "measured" / f"{name.replace(' ', '-')}.json"
-    if path.exists():
-        return
-    unet = load().float().eval().requires_grad_(False)
-    found = {
-        "losses": condition_losses(arguments, unet, bank),
-        "directions": directions(arguments, unet, bank),
-        "estimates": estimates(arguments, unet, bank),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps({"name": name, **found}, indent=1) + "\n")
-    print(f"measured: {name}", flush=True)
+def measure(arguments: argparse.Namespace) -> None:
+    """Measures 1 to 3 of every predictor into a file of its name, unless that is there."""
+    folder = arguments.scores / "measured"
+    paths = {name: folder / f"{name.replace(' ', '-')}.json" for name in predictors(arguments)}
+    bank = [] if all(path.exists() for path in paths.values()) else bank_of(arguments)
+    for name, source in predictors(arguments).items():
+        if paths[name].exists():
+            continue
+        torch.manual_seed(arguments.seed)
+        unet = _new_predictor() if source is None else DAAUNet2DConditionModel.from_pretrained(source)
+        unet.float().eval().requires_grad_(False)
+        found = {
+            "losses": condition_losses(arguments, unet, bank),
+            "directions": directions(arguments, unet, bank),
+            "estimates": estimates(arguments, unet, bank),
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(paths[name], json.dumps({"name": name, **found}, indent=1) + "\n")
+        print(f"measured: {name}", flush=True)
 
 
 def predictors(arguments: argparse.Namespace) -> dict[str, Path | None]:
@@ -167,12 +170,21 @@ def predictors(arguments: argparse.Namespace) -> dict[str, Path | None]:
 
 
 def rows(arguments: argparse.Namespace) -> dict[str, Row]:
-    """The adaptations: the paper's with each predictor; the fresh one learns for a third of the steps first."""
+    """The adaptations: the paper's with each predictor; the fresh one learns for a third of the steps first.
+
+    "L+ alone" is without the negative of eq. (4); "score" is objective `score`; both are of the last predictor.
+    """
     paper = {"variant": "paired", "weight_schedule": "constant"}
     found = {"control": ROWS["control"], "renoised": ROWS["renoised"]}
     for name, folder in predictors(arguments).items():
         trained = {} if folder is None else {"noise_predictor_from": str(folder.resolve()), "predictor_warmup_steps": 0}
         found[f"paper, {name}"] = _space(**paper, **trained)
+    if trained:
+        found[f"L+ alone, {name}"] = _space(**paper, **trained, residual_swap=False)
+        for conditions in ("none", "restored"):
+            options = {**PLAIN, "objective": "score", "conditions": conditions}
+            options["noise_predictor_from"] = trained["noise_predictor_from"]
+            found[f"score, conditions {conditions}, {name}"] = Row(options)
     return found
 
 
@@ -260,14 +272,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     if not arguments.only_report:
         make_phone_photos(Path(arguments.data))
-        _, bank = bank_of(arguments)
-        for name, folder in predictors(arguments).items():
-
-            def load(folder: Path | None = folder) -> nn.Module:
-                torch.manual_seed(arguments.seed)
-                return _new_predictor() if folder is None else DAAUNet2DConditionModel.from_pretrained(folder)
-
-            measured(arguments, name, load, bank)
+        measure(arguments)
         if arguments.rows != []:
             adapt(arguments)
     print(report(arguments))

@@ -46,7 +46,7 @@ class ScoreDistillation(Renoised):
         restart: int = 0,
         weight_schedule: str = "constant",
         charbonnier_eps: float = 1e-3,
-        conditions: str = "restored",
+        conditions: str = "none",
         noise_predictor_from: str = BUNDLED,
     ):
         super().__init__(
