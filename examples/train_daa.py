@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         return run(parse_arguments(arguments), begun)
-    except (ConfigurationError, CheckpointError, FloatingPointError) as error:
+    except (ConfigurationError, CheckpointError, FloatingPointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from ..checkpoints.tasks import judged_by_noise, judged_by_streaks
 from ..errors import CheckpointError
+from ..files import check_writable
 from ..foreign.networks import trusted_code
 from ..foreign.restorer import ForeignRestorer  # noqa: F401
 from ..hub import record_files, records, resolving
@@ -219,7 +220,8 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
 
         Raises:
             TypeError: where the restorer is no `ModelMixin` (`save_pretrained` alone would leave it out).
-            ValueError: on `safe_serialization=False`.
+            ValueError: `safe_serialization` is False.
+            UnwritableError: nothing can be written there.
         """
         if not safe_serialization:
             raise ValueError("`safe_serialization` must be True: pickle files run code when they are opened")
@@ -229,8 +231,9 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
         target = Path(save_directory)
         pushed = kwargs.pop("push_to_hub", False)
         upload = {name: kwargs.pop(name) for name in [*kwargs] if name not in ("variant", "max_shard_size")}
+        check_writable(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as folder:
             super().save_pretrained(folder, **kwargs)
             if not isinstance(restorer, RecordMixin):
                 with self._adapters.as_saved():

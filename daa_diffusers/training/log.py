@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from ..files import write_text
+from ..files import write_text, written
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ class RunLog:
         self.accelerator.log({**values, **{f"{TIMING}/{k}": v for k, v in timing.items()}}, step=step)
         if self.accelerator.is_main_process:
             line = {"step": step, **values, **({TIMING: timing} if timing else {})}
-            with open(self.path, "a") as log:
+            with written(self.path), open(self.path, "a") as log:
                 log.write(json.dumps(line) + "\n")
 
     def images(self, step: int, name: str, grid: torch.Tensor) -> None:

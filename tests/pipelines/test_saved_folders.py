@@ -7,8 +7,19 @@ from diffusers.utils.logging import enable_progress_bar, is_progress_bar_enabled
 
 from daa_diffusers import DAARestorationPipeline, DAAUNet2DConditionModel, RestorationUNet
 from daa_diffusers.errors import CheckpointError
+from daa_diffusers.files import UnwritableError
 
 # --- saving in place ---
+
+
+def test_a_place_where_nothing_can_be_saved_is_named(tmp_path):
+    (tmp_path / "file.txt").touch()
+    pipeline = DAARestorationPipeline(RestorationUNet(width=4, depth=2))
+    with pytest.raises(UnwritableError, match="file.txt' is no folder"):
+        pipeline.save_pretrained(tmp_path / "file.txt")
+    with pytest.raises(UnwritableError, match="nothing can be written in '/proc'"):
+        pipeline.save_pretrained("/proc/new")
+    pipeline.save_pretrained(tmp_path / ("a" * 255))
 
 
 @pytest.fixture

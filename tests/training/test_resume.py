@@ -14,11 +14,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 from daa_diffusers.errors import CheckpointError, ConfigurationError
+from daa_diffusers.files import UnwritableError
 from daa_diffusers.training import run_folder
 from daa_diffusers.training import run_state as checkpoint
+from daa_diffusers.training.log import RunLog
 from daa_diffusers.training.loop import Trainer, train
 from daa_diffusers.training.run_state import list_checkpoints
 from daa_diffusers.training.steps import Steps
@@ -242,6 +245,13 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(small_disk):
     assert list_checkpoints(small_disk) == [good]
     assert {file.name: file.read_bytes() for file in good.iterdir()} == before
     assert not list(small_disk.glob(".*"))
+
+
+def test_a_log_that_no_line_fits_into_is_named(small_disk):
+    log = RunLog(Accelerator(cpu=True), small_disk / "log.jsonl")
+    (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free))
+    with pytest.raises(UnwritableError, match=f"the disk of '{small_disk}' is full: 'log.jsonl' needs more than"):
+        log.write(1, {"loss": 1.0})
 
 
 def test_left_overs_of_a_killed_save_are_removed(tiny_config):
