@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SETS = ("renoir", "polyu", "sidd_small")
 SIGMAS = (5, 10, 20, 40)
 PHOTOS = 8
-MEASURED_SIDE = 256  # of the middle that is looked at without labels
+MEASURED_SIDE = 256  # of the middle that is measured without labels
 CLEAN_PATCHES = 16
 
 

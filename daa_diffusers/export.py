@@ -48,8 +48,8 @@ def export_onnx(restorer: nn.Module, path: str | os.PathLike[str], *, check: boo
 
     Raises:
         ImportError: without the extra `onnx`.
-        ConfigurationError: on another path; where the restorer cannot be exported for all sizes; or (`check`) where
-            both differ by more than 1e-4 of the value range.
+        ConfigurationError: `path` is no .onnx file in an existing folder; the restorer cannot be exported for all
+            sizes; or (`check`) both differ by more than 1e-4 of the value range.
     """
     path = Path(path)
     if path.suffix != ".onnx" or not path.parent.is_dir():
@@ -119,8 +119,8 @@ def _compare(network: nn.Module, content: bytes, facts: dict[str, Any]) -> None:
                 expected = network(photos)
         except RuntimeError as error:
             raise _not_for_all_sizes(network, error) from error
-        (found,) = session.run(None, {INPUT: photos.numpy()})
-        difference = np.abs(found - expected.numpy()).max() / (high - low) if found.shape == shape else np.inf
+        (computed,) = session.run(None, {INPUT: photos.numpy()})
+        difference = np.abs(computed - expected.numpy()).max() / (high - low) if computed.shape == shape else np.inf
         if not difference <= MAX_ERROR:
             raise ConfigurationError(
                 f"`restorer` and its ONNX export differ by {difference:.1e} at {shape}, the tolerance is "
@@ -147,7 +147,7 @@ def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         ImportError: without the extra `onnx`.
-        CheckpointError: where it is no ONNX file, or not one of `export_onnx`.
+        CheckpointError: it is no ONNX file, or not one of `export_onnx`.
     """
     return _facts_of(_open(Path(path), None, 1), Path(path))
 
@@ -181,7 +181,7 @@ class OnnxRestorer(nn.Module):
 
     Raises:
         ImportError: without the extra `onnx`.
-        CheckpointError: where it is no ONNX file, or not one of `export_onnx`.
+        CheckpointError: it is no ONNX file, or not one of `export_onnx`.
     """
 
     def __init__(
@@ -206,7 +206,7 @@ class OnnxRestorer(nn.Module):
         """Restores a batch (B, C, H, W), float32, in `config.value_range`; H and W multiples of `size_multiple`.
 
         Raises:
-            ValueError: on another dtype, rank, number of channels or size.
+            ValueError: wrong dtype, rank, number of channels or size.
         """
         channels, multiple = self.config.channels, self.size_multiple
         if x.ndim != 4 or x.shape[1] != channels or x.shape[2] % multiple or x.shape[3] % multiple or 0 in x.shape:

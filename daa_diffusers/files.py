@@ -81,7 +81,7 @@ def replacing(path: str | os.PathLike, like: str | os.PathLike | None = None) ->
             permissions of the file that is replaced, if any. While it is written, only its owner may read it.
 
     Raises:
-        UnwritableError: on a full or read-only disk, a missing permission, too long a name, whatever the library that
+        UnwritableError: full or read-only disk, no permission, too long a name; whatever the library that
             writes makes of it.
     """
     path = Path(path)
@@ -94,8 +94,8 @@ def replacing(path: str | os.PathLike, like: str | os.PathLike | None = None) ->
         if temporary.exists() and not (mode is not None and _is_untouched(temporary)):
             with suppress(OSError):  # file systems of cameras know neither
                 if like is not None:
-                    found = os.stat(like)
-                    os.utime(temporary, ns=(found.st_atime_ns, found.st_mtime_ns))
+                    status = os.stat(like)
+                    os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
                 if mode is not None:
                     os.chmod(temporary, mode)
             os.replace(temporary, path)
@@ -128,8 +128,8 @@ def _reserved(temporary: Path, path: Path, like: str | os.PathLike | None) -> in
 
 
 def _is_untouched(temporary: Path) -> bool:
-    found = temporary.stat()
-    return found.st_size == 0 and found.st_mtime == 0
+    status = temporary.stat()
+    return status.st_size == 0 and status.st_mtime == 0
 
 
 def _unwritable(error: Exception, path: Path, temporary: Path) -> UnwritableError | None:
@@ -233,7 +233,7 @@ def other_kind(path: str | os.PathLike) -> str:
     """What stands at `path` instead of a regular file, which alone is read: others may block; "" if one does.
 
     Raises:
-        OSError: it cannot be looked at.
+        OSError: it cannot be accessed.
     """
     try:
         mode = os.stat(path).st_mode
@@ -269,7 +269,7 @@ def printable(name: str) -> str:
 
 def one_line(text: str) -> str:
     """Text with the names of files in it as one line that moves no cursor: a newline in a name becomes "\\n"."""
-    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
+    return _CONTROLS.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def write_text(path: str | os.PathLike, text: str) -> Path:

@@ -35,7 +35,7 @@ def read_camera(photo: Image.Image | Image.Exif | str | os.PathLike | bytes) -> 
 
     Raises:
         FileNotFoundError: no such file.
-        TypeError: on another kind of `photo`.
+        TypeError: wrong type of `photo`.
     """
     if isinstance(photo, Image.Exif):
         return _camera(photo)

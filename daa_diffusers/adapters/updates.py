@@ -120,7 +120,7 @@ def updates_for(restorer: nn.Module, kind: str, rank: int = 12) -> dict[str, Upd
         rank: of "lora".
 
     Raises:
-        ConfigurationError: on another `kind`, a `rank` below 1, or a restorer that has nothing of the kind.
+        ConfigurationError: unknown `kind`, a `rank` below 1, or a restorer that has nothing of the kind.
     """
     if kind not in KINDS:
         raise ConfigurationError(f"`adapter` must be one of {', '.join(KINDS)}, got {kind!r}")

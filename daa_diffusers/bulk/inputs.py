@@ -118,7 +118,7 @@ def open_input(one: Input, folder: str | os.PathLike) -> str:
     """A file with the photo: its own, or a new one in `folder` that holds its bytes.
 
     Raises:
-        UnreadablePhotoError, OSError: where there are no such bytes (any more).
+        UnreadablePhotoError, OSError: there are no such bytes (any more).
     """
     if one.dataset:
         content = _dataset(one.dataset).encoded(one.row)

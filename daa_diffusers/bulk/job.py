@@ -35,7 +35,7 @@ class BulkSettings:
         options: of `daa restore`; `overwrite`, `compare` and `dry_run` have no effect here.
 
     Raises:
-        ConfigurationError: on values that cannot work.
+        ConfigurationError: values that cannot work.
     """
 
     sources: tuple[str, ...]
@@ -100,11 +100,11 @@ class BulkJob:
         """
         folder = Path(folder).absolute()
         try:
-            found = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-            if found.pop("layout") != LAYOUT:
+            fields = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+            if fields.pop("layout") != LAYOUT:
                 raise ValueError("its layout is another version's")
-            settings = BulkSettings.from_json(found.pop("settings"))
-            return cls(folder, settings, *(found[k] for k in ("photos", "shards", "working_folder", "fingerprint")))
+            settings = BulkSettings.from_json(fields.pop("settings"))
+            return cls(folder, settings, *(fields[k] for k in ("photos", "shards", "working_folder", "fingerprint")))
         except FileNotFoundError:
             raise ConfigurationError(f"{str(folder)!r} holds no job: job.json is missing") from None
         except (KeyError, TypeError, ValueError) as error:

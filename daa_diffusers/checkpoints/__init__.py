@@ -33,7 +33,7 @@ def bundled_path(name: str) -> Path:
     """The folder of a bundled checkpoint, or of the one that took its place.
 
     Raises:
-        KeyError: where no checkpoint of this name is bundled.
+        KeyError: no checkpoint of this name is bundled.
     """
     name = RENAMED.get(name, name)
     if name not in bundled_names():

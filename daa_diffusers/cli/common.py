@@ -73,12 +73,12 @@ def parse_tile(text: str) -> int | Literal["auto"] | None:
 
 def check_once(sources: Sequence[str], argument: str) -> None:
     """ConfigurationError for a folder that is given twice: its photos would count twice."""
-    seen: set[str] = set()
+    places: set[str] = set()
     for one in sources:
         place = os.path.realpath(one) if os.path.exists(one) else one
-        if place in seen:
+        if place in places:
             raise ConfigurationError(f"`{argument}` has {one!r} twice")
-        seen.add(place)
+        places.add(place)
 
 
 def as_typed(text: str, app: typer.Typer) -> str:
@@ -89,7 +89,7 @@ def as_typed(text: str, app: typer.Typer) -> str:
     """
     parameters = typer.main.get_command(app).params
     names = {one.name: max(one.opts, key=len) for one in parameters if one.opts[0].startswith("-")}
-    return re.sub(r"`(\w+)`", lambda found: f"`{names.get(found[1], found[1])}`", text)
+    return re.sub(r"`(\w+)`", lambda match: f"`{names.get(match[1], match[1])}`", text)
 
 
 def print_left_out(skipped: Mapping[str, str], limit: int | None = None, *, err: bool = True) -> None:

@@ -70,9 +70,9 @@ def plot_profile(profile: NoiseProfile, path: Path) -> None:
         raise ConfigurationError("no noise to plot")
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     curves, levels, correlation = figure.subplots(1, 3)
-    for color, values, seen in zip(("red", "green", "blue"), noise.deviation, profile.observed, strict=True):
+    for color, values, counts in zip(("red", "green", "blue"), noise.deviation, profile.observed, strict=True):
         curves.plot(noise.brightness, values, color=color, alpha=0.5, linewidth=1)
-        known = [k for k, count in enumerate(seen) if count]
+        known = [k for k, count in enumerate(counts) if count]
         curves.plot([noise.brightness[k] for k in known], [values[k] for k in known], "o", color=color, markersize=4)
     curves.set(xlabel="brightness", ylabel="standard deviation (1/255)", ylim=(0, None), title="noise level")
     share = [100 * k / (len(noise.level) - 1) for k in range(len(noise.level))]

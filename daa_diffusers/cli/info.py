@@ -26,7 +26,7 @@ def info(
 ) -> None:
     """Describe a checkpoint: networks, value range, task, license, numbers, training, precision on this machine.
 
-    No weights are downloaded from the Hub; precision is told of weights that are here.
+    No weights are downloaded from the Hub; precision is stated for local weights.
     """
     facts = facts_of(checkpoint, revision)
     if as_json:
@@ -47,7 +47,7 @@ def facts_of(checkpoint: str, revision: str | None = None) -> dict[str, Any]:
     """The description of a checkpoint as plain JSON.
 
     Raises:
-        CheckpointError: where there is no such thing, or it cannot be read.
+        CheckpointError: no such checkpoint, or it cannot be read.
         RepositoryNotFoundError, ...: the errors of huggingface_hub, as they are.
     """
     from ..hub.resolving import resolve
@@ -163,7 +163,7 @@ def _official(path: Path) -> dict[str, Any]:
         networks = convert_official_state_dict(load_official_file(path))
     except ValueError as error:
         raise CheckpointError(f"{str(path)!r} is no official checkpoint: {error}") from error
-    found = [
+    described = [
         None
         if network is None
         else Network(
@@ -171,8 +171,8 @@ def _official(path: Path) -> dict[str, Any]:
         )
         for network in networks
     ]
-    assert found[0] is not None
-    facts = _pipeline(Description(found[0], found[1], {"license": S_LAB.name, "converted_from": []}))
+    assert described[0] is not None
+    facts = _pipeline(Description(described[0], described[1], {"license": S_LAB.name, "converted_from": []}))
     hidden = ("value range", "task", "training")  # depends on the task, which the file does not state
     facts = {name: value for name, value in facts.items() if name not in hidden}
     return {"kind": "an official checkpoint; convert it: daa convert FILE OUT --task ...", **facts}

@@ -44,7 +44,7 @@ class ConfigurableDegradation(ABC):
         """Checks and sets ranges within their bounds, and checks probabilities; for `__post_init__`.
 
         Raises:
-            ConfigurationError: on a value that is no number, no pair, or out of range.
+            ConfigurationError: a value that is no number, no pair, or out of range.
         """
         for name, (
             low,
@@ -96,7 +96,7 @@ def degradation_from_config(config: Mapping[str, Any]) -> Degradation:
     """Builds the degradation that a config describes, e.g. `{"type": "gaussian", "sigma_max": 50}`.
 
     Raises:
-        ConfigurationError: on a missing or unknown type, an unknown field or a value out of range, naming it.
+        ConfigurationError: missing or unknown type, an unknown field or a value out of range, naming it.
     """
     if not isinstance(config, Mapping):
         raise ConfigurationError(f"a degradation must be a mapping with a `type`, got {config!r}")

@@ -59,7 +59,7 @@ class MotionBlur(ConfigurableDegradation):
         clip: clip the result to [0, 1], as every file of a camera is. Light is always clipped at white.
 
     Raises:
-        ConfigurationError: on a value that is no number, no pair, or out of range.
+        ConfigurationError: a value that is no number, no pair, or out of range.
     """
 
     length: tuple[float, float] = (4.0, 60.0)
@@ -104,7 +104,7 @@ class MotionBlur(ConfigurableDegradation):
         """(B, C, H, W) in [0, 1] -> the same shape, blurred.
 
         Raises:
-            ValueError: on another rank or dtype.
+            ValueError: wrong rank or dtype.
         """
         check_clean(clean)
         one = (clean.shape[0], 1, 1, 1)

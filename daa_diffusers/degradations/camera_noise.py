@@ -55,7 +55,7 @@ class CameraNoise(ConfigurableDegradation):
         clip: clip the result to [0, 1], as every file of a camera is. JPEG-coded samples always are.
 
     Raises:
-        ConfigurationError: on a value that is no number, no pair, or out of range.
+        ConfigurationError: a value that is no number, no pair, or out of range.
 
     Examples:
         >>> import torch
@@ -94,7 +94,7 @@ class CameraNoise(ConfigurableDegradation):
         """(B, C, H, W) in [0, 1], C = 1 or 3, H and W at least 2 -> the same shape, noisy.
 
         Raises:
-            ValueError: on another rank, dtype, number of channels or size.
+            ValueError: wrong rank, dtype, number of channels or size.
         """
         check_clean(clean)
         batch, channels, height, width = clean.shape

@@ -56,7 +56,7 @@ class FittedNoise(ConfigurableDegradation):
         version: of these fields, 1.
 
     Raises:
-        ConfigurationError: on values that are out of range or do not go together.
+        ConfigurationError: values that are out of range or do not go together.
     """
 
     brightness: Numbers
@@ -107,7 +107,7 @@ class FittedNoise(ConfigurableDegradation):
         """(B, C, H, W) in [0, 1], C = 1 or 3 -> the same shape, noisy. Gray noise is the luma of colored noise.
 
         Raises:
-            ValueError: on another rank, dtype or number of channels.
+            ValueError: wrong rank, dtype or number of channels.
         """
         check_clean(clean)
         batch, channels, height, width = clean.shape

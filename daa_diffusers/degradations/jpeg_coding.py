@@ -100,8 +100,8 @@ def jpeg_quality(content: bytes) -> int | None:
         return None
     if not tables:
         return None
-    found = np.sort(np.array(tables[min(tables)], dtype=float))  # sorted: the order differs between releases of Pillow
-    distance = [np.abs(np.log(found) - np.log(np.sort(_scaled(quality)))).sum() for quality in range(1, 101)]
+    table = np.sort(np.array(tables[min(tables)], dtype=float))  # sorted: the order differs between releases of Pillow
+    distance = [np.abs(np.log(table) - np.log(np.sort(_scaled(quality)))).sum() for quality in range(1, 101)]
     return int(np.argmin(distance)) + 1
 
 

@@ -61,7 +61,7 @@ class RainStreaks(ConfigurableDegradation):
         clip: clip the result to [0, 1], as files do.
 
     Raises:
-        ConfigurationError: on a value that is no number, no pair, or out of range.
+        ConfigurationError: a value that is no number, no pair, or out of range.
     """
 
     cover: tuple[float, float] = (0.05, 0.5)
@@ -101,7 +101,7 @@ class RainStreaks(ConfigurableDegradation):
         """(B, C, H, W) in [0, 1] -> the same shape, with rain.
 
         Raises:
-            ValueError: on another rank or dtype.
+            ValueError: wrong rank or dtype.
         """
         check_clean(clean)
         batch, _, height, width = clean.shape

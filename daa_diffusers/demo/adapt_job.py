@@ -104,7 +104,7 @@ class Adaptation:
         """Resumes a run that was stopped.
 
         Raises:
-            ConfigurationError: where there is none.
+            ConfigurationError: there is none.
         """
         with self._lock:
             if self.progress().state != "stopped":
@@ -265,7 +265,7 @@ def _tail(path: Path) -> str:
 
 
 def _losses(path: Path) -> tuple[tuple[int, str, float], ...]:
-    found: list[tuple[int, str, float]] = []
+    losses: list[tuple[int, str, float]] = []
     with contextlib.suppress(OSError):
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
@@ -273,5 +273,5 @@ def _losses(path: Path) -> tuple[tuple[int, str, float], ...]:
             except json.JSONDecodeError:  # being written
                 break
             values = ((name, entry.get(f"loss/{name}")) for name in LOSSES)
-            found += [(entry["step"], name, value) for name, value in values if value is not None]
-    return tuple(found)
+            losses += [(entry["step"], name, value) for name, value in values if value is not None]
+    return tuple(losses)

@@ -19,7 +19,7 @@ def options_from(strength: float, guard: bool, ensemble: bool, location: bool) -
     """The options of restoring, by the page's controls.
 
     Raises:
-        ConfigurationError: on a strength that is no number in [0, 1].
+        ConfigurationError: a strength that is no number in [0, 1].
     """
     return Options(strength=strength, guard=guard, self_ensemble=ensemble, strip_location=location)
 

@@ -74,14 +74,14 @@ class Offered:
 def describe_purpose(name: str) -> str:
     """A sentence or two about a local checkpoint."""
     try:
-        found = _description(name)
+        description = _description(name)
     except (CheckpointError, OSError) as error:
         return f"It cannot be loaded: {error}"
-    if isinstance(found, str):
-        return found
-    task = TASKS.get(found.task or "")
+    if isinstance(description, str):
+        return description
+    task = TASKS.get(description.task or "")
     purpose = task.description if task else UNKNOWN
-    return f"{purpose} {_making(found.training)}".strip()
+    return f"{purpose} {_making(description.training)}".strip()
 
 
 def _description(name: str) -> Description | str:

@@ -93,7 +93,7 @@ class Work:
         """The pipeline of a checkpoint; the last one stays loaded.
 
         Raises:
-            CheckpointError: on one that cannot be loaded, or may not be.
+            CheckpointError: it cannot be loaded, or may not be (custom code).
         """
         from ..restoring.loading import load_pipeline
 

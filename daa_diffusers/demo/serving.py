@@ -64,7 +64,7 @@ def served(settings: Settings, *, browser: bool = False) -> Iterator[str]:
 
     Raises:
         ConfigurationError: without gradio, or on a name in `allow_hosts` that is none.
-        OSError: where the port is taken, or the host is none of this machine's.
+        OSError: the port is taken, or the host is none of this machine's.
     """
     names = ServedNames(settings.host, settings.allow_hosts)
     _check_listening(settings.host.strip("[]"), settings.port)
@@ -94,8 +94,8 @@ def served(settings: Settings, *, browser: bool = False) -> Iterator[str]:
 def _check_listening(host: str, port: int | None) -> None:
     """gradio itself would try a hundred ports, five seconds each."""
     try:
-        found = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, protocol, _, address in found:
+        addresses = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in addresses:
             with socket.socket(family, kind, protocol) as tried:
                 tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 tried.bind(address)
@@ -134,7 +134,7 @@ def _launch(page: gradio.Blocks, settings: Settings, names: ServedNames, browser
             css=CSS,
             app_kwargs={"lifespan": refuse_others},
         )
-    except OSError as error:  # taken since it was looked at, or all of them
+    except OSError as error:  # taken since it was checked, or all of them
         raise OSError(f"cannot listen on {settings.host}, port {settings.port or '7860 to 7959'}: taken") from error
     if public:
         names.allow(urlsplit(public).hostname or "")

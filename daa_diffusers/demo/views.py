@@ -37,7 +37,7 @@ def views(pair: Pair, zoom: int, across: float = 0.5, down: float = 0.5) -> tupl
         across, down: where the part is, from 0 (left, top) to 1 (right, bottom).
 
     Raises:
-        UnreadablePhotoError: where a file is gone.
+        UnreadablePhotoError: a file is gone.
     """
     from PIL import Image
 

@@ -23,7 +23,7 @@ from .statistics import bootstrap_interval, markdown_table, paired_bootstrap
 
 logger = logging.getLogger(__name__)
 
-MOST_FRAMES = 4  # of a burst, evenly: pairs grow as their square
+MOST_FRAMES = 4  # of a burst, equally spaced: the number of pairs grows with its square
 MOST_SHIFT = 4.0  # pixels, along either side
 MOST_GAIN = 1.25  # between the mean brightness of two frames, or its inverse
 COARSE = 16  # pixels: side of the blocks in which noise averages out and scenes do not

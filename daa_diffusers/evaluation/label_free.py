@@ -34,7 +34,7 @@ def residual_whiteness(degraded: torch.Tensor, restored: torch.Tensor) -> torch.
     residual of zero counts as white.
 
     Raises:
-        ValueError: on images that differ in shape or are smaller than 16 pixels.
+        ValueError: images that differ in shape or are smaller than 16 pixels.
     """
     degraded, restored, one = _pair(degraded, restored)
     residual = _over_local_deviation(degraded - restored - (degraded - restored).mean((2, 3), keepdim=True))

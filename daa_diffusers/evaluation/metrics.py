@@ -46,8 +46,8 @@ def psnr(
         Scores on the CPU, float64: () for one image, (B,) for a batch.
 
     Raises:
-        TypeError: where an image is neither tensor nor array, or of another dtype.
-        ValueError: on shapes or dtypes that do not go together, NaN, a wrong range, or an unknown `color`.
+        TypeError: an image is neither tensor nor array, or of another dtype.
+        ValueError: shapes or dtypes that do not go together, NaN, a wrong range, or an unknown `color`.
     """
     restored_pixels, clean_pixels, is_batch = _prepare(restored, clean, data_range, color, as_uint8)
     scores = -10 * torch.log10((restored_pixels - clean_pixels).square().mean(dim=(1, 2, 3)))  # (B,)
@@ -75,7 +75,7 @@ def ssim(
         Scores on the CPU, float64: () for one image, (B,) for a batch.
 
     Raises:
-        ImportError: where torchmetrics is missing.
+        ImportError: torchmetrics is missing.
         TypeError, ValueError: as `psnr`, and on images smaller than the window.
     """
     try:

@@ -73,7 +73,7 @@ def metric_by_name(name: str, *, space: Space = "rgb", as_uint8: bool = True, sh
         space, as_uint8, shift: as `evaluate_folder` takes them.
 
     Raises:
-        ConfigurationError: on an unknown name, or weights that are not available.
+        ConfigurationError: unknown name, or weights that are not available.
         ImportError: a package is missing; the message names the extra.
     """
     if name == "psnr":

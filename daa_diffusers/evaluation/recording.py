@@ -23,10 +23,10 @@ logger = logging.getLogger(__name__)
 
 def _recording_folder(folder: str | os.PathLike[str]) -> Path:
     """Of a pipeline; the bundled ones are the package's own."""
-    found = pipeline_folder(Path(folder))
-    if is_bundled(str(folder)) or not (found / MODEL_INDEX).is_file():
+    pipeline = pipeline_folder(Path(folder))
+    if is_bundled(str(folder)) or not (pipeline / MODEL_INDEX).is_file():
         raise ConfigurationError(f"`folder` must be a pipeline's, got {str(folder)!r}")
-    return found
+    return pipeline
 
 
 def check_record(folder: str | os.PathLike[str], name: str, columns: Sequence[str], protocol: str) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def record_evaluation(
         note: a remark for readers, e.g. that a choice was made on these photos.
 
     Raises:
-        ConfigurationError: on an empty `name`, where PSNR was not measured, or the entries there have another protocol.
+        ConfigurationError: empty `name`, no PSNR in the evaluation, or the entries there have another protocol.
     """
     known = check_record(folder, name, [column.name for column in evaluation.columns], evaluation.protocol)
     folder = _recording_folder(folder)

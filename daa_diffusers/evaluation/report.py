@@ -41,7 +41,7 @@ def write_report(
         The path of `report.md`.
 
     Raises:
-        ConfigurationError: on an unknown `baseline`.
+        ConfigurationError: unknown `baseline`.
     """
     folder = Path(folder)
     _check_row(evaluation, "baseline", baseline)
@@ -74,7 +74,7 @@ def markdown_report(evaluation: Evaluation, *, baseline: str = IDENTITY) -> str:
     """The tables, the protocol, and the photos that were left out, as Markdown.
 
     Raises:
-        ConfigurationError: on an unknown `baseline`.
+        ConfigurationError: unknown `baseline`.
     """
     _check_row(evaluation, "baseline", baseline)
     count, pairs = len(evaluation.photos), evaluation.pairs
@@ -154,7 +154,7 @@ def write_sheet(evaluation: Evaluation, row: str, path: str | os.PathLike[str], 
         path: a PNG.
 
     Raises:
-        ConfigurationError: on an unknown row.
+        ConfigurationError: unknown row.
     """
     _check_row(evaluation, "row", row)
     _check_row(evaluation, "against", against)

@@ -70,8 +70,8 @@ def contact_sheet(
         `path`.
 
     Raises:
-        TypeError: on an image that is none of the above.
-        ValueError: on rows, titles or captions whose numbers do not go together, an image of another shape or with
+        TypeError: an image that is none of the above.
+        ValueError: rows, titles or captions whose numbers do not go together, an image of another shape or with
             NaN, a `cell` or `zoom` out of bounds, or a `path` that is no PNG.
     """
     path = Path(path)

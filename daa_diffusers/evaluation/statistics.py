@@ -48,7 +48,7 @@ def bootstrap_interval(
         (low, high).
 
     Raises:
-        ValueError: where an argument is not as above.
+        ValueError: an argument is not as above.
     """
     return _interval(_check_scores("values", values), level, resamples, seed)
 
@@ -66,7 +66,7 @@ def paired_bootstrap(
         A `PairedDifference`.
 
     Raises:
-        ValueError: where the lengths differ or an argument is not as in `bootstrap_interval`.
+        ValueError: the lengths differ or an argument is not as in `bootstrap_interval`.
     """
     first, second = _check_scores("a", a), _check_scores("b", b)
     if len(first) != len(second):
@@ -86,7 +86,7 @@ def gap_closed(adapted: float, control: float, oracle: float) -> float:
         adapted, control, oracle: mean scores of which more is better, finite.
 
     Raises:
-        ValueError: where one is not finite.
+        ValueError: a score is not finite.
     """
     for name, value in (("adapted", adapted), ("control", control), ("oracle", oracle)):
         if not math.isfinite(value):
@@ -106,7 +106,7 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | M
         The table without a final newline.
 
     Raises:
-        ValueError: where there is no column.
+        ValueError: no column.
     """
     if columns is None:
         columns = list(dict.fromkeys(key for row in rows for key in row))

@@ -142,13 +142,13 @@ def _arguments_of(network: nn.Module, given: Mapping[str, Any] | None) -> dict[s
     stored = getattr(network, "hyperparameters", None)
     if isinstance(stored, Mapping):
         return _only_json(stored)
-    found, unknown = {}, []
+    values, unknown = {}, []
     for name, parameter in inspect.signature(type(network).__init__).parameters.items():
         if name == "self" or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         value = getattr(network, name, parameter.default)
         if value is not parameter.default and _is_json(value):
-            found[name] = value
+            values[name] = value
         elif parameter.default is parameter.empty:
             unknown.append(name)
     if unknown:
@@ -156,7 +156,7 @@ def _arguments_of(network: nn.Module, given: Mapping[str, Any] | None) -> dict[s
             f"`arguments` must be given, the constructor's as a mapping: {', '.join(unknown)} of "
             f"{type(network).__name__} cannot be read off the instance"
         )
-    return _only_json(found)
+    return _only_json(values)
 
 
 def _is_json(value: Any) -> bool:

@@ -64,13 +64,13 @@ def probe(network: nn.Module, traits: Traits) -> Traits:
     """
     check_weights(network)
     with in_eval_mode(network), torch.no_grad():
-        found = _Runs(network, traits).check()
-    if found.is_global is None:
-        radius, is_global = measure_reach(network, found)
-        if found.receptive_radius is None:
-            found = replace(found, receptive_radius=radius)
-        found = replace(found, is_global=is_global)
-    return found
+        measured = _Runs(network, traits).check()
+    if measured.is_global is None:
+        radius, is_global = measure_reach(network, measured)
+        if measured.receptive_radius is None:
+            measured = replace(measured, receptive_radius=radius)
+        measured = replace(measured, is_global=is_global)
+    return measured
 
 
 def check_weights(network: nn.Module) -> None:

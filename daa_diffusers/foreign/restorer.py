@@ -135,10 +135,10 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
         descriptor = descriptor_of(network, recipe.architecture) if recipe.library == "spandrel" else None
         known_traits = spandrel_traits(descriptor) if descriptor else _transformers_traits(network, recipe)
         declared = {**known_traits, **traits}
-        found = probe(network, Traits(**declared, value_range=value_range))
-        _check_rebuilding(network, recipe, found)
+        probed = probe(network, Traits(**declared, value_range=value_range))
+        _check_rebuilding(network, recipe, probed)
         fits = value_range[0] >= -1 and value_range[1] <= 1
-        config = {**asdict(found), "value_range": list(value_range) if fits else [0.0, 1.0]}
+        config = {**asdict(probed), "value_range": list(value_range) if fits else [0.0, 1.0]}
         restorer = cls(
             library=recipe.library,
             architecture=recipe.architecture,
@@ -223,7 +223,7 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
             Restored photos (B, C, H, W), not clamped.
 
         Raises:
-            ValueError: on another rank or number of channels, or on a size that is no multiple of `size_multiple`.
+            ValueError: wrong rank or number of channels, or a size that is no multiple of `size_multiple`.
         """
         config = self.config
         check_batch(x, config.channels, config.size_multiple)

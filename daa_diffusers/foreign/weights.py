@@ -63,9 +63,9 @@ def read_state(path: str | os.PathLike, *, names_only: bool = False) -> Any:
         with open(path, "rb") as file:  # given a path, torch.load trusts the suffix
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        match = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise CheckpointError(
-            f"{str(path)!r} is damaged, or its pickle needs more than tensors{f' (a {found[1]})' if found else ''} and "
+            f"{str(path)!r} is damaged, or its pickle needs more than tensors{f' (a {match[1]})' if match else ''} and "
             "is not opened, because that could run code. If you trust it, load it elsewhere and save its state_dict() "
             "with safetensors.torch.save_file, or wrap the network itself: ForeignRestorer.wrap(network)"
         ) from error

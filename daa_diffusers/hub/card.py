@@ -104,7 +104,7 @@ def given_card(text: str, description: Description, name: str, license: License)
     """A user's own card: its text, with metadata added where it has none; a restrictive license is always written.
 
     Raises:
-        ConfigurationError: where the metadata is no YAML, or claims a license that the weights do not have.
+        ConfigurationError: the metadata is no YAML, or claims a license that the weights do not have.
     """
     try:
         card = ModelCard(text, ignore_metadata_errors=False)
@@ -307,7 +307,7 @@ def read_card(path: Path) -> str:
     """A card's file.
 
     Raises:
-        ConfigurationError: where there is none, or it is no UTF-8 text.
+        ConfigurationError: there is none, or it is no UTF-8 text.
     """
     try:
         return path.read_text(encoding="utf-8")

@@ -85,7 +85,7 @@ def describe(folder: Path, training: dict[str, Any] | None = None) -> Descriptio
         training: its training record; None: that of the folder.
 
     Raises:
-        CheckpointError: where it is no such folder, or its files are damaged or out of bounds.
+        CheckpointError: it is no such folder, or its files are damaged or out of bounds.
     """
     networks: dict[str, Network] = {}
     alone = not (folder / MODEL_INDEX).is_file() and (folder / "config.json").is_file()

@@ -101,5 +101,5 @@ def license_of(training: Mapping[str, Any], config: Mapping[str, Any] | None = N
 
 def _bundled(name: str) -> License:
     record = json.loads((bundled_path(name) / "training.json").read_text(encoding="utf-8"))
-    found = license_of(record)
-    return RESEARCH if found.non_commercial else found
+    license = license_of(record)
+    return RESEARCH if license.non_commercial else license

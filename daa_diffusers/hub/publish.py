@@ -76,8 +76,8 @@ def prepare(
         card: a Markdown file to use as README.md. None: the folder's own, else one rendered from the folder's files.
 
     Raises:
-        CheckpointError: where the folder is no whole pipeline, or a file is a link out of it.
-        ConfigurationError: on another argument that cannot be right, a license that the weights do not have, or a file
+        CheckpointError: the folder is no whole pipeline, or a file is a link out of it.
+        ConfigurationError: another argument that cannot be right, a license that the weights do not have, or a file
             with an access token or a path of this machine.
     """
     try:
@@ -118,9 +118,9 @@ def prepare(
     check_inside(folder, [folder / name for name in files])
     for name, content in files.items():
         check_traces(name, content, folder)
-    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
     known = {*files, LOADER_FILE}
-    left_out = tuple(name for name in (path.relative_to(folder).as_posix() for path in found) if name not in known)
+    left_out = tuple(name for name in (path.relative_to(folder).as_posix() for path in paths) if name not in known)
     return Upload(repo_id, files, left_out)
 
 

@@ -63,7 +63,7 @@ def evaluation_record(folder: Path) -> dict[str, Any]:
     """The numbers in a folder's `evaluation.json`; empty where there is none.
 
     Raises:
-        CheckpointError: where it does not hold what it should.
+        CheckpointError: it does not hold what it should.
     """
     path = folder / EVALUATION
     evaluation = read_json(path, "") if path.is_file() else {}
@@ -75,7 +75,7 @@ def read_record(folder: Path) -> WeightsRecord:
     """The record in a folder of a pipeline or of a lone network; of a pipeline's component, the pipeline's.
 
     Raises:
-        CheckpointError: where a file is damaged, too large, or a link out of the folder.
+        CheckpointError: a file is damaged, too large, or a link out of the folder.
     """
     own = any((folder / name).is_file() for name in (TRAINING, EVALUATION, *LICENSE_FILES))
     if not own and (folder.parent / MODEL_INDEX).is_file():
@@ -102,9 +102,9 @@ def task_of(training: Mapping[str, Any]) -> str | None:
         return training["task"]
     options = training.get("options")
     degradation = options.get("degradation") if isinstance(options, Mapping) else None
-    found = {task for kind in _kinds(degradation) if (task := task_of_degradation(kind)) is not None}
-    others = {task for task in found if not TASKS[task].removes_noise}  # noise comes along with any other degradation
-    named = others or found
+    tasks = {task for kind in _kinds(degradation) if (task := task_of_degradation(kind)) is not None}
+    others = {task for task in tasks if not TASKS[task].removes_noise}  # noise comes along with any other degradation
+    named = others or tasks
     return named.pop() if len(named) == 1 else None
 
 

@@ -30,8 +30,8 @@ logger = logging.getLogger(__name__)
 
 def record_of(network: nn.Module) -> WeightsRecord:
     """The record of a network's weights; empty where there is none."""
-    found = unwrapped(network).__dict__.get("weights_record")
-    return found if isinstance(found, WeightsRecord) else WeightsRecord()
+    record = unwrapped(network).__dict__.get("weights_record")
+    return record if isinstance(record, WeightsRecord) else WeightsRecord()
 
 
 def keep_record(network: nn.Module, record: WeightsRecord) -> None:

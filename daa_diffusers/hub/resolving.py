@@ -57,8 +57,8 @@ def resolve(
     saved in shards, the file is their index; of one that was saved as variants only, the first without `variant`.
 
     Raises:
-        TypeError: on something else than a string or a path.
-        CheckpointError: where there is no such thing, or it is a pickle file.
+        TypeError: neither a string nor a path.
+        CheckpointError: no such checkpoint, or a pickle file.
     """
     if not isinstance(name_or_path, str | os.PathLike):
         raise TypeError(f"`{argument}` must be a string or a path, got {type(name_or_path).__name__}")
@@ -180,8 +180,8 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 def no_pipeline(folder: Path) -> str:
     """Message on a folder that is no checkpoint, with what it holds instead, such as photos."""
-    found = Counter(path.suffix.lower() or "no suffix" for path in folder.glob("*") if path.is_file())
-    held = ", ".join(f"{count} x {suffix}" for suffix, count in found.most_common(3)) or "no files"
+    suffixes = Counter(path.suffix.lower() or "no suffix" for path in folder.glob("*") if path.is_file())
+    held = ", ".join(f"{count} x {suffix}" for suffix, count in suffixes.most_common(3)) or "no files"
     return f"{str(folder)!r} is no pipeline folder: {MODEL_INDEX} is missing; a checkpoint is expected, it has {held}"
 
 
@@ -191,9 +191,9 @@ def own_classes(index: Mapping[str, Any]) -> dict[str, Any]:
     A pushed repository carries code for users without this package; with the package, that code is not run.
     """
     own = dict(index)
-    found = own.get("_class_name")
-    if isinstance(found, list) and len(found) == 2:  # [file, class] where code is on the Hub
-        own["_class_name"] = found[1]
+    class_name = own.get("_class_name")
+    if isinstance(class_name, list) and len(class_name) == 2:  # [file, class] where code is on the Hub
+        own["_class_name"] = class_name[1]
     for name, entry in own.items():
         if isinstance(entry, list) and len(entry) == 2 and entry[1] in _MODULES:
             own[name] = [f"{ROOT_PACKAGE}.{_MODULES[entry[1]]}", entry[1]]
@@ -220,9 +220,9 @@ def check_folder(
     """
     index_file = folder / MODEL_INDEX
     index = read_index(folder)
-    found = index.get("_class_name")
-    if found not in class_names:
-        raise CheckpointError(f"{MODEL_INDEX} in {str(folder)!r} is of a {found}, expected a {class_names[0]}")
+    class_name = index.get("_class_name")
+    if class_name not in class_names:
+        raise CheckpointError(f"{MODEL_INDEX} in {str(folder)!r} is of a {class_name}, expected a {class_names[0]}")
     check_inside(folder, [index_file])
     missing: list[str] = []
     pickles: list[str] = []

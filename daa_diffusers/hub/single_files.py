@@ -33,7 +33,7 @@ def load_restorer(path: Path, dtype: torch.dtype = torch.float32) -> ModelMixin:
         dtype: of the restorer.
 
     Raises:
-        CheckpointError: on a file that is something else or damaged, a config of another class, tensors that do not fit
+        CheckpointError: a file that is something else or damaged, a config of another class, tensors that do not fit
             (all listed), or an architecture that is not known (those that are, are listed).
     """
     config_file = path.with_name("config.json")

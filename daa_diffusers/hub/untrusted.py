@@ -64,7 +64,7 @@ def read_config(path: Path, expected: str) -> dict[str, Any]:
     """The config of a component.
 
     Raises:
-        CheckpointError: where it is of another class than `expected`, or holds a value out of bounds (named).
+        CheckpointError: it is of another class than `expected`, or holds a value out of bounds (named).
     """
     content = read_json(path, f"{str(path)!r} is missing")
     if content.get("_class_name") != expected:
@@ -111,7 +111,7 @@ def check_name(name: Any, where: str) -> str:
     """The name of a file as a repository gives it.
 
     Raises:
-        CheckpointError: where it is absolute or leads out of its folder.
+        CheckpointError: it is absolute or leads out of its folder.
     """
     parts = PurePosixPath(str(name).replace("\\", "/"))
     if not isinstance(name, str) or not name or parts.is_absolute() or ".." in parts.parts or ":" in name:
@@ -143,7 +143,7 @@ def empty_network(config: Mapping[str, Any], where: str) -> nn.Module | None:
     """A network of this package by its config, without memory for its weights; None of another class.
 
     Raises:
-        CheckpointError: where the config builds none.
+        CheckpointError: the config builds none.
     """
     network = NETWORKS.get(str(config.get("_class_name")))
     if network is None:

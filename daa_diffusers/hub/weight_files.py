@@ -16,7 +16,7 @@ def weight_files(folder: Path, variant: str | None) -> tuple[list[Path], list[st
     """The weight files of a component, and the names of those that should be there and are not.
 
     Raises:
-        CheckpointError: where the index of the shards is damaged, or names a file that is not inside the folder.
+        CheckpointError: the index of the shards is damaged, or names a file that is not inside the folder.
     """
     single, shards = _single(folder, variant), _shards(folder, variant)
     if single.is_file() or not shards.is_file():
@@ -55,9 +55,11 @@ def stored_variant(folder: Path) -> str | None:
     names = [path.name for path in sorted(folder.glob(f"{WEIGHTS}*")) if not path.is_dir()]
     if any(re.match(rf"{WEIGHTS}(-\d|{re.escape(SAFETENSORS)}(\.index\.json)?$)", name) for name in names):
         return None
-    found = [match[1] for name in names if (match := re.match(rf"{WEIGHTS}\.(?!safetensors)(\w+?)[.-]", name))]
-    found += [match[1] for name in names if (match := re.match(rf"{WEIGHTS}{SAFETENSORS}\.index\.(\w+)\.json$", name))]
-    return found[0] if found else None
+    variants = [match[1] for name in names if (match := re.match(rf"{WEIGHTS}\.(?!safetensors)(\w+?)[.-]", name))]
+    variants += [
+        match[1] for name in names if (match := re.match(rf"{WEIGHTS}{SAFETENSORS}\.index\.(\w+)\.json$", name))
+    ]
+    return variants[0] if variants else None
 
 
 def _single(folder: Path, variant: str | None) -> Path:

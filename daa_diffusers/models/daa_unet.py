@@ -263,7 +263,7 @@ class DAAUNet2DConditionModel(RecordMixin, UNet2DConditionModel):
             The predicted noise (B, 3, H, W).
 
         Raises:
-            ValueError: on shapes that do not fit, a noise level outside (0, 1), or `encoder_hidden_states`.
+            ValueError: shapes that do not fit, a noise level outside (0, 1), or `encoder_hidden_states`.
         """
         if encoder_hidden_states is not None:
             raise ValueError("`encoder_hidden_states` must be None: this model has no cross-attention")

@@ -56,7 +56,7 @@ class FastRestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         license: of the weights, an identifier of the Hub or a name; None: not stated.
 
     Raises:
-        ValueError: on an argument out of its range; named.
+        ValueError: an argument out of its range (named).
     """
 
     _supports_gradient_checkpointing = True
@@ -151,7 +151,7 @@ class FastRestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
             Restored photos of the same shape, dtype and device, not clamped.
 
         Raises:
-            ValueError: on another rank or number of channels, or on a size that is no multiple of `size_multiple`.
+            ValueError: wrong rank or number of channels, or a size that is no multiple of `size_multiple`.
         """
         check_batch(x, self.config.channels, self.size_multiple)
         folded = F.pixel_unshuffle(x, self.config.unshuffle)  # (B, C u u, H / u, W / u)

@@ -21,7 +21,7 @@ class RecordMixin:
             kwargs: as for `ModelMixin.from_pretrained`.
 
         Raises:
-            ValueError: on `use_safetensors=False`.
+            ValueError: `use_safetensors=False`.
         """
         if kwargs.get("use_safetensors") is False:
             raise ValueError("`use_safetensors` must be True: pickle files run code when they are opened")
@@ -54,7 +54,7 @@ class RecordMixin:
             kwargs: `repo_id` (by default the folder's name) and the other arguments of `push_to_hub`.
 
         Raises:
-            ValueError: on `safe_serialization=False`.
+            ValueError: `safe_serialization=False`.
         """
         if not safe_serialization:
             raise ValueError("`safe_serialization` must be True: pickle files run code when they are opened")

@@ -27,7 +27,7 @@ def new_restorer(preset: str, **overrides: Any) -> nn.Module:
         overrides: constructor arguments.
 
     Raises:
-        ValueError: on an unknown preset or a wrong argument; named.
+        ValueError: unknown preset or a wrong argument (named).
     """
     for network in _CLASSES:
         if preset in network.presets:

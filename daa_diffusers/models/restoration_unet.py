@@ -157,7 +157,7 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
             Restored photos (B, C, H - top - bottom, W - left - right), same dtype and device, not clamped.
 
         Raises:
-            ValueError: on another rank or number of channels, or on a size that is no multiple of `size_multiple`.
+            ValueError: wrong rank or number of channels, or a size that is no multiple of `size_multiple`.
         """
         check_batch(x, self.config.channels, self.size_multiple)
         return as_output(self._restore(x, margins), return_dict)

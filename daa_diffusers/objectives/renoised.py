@@ -102,10 +102,10 @@ class Renoised(RealTermObjective):
             probed = self.probe(clean, generator)
             if self.sigma_min is not None and self.sigma_max is not None:
                 return probed
-            found = remainder(self.restorer, real)
-        sigmas = [max(least, share * found["hiding"]) for share, least in zip(SHARES, LEAST, strict=True)]
+            measured = remainder(self.restorer, real)
+        sigmas = [max(least, share * measured["hiding"]) for share, least in zip(SHARES, LEAST, strict=True)]
         sigma_min, sigma_max = (round(min(sigma, MOST), 2) for sigma in sigmas)
-        return {**probed, **found, "sigma_min": sigma_min, "sigma_max": sigma_max}
+        return {**probed, **measured, "sigma_min": sigma_min, "sigma_max": sigma_max}
 
     def probe(self, clean: torch.Tensor, generator: torch.Generator) -> dict[str, Any]:
         """What `measure` finds on clean photos alone; raises ConfigurationError for a restorer that does not suit."""

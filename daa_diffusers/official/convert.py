@@ -49,28 +49,28 @@ def official_parameter_names(
     return names
 
 
-def _compare(found: Mapping[str, Any], network: Network, prefix: str) -> dict[str, list[str]]:
+def _compare(state_dict: Mapping[str, Any], network: Network, prefix: str) -> dict[str, list[str]]:
     expected = packed(network)
     wrong = []
-    for name in found.keys() & expected.keys():
-        tensor, shape = found[name], tuple(expected[name].shape)
+    for name in state_dict.keys() & expected.keys():
+        tensor, shape = state_dict[name], tuple(expected[name].shape)
         if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
             kind = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
             wrong.append(f"{prefix}{name} is {kind}, no floating tensor")
         elif tuple(tensor.shape) != shape:
             wrong.append(f"{prefix}{name} is {tuple(tensor.shape)}, should be {shape}")
     return {
-        "missing": [prefix + name for name in expected.keys() - found.keys()],
-        "unknown": [prefix + name for name in found.keys() - expected.keys()],
+        "missing": [prefix + name for name in expected.keys() - state_dict.keys()],
+        "unknown": [prefix + name for name in state_dict.keys() - expected.keys()],
         "of a wrong shape or kind": wrong,
     }
 
 
-def _fill(network: Network, found: Mapping[str, torch.Tensor]) -> None:
+def _fill(network: Network, state_dict: Mapping[str, torch.Tensor]) -> None:
     state: dict[str, torch.Tensor] = {}
     head_channels = getattr(network.config, "attention_head_dim", 1)
     for official, ours in official_names(network).items():
-        tensor = found[official].detach().to(torch.float32, copy=True)
+        tensor = state_dict[official].detach().to(torch.float32, copy=True)
         state |= zip(ours, (t.contiguous() for t in unpack(official, tensor, len(ours), head_channels)), strict=True)
     network.load_state_dict(state, assign=True)  # built on the meta device, without memory
     network.eval()
@@ -100,12 +100,12 @@ def _check_schedule(rest: Mapping[str, Any]) -> dict[str, list[str]]:
     expected = schedule_buffers()
     wrong = []
     for name in rest.keys() & expected.keys():
-        found, value = rest[name], expected[name]
-        if not isinstance(found, torch.Tensor) or found.shape != value.shape:
-            kind = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        tensor, value = rest[name], expected[name]
+        if not isinstance(tensor, torch.Tensor) or tensor.shape != value.shape:
+            kind = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
             wrong.append(f"{name} is {kind}, should be {tuple(value.shape)}")
-        elif not torch.allclose(found.cpu().double(), value, rtol=1e-4, atol=1e-6):
-            wrong.append(f"{name} differs by up to {(found.cpu().double() - value).abs().max():.2g}")
+        elif not torch.allclose(tensor.cpu().double(), value, rtol=1e-4, atol=1e-6):
+            wrong.append(f"{name} differs by up to {(tensor.cpu().double() - value).abs().max():.2g}")
     return {"unknown": list(rest.keys() - expected.keys()), "not of the schedule beta 1e-6..1e-2 in 1000 steps": wrong}
 
 
@@ -205,7 +205,7 @@ def to_official_state_dict(
         buffers (float32) included; without one the restorer's keys, unprefixed.
 
     Raises:
-        ValueError: where the official restorer would compute something else (`align_corners=False`, another slope).
+        ValueError: the official restorer would compute something else (`align_corners=False`, another slope).
     """
     if not restorer.config.align_corners or restorer.config.negative_slope != 0.2:
         raise ValueError(
@@ -227,7 +227,7 @@ def load_official_file(path: str | os.PathLike) -> dict[str, torch.Tensor]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        CheckpointError: on another suffix, a damaged file, a pickle that needs more than tensors, or anything but a
+        CheckpointError: wrong suffix, a damaged file, a pickle that needs more than tensors, or anything but a
             dict of tensors by name.
     """
     path = Path(path)

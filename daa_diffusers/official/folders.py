@@ -55,7 +55,7 @@ def convert_official_file(
     Raises:
         FileNotFoundError, CheckpointError: see `load_official_file`; also on weights that are not the official ones, or
             not of this task's kind.
-        ConfigurationError: where `folder` holds a pipeline, or is a file.
+        ConfigurationError: `folder` holds a pipeline, or is a file.
     """
     folder = Path(folder)
     if (folder / "model_index.json").exists() or folder.is_file():

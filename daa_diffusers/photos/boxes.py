@@ -38,9 +38,9 @@ class Items:
     def of_primary(self, kind: str) -> list[bytes]:
         """The properties of a kind of the main item, or else of the tiles that it is made of."""
         for item in self._of_main():
-            found = [content for name, content in self.properties.get(item, ()) if name == kind]
-            if found:
-                return found
+            contents = [content for name, content in self.properties.get(item, ()) if name == kind]
+            if contents:
+                return contents
         return []
 
     def data_of_primary(self, source: Source, kind: str, size: int) -> bytes:
@@ -109,8 +109,8 @@ def _items(source: Source) -> Items:
     def read(offset: int, size: int) -> bytes:
         return meta[offset : offset + size]
 
-    found = {kind: (at, size) for kind, at, size in walk(read, 4, len(meta))}
-    parts = {kind: read(at, size) for kind, (at, size) in found.items()}
+    places = {kind: (at, size) for kind, at, size in walk(read, 4, len(meta))}
+    parts = {kind: read(at, size) for kind, (at, size) in places.items()}
     primary = parts.get("pitm", b"")
     number = int.from_bytes(primary[4 : 8 if primary[:1] == b"\1" else 6], "big")
     return Items(
@@ -119,7 +119,7 @@ def _items(source: Source) -> Items:
         tuple(_references(parts.get("iref", b""))),
         _properties(parts.get("iprp", b"")),
         tuple(boxes),
-        _places(parts.get("iloc", b""), meta_at + found.get("idat", (0, 0))[0]),
+        _places(parts.get("iloc", b""), meta_at + places.get("idat", (0, 0))[0]),
     )
 
 
@@ -180,7 +180,7 @@ def _properties(box: bytes) -> dict[int, list[tuple[str, bytes]]]:
         return box[offset : offset + size]
 
     known: list[tuple[str, bytes]] = []
-    found: dict[int, list[tuple[str, bytes]]] = {}
+    by_item: dict[int, list[tuple[str, bytes]]] = {}
     for kind, at, size in walk(read, 0, len(box)):
         if kind == "ipco":
             known = [(name, read(start, length)) for name, start, length in walk(read, at, at + size)]
@@ -198,8 +198,8 @@ def _properties(box: bytes) -> dict[int, list[tuple[str, bytes]]]:
                     place += 1 + wide_index
                     index &= 0x7FFF if wide_index else 0x7F
                     if 0 < index <= len(known):
-                        found.setdefault(item, []).append(known[index - 1])
-    return found
+                        by_item.setdefault(item, []).append(known[index - 1])
+    return by_item
 
 
 def size_of(items: Items) -> tuple[int, int] | None:

@@ -57,7 +57,7 @@ def read_header(start: bytes) -> tuple[Literal["<", ">"], bool, int]:
     """(byte order, whether BigTIFF, offset of the first directory) of the first 16 bytes of a block.
 
     Raises:
-        ValueError: where it is no TIFF header.
+        ValueError: it is no TIFF header.
     """
     order: Literal["<", ">"] = "<" if start[:2] == b"II" else ">"
     if start[:2] not in (b"II", b"MM") or len(start) < 8:
@@ -76,7 +76,7 @@ def read_directory(read: Reader, offset: int, order: str, big: bool = False) -> 
     Entries that lie outside the file, or are of an unknown type, are left out.
 
     Raises:
-        ValueError: where there is no directory.
+        ValueError: there is no directory.
     """
     count_format, entry_format, inline = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
     head = struct.calcsize(f"{order}{count_format}")
@@ -121,7 +121,7 @@ def read_tags(read: Reader, picture: int = 0) -> Tags:
         picture: offset of the directory of a TIFF file's picture, which adds to the first one; 0: none.
 
     Raises:
-        ValueError: where its header or its first directory are broken; broken ones below that are empty.
+        ValueError: its header or its first directory are broken; broken ones below that are empty.
     """
     order, big, offset = read_header(read(0, 16))
     main, _ = read_directory(read, offset, order, big)

@@ -98,11 +98,11 @@ def without_gps(block: bytes) -> bytes | None:
             directory, following = read_directory(reader_of(bytes(changed)), offset, order)
             if GPS_IFD in directory:
                 _erase_directory(changed, value_of(directory, GPS_IFD, order), order)
-            found = [directory[tag] for tag in GEOGRAPHIC & directory.keys()]
-            for entry in sorted(found, key=lambda entry: -entry.at):  # from the back, because entries move up
+            entries = [directory[tag] for tag in GEOGRAPHIC & directory.keys()]
+            for entry in sorted(entries, key=lambda entry: -entry.at):  # from the back, because entries move up
                 changed[entry.value_at : entry.value_at + len(entry.data)] = bytes(len(entry.data))
                 _erase_entry(changed, offset, entry.at, order)
-            if len(directory) > len(found):
+            if len(directory) > len(entries):
                 left, following = read_directory(reader_of(bytes(changed)), offset, order)
                 if GEOGRAPHIC & left.keys():
                     return None

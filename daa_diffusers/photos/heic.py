@@ -41,7 +41,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     """The main picture of a file, upright (decoders turn it), of 8 bits, or 10 or 12 bits as uint16.
 
     Raises:
-        MissingPackageError: where pillow-heif is not installed.
+        MissingPackageError: pillow-heif is not installed.
         UnreadablePhotoError: for HDR (PQ or HLG), see `boxes.check_color`.
     """
     library = _library()

@@ -92,8 +92,8 @@ def end_of_picture(content: bytes, start: int = 0) -> int:
     with Source("", content[start:] if start else content) as source:
         at = next((at + length for marker, at, length in segments(source) if marker == SOS), source.size) + start
     scans = 1
-    while (found := _MARKER.search(content, at)) is not None:
-        marker, at = content[found.start() + 1], found.end()
+    while (match := _MARKER.search(content, at)) is not None:
+        marker, at = content[match.start() + 1], match.end()
         if marker == EOI:
             return at
         at += int.from_bytes(content[at : at + 2], "big")

@@ -91,10 +91,10 @@ def list_photos(folder: str | os.PathLike, argument: str = "folder") -> list[Pat
     for path, reason in listing.unreadable.items():
         logger.warning("`%s`: the folder %s cannot be read: %s", argument, path, reason)
     if not listing.photos:
-        found = ", ".join(f"{count} x {suffix}" for suffix, count in listing.others.most_common(5)) or "nothing"
+        held = ", ".join(f"{count} x {suffix}" for suffix, count in listing.others.most_common(5)) or "nothing"
         if listing.unreadable:
-            found += f", and {len(listing.unreadable)} folders that cannot be read"
+            held += f", and {len(listing.unreadable)} folders that cannot be read"
         raise ConfigurationError(
-            f"`{argument}` must hold photos ({', '.join(sorted(PHOTO_SUFFIXES))}); in {str(folder)!r} there is {found}"
+            f"`{argument}` must hold photos ({', '.join(sorted(PHOTO_SUFFIXES))}); in {str(folder)!r} there is {held}"
         )
     return listing.photos

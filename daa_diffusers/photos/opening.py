@@ -113,7 +113,7 @@ def pixel_limit(max_megapixels: float | None) -> int:
     """`max_megapixels` in pixels.
 
     Raises:
-        ConfigurationError: where it is no positive number.
+        ConfigurationError: it is no positive number.
     """
     limit = DEFAULT_MAX_MEGAPIXELS if max_megapixels is None else max_megapixels
     if not isinstance(limit, int | float) or not 0 < limit < math.inf:

@@ -52,8 +52,8 @@ def without_other_parts(metadata: Metadata) -> tuple[Metadata, list[str]]:
 def _extended(blocks: list[tuple[str, bytes]]) -> bytes:
     """The extended XMP packet of a JPEG: its segments hold digest, length and offset before their part of it."""
     start = len(EXTENDED_HEADER) + 32 + 4
-    found = [content[start:] for _, content in blocks if content.startswith(EXTENDED_HEADER)]
-    return b"".join(content[4:] for content in sorted(found))
+    parts = [content[start:] for _, content in blocks if content.startswith(EXTENDED_HEADER)]
+    return b"".join(content[4:] for content in sorted(parts))
 
 
 def without_lost_extension(metadata: Metadata, own: bool) -> Metadata:

@@ -29,10 +29,10 @@ def recognizes(source: Source) -> bool:
 
 def _header(source: Source) -> tuple[bytes, int, int]:
     """(type, width, height)."""
-    found = _HEADER.match(source.read(0, 2**16))
-    if found is None:
+    match = _HEADER.match(source.read(0, 2**16))
+    if match is None:
         raise UnreadablePhotoError("its PNM header is damaged: a type, a width and a height are needed")
-    return found[1], int(found[2]), int(found[3])
+    return match[1], int(match[2]), int(match[3])
 
 
 def size(source: Source) -> tuple[int, int]:
@@ -45,9 +45,9 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     kind, width, height = _header(source)
     check(width, height)
     notes = ["comments are left out"] if b"#" in _SPACE_AND_COMMENTS.match(source.read(0, 2**16))[0] else []  # type: ignore[index]
-    found = _BINARY.match(source.read(0, 2**16))
-    if found is not None and int(found[1]) != 255:
-        pixels, maximum = _binary(source, found, (height, width, 1 if kind == b"5" else 3))
+    match = _BINARY.match(source.read(0, 2**16))
+    if match is not None and int(match[1]) != 255:
+        pixels, maximum = _binary(source, match, (height, width, 1 if kind == b"5" else 3))
         return StoredPhoto(pixels, None, "PNM", encoding=Encoding(maximum=maximum), notes=tuple(notes))
     if kind in b"123":
         notes.append("plain text became binary")

@@ -53,7 +53,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     """Develops a raw file: the camera's white balance, no automatic brightening, sRGB, upright, 16 bits.
 
     Raises:
-        MissingPackageError: where rawpy is not installed.
+        MissingPackageError: rawpy is not installed.
     """
     with _opened(source) as file:
         import rawpy
@@ -66,9 +66,9 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
             output_color=rawpy.ColorSpace.sRGB,
             gamma=(2.4, 12.92),  # sRGB's curve, not LibRaw's default of BT.709
         )
-    found = tiff.metadata_of(source)  # most raw files are TIFF files
-    exif = turned_upright(found.exif) if found.exif else None
-    metadata = Metadata(exif=exif, xmp=found.xmp, icc=by_pillow.srgb_profile())
+    stored = tiff.metadata_of(source)  # most raw files are TIFF files
+    exif = turned_upright(stored.exif) if stored.exif else None
+    metadata = Metadata(exif=exif, xmp=stored.xmp, icc=by_pillow.srgb_profile())
     notes = ["developed from raw by the camera's white balance, to sRGB"]
     if exif is None:
         notes.append("EXIF could not be read")

@@ -76,7 +76,7 @@ def to_float(photo: np.ndarray) -> torch.Tensor:
     """(H, W, C) uint8 or uint16 (as `read_photo` gives) -> (C, H, W) float32 in [0, 1].
 
     Raises:
-        ValueError: on another rank or dtype.
+        ValueError: wrong rank or dtype.
     """
     if photo.ndim != 3 or photo.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"`photo` must be (H, W, C) of uint8 or uint16, got {photo.shape} of {photo.dtype}")

@@ -91,9 +91,9 @@ def save_photo(
         overwrite: replace an existing file.
 
     Raises:
-        ConfigurationError: on options that cannot work, or a photo that the format cannot hold.
-        ValueError: on `pixels` that are not of the photo's shape.
-        FileExistsError: where `path` exists and `overwrite` is False.
+        ConfigurationError: options that cannot work, or a photo that the format cannot hold.
+        ValueError: `pixels` that are not of the photo's shape.
+        FileExistsError: `path` exists and `overwrite` is False.
     """
     path = Path(path)
     check_options(format, bits, quality)

@@ -51,10 +51,10 @@ def without(packet: bytes, properties: Mapping[str, str | None]) -> bytes | None
         if len(prefixes) > MAX_PREFIXES:
             return None
         for prefix in prefixes:
-            found = without_names(text, f"{re.escape(prefix)}:(?:{names or ANY})")
-            if found is None:
+            edited = without_names(text, f"{re.escape(prefix)}:(?:{names or ANY})")
+            if edited is None:
                 return None
-            text = found
+            text = edited
             if not re.search(rf"[\s</]{re.escape(prefix)}:", text):
                 text = re.sub(rf"""\sxmlns:{re.escape(prefix)}\s*=\s*(?:"[^"]*"|'[^']*')""", "", text)
     return text.encode("latin-1")
@@ -68,19 +68,19 @@ def without_names(text: str, names: str) -> str | None:
         names: a regular expression of qualified names.
     """
     text = re.sub(rf"""\s{names}\s*=\s*(?:"[^"]*"|'[^']*')""", "", text)
-    found = _without_elements(text, re.compile(rf"<({names})(?=[\s/>])[^<>]*>"))
-    return None if found is None or re.search(rf"[\s<]{names}\s*=", found) else found
+    edited = _without_elements(text, re.compile(rf"<({names})(?=[\s/>])[^<>]*>"))
+    return None if edited is None or re.search(rf"[\s<]{names}\s*=", edited) else edited
 
 
 def _without_elements(text: str, start: re.Pattern[str]) -> str | None:
     """None where an element does not end."""
     parts, at = [], 0
-    while (found := start.search(text, at)) is not None:
-        parts.append(text[at : found.start()])
-        at = found.end()
-        if not found[0].endswith("/>"):
-            close = text.find(f"</{found[1]}>", at)
+    while (match := start.search(text, at)) is not None:
+        parts.append(text[at : match.start()])
+        at = match.end()
+        if not match[0].endswith("/>"):
+            close = text.find(f"</{match[1]}>", at)
             if close < 0:
                 return None
-            at = close + len(found[1]) + 3
+            at = close + len(match[1]) + 3
     return "".join([*parts, text[at:]])

@@ -74,8 +74,8 @@ def earlier_weights(target: Path, written: Path, variant: str | None) -> list[Pa
     suffix = f".{variant}" if variant else ""
     kinds = (f"{suffix}.safetensors", f"{suffix}-*.safetensors", f".safetensors.index{suffix}.json")
     for component in (path for path in written.iterdir() if path.is_dir()):
-        found = [path for kind in kinds for path in (target / component.name).glob(f"{WEIGHTS}{kind}")]
-        earlier += [path for path in found if not (component / path.name).exists()]
+        files = [path for kind in kinds for path in (target / component.name).glob(f"{WEIGHTS}{kind}")]
+        earlier += [path for path in files if not (component / path.name).exists()]
     return earlier
 
 

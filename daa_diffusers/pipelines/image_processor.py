@@ -73,8 +73,8 @@ def read_photos(image: PhotoInput | Sequence[PhotoInput], channels: int) -> tupl
         The photos, and whether they came as a list.
 
     Raises:
-        TypeError: on another kind, kinds mixed in a list, or a dtype other than uint8, uint16 and floating point.
-        ValueError: on an empty list, no pixels, a wrong rank or number of channels, a PIL mode that cannot be read,
+        TypeError: a wrong type, types mixed in a list, or a dtype other than uint8, uint16 and floating point.
+        ValueError: empty list, no pixels, a wrong rank or number of channels, a PIL mode that cannot be read,
             NaN, infinity, or floats outside [0, 1]. The message names the place in the list.
     """
     if not isinstance(image, list | tuple):
@@ -196,7 +196,7 @@ def in_own_depth(image: Any, as_float: bool | None, out: Any = None) -> bool:
     """Whether arrays and tensors are given in the photo's bit depth; `as_float` None: unless PIL images came.
 
     Raises:
-        ValueError: where floats are requested in an `out` of integers.
+        ValueError: floats are requested in an `out` of integers.
     """
     if as_float is None:
         first = image[0] if isinstance(image, list | tuple) else image

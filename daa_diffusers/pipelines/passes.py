@@ -1,4 +1,4 @@
-"""One pass of the restorer over a batch: padding, precision, the eight flips and turns, strength."""
+"""One pass of the restorer over a batch: padding, precision, the eight flips and rotations, strength."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,7 +36,7 @@ def restore_batch(
         rows: (N,), the photo that each row belongs to, for messages.
         dtype: of the restorer.
         strength: one for all rows, or (N,); 0 leaves a row as it is.
-        self_ensemble: f is the mean over the eight flips and turns, each undone afterwards.
+        self_ensemble: f is the mean over the eight flips and rotations, each undone afterwards.
         inside: rows and columns that are wanted, (0 <= start < stop <= H or W); None: all.
         mixed: type that operations compute in where they allow it (`torch.autocast`); None: `dtype`.
         contract: of the restorer, where it is known already.
@@ -45,15 +45,15 @@ def restore_batch(
         (N, C, H, W), or what is `inside` of it, float32.
 
     Raises:
-        FloatingPointError: on NaN or infinity (after a second try in float32, if `dtype` is float16).
-        ValueError: where the restorer returns something else than a tensor of its input's shape.
+        FloatingPointError: NaN or infinity (after a second try in float32, if `dtype` is float16).
+        ValueError: the restorer does not return a tensor of its input's shape.
     """
     rows_inside, columns = inside or (slice(0, batch.shape[2]), slice(0, batch.shape[3]))
     contract = contract or RestorerContract.of(restorer)
     padded = pad_to_multiple(batch, contract.size_multiple)
     height, width = padded.shape[2:]
     margins = (rows_inside.start, height - rows_inside.stop, columns.start, width - columns.stop)
-    run = _run_turned if self_ensemble else _run
+    run = _run_ensemble if self_ensemble else _run
     # padding alone is not worth skipping
     skips = contract.skips_margins and max(margins) >= contract.size_multiple
     with torch.autocast(batch.device.type, dtype=mixed, enabled=mixed is not None):
@@ -98,7 +98,7 @@ def restore_strips(
         padding added.
 
     Raises:
-        FloatingPointError: on NaN or infinity.
+        FloatingPointError: NaN or infinity.
     """
     multiple = RestorerContract.of(restorer).size_multiple
     for batch in batches:
@@ -133,20 +133,20 @@ def _run(restorer: nn.Module, batch: torch.Tensor, margins: Margins, skips: bool
     return restored[:, :, top : height - bottom, left : width - right]
 
 
-def _run_turned(restorer: nn.Module, batch: torch.Tensor, margins: Margins, skips: bool) -> torch.Tensor:
-    """The mean over the eight flips and turns, each undone; as `_run`."""
+def _run_ensemble(restorer: nn.Module, batch: torch.Tensor, margins: Margins, skips: bool) -> torch.Tensor:
+    """The mean over the eight flips and rotations, each undone; as `_run`."""
     total: torch.Tensor | float = 0.0
-    for turned in (False, True):
+    for transposed in (False, True):
         for axes in ((), (2,), (3,), (2, 3)):
-            view = (batch.mT if turned else batch).flip(axes)
-            top, bottom, left, right = (*margins[2:], *margins[:2]) if turned else margins
+            view = (batch.mT if transposed else batch).flip(axes)
+            top, bottom, left, right = (*margins[2:], *margins[:2]) if transposed else margins
             if 2 in axes:
                 top, bottom = bottom, top
             if 3 in axes:
                 left, right = right, left
             view = view.contiguous(memory_format=torch.channels_last)
             restored = _run(restorer, view, (top, bottom, left, right), skips).float().flip(axes)
-            total = total + (restored.mT if turned else restored)
+            total = total + (restored.mT if transposed else restored)
     assert isinstance(total, torch.Tensor)
     return total / 8
 

@@ -147,7 +147,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
                 (see `strips`) or else tiles as memory allows, for photos above a megapixel. None: no tiles. Those that
                 hold the receptive field change nothing (see `tiling`); when memory runs out, they are halved.
             strength: s in [0, 1] of `x + s (f(x) - x)`; 0 returns the photo itself.
-            self_ensemble: the mean over the eight flips and turns of the photo: eight times the work.
+            self_ensemble: the mean over the eight flips and rotations of the photo: eight times the work.
             guard: keep what is not like noise, or like rain of derainers; the output's `guard` holds the verdicts.
             out: an array of the photo's shape and dtype, which may be a `np.memmap`, to write a single array into
                 (`output_type` "np"); `images` is then a view of it.
@@ -156,7 +156,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
             generator, num_inference_steps: no effect; accepted because callers pass them to any pipeline.
 
         Raises:
-            TypeError, ValueError: on an `image` or another argument that cannot work, before anything is restored.
+            TypeError, ValueError: an `image` or another argument that cannot work, before anything is restored.
             FloatingPointError: the restorer gives NaN or infinity, where it runs in float16 in float32 as well.
         """
         # 1. Check inputs
@@ -219,7 +219,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
                 the folder's name) and the other arguments of the method `push_to_hub`.
 
         Raises:
-            TypeError: where the restorer is no `ModelMixin` (`save_pretrained` alone would leave it out).
+            TypeError: the restorer is no `ModelMixin` (`save_pretrained` alone would leave it out).
             ValueError: `safe_serialization` is False.
             UnwritableError: nothing can be written there.
         """
@@ -270,7 +270,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
                 import the module of its network), or components that replace saved ones.
 
         Raises:
-            CheckpointError: on an unknown name, missing files (all listed), pickle files, a config of another class,
+            CheckpointError: unknown name, missing files (all listed), pickle files, a config of another class,
                 or weights that do not fit.
             RepositoryNotFoundError and the other errors of huggingface_hub: as they are.
         """

@@ -72,8 +72,8 @@ class DAARestorationPipeline(DiffusionPipeline):
             generator, num_inference_steps: without effect: restoring draws nothing and takes one step.
 
         Raises:
-            TypeError, ValueError: on an `image` or `output_type` that cannot work.
-            FloatingPointError: where the restorer gives NaN or infinity.
+            TypeError, ValueError: an `image` or `output_type` that cannot work.
+            FloatingPointError: the restorer gives NaN or infinity.
         """
         # 1. Check inputs
         config = self.restorer.config

@@ -104,7 +104,7 @@ def convert_weights(path: str | os.PathLike, folder: str | os.PathLike, task: st
 
     Raises:
         CheckpointError: as `hub.single_files.load_restorer`.
-        ConfigurationError: on another `task`, or where `folder` holds a pipeline or is a file.
+        ConfigurationError: unknown `task`, or `folder` holds a pipeline or is a file.
     """
     from ..checkpoints.tasks import TASKS
     from ..hub.records import keep_record, record_of

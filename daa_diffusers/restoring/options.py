@@ -27,7 +27,7 @@ class Options:
         dry_run: list the photos, restore none.
 
     Raises:
-        ConfigurationError: on values that cannot work, alone or together.
+        ConfigurationError: values that cannot work, alone or together.
     """
 
     format: str | None = None

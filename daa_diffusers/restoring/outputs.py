@@ -106,7 +106,7 @@ def find_jobs(
         compare: the folder of the sheets.
 
     Raises:
-        ConfigurationError: on a `suffix` that is no part of a name, or where there is nothing to restore.
+        ConfigurationError: a `suffix` that is no part of a file name, or nothing to restore.
     """
     if os.path.basename(suffix) != suffix or "\0" in suffix:
         raise ConfigurationError(f"`--suffix` must be a part of a file name, got {suffix!r}")
@@ -128,7 +128,7 @@ def find_jobs(
     if not found:
         raise ConfigurationError("nothing to restore: the list of photos is empty")
     photos = list(found.values())
-    jobs = _without_conflicts(photos, overwrite, _tells_apart([one.target for one in photos], folder))
+    jobs = _without_conflicts(photos, overwrite, _is_case_sensitive([one.target for one in photos], folder))
     if len(jobs) < len(photos):
         search.left_out["another photo's result"] += len(photos) - len(jobs)
     root, parents = os.path.realpath(folder), {}
@@ -186,7 +186,7 @@ def _key(path: str, exact: bool) -> str:
     return path if exact else unicodedata.normalize("NFC", path).casefold()
 
 
-def _tells_apart(targets: Sequence[str], folder: str) -> bool:
+def _is_case_sensitive(targets: Sequence[str], folder: str) -> bool:
     """Whether the file system of `folder` distinguishes all names that differ; many (exFAT, APFS) ignore case.
 
     It is asked only where names differ by nothing else, by a file that is made for a moment.

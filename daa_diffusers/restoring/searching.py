@@ -117,9 +117,9 @@ def _glob(start: str, parts: list[str]) -> list[str]:
     parts = [part if part == "**" else re.sub(r"\*+", "*", part) for part in parts]
     parts += ["*"] if parts[-1] == "**" else []
     hidden = any(_is_hidden(part) for part in parts)
-    found = (str(path) for path in Path(start).glob("/".join(parts)))
+    paths = (str(path) for path in Path(start).glob("/".join(parts)))
     return sorted(
-        path for path in found if hidden or not any(map(_is_hidden, os.path.relpath(path, start).split(os.sep)))
+        path for path in paths if hidden or not any(map(_is_hidden, os.path.relpath(path, start).split(os.sep)))
     )
 
 

@@ -67,16 +67,16 @@ def _digest(size: int, read: Callable[[int, int], bytes | memoryview]) -> str:
 
 def differences(before: Mapping[str, Sequence[Contents]], now: Mapping[str, Sequence[Contents]]) -> dict[str, str]:
     """By role, in words, what was added, removed or changed in its sources; roles that are not in both are left out."""
-    found = {}
+    changes = {}
     for role in sorted(set(before) & set(now)):
         if len(before[role]) != len(now[role]):
-            found[role] = f"{len(before[role])} sources before, {len(now[role])} now"
+            changes[role] = f"{len(before[role])} sources before, {len(now[role])} now"
             continue
         texts = [_difference(*pair) for pair in zip(before[role], now[role], strict=True)]
         if any(texts):
             pairs = zip(now[role], texts, strict=True)
-            found[role] = "; ".join(f"{each['name']!r}: {text}" for each, text in pairs if text)
-    return found
+            changes[role] = "; ".join(f"{each['name']!r}: {text}" for each, text in pairs if text)
+    return changes
 
 
 def _difference(before: Contents, now: Contents) -> str:

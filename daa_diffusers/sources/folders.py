@@ -41,7 +41,7 @@ class PhotoSource(ABC):
         argument: name of the caller's argument, for messages.
 
     Raises:
-        ConfigurationError: on other `channels`.
+        ConfigurationError: `channels` is neither 1 nor 3.
     """
 
     location: str  # where the photos are, for messages
@@ -93,7 +93,7 @@ class PhotoSource(ABC):
         return int(order(len(self), epoch)[step])
 
     def spread(self, most: int) -> list[int]:
-        """At most so many indices, evenly over the photos; of a stream of unknown length the first ones."""
+        """At most `most` indices, equally spaced over the photos; of a stream of unknown length the first ones."""
         count = most if self.count is None else self.count
         return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
 
@@ -211,7 +211,7 @@ class PhotoFolder(PhotoSource):
         paths: its photos, sorted; readable or not.
 
     Raises:
-        ConfigurationError: on a missing or empty folder, or other `channels`.
+        ConfigurationError: missing or empty folder, or `channels` is neither 1 nor 3.
     """
 
     def __init__(

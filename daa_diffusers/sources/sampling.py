@@ -50,7 +50,7 @@ def pair_by_name(degraded: PhotoSource, clean: PhotoSource) -> list[tuple[int, i
     sample; of datasets, the row.
 
     Raises:
-        ConfigurationError: where photos have no counterpart, or share a name; the message lists them. A source is a
+        ConfigurationError: photos have no counterpart, or share a name; the message lists them. A source is a
             stream.
     """
     ours, theirs = _by_key(degraded), _by_key(clean)
@@ -125,7 +125,7 @@ class TrainingPatches(Dataset):
         degrades: False: samples of `clean` photos have no "synthetic", which is made later (`training.batches`).
 
     Raises:
-        ConfigurationError: on missing or contradicting sources, a `patch` or `length` below 1, photos that do not pair.
+        ConfigurationError: missing or contradicting sources, a `patch` or `length` below 1, photos that do not pair.
     """
 
     def __init__(

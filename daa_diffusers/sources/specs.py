@@ -196,15 +196,13 @@ def _size_problems(role: str, source: PhotoSource, patch: int) -> list[str]:
         except (OSError, UnreadablePhotoError, IndexError) as error:  # IndexError: a stream that is shorter
             reason = reason or str(error)
     if not sides:
-        return [
-            f"`{role}` {source.location!r}: none of the {len(indices)} photos looked at can be read, e.g.: {reason}"
-        ]
+        return [f"`{role}` {source.location!r}: none of the {len(indices)} checked photos can be read, e.g.: {reason}"]
     small = sum(side < patch for side in sides)
-    found = f"{source.location!r}: {small} of {len(sides)} photos looked at are smaller than `patch` {patch}"
+    text = f"{source.location!r}: {small} of {len(sides)} checked photos are smaller than `patch` {patch}"
     if all(side * FAR_TOO_SMALL < patch for side in sides):
-        return [f"`{role}` {found}, the largest has a shorter side of {max(sides)} pixels; choose a smaller `patch`"]
+        return [f"`{role}` {text}, the largest has a shorter side of {max(sides)} pixels; choose a smaller `patch`"]
     if 2 * small > len(sides):
-        logger.warning("`%s` %s; they are mirrored at their borders. A smaller `patch` avoids that", role, found)
+        logger.warning("`%s` %s; they are mirrored at their borders. A smaller `patch` avoids that", role, text)
     return []
 
 

@@ -118,7 +118,7 @@ class Health:
             sources: of the run, where they are open already.
 
         Raises:
-            ConfigurationError: on folders without usable photos.
+            ConfigurationError: folders without usable photos.
         """
         if not (config.reads("real") and config.real):
             return None

@@ -38,7 +38,7 @@ from .validation import Validation
 
 logger = logging.getLogger(__name__)
 
-LOOKS = 12  # at a run that selects its weights and was not told how often, evenly
+VALIDATIONS = 12  # validations of a run that selects its weights without `validate_every`, equally spaced
 SHOWN = ("pair", "noise", "adaptation", "domain", "weight")  # of the losses, beside the progress bar
 
 
@@ -231,11 +231,11 @@ class Trainer:
         )
 
     def _is_watched(self, step: int) -> bool:
-        """Whether the weights are looked at after `step`, which is not the last."""
+        """Whether the weights are validated after `step`, which is not the last."""
         every = self.config.validate_every
         if every or self.config.select_by == "last":
             return bool(every) and step % every == 0
-        return self.steps.progress.completes_part(step, LOOKS)
+        return self.steps.progress.completes_part(step, VALIDATIONS)
 
     def _validate(self, step: int) -> None:
         """Scores the weights to keep, and counts how long they have not been better."""

@@ -86,7 +86,7 @@ def measure_for(model: Objective, real: Sequence[PhotoSource], dataset: Training
 
 
 def measured_photos(real: Sequence[PhotoSource]) -> Iterator[torch.Tensor]:
-    """The middle of a few photos (C, H, W) in [0, 1], evenly over the sources."""
+    """The middle of a few photos (C, H, W) in [0, 1], equally many of each source."""
     share = max(1, MEASURED_PHOTOS // max(1, len(real)))
     return (unit_float(middle(photo, MEASURED_SIDE)) for source in real for _, photo in source.sample(share))
 

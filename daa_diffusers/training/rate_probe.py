@@ -68,11 +68,11 @@ def _train(restorer: nn.Module, pairs: Pairs, rate: float, eps: float) -> None:
 def learning_rate_factor(config: TrainingConfig, folder: RunFolder, steps: Steps, held_out: HeldOut) -> float:
     """Of the restorer's learning rate: what the probe found, in this call or when the run began."""
     record, accelerator = folder.record, steps.accelerator
-    found = record.get("learning_rate", {})
-    if not config.probe_learning_rate or (record["steps"] and not found):  # of an earlier version
+    probed = record.get("learning_rate", {})
+    if not config.probe_learning_rate or (record["steps"] and not probed):  # of an earlier version
         return 1.0
-    if accelerator.is_main_process and found.get("of") != config.learning_rate:
+    if accelerator.is_main_process and probed.get("of") != config.learning_rate:
         logger.info("preparing: looking for a learning rate")
-        found = probe_rate(config, steps.bare.restorer, steps.batches, held_out)
-        folder.update(learning_rate=found)
-    return from_main(accelerator, found["factor"] if accelerator.is_main_process else 0.0)
+        probed = probe_rate(config, steps.bare.restorer, steps.batches, held_out)
+        folder.update(learning_rate=probed)
+    return from_main(accelerator, probed["factor"] if accelerator.is_main_process else 0.0)

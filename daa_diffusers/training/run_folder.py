@@ -136,7 +136,7 @@ def lock_output(config: TrainingConfig, wait: float = LOCK_SECONDS) -> FileLock:
     """Holds `config.output_dir` for this process; the system releases it when the process ends in any way.
 
     Raises:
-        ConfigurationError: another process has held it for `wait` seconds on end.
+        ConfigurationError: another process has held it for `wait` seconds.
     """
     folder = Path(config.output_dir)
     check_output(folder)

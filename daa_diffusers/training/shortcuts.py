@@ -70,7 +70,7 @@ def slot_accuracy(restored_synthetic: torch.Tensor, restored_real: torch.Tensor,
         folds: of the cross-validation, contiguous, so that each holds every source.
 
     Raises:
-        ValueError: where there are too few patches.
+        ValueError: there are too few patches.
     """
     count = len(restored_synthetic)
     if restored_real.shape != restored_synthetic.shape or count < 2 * folds:

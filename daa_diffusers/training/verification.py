@@ -38,22 +38,22 @@ def verify_resume(config: TrainingConfig) -> list[str]:
 
 def differences(first: Path, second: Path) -> list[str]:
     """How the newest checkpoints and the logs of two output folders differ, a sentence each."""
-    found = []
+    sentences = []
     ours, theirs = (list_checkpoints(folder / "checkpoints")[-1] for folder in (first, second))
     for name in STATE_FILES:
         one, other = load_file(ours / name), load_file(theirs / name)
         if one.keys() != other.keys():
-            found.append(f"{name}: other tensors")
+            sentences.append(f"{name}: other tensors")
             continue
         unequal = [key for key in one if not torch.equal(one[key], other[key])]
         if unequal:
             worst = max((one[key].double() - other[key].double()).abs().max().item() for key in unequal)
-            found.append(f"{name}: {len(unequal)} of {len(one)} tensors differ, by {worst:.1e} at most")
+            sentences.append(f"{name}: {len(unequal)} of {len(one)} tensors differ, by {worst:.1e} at most")
     if (ours / "state.json").read_text() != (theirs / "state.json").read_text():
-        found.append("state.json: other counters")
+        sentences.append("state.json: other counters")
     if read_log(first) != read_log(second):
-        found.append("log.jsonl: other lines")
-    return found
+        sentences.append("log.jsonl: other lines")
+    return sentences
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:

@@ -169,7 +169,7 @@ def test_names_that_differ_by_suffix_or_case_alone_stay_apart(tmp_path, restore,
     assert restore(album, "-o", tmp_path / "out", "--strength", "0") == 0
     for name in ("a.png", "a.jpg", "A.png"):
         assert (tmp_path / "out" / name).read_bytes() == (album / name).read_bytes()
-    monkeypatch.setattr(outputs, "_tells_apart", lambda targets, folder: False)  # a card of a camera, say
+    monkeypatch.setattr(outputs, "_is_case_sensitive", lambda targets, folder: False)  # a card of a camera, say
     assert restore(album, "-o", tmp_path / "card") == 1
     assert f"would be the output of '{album / 'A.png'}' too" in capsys.readouterr().err
     assert names(tmp_path / "card") == ["a.jpg"]

@@ -229,7 +229,7 @@ def test_patches_larger_than_most_photos_are_warned_of_and_far_larger_ones_refus
         check_sources(sources, 48)
         assert not caplog.records
         check_sources(sources, 64)
-    assert "`real`" in caplog.text and "3 of 3 photos looked at are smaller than `patch` 64" in caplog.text
+    assert "`real`" in caplog.text and "3 of 3 checked photos are smaller than `patch` 64" in caplog.text
     with pytest.raises(ConfigurationError, match="(?s)`clean` .*`real` .* shorter side of 48 pixels; choose a smaller"):
         check_sources(sources, 256)
 
@@ -242,7 +242,7 @@ def test_few_small_photos_pass_in_silence_and_headers_alone_are_read(tmp_path, c
     assert not caplog.records
     for path in (tmp_path / "mixed").iterdir():
         path.write_text("no photo")
-    with pytest.raises(ConfigurationError, match="`clean` .*none of the 5 photos looked at can be read"):
+    with pytest.raises(ConfigurationError, match="`clean` .*none of the 5 checked photos can be read"):
         check_sources({"clean": [PhotoFolder(tmp_path / "mixed")]}, 32)
 
 

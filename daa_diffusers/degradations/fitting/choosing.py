@@ -12,7 +12,7 @@ from .photo_noise import BLOCK
 from .suitability import signs_of, without_impulses
 
 MIN_PHOTOS = 3  # to fit noise to
-MAX_PHOTOS = 200  # more are thinned out evenly
+MAX_PHOTOS = 200  # of a source; of more, equally spaced ones are used
 FIT_SHARE = 0.5  # of the photos must have noise that can be measured
 NAMED = 10  # photos in a message
 
@@ -26,7 +26,7 @@ class Choice:
 
 
 def look_over(source: PhotoSource, most: int = MAX_PHOTOS) -> Choice:
-    """Finds photos whose noise cannot be measured, among at most so many, evenly over the source."""
+    """Finds photos whose noise cannot be measured, among at most `most` equally spaced ones."""
     unfit, looked = {}, 0
     for index, photo in source.sample(most):
         if min(photo.shape[1:]) < 2 * BLOCK:  # too small to measure

@@ -58,16 +58,16 @@ class Covariance:
         return (np.array(pairs)[:, None, None] * self.neighbors).clip(-1, 1)
 
 
-def first_guess(seen: Covariance) -> Covariance:
+def first_guess(observed: Covariance) -> Covariance:
     """Noise of independent colors with the measured brightness."""
     independent = TO_YCC @ TO_YCC.T
-    return Covariance(independent * (seen.ycc[0, 0] / independent[0, 0]), seen.neighbors)
+    return Covariance(independent * (observed.ycc[0, 0] / independent[0, 0]), observed.neighbors)
 
 
-def corrected(guess: Covariance, shown: Covariance, seen: Covariance) -> Covariance:
+def corrected(guess: Covariance, coded: Covariance, observed: Covariance) -> Covariance:
     """A step of the fixed-point iteration: `guess`, whose coded noise is `shown`, corrected toward that of `seen`."""
     # variances of Y, Cb, Cr: multiplied by wanted / left, both color differences alike at first
-    before, left, wanted = (np.diag(one.ycc).clip(0) for one in (guess, shown, seen))
+    before, left, wanted = (np.diag(one.ycc).clip(0) for one in (guess, coded, observed))
     faint = np.array([1e-12, FAINT, FAINT])
     ratio = (wanted + faint) / (left + faint)
     ratio[1:] = (
@@ -77,12 +77,12 @@ def corrected(guess: Covariance, shown: Covariance, seen: Covariance) -> Covaria
     # correlations and separate color differences, once enough of them is left
     share = _correlation(guess.ycc)
     if left[1:].min() > KNOWN_COLORS * before[1:].min():
-        share = np.clip(share + _correlation(seen.ycc) - _correlation(shown.ycc), -0.95, 0.95)
+        share = np.clip(share + _correlation(observed.ycc) - _correlation(coded.ycc), -0.95, 0.95)
         np.fill_diagonal(share, 1)
         variance[1:] = before[1:] * ((wanted + faint) / (left + faint))[1:].clip(1 / LARGEST_STEP, LARGEST_STEP)
     # the nearest covariance: negative eigenvalues are set to zero
     values, vectors = np.linalg.eigh(share * np.sqrt(np.outer(variance, variance)))
-    neighbors = (guess.neighbors + seen.neighbors - shown.neighbors).clip(-1, 1)
+    neighbors = (guess.neighbors + observed.neighbors - coded.neighbors).clip(-1, 1)
     neighbors[neighbors.shape[0] // 2, neighbors.shape[1] // 2] = 1
     return Covariance((vectors * values.clip(0)) @ vectors.T, (neighbors + neighbors[::-1, ::-1]) / 2)
 

@@ -30,7 +30,7 @@ from .noise_curve import (
     BRIGHTNESS,
     NOISE_FREE,
     Coding,
-    PhotoSeen,
+    PhotoStatistics,
     bend_of,
     calibrated,
     color_pairs,
@@ -182,29 +182,29 @@ def fit_noise(
     """
     given = [photos] if isinstance(photos, str | os.PathLike | PhotoSource) else list(photos)
     sources = [p if isinstance(p, PhotoSource) else open_source(p, cache_bytes=0, argument="photos") for p in given]
-    seen: list[PhotoSeen] = []
+    measured: list[PhotoStatistics] = []
     skipped: dict[str, str] = {}
     unfit: dict[str, str] = {}
     too_strong = 0
     for source in sources:
         for index, photo in source.sample(MAX_PHOTOS):
             try:
-                seen.append(_look(photo, source.encoded(index), restorer))
+                measured.append(_measured(photo, source.encoded(index), restorer))
             except ConfigurationError as error:
                 skipped[str(source.label(index))] = str(error)
                 too_strong += isinstance(error, TooStrongError)
                 continue
-            if reason := seen[-1].signs.unfit:
+            if reason := measured[-1].signs.unfit:
                 unfit[str(source.label(index))] = reason
         skipped |= {str(label): reason for label, reason in source.skipped.items()}
-    if len(seen) < MIN_PHOTOS:
+    if len(measured) < MIN_PHOTOS:
         why = "".join("\n" + one_line(f"- {name}: {reason}") for name, reason in list(skipped.items())[:10])
         kind = TooStrongError if too_strong else ConfigurationError
-        raise kind(f"`photos` must hold at least {MIN_PHOTOS} usable photos, got {len(seen)}{why}")
-    return _profile(seen, skipped, unfit)
+        raise kind(f"`photos` must hold at least {MIN_PHOTOS} usable photos, got {len(measured)}{why}")
+    return _profile(measured, skipped, unfit)
 
 
-def _look(photo: torch.Tensor, content: bytes, restorer: Restorer | None) -> PhotoSeen:
+def _measured(photo: torch.Tensor, content: bytes, restorer: Restorer | None) -> PhotoStatistics:
     """Raises ConfigurationError with the reason why a photo (C, H, W) is of no use."""
     if min(photo.shape[1:]) < 2 * BLOCK:
         raise ConfigurationError(f"smaller than {2 * BLOCK} pixels: {photo.shape[2]} x {photo.shape[1]}")
@@ -227,43 +227,43 @@ def _look(photo: torch.Tensor, content: bytes, restorer: Restorer | None) -> Pho
     log_deviation = variance.sqrt().clamp(min=NOISE_FREE / 10).log().numpy()
     sampling = chroma_sampling(content)
     coded = quality, sampling, bend_of(flat), signs, earlier is not None, other_codec(content)
-    return PhotoSeen(brightness.numpy(), log_deviation, color_pairs(flat), *coded)
+    return PhotoStatistics(brightness.numpy(), log_deviation, color_pairs(flat), *coded)
 
 
-def _profile(seen: list[PhotoSeen], skipped: dict[str, str], unfit: dict[str, str]) -> NoiseProfile:
+def _profile(photos: list[PhotoStatistics], skipped: dict[str, str], unfit: dict[str, str]) -> NoiseProfile:
     # 1. photos whose noise can be measured, and what the fit does not cover
-    noisy = [one for one in seen if one.signs.unfit is None]
+    noisy = [one for one in photos if one.signs.unfit is None]
     bands = [one.signs.bands for one in noisy]
     direction = max(("rows", "columns"), key=bands.count)
-    impulses = float(np.median([one.signs.impulses for one in seen]))
+    impulses = float(np.median([one.signs.impulses for one in photos]))
     common: dict[str, Any] = {
-        "photos": len(seen),
-        "noise_free": len(seen) - len(noisy),
-        "blocky": sum(one.quality is None and one.signs.is_coarse for one in seen),
+        "photos": len(photos),
+        "noise_free": len(photos) - len(noisy),
+        "blocky": sum(one.quality is None and one.signs.is_coarse for one in photos),
         "skipped": skipped,
         "unfit": unfit,
-        "coded_twice": sum(one.is_coded_twice for one in seen),
-        "codecs": dict(Counter(one.codec for one in seen if one.codec)),
+        "coded_twice": sum(one.is_coded_twice for one in photos),
+        "codecs": dict(Counter(one.codec for one in photos if one.codec)),
         "impulses": impulses if impulses > IMPULSES else 0.0,
         "bands": direction if 2 * bands.count(direction) > len(bands) else None,
     }
-    if len(noisy) < FIT_SHARE * len(seen):
+    if len(noisy) < FIT_SHARE * len(photos):
         nothing = tuple((0,) * len(BRIGHTNESS) for _ in COLORS)
         return NoiseProfile(None, nothing, nothing, 0.0, 0.0, 0.0, 0.0, (0.0, 0.0, 0.0), 0.0, **common)
     # 2. noise as it is in the files: curve, levels, skewness, correlation
     curve, level, observed = fit_curve(noisy)
     bend = fit_bend(noisy)
     correlation = unit_correlation(np.median([one.correlation for one in noisy], axis=0))
-    as_seen = curve
+    coded_curve = curve
     # 3. their JPEG coding, and the noise before it
-    qualities = [one.quality for one in seen if one.quality is not None]
+    qualities = [one.quality for one in photos if one.quality is not None]
     jpeg, coding = None, None
     if qualities:
         jpeg = (int(np.quantile(qualities, 0.1)), int(np.ceil(np.quantile(qualities, 0.9))))
-        samplings = [one.sampling for one in seen if one.quality is not None]
+        samplings = [one.sampling for one in photos if one.quality is not None]
         coding = Coding(round(float(np.median(qualities))), max(samplings, key=samplings.count))
     curve, level, correlation, share = calibrated(noisy, curve, level, correlation, coding)
-    level = np.concatenate([level, np.full(len(seen) - len(noisy), level.min() / 4)])  # those without noise
+    level = np.concatenate([level, np.full(len(photos) - len(noisy), level.min() / 4)])  # those without noise
     # 4. the degradation
     fitted = FittedNoise(
         brightness=BRIGHTNESS,
@@ -271,7 +271,7 @@ def _profile(seen: list[PhotoSeen], skipped: dict[str, str], unfit: dict[str, st
         level=_rounded(np.quantile(level, np.linspace(0, 1, QUANTILES))),
         correlation=nested(correlation),
         jpeg_quality=jpeg,
-        jpeg_probability=round(len(qualities) / len(seen), 3),
+        jpeg_probability=round(len(qualities) / len(photos), 3),
         gamma=SRGB_GAMMA if BENT < bend < MOST_BENT else None,
         jpeg_half_chroma=coding is None or coding.sampling > 0,
     )
@@ -280,7 +280,7 @@ def _profile(seen: list[PhotoSeen], skipped: dict[str, str], unfit: dict[str, st
     return NoiseProfile(
         fitted,
         tuple(tuple(int(n) for n in row) for row in observed),
-        tuple(_rounded(255 * row) for row in as_seen),
+        tuple(_rounded(255 * row) for row in coded_curve),
         *fit_poisson(curve[1], observed[1]),
         lag,
         _rounded(correlation[3:, half, half]),

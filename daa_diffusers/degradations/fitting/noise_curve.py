@@ -25,7 +25,7 @@ CALIBRATION_SIDE = 256
 
 
 @dataclass(frozen=True)
-class PhotoSeen:
+class PhotoStatistics:
     """Measurements of one photo: (K, 3) brightness and log deviation of its flat blocks, (6, 7, 7) correlation,
     the `bend_of` its noise with its weight, its JPEG coding (None: another file), the signs of its suitability, whether
     JPEG coded it twice (`quality` is then the coarser one's), and its lossy codec other than JPEG."""
@@ -41,17 +41,17 @@ class PhotoSeen:
     codec: str | None = None
 
 
-def fit_curve(seen: Sequence[PhotoSeen]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def fit_curve(photos: Sequence[PhotoStatistics]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of `s_i v(b)` the curve v (3, 10) of the middle photo, levels s (photos,), and blocks a brightness (3, 10)."""
-    photo = np.concatenate([np.full(len(one.brightness), i) for i, one in enumerate(seen)])
+    photo = np.concatenate([np.full(len(one.brightness), i) for i, one in enumerate(photos)])
     weight = np.concatenate(
-        [np.full(len(one.brightness), 1 / len(one.brightness)) for one in seen]
+        [np.full(len(one.brightness), 1 / len(one.brightness)) for one in photos]
     )  # photos have equal weights
-    brightness = np.concatenate([one.brightness for one in seen])  # (blocks, 3)
-    log_deviation = np.concatenate([one.log_deviation for one in seen])
+    brightness = np.concatenate([one.brightness for one in photos])  # (blocks, 3)
+    log_deviation = np.concatenate([one.log_deviation for one in photos])
     knot = np.abs(brightness[..., None] - np.array(BRIGHTNESS)).argmin(-1)  # (blocks, 3)
     observed = np.stack([np.bincount(knot[:, c], minlength=len(BRIGHTNESS)) for c in range(3)])
-    level = np.array([np.median(one.log_deviation) for one in seen])
+    level = np.array([np.median(one.log_deviation) for one in photos])
     # alternating medians of log d = log s_i + log v(b)
     curve = np.zeros_like(observed, dtype=float)
     for _ in range(ROUNDS):
@@ -64,7 +64,7 @@ def fit_curve(seen: Sequence[PhotoSeen]) -> tuple[np.ndarray, np.ndarray, np.nda
             curve[c] = np.interp(np.arange(len(BRIGHTNESS)), known, _without_spikes(values))
         left = log_deviation - np.take_along_axis(curve.T, knot, 0)  # (blocks, 3)
         # the levels s, given the curve
-        level = np.array([np.median(left[photo == i]) for i in range(len(seen))])
+        level = np.array([np.median(left[photo == i]) for i in range(len(photos))])
     # normalized to the median photo
     middle_level = np.median(level)
     return np.exp(curve + middle_level), np.exp(level - middle_level), observed
@@ -86,9 +86,9 @@ def bend_of(flat: FlatBlocks) -> tuple[float, float]:
     return (float((precision * third * expected).sum()) / weight, weight) if weight > 0 else (0.0, 0.0)
 
 
-def fit_bend(seen: Sequence[PhotoSeen]) -> float:
+def fit_bend(photos: Sequence[PhotoStatistics]) -> float:
     """The weighted median of photos' `bend`."""
-    bend, weight = np.array([one.bend for one in seen]).T
+    bend, weight = np.array([one.bend for one in photos]).T
     return _weighted_median(bend, weight)
 
 
@@ -136,7 +136,11 @@ class Coding:
 
 
 def calibrated(
-    seen: Sequence[PhotoSeen], curve: np.ndarray, level: np.ndarray, correlation: np.ndarray, coding: Coding | None
+    photos: Sequence[PhotoStatistics],
+    curve: np.ndarray,
+    level: np.ndarray,
+    correlation: np.ndarray,
+    coding: Coding | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Curve, levels and correlation of the noise before coding, by simulation on flat photos.
 
@@ -154,13 +158,13 @@ def calibrated(
     # 2. fixed-point iteration: simulate flat photos, correct curve and correlation by what they show
     target = correlation
     for _ in range(CALIBRATION_ROUNDS):
-        left, found = _shown(deviation, correlation, coding)
+        left, measured = _simulated_measurements(deviation, correlation, coding)
         curve, level, _ = fit_curve(
-            [replace(one, log_deviation=_inverted(one.log_deviation, deviation, left)) for one in seen]
+            [replace(one, log_deviation=_inverted(one.log_deviation, deviation, left)) for one in photos]
         )
         if coding is not None:
             break
-        correlation = unit_correlation((correlation + target - found).clip(-1, 1))
+        correlation = unit_correlation((correlation + target - measured).clip(-1, 1))
         deviation = np.median(curve, axis=1)
     return curve, level, correlation, share
 
@@ -170,13 +174,13 @@ def _before_coding(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Deviation (3,) and correlation (6, 7, 7) of noise of which coding leaves these, and the share of it that is left
     in brightness."""
-    seen = Covariance.of(deviation, correlation)
-    guess = shown = first_guess(seen)
+    observed = Covariance.of(deviation, correlation)
+    guess = coded = first_guess(observed)
     for _ in range(CODING_ROUNDS):
         flat = _simulated(guess.deviation, guess.correlation, coding)
-        shown = Covariance.of(_middle(flat), unit_correlation(color_pairs(flat)))
-        guess = corrected(guess, shown, seen)
-    share = float(np.sqrt(seen.ycc[0, 0].clip(0) / max(guess.ycc[0, 0], 1e-12)))
+        coded = Covariance.of(_middle(flat), unit_correlation(color_pairs(flat)))
+        guess = corrected(guess, coded, observed)
+    share = float(np.sqrt(observed.ycc[0, 0].clip(0) / max(guess.ycc[0, 0], 1e-12)))
     return guess.deviation, unit_correlation(guess.correlation), share
 
 
@@ -190,7 +194,9 @@ def _simulated(deviation: np.ndarray, correlation: np.ndarray, coding: Coding | 
     return FlatBlocks.of(photo if coding is None else jpeg(photo, coding.quality, 0, 0, coding.sampling))
 
 
-def _shown(deviation: np.ndarray, correlation: np.ndarray, coding: Coding | None) -> tuple[np.ndarray, np.ndarray]:
+def _simulated_measurements(
+    deviation: np.ndarray, correlation: np.ndarray, coding: Coding | None
+) -> tuple[np.ndarray, np.ndarray]:
     """What flat photos show of `CALIBRATION_LEVELS` times a deviation (3,): deviations (levels, 3), and correlation."""
     if coding is None:  # everything is proportional
         flat = _simulated(deviation, correlation, None)

@@ -95,7 +95,7 @@ class Noise:
         Assumes noise that depends on brightness alone; on photos without any flat part it is overestimated.
 
         Raises:
-            ValueError: on another shape.
+            ValueError: wrong shape.
         """
         flat = FlatBlocks.of(photo)
         return cls(flat.brightness, flat.variance, correlation_kernels(flat.correlation))

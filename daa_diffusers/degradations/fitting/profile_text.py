@@ -12,7 +12,7 @@ TWO_KINDS = 6.0  # ratio of the levels of a folder's photos from which on the qu
 
 def described(profile: "NoiseProfile") -> str:
     """Summary of a fit as text, some lines."""
-    lines = [f"{profile.photos} photos looked at, {len(profile.skipped)} left out."]
+    lines = [f"{profile.photos} photos examined, {len(profile.skipped)} left out."]
     if profile.unfit:
         lines.append(f"Noise cannot be measured in {len(profile.unfit)} of them{profile.reasons()}")
     if profile.impulses:
@@ -23,8 +23,8 @@ def described(profile: "NoiseProfile") -> str:
     if profile.degradation is None:
         return "\n".join([*lines, "No noise found that could be made again."])
     noise = profile.degradation
-    green, seen = noise.deviation[1], profile.observed[1]
-    shown = [k for k in range(len(green)) if seen[k]]
+    green, counts = noise.deviation[1], profile.observed[1]
+    shown = [k for k in range(len(green)) if counts[k]]
     curve = ", ".join(f"{noise.brightness[k]:g}: {green[k]:.1f}" for k in shown[:: max(1, len(shown) // 5)])
     lines.append(f"Noise level (green, in 1/255, by brightness, of the middle photo): {curve}.")
     least, most = noise.level[1], noise.level[-2]

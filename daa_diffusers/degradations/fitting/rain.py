@@ -28,7 +28,7 @@ from .photo_noise import gaussian_filter
 Restorer = Callable[[torch.Tensor], torch.Tensor]
 
 MIN_PHOTOS = 3
-MAX_PHOTOS = 48  # of more, evenly spread ones are used
+MAX_PHOTOS = 48  # of a source; of more, equally spaced ones are used
 SIDE, SMALLEST = 256, 64  # pixels: of the center crop that is used, and of the smallest photo
 # A photo is rainy if more than a share `RAINY` of the smoothest `SMOOTH` of its pixels is in streaks brighter than
 # `LIGHT`, whose gradients have a common direction (`COHERENT`). Smooth parts only: a derainer also removes fine detail,
@@ -109,7 +109,7 @@ class RainProfile:
 
     def describe(self) -> str:
         """Summary of the fit, as text of several lines."""
-        lines = [f"{self.photos} photos looked at, {len(self.skipped)} left out; {self.rainy} have rain."]
+        lines = [f"{self.photos} photos examined, {len(self.skipped)} left out; {self.rainy} have rain."]
         if self.streaks is None:
             return "\n".join([*lines, "No rain was found that could be synthesized."])
         units = {"angle": " degrees from vertical", "length": " pixels", "width": " pixels"}

@@ -85,7 +85,7 @@ class ShakeProfile:
 
     def describe(self) -> str:
         """Summary of the fit as text, some lines."""
-        lines = [f"{self.photos} photos looked at, {len(self.skipped)} left out; {self.shaken} are shaken or blurred."]
+        lines = [f"{self.photos} photos examined, {len(self.skipped)} left out; {self.shaken} are shaken or blurred."]
         if self.kind is None:
             return "\n".join([*lines, "No shake found that can be synthesized."])
         lines.append(f"Trajectories: {self.kind}, {self.length[0]:.1f} to {self.length[1]:.1f} pixels long.")

@@ -26,9 +26,9 @@ def problems(config: "TrainingConfig") -> Iterator[str]:
         except ValueError as error:
             wrong_types.append(f"`{field.name}` {error}")
             continue
-        found = problem(field.name, value, facts(field))
-        if found:
-            yield found
+        error_text = problem(field.name, value, facts(field))
+        if error_text:
+            yield error_text
     if wrong_types:
         yield from wrong_types
         return

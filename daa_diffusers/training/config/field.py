@@ -89,7 +89,7 @@ def converted(value: Any, hint: Any) -> Any:
 
 
 def problem(name: str, value: Any, known: Option) -> str | None:
-    """A sentence where a value is none of the choices or out of its bounds; None and other types are not looked at."""
+    """A sentence where a value is none of the choices or out of its bounds; None and other types are not checked."""
     if known.choices and value is not None and value not in known.choices:
         return f"`{name}` must be one of {', '.join(known.choices)}, got {value!r}"
     if isinstance(value, bool) or not isinstance(value, int | float):

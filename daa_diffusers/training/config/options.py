@@ -294,9 +294,9 @@ class TrainingConfig:
 
     def check(self) -> "TrainingConfig":
         """Raises ConfigurationError listing everything that is contradictory or out of range; returns self."""
-        found = list(problems(self))
-        if found:
-            raise ConfigurationError("these options do not fit:\n- " + "\n- ".join(found))
+        errors = list(problems(self))
+        if errors:
+            raise ConfigurationError("these options do not fit:\n- " + "\n- ".join(errors))
         return self
 
     @property
