@@ -84,7 +84,7 @@ class ShardSource(PhotoSource):
             held = ", ".join(f"{n} x {extension}" for extension, n in others.most_common(5)) or "nothing"
             reasons = "".join(f"; {shard.name}: {reason}" for shard, reason in list(self.problems.items())[:3])
             raise ConfigurationError(
-                f"`{argument}`: {self.location!r} must hold {self.column or 'photos'}, held {held}{reasons}"
+                f"`{argument}`: {self.location!r} must hold {self.column or 'photos'}, found {held}{reasons}"
             )
         if self.column is None:
             self._check_one_photo_a_sample()
