@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +42,7 @@ class Transplant(ConfigurableDegradation):
         object.__setattr__(self, "gain", check_range("gain", self.gain, 0.0, 4.0))
 
     @functools.cached_property
-    def _paths(self) -> list[Path]:
+    def _paths(self) -> Sequence[Path]:
         return list_photos(Path(self.folder), argument="folder")
 
     @functools.cached_property

@@ -3,10 +3,12 @@
 import logging
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import ConfigurationError
+from .paths import Paths
 from .registry import PHOTO_SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -26,7 +28,7 @@ class Listing:
         unreadable: folders that cannot be looked into, and why.
     """
 
-    photos: list[Path] = field(default_factory=list)
+    photos: Paths = field(default_factory=Paths)
     hidden: int = 0
     others: Counter[str] = field(default_factory=Counter)
     unreadable: dict[str, str] = field(default_factory=dict)
@@ -39,37 +41,68 @@ class Listing:
 
 def look_through(folder: str | os.PathLike[str]) -> Listing:
     """Lists a folder and its subfolders. Links to folders are followed, each real folder being visited once."""
-    listing = Listing()
-    folder = os.fspath(folder)
+    listing = Listing(Paths(folder))
     visited = {os.path.realpath(folder)}
-
-    def unreadable(error: OSError) -> None:
-        listing.unreadable[os.fspath(error.filename)] = error.strerror or str(error)
-
-    for parent, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
-        new = []
-        for name in sorted(folders):  # sorted, so that the same one of two links is followed everywhere
-            if name.startswith("."):
-                listing.hidden += 1
-                continue
-            real = os.path.realpath(os.path.join(parent, name))
-            if real not in visited:
-                visited.add(real)
-                new.append(name)
-        folders[:] = new
-        for name in files:
-            suffix = os.path.splitext(name)[1].lower()
-            if name.startswith("."):
-                listing.hidden += 1
-            elif suffix in PHOTO_SUFFIXES:
-                listing.photos.append(Path(parent, name))
-            else:
-                listing.others[suffix or "no suffix"] += 1
-    listing.photos.sort()
+    # Entries of a folder are sorted by name, and each subfolder's stand in its place, which is the order of paths. What
+    # is left of a folder is kept while its subfolders are listed.
+    left = [_entries(os.fspath(folder), "", listing, visited)]
+    while left:
+        name = next(left[-1], None)
+        if name is None:
+            left.pop()
+        elif name.endswith(os.sep):
+            path = os.path.join(listing.photos.folder, name.removesuffix(os.sep))
+            left.append(_entries(path, name, listing, visited))
+        else:
+            listing.photos.append(name)
     return listing
 
 
-def list_photos(folder: str | os.PathLike, argument: str = "folder") -> list[Path]:
+def _entries(folder: str, within: str, listing: Listing, visited: set[str]) -> Iterator[str]:
+    """Photos and new subfolders of a folder, sorted; the latter end in a separator. The rest is counted.
+
+    Args:
+        folder: its path.
+        within: its name within the folder that is listed: nothing, or with a separator at the end.
+        listing: to count in.
+        visited: real paths of the folders that were listed, or will be.
+    """
+    files: list[str] = []
+    folders: list[str] = []
+    try:
+        with os.scandir(folder) as found:
+            for entry in found:
+                (folders if _is_folder(entry) else files).append(entry.name)
+    except OSError as error:
+        listing.unreadable[os.fspath(error.filename)] = error.strerror or str(error)
+    new = []
+    for name in sorted(folders):  # sorted, so that the same one of two links is followed everywhere
+        real = "" if name.startswith(".") else os.path.realpath(os.path.join(folder, name))
+        listing.hidden += not real
+        if real and real not in visited:
+            visited.add(real)
+            new.append(name + os.sep)
+    photos = []
+    for name in files:
+        suffix = os.path.splitext(name)[1].lower()
+        if name.startswith("."):
+            listing.hidden += 1
+        elif suffix in PHOTO_SUFFIXES:
+            photos.append(name)
+        else:
+            listing.others[suffix or "no suffix"] += 1
+    for name in sorted(photos + new, key=lambda name: os.path.normcase(name.removesuffix(os.sep))):
+        yield within + name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle, say
+        return False
+
+
+def list_photos(folder: str | os.PathLike, argument: str = "folder") -> Paths:
     """All photos in a folder and its subfolders, sorted by path.
 
     Known by suffix, upper or lower case. Hidden files and folders are skipped; links to folders are followed, each real

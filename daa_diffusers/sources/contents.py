@@ -10,7 +10,7 @@ from .folders import PhotoFolder, PhotoSource
 from .hf_datasets import FINGERPRINTED
 
 BLOCK = 4096  # bytes at the start, in the middle and at the end of a file
-MOST = 20_000  # rows of a dataset; of larger ones only names and sizes are compared
+MOST = 20_000  # files of a folder, or rows of a dataset; of larger ones only names and sizes are compared
 SHOWN = 5
 
 Contents = dict[str, Any]  # name, fingerprint, and the digest of every file by its name; plain JSON
@@ -20,9 +20,13 @@ def contents(source: PhotoSource) -> Contents:
     """Contents of a source, independent of its place: a folder is the same by any path, links included.
 
     A file is identified by its name within the source, its size and three blocks of `BLOCK` bytes; edited photos in
-    compressed formats differ in them. Of a stream the first files are compared.
+    compressed formats differ in them. Of a stream the first files are compared, of more than `MOST` files only names
+    and sizes, by their fingerprint.
     """
-    if isinstance(source, PhotoFolder):
+    files: dict[str, str] | None
+    if isinstance(source, PhotoFolder) and len(source) > MOST:
+        files = None
+    elif isinstance(source, PhotoFolder):
         files = {source.paths[i].relative_to(source.folder).as_posix(): _of_file(source, i) for i in range(len(source))}
     elif source.count is not None and source.count > MOST:
         files = {}
@@ -80,8 +84,8 @@ def differences(before: Mapping[str, Sequence[Contents]], now: Mapping[str, Sequ
 
 
 def _difference(before: Contents, now: Contents) -> str:
-    """Between two states of a source; empty where there is none. `files` is None of a record that lists none."""
-    if before["files"] is not None:
+    """Between two states of a source; empty where there is none. `files` is None where none are listed."""
+    if before["files"] is not None and now["files"] is not None:
         old, new = before["files"], now["files"]
         kinds = {
             "new": [name for name in new if name not in old],

@@ -250,10 +250,13 @@ class PhotoFolder(PhotoSource):
 
     def fingerprint(self) -> str:
         """Of the names (within the folder) and sizes of the photos."""
-        return digest_of_files(
-            (path.relative_to(self.folder).as_posix(), path.stat().st_size if path.exists() else -1)
-            for path in self.paths
-        )
+        return digest_of_files((name.replace(os.sep, "/"), self._bytes(name)) for name in self.paths.names())
+
+    def _bytes(self, name: str) -> int:
+        try:
+            return os.stat(os.path.join(self.location, name)).st_size
+        except OSError:  # a link that leads nowhere
+            return -1
 
 
 def digest_of_files(files: Iterable[tuple[str, int]]) -> str:

@@ -1,0 +1,53 @@
+"""Paths below a folder in compact form: a million of them take some tens of megabytes."""
+
+import os
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+
+class Paths(Sequence[Path]):
+    """Paths of files below a folder, in the order in which they were added; a `Path` is made when it is asked for.
+
+    Args:
+        folder: that all of them begin with.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] = ""):
+        self.folder = os.fspath(folder)
+        self._names = bytearray()  # one after the other, as the file system encodes them
+        self._ends = array("Q")
+
+    def append(self, name: str) -> None:
+        """Adds the file of this name within the folder."""
+        self._names += os.fsencode(name)
+        self._ends.append(len(self._names))
+
+    def name(self, index: int) -> str:
+        """The name of a file within the folder."""
+        start = self._ends[index - 1] if index else 0
+        return os.fsdecode(bytes(memoryview(self._names)[start : self._ends[index]]))
+
+    def names(self) -> Iterator[str]:
+        """All names within the folder."""
+        return map(self.name, range(len(self)))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"path {index} of {len(self)}")
+        return Path(self.folder, self.name(index % len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        """To another sequence of paths."""
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(Path.__eq__, self, other))
+
+    __hash__ = None  # type: ignore[assignment] # it grows
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.folder!r}, {len(self)} files)"
