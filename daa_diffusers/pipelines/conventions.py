@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from torch import nn
@@ -16,6 +17,7 @@ from torch import nn
 from ..adapters.loaded import LoadedAdapters
 from ..hub.weight_files import WEIGHTS
 from ..models.daa_unet import DAAUNet2DConditionModel
+from .transfers import weights_in_channels_last
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ class ConventionsMixin:
     # progress bars appear after a second, so not for short calls; `set_progress_bar_config` overrides this
     _progress_bar_config: dict[str, Any] = {"delay": 1.0}
     restorer: nn.Module
+    unet: nn.Module | None
     _loaded_adapters: LoadedAdapters | None
 
     @classmethod
@@ -51,6 +54,24 @@ class ConventionsMixin:
         if isinstance(pipeline, cls) and made.restorer is pipeline.restorer:
             made._loaded_adapters = pipeline._loaded_adapters  # which of them changes the restorer
         return made
+
+    def maybe_free_model_hooks(self) -> None:
+        """As `DiffusionPipeline.maybe_free_model_hooks`, which takes time to find that there are none."""
+        if getattr(self, "_all_hooks", None):
+            super().maybe_free_model_hooks()  # type: ignore[misc]
+
+    def to(self, *args, **kwargs) -> Self:
+        """As `DiffusionPipeline.to`, also for plain modules; on CUDA, weights get the order in memory of batches."""
+        if isinstance(self.restorer, ModelMixin):
+            super().to(*args, **kwargs)  # type: ignore[misc]
+        else:
+            kwargs.pop("silence_dtype_warnings", None)
+            for module in (self.restorer, self.unet):
+                if module is not None:
+                    module.to(*args, **kwargs)
+        if self.device.type == "cuda":  # type: ignore[attr-defined]
+            weights_in_channels_last(self.restorer)
+        return self
 
 
 def keep_unloaded(pipeline: ConventionsMixin, target: Path, index_file: Path) -> None:

@@ -39,7 +39,6 @@ from .passes import tensors_of
 from .pipeline_output import DAARestorationPipelineOutput
 from .precision import MixedPrecisionMixin
 from .run import Run, bar_of, check_options, checked_names, plan_batches
-from .transfers import weights_in_channels_last
 
 
 class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin, DiffusionPipeline):
@@ -186,26 +185,9 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
             verdicts = run.judge_streaks(photos, restored) if guard and judged_by_streaks(self.task) else verdicts
 
         # 4. Postprocess
-        in_order = [restored[index] for index in range(len(photos))]
-        images = assemble(in_order, output_type, as_list) if out is None else out[None]
-        if getattr(self, "_all_hooks", None):
-            self.maybe_free_model_hooks()
+        images = assemble([restored[i] for i in range(len(photos))], output_type, as_list) if out is None else out[None]
+        self.maybe_free_model_hooks()
         return DAARestorationPipelineOutput(images=images, guard=verdicts) if return_dict else (images,)
-
-    # --- devices ---
-
-    def to(self, *args, **kwargs) -> "DAARestorationPipeline":
-        """As `DiffusionPipeline.to`, also for plain modules; on CUDA, weights get the order in memory of batches."""
-        if isinstance(self.restorer, ModelMixin):
-            super().to(*args, **kwargs)
-        else:
-            kwargs.pop("silence_dtype_warnings", None)
-            for module in (self.restorer, self.unet):
-                if module is not None:
-                    module.to(*args, **kwargs)
-        if self.device.type == "cuda":
-            weights_in_channels_last(self.restorer)
-        return self
 
     # --- files and the Hub ---
 
