@@ -9,7 +9,7 @@ from .base import ConfigurableDegradation, register_degradation
 from .blur import convolve, trajectory_psf
 from .checks import check_clean, check_flag, check_whole_range
 from .draws import log_uniform, normal, uniform
-from .rain import FWHM, MAX_LENGTH, used_layers
+from .rain import FWHM, MAX_LENGTH, used_layers, with_light
 
 POINTS = 64  # per line
 MIN_THRESHOLD = 0.03  # share of the brightest pixel; below it are artifacts of the blur (ringing)
@@ -97,8 +97,7 @@ class FilteredRain(ConfigurableDegradation):
         point = rain.new_ones(one)
         rain = convolve(rain, point, uniform(one, *self.lens, clean, generator)).clamp(min=0)
         rain = rain * uniform(one, *self.brightness, clean, generator)
-        screened = uniform(one, 0, 1, clean, generator) < self.screen_probability
-        degraded = clean + torch.where(screened, rain * (1 - clean), rain)
+        degraded = with_light(clean, rain, self.screen_probability, generator)
         return degraded.clamp(0, 1) if self.clip else degraded
 
     def _layers(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

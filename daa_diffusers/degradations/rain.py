@@ -105,14 +105,11 @@ class RainStreaks(ConfigurableDegradation):
         """
         check_clean(clean)
         batch, _, height, width = clean.shape
-        one = (batch, 1, 1, 1)
         veil, gray = self._veil(clean, generator)
         hazy = clean + veil * (gray - clean)
         across = uniform((batch,), 0, 1, clean, generator) < self.across_probability
         rain = render_streaks(self._streaks(clean, across, generator), (batch, height, width))[:, None]  # (B, 1, H, W)
-        screened = uniform(one, 0, 1, clean, generator) < self.screen_probability
-        # rain brighter than white, screened, would leave dark places brighter than bright ones
-        degraded = hazy + torch.where(screened, rain.clamp(max=1) * (1 - hazy), rain)
+        degraded = with_light(hazy, rain, self.screen_probability, generator)
         return degraded.clamp(0, 1) if self.clip else degraded
 
     def _veil(self, clean: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -166,6 +163,15 @@ class RainStreaks(ConfigurableDegradation):
             lens=each(lens),
         )
         return streaks.touching(height, width)
+
+
+def with_light(
+    photo: torch.Tensor, light: torch.Tensor, screen_probability: float, generator: torch.Generator
+) -> torch.Tensor:
+    """Photos (B, C, H, W) with light (B, 1, H, W) added, or, for a share of the samples, screened."""
+    screened = uniform((len(photo), 1, 1, 1), 0, 1, photo, generator) < screen_probability
+    # light brighter than white, screened, would leave dark places brighter than bright ones
+    return photo + torch.where(screened, light.clamp(max=1) * (1 - photo), light)
 
 
 def used_layers(layers: tuple[int, int], clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -80,16 +80,17 @@ class RestorerContract:
         return (x - low) / (high - low)
 
 
-def restore_photos(restorer: nn.Module, photos: torch.Tensor) -> torch.Tensor:
+def restore_photos(restorer: nn.Module, photos: torch.Tensor, at_once: int | None = None) -> torch.Tensor:
     """Photos in [0, 1] -> the restored photos in [0, 1], not clamped, float32 on the CPU.
 
     Args:
         restorer: on any device, of any precision.
         photos: (B, C, H, W), H and W multiples of the restorer's `size_multiple`, on any device.
+        at_once: photos in a batch of the restorer; None: all.
     """
     contract, weight = RestorerContract.of(restorer), next(restorer.parameters())
-    restored = restorer(contract.to_range(photos.to(weight.device, weight.dtype)))
-    return contract.from_range(restored).float().cpu()
+    batches = (contract.to_range(part.to(weight.device, weight.dtype)) for part in photos.split(at_once or len(photos)))
+    return torch.cat([contract.from_range(restorer(batch)).float().cpu() for batch in batches])
 
 
 def unwrapped(module: nn.Module) -> nn.Module:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -133,9 +134,7 @@ def measure(
         noise = torch.stack([Noise.of(p).sample(c, generator) for p, c in zip(usable, crops, strict=True)])[None]
         added = measured["hiding"] / 255 * torch.randn(crops.shape, generator=generator)
 
-        def restore(images: torch.Tensor) -> torch.Tensor:  # in [0, 1]
-            return torch.cat([restore_photos(restorer, part) for part in images.split(4)])
-
+        restore = partial(restore_photos, restorer, at_once=4)
         gains = {
             "gain": estimated_gain(restore, crops, noise),
             "renoised_gain": estimated_gain(lambda x: restore(restore(x) + added), crops, noise),

@@ -1,7 +1,8 @@
 """Health of a run without labels: shortcuts of the noise predictor, and statistics of restored real photos."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from ..degradations.draws import generator_for
 from ..degradations.fitting.suitability import signs_of
 from ..errors import ConfigurationError
 from ..evaluation import label_free
-from ..models.restorer import RestorerContract, in_eval_mode
+from ..models.restorer import RestorerContract, in_eval_mode, restore_photos
 from ..objectives.noise_space import NoiseSpaceAdaptation
 from ..sources.sampling import TrainingPatches
 from . import setup
@@ -158,19 +159,13 @@ class Health:
                 f"`restorer` must take {self.real.shape[1]} channels as the photos of this run have, got "
                 f"{contract.channels}"
             )
-        like = next(restorer.parameters())
-
-        def to_range(images: torch.Tensor) -> torch.Tensor:
-            return contract.to_range(images.to(like.device, like.dtype))
-
-        def restore(images: torch.Tensor) -> torch.Tensor:  # [0, 1] to [0, 1]
-            return torch.cat([contract.from_range(restorer(to_range(part))) for part in images.split(4)])
-
         with in_eval_mode(restorer):
-            values, score = self._look(restore, like)
+            values = self._measured(partial(restore_photos, restorer, at_once=4))
         alarms = []
         if adaptation is not None:
-            images = {name: to_range(patches) for name, patches in self.patches.items()}
+            like = next(restorer.parameters())
+            patches = {name: each.to(like.device, like.dtype) for name, each in self.patches.items()}
+            images = {name: contract.to_range(each) for name, each in patches.items()}
             shape = (min(LOSS_PATCHES, len(images["real"])), *images["real"].shape[1:])
             draws = fixed_draws(adaptation.schedule, shape, seed=self.seed)
             shortcuts = shortcut_report(adaptation, **images, draws=draws, slots_at_start=self.slots_at_start)
@@ -178,23 +173,23 @@ class Health:
                 values[name if name == "slot_accuracy" else f"loss_{name}"] = value
             alarms = shortcuts.alarms
         warning = few_photos_warning(self.n_real)
-        return HealthReport(values, alarms + ([warning] if warning else []), score)
+        return HealthReport(values, alarms + ([warning] if warning else []), values["score"])
 
     @torch.no_grad()
-    def _look(self, restore, like: torch.Tensor) -> tuple[dict[str, float], float]:
-        real, clean = (images.to(like.device, like.dtype) for images in (self.real, self.clean))
-        restored = restore(real)
+    def _measured(self, restore: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
+        """Statistics without labels, and the "score" of them."""
+        real, restored = self.real, restore(self.real)
         values = {
             "residual_whiteness": float(label_free.residual_whiteness(real, restored).mean()),
             "signal_correlation": float(label_free.residual_signal_correlation(real, restored).mean()),
             "colour_drift": float(label_free.colour_drift(real, restored).mean()),
-            "clean_fidelity": float(label_free.clean_fidelity(restore, clean).clamp(max=100).mean()),
+            "clean_fidelity": float(label_free.clean_fidelity(restore, self.clean).clamp(max=100).mean()),
         }
         if bool(self.measurable.any()):
-            noise = self.noise[:, self.measurable].to(real)
+            noise = self.noise[:, self.measurable]
             values["estimated_gain"] = float(label_free.estimated_gain(restore, real[self.measurable], noise))
         values["score"] = label_free.label_free_score(values.get("estimated_gain", 0.0), values["signal_correlation"])
-        return values, values["score"]
+        return values
 
 
 __all__ = [

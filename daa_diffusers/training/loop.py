@@ -116,7 +116,7 @@ class Trainer:
         if held_out is not None:
             self.steps.factor = learning_rate_factor(config, self.folder, self.steps, held_out)
         self.pace.plan(self.steps, self.folder, held_out)
-        self.folder.update(photos=setup.training_photos(self.dataset))
+        self.folder.update(photos=setup.training_photos(self.dataset), **self.pace.record())
         self.kept = KeptWeights(
             self.bare.restorer, decay=self.pace.ema_decay(0), blend=config.blend, best=self.folder.best
         )

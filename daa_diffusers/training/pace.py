@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from typing import Any
 
 from .config import TrainingConfig
 from .held_out import HeldOut
@@ -53,7 +54,7 @@ class Pace:
         return max(0, int((self.seconds - self.after - self.spent()) / self.per_step))
 
     def plan(self, steps: Steps, folder: RunFolder, held_out: HeldOut | None) -> None:
-        """Sets `steps.progress`: from the record in `folder`, or from a new plan, which is recorded there."""
+        """Sets `steps.progress`: from the record in `folder`, or from a new plan, which the caller records there."""
         self.steps, self.folder, self.accelerator = steps, folder, steps.accelerator
         if self.seconds is not None:
             self.after += min(RESERVED_SECONDS, RESERVED_FRACTION * self.seconds) + RESERVED_EVALUATIONS * (
@@ -71,11 +72,11 @@ class Pace:
         else:
             corrections = [(0, self.config.steps)]
         steps.begin(Progress([Correction(*one) for one in corrections]))
-        self._record()
 
-    def _record(self) -> None:
+    def record(self) -> dict[str, Any]:
+        """Entries of the run's record: the planned number of steps, and how it was corrected."""
         corrections = self.steps.progress.corrections
-        self.folder.update(steps=corrections[-1].total, corrections=corrections)
+        return {"steps": corrections[-1].total, "corrections": corrections}
 
     def start(self, done: int, spent: float) -> None:
         """Starts the measurement of the seconds per step.
@@ -108,7 +109,7 @@ class Pace:
         affordable = round(from_main(self.accelerator, self._affordable()))
         if abs(affordable - left) > MIN_CHANGE * left:
             self.steps.progress.corrections.append(Correction(step, step + affordable))
-            self._record()
+            self.folder.update(**self.record())
         self._measure_from(step)
 
     def ema_decay(self, step: int) -> float:

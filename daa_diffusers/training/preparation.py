@@ -13,11 +13,12 @@ from torch import nn
 from ..degradations.base import Degradation, degradation_from_config
 from ..degradations.config_files import read_degradation, write_degradation
 from ..degradations.draws import generator_for
-from ..degradations.fitting.choosing import MIN_PHOTOS, Choice, check_choices, look_over
+from ..degradations.fitting.choosing import Choice, check_choices, look_over
 from ..degradations.fitting.noise import Restorer, TooStrongError, fit_noise
 from ..degradations.fitting.photo_noise import gaussian_filter
-from ..degradations.fitting.rain import RainProfile, fit_rain
-from ..degradations.fitting.shake import ShakeProfile, fit_shake
+from ..degradations.fitting.profile import MIN_PHOTOS, Profile
+from ..degradations.fitting.rain import fit_rain
+from ..degradations.fitting.shake import fit_shake
 from ..degradations.mixture import Mixture
 from ..degradations.transplant import Transplant, write_residual
 from ..errors import ConfigurationError
@@ -156,7 +157,7 @@ def _fit(sources: Sequence[PhotoSource], restore: Restorer | None, path: Path) -
     write_degradation(one.to_config(), path, comment)
 
 
-def _fit_other(profile: RainProfile | ShakeProfile, path: Path, what: str) -> None:
+def _fit_other(profile: Profile, path: Path, what: str) -> None:
     """Writes what was found; nothing where the photos have none of it."""
     logger.info("%s of the real photos:\n%s", what, profile.describe())
     try:

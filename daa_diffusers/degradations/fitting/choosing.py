@@ -9,12 +9,11 @@ from ...photos.pixels import unit_float
 from ...sources.folders import PhotoSource
 from ..jpeg_coding import jpeg_quality
 from .photo_noise import BLOCK
+from .profile import MIN_PHOTOS, NAMED
 from .suitability import signs_of, without_impulses
 
-MIN_PHOTOS = 3  # to fit noise to
 MAX_PHOTOS = 200  # of a source; of more, equally spaced ones are used
 FIT_SHARE = 0.5  # of the photos must have noise that can be measured
-NAMED = 10  # photos in a message
 
 
 @dataclass(frozen=True)

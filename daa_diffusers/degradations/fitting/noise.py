@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,7 @@ import numpy as np
 import torch
 
 from ...errors import ConfigurationError
-from ...files import one_line
 from ...photos.pixels import middle
-from ...sources.folders import PhotoSource
-from ...sources.specs import open_source
 from ..base import Degradation
 from ..camera_noise import SRGB_GAMMA
 from ..config_files import write_degradation
@@ -23,7 +20,7 @@ from ..draws import generator_for
 from ..fitted import FittedNoise
 from ..jpeg_coding import chroma_sampling, jpeg_quality
 from ..mixture import Mixture
-from .choosing import FIT_SHARE, MAX_PHOTOS, MIN_PHOTOS
+from .choosing import FIT_SHARE, MAX_PHOTOS
 from .coding import KNOWN_SHARE
 from .earlier_coding import earlier_quality, other_codec
 from .noise_curve import (
@@ -41,6 +38,7 @@ from .noise_curve import (
     unit_correlation,
 )
 from .photo_noise import BLOCK, WHITE, FlatBlocks, removed_noise
+from .profile import Photos, Profile, check_usable, sources_of
 from .profile_text import described
 from .suitability import HIDING_QUALITY, IMPULSES, REGION, share_of_impulses, signs_of, without_impulses
 
@@ -58,7 +56,7 @@ COLORS = ("red", "green", "blue")
 
 
 @dataclass(frozen=True)
-class NoiseProfile:
+class NoiseProfile(Profile):
     """The noise of a folder of photos.
 
     Attributes:
@@ -151,7 +149,7 @@ class TooStrongError(ConfigurationError):
 
 
 def fit_noise(
-    photos: str | os.PathLike | PhotoSource | Sequence[str | os.PathLike | PhotoSource],
+    photos: Photos,
     restorer: Restorer | None = None,
 ) -> NoiseProfile:
     """Estimates the noise of unlabeled photos, whose noise depends on brightness and has one kind of correlation.
@@ -180,13 +178,11 @@ def fit_noise(
         >>> degradation.to_config()["type"]
         'fitted'
     """
-    given = [photos] if isinstance(photos, str | os.PathLike | PhotoSource) else list(photos)
-    sources = [p if isinstance(p, PhotoSource) else open_source(p, cache_bytes=0, argument="photos") for p in given]
     measured: list[PhotoStatistics] = []
     skipped: dict[str, str] = {}
     unfit: dict[str, str] = {}
     too_strong = 0
-    for source in sources:
+    for source in sources_of(photos):
         for index, photo in source.sample(MAX_PHOTOS):
             try:
                 measured.append(_measured(photo, source.encoded(index), restorer))
@@ -197,10 +193,7 @@ def fit_noise(
             if reason := measured[-1].signs.unfit:
                 unfit[str(source.label(index))] = reason
         skipped |= {str(label): reason for label, reason in source.skipped.items()}
-    if len(measured) < MIN_PHOTOS:
-        why = "".join("\n" + one_line(f"- {name}: {reason}") for name, reason in list(skipped.items())[:10])
-        kind = TooStrongError if too_strong else ConfigurationError
-        raise kind(f"`photos` must hold at least {MIN_PHOTOS} usable photos, got {len(measured)}{why}")
+    check_usable(len(measured), skipped, TooStrongError if too_strong else ConfigurationError)
     return _profile(measured, skipped, unfit)
 
 

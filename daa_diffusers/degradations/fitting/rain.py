@@ -1,10 +1,8 @@
 """Estimation of the rain in photos without ground truth, as a degradation that synthesizes it."""
 
 import math
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,22 +10,18 @@ import torch
 import torch.nn.functional as F
 
 from ...errors import ConfigurationError
-from ...files import one_line
-from ...photos.pixels import LUMA_WEIGHTS, middle, unit_float
-from ...sources.folders import PhotoSource
-from ...sources.specs import open_source
+from ...photos.pixels import LUMA_WEIGHTS
 from ..base import Degradation
-from ..config_files import write_degradation
 from ..draws import generator_for
 from ..filtered_rain import FilteredRain
 from ..mixture import Mixture
 from ..rain import RainStreaks
 from ..sequence import DegradationSequence
 from .photo_noise import gaussian_filter
+from .profile import MIN_PHOTOS, Photos, Profile, usable_photos
 
 Restorer = Callable[[torch.Tensor], torch.Tensor]
 
-MIN_PHOTOS = 3
 MAX_PHOTOS = 48  # of a source; of more, equally spaced ones are used
 SIDE, SMALLEST = 256, 64  # pixels: of the center crop that is used, and of the smallest photo
 # A photo is rainy if more than a share `RAINY` of the smoothest `SMOOTH` of its pixels is in streaks brighter than
@@ -63,7 +57,7 @@ class StreakStatistics(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RainProfile:
+class RainProfile(Profile):
     """The rain of a folder of photos.
 
     Attributes:
@@ -103,10 +97,6 @@ class RainProfile:
             filtered = DegradationSequence([RainStreaks(cover=(1e-4, 1e-4), **veil), filtered])
         return Mixture([(2, filtered), (1, streaks)])
 
-    def save(self, path: str | os.PathLike) -> Path:
-        """Writes `to_degradation()` as a YAML or JSON file, for `degradation: FILE` in a training config."""
-        return write_degradation(self.to_degradation().to_config(), path, self.describe())
-
     def describe(self) -> str:
         """Summary of the fit, as text of several lines."""
         lines = [f"{self.photos} photos examined, {len(self.skipped)} left out; {self.rainy} have rain."]
@@ -122,9 +112,7 @@ class RainProfile:
         return "\n".join(lines)
 
 
-def fit_rain(
-    photos: str | os.PathLike | PhotoSource | Sequence[str | os.PathLike | PhotoSource], restorer: Restorer
-) -> RainProfile:
+def fit_rain(photos: Photos, restorer: Restorer) -> RainProfile:
     """Estimates the rain of unlabeled photos from what a derainer removes from them.
 
     Rain is synthesized on the restored photos, and removed again by the derainer. The parameters of the synthesis are
@@ -162,40 +150,6 @@ def fit_rain(
         )
     )
     return RainProfile(streaks, filtered, *_veil(usable), **common)
-
-
-def usable_photos(
-    photos: str | os.PathLike | PhotoSource | Sequence[str | os.PathLike | PhotoSource],
-    least: int,
-    most: int,
-    side: int,
-) -> tuple[list[torch.Tensor], dict[str, str]]:
-    """Center crops (3, H, W) of photos, in [0, 1], and the reason for each photo that cannot be used.
-
-    Args:
-        photos: one or several specs of `open_source`, or sources.
-        least: smallest side of a usable photo, in pixels.
-        most: largest number of photos.
-        side: largest side of a crop, in pixels.
-
-    Raises:
-        ConfigurationError: fewer than `MIN_PHOTOS` are usable.
-    """
-    given = [photos] if isinstance(photos, str | os.PathLike | PhotoSource) else list(photos)
-    sources = [p if isinstance(p, PhotoSource) else open_source(p, cache_bytes=0, argument="photos") for p in given]
-    usable: list[torch.Tensor] = []
-    skipped: dict[str, str] = {}
-    for source in sources:
-        for index, photo in source.sample(max(1, most // len(sources))):
-            if min(photo.shape[1:]) < least:
-                skipped[str(source.label(index))] = f"smaller than {least} pixels: {photo.shape[2]} x {photo.shape[1]}"
-            else:
-                usable.append(unit_float(middle(photo, side)).expand(3, -1, -1))
-        skipped |= {str(label): reason for label, reason in source.skipped.items()}
-    if len(usable) < MIN_PHOTOS:
-        why = "".join("\n" + one_line(f"- {name}: {reason}") for name, reason in list(skipped.items())[:10])
-        raise ConfigurationError(f"`photos` must hold at least {MIN_PHOTOS} usable photos, got {len(usable)}{why}")
-    return usable, skipped
 
 
 def gray(photo: torch.Tensor) -> np.ndarray:

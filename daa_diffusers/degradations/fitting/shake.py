@@ -2,10 +2,7 @@
 
 import functools
 import math
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,11 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from ...errors import ConfigurationError
-from ...sources.folders import PhotoSource
 from ..blur import MotionBlur
-from ..config_files import write_degradation
 from ..draws import generator_for
-from .rain import MIN_PHOTOS, gray, usable_photos
+from .profile import MIN_PHOTOS, Photos, Profile, usable_photos
+from .rain import gray
 
 MAX_PHOTOS = 32  # of more, as many at equal distances in the list
 SIDE = 512  # pixels, of the center crops that are measured
@@ -48,7 +44,7 @@ class ShakeMeasurement(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ShakeProfile:
+class ShakeProfile(Profile):
     """The camera shake of a folder of photos.
 
     Attributes:
@@ -79,10 +75,6 @@ class ShakeProfile:
             )
         return MotionBlur(length=self.length, direction=self.direction, **KINDS[self.kind])
 
-    def save(self, path: str | os.PathLike) -> Path:
-        """Writes `to_degradation()` as a YAML or JSON file, which `degradation: FILE` in a training config reads."""
-        return write_degradation(self.to_degradation().to_config(), path, self.describe())
-
     def describe(self) -> str:
         """Summary of the fit as text, some lines."""
         lines = [f"{self.photos} photos examined, {len(self.skipped)} left out; {self.shaken} are shaken or blurred."]
@@ -96,7 +88,7 @@ class ShakeProfile:
         return "\n".join(lines)
 
 
-def fit_shake(photos: str | os.PathLike | PhotoSource | Sequence[str | os.PathLike | PhotoSource]) -> ShakeProfile:
+def fit_shake(photos: Photos) -> ShakeProfile:
     """Estimates the camera shake of unlabeled photos by the autocorrelation of their edges.
 
     Sharp pictures (`dead_leaves`) are shaken by trajectories whose length is adjusted until the half widths of the

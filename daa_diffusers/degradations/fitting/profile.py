@@ -1,0 +1,77 @@
+"""Parts that all fits share: the photos to fit to, and the profile that a fit returns."""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from ...errors import ConfigurationError
+from ...files import one_line
+from ...photos.pixels import middle, unit_float
+from ...sources.folders import PhotoSource
+from ...sources.specs import open_source
+from ..base import Degradation
+from ..config_files import write_degradation
+
+MIN_PHOTOS = 3  # to fit a degradation to
+NAMED = 10  # photos in a message
+
+# One or several specs of `open_source`, such as folders, or sources.
+Photos = str | os.PathLike | PhotoSource | Sequence[str | os.PathLike | PhotoSource]
+
+
+class Profile(ABC):
+    """Result of a fit: what degrades the photos, and the degradation that synthesizes it."""
+
+    @abstractmethod
+    def to_degradation(self) -> Degradation:
+        """The degradation for training; raises ConfigurationError where the photos have none of it."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Summary of the fit, as text of several lines."""
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Writes `to_degradation()` as a YAML or JSON file, for `degradation: FILE` in a training config."""
+        return write_degradation(self.to_degradation().to_config(), path, self.describe())
+
+
+def sources_of(photos: Photos) -> list[PhotoSource]:
+    """The sources of photos to fit to, opened."""
+    given = [photos] if isinstance(photos, str | os.PathLike | PhotoSource) else list(photos)
+    return [p if isinstance(p, PhotoSource) else open_source(p, cache_bytes=0, argument="photos") for p in given]
+
+
+def usable_photos(photos: Photos, least: int, most: int, side: int) -> tuple[list[torch.Tensor], dict[str, str]]:
+    """Center crops (3, H, W) of photos, in [0, 1], and the reason for each photo that cannot be used.
+
+    Args:
+        photos: to fit to.
+        least: smallest side of a usable photo, in pixels.
+        most: largest number of photos.
+        side: largest side of a crop, in pixels.
+
+    Raises:
+        ConfigurationError: fewer than `MIN_PHOTOS` are usable.
+    """
+    sources = sources_of(photos)
+    usable: list[torch.Tensor] = []
+    skipped: dict[str, str] = {}
+    for source in sources:
+        for index, photo in source.sample(max(1, most // len(sources))):
+            if min(photo.shape[1:]) < least:
+                skipped[str(source.label(index))] = f"smaller than {least} pixels: {photo.shape[2]} x {photo.shape[1]}"
+            else:
+                usable.append(unit_float(middle(photo, side)).expand(3, -1, -1))
+        skipped |= {str(label): reason for label, reason in source.skipped.items()}
+    check_usable(len(usable), skipped)
+    return usable, skipped
+
+
+def check_usable(count: int, skipped: Mapping[str, str], error: type[ConfigurationError] = ConfigurationError) -> None:
+    """Raises `error`, with the reasons for skipped photos, if fewer than `MIN_PHOTOS` photos are usable."""
+    if count < MIN_PHOTOS:
+        reasons = "".join("\n" + one_line(f"- {name}: {why}") for name, why in list(skipped.items())[:NAMED])
+        raise error(f"`photos` must hold at least {MIN_PHOTOS} usable photos, got {count}{reasons}")
