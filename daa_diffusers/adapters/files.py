@@ -43,7 +43,7 @@ class AdapterConfig:
         format_version: of the folder.
 
     Raises:
-        ConfigurationError: a field is not as above; named.
+        ConfigurationError: a field is not as above (named).
     """
 
     kind: str
@@ -86,7 +86,7 @@ def save_adapter(
     updates: Mapping[str, Update],
     statistics: Mapping[str, torch.Tensor] | None = None,
 ) -> Path:
-    """Writes an adapter's folder, each file whole or not at all, the config last; returns it.
+    """Writes an adapter's folder, each file atomically, the config last; returns it.
 
     Args:
         folder: is made; an adapter that is there is replaced.

@@ -78,8 +78,9 @@ def _number(value: Any) -> int | None:
 def choose_adapter(camera: Camera, adapters: Mapping[str, AdapterConfig]) -> str | None:
     """The name of the adapter that was made for a camera, or None.
 
-    Every field that an adapter states (make, model, ISO) must be known of the photo and agree (upper and lower case are
-    equal). Of several, one that names the model comes first, then the narrowest range of ISO numbers, then the name.
+    Every field that an adapter states (make, model, ISO) must be known for the photo and match (upper and lower case
+    are equal). Among several, one that names the model comes first, then the narrowest range of ISO numbers, then the
+    first name.
     """
     fitting = [name for name, config in adapters.items() if _fits(camera, config)]
     return min(fitting, key=lambda name: (*_preference(adapters[name]), name), default=None)

@@ -23,7 +23,7 @@ _ORIGINAL = "original"  # name that `parametrize` gives to the parameter below a
 
 
 class Update(nn.Module):
-    """The change of one parameter; none before training."""
+    """Change of one parameter, zero before training."""
 
     def reset_parameters(self) -> None:
         """Initializes the parameters that must not start at zero, from torch's global generator."""
@@ -42,7 +42,7 @@ class Update(nn.Module):
 
 
 class Shift(Update):
-    """Every kind: another value of a vector, be it a bias or the scale of a norm."""
+    """Part of every kind: an offset of a vector parameter, such as a bias or the scale of a norm."""
 
     def __init__(self, like: torch.Tensor):
         super().__init__()
@@ -102,7 +102,7 @@ class LowRank(Update):
         return (self.lora_B @ self.lora_A).view(shape)
 
     def fit(self, delta: torch.Tensor) -> None:
-        """See `Update`: the largest singular values (Eckart and Young 1936), shared out between both matrices."""
+        """See `Update`: the largest singular values (Eckart and Young 1936), divided between both matrices."""
         left, values, right = torch.linalg.svd(delta.flatten(1).float(), full_matrices=False)
         root = values[: len(self.lora_A)].sqrt()
         self.lora_B.copy_(left[:, : len(root)] * root)
@@ -176,7 +176,7 @@ def extract(base: nn.Module, adapted: nn.Module, kind: str, rank: int = 12) -> d
 
 
 def attach(restorer: nn.Module, updates: Mapping[str, Update]) -> None:
-    """Freezes `restorer` and lets it compute with its changed parameters, so that the changes alone are trained."""
+    """Freezes `restorer` and attaches changes to its parameters, which alone are trained."""
     restorer.requires_grad_(False)
     for name, update in updates.items():
         path, _, last = name.rpartition(".")

@@ -43,7 +43,7 @@ class ShardResult:
         restored, failed: photos.
         seconds: that it took; 0 where it was finished before.
         error: why it is not finished, which another run may change; "" where it is.
-        stops: the error is not that of the shard, such as a full disk: the other shards would meet it too.
+        stops: the error is not that of the shard, such as a full disk: the other shards would fail as well.
     """
 
     shard: int
@@ -63,9 +63,9 @@ class ShardResult:
 def restore_shard(job: BulkJob, number: int, pipeline: DAARestorationPipeline) -> ShardResult:
     """Restores the photos of shard `number`, unless that is done.
 
-    The tar file is written beside its place and renamed, then the records likewise. So a finished shard is never done
-    again, and one that was interrupted is done again whole. A photo that cannot be restored is recorded as failed; so
-    is one that processes died of (a decoder that crashes, more memory than there is), after `MAX_DEATHS` of them.
+    The tar file is written beside its place and renamed, then the records likewise. So a finished shard is never
+    repeated, an interrupted one from its start. A photo that cannot be restored is recorded as failed, and so is one on
+    which `MAX_DEATHS` processes died (a decoder that crashes, too little memory).
 
     Raises:
         OSError: a cause other than the photo, such as a full disk.

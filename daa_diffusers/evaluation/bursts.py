@@ -30,8 +30,8 @@ COARSE = 16  # pixels: side of the blocks in which noise averages out and scenes
 # Mean square of the means of blocks, over that of single pixels, of the difference of two frames. Of white noise it is
 # 1/256; of noise correlated over three pixels, up to 0.1.
 MOVED = 0.2
-QUIET = 0.4 / 255  # deviation of a difference that says nothing of motion: 8-bit rounding alone makes 0.41 of a step
-ALIKE = 0.5  # correlation of the means of blocks of two frames of one scene, at least
+QUIET = 0.4 / 255  # deviation of a difference below which motion is not judged: 8-bit rounding alone makes 0.41/255
+ALIKE = 0.5  # least correlation of the means of blocks of two frames of one scene
 LEAST_MSE = 1e-8
 SMOOTHED, REFINEMENTS = 1.5, 4  # pixels and steps, of the search for a shift
 

@@ -1,7 +1,7 @@
 """Scores without ground truth: statistics of the residual, and an estimated gain in PSNR.
 
-All images are floating point, (C, H, W) or (B, C, H, W), in [0, 1]; they may exceed it a little (nothing here clamps
-but the PSNR). One image gives scalars (), a batch (B,).
+All images are floating point, (C, H, W) or (B, C, H, W), in [0, 1]; they may exceed it a little (only the PSNR
+clamps them). One image gives scalars (), a batch (B,).
 """
 
 from collections.abc import Callable
@@ -94,7 +94,7 @@ def clean_fidelity(restorer: Restorer, clean: torch.Tensor) -> torch.Tensor:
 
 
 def estimated_gain(restorer: Restorer, degraded: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """Estimated share of the noise that is still there, as a gain in dB over the untouched input, whose gain is 0.
+    """Estimated gain in PSNR (dB) over the untouched input, relative to the noise of each photo.
 
     Stein's unbiased risk estimate with a Monte Carlo divergence (Ramani, Blu, Unser 2008) for noise that may be
     correlated and depend on brightness. With residual `r = f(x) - x`, drawn noise n and `h` = 0.2,
@@ -137,12 +137,12 @@ def label_free_score(gain: float, correlation: float) -> float:
 
         score = gain - 2 max(0, |correlation| - 0.25)
 
-    in dB, of `estimated_gain` and the mean `residual_signal_correlation`. The gain counts drift, lost detail and left
-    noise for what they cost. But noise is easily underestimated, which favors restorers that do too little; those
-    keep noise that looks like what they removed, hence the second term. Whiteness, drift and clean fidelity are left
+    in dB, of `estimated_gain` and the mean `residual_signal_correlation`. The gain includes the cost of color drift,
+    lost detail and remaining noise. But noise is easily underestimated, which favors restorers that do too little;
+    those keep noise that looks like what they removed, hence the second term. Whiteness, drift and clean fidelity are left
     out: on real pairs they do not order restorers beyond this, and the best (supervised on the photos) had the lowest
     fidelity. Systematic errors that only training on pairs reveals are not detected.
-    See benchmarks/selection.py for what selecting by it costs.
+    benchmarks/selection.py measures what is lost by selecting with it.
     """
     return gain - 2 * max(0.0, abs(correlation) - 0.25)
 

@@ -47,7 +47,7 @@ def psnr(
 
     Raises:
         TypeError: an image is neither tensor nor array, or of another dtype.
-        ValueError: shapes or dtypes that do not go together, NaN, a wrong range, or an unknown `color`.
+        ValueError: shapes or dtypes that do not match, NaN, a wrong range, or an unknown `color`.
     """
     restored_pixels, clean_pixels, is_batch = _prepare(restored, clean, data_range, color, as_uint8)
     scores = -10 * torch.log10((restored_pixels - clean_pixels).square().mean(dim=(1, 2, 3)))  # (B,)
@@ -89,7 +89,7 @@ def ssim(
         raise ValueError(f"`clean` must be at least {window} x {window} pixels for SSIM, got {_size(clean_pixels)}")
     inside = slice(SSIM_RADIUS, -SSIM_RADIUS)
     scores = []
-    # One image at a time bounds the memory. float32: fifty times as fast here, and right to 1e-5.
+    # One image at a time bounds the memory. float32: fifty times as fast here, and accurate to 1e-5.
     for one, reference in zip(restored_pixels.float().split(1), clean_pixels.float().split(1), strict=True):
         _, similarity = structural_similarity_index_measure(
             one, reference, sigma=SSIM_SIGMA, data_range=1.0, reduction="none", return_full_image=True

@@ -100,7 +100,7 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | M
     Args:
         rows: a dict for each row. A missing key or None is an empty cell.
         columns: the columns in order, or a dict from column to format (`{"PSNR": ".2f"}`; an empty one is `str`).
-            None: the keys in the order in which the rows bring them. Columns of numbers are aligned to the right.
+            None: the keys, in order of appearance. Columns of numbers are aligned to the right.
 
     Returns:
         The table without a final newline.

@@ -175,13 +175,13 @@ class _Runs:
         torch.set_rng_state(state)
         if not isinstance(again, torch.Tensor) or (again - restored).abs().max() > 1e-3 * scale:
             raise ValueError(
-                "the network is not deterministic in eval mode: the same photo is restored otherwise the second time "
+                "the network is not deterministic in eval mode: restoring the same photo twice gives two results "
                 "(dropout or noise that ignores `self.training`?); it must be"
             )
         alone = self.restore(photos[:1])
         if not isinstance(alone, torch.Tensor) or (alone - restored[:1]).abs().max() > 1e-2 * scale:
             raise ValueError(
-                "the network restores a photo otherwise when it shares a batch (batch statistics in eval mode: "
+                "the result for a photo depends on the other photos of its batch (batch statistics in eval mode: "
                 "track_running_stats=False?); it must not"
             )
 
@@ -234,12 +234,12 @@ def _explain_items(photos: torch.Tensor, output: Any) -> str:
 
 
 def measure_reach(network: nn.Module, traits: Traits) -> tuple[int | None, bool]:
-    """(receptive radius in pixels, whether everything reaches everything) of a network, whatever its weights are.
+    """(receptive radius in pixels, whether it is global: outputs depend on all inputs) of a network of any weights.
 
     Measured by the gradient of a small block of outputs, on a copy with positive random weights, so that layers which
     start at zero count as well. The radius is an upper bound, at most the block's side too large; None where it is
-    larger than can be measured. "Everything" means layers that pool over the photo, or an influence that does not fade
-    with the distance.
+    larger than can be measured. It is global with layers that pool over the photo, or where the influence does not
+    fade with the distance.
     """
     if any(isinstance(module, GLOBAL_LAYERS) for module in network.modules()):
         return None, True

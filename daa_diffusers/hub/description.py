@@ -65,12 +65,12 @@ class Description:
 
     @property
     def license(self) -> License:
-        """Of the weights: the strictest that is recorded."""
+        """The strictest license that is recorded for the weights."""
         return license_of(self.training, self.restorer.config)
 
     @property
     def value_range(self) -> tuple[float, float]:
-        """In which the restorer takes and gives photos."""
+        """Value range of the restorer's input and output."""
         low, high = self.restorer.config.get("value_range") or (0.0, 1.0)
         return low, high
 

@@ -57,8 +57,8 @@ UNKNOWN = License(None, text="The publisher of the weights has not stated a lice
 _NAMED = {license.name: license for license in (RESEARCH, S_LAB)}
 
 
-# Bundled checkpoints whose weights were once, under this name, trained on research-only photos. A record that states no
-# license is of a time when records did not, so that what it starts from may be those.
+# Bundled checkpoints whose weights were once, under this name, trained on research-only photos. Records without
+# a license are from before the change, so that training may have started from the earlier weights.
 ONCE_RESEARCH = frozenset({"daa-denoise", "daa-denoise-plain", "daa-derain", "daa-deblur"})
 
 

@@ -45,7 +45,7 @@ def read_json(path: Path, if_missing: str) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        CheckpointError: `if_missing` where there is no such file; where it is larger than 10 MB, or no JSON object.
+        CheckpointError: no such file (with the message `if_missing`), more than 10 MB, or no JSON object.
     """
     if not path.is_file():
         raise CheckpointError(if_missing)

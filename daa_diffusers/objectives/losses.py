@@ -39,8 +39,8 @@ def noise_prediction(noise: torch.Tensor, predicted: torch.Tensor) -> torch.Tens
 def contrastive(positive: torch.Tensor, negative: torch.Tensor, margin: float = 0.1) -> torch.Tensor:
     """Eq. (4): `(L+ + relu(L+ - L- + margin)) / 2` for the scalars L+ and L-.
 
-    Whether the hinge is open is decided on the means over all processes, so that many processes take the very step
-    that one process would take on the whole batch.
+    Whether the hinge is open is decided on the means over all processes, so that several processes take
+    the same step as one process on the whole batch.
     """
     difference = positive - negative + margin
     is_open = (mean_over_processes(difference) > 0).to(difference.dtype)
@@ -74,11 +74,11 @@ def entrance(
     report: Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], None],
     ratio: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Entrance of both losses' gradients into the restorer: their norms are reported and, with a `ratio`, balanced.
+    """Gradients of both losses as they enter the restorer: their norms are reported and, with a `ratio`, balanced.
 
     Identity in the forward pass. In the backward pass, with a `ratio` and batch L2 norms averaged over processes,
     `w = ratio * |dL_pair/ds| / (|dL_noise/dq| + 1e-12)` multiplies the gradient that reaches the restorer at s and q,
-    while whatever lies behind (the noise predictor) keeps its own unscaled. Both norms are taken inside one backward
+    while the gradients of the noise predictor stay unscaled. Both norms are taken inside one backward
     pass, so that a loss scale (float16) or an accumulation factor cancels in w.
 
     Args:
@@ -86,7 +86,7 @@ def entrance(
         real: q, the restored real images (B, C, H, W).
         report: is called during the backward pass with detached scalars: |dL_pair/ds|, |dL_noise/dq| (before w, with
             whatever factor the loss had), and w or None.
-        ratio: the aimed-at ratio of the two norms; None leaves gradients as they are.
+        ratio: target ratio of the two norms; None leaves gradients as they are.
 
     Returns:
         s for L_pair, s for L_noise, q for L_noise. All three must be used.

@@ -85,6 +85,3 @@ def build_objective(objective: Mapping[str, Any], restorer: nn.Module) -> Object
     """
     options = with_defaults(objective)
     return objective_class(options.pop("type")).from_options(restorer, **options)
-
-
-__all__ = ["OBJECTIVES", "build_objective", "objective_class", "with_defaults"]

@@ -16,8 +16,6 @@ from .photo_format import PhotoFormat
 from .registry import BY_NAME, FORMATS, checked_format, written_as
 from .stored import Metadata, StoredPhoto, upright, with_bits
 
-__all__ = ["FORMATS", "SavedPhoto", "check_options", "checked_format", "own_format", "save_photo"]
-
 
 @dataclass(frozen=True)
 class SavedPhoto:

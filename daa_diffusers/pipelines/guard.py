@@ -11,8 +11,8 @@ of its noise varies slowly as well. Two signs remain: such files keep only a sma
 large change is rarely one of detail.
 
 The thresholds below were set with `daa-denoise` on the training photos of noisy sets (RENOIR, SIDD, PolyU) and of clean
-ones (BSDS, wallpapers), and on both after JPEG coding. Of several lines in (brightness, color) that did equally well
-there, two validation photos, of RENOIR and SIDD, decided. benchmarks/guard.py measures the result on other photos.
+ones (BSDS, wallpapers), and on both after JPEG coding. Among lines in (brightness, color) of equal quality there,
+one was chosen by two validation photos, of RENOIR and SIDD. benchmarks/guard.py measures the result on other photos.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ MAX_WINDOWS = 4
 MIN_PIXELS = 1024  # with fewer, correlations are not significant
 
 HARMLESS = 1.25  # 1/255 rms: smaller changes are applied in full; 46 dB
-# Excess: correlation of neighbors in color less the line `SLOPE * max(0, brightness - FLOOR)` of that in brightness.
+# Excess: correlation of neighbors in color minus the line `SLOPE * max(0, brightness - FLOOR)` of that in brightness.
 # A change is noise below the first of `EXCESS`, detail above the second, and partly either in between. The line rises
 # between 0.1 and 0.28, where there is no noise: its correlation in brightness is smaller or larger.
 SLOPE, FLOOR = 5.0, 0.17
@@ -49,8 +49,8 @@ class Verdict:
         reason: for the strength, in words.
         change: root mean square of the whole change, in 1/255.
         brightness, colour: correlation of neighboring pixels, in [-1, 1], in the brightness of the change and in its
-            colors (less the brightness); `colour` is 0 for a change without color, both
-            are 0 of derainers.
+            colors (minus the brightness); `colour` is 0 for a change without color, and
+            both are 0 for derainers.
     """
 
     strength: float
@@ -109,7 +109,7 @@ def judge(photo: torch.Tensor, restored: torch.Tensor) -> Verdict:
 
 
 def neighbor_correlation(residual: torch.Tensor) -> float:
-    """Correlation of horizontal neighbors in (N, C, H, W), each channel less its mean; 0 for constant channels."""
+    """Correlation of horizontal neighbors in (N, C, H, W), each channel minus its mean; 0 for constant channels."""
     residual = residual.double()
     left, right = residual[..., :-1], residual[..., 1:]
     left, right = (x - x.mean((0, 2, 3), keepdim=True) for x in (left, right))

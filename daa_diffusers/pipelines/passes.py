@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from ..models.restorer import RestorerContract
-from ..models.restorer import in_eval_mode as in_eval_mode
 from .image_processor import pad_to_multiple
 from .strips import Strips
 

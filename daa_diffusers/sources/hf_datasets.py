@@ -265,6 +265,3 @@ def file_content(value: Any) -> bytes:
 
     with fsspec.open(path, "rb") as file:  # streamed, e.g. zip://0.png::https://...
         return file.read()
-
-
-__all__ = ["DatasetSource", "StreamSource"]

@@ -50,7 +50,7 @@ def pair_by_name(degraded: PhotoSource, clean: PhotoSource) -> list[tuple[int, i
     sample; of datasets, the row.
 
     Raises:
-        ConfigurationError: photos have no counterpart, or share a name; the message lists them. A source is a
+        ConfigurationError: photos have no counterpart or share a name (the message lists them), or a source is a
             stream.
     """
     ours, theirs = _by_key(degraded), _by_key(clean)
@@ -122,7 +122,7 @@ class TrainingPatches(Dataset):
             are scaled down, log-uniform: detail of all sizes, as in photos that were scaled down themselves.
 
     Attributes:
-        degrades: False: samples of `clean` photos have no "synthetic", which is made later (`training.batches`).
+        degrades: whether samples of `clean` photos have a "synthetic"; False: it is made later (`training.batches`).
 
     Raises:
         ConfigurationError: missing or contradicting sources, a `patch` or `length` below 1, photos that do not pair.

@@ -38,7 +38,7 @@ class Member(NamedTuple):
 class ShardSource(PhotoSource):
     """Photos in uncompressed tar files; their headers are read once, then each photo is read by its offset.
 
-    So photo n needs no other photo, and a run resumes without reading forward. The index costs some 0.3 kB a photo and
+    So photo n needs no other photo, and a resumed run starts at once. The index costs some 0.3 kB a photo and
     20 microseconds to make. Where `column` is not given, every file with a suffix of `PHOTO_SUFFIXES` is a photo.
 
     Shards that are not tar files are skipped, and of truncated ones the complete photos are used; `skipped` lists both.

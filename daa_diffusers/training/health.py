@@ -16,7 +16,7 @@ from ..objectives.noise_space import NoiseSpaceAdaptation
 from ..sources.sampling import TrainingPatches
 from . import setup
 from .config import TrainingConfig
-from .shortcuts import Shortcuts, fixed_draws, shortcut_report, slot_accuracy
+from .shortcuts import fixed_draws, shortcut_report, slot_accuracy
 
 FEW_PHOTOS = 20
 NOISE_SIDE = 256  # of the parts of real photos from which their noise is estimated: it takes some flat ones
@@ -190,14 +190,3 @@ class Health:
             values["estimated_gain"] = float(label_free.estimated_gain(restore, real[self.measurable], noise))
         values["score"] = label_free.label_free_score(values.get("estimated_gain", 0.0), values["signal_correlation"])
         return values
-
-
-__all__ = [
-    "Health",
-    "HealthReport",
-    "Shortcuts",
-    "few_photos_warning",
-    "fixed_draws",
-    "shortcut_report",
-    "slot_accuracy",
-]

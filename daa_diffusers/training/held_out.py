@@ -7,7 +7,7 @@ import time
 import torch
 from torch import nn
 
-from ..pipelines.passes import in_eval_mode
+from ..models.restorer import in_eval_mode
 from ..sources.sampling import TrainingPatches, generator_for
 from .batches import Batches
 from .config import TrainingConfig

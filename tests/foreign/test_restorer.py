@@ -59,7 +59,7 @@ class Faulty(nn.Module):
         ("tuple", r"returns a list, not a tensor: declare .* output_item=1 \(or 2\)"),
         ("mapping", r"returns a dict, not a tensor: declare .* output_item='restored'"),
         ("dropout", r"not deterministic in eval mode"),
-        ("batch", r"otherwise when it shares a batch"),
+        ("batch", r"depends on the other photos of its batch"),
         ("gray", r"takes 1 channels: declare channels=1"),
         ("none", r"returns a NoneType without a tensor"),
         ("nan", r"gives NaN or infinity"),

@@ -15,7 +15,7 @@ from PIL import Image
 from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.photos import open_photo, read_photo, save_photo
 from daa_diffusers.photos.exif import orientation_of, read_tags, reader_of
-from daa_diffusers.photos.saving import FORMATS
+from daa_diffusers.photos.registry import FORMATS
 from daa_diffusers.photos.stored import with_bits
 
 from .conftest import write

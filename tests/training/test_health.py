@@ -12,15 +12,10 @@ from daa_diffusers.models.restoration_unet import RestorationUNet
 from daa_diffusers.objectives.noise_space import NoiseSpaceAdaptation
 from daa_diffusers.training import health as health_module
 from daa_diffusers.training import setup, shortcuts
-from daa_diffusers.training.health import (
-    Health,
-    few_photos_warning,
-    fixed_draws,
-    shortcut_report,
-    slot_accuracy,
-)
+from daa_diffusers.training.health import Health, few_photos_warning
 from daa_diffusers.training.loop import train
 from daa_diffusers.training.reports import _harm
+from daa_diffusers.training.shortcuts import fixed_draws, shortcut_report, slot_accuracy
 
 
 class Reading(nn.Module):
