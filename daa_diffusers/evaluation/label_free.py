@@ -140,8 +140,8 @@ def label_free_score(gain: float, correlation: float) -> float:
     in dB, of `estimated_gain` and the mean `residual_signal_correlation`. The gain includes the cost of color drift,
     lost detail and remaining noise. But noise is easily underestimated, which favors restorers that do too little;
     those keep noise that looks like what they removed, hence the second term. Whiteness, drift and clean fidelity are
-    left out: on real pairs they do not order restorers beyond this, and the best (supervised on the photos) had the lowest
-    fidelity. Systematic errors that only training on pairs reveals are not detected.
+    left out: on real pairs they do not order restorers beyond this, and the best (supervised on the photos) had the
+    lowest fidelity. Systematic errors that only training on pairs reveals are not detected.
     benchmarks/selection.py measures what is lost by selecting with it.
     """
     return gain - 2 * max(0.0, abs(correlation) - 0.25)
