@@ -74,7 +74,7 @@ def export_onnx(restorer: nn.Module, path: str | os.PathLike[str], *, check: boo
 
 
 def _export(network: nn.Module, channels: int, multiple: int) -> Any:
-    """The onnx.ModelProto."""
+    """The ONNX model (`onnx.ModelProto`) of a network."""
     batch, rows, columns = (torch.export.Dim(name) for name in ("batch", "rows", "columns"))
     shapes = ({0: batch, 2: multiple * rows, 3: multiple * columns},)
     example = torch.zeros(2, channels, 3 * multiple, 4 * multiple)

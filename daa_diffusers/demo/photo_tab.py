@@ -69,13 +69,9 @@ def photo_tab(work: Work, options: list[Any]) -> None:
             result = gr.File(label="Restored photo", interactive=False, visible=False, elem_id="result")
         with gr.Column(scale=2, min_width=320):
             sides = gr.HTML(SIDES, visible=False, padding=False)
+            size = {"width": CROP[0], "max_height": 560}
             slider = gr.ImageSlider(
-                show_label=False,
-                type="filepath",
-                interactive=False,
-                width=CROP[0],
-                max_height=560,
-                buttons=["fullscreen"],
+                show_label=False, type="filepath", interactive=False, buttons=["fullscreen"], **size
             )
             zoom = gr.Radio(ZOOMS, value=ZOOMS[0], type="index", show_label=False, visible=False, elem_id="zoom")
             with gr.Row(visible=False) as place:
@@ -89,8 +85,8 @@ def photo_tab(work: Work, options: list[Any]) -> None:
             slider: None,
             result: gr.update(value=None, visible=False),
             zoom: gr.update(visible=False),
+            place: gr.update(visible=False),
         }
-        nothing[place] = gr.update(visible=False)
         try:
             record, files = work.restore(path or "", name, options_from(*asked))
             if files is None:
@@ -128,9 +124,8 @@ def photo_tab(work: Work, options: list[Any]) -> None:
         _part,
         [pair, zoom, across, down],
         [slider, place],
-        show_progress="hidden",
         trigger_mode="always_last",
-        api_visibility="private",
+        **private,
     )
 
 

@@ -18,7 +18,7 @@ MADE = "in the output folder, or a sheet"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file, its path below the output folder, why it cannot be restored, and whether it was named itself."""
+    """A file, its path below the output folder, why it cannot be restored, and whether the user gave its own name."""
 
     source: str
     relative: str
@@ -106,7 +106,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _is_sheet(photo: str, compare: str | None) -> bool:
-    """Whether a file lies in the folder of the sheets and is called as they are: a photo's name, and .png behind it."""
+    """Whether a file lies in the folder of the sheets and is named like one: a photo's name, then .png."""
     name = re.sub(r"(\.\d+)?\.png$", "", os.path.basename(photo))
     sheet = name != os.path.basename(photo) and os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES
     return sheet and compare is not None and os.path.realpath(os.path.dirname(photo)) == os.path.realpath(compare)

@@ -31,11 +31,11 @@ class Steps:
 
     Args:
         config: of the run.
-        model: its joint module, on the device.
+        model: its objective, on the device.
         batches: its samples.
 
     Attributes:
-        bare: the joint module itself; `model` may be wrapped for several processes.
+        bare: the objective without the wrapper of several processes.
         optimizer: over all networks.
         progress: how far the run has come after a number of steps; `begin` sets it.
         factor: of the restorer's learning rate, besides its schedule.
@@ -64,7 +64,7 @@ class Steps:
         ).lr_lambdas[0]
 
     def seconds(self) -> float:
-        """Seconds a step, measured here and now; the mean of all processes."""
+        """Measured seconds per step, mean of all processes."""
         logger.info("preparing: measuring the speed of training here")
 
         def step(batch: dict[str, torch.Tensor]) -> None:
@@ -76,10 +76,10 @@ class Steps:
         return float(self.accelerator.reduce(torch.tensor(seconds, device=self.accelerator.device), "mean"))
 
     def joint_step(self, step: int, batch: dict[str, torch.Tensor]) -> StepOutput:
-        """Of a batch that is `Batches.in_range`."""
+        """The objective on a batch that `Batches.in_range` returned."""
         config, numbers, progress = self.config, batch["index"].tolist(), self.progress
         torch.manual_seed(generator_for(config.seed, "dropout", numbers[0]).initial_seed())
-        # steps that teach further networks first; where there are none, nothing is to be waited for
+        # warmup: steps that train further networks alone, if there are any
         warmup = min(config.predictor_warmup_steps, progress.nominal // 3) if self.bare.networks else 0
         with self.accelerator.autocast():
             return self.model(
@@ -92,7 +92,7 @@ class Steps:
     def take(
         self, step: int, batches: Iterator, kept: KeptWeights, is_outlier: Callable[[Scalars], bool] | None = None
     ) -> Scalars | None:
-        """Takes a step on the next batches, and its weights into the average.
+        """Takes a step on the next batches, and updates the average of the weights.
 
         Args:
             is_outlier: whether a step with these scalars is to be skipped.

@@ -56,7 +56,7 @@ class Validation:
 
     @property
     def sources(self) -> dict[str, list[PhotoSource]]:
-        """The sources of its own, by role; none where it shows real photos of the run."""
+        """The sources that are read for validation alone, by role."""
         each = (self.photos.degraded, self.photos.clean) if isinstance(self.photos, PairedFolders) else (self.photos,)
         return {source.argument: [source] for source in each if source.argument.startswith("validation")}
 
