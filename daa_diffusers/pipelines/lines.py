@@ -23,7 +23,7 @@ class Line:
         self.stop = 0  # one after the last row that was written
         self._first = -1  # the row that is first in memory
         self._memory: torch.Tensor | None = None
-        self._needs: dict[object, int] = {}
+        self._needs: dict[int, int] = {}  # by `id`: a reference would be a cycle, whose memory is freed late
 
     def write(self, count: int, like: torch.Tensor, channels: int | None = None) -> torch.Tensor:
         """Memory of `count` more rows, to be filled, of the kind of `like` (N, C, h, W)."""
@@ -50,7 +50,7 @@ class Line:
 
     def hold(self, reader: object, first: int = -1) -> None:
         """A reader will need rows from `first` on."""
-        self._needs[reader] = first
+        self._needs[id(reader)] = first
 
 
 def _rows(like: torch.Tensor, channels: int, count: int) -> torch.Tensor:

@@ -16,8 +16,8 @@ from ..models.restoration_unet import ConvBlock, RestorationUNet, UpBlock
 from ..models.restorer import config_of
 from .lines import Chain, Conv, Doubled, Halved, Line, Residual, Shuffled, Step, add
 
-# Pixels of a strip and its least height: lower ones copy more rows than they compute, higher ones leave the caches.
-STRIP_PIXELS, MIN_ROWS = 2**19, 64
+# Pixels of a strip and its least height: lower ones copy more rows than they compute, higher ones are not faster.
+STRIP_PIXELS, MIN_ROWS = 2**18, 64
 
 
 class Strips:

@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 from skimage import data
 
@@ -60,6 +61,15 @@ def test_a_card_is_measured_by_precision_and_size_and_from_folder_to_folder(tmp_
     rows = json.loads((tmp_path / "out" / "rows.json").read_text())
     assert rows["pipeline"][0]["pipeline / bare"] > 0 and rows["folder"][0]["photos/s"] > 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["profile.txt", "report.md", "rows.json"]
+
+
+@pytest.mark.slow  # starts the command
+def test_a_folder_is_measured_against_the_bare_network(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    options = ["--megapixels", 0.01, "--photos", 2, "--side", 64, "--repeats", 1, "--report", tmp_path / "report.md"]
+    shown = run(monkeypatch, capsys, "folder.py", *options)
+    report = flat((tmp_path / "report.md").read_text())
+    assert report in shown and "folder / bare network, wall clock" in report and "| 0.01 MP |" in report
 
 
 def test_the_guard_is_measured_on_noisy_and_on_clean_photos(tmp_path, monkeypatch, capsys):

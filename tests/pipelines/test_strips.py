@@ -1,5 +1,8 @@
 """Strips of a large photo: the whole photo's result, in a strip's memory, without computing a pixel twice."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -110,6 +113,20 @@ def test_memory_is_that_of_a_strip():
         return watch.peak
 
     assert peak(1600) < 1.05 * peak(160)
+
+
+def test_memory_of_strips_is_free_when_they_are_done():
+    network = RestorationUNet(width=4, depth=2).eval()
+    known = strips_of(network)(network, 64)
+    with torch.no_grad():
+        known.push(torch.zeros(1, 3, 32, 64))
+    memory = weakref.ref(known.photo)
+    gc.disable()  # which would find cycles of references, some time later
+    try:
+        del known
+        assert memory() is None
+    finally:
+        gc.enable()
 
 
 def test_broken_pixels_are_reported_and_none_is_returned(small_strips):

@@ -1,0 +1,190 @@
+"""`daa restore` of a folder of JPEGs on a CPU against the bare network; its start, and its memory for one photo.
+
+    python benchmarks/folder.py --threads 1 --report benchmarks/results/folder.md
+
+In each round the network restores one megapixel whole, the folder is restored by what the command calls (photos are
+read ahead and written behind in threads), and the network comes again: a ratio is the folder's seconds by those of as
+many megapixels of the network alone, around it. Wall-clock seconds show what overlaps, and other programs' share of the
+machine; processor seconds count all work. The precision is that of `--dtype auto`. Start and memory are those of
+the command in a process of its own: the seconds until a photo of 64 pixels is written, and the peak for one photo.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from inference import texture  # beside this file
+from PIL import Image
+
+from daa_diffusers import DAARestorationPipeline
+from daa_diffusers.evaluation.statistics import markdown_table
+from daa_diffusers.files import write_text
+from daa_diffusers.restoring.options import Options
+from daa_diffusers.restoring.outputs import find_jobs
+from daa_diffusers.restoring.work import restore_all
+
+Seconds = tuple[float, float]  # of the clock, of the processor
+
+
+def timed(run: Callable[[], object]) -> Seconds:
+    wall, processor = time.perf_counter(), time.process_time()
+    run()
+    return time.perf_counter() - wall, time.process_time() - processor
+
+
+def bare(pipeline: DAARestorationPipeline, side: int) -> Callable[[], object]:
+    """The network alone, in the pipeline's precision."""
+    batch = torch.rand(1, 3, side, side).contiguous(memory_format=torch.channels_last)
+    mixed = pipeline.mixed_precision
+
+    @torch.no_grad()
+    def run() -> None:
+        with torch.autocast("cpu", dtype=mixed, enabled=mixed is not None):
+            pipeline.restorer(batch)
+
+    return run
+
+
+def folder_rows(arguments: argparse.Namespace, scratch: Path) -> list[dict]:
+    """Ratios to the bare network, with and without the guard."""
+    pipeline = DAARestorationPipeline.from_pretrained(arguments.checkpoint)
+    pipeline.restorer.eval()
+    pipeline.enable_mixed_precision()
+    pipeline.set_progress_bar_config(disable=True)
+    album = scratch / "album"
+    album.mkdir()
+    for number in range(arguments.photos):
+        write_photo(album / f"{number}.jpg", arguments.megapixels)
+    network = bare(pipeline, side := arguments.side)
+    share = side**2 / 1e6 / (arguments.megapixels * arguments.photos)  # of the folder's pixels
+    network()
+    rows = []
+    for guard in (False, True):
+        ratios: list[Seconds] = []
+        per_photo: list[Seconds] = []
+        for _ in range(arguments.repeats):
+            around = [timed(network)]
+            options = Options(guard=guard, overwrite=True)
+            jobs = find_jobs([str(album)], str(scratch / "out"), overwrite=True).jobs
+            folder = timed(lambda jobs=jobs, options=options: list(restore_all(jobs, options, lambda: pipeline)))
+            around.append(timed(network))
+            alone = [statistics.mean(each[kind] for each in around) / share for kind in (0, 1)]
+            ratios.append((folder[0] / alone[0], folder[1] / alone[1]))
+            per_photo.append((folder[0] / arguments.photos, folder[1] / arguments.photos))
+        rows.append(
+            {
+                "guard": "yes" if guard else "no",
+                "folder / bare network, wall clock": spread([each[0] for each in ratios]),
+                "folder / bare network, processor": spread([each[1] for each in ratios]),
+                "s a photo, wall clock": spread([each[0] for each in per_photo]),
+                "s a photo, processor": spread([each[1] for each in per_photo]),
+                "precision": str(pipeline.mixed_precision or torch.float32).removeprefix("torch."),
+            }
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def write_photo(path: Path, megapixels: float) -> None:
+    height = round(1000 * (megapixels / 1.5) ** 0.5)
+    width = round(1e6 * megapixels / height)
+    noisy = texture(height, width).astype(np.int16)
+    Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(path, quality=92)
+
+
+# Linux alone tells the peak of a process that does not count its parent's.
+COMMAND = """
+import sys
+from daa_diffusers.cli.app import main
+if status := main():
+    sys.exit(status)
+print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+"""
+
+
+def command(arguments: argparse.Namespace, photo: Path, out: Path) -> tuple[Seconds, float]:
+    """Seconds and peak MiB of `daa restore` of one photo."""
+    given = ["restore", photo, "-o", out, "--overwrite", "--checkpoint", arguments.checkpoint]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
+    before, start = os.times(), time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, *map(str, given)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    wall, after = time.perf_counter() - start, os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    return (wall, used), float(done.stdout.splitlines()[-1]) / 1024
+
+
+def command_rows(arguments: argparse.Namespace, scratch: Path) -> list[dict]:
+    rows = []
+    for megapixels in (0.004, arguments.megapixels):
+        photo = scratch / f"{megapixels:g}.jpg"
+        write_photo(photo, megapixels)
+        runs = [command(arguments, photo, scratch / "alone") for _ in range(arguments.repeats)]
+        rows.append(
+            {
+                "one photo of": f"{megapixels:g} MP",
+                "s, wall clock": spread([seconds[0] for seconds, _ in runs]),
+                "s, processor": spread([seconds[1] for seconds, _ in runs]),
+                "peak MiB": f"{max(peak for _, peak in runs):.0f}",
+            }
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", default="daa-denoise")
+    parser.add_argument("--megapixels", type=float, default=12)
+    parser.add_argument("--photos", type=int, default=4)
+    parser.add_argument("--side", type=int, default=1000, help="pixels, of what the network restores alone")
+    parser.add_argument("--threads", type=int, default=1, help="of the network")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--report", help="Markdown file to write")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    torch.set_num_threads(arguments.threads)
+    scratch = Path(tempfile.mkdtemp(prefix="daa-folder-"))
+    try:
+        rows, alone = folder_rows(arguments, scratch), command_rows(arguments, scratch)
+    finally:
+        shutil.rmtree(scratch)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    text = [
+        "# `daa restore` of a folder",
+        f"`python benchmarks/folder.py {' '.join(sys.argv[1:])}`",
+        f"`{arguments.checkpoint}`, {arguments.photos} JPEGs of {arguments.megapixels:g} MP, {arguments.threads} "
+        f"thread(s) of {os.cpu_count()} cores; {arguments.repeats} rounds, median (range); load of the machine in the "
+        f"end {load:.1f}.",
+        markdown_table(rows, list(rows[0])),
+        "The command alone, with its imports:",
+        markdown_table(alone, list(alone[0])),
+    ]
+    print("\n\n".join(text))
+    if arguments.report:
+        write_text(arguments.report, "\n\n".join(text) + "\n")
+
+
+if __name__ == "__main__":
+    main()
