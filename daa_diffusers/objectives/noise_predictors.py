@@ -174,7 +174,7 @@ def _load_bundled(unet: nn.Module) -> None:
         logger.info("noise predictor: new weights, the bundled ones have another %s", ", ".join(differs))
         return
     unet.load_state_dict(load_file(path / SAFETENSORS_WEIGHTS_NAME))
-    logger.info("noise predictor: starts from the bundled weights (`noise_predictor_from` none: from new ones)")
+    logger.info("noise predictor: starts from the bundled weights")
 
 
 def _plain(value: Any) -> Any:
