@@ -172,15 +172,17 @@ def predictors(arguments: argparse.Namespace) -> dict[str, Path | None]:
 def rows(arguments: argparse.Namespace) -> dict[str, Row]:
     """The adaptations: the paper's with each predictor; the fresh one learns for a third of the steps first.
 
-    "L+ alone" is without the negative of eq. (4); "score" is objective `score`; both are of the last predictor.
+    "L+, balanced" is without the negative of eq. (4), with the gradient of L+ as large as that of L_pair, since L+ and
+    its gradient shrink with training. "score" is objective `score` with the last predictor.
     """
     paper = {"variant": "paired", "weight_schedule": "constant"}
     found = {"control": ROWS["control"], "renoised": ROWS["renoised"]}
     for name, folder in predictors(arguments).items():
         trained = {} if folder is None else {"noise_predictor_from": str(folder.resolve()), "predictor_warmup_steps": 0}
         found[f"paper, {name}"] = _space(**paper, **trained)
+        balanced = {"variant": "paired", "weight_schedule": "balanced", "residual_swap": False}
+        found[f"L+, balanced, {name}"] = _space(**balanced, **trained)
     if trained:
-        found[f"L+ alone, {name}"] = _space(**paper, **trained, residual_swap=False)
         for conditions in ("none", "restored"):
             options = {**PLAIN, "objective": "score", "conditions": conditions}
             options["noise_predictor_from"] = trained["noise_predictor_from"]
