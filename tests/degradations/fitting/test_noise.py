@@ -180,7 +180,7 @@ def test_what_is_of_no_use_is_left_out_with_its_reason(clean_photos, tmp_path):
     reasons = {name.rsplit("/")[-1]: reason for name, reason in profile.skipped.items()}
     assert set(reasons) == {"constant.png", "tiny.png", "burned.png", "broken.png"}
     assert reasons["constant.png"] == "constant" and "clipped" in reasons["burned.png"]
-    assert "smaller than 32" in reasons["tiny.png"] and "cannot read" in reasons["broken.png"]
+    assert "smaller than 32" in reasons["tiny.png"] and "truncated" in reasons["broken.png"]
     assert profile.photos == 3
 
 
