@@ -85,7 +85,9 @@ def lines_of(domain: str, rows: dict[str, Scores]) -> list[dict[str, str]]:
 def budget_of(arguments: argparse.Namespace) -> str:
     """What every row may take, in words."""
     options = {**COMMON, **DOMAINS[arguments.domains[0]].options}
-    where = f"in {options['mixed_precision']} on a CUDA card" if on_cuda(arguments) else "on one thread"
+    where = "on a CUDA card" if on_cuda(arguments) else "on one thread"
+    if "mixed_precision" in options:
+        where = f"in {options['mixed_precision']} {where}"
     return (
         f"{arguments.steps} steps of {options['batch_size']} patches of {options['patch']} px from the domain's plain "
         f"restorer, {where}"
@@ -94,7 +96,7 @@ def budget_of(arguments: argparse.Namespace) -> str:
 
 def on_cuda(arguments: argparse.Namespace) -> bool:
     """Whether the domains are those of the official size."""
-    return "mixed_precision" in DOMAINS[arguments.domains[0]].options
+    return arguments.domains[0].endswith("_official")
 
 
 def write_report(
