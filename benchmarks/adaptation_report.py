@@ -89,7 +89,7 @@ def budget_of(arguments: argparse.Namespace) -> str:
     if "mixed_precision" in options:
         where = f"in {options['mixed_precision']} {where}"
     return (
-        f"{arguments.steps} steps of {options['batch_size']} patches of {options['patch']} px from the domain's plain "
+        f"{options.get('steps', arguments.steps)} steps of {options['batch_size']} patches of {options['patch']} px from the domain's plain "
         f"restorer, {where}"
     )
 
