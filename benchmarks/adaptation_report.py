@@ -88,10 +88,8 @@ def budget_of(arguments: argparse.Namespace) -> str:
     where = "on a CUDA card" if on_cuda(arguments) else "on one thread"
     if "mixed_precision" in options:
         where = f"in {options['mixed_precision']} {where}"
-    return (
-        f"{options.get('steps', arguments.steps)} steps of {options['batch_size']} patches of {options['patch']} px from the domain's plain "
-        f"restorer, {where}"
-    )
+    steps, patches = options.get("steps", arguments.steps), f"{options['batch_size']} patches of {options['patch']} px"
+    return f"{steps} steps of {patches} from the domain's plain restorer, {where}"
 
 
 def on_cuda(arguments: argparse.Namespace) -> bool:
