@@ -8,6 +8,8 @@ from torch import nn
 
 from ..models.fast_restoration_unet import ResidualBlock
 
+SPARE = 8  # rows for what is kept and for later strips, of which more is known than of the first
+
 
 class Line:
     """Rows of a tensor (N, C, total, W), written in order; those that no reader needs any more are forgotten.
@@ -30,7 +32,7 @@ class Line:
         begun, self.stop = self.stop, self.stop + count
         end = self.stop + (self.stop == self.total)
         if self._memory is None:
-            self._memory = _rows(like, channels or like.shape[1], end - self._first)
+            self._memory = _rows(like, channels or like.shape[1], end - self._first + SPARE)
             self._memory[:, :, 0] = 0
         elif end - self._first > self._memory.shape[2]:
             kept = min(self._needs.values())

@@ -16,6 +16,7 @@ from ..photos import open_photo, save_photo
 from ..photos.registry import BY_NAME
 from ..photos.saving import own_format
 from ..photos.stored import StoredPhoto, with_bits
+from .allocator import return_freed_memory
 from .options import Options
 from .outputs import Job
 
@@ -73,6 +74,7 @@ def read(job: Job, options: Options) -> Restored:
 def restore(pipeline: DAARestorationPipeline, one: Restored, options: Options) -> Restored:
     """The photo with restored pixels; errors are those of the pipeline."""
     start = time.perf_counter()
+    return_freed_memory()  # of reading
     result: Any = pipeline(
         one.photo.pixels,
         output_type="np",
@@ -83,6 +85,7 @@ def restore(pipeline: DAARestorationPipeline, one: Restored, options: Options) -
     )
     one.pixels = result.images[0]
     one.guard = dataclasses.asdict(result.guard[0]) if result.guard else None
+    return_freed_memory()
     one.seconds += time.perf_counter() - start
     return one
 
