@@ -63,6 +63,12 @@ def test_a_card_is_measured_by_precision_and_size_and_from_folder_to_folder(tmp_
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["profile.txt", "report.md", "rows.json"]
 
 
+@pytest.mark.slow  # starts a process
+def test_the_listing_of_many_files_is_measured(tmp_path, monkeypatch, capsys):
+    shown = run(monkeypatch, capsys, "listing.py", "--counts", 1500, "--report", tmp_path / "report.md")
+    assert "| 1500 |" in shown and flat((tmp_path / "report.md").read_text()) in shown
+
+
 @pytest.mark.slow  # starts the command
 def test_a_folder_is_measured_against_the_bare_network(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))

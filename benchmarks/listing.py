@@ -1,0 +1,83 @@
+"""Listing and fingerprinting of very many files: seconds and memory against their number.
+
+    python benchmarks/listing.py --counts 20000 200000 --report benchmarks/results/listing.md
+
+Files are empty, named as photos, a thousand to a folder. Memory is what the process holds more with the list; seconds
+are of the processor and of the clock, the first time that the folders are walked.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from daa_diffusers.evaluation.statistics import markdown_table
+from daa_diffusers.files import write_text
+from daa_diffusers.sources import PhotoFolder
+
+
+def write_files(folder: Path, count: int) -> None:
+    for number in range(count):
+        parent = folder / f"{number // 1000:06d}"
+        if number % 1000 == 0:
+            parent.mkdir(parents=True)
+        open(parent / f"{number:08d}.jpg", "wb").close()
+
+
+def held() -> float:
+    """MiB of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def measure(folder: str) -> list[str]:
+    """Listing and fingerprint: seconds of the processor and of the clock, and MiB held more after both."""
+    before = held()
+    source, listing = timed(lambda: PhotoFolder(folder))
+    _, fingerprint = timed(source.fingerprint)
+    return [listing, fingerprint, f"{held() - before:.1f}"]
+
+
+def timed(run: Callable[[], Any]) -> tuple[Any, str]:
+    wall, processor = time.perf_counter(), time.process_time()
+    made = run()
+    return made, f"{time.process_time() - processor:.2f} ({time.perf_counter() - wall:.2f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--counts", type=int, nargs="+", default=[20_000, 200_000])
+    parser.add_argument("--report", help="Markdown file to write")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print("\t".join(measure(arguments.child)))
+        return
+    rows = []
+    for count in arguments.counts:
+        folder = Path(tempfile.mkdtemp(prefix="daa-listing-"))
+        try:
+            write_files(folder, count)
+            command = [sys.executable, __file__, "--child", str(folder)]
+            listing, fingerprint, memory = subprocess.run(command, check=True, stdout=-1, text=True).stdout.split("\t")
+        finally:
+            shutil.rmtree(folder)
+        rows.append({"files": count, "listing, s": listing, "fingerprint, s": fingerprint, "MiB": memory.strip()})
+    text = [
+        "# Listing of very many files",
+        f"`python benchmarks/listing.py {' '.join(sys.argv[1:])}`",
+        "Seconds of the processor (of the clock, beside other programs); memory that the list takes.",
+        markdown_table(rows, list(rows[0])),
+    ]
+    print("\n\n".join(text))
+    if arguments.report:
+        write_text(arguments.report, "\n\n".join(text) + "\n")
+
+
+if __name__ == "__main__":
+    main()
