@@ -111,7 +111,6 @@ def what_differs(options: dict[str, Any]) -> dict[str, Any]:
 
     resolved, defaults = resolve(options).identity(), TrainingConfig().identity()
     objective, usual = resolved.pop("objective"), defaults.pop("objective")
-    usual["noise_predictor_from"] = None  # as it was when the first rows were measured
     differs = {key: value for key, value in resolved.items() if value != defaults[key]}
     if objective["type"] != usual["type"]:
         usual = with_defaults({"type": objective["type"]})

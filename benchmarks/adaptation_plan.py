@@ -197,13 +197,12 @@ class Row:
 
 PLAIN = {"fit_noise": 0.0, "pseudo_clean": False, "blend": 1.0}  # pairs as the restorer was trained on
 SUPERVISED = {**PLAIN, "objective": "supervised"}
-FRESH = {"noise_predictor_from": None}
 WARMUP = COMMON["steps"] // 3  # steps that teach a fresh noise predictor or discriminator first
 
 
 def _space(**options: Any) -> Row:
     """Noise-space adaptation alone, on the plain pairs, with a fresh noise predictor."""
-    return Row({**PLAIN, **FRESH, "predictor_warmup_steps": WARMUP, "weight": 1.0, **options})
+    return Row({**PLAIN, "predictor_warmup_steps": WARMUP, "weight": 1.0, **options})
 
 
 def _baseline(objective: str) -> Row:
@@ -232,9 +231,7 @@ ROWS = {
     "balanced": _space(variant="paired", weight_schedule="balanced"),
     "extended": _space(variant="extended", weight_schedule="balanced"),
     "hybrid": _space(variant="hybrid", weight_schedule="balanced"),
-    "adapted": Row(
-        {**FRESH, "predictor_warmup_steps": WARMUP}
-    ),  # the preset `adapt`; without fitted noise where it is none
+    "adapted": Row({"predictor_warmup_steps": WARMUP}),  # the preset `adapt`; without fitted noise where it is none
     "oracle": Row(SUPERVISED, photos=False, oracle=True),
 }
 # As in the paper's table 4: noise range, channel shuffling, residual swapping.

@@ -10,7 +10,7 @@ from torch.func import functional_call
 from ..models.restorer import RestorerContract
 from .base import Batch, Objective, StepOutput
 from .losses import charbonnier, contrastive, entrance, noise_prediction
-from .noise_predictors import BUNDLED, shuffling, start_noise_predictor
+from .noise_predictors import shuffling, start_noise_predictor
 from .schedules import WEIGHT_SCHEDULES, Generators, NoiseDraws, NoiseSchedule, adaptation_weight, noised
 
 VARIANTS = ("paired", "extended", "hybrid")
@@ -100,7 +100,7 @@ class NoiseSpaceAdaptation(Objective):
         *,
         noise_predictor: str = "tiny",
         noise_predictor_options: Mapping[str, Any] | None = None,
-        noise_predictor_from: str | None = BUNDLED,
+        noise_predictor_from: str | None = None,
         **options: Any,
     ) -> Self:
         """The joint step with a noise predictor built or loaded by name.
@@ -109,9 +109,10 @@ class NoiseSpaceAdaptation(Objective):
             restorer: as for the class.
             noise_predictor: name in `noise_predictors.NOISE_PREDICTORS`.
             noise_predictor_options: constructor arguments that override its preset.
-            noise_predictor_from: what it starts from: "bundled", the bundled weights where their network is the one
-                of the two arguments above and their value range the restorer's, else new weights; None or "none", new
-                weights; or the folder of a trained noise predictor: the two arguments above are ignored then.
+            noise_predictor_from: what it starts from: None or "none", new weights, from which the paper's loss gains
+                more (docs/adaptation.md); "bundled", the bundled weights where their network is the one of the two
+                arguments above and their value range the restorer's, else new weights; or the folder of a trained
+                noise predictor: the two arguments above are ignored then.
             options: arguments of the class.
         """
         unet = start_noise_predictor(noise_predictor_from, noise_predictor, restorer, noise_predictor_options)

@@ -32,9 +32,7 @@ def test_every_saved_row_is_found_again(adaptation):
 
 def test_only_options_that_differ_count_and_those_of_the_objective_stand_beside_the_others(adaptation):
     common = {"preset": "small", "degradation": {"type": "gaussian", "sigma_min": 0.0, "sigma_max": 60.0}}
-    assert adaptation.what_differs(common) == {"noise_predictor_from": "bundled"}  # rows were fresh when first measured
-    fresh = {**common, "noise_predictor_from": None}
-    assert adaptation.what_differs(fresh) == {}
-    assert adaptation.what_differs({**fresh, "steps": 7, "weight": 0.3}) == {"steps": 7, "weight": 0.3}
+    assert adaptation.what_differs(common) == {}
+    assert adaptation.what_differs({**common, "steps": 7, "weight": 0.3}) == {"steps": 7, "weight": 0.3}
     found = adaptation.what_differs({**common, "objective": "recorrupted", "alpha": 0.7})
     assert found == {"objective": "recorrupted", "alpha": 0.7}

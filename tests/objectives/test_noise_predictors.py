@@ -114,8 +114,8 @@ def bundled(tmp_path, monkeypatch):
     return saved(tmp_path / "bundled")
 
 
-def test_the_bundled_weights_are_the_default_start(bundled):
-    found = started(noise_predictor_options={**SMALL, "dropout": 0.1})
+def test_the_bundled_weights_are_a_start(bundled):
+    found = started(noise_predictor_from="bundled", noise_predictor_options={**SMALL, "dropout": 0.1})
     assert equal(found, bundled) and found.config.dropout == 0.1
 
 
@@ -131,7 +131,7 @@ def test_without_a_source_weights_are_new_and_as_they_were(bundled, source):
 def test_options_of_a_run_from_before_there_was_a_bundled_one_stay_without(bundled):
     recorded = {"type": "noise_space", "noise_predictor_from": None}
     assert resolve({"objective": recorded}).objective["noise_predictor_from"] is None
-    assert resolve({}).objective["noise_predictor_from"] == "bundled"
+    assert resolve({}).objective["noise_predictor_from"] is None
 
 
 @pytest.mark.parametrize(
@@ -144,12 +144,14 @@ def test_options_of_a_run_from_before_there_was_a_bundled_one_stay_without(bundl
 )
 def test_bundled_weights_are_not_for_another_size_or_range(bundled, caplog, restorer, options, differs):
     with caplog.at_level(logging.INFO):
-        found = started(RestorationUNet(width=4, depth=2, **restorer), noise_predictor_options={**SMALL, **options})
+        network = RestorationUNet(width=4, depth=2, **restorer)
+        found = started(network, noise_predictor_from="bundled", noise_predictor_options={**SMALL, **options})
     assert not equal(found, bundled) and f"the bundled ones have another {differs}" in caplog.text
 
 
 def test_a_noise_predictor_that_is_no_unet_starts_new(bundled, plain):
-    assert isinstance(started(noise_predictor=plain, noise_predictor_options={}).network, PlainPredictor)
+    found = started(noise_predictor=plain, noise_predictor_from="bundled", noise_predictor_options={})
+    assert isinstance(found.network, PlainPredictor)
 
 
 def test_a_trained_one_is_taken_from_its_folder_or_from_a_pipeline_s(tmp_path):
