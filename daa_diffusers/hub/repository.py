@@ -33,8 +33,9 @@ except ImportError as error:
 """
 # Packages that the code may import: those that come with diffusers.
 PLAIN_IMPORTS = {"torch", "diffusers", "numpy", "PIL"}
-# Modules that are put into the file of a network which imports them: diffusers loads one file a component.
-INLINED = {".record_mixin": "record_mixin.py", ".forward": "forward.py"}
+# Modules that are put into the files which import them. Of a component diffusers loads one file, of a pipeline also the
+# files that its own imports, but none that these import.
+INLINED = {".record_mixin": "record_mixin.py", ".forward": "forward.py", ".transfers": "transfers.py"}
 # Private data that must not be uploaded, searched for in every text file.
 _TRACES = {
     "an access token": re.compile(r"\bhf_[A-Za-z0-9]{16,}"),

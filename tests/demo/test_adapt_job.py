@@ -129,10 +129,12 @@ def test_without_photos_or_a_stopped_run_there_is_nothing_to_do(adaptation, chec
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_why_it_failed_is_told_without_folders(adaptation, noisy, checkpoint, tmp_path):
-    (tmp_path / "bad.png").write_bytes(b"no photo")
-    adaptation.start([str(tmp_path / "bad.png")], noisy, checkpoint=checkpoint, minutes=0.02)
+    bad = [tmp_path / f"bad_{number}.png" for number in range(3)]
+    for path in bad:
+        path.write_bytes(b"no photo")
+    adaptation.start([str(path) for path in bad], noisy, checkpoint=checkpoint, minutes=0.02)
     failed = until(adaptation, lambda progress: not progress.running)
-    assert failed.state == "failed" and "bad.png" in failed.message, failed
+    assert failed.state == "failed" and "bad_0.png" in failed.message, failed
     assert str(tmp_path) not in failed.message and "Traceback" not in failed.message
 
 
