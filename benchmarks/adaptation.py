@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
-from adaptation_plan import ABLATION, COMMON, DOMAINS, MAIN, ONCE_BUNDLED, ROWS, STARTS, Domain, Row
+from adaptation_plan import ABLATION, COMMON, DOMAINS, MAIN, NETWORKS, ONCE_BUNDLED, ROWS, STARTS, Domain, Row
 
 ROOT = Path(__file__).resolve().parents[1]
 ALL_ROWS = {**ROWS, **ABLATION}
@@ -82,8 +82,9 @@ def plan(arguments: argparse.Namespace, name: str, row_name: str, seed: int) -> 
         options |= domain.adapted
     if options.get("variant") == "extended":
         options["unpaired_clean"] = options["clean"]
-    # rows that were measured while their start was bundled have its name
-    named = {**options, "init_from": domain.start} if domain.start in ONCE_BUNDLED else options
+    # a start that was bundled when its rows were measured, or that lies outside of the project, counts by its name
+    by_name = domain.start in ONCE_BUNDLED or STARTS[domain.start].startswith(str(NETWORKS))
+    named = {**options, "init_from": domain.start} if by_name else options
     learned = json.dumps(what_differs(named), sort_keys=True).replace(str(data), "").replace(str(ROOT), "")
     digest = _digest((learned + fingerprint_of_start(arguments, domain)).encode())
     run = f"{slug(row_name)}-{seed}-{digest}"

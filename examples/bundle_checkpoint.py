@@ -87,7 +87,7 @@ def training_of(run: Path, **further: Any) -> dict[str, Any]:
     start = Path(str(options.get("init_from")))
     if start.name == "pipeline":  # a run: by its own name
         options["init_from"] = start.parent.name
-    if options["minutes"] is not None:  # elsewhere, as many minutes would be another number of steps
+    if options.get("minutes") is not None:  # elsewhere, as many minutes would be another number of steps
         options |= {"steps": record["steps"], "minutes": None}
     records = list(stages(run))
     made = {

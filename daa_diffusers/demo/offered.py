@@ -65,10 +65,11 @@ class Offered:
     def task(self, name: str) -> Task:
         """The task of an offered checkpoint, by its own files; the default one where they do not say."""
         try:
-            found = _description(name) if name in self.names() else None
+            found = _description(name) if name in self.names() else ""
         except (CheckpointError, OSError):
-            found = None
-        return TASKS.get(getattr(found, "task", None) or "", TASKS[DEFAULT_TASK])
+            found = ""
+        task = None if isinstance(found, str) else found.task
+        return TASKS.get(task or "", TASKS[DEFAULT_TASK])
 
 
 def describe_purpose(name: str) -> str:
