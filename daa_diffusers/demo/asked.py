@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, ConfigurationError, UnreadablePhotoError
 from ..restoring.options import Options
@@ -32,6 +32,10 @@ def in_words(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
 
 
-def follow(choice: gradio.Dropdown, text: gradio.Markdown, words: Callable[[str], str]) -> None:
-    """Keeps a text in step with the chosen checkpoint."""
-    choice.change(words, choice, text, show_progress="hidden", trigger_mode="always_last", api_visibility="private")
+def follow(choice: gradio.Dropdown, shown: gradio.blocks.Block, of: Callable[[str], Any]) -> None:
+    """Keeps a text or a row of examples in step with the chosen checkpoint.
+
+    Args:
+        of: the name of a checkpoint -> what is shown of it.
+    """
+    choice.change(of, choice, shown, show_progress="hidden", trigger_mode="always_last", api_visibility="private")

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..checkpoints.tasks import Task
 from ..errors import UnreadablePhotoError
-from .asked import in_words, options_from
+from .asked import follow, in_words, options_from
 from .restore_job import Work, describe
 from .views import CROP, Pair, thumbnails, views
 
@@ -111,12 +111,12 @@ def photo_tab(work: Work, options: list[Any]) -> None:
     def pick(index: int, name: str) -> str:
         return examples.files(work.offered.task(name))[index]
 
-    def follow(name: str) -> Any:
+    def examples_of(name: str) -> Any:
         task = work.offered.task(name)
         return gr.Dataset(label=examples.title(task), samples=examples.samples(task))
 
     private = {"show_progress": "hidden", "api_visibility": "private"}
-    checkpoint.change(follow, checkpoint, shown, trigger_mode="always_last", **private)
+    follow(checkpoint, shown, examples_of)
     picked = shown.click(pick, [shown, checkpoint], file, **private)
     picked.then(restore, **asked, api_visibility="private")
     gr.on(
