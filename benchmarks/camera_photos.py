@@ -18,7 +18,7 @@ from PIL import Image
 
 from daa_diffusers.degradations.camera_noise import CameraNoise
 from daa_diffusers.degradations.draws import generator_for
-from daa_diffusers.degradations.fitting.photo_noise import gaussian_filter
+from daa_diffusers.degradations.filters import gaussian_filter
 from daa_diffusers.files import replacing
 from daa_diffusers.sources.folders import PhotoFolder
 

@@ -73,7 +73,8 @@ def samples_per_second(kind: str, specs: dict[str, dict[str, str]], config: Trai
     sources = {role: open_source(names[kind], cache_bytes=cache_bytes) for role, names in specs.items()}
     if cache_bytes:
         for source in sources.values():
-            source.preload()
+            for index in range(source.count):
+                source.try_photo(index)
     first = config.batch_size * max(1, workers)
     dataset = TrainingPatches(
         [sources["clean"]],

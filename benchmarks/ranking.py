@@ -76,7 +76,8 @@ def look(arguments: argparse.Namespace, checkpoint: Path) -> dict[str, dict[str,
 
 def scores_of(pipeline, degraded: torch.Tensor, clean: torch.Tensor) -> dict[str, float]:
     """All scores of one photo, and "psnr" of its restored version."""
-    from daa_diffusers.degradations.fitting.photo_noise import Noise, gaussian_filter
+    from daa_diffusers.degradations.filters import gaussian_filter
+    from daa_diffusers.degradations.fitting.photo_noise import Noise
     from daa_diffusers.evaluation import psnr
     from daa_diffusers.evaluation.folders import restore
     from daa_diffusers.evaluation.ranking import prediction_error

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from .base import ConfigurableDegradation, register_degradation
 from .checks import check_clean, check_flag, check_whole_range
 from .draws import log_uniform, normal, uniform
+from .filters import gaussian_filter
 from .jpeg_coding import code_some
 
 # Constants of the tone curve of sRGB (IEC 61966-2-1); `gamma` replaces its exponent.
@@ -125,7 +126,8 @@ class CameraNoise(ConfigurableDegradation):
         if self.smoothing_probability:
             sigma = uniform(one, *self.smoothing, clean, generator)
             smoothed = uniform(one, 0, 1, clean, generator) < self.smoothing_probability
-            change = torch.where(smoothed, _smooth(change, sigma), change)
+            radius = min(math.ceil(3 * sigma.max().item()), height - 1, width - 1)
+            change = torch.where(smoothed, gaussian_filter(change, sigma, radius), change)
         # 5. tone curve; only the change by the noise is kept; clipping and JPEG
         degraded = clean + apply_tone(light + change, gamma) - apply_tone(light, gamma)
         if self.clip:
@@ -197,15 +199,3 @@ def demosaic(sampled: torch.Tensor) -> torch.Tensor:
 def _sensor_noise(signal: torch.Tensor, shot: torch.Tensor, read: torch.Tensor, generator: torch.Generator):
     deviation = (shot * signal.clamp(min=0) + read**2).sqrt()
     return deviation * normal(signal.shape, signal, generator)
-
-
-def _smooth(image: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """Gaussian filter over (B, C, H, W) with a standard deviation of its own, (B, 1, 1, 1), for each sample."""
-    batch, channels, height, width = image.shape
-    radius = min(math.ceil(3 * sigma.max().item()), height - 1, width - 1)
-    offset = torch.arange(-radius, radius + 1, dtype=image.dtype, device=image.device)
-    kernel = torch.exp(-((offset / sigma.flatten()[:, None].clamp(min=1e-6)) ** 2) / 2)  # (B, 2 radius + 1)
-    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)[:, None]  # (B C, 1, 2 radius + 1)
-    image = F.pad(image.reshape(1, -1, height, width), (radius,) * 4, mode="reflect")
-    image = F.conv2d(image, kernel[..., None], groups=batch * channels)
-    return F.conv2d(image, kernel[:, :, None], groups=batch * channels).view(batch, channels, height, width)

@@ -5,14 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..checkpoints import DEFAULT, DEFAULT_TASK, STARTS, bundled_names
 from ..checkpoints.tasks import TASKS, Task
 from ..errors import CheckpointError
-
-if TYPE_CHECKING:
-    from ..hub.description import Description
 
 UNKNOWN = "Its files do not state its task."
 
@@ -60,43 +56,31 @@ class Offered:
         name = (name or "").strip()
         if name not in self.names():
             return "A folder, or an id of the Hub: its task is known when it is loaded." if name else ""
-        return describe_purpose(name)
+        return _read(name)[1]
 
     def task(self, name: str) -> Task:
-        """The task of an offered checkpoint, by its own files; the default one where they do not say."""
-        try:
-            found = _description(name) if name in self.names() else ""
-        except (CheckpointError, OSError):
-            found = ""
-        task = None if isinstance(found, str) else found.task
-        return TASKS.get(task or "", TASKS[DEFAULT_TASK])
+        """The task of an offered checkpoint, by its own files; the default one where they do not state it."""
+        task = _read(name)[0] if name in self.names() else None
+        return task or TASKS[DEFAULT_TASK]
 
 
-def describe_purpose(name: str) -> str:
-    """A sentence or two about a local checkpoint."""
-    try:
-        description = _description(name)
-    except (CheckpointError, OSError) as error:
-        return f"It cannot be loaded: {error}"
-    if isinstance(description, str):
-        return description
-    task = TASKS.get(description.task or "")
-    purpose = task.description if task else UNKNOWN
-    return f"{purpose} {_making(description.training)}".strip()
-
-
-def _description(name: str) -> Description | str:
-    """What the files of a local checkpoint say; words where they say nothing."""
+def _read(name: str) -> tuple[Task | None, str]:
+    """The task of a local checkpoint, None where its files do not state it, and a sentence or two about it."""
     from ..hub.description import describe
     from ..hub.resolving import resolve
 
-    source = resolve(name)
-    if source.kind == "hub":
-        return "From the Hub: its card states its task."
-    folder = Path(source.location) if source.kind == "folder" else Path(source.location).parent
-    if source.kind == "file" and not (folder / "config.json").is_file():
-        return UNKNOWN
-    return describe(folder)
+    try:
+        source = resolve(name)
+        if source.kind == "hub":
+            return None, "From the Hub: its card states its task."
+        folder = Path(source.location) if source.kind == "folder" else Path(source.location).parent
+        if source.kind == "file" and not (folder / "config.json").is_file():
+            return None, UNKNOWN
+        description = describe(folder)
+    except (CheckpointError, OSError) as error:
+        return None, f"It cannot be loaded: {error}"
+    task = TASKS.get(description.task or "")
+    return task, f"{task.description if task else UNKNOWN} {_making(description.training)}".strip()
 
 
 def _making(record: Mapping) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from ..degradations.fitting.photo_noise import gaussian_filter
+from ..degradations.filters import gaussian_filter
 from ..errors import ConfigurationError
 from ..files import one_line
 from ..photos.pixels import unit_float

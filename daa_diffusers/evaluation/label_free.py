@@ -9,9 +9,9 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from ..degradations.filters import gaussian_filter
 from ..degradations.fitting.photo_noise import BLOCK, LOCAL_SIGMA
 from ..degradations.fitting.photo_noise import Noise as Noise  # part of this module's interface
-from ..degradations.fitting.photo_noise import gaussian_filter as _blur
 from .metrics import psnr
 
 Restorer = Callable[[torch.Tensor], torch.Tensor]
@@ -63,7 +63,7 @@ def residual_signal_correlation(degraded: torch.Tensor, restored: torch.Tensor) 
         ValueError: as `residual_whiteness`.
     """
     degraded, restored, one = _pair(degraded, restored)
-    parts = [_over_local_deviation(x - _blur(x, DETAIL_SIGMA)) for x in (degraded - restored, restored)]
+    parts = [_over_local_deviation(x - gaussian_filter(x, DETAIL_SIGMA)) for x in (degraded - restored, restored)]
     return _given((parts[0] * parts[1]).mean((1, 2, 3)), one)
 
 
@@ -148,7 +148,7 @@ def label_free_score(gain: float, correlation: float) -> float:
 
 
 def _over_local_deviation(x: torch.Tensor) -> torch.Tensor:
-    return x / (_blur(x.square(), LOCAL_SIGMA).clamp(min=0) + (WHITE / 4) ** 2).sqrt()
+    return x / (gaussian_filter(x.square(), LOCAL_SIGMA).clamp(min=0) + (WHITE / 4) ** 2).sqrt()
 
 
 def _pair(degraded: torch.Tensor, restored: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:

@@ -113,10 +113,18 @@ class Objective(nn.Module):
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """Options and their defaults: the keyword-only arguments of the constructor and of `from_options`."""
-        parameters = [*inspect.signature(cls.__init__).parameters.values()]
-        parameters += inspect.signature(cls.from_options).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        """Options and their defaults: the keyword-only arguments of the constructor and of `from_options`.
+
+        Where one of them passes on `**options`, those of the base class's are options too.
+        """
+        found: dict[str, Any] = {}
+        for method in ("__init__", "from_options"):
+            for owner in (c for c in cls.__mro__ if method in vars(c)):
+                parameters = inspect.signature(getattr(owner, method)).parameters.values()
+                found |= {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in found}
+                if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                    break
+        return found
 
     @classmethod
     def photo_roles(cls, options: Mapping[str, Any]) -> tuple[str, ...]:

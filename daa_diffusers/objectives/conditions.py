@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
+
+from ..degradations.filters import gaussian_filter
 
 # Kind of a condition -> its share. y: clean photo, x: degraded, f: a restorer; a ~ U(0, 1), drawn for each condition.
 KINDS = {
@@ -72,7 +73,7 @@ def made(
         scale: length of the value range.
     """
     amount, sigma = draws.amount, BLURS[0] + (BLURS[1] - BLURS[0]) * draws.amount
-    correlated = blurred(draws.noise, sigma)
+    correlated = gaussian_filter(draws.noise, sigma, RADIUS)
     correlated = correlated / correlated.std((1, 2, 3), keepdim=True).clamp_min(1e-6)
     noise = torch.where(draws.variant, correlated, draws.noise)
     candidates = {
@@ -80,20 +81,9 @@ def made(
         "weaker": torch.lerp(restored, degraded, amount),
         "stronger": torch.lerp(clean, restored, amount),
         "clean": clean,
-        "blurred": blurred(torch.where(draws.variant, restored, clean), sigma),
+        "blurred": gaussian_filter(torch.where(draws.variant, restored, clean), sigma, RADIUS),
         "noisy": clean + MOST_NOISE * scale * amount * noise,
         "dropped": torch.zeros_like(clean),
     }
     each = torch.stack([candidates[kind] for kind in KINDS])  # (K, B, C, H, W)
     return each[draws.kind, torch.arange(len(clean), device=clean.device)]
-
-
-def blurred(photos: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """Gaussian blur of (B, C, H, W) with a standard deviation of its own, (B, 1, 1, 1), for each sample."""
-    batch, channels, height, width = photos.shape
-    offset = torch.arange(-RADIUS, RADIUS + 1, dtype=photos.dtype, device=photos.device)
-    kernel = torch.exp(-((offset / sigma.flatten()[:, None]) ** 2) / 2)  # (B, 2 RADIUS + 1)
-    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)[:, None]  # (B C, 1, 2 RADIUS + 1)
-    padded = F.pad(photos.reshape(1, -1, height, width), (RADIUS,) * 4, mode="reflect")
-    padded = F.conv2d(padded, kernel[..., None], groups=batch * channels)
-    return F.conv2d(padded, kernel[:, :, None], groups=batch * channels).view(photos.shape)

@@ -1,6 +1,7 @@
 """Domain-adversarial training on features (Ganin et al., "Domain-Adversarial Training of Neural Networks", 2016)."""
 
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +47,7 @@ class Dann(RealTermObjective):
         features: name of the submodule of the restorer whose output is classified; None: the last of `down_blocks`,
             which is the bottleneck of a `RestorationUNet`.
         hidden: channels of the classifier's two hidden layers.
-        weight_schedule, charbonnier_eps: as in `RealTermObjective`.
+        options: further arguments of `RealTermObjective`.
 
     Losses: "domain", the cross-entropy (ln 2 where domains are not separable), and "domain_accuracy".
     """
@@ -64,10 +65,9 @@ class Dann(RealTermObjective):
         weight: float = 0.05,
         features: str | None = None,
         hidden: int = 64,
-        weight_schedule: str = "paper",
-        charbonnier_eps: float = 1e-3,
+        **options: Any,
     ):
-        super().__init__(restorer, weight=weight, weight_schedule=weight_schedule, charbonnier_eps=charbonnier_eps)
+        super().__init__(restorer, weight=weight, **options)
         check_whole("hidden", hidden, 1)
         self.features = _bottleneck(restorer) if features is None else features
         if self.features not in dict(restorer.named_modules()):

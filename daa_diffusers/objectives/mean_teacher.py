@@ -1,6 +1,7 @@
 """Self-training by an averaged teacher (Tarvainen and Valpola, "Mean teachers", NIPS 2017), with synthetic pairs."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,7 +25,7 @@ class MeanTeacher(RealTermObjective):
         decay: of the moving average, per step.
         views: number of flips and rotations, 1 to 8, that the teacher averages over.
         noise_max: n's standard deviation is uniform in [0, noise_max], in 1/255 of the value range.
-        weight_schedule, charbonnier_eps: as in `RealTermObjective`.
+        options: further arguments of `RealTermObjective`.
 
     Losses: "adaptation" L_real. The output's `restored_real` is t. The teacher's weights are in the state dict.
     """
@@ -41,10 +42,9 @@ class MeanTeacher(RealTermObjective):
         decay: float = 0.99,
         views: int = 4,
         noise_max: float = 10.0,
-        weight_schedule: str = "paper",
-        charbonnier_eps: float = 1e-3,
+        **options: Any,
     ):
-        super().__init__(restorer, weight=weight, weight_schedule=weight_schedule, charbonnier_eps=charbonnier_eps)
+        super().__init__(restorer, weight=weight, **options)
         check_option("decay", decay, 0.0, 1.0)
         check_whole("views", views, 1, 8)
         check_option("noise_max", noise_max, 0.0, 255.0)

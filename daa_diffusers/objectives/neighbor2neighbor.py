@@ -1,6 +1,7 @@
 """Self-supervision by neighboring pixels (Huang et al., "Neighbor2Neighbor", CVPR 2021), beside synthetic pairs."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ class Neighbor2Neighbor(RealTermObjective):
         restorer: as in `RealTermObjective`.
         weight: of L_real at the end of its ramp.
         gamma: of the second term, which allows for the neighbors' different signals; 2 in the paper's sRGB trials.
-        weight_schedule, charbonnier_eps: as in `RealTermObjective`.
+        options: further arguments of `RealTermObjective`.
 
     Losses: "adaptation" L_real, "consistency" its second term without gamma.
     """
@@ -57,10 +58,9 @@ class Neighbor2Neighbor(RealTermObjective):
         *,
         weight: float = 2.0,
         gamma: float = 2.0,
-        weight_schedule: str = "paper",
-        charbonnier_eps: float = 1e-3,
+        **options: Any,
     ):
-        super().__init__(restorer, weight=weight, weight_schedule=weight_schedule, charbonnier_eps=charbonnier_eps)
+        super().__init__(restorer, weight=weight, **options)
         check_option("gamma", gamma, 0.0)
         self.gamma = gamma
         self.size_multiple = 2 * RestorerContract.of(restorer).size_multiple

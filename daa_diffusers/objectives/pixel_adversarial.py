@@ -1,5 +1,7 @@
 """Adversarial training on pixels: restored real photos must look like clean ones to a patch discriminator."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -43,7 +45,7 @@ class PixelAdversarial(RealTermObjective):
         weight: of L_real at the end of its ramp.
         kind: "hinge" or "least_squares".
         width, levels: of `patch_discriminator`.
-        weight_schedule, charbonnier_eps: as in `RealTermObjective`.
+        options: further arguments of `RealTermObjective`.
 
     Losses: "discriminator" L_D, "adaptation" L_real. Where there are no `unpaired_clean` photos, u is `clean`.
     """
@@ -60,10 +62,9 @@ class PixelAdversarial(RealTermObjective):
         kind: str = "hinge",
         width: int = 32,
         levels: int = 2,
-        weight_schedule: str = "paper",
-        charbonnier_eps: float = 1e-3,
+        **options: Any,
     ):
-        super().__init__(restorer, weight=weight, weight_schedule=weight_schedule, charbonnier_eps=charbonnier_eps)
+        super().__init__(restorer, weight=weight, **options)
         check_choice("kind", kind, LOSSES)
         check_whole("width", width, 1)
         check_whole("levels", levels, 1, 5)

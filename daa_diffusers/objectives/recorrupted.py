@@ -1,5 +1,7 @@
 """Self-supervision by more noise (Pang et al., "Recorrupted-to-Recorrupted", CVPR 2021), beside synthetic pairs."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -25,7 +27,7 @@ class RecorruptedToRecorrupted(RealTermObjective):
         weight: of L_real at the end of its ramp.
         alpha: 0.5 in the paper.
         noise_max: largest standard deviation of z, in 1/255 of the value range.
-        weight_schedule, charbonnier_eps: as in `RealTermObjective`.
+        options: further arguments of `RealTermObjective`.
 
     Losses: "adaptation" L_real. The output's `restored_real` is f(x + alpha z).
     """
@@ -42,10 +44,9 @@ class RecorruptedToRecorrupted(RealTermObjective):
         weight: float = 2.0,
         alpha: float = 0.5,
         noise_max: float = 25.0,
-        weight_schedule: str = "paper",
-        charbonnier_eps: float = 1e-3,
+        **options: Any,
     ):
-        super().__init__(restorer, weight=weight, weight_schedule=weight_schedule, charbonnier_eps=charbonnier_eps)
+        super().__init__(restorer, weight=weight, **options)
         check_option("alpha", alpha, 0.0, above=True)
         check_option("noise_max", noise_max, 0.0, 255.0, above=True)
         self.alpha = alpha

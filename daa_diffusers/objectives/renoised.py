@@ -42,7 +42,8 @@ class Renoised(RealTermObjective):
         teacher: "start", the restorer as it was; or "average", the moving average of its weights.
         decay: of the average, per step.
         restart: steps after which the average starts again from the restorer; 0: never.
-        weight_schedule, charbonnier_eps: as in `RealTermObjective`.
+        weight_schedule: as in `RealTermObjective`.
+        options: further arguments of `RealTermObjective`.
 
     Losses: "adaptation" L_re. The teacher's weights are in the state dict.
     """
@@ -62,9 +63,9 @@ class Renoised(RealTermObjective):
         decay: float = 0.99,
         restart: int = 0,
         weight_schedule: str = "constant",
-        charbonnier_eps: float = 1e-3,
+        **options: Any,
     ):
-        super().__init__(restorer, weight=weight, weight_schedule=weight_schedule, charbonnier_eps=charbonnier_eps)
+        super().__init__(restorer, weight=weight, weight_schedule=weight_schedule, **options)
         if sigma_max is not None:
             check_option("sigma_max", sigma_max, 0.0, 255.0, above=True)
         if sigma_min is not None:

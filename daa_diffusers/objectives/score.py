@@ -22,10 +22,10 @@ class ScoreDistillation(Renoised):
     that removes white noise.
 
     Args:
-        restorer, weight, sigma_min, sigma_max, teacher, decay, restart, weight_schedule, charbonnier_eps: as for
-            `Renoised`.
+        restorer: as in `RealTermObjective`.
         conditions: c: "none", zeros, as in training with dropped conditions; or "restored", q'.
         noise_predictor_from: "bundled", or as for `noise_predictors.load_noise_predictor`.
+        options: arguments of `Renoised`.
 
     Raises:
         ConfigurationError: an argument is out of range, or the noise predictor does not fit; the message names it.
@@ -38,28 +38,11 @@ class ScoreDistillation(Renoised):
         self,
         restorer: torch.nn.Module,
         *,
-        weight: float = 1.0,
-        sigma_min: float | None = None,
-        sigma_max: float | None = None,
-        teacher: str = "average",
-        decay: float = 0.99,
-        restart: int = 0,
-        weight_schedule: str = "constant",
-        charbonnier_eps: float = 1e-3,
         conditions: str = "none",
         noise_predictor_from: str = BUNDLED,
+        **options: Any,
     ):
-        super().__init__(
-            restorer,
-            weight=weight,
-            sigma_min=sigma_min,
-            sigma_max=sigma_max,
-            teacher=teacher,
-            decay=decay,
-            restart=restart,
-            weight_schedule=weight_schedule,
-            charbonnier_eps=charbonnier_eps,
-        )
+        super().__init__(restorer, **options)
         check_choice("conditions", conditions, CONDITIONS)
         self.conditions = conditions
         self.unet = load_noise_predictor(noise_predictor_from, restorer).requires_grad_(False).eval()

@@ -191,13 +191,6 @@ class PhotoSource(ABC):
         self._skipped.update(self._journal.unread())
         return {self.label(index): self._skipped[index] for index in sorted(self._skipped)}
 
-    def preload(self) -> None:
-        """Decodes photos until the cache is full: before processes are forked, so that they share it."""
-        for index in range(self.count or 0):
-            if self._cached_bytes >= self.cache_bytes:
-                break
-            self.try_photo(index)
-
 
 class PhotoFolder(PhotoSource):
     """Photos of one folder, sorted by path.

@@ -13,9 +13,9 @@ from torch import nn
 from ..degradations.base import Degradation, degradation_from_config
 from ..degradations.config_files import read_degradation, write_degradation
 from ..degradations.draws import generator_for
+from ..degradations.filters import gaussian_filter
 from ..degradations.fitting.choosing import Choice, check_choices, look_over
 from ..degradations.fitting.noise import Restorer, TooStrongError, fit_noise
-from ..degradations.fitting.photo_noise import gaussian_filter
 from ..degradations.fitting.profile import MIN_PHOTOS, Profile
 from ..degradations.fitting.rain import fit_rain
 from ..degradations.fitting.shake import fit_shake

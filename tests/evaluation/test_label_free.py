@@ -6,6 +6,7 @@ import pytest
 import skimage.data
 import torch
 
+from daa_diffusers.degradations.filters import gaussian_filter
 from daa_diffusers.evaluation import label_free
 from daa_diffusers.evaluation.label_free import Noise
 
@@ -20,7 +21,7 @@ def noise_like(image, seed=0):
 
 
 def smooth(image, sigma):
-    return label_free._blur(image if image.ndim == 4 else image[None], sigma).reshape(image.shape)
+    return gaussian_filter(image if image.ndim == 4 else image[None], sigma).reshape(image.shape)
 
 
 def test_whiteness_tells_noise_that_follows_the_signal_from_noise_that_is_correlated(photo):

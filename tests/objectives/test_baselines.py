@@ -64,8 +64,13 @@ def test_a_sample_depends_on_its_own_generator_alone(batch, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_constructor_arguments_have_defaults_and_are_plain(name):
     parameters = inspect.signature(OBJECTIVES[name]).parameters.values()
-    assert all(isinstance(p.default, int | float | str | None) for p in parameters if p.name != "restorer")
-    assert all(p.kind is p.KEYWORD_ONLY for p in parameters if p.name != "restorer")
+    assert {p.kind for p in parameters if p.name != "restorer"} == {
+        inspect.Parameter.KEYWORD_ONLY,
+        inspect.Parameter.VAR_KEYWORD,
+    }
+    defaults = OBJECTIVES[name].defaults()
+    assert {"weight", "weight_schedule", "charbonnier_eps"} < set(defaults)
+    assert all(isinstance(default, int | float | str | None) for default in defaults.values())
 
 
 @pytest.mark.parametrize("kind", ["hinge", "least_squares"])

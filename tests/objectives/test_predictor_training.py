@@ -7,9 +7,10 @@ import torch
 from safetensors.torch import load_file
 
 from daa_diffusers import DAAUNet2DConditionModel, RestorationUNet
+from daa_diffusers.degradations.filters import gaussian_filter
 from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.objectives.base import Batch
-from daa_diffusers.objectives.conditions import KINDS, ConditionDraws, blurred, draw_conditions, made
+from daa_diffusers.objectives.conditions import KINDS, RADIUS, ConditionDraws, draw_conditions, made
 from daa_diffusers.objectives.predictor_training import NoisePredictorTraining
 from daa_diffusers.training.config import PRESETS, read_yaml, resolve
 from daa_diffusers.training.loop import train
@@ -52,7 +53,7 @@ def test_each_kind_of_condition_is_what_its_comment_says():
     torch.testing.assert_close(condition("noisy")[0], clean + 25 / 255 * noise)
     sigma = torch.full((3, 1, 1, 1), 0.3 + 1.7 * 0.5)
     for variant, photos in ((False, clean), (True, restored)):
-        torch.testing.assert_close(condition("blurred", variant=variant)[0], blurred(photos, sigma))
+        torch.testing.assert_close(condition("blurred", variant=variant)[0], gaussian_filter(photos, sigma, RADIUS))
 
 
 def test_correlated_noise_is_as_strong_as_white_noise():

@@ -7,7 +7,6 @@ filters and principal components (Liu, Tanaka, Okutomi 2013; Pyatykh, Hesser, Zh
 white noise and underestimate it where neighboring pixels are correlated, as in photos of cameras; blocks do not.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from ...photos.pixels import middle
+from ..filters import gaussian_filter
 from ..fitted import KERNEL, MAX_LAG, correlation_kernels
 
 BLOCK = 16  # pixels: side of the blocks in which noise is measured, half overlapping
@@ -157,16 +157,6 @@ def removed_noise(
     if bool((share < 0.36).any()):
         return None
     return inside[smooth].mean((2, 3)), (variance - power(texture)).clamp(min=0) / share
-
-
-def gaussian_filter(x: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Gaussian filter of (B, C, H, W), mirrored at borders. (torchvision's costs seconds to import.)"""
-    radius = math.ceil(2.5 * sigma)
-    offsets = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
-    kernel = torch.exp(-0.5 * (offsets / sigma).square())
-    kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, 1, -1)
-    x = F.pad(x, (radius,) * 4, mode="reflect")
-    return F.conv2d(F.conv2d(x, kernel, groups=x.shape[1]), kernel.mT, groups=x.shape[1])
 
 
 def without_plane(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,10 +14,10 @@ from ...photos.pixels import LUMA_WEIGHTS
 from ..base import Degradation
 from ..draws import generator_for
 from ..filtered_rain import FilteredRain
+from ..filters import gaussian_filter
 from ..mixture import Mixture
 from ..rain import RainStreaks
 from ..sequence import DegradationSequence
-from .photo_noise import gaussian_filter
 from .profile import MIN_PHOTOS, Photos, Profile, usable_photos
 
 Restorer = Callable[[torch.Tensor], torch.Tensor]

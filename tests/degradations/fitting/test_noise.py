@@ -10,9 +10,10 @@ from PIL import Image
 from skimage import data
 
 from daa_diffusers.degradations.base import degradation_from_config
-from daa_diffusers.degradations.camera_noise import _smooth, apply_tone, invert_tone, tone_bend
+from daa_diffusers.degradations.camera_noise import apply_tone, invert_tone, tone_bend
 from daa_diffusers.degradations.config_files import read_degradation
 from daa_diffusers.degradations.draws import generator_for
+from daa_diffusers.degradations.filters import gaussian_filter
 from daa_diffusers.degradations.fitted import FittedNoise
 from daa_diffusers.degradations.fitting.noise import NoiseProfile, fit_noise
 from daa_diffusers.degradations.fitting.photo_noise import FlatBlocks, removed_noise
@@ -28,7 +29,7 @@ def signal_dependent(clean, white):
 
 
 def correlated(clean, white):
-    smooth = _smooth(white[None], torch.full((1, 1, 1, 1), 0.7))[0]
+    smooth = gaussian_filter(white[None], 0.7, radius=3)[0]
     return 15 / 255 * smooth / smooth.std()
 
 
