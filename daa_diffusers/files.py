@@ -108,6 +108,33 @@ def replacing(path: str | os.PathLike, like: str | os.PathLike | None = None) ->
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def replacing_folder(path: str | os.PathLike, needed: int = 0) -> Iterator[Path]:
+    """Gives a hidden new folder, on the disk of the folder `path`, to write to; removes what is left of it at the end.
+
+    Args:
+        path: the folder that its content is for. If it exists, the new one is made in it, because it may be a mounted
+            disk; else beside it, after its parent.
+        needed: bytes of that content, for the message; 0: not known.
+
+    Raises:
+        UnwritableError: as `replacing` does.
+    """
+    path = Path(path)
+    with written(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = (path if path.is_dir() else path.parent) / f".{secrets.token_hex(6)}"
+    try:
+        temporary.mkdir()
+        yield temporary
+    except Exception as error:
+        if (refused := _unwritable(error, path, temporary, needed)) is not None:
+            raise refused from error
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _reserved(temporary: Path, path: Path, like: str | os.PathLike | None) -> int | None:
     """Makes the temporary file for its owner alone; returns the permissions that it gets. None: those of any file."""
     if like is not None:
@@ -132,30 +159,42 @@ def _is_untouched(temporary: Path) -> bool:
     return status.st_size == 0 and status.st_mtime == 0
 
 
-def _unwritable(error: Exception, path: Path, temporary: Path) -> UnwritableError | None:
-    """The reason why `temporary` cannot be written, where it is that which `error` comes of."""
+def _unwritable(error: Exception, path: Path, temporary: Path, needed: int = 0) -> UnwritableError | None:
+    """The reason why `temporary`, a file or a folder, cannot be written, where it is that which `error` comes of."""
     number = written = 0
     if isinstance(error, UnwritableError):
-        if error.path != str(temporary):  # else of a `replacing` inside of this one
+        if not _lies_in(error.path, temporary):  # else of a `replacing` inside of this one
             return None
         number, written = error.errno or 0, error.written
     elif isinstance(error, OSError) and error.errno:
-        if error.filename is None or os.fspath(error.filename) == str(temporary):
+        if error.filename is None or _lies_in(error.filename, temporary):
             number = error.errno if error.errno in _OF_WRITING else 0
     else:
         number = _refusal_of_more(temporary)
     if not number:
         return None
     with suppress(OSError):
-        written = max(written, temporary.stat().st_size)
-    return UnwritableError(number, _words(number, path, written), str(path), written)
+        written = max(written, _size(temporary))
+    return UnwritableError(number, _words(number, path, written, needed), str(path), written)
+
+
+def _lies_in(name: str | bytes | os.PathLike, temporary: Path) -> bool:
+    path = Path(os.fsdecode(name))
+    return path == temporary or temporary in path.parents
+
+
+def _size(path: Path) -> int:
+    files = (one for one in path.rglob("*") if one.is_file()) if path.is_dir() else (path,)
+    return sum(one.stat().st_size for one in files)
 
 
 def _refusal_of_more(temporary: Path) -> int:
-    """The error number of writing more to a file; 0 where that works.
+    """The error number of writing more to a file, or a file in a folder; 0 where that works.
 
     Libraries that code in C report a full disk in words of their own, such as "encoder error -2", without a number.
     """
+    if temporary.is_dir():
+        temporary = temporary / secrets.token_hex(6)
     try:
         with open(temporary, "ab") as file:
             file.write(bytes(2**16))
@@ -166,16 +205,18 @@ def _refusal_of_more(temporary: Path) -> int:
     return 0
 
 
-def _words(number: int, path: Path, written: int) -> str:
+def _words(number: int, path: Path, written: int, needed: int = 0) -> str:
     folder = str(path.parent)
     if number == errno.ENOSPC:
         room = shutil.disk_usage(folder).free + written  # what is written is removed again
         if hasattr(os, "statvfs") and os.statvfs(folder).f_favail == 0:
             return f"the disk of {folder!r} holds no more files (inodes): remove some, or choose another folder"
-        return (
-            f"the disk of {folder!r} is full: {path.name!r} needs more than the {in_bytes(room)} that are free; make "
-            "room, or choose another folder"
+        need = (
+            f"about {in_bytes(needed)}, {in_bytes(room)} are free"
+            if needed > room
+            else (f"more than the {in_bytes(room)} that are free")
         )
+        return f"the disk of {folder!r} is full: {path.name!r} needs {need}; make room, or choose another folder"
     return {
         errno.EDQUOT: f"the disk quota for {folder!r} is used up: remove files of yours, or choose another folder",
         errno.EROFS: f"the file system of {folder!r} is read-only: choose another folder",

@@ -34,8 +34,9 @@ def push(
 
     Needs a token that may write: `hf auth login`, or HF_TOKEN in the environment.
     """
-    from ..hub.publish import prepare, send
+    from ..hub.publish import check_revision, prepare, send
 
+    check_revision(revision)
     upload = prepare(folder, repo_id, license=license, card=card)
     if dry_run:
         for name in sorted(upload.files):

@@ -1,5 +1,6 @@
 """Licenses of weights: the one that applies, by the record of the weights."""
 
+import difflib
 import json
 import re
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import RENAMED, bundled_names, bundled_path
+from ..errors import ConfigurationError
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,19 @@ S_LAB = License(
 )
 UNKNOWN = License(None, text="The publisher of the weights has not stated a license.")
 _NAMED = {license.name: license for license in (RESEARCH, S_LAB)}
+# The identifiers that the Hub accepts in a card: huggingface.co/docs/hub/repositories-licenses
+_IDENTIFIERS = """
+afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0
+bigscience-openrail-m bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5
+cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0
+cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0
+cdla-permissive-2.0 cdla-sharing-1.0 creativeml-openrail-m deepfloyd-if-license ecl-2.0 epl-1.0 epl-2.0 etalab-2.0
+eupl-1.1 eupl-1.2 fair-noncommercial-research-license gemma gfdl gpl gpl-2.0 gpl-3.0 grok2-community h-research
+intel-research isc lgpl lgpl-2.1 lgpl-3.0 lgpl-lr llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 lppl-1.3c mit
+mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openmdw-1.0 openrail openrail++ osl-3.0 other pddl postgresql unknown
+unlicense wtfpl zlib
+"""
+HUB_LICENSES = frozenset(_IDENTIFIERS.split())
 
 
 # Bundled checkpoints whose weights were once, under this name, trained on research-only photos. Records without
@@ -69,11 +84,29 @@ def license_named(said: str) -> License:
     words = said.lower()
     restricted = "non-commercial" in words or "noncommercial" in words or re.search(r"\bnc\b", words) is not None
     if re.fullmatch(r"[\w.+-]+", said):
-        note = " **Non-commercial use only.**" if restricted else ""
-        return License(said, text=f"The weights: {said}, as their publisher states.{note}", non_commercial=restricted)
+        text = f"The weights: {said}, as their publisher states."
+        text += " **Non-commercial use only.**" if restricted else ""
+        if words in HUB_LICENSES:
+            return License(words, text=text, non_commercial=restricted)
+        return License("other", said, text=text, non_commercial=restricted)
     if restricted:
         return License(RESEARCH.identifier, RESEARCH.name, text=said, non_commercial=True)
     return License(None, text=said)
+
+
+def check_license(said: Any, argument: str = "license") -> None:
+    """Checks the license that a person states for an upload; None: none.
+
+    Raises:
+        ConfigurationError: it is no identifier of the Hub, whatever its case, and no name of this package's.
+    """
+    if said is None or (isinstance(said, str) and (said in _NAMED or said.lower() in HUB_LICENSES)):
+        return
+    near = difflib.get_close_matches(str(said).lower(), [*HUB_LICENSES, *filter(None, _NAMED)], n=1)
+    raise ConfigurationError(
+        f"`{argument}` must be an identifier that the Hub lists (apache-2.0, mit, cc-by-4.0, other, ...), got {said!r}"
+        + (f": did you mean {near[0]!r}?" if near else "; see https://huggingface.co/docs/hub/repositories-licenses")
+    )
 
 
 def strictest(*licenses: License) -> License:

@@ -1,6 +1,7 @@
 """Uploads of pipelines and restorers: their files, without paths of this machine, with card and code, in one commit."""
 
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 from ..errors import CheckpointError, ConfigurationError
 from .card import given_card, read_card, render_card
 from .description import Description, describe
-from .licenses import License, license_named
+from .licenses import License, check_license, license_named
 from .record_files import CARD, RENDERED, training_record
 from .repository import LOADER_FILE, PIPELINE_CLASS, check_traces, json_bytes, with_code, without_machine
 from .resolving import (
@@ -31,6 +32,10 @@ from .untrusted import check_inside, read_json
 from .weight_files import WEIGHTS, stored_variant
 
 COMPONENTS = ("restorer", "unet", "scheduler")
+PULL_REQUESTS = "refs/pr/"  # the Hub makes these branches itself
+# parts between slashes that begin with no "." and end with no ".lock"; no "..", no "@{", no "." at the end
+_BRANCH = re.compile(r"(?!-)(?!@$)(?!.*(\.\.|@\{|\.$))(?:(?!\.)[^\s\x00-\x20~^:?*\[\\/\x7f]+(?<!\.lock)(/(?!$)|$))+")
+_COMMIT = re.compile(r"[0-9a-f]{40}$")
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,7 @@ def prepare(
         ConfigurationError: another argument that cannot be right, a license that the weights do not have, or a file
             with an access token or a path of this machine.
     """
+    check_license(license)
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
@@ -149,11 +155,13 @@ def send(
         The address of the commit, or of the pull request.
 
     Raises:
+        ConfigurationError: `revision` can be no branch.
         RepositoryNotFoundError, GatedRepoError, HfHubHTTPError, ...: the errors of huggingface_hub, as they are.
     """
+    check_revision(revision)
     api = HfApi(token=token)
     api.create_repo(upload.repo_id, private=private, exist_ok=True)
-    if revision not in (None, "main"):
+    if revision not in (None, "main") and not str(revision).startswith(PULL_REQUESTS):
         api.create_branch(upload.repo_id, branch=str(revision), exist_ok=True)
     # not upload_folder, which may split what it sends into several commits
     commit = api.create_commit(
@@ -165,6 +173,20 @@ def send(
         revision=revision,
     )
     return str(commit.pr_url if create_pr else commit.commit_url)
+
+
+def check_revision(revision: Any) -> None:
+    """Checks the name of a branch to push to, as `git check-ref-format --branch` does; None: the main one.
+
+    Raises:
+        ConfigurationError: no branch can have it.
+    """
+    if revision is None or (isinstance(revision, str) and _BRANCH.fullmatch(revision) and not _COMMIT.match(revision)):
+        return
+    what = (
+        "no commit" if isinstance(revision, str) and _COMMIT.match(revision) else "without spaces and any of ~^:?*[\\"
+    )
+    raise ConfigurationError(f"`revision` must be the name of a branch, {what}, got {revision!r}")
 
 
 def full_id(repo_id: str, token: bool | str | None = None) -> str:
@@ -192,6 +214,8 @@ def push(
         variant: of the weights' file names, e.g. "fp16".
         token, options: of `send`.
     """
+    check_license(license)
+    check_revision(options.get("revision"))
     with tempfile.TemporaryDirectory() as folder:
         saved.save_pretrained(folder, variant=variant)
         upload = prepare(folder, full_id(repo_id, token), license=license, card=card)

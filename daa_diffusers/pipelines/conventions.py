@@ -100,18 +100,25 @@ def earlier_weights(target: Path, written: Path, variant: str | None) -> list[Pa
     return earlier
 
 
-def move_files(written: Path, target: Path, last: str, variant: str | None) -> None:
-    """Moves what was saved in `written` to `target`, the file named `last`, the index, at the end.
+def move_files(written: Path, target: Path, last: str, variant: str | None, stale: Sequence[str] = ()) -> None:
+    """Moves what was saved in `written` to `target`: a new folder at once, else file by file, the index, `last`, last.
 
-    A folder with an index is complete. Earlier weights in other files are removed then.
+    A folder with an index is complete. Earlier weights in other files, and the files of `target` named in `stale`, are
+    removed.
     """
-    stale = earlier_weights(target, written, variant)
+    if not target.exists():
+        os.replace(written, target)
+        return
+    earlier = earlier_weights(target, written, variant)
+    for path in written.rglob("*"):  # which may need space: before anything is replaced
+        if path.is_dir():
+            (target / path.relative_to(written)).mkdir(exist_ok=True)
+    for name in stale:
+        (target / name).unlink()
     for path in sorted(written.rglob("*"), key=lambda path: (path.name == last, path)):
         if path.is_file():
-            final = target / path.relative_to(written)
-            final.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(path, final)
-    for path in stale:
+            os.replace(path, target / path.relative_to(written))
+    for path in earlier:
         path.unlink()
 
 

@@ -155,6 +155,12 @@ def tensors_of(module: nn.Module) -> Iterator[torch.Tensor]:
     return chain(module.parameters(), module.buffers())
 
 
+def bytes_of(*modules: nn.Module | None) -> int:
+    """Bytes of the parameters and buffers of modules."""
+    tensors = chain.from_iterable(tensors_of(module) for module in modules if module is not None)
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
 def _places(rows: Sequence[int], broken: torch.Tensor) -> str:
     return ", ".join(str(index) for index in sorted({rows[row] for row in broken.nonzero().flatten().tolist()}))
 

@@ -1,7 +1,6 @@
 """The restoration pipeline: restored photos of the same size and kind, in one pass of the restorer."""
 
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import nn
 
 from ..checkpoints.tasks import judged_by_noise, judged_by_streaks
 from ..errors import CheckpointError
-from ..files import check_writable
+from ..files import check_writable, replacing_folder
 from ..foreign.networks import trusted_code
 from ..foreign.restorer import ForeignRestorer  # noqa: F401
 from ..hub import record_files, records, resolving
@@ -35,7 +34,7 @@ from .adapter_mixin import AdapterMixin
 from .canvases import check_out, shared_files, untouched
 from .conventions import ConventionsMixin, dtype_of, keep_unloaded, move_files, quiet_loading, warn_of_idle_arguments
 from .image_processor import PhotoInput, as_floats, assemble, check_output_type, in_own_depth, read_photos
-from .passes import tensors_of
+from .passes import bytes_of, tensors_of
 from .pipeline_output import DAARestorationPipelineOutput
 from .precision import MixedPrecisionMixin
 from .run import Run, bar_of, check_options, checked_names, plan_batches
@@ -214,19 +213,17 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
         pushed = kwargs.pop("push_to_hub", False)
         upload = {name: kwargs.pop(name) for name in [*kwargs] if name not in ("variant", "max_shard_size")}
         check_writable(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as folder:
-            super().save_pretrained(folder, **kwargs)
+        with replacing_folder(target, needed=bytes_of(self.restorer, self.unet)) as folder:
+            super().save_pretrained(str(folder), **kwargs)
             if not isinstance(restorer, RecordMixin):
                 with self._adapters.as_saved():
-                    records.write_record(restorer, Path(folder, "restorer"))
-            record_files.move_record(Path(folder, "restorer"), Path(folder))  # which is that of the pipeline
-            record_files.move_record(Path(folder, "unet"), None)
-            for name in record_files.stale_files(target, Path(folder)):
-                (target / name).unlink()
-            keep_unloaded(self, target, Path(folder, self.config_name))
-            write_loader(Path(folder))
-            move_files(Path(folder), target, self.config_name, kwargs.get("variant"))
+                    records.write_record(restorer, folder / "restorer")
+            record_files.move_record(folder / "restorer", folder)  # which is that of the pipeline
+            record_files.move_record(folder / "unet", None)
+            stale = record_files.stale_files(target, folder)
+            keep_unloaded(self, target, folder / self.config_name)
+            write_loader(folder)
+            move_files(folder, target, self.config_name, kwargs.get("variant"), stale)
         if pushed:
             self.push_to_hub(upload.pop("repo_id", target.name), variant=kwargs.get("variant"), **upload)
 

@@ -8,6 +8,8 @@ from typing import cast
 import torch
 from tqdm.auto import tqdm
 
+from ..errors import CheckpointError
+from ..files import UnwritableError
 from ..hub.records import keep_run_record
 from ..models.daa_unet import DAAUNet2DConditionModel
 from ..models.restorer import RestorerContract
@@ -30,7 +32,7 @@ from .rate_probe import learning_rate_factor
 from .reports import Reports
 from .result import TrainingResult
 from .run_folder import RunFolder
-from .run_state import load_latest, new_counters, recorded_steps, save_checkpoint
+from .run_state import check_space, load_latest, new_counters, recorded_steps, save_checkpoint
 from .safeguard import Safeguard
 from .steps import Steps, count_step
 from .trackers import start_trackers
@@ -84,6 +86,7 @@ class Trainer:
         self.accelerator = start_accelerator(config)
         self.main = self.accelerator.is_main_process
         check_memory(config, model, [source for each in sources.values() for source in each], self.accelerator.device)
+        check_space(Path(config.output_dir), model, is_held=bool(config.init_from and config.hold_to_start))
         model.to(self.accelerator.device)  # before the real photos are restored, for speed
         if health is not None and self.main:
             health.see_start(model.restorer)
@@ -136,7 +139,7 @@ class Trainer:
 
         Raises:
             FloatingPointError: too many steps in a row were not finite.
-            CheckpointError: no space to save.
+            CheckpointError: no space to save a checkpoint, or the pipeline at the end.
         """
         try:
             return self._train(stop_after)
@@ -276,18 +279,31 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _save_pipeline(self) -> Path:
-        """Saves the pipeline with the weights that the run ends with."""
+        """Saves the pipeline with the weights that the run ends with.
+
+        Raises:
+            CheckpointError: it cannot be written. The checkpoint of the last step is there to save it from.
+        """
         if self.main:
-            with self.kept.chosen() as restorer:
-                unet = self.bare.kept_networks.get("noise_predictor") if self.config.save_noise_predictor else None
-                restorer.float()
-                if self.config.adapter:
-                    restorer = save_trained_adapter(self.config, restorer, self.folder.adapter, self.real)
-                keep_run_record(restorer, self.folder.record)
-                pipeline = DAARestorationPipeline(restorer, cast(DAAUNet2DConditionModel | None, unet))
-                pipeline.save_pretrained(str(self.folder.pipeline))
+            try:
+                self._write_pipeline()
+            except UnwritableError as error:
+                raise CheckpointError(
+                    f"all steps are done, their checkpoint is kept, but the pipeline is not saved: {error}. The "
+                    "same command then saves it"
+                ) from error
         self.accelerator.wait_for_everyone()
         return self.folder.pipeline
+
+    def _write_pipeline(self) -> None:
+        with self.kept.chosen() as restorer:
+            unet = self.bare.kept_networks.get("noise_predictor") if self.config.save_noise_predictor else None
+            restorer.float()
+            if self.config.adapter:
+                restorer = save_trained_adapter(self.config, restorer, self.folder.adapter, self.real)
+            keep_run_record(restorer, self.folder.record)
+            pipeline = DAARestorationPipeline(restorer, cast(DAAUNet2DConditionModel | None, unet))
+            pipeline.save_pretrained(str(self.folder.pipeline))
 
 
 def train(

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..adapters.updates import statistics
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigurationError
+from ..files import in_bytes
+from ..objectives.base import Objective
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +131,7 @@ class Snapshot:
     @property
     def bytes(self) -> int:
         """Of the tensors."""
-        return sum(v.numel() * v.element_size() for tensors in self.files.values() for v in tensors.values())
+        return sum(_bytes(tensors.values()) for tensors in self.files.values())
 
 
 def save_checkpoint(
@@ -194,6 +196,35 @@ def save_checkpoint(
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def check_space(output: Path, model: Objective, *, is_held: bool) -> None:
+    """Checks before a run's first step that the disk of its folder holds a checkpoint and the pipeline.
+
+    Args:
+        output: the run's folder, made or not.
+        model: the joint module, with the networks that are trained.
+        is_held: whether the checkpoint also holds the last good step.
+
+    Raises:
+        ConfigurationError: it does not; the message names the bytes needed.
+    """
+    if list_checkpoints(output / "checkpoints"):
+        return
+    trained, restorer = ([p for p in one.parameters() if p.requires_grad] for one in (model, model.restorer))
+    state = _bytes(model.state_dict().values()) + 2 * _bytes(trained) + _bytes(restorer)  # two moments, an average
+    needed = (2 if is_held else 1) * state + _bytes(model.restorer.state_dict().values())
+    existing = next(one for one in (output.absolute(), *output.absolute().parents) if one.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise ConfigurationError(
+            f"`output_dir` {str(output)!r}: a run needs about {in_bytes(needed)} there, {in_bytes(free)} are free; "
+            "make room, or choose another folder"
+        )
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _is_full(error: Exception, folder: Path) -> bool:

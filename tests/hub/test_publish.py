@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from daa_diffusers import DAARestorationPipeline, RestorationUNet
 from daa_diffusers.errors import CheckpointError, ConfigurationError
-from daa_diffusers.hub.publish import prepare
+from daa_diffusers.hub.publish import check_revision, prepare
 
 from .conftest import CODE, FILES, build, same
 
@@ -247,3 +247,48 @@ def test_a_card_cannot_give_away_what_the_weights_do_not_allow(saved, tmp_path):
 def test_a_rendered_card_is_rendered_again_for_another_name(saved):
     (saved / "README.md").write_text(prepare(saved, "org/mine").card)
     assert 'from_pretrained("org/other")' in prepare(saved, "org/other").card
+
+
+# --- arguments that the Hub would refuse ---
+
+
+@pytest.mark.parametrize(
+    "argument", [{"license": "apache 2"}, {"license": ["mit"]}, {"revision": "a..b"}, {"revision": 2}]
+)
+def test_a_license_or_revision_that_the_hub_refuses_is_refused_before_any_request(writable_hub, argument):
+    with pytest.raises(ConfigurationError, match=f"`{next(iter(argument))}` must be "):
+        build(unet=False).push_to_hub("mine", **argument)
+    with pytest.raises(ConfigurationError, match=f"`{next(iter(argument))}` must be "):
+        build(unet=False).restorer.push_to_hub("mine", **argument)
+    assert writable_hub.requests == []
+
+
+def test_revisions_are_those_that_git_takes():
+    for name in ("v2", "refs/pr/3", "feature/new-weights", "a.b", "ü", "0" * 39):
+        check_revision(name)
+    for name in (
+        "",
+        "a b",
+        "-a",
+        "a..b",
+        "a/",
+        "/a",
+        "a//b",
+        ".a",
+        "a/.b",
+        "a.lock",
+        "a.lock/b",
+        "a.",
+        "@",
+        "a@{b",
+        "a\\b",
+        "a~1",
+    ):
+        with pytest.raises(ConfigurationError, match="`revision` must be"):
+            check_revision(name)
+
+
+def test_licenses_without_an_identifier_of_the_hub_are_named_under_other(saved, tmp_path):
+    assert "license: mit\n" in prepare(saved, "org/mine", license="MIT").card
+    (saved / "training.json").write_text(json.dumps({"license": "house-license-2"}))
+    assert "license: other\nlicense_name: house-license-2\n" in prepare(saved, "org/mine").card

@@ -63,6 +63,8 @@ def test_what_cannot_be_pushed_is_refused_before_the_first_step(hub, run, tiny_c
     assert not Path(config.output_dir).exists() and not hub.commits and not hub.revisions
     with pytest.raises(ConfigurationError, match="`hub_model_id` needs `push_to_hub`"):
         tiny_config(hub_model_id="org/mine").check()
+    with pytest.raises(ConfigurationError, match="`hub_license` must be an identifier that the Hub lists"):
+        tiny_config(push_to_hub=True, hub_license="foo").check()
 
 
 def test_a_bare_name_or_none_is_the_accounts_own(hub, tiny_config):

@@ -14,14 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from daa_diffusers.errors import CheckpointError, ConfigurationError
-from daa_diffusers.files import UnwritableError
+from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.training import run_folder
-from daa_diffusers.training import run_state as checkpoint
-from daa_diffusers.training.log import RunLog
 from daa_diffusers.training.loop import Trainer, train
 from daa_diffusers.training.run_state import list_checkpoints
 from daa_diffusers.training.steps import Steps
@@ -224,34 +220,6 @@ def test_a_checkpoint_of_a_later_format_is_told_from_a_damaged_one(tiny_config, 
     with caplog.at_level(logging.WARNING):
         quiet(config)
     assert "format version 99" in caplog.text
-
-
-@pytest.fixture
-def small_disk(disk_of):
-    """A file system of 300 kB."""
-    return disk_of("300k")
-
-
-def test_a_full_disk_leaves_the_last_good_checkpoint(small_disk):
-    model = torch.nn.Linear(64, 64)
-    optimizer = torch.optim.Adam(model.parameters())
-    ema = checkpoint.EMAModel(model.parameters())
-    options = {"model": model, "ema": ema, "optimizer": optimizer, "counters": {}, "keep": 3}
-    good = checkpoint.save_checkpoint(small_disk, step=1, **options)
-    before = {file.name: file.read_bytes() for file in good.iterdir()}
-    save_file({"ballast": torch.zeros(55_000)}, small_disk / "ballast.safetensors")
-    with pytest.raises(CheckpointError, match=r"needs about 0\.0 MB.*0\.0 MB are free"):
-        checkpoint.save_checkpoint(small_disk, step=2, **options)
-    assert list_checkpoints(small_disk) == [good]
-    assert {file.name: file.read_bytes() for file in good.iterdir()} == before
-    assert not list(small_disk.glob(".*"))
-
-
-def test_a_log_that_no_line_fits_into_is_named(small_disk):
-    log = RunLog(Accelerator(cpu=True), small_disk / "log.jsonl")
-    (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free))
-    with pytest.raises(UnwritableError, match=f"the disk of '{small_disk}' is full: 'log.jsonl' needs more than"):
-        log.write(1, {"loss": 1.0})
 
 
 def test_left_overs_of_a_killed_save_are_removed(tiny_config):

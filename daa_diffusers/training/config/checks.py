@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, get_type_hints
 
 from ...adapters.files import INFO, AdapterConfig
 from ...errors import ConfigurationError
+from ...hub.licenses import check_license
 from ...models.daa_unet import PRESETS as UNET_PRESETS
 from ...objectives.registry import objective_class
 from .field import converted, facts, problem
@@ -40,6 +41,10 @@ def _run(config: "TrainingConfig") -> Iterator[str]:
     for name in ("hub_model_id", "hub_private", "hub_license"):
         if getattr(config, name) is not None and not config.push_to_hub:
             yield f"`{name}` needs `push_to_hub`, got {getattr(config, name)!r} without it"
+    try:
+        check_license(config.hub_license, "hub_license")
+    except ConfigurationError as error:
+        yield str(error)
     if config.dtype == "float64" and config.mixed_precision != "no":
         yield f"`dtype` float64 needs `mixed_precision` no, got {config.mixed_precision!r}"
     if config.verify_resume == 1:
