@@ -128,7 +128,7 @@ def replacing_folder(path: str | os.PathLike, needed: int = 0) -> Iterator[Path]
         temporary.mkdir()
         yield temporary
     except Exception as error:
-        if (refused := _unwritable(error, path, temporary, needed)) is not None:
+        if (refused := _unwritable(error, temporary.with_name(path.name), temporary, needed)) is not None:
             raise refused from error
         raise
     finally:
@@ -170,7 +170,8 @@ def _unwritable(error: Exception, path: Path, temporary: Path, needed: int = 0) 
         if error.filename is None or _lies_in(error.filename, temporary):
             number = error.errno if error.errno in _OF_WRITING else 0
     else:
-        number = _refusal_of_more(temporary)
+        said = re.search(r"\(os error (\d+)\)", str(error))  # by what is written in Rust: safetensors
+        number = int(said[1]) if said else _refusal_of_more(temporary)
     if not number:
         return None
     with suppress(OSError):

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..errors import CheckpointError, ConfigurationError
@@ -43,21 +44,39 @@ def restore_job(
     Raises:
         ConfigurationError: Ray is not installed, no cluster at `address`, or one too small for a worker.
     """
-    ray = import_ray()
     left = job.unfinished()
     if not left:
         return
+    with cluster(address, cpus_per_worker, gpus_per_worker) as (most, gpus):
+        for result in _map(import_ray(), job, left, min(workers or most, most, len(left)), cpus_per_worker, gpus):
+            yield result
+            if result.stops:
+                return
+
+
+@contextmanager
+def cluster(
+    address: str | None = None, cpus_per_worker: float = 1, gpus_per_worker: float | None = None
+) -> Iterator[tuple[int, float]]:
+    """A connection to a Ray cluster, or one of this machine that ends with the context; an open one is used as it is.
+
+    Args:
+        address, cpus_per_worker, gpus_per_worker: of `restore_job`.
+
+    Yields:
+        How many workers it holds, and the GPUs of each.
+
+    Raises:
+        ConfigurationError: as `restore_job`.
+    """
+    ray = import_ray()
     started = not ray.is_initialized()
     if started:
         _start(ray, address)
     try:
         room = ray.cluster_resources()
         gpus = gpus_per_worker if gpus_per_worker is not None else (1 if room.get("GPU") else 0)
-        most = _room(room, cpus_per_worker, gpus)
-        for result in _map(ray, job, left, min(workers or most, most, len(left)), cpus_per_worker, gpus):
-            yield result
-            if result.stops:
-                return
+        yield _room(room, cpus_per_worker, gpus), gpus
     finally:
         if started:
             ray.shutdown()

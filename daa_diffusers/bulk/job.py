@@ -206,23 +206,36 @@ def plan_job(folder: str | os.PathLike, settings: BulkSettings, fingerprint: str
     others = [name for name in (os.listdir(folder) if folder.exists() else ()) if name not in OURS and name[0] != "."]
     if others:
         raise ConfigurationError(f"the output {str(folder)!r} must be new, empty or a job's, it holds {others[0]!r}")
-    photos, shards = 0, 0
     listed = list_inputs(settings.sources)
     first = list(itertools.islice(listed, settings.photos_per_shard))  # errors come before anything is written
-    for name in OURS:
-        shutil.rmtree(folder / name, ignore_errors=True)  # of a plan that was cut short
-        (folder / name).mkdir(parents=True)
+    made = not folder.exists()
+    try:
+        for name in OURS:
+            shutil.rmtree(folder / name, ignore_errors=True)  # of a plan that was cut short
+            (folder / name).mkdir(parents=True)
+        photos, shards = _write_inputs(folder, first, listed, settings.photos_per_shard)
+        job = BulkJob(folder, settings, photos, shards, os.getcwd(), fingerprint)
+        fields = {k: getattr(job, k) for k in ("photos", "shards", "working_folder", "fingerprint")}
+        content = {"layout": LAYOUT, "settings": settings.to_json()} | fields
+        # last: its presence marks the plan as complete
+        write_whole(folder / "job.json", (json.dumps(content, indent=2) + "\n").encode())
+    except BaseException:
+        for name in OURS:
+            shutil.rmtree(folder / name, ignore_errors=True)
+        if made:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return job
+
+
+def _write_inputs(folder: Path, first: list[Input], listed: Iterator[Input], size: int) -> tuple[int, int]:
+    """Writes the photos of each shard; returns the numbers of photos and shards."""
+    photos = shards = 0
     while first:
         write_text(folder / "inputs" / f"{shards:06d}.jsonl", "".join(one.to_line() for one in first))
         photos, shards = photos + len(first), shards + 1
-        first = list(itertools.islice(listed, settings.photos_per_shard))
-    job = BulkJob(folder, settings, photos, shards, os.getcwd(), fingerprint)
-    fields = {k: getattr(job, k) for k in ("photos", "shards", "working_folder", "fingerprint")}
-    content = {"layout": LAYOUT, "settings": settings.to_json()} | fields
-    write_whole(
-        folder / "job.json", (json.dumps(content, indent=2) + "\n").encode()
-    )  # last: its presence marks the plan as complete
-    return job
+        first = list(itertools.islice(listed, size))
+    return photos, shards
 
 
 def _check_same(job: BulkJob, settings: BulkSettings, fingerprint: str | None) -> None:

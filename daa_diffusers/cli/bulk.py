@@ -92,7 +92,7 @@ def bulk(
     """
     from ..bulk import BulkSettings
     from ..bulk import job as jobs
-    from ..bulk.cluster import import_ray
+    from ..bulk.cluster import cluster, import_ray
     from ..restoring.options import Options
 
     options = Options(
@@ -113,8 +113,13 @@ def bulk(
         _count(output, settings)
         return
     import_ray()  # fails before the photos are listed
-    with jobs.sole_writer(output):
-        job = jobs.plan_job(output, settings, _fingerprint(settings))
+    with jobs.sole_writer(output), contextlib.ExitStack() as stack:
+        fingerprint = _fingerprint(settings)
+        if not (output / "job.json").exists():  # nothing is written if there are no photos, or no cluster for them
+            next(jobs.list_inputs(settings.sources), None)
+            with contextlib.redirect_stdout(sys.stderr):  # where Ray prints its remarks
+                stack.enter_context(cluster(address, cpus_per_worker, gpus_per_worker))
+        job = jobs.plan_job(output, settings, fingerprint)
         job.clear_leftovers()
         if redo_failed and (again := job.reopen_failed()):
             typer.echo(f"{again} shards with failed photos are repeated", err=True)

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from daa_diffusers.bulk import BulkJob, BulkSettings, read_manifest
-from daa_diffusers.bulk.job import sole_writer
+from daa_diffusers.bulk.job import plan_job, sole_writer
 from daa_diffusers.errors import ConfigurationError
 
 from .conftest import lines, png
@@ -46,6 +46,13 @@ def test_a_plan_that_was_cut_short_is_made_anew(album, plan):
     (job.folder / "job.json").unlink()
     job = plan(album, photos_per_shard=4)
     assert sorted(path.name for path in (job.folder / "inputs").iterdir()) == ["000000.jsonl", "000001.jsonl"]
+
+
+def test_a_later_source_that_cannot_be_listed_leaves_no_job_behind(album, tmp_path):
+    settings = BulkSettings((str(album), str(tmp_path / "nowhere")), photos_per_shard=3)
+    with pytest.raises(ConfigurationError, match="nowhere"):
+        plan_job(tmp_path / "new" / "out", settings)
+    assert not (tmp_path / "new" / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,14 @@ def test_without_ray_the_error_names_the_extra(album, tmp_path, monkeypatch, cap
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_a_cluster_that_is_not_there_leaves_no_job_behind(album, tmp_path, checkpoint, address, capsys):  # noqa: F811
+    arguments = ["bulk", str(album), "-o", str(tmp_path / "out"), "--checkpoint", checkpoint, "--address", address]
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith(f"error: `--address`: no Ray cluster at '{address}'")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_a_full_disk_ends_the_job_and_the_same_command_goes_on(disk_of, album, checkpoint, capsys, monkeypatch):  # noqa: F811

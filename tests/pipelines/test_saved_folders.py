@@ -22,6 +22,18 @@ def test_a_place_where_nothing_can_be_saved_is_named(tmp_path):
     pipeline.save_pretrained(tmp_path / ("a" * 255))
 
 
+def test_a_mounted_disk_is_a_folder_and_a_full_one_leaves_what_was_there(disk_of):
+    disk = disk_of("1m")
+    small, large = (DAARestorationPipeline(RestorationUNet(width=width, depth=2)) for width in (4, 64))
+    small.save_pretrained(disk)
+    before = {path: path.read_bytes() for path in disk.rglob("*") if path.is_file()}
+    for target in (disk, disk / "new"):
+        with pytest.raises(UnwritableError, match=r"is full: '.*' needs about 1\.\d MB, .* are free"):
+            large.save_pretrained(target)
+    assert {path: path.read_bytes() for path in disk.rglob("*") if path.is_file()} == before
+    assert not (disk / "new").exists()
+
+
 @pytest.fixture
 def trained(tmp_path):
     """The folder of a pipeline with its noise predictor."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -15,12 +16,12 @@ NEARLY_CLEAN = 1.0  # 1/255 rms (48 dB): with less noise, a photo counts as clea
 # noise, most after coarse coding.
 ERASED = 0.4
 # Noise is everywhere, texture is not. So the noise of the quietest 8 x 8 blocks (quantile FLOOR), as a share of that of
-# flat blocks, is at least one of `FLOOR_SHARE`: it is 0.34 to 0.9 in the noisy photos of RENOIR and SIDD, and at most
-# 0.3 in half of the clean photos of BSDS, whose colors are correlated as well.
-FLOOR, FLOOR_SHARE = 0.02, (0.3, 0.45)
-# Correlation of the colors up to which the first of `FLOOR_SHARE` is required, and from which the second is: texture is
-# mostly brightness, so that its colors are correlated.
-COMMON_COLORS = 0.6, 0.8
+# flat blocks, is bounded below: it is 0.34 to 0.9 in the noisy photos of RENOIR and SIDD, and at most 0.3 in
+# half of the clean photos of BSDS. Texture is mostly brightness, so that its colors are correlated as well: the share
+# that is required grows with the correlation of the colors; with less than the first of `COLORS`, none is.
+FLOOR = 0.02
+COLORS, FLOOR_OF_COLORS = (0.4, 0.65, 0.8), (0.34, 0.34, 0.45)
+LEAST_FLOOR = 0.3  # of coded photos, whatever their colors
 # Coarse coding (this quality or less; of unknown quality: this `blockiness` or more) removes the noise of quiet blocks.
 # A small floor is a sign of texture then only if the noise in flat blocks is stronger than `COARSE_LEVEL` (1/255).
 COARSE_QUALITY, BLOCKY, COARSE_LEVEL = 90, 1.15, 4.5
@@ -62,14 +63,11 @@ class Signs:
             return "JPEG coding has removed its noise" if self.is_coarse else "no noise"
         if self.level < NEARLY_CLEAN:
             return f"nearly clean: noise of {self.level:.1f}/255"
-        (least, most), (independent, common) = FLOOR_SHARE, COMMON_COLORS
         if self.is_coarse:
-            if self.floor < least and self.level > COARSE_LEVEL:
+            if self.floor < LEAST_FLOOR and self.level > COARSE_LEVEL:
                 return "JPEG coding has removed its noise in part, or its flat parts are texture"
-        elif self.colors > independent:
-            likely = min(1.0, (self.colors - independent) / (common - independent))
-            if self.floor < least + likely * (most - least):
-                return "clean: what varies in its flat parts is texture, not noise"
+        elif self.floor < np.interp(self.colors, COLORS, FLOOR_OF_COLORS, left=0):
+            return "clean: what varies in its flat parts is texture, not noise"
         return None
 
     @property

@@ -66,6 +66,8 @@ def test_texture_has_quiet_places_and_common_colors():
     texture = Signs(7.0, 0.25, 0.9, 0.05, is_coarse=False, is_hidden=False, impulses=0.0, bands=None)
     assert "texture" in texture.unfit
     assert replace(texture, floor=0.6).unfit is None  # noise, which is everywhere
+    assert "texture" in replace(texture, colors=0.45).unfit  # as in cloth, whose colors differ
+    assert replace(texture, colors=0.45, floor=0.4).unfit is None
     assert replace(texture, colors=0.2).unfit is None  # noise of each color apart, whose level follows the brightness
     assert replace(texture, level=3.0, is_coarse=True).unfit is None  # coding silences weak noise in quiet places
     assert replace(texture, impulses=0.05).not_additive == "salt and pepper"
