@@ -91,8 +91,7 @@ def bulk(
     exactly once. Photos that cannot be restored are recorded in the manifest; the exit status is then 1.
     """
     from ..bulk import BulkSettings
-    from ..bulk import job as jobs
-    from ..bulk.cluster import cluster, import_ray
+    from ..bulk.cluster import import_ray
     from ..restoring.options import Options
 
     options = Options(
@@ -113,19 +112,36 @@ def bulk(
         _count(output, settings)
         return
     import_ray()  # fails before the photos are listed
+    status = _plan_and_run(output, settings, redo_failed, as_json, workers, cpus_per_worker, gpus_per_worker, address)
+    if status:
+        raise typer.Exit(status)
+
+
+def _plan_and_run(
+    output: Path,
+    settings: BulkSettings,
+    redo_failed: bool,
+    as_json: bool,
+    workers: int | None,
+    cpus: float,
+    gpus: float | None,
+    address: str | None,
+) -> int:
+    """Plans the job, or opens the one that is there, and restores what is left; returns the exit status."""
+    from ..bulk import job as jobs
+    from ..bulk.cluster import cluster
+
     with jobs.sole_writer(output), contextlib.ExitStack() as stack:
         fingerprint = _fingerprint(settings)
         if not (output / "job.json").exists():  # nothing is written if there are no photos, or no cluster for them
             next(jobs.list_inputs(settings.sources), None)
             with contextlib.redirect_stdout(sys.stderr):  # where Ray prints its remarks
-                stack.enter_context(cluster(address, cpus_per_worker, gpus_per_worker))
+                stack.enter_context(cluster(address, cpus, gpus))
         job = jobs.plan_job(output, settings, fingerprint)
         job.clear_leftovers()
         if redo_failed and (again := job.reopen_failed()):
             typer.echo(f"{again} shards with failed photos are repeated", err=True)
-        status = _run(job, as_json, workers, cpus_per_worker, gpus_per_worker, address)
-    if status:
-        raise typer.Exit(status)
+        return _run(job, as_json, workers, cpus, gpus, address)
 
 
 def _count(output: Path, settings: BulkSettings) -> None:

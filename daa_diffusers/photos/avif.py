@@ -54,7 +54,7 @@ def write(
     if photo.format == "AVIF" and photo.encoding.subsampling:
         options["subsampling"] = photo.encoding.subsampling
     write_pieces(path, [by_pillow.encode("AVIF", photo, pixels, alpha, **options)])
-    return []
+    return ["gray became RGB"] if pixels.shape[2] == 1 and alpha is not None else []
 
 
 FORMAT = PhotoFormat("avif", (".avif",), recognizes, read, size, write, lossy=True, max_side=65536)

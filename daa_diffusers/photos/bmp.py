@@ -42,8 +42,9 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     bits, compression = struct.unpack_from("<H", header, 14)[0], struct.unpack_from("<I", header, 16)[0]
     if header[:4] == _HEADERS_OF_12:
         bits, compression = struct.unpack_from("<H", header, 10)[0], 0
-    if bits in (2, 4, 16):
-        notes.append(f"{bits} bits per pixel became {8 * pixels.shape[2]}")
+    samples = pixels.shape[2] + (alpha is not None)
+    if bits in (2, 4, 16, 32) and bits != 8 * samples:
+        notes.append(f"{bits} bits per pixel became {8 * samples}")
     if compression in (1, 2):
         notes.append("run-length coding became none")
     return StoredPhoto(pixels, alpha, "BMP", metadata=metadata, notes=tuple(notes))
@@ -61,9 +62,19 @@ def _profile(source: Source) -> bytes | None:
 def write(
     path: Path, photo: StoredPhoto, pixels: np.ndarray, alpha: np.ndarray | None, quality: int | None
 ) -> list[str]:
-    """Writes a BMP."""
-    write_pieces(path, [by_pillow.encode("BMP", photo, pixels, alpha)])
-    return []
+    """Writes a BMP; with alpha, one of 32 bits that states where it is, as readers ignore it elsewhere."""
+    if alpha is None:
+        write_pieces(path, [by_pillow.encode("BMP", photo, pixels, alpha)])
+        return []
+    height, width = alpha.shape
+    x, y = (round(one / 0.0254) for one in photo.metadata.dpi or (96, 96))
+    header = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, 4 * alpha.size, x, y, 0, 0)  # version 4
+    header += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(48)  # masks, sRGB
+    start = 14 + len(header)
+    values = np.dstack([np.broadcast_to(pixels, (height, width, 3))[..., ::-1], alpha])  # BGRA
+    file = struct.pack("<2sIHHI", b"BM", start + 4 * alpha.size, 0, 0, start)
+    write_pieces(path, [file, header, np.ascontiguousarray(values[::-1]).tobytes()])  # from the last row on
+    return ["gray became RGB"] if pixels.shape[2] == 1 else []
 
 
 FORMAT = PhotoFormat("bmp", (".bmp",), recognizes, read, size, write, carries=frozenset({"dpi"}))

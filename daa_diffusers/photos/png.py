@@ -84,7 +84,10 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     check(*struct.unpack(">II", header[:8]))
     chunks = read_chunks(source)
     bits, color, interlaced = header[8], header[9], header[12]
-    notes = left_out(_parts(chunks, color))
+    parts = _parts(chunks, color)
+    if after := source.size - 8 - sum(len(chunk.stored) for chunk in chunks):
+        parts.add(f"{after} bytes after the picture")
+    notes = left_out(parts)
     if interlaced:
         notes.append("interlaced became sequential")
     for chunk in chunks:

@@ -10,6 +10,7 @@ from PIL import PpmImagePlugin
 from ..errors import UnreadablePhotoError
 from . import by_pillow
 from .failures import truncated
+from .other_parts import left_out
 from .photo_format import PhotoFormat, SizeCheck, write_pieces
 from .source import Source
 from .stored import Encoding, StoredPhoto, rescaled, strips
@@ -46,6 +47,14 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     check(width, height)
     notes = ["comments are left out"] if b"#" in _SPACE_AND_COMMENTS.match(source.read(0, 2**16))[0] else []  # type: ignore[index]
     match = _BINARY.match(source.read(0, 2**16))
+    if match is not None:
+        end = match.end() + width * height * (1 if kind == b"5" else 3) * (1 if int(match[1]) < 256 else 2)
+        after = source.read(end, source.size).strip()
+        notes += left_out(
+            {"further pictures" if _HEADER.match(after) else f"{len(after)} bytes after the picture"}
+            if after
+            else set()
+        )
     if match is not None and int(match[1]) != 255:
         pixels, maximum = _binary(source, match, (height, width, 1 if kind == b"5" else 3))
         return StoredPhoto(pixels, None, "PNM", encoding=Encoding(maximum=maximum), notes=tuple(notes))

@@ -75,7 +75,7 @@ def write(
     options = {"quality": DEFAULT_QUALITY if quality is None else quality, "lossless": lossless}
     # exact: colors below transparent pixels too
     write_pieces(path, [by_pillow.encode("WEBP", photo, pixels, alpha, exact=True, **options)])
-    return []
+    return ["gray became RGB"] if pixels.shape[2] == 1 else []
 
 
 FORMAT = PhotoFormat("webp", (".webp",), recognizes, read, size, write, lossy=True, max_side=16383)

@@ -146,6 +146,7 @@ def pngs():
         "broken profile": with_chunks(plain, (b"iCCP", b"p\0\0" + zlib.compress(SRGB)[:-400])),
         "broken checksum": broken_checksum(with_chunks(plain, (b"tEXt", b"Title\0Mine")), b"tEXt"),
         "huge text": with_chunks(plain, (b"zTXt", b"Comment\0\0" + zlib.compress(bytes(80_000_000), 9))),
+        "bytes after the end": plain + b"more",
         "packet": with_chunks(plain, (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(XMP_OF_A_TELEPHONE))),
     }
 
@@ -215,6 +216,9 @@ def others():
     struct.pack_into("<I", profile_at_end, 14, 124)
     profile_at_end[70:74] = b"DEBM"
     struct.pack_into("<II", profile_at_end, 126, len(profile_at_end) - 14, len(SRGB))
+    alpha = struct.pack("<IiiHHIIiiII", 108, 60, -40, 1, 32, 3, 9600, 9999, 9999, 0, 0)
+    alpha += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(48)
+    alpha = struct.pack("<2sIHHI", b"BM", 9722, 0, 0, 122) + alpha + np.dstack([PHOTO[..., ::-1], ALPHA]).tobytes()
     return {
         "animated WebP": pillow_bytes(image, "WEBP", save_all=True, append_images=[second], lossless=True),
         "lossless WebP": pillow_bytes(PHOTO, "WEBP", lossless=True),
@@ -224,8 +228,11 @@ def others():
         "AVIF of 10 bits": imagecodecs.avif_encode(DEEP >> 6, bitspersample=10),
         "BMP of a palette": pillow_bytes(image.quantize(16), "BMP"),
         "BMP of 1 bit": pillow_bytes(Image.fromarray(GRAY > 99), "BMP"),
+        "BMP with alpha": alpha,
+        "BMP of 32 bits": pillow_bytes(np.dstack([PHOTO, ALPHA]), "BMP"),
         "BMP with a profile": bytes(profile_at_end) + SRGB,
         "PPM with comments": b"P6\n# of a scanner\n60 40\n255\n" + PHOTO.tobytes(),
+        "two PPM": 2 * (b"P6 60 40 255\n" + PHOTO.tobytes()),
         "PPM of 10 bits": b"P6 60 40 1023\n" + (DEEP >> 6).astype(">u2").tobytes(),
         "plain PGM": b"P2\n60 40\n255\n" + " ".join(map(str, GRAY.ravel())).encode(),
         "PBM": b"P4\n60 40\n" + b"".join(np.packbits(row > 99).tobytes() for row in GRAY),

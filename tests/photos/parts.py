@@ -60,7 +60,9 @@ def png(content):
             key = name.decode() + (" XMP" if data.startswith(b"XML:com.adobe.xmp") else "")
             _add(parts, key, data if name != b"iCCP" else b"")
         at += 12 + length
-    return parts
+        if name == b"IEND":
+            break
+    return parts | ({"trailer": [content[at:]]} if content[at:] else {})
 
 
 def tiff(content):
@@ -151,7 +153,11 @@ def pnm(content):
     header = re.match(rb"P(\d)((?:\s|#[^\n]*\n|\d+(?=\s))*)", content)
     parts = {"type": [header[1]], "comments": re.findall(rb"#[^\n]*", header[2])}
     if header[1] not in b"14":
-        parts["largest"] = [re.sub(rb"#[^\n]*", b"", header[2]).split()[2]]
+        width, height, largest = re.sub(rb"#[^\n]*", b"", header[2]).split()[:3]
+        parts["largest"] = [largest]
+        size = int(width) * int(height) * (3 if header[1] == b"6" else 1) * (2 if int(largest) > 255 else 1)
+        after = content[header.end() + 1 + size :] if header[1] in b"56" else b""
+        parts |= {"trailer": [after]} if after else {}
     return parts
 
 

@@ -20,6 +20,7 @@ from daa_diffusers.photos.stored import with_bits
 
 from .conftest import write
 from .files import ALPHA, DEEP, MAKER_NOTE, PHOTO, SRGB, SUFFIX, WIDE, XMP, exif, pillow_bytes, with_chunks
+from .made import ALL
 
 KINDS = list(SUFFIX)
 
@@ -282,3 +283,18 @@ def test_any_photo_goes_through_any_format(tmp_path, made, target, strip):
         assert (again.metadata.exif is None) == (beside["exif"] is None) or target == "tiff"
         if beside["exif"]:
             assert orientation_of(again.metadata.exif) == (photo.orientation if same else 1)
+
+
+def test_alpha_in_a_bmp_is_where_readers_find_it(tmp_path):
+    (tmp_path / "a.bmp").write_bytes(ALL["BMP with alpha"])
+    photo = open_photo(tmp_path / "a.bmp")
+    assert np.array_equal(photo.alpha, ALPHA)
+    save_photo(tmp_path / "b.bmp", photo, 255 - photo.pixels)
+    with Image.open(tmp_path / "b.bmp") as image:
+        assert np.array_equal(np.asarray(image), np.dstack([255 - PHOTO, ALPHA]))
+
+
+@pytest.mark.parametrize("target", ["bmp", "webp", "avif"])
+def test_gray_with_alpha_in_a_format_without_it_is_noted(tmp_path, target):
+    Image.fromarray(np.dstack([PHOTO[..., 0], ALPHA]), "LA").save(tmp_path / "a.png")
+    assert save_photo(tmp_path / "b", open_photo(tmp_path / "a.png"), format=target).notes == ("gray became RGB",)
