@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
-from adaptation_plan import ABLATION, COMMON, DOMAINS, MAIN, NETWORKS, ONCE_BUNDLED, ROWS, STARTS, Domain, Row
+from adaptation_plan import ABLATION, CAMERA, COMMON, DOMAINS, MAIN, NETWORKS, ONCE_BUNDLED, ROWS, STARTS, Domain, Row
 
 ROOT = Path(__file__).resolve().parents[1]
 ALL_ROWS = {**ROWS, **ABLATION}
@@ -55,6 +55,8 @@ def start_of(domain: Domain) -> str:
 
 def plan(arguments: argparse.Namespace, name: str, row_name: str, seed: int) -> Task:
     """The training of one row; its folder is named by a digest of the start and of all that decides what is learned."""
+    from daa_diffusers.training.choosing import METHODS
+
     domain, row, data = DOMAINS[name], ALL_ROWS[row_name], Path(arguments.data)
     options = {
         **COMMON,
@@ -80,6 +82,9 @@ def plan(arguments: argparse.Namespace, name: str, row_name: str, seed: int) -> 
         options["transplant_kind"] = domain.transplant
     if row_name == "adapted":
         options |= domain.adapted
+    if row.chosen:
+        options["degradation"] = CAMERA
+        options |= METHODS[chosen_method(arguments, name, options)]
     if options.get("variant") == "extended":
         options["unpaired_clean"] = options["clean"]
     # a start that was bundled when its rows were measured, or that lies outside of the project, counts by its name
@@ -100,6 +105,28 @@ def options_of(domain: Domain, row: Row) -> dict[str, Any]:
     takes = objective_class(row.options.get("objective", "noise_space")).defaults()
     of_others = {option for objective in OBJECTIVES.values() for option in objective.defaults()} - set(takes)
     return {key: value for key, value in domain.options.items() if key not in of_others}
+
+
+def chosen_method(arguments: argparse.Namespace, name: str, options: dict[str, Any]) -> str:
+    """What `daa adapt` chooses for a domain and a seed; kept with the scores."""
+    from daa_diffusers.files import write_text
+    from daa_diffusers.models.restorer import RestorerContract
+    from daa_diffusers.training import setup
+    from daa_diffusers.training.choosing import choose
+    from daa_diffusers.training.config import resolve
+
+    cache = arguments.scores / "chosen.json"
+    known = json.loads(cache.read_text()) if cache.exists() else {}
+    key = f"{name} {fingerprint_of_start(arguments, DOMAINS[name])} {options['seed']}"
+    if key not in known:
+        config = resolve(options)
+        restorer = setup.build_restorer(config)
+        channels = RestorerContract.of(restorer).channels
+        choice = choose(config, setup.Inputs(restorer, setup.open_all_sources(config, channels)))
+        known[key] = {"method": choice.method, **choice.measured}
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_text(cache, json.dumps(known, indent=1, sort_keys=True) + "\n")
+    return known[key]["method"]
 
 
 def what_differs(options: dict[str, Any]) -> dict[str, Any]:

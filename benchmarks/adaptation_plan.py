@@ -1,7 +1,7 @@
 """What `adaptation.py` compares: target domains, the restorers to start from, and the rows of its tables."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,9 @@ OFFICIAL = {
 # CDnCNN-B (Zhang et al., 2017) was trained on white noise only and has no normalization: small steps.
 PUBLISHED: dict[str, Any] = {"learning_rate": 1e-5, "steps": 120, "checkpoint_every": 0, "mixed_precision": "bf16"}
 
+# A small network whose steps are short.
+WHITE: dict[str, Any] = {"mixed_precision": "bf16"}
+
 # Of `maturity.py`: nothing but the loss decides, and any step of a run is the end of a shorter one.
 MATURITY: dict[str, Any] = {
     "learning_rate": 2e-4,
@@ -100,10 +103,16 @@ MATURITY: dict[str, Any] = {
     "checkpoint_every": 250,
 }
 
+
+def _white(domain: Domain) -> Domain:
+    """From the network of the demo, which knows white noise only and whose steps take milliseconds."""
+    return replace(domain, start="white-noise", strongest="daa-denoise", adapted=ALL_THE_WAY, options=WHITE)
+
+
 # The first three: noise of cameras, from the bundled denoiser. PolyU: Canon cameras are adapted to, a Sony is measured.
 # Then the same from one that was trained on research-only photos, which the results are of; a user's one bad checkpoint
 # and a folder of photos, the last two of them with noise of our own; rain; camera shake. Then the first three at the
-# official size, and last from a published denoiser.
+# official size, from a published denoiser, and from one of our own that knows white noise only, as "phone".
 DOMAINS = {
     "renoir": _noise("renoir"),
     "sidd_small": _noise("sidd_small"),
@@ -114,7 +123,7 @@ DOMAINS = {
     "renoir_weak": _weak("renoir", "weak-bsds", ("clean/bsds",)),
     "polyu_weak": _weak("polyu", "weak-highres", ("clean/highres",)),
     "camera_weak": _own(CAMERA_PHOTOS),
-    "phone": _own(PHONE_PHOTOS),
+    "phone": _white(_own(PHONE_PHOTOS)),
     "phone_tiny": _own(PHONE_PHOTOS, "weak-tiny", **MATURITY),
     "rain100l": Domain(
         "rain100l/train/rainy",
@@ -140,6 +149,9 @@ DOMAINS = {
     "renoir_published": _noise("renoir", "cdncnn-b", options=PUBLISHED, adapted=ALL_THE_WAY),
     "sidd_small_published": _noise("sidd_small", "cdncnn-b", options=PUBLISHED, adapted=ALL_THE_WAY),
     "polyu_published": _noise("polyu", "cdncnn-b", options=PUBLISHED, adapted=ALL_THE_WAY),
+    "renoir_white": _white(_noise("renoir")),
+    "sidd_small_white": _white(_noise("sidd_small")),
+    "polyu_white": _white(_noise("polyu")),
 }
 
 # Restorers to start from: bundled, published, or what the config of the same name in examples/configs writes.
@@ -153,6 +165,7 @@ STARTS = {
     "daa-derain-plain": "outputs/daa-derain-plain/pipeline",
     "daa-deblur-plain": "outputs/daa-deblur-plain/pipeline",
     "official-denoise-plain": "outputs/official-denoise-plain/pipeline",
+    "white-noise": "examples/white-noise",
     "cdncnn-b": str(NETWORKS / "cdncnn_b.safetensors"),
 }
 
@@ -187,12 +200,14 @@ class Row:
         photos: the row reads the domain's unlabeled photos.
         noise: the row fits their noise, which needs a domain whose degradation is noise.
         oracle: supervised on the domain's pairs.
+        chosen: with the options of the method that `daa adapt` chooses for the start and the photos.
     """
 
     options: dict[str, Any]
     photos: bool = True
     noise: bool = False
     oracle: bool = False
+    chosen: bool = False
 
 
 PLAIN = {"fit_noise": 0.0, "pseudo_clean": False, "blend": 1.0}  # pairs as the restorer was trained on
@@ -232,6 +247,8 @@ ROWS = {
     "extended": _space(variant="extended", weight_schedule="balanced"),
     "hybrid": _space(variant="hybrid", weight_schedule="balanced"),
     "adapted": Row({"predictor_warmup_steps": WARMUP}),  # the preset `adapt`; without fitted noise where it is none
+    "score": Row({**PLAIN, "objective": "score"}),
+    "chosen": Row({"predictor_warmup_steps": WARMUP}, chosen=True),  # as by `daa adapt`
     "oracle": Row(SUPERVISED, photos=False, oracle=True),
 }
 # As in the paper's table 4: noise range, channel shuffling, residual swapping.
@@ -243,4 +260,9 @@ ABLATION = {
     "+ residual swapping": _ablation(),
 }
 SELF_SUPERVISED = ("Neighbor2Neighbor", "R2R", "mean teacher")
-MAIN = ("control", "fitted noise, pseudo-clean", "DANN", "adapted", *SELF_SUPERVISED)  # these take every seed
+RENOISED = ("renoised", "renoised, fitted noise")
+MAIN = (  # these take every seed
+    *("control", "fitted noise, pseudo-clean", "DANN", "adapted", "chosen", "oracle"),
+    *RENOISED,
+    *SELF_SUPERVISED,
+)

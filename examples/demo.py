@@ -1,20 +1,24 @@
-"""The main job on real photos, in a few minutes: adapt a restorer to a folder of noisy photos, then compare.
+"""The main job, in a few minutes: adapt a restorer that knows white noise only to noisy photos, then compare.
 
     python examples/demo.py [--photos FOLDER | --self_made] [--minutes 3]
 
-Adapts the bundled `daa-denoise` to unlabeled noisy photos, restores held-out ones with it and with the adapted weights,
-prints a table and writes a before/after sheet. It takes the photos of `$DAA_DATA` where there are any, or makes its own
-from scikit-image's pictures.
+Runs `daa adapt` from `examples/white-noise` on unlabeled noisy photos, restores held-out ones with that network before
+and after, and with the bundled `daa-denoise`, prints a table and writes a before/after sheet. It takes the photos of
+`$DAA_DATA` where there are any, or makes its own from scikit-image's pictures.
 """
 
 import argparse
 import os
+import shlex
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+START = ROOT / "examples" / "white-noise"  # by examples/configs/white-noise.yaml
+START_KEPT = 3  # exit status of `daa adapt`: no trained weights are better
 
 
 @dataclass
@@ -48,35 +52,28 @@ def find_data(output: Path, photos: str | None, self_made: bool = False) -> Demo
     return DemoData(origin, clean, made.real_train_noisy, made.real_val_noisy, made.real_val_clean)
 
 
-def adapt(data: DemoData, output: Path, minutes: float, begun: float) -> Path:
-    """Adapts the plain checkpoint until `minutes` after `begun`; returns the pipeline's folder."""
-    from daa_diffusers.training.config import resolve
-    from daa_diffusers.training.loop import train
+def adapt(data: DemoData, output: Path, minutes: float) -> Path:
+    """Adapts the network of white noise by `daa adapt`; returns the pipeline's folder.
 
-    config = resolve(
-        {
-            "preset": "adapt",
-            "init_from": "daa-denoise",
-            "clean": [str(folder) for folder in data.clean],
-            "real": [str(data.real)],
-            "minutes": minutes,
-            "learning_rate": 5e-5,  # a few minutes should not unsettle weights that took longer
-            "output_dir": str(output / time.strftime("run-%Y%m%d-%H%M%S")),
-            "validate_every": 0,
-            "checkpoint_every": 0,
-            "log_every": 10,
-        }
-    )
-    result = train(config, begun=begun)
-    print(f"{result.steps} steps in {result.seconds / 60:.1f} minutes; curves: tensorboard --logdir {output}")
-    return result.pipeline
+    Raises:
+        subprocess.CalledProcessError: the command failed.
+    """
+    run = output / time.strftime("run-%Y%m%d-%H%M%S")
+    clean = [part for folder in data.clean for part in ("--clean", str(folder))]
+    options = [*clean, "--checkpoint", str(START), "--output", str(run), "--minutes", str(minutes)]
+    arguments = ["adapt", str(data.real), *options]
+    print(f"$ daa {shlex.join(arguments)}", flush=True)
+    done = subprocess.run([sys.executable, "-m", "daa_diffusers.cli", *arguments])
+    if done.returncode != START_KEPT:
+        done.check_returncode()
+    return run / "pipeline"
 
 
 def compare(data: DemoData, adapted: Path | None, sheet: Path, most: int = 12, rows_shown: int = 5) -> None:
     """Restores the held-out photos with each checkpoint, prints the table, writes the sheet.
 
     Args:
-        adapted: the just-adapted pipeline; None compares the bundled checkpoints alone.
+        adapted: the just-adapted pipeline; None compares the other two alone.
         most: photos restored, at most.
         rows_shown: photos on the sheet, at most.
     """
@@ -89,7 +86,7 @@ def compare(data: DemoData, adapted: Path | None, sheet: Path, most: int = 12, r
     from daa_diffusers.evaluation.statistics import markdown_table
     from daa_diffusers.photos.reading import list_photos, read_photo, to_float
 
-    checkpoints = {"daa-denoise": "daa-denoise", "just adapted": adapted}
+    checkpoints = {"white noise only": START, "just adapted": adapted, "daa-denoise": "daa-denoise"}
     pipelines = {}
     for name, checkpoint in checkpoints.items():
         if checkpoint is not None:
@@ -138,18 +135,18 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=3.0, help="time for the adaptation; 0 leaves it out")
     parser.add_argument("--output", type=Path, default=Path("outputs") / "demo")
     arguments = parser.parse_args()
-    from daa_diffusers.cli import process
     from daa_diffusers.errors import ConfigurationError
 
-    process.let_waiting_threads_sleep()
     try:
         data = find_data(arguments.output, arguments.photos, arguments.self_made)
         print(f"Photos: {data.origin}")
-        adapted = adapt(data, arguments.output, arguments.minutes, process.begun()) if arguments.minutes else None
+        adapted = adapt(data, arguments.output, arguments.minutes) if arguments.minutes else None
         compare(data, adapted, (arguments.output / "before_after.png").resolve())
     except ConfigurationError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except subprocess.CalledProcessError as error:
+        return error.returncode  # `daa adapt` has said why
     return 0
 
 

@@ -16,6 +16,7 @@ from .record_mixin import RecordMixin
 # Constructor arguments by preset name.
 FAST_PRESETS: dict[str, dict[str, Any]] = {
     "fast-tiny": {"widths": (16, 32, 64), "blocks": (1, 1, 1)},
+    "fast-small": {"widths": (32, 64, 128), "blocks": (1, 1, 2)},
     "fast": {"widths": (48, 96, 192), "blocks": (1, 1, 2)},
     "fast-medium": {"widths": (48, 96, 192), "blocks": (1, 2, 3)},
     "fast-large": {"widths": (64, 128, 256), "blocks": (2, 2, 4)},
