@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,7 @@ def what_differs(options: dict[str, Any]) -> dict[str, Any]:
     from daa_diffusers.objectives.registry import with_defaults
     from daa_diffusers.training.config import TrainingConfig, resolve
 
-    resolved, defaults = resolve(options).identity(), TrainingConfig().identity()
+    resolved, defaults = resolve(options).identity(), asdict(TrainingConfig())
     objective, usual = resolved.pop("objective"), defaults.pop("objective")
     differs = {key: value for key, value in resolved.items() if value != defaults[key]}
     if objective["type"] != usual["type"]:

@@ -242,6 +242,9 @@ ROWS = {
     "mean teacher": _baseline("mean_teacher"),
     "renoised": Row({**PLAIN, "objective": "renoised"}),
     "renoised, fitted noise": Row({**PLAIN, "objective": "renoised", "fit_noise": 0.75}, noise=True),
+    "renoised by the start, fitted noise": Row(
+        {**PLAIN, "objective": "renoised", "teacher": "start", "weight": 0.3, "fit_noise": 0.75}, noise=True
+    ),
     "paper": _space(variant="paired", weight_schedule="paper", weight=0.2),
     "balanced": _space(variant="paired", weight_schedule="balanced"),
     "extended": _space(variant="extended", weight_schedule="balanced"),
