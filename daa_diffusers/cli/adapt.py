@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +15,7 @@ from ..checkpoints.tasks import DEFAULT_TASK, TASKS, known_tasks
 from ..errors import ConfigurationError
 from ..restoring.loading import check_model
 from .common import check_once
+from .option_names import own_option_names, renamed
 
 if TYPE_CHECKING:
     from ..sources.folders import PhotoSource
@@ -25,17 +25,6 @@ if TYPE_CHECKING:
 SHEET_PHOTOS = 4
 SHEET_SECONDS = 3.0  # reserved for loading both restorers and rendering the sheet
 CHECKED_PHOTOS = 48  # of a source, before anything is written
-
-# Option of the trainer -> option of this command.
-OPTION_NAMES = {
-    "real": "photos",
-    "clean": "--clean",
-    "init_from": "--checkpoint",
-    "output_dir": "--output",
-    "minutes": "--minutes",
-    "steps": "--minutes",
-    "seed": "--seed",
-}
 
 AUTO = "auto"  # method
 METHODS = (AUTO, "preset", "renoised", "renoised_fitted")
@@ -81,6 +70,14 @@ def adapt(
             "examples/train_daa.py), renoised, renoised_fitted."
         ),
     ] = AUTO,
+    bursts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of folders, each with two or more frames of one static scene, of the same camera: the weights "
+            "that restore them best are kept. Default: selected without.",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved options and the plan, then stop.")
     ] = False,
@@ -97,8 +94,17 @@ def adapt(
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if method not in METHODS:
         raise ConfigurationError(f"`--method` must be one of {', '.join(METHODS)}, got {method!r}")
-    with _own_option_names():
-        config = plan(photos, clean, checkpoint=checkpoint, output=output, minutes=minutes, task=task, seed=seed)
+    with own_option_names():
+        config = plan(
+            photos,
+            clean,
+            checkpoint=checkpoint,
+            output=output,
+            minutes=minutes,
+            task=task,
+            seed=seed,
+            bursts=bursts,
+        )
         if dry_run:
             if method == AUTO:
                 typer.echo(
@@ -180,7 +186,7 @@ def _train(config: TrainingConfig, inputs: Inputs, reasons: Sequence[str], begun
     if result.signal is not None:
         typer.echo(f"interrupted after step {result.steps}, which is saved; run the same command to resume")
         raise typer.Exit(128 + result.signal)
-    result.alarms = [_renamed(alarm) for alarm in result.alarms]
+    result.alarms = [renamed(alarm) for alarm in result.alarms]
     print_summary(result)
     if any("`" in alarm for alarm in result.alarms):
         options = Path(config.output_dir) / "options.yaml"
@@ -206,6 +212,7 @@ def plan(
     minutes: float,
     task: str | None,
     seed: int,
+    bursts: Path | None = None,
 ) -> TrainingConfig:
     """The checked options of the run; nothing is written.
 
@@ -241,6 +248,7 @@ def plan(
     given = {
         "preset": TASKS[task].preset,
         **({"init_from": checkpoint} if checkpoint else {}),
+        **({"validation_bursts": str(bursts), "select_by": "bursts"} if bursts else {}),
         "clean": clean,
         "real": photos,
         "minutes": minutes,
@@ -279,34 +287,6 @@ def _write_clean(folder: Path) -> None:
         raise ConfigurationError(
             f"{str(folder)!r} may contain scikit-image's photos only: give `--clean`, or another `--output`"
         ) from error
-
-
-@contextmanager
-def _own_option_names() -> Iterator[None]:
-    """Context in which errors and logs of the trainer have the option names of this command."""
-    handlers = logging.getLogger().handlers[:]
-    for handler in handlers:
-        handler.addFilter(_rename_options)
-    try:
-        yield
-    except ConfigurationError as error:
-        raise ConfigurationError(_renamed(str(error).replace(", or set `resume_with_changes`", ""))) from error
-    finally:
-        for handler in handlers:
-            handler.removeFilter(_rename_options)
-
-
-def _renamed(text: str) -> str:
-    """A message of the trainer with the option names of this command."""
-    for trainers, own in OPTION_NAMES.items():
-        text = text.replace(f"`{trainers}`", f"`{own}`")
-    return text
-
-
-def _rename_options(record: logging.LogRecord) -> bool:
-    """Logging filter that replaces option names of the trainer; drops no record."""
-    record.msg, record.args = _renamed(record.getMessage()), ()
-    return True
 
 
 def compare(config: TrainingConfig, adapted: Path, source: PhotoSource) -> Path | None:

@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from ..degradations.filters import gaussian_filter
 from ..errors import ConfigurationError
 from ..files import one_line
-from ..photos.pixels import unit_float
+from ..photos.pixels import middle, unit_float
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from ..sources.folders import PhotoFolder
 from .folders import restore
@@ -92,46 +92,94 @@ def evaluate_bursts(restorers: Restorers, folder: str | os.PathLike[str]) -> Bur
 
     Args:
         restorers: as `evaluate_folder` takes them.
-        folder: one folder a burst, each with two or more photos of one size.
+        folder: as for `read_bursts`, whose errors are raised.
 
     Returns:
-        The scores; bursts of one frame, of several sizes or scenes, shifted or exposed too differently are left out,
-        with the reason.
-
-    Raises:
-        ConfigurationError: `folder` holds no folder with photos, or no burst can be scored.
+        The scores; what `read_bursts` leaves out is named with the reason.
     """
-    root = Path(folder)
-    names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    if not names:
-        raise ConfigurationError(
-            f"`bursts` must be a folder of folders, each with the frames of one static scene, got {str(folder)!r}"
-        )
     rows: dict[str, DAARestorationPipeline | None] = {IDENTITY: None, **restorers}
     scores = BurstScores((), {row: [] for row in rows})
     scored: list[str] = []
+    for burst in read_bursts(folder, skipped=scores.skipped):
+        for row, pipeline in rows.items():
+            scores.psnr[row].append(burst.psnr(pipeline))
+        scores.noise.append(255 * math.sqrt(burst.variance))
+        scored.append(burst.name)
+    return BurstScores(tuple(scored), scores.psnr, scores.noise, scores.skipped)
+
+
+def read_bursts(
+    folder: str | os.PathLike[str],
+    *,
+    skipped: dict[str, str] | None = None,
+    side: int | None = None,
+    argument: str = "bursts",
+) -> Iterator["Burst"]:
+    """The bursts of a folder, one after the other.
+
+    Args:
+        folder: one folder a burst, each with two or more photos of one size.
+        skipped: gets the names of the bursts that are left out, and why: those of one frame, of several sizes or
+            scenes, shifted or exposed too differently.
+        side: of the middle square that is read of larger frames, in pixels; None: all of them.
+        argument: what messages call `folder`.
+
+    Raises:
+        ConfigurationError: `folder` holds no folder with photos, or all bursts are left out.
+    """
+    root, skipped = Path(folder), {} if skipped is None else skipped
+    names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    if not names:
+        raise ConfigurationError(
+            f"`{argument}` must be a folder of folders, each with the frames of one static scene, got {str(folder)!r}"
+        )
     for name in names:
         try:
-            frames = _frames(root / name)
-            pairs = [_aligned(frames[i], frames[j]) for i, j in permutations(range(len(frames)), 2)]
+            source = PhotoFolder(root / name, argument=argument)
+            burst = Burst.of(name, source, _frames(source, side))
         except (ConfigurationError, ValueError) as error:
-            scores.skipped[name] = str(error)
-            logger.warning("`bursts`: skipping %s: %s", name, error)
-            continue
-        variance = sum(pair.variance for pair in pairs) / len(pairs)
-        for row, pipeline in rows.items():
-            restored = frames if pipeline is None else [restore(pipeline, frame) for frame in frames]
-            first = [i for i, _ in permutations(range(len(frames)), 2)]
-            errors = [pair.error(restored[i]) for i, pair in zip(first, pairs, strict=True)]
-            if pipeline is None:  # a frame's own noise is what it has
-                errors = [variance]
-            scores.psnr[row].append(-10 * math.log10(max(sum(errors) / len(errors), LEAST_MSE)))
-        scores.noise.append(255 * math.sqrt(variance))
-        scored.append(name)
-    if not scored:
-        reasons = "".join("\n" + one_line(f"- {name}: {reason}") for name, reason in list(scores.skipped.items())[:10])
-        raise ConfigurationError(f"`bursts`: none of the {len(names)} bursts can be scored{reasons}")
-    return BurstScores(tuple(scored), scores.psnr, scores.noise, scores.skipped)
+            skipped[name] = str(error)
+            logger.warning("`%s`: skipping %s: %s", argument, name, error)
+        else:
+            yield burst
+    if len(skipped) == len(names):
+        reasons = "".join("\n" + one_line(f"- {name}: {reason}") for name, reason in list(skipped.items())[:10])
+        raise ConfigurationError(f"`{argument}`: none of the {len(names)} bursts can be scored{reasons}")
+
+
+@dataclass(frozen=True)
+class Burst:
+    """The frames of a static scene.
+
+    Attributes:
+        name: of its folder.
+        source: its folder.
+        frames: (C, H, W) in [0, 1].
+        pairs: all ordered pairs of them, by the indices of their frames.
+        variance: of the noise of a frame.
+    """
+
+    name: str
+    source: PhotoFolder
+    frames: list[torch.Tensor]
+    pairs: dict[tuple[int, int], "_Pair"]
+    variance: float
+
+    @classmethod
+    def of(cls, name: str, source: PhotoFolder, frames: list[torch.Tensor]) -> "Burst":
+        """Aligns the frames; raises ValueError where they are not of one static scene."""
+        pairs = {(i, j): _aligned(frames[i], frames[j]) for i, j in permutations(range(len(frames)), 2)}
+        return cls(name, source, frames, pairs, sum(pair.variance for pair in pairs.values()) / len(pairs))
+
+    def psnr(self, pipeline: DAARestorationPipeline | None) -> float:
+        """Estimated PSNR of the restored frames in dB; of the frames as they are for None."""
+        if pipeline is None:  # a frame's own noise is what it has
+            error = self.variance
+        else:
+            restored = [restore(pipeline, frame) for frame in self.frames]
+            errors = [pair.error(restored[i]) for (i, _), pair in self.pairs.items()]
+            error = sum(errors) / len(errors)
+        return -10 * math.log10(max(error, LEAST_MSE))
 
 
 @dataclass(frozen=True)
@@ -179,8 +227,7 @@ def _aligned(first: torch.Tensor, second: torch.Tensor) -> _Pair:
     return _Pair(gain, shift, inside, power / (1 + float(gain.square().mean())))
 
 
-def _frames(folder: Path) -> list[torch.Tensor]:
-    source = PhotoFolder(folder)
+def _frames(source: PhotoFolder, side: int | None) -> list[torch.Tensor]:
     if len(source) < 2:
         raise ConfigurationError("a burst has two frames or more, got one")
     frames = [unit_float(source.photo(index)) for index in source.spread(MOST_FRAMES)]
@@ -190,7 +237,7 @@ def _frames(folder: Path) -> list[torch.Tensor]:
         raise ConfigurationError(f"its frames must have one size, got {text}")
     if min(frames[0].shape[1:]) < 4 * COARSE:
         raise ConfigurationError(f"its frames must have at least {4 * COARSE} pixels a side, got {frames[0].shape}")
-    return frames
+    return frames if side is None else [middle(frame, side).clone() for frame in frames]
 
 
 def _correlation(a: torch.Tensor, b: torch.Tensor) -> float:

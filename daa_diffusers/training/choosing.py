@@ -67,6 +67,8 @@ class Choice:
 def with_method(config: TrainingConfig, method: str) -> TrainingConfig:
     """The options of a run, overridden by those of a method; raises ConfigurationError where they are invalid."""
     options = dict(METHODS[method])
+    if config.select_by == "bursts":  # an unbiased score that the user has taken photos for
+        options.pop("select_by", None)
     if "objective" in options:
         options["objective"] = with_defaults(options["objective"])
     return replace(config, **options).check()

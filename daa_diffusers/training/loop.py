@@ -152,7 +152,7 @@ class Trainer:
     def _train(self, stop_after: int | None) -> TrainingResult:
         config, progress, started = self.config, self.steps.progress, time.perf_counter()
         done, signal = self._resume(), None
-        if done == 0 and config.init_from and config.select_by == "label_free":
+        if done == 0 and config.init_from and config.select_by in ("label_free", "bursts"):
             self._offer(0)  # no weights that score lower than those to start from are kept
         is_outlier = self.safeguard.is_outlier if self.safeguard else None
         total = progress.total(done)

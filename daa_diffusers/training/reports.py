@@ -60,7 +60,7 @@ class Reports:
             if scores:
                 self.log.write(step, {f"validation/{k}": v for k, v in scores.items()})
                 counters["validation"] = scores
-                score = scores["psnr"]
+                score = scores.get("psnr_bursts" if self.config.select_by == "bursts" else "psnr", math.nan)
             if grid is not None:
                 self.log.images(step, "input, restored, difference", grid)
         if self.health is not None:

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 RECORD = "run.json"
 PHOTOS = "photos.json"  # what the sources held
-VALIDATION = ("validation_degraded", "validation_clean")
+VALIDATION = ("validation_degraded", "validation_clean", "validation_bursts")
 LOCK_FILE = ".lock"
 # and what is written from real photos, see `preparation`
 BEFORE_THE_FIRST_STEP = (

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from ..files import replacing
 
-SELECTIONS = ("last", "psnr", "label_free")
+SELECTIONS = ("last", "psnr", "label_free", "bursts")
 
 
 class BestWeights:

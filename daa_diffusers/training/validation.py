@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.utils import make_grid
 
+from ..evaluation.bursts import Burst, read_bursts
 from ..evaluation.metrics import psnr, ssim
 from ..photos.pixels import unit_float
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
@@ -17,6 +18,7 @@ from .config import TrainingConfig
 
 GRID_PHOTOS = 4
 GRID_SIDE = 192
+BURST_SIDE = 256  # of the middle of frames
 CACHE_BYTES = 2**28  # of decoded photos, a source
 
 
@@ -25,22 +27,33 @@ class Validation:
     """Photos for validation.
 
     Attributes:
-        photos: degraded photos, or pairs with their clean counterparts where there is ground truth.
+        photos: degraded photos, or pairs with their clean counterparts where there is ground truth; None: no photos.
+        bursts: of static scenes, the middle of their frames.
     """
 
-    photos: PhotoSource | PairedFolders
+    photos: PhotoSource | PairedFolders | None
+    bursts: Sequence[Burst] = ()
 
     @classmethod
     def from_config(cls, config: TrainingConfig, real: Sequence[PhotoSource]) -> "Validation | None":
-        """From `validation_degraded` / `validation_clean`, else some real photos (grids only), else None.
+        """From `validation_degraded` / `validation_clean`, else some real photos (grids only), and `validation_bursts`.
+
+        None where there are neither photos nor bursts.
 
         Args:
             config: of the run.
             real: its real photos.
 
         Raises:
-            ConfigurationError: a source cannot be opened, or photos do not pair.
+            ConfigurationError: a source cannot be opened, photos do not pair, or no burst can be scored.
         """
+        folder, argument = config.validation_bursts, "validation_bursts"
+        bursts = list(read_bursts(folder, side=BURST_SIDE, argument=argument)) if folder else []
+        photos = cls._photos_of(config, real)
+        return None if photos is None and not bursts else cls(photos, bursts)
+
+    @staticmethod
+    def _photos_of(config: TrainingConfig, real: Sequence[PhotoSource]) -> PhotoSource | PairedFolders | None:
 
         def source(spec: str, argument: str) -> PhotoSource:
             return open_source(spec, cache_bytes=CACHE_BYTES, argument=argument)
@@ -48,23 +61,27 @@ class Validation:
         if config.validation_degraded:
             degraded = source(config.validation_degraded, "validation_degraded")
             if not config.validation_clean:
-                return cls(degraded)
-            return cls(PairedFolders(degraded, source(config.validation_clean, "validation_clean")))
+                return degraded
+            return PairedFolders(degraded, source(config.validation_clean, "validation_clean"))
         if config.real and config.reads("real"):
-            return cls(real[0])
+            return real[0]
         return None
 
     @property
     def sources(self) -> dict[str, list[PhotoSource]]:
         """The sources that are read for validation alone, by role."""
-        each = (self.photos.degraded, self.photos.clean) if isinstance(self.photos, PairedFolders) else (self.photos,)
-        return {source.argument: [source] for source in each if source.argument.startswith("validation")}
+        if isinstance(self.photos, PairedFolders):
+            each = [self.photos.degraded, self.photos.clean]
+        else:
+            each = [self.photos] if self.photos else []
+        found = {source.argument: [source] for source in each if source.argument.startswith("validation")}
+        return found | ({"validation_bursts": [burst.source for burst in self.bursts]} if self.bursts else {})
 
     def run(self, restorer: nn.Module) -> tuple[dict[str, float], torch.Tensor | None]:
         """Scores and a grid (3, H, W) in [0, 1], which is None where no photo can be read.
 
         Scores are the mean per-image PSNR (dB) and SSIM on RGB uint8 of the restored photos, and the PSNR of the
-        untouched input ("psnr_identity"); empty without ground truth.
+        untouched input ("psnr_identity"), with ground truth; and "psnr_bursts", the mean of `Burst.psnr`.
         """
         pipeline = DAARestorationPipeline(restorer)
         pipeline.set_progress_bar_config(disable=True)
@@ -81,6 +98,8 @@ class Validation:
             if number < GRID_PHOTOS:
                 rows += [_tile(degraded), _tile(restored), _tile(0.5 + 2 * (restored - degraded))]
         scores = {name: total / count for name, total in totals.items()} if count else {}
+        if self.bursts:
+            scores["psnr_bursts"] = sum(burst.psnr(pipeline) for burst in self.bursts) / len(self.bursts)
         return scores, make_grid(torch.stack(rows), nrow=3) if rows else None
 
     def _photos(self) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
@@ -89,7 +108,7 @@ class Validation:
             for index in range(len(self.photos)):
                 degraded, clean = self.photos.pair(index)
                 yield unit_float(degraded), unit_float(clean)
-        else:  # a stream may hold fewer than are asked for
+        elif self.photos is not None:  # a stream may hold fewer than are asked for
             for _, photo in self.photos.sample(GRID_PHOTOS):
                 yield unit_float(photo), None
 

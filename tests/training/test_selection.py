@@ -5,12 +5,16 @@ import logging
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
+from skimage import data
 
 from daa_diffusers import DAARestorationPipeline, RestorationUNet
+from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.training.loop import Trainer, train
 from daa_diffusers.training.selection import BestWeights
 from daa_diffusers.training.summary import print_summary
@@ -122,6 +126,48 @@ def test_health_is_logged_and_its_score_selects_without_labels(tiny_config, tmp_
     Trainer(cut, progress_bar=False).train(stop_after=3)
     quiet(cut)
     assert differences(Path(whole.output_dir), Path(cut.output_dir)) == []
+
+
+@pytest.fixture
+def bursts(tmp_path):
+    """A folder with one burst, of two frames."""
+    scene = data.astronaut()[100:228, 100:228]
+    for number in range(2):
+        noise = np.random.default_rng(number).normal(0, 15, scene.shape)
+        path = tmp_path / "bursts" / "cup" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((scene + noise).clip(0, 255).astype(np.uint8)).save(path)
+    return tmp_path / "bursts"
+
+
+def test_bursts_select_without_labels_and_belong_to_the_run(tiny_config, tmp_path, bursts):
+    options = {"select_by": "bursts", "validation_bursts": str(bursts), "validate_every": 2, "learning_rate": 1e-2}
+    whole, cut = (tiny_config(output_dir=str(tmp_path / name), **options) for name in ("whole", "cut"))
+    result = quiet(whole)
+    log = [json.loads(line) for line in (Path(whole.output_dir) / "log.jsonl").read_text().splitlines()]
+    scores = {line["step"]: line["validation/psnr_bursts"] for line in log if "validation/psnr_bursts" in line}
+    assert set(scores) == {2, 4, 6} and len(set(scores.values())) == 3
+    assert result.best["score"] == max(scores.values()) and scores[result.best["step"]] == result.best["score"]
+    Trainer(cut, progress_bar=False).train(stop_after=3)
+    frame = bursts / "cup" / "0.png"
+    content = frame.read_bytes()
+    Image.open(frame).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(frame)
+    Image.open(bursts / "cup" / "1.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(bursts / "cup" / "1.png")
+    with pytest.raises(ConfigurationError, match="validation_bursts"):
+        quiet(cut)
+    frame.write_bytes(content)
+    Image.open(bursts / "cup" / "1.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(bursts / "cup" / "1.png")
+    quiet(cut)
+    assert differences(Path(whole.output_dir), Path(cut.output_dir)) == []
+
+
+def test_bursts_that_cannot_be_scored_are_refused_before_the_run(tiny_config, tmp_path, bursts):
+    (bursts / "cup" / "1.png").unlink()
+    with pytest.raises(ConfigurationError, match="`validation_bursts`: none of the 1 bursts can be scored"):
+        quiet(tiny_config(select_by="bursts", validation_bursts=str(bursts)))
+    with pytest.raises(ConfigurationError, match="`select_by` bursts needs `validation_bursts`"):
+        tiny_config(select_by="bursts").check()
+    assert not Path(tiny_config().output_dir).exists()
 
 
 def test_a_log_line_tells_losses_gradients_speed_and_memory(tiny_config):

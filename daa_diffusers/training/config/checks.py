@@ -57,8 +57,10 @@ def _run(config: "TrainingConfig") -> Iterator[str]:
         yield "`select_by` label_free needs `health` and an `objective` that reads real photos"
     if config.select_by == "psnr" and not config.validation_clean:
         yield "`select_by` psnr needs `validation_degraded` and `validation_clean`"
+    if config.select_by == "bursts" and not config.validation_bursts:
+        yield "`select_by` bursts needs `validation_bursts`"
     if config.early_stopping is not None and config.select_by == "last":
-        yield "`early_stopping` needs `select_by` psnr or label_free, got 'last'"
+        yield "`early_stopping` needs `select_by` psnr, label_free or bursts, got 'last'"
 
 
 def _photos(config: "TrainingConfig") -> Iterator[str]:

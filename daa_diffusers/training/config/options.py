@@ -112,6 +112,12 @@ class TrainingConfig:
         photos=True,
         selects=True,
     )
+    validation_bursts: str | None = option(
+        None,
+        "Folder of folders, each with frames of one static scene, to validate on without ground truth.",
+        path=True,
+        selects=True,
+    )
     patch: int = option(64, "Side of the square training patches, in pixels.", at_least=1)
     clean_scale: list[float] = option(
         [1.0, 1.0], "Range of the factor, 1 at most, by which clean patches are scaled down before their degradation."

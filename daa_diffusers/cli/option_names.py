@@ -1,0 +1,47 @@
+"""Option names of the trainer in the messages of `daa adapt`."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..errors import ConfigurationError
+
+# Option of the trainer -> option of this command.
+OPTION_NAMES = {
+    "real": "photos",
+    "clean": "--clean",
+    "init_from": "--checkpoint",
+    "output_dir": "--output",
+    "minutes": "--minutes",
+    "steps": "--minutes",
+    "seed": "--seed",
+    "validation_bursts": "--bursts",
+}
+
+
+@contextmanager
+def own_option_names() -> Iterator[None]:
+    """Context in which errors and logs of the trainer have the option names of this command."""
+    handlers = logging.getLogger().handlers[:]
+    for handler in handlers:
+        handler.addFilter(_rename_options)
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(renamed(str(error).replace(", or set `resume_with_changes`", ""))) from error
+    finally:
+        for handler in handlers:
+            handler.removeFilter(_rename_options)
+
+
+def renamed(text: str) -> str:
+    """A message of the trainer with the option names of this command."""
+    for trainers, own in OPTION_NAMES.items():
+        text = text.replace(f"`{trainers}`", f"`{own}`")
+    return text
+
+
+def _rename_options(record: logging.LogRecord) -> bool:
+    """Logging filter that replaces option names of the trainer; drops no record."""
+    record.msg, record.args = renamed(record.getMessage()), ()
+    return True
