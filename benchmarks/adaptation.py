@@ -14,22 +14,14 @@ there go into the report: Markdown, CSV of every photo, and plots beside it. `--
 import argparse
 import hashlib
 import json
-import os
-import shlex
-import subprocess
-import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-sys.path.insert(0, str(Path(__file__).parent))
+import common
 from adaptation_plan import ABLATION, CAMERA, COMMON, DOMAINS, MAIN, NETWORKS, ONCE_BUNDLED, ROWS, STARTS, Domain, Row
 
-ROOT = Path(__file__).resolve().parents[1]
 ALL_ROWS = {**ROWS, **ABLATION}
 IDENTITY = "identity"
 
@@ -50,7 +42,7 @@ class Task:
 def start_of(domain: Domain) -> str:
     """The checkpoint to start from: a bundled name, or a folder or file seen from the project's root."""
     start = STARTS[domain.start]
-    return str(ROOT / start) if "/" in start else start
+    return str(common.ROOT / start) if "/" in start else start
 
 
 def plan(arguments: argparse.Namespace, name: str, row_name: str, seed: int) -> Task:
@@ -90,7 +82,7 @@ def plan(arguments: argparse.Namespace, name: str, row_name: str, seed: int) -> 
     # a start that was bundled when its rows were measured, or that lies outside of the project, counts by its name
     by_name = domain.start in ONCE_BUNDLED or STARTS[domain.start].startswith(str(NETWORKS))
     named = {**options, "init_from": domain.start} if by_name else options
-    learned = json.dumps(what_differs(named), sort_keys=True).replace(str(data), "").replace(str(ROOT), "")
+    learned = json.dumps(what_differs(named), sort_keys=True).replace(str(data), "").replace(str(common.ROOT), "")
     digest = _digest((learned + fingerprint_of_start(arguments, domain)).encode())
     run = f"{slug(row_name)}-{seed}-{digest}"
     folder = Path(arguments.output_dir) / name / run
@@ -152,9 +144,10 @@ def work(task: Task, arguments: argparse.Namespace) -> None:
 
     if task.scores.exists():
         return
-    seconds = train(task.folder, task.options)
-    if seconds is None:
-        print(f"{task.domain} {task.row} {task.seed}: failed, see {task.folder.with_suffix('.log')}", flush=True)
+    try:
+        seconds = common.train(task.folder, task.options)
+    except RuntimeError as error:
+        print(f"{task.domain} {task.row} {task.seed}: {error}", flush=True)
         return
     scores = measure(arguments, task.domain, str(task.folder / "pipeline"))
     main = scores[DOMAINS[task.domain].evaluation["metrics"][0]]
@@ -168,18 +161,6 @@ def work(task: Task, arguments: argparse.Namespace) -> None:
 def slug(row: str) -> str:
     """A row's name for files."""
     return "".join(c if c.isalnum() else "-" for c in row).strip("-")
-
-
-def train(folder: Path, options: dict[str, Any]) -> float | None:
-    """Trains on one thread in a process of its own, options and log beside `folder`; seconds, None where it failed."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    config = folder.with_suffix(".yaml")
-    config.write_text(yaml.safe_dump(options))
-    command = [sys.executable, str(ROOT / "examples" / "train_daa.py"), "--config", str(config)]
-    started = time.perf_counter()
-    with open(folder.with_suffix(".log"), "a") as log:
-        done = subprocess.run(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    return None if done.returncode else time.perf_counter() - started
 
 
 def along(arguments: argparse.Namespace, task: Task) -> dict[int, float]:
@@ -289,8 +270,7 @@ def tasks_of(arguments: argparse.Namespace) -> list[Task]:
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=os.environ.get("DAA_DATA", str(ROOT / ".." / "shared" / "data")))
+    parser = common.parser(__doc__, "adaptation.md", data=True)
     parser.add_argument("--domains", nargs="+", default=["renoir", "sidd_small", "polyu"], choices=list(DOMAINS))
     parser.add_argument(
         "--rows", nargs="+", default=list(ROWS), choices=[*ALL_ROWS, "ablation"], help="names; `ablation`: its rows"
@@ -300,8 +280,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="rows trained at a time, one thread each")
     parser.add_argument("--also", nargs="*", default=[], help="further checkpoints to measure, such as daa-denoise")
     parser.add_argument("--output_dir", default="outputs/adaptation")
-    parser.add_argument("--scores", type=Path, default=ROOT / "benchmarks" / "results" / "adaptation")
-    parser.add_argument("--report", type=Path, default=ROOT / "benchmarks" / "results" / "adaptation.md")
+    parser.add_argument("--scores", type=Path, default=common.RESULTS / "adaptation")
     parser.add_argument("--only-report", action="store_true", help="train nothing, report the rows that are there")
     arguments = parser.parse_args(argv)
     arguments.rows = [r for row in arguments.rows for r in (ABLATION if row == "ablation" else [row])]
@@ -309,7 +288,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(
             "--domains of one report must have one budget: those named *_official are for a report of their own"
         )
-    arguments.command = shlex.join(["python", "benchmarks/adaptation.py", *(sys.argv[1:] if argv is None else argv)])
+    arguments.command = common.command(__file__, argv)
     return arguments
 
 
@@ -327,7 +306,7 @@ def main(argv: list[str] | None = None) -> None:
             list(pool.map(lambda task: work(task, arguments), tasks))
     from adaptation_report import write_report
 
-    print(write_report(arguments, [task for task in tasks if task.scores.exists()], fixed_rows))
+    write_report(arguments, [task for task in tasks if task.scores.exists()], fixed_rows)
 
 
 if __name__ == "__main__":

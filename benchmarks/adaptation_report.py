@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import common
 from adaptation_plan import ABLATION, COMMON, DOMAINS, ROWS
 
 from daa_diffusers.evaluation.statistics import gap_closed, markdown_table, paired_bootstrap
-from daa_diffusers.files import replacing, write_text
+from daa_diffusers.files import replacing
 
 STEPS_SHOWN = ("control", "fitted noise, pseudo-clean", "DANN", "mean teacher", "paper", "adapted", "oracle")
 Scores = dict[str, Any]  # "photos": names, metric: numbers; of a row: means over its seeds
@@ -132,13 +133,11 @@ def write_report(
             plot_steps(domain, rows, plots / f"{domain}_steps.png")
             text.append(f"![PSNR against steps]({plots.name}/{domain}_steps.png)")
     text.append(f"Training of these rows took {hours:.1f} {'hours' if on_cuda(arguments) else 'core hours'}.")
-    arguments.report.parent.mkdir(parents=True, exist_ok=True)
-    write_text(arguments.report, "\n\n".join(text) + "\n")
+    common.publish("\n\n".join(text), arguments.report)
     with replacing(arguments.report.with_suffix(".csv")) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["domain", "row", "photo", "psnr", "ssim"])
         writer.writerows(records)
-    return "\n\n".join(text)
 
 
 def plot(domain: str, rows: dict[str, Scores], path: Path) -> None:

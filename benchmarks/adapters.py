@@ -11,21 +11,15 @@ Everything that was trained or measured is kept: the command may be stopped and 
 
 import argparse
 import json
-import os
-import shlex
 import statistics
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-sys.path.insert(0, str(Path(__file__).parent))
+import common
 from adaptation_plan import COMMON, DOMAINS, ROWS
 
-ROOT = Path(__file__).resolve().parents[1]
+from daa_diffusers.files import write_text
+
 FORM = ROWS["fitted noise, pseudo-clean"]
 BASE, FULL = "base", "full"
 EXTRACTED = {
@@ -68,19 +62,11 @@ def options_of(arguments: argparse.Namespace, name: str, row: str, rate: float) 
 
 def train(arguments: argparse.Namespace, name: str, row: str, rate: float) -> Path:
     """The folder of a row's run, which is trained, or finished, where it is not yet."""
-    from daa_diffusers.files import write_text
-
     options = options_of(arguments, name, row, rate)
     folder = Path(options["output_dir"])
     if (folder / "pipeline" / "model_index.json").exists():  # it is written last
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    config = write_text(Path(f"{folder}.yaml"), yaml.safe_dump(options))
-    started = time.perf_counter()
-    with open(f"{folder}.log", "a") as log:
-        command = [sys.executable, str(ROOT / "examples" / "train_daa.py"), "--config", str(config)]
-        subprocess.run(command, stdout=log, stderr=log, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    seconds = time.perf_counter() - started
+    seconds = common.train(folder, options)
     write_text(Path(f"{folder}.json"), json.dumps({"minutes": seconds / 60}))
     print(f"{name}, {row}, {rate:g}: trained in {seconds:.0f} s", flush=True)
     return folder
@@ -108,7 +94,6 @@ def scores(arguments: argparse.Namespace, name: str, row: str, part: str, every:
     from daa_diffusers.evaluation import psnr
     from daa_diffusers.evaluation.folders import restore
     from daa_diffusers.evaluation.photo_pairs import PhotoPairs
-    from daa_diffusers.files import write_text
 
     cache = Path(arguments.output_dir) / name / "scores.json"
     known = json.loads(cache.read_text()) if cache.exists() else {}
@@ -205,21 +190,14 @@ def report(arguments: argparse.Namespace) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    from daa_diffusers.files import write_text
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=os.environ.get("DAA_DATA", str(ROOT / ".." / "shared" / "data")))
+    parser = common.parser(__doc__, "adapters.md", data=True)
     parser.add_argument("--trained", nargs="*", default=[], choices=[row for row in TRAINED if row != FULL])
     parser.add_argument("--trained_sets", nargs="+", default=["renoir", "polyu"], help="where rows of --trained stand")
     parser.add_argument("--steps", type=int, default=COMMON["steps"])
     parser.add_argument("--output_dir", default="outputs/adapters")
-    parser.add_argument("--report", type=Path, default=ROOT / "benchmarks" / "results" / "adapters.md")
     arguments = parser.parse_args(argv)
-    arguments.command = shlex.join(["python", "benchmarks/adapters.py", *(sys.argv[1:] if argv is None else argv)])
-    text = report(arguments)
-    arguments.report.parent.mkdir(parents=True, exist_ok=True)
-    write_text(arguments.report, text)
-    print(text)
+    arguments.command = common.command(__file__, argv)
+    common.publish(report(arguments), arguments.report)
 
 
 if __name__ == "__main__":

@@ -12,18 +12,13 @@ them. An hour on one core.
 import argparse
 import functools
 import json
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import common
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.func import functional_call
-
-sys.path.insert(0, str(Path(__file__).parent))
 from alignment_predictors import (
     ADAPT,
     FORMS,
@@ -41,6 +36,8 @@ from alignment_predictors import (
     train_predictor,
 )
 from alignment_report import Row, report
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.files import write_text
@@ -48,7 +45,6 @@ from daa_diffusers.models.daa_unet import DAAUNet2DConditionModel
 from daa_diffusers.objectives.losses import charbonnier
 from daa_diffusers.objectives.schedules import NoiseDraws, NoiseSchedule
 
-ROOT = Path(__file__).resolve().parents[1]
 SETS = ("renoir", "sidd_small", "polyu")
 TIMES = (20, 100, 250, 450, 700, 950)
 ERROR_TIMES = (100, 450)
@@ -302,10 +298,9 @@ def parts_folder(arguments: argparse.Namespace) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__, "alignment.md", data=True)
     parser.add_argument("--restorer", default="daa-denoise", help="bundled checkpoint or folder")
     parser.add_argument("--name", default="plain", help="of this start, in the output folder")
-    parser.add_argument("--data", default=os.environ.get("DAA_DATA", str(ROOT / ".." / "shared" / "data")))
     parser.add_argument("--clean", nargs="*", help="clean photos; default: bsds and highres of --data")
     parser.add_argument("--sets", nargs="+", default=list(SETS))
     parser.add_argument("--runs", nargs="*", default=[], help="training runs to take predictors of: folders with {set}")
@@ -323,14 +318,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output_dir", default="outputs/alignment")
     parser.add_argument("--report_only", action="store_true", help="of what is measured already")
-    parser.add_argument("--report", default=str(ROOT / "benchmarks" / "results" / "alignment.md"))
-    parser.add_argument("--plots", default=str(ROOT / "docs" / "adaptation"))
+    parser.add_argument("--plots", default=str(common.ROOT / "docs" / "adaptation"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if not arguments.report_only:
         measure(arguments)
     rows = [row for part in sorted(parts_folder(arguments).glob("*.json")) for row in json.loads(part.read_text())]
-    print(report(arguments, rows, TIMES))
+    report(arguments, rows, TIMES)
 
 
 if __name__ == "__main__":

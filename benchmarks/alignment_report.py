@@ -2,10 +2,10 @@
 
 import argparse
 import math
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import common
 import torch
 
 from daa_diffusers.files import replacing, write_text
@@ -47,8 +47,8 @@ def pivot(found: list[Row], quantity: str, columns: str = "set", **only: str | i
     return markdown_table([{name: str(line.get(name, "")) for name in every} for line in lines.values()], every)
 
 
-def report(arguments: argparse.Namespace, rows: list[Row], times: Sequence[int]) -> str:
-    """The Markdown report; the CSV and the plots are written beside it and into `--plots`."""
+def report(arguments: argparse.Namespace, rows: list[Row], times: Sequence[int]) -> None:
+    """Publishes the Markdown report; the CSV and the plots are written beside it and into `--plots`."""
     found = averages(rows)
     target, columns = Path(arguments.report), list(found[0])
     lines = [
@@ -58,7 +58,7 @@ def report(arguments: argparse.Namespace, rows: list[Row], times: Sequence[int])
     write_text(target.with_suffix(".csv"), "\n".join([",".join(columns), *lines, ""]))
     counts = ", ".join(f"{form} {n}" for form, n in sorted({(str(row["form"]), row["batches"]) for row in found}))
     sections = ["# Alignment of adaptation gradients with the supervised one", ""]
-    sections += [f"`python benchmarks/alignment.py {' '.join(sys.argv[1:])}`", ""]
+    sections += [f"`{common.command('alignment.py')}`", ""]
     sections += [
         f"Pairs of `train`, from `{arguments.restorer}`. Mean ± standard error, or (one), over batches of",
         f"{arguments.batch} patches of {arguments.patch} px ({counts}).",
@@ -87,10 +87,8 @@ def report(arguments: argparse.Namespace, rows: list[Row], times: Sequence[int])
     errors = [row for row, one in zip(errors, found, strict=True) if str(one["quantity"]).startswith("error")]
     sections += ["## Noise-prediction error against that with the clean photo as condition, per cent", ""]
     sections += [pivot(errors, "error", "condition", t=0), ""]
-    text = "\n".join(sections)
-    write_text(target, text)
+    common.publish("\n".join(sections), target)
     plot(found, Path(arguments.plots))
-    return text
 
 
 def plot(found: list[Row], folder: Path) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import architecture_candidates as candidates
+import common
 import numpy as np
 import torch
 from torch import nn
@@ -206,7 +207,7 @@ def render(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__)
     parser.add_argument("--candidates", nargs="*", default=[], choices=CANDIDATES, help="default: only the report")
     parser.add_argument("--task", default="denoise", choices=TASKS)
     parser.add_argument("--seconds", type=float, default=60.0, help="processor time of each training")
@@ -215,7 +216,6 @@ def main() -> None:
     parser.add_argument("--patch", type=int, default=64)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/architectures"))
-    parser.add_argument("--report", type=Path, help="Markdown file of all rows so far")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.output_dir.mkdir(parents=True, exist_ok=True)

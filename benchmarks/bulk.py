@@ -10,13 +10,13 @@ start of the cluster and the loading of the pipeline, once a job, are separated)
 `skimage.data`, JPEG of quality 95, restored by a bundled checkpoint with the guard, as `daa bulk` does by default.
 """
 
-import argparse
 import os
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
+import common
 import numpy as np
 import torch
 from PIL import Image
@@ -92,14 +92,13 @@ def planning(count: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__)
     parser.add_argument("--checkpoint", default="daa-denoise")
     parser.add_argument("--megapixels", type=float, default=0.07)
     parser.add_argument("--photos", type=int, default=4, help="in a shard")
     parser.add_argument("--repeats", type=int, default=5, help="shards that are timed")
     parser.add_argument("--ray", action="store_true")
     parser.add_argument("--plan", type=int, metavar="FILES")
-    parser.add_argument("--report", type=Path)
     arguments = parser.parse_args()
 
     if arguments.plan:
@@ -136,12 +135,8 @@ def main() -> None:
             f"Through Ray, one worker: {passed / inside:.3f} of the time in its shards (all of it, between them too), "
             f"after {start:.1f} s for the cluster and the pipeline."
         ]
-    print("\n".join(rows))
-    if arguments.report:
-        command = f"python benchmarks/bulk.py --megapixels {arguments.megapixels:g} --photos {arguments.photos}"
-        command += f" --repeats {arguments.repeats}" + (" --ray" if arguments.ray else "")
-        text = "\n".join(["# Bulk restoration beside the bare loop", "", f"`{command}`", "", *rows, ""])
-        arguments.report.write_text(text, encoding="utf-8")
+    title = ["# Bulk restoration beside the bare loop", "", f"`{common.command(__file__)}`", ""]
+    common.publish("\n".join([*title, *rows]), arguments.report)
 
 
 if __name__ == "__main__":

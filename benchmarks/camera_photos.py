@@ -7,11 +7,10 @@ name, always with a mosaic and always smoothed afterwards, as cameras do. `phone
 `phone_noise`. PNG files of 8 bits; what is there already is kept.
 """
 
-import argparse
-import os
 from collections.abc import Callable
 from pathlib import Path
 
+import common
 import torch
 from adaptation_plan import CAMERA_PHOTOS, PHONE_PHOTOS
 from PIL import Image
@@ -30,7 +29,6 @@ NOISE = CameraNoise(
     smoothing=(0.6, 1.0),
     jpeg_probability=0.0,
 )
-ROOT = Path(__file__).resolve().parents[1]
 
 
 # Of phones in the dark: standard deviations at black and at white, of brightness and of either color difference.
@@ -83,8 +81,6 @@ def _make(data: Path, folder: Path, degrade: Callable[..., torch.Tensor], draws:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=os.environ.get("DAA_DATA", str(ROOT / ".." / "shared" / "data")))
-    given = parser.parse_args().data
+    given = common.parser(__doc__, data=True).parse_args().data
     make_camera_photos(given)
     make_phone_photos(given)

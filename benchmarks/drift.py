@@ -19,12 +19,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import common
 import torch
 from adaptation_plan import BOTH, PUBLISHED
 from PIL import Image
 
 from daa_diffusers.evaluation.statistics import markdown_table
-from daa_diffusers.files import write_text
 from daa_diffusers.photos.pixels import middle
 from daa_diffusers.sources.folders import PhotoFolder
 from daa_diffusers.sources.sampling import PairedFolders
@@ -33,7 +33,6 @@ from daa_diffusers.training.health import Health
 from daa_diffusers.training.loop import Trainer
 from daa_diffusers.training.validation import Validation
 
-ROOT = Path(__file__).resolve().parents[1]
 SETS = ("renoir", "polyu", "sidd_small")
 LONGER = 4
 LOOKS = (0, 40, 80, 120, 160, 240, 320, 400, 480)
@@ -137,12 +136,10 @@ def report(sets: Iterable[tuple[str, list[dict[str, float]]]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=os.environ.get("DAA_DATA", str(ROOT / ".." / "shared" / "data")))
+    parser = common.parser(__doc__, "drift.md", data=True)
     parser.add_argument("--networks", type=Path, default=os.environ.get("DAA_NETWORKS"), help="folder of cdncnn_b")
     parser.add_argument("--sets", nargs="+", default=["renoir", "polyu"], choices=SETS)
-    parser.add_argument("--kept", type=Path, default=ROOT / "benchmarks" / "results" / "drift", help="of the looks")
-    parser.add_argument("--report", type=Path, default=ROOT / "benchmarks" / "results" / "drift.md")
+    parser.add_argument("--kept", type=Path, default=common.RESULTS / "drift", help="of the looks")
     parser.add_argument("--only-report", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -151,7 +148,7 @@ def main() -> None:
         run(arguments, name, arguments.kept / f"{name}.jsonl")
     there = [(name, arguments.kept / f"{name}.jsonl") for name in SETS]
     read = [(n, [json.loads(line) for line in path.read_text().splitlines()]) for n, path in there if path.exists()]
-    write_text(arguments.report, report(read) + "\n")
+    common.publish(report(read), arguments.report)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import common
 import numpy as np
 import torch
 from inference import texture  # beside this file
@@ -27,7 +28,6 @@ from PIL import Image
 
 from daa_diffusers import DAARestorationPipeline
 from daa_diffusers.evaluation.statistics import markdown_table
-from daa_diffusers.files import write_text
 from daa_diffusers.restoring.options import Options
 from daa_diffusers.restoring.outputs import find_jobs
 from daa_diffusers.restoring.work import restore_all
@@ -151,14 +151,13 @@ def command_rows(arguments: argparse.Namespace, scratch: Path) -> list[dict]:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__)
     parser.add_argument("--checkpoint", default="daa-denoise")
     parser.add_argument("--megapixels", type=float, default=12)
     parser.add_argument("--photos", type=int, default=4)
     parser.add_argument("--side", type=int, default=1000, help="pixels, of what the network restores alone")
     parser.add_argument("--threads", type=int, default=1, help="of the network")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--report", help="Markdown file to write")
     return parser.parse_args()
 
 
@@ -173,7 +172,7 @@ def main() -> None:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     text = [
         "# `daa restore` of a folder",
-        f"`python benchmarks/folder.py {' '.join(sys.argv[1:])}`",
+        f"`{common.command(__file__)}`",
         f"`{arguments.checkpoint}`, {arguments.photos} JPEGs of {arguments.megapixels:g} MP, {arguments.threads} "
         f"thread(s) of {os.cpu_count()} cores; {arguments.repeats} rounds, median (range); load of the machine in the "
         f"end {load:.1f}.",
@@ -181,9 +180,7 @@ def main() -> None:
         "The command alone, with its imports:",
         markdown_table(alone, list(alone[0])),
     ]
-    print("\n\n".join(text))
-    if arguments.report:
-        write_text(arguments.report, "\n\n".join(text) + "\n")
+    common.publish("\n\n".join(text), arguments.report)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
     python benchmarks/foreign.py                                  # about 10 minutes of one core
 
 Each network starts with random weights, is trained on synthetic pairs by examples/train_daa.py (`plain`), and goes on
+import common
 from there: on the same pairs alone (`control`) and with preset `adapt` on RENOIR's `train/noisy` (`adapted`), for as
 many steps. `val` is measured. Runs that are there already are kept; an interrupted one resumes: the command may be
 stopped and repeated.
@@ -10,15 +11,10 @@ stopped and repeated.
 
 import argparse
 import json
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-from daa_diffusers.files import write_text
+import common
 
-ROOT = Path(__file__).resolve().parents[1]
 NETWORKS = {
     "NAFNet": {
         "architecture": "NAFNet:NAFNet",
@@ -49,10 +45,6 @@ PLAIN = {
 QUIET = {"validate_every": 0, "health": False, "report_to": "none", "threads": 1, "keep": 1, "log_every": 50}
 
 
-def sizes(name: str) -> dict:
-    return NETWORKS[name]["arguments"]
-
-
 def start(name: str, folder: Path) -> Path:
     """A network with random weights, as a pipeline."""
     import torch
@@ -67,38 +59,20 @@ def start(name: str, folder: Path) -> Path:
     return folder
 
 
-def train(folder: Path, options: dict) -> Path:
-    """Trains in a process of its own, where the run is not whole already; its pipeline."""
-    import yaml
-
-    if not (folder / "pipeline" / "model_index.json").exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        file = folder.with_suffix(".yaml")
-        write_text(file, yaml.safe_dump({**QUIET, **options, "output_dir": str(folder)}))
-        began = time.perf_counter()
-        with open(folder.with_suffix(".log"), "a") as log:
-            command = [sys.executable, str(ROOT / "examples" / "train_daa.py"), "--config", str(file)]
-            subprocess.run(command, check=True, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        print(f"{folder.parent.name} {folder.name}: trained in {time.perf_counter() - began:.0f} s", flush=True)
-    return folder / "pipeline"
-
-
 def rows_of(arguments: argparse.Namespace, name: str) -> dict[str, Path]:
     """The pipelines of a network, by row."""
     data, folder = Path(arguments.data), Path(arguments.output_dir) / name
     clean = [str(data / "clean" / kind) for kind in ("bsds", "highres")]
-    plain = train(
-        folder / "plain",
-        {**PLAIN, "clean": clean, "steps": arguments.steps, "init_from": str(start(name, folder / "start"))},
-    )
+    first = {**PLAIN, "clean": clean, "steps": arguments.steps, "init_from": str(start(name, folder / "start"))}
+    plain = common.trained(folder / "plain", {**QUIET, **first})
     further = {"init_from": str(plain), "clean": clean, "steps": arguments.further}
     control = {**PLAIN, **further, "learning_rate": 2e-4, "batch_size": 6, "blend": 0.5}
     real = str(data / "real_noise" / arguments.domain / "train/noisy")
     adapted = {**further, "preset": "adapt", "real": [real], "predictor_warmup_steps": arguments.further // 4}
     return {
         "plain": plain,
-        "control": train(folder / "control", control),
-        "adapted": train(folder / "adapted", adapted),
+        "control": common.trained(folder / "control", {**QUIET, **control}),
+        "adapted": common.trained(folder / "adapted", {**QUIET, **adapted}),
     }
 
 
@@ -137,14 +111,12 @@ def mean(values: list[float]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=os.environ.get("DAA_DATA", str(ROOT / ".." / "shared" / "data")))
+    parser = common.parser(__doc__, "foreign.md", data=True)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--domain", default="renoir", help="folder of real_noise")
     parser.add_argument("--steps", type=int, default=600, help="on synthetic pairs")
     parser.add_argument("--further", type=int, default=160, help="of control and adapted")
     parser.add_argument("--output_dir", default="outputs/foreign")
-    parser.add_argument("--report", default=str(ROOT / "benchmarks" / "results" / "foreign.md"))
     arguments = parser.parse_args()
 
     from daa_diffusers.evaluation.statistics import markdown_table
@@ -154,23 +126,20 @@ def main() -> None:
         [
             "# Adaptation of networks that were not made for it",
             "",
-            f"`{' '.join(['python benchmarks/foreign.py', *sys.argv[1:]])}`",
+            f"`{common.command(__file__)}`",
             "",
             f"{arguments.domain}, `val`: PSNR and SSIM on RGB uint8, mean per photo. `plain`: {arguments.steps} steps",
             "on synthetic pairs (Gaussian noise up to 60) from random weights; `control`: as many further steps of",
             f"that, with the same blend, as `adapted` takes: {arguments.further} steps of preset `adapt` on the",
             "unlabeled `train/noisy`. One seed: small differences mean nothing.",
             "",
-            "Networks: " + "; ".join(f"{name} `{json.dumps(sizes(name))}`" for name in arguments.networks),
+            "Networks: " + "; ".join(f"{n} `{json.dumps(NETWORKS[n]['arguments'])}`" for n in arguments.networks),
             "",
             markdown_table(lines),
             "",
         ]
     )
-    target = Path(arguments.report)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_text(target, text)
-    print(text)
+    common.publish(text, arguments.report)
 
 
 if __name__ == "__main__":

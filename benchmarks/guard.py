@@ -11,12 +11,11 @@ standard deviation of 15/255; "JPEG" is the same photos saved as cameras do, qua
 Photos above 768 pixels are cut to their middle. Every photo's numbers are written beside the report, as CSV.
 """
 
-import argparse
 import io
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import common
 import numpy as np
 from PIL import Image
 
@@ -26,7 +25,6 @@ from daa_diffusers.evaluation.statistics import markdown_table
 from daa_diffusers.files import write_text
 from daa_diffusers.photos.reading import list_photos, read_photo
 
-ROOT = Path(__file__).resolve().parents[1]
 NOISY = ("renoir", "sidd_small", "polyu")
 CLEAN = {"bsds": 8, "highres": 2}  # of how many photos one is taken
 JPEG = ", JPEG"  # as cameras and telephones write them: quality 92, color at half the size
@@ -132,18 +130,15 @@ def summary(name: str, rows: list[dict]) -> dict[str, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=os.environ.get("DAA_DATA", ROOT / ".." / "shared" / "data"))
+    parser = common.parser(__doc__, data=True)
     parser.add_argument("--checkpoints", nargs="+", default=["daa-denoise", "daa-denoise-research"])
     parser.add_argument("--split", default="val", choices=["train", "val"])
     parser.add_argument("--sets", nargs="+", default=SETS)
-    parser.add_argument("--report", type=Path)
     arguments = parser.parse_args()
-    shown = f"python benchmarks/guard.py --checkpoints {' '.join(arguments.checkpoints)}"
     text = [
         "# The guard",
         "",
-        f"`{shown} --split {arguments.split} --report ...`",
+        f"`{common.command(__file__)}`",
         "",
         __doc__.split("\n\n")[2].strip(),
     ]
@@ -169,8 +164,8 @@ def main() -> None:
         text += ["", markdown_table(noisy, list(noisy[0])) if noisy else ""]
         text += ["", "Clean photos: PSNR (dB) of the result against the photo itself; an unchanged one counts as 100."]
         text += ["", markdown_table(clean, list(clean[0])) if clean else ""]
+    common.publish("\n".join(text), arguments.report)
     if arguments.report:
-        write_text(arguments.report, "\n".join(text) + "\n")
         write_text(arguments.report.with_suffix(".csv"), "\n".join(csv) + "\n")
 
 

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import common
 import numpy as np
 import torch
 
@@ -227,12 +228,11 @@ def report(arguments: argparse.Namespace, rows: dict) -> str:
         }
         for row in sizes
     ]
-    shown = " ".join(sys.argv[1:])
     return "\n".join(
         [
             "# Inference",
             "",
-            f"`python benchmarks/inference.py {shown}`",
+            f"`{common.command(__file__)}`",
             "",
             f"`{arguments.checkpoint}`, {arguments.device}, {arguments.dtype}, {arguments.threads} thread(s), "
             f"{os.cpu_count()} cores. Ratios on one photo of {arguments.side} x {arguments.side} px, 8 bit; medians of "
@@ -251,7 +251,7 @@ def report(arguments: argparse.Namespace, rows: dict) -> str:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__)
     parser.add_argument(
         "--checkpoint", default="daa-denoise", help="or a preset, with random weights: tiny, small, paper"
     )
@@ -264,7 +264,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output_dir", default="outputs/inference")
-    parser.add_argument("--report", help="a Markdown file, such as benchmarks/results/inference.md")
     parser.add_argument("--child", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--depth", default="uint8", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -292,9 +291,7 @@ def main() -> None:
             write_text(cache, json.dumps(rows, indent=1))
     keys = ["ratios", *(f"{megapixels:g} {depth}" for megapixels, depth in wanted)]
     text = report(arguments, {key: rows[key] for key in keys})
-    print(text)
-    if arguments.report:
-        write_text(arguments.report, text)
+    common.publish(text, arguments.report)
 
 
 if __name__ == "__main__":

@@ -22,13 +22,11 @@ import multiprocessing
 import os
 import re
 import resource
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
+import common
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -283,7 +281,7 @@ def cuda_table(arguments: argparse.Namespace) -> Iterator[list[str]]:
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--devices", nargs="+", choices=("cpu", "cuda"), default=["cpu", "cuda"])
@@ -292,7 +290,6 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peak_tflops", type=float, help="bf16 peak of a card that the table here lacks")
-    parser.add_argument("--report", type=Path, help="Markdown file to write")
     return parser.parse_args(argv)
 
 
@@ -307,10 +304,9 @@ def main() -> None:
 
 
 def write_report(arguments: argparse.Namespace, cpu: list[str], cuda: list[str], seconds: float) -> None:
-    command = shlex.join(["python", "benchmarks/joint_step.py", *sys.argv[1:]])
     text = [
         "# The joint step against the plain reading of the method",
-        f"`{command}`: {arguments.threads} thread(s) of {os.cpu_count()} cores, float32 on the CPU, "
+        f"`{common.command(__file__)}`: {arguments.threads} thread(s) of {os.cpu_count()} cores, float32 on the CPU, "
         f"{arguments.repeats} measurements of each row by turns after one to warm up; torch {torch.__version__}; "
         f"{seconds / 60:.0f} minutes.",
         "Wall-clock seconds hold other programs' share of the machine; processor seconds do not.",

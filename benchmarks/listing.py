@@ -17,8 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import common
+
 from daa_diffusers.evaluation.statistics import markdown_table
-from daa_diffusers.files import write_text
 from daa_diffusers.sources import PhotoFolder
 
 
@@ -50,9 +51,8 @@ def timed(run: Callable[[], Any]) -> tuple[Any, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__)
     parser.add_argument("--counts", type=int, nargs="+", default=[20_000, 200_000])
-    parser.add_argument("--report", help="Markdown file to write")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -70,13 +70,11 @@ def main() -> None:
         rows.append({"files": count, "listing, s": listing, "fingerprint, s": fingerprint, "MiB": memory.strip()})
     text = [
         "# Listing of very many files",
-        f"`python benchmarks/listing.py {' '.join(sys.argv[1:])}`",
+        f"`{common.command(__file__)}`",
         "Seconds of the processor (of the clock, beside other programs); memory that the list takes.",
         markdown_table(rows, list(rows[0])),
     ]
-    print("\n\n".join(text))
-    if arguments.report:
-        write_text(arguments.report, "\n\n".join(text) + "\n")
+    common.publish("\n\n".join(text), arguments.report)
 
 
 if __name__ == "__main__":

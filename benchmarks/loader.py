@@ -8,7 +8,6 @@ photos are scikit-image's (192 x 192 PNG); real collections, with larger photos,
 kept in the rows that say so, and nowhere else. The result is written to `--report`; it takes a minute.
 """
 
-import argparse
 import io
 import os
 import statistics
@@ -17,11 +16,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import common
 import torch
 from torch.utils.data import DataLoader
 
 from daa_diffusers.degradations.base import degradation_from_config
-from daa_diffusers.files import write_text
 from daa_diffusers.objectives.base import Batch
 from daa_diffusers.sources.demo_photos import demo_photos
 from daa_diffusers.sources.sampling import TrainingPatches
@@ -93,14 +92,13 @@ def samples_per_second(kind: str, specs: dict[str, dict[str, str]], config: Trai
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__, "loader.md")
     parser.add_argument("--clean", type=Path)
     parser.add_argument("--real", type=Path)
     parser.add_argument("--preset", default="small")
     parser.add_argument("--samples", type=int, default=160, help="a measurement")
     parser.add_argument("--repeats", type=int, default=3, help="steps measured before, and again after the loaders")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--report", type=Path, default=Path("benchmarks/results/loader.md"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()  # as the trainer does
@@ -133,7 +131,7 @@ def main() -> None:
     lines = [
         "# Loading against training",
         "",
-        f"`python benchmarks/loader.py --threads {arguments.threads} --samples {arguments.samples}`: preset "
+        f"`{common.command(__file__)}`: preset "
         f"`{arguments.preset}`, variant paired, batch {config.batch_size}, patch {config.patch}, "
         f"{os.cpu_count()} cores, {arguments.threads} for the step. Photos: "
         f"{photos}; dataset and shards hold the same files.",
@@ -150,9 +148,7 @@ def main() -> None:
         "",
         f"Smallest ratio: {min(rates.values()) / appetite:.1f} (aim: {AIM:g}).",
     ]
-    arguments.report.parent.mkdir(parents=True, exist_ok=True)
-    write_text(arguments.report, "\n".join(lines) + "\n")
-    print("\n".join(lines))
+    common.publish("\n".join(lines), arguments.report)
 
 
 if __name__ == "__main__":

@@ -20,26 +20,22 @@ given:
 
 import argparse
 import json
-import os
-import sys
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
-
-sys.path.insert(0, str(Path(__file__).parent))
 import adaptation
+import common
+import torch
 from adaptation_plan import DOMAINS, GAUSSIAN, PLAIN, ROWS, Row, _space
 from alignment import cosines, gradients
 from alignment_predictors import Photos, _new_predictor, batches, clean_estimate, error, noised, photos, predict
 from camera_photos import make_phone_photos
+from torch import Tensor, nn
 
 from daa_diffusers.degradations.draws import generator_for
 from daa_diffusers.files import write_text
 from daa_diffusers.models.daa_unet import DAAUNet2DConditionModel
 from daa_diffusers.objectives.schedules import NoiseDraws, NoiseSchedule
 
-ROOT = Path(__file__).resolve().parents[1]
 DOMAIN = "phone_tiny"
 FRESH = "fresh"
 RANGES = {"t in 1..100": (1, 100), "t in 1..999": (1, 999)}
@@ -192,7 +188,7 @@ def rows(arguments: argparse.Namespace) -> dict[str, Row]:
 
 def adapt(arguments: argparse.Namespace) -> None:
     """Trains and measures 4 row by row, through `adaptation.py`."""
-    options = ["--domains", DOMAIN, "--steps", str(arguments.steps), "--data", arguments.data]
+    options = ["--domains", DOMAIN, "--steps", str(arguments.steps), "--data", str(arguments.data)]
     run = adaptation.parse([*options, "--output_dir", arguments.output_dir, "--scores", str(arguments.scores)])
     every = rows(arguments)
     adaptation.ALL_ROWS.update(every)
@@ -248,17 +244,14 @@ def report(arguments: argparse.Namespace) -> str:
         for key, scores in json.loads(fixed.read_text()).items():
             lines[key.rsplit(" ", 1)[0]] = {"0 steps": sum(scores["psnr"]) / len(scores["psnr"])}
     sections += table("PSNR on val after adaptation, dB", dict(sorted(lines.items())), ".2f")
-    text = "\n".join(sections)
-    write_text(arguments.report, text)
-    return text
+    return "\n".join(sections)
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__, "maturity.md", data=True)
     parser.add_argument(
         "--predictors", nargs="*", type=Path, default=[], help="folders of predictors, one of each step"
     )
-    parser.add_argument("--data", default=os.environ.get("DAA_DATA", str(ROOT / ".." / "shared" / "data")))
     parser.add_argument("--clean", nargs="*", help="clean photos of the pairs; default: bsds and highres of --data")
     parser.add_argument("--patches", type=int, default=24, help="for 1 to 3")
     parser.add_argument("--patch", type=int, default=48)
@@ -266,8 +259,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rows", nargs="*", help="of the adaptations; default: all; nothing: none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output_dir", default="outputs/maturity")
-    parser.add_argument("--scores", type=Path, default=ROOT / "benchmarks" / "results" / "maturity")
-    parser.add_argument("--report", type=Path, default=ROOT / "benchmarks" / "results" / "maturity.md")
+    parser.add_argument("--scores", type=Path, default=common.RESULTS / "maturity")
     parser.add_argument("--only-report", action="store_true", help="of what is measured already")
     arguments = parser.parse_args(argv)
     arguments.degradation = GAUSSIAN
@@ -277,7 +269,7 @@ def main(argv: list[str] | None = None) -> None:
         measure(arguments)
         if arguments.rows != []:
             adapt(arguments)
-    print(report(arguments))
+    common.publish(report(arguments), arguments.report)
 
 
 if __name__ == "__main__":

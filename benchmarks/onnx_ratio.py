@@ -7,7 +7,6 @@ summed over threads, which other programs on the machine disturb less than the c
 median and range: above 1 ONNX Runtime is faster. (A file named onnx.py would hide the package of that name.)
 """
 
-import argparse
 import os
 import platform
 import statistics
@@ -16,13 +15,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import common
 import numpy as np
 import torch
 
 from daa_diffusers import DAARestorationPipeline
 from daa_diffusers.evaluation.statistics import markdown_table
 from daa_diffusers.export import OnnxRestorer, export_onnx
-from daa_diffusers.files import write_text
 
 SIZES = ((256, 256), (512, 512), (1024, 1024))
 
@@ -62,14 +61,13 @@ def measure(name: str, size: tuple[int, int], repeats: int, threads: int, folder
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__)
     parser.add_argument("--checkpoints", nargs="+", default=["daa-denoise"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument(
         "--sizes", type=int, nargs="+", default=[side for side, _ in SIZES], help="sides of square photos"
     )
-    parser.add_argument("--output", type=Path, help="a Markdown file")
     arguments = parser.parse_args()
 
     import onnxruntime
@@ -85,20 +83,13 @@ def main() -> None:
     versions = f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
     cores = os.cpu_count()
     load = f"load {busy:.1f} on {cores} cores when it started, so {'quiet' if busy < 0.3 else 'beside other programs'}"
-    table = markdown_table(rows)
-    print(table)
-    if arguments.output:
-        command = (
-            f"python benchmarks/onnx_ratio.py --checkpoints {' '.join(arguments.checkpoints)} "
-            f"--threads {arguments.threads} --repeats {arguments.repeats} --sizes {' '.join(map(str, arguments.sizes))}"
-        )
-        text = (
-            "# ONNX Runtime against torch, on the CPU\n\n"
-            f"`{command}`: {versions}, {platform.machine()}, {arguments.threads} threads, {load}. The same 8-bit photo "
-            "through the same pipeline, in turns; processor time, medians, and the ratio of single rounds (above 1: "
-            f"ONNX Runtime is faster).\n\n{table}\n"
-        )
-        write_text(arguments.output, text)
+    text = (
+        "# ONNX Runtime against torch, on the CPU\n\n"
+        f"`{common.command(__file__)}`: {versions}, {platform.machine()}, {arguments.threads} threads, {load}. The "
+        "same 8-bit photo through the same pipeline, in turns; processor time, medians, and the ratio of single rounds "
+        f"(above 1: ONNX Runtime is faster).\n\n{markdown_table(rows)}\n"
+    )
+    common.publish(text, arguments.report)
 
 
 if __name__ == "__main__":

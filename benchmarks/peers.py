@@ -8,14 +8,13 @@ one code. Classic denoisers are told the noise level of the photo, estimated fro
 thread, on a photo of 512 x 512 pixels, the median of three.
 """
 
-import argparse
 import importlib.util
-import os
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import common
 import numpy as np
 import torch
 from scipy.ndimage import convolve
@@ -24,9 +23,7 @@ from torch import nn
 
 from daa_diffusers import DAARestorationPipeline
 from daa_diffusers.evaluation.folders import evaluate_folder
-from daa_diffusers.files import write_text
 
-ROOT = Path(__file__).resolve().parents[1]
 NOISE = ("renoir", "sidd_small", "polyu")
 NAMES = {"renoir": "RENOIR", "sidd_small": "SIDD small", "polyu": "PolyU"}
 OURS = ("daa-denoise", "daa-denoise-research")
@@ -96,11 +93,8 @@ def seconds(pipeline: DAARestorationPipeline) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    data = os.environ.get("DAA_DATA", str(ROOT.parent / "shared" / "data"))
-    parser.add_argument("--data", type=Path, default=Path(data), help="folder of the photos")
-    parser.add_argument("--networks", type=Path, default=ROOT.parent / "shared" / "networks")
-    parser.add_argument("--report", type=Path)
+    parser = common.parser(__doc__, data=True)
+    parser.add_argument("--networks", type=Path, default=common.ROOT.parent / "shared" / "networks")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = peers(arguments.networks)
@@ -126,9 +120,7 @@ def main() -> None:
         spent = f"{seconds(rows[row]):.2f}" if row in rows else ""
         lines.append(f"| {row} | {' | '.join(scores)} | {min(gains):+.2f} | {spent} |")
     text = "\n".join(lines) + "\n"
-    print(text)
-    if arguments.report:
-        write_text(arguments.report, text)
+    common.publish(text, arguments.report)
 
 
 if __name__ == "__main__":

@@ -6,24 +6,20 @@ Reads val of RENOIR and PolyU in $DAA_DATA. "error" is what "auto" decides by, i
 bfloat16 up to `TOLERATED`. Use one thread.
 """
 
-import argparse
-import os
-import sys
 import time
 from pathlib import Path
 from statistics import fmean
 
+import common
 import torch
 
 from daa_diffusers import DAARestorationPipeline
 from daa_diffusers.evaluation.metrics import psnr
 from daa_diffusers.evaluation.statistics import markdown_table
-from daa_diffusers.files import write_text
 from daa_diffusers.photos.pixels import unit_float
 from daa_diffusers.pipelines.precision import TOLERATED, bfloat16_error, is_fast_in_bfloat16
 from daa_diffusers.sources.folders import PhotoFolder
 
-ROOT = Path(__file__).resolve().parents[1]
 SETS = ("renoir", "polyu")
 PHOTOS = 5
 
@@ -59,25 +55,21 @@ def row(name: str, checkpoint: str, data: Path, photos: str) -> dict[str, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=os.environ.get("DAA_DATA", ROOT.parent / "shared" / "data"))
+    parser = common.parser(__doc__, data=True)
     parser.add_argument("--checkpoints", nargs="+", default=["daa-denoise"])
-    parser.add_argument("--report", type=Path, help="a Markdown file to write")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = [row(Path(one).stem, one, Path(arguments.data), photos) for one in arguments.checkpoints for photos in SETS]
     fast = "has" if is_fast_in_bfloat16(torch.device("cpu")) else "does not have"
     text = (
         "# bfloat16 within, against float32\n\n"
-        f"`python {' '.join(sys.argv).replace(str(ROOT) + '/', '')}`\n\n"
+        f"`{common.command(__file__)}`\n\n"
         f"This processor {fast} instructions for bfloat16; one thread, {PHOTOS} photos of val each, PSNR of 8 bit. "
         f"The pipeline as a whole. `auto` takes bfloat16 up to an error of {TOLERATED * 255:.2f} on its probe.\n\n"
         + markdown_table(rows, list(rows[0]))
         + "\n"
     )
-    print(text)
-    if arguments.report:
-        write_text(arguments.report, text)
+    common.publish(text, arguments.report)
 
 
 if __name__ == "__main__":

@@ -9,44 +9,26 @@ one. Scores are compared on `train` first, where one may choose, and measured on
 
 import argparse
 import json
-import os
-import shlex
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
+import common
 import numpy as np
 import torch
+import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
 SETS = ("renoir", "sidd_small", "polyu")
 PARTS = {"train": 12, "val": 1000}  # and how many photos of each set
 LEVELS = (0.95, 0.8, 0.5, 0.2)
-CONFIG = ROOT / "examples" / "configs" / "daa-denoise-research.yaml"
+CONFIG = common.ROOT / "examples" / "configs" / "daa-denoise-research.yaml"
 
 
 def train(arguments: argparse.Namespace) -> Path:
     """The pipeline with its noise predictor, which is trained where it is not there yet."""
-    folder = Path(arguments.output_dir) / "run"
-    if not (folder / "pipeline" / "unet" / "config.json").exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, str(ROOT / "examples" / "train_daa.py"), "--config", str(CONFIG)]
-        command += [
-            "--init_from",
-            arguments.start,
-            "--save_noise_predictor",
-            "true",
-            "--report_to",
-            "none",
-            "--output_dir",
-            str(folder),
-        ]
-        command += ["--steps", str(arguments.steps)] if arguments.steps else []
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "DAA_DATA": str(Path(arguments.data).resolve())}
-        with open(f"{folder}.log", "a") as log:
-            subprocess.run(command, stdout=log, stderr=log, check=True, env=environment)
-    return folder / "pipeline"
+    own = {"init_from": arguments.start, "save_noise_predictor": True, "report_to": "none"}
+    own |= {"steps": arguments.steps} if arguments.steps else {}
+    options = {**yaml.safe_load(CONFIG.read_text()), **own}
+    return common.trained(Path(arguments.output_dir) / "run", options, DAA_DATA=str(Path(arguments.data).resolve()))
 
 
 def look(arguments: argparse.Namespace, checkpoint: Path) -> dict[str, dict[str, dict[str, list[float]]]]:
@@ -162,20 +144,13 @@ def report(arguments: argparse.Namespace, found: dict) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    from daa_diffusers.files import write_text
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__, "ranking.md", data=True)
     parser.add_argument("--start", default="daa-denoise", help="checkpoint to adapt (results: daa-denoise-plain)")
-    parser.add_argument("--data", default=os.environ.get("DAA_DATA", str(ROOT / ".." / "shared" / "data")))
     parser.add_argument("--steps", type=int, help="of the training; default: that of the config")
     parser.add_argument("--output_dir", default="outputs/ranking")
-    parser.add_argument("--report", type=Path, default=ROOT / "benchmarks" / "results" / "ranking.md")
     arguments = parser.parse_args(argv)
-    arguments.command = shlex.join(["python", "benchmarks/ranking.py", *(sys.argv[1:] if argv is None else argv)])
-    text = report(arguments, look(arguments, train(arguments)))
-    arguments.report.parent.mkdir(parents=True, exist_ok=True)
-    write_text(arguments.report, text)
-    print(text)
+    arguments.command = common.command(__file__, argv)
+    common.publish(report(arguments, look(arguments, train(arguments))), arguments.report)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,11 @@ For each start and set of photos (`train`, the middle of 8 photos; their clean o
 A target is one draw: its errors differ from draw to draw, so that a restorer that learns their mean ends above it.
 """
 
-import argparse
 import os
-import sys
 import time
 from pathlib import Path
 
+import common
 import torch
 
 from daa_diffusers import DAARestorationPipeline
@@ -20,12 +19,10 @@ from daa_diffusers.degradations.draws import generator_for
 from daa_diffusers.degradations.fitting.photo_noise import WHITE
 from daa_diffusers.evaluation.metrics import psnr
 from daa_diffusers.evaluation.statistics import markdown_table
-from daa_diffusers.files import write_text
 from daa_diffusers.objectives.renoised import Renoised
 from daa_diffusers.photos.pixels import middle, unit_float
 from daa_diffusers.sources.folders import PhotoFolder
 
-ROOT = Path(__file__).resolve().parents[1]
 SETS = ("renoir", "polyu", "sidd_small")
 SIGMAS = (5, 10, 20, 40)
 PHOTOS = 8
@@ -75,14 +72,12 @@ def row(name: str, checkpoint: str, data: Path, photos: str, side: int) -> dict[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=os.environ.get("DAA_DATA", str(ROOT / ".." / "shared" / "data")))
+    parser = common.parser(__doc__, "renoising.md", data=True)
     parser.add_argument("--networks", default=os.environ.get("DAA_NETWORKS"), help="folder of cdncnn_b.safetensors")
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     parser.add_argument(
         "--side", type=int, default=128, help="of the middle of each photo that is compared with its clean one"
     )
-    parser.add_argument("--report", default=str(ROOT / "benchmarks" / "results" / "renoising.md"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     began = time.process_time()
@@ -95,7 +90,7 @@ def main() -> None:
         [
             "# The strength of renoising",
             "",
-            f"`{' '.join(['python benchmarks/renoising.py', *sys.argv[1:]])}`",
+            f"`{common.command(__file__)}`",
             "",
             f"{time.process_time() - began:.0f} seconds of a core. {PHOTOS} photos of `train`: noise measured on the",
             f"middle {MEASURED_SIDE} px, PSNR (dB, RGB uint8, mean per photo) on their middle {arguments.side} px.",
@@ -108,9 +103,7 @@ def main() -> None:
             "",
         ]
     )
-    Path(arguments.report).parent.mkdir(parents=True, exist_ok=True)
-    write_text(Path(arguments.report), text)
-    print(text)
+    common.publish(text, arguments.report)
 
 
 if __name__ == "__main__":

@@ -9,16 +9,13 @@ Runs and scores that are there already are kept in `--output_dir` and not comput
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-from daa_diffusers.files import write_text
+import common
+
 from daa_diffusers.training.config import TrainingConfig, resolve
 
-ROOT = Path(__file__).resolve().parents[1]
 SETS = ("renoir", "sidd_small", "polyu")
 FORMS = {
     "hybrid": {"variant": "hybrid", "weight": 0.5},
@@ -63,20 +60,9 @@ def start(arguments: argparse.Namespace) -> Path:
 
 
 def train(arguments: argparse.Namespace, name: str, form: str) -> TrainingConfig:
-    """Trains in a process of its own, where the run is not whole already."""
-    import yaml
-
+    """The config of a run, which is trained where it is not there yet."""
     chosen = options(arguments, name, form)
-    folder = Path(chosen["output_dir"])
-    if not (folder / "pipeline").exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        file = folder.with_suffix(".yaml")
-        file.write_text(yaml.safe_dump(chosen))
-        started = time.perf_counter()
-        with open(folder.with_suffix(".log"), "a") as log:
-            command = [sys.executable, str(ROOT / "examples" / "train_daa.py"), "--config", str(file)]
-            subprocess.run(command, check=True, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        print(f"{name} {form}: trained in {time.perf_counter() - started:.0f} s", flush=True)
+    common.trained(Path(chosen["output_dir"]), chosen)
     return resolve(chosen).check()
 
 
@@ -146,8 +132,7 @@ def line(name: str, form: str, rows: list[dict]) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=os.environ.get("DAA_DATA", str(ROOT / ".." / "shared" / "data")))
+    parser = common.parser(__doc__, "selection.md", data=True)
     parser.add_argument("--plain", default="daa-denoise", help="checkpoint to start from")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
     parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=list(FORMS))
@@ -155,7 +140,6 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=12, help="steps between checkpoints")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output_dir", default="outputs/selection")
-    parser.add_argument("--report", default=str(ROOT / "benchmarks" / "results" / "selection.md"))
     arguments = parser.parse_args()
 
     from daa_diffusers.evaluation.statistics import markdown_table
@@ -169,7 +153,7 @@ def main() -> None:
         [
             "# Regret of `--select_by label_free`",
             "",
-            f"`{' '.join(['python benchmarks/selection.py', *sys.argv[1:]])}`"
+            f"`{common.command(__file__)}`"
             f", {(time.perf_counter() - started) / 60:.0f} minutes in the last call (finished parts are kept)",
             "",
             "Regret is the best PSNR of a run minus that of the checkpoint chosen, in dB, on `val` (RGB uint8, mean",
@@ -181,10 +165,7 @@ def main() -> None:
             "",
         ]
     )
-    target = Path(arguments.report)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_text(target, text)
-    print(text)
+    common.publish(text, arguments.report)
 
 
 if __name__ == "__main__":

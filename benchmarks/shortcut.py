@@ -10,20 +10,16 @@ ten times as large. Rows that are finished are kept in `--scores`, runs that wer
 
 import argparse
 import json
-import os
-import shlex
 import statistics
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-from adaptation import measure, slug, train
+import common
+from adaptation import measure, slug
 from adaptation_plan import GAUSSIAN
 
 from daa_diffusers.evaluation.statistics import markdown_table
 from daa_diffusers.files import write_text
 
-ROOT = Path(__file__).resolve().parents[1]
 COMMON = {
     "preset": "tiny",
     "degradation": GAUSSIAN,
@@ -64,9 +60,7 @@ def work(arguments: argparse.Namespace, row: str) -> dict:
     options = {**COMMON, **ROWS[row], "steps": arguments.steps, "output_dir": str(folder)}
     options["clean"] = [str(data / "clean" / kind) for kind in ("bsds", "highres")]
     options["real"] = [str(data / "real_noise" / arguments.set / "train" / "noisy")]
-    seconds = train(folder, options)
-    if seconds is None:
-        raise SystemExit(f"{row}: failed, see {folder.with_suffix('.log')}")
+    seconds = common.train(folder, options)
     last = max((folder / "checkpoints").glob("step-*/state.json"))
     counters = json.loads(last.read_text())["counters"]
     scores = measure(arguments, arguments.set, str(folder / "pipeline"))
@@ -120,19 +114,15 @@ def report(arguments: argparse.Namespace, found: dict[str, dict]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=os.environ.get("DAA_DATA", str(ROOT / ".." / "shared" / "data")))
+    parser = common.parser(__doc__, "shortcut.md", data=True)
     parser.add_argument("--set", default="renoir", choices=["renoir", "sidd_small", "polyu"])
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/shortcut"))
-    parser.add_argument("--scores", type=Path, default=ROOT / "benchmarks" / "results" / "shortcut")
-    parser.add_argument("--report", type=Path, default=ROOT / "benchmarks" / "results" / "shortcut.md")
+    parser.add_argument("--scores", type=Path, default=common.RESULTS / "shortcut")
     arguments = parser.parse_args()
-    arguments.command = shlex.join(["python", "benchmarks/shortcut.py", *sys.argv[1:]])
-    text = report(arguments, {row: work(arguments, row) for row in arguments.rows})
-    write_text(arguments.report, text)
-    print(text)
+    arguments.command = common.command(__file__)
+    common.publish(report(arguments, {row: work(arguments, row) for row in arguments.rows}), arguments.report)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ _INSTEAD = (
     "Restore with torch instead (`--backend torch`, the default). Networks of convolutions, such as DnCNN, DRUNet, "
     "NAFNet and the U-Net of this package, can be exported, also after their adaptation"
 )
-# Sizes, in size multiples, at which a new file is compared with the network that it was made of.
+# Sizes, in size multiples, at which a new file is compared with the exported network.
 _COMPARED = ((1, 1, 1), (1, 3, 2), (2, 2, 5))
 
 
@@ -49,7 +49,7 @@ def export_onnx(restorer: nn.Module, path: str | os.PathLike[str], *, check: boo
     Raises:
         ImportError: without the extra `onnx`.
         ConfigurationError: `path` is no .onnx file in an existing folder; the restorer cannot be exported for all
-            sizes; or (`check`) both differ by more than 1e-4 of the value range.
+            sizes; or (`check`) both results differ by more than 1e-4 of the value range.
     """
     path = Path(path)
     if path.suffix != ".onnx" or not path.parent.is_dir():
@@ -143,7 +143,8 @@ def _facts(network: nn.Module) -> dict[str, Any]:
 
 
 def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `export_onnx` wrote into a file: class, channels, value_range, size_multiple, perhaps receptive_radius.
+    """Metadata that `export_onnx` wrote into a file: class, channels, value_range, size_multiple, perhaps
+    receptive_radius.
 
     Raises:
         ImportError: without the extra `onnx`.
@@ -226,7 +227,7 @@ def _open(path: Path, providers: list[str] | None, threads: int) -> Any:
         raise CheckpointError(f"`path` must name an .onnx file, got {str(path)!r}, which is none")
     try:
         return _session(path.read_bytes(), providers, threads)
-    except Exception as error:  # ONNX Runtime has its own kinds
+    except Exception as error:  # ONNX Runtime has exceptions of its own
         raise CheckpointError(f"{str(path)!r} is no readable ONNX file: {error}") from error
 
 

@@ -23,7 +23,7 @@ _OF_WRITING = OF_THE_MACHINE | {
     errno.ENOENT,
     errno.ENOTDIR,
 }
-# what moves to another line or column, colors a terminal, or reverses the order of what follows
+# characters that move to another line or column, color a terminal, or reverse the direction of text
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -54,7 +54,7 @@ class UnwritableError(OSError):
 
 @contextmanager
 def written(path: str | os.PathLike) -> Iterator[None]:
-    """Gives errors of writing `path` in place the words of `replacing`.
+    """Context in which errors of writing to `path` itself are raised with the messages of `replacing`.
 
     Raises:
         UnwritableError: as `replacing` does.
@@ -69,11 +69,11 @@ def written(path: str | os.PathLike) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: str | os.PathLike, like: str | os.PathLike | None = None) -> Iterator[Path]:
-    """Gives a hidden name beside `path` to write to, and renames it to `path` when all went well.
+    """Yields a hidden name beside `path` to write to, and renames that file to `path` after success.
 
-    A reader never finds a partial file, and what was at `path` stays until the new file is whole. On an error, or where
-    nothing was written, nothing is left behind. The suffix is that of `path`, as writers choose their format by it; the
-    rest of the name is short, so that any valid name can be written.
+    A reader never finds a partial file, and an earlier file at `path` stays until the new one is complete. On an error,
+    or where nothing was written, nothing is left behind. The suffix is that of `path`, as writers choose their format
+    by it; the rest of the name is short, so that any valid name can be written.
 
     Args:
         path: the file.
@@ -81,8 +81,8 @@ def replacing(path: str | os.PathLike, like: str | os.PathLike | None = None) ->
             permissions of the file that is replaced, if any. While it is written, only its owner may read it.
 
     Raises:
-        UnwritableError: full or read-only disk, no permission, too long a name; whatever the library that
-            writes makes of it.
+        UnwritableError: full or read-only disk, no permission, too long a name; whatever exception the writing library
+            raised.
     """
     path = Path(path)
     suffix = path.suffix if len(os.fsencode(path.suffix)) <= 32 else ""  # a longer one is no format's
@@ -92,7 +92,7 @@ def replacing(path: str | os.PathLike, like: str | os.PathLike | None = None) ->
         mode = _reserved(temporary, path, like)
         yield temporary
         if temporary.exists() and not (mode is not None and _is_untouched(temporary)):
-            with suppress(OSError):  # file systems of cameras know neither
+            with suppress(OSError):  # file systems of cameras support neither
                 if like is not None:
                     status = os.stat(like)
                     os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -148,7 +148,7 @@ def _reserved(temporary: Path, path: Path, like: str | os.PathLike | None) -> in
         granted = stat.S_IMODE(os.fstat(made).st_mode)  # what the umask leaves
         with suppress(OSError):
             os.chmod(temporary, 0o600)
-        os.utime(temporary, (0, 0))  # shows whether something is written, be it nothing
+        os.utime(temporary, (0, 0))  # by which any writing, also of nothing, is noticed
     finally:
         os.close(made)
     return granted if like is not None else wanted
@@ -160,7 +160,7 @@ def _is_untouched(temporary: Path) -> bool:
 
 
 def _unwritable(error: Exception, path: Path, temporary: Path, needed: int = 0) -> UnwritableError | None:
-    """The reason why `temporary`, a file or a folder, cannot be written, where it is that which `error` comes of."""
+    """The reason why `temporary`, a file or a folder, cannot be written, where that caused `error`; else None."""
     number = written = 0
     if isinstance(error, UnwritableError):
         if not _lies_in(error.path, temporary):  # else of a `replacing` inside of this one
@@ -192,7 +192,7 @@ def _size(path: Path) -> int:
 def _refusal_of_more(temporary: Path) -> int:
     """The error number of writing more to a file, or a file in a folder; 0 where that works.
 
-    Libraries that code in C report a full disk in words of their own, such as "encoder error -2", without a number.
+    Libraries written in C report a full disk by messages such as "encoder error -2", without a number.
     """
     if temporary.is_dir():
         temporary = temporary / secrets.token_hex(6)
@@ -272,7 +272,7 @@ def of_the_machine(error: BaseException) -> bool:
 
 
 def other_kind(path: str | os.PathLike) -> str:
-    """What stands at `path` instead of a regular file, which alone is read: others may block; "" if one does.
+    """What `path` is instead of a regular file; "" for a regular one. Only those are read: others may block.
 
     Raises:
         OSError: it cannot be accessed.
@@ -296,7 +296,7 @@ def read_regular(path: str | os.PathLike) -> bytes:
 
 
 def shortened(name: str, more: str = "", *, append: bool = False) -> str:
-    """The name of a file with `more` before its suffix, or behind it, its stem cut where that is too long to be one."""
+    """The name of a file with `more` before its suffix, or behind it; the stem is cut where the name is too long."""
     stem, suffix = os.path.splitext(name)
     end = suffix + more if append else more + suffix
     while stem and len(os.fsencode(stem + end)) > NAME_BYTES:
@@ -305,17 +305,18 @@ def shortened(name: str, more: str = "", *, append: bool = False) -> str:
 
 
 def printable(name: str) -> str:
-    """A name as one line of text that every library takes: bytes of it that are no UTF-8 become "\\xe9"."""
+    """A name as one line of text that every library takes: bytes that are not UTF-8 become "\\xe9"."""
     return one_line(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def one_line(text: str) -> str:
-    """Text with the names of files in it as one line that moves no cursor: a newline in a name becomes "\\n"."""
+    """Text that contains file names as one line without control characters: a newline becomes "\\n"."""
     return _CONTROLS.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def write_text(path: str | os.PathLike, text: str) -> Path:
-    """Writes `text` (UTF-8; names of files that are not, as they were) to `path` as `replacing` does; returns it."""
+    """Writes `text` to `path` as `replacing` does, in UTF-8 (file names that are not keep their bytes); returns
+    `path`."""
     path = Path(path)
     with replacing(path) as temporary:
         temporary.write_bytes(text.encode("utf-8", "surrogateescape"))

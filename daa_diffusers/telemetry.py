@@ -1,4 +1,4 @@
-"""Deactivation of usage reports of the libraries underneath.
+"""Deactivation of the usage reports of libraries that this package uses.
 
 Each of these libraries reads its variable when it is imported, so `daa_diffusers/__init__.py` calls `switch_off` before
 any of them is. A variable that is set already is the user's decision and stays. wandb is not listed: it is
@@ -28,8 +28,8 @@ def switch_off() -> None:
 def without_onnxruntime() -> Iterator[None]:
     """Keeps diffusers from importing ONNX Runtime while it loads a pipeline.
 
-    It asks of every component whether that is a `diffusers.OnnxRuntimeModel`, whose module imports ONNX Runtime. No
-    component of this package is one, so an empty class answers the question.
+    Diffusers asks of every component whether it is a `diffusers.OnnxRuntimeModel`, whose module imports ONNX Runtime.
+    No component of this package is one, so an empty class answers the question.
     """
     import diffusers
 

@@ -15,7 +15,7 @@ STARTS = {task.name: task.start for task in TASKS.values()}
 DEFAULT = DEFAULTS[DEFAULT_TASK]
 
 
-# Names of checkpoints that are no longer bundled -> what takes their place.
+# Names of checkpoints that are no longer bundled -> their replacements.
 RENAMED = {"daa-denoise-plain": "daa-denoise"}
 
 
@@ -25,12 +25,12 @@ def bundled_names() -> tuple[str, ...]:
 
 
 def is_bundled(name: str) -> bool:
-    """Whether `bundled_path` knows a name."""
+    """Whether `bundled_path` has a folder for a name."""
     return RENAMED.get(name, name) in bundled_names()
 
 
 def bundled_path(name: str) -> Path:
-    """The folder of a bundled checkpoint, or of the one that took its place.
+    """The folder of a bundled checkpoint, or of its replacement.
 
     Raises:
         KeyError: no checkpoint of this name is bundled.

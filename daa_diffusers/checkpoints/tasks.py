@@ -19,11 +19,12 @@ class Task:
         start: bundled checkpoint that an adaptation starts from by default.
         checkpoint: bundled checkpoint that restores by default; None: none is bundled.
         caution: a further sentence of the model card on its use.
-        removes_noise: what it removes is noise. The guard of the pipeline and the noise that is left are judged by
-            noise, and adaptation fits noise to the photos and trains on their restored versions.
-        removes_streaks: what it removes is streaks of light, by which the guard of the pipeline judges.
-        example: the degradation of example photos, as in a config; default: the first of `degradations`, as it is.
-        example_words: what it is, for their title: "camera noise".
+        removes_noise: it removes noise. The guard of the pipeline measures noise, the noise left in results is
+            reported, and adaptation fits noise to the photos and trains on their restored versions.
+        removes_streaks: it removes streaks of light, which the guard of the pipeline measures.
+        example: the degradation of example photos, as in a config; default: the first of `degradations`, with its
+            defaults.
+        example_words: the degradation's name in the title of the examples: "camera noise".
     """
 
     name: str
@@ -114,12 +115,12 @@ def task_of_degradation(kind: str) -> str | None:
 
 
 def judged_by_noise(task: str | None) -> bool:
-    """Whether what a restorer removes is to be judged as noise: that of a task that removes it, or of none known."""
+    """Whether a restorer of this task removes noise; True where the task is unknown."""
     return task not in TASKS or TASKS[task].removes_noise
 
 
 def judged_by_streaks(task: str | None) -> bool:
-    """Whether what a restorer removes is to be judged as streaks."""
+    """Whether a restorer of this task removes streaks of light."""
     return task in TASKS and TASKS[task].removes_streaks
 
 

@@ -28,8 +28,8 @@ SHOWN_KEYS = 4  # of an unknown state dict, in a message
 # Exceptions of spandrel on weights that only resemble those of an architecture.
 UNDETECTED = (KeyError, RuntimeError, ValueError, AssertionError, AttributeError, IndexError, TypeError)
 
-# The multiple to which these networks pad inside, NAFNet with zeros. Padded by the pipeline, edges are reflected, and
-# tiles lie on the grid of windows and pooling.
+# The multiple to which these networks pad their input, NAFNet with zeros. The pipeline pads by reflection instead, and
+# aligns tiles with the grid of windows and pooling.
 OWN_PADDING: dict[str, Callable[[Any], int]] = {
     "NAFNet": lambda network: network.padder_size,
     "SwinIR": lambda network: network.window_size,
@@ -112,7 +112,7 @@ def recipe_of(network: nn.Module, arguments: Mapping[str, Any] | None = None) ->
 
 
 def is_transformers(network: nn.Module) -> bool:
-    """Whether it is a model of transformers, which need not be imported to know."""
+    """Whether it is a model of transformers; that library is not imported for it."""
     return any(base.__module__ == "transformers.modeling_utils" for base in type(network).__mro__)
 
 
@@ -168,7 +168,7 @@ def _is_json(value: Any) -> bool:
 
 
 def _only_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries that JSON can hold, as it gives them back; the others keep their defaults."""
+    """The entries that JSON can hold, as it returns them; the others keep their defaults."""
     return {str(name): json.loads(json.dumps(value)) for name, value in values.items() if _is_json(value)}
 
 

@@ -58,8 +58,8 @@ class UpsamplingConv2d(nn.Conv2d):
     """A 3x3 convolution, with nearest upsampling by two before it on request: `(B, in, H, W) -> (B, out, H, W)`.
 
     Each pixel of `forward(x, upsample=True)`, (B, out, 2H, 2W), depends on 2x2 pixels of `x` only, so that a transposed
-    convolution with the 4x4 kernel `(w2, w1 + w2, w0 + w1, w0)` along each axis does it with 4/9 of the products, and
-    the large input is never kept.
+    convolution with the 4x4 kernel `(w2, w1 + w2, w0 + w1, w0)` along each axis computes it with 4/9 of the
+    multiplications, and the enlarged input is never stored.
     """
 
     def forward(self, x: torch.Tensor, upsample: bool = False) -> torch.Tensor:
@@ -207,9 +207,9 @@ class DAAUNet2DConditionModel(RecordMixin, UNet2DConditionModel):
         return super().extract_init_dict({k: v for k, v in config_dict.items() if k not in fixed}, **kwargs)
 
     def _speed_up(self) -> None:
-        """The same function of the same weights, with fewer products and cheaper masks.
+        """Replaces layers by faster ones of the same function and weights: fewer multiplications, cheaper masks.
 
-        Each faster layer is a subclass without weights of its own, and is called as any module: hooks see it.
+        Each faster layer is a subclass without weights of its own, and is called as any module, so that hooks work.
         """
         for block in self.up_blocks:
             for upsampler in block.upsamplers or ():

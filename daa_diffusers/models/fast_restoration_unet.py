@@ -1,4 +1,4 @@
-"""A restorer for CPUs: a residual U-Net behind pixel-unshuffle, chosen at equal processor time."""
+"""Restorer for CPUs: a residual U-Net between pixel-unshuffle and pixel-shuffle."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -41,9 +41,9 @@ class FastRestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
 
     No convolution runs at full resolution: pixels are moved into channels first and back last (pixel-unshuffle and
     -shuffle). Levels are blocks with identity paths, joined by 2x2 convolutions of stride two downwards and a 1x1
-    convolution with pixel-shuffle upwards; skip connections are added. There are no statistics and no pooling over the
-    photo, so a result depends on its neighborhood only and tiles agree exactly with the whole. The branches of all
-    blocks and the residual start small, which lets training take large steps from the start. Of the architectures in
+    convolution with pixel-shuffle upwards; skip connections are added. Nothing is computed over the whole photo, so
+    that a result depends on its neighborhood only, and tiles agree exactly with the whole. The branches of all blocks
+    and the residual start small, which lets training take large steps from the start. Of the architectures in
     `benchmarks/results/architectures.md` this one restores best after equal processor time of training.
 
     Args:
@@ -51,8 +51,8 @@ class FastRestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         widths: channels of the levels, the finest first. At least one.
         blocks: residual blocks of each level: on the way down and, but for the last level, as many on the way up.
         unshuffle: side of the squares of pixels that become channels.
-        value_range: `[low, high]`, the range in which this restorer takes and gives photos. Data for its callers
-            (pipeline, training), as what follows; the network itself does not use it.
+        value_range: `[low, high]`, the range in which this restorer takes and gives photos. It is read by callers
+            (pipeline, training), like the next two arguments; the network itself does not use it.
         task: key of `daa_diffusers.checkpoints.tasks.TASKS`; None: not known.
         license: of the weights, an identifier of the Hub or a name; None: not stated.
 

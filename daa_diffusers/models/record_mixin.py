@@ -89,7 +89,8 @@ class RecordMixin:
 
 
 def _package_module(name: str) -> Any:
-    """A module of the package; None where only this code is at hand. Imported late: the rooms above import this one."""
+    """A module of the package; None where only this file is installed. Imported late, since those modules import this
+    one."""
     try:
         return importlib.import_module(f"daa_diffusers.{name}")
     except ImportError:

@@ -53,14 +53,14 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
     """Predicts a residual and adds it to its input: `f(x) = x + r(x)`, never clamped.
 
     Args:
-        channels: color channels of the photo, in and out (3 for RGB, 1 for gray).
+        channels: color channels of the photo, in and out (3 for RGB, 1 for grayscale).
         width: channels of the first level; each further level doubles them. At least 1.
         depth: number of levels. Height and width of an input must be multiples of `size_multiple`.
         negative_slope: slope of the LeakyReLU.
         align_corners: how the bilinear upsampling places its samples. False (default): the result at a pixel depends
             on its neighborhood only, so that tiles agree exactly with the whole. True: as the official weights.
-        value_range: `[low, high]`, the range in which this restorer takes and gives photos. Data for its callers
-            (pipeline, training), like the following; the network itself does not use it.
+        value_range: `[low, high]`, the range in which this restorer takes and gives photos. It is read by callers
+            (pipeline, training), like the next two arguments; the network itself does not use it.
         task: key of `daa_diffusers.checkpoints.tasks.TASKS`; None: not known.
         license: of the weights, an identifier of the Hub or a name; None: not stated.
 
@@ -148,8 +148,8 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         Args:
             x: degraded photos (B, C, H, W), floating point, in `config.value_range` (noise may exceed it); H and W
                 multiples of `size_multiple`.
-            margins: pixels at the top, bottom, left and right that are left out of the result, and with them most of
-                the work for them: a tile's margins are surroundings, nothing more.
+            margins: pixels at the top, bottom, left and right that are left out of the result, and mostly not computed:
+                the margins of a tile are context only.
             return_dict: None (default): the tensor itself. Otherwise as of any model of diffusers: a `UNet2DOutput`
                 with the tensor as `sample` (True), or the tuple `(tensor,)` (False).
 
@@ -177,7 +177,8 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         return x + self.conv_out(hidden)
 
     def _decode_inside(self, x, hidden, skips: list[torch.Tensor], margins: tuple[int, int, int, int]) -> torch.Tensor:
-        """The second half of `forward`, of each level only what the result inside of the margins needs."""
+        """The second half of `forward`; each level is computed only where the result inside the margins depends on
+        it."""
         (height, width), (top, bottom, left, right) = x.shape[2:], margins
         wanted = (top, height - bottom), (left, width - right)
         levels = zip(self._parts(wanted[0], height), self._parts(wanted[1], width), strict=True)
@@ -192,7 +193,8 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         return _inside(x, wanted) + _inside(self.conv_out(hidden), wanted, at)
 
     def _parts(self, wanted: tuple[int, int], size: int) -> list[tuple[int, int]]:
-        """[low, high) of the levels, from the deepest to the second, along one axis: what the level above needs."""
+        """[low, high) of the levels, from the deepest to the second, along one axis: the rows or columns that the level
+        above depends on."""
         low, high = wanted
         parts = []
         for level in range(1, self.config.depth):

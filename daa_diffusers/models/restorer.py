@@ -23,7 +23,7 @@ class RestorerContract:
             None: unknown.
         is_global: every output pixel depends on the whole input, so that a tiled result differs from an untiled one.
         skips_margins: `forward` has an argument `margins`, pixels (top, bottom, left, right) left out of the result.
-        has_batch_statistics: some layers normalize over the batch; synthetic and real photos need batches of their own.
+        has_batch_statistics: some layers normalize over the batch; synthetic and real photos need separate batches.
         has_gradient_checkpointing: `enable_gradient_checkpointing` works.
         task: key of `daa_diffusers.checkpoints.tasks.TASKS`; None: unknown.
         license: identifier or name of the license of the weights; None: not stated.

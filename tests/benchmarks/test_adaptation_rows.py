@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,9 +12,7 @@ ROWS = sorted((BENCHMARKS / "results" / "adaptation").glob("*/*-?-*.json"))
 
 @pytest.fixture(scope="module")
 def adaptation():
-    sys.path.insert(0, str(BENCHMARKS))
-    yield importlib.import_module("adaptation")
-    sys.path.remove(str(BENCHMARKS))
+    return importlib.import_module("adaptation")
 
 
 def test_every_saved_row_is_found_again(adaptation):

@@ -146,7 +146,6 @@ def test_photos_of_our_own_are_made_once_and_hold_correlated_noise(tmp_path, kin
     made = demo_photos(tmp_path / "made")
     for part in ("train", "val"):
         shutil.copytree(made.real_val_clean, tmp_path / "data" / "real_noise" / "polyu" / part / "clean")
-    sys.path.insert(0, str(ROOT / "benchmarks"))
     import camera_photos
 
     make = getattr(camera_photos, f"make_{kind}_photos")

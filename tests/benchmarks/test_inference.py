@@ -41,7 +41,6 @@ def test_inference_is_measured_once_and_reported(tmp_path, monkeypatch, capsys):
 
 
 def test_a_card_is_measured_by_precision_and_size_and_from_folder_to_folder(tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     options = [
         "--device",
         "cpu",
@@ -71,7 +70,6 @@ def test_the_listing_of_many_files_is_measured(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow  # starts the command
 def test_a_folder_is_measured_against_the_bare_network(tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     options = ["--megapixels", 0.01, "--photos", 2, "--side", 64, "--repeats", 1, "--report", tmp_path / "report.md"]
     shown = run(monkeypatch, capsys, "folder.py", *options)
     report = flat((tmp_path / "report.md").read_text())

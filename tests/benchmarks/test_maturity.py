@@ -22,7 +22,6 @@ TINY = {"block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups":
 
 @pytest.fixture
 def maturity(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
     module = importlib.import_module("maturity")
     monkeypatch.setattr(module, "TIMES", (100, 700))
     monkeypatch.setattr(module, "DRAWS", 1)

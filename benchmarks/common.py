@@ -1,0 +1,78 @@
+"""Common parts of the benchmarks: their options, the runs that they train, their reports."""
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from daa_diffusers.files import write_text
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def parser(document: str | None, report: str | None = None, *, data: bool = False) -> argparse.ArgumentParser:
+    """A parser with the option `--report`, a file of `RESULTS` by default, and `--data` on request.
+
+    Args:
+        document: the docstring of the program, its help.
+        report: name of the default report; None: by default, none is written.
+        data: the program reads photos.
+    """
+    made = argparse.ArgumentParser(description=document, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if data:
+        photos = os.environ.get("DAA_DATA", ROOT / ".." / "shared" / "data")
+        made.add_argument("--data", type=Path, default=photos, help="folder of the photos")
+    default = RESULTS / report if report else None
+    made.add_argument("--report", type=Path, default=default, help="Markdown file to write")
+    return made
+
+
+def command(program: str, argv: list[str] | None = None) -> str:
+    """The command of a report, from the file of its program and its arguments; None: those of this process."""
+    return shlex.join(["python", f"benchmarks/{Path(program).name}", *(sys.argv[1:] if argv is None else argv)])
+
+
+def train(folder: Path, options: Mapping[str, Any], **variables: str) -> float:
+    """Trains into `folder` on one thread in a process of its own, with options and log beside it; the seconds.
+
+    Args:
+        folder: the run's, `output_dir`.
+        options: of the training.
+        variables: of the process's environment.
+
+    Raises:
+        RuntimeError: it failed; the message names the log.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    config = write_text(Path(f"{folder}.yaml"), yaml.safe_dump({**options, "output_dir": str(folder)}))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    started = time.perf_counter()
+    with open(f"{folder}.log", "a") as log:
+        run = [sys.executable, str(ROOT / "examples" / "train_daa.py"), "--config", str(config)]
+        if subprocess.run(run, stdout=log, stderr=log, env=environment).returncode:
+            raise RuntimeError(f"training failed, see {folder}.log")
+    return time.perf_counter() - started
+
+
+def trained(folder: Path, options: Mapping[str, Any], **variables: str) -> Path:
+    """The pipeline of the run in `folder`, trained, or finished, unless it is there; arguments as of `train`."""
+    pipeline = folder / "pipeline"
+    if not (pipeline / "model_index.json").exists():  # it is written last
+        print(f"{folder}: trained in {train(folder, options, **variables):.0f} s", flush=True)
+    return pipeline
+
+
+def publish(text: str, report: Path | None) -> None:
+    """Prints a report, and writes it where asked for."""
+    print(text)
+    if report is not None:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        write_text(report, text.rstrip("\n") + "\n")
