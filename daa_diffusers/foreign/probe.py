@@ -17,10 +17,10 @@ SIDE = 64  # side of the test photos; larger where the size multiple or the smal
 MULTIPLES = (2, 4, 8, 16, 32, 64, 128)  # that are tried where a size fails
 REACH_SIDES = (64, 128, 256)  # side of the photos on which the receptive field is measured
 REACH_BYTES = 2**30  # limit on the memory of a measurement
-FAINT = 1e-20  # of the strongest influence: masked attention still leaks 1e-44
+FAINT = 1e-20  # relative to the strongest influence: masked attention leaks about 1e-44
 BLOCK = 8  # side of the block of outputs whose reach is measured: covers the phases of strides and windows
 
-# Layers that pool over the whole photo (SE and SCA blocks, whole-photo statistics): tiles then differ from the photo.
+# Layers that pool over the whole photo (SE and SCA blocks, whole-photo statistics): tiles differ from the whole then.
 GLOBAL_LAYERS = (
     nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm
 )  # fmt: skip
@@ -186,7 +186,7 @@ class _Runs:
             )
 
     def _check_sizes(self, side: int) -> None:
-        """Sizes that are declared to work, of other remainders than `side`."""
+        """Checks further multiples of the declared size multiple than `side`."""
         multiple = self.traits.size_multiple
         for more in (1, 3):
             height = side + more * multiple
@@ -201,7 +201,7 @@ class _Runs:
             raise ValueError(f"the network works on {side} x {side} pixels, but not on {height} x {width}: {problem}")
 
     def _smallest(self, side: int) -> int:
-        """The smallest size that works, of the multiple times 1, 2, 4, ..."""
+        """The smallest size that works among 1, 2, 4, ... times the size multiple."""
         size = self.traits.size_multiple
         while size < side and not self.works(size, size):
             size *= 2
@@ -303,17 +303,17 @@ def _influence(network: nn.Module, traits: Traits, side: int, block: int) -> tor
 
 
 def _is_flat(influence: torch.Tensor) -> bool:
-    """Whether the influence at the edge is about that half-way to it, as with pooling over the whole photo."""
+    """Whether the influence at the edge is about as large as half-way to it, as with pooling over the whole photo."""
     side = len(influence)
     if side < REACH_SIDES[-1]:
         return False
     near, far = slice(side // 10, side // 8), slice(0, side // 40)  # rows, from the edge
-    turned = [influence.rot90(turns) for turns in range(4)]  # windows of attention end in some direction
+    turned = [influence.rot90(turns) for turns in range(4)]  # an attention window may end near one edge only
     return all(bool(edge[far].mean() > edge[near].mean() / 2 > 0) for edge in turned)
 
 
 def photos_of(network: nn.Module, traits: Any, least: int) -> torch.Tensor:
-    """A random photo (1, C, side, side) of a side of at least `least` that fits, on the network's device."""
+    """A random photo (1, C, side, side) of a size that the network takes, at least `least`, on the network's device."""
     side = -(-least // traits.size_multiple) * traits.size_multiple
     return _Runs(network, traits).photos(1, side, side)
 

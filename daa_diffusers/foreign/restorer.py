@@ -1,4 +1,4 @@
-"""Wrapper of any other network as a restorer: of spandrel, of transformers, or a module of your own."""
+"""Wrapper of any other network as a restorer: from spandrel, from transformers, or a module of the user."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -25,21 +25,21 @@ OUTPUTS = ("restored", "residual", "noise")
 class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
     """A network that was not written for this package, with the restorer's contract in its config.
 
-    Create one by `wrap` or `from_checkpoint`, which run the network once and refuse what cannot work. The constructor
-    builds the network from the config without running it.
+    Create one by `wrap` or `from_checkpoint`, which run the network once and raise where it is unsuitable. The
+    constructor builds the network from the config without running it.
 
     Args:
         library: "spandrel", "transformers" or "module" (`Recipe`).
         architecture: the network's class, as the library names it.
-        arguments: what the class is built from.
+        arguments: of the class's constructor.
         channels: color channels of the photo, in and out.
         value_range: `[low, high]`, the range in which this restorer takes and gives photos.
-        network_range: that of the network inside, where it is another one; None: the same.
+        network_range: value range of the wrapped network where it differs; None: the same.
         size_multiple: height and width of an input must be multiples of this.
         minimum_size: smaller photos are padded to it, and cropped again.
         square: the network takes square photos only; others are padded, and cropped again.
-        output: what the network gives: "restored" photos, the "residual" to add to its input, or the "noise" to take
-            off it.
+        output: of the network: "restored" photos, the "residual" to add to its input, or the "noise" to subtract from
+            it.
         noise_level: for networks that take it as a further channel (DRUNet, FDnCNN): its constant, in the network's
             range.
         output_item: which item of what the network returns is the photo: an index, a name, or None for all of it.
@@ -49,7 +49,7 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
         license: of the weights, an identifier of the Hub or a name; None: not stated.
 
     The network is kept as `network`. Nothing is clamped. Layers with batch statistics are found by
-    `NoiseSpaceAdaptation`, which restores synthetic and real photos apart then.
+    `NoiseSpaceAdaptation`, which then restores synthetic and real photos in separate passes.
     """
 
     @register_to_config
@@ -97,11 +97,12 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
         output: str = "restored",
         **traits: Any,
     ) -> "ForeignRestorer":
-        """Wraps a network: the very instance, not a copy. It is run on small random photos, and built again as a test.
+        """Wraps a network, the instance itself. It is run on small random photos, and rebuilt from `arguments` as a
+        test.
 
         Args:
             network: of spandrel, of transformers (scale 1), or of a class that can be imported.
-            arguments: its constructor's, plain JSON. None: read off the instance where its attributes have their names.
+            arguments: its constructor's, plain JSON. None: taken from attributes of the instance with the same names.
             value_range: the range of photos that it takes and gives, such as [-1, 1] or [0, 255]. Outside of [-1, 1]
                 the restorer works on [0, 1] and converts.
             output: "restored", "residual" or "noise", see the class.
@@ -124,7 +125,7 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
             raise ValueError(f"unknown traits {', '.join(unknown)}; known: {', '.join(sorted(known))}")
         for name in {"channels", "size_multiple", "minimum_size"} & set(traits):
             _check_positive(name, traits[name])
-        with torch.random.fork_rng(devices=[]):  # networks are built with random weights on the way
+        with torch.random.fork_rng(devices=[]):  # rebuilding draws random weights
             return cls._wrap(network, arguments, (float(value_range[0]), float(value_range[1])), output, traits)
 
     @classmethod
@@ -228,7 +229,7 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
         config = self.config
         check_batch(x, config.channels, config.size_multiple)
         given = self._to_network(self._pad(x))
-        # networks that make float32 tensors on their way (the masks of attention) would fail on half precision
+        # networks that create float32 tensors inside (attention masks) would fail in half precision
         is_half = x.dtype in (torch.float16, torch.bfloat16)
         with torch.autocast(x.device.type, dtype=x.dtype) if is_half else nullcontext():
             output = call(self.network, given, config.noise_level, config.output_item).to(x.dtype)
@@ -243,7 +244,7 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
         multiple = self.config.size_multiple
         least = -(-self.config.minimum_size // multiple) * multiple
         if least <= multiple and not self.config.square:
-            return x  # not asked at run time, so that it can be exported for all sizes
+            return x  # without a condition on the size, so that it can be exported for all sizes
         if self.config.square:
             least = max(least, height, width)
         if height >= least and width >= least:
@@ -291,7 +292,7 @@ def _transformers_traits(network: nn.Module, recipe: Recipe) -> dict[str, Any]:
 
 
 def _check_like_spandrel(restorer: ForeignRestorer, descriptor: Any) -> None:
-    """ValueError where spandrel calls the network in a way of its own, as another value range."""
+    """ValueError where spandrel does more than call the network, such as converting the value range."""
     photo = photos_of(restorer.network, restorer.config, max(64, restorer.config.minimum_size))
     with in_eval_mode(restorer), torch.no_grad():
         mine = restorer(photo).clamp(0, 1).cpu().float()

@@ -19,7 +19,7 @@ PICKLED = (".pth", ".pt", ".ckpt", ".bin")  # suffixes of what torch.save writes
 HEAD = 1024  # bytes at the start that identify the kind of a file
 MAX_HEADER = 100 * 2**20  # of a safetensors file, as its reader allows
 
-# What is put around a state dict, the average of weights first; then whatever else is the only one that holds tensors.
+# Keys under which checkpoints hold a state dict, averaged weights first; else the only entry that holds tensors.
 CONTAINERS = ("params_ema", "params-ema", "state_dict_ema", "ema", "model_ema", "model_state_dict", "state_dict",
               "params", "model", "net", "network", "net_g", "generator")  # fmt: skip
 COMPILED = "_orig_mod"  # inserted into names by torch.compile, at any depth; no network has such a part
@@ -44,11 +44,11 @@ def weight_names(path: str | os.PathLike) -> list[str]:
 
 
 def read_state(path: str | os.PathLike, *, names_only: bool = False) -> Any:
-    """What a file of weights holds, as it is; raises as `read_weights`.
+    """The content of a file of weights, in whatever structure it was saved; raises as `read_weights`.
 
     Args:
         path: of the file.
-        names_only: the tensors are not read where that saves time: only their names and shapes count.
+        names_only: only names and shapes are needed: the tensors are not read where that saves time.
     """
     path = Path(path)
     if not path.is_file():

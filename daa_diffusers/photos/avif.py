@@ -49,7 +49,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
 def write(
     path: Path, photo: StoredPhoto, pixels: np.ndarray, alpha: np.ndarray | None, quality: int | None
 ) -> list[str]:
-    """Writes an AVIF; of one, with the subsampling that it had."""
+    """Writes an AVIF; a photo from an AVIF keeps its subsampling."""
     options: dict[str, Any] = {"quality": DEFAULT_QUALITY if quality is None else quality}
     if photo.format == "AVIF" and photo.encoding.subsampling:
         options["subsampling"] = photo.encoding.subsampling

@@ -132,7 +132,7 @@ def _types(box: bytes) -> dict[int, str]:
             width = 4 if entry[:1] == b"\3" else 2
             number, kind_at = int.from_bytes(entry[4 : 4 + width], "big"), 6 + width
             types[number] = entry[kind_at : kind_at + 4].decode("latin-1")
-            if types[number] == "mime":  # behind it stand a name and the type of the content
+            if types[number] == "mime":  # followed by a name and the type of the content
                 types[number] = (entry[kind_at + 4 :].split(b"\0") + [b""])[1].decode("latin-1")
     return types
 
@@ -284,11 +284,11 @@ def other_parts(items: Items) -> set[str]:
             parts.add("further pictures" if len(kind) == 4 and kind != "uri " else f"an item of {kind}")
     for kind, start_of_box in items.boxes:
         if kind == "moov":
-            parts.add("the film or sequence")
+            parts.add("the video or sequence")
         elif kind == "mpvd":
-            parts.add("the film of a motion photo")
+            parts.add("the video of a motion photo")
         elif kind == "uuid" and start_of_box == C2PA_UUID:
-            parts.add("claims of origin (C2PA)")
+            parts.add("content credentials (C2PA)")
         elif kind not in ("ftyp", "meta", "mdat", "free", "skip", "wide", "idat"):
             parts.add(f"the box {kind}")
     return parts

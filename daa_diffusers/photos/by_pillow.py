@@ -18,9 +18,9 @@ ALPHA_MODES = frozenset({"LA", "PA", "RGBA"})
 
 
 def opened(plugin: Callable[[BinaryIO], ImageFile.ImageFile], stream: BinaryIO) -> ImageFile.ImageFile:
-    """A file opened by one of Pillow's plugins, and no other: some run programs, or read no photos.
+    """A file opened by the given plugin of Pillow only: others run programs, or read files that are no photos.
 
-    `Image.open` would hold the size against Pillow's own limit as well; formats check it before they come here.
+    `Image.open` would also check the size against Pillow's limit; formats have checked it before.
     """
     return plugin(stream)
 
@@ -45,7 +45,7 @@ def pixels_of(image: Image.Image, icc: bytes | None = None) -> tuple[np.ndarray,
 
     Args:
         image: open; decoded here.
-        icc: the profile that CMYK is converted by.
+        icc: the profile with which CMYK is converted.
     """
     if image.mode not in GRAY_MODES | COLOR_MODES:
         raise UnreadablePhotoError(
@@ -110,7 +110,7 @@ def encode(format: str, photo: StoredPhoto, pixels: np.ndarray, alpha: np.ndarra
         options: of Pillow's encoder.
     """
     values = pixels if alpha is None else np.dstack([pixels, alpha])
-    if alpha is not None and values.shape[2] == 2:  # none of them has gray with alpha
+    if alpha is not None and values.shape[2] == 2:  # no encoder takes gray with alpha
         values = np.dstack([pixels, pixels, pixels, alpha])
     image = Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)
     metadata = photo.metadata

@@ -8,7 +8,7 @@ HDR_TRANSFERS = (16, 18)  # PQ and HLG
 
 
 def check_transfer(transfer: int, format: str) -> None:
-    """UnreadablePhotoError for HDR: read as if it were SDR, it would be neither the photo nor a restoration of it.
+    """UnreadablePhotoError for HDR, which would be misread as SDR.
 
     Args:
         transfer: the code point of the transfer function.

@@ -154,7 +154,7 @@ def orientation_of(block: bytes | None) -> int:
 
 
 def write_directory(entries: Mapping[int, Entry], order: str, start: int, big: bool = False) -> bytes:
-    """A directory that will stand at `start`, its values behind it; offset of the next: 0."""
+    """The bytes of a directory for offset `start`, followed by its values; it refers to no further directory."""
     count_format, entry_format, inline = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
     offset_format = "Q" if big else "I"
     table = bytearray(struct.pack(f"{order}{count_format}", len(entries)))

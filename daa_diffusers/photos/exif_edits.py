@@ -88,7 +88,7 @@ def _extents(main: Directory, order: str, block: bytes) -> set[tuple[int, int]]:
 
 
 def without_gps(block: bytes) -> bytes | None:
-    """The block without its GPS directory and GeoTIFF tags, overwritten; None where that cannot be made sure."""
+    """The block without its GPS directory and GeoTIFF tags, overwritten; None where that cannot be guaranteed."""
     changed = bytearray(block)
     try:
         order, big, offset = read_header(block[:16])

@@ -6,7 +6,7 @@ from ..errors import UnreadablePhotoError
 from .source import Source
 
 _EXPORT = "export it as JPEG, PNG or TIFF"
-# Signatures of files that are taken for photos: (offset, bytes, what it is and what to do).
+# Signatures of files that are mistaken for photos: (offset, bytes, diagnosis and advice).
 _KNOWN = (
     (0, b"GIF8", f"it is a GIF, whose colors are reduced too far: {_EXPORT} from the original"),
     (0, b"8BPS", f"it is a Photoshop document: {_EXPORT}"),
@@ -26,9 +26,9 @@ _KNOWN = (
     (0, b"\x1f\x8b", "it is a gzip archive: unpack it first"),
     (0, b"7z\xbc\xaf", "it is a 7z archive: unpack it first"),
     (0, b"Rar!", "it is a RAR archive: unpack it first"),
-    (8, b"AVI ", "it is a film"),
-    (0, b"\x1aE\xdf\xa3", "it is a film"),
-    (4, b"ftyp", "it is a film"),  # photos of this family are recognized before
+    (8, b"AVI ", "it is a video"),
+    (0, b"\x1aE\xdf\xa3", "it is a video"),
+    (4, b"ftyp", "it is a video"),  # photos of this family are recognized before
     (0, b"version https://git-lfs", "it is a Git LFS pointer, not the photo itself: fetch it by `git lfs pull`"),
     (0, b"\x89PNG", "it is a PNG whose signature is damaged, as by a transfer as text: copy it again, as binary"),
 )

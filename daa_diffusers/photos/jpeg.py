@@ -110,11 +110,9 @@ def _parts_after(content: bytes, end: int) -> set[str]:
         parts.add("further pictures")
         end = end_of_picture(content, end)
     if content[-4:] in (b"SEFT", b"QDIO"):  # Samsung's trailers
-        parts.add(
-            "the film of a motion photo" if b"MotionPhoto_Data" in content[end:] else "the trailer of a telephone"
-        )
+        parts.add("the video of a motion photo" if b"MotionPhoto_Data" in content[end:] else "a trailer of the phone")
     elif content[end + 4 : end + 8] == b"ftyp":
-        parts.add("the film of a motion photo")
+        parts.add("the video of a motion photo")
     elif content[end:].strip(b"\0\r\n\t \xff"):
         parts.add(f"{len(content) - end} bytes after the picture")
     return parts
@@ -142,7 +140,7 @@ def encoding_of(image: Image.Image) -> Encoding:
 def _blocks(image: Image.Image) -> tuple[tuple[tuple[str, bytes], ...], set[str]]:
     """The segments that stay valid for other pixels, and the names of others.
 
-    EXIF, XMP and ICC are read apart from them; Adobe's APP14 belongs to the coding.
+    EXIF, XMP and ICC are read elsewhere; Adobe's APP14 belongs to the coding.
     """
     kept, parts, packets = [], set(), 0
     for name, content in image.applist:  # type: ignore[attr-defined]
@@ -167,7 +165,7 @@ def _left_out(name: str, content: bytes) -> str:
     if content.startswith(b"urn:iso:std:iso:ts:21496:"):
         return "the description of a gain map (ISO 21496-1)"
     if name == "APP11":
-        return "claims of origin (C2PA)" if content[:2] == b"JP" and content[12:16] == b"jumb" else "segments APP11"
+        return "content credentials (C2PA)" if content[:2] == b"JP" and content[12:16] == b"jumb" else "segments APP11"
     if content.startswith(b"JFXX\0"):
         return "the thumbnail"
     return "a preview" if content.startswith(b"\xff\xd8\xff") else ""
@@ -176,7 +174,7 @@ def _left_out(name: str, content: bytes) -> str:
 def write(
     path: Path, photo: StoredPhoto, pixels: np.ndarray, alpha: np.ndarray | None, quality: int | None
 ) -> list[str]:
-    """Writes a JPEG; of one, and unless `quality` is given, with its tables."""
+    """Writes a JPEG; a photo from a JPEG keeps its quantization tables unless `quality` is given."""
     notes = []
     options: dict = {"quality": DEFAULT_QUALITY if quality is None else quality}
     own = photo.format == "JPEG"

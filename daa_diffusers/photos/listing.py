@@ -18,14 +18,14 @@ HIDDEN = "hidden"
 
 @dataclass
 class Listing:
-    """What lies in a folder.
+    """Content of a folder.
 
     Args:
-        photos: known by suffix, sorted by path; among them links that lead nowhere and other things that are no regular
-            files, which opening refuses by name.
+        photos: known by suffix, sorted by path. Broken links and other irregular files are among them: an error names
+            them when they are opened.
         hidden: files and folders whose name begins with a dot.
         others: files that are no photos, by suffix, lower case; "no suffix" too.
-        unreadable: folders that cannot be looked into, and why.
+        unreadable: folders that cannot be read, with the reason.
     """
 
     photos: Paths = field(default_factory=Paths)
@@ -34,7 +34,7 @@ class Listing:
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def left_out(self) -> Counter[str]:
-        """How many files and folders are no photos of the folder, by reason."""
+        """Number of files and folders that are left out, by reason."""
         counts = Counter({f"no photo ({suffix})": count for suffix, count in self.others.items()})
         return counts + Counter({HIDDEN: self.hidden})
 
@@ -43,8 +43,8 @@ def look_through(folder: str | os.PathLike[str]) -> Listing:
     """Lists a folder and its subfolders. Links to folders are followed, each real folder being visited once."""
     listing = Listing(Paths(folder))
     visited = {os.path.realpath(folder)}
-    # Entries of a folder are sorted by name, and each subfolder's stand in its place, which is the order of paths. What
-    # is left of a folder is kept while its subfolders are listed.
+    # Entries of a folder are sorted by name, those of a subfolder in its place, which gives the order of paths. The
+    # rest of a folder is kept while a subfolder is listed.
     left = [_entries(os.fspath(folder), "", listing, visited)]
     while left:
         name = next(left[-1], None)
@@ -76,7 +76,7 @@ def _entries(folder: str, within: str, listing: Listing, visited: set[str]) -> I
     except OSError as error:
         listing.unreadable[os.fspath(error.filename)] = error.strerror or str(error)
     new = []
-    for name in sorted(folders):  # sorted, so that the same one of two links is followed everywhere
+    for name in sorted(folders):  # sorted, so that of two links to a folder the same one is followed on every machine
         real = "" if name.startswith(".") else os.path.realpath(os.path.join(folder, name))
         listing.hidden += not real
         if real and real not in visited:
@@ -98,7 +98,7 @@ def _entries(folder: str, within: str, listing: Listing, visited: set[str]) -> I
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link in a circle, say
+    except OSError:  # such as a circular link
         return False
 
 
@@ -106,11 +106,11 @@ def list_photos(folder: str | os.PathLike, argument: str = "folder") -> Paths:
     """All photos in a folder and its subfolders, sorted by path.
 
     Known by suffix, upper or lower case. Hidden files and folders are skipped; links to folders are followed, each real
-    folder being visited once. Folders that cannot be looked into are logged.
+    folder being visited once. Folders that cannot be read are logged.
 
     Args:
         folder: where to look.
-        argument: what the caller calls `folder`, for messages.
+        argument: the caller's name of `folder`, for messages.
 
     Raises:
         ConfigurationError: no such folder, not a folder, or no photo in it.

@@ -19,8 +19,8 @@ _LEFT = re.compile(rf"[\w.-]+:{_PLACES}\b")
 def without_location(metadata: Metadata) -> tuple[Metadata, list[str]]:
     """The metadata without GPS and place names, and notes on what else was removed with them.
 
-    EXIF loses its GPS directory, XMP its places. Blocks of IPTC and such, in which places may stand, go as a whole.
-    Makers' notes are not searched.
+    EXIF loses its GPS directory, XMP its places. Blocks of IPTC and similar ones, which may hold places, are removed
+    completely. Makers' notes are not searched.
     """
     notes = []
     exif, xmp = metadata.exif, metadata.xmp

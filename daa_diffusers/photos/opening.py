@@ -17,7 +17,7 @@ from .source import Source
 from .stored import StoredPhoto
 
 Result = TypeVar("Result")
-DEFAULT_MAX_MEGAPIXELS = 300.0  # cameras reach 200; what a file claims is held against it before memory is taken
+DEFAULT_MAX_MEGAPIXELS = 300.0  # cameras reach 200; the header's size is compared with it before memory is allocated
 
 
 def open_photo(path: str | os.PathLike, *, max_megapixels: float | None = None) -> StoredPhoto:
@@ -31,7 +31,7 @@ def open_photo(path: str | os.PathLike, *, max_megapixels: float | None = None) 
     Args:
         path: a file in any format of `registry.REGISTRY`; HEIC and raw files with the extras `heic` and `raw`. The
             content decides, not the name, except for raw files.
-        max_megapixels: the largest size that is opened, held against the header before memory is taken. None: 300.
+        max_megapixels: the largest size that is opened; the header is checked before memory is allocated. None: 300.
 
     Raises:
         UnreadablePhotoError: no such file, no photo, broken or truncated, too large, or samples that no restorer can
@@ -79,7 +79,7 @@ def size_of_source(source: Source) -> tuple[int, int]:
 
 
 def _decoded(source: Source, decode: Callable[[PhotoFormat], Result]) -> Result:
-    """The result of `decode` for the format of a file, decoders' errors as ours.
+    """The result of `decode` for the format of a file; errors of decoders are raised as UnreadablePhotoError.
 
     Decoders raise nearly anything on broken files: OSError, SyntaxError, struct.error, ...
     """

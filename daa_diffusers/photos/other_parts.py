@@ -1,4 +1,4 @@
-"""Removal of metadata on parts that a saved photo no longer has: previews, films, gain maps, claims."""
+"""Removal of metadata on parts that a saved photo lacks: previews, videos, gain maps, content credentials."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -69,7 +69,7 @@ def without_lost_extension(metadata: Metadata, own: bool) -> Metadata:
 
 
 def without_photoshop_thumbnails(block: bytes) -> bytes:
-    """Photoshop's image resources without thumbnails; what is no such block stays as it is."""
+    """Photoshop's image resources without thumbnails; other blocks are returned unchanged."""
     header = PHOTOSHOP_HEADER if block.startswith(PHOTOSHOP_HEADER) else b""
     kept, at = [header], len(header)
     while block[at : at + 4] == b"8BIM" and at + 12 <= len(block):

@@ -44,10 +44,10 @@ class Paths(Sequence[Path]):
         return Path(self.folder, self.name(index % len(self)))
 
     def __eq__(self, other: object) -> bool:
-        """To another sequence of paths."""
+        """Whether `other` is a sequence of the same paths."""
         return isinstance(other, Sequence) and len(self) == len(other) and all(map(Path.__eq__, self, other))
 
-    __hash__ = None  # type: ignore[assignment] # it grows
+    __hash__ = None  # type: ignore[assignment] # mutable
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.folder!r}, {len(self)} files)"

@@ -27,7 +27,7 @@ class PhotoFormat:
         read: the whole photo, see `open_photo`.
         size: (width, height) by the header alone, as stored.
         write: None where files are only read.
-        saved_as: of a format that is only read: the name of the one that its photos are written in.
+        saved_as: of a format that is only read: name of the format in which its photos are written.
         aliases: further names of the format.
         depths: bits per sample in memory that it can hold, 8 or 16.
         lossy: whether `quality` applies.

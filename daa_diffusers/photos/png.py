@@ -1,4 +1,4 @@
-"""PNG format, with chunks beside the pixels, and 16 bits, of which Pillow would keep 8."""
+"""PNG format of 8 and 16 bits, with its metadata chunks. (Pillow would keep 8 bits only.)"""
 
 import io
 import struct
@@ -30,11 +30,11 @@ KEPT = frozenset(
 )
 _PICTURE = frozenset({"IHDR", "PLTE", "tRNS", "IDAT", "IEND"})
 _CODING = frozenset({"iDOT"})  # depends on the coding, as the sizes of chunks do
-_LEFT_OUT = {"caBX": "claims of origin (C2PA)"} | dict.fromkeys(("acTL", "fcTL", "fdAT"), "further frames")
+_LEFT_OUT = {"caBX": "content credentials (C2PA)"} | dict.fromkeys(("acTL", "fcTL", "fdAT"), "further frames")
 
 
 class Chunk(NamedTuple):
-    """A chunk of a file: its name, its content, whether that is whole by its checksum, and all its bytes."""
+    """A chunk of a file: its name, its content, whether its checksum is right, and all its bytes."""
 
     name: str
     content: memoryview
@@ -113,7 +113,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
 
 
 def _parts(chunks: list[Chunk], color: int) -> set[str]:
-    """The names of what is in a file and not in a saved one."""
+    """The names of the parts of a file that are not saved."""
     parts = {
         _LEFT_OUT.get(one.name, f"the chunk {one.name}")
         for one in chunks
@@ -190,7 +190,7 @@ def _packet(content: bytes) -> bytes | None:
 
 
 def _inflated(content: bytes) -> bytes | None:
-    """None where it is damaged, or larger than anything that is meant."""
+    """The decompressed content; None where it is damaged, or larger than `MAX_TEXT`."""
     inflating = zlib.decompressobj()
     try:
         result = inflating.decompress(content, MAX_TEXT)

@@ -42,7 +42,7 @@ def size(source: Source) -> tuple[int, int]:
 
 
 def read(source: Source, check: SizeCheck) -> StoredPhoto:
-    """The whole photo; of more than 255 values, or another largest one than 255, as uint16."""
+    """The whole photo, as uint16 unless its largest value is 255."""
     kind, width, height = _header(source)
     check(width, height)
     notes = ["comments are left out"] if b"#" in _SPACE_AND_COMMENTS.match(source.read(0, 2**16))[0] else []  # type: ignore[index]
@@ -85,7 +85,7 @@ def _binary(source: Source, header: re.Match[bytes], shape: tuple[int, int, int]
 def write(
     path: Path, photo: StoredPhoto, pixels: np.ndarray, alpha: np.ndarray | None, quality: int | None
 ) -> list[str]:
-    """Writes a binary PGM or PPM, of a PNM with its largest value."""
+    """Writes a binary PGM or PPM; a photo from a PNM keeps its largest value."""
     height, width, channels = pixels.shape
     full = int(np.iinfo(pixels.dtype).max)
     own = photo.encoding.maximum if photo.format == "PNM" and pixels.dtype == np.uint16 else None

@@ -1,4 +1,4 @@
-"""Photos as arrays for training and measuring: whole bit depth, upright, one or three channels."""
+"""Photos as arrays for training and evaluation: full bit depth, upright, one or three channels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["PHOTO_SUFFIXES", "decode_photo", "list_photos", "photo_size", "read_
 def read_photo(path: str | os.PathLike) -> np.ndarray:
     """Reads one photo, upright (EXIF orientation applied), in its own bit depth.
 
-    As `open_photo`, for training and evaluation. Alpha is dropped, not blended: the pixels themselves count.
+    As `open_photo`, for training and evaluation. Alpha is dropped, not blended.
 
     Args:
         path: a file in any format of `registry.REGISTRY`.
@@ -33,7 +33,7 @@ def read_photo(path: str | os.PathLike) -> np.ndarray:
         (H, W, C), C = 1 (gray) or 3 (RGB), uint8 in [0, 255] or uint16 in [0, 65535], contiguous, writable.
 
     Raises:
-        UnreadablePhotoError: as `open_photo`; a format whose extra is not installed too.
+        UnreadablePhotoError: as `open_photo`; also for a format whose extra is not installed.
     """
     path = Path(path)
     check_file(path)
@@ -49,7 +49,7 @@ def decode_photo(content: bytes, name: str = "photo") -> np.ndarray:
 
     Args:
         content: the whole file.
-        name: what messages call it; its suffix counts for raw files.
+        name: for messages; the suffix identifies raw files.
     """
     photo = open_source(Source(name, content), pixel_limit(None))
     return np.require(upright(photo.pixels, photo.orientation), requirements=["C", "W"])
@@ -60,7 +60,7 @@ def photo_size(photo: str | os.PathLike | bytes, name: str = "photo") -> tuple[i
 
     Args:
         photo: a file, or the bytes of one.
-        name: what messages call bytes; its suffix counts for raw files.
+        name: of bytes, for messages; the suffix identifies raw files.
 
     Raises:
         UnreadablePhotoError: no such file, or no header of a photo.

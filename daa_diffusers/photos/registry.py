@@ -38,7 +38,7 @@ def checked_format(format: str | None) -> str | None:
 
 
 def written_as(name: str) -> PhotoFormat:
-    """The default format for the result of a photo of format `name`: its own, or TIFF for raw files, say."""
+    """The default format for the result of a photo of format `name`: its own, or TIFF for a raw file."""
     own = BY_NAME[name.lower()]
     return BY_NAME[own.saved_as or own.name]
 

@@ -22,7 +22,7 @@ class SavedPhoto:
     """A file that `save_photo` wrote.
 
     Args:
-        path: where.
+        path: of the file.
         format: one of `FORMATS`.
         bits: per sample.
         notes: what could not be kept, each a short sentence; those of the opened photo come first.
@@ -70,7 +70,7 @@ def save_photo(
     strip_location: bool = False,
     overwrite: bool = False,
 ) -> SavedPhoto:
-    """Writes a photo with new pixels, and with all else as it was opened.
+    """Writes a photo with new pixels, and the metadata and encoding of the original file.
 
     In its own format, the pixels and their EXIF orientation stay as stored, a JPEG keeps its quantization tables and
     subsampling, a TIFF its compression. In another format the photo is turned upright and its orientation reset,
@@ -78,8 +78,8 @@ def save_photo(
     written atomically: under a temporary name in the same folder, then renamed.
 
     Args:
-        path: the file; its suffix decides nothing.
-        photo: what `open_photo` gave.
+        path: the file; its suffix does not determine the format.
+        photo: as returned by `open_photo`.
         pixels: (H, W, 1 or 3) of the photo's size and number of colors, uint8 or uint16; None: the photo's own.
         format: one of `FORMATS`; None: the photo's, TIFF for a raw file.
         bits: 8 or 16 per sample; None: the photo's where the format holds them, else 8.

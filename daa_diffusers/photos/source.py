@@ -13,7 +13,7 @@ class Source:
     """A photo's file: decoders read its parts by offset, as a whole, or as a stream.
 
     Args:
-        name: for messages; its suffix counts where the content does not determine the format.
+        name: for messages; its suffix is used where the content does not determine the format.
         content: the whole file; None: `path` is read.
         path: the file on disk, or None.
     """

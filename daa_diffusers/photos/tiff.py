@@ -311,7 +311,7 @@ def _tags_left_out(tags: Tags | None) -> set[str]:
         SUB_IFDS: "reduced or further pictures (SubIFDs)",
         LAYERS: "Photoshop's layers",
         SKETCHBOOK: "the description of layers",
-        C2PA: "claims of origin (C2PA)",
+        C2PA: "content credentials (C2PA)",
     }
     gone = tags.main.keys() & STRUCTURAL - REMADE if tags else set()
     return {known.get(tag, f"the tag {tifffile.TIFF.TAGS.get(tag, 'unknown')} ({tag})") for tag in gone}

@@ -16,7 +16,7 @@ from .source import Source
 from .stored import Encoding, StoredPhoto
 
 DEFAULT_QUALITY = 90  # the files do not state theirs
-_LEFT_OUT = {"ANIM": "further frames", "ANMF": "further frames", "C2PA": "claims of origin (C2PA)"}
+_LEFT_OUT = {"ANIM": "further frames", "ANMF": "further frames", "C2PA": "content credentials (C2PA)"}
 _KNOWN = frozenset({"VP8 ", "VP8L", "VP8X", "ALPH", "ICCP", "EXIF", "XMP "})
 
 

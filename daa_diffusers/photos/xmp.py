@@ -8,7 +8,7 @@ MAX_PREFIXES = 8  # of one namespace: writers use one
 ANY = r"[\w.-]+"
 TIFF_NAMESPACE = "http://ns.adobe.com/tiff/1.0/"
 OTHER_RENDERING = b"http://ns.google.com/photos/1.0/image/"
-# Namespace -> the properties that describe another part of the file, such as a film or a gain map; None: all of them.
+# Namespace -> the properties that describe another part of the file, such as a video or a gain map; None: all of them.
 # A file that is saved holds its main picture alone.
 OF_OTHER_PARTS: dict[str, str | None] = {
     "http://ns.google.com/photos/1.0/camera/": r"(?:MotionPhoto|MicroVideo)\w*",

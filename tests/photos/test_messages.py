@@ -44,7 +44,7 @@ def reason(content, name="photo.jpg"):
         (b"8BPS\0\1" + bytes(40), "it is a Photoshop document: export it as JPEG, PNG or TIFF"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "it is a JPEG XL"),
         (b"\0\0\0\x0cjP  \r\n\x87\n", "it is a JPEG 2000"),
-        (b"\0\0\0\x18ftypmp42" + bytes(40), "it is a film"),
+        (b"\0\0\0\x18ftypmp42" + bytes(40), "it is a video"),
         (b"PF\n60 40\n-1.0\n" + bytes(40), "it is a PFM of floating point"),
         (b"\x89PNG\n\x1a\n" + bytes(40), "signature is damaged, as by a transfer as text"),
         (b"PK\3\4" + bytes(40), "it is a ZIP archive"),

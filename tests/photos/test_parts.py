@@ -250,5 +250,5 @@ def test_pictures_beside_the_main_one_are_told_by_their_boxes():
     assert boxes.size_of(items) == (60, 40)
     assert boxes.other_parts(items) == {
         "the box sefd", "an item of text/plain", "the depth map", "the gain map", "further pictures",
-        "the film of a motion photo", "claims of origin (C2PA)",
+        "the video of a motion photo", "content credentials (C2PA)",
     }  # fmt: skip
