@@ -1,4 +1,4 @@
-"""Camera adapters: a small trained change of a frozen restorer, in a file of its own beside many others.
+"""Camera adapters: small trained changes of a frozen restorer, each in a folder of its own.
 
 `updates` defines the changes, `files` stores them, `matching` chooses one for a photo, `loaded` applies it to a
 restorer. Pipelines load adapters (`pipelines.adapter_mixin`), training makes them (`training.adapter_training`).

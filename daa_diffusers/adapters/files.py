@@ -30,7 +30,7 @@ INFO = ("make", "models", "iso", "licence")  # fields that a user may set
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What `adapter.json` holds.
+    """Content of `adapter.json`.
 
     Args:
         kind: "bias", "pointwise" or "lora" (`updates.updates_for`).
@@ -43,7 +43,7 @@ class AdapterConfig:
         format_version: of the folder.
 
     Raises:
-        ConfigurationError: a field is not as above (named).
+        ConfigurationError: an invalid field (named).
     """
 
     kind: str
@@ -128,7 +128,7 @@ def read_adapter(
     Raises:
         CheckpointError: no such folder or repository id; missing files (all listed); damaged or other files.
         TypeError: an unknown option.
-        RepositoryNotFoundError and the other errors of huggingface_hub: as they are.
+        RepositoryNotFoundError and the other errors of huggingface_hub, unchanged.
     """
     unknown = sorted(set(hub_options) - set(HUB_OPTIONS))
     if unknown:

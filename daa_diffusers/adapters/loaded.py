@@ -15,7 +15,7 @@ from .updates import Update, fingerprint, statistics, updates_for
 
 
 class LoadedAdapters:
-    """Adds the change of an adapter to the parameters of a restorer, and takes it away again, bit for bit.
+    """Adds the change of an adapter to the parameters of a restorer, and removes it again, bit for bit.
 
     Args:
         restorer: any module, as it was trained. It runs as fast with an adapter as without.
@@ -125,7 +125,7 @@ class LoadedAdapters:
             inherit_license(self.restorer, license_named(said))
 
     def unfuse(self) -> None:
-        """The fused adapter is an active one again."""
+        """Undoes `fuse`; the adapter stays active."""
         if not self.fused:
             raise ConfigurationError("no adapter is fused")
         self.fused = False
@@ -134,7 +134,7 @@ class LoadedAdapters:
     @contextmanager
     @torch.no_grad()
     def as_saved(self) -> Iterator[None]:
-        """Context in which an active change that is not fused is taken off the restorer."""
+        """Context in which an active change that is not fused is removed from the restorer."""
         if self.active is None or self.fused:
             yield
             return

@@ -14,7 +14,7 @@ from .draws import log_uniform, normal, uniform
 from .shake_field import DEPTH_CELLS, blur_along, smooth_field
 
 STEPS = 128  # of a trajectory
-AS_ARRAYS = 16  # samples: from so many on, trajectories are computed together
+AS_ARRAYS = 16  # batch size from which trajectories are computed together
 MAX_LENGTH = 200.0
 MAX_DEFOCUS = 4.0
 MAX_TURN = 0.5  # radians, maximal deviation of an abrupt reversal from the way back
@@ -27,10 +27,10 @@ HIGHLIGHT = 0.9
 class MotionBlur(ConfigurableDegradation):
     """Camera shake in linear light, the same for the whole photo or varying over it.
 
-    Per sample, the tone curve is undone, clipped highlights get some of their light back, the light is convolved with
-    a point spread function (PSF) and clipped at white, as a full pixel is; noise of variance `shot * signal + read**2`
-    joins it, and the tone curve follows. The PSF is a trajectory of `shake_trajectories` put on the pixel grid by
-    `trajectory_psf`, and some defocus. Beyond its borders a photo is taken to be mirrored.
+    Per sample, the tone curve is undone, clipped highlights are brightened beyond white, the light is convolved with a
+    point spread function (PSF) and clipped at white, as by a saturated pixel; noise of variance `shot * signal +
+    read**2` is added, and the tone curve applied. The PSF is a trajectory of `shake_trajectories` put on the pixel grid
+    by `trajectory_psf`, and some defocus. A photo is mirrored beyond its borders.
 
     Where the blur varies over the photo (`varying_probability`), the camera turns about its axis and moves forward as
     well, along paths of their own, and what is near moves more than what is far (`blur_along`). Objects that move by
@@ -50,11 +50,11 @@ class MotionBlur(ConfigurableDegradation):
         roll: range of the length of the path of the camera's turn about its axis in degrees, uniform.
         zoom: range of that of the relative change of scale, uniform.
         depth: range of the standard deviation of the movement over the photo, relative to its mean, uniform.
-        tone_probability: share of the samples whose photo is taken to be tone-mapped. The others hold linear light
-            already (raw files, the photos of Levin et al. 2009) and are blurred as they are.
+        tone_probability: share of the samples whose photo is assumed to be tone-mapped. The others hold linear light
+            already (raw files, the photos of Levin et al. 2009) and are blurred without conversion.
         gamma: range of the exponent of the tone curve, uniform; sRGB is 2.4. Within [1.5, 4].
-        highlight_probability: share of the samples whose highlights get light back.
-        highlights: range of the factor by which highlights were brighter than white, uniform; at most 10.
+        highlight_probability: share of the samples whose highlights are brightened.
+        highlights: range of the factor by which highlights are brightened, uniform; at most 10.
         shot, read: ranges of the noise, log-uniform, as in `CameraNoise`.
         clip: clip the result to [0, 1], as every file of a camera is. Light is always clipped at white.
 
@@ -125,14 +125,14 @@ class MotionBlur(ConfigurableDegradation):
     def _blur(
         self, light: torch.Tensor, paths: torch.Tensor, defocus: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
-        """(B, C, H, W) blurred along paths (B, T, 2), each sample evenly or by a blur that varies."""
+        """(B, C, H, W) blurred along paths (B, T, 2), each sample by one PSF or by a blur that varies over it."""
         batch = (light.shape[0],)
-        if not self.varying_probability:  # draws nothing, as before there was such blur
+        if not self.varying_probability:  # draws nothing, so that samples of earlier configs stay the same
             return convolve(light, trajectory_psf(paths), defocus)
         varying = uniform(batch, 0, 1, light, generator) < self.varying_probability
         roll, zoom, depth = (uniform(batch, *b, light, generator) for b in (self.roll, self.zoom, self.depth))
         shake, pull, reversals = (uniform(batch, *b, light, generator) for b in (self.shake, self.pull, self.reversals))
-        # two coordinates of a path of their own, as long as stated: turn and change of scale
+        # turn and change of scale: the coordinates of a further path, scaled to their lengths
         turn, scale = shake_trajectories(torch.ones_like(roll), shake, pull, reversals, generator).unbind(-1)
         cells = (batch[0], 1, DEPTH_CELLS, DEPTH_CELLS)
         height, width = light.shape[-2:]
@@ -281,7 +281,7 @@ def splat(
 
     Args:
         sample: (N,) which image each point belongs to.
-        y, x: (N,) positions; pixel (i, j) has its center at y = i, x = j. What lies outside is lost.
+        y, x: (N,) positions; pixel (i, j) has its center at y = i, x = j. Points outside are dropped.
         light: (N,) what each point adds, in total.
     """
     batch, height, width = size

@@ -25,17 +25,17 @@ class CameraNoise(ConfigurableDegradation):
     """Noise of a camera, added to a photo that is not changed otherwise.
 
     Per sample: the tone curve is undone, white balance is undone, pixels are sampled on a Bayer mosaic of random
-    phase, noise of variance `shot * signal + read**2` joins them (the Gaussian approximation of Poisson-Gaussian
+    phase, noise of variance `shot * signal + read**2` is added (the Gaussian approximation of Poisson-Gaussian
     noise: light of more than about ten electrons a pixel), and white balance, bilinear demosaicing and the tone curve
     follow. Only the change that the noise makes is kept,
 
         degraded = clean + tone(demosaic(mosaic + noise)) - tone(demosaic(mosaic)),
 
-    because real clean photos have been demosaiced as well: a restorer is not asked to undo that blur. What happens to
-    a photo after the sensor changes the correlation of its noise, so some samples skip the mosaic (noise is then
-    independent between pixels and colors, as in photos that were scaled down) and some have their noise smoothed (as
-    by a camera's own denoising, or by scaling up). Gray photos (C = 1) never have a mosaic. Color correction
-    matrices and sharpening are not simulated.
+    because real clean photos have been demosaiced as well, and a restorer shall not undo that blur. Later processing of
+    a photo changes the correlation of its noise, so some samples skip the mosaic (noise is then independent between
+    pixels and colors, as in photos that were scaled down) and some have their noise smoothed (as by a camera's own
+    denoising, or by scaling up). Gray photos (C = 1) never have a mosaic. Color correction matrices and sharpening are
+    not simulated.
 
     In linear light, before clipping, the noise has zero mean; the curvature of the tone curve then makes dark photos a
     little darker on average, as it does in cameras. Its correlation with the next pixel is, with a mosaic, about 0.65
@@ -43,8 +43,8 @@ class CameraNoise(ConfigurableDegradation):
 
     Args:
         shot: range of the shot noise coefficient (linear light, white = 1; its inverse is the number of electrons at
-            white), log-uniform. Of the defaults the low end is a large sensor in daylight, the high end a phone in
-            the dark at ISO 6400 and beyond.
+            white), log-uniform. The default range extends from a large sensor in daylight to a phone in the dark at ISO
+            6400 and beyond.
         read: range of the standard deviation of the read noise (linear light), log-uniform.
         demosaic_probability: share of the samples whose noise passes a color filter mosaic and its demosaicing.
         smoothing_probability: share of the samples whose noise is smoothed by a Gaussian filter, in linear light.
@@ -163,7 +163,7 @@ def tone_slope(toned: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
 def tone_bend(toned: torch.Tensor, gamma: float) -> torch.Tensor:
     """Effect of the curvature of `apply_tone` on weak noise that is Gaussian in linear light: of variance v it gets
     the mean `bend * v` and the third moment `6 * bend * v**2`, to second order, where the result of `apply_tone` is
-    `toned`, above the toe. Poisson noise has a third moment of its own against it, 0.57 as large for sRGB."""
+    `toned`, above the toe. The third moment of Poisson noise has the opposite sign and is 0.57 as large for sRGB."""
     return (1 - gamma) / 2 / (toned + TONE_OFFSET)
 
 

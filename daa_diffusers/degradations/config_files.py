@@ -47,7 +47,7 @@ def check_degradation_path(path: str | os.PathLike) -> Path:
 
 
 def write_degradation(config: Mapping[str, Any], path: str | os.PathLike, comment: str = "") -> Path:
-    """Writes a config as JSON (`.json`) or YAML (`.yaml`, `.yml`; with `comment` above it), beside and renamed.
+    """Writes a config as JSON (`.json`) or YAML (`.yaml`, `.yml`; with `comment` above it), atomically.
 
     Raises:
         ConfigurationError: as `check_degradation_path`.

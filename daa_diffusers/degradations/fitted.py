@@ -37,9 +37,9 @@ class FittedNoise(ConfigurableDegradation):
     Args:
         brightness: K >= 1 increasing values in [0, 1] at which `deviation` was measured; linear in between, constant
             outside.
-        deviation: standard deviation of the noise in red, green and blue, each at K brightnesses, in units of 1/255,
-            of the middle photo.
-        level: evenly spaced quantiles (from lowest to highest) of the factor by which a photo's noise exceeds it.
+        deviation: standard deviation of the noise in red, green and blue, each at K brightnesses, in units of 1/255, of
+            the photo of median noise.
+        level: evenly spaced quantiles (from lowest to highest) of the ratio of a photo's noise to it.
         spread: the level is multiplied once more, by a number that is log-uniform in [1 / spread, spread]: noise a
             little below and above what was measured. 1 to 10.
         correlation: 6 squares of odd side (at most 15), the correlation with the pixel at each offset (down, right)
@@ -51,12 +51,12 @@ class FittedNoise(ConfigurableDegradation):
         clip: clip the result to [0, 1]. JPEG-coded samples always are.
         gamma: exponent of the tone curve (`camera_noise.apply_tone`; 2.4 is sRGB) that the noise went through: it has
             zero mean in linear light, and makes photos darker on average. 1.5 to 4. `deviation` then holds to first
-            order: where noise is strong against brightness + 0.055, up to a fifth more of it comes out, and less near
-            black, where it is clipped. None: zero mean in the values as they are stored.
+            order: where noise is strong relative to brightness + 0.055, the result is up to a fifth stronger, and near
+            black, where it is clipped, weaker. None: zero mean in the values as they are stored.
         version: of these fields, 1.
 
     Raises:
-        ConfigurationError: values that are out of range or do not go together.
+        ConfigurationError: values that are out of range or inconsistent.
     """
 
     brightness: Numbers
@@ -132,7 +132,7 @@ class FittedNoise(ConfigurableDegradation):
         return code_some(degraded, self.jpeg_quality, self.jpeg_probability, generator, self.jpeg_half_chroma)
 
     def deviation_of(self, photo: torch.Tensor) -> torch.Tensor:
-        """Standard deviation (B, 3, H, W), in [0, 1], of the middle photo's noise where `photo` is as bright."""
+        """Standard deviation (B, 3, H, W), in [0, 1], of the noise of the median photo at the brightness of `photo`."""
         knots = torch.tensor(self.brightness).to(photo)
         table = torch.tensor(self.deviation).to(photo) / 255  # (3, K)
         return torch.stack([_interpolate(photo[:, c].contiguous(), knots, table[c]) for c in range(3)], 1)
@@ -161,8 +161,8 @@ def correlation_kernels(correlation: torch.Tensor) -> torch.Tensor:
     """Filters that turn white noise into noise of unit variance with a correlation, by the root of its spectrum.
 
     Args:
-        correlation: (C, C, n, n), n odd and at most 15, by offset from the middle. What no noise can have (a negative
-            spectrum) is set to zero.
+        correlation: (C, C, n, n), n odd and at most 15, by offset from the middle. Negative parts of the spectrum,
+            which no noise has, are set to zero.
 
     Returns:
         (C, C, 16, 16), zero-phase, for `F.conv2d`.

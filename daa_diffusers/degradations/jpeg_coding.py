@@ -10,7 +10,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
 
 JPEG_BLOCK = 8
-IN_THREADS = 8  # photos: from so many on, threads save more than they cost
+IN_THREADS = 8  # number of photos from which threads are faster
 
 # Luma quantization at quality 50 (ITU-T T.81, annex K.1), as Pillow orders it; libjpeg scales it by quality.
 LUMA_TABLE = (
@@ -89,7 +89,7 @@ def code_some(
 
 
 def jpeg_quality(content: bytes) -> int | None:
-    """libjpeg's quality (1 to 100) whose luma quantization is nearest to that of a JPEG file; None of another file.
+    """libjpeg's quality (1 to 100) whose luma quantization is nearest to that of a JPEG file; None for another file.
 
     Cameras have tables of their own: for these it is the quality of similar quantization.
     """
@@ -106,7 +106,7 @@ def jpeg_quality(content: bytes) -> int | None:
 
 
 def chroma_sampling(content: bytes) -> int:
-    """How a JPEG file stores its colors, as `jpeg` has it; 0 of another file, and of one that `jpeg` cannot write."""
+    """Chroma subsampling of a JPEG file, as `sampling` of `jpeg`; 0 for other files and subsamplings."""
     try:
         with Image.open(io.BytesIO(content)) as image:  # reads the header only
             return max(0, get_sampling(image))

@@ -19,7 +19,7 @@ LENGTHS, WIDTHS, BRIGHTNESSES = (0.4, 1.6), (0.6, 1.4), (0.2, 1.8)
 FWHM = 2 * math.sqrt(2 * math.log(2))  # full width at half maximum of a Gaussian over its standard deviation
 REACH = 2.5  # standard deviations at which the profile across a streak is cut
 STEP = 0.5  # between the points of a streak, in pixels
-POINTS_AT_ONCE = 1 << 21  # bounds the memory that large photos take
+POINTS_AT_ONCE = 1 << 21  # limits the memory for large photos
 VEIL_CELLS = 3  # of the coarse grid on which the veil varies
 
 
@@ -29,16 +29,16 @@ class RainStreaks(ConfigurableDegradation):
     """Rain streaks as in Rain100L and similar data sets, for exposures of a few milliseconds or more.
 
     Per sample, one main angle and a few layers at distances z of 1 (the nearest) and beyond. As in Garg and Nayar,
-    "Vision and rain" (2007), a layer's streaks are as long and as wide as those of the nearest one divided by z;
-    every layer covers the same share of the photo, so that far streaks are many. Each streak has its own length,
-    width, brightness and angle around those of its layer; its light is Gaussian across, constant along with tapered
-    ends, gray, and spread by the lens: streaks thinner than that blur grow faint. This is the usual construction
-    (sparse noise filtered by an oriented line), with a line of its own for each streak. The light then joins the
+    "Vision and rain" (2007), a layer's streaks are as long and as wide as those of the nearest one divided by z; every
+    layer covers the same share of the photo, so that far streaks are many. Each streak has its own length, width,
+    brightness and angle around those of its layer; its light is Gaussian across, constant along with tapered ends,
+    gray, and spread by the lens: streaks thinner than that blur grow faint. This is the usual construction (sparse
+    noise filtered by an oriented line), with a line of its own for each streak. The light is then combined with the
     photo,
 
         added: clean + rain,    screened: 1 - (1 - clean) (1 - rain),
 
-    to which `clean` comes through a veil, smooth over the photo, that mixes it with a gray of its own:
+    where `clean` is seen through a veil, smooth over the photo, that mixes it with a gray:
     (1 - veil) clean + veil gray.
 
     Args:
@@ -50,13 +50,13 @@ class RainStreaks(ConfigurableDegradation):
         width: range of their mean width in pixels (full width at half maximum), log-uniform.
         angle: range of the main angle in degrees from vertical, uniform; positive leans to the right at the top.
         angle_spread: range of the standard deviation of the streaks around it in degrees, uniform.
-        across_probability: share of the samples whose rain is turned by a quarter. `TrainingPatches` turns every photo
-            it cuts, rainy ones with their rain, so that half of the real patches have rain across; 0 lets it fall.
+        across_probability: share of the samples whose rain is turned by a quarter. `TrainingPatches` also rotates real
+            photos, so that half of the real patches have horizontal rain; 0: no rotation.
         brightness: range of the mean brightness of the nearest streaks (white = 1), log-uniform.
         lens: range of the standard deviation in pixels of the Gaussian blur of the streaks, uniform.
         screen_probability: share of the samples whose rain is screened, the others have it added.
         veil_probability: share of the samples with a veil.
-        veil: range of its strength, of which it takes in a part; at most 0.9.
+        veil: range of its strength, of which the veil of a photo covers a part; at most 0.9.
         veil_grey: range of its gray, uniform.
         clip: clip the result to [0, 1], as files do.
 

@@ -71,7 +71,7 @@ class Transplant(ConfigurableDegradation):
 
 
 def write_residual(residual: torch.Tensor, path: str | os.PathLike) -> None:
-    """Writes a residual (C, H, W) in [-1, 1], C = 1 or 3, as a PNG of 16 bits: gray is zero, 2^-15 the step."""
+    """Writes a residual (C, H, W) in [-1, 1], C = 1 or 3, as a PNG of 16 bits: mid-gray is zero, a step is 2^-15."""
     unit = (residual.clamp(-1, 1) + 1) / 2
     # 32767.5 would be zero's place: rounded up, zero comes back as 2^-16
     pixels = np.ascontiguousarray((unit * 65535).round().permute(1, 2, 0).cpu().numpy(), dtype=np.uint16)  # (H, W, C)

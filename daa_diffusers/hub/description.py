@@ -115,7 +115,7 @@ def describe_repository(repo_id: str, revision: str | None = None) -> Descriptio
 
     Raises:
         CheckpointError: as `describe`.
-        RepositoryNotFoundError, ...: the errors of huggingface_hub, as they are.
+        RepositoryNotFoundError, ...: the errors of huggingface_hub, unchanged.
     """
     patterns = ["*.json", "restorer/config.json", "unet/config.json"]
     folder = snapshot_download(repo_id, revision=revision, allow_patterns=patterns, ignore_patterns=["*.index*.json"])

@@ -78,7 +78,7 @@ ONCE_RESEARCH = frozenset({"daa-denoise", "daa-denoise-plain", "daa-derain", "da
 
 
 def license_named(said: str) -> License:
-    """The license that a config, a record or a person names: a known name, an identifier of the Hub, or words."""
+    """The license that a config, a record or a person names: a known name, an identifier of the Hub, or free text."""
     if said in _NAMED:
         return _NAMED[said]
     words = said.lower()

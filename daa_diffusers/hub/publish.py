@@ -81,8 +81,8 @@ def prepare(
         card: a Markdown file to use as README.md. None: the folder's own, else one rendered from the folder's files.
 
     Raises:
-        CheckpointError: the folder is no whole pipeline, or a file is a link out of it.
-        ConfigurationError: another argument that cannot be right, a license that the weights do not have, or a file
+        CheckpointError: the folder is no complete pipeline, or a file is a link out of it.
+        ConfigurationError: another invalid argument, a license that the weights do not have, or a file
             with an access token or a path of this machine.
     """
     check_license(license)
@@ -155,8 +155,8 @@ def send(
         The address of the commit, or of the pull request.
 
     Raises:
-        ConfigurationError: `revision` can be no branch.
-        RepositoryNotFoundError, GatedRepoError, HfHubHTTPError, ...: the errors of huggingface_hub, as they are.
+        ConfigurationError: `revision` cannot be a branch.
+        RepositoryNotFoundError, GatedRepoError, HfHubHTTPError, ...: the errors of huggingface_hub, unchanged.
     """
     check_revision(revision)
     api = HfApi(token=token)

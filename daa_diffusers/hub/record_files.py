@@ -63,7 +63,7 @@ def evaluation_record(folder: Path) -> dict[str, Any]:
     """The numbers in a folder's `evaluation.json`; empty where there is none.
 
     Raises:
-        CheckpointError: it does not hold what it should.
+        CheckpointError: its content is invalid.
     """
     path = folder / EVALUATION
     evaluation = read_json(path, "") if path.is_file() else {}
@@ -103,7 +103,7 @@ def task_of(training: Mapping[str, Any]) -> str | None:
     options = training.get("options")
     degradation = options.get("degradation") if isinstance(options, Mapping) else None
     tasks = {task for kind in _kinds(degradation) if (task := task_of_degradation(kind)) is not None}
-    others = {task for task in tasks if not TASKS[task].removes_noise}  # noise comes along with any other degradation
+    others = {task for task in tasks if not TASKS[task].removes_noise}  # noise accompanies any other degradation
     named = others or tasks
     return named.pop() if len(named) == 1 else None
 

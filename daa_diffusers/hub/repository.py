@@ -86,7 +86,7 @@ def write_loader(folder: Path) -> None:
     """Writes pipeline.py into the folder of a pipeline, and names it in its model_index.json.
 
     `DiffusionPipeline.from_pretrained(folder)` finds diffusers' own pipelines; of others it runs the code that the
-    index names, and asks for `trust_remote_code=True` before. An index of another class than ours stays as it is.
+    index names, and asks for `trust_remote_code=True` before. An index of another class is not changed.
     """
     index = read_json(folder / MODEL_INDEX, f"{str(folder)!r} has no {MODEL_INDEX}")
     if index.get("_class_name") == PIPELINE_CLASS:
@@ -166,5 +166,5 @@ def check_traces(name: str, content: bytes | Path, folder: Path) -> None:
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:
-    """JSON as a file holds it."""
+    """The content of a JSON file."""
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

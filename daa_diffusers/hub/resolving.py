@@ -134,7 +134,7 @@ def download(
 
     Raises:
         RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError, LocalEntryNotFoundError, ...: the errors of
-            huggingface_hub, as they are.
+            huggingface_hub, unchanged.
     """
     suffix = f".{variant}" if variant else ""
     files = (

@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 def load_restorer(path: Path, dtype: torch.dtype = torch.float32) -> ModelMixin:
     """Loads the weights of a restorer from one file, in eval mode.
 
-    A config.json of this package beside a safetensors file defines the network. Without one, names and shapes do: of a
-    `RestorationUNet` what they do not show (value range, slope, corner alignment) takes its default, with a
-    warning; every other file is taken for a network that spandrel recognizes (`ForeignRestorer.from_checkpoint`).
+    A config.json of this package beside a safetensors file defines the network. Without one, names and shapes do: a
+    `RestorationUNet` gets default values, with a warning, for what they do not determine (value range, slope, corner
+    alignment); any other file must be of a network that spandrel recognizes (`ForeignRestorer.from_checkpoint`).
 
     Args:
         path: .safetensors, the index.json of its shards, or .pth, .pt, .ckpt, .bin, of which tensors alone are read.
@@ -34,7 +34,7 @@ def load_restorer(path: Path, dtype: torch.dtype = torch.float32) -> ModelMixin:
 
     Raises:
         CheckpointError: a file that is something else or damaged, a config of another class, tensors that do not fit
-            (all listed), or an architecture that is not known (those that are, are listed).
+            (all listed), or an unknown architecture (known ones are listed).
     """
     config_file = path.with_name("config.json")
     has_config = path.suffix in (SAFETENSORS, ".json") and config_file.is_file()

@@ -181,7 +181,7 @@ def stored_dtypes(files: Sequence[Path]) -> tuple[str, ...]:
 
 
 def shapes_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
-    """The shape of each."""
+    """Name -> shape of every tensor."""
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 

@@ -25,7 +25,7 @@ def weight_files(folder: Path, variant: str | None) -> tuple[list[Path], list[st
 
 
 def weights_file(folder: Path, variant: str | None) -> Path | None:
-    """The one file that stands for the weights in a network's folder: the single one, or the shards' index."""
+    """The file that represents the weights in a network's folder: the single one, or the shards' index."""
     return next((path for path in (_single(folder, variant), _shards(folder, variant)) if path.is_file()), None)
 
 

@@ -32,13 +32,13 @@ class Batch:
         return cls(**{f.name: photos[f.name] for f in fields(cls) if f.name in photos})
 
     def check(self, *needed: str) -> Self:
-        """This batch, once all its photos are finite, floating and of one shape.
+        """This batch, after a check that all its photos are finite, floating and of one shape.
 
         Args:
             needed: names of photos that must be given beyond `synthetic` and `clean`.
 
         Raises:
-            ValueError: a photo is missing or does not fit; it is named.
+            ValueError: a photo is missing or does not fit; the message names it.
         """
         names = ["synthetic", "clean", *needed]
         names += [name for name in ("real", "unpaired_clean") if name not in needed and getattr(self, name) is not None]
@@ -80,8 +80,7 @@ class Objective(nn.Module):
     Attributes:
         name: in a config.
         title: on a model card.
-        compares: True for what noise-space adaptation is compared with: presets' preparation of real photos is not
-            applied to it unless asked for.
+        compares: True for a baseline: the preparation of real photos by presets is not applied to it unless asked for.
         compiles: False where the step cannot be compiled.
         measures: True where `measure` is to be called when a run begins from a given restorer.
         restorer: maps (B, C, H, W) to restored (B, C, H, W).
@@ -107,7 +106,7 @@ class Objective(nn.Module):
         """The objective over `restorer`, with new weights from torch's global generator in its further networks.
 
         Raises:
-            ConfigurationError: an option out of its range; named.
+            ConfigurationError: an option out of its range; the message names it.
         """
         return cls(restorer, **options)
 
@@ -115,7 +114,7 @@ class Objective(nn.Module):
     def defaults(cls) -> dict[str, Any]:
         """Options and their defaults: the keyword-only arguments of the constructor and of `from_options`.
 
-        Where one of them passes on `**options`, those of the base class's are options too.
+        Where one of them passes on `**options`, the arguments of the base class are options too.
         """
         found: dict[str, Any] = {}
         for method in ("__init__", "from_options"):

@@ -1,4 +1,4 @@
-"""Conditions that a noise predictor is trained with: what restorers of many strengths and kinds make of photos."""
+"""Conditions for the training of a noise predictor: simulated results of restorers of many strengths and kinds."""
 
 from dataclasses import dataclass
 

@@ -39,7 +39,7 @@ def noise_prediction(noise: torch.Tensor, predicted: torch.Tensor) -> torch.Tens
 def contrastive(positive: torch.Tensor, negative: torch.Tensor, margin: float = 0.1) -> torch.Tensor:
     """Eq. (4): `(L+ + relu(L+ - L- + margin)) / 2` for the scalars L+ and L-.
 
-    Whether the hinge is open is decided on the means over all processes, so that several processes take
+    Whether the hinge is active is decided by the means over all processes, so that several processes take
     the same step as one process on the whole batch.
     """
     difference = positive - negative + margin

@@ -2,7 +2,7 @@
 
 A noise predictor is any module that maps (z, noise level, first condition, second condition) to the predicted noise:
 z and both conditions (B, C, H, W), the noise level (B,) in (0, 1), the noise (B, C, H, W). Its class, or a factory,
-takes the photos' channels and its own options. One of a user's is registered before the training starts:
+takes the photos' channels and its own options. A user's own is registered before the training starts:
 
     @register_noise_predictor("plain_cnn")
     def plain_cnn(channels: int, **options) -> nn.Module: ...

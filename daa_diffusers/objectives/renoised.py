@@ -21,13 +21,13 @@ logger = logging.getLogger(__name__)
 
 TEACHERS = ("start", "average")
 UNMEASURED = (10.0, 50.0)  # sigma_min and sigma_max before `measure`
-# Of the deviation that hides what the start leaves, and the least that makes any difference to a denoiser.
+# Shares of the deviation that hides the noise which the start leaves, and least values that a denoiser responds to.
 SHARES, LEAST, MOST = (0.5, 2.5), (3.0, 15.0), 75.0
 LEAST_GAIN = 5.0  # dB that a denoiser makes of white noise, see `measure`
 
 
 class Renoised(RealTermObjective):
-    """Trains the restorer to give in one pass what a teacher gives of its own result with new noise.
+    """Trains the restorer to produce in one pass what a teacher produces from its own result with new noise.
 
     With the teacher f', `q' = f'(x_r)`, `z = q' + sigma eps`, `sigma ~ U(sigma_min, sigma_max)`, `eps ~ N(0, I)`:
     `L_re = mean sqrt((f(x_r) - f'(z))^2 + eps^2)`, `L = L_pair + w L_re` (7). The noise of the target differs from draw
@@ -37,8 +37,8 @@ class Renoised(RealTermObjective):
     Args:
         restorer: as in `RealTermObjective`.
         weight: of L_re at the end of its ramp.
-        sigma_min, sigma_max: standard deviation of the added noise, in 1/255 of the value range. None: `measure` finds
-            it; 10 and 50 without.
+        sigma_min, sigma_max: standard deviation of the added noise, in 1/255 of the value range. None: found by
+            `measure`; 10 and 50 before.
         teacher: "start", the restorer as it was; or "average", the moving average of its weights.
         decay: of the average, per step.
         restart: steps after which the average starts again from the restorer; 0: never.
@@ -82,7 +82,7 @@ class Renoised(RealTermObjective):
         self.register_buffer("steps_taken", torch.zeros((), dtype=torch.int64))
 
     def set_range(self, sigma_min: float, sigma_max: float) -> None:
-        """Sets the noise added, in 1/255, as far as the constructor was not given it."""
+        """Sets the range of the added noise, in 1/255, where the constructor did not receive it."""
         low, high = RestorerContract.of(self.restorer).value_range
         sigma_min = min(sigma_min, self.sigma_max or sigma_min) if self.sigma_min is None else self.sigma_min
         sigma_max = max(sigma_max, sigma_min) if self.sigma_max is None else self.sigma_max

@@ -14,7 +14,7 @@ CONDITIONS = ("none", "restored")
 
 
 class ScoreDistillation(Renoised):
-    """Trains the restorer to give what a noise predictor makes of its result, noised: its x0-prediction.
+    """Trains the restorer to produce the x0-prediction of a noise predictor from its own noised result.
 
     With the teacher f' and the trained, frozen noise predictor, `q' = f'(x_r)`, `z = q' + sigma eps`, `g = 1 / (1 +
     sigma^2)`, `p = z - sigma eps_theta([sqrt(g) z, c, c], g)` and `L_score = mean sqrt((f(x_r) - p)^2 + eps^2)`:
@@ -55,7 +55,7 @@ class ScoreDistillation(Renoised):
         return self
 
     def probe(self, clean: torch.Tensor, generator: torch.Generator) -> dict[str, Any]:
-        """Nothing: the restorer is not asked to remove white noise."""
+        """Nothing: the restorer need not remove white noise."""
         return {}
 
     @torch.no_grad()

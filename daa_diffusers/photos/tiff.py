@@ -32,7 +32,7 @@ from .stored import Encoding, Metadata, StoredPhoto, rescaled
 from .tiff_writing import ICC, XMP, write
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-MAP_BYTES = 2**26  # smaller photos are read: a file that is mapped must stay as it is until it is restored
+MAP_BYTES = 2**26  # smaller photos are read: a mapped file must not change until it is restored
 MAX_SAMPLES = 5
 MAX_PAGES = 1000  # that are looked through for the first picture of full size
 SUB_IFDS, PHOTOMETRIC, DNG_VERSION = 330, 262, 50706
@@ -45,7 +45,7 @@ REMADE = frozenset(
 MINISWHITE, MINISBLACK, RGB, PALETTE, SEPARATED, YCBCR = 0, 1, 2, 3, 5, 6  # photometric interpretations
 SENSOR_VALUES = (32803, 34892)  # photometric interpretations of raw files
 IPTC, PHOTOSHOP = 33723, 34377
-# tifffile's names of the compressions that lose nothing -> what it calls them for writing
+# tifffile's names of lossless compressions, of reading -> of writing
 LOSSLESS = {
     "NONE": None,
     "LZW": "lzw",
@@ -304,7 +304,7 @@ def metadata_of(source: Source, offset: int = 0, several: bool = False) -> Metad
 
 
 def _tags_left_out(tags: Tags | None) -> set[str]:
-    """The names of tags that are neither descriptive nor made anew."""
+    """The names of tags that are neither descriptive nor written anew."""
     import tifffile
 
     known = {

@@ -40,12 +40,12 @@ def without(packet: bytes, properties: Mapping[str, str | None]) -> bytes | None
     """The packet without some properties; None where they cannot be separated from the rest.
 
     Args:
-        packet: in an encoding that has ASCII's bytes.
-        properties: namespace -> regular expression of the names that go, None for all.
+        packet: in an encoding compatible with ASCII.
+        properties: namespace -> regular expression of the names to remove, None for all.
     """
     if len(packet) > MAX_XMP:
         return None
-    text = packet.decode("latin-1")  # byte for byte, whatever it is
+    text = packet.decode("latin-1")  # one character a byte, in any encoding
     for namespace, names in properties.items():
         prefixes = set(re.findall(rf"""xmlns:([\w.-]+)\s*=\s*["']{re.escape(namespace)}["']""", text))
         if len(prefixes) > MAX_PREFIXES:

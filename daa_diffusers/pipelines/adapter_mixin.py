@@ -14,7 +14,7 @@ from ..models.restorer import unwrapped
 
 
 class AdapterMixin:
-    """Camera adapters of a pipeline with a `restorer`; any `torch.nn.Module` will do.
+    """Mixin for camera adapters of a pipeline whose `restorer` is any `torch.nn.Module`.
 
     An adapter's change is added to the parameters of the restorer, so that restoring is as fast as before, and removing
     it restores the parameters bit for bit. Load adapters before casting to bfloat16.
@@ -63,7 +63,7 @@ class AdapterMixin:
         Raises:
             CheckpointError: no adapter there, damaged files, or it was made for another restorer.
             ConfigurationError: the name is taken, or an adapter is fused.
-            RepositoryNotFoundError and the other errors of huggingface_hub: as they are.
+            RepositoryNotFoundError and the other errors of huggingface_hub, unchanged.
         """
         if name is not None and (not isinstance(name, str) or not name):
             raise ConfigurationError(f"`name` must be a text or None, got {name!r}")
@@ -89,7 +89,7 @@ class AdapterMixin:
         """The name of the loaded adapter that was made for the camera and ISO number of `photo`, or None.
 
         Args:
-            photo: a PIL image as opened (EXIF and all), its EXIF, a file, a file's bytes, or a `Camera`.
+            photo: a PIL image as opened (with EXIF), its EXIF, a file, a file's bytes, or a `Camera`.
 
         Examples:
             `pipe.set_adapter(pipe.choose_adapter(photo))`

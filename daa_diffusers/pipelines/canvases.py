@@ -33,7 +33,7 @@ def check_out(out: Any, photos: Sequence[Photo], image: Any, output_type: str) -
 
 
 def shared_files(*arrays: Any) -> list[np.memmap]:
-    """Those that are files mapped into memory, so that what is written to them is in the file."""
+    """The memory-mapped files among the arrays."""
     return [array for array in arrays if isinstance(array, np.memmap) and array.mode != "c"]
 
 
@@ -60,7 +60,7 @@ def blank(photo: Photo, out: np.ndarray | None = None) -> Photo:
 
 
 def untouched(photo: Photo, out: np.ndarray | None = None) -> Photo:
-    """A copy of the photo in memory of its own."""
+    """A copy of the photo, in `out` or in new memory."""
     copy = blank(photo, out)
     copy.pixels.copy_(photo.pixels)
     return copy

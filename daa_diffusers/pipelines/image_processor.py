@@ -65,7 +65,7 @@ def read_photos(image: PhotoInput | Sequence[PhotoInput], channels: int) -> tupl
 
     Args:
         image: a PIL image; an array (H, W), (H, W, C) or (B, H, W, C); a tensor (C, H, W) or (B, C, H, W); or a list
-            of one such kind, sizes and bit depths mixed as they come (a batch in a list counts as its photos). Arrays
+            of one such kind, of mixed sizes and bit depths (a batch in a list counts as its photos). Arrays
             may carry alpha as a second or fourth channel, as image readers give it; tensors hold colors only.
         channels: colors of the restorer.
 
@@ -207,7 +207,7 @@ def in_own_depth(image: Any, as_float: bool | None, out: Any = None) -> bool:
 
 
 def as_floats(photo: Photo) -> Photo:
-    """A photo of integers in float32 of [0, 1]; one of floats as it is."""
+    """A photo of integers in float32 of [0, 1]; one of floats unchanged."""
     maximum = _INTEGER_MAXIMUM.get(photo.pixels.dtype)
     if maximum is None:
         return photo
@@ -257,7 +257,7 @@ def from_batch(
         batch: restored (N, channels, H, W), float32, in `value_range`. Clamped here, and only here.
 
     Returns:
-        Photos where the given ones' pixels are.
+        Photos on the devices of the given ones.
     """
     low, high = value_range
     restored = []

@@ -1,4 +1,4 @@
-"""Layers along rows that come one after the other: each keeps the rows of its input that the next ones need."""
+"""Row-by-row computation of layers: each keeps the input rows that its next output rows need."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,9 +12,9 @@ SPARE = 8  # rows for what is kept and for later strips, of which more is known 
 
 
 class Line:
-    """Rows of a tensor (N, C, total, W), written in order; those that no reader needs any more are forgotten.
+    """Rows of a tensor (N, C, total, W), written in order; those that no reader needs any more are freed.
 
-    Before the first and after the last row is one of zeros, as a convolution with padding sees it.
+    A row of zeros precedes the first and follows the last row, as the padding of convolutions.
 
     Args:
         total: the number of rows in the end.
@@ -51,7 +51,7 @@ class Line:
         return self._memory[:, :, first - self._first : stop - self._first]
 
     def hold(self, reader: object, first: int = -1) -> None:
-        """A reader will need rows from `first` on."""
+        """Registers that `reader` will need rows from `first` on."""
         self._needs[id(reader)] = first
 
 
@@ -80,11 +80,11 @@ class Step:
         return rows
 
     def reach(self) -> int:
-        """Up to which row of the output the input suffices."""
+        """Number of output rows that the input suffices for."""
         raise NotImplementedError
 
     def compute(self, first: int, stop: int) -> torch.Tensor:
-        """These rows; tells the source which of its own are needed then."""
+        """These rows; registers with the source which of its rows are still needed."""
         raise NotImplementedError
 
     def into(self, target: Line) -> None:
@@ -163,7 +163,7 @@ class Shuffled(Step):
 
 
 class Chain:
-    """Convolutions one after the other, behind each an activation.
+    """Convolutions one after the other, each followed by an activation.
 
     Args:
         layers: see `Conv`.
@@ -182,7 +182,7 @@ class Chain:
         return self.lines[-1]
 
     def advance(self) -> None:
-        """Goes on as far as the source is known."""
+        """Computes all rows that the source suffices for."""
         for step, target in zip(self.steps, self.lines, strict=True):
             rows = step.more()
             if rows is not None:  # the activation copies, so that no further pass over memory is needed
@@ -199,7 +199,7 @@ class Residual:
         source.hold(self)
 
     def advance(self) -> None:
-        """Goes on as far as the source is known."""
+        """Computes all rows that the source suffices for."""
         self.inner.advance()
         add(self.outer, self.source, self.result, self)
 

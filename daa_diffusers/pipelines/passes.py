@@ -37,7 +37,7 @@ def restore_batch(
         strength: one for all rows, or (N,); 0 leaves a row as it is.
         self_ensemble: f is the mean over the eight flips and rotations, each undone afterwards.
         inside: rows and columns that are wanted, (0 <= start < stop <= H or W); None: all.
-        mixed: type that operations compute in where they allow it (`torch.autocast`); None: `dtype`.
+        mixed: dtype of the operations that `torch.autocast` covers; None: `dtype`.
         contract: of the restorer, where it is known already.
 
     Returns:
@@ -172,7 +172,7 @@ def _finite_rows(batch: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def _in_float32(module: nn.Module) -> Iterator[None]:
-    """Half-precision weights in float32 for a while; the very same tensors come back afterwards."""
+    """Context in which half-precision weights are in float32; the original tensors are put back afterwards."""
     kept = [(t, t.data) for t in tensors_of(module) if t.dtype == torch.float16]
     try:
         for tensor, data in kept:

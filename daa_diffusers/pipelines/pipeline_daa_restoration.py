@@ -45,8 +45,8 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
 
     Args:
         restorer: `x (B, C, H, W) -> restored (B, C, H, W)` in the value range of its config. `RestorationUNet`, or any
-            module; what it needs is read off it where it is there: `size_multiple` (else 1), `config.channels` (else
-            3) and `config.value_range` (else [0, 1]). Only `ModelMixin`s can be saved.
+            module; its `size_multiple` (else 1), `config.channels` (else 3) and `config.value_range` (else [0, 1]) are
+            read where they exist. Only `ModelMixin`s can be saved.
         unet: the noise predictor that the restorer was trained with, kept for further training. Not used here.
         scheduler: the noise schedule of that training, likewise.
 
@@ -125,7 +125,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
         generator: torch.Generator | list[torch.Generator] | None = None,
         num_inference_steps: int | None = None,
     ) -> DAARestorationPipelineOutput | tuple:
-        """Restores photos; sizes, also of one pixel, come back as they were.
+        """Restores photos of any size, which the results have as well.
 
         Args:
             image: one PIL image, numpy array (H, W), (H, W, C) or (B, H, W, C), torch tensor (C, H, W) or
@@ -146,7 +146,8 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
                 hold the receptive field change nothing (see `tiling`); when memory runs out, they are halved.
             strength: s in [0, 1] of `x + s (f(x) - x)`; 0 returns the photo itself.
             self_ensemble: the mean over the eight flips and rotations of the photo: eight times the work.
-            guard: keep what is not like noise, or like rain of derainers; the output's `guard` holds the verdicts.
+            guard: undo changes that are not like noise, or, of derainers, like rain; the output's `guard` has the
+                verdicts.
             out: an array of the photo's shape and dtype, which may be a `np.memmap`, to write a single array into
                 (`output_type` "np"); `images` is then a view of it.
             as_float: "np" and "pt" as float32 in [0, 1], not rounded (True), or in the photo's bit depth (False). None:
@@ -155,7 +156,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
 
         Raises:
             TypeError, ValueError: an `image` or another argument that cannot work, before anything is restored.
-            FloatingPointError: the restorer gives NaN or infinity, where it runs in float16 in float32 as well.
+            FloatingPointError: the restorer gives NaN or infinity; where it runs in float16, in float32 too.
         """
         # 1. Check inputs
         contract = RestorerContract.of(self.restorer)
@@ -231,7 +232,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike, *, load_noise_predictor: bool = False, **kwargs
     ) -> "DAARestorationPipeline":
-        """Loads a pipeline, in float32 unless `dtype` is given; the precision of the files does not count.
+        """Loads a pipeline, in float32 unless `dtype` is given, whatever the precision of the files.
 
         Args:
             pretrained_model_name_or_path: in this order:
@@ -251,7 +252,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
         Raises:
             CheckpointError: unknown name, missing files (all listed), pickle files, a config of another class,
                 or weights that do not fit.
-            RepositoryNotFoundError and the other errors of huggingface_hub: as they are.
+            RepositoryNotFoundError and the other errors of huggingface_hub, unchanged.
         """
         if kwargs.pop("use_safetensors", True) is False:
             raise ValueError("`use_safetensors` must be True: pickle files run code when they are opened")

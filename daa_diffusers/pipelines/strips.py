@@ -1,8 +1,8 @@
 """Restoration strip by strip, from the top to the bottom, without computing a pixel twice.
 
-Tiles overlap by twice the receptive radius, and what overlaps is computed twice. Here each convolution keeps the last
-rows of its input, and goes on with them where the next strip comes: the operations are those of the whole photo, in
-memory for a strip. Known for the networks of this package alone, since it follows their layers one by one.
+Tiles overlap by twice the receptive radius, and the overlaps are computed twice. Here each convolution keeps the last
+rows of its input, and continues with them at the next strip: the operations are those of the whole photo, in the memory
+of a strip. It is implemented for the networks of this package only, layer by layer.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ STRIP_PIXELS, MIN_ROWS = 2**18, 64
 
 
 class Strips:
-    """A network and the rows that it has seen of a photo.
+    """State of a network while it restores a photo strip by strip.
 
     Args:
         network: in eval mode.
@@ -56,7 +56,7 @@ class Strips:
         return given, given + residual
 
     def advance(self, rows: torch.Tensor) -> None:
-        """Computes what can be computed by these rows."""
+        """Computes what these rows suffice for."""
         raise NotImplementedError
 
     def finish(self, residual: torch.Tensor) -> torch.Tensor:
@@ -173,7 +173,7 @@ _LAYERS = {
 
 
 def strips_of(restorer: nn.Module) -> type[Strips] | None:
-    """What restores photos in strips as this restorer does whole; None: its layers are not known, or changed.
+    """The class that restores in strips what this restorer does as a whole; None: unknown or changed layers.
 
     Changed by hooks, by another `forward` (offloading), or by other classes of layers (LoRA, parametrizations).
     """

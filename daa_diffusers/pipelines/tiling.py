@@ -1,8 +1,8 @@
 """Tiled restoration in bounded memory: overlapping tiles, restored one by one and blended.
 
 A pixel whose whole receptive field lies in a tile is restored there exactly as in the whole photo. Tiles overlap by
-twice the receptive radius and a little more, where both are exact; there one fades into the other, which then changes
-nothing. For a restorer without a known radius (such as one with global pooling) the blending hides the seams.
+twice the receptive radius and a little more. In the middle of the overlap both are exact, and blending changes nothing.
+For a restorer without a known radius (such as one with global pooling) the blending hides the seams.
 """
 
 import contextlib
@@ -85,7 +85,7 @@ def plan_spans(length: int, tile: int, multiple: int = 1, radius: int | None = N
     # 3. input ranges, and the places where the next tile takes over
     starts = [min(k * (side - overlap), cells - side) * multiple for k in range(count)]
     stops = [min(start + side * multiple, length) for start in starts]
-    fades = [stop - margin - blend for stop in stops[:-1]]  # where the next tile begins to take over
+    fades = [stop - margin - blend for stop in stops[:-1]]  # where the blending into the next tile begins
     return [
         Span(start, stop, first, last, before=blend if first else 0, after=blend if last < length else 0)
         for start, stop, first, last in zip(starts, stops, [0, *fades], [*fades, length], strict=True)

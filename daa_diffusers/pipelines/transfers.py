@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-# While one part crosses the bus the next one is copied within the host's memory. Memory that is page-locked is kept by
-# torch and used again, so that parts of one size are allocated once.
+# While one part is transferred the next one is copied within the host's memory. torch keeps page-locked memory for
+# reuse, so that parts of one size are allocated once.
 PART_BYTES = 8 * 2**20
 
 

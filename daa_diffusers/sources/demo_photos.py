@@ -14,14 +14,14 @@ from ..degradations.draws import generator_for
 from ..errors import ConfigurationError
 from ..files import replacing
 
-# By name in skimage.data; all of them lie inside its package. No photo serves two purposes.
+# By name in skimage.data; all of them lie inside its package. Each photo has one role.
 SOURCES = {
     "clean": ("stereo_motorcycle", "rocket", "brick", "grass", "gravel"),
     "train": ("chelsea", "immunohistochemistry", "camera"),
     "val": ("astronaut", "coffee"),
 }
 CROP = 192
-# So that "the real photos" are a domain of their own: blind white Gaussian noise does not look like it.
+# Not white Gaussian noise, so that the "real" photos differ from the synthetic ones.
 CAMERA = degradation_from_config(TASKS["denoise"].example)
 EXAMPLES = ("astronaut", "coffee", "chelsea")
 
@@ -140,7 +140,7 @@ def _degraded(clean: np.ndarray, degradation: Degradation, generator: torch.Gene
 
 
 def _check_folders(folder: Path, files: set[Path]) -> None:
-    """That `files` can be written, and that nothing else lies beside them."""
+    """Checks that `files` can be written, and that their folders hold nothing else."""
     parents = {path.parent for path in files}
     for way in {way for parent in parents for way in (parent, *parent.parents)}:
         if way.exists() and not way.is_dir():

@@ -64,7 +64,7 @@ class PhotoSource(ABC):
 
     @property
     def name(self) -> str:
-        """A name for records and cards, without the folders that lead to it."""
+        """A name for records and cards, without its parent folders."""
         return Path(self.location).name
 
     @abstractmethod
@@ -98,10 +98,10 @@ class PhotoSource(ABC):
         return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
 
     def sample(self, most: int, wanted: Callable[[int], bool] | None = None) -> Iterator[tuple[int, torch.Tensor]]:
-        """The readable photos of `spread(most)`, each with its index; a stream that is shorter gives what it has.
+        """The readable photos of `spread(most)`, each with its index; of a shorter stream, all photos.
 
         Args:
-            most: at most so many.
+            most: largest number of photos.
             wanted: whether the photo of an index is to be read; None: all.
         """
         for index in self.spread(most) if wanted is None else filter(wanted, self.spread(most)):
@@ -152,7 +152,7 @@ class PhotoSource(ABC):
         )
 
     def _from(self, index: int) -> Sequence[int]:
-        """The indices that may stand in for `index`, itself first."""
+        """The indices of photos that may replace photo `index`, itself first."""
         return _Cycle(index, len(self))
 
     def try_photo(self, index: int) -> torch.Tensor | None:
@@ -248,7 +248,7 @@ class PhotoFolder(PhotoSource):
     def _bytes(self, name: str) -> int:
         try:
             return os.stat(os.path.join(self.location, name)).st_size
-        except OSError:  # a link that leads nowhere
+        except OSError:  # a broken link
             return -1
 
 
@@ -261,7 +261,7 @@ def digest_of_files(files: Iterable[tuple[str, int]]) -> str:
 
 
 class _Cycle(Sequence[int]):
-    """start, start + 1, ..., length - 1, 0, ..., start - 1, of which only what is asked for is made."""
+    """start, start + 1, ..., length - 1, 0, ..., start - 1, computed on access."""
 
     def __init__(self, start: int, length: int):
         self.start, self.length = start, length

@@ -159,9 +159,9 @@ def _load_dataset(location: str, options: Mapping[str, list[str]], streams: bool
 def check_sources(roles: Mapping[str, Sequence[PhotoSource]], patch: int) -> None:
     """Checks of a run's sources before its first step, from headers alone.
 
-    Photos smaller than the patch are mirrored at their borders. That is tolerated for some; it is warned of where it
-    holds for more than half of the (at most 50) photos of a source that are checked, and an error where each of them
-    has a side below a quarter of the patch.
+    Photos smaller than the patch are mirrored at their borders. A warning is logged where this holds for more than half
+    of the (at most 50) photos of a source that are checked, and an error raised where each of them has a side below a
+    quarter of the patch.
 
     Args:
         roles: sources by role; those of "real" are compared with the clean ones.
@@ -169,7 +169,7 @@ def check_sources(roles: Mapping[str, Sequence[PhotoSource]], patch: int) -> Non
 
     Raises:
         ConfigurationError: a real source is a clean one or holds it; no checked photo has a readable header; all are
-            far too small. It lists all that was found.
+            far too small. The message lists all problems.
     """
     problems = []
     for role, sources in roles.items():

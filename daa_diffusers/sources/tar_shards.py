@@ -147,7 +147,7 @@ def _is_photo(member: Member) -> bool:
 
 
 def index_shard(path: Path, number: int) -> tuple[list[Member], str | None]:
-    """The whole files in a shard, hidden ones left out, and what is wrong with it, if anything."""
+    """The complete files in a shard, without hidden ones, and the damage of the shard, if any."""
     members: list[Member] = []
     try:
         if kind := other_kind(path):

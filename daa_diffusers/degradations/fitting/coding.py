@@ -2,9 +2,9 @@
 
 Coding keeps brightness best; color differences are quantized more coarsely, and stored at half the size in most files.
 So the covariance of red, green and blue is found as that of Y, Cb and Cr (ITU-R BT.601, as JPEG uses them): noise of a
-covariance K is coded on flat photos, and K is changed until what is left of it is what the photos show. Where coding
-removes the color differences, they carry no information, and the colors are assumed independent. What is stored at
-half the size has lost its finest part: the correlation between neighbors is that of the brightness, for all colors.
+covariance K is coded on flat photos, and K is changed until the noise after coding equals that of the photos. Where
+coding removes the color differences, they carry no information, and the colors are assumed independent. What is stored
+at half the size has lost its finest part: the correlation between neighbors is that of the brightness, for all colors.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.
 TO_RGB = np.linalg.inv(TO_YCC)
 CODING_ROUNDS = 6
 FAINT = (0.5 / 255) ** 2  # variance below which the remainder of a color difference carries no information
-KNOWN_COLORS = 0.3  # share of their variance that must be left for each color difference to be known apart
+KNOWN_COLORS = 0.3  # share of their variance that must be left for the color differences to be known separately
 LARGEST_STEP = 4.0  # factor of a variance in one round
 KNOWN_SHARE = 0.6  # of the amplitude of brightness that must be left for its level to be known
 
@@ -65,14 +65,15 @@ def first_guess(observed: Covariance) -> Covariance:
 
 
 def corrected(guess: Covariance, coded: Covariance, observed: Covariance) -> Covariance:
-    """A step of the fixed-point iteration: `guess`, whose coded noise is `shown`, corrected toward that of `seen`."""
+    """A step of the fixed-point iteration: `guess`, whose noise after coding is `coded`, corrected toward
+    `observed`."""
     # variances of Y, Cb, Cr: multiplied by wanted / left, both color differences alike at first
     before, left, wanted = (np.diag(one.ycc).clip(0) for one in (guess, coded, observed))
     faint = np.array([1e-12, FAINT, FAINT])
     ratio = (wanted + faint) / (left + faint)
     ratio[1:] = (
         np.sqrt(ratio[1:].prod()) ** 0.5
-    )  # one for both color differences; what is left falls faster than they do
+    )  # one for both color differences; the variance after coding falls faster than that before
     variance = before * ratio.clip(1 / LARGEST_STEP, LARGEST_STEP)
     # correlations and separate color differences, once enough of them is left
     share = _correlation(guess.ycc)

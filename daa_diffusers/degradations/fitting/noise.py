@@ -48,10 +48,10 @@ logger = logging.getLogger(__name__)
 
 RESTORED = 384  # middle that is restored, where there is a restorer
 QUANTILES = 11
-# Share of the tone curve's skewness from which on noise is taken to have come through it. The skewness of light itself,
-# which is Poisson's, takes off up to 0.57 of it where shot noise is all there is.
+# Share of the tone curve's skewness above which noise is assumed to have passed through it. The skewness of Poisson
+# noise cancels up to 0.57 of it where there is shot noise only.
 BENT = 0.25
-MOST_BENT = 2.0  # more is no tone curve's: what is left of impulses, or texture
+MOST_BENT = 2.0  # more comes from remaining impulses or texture
 COLORS = ("red", "green", "blue")
 
 
@@ -61,18 +61,18 @@ class NoiseProfile(Profile):
 
     Attributes:
         degradation: makes such noise; None where the photos have none.
-        observed: (3, 10), blocks of red, green and blue that were seen at each brightness; 0 where `degradation` has
-            continued its curve.
+        observed: (3, 10), number of blocks of red, green and blue at each brightness; 0 where `degradation`
+            extrapolates.
         as_seen: (3, 10), the standard deviation (1/255) in the photos as they are, that is, after JPEG coding.
         shot, read: of the best `variance = shot * brightness + read**2` of the green curve (brightness as stored, white
             = 1), and `poisson_error`, its largest relative error in standard deviation: above 0.15 or so it does not
             describe the noise (a tone curve bends it).
         lag: correlation of the noise of horizontal and vertical neighbors, before JPEG coding, mean of the colors.
-        colours: correlation of the noise of red-green, red-blue and green-blue in one pixel.
+        colors: correlation of the noise of red-green, red-blue and green-blue in one pixel.
         bend: third moment of the noise in flat parts, over that of Gaussian noise which the tone curve of sRGB bends:
-            0.4 (shot noise alone) to 1 where it came through such a curve, near 0 where it is symmetric, or where JPEG
-            coding of quality 75 or less has hidden it. It decides whether noise also darkens (`FittedNoise.gamma`),
-            which photos without ground truth do not show otherwise.
+            0.4 (shot noise alone) to 1 where it passed through such a curve, near 0 where it is symmetric, or where
+            JPEG coding of quality 75 or less has hidden it. It decides whether noise also darkens
+            (`FittedNoise.gamma`), which cannot be measured otherwise without ground truth.
         photos: number used.
         noise_free: number of these that have no noise.
         coded_twice: number of JPEG files that were JPEG-coded more coarsely before; the coarser coding is simulated.
@@ -81,9 +81,9 @@ class NoiseProfile(Profile):
         skipped: photos that cannot be used, and why.
         unfit: photos whose noise cannot be measured (`suitability.Signs.unfit`), and why.
         impulses: share of the pixels that are salt and pepper; 0 where photos have none. They are not part of the fit.
-        bands: "rows" or "columns" along which the noise of most photos is constant (banding), which the fit is not.
-        is_bound: JPEG coding has hidden so much that the levels before it are not known: those in `as_seen` are what
-            they are at least.
+        bands: "rows" or "columns" along which the noise of most photos is constant (banding); the fit has no bands.
+        is_bound: JPEG coding has hidden so much that the levels before it are unknown; those in `as_seen` are lower
+            bounds.
     """
 
     degradation: FittedNoise | None
@@ -93,7 +93,7 @@ class NoiseProfile(Profile):
     read: float
     poisson_error: float
     lag: float
-    colours: tuple[float, ...]
+    colors: tuple[float, ...]
     bend: float
     photos: int
     noise_free: int
@@ -155,9 +155,9 @@ def fit_noise(
     """Estimates the noise of unlabeled photos, whose noise depends on brightness and has one kind of correlation.
 
     Each photo has a level of its own: the deviation at brightness b of photo i is `s_i v(b)`, both fitted in turn by
-    medians in the logarithm, so that textured blocks and odd photos count little. Of JPEG files, the noise before
-    coding is found by simulation: noise is coded on flat photos and changed until what is left of it is what the
-    photos show.
+    medians in the logarithm, so that textured blocks and outlying photos count little. For JPEG files, the noise before
+    coding is found by simulation: noise is coded on flat photos and changed until the noise after coding equals that of
+    the photos.
 
     Args:
         photos: one or several specs of `open_source`, such as folders, or sources; at least 3 usable photos together,
@@ -198,7 +198,7 @@ def fit_noise(
 
 
 def _measured(photo: torch.Tensor, content: bytes, restorer: Restorer | None) -> PhotoStatistics:
-    """Raises ConfigurationError with the reason why a photo (C, H, W) is of no use."""
+    """Raises ConfigurationError with the reason why a photo (C, H, W) cannot be used."""
     if min(photo.shape[1:]) < 2 * BLOCK:
         raise ConfigurationError(f"smaller than {2 * BLOCK} pixels: {photo.shape[2]} x {photo.shape[1]}")
     stored = photo.expand(3, -1, -1).float() / torch.iinfo(photo.dtype).max

@@ -42,7 +42,7 @@ class PhotoStatistics:
 
 
 def fit_curve(photos: Sequence[PhotoStatistics]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of `s_i v(b)` the curve v (3, 10) of the middle photo, levels s (photos,), and blocks a brightness (3, 10)."""
+    """Of `s_i v(b)` the curve v (3, 10) of the median photo, levels s (photos,), and blocks a brightness (3, 10)."""
     photo = np.concatenate([np.full(len(one.brightness), i) for i, one in enumerate(photos)])
     weight = np.concatenate(
         [np.full(len(one.brightness), 1 / len(one.brightness)) for one in photos]
@@ -197,7 +197,8 @@ def _simulated(deviation: np.ndarray, correlation: np.ndarray, coding: Coding | 
 def _simulated_measurements(
     deviation: np.ndarray, correlation: np.ndarray, coding: Coding | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What flat photos show of `CALIBRATION_LEVELS` times a deviation (3,): deviations (levels, 3), and correlation."""
+    """Measurements of flat photos with `CALIBRATION_LEVELS` times a deviation (3,): deviations (levels, 3), and
+    correlation."""
     if coding is None:  # everything is proportional
         flat = _simulated(deviation, correlation, None)
         return np.outer(CALIBRATION_LEVELS, _middle(flat)), color_pairs(flat)
@@ -207,7 +208,7 @@ def _simulated_measurements(
 
 
 def _middle(flat: FlatBlocks) -> np.ndarray:
-    """Deviation (3,) of the middle block."""
+    """Deviation (3,) of the median block."""
     return np.median(flat.variance.sqrt().numpy(), axis=0)
 
 

@@ -2,9 +2,10 @@
 
 The one noise estimator of the package: of the blocks of each brightness, those with the least coarse structure are
 candidates; of these, the ones whose coarse part is a small share of the whole are flat (noise is finer than detail:
-natural photos have most of their energy in low frequencies). What a plane leaves of a flat block is noise. High-pass
-filters and principal components (Liu, Tanaka, Okutomi 2013; Pyatykh, Hesser, Zheng 2013; Chen, Zhu, Heng 2015) assume
-white noise and underestimate it where neighboring pixels are correlated, as in photos of cameras; blocks do not.
+natural photos have most of their energy in low frequencies). The residual of a flat block after subtraction of a fitted
+plane is noise. High-pass filters and principal components (Liu, Tanaka, Okutomi 2013; Pyatykh, Hesser, Zheng 2013;
+Chen, Zhu, Heng 2015) assume white noise and underestimate it where neighboring pixels are correlated, as in photos of
+cameras; blocks do not.
 """
 
 from collections.abc import Callable
@@ -36,9 +37,9 @@ class FlatBlocks:
 
     Attributes:
         brightness: (K, C), their means.
-        residual: (K, C, 16, 16), what a plane leaves of them: noise.
+        residual: (K, C, 16, 16), the blocks less fitted planes: noise.
         correlation: (C, C, 7, 7), of the noise of color a with that of color b at an offset (down, right), unbiased.
-        gain: (C,), by how much the noise's variance exceeds the residual's, since the plane took some.
+        gain: (C,), ratio of the noise's variance to the residual's, which lacks the part in the plane.
         clipped: all blocks of the photo are clipped, so that these are unreliable.
     """
 
@@ -122,8 +123,8 @@ def removed_noise(
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Brightness and variance, each (K, C), of white noise by what a denoiser removes of a photo's smoother half.
 
-    What it removes of the denoised photo is texture; how much it removes of noise is seen on white noise of about that
-    strength, added to the denoised photo.
+    What it removes from the denoised photo is texture; the share of noise that it removes is measured with white noise
+    of about that strength, added to the denoised photo.
 
     Args:
         photo: (C, H, W) in [0, 1], sides at least 16.

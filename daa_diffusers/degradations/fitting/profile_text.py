@@ -18,10 +18,10 @@ def described(profile: "NoiseProfile") -> str:
     if profile.impulses:
         lines.append(
             f"Salt and pepper: {profile.impulses:.1%} of the pixels are black or white unlike their surroundings. "
-            "They are left out of what follows, and the degradation makes none."
+            "They are not part of the fit, and the degradation has none."
         )
     if profile.degradation is None:
-        return "\n".join([*lines, "No noise found that could be made again."])
+        return "\n".join([*lines, "No noise found that can be synthesized."])
     noise = profile.degradation
     green, counts = noise.deviation[1], profile.observed[1]
     shown = [k for k in range(len(green)) if counts[k]]
@@ -37,7 +37,7 @@ def described(profile: "NoiseProfile") -> str:
         )
     kind = "white: neighboring pixels are independent" if abs(profile.lag) < 0.1 else "correlated between neighbors"
     lines.append(
-        f"The noise is {kind} ({profile.lag:.2f}); between colors: {', '.join(f'{c:.2f}' for c in profile.colours)}."
+        f"The noise is {kind} ({profile.lag:.2f}); between colors: {', '.join(f'{c:.2f}' for c in profile.colors)}."
     )
     if profile.bands:
         lines.append(f"It runs along {profile.bands} (banding); the degradation makes as much noise, without bands.")

@@ -101,7 +101,7 @@ class RainProfile(Profile):
         """Summary of the fit, as text of several lines."""
         lines = [f"{self.photos} photos examined, {len(self.skipped)} left out; {self.rainy} have rain."]
         if self.streaks is None:
-            return "\n".join([*lines, "No rain was found that could be synthesized."])
+            return "\n".join([*lines, "No rain found that can be synthesized."])
         units = {"angle": " degrees from vertical", "length": " pixels", "width": " pixels"}
         for name, (low, high) in self.streaks.items():
             lines.append(f"{name.capitalize()}: {low:.3g} to {high:.3g}{units.get(name, '')}.")

@@ -15,7 +15,7 @@ from ..draws import generator_for
 from .profile import MIN_PHOTOS, Photos, Profile, usable_photos
 from .rain import gray
 
-MAX_PHOTOS = 32  # of more, as many at equal distances in the list
+MAX_PHOTOS = 32  # of a source; of more, equally spaced ones are used
 SIDE = 512  # pixels, of the center crops that are measured
 SMALLEST = 96  # pixels, shorter side of a usable photo
 DIRECTIONS = 12  # directions of the autocorrelation, equally spaced over 180 degrees

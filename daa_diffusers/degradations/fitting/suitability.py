@@ -39,7 +39,7 @@ class Signs:
     Attributes:
         level: root mean square over the colors, in 1/255, of the noise in its flat parts.
         floor: noise of the brightness in the quietest blocks, as a share of that in flat parts.
-        colors: correlation of the noise of two colors, mean of the three pairs; 0 of gray photos.
+        colors: correlation of the noise of two colors, mean of the three pairs; 0 for gray photos.
         erased: share of the values in flat parts that have no noise.
         is_coarse: JPEG-coded with `COARSE_QUALITY` or less, or with visible blocks.
         is_hidden: JPEG-coded with less than `HIDING_QUALITY`, as its file states.

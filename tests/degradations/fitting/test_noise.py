@@ -97,9 +97,9 @@ def test_known_noise_is_found_within_15_percent_at_several_brightnesses(kind, pr
 def test_correlation_between_neighbors_and_colors_is_found(kind, profiles, clean_photos):
     true = neighbor(KINDS[kind](clean_photos[0], white(clean_photos[0], 0)))
     profile = profiles[kind]
-    print(f"\n{kind:11} next pixel {profile.lag:.2f}, true {true:.2f}; colors {np.round(profile.colours, 2)}")
+    print(f"\n{kind:11} next pixel {profile.lag:.2f}, true {true:.2f}; colors {np.round(profile.colors, 2)}")
     assert profile.lag == pytest.approx(true, abs=0.09)  # 15 % of 0.58
-    assert np.abs(profile.colours).max() < 0.15
+    assert np.abs(profile.colors).max() < 0.15
 
 
 def test_the_degradation_makes_noise_like_that_of_the_photos(profiles, clean_photos):
@@ -127,7 +127,7 @@ def test_shot_and_read_noise_are_found_where_they_describe_it(profiles):
 def test_colors_that_share_their_noise_are_recognized(clean_photos, tmp_path):
     gray = [c + 10 / 255 * white(c, n).mean(0, keepdim=True) * 3**0.5 for n, c in enumerate(clean_photos)]
     profile = fit_noise(write(tmp_path / "photos", gray))
-    assert min(profile.colours) > 0.85
+    assert min(profile.colors) > 0.85
     made = profile.degradation(torch.full((1, 3, 64, 64), 0.5), generator_for(0, "x"))[0] - 0.5
     assert float((made[0] * made[2]).mean() / made[0].square().mean()) > 0.85
 

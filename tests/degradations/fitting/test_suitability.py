@@ -175,10 +175,10 @@ def test_the_level_before_coding_is_found_with_colors_at_half_the_size(tmp_path,
         np.median([v for v, count in zip(row, seen, strict=True) if count])
         for row, seen in zip(profile.degradation.deviation, profile.observed, strict=True)
     ]
-    print(f"\n{kind}, quality {quality}: {np.round(levels, 1)}, neighbors {profile.lag:.2f}, colors {profile.colours}")
+    print(f"\n{kind}, quality {quality}: {np.round(levels, 1)}, neighbors {profile.lag:.2f}, colors {profile.colors}")
     assert levels == pytest.approx([15] * 3, rel=tolerance)
     assert abs(profile.lag) < 0.1
-    apart = np.array(profile.colours) - (0 if kind.startswith("ind") else 1)
+    apart = np.array(profile.colors) - (0 if kind.startswith("ind") else 1)
     assert np.abs(apart).max() < (0.15 if quality == 95 else 0.3)
     assert not profile.is_bound and "those before coding" in profile.describe()
     assert profile.degradation.jpeg_half_chroma
@@ -190,7 +190,7 @@ def test_the_level_before_coding_is_found_with_colors_at_half_the_width(tmp_path
     profile = fit_noise(folder)
     for row, seen in zip(profile.degradation.deviation, profile.observed, strict=True):
         assert np.median([v for v, count in zip(row, seen, strict=True) if count]) == pytest.approx(15, rel=0.15)
-    assert np.abs(profile.colours).max() < 0.15
+    assert np.abs(profile.colors).max() < 0.15
 
 
 def test_where_coding_hides_the_level_a_bound_is_said(tmp_path):
