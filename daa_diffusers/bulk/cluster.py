@@ -31,7 +31,7 @@ def restore_job(
 
     Args:
         job: in a folder that all machines see under this path, as they see the photos.
-        workers: at most so many processes; None: as many as the cluster holds when this begins.
+        workers: maximum number of processes; None: as many as the cluster holds at the start.
         cpus_per_worker: CPU cores of each, and its threads.
         gpus_per_worker: None: 1 where the cluster has GPUs, else 0. A fraction lets several workers share one: while
             one decodes and encodes, another one's photo is on the GPU.

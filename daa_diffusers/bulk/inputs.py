@@ -47,7 +47,7 @@ class Input:
 
     @classmethod
     def from_line(cls, line: str) -> Input:
-        """What `to_line` wrote."""
+        """The inverse of `to_line`."""
         return cls(**json.loads(line))
 
 

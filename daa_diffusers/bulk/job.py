@@ -51,14 +51,14 @@ class BulkSettings:
         check_dtype(self.dtype)
 
     def to_json(self) -> dict[str, Any]:
-        """Flat and plain."""
+        """The settings as one flat JSON mapping."""
         fields = dataclasses.asdict(self)
         options = fields.pop("options")
         return {**fields, "sources": list(self.sources)} | {k: options[k] for k in options if k not in _NOT_OF_JOBS}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> BulkSettings:
-        """What `to_json` gave."""
+        """The inverse of `to_json`."""
         own = {field.name for field in dataclasses.fields(cls)}
         options = Options(**{name: value for name, value in fields.items() if name not in own})
         return cls(**{name: value for name, value in fields.items() if name in own}, options=options)
@@ -158,7 +158,7 @@ class BulkJob:
         return count
 
     def clear_leftovers(self) -> None:
-        """Removes the half-written files of processes that were killed. No process may be at work."""
+        """Removes the incomplete files of processes that were killed. No process may be at work."""
         for folder in (self.folder, *(self.folder / name for name in OURS)):
             for path in itertools.chain(folder.glob(".*.tar"), folder.glob(".*.jsonl")):
                 path.unlink(missing_ok=True)
@@ -183,7 +183,7 @@ class BulkJob:
 
 
 def plan_job(folder: str | os.PathLike, settings: BulkSettings, fingerprint: str | None = None) -> BulkJob:
-    """Lists the photos and cuts them into shards; or gives the job that `folder` holds already, as it was planned.
+    """Lists the photos and cuts them into shards; or returns the job that `folder` holds already, as it was planned.
 
     Photos that come to the sources later belong to another job, those that vanish are recorded as failed.
 
@@ -264,7 +264,7 @@ def read_manifest(folder: str | os.PathLike) -> Iterator[dict[str, Any]]:
 
 @contextlib.contextmanager
 def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
-    """Keeps a second command from the same job, until the first one ends, however it ends.
+    """Context that excludes a second command from the same job, until this process ends in any way.
 
     Raises:
         ConfigurationError: one is at work.
@@ -289,7 +289,8 @@ def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """As `files.replacing`, and on the disk before it has its name: a machine that fails leaves no empty file."""
+    """As `files.replacing`, and written to the disk before it is renamed: a crash of the machine leaves no empty
+    file."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write(content)
         file.flush()

@@ -60,7 +60,7 @@ class Adaptation:
     """One run of `daa adapt` at a time.
 
     Args:
-        runs: folder that each run gets a folder in, which stays.
+        runs: parent of the folders of the runs, which are kept.
         folder: for photos, which may be removed when nothing runs.
     """
 
@@ -81,7 +81,7 @@ class Adaptation:
             photos: files to adapt to.
             clean: files of good photos; none: those of scikit-image.
             checkpoint: to start from; its task decides the degradation, as for `daa adapt`.
-            minutes: to train, beside what preparing takes.
+            minutes: of training, without the preparation.
 
         Raises:
             ConfigurationError: while one is running, or without photos.
@@ -129,7 +129,7 @@ class Adaptation:
                 self._process.wait()
 
     def progress(self) -> Progress:
-        """Where it is, read off the process and its files."""
+        """The present progress, read off the process and its files."""
         with self._lock:
             if self._process is None:
                 return Progress()

@@ -88,7 +88,7 @@ def evaluate_bursts(restorers: Restorers, folder: str | os.PathLike[str]) -> Bur
     With frames `x_i = c + n_i`, `E |f(x_1) - x_2|^2 = |f(x_1) - c|^2 + var(n_2)`, since n_2 is independent of f(x_1),
     and `var(n_2) = |x_1 - x_2|^2 / 2`. The mean goes over all ordered pairs of frames. A frame is brought to the
     other's brightness by the ratio of their means, color by color, and to its place by a shift of whole and part
-    pixels in the Fourier domain, which leaves the variance of noise as it is.
+    pixels in the Fourier domain, which does not change the variance of noise.
 
     Args:
         restorers: as `evaluate_folder` takes them.
@@ -187,9 +187,9 @@ class _Pair:
     """Two frames of a burst.
 
     Attributes:
-        gain: (C, 1, 1), what the first is multiplied with.
+        gain: (C, 1, 1), factor of the first.
         shift: (down, right) by which the first is moved.
-        second: (C, h, w), inside the border that the shift spoils.
+        second: (C, h, w), without the border that the shift invalidates.
         variance: of the noise of one frame.
     """
 
@@ -205,7 +205,7 @@ class _Pair:
 
 
 def _aligned(first: torch.Tensor, second: torch.Tensor) -> _Pair:
-    """The pair of two frames (C, H, W); ValueError where they are no two frames of one static scene."""
+    """The pair of two frames (C, H, W); ValueError where they do not show one static scene."""
     gain = second.mean((1, 2), keepdim=True) / first.mean((1, 2), keepdim=True).clamp(min=1e-3)
     blocks = [F.avg_pool2d(frame[None], COARSE)[0] for frame in (first, second)]
     if _correlation(*blocks) < ALIKE:
@@ -259,7 +259,7 @@ def _shift(first: torch.Tensor, second: torch.Tensor) -> tuple[float, float]:
     """
     a, b = (gaussian_filter(frame.mean(0)[None, None], SMOOTHED) for frame in (first, second))  # (1, 1, H, W)
     details = [x - gaussian_filter(x, 4 * SMOOTHED) for x in (a, b)]
-    if min(float(x.std()) for x in details) < QUIET / 4:  # nothing to see a shift by
+    if min(float(x.std()) for x in details) < QUIET / 4:  # no detail that shows a shift
         return 0.0, 0.0
     height, width = a.shape[2:]
     spectra = [torch.fft.rfft2(x[0, 0], s=(2 * height, 2 * width)) for x in details]

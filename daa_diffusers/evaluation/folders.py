@@ -67,7 +67,7 @@ def evaluate_folder(
         An `Evaluation`.
 
     Raises:
-        ConfigurationError: an argument is not as above, a missing or empty folder, photos without a counterpart
+        ConfigurationError: an invalid argument, a missing or empty folder, photos without a counterpart
             (listed), a metric whose weights are not available, or no photo that can be scored.
         ImportError: a metric's package is missing; the message names the extra.
 

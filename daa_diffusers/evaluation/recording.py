@@ -30,7 +30,7 @@ def _recording_folder(folder: str | os.PathLike[str]) -> Path:
 
 
 def check_record(folder: str | os.PathLike[str], name: str, columns: Sequence[str], protocol: str) -> dict[str, Any]:
-    """What a folder's `evaluation.json` holds, or would begin with, before anything is measured for it.
+    """The content of a folder's `evaluation.json`, or of a new one, checked before anything is measured for it.
 
     Raises:
         ConfigurationError: as `record_evaluation` would, of an evaluation with these columns and this protocol.
@@ -58,7 +58,7 @@ def record_evaluation(
 ) -> Path:
     """Writes an evaluation's means into a folder's `evaluation.json`, which its card will show.
 
-    That is the PSNR of each row; of the last row, taken for the checkpoint's own, the difference from the others with
+    That is the PSNR of each row; of the last row, the checkpoint's own, the difference from the others with
     its interval, and its worst photo; and each row's label-free scores, where they were taken.
 
     Args:

@@ -59,7 +59,7 @@ def write_report(
 
 
 def write_csv(evaluation: Evaluation, path: str | os.PathLike[str]) -> Path:
-    """Writes a line for each photo and row, with every score as it is (the PSNR of identical images is inf)."""
+    """Writes a line for each photo and row, with every score, not capped (the PSNR of identical images is inf)."""
     file = io.StringIO()
     names = [column.name for column in evaluation.columns]
     writer = csv.writer(file, lineterminator="\n")

@@ -58,8 +58,7 @@ def contact_sheet(
             [0, 1] with C 1 or 3, which are clamped. None leaves a cell blank. Sizes may differ.
         column_titles: one above each column; () for none.
         row_titles: one to the left of each row; () for none. Long ones are wrapped, then cut.
-        path: the file to write, ending in ".png"; its folder is made where it is missing. Written under a temporary
-            name and renamed.
+        path: the file to write, ending in ".png"; its folder is made where it is missing. Written atomically.
         captions: a text below each photo, such as "31.2 dB"; same rows and columns as `rows`, None for no text.
         cell: width of a cell in pixels, at least 32; its height too, unless no photo needs that much.
         zoom: None shows the whole photo, reduced to the cell or, where it is small, enlarged by a whole factor. A
@@ -71,7 +70,7 @@ def contact_sheet(
 
     Raises:
         TypeError: an image that is none of the above.
-        ValueError: rows, titles or captions whose numbers do not go together, an image of another shape or with
+        ValueError: rows, titles or captions whose numbers differ, an image of another shape or with
             NaN, a `cell` or `zoom` out of bounds, or a `path` that is no PNG.
     """
     path = Path(path)

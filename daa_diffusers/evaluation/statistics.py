@@ -48,7 +48,7 @@ def bootstrap_interval(
         (low, high).
 
     Raises:
-        ValueError: an argument is not as above.
+        ValueError: an invalid argument.
     """
     return _interval(_check_scores("values", values), level, resamples, seed)
 

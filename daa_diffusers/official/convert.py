@@ -143,8 +143,8 @@ def convert_official_state_dict(
 ) -> tuple[RestorationUNet, DAAUNet2DConditionModel | None]:
     """Builds this package's networks from official weights.
 
-    All sizes (widths, depth, levels, blocks per level) are read off the tensors' shapes. What no shape shows is an
-    argument, with the official default. The schedule's buffers are checked and dropped.
+    All sizes (widths, depth, levels, blocks per level) are read off the tensors' shapes. Sizes that no shape determines
+    are arguments, with the official defaults. The schedule's buffers are checked and dropped.
 
     Args:
         state_dict: official names -> floating tensors of any float dtype: a full checkpoint (`RestorationNet.*`,
@@ -161,7 +161,7 @@ def convert_official_state_dict(
         `state_dict`.
 
     Raises:
-        ValueError: naming an argument that cannot be right; or listing every key that is missing, unknown, of a wrong
+        ValueError: an invalid argument (named); or listing every key that is missing, unknown, of a wrong
             shape, or not of the official schedule.
     """
     _check_arguments(state_dict, task, head_channels, groups, dropout)

@@ -5,6 +5,6 @@ import ctypes
 
 
 def return_freed_memory() -> None:
-    """Gives back what the C library keeps of freed memory, of all threads: glibc alone does, others need not."""
+    """Returns memory that glibc keeps after it was freed, in all threads; other C libraries return it themselves."""
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -56,7 +56,7 @@ def usable_device(device: str) -> torch.device:
 
 
 def fastest_device() -> str:
-    """The device that restoring takes by itself."""
+    """The default device of restoring."""
     import torch
 
     mps = torch.backends.mps.is_available()
@@ -70,7 +70,7 @@ def check_dtype(dtype: str) -> None:
 
 
 def load_pipeline(checkpoint: str, device: str | None, dtype: str = "float32") -> DAARestorationPipeline:
-    """The pipeline of a checkpoint, on a device; None: the fastest that is there.
+    """The pipeline of a checkpoint, on a device; None: the fastest one available.
 
     Args:
         dtype: of the weights, by its name in torch; "auto": float32, with `enable_mixed_precision`.

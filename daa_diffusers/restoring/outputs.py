@@ -37,7 +37,7 @@ class Job:
 
 @dataclass
 class Plan:
-    """What `find_jobs` found.
+    """Result of `find_jobs`.
 
     Args:
         jobs: a photo each.
@@ -189,7 +189,7 @@ def _key(path: str, exact: bool) -> str:
 def _is_case_sensitive(targets: Sequence[str], folder: str) -> bool:
     """Whether the file system of `folder` distinguishes all names that differ; many (exFAT, APFS) ignore case.
 
-    It is asked only where names differ by nothing else, by a file that is made for a moment.
+    It is tested, by a temporary file, only where names differ in case alone.
     """
     if sys.platform == "darwin":
         return False

@@ -1,4 +1,4 @@
-"""Silence of libraries' warnings in several threads at once."""
+"""Suppression of libraries' warnings in several threads at once."""
 
 import threading
 import warnings
@@ -12,7 +12,7 @@ _context: warnings.catch_warnings | None = None
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Context that ignores warnings, of damaged metadata, say, in all threads until the last of them leaves it.
+    """Context that ignores warnings (of damaged metadata) in all threads until the last of them leaves it.
 
     `warnings.catch_warnings` alone would not do: it restores the filters of the moment when it was entered, which in
     two threads that overlap are possibly those of the other one.

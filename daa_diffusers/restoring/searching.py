@@ -29,7 +29,7 @@ class Found:
 
 @dataclass
 class Search:
-    """Looks for photos.
+    """Search for photos.
 
     Args:
         output: the folder of results: what lies in it is left out of a folder around it.

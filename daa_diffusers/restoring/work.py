@@ -133,7 +133,7 @@ class _Overlap:
 
     def _write(self, restored: Restored, job: Job) -> Result:
         if self.stopped.is_set():
-            return {}, None  # no one asks any more
+            return {}, None  # the caller has stopped
         try:
             with without_warnings():
                 return _named(job) | {"status": RESTORED} | stages.write(restored, job, self.options), None

@@ -21,10 +21,10 @@ PHOTOS = 64  # photos of each source whose EXIF is read
 
 
 def add_adapter(config: TrainingConfig, restorer: nn.Module) -> None:
-    """Freezes `restorer` and attaches what `config.adapter` names, where it does.
+    """Freezes `restorer` and attaches the adapter that `config.adapter` names, if any.
 
     Raises:
-        ConfigurationError: the restorer has nothing of the kind.
+        ConfigurationError: the restorer has no parameters of this kind.
     """
     if config.adapter:
         updates = updates_for(restorer, config.adapter, config.adapter_rank)
@@ -37,11 +37,11 @@ def add_adapter(config: TrainingConfig, restorer: nn.Module) -> None:
 def save_trained_adapter(
     config: TrainingConfig, restorer: nn.Module, folder: Path, real: list[PhotoSource]
 ) -> nn.Module:
-    """Writes the attached adapter, and returns the restorer that base and file make together.
+    """Writes the attached adapter, and returns the restorer made of base and file.
 
     Args:
         config: of the run.
-        restorer: with the adapter attached; is left as it is.
+        restorer: with the adapter attached; it is not changed.
         folder: of the adapter.
         real: the photos that it was adapted to; their EXIF gives the camera, unless `config.adapter_info` does.
     """

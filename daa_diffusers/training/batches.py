@@ -18,7 +18,7 @@ from . import setup
 from .config import TrainingConfig
 from .processes import accumulation_steps
 
-DEGRADED_AT_ONCE = 256  # samples: what a degradation costs for each call is spread over them
+DEGRADED_AT_ONCE = 256  # samples that share the fixed cost of a call of the degradation
 PHOTOS = tuple(field.name for field in fields(Batch))  # keys of a sample
 
 
@@ -48,7 +48,7 @@ class Batches:
     def loader(self, first_step: int, steps: int | None) -> Iterable[dict[str, torch.Tensor]]:
         """This process's batches from `first_step` on, of `steps` steps or without end.
 
-        Sample numbers alone decide what is in them.
+        Their content depends on the sample numbers only.
         """
         last = None if steps is None else first_step + steps
         self.dataset.length = sys.maxsize if last is None else last * self.samples_per_step

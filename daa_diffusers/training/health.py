@@ -72,8 +72,9 @@ class Health:
 
     Args:
         clean, real: photos (B, C, S, S) in [0, 1], on the CPU.
-        side: of their top left that is restored; the noise of real ones is estimated from the whole.
-        patches: "synthetic", "clean" and "real" patches (N, C, P, P), in [0, 1], on which the noise predictor is tried.
+        side: of their top left part, which is restored; the noise of real ones is estimated from the whole.
+        patches: "synthetic", "clean" and "real" patches (N, C, P, P), in [0, 1], on which the noise predictor is
+            tested.
         n_real: number of real photos of the run.
         seed: of the draws.
     """
@@ -90,7 +91,7 @@ class Health:
     ):
         self.patches, self.n_real, self.seed = patches, n_real, seed
         self.clean, self.real = clean[..., :side, :side], real[..., :side, :side]
-        # of other photos Stein's estimate takes texture, or what coding left, for noise
+        # in other photos Stein's estimate mistakes texture, or traces of coding, for noise
         self.measurable = torch.tensor([signs_of(photo).not_additive is None for photo in real])  # (B,)
         self.noise = self._noise(real)  # (K, B, C, side, side)
         self.slots_at_start = 0.0
@@ -147,7 +148,7 @@ class Health:
     def run(self, restorer: nn.Module, adaptation: NoiseSpaceAdaptation | None = None) -> HealthReport:
         """Checks `restorer`, and the noise predictor of `adaptation` where it is given.
 
-        Modes and weights are left as they are, and no global random state is read or written. `restorer` may hold
+        Modes and weights are not changed, and no global random state is read or written. `restorer` may hold
         averaged weights; the noise predictor is then checked on the results of `adaptation.restorer`.
 
         Raises:

@@ -22,7 +22,7 @@ def pairs_apart(dataset: TrainingPatches, draws: str, count: int, at_once: int =
     """Batches of "synthetic" and "clean" patches in [0, 1], made as those of `dataset` from other random draws.
 
     Args:
-        dataset: is left as it is.
+        dataset: is not changed.
         draws: their name; other names give other pairs.
         count: number of pairs.
         at_once: pairs in a batch.
@@ -47,7 +47,7 @@ class HeldOut:
     that the noise levels drawn do not add to the error of the difference.
 
     Args:
-        batches: of the run, whose samples are to be final: after `preparation.use_files`.
+        batches: of the run, after `preparation.use_files`, which changes its samples.
         restorer: as it starts.
         eps: of eq. (5).
 

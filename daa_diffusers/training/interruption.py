@@ -11,7 +11,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Interruption:
-    """While entered, SIGTERM and Ctrl-C only set `signal`; a second Ctrl-C stops at once, as it always does.
+    """Context in which SIGTERM and Ctrl-C only set `signal`; a second Ctrl-C stops at once, as usual.
 
     `accelerate launch` does not pass a SIGTERM on to a single training process: where the launcher is the parent, its
     end counts as a SIGTERM (Linux), so that no run continues unattended.

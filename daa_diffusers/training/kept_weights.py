@@ -66,7 +66,7 @@ class KeptWeights:
 
     @contextmanager
     def chosen(self) -> Iterator[nn.Module]:
-        """The restorer with the weights that the run ends with: the best ones, where there are such, else `applied`."""
+        """The restorer with the weights that the run ends with: the best ones, if any, else `applied`."""
         with self.applied() as restorer:
             if self.best.record:
                 self.best.copy_to(self.tensors)

@@ -23,7 +23,7 @@ class Window:
     """Scalars of the steps since the last log line, averaged over processes and steps.
 
     Args:
-        values: what `state` of an earlier run gave, to go on in the middle of a window.
+        values: the result of `state` in an earlier run, to continue its window.
     """
 
     def __init__(self, values: dict[str, list[float]] | None = None):
@@ -73,7 +73,7 @@ class Stopwatch:
         self._images += images
 
     def lap(self) -> dict[str, float]:
-        """images/s, the share of the time that went into waiting for data, peak memory in GB; starts anew."""
+        """images/s, the share of the time that went into waiting for data, peak memory in GB; restarts."""
         seconds = max(time.perf_counter() - self._started, 1e-9)
         values = {"images_per_second": self._images / seconds, "data_wait": self._waited / seconds}
         memory = peak_memory(self.device)

@@ -101,7 +101,7 @@ class Trainer:
             raise
 
     def _prepare(self, model: Objective, validation: Validation | None, health: Health | None) -> None:
-        """What is done with a folder of its own before the first step."""
+        """Prepares the run in its folder, before the first step."""
         config = self.config
         self.accelerator.wait_for_everyone()
         if self.main:

@@ -45,7 +45,7 @@ class MemoryNeed:
     photos: int
 
     def on(self, device: torch.device) -> int:
-        """Bytes in the memory of a device: of a card the networks' alone."""
+        """Bytes in the memory of a device; on a GPU, those of the networks."""
         networks = self.weights + self.activations
         return networks if device.type == "cuda" else networks + self.process + self.photos
 
@@ -153,13 +153,13 @@ def decoded_bytes(source: PhotoSource) -> int:
 def check_memory(
     config: TrainingConfig, model: Objective, sources: Sequence[PhotoSource], device: torch.device
 ) -> None:
-    """Refuses a run that needs more memory than there is; a step that is small beyond doubt is not measured.
+    """Refuses a run that needs more memory than is free; a step that is certainly small is not measured.
 
     Args:
         config, model, sources, device: as for `memory_need`.
 
     Raises:
-        ConfigurationError: with what is needed, what there is, and what needs less.
+        ConfigurationError: with the memory needed, the free memory, and options that need less.
     """
     if not config.check_memory:
         return

@@ -41,7 +41,7 @@ MOST_PHOTOS = 64  # that are restored to be clean ones, over all sources
 MOST_SIDE = 768  # of their middle
 SPREAD = 1.5  # see FittedNoise
 GAIN = (1.0, 1.5)  # see Transplant
-MEASURED_PHOTOS = 9  # that an objective looks at, over all sources
+MEASURED_PHOTOS = 9  # that an objective measures, over all sources
 MEASURED_SIDE = 256  # of their middle
 MEASURED_PATCHES = 16  # clean ones
 STREAK_BLUR = 10.0  # standard deviation in pixels of what is not a streak: light, haze, color
@@ -51,7 +51,7 @@ def prepare_files(config: TrainingConfig, restorer: nn.Module, folder: Path, rea
     """Writes what `fit_*`, `pseudo_clean` and `transplant` ask for into the run's folder, and keeps what is there.
 
     Args:
-        restorer: as it starts. Its mode is left as it is.
+        restorer: the initial one; its mode is not changed.
         folder: of the run.
         real: the real photos.
 
@@ -93,13 +93,13 @@ def measured_photos(real: Sequence[PhotoSource]) -> Iterator[torch.Tensor]:
 
 
 def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) -> None:
-    """Lets the samples of `dataset` come from what `prepare_files` wrote."""
+    """Makes the samples of `dataset` use the files of `prepare_files`."""
     learned: list[tuple[float, Degradation]] = []
     if config.fit_noise and (folder / LEFT_OUT).exists() and dataset.real:
         _skip(dataset.real, [Choice(0, {int(i): why for i, why in one.items()}) for one in _read(folder / LEFT_OUT)])
     fits = (config.fit_noise, NOISE_FILE), (config.fit_rain, RAIN_FILE), (config.fit_shake, SHAKE_FILE)
     for share, name in fits:
-        if share and (folder / name).exists():  # not of noise too strong to be measured, nor of rain that is not there
+        if share and (folder / name).exists():  # none where noise is too strong to be measured, or there is no rain
             learned.append((share, degradation_from_config(read_degradation(folder / name))))
     if config.transplant:
         learned.append((config.transplant, Transplant(str(folder / RESIDUALS), GAIN, config.quarter_turns)))
@@ -158,7 +158,7 @@ def _fit(sources: Sequence[PhotoSource], restore: Restorer | None, path: Path) -
 
 
 def _fit_other(profile: Profile, path: Path, what: str) -> None:
-    """Writes what was found; nothing where the photos have none of it."""
+    """Writes the fitted degradation; nothing where the photos have none."""
     logger.info("%s of the real photos:\n%s", what, profile.describe())
     try:
         profile.save(path)

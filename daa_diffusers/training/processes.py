@@ -44,7 +44,7 @@ def start_accelerator(config: TrainingConfig) -> Accelerator:
 
 
 def prepare_memory(device: torch.device) -> None:
-    """Settles the memory of `device` after the preparations and before the first step."""
+    """Sets up the memory of `device` between the preparation and the first step."""
     if device.type == "cpu":
         keep_freed_memory()
     elif device.type == "cuda":

@@ -16,8 +16,8 @@ def check_push(config: TrainingConfig) -> str | None:
     """The repository that the result of a run is pushed to; None where it is not pushed.
 
     Raises:
-        ConfigurationError: the Hub is not reached, the token is none that may write, the name is none that the account
-            may write to, or the weights to start from have another license than `hub_license`.
+        ConfigurationError: the Hub cannot be reached, the token may not write, the account may not write to the name,
+            or the weights to start from have another license than `hub_license`.
     """
     if not config.push_to_hub:
         return None

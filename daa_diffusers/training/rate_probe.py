@@ -25,8 +25,8 @@ def probe_rate(config: TrainingConfig, restorer: nn.Module, batches: Batches, he
     """The largest of a few learning rates, that of the options or lower, that does not make the restorer worse.
 
     At each rate the restorer takes `STEPS` steps of Adam on eq. (5) from its start, on pairs that the run does not
-    take. The mean of its weights over the second half of them is judged: where the steps lead, not what the last one
-    did. The restorer is left as it was.
+    take. The mean of its weights over the second half of them is evaluated, since single steps fluctuate. The restorer
+    is not changed.
 
     Returns:
         JSON-plain: "factor" of the rate, that "of" the options, and what was "tried": each "rate" and the "rise" of the
@@ -66,7 +66,7 @@ def _train(restorer: nn.Module, pairs: Pairs, rate: float, eps: float) -> None:
 
 
 def learning_rate_factor(config: TrainingConfig, folder: RunFolder, steps: Steps, held_out: HeldOut) -> float:
-    """Of the restorer's learning rate: what the probe found, in this call or when the run began."""
+    """Factor of the restorer's learning rate that the probe found, in this call or when the run began."""
     record, accelerator = folder.record, steps.accelerator
     probed = record.get("learning_rate", {})
     if not config.probe_learning_rate or (record["steps"] and not probed):  # of an earlier version

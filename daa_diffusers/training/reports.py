@@ -25,7 +25,7 @@ class Reports:
     Args:
         config: of the run.
         log: where to write.
-        validation, health: what to look at, where there is any.
+        validation, health: to run; None: not.
     """
 
     def __init__(

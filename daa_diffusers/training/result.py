@@ -24,7 +24,7 @@ class TrainingResult:
         health: the last label-free values (`training.health`).
         alarms: warnings, a sentence each.
         skipped_photos: photos that were left out, by role: name and reason.
-        returns: how often exploded weights were taken back.
+        returns: how often exploded weights were reverted.
         rise: decibels by which the held-out loss of the last weights is above that of the start; None where it is not
             finite, or the run is not held to its start.
         kept_step: step of the weights that were saved instead, 0 for the start's; None where the last ones were good.

@@ -51,7 +51,7 @@ class RunFolder:
 
     Attributes:
         path: the folder.
-        checkpoints, best, pipeline, adapter, log: where in it they are.
+        checkpoints, best, pipeline, adapter, log: paths in it.
     """
 
     def __init__(self, config: TrainingConfig, *, writes: bool = True):
@@ -120,7 +120,7 @@ class RunFolder:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The run's record: its options, versions, photos, and what was found out before its first step."""
+        """The run's record: its options, versions, photos, and the measurements before its first step."""
         return json.loads((self.path / RECORD).read_text())
 
     def update(self, **values: Any) -> None:
@@ -156,7 +156,7 @@ def check_output(folder: Path) -> None:
     """Whether a run can be written to a folder: a new or empty one, or one that holds a run.
 
     Raises:
-        ConfigurationError: it holds something else, or is none.
+        ConfigurationError: it holds something else, or is no folder.
         UnwritableError: nothing can be written there.
     """
     is_folder = folder.is_dir()
@@ -171,7 +171,7 @@ def check_output(folder: Path) -> None:
 def claim_output(
     config: TrainingConfig, samples_per_step: int, photos: Mapping[str, Sequence[Contents]]
 ) -> dict[str, Any]:
-    """Makes `config.output_dir` this run's, or finds that it already is; returns its record (`run.json`).
+    """Claims `config.output_dir` for this run, or confirms its claim; returns its record (`run.json`).
 
     Photos are compared by the content of their files, whatever their folder; other paths by their target.
 
@@ -201,7 +201,7 @@ def claim_output(
     there = flattened({**defaults, **options, "objective": with_defaults(options["objective"])})
     before = _photos_before(folder, known)
     other = differences(before, photos)
-    if config.select_by == "last":  # other photos to validate on are another choice, as long as they choose nothing
+    if config.select_by == "last":  # validation photos may differ where they do not select weights
         for role in VALIDATION:
             if role in other and [each["name"] for each in before[role]] != [each["name"] for each in photos[role]]:
                 del other[role]

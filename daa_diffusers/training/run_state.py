@@ -146,7 +146,8 @@ def save_checkpoint(
     loss_scale: dict[str, Any] | None = None,
     good: Snapshot | None = None,
 ) -> Path:
-    """Writes `folder/step-XXXXXXXX` and removes all but the newest `keep`; an interrupted save leaves the others whole.
+    """Writes `folder/step-XXXXXXXX` and removes all but the newest `keep`; an interrupted save leaves the others
+    intact.
 
     Args:
         model: the unwrapped joint module; its state dict is saved under its own names.
@@ -155,7 +156,7 @@ def save_checkpoint(
         good: an earlier step's state to get back from `load_checkpoint`.
 
     Raises:
-        CheckpointError: there is no space; the message names the bytes needed. Earlier checkpoints stay whole.
+        CheckpointError: there is no space; the message names the bytes needed. Earlier checkpoints stay intact.
     """
     folder = Path(folder)
     final = folder / f"{_PREFIX}{step:08d}"

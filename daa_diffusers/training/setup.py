@@ -105,7 +105,7 @@ def open_all_sources(
 def build_dataset(
     config: TrainingConfig, channels: int, length: int, *, check: bool = True, sources: Sources | None = None
 ) -> TrainingPatches:
-    """The numbered training samples of a run; sample n is the same at every reading, in every process.
+    """The numbered training samples of a run; sample n is the same whenever it is read, in every process.
 
     Args:
         config, channels, check: as for `open_all_sources`.

@@ -62,8 +62,8 @@ def slot_accuracy(restored_synthetic: torch.Tensor, restored_real: torch.Tensor,
 
     Its features are what a noise predictor could use in any slot: energy of fine, medium and coarse detail, in
     brightness and in color, in the flat tenth and the middle of every patch; not colors or content. (Features of the
-    predictor itself would not do: they must tell the slots apart, because one of the two matches the noised photo.)
-    About 0.5 where they are not separable. Clean and real photos that show other things raise it too.
+    predictor itself are not suitable: they have to distinguish the slots, because one of the two matches the noised
+    photo.) About 0.5 where they are not separable. Clean and real photos that show other things raise it too.
 
     Args:
         restored_synthetic, restored_real: (B, C, H, W), of one shape; B at least twice `folds`, sides at least 16.
@@ -127,11 +127,10 @@ def shortcut_report(
     - "real_zeroed" equal to "as_is": the real condition is ignored, and no gradient reaches restored real photos;
     - "synthetic_zeroed" equal to "as_is": the conditions do not help at these noise levels;
     - "swapped" unlike "as_is": the predictor distinguishes the slots;
-    - "real_permuted" is "as_is" in expectation, because real photos are unpaired: how far it is off shows what chance
-      does to these numbers.
+    - "real_permuted" is "as_is" in expectation, because real photos are unpaired: its deviation shows the effect of chance on these numbers.
 
     Args:
-        adaptation: its modes are left as they are.
+        adaptation: its modes are not changed.
         synthetic, clean, real: (B, C, H, W) in the restorer's range. The losses use the first patches, as many as the
             draws hold; the probe (where there are at least 8) all.
         draws: of `fixed_draws`.

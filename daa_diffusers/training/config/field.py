@@ -18,7 +18,7 @@ class Option:
         photos: names sources of photos; a resumed run compares their content, not how they are written.
         free: may differ when a run is resumed: it affects reports or speed, not the trained weights.
         selects: `free`, except where `select_by` chooses the weights to keep.
-        preparation: how presets prepare real photos; objectives that are only compared with start from the default.
+        preparation: how presets prepare real photos; baseline objectives start from the default.
         aliases: further names, those of diffusers' training scripts with the same meaning.
     """
 

@@ -137,7 +137,7 @@ def canonical(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def without_retired(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """`values` of an earlier version without options that have gone; warns where one had an effect."""
+    """`values` of an earlier version without removed options; warns where one had an effect."""
     for name, (harmless, now) in RETIRED.items():
         if values.get(name, harmless) != harmless:
             logger.warning("%s: `%s` %r is ignored, an option of earlier versions: %s", where, name, values[name], now)

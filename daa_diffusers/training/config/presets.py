@@ -92,5 +92,5 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper-deblur": _PAPER_PAIRED,
 }
 
-# Few trained numbers change a network less than all of them: adapters take larger steps, where no rate is given.
+# Adapters have few trained parameters: they take a higher learning rate where none is given.
 ADAPTER_LEARNING_RATES = {"bias": 3e-3, "pointwise": 1e-3, "lora": 3e-3}

@@ -19,7 +19,7 @@ from .presets import ADAPTER_LEARNING_RATES, PRESETS
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Reads a YAML mapping of options; those of earlier versions that have gone are left out, with a warning.
+    """Reads a YAML mapping of options; removed options of earlier versions are left out, with a warning.
 
     Raises:
         ConfigurationError: a missing or broken file, or an unknown option.
@@ -86,7 +86,7 @@ def parse_arguments(arguments: list[str] | None = None) -> TrainingConfig:
 
 
 def _expanded(path: Any) -> Any:
-    """Paths with `~` and environment variables expanded; other values as they are."""
+    """Paths with `~` and environment variables expanded; other values unchanged."""
     if isinstance(path, list | tuple):
         return [_expanded(each) for each in path]
     return os.path.expanduser(os.path.expandvars(path)) if isinstance(path, str | os.PathLike) else path
