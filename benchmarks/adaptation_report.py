@@ -133,7 +133,7 @@ def write_report(
             plot_steps(domain, rows, plots / f"{domain}_steps.png")
             text.append(f"![PSNR against steps]({plots.name}/{domain}_steps.png)")
     text.append(f"Training of these rows took {hours:.1f} {'hours' if on_cuda(arguments) else 'core hours'}.")
-    common.publish("\n\n".join(text), arguments.report)
+    common.publish(arguments.report, *text)
     with replacing(arguments.report.with_suffix(".csv")) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["domain", "row", "photo", "psnr", "ssim"])

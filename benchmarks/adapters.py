@@ -197,7 +197,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output_dir", default="outputs/adapters")
     arguments = parser.parse_args(argv)
     arguments.command = common.command(__file__, argv)
-    common.publish(report(arguments), arguments.report)
+    common.publish(arguments.report, report(arguments))
 
 
 if __name__ == "__main__":

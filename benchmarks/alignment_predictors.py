@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from adaptation_plan import PHONE_PHOTOS
 from torch import Tensor, nn
 
+from daa_diffusers.degradations.filters import gaussian_filter
 from daa_diffusers.models.daa_unet import DAAUNet2DConditionModel
+from daa_diffusers.objectives import schedules
 from daa_diffusers.objectives.losses import contrastive
 from daa_diffusers.objectives.schedules import NoiseDraws, NoiseSchedule
 from daa_diffusers.training.config import PRESETS
@@ -32,10 +34,7 @@ def _new_predictor() -> DAAUNet2DConditionModel:
 
 def blur(x: Tensor, sigma: float = DETAIL_BLUR) -> Tensor:
     """Gaussian blur of (B, C, H, W), mirrored at the borders."""
-    from torchvision.transforms.v2.functional import gaussian_blur
-
-    size = 2 * math.ceil(3 * sigma) + 1
-    return gaussian_blur(x, [size, size], [sigma, sigma])
+    return gaussian_filter(x, sigma, math.ceil(3 * sigma))
 
 
 # --- photos
@@ -82,8 +81,7 @@ def batches(bank: Photos, size: int) -> Iterator[Photos]:
 
 def noised(target: Tensor, draws: NoiseDraws) -> Tensor:
     """(1)"""
-    g = draws.noise_level[:, None, None, None]
-    return g.sqrt() * target + (1 - g).sqrt() * draws.noise
+    return schedules.noised(target, draws.noise, draws.noise_level)
 
 
 def clean_estimate(z: Tensor, noise: Tensor, draws: NoiseDraws) -> Tensor:

@@ -87,7 +87,7 @@ def report(arguments: argparse.Namespace, rows: list[Row], times: Sequence[int])
     errors = [row for row, one in zip(errors, found, strict=True) if str(one["quantity"]).startswith("error")]
     sections += ["## Noise-prediction error against that with the clean photo as condition, per cent", ""]
     sections += [pivot(errors, "error", "condition", t=0), ""]
-    common.publish("\n".join(sections), target)
+    common.publish(target, "\n".join(sections))
     plot(found, Path(arguments.plots))
 
 

@@ -44,12 +44,6 @@ def bare_loop(photos: list[Path], pipeline: DAARestorationPipeline, output: Path
         save_photo(output / path.name, photo, restored)
 
 
-def timed(run) -> tuple[float, float]:
-    wall, cpu = time.perf_counter(), time.process_time()
-    run()
-    return time.perf_counter() - wall, time.process_time() - cpu
-
-
 def alternate(job: BulkJob, pipeline: DAARestorationPipeline, folder: Path) -> dict[str, list[tuple[float, float]]]:
     """Wall and CPU seconds of each way, for each shard; the first shard warms up."""
     seconds: dict[str, list[tuple[float, float]]] = {"bare loop": [], "bulk": []}
@@ -62,7 +56,7 @@ def alternate(job: BulkJob, pipeline: DAARestorationPipeline, folder: Path) -> d
             "bulk": lambda number=number: restore_shard(job, number, pipeline),
         }
         for name in list(ways)[:: 1 if number % 2 else -1]:
-            spent = timed(ways[name])
+            spent = common.timed(ways[name])
             if number:
                 seconds[name].append(spent)
     return seconds
@@ -87,7 +81,7 @@ def planning(count: int) -> tuple[float, float]:
             path = folder / "photos" / f"{number // 1000:03d}" / f"{number:08d}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-        spent = timed(lambda: plan_job(folder / "out", BulkSettings((str(folder / "photos"),))))
+        spent = common.timed(lambda: plan_job(folder / "out", BulkSettings((str(folder / "photos"),))))
     return spent[0] / count, spent[1] / count
 
 
@@ -136,7 +130,7 @@ def main() -> None:
             f"after {start:.1f} s for the cluster and the pipeline."
         ]
     title = ["# Bulk restoration beside the bare loop", "", f"`{common.command(__file__)}`", ""]
-    common.publish("\n".join([*title, *rows]), arguments.report)
+    common.publish(arguments.report, "\n".join([*title, *rows]))
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ def main() -> None:
         run(arguments, name, arguments.kept / f"{name}.jsonl")
     there = [(name, arguments.kept / f"{name}.jsonl") for name in SETS]
     read = [(n, [json.loads(line) for line in path.read_text().splitlines()]) for n, path in there if path.exists()]
-    common.publish(report(read), arguments.report)
+    common.publish(arguments.report, report(read))
 
 
 if __name__ == "__main__":

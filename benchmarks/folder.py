@@ -17,13 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import common
 import numpy as np
 import torch
-from inference import texture  # beside this file
+from inference import bare, texture  # beside this file
 from PIL import Image
 
 from daa_diffusers import DAARestorationPipeline
@@ -33,25 +32,6 @@ from daa_diffusers.restoring.outputs import find_jobs
 from daa_diffusers.restoring.work import restore_all
 
 Seconds = tuple[float, float]  # of the clock, of the processor
-
-
-def timed(run: Callable[[], object]) -> Seconds:
-    wall, processor = time.perf_counter(), time.process_time()
-    run()
-    return time.perf_counter() - wall, time.process_time() - processor
-
-
-def bare(pipeline: DAARestorationPipeline, side: int) -> Callable[[], object]:
-    """The network alone, in the pipeline's precision."""
-    batch = torch.rand(1, 3, side, side).contiguous(memory_format=torch.channels_last)
-    mixed = pipeline.mixed_precision
-
-    @torch.no_grad()
-    def run() -> None:
-        with torch.autocast("cpu", dtype=mixed, enabled=mixed is not None):
-            pipeline.restorer(batch)
-
-    return run
 
 
 def folder_rows(arguments: argparse.Namespace, scratch: Path) -> list[dict]:
@@ -64,7 +44,7 @@ def folder_rows(arguments: argparse.Namespace, scratch: Path) -> list[dict]:
     album.mkdir()
     for number in range(arguments.photos):
         write_photo(album / f"{number}.jpg", arguments.megapixels)
-    network = bare(pipeline, side := arguments.side)
+    network = bare(pipeline, side := arguments.side, side)
     share = side**2 / 1e6 / (arguments.megapixels * arguments.photos)  # of the folder's pixels
     network()
     rows = []
@@ -72,11 +52,11 @@ def folder_rows(arguments: argparse.Namespace, scratch: Path) -> list[dict]:
         ratios: list[Seconds] = []
         per_photo: list[Seconds] = []
         for _ in range(arguments.repeats):
-            around = [timed(network)]
+            around = [common.timed(network)]
             options = Options(guard=guard, overwrite=True)
             jobs = find_jobs([str(album)], str(scratch / "out"), overwrite=True).jobs
-            folder = timed(lambda jobs=jobs, options=options: list(restore_all(jobs, options, lambda: pipeline)))
-            around.append(timed(network))
+            folder = common.timed(lambda jobs=jobs, options=options: list(restore_all(jobs, options, lambda: pipeline)))
+            around.append(common.timed(network))
             alone = [statistics.mean(each[kind] for each in around) / share for kind in (0, 1)]
             ratios.append((folder[0] / alone[0], folder[1] / alone[1]))
             per_photo.append((folder[0] / arguments.photos, folder[1] / arguments.photos))
@@ -170,7 +150,8 @@ def main() -> None:
     finally:
         shutil.rmtree(scratch)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    text = [
+    common.publish(
+        arguments.report,
         "# `daa restore` of a folder",
         f"`{common.command(__file__)}`",
         f"`{arguments.checkpoint}`, {arguments.photos} JPEGs of {arguments.megapixels:g} MP, {arguments.threads} "
@@ -179,8 +160,7 @@ def main() -> None:
         markdown_table(rows, list(rows[0])),
         "The command alone, with its imports:",
         markdown_table(alone, list(alone[0])),
-    ]
-    common.publish("\n\n".join(text), arguments.report)
+    )
 
 
 if __name__ == "__main__":

@@ -122,24 +122,17 @@ def main() -> None:
     from daa_diffusers.evaluation.statistics import markdown_table
 
     lines = [line for name in arguments.networks for line in measure(arguments, name, rows_of(arguments, name))]
-    text = "\n".join(
-        [
-            "# Adaptation of networks that were not made for it",
-            "",
-            f"`{common.command(__file__)}`",
-            "",
-            f"{arguments.domain}, `val`: PSNR and SSIM on RGB uint8, mean per photo. `plain`: {arguments.steps} steps",
-            "on synthetic pairs (Gaussian noise up to 60) from random weights; `control`: as many further steps of",
-            f"that, with the same blend, as `adapted` takes: {arguments.further} steps of preset `adapt` on the",
-            "unlabeled `train/noisy`. One seed: small differences mean nothing.",
-            "",
-            "Networks: " + "; ".join(f"{n} `{json.dumps(NETWORKS[n]['arguments'])}`" for n in arguments.networks),
-            "",
-            markdown_table(lines),
-            "",
-        ]
+    common.publish(
+        arguments.report,
+        "# Adaptation of networks that were not made for it",
+        f"`{common.command(__file__)}`",
+        f"{arguments.domain}, `val`: PSNR and SSIM on RGB uint8, mean per photo. `plain`: {arguments.steps} steps "
+        "on synthetic pairs (Gaussian noise up to 60) from random weights; `control`: as many further steps of "
+        f"that, with the same blend, as `adapted` takes: {arguments.further} steps of preset `adapt` on the "
+        "unlabeled `train/noisy`. One seed: small differences mean nothing.",
+        "Networks: " + "; ".join(f"{n} `{json.dumps(NETWORKS[n]['arguments'])}`" for n in arguments.networks),
+        markdown_table(lines),
     )
-    common.publish(text, arguments.report)
 
 
 if __name__ == "__main__":

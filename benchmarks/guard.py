@@ -164,7 +164,7 @@ def main() -> None:
         text += ["", markdown_table(noisy, list(noisy[0])) if noisy else ""]
         text += ["", "Clean photos: PSNR (dB) of the result against the photo itself; an unchanged one counts as 100."]
         text += ["", markdown_table(clean, list(clean[0])) if clean else ""]
-    common.publish("\n".join(text), arguments.report)
+    common.publish(arguments.report, "\n".join(text))
     if arguments.report:
         write_text(arguments.report.with_suffix(".csv"), "\n".join(csv) + "\n")
 

@@ -76,6 +76,22 @@ def ratio(seconds: dict[str, list[float]], way: str, other: str) -> float:
     return statistics.median(a / b for a, b in zip(seconds[way], seconds[other], strict=True))
 
 
+def bare(pipeline: DAARestorationPipeline, height: int, width: int) -> Callable[[], object]:
+    """The network alone, in the pipeline's precision, on a batch that is on its device already."""
+    multiple = pipeline.restorer.size_multiple
+    sides = (-(-side // multiple) * multiple for side in (height, width))
+    batch = torch.rand(1, 3, *sides, device=pipeline.device, dtype=pipeline.dtype)
+    batch = batch.contiguous(memory_format=torch.channels_last)
+    mixed = pipeline.mixed_precision
+
+    @torch.no_grad()
+    def run() -> object:
+        with torch.autocast(batch.device.type, dtype=mixed, enabled=mixed is not None):
+            return pipeline.restorer(batch)
+
+    return run
+
+
 class Untouched(torch.nn.Module):
     """Gives its input back: what the pipeline takes with it is what it adds around the restorer."""
 
@@ -212,8 +228,8 @@ def run_child(arguments: argparse.Namespace, megapixels: float, depth: str) -> d
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def report(arguments: argparse.Namespace, rows: dict) -> str:
-    """The Markdown report."""
+def report(arguments: argparse.Namespace, rows: dict) -> None:
+    """Publishes the report."""
     from daa_diffusers.evaluation.statistics import markdown_table
 
     sizes = [row for key, row in rows.items() if key != "ratios"]
@@ -228,26 +244,19 @@ def report(arguments: argparse.Namespace, rows: dict) -> str:
         }
         for row in sizes
     ]
-    return "\n".join(
-        [
-            "# Inference",
-            "",
-            f"`{common.command(__file__)}`",
-            "",
-            f"`{arguments.checkpoint}`, {arguments.device}, {arguments.dtype}, {arguments.threads} thread(s), "
-            f"{os.cpu_count()} cores. Ratios on one photo of {arguments.side} x {arguments.side} px, 8 bit; medians of "
-            f"{arguments.repeats} rounds.",
-            "",
-            markdown_table(rows["ratios"], ["what", "ratio", ""]),
-            "",
-            "By size, `tile=\"auto\"`, from mapped file to mapped file, each in a process of its own (peak: the whole "
-            "process, mapped pages included, but not what the whole megapixel takes; aim for 100 megapixels: 2048). "
-            "The ratio is to one megapixel restored whole now and then in between.",
-            "",
-            markdown_table(lines, list(lines[0])) if lines else "",
-            "",
-        ]
-    )  # fmt: skip
+    common.publish(
+        arguments.report,
+        "# Inference",
+        f"`{common.command(__file__)}`",
+        f"`{arguments.checkpoint}`, {arguments.device}, {arguments.dtype}, {arguments.threads} thread(s), "
+        f"{os.cpu_count()} cores. Ratios on one photo of {arguments.side} x {arguments.side} px, 8 bit; medians of "
+        f"{arguments.repeats} rounds.",
+        markdown_table(rows["ratios"], ["what", "ratio", ""]),
+        'By size, `tile="auto"`, from mapped file to mapped file, each in a process of its own (peak: the whole '
+        "process, mapped pages included, but not what the whole megapixel takes; aim for 100 megapixels: 2048). "
+        "The ratio is to one megapixel restored whole now and then in between.",
+        markdown_table(lines, list(lines[0])) if lines else "",
+    )
 
 
 def parse() -> argparse.Namespace:
@@ -290,8 +299,7 @@ def main() -> None:
             rows[key] = run_child(arguments, megapixels, depth)
             write_text(cache, json.dumps(rows, indent=1))
     keys = ["ratios", *(f"{megapixels:g} {depth}" for megapixels, depth in wanted)]
-    text = report(arguments, {key: rows[key] for key in keys})
-    common.publish(text, arguments.report)
+    report(arguments, {key: rows[key] for key in keys})
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
-from inference import Untouched, texture  # beside this file
+from inference import Untouched, bare, texture  # beside this file
 from PIL import Image
 
 from daa_diffusers import DAARestorationPipeline
@@ -73,26 +73,9 @@ def photo_of(megapixels: float) -> np.ndarray:
 
 
 @torch.no_grad()
-def bare(pipeline: DAARestorationPipeline, photo: np.ndarray) -> Callable[[], object]:
-    """The network alone, on a batch that is on the device already."""
-    multiple = pipeline.restorer.size_multiple
-    height, width = (-(-side // multiple) * multiple for side in photo.shape[:2])
-    batch = torch.rand(1, 3, height, width, device=pipeline.device, dtype=pipeline.dtype)
-    batch = batch.contiguous(memory_format=torch.channels_last)
-
-    mixed = pipeline.mixed_precision
-
-    @torch.no_grad()
-    def run() -> object:
-        with torch.autocast(batch.device.type, dtype=mixed, enabled=mixed is not None):
-            return pipeline.restorer(batch)
-
-    return run
-
-
 def ways_of(pipeline: DAARestorationPipeline, around: DAARestorationPipeline, photo: np.ndarray):
     return {
-        "bare": bare(pipeline, photo),
+        "bare": bare(pipeline, *photo.shape[:2]),
         "pipeline": lambda: pipeline(photo, output_type="np"),
         "around": lambda: around(photo, output_type="np"),
         "guarded": lambda: pipeline(photo, output_type="np", guard=True),
@@ -157,7 +140,7 @@ def folder_rows(arguments: argparse.Namespace) -> Iterator[Row]:
         stored = open_photo(folder / "0000.jpg")
         target = folder.with_name("one.jpg")
         steps = {
-            "bare": bare(pipeline, photo),
+            "bare": bare(pipeline, *photo.shape[:2]),
             "decode": lambda folder=folder: open_photo(folder / "0000.jpg"),
             "restore": lambda stored=stored: pipeline(stored.pixels, output_type="np"),
             "write": lambda stored=stored, target=target: save_photo(target, stored, overwrite=True),

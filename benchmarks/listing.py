@@ -12,10 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import common
 
@@ -39,15 +36,10 @@ def held() -> float:
 def measure(folder: str) -> list[str]:
     """Listing and fingerprint: seconds of the processor and of the clock, and MiB held more after both."""
     before = held()
-    source, listing = timed(lambda: PhotoFolder(folder))
-    _, fingerprint = timed(source.fingerprint)
-    return [listing, fingerprint, f"{held() - before:.1f}"]
-
-
-def timed(run: Callable[[], Any]) -> tuple[Any, str]:
-    wall, processor = time.perf_counter(), time.process_time()
-    made = run()
-    return made, f"{time.process_time() - processor:.2f} ({time.perf_counter() - wall:.2f})"
+    sources: list[PhotoFolder] = []
+    spent = [common.timed(lambda: sources.append(PhotoFolder(folder)))]
+    spent.append(common.timed(sources[0].fingerprint))
+    return [*(f"{processor:.2f} ({wall:.2f})" for wall, processor in spent), f"{held() - before:.1f}"]
 
 
 def main() -> None:
@@ -68,13 +60,13 @@ def main() -> None:
         finally:
             shutil.rmtree(folder)
         rows.append({"files": count, "listing, s": listing, "fingerprint, s": fingerprint, "MiB": memory.strip()})
-    text = [
+    common.publish(
+        arguments.report,
         "# Listing of very many files",
         f"`{common.command(__file__)}`",
         "Seconds of the processor (of the clock, beside other programs); memory that the list takes.",
         markdown_table(rows, list(rows[0])),
-    ]
-    common.publish("\n\n".join(text), arguments.report)
+    )
 
 
 if __name__ == "__main__":

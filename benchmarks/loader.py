@@ -148,7 +148,7 @@ def main() -> None:
         "",
         f"Smallest ratio: {min(rates.values()) / appetite:.1f} (aim: {AIM:g}).",
     ]
-    common.publish("\n".join(lines), arguments.report)
+    common.publish(arguments.report, "\n".join(lines))
 
 
 if __name__ == "__main__":

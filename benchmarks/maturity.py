@@ -269,7 +269,7 @@ def main(argv: list[str] | None = None) -> None:
         measure(arguments)
         if arguments.rows != []:
             adapt(arguments)
-    common.publish(report(arguments), arguments.report)
+    common.publish(arguments.report, report(arguments))
 
 
 if __name__ == "__main__":

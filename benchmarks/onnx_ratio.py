@@ -11,8 +11,6 @@ import os
 import platform
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import common
@@ -24,13 +22,6 @@ from daa_diffusers.evaluation.statistics import markdown_table
 from daa_diffusers.export import OnnxRestorer, export_onnx
 
 SIZES = ((256, 256), (512, 512), (1024, 1024))
-
-
-def seconds(run: Callable[[], object]) -> float:
-    """Of the processor."""
-    started = time.process_time()
-    run()
-    return time.process_time() - started
 
 
 def measure(name: str, size: tuple[int, int], repeats: int, threads: int, folder: Path) -> dict[str, str]:
@@ -48,7 +39,7 @@ def measure(name: str, size: tuple[int, int], repeats: int, threads: int, folder
     spent: dict[str, list[float]] = {way: [] for way in ways}
     for turn in range(repeats):
         for way in list(ways) if turn % 2 else list(ways)[::-1]:
-            spent[way].append(seconds(lambda way=way: ways[way](photo, output_type="np")))  # type: ignore[misc]
+            spent[way].append(common.timed(lambda way=way: ways[way](photo, output_type="np"))[1])  # type: ignore[misc]
     ratios = [one / other for one, other in zip(spent["torch"], spent["onnx"], strict=True)]
     return {
         "checkpoint": name,
@@ -83,13 +74,14 @@ def main() -> None:
     versions = f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
     cores = os.cpu_count()
     load = f"load {busy:.1f} on {cores} cores when it started, so {'quiet' if busy < 0.3 else 'beside other programs'}"
-    text = (
-        "# ONNX Runtime against torch, on the CPU\n\n"
+    common.publish(
+        arguments.report,
+        "# ONNX Runtime against torch, on the CPU",
         f"`{common.command(__file__)}`: {versions}, {platform.machine()}, {arguments.threads} threads, {load}. The "
         "same 8-bit photo through the same pipeline, in turns; processor time, medians, and the ratio of single rounds "
-        f"(above 1: ONNX Runtime is faster).\n\n{markdown_table(rows)}\n"
+        f"(above 1: ONNX Runtime is faster).",
+        markdown_table(rows),
     )
-    common.publish(text, arguments.report)
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ def main() -> None:
         spent = f"{seconds(rows[row]):.2f}" if row in rows else ""
         lines.append(f"| {row} | {' | '.join(scores)} | {min(gains):+.2f} | {spent} |")
     text = "\n".join(lines) + "\n"
-    common.publish(text, arguments.report)
+    common.publish(arguments.report, text)
 
 
 if __name__ == "__main__":

@@ -61,15 +61,14 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = [row(Path(one).stem, one, Path(arguments.data), photos) for one in arguments.checkpoints for photos in SETS]
     fast = "has" if is_fast_in_bfloat16(torch.device("cpu")) else "does not have"
-    text = (
-        "# bfloat16 within, against float32\n\n"
-        f"`{common.command(__file__)}`\n\n"
+    common.publish(
+        arguments.report,
+        "# bfloat16 within, against float32",
+        f"`{common.command(__file__)}`",
         f"This processor {fast} instructions for bfloat16; one thread, {PHOTOS} photos of val each, PSNR of 8 bit. "
-        f"The pipeline as a whole. `auto` takes bfloat16 up to an error of {TOLERATED * 255:.2f} on its probe.\n\n"
-        + markdown_table(rows, list(rows[0]))
-        + "\n"
+        f"The pipeline as a whole. `auto` takes bfloat16 up to an error of {TOLERATED * 255:.2f} on its probe.",
+        markdown_table(rows, list(rows[0])),
     )
-    common.publish(text, arguments.report)
 
 
 if __name__ == "__main__":

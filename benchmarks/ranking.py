@@ -150,7 +150,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output_dir", default="outputs/ranking")
     arguments = parser.parse_args(argv)
     arguments.command = common.command(__file__, argv)
-    common.publish(report(arguments, look(arguments, train(arguments))), arguments.report)
+    common.publish(arguments.report, report(arguments, look(arguments, train(arguments))))
 
 
 if __name__ == "__main__":

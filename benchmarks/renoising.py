@@ -86,24 +86,17 @@ def main() -> None:
         for photos in arguments.sets:
             lines.append(row(name, checkpoint, arguments.data, photos, arguments.side))
             print(lines[-1], flush=True)
-    text = "\n".join(
-        [
-            "# The strength of renoising",
-            "",
-            f"`{common.command(__file__)}`",
-            "",
-            f"{time.process_time() - began:.0f} seconds of a core. {PHOTOS} photos of `train`: noise measured on the",
-            f"middle {MEASURED_SIDE} px, PSNR (dB, RGB uint8, mean per photo) on their middle {arguments.side} px.",
-            "",
-            "noise, left: standard deviation (1/255) in flat parts, before and after the start, medians over photos;",
-            "neighbors: correlation of the noise of neighboring pixels; hiding: deviation of white noise that hides",
-            "what is left; sigma: the range that follows; first: the start; target, s: f(f(x) + s eps), one draw.",
-            "",
-            markdown_table(lines),
-            "",
-        ]
+    common.publish(
+        arguments.report,
+        "# The strength of renoising",
+        f"`{common.command(__file__)}`",
+        f"{time.process_time() - began:.0f} seconds of a core. {PHOTOS} photos of `train`: noise measured on the "
+        f"middle {MEASURED_SIDE} px, PSNR (dB, RGB uint8, mean per photo) on their middle {arguments.side} px.",
+        "noise, left: standard deviation (1/255) in flat parts, before and after the start, medians over photos; "
+        "neighbors: correlation of the noise of neighboring pixels; hiding: deviation of white noise that hides "
+        "what is left; sigma: the range that follows; first: the start; target, s: f(f(x) + s eps), one draw.",
+        markdown_table(lines),
     )
-    common.publish(text, arguments.report)
 
 
 if __name__ == "__main__":

@@ -149,23 +149,17 @@ def main() -> None:
     for name, form in runs:
         train(arguments, name, form)
     lines = [line(name, form, evaluate(arguments, name, form)) for name, form in runs]
-    text = "\n".join(
-        [
-            "# Regret of `--select_by label_free`",
-            "",
-            f"`{common.command(__file__)}`"
-            f", {(time.perf_counter() - started) / 60:.0f} minutes in the last call (finished parts are kept)",
-            "",
-            "Regret is the best PSNR of a run minus that of the checkpoint chosen, in dB, on `val` (RGB uint8, mean",
-            f"per photo, middle {SIDE} px). Every run takes {arguments.steps} steps with a checkpoint every "
-            f"{arguments.every}; the start is one of them.",
-            "`worst` is the regret of the worst checkpoint. The rank correlation (Spearman) is that of score and PSNR.",
-            "",
-            markdown_table(lines),
-            "",
-        ]
+    common.publish(
+        arguments.report,
+        "# Regret of `--select_by label_free`",
+        f"`{common.command(__file__)}`"
+        f", {(time.perf_counter() - started) / 60:.0f} minutes in the last call (finished parts are kept)",
+        "Regret is the best PSNR of a run minus that of the checkpoint chosen, in dB, on `val` (RGB uint8, mean "
+        f"per photo, middle {SIDE} px). Every run takes {arguments.steps} steps with a checkpoint every "
+        f"{arguments.every}; the start is one of them. `worst` is the regret of the worst checkpoint. The rank "
+        "correlation (Spearman) is that of score and PSNR.",
+        markdown_table(lines),
     )
-    common.publish(text, arguments.report)
 
 
 if __name__ == "__main__":

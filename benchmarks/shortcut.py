@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--scores", type=Path, default=common.RESULTS / "shortcut")
     arguments = parser.parse_args()
     arguments.command = common.command(__file__)
-    common.publish(report(arguments, {row: work(arguments, row) for row in arguments.rows}), arguments.report)
+    common.publish(arguments.report, report(arguments, {row: work(arguments, row) for row in arguments.rows}))
 
 
 if __name__ == "__main__":

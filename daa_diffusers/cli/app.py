@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check_empty(given)
         ended = app([one for one in given if one != "--debug"], prog_name="daa", obj=begun, standalone_mode=False)
         return ended if isinstance(ended, int) else 0
-    except SystemExit as closed:  # where nobody reads the output any more
+    except SystemExit as closed:  # the reader of the output has ended
         return closed.code if isinstance(closed.code, int) else 1
     except typer.Abort:
         return 1

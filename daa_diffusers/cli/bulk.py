@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from ..bulk import BulkJob, BulkSettings
 
 app = typer.Typer(add_completion=False)
-PhotosPerShard = Annotated[int, typer.Option(help="Unit that is finished whole, or repeated.", rich_help_panel=RUN)]
+PhotosPerShard = Annotated[
+    int, typer.Option(help="Size of a shard, which is finished or repeated as a whole.", rich_help_panel=RUN)
+]
 SHOWN = 10  # failed photos that are named
 
 

@@ -26,7 +26,7 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def fit(
     photos: Annotated[list[str], typer.Argument(help="Folders of at least 3 degraded photos of one kind.")],
-    task: Annotated[str, typer.Option(help=f"What they suffer from: that of {known_tasks()}.")] = DEFAULT_TASK,
+    task: Annotated[str, typer.Option(help=f"Task whose degradation is fitted: {known_tasks()}.")] = DEFAULT_TASK,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The degradation file, .yaml or .json; default noise, rain or shake.yaml."),

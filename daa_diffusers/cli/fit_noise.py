@@ -77,7 +77,7 @@ def plot_profile(profile: NoiseProfile, path: Path) -> None:
     curves.set(xlabel="brightness", ylabel="standard deviation (1/255)", ylim=(0, None), title="noise level")
     share = [100 * k / (len(noise.level) - 1) for k in range(len(noise.level))]
     levels.plot(share, noise.level, "k")
-    levels.set(xlabel="photos (%)", ylabel="level relative to the middle photo", ylim=(0, None), title="photos differ")
+    levels.set(xlabel="photos (%)", ylabel="level relative to the median photo", ylim=(0, None), title="photos differ")
     assert noise.correlation is not None
     half = len(noise.correlation[1]) // 2
     image = correlation.imshow(

@@ -48,7 +48,7 @@ def facts_of(checkpoint: str, revision: str | None = None) -> dict[str, Any]:
 
     Raises:
         CheckpointError: no such checkpoint, or it cannot be read.
-        RepositoryNotFoundError, ...: the errors of huggingface_hub, as they are.
+        RepositoryNotFoundError, ...: the errors of huggingface_hub, unchanged.
     """
     from ..hub.resolving import resolve
     from ..official.folders import is_official_file
@@ -81,7 +81,7 @@ def _precision(location: str) -> dict[str, Any]:
     device = fastest_device()
     try:
         restorer = DAARestorationPipeline.from_pretrained(Path(location)).to(device).restorer
-    except CheckpointError as error:  # it is described all the same
+    except CheckpointError as error:  # it is described nevertheless
         return {"precision here": f"unknown: {one_line(str(error))}"}
     choice = automatic_precision(restorer)
     name = str(choice.dtype).removeprefix("torch.") if choice.dtype else "float32"

@@ -153,8 +153,8 @@ def _check_backend(backend: str, checkpoint: str, device: str | None, dtype: str
 def _lines() -> Iterable[str]:
     """The paths on standard input: one a line, or with a NUL behind each (`find -print0`).
 
-    Only newlines end lines: anything else may be part of a name. What editors of Windows add to lines is taken off
-    where there is no such file otherwise.
+    Only newlines end lines: anything else may be part of a name. Characters that Windows editors add to lines are
+    removed where no such file exists.
     """
     content = os.fsdecode(sys.stdin.buffer.read())
     if "\0" in content:

@@ -33,7 +33,7 @@ class Settings:
         allow_hosts: names that it answers to beside its own: of a reverse proxy, a tunnel, a name service.
         share: also through a public address of gradio's servers.
         limits: of a visitor.
-        checkpoints: offered beside the bundled ones; the first one is chosen at first.
+        checkpoints: offered beside the bundled ones; the first one is preselected.
         runs: folder of adapted checkpoints.
         device: as for `daa restore`.
     """
@@ -55,7 +55,7 @@ class Settings:
 
 @contextlib.contextmanager
 def served(settings: Settings, *, browser: bool = False) -> Iterator[str]:
-    """Serves the page while entered, from a thread; gives its address.
+    """Context in which the page is served, from a thread; yields its address.
 
     Uploads and results lie in a temporary folder, which is removed at the end, after an adaptation that runs has
     been asked to save. No other file of this machine can be reached, and nothing is fetched from or sent to the
@@ -63,7 +63,7 @@ def served(settings: Settings, *, browser: bool = False) -> Iterator[str]:
     those of other web pages, are refused (`served_names`).
 
     Raises:
-        ConfigurationError: without gradio, or on a name in `allow_hosts` that is none.
+        ConfigurationError: without gradio, or for an entry of `allow_hosts` that is no host name.
         OSError: the port is taken, or the host is none of this machine's.
     """
     names = ServedNames(settings.host, settings.allow_hosts)

@@ -127,7 +127,8 @@ def shortcut_report(
     - "real_zeroed" equal to "as_is": the real condition is ignored, and no gradient reaches restored real photos;
     - "synthetic_zeroed" equal to "as_is": the conditions do not help at these noise levels;
     - "swapped" unlike "as_is": the predictor distinguishes the slots;
-    - "real_permuted" is "as_is" in expectation, because real photos are unpaired: its deviation shows the effect of chance on these numbers.
+    - "real_permuted" is "as_is" in expectation, because real photos are unpaired: its deviation shows the
+      effect of chance on these numbers.
 
     Args:
         adaptation: its modes are not changed.

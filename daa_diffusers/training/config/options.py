@@ -74,14 +74,14 @@ class TrainingConfig:
     )
     fit_rain: float = option(
         0.0,
-        "Share of the synthetic photos whose rain is that of the real ones, as the restorer to start from removes it.",
+        "Share of the synthetic photos whose rain is that of the real ones, as far as the initial restorer removes it.",
         at_least=0,
         at_most=1,
         preparation=True,
     )
     fit_shake: float = option(
         0.0,
-        "Share of the synthetic photos whose camera shake is that of the real ones, by their edges.",
+        "Share of the synthetic photos whose camera shake is that of the real ones, estimated from edges.",
         at_least=0,
         at_most=1,
         preparation=True,
@@ -123,7 +123,7 @@ class TrainingConfig:
         [1.0, 1.0], "Range of the factor, 1 at most, by which clean patches are scaled down before their degradation."
     )
     quarter_turns: bool = option(
-        True, "Turn patches by quarter turns as well; false keeps rain falling, in real photos and transplants."
+        True, "Rotate patches by 90 degrees as well; false keeps rain vertical, in real photos and transplants."
     )
     batch_size: int = option(
         8,
@@ -141,7 +141,7 @@ class TrainingConfig:
 
     degrade_on_device: bool = option(
         False,
-        "Degrade the patches on the accelerator, many at once, instead of in the loader: for cards that wait for it.",
+        "Degrade the patches on the accelerator, many at once, instead of in the loader: for GPUs that wait for it.",
     )
 
     # networks
@@ -239,7 +239,7 @@ class TrainingConfig:
     )
     hold_to_start: bool = option(
         True,
-        "With --init_from: take back steps that explode, and end with weights that restore held-out synthetic photos "
+        "With --init_from: revert steps that explode, and end with weights that restore held-out synthetic photos "
         "no worse than those to start from.",
     )
     select_by: str = option(
