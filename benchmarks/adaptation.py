@@ -20,7 +20,19 @@ from pathlib import Path
 from typing import Any
 
 import common
+import torch
 from adaptation_plan import ABLATION, CAMERA, COMMON, DOMAINS, MAIN, NETWORKS, ONCE_BUNDLED, ROWS, STARTS, Domain, Row
+
+from daa_diffusers import DAARestorationPipeline
+from daa_diffusers.evaluation import evaluate_folder
+from daa_diffusers.files import write_text
+from daa_diffusers.hub.resolving import resolve as locate
+from daa_diffusers.models.restorer import RestorerContract
+from daa_diffusers.objectives.registry import OBJECTIVES, objective_class, with_defaults
+from daa_diffusers.training import setup
+from daa_diffusers.training.choosing import METHODS, choose
+from daa_diffusers.training.config import TrainingConfig, resolve
+from daa_diffusers.training.run_state import list_checkpoints, load_average
 
 ALL_ROWS = {**ROWS, **ABLATION}
 IDENTITY = "identity"
@@ -47,8 +59,6 @@ def start_of(domain: Domain) -> str:
 
 def plan(arguments: argparse.Namespace, name: str, row_name: str, seed: int) -> Task:
     """The training of one row; its folder is named by a digest of the start and of all that decides what is learned."""
-    from daa_diffusers.training.choosing import METHODS
-
     domain, row, data = DOMAINS[name], ALL_ROWS[row_name], Path(arguments.data)
     options = {
         **COMMON,
@@ -92,8 +102,6 @@ def plan(arguments: argparse.Namespace, name: str, row_name: str, seed: int) -> 
 
 def options_of(domain: Domain, row: Row) -> dict[str, Any]:
     """Training options of a domain, without those of a noise predictor where the row's objective has none."""
-    from daa_diffusers.objectives.registry import OBJECTIVES, objective_class
-
     takes = objective_class(row.options.get("objective", "noise_space")).defaults()
     of_others = {option for objective in OBJECTIVES.values() for option in objective.defaults()} - set(takes)
     return {key: value for key, value in domain.options.items() if key not in of_others}
@@ -101,12 +109,6 @@ def options_of(domain: Domain, row: Row) -> dict[str, Any]:
 
 def chosen_method(arguments: argparse.Namespace, name: str, options: dict[str, Any]) -> str:
     """What `daa adapt` chooses for a domain and a seed; kept with the scores."""
-    from daa_diffusers.files import write_text
-    from daa_diffusers.models.restorer import RestorerContract
-    from daa_diffusers.training import setup
-    from daa_diffusers.training.choosing import choose
-    from daa_diffusers.training.config import resolve
-
     cache = arguments.scores / "chosen.json"
     known = json.loads(cache.read_text()) if cache.exists() else {}
     key = f"{name} {fingerprint_of_start(arguments, DOMAINS[name])} {options['seed']}"
@@ -126,9 +128,6 @@ def what_differs(options: dict[str, Any]) -> dict[str, Any]:
 
     Only these count for a digest, so that a new option of training or of an objective changes none.
     """
-    from daa_diffusers.objectives.registry import with_defaults
-    from daa_diffusers.training.config import TrainingConfig, resolve
-
     resolved, defaults = resolve(options).identity(), asdict(TrainingConfig())
     objective, usual = resolved.pop("objective"), defaults.pop("objective")
     differs = {key: value for key, value in resolved.items() if value != defaults[key]}
@@ -140,8 +139,6 @@ def what_differs(options: dict[str, Any]) -> dict[str, Any]:
 
 def work(task: Task, arguments: argparse.Namespace) -> None:
     """Trains and measures one row in processes of their own; nothing where that is done."""
-    from daa_diffusers.files import write_text
-
     if task.scores.exists():
         return
     try:
@@ -165,10 +162,6 @@ def slug(row: str) -> str:
 
 def along(arguments: argparse.Namespace, task: Task) -> dict[int, float]:
     """Mean of the main metric by step, but the last: of each checkpoint's average, blended as the final weights are."""
-    from daa_diffusers import DAARestorationPipeline
-    from daa_diffusers.training.config import resolve
-    from daa_diffusers.training.run_state import list_checkpoints, load_average
-
     blend = resolve(task.options).blend
     found = {}
     for checkpoint in list_checkpoints(task.folder / "checkpoints"):
@@ -184,11 +177,6 @@ def along(arguments: argparse.Namespace, task: Task) -> dict[int, float]:
 
 def measure(arguments: argparse.Namespace, name: str, checkpoint: Any) -> dict[str, Any]:
     """{"photos": names, metric: scores} on `val` of a checkpoint or pipeline, or of the untouched input for None."""
-    import torch
-
-    from daa_diffusers import DAARestorationPipeline
-    from daa_diffusers.evaluation import evaluate_folder
-
     domain, data = DOMAINS[name], Path(arguments.data)
     torch.set_num_threads(1)
     pipeline = DAARestorationPipeline.from_pretrained(checkpoint) if isinstance(checkpoint, str) else checkpoint
@@ -201,8 +189,6 @@ def measure(arguments: argparse.Namespace, name: str, checkpoint: Any) -> dict[s
 
 def fixed_rows(arguments: argparse.Namespace, name: str) -> dict[str, dict[str, Any]]:
     """Scores of what is not trained here: the untouched input, the start, a weak start's mark, others asked for."""
-    from daa_diffusers.files import write_text
-
     domain = DOMAINS[name]
     rows: dict[str, tuple[str | None, str]] = {
         IDENTITY: (None, ""),
@@ -224,8 +210,6 @@ def fixed_rows(arguments: argparse.Namespace, name: str) -> dict[str, dict[str, 
 
 def fingerprint_of_start(arguments: argparse.Namespace, domain: Domain) -> str:
     """Of the start's weights; of a start that is not there, as last seen: its rows can still be reported."""
-    from daa_diffusers.files import write_text
-
     start, cache = start_of(domain), arguments.scores / "starts.json"
     known = json.loads(cache.read_text()) if cache.exists() else {}
     if start != domain.start and not Path(start).exists():
@@ -243,8 +227,6 @@ def fingerprint_of_start(arguments: argparse.Namespace, domain: Domain) -> str:
 
 
 def _fingerprint(checkpoint: str | None) -> str:
-    from daa_diffusers.hub.resolving import resolve as locate
-
     if checkpoint is None:
         return ""
     location = Path(locate(checkpoint).location)

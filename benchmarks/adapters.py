@@ -16,8 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import common
+import torch
 from adaptation_plan import COMMON, DOMAINS, ROWS
 
+from daa_diffusers import DAARestorationPipeline
+from daa_diffusers.adapters import AdapterConfig, fingerprint, save_adapter
+from daa_diffusers.adapters import extract as nearest
+from daa_diffusers.evaluation import psnr
+from daa_diffusers.evaluation.folders import restore
+from daa_diffusers.evaluation.photo_pairs import PhotoPairs
+from daa_diffusers.evaluation.statistics import markdown_table
 from daa_diffusers.files import write_text
 
 FORM = ROWS["fitted noise, pseudo-clean"]
@@ -74,10 +82,6 @@ def train(arguments: argparse.Namespace, name: str, row: str, rate: float) -> Pa
 
 def extract(arguments: argparse.Namespace, name: str, row: str) -> Path:
     """The folder of an adapter made of the full row."""
-    from daa_diffusers import DAARestorationPipeline
-    from daa_diffusers.adapters import AdapterConfig, fingerprint, save_adapter
-    from daa_diffusers.adapters import extract as nearest
-
     kind, rank = EXTRACTED[row]
     base = DAARestorationPipeline.from_pretrained(DOMAINS[name].start).restorer
     full = train(arguments, name, FULL, TRAINED[FULL][1][0]) / "pipeline"
@@ -88,13 +92,6 @@ def extract(arguments: argparse.Namespace, name: str, row: str) -> Path:
 
 def scores(arguments: argparse.Namespace, name: str, row: str, part: str, every: int = 1, rate: float = 0) -> dict:
     """PSNR (RGB, 8 bit) by photo, of the base with what the row adds to it; and what a user stores of it."""
-    import torch
-
-    from daa_diffusers import DAARestorationPipeline
-    from daa_diffusers.evaluation import psnr
-    from daa_diffusers.evaluation.folders import restore
-    from daa_diffusers.evaluation.photo_pairs import PhotoPairs
-
     cache = Path(arguments.output_dir) / name / "scores.json"
     known = json.loads(cache.read_text()) if cache.exists() else {}
     key = f"{row}, {rate:g}, {part}, {every}"
@@ -149,8 +146,6 @@ def minutes_of(arguments: argparse.Namespace, name: str, row: str, rate: float) 
 
 def report(arguments: argparse.Namespace) -> str:
     """The tables as Markdown."""
-    from daa_diffusers.evaluation.statistics import markdown_table
-
     text = [
         "# Camera adapters: the share of a full adaptation's gain that they keep",
         f"`{arguments.command}`",

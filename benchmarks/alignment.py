@@ -39,6 +39,8 @@ from alignment_report import Row, report
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from daa_diffusers import DAARestorationPipeline
+from daa_diffusers.degradations.draws import generator_for
 from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.files import write_text
 from daa_diffusers.models.daa_unet import DAAUNet2DConditionModel
@@ -177,8 +179,6 @@ def alignment(arguments: argparse.Namespace, restorer: nn.Module, unet: nn.Modul
 
 def draws_for(arguments: argparse.Namespace, label: Row, t: int, x: Photos) -> NoiseDraws:
     """The draws of a batch at one noise level, the same for every predictor."""
-    from daa_diffusers.degradations.draws import generator_for
-
     generator = generator_for(arguments.seed, "draws", str(label["set"]), t, int(label["batch"]))
     return NoiseSchedule(timestep_range=(t, t)).draw(x["q"].shape, generator=generator)
 
@@ -258,8 +258,6 @@ def measuring_batches(arguments: argparse.Namespace, restorer: nn.Module, name: 
 
 def measure(arguments: argparse.Namespace) -> None:
     """Measures one restorer batch by batch, each into a file of its own, so that any can be the last."""
-    from daa_diffusers import DAARestorationPipeline
-
     restorer = DAARestorationPipeline.from_pretrained(arguments.restorer).restorer.float().eval()
     if list(restorer.config.value_range) != [0, 1]:
         raise ConfigurationError(f"`--restorer` must work on [0, 1], got {list(restorer.config.value_range)}")

@@ -13,12 +13,17 @@ import torch.nn.functional as F
 from adaptation_plan import PHONE_PHOTOS
 from torch import Tensor, nn
 
+from daa_diffusers.degradations.base import degradation_from_config
+from daa_diffusers.degradations.draws import generator_for
 from daa_diffusers.degradations.filters import gaussian_filter
 from daa_diffusers.models.daa_unet import DAAUNet2DConditionModel
 from daa_diffusers.objectives import schedules
 from daa_diffusers.objectives.losses import contrastive
 from daa_diffusers.objectives.schedules import NoiseDraws, NoiseSchedule
+from daa_diffusers.sources.folders import PhotoFolder
+from daa_diffusers.sources.sampling import TrainingPatches
 from daa_diffusers.training.config import PRESETS
+from daa_diffusers.training.run_state import list_checkpoints
 
 ADAPT = PRESETS["adapt"]
 DETAIL_BLUR = 1.0  # what "blur(q) - q" blurs by
@@ -42,10 +47,6 @@ def blur(x: Tensor, sigma: float = DETAIL_BLUR) -> Tensor:
 
 def photos(arguments: argparse.Namespace, restorer: nn.Module, sets: list[str], count: int, stream: str) -> Photos:
     """`count` synthetic pairs, real pairs of the sets in turns, and both restored; a function of seed and `stream`."""
-    from daa_diffusers.degradations.base import degradation_from_config
-    from daa_diffusers.sources.folders import PhotoFolder
-    from daa_diffusers.sources.sampling import TrainingPatches
-
     data, patch, seed = Path(arguments.data), arguments.patch, arguments.seed + 1000 * (stream == "measure")
     clean = [PhotoFolder(folder) for folder in arguments.clean or [data / "clean" / k for k in ("bsds", "highres")]]
     real = [PHONE_PHOTOS / "train" if name == "phone" else data / "real_noise" / name / "train" for name in sets]
@@ -170,8 +171,6 @@ def train_predictor(arguments: argparse.Namespace, form: str, bank: Photos) -> d
 
     "paired" starts anew, the other forms from the last "paired" one; all go on from `--start` where that is given.
     """
-    from daa_diffusers.degradations.draws import generator_for
-
     folder = Path(arguments.output_dir) / arguments.name / "predictors" / form.replace(" ", "_")
     ages = arguments.ages if form == "paired" and not arguments.start else [arguments.fix_steps]
     found = {age: folder / str(age) for age in ages}
@@ -209,8 +208,6 @@ def train_predictor(arguments: argparse.Namespace, form: str, bank: Photos) -> d
 def run_predictor(folder: Path) -> DAAUNet2DConditionModel:
     """The noise predictor of a training run of preset `adapt`, at its last checkpoint."""
     from safetensors.torch import load_file
-
-    from daa_diffusers.training.run_state import list_checkpoints
 
     weights = load_file(list_checkpoints(folder / "checkpoints")[-1] / "model.safetensors")
     unet = _new_predictor()

@@ -8,6 +8,7 @@ from pathlib import Path
 import common
 import torch
 
+from daa_diffusers.evaluation.statistics import markdown_table
 from daa_diffusers.files import replacing, write_text
 
 PARTS = ("smoothing", "back to noisy")
@@ -34,8 +35,6 @@ def averages(rows: list[Row]) -> list[Row]:
 
 def pivot(found: list[Row], quantity: str, columns: str = "set", **only: str | int) -> str:
     """A Markdown table of one quantity: a row for each predictor and term, `mean +- standard error`."""
-    from daa_diffusers.evaluation.statistics import markdown_table
-
     lines: dict[tuple, Row] = {}
     for row in found:
         if row["quantity"] == quantity and all(row[name] == value for name, value in only.items()):

@@ -14,6 +14,12 @@ import json
 from pathlib import Path
 
 import common
+import torch
+
+from daa_diffusers import DAARestorationPipeline, ForeignRestorer
+from daa_diffusers.evaluation.folders import evaluate_folder
+from daa_diffusers.evaluation.statistics import markdown_table
+from daa_diffusers.foreign.networks import Recipe
 
 NETWORKS = {
     "NAFNet": {
@@ -47,11 +53,6 @@ QUIET = {"validate_every": 0, "health": False, "report_to": "none", "threads": 1
 
 def start(name: str, folder: Path) -> Path:
     """A network with random weights, as a pipeline."""
-    import torch
-
-    from daa_diffusers import DAARestorationPipeline, ForeignRestorer
-    from daa_diffusers.foreign.networks import Recipe
-
     if not (folder / "model_index.json").exists():
         torch.manual_seed(0)
         network = Recipe("spandrel", **NETWORKS[name]).build()
@@ -78,11 +79,6 @@ def rows_of(arguments: argparse.Namespace, name: str) -> dict[str, Path]:
 
 def measure(arguments: argparse.Namespace, name: str, rows: dict[str, Path]) -> list[dict]:
     """PSNR and SSIM of every row on `val`, beside the untouched photos."""
-    import torch
-
-    from daa_diffusers import DAARestorationPipeline
-    from daa_diffusers.evaluation.folders import evaluate_folder
-
     torch.set_num_threads(1)
     photos = Path(arguments.data) / "real_noise" / arguments.domain / "val"
     pipelines = {row: DAARestorationPipeline.from_pretrained(path) for row, path in rows.items()}
@@ -118,8 +114,6 @@ def main() -> None:
     parser.add_argument("--further", type=int, default=160, help="of control and adapted")
     parser.add_argument("--output_dir", default="outputs/foreign")
     arguments = parser.parse_args()
-
-    from daa_diffusers.evaluation.statistics import markdown_table
 
     lines = [line for name in arguments.networks for line in measure(arguments, name, rows_of(arguments, name))]
     common.publish(

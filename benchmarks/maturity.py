@@ -31,7 +31,9 @@ from alignment_predictors import Photos, _new_predictor, batches, clean_estimate
 from camera_photos import make_phone_photos
 from torch import Tensor, nn
 
+from daa_diffusers import DAARestorationPipeline
 from daa_diffusers.degradations.draws import generator_for
+from daa_diffusers.evaluation.statistics import markdown_table
 from daa_diffusers.files import write_text
 from daa_diffusers.models.daa_unet import DAAUNet2DConditionModel
 from daa_diffusers.objectives.schedules import NoiseDraws, NoiseSchedule
@@ -48,8 +50,6 @@ Numbers = dict[str, float]
 
 def bank_of(arguments: argparse.Namespace) -> list[Photos]:
     """Pairs of the domain's training part in batches, restored by the start."""
-    from daa_diffusers import DAARestorationPipeline
-
     restorer = DAARestorationPipeline.from_pretrained(adaptation.start_of(DOMAINS[DOMAIN])).restorer.float().eval()
     return list(batches(photos(arguments, restorer, ["phone"], arguments.patches, "measure"), 8))
 
@@ -205,8 +205,6 @@ def adapt(arguments: argparse.Namespace) -> None:
 
 def table(title: str, lines: dict[str, Numbers], form: str) -> list[str]:
     """A Markdown table: a line for each name."""
-    from daa_diffusers.evaluation.statistics import markdown_table
-
     columns = list(dict.fromkeys(column for numbers in lines.values() for column in numbers))
     cells = [
         {"predictor": name, **{c: format(numbers[c], form) if c in numbers else "" for c in columns}}

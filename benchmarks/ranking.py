@@ -17,6 +17,16 @@ import numpy as np
 import torch
 import yaml
 
+from daa_diffusers import DAARestorationPipeline
+from daa_diffusers.degradations.filters import gaussian_filter
+from daa_diffusers.degradations.fitting.photo_noise import Noise
+from daa_diffusers.evaluation import psnr
+from daa_diffusers.evaluation.folders import restore
+from daa_diffusers.evaluation.photo_pairs import PhotoPairs
+from daa_diffusers.evaluation.ranking import prediction_error
+from daa_diffusers.evaluation.statistics import markdown_table
+from daa_diffusers.files import write_text
+
 SETS = ("renoir", "sidd_small", "polyu")
 PARTS = {"train": 12, "val": 1000}  # and how many photos of each set
 LEVELS = (0.95, 0.8, 0.5, 0.2)
@@ -33,10 +43,6 @@ def train(arguments: argparse.Namespace) -> Path:
 
 def look(arguments: argparse.Namespace, checkpoint: Path) -> dict[str, dict[str, dict[str, list[float]]]]:
     """Scores and PSNR of every photo, by part and set."""
-    from daa_diffusers import DAARestorationPipeline
-    from daa_diffusers.evaluation.photo_pairs import PhotoPairs
-    from daa_diffusers.files import write_text
-
     torch.set_num_threads(1)
     cache = Path(arguments.output_dir) / "scores.json"
     found = json.loads(cache.read_text()) if cache.exists() else {part: {} for part in PARTS}
@@ -58,12 +64,6 @@ def look(arguments: argparse.Namespace, checkpoint: Path) -> dict[str, dict[str,
 
 def scores_of(pipeline, degraded: torch.Tensor, clean: torch.Tensor) -> dict[str, float]:
     """All scores of one photo, and "psnr" of its restored version."""
-    from daa_diffusers.degradations.filters import gaussian_filter
-    from daa_diffusers.degradations.fitting.photo_noise import Noise
-    from daa_diffusers.evaluation import psnr
-    from daa_diffusers.evaluation.folders import restore
-    from daa_diffusers.evaluation.ranking import prediction_error
-
     restored = restore(pipeline, degraded)
     found = {"psnr": float(psnr(restored, clean, as_uint8=True))}
     blurred = gaussian_filter(restored[None], 1.0)[0]
@@ -107,8 +107,6 @@ def chance(scores: list[float], errors: list[float], draws: int = 5000) -> float
 
 def report(arguments: argparse.Namespace, found: dict) -> str:
     """The tables as Markdown, best on `train` first."""
-    from daa_diffusers.evaluation.statistics import markdown_table
-
     text = [
         "# `daa rank`: does the order of its scores follow the true error?",
         f"`{arguments.command}`",

@@ -13,8 +13,16 @@ import time
 from pathlib import Path
 
 import common
+import torch
 
+from daa_diffusers import DAARestorationPipeline
+from daa_diffusers.evaluation.metrics import psnr
+from daa_diffusers.evaluation.statistics import markdown_table
+from daa_diffusers.sources.folders import PhotoFolder
+from daa_diffusers.sources.sampling import PairedFolders
 from daa_diffusers.training.config import TrainingConfig, resolve
+from daa_diffusers.training.health import Health
+from daa_diffusers.training.run_state import list_checkpoints, load_average
 
 SETS = ("renoir", "sidd_small", "polyu")
 FORMS = {
@@ -51,8 +59,6 @@ def options(arguments: argparse.Namespace, name: str, form: str) -> dict:
 
 def start(arguments: argparse.Namespace) -> Path:
     """The checkpoint that all runs start from, copied so that it stays the same one."""
-    from daa_diffusers import DAARestorationPipeline
-
     copy = Path(arguments.output_dir) / "start"
     if not (copy / "model_index.json").exists():
         DAARestorationPipeline.from_pretrained(arguments.plain).save_pretrained(str(copy))
@@ -70,9 +76,6 @@ def pairs(arguments: argparse.Namespace, name: str, split: str = "val") -> list:
     """(noisy, clean) middles of the photos, (C, SIDE, SIDE) in [0, 1]."""
     from torchvision.transforms.v2.functional import center_crop
 
-    from daa_diffusers.sources.folders import PhotoFolder
-    from daa_diffusers.sources.sampling import PairedFolders
-
     photos = Path(arguments.data) / "real_noise" / name / split
     folders = PairedFolders(PhotoFolder(photos / "noisy"), PhotoFolder(photos / "clean"))
     return [
@@ -82,13 +85,6 @@ def pairs(arguments: argparse.Namespace, name: str, split: str = "val") -> list:
 
 def evaluate(arguments: argparse.Namespace, name: str, form: str) -> list[dict]:
     """Step, PSNR on `val` and label-free values of every checkpoint of a run, the start first; cached beside it."""
-    import torch
-
-    from daa_diffusers import DAARestorationPipeline
-    from daa_diffusers.evaluation.metrics import psnr
-    from daa_diffusers.training.health import Health
-    from daa_diffusers.training.run_state import list_checkpoints, load_average
-
     torch.set_num_threads(1)
     config = train(arguments, name, form)
     folder = Path(config.output_dir)
@@ -141,8 +137,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output_dir", default="outputs/selection")
     arguments = parser.parse_args()
-
-    from daa_diffusers.evaluation.statistics import markdown_table
 
     started = time.perf_counter()
     runs = [(name, form) for form in arguments.forms for name in arguments.sets]
