@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -107,7 +106,7 @@ def _not_for_all_sizes(network: nn.Module, error: Exception) -> ConfigurationErr
 
 
 def _compare(network: nn.Module, content: bytes, facts: dict[str, Any]) -> None:
-    session = _session(content, None, 1)
+    session = _session(content, 1)
     low, high = facts["value_range"]
     generator = torch.Generator().manual_seed(0)
     for batch, rows, columns in _COMPARED:
@@ -150,7 +149,7 @@ def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
         ImportError: without the extra `onnx`.
         CheckpointError: it is no ONNX file, or not one of `export_onnx`.
     """
-    return _facts_of(_open(Path(path), None, 1), Path(path))
+    return _facts_of(_open(Path(path), 1), Path(path))
 
 
 def _facts_of(session: Any, path: Path) -> dict[str, Any]:
@@ -173,7 +172,6 @@ class OnnxRestorer(nn.Module):
     Args:
         path: written by `export_onnx`.
         threads: of one pass; None: torch's number.
-        providers: of ONNX Runtime, in order of preference.
 
     Attributes:
         config: `channels`, `value_range`, `task` and `license`, as the exported restorer's.
@@ -190,11 +188,10 @@ class OnnxRestorer(nn.Module):
         path: str | os.PathLike[str],
         *,
         threads: int | None = None,
-        providers: Sequence[str] = ("CPUExecutionProvider",),
     ):
         super().__init__()
         self._path = Path(path)
-        self._session = _open(self._path, list(providers), threads or torch.get_num_threads())
+        self._session = _open(self._path, threads or torch.get_num_threads())
         facts = _facts_of(self._session, self._path)
         known = ("channels", "value_range", "task", "license")
         self.config = SimpleNamespace(**{name: facts.get(name) for name in known})
@@ -221,24 +218,24 @@ class OnnxRestorer(nn.Module):
         return torch.from_numpy(restored).to(x.device)
 
 
-def _open(path: Path, providers: list[str] | None, threads: int) -> Any:
+def _open(path: Path, threads: int) -> Any:
     _require("onnxruntime")
     if not path.is_file():
         raise CheckpointError(f"`path` must name an .onnx file, got {str(path)!r}, which is none")
     try:
-        return _session(path.read_bytes(), providers, threads)
+        return _session(path.read_bytes(), threads)
     except Exception as error:  # ONNX Runtime has exceptions of its own
         raise CheckpointError(f"{str(path)!r} is no readable ONNX file: {error}") from error
 
 
-def _session(content: bytes, providers: list[str] | None, threads: int) -> Any:
+def _session(content: bytes, threads: int) -> Any:
     # from memory, so that references to other files (external data) are not followed
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(content, options, providers=providers or ["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def _require(*packages: str) -> None:

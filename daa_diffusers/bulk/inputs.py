@@ -51,7 +51,7 @@ class Input:
         return cls(**json.loads(line))
 
 
-def list_inputs(sources: Sequence[str], argument: str = "sources") -> Iterator[Input]:
+def list_inputs(sources: Sequence[str]) -> Iterator[Input]:
     """All photos of all sources, always in the same order as long as the sources do not change.
 
     A photo's key is its path below the folder without the suffix, the sample's key of a tar shard, or the number of a
@@ -60,16 +60,15 @@ def list_inputs(sources: Sequence[str], argument: str = "sources") -> Iterator[I
 
     Args:
         sources: what `open_source` opens; of folders, HEIC and raw files are listed too.
-        argument: name of the caller's argument, for messages.
 
     Raises:
         ConfigurationError: no sources, one that cannot be opened or holds no photos, or a stream, which has no numbers.
     """
     if not sources:
-        raise ConfigurationError(f"`{argument}` must name at least one folder, tar shard or dataset")
+        raise ConfigurationError("`sources` must name at least one folder, tar shard or dataset")
     taken: set[str] = set()
     for spec in sources:
-        for one in _of_source(spec, argument):
+        for one in _of_source(spec):
             key = free = _clean(one.key)
             number = 1
             while free in taken:
@@ -79,12 +78,12 @@ def list_inputs(sources: Sequence[str], argument: str = "sources") -> Iterator[I
             yield one if free == one.key else dataclasses.replace(one, key=free)
 
 
-def _of_source(spec: str, argument: str) -> Iterator[Input]:
+def _of_source(spec: str) -> Iterator[Input]:
     folder = Path(spec).expanduser()
     if folder.is_dir() and not any((folder / name).is_file() for name in SAVED_DATASET):
-        yield from _of_folder(folder, argument)
+        yield from _of_folder(folder)
         return
-    source = open_source(spec, cache_bytes=0, argument=argument)
+    source = open_source(spec, cache_bytes=0, argument="sources")
     if isinstance(source, ShardSource):
         for index in range(len(source)):
             member = source.member(index)
@@ -96,14 +95,12 @@ def _of_source(spec: str, argument: str) -> Iterator[Input]:
         for row in range(len(source)):
             yield Input(f"{row:0{digits}d}", source.label(row), dataset=spec, row=row)
     else:
-        raise ConfigurationError(
-            f"`{argument}`: photos of a stream have no numbers, got {spec!r}; leave out `streaming`"
-        )
+        raise ConfigurationError(f"`sources`: photos of a stream have no numbers, got {spec!r}; leave out `streaming`")
 
 
-def _of_folder(folder: Path, argument: str) -> Iterator[Input]:
+def _of_folder(folder: Path) -> Iterator[Input]:
     root = os.path.abspath(folder)
-    for photo in list_photos(root, argument):
+    for photo in list_photos(root, "sources"):
         stem, suffix = os.path.splitext(os.path.relpath(photo, root))
         yield Input(Path(stem).as_posix(), str(photo), suffix, str(photo))
 

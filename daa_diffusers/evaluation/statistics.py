@@ -50,29 +50,35 @@ def bootstrap_interval(
     Raises:
         ValueError: an invalid argument.
     """
-    return _interval(_check_scores("values", values), level, resamples, seed)
+    scores = _check_scores("values", values)
+    if not 0 < level < 1:
+        raise ValueError(f"`level` must be in (0, 1), got {level!r}")
+    if resamples < 1:
+        raise ValueError(f"`resamples` must be at least 1, got {resamples!r}")
+    rng = np.random.default_rng(seed)
+    at_a_time = max(1, DRAWS_AT_A_TIME // len(scores))
+    means = [
+        scores[rng.integers(len(scores), size=(min(at_a_time, resamples - start), len(scores)))].mean(axis=1)
+        for start in range(0, resamples, at_a_time)
+    ]
+    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
-def paired_bootstrap(
-    a: Scores, b: Scores, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> PairedDifference:
-    """Mean of the per-image differences `a - b` and its percentile bootstrap interval.
+def paired_bootstrap(a: Scores, b: Scores) -> PairedDifference:
+    """Mean of the per-image differences `a - b` and its `bootstrap_interval`.
 
     Args:
         a, b: scores of the same images in the same order, (n,) each, n >= 2, finite.
-        level, resamples, seed: as in `bootstrap_interval`.
-
-    Returns:
-        A `PairedDifference`.
 
     Raises:
-        ValueError: the lengths differ or an argument is not as in `bootstrap_interval`.
+        ValueError: the lengths differ, or scores are not as above.
     """
     first, second = _check_scores("a", a), _check_scores("b", b)
     if len(first) != len(second):
         raise ValueError(f"`a` and `b` must score the same images, got {len(first)} and {len(second)}")
     difference = first - second
-    low, high = _interval(difference, level, resamples, seed)
+    low, high = bootstrap_interval(difference)
     return PairedDifference(float(difference.mean()), low, high, len(difference))
 
 
@@ -140,21 +146,6 @@ def _check_scores(name: str, values: Scores) -> npt.NDArray[np.float64]:
             "identical images is infinite)"
         )
     return scores
-
-
-def _interval(scores: npt.NDArray[np.float64], level: float, resamples: int, seed: int) -> tuple[float, float]:
-    if not 0 < level < 1:
-        raise ValueError(f"`level` must be in (0, 1), got {level!r}")
-    if resamples < 1:
-        raise ValueError(f"`resamples` must be at least 1, got {resamples!r}")
-    rng = np.random.default_rng(seed)
-    at_a_time = max(1, DRAWS_AT_A_TIME // len(scores))
-    means = [
-        scores[rng.integers(len(scores), size=(min(at_a_time, resamples - start), len(scores)))].mean(axis=1)
-        for start in range(0, resamples, at_a_time)
-    ]
-    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def _cell(value: Any, spec: str) -> str:

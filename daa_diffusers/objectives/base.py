@@ -89,6 +89,7 @@ class Objective(nn.Module):
         charbonnier_eps: of eq. (5), by which restored synthetic photos are compared with the clean ones.
         size_multiple: sides of the photos must be multiples of this, beyond what the networks need.
         smallest_side: sides of the photos must be at least this.
+        evaluating: names of modules that stay in eval mode.
     """
 
     name: ClassVar[str]
@@ -100,6 +101,7 @@ class Objective(nn.Module):
     charbonnier_eps: float = 1e-3
     size_multiple: int = 1
     smallest_side: int = 1
+    evaluating: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def from_options(cls, restorer: nn.Module, **options: Any) -> Self:
@@ -144,6 +146,13 @@ class Objective(nn.Module):
     def kept_networks(self) -> dict[str, nn.Module]:
         """See the class."""
         return self.networks
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode of all modules but those of `evaluating`."""
+        super().train(mode)
+        for name in self.evaluating:
+            getattr(self, name).eval()
+        return self
 
     def forward(
         self, batch: Batch, *, progress: float = 1.0, generator: Generators = None, adapt: bool = True

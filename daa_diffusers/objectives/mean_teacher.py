@@ -33,6 +33,7 @@ class MeanTeacher(RealTermObjective):
     name = "mean_teacher"
     title = "mean teacher"
     compares = True
+    evaluating = ("teacher",)
 
     def __init__(
         self,
@@ -53,12 +54,6 @@ class MeanTeacher(RealTermObjective):
         low, high = RestorerContract.of(restorer).value_range
         self.noise_max = noise_max / 255 * (high - low)
         self.teacher = copy.deepcopy(restorer).requires_grad_(False).eval()
-
-    def train(self, mode: bool = True) -> "MeanTeacher":
-        """Sets the mode of all modules but the teacher, which stays in eval mode."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
 
     def after_step(self) -> None:
         """Updates the moving average of the restorer's weights."""

@@ -42,6 +42,7 @@ class NoisePredictorTraining(Objective):
     name = "noise_predictor"
     title = "training of a noise predictor"
     compares = True
+    evaluating = ("restorer", "average")
 
     def __init__(
         self,
@@ -107,13 +108,6 @@ class NoisePredictorTraining(Objective):
     def kept_networks(self) -> dict[str, nn.Module]:
         """The moving average of the noise predictor."""
         return {"noise_predictor": self.average}
-
-    def train(self, mode: bool = True) -> Self:
-        """Sets the mode of the noise predictor in training; the restorer and the average always evaluate."""
-        super().train(mode)
-        self.restorer.eval()
-        self.average.eval()
-        return self
 
     def forward(
         self, batch: Batch, *, progress: float = 1.0, generator: Generators = None, adapt: bool = True

@@ -3,7 +3,7 @@
 import copy
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -51,6 +51,7 @@ class Renoised(RealTermObjective):
     name = "renoised"
     title = "renoised self-distillation"
     measures = True
+    evaluating: ClassVar[tuple[str, ...]] = ("teacher",)
 
     def __init__(
         self,
@@ -140,12 +141,6 @@ class Renoised(RealTermObjective):
                 *(measured[name] for name in ("noise", "left", "hiding")),
                 *(sigma * 255 / (high - low) for sigma in self.sigma_range),
             )
-
-    def train(self, mode: bool = True) -> "Renoised":
-        """Sets the mode of all but the teacher, which always evaluates."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
 
     @torch.no_grad()
     def after_step(self) -> None:

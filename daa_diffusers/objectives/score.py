@@ -1,6 +1,6 @@
 """Renoised self-distillation whose second half is a trained noise predictor instead of the restorer."""
 
-from typing import Any, Self
+from typing import Any
 
 import torch
 
@@ -33,6 +33,7 @@ class ScoreDistillation(Renoised):
 
     name = "score"
     title = "distillation of a noise predictor's score"
+    evaluating = ("teacher", "unet")
 
     def __init__(
         self,
@@ -47,12 +48,6 @@ class ScoreDistillation(Renoised):
         self.conditions = conditions
         self.unet = load_noise_predictor(noise_predictor_from, restorer).requires_grad_(False).eval()
         self.size_multiple = RestorerContract.of(self.unet).size_multiple
-
-    def train(self, mode: bool = True) -> Self:
-        """Sets the mode of all but the teacher and the noise predictor, which always evaluate."""
-        super().train(mode)
-        self.unet.eval()
-        return self
 
     def probe(self, clean: torch.Tensor, generator: torch.Generator) -> dict[str, Any]:
         """Nothing: the restorer need not remove white noise."""

@@ -1,4 +1,4 @@
-"""Conversion of official checkpoints to this package's classes, and back.
+"""Conversion of official checkpoints to this package's classes.
 
 Only names and layouts change, not the values: a converted network computes the same as the official one. Weights that
 come from official checkpoints keep those checkpoints' license (non-commercial), whatever the license of this package.
@@ -30,23 +30,6 @@ VALUE_RANGES = {"denoise": (0.0, 1.0), "derain": (-1.0, 1.0), "deblur": (-1.0, 1
 _RESTORER_MODULES = ("down_path.", "up_path.", "last.")
 # Names of wrappers that training scripts put around the weights.
 _WRAPPERS = ("state_dict", "params")
-
-
-def official_parameter_names(
-    restorer: RestorationUNet, unet: DAAUNet2DConditionModel | None = None
-) -> dict[str, tuple[str, ...]]:
-    """Mapping of official parameter names to those of this package.
-
-    Returns:
-        Official name, with its prefix `RestorationNet.` or `denoise_fn.` -> names of ours, starting with `restorer.`
-        or `unet.`: one, or three for an attention's `qkv`.
-    """
-    names = {}
-    for prefix, attribute, network in ((RESTORER_PREFIX, "restorer", restorer), (PREDICTOR_PREFIX, "unet", unet)):
-        if network is not None:
-            for official, ours in official_names(network).items():
-                names[prefix + official] = tuple(f"{attribute}.{name}" for name in ours)
-    return names
 
 
 def _compare(state_dict: Mapping[str, Any], network: Network, prefix: str) -> dict[str, list[str]]:
@@ -193,31 +176,6 @@ def convert_official_state_dict(
         _fill(unet, predictor_weights)
     logger.info("Converted official weights, which keep their own license: %s", dict(restorer.config))
     return restorer, unet
-
-
-def to_official_state_dict(
-    restorer: RestorationUNet, unet: DAAUNet2DConditionModel | None = None
-) -> dict[str, torch.Tensor]:
-    """The reverse of `convert_official_state_dict`.
-
-    Returns:
-        Copies of the weights under the official names: with a noise predictor a full checkpoint, prefixes and schedule
-        buffers (float32) included; without one the restorer's keys, unprefixed.
-
-    Raises:
-        ValueError: the official restorer would compute something else (`align_corners=False`, another slope).
-    """
-    if not restorer.config.align_corners or restorer.config.negative_slope != 0.2:
-        raise ValueError(
-            "`restorer` must have align_corners=True and negative_slope=0.2, as the official network has fixed; got "
-            f"{restorer.config.align_corners} and {restorer.config.negative_slope}"
-        )
-    prefix = "" if unet is None else RESTORER_PREFIX
-    official = {prefix + name: tensor for name, tensor in packed(restorer).items()}
-    if unet is not None:
-        official |= {PREDICTOR_PREFIX + name: tensor for name, tensor in packed(unet).items()}
-        official |= {name: tensor.float() for name, tensor in schedule_buffers().items()}
-    return {name: tensor.detach().clone().contiguous() for name, tensor in official.items()}
 
 
 def load_official_file(path: str | os.PathLike) -> dict[str, torch.Tensor]:

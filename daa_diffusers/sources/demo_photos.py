@@ -99,7 +99,7 @@ def clean_photos(folder: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def example_photos(folder: str | os.PathLike[str], task: Task, *, seed: int = 0) -> list[Path]:
+def example_photos(folder: str | os.PathLike[str], task: Task) -> list[Path]:
     """Writes whole photos that a restorer of `task` restores: RGB PNG, 8 bit; returns their files.
 
     They are degraded by `task.example`. Raises as `demo_photos` does.
@@ -110,7 +110,7 @@ def example_photos(folder: str | os.PathLike[str], task: Task, *, seed: int = 0)
     _check_folders(folder, set(paths))
     folder.mkdir(parents=True, exist_ok=True)
     for path in paths:
-        photo = _degraded(_load(path.stem), degradation, generator_for(seed, "example_photos", path.stem, 0))
+        photo = _degraded(_load(path.stem), degradation, generator_for(0, "example_photos", path.stem, 0))
         _write(photo, path)
     return paths
 

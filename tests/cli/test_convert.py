@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from daa_diffusers import DAARestorationPipeline, DAAUNet2DConditionModel, RestorationUNet
 from daa_diffusers.cli.app import main
 from daa_diffusers.errors import CheckpointError
-from daa_diffusers.official.convert import to_official_state_dict
 
+from ..official.to_official import to_official_state_dict
 from ..parity import reference
 
 # The official noise predictor has heads of 32 channels and groups of 32.

@@ -9,9 +9,9 @@ import torch
 from daa_diffusers import DAARestorationPipeline, DAAUNet2DConditionModel, RestorationUNet
 from daa_diffusers.checkpoints import bundled_names
 from daa_diffusers.cli.app import main
-from daa_diffusers.official.convert import to_official_state_dict
 
 from ..hub.hub_server import loopback_hub
+from ..official.to_official import to_official_state_dict
 
 
 @pytest.fixture

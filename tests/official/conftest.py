@@ -6,9 +6,8 @@ import torch
 
 from daa_diffusers.models.daa_unet import DAAUNet2DConditionModel
 from daa_diffusers.models.restoration_unet import RestorationUNet
-from daa_diffusers.official.convert import (
-    to_official_state_dict,
-)
+
+from .to_official import to_official_state_dict
 
 SIZES = {"head_channels": 4, "groups": 8}
 

@@ -9,13 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from daa_diffusers.errors import CheckpointError
-from daa_diffusers.official.convert import (
-    convert_official_state_dict,
-    load_official_file,
-    to_official_state_dict,
-)
+from daa_diffusers.official.convert import convert_official_state_dict, load_official_file
 
 from .conftest import SIZES, official, restorer_only
+from .to_official import to_official_state_dict
 
 # --- files ---
 

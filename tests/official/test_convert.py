@@ -6,13 +6,10 @@ import pytest
 import torch
 
 from daa_diffusers.models.restoration_unet import RestorationUNet
-from daa_diffusers.official.convert import (
-    convert_official_state_dict,
-    official_parameter_names,
-    to_official_state_dict,
-)
+from daa_diffusers.official.convert import convert_official_state_dict
 
 from .conftest import SIZES, official, restorer_only
+from .to_official import official_parameter_names, to_official_state_dict
 
 BUFFERS = {
     "gammas",
@@ -283,9 +280,3 @@ def test_wrong_arguments_are_named(arguments, message):
 def test_a_model_instead_of_its_state_dict_raises():
     with pytest.raises(ValueError, match="`state_dict` must be a mapping of names to tensors, got RestorationUNet"):
         convert_official_state_dict(RestorationUNet(width=2, depth=1))
-
-
-@pytest.mark.parametrize("arguments", [{"align_corners": False}, {"align_corners": True, "negative_slope": 0.1}])
-def test_a_restorer_that_the_official_code_would_run_differently_is_not_exported(arguments):
-    with pytest.raises(ValueError, match="`restorer` must have align_corners=True and negative_slope=0.2"):
-        to_official_state_dict(RestorationUNet(width=2, depth=1, **arguments))

@@ -18,7 +18,8 @@ from safetensors import safe_open
 
 from daa_diffusers.models.daa_unet import DAAUNet2DConditionModel
 from daa_diffusers.models.restoration_unet import RestorationUNet
-from daa_diffusers.official.convert import to_official_state_dict
+
+from ..official.to_official import to_official_state_dict
 
 ROOT = Path(__file__).parents[2]
 NETWORKS = ("denoise_fn.", "RestorationNet.")

@@ -6,8 +6,9 @@ import torch
 from daa_diffusers.objectives.base import Batch
 from daa_diffusers.objectives.noise_space import NoiseSpaceAdaptation
 from daa_diffusers.objectives.schedules import NoiseDraws, NoiseSchedule
-from daa_diffusers.official.convert import convert_official_state_dict, official_parameter_names
+from daa_diffusers.official.convert import convert_official_state_dict
 
+from ..official.to_official import official_parameter_names
 from .conftest import Golden
 
 TOLERANCE = 2e-5

@@ -2,7 +2,9 @@
 
 import torch
 
-from daa_diffusers.official.convert import convert_official_state_dict, to_official_state_dict
+from daa_diffusers.official.convert import convert_official_state_dict
+
+from ..official.to_official import to_official_state_dict
 
 TOLERANCE = 2e-5
 

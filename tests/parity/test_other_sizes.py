@@ -8,8 +8,9 @@ import torch
 
 from daa_diffusers.models.daa_unet import DAAUNet2DConditionModel
 from daa_diffusers.models.restoration_unet import RestorationUNet
-from daa_diffusers.official.convert import convert_official_state_dict, to_official_state_dict
+from daa_diffusers.official.convert import convert_official_state_dict
 
+from ..official.to_official import to_official_state_dict
 from . import reference
 
 TOLERANCE = 2e-5
