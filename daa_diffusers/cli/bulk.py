@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 PhotosPerShard = Annotated[
-    int, typer.Option(help="Size of a shard, which is finished or repeated as a whole.", rich_help_panel=RUN)
+    int, typer.Option(help="Photos per shard, which is finished or repeated whole.", rich_help_panel=RUN)
 ]
 SHOWN = 10  # failed photos that are named
 

@@ -146,8 +146,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
                 hold the receptive field change nothing (see `tiling`); when memory runs out, they are halved.
             strength: s in [0, 1] of `x + s (f(x) - x)`; 0 returns the photo itself.
             self_ensemble: the mean over the eight flips and rotations of the photo: eight times the work.
-            guard: undo changes that are not like noise, or, of derainers, like rain; the output's `guard` has the
-                verdicts.
+            guard: undo changes that are not like noise (of derainers: rain); the output's `guard` has the verdicts.
             out: an array of the photo's shape and dtype, which may be a `np.memmap`, to write a single array into
                 (`output_type` "np"); `images` is then a view of it.
             as_float: "np" and "pt" as float32 in [0, 1], not rounded (True), or in the photo's bit depth (False). None:
