@@ -32,6 +32,30 @@ METHODS = (AUTO, "preset", "renoised", "renoised_fitted")
 app = typer.Typer(add_completion=False)
 
 
+TaskName = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Degradation to remove: {known_tasks()}. Default: the task recorded for --checkpoint.",
+        show_default=False,
+    ),
+]
+Method = Annotated[
+    str,
+    typer.Option(
+        help="auto: chosen by measurements on the photos and the initial restorer. Or preset (as in "
+        "examples/train_daa.py), renoised, renoised_fitted."
+    ),
+]
+Bursts = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of folders, each with two or more frames of one static scene, of the same camera: the weights "
+        "that restore them best are kept. Default: selected without.",
+        show_default=False,
+    ),
+]
+
+
 @app.command()
 def adapt(
     context: typer.Context,
@@ -55,29 +79,10 @@ def adapt(
     minutes: Annotated[
         float, typer.Option(help="Time budget of the whole command, preparation and saving included.")
     ] = 10.0,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Degradation to remove: {known_tasks()}. Default: the task recorded for --checkpoint.",
-            show_default=False,
-        ),
-    ] = None,
+    task: TaskName = None,
     seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = 0,
-    method: Annotated[
-        str,
-        typer.Option(
-            help="auto: chosen by measurements on the photos and the initial restorer. Or preset (as in "
-            "examples/train_daa.py), renoised, renoised_fitted."
-        ),
-    ] = AUTO,
-    bursts: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of folders, each with two or more frames of one static scene, of the same camera: the weights "
-            "that restore them best are kept. Default: selected without.",
-            show_default=False,
-        ),
-    ] = None,
+    method: Method = AUTO,
+    bursts: Bursts = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved options and the plan, then stop.")
     ] = False,
