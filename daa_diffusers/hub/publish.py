@@ -1,5 +1,6 @@
 """Uploads of pipelines and restorers: their files, without paths of this machine, with card and code, in one commit."""
 
+import inspect
 import os
 import re
 import tempfile
@@ -204,6 +205,7 @@ def push(
     card: str | os.PathLike[str] | None = None,
     variant: str | None = None,
     token: bool | str | None = None,
+    safe_serialization: bool = True,
     **options: Any,
 ) -> str:
     """Saves a pipeline or a lone restorer (by `save_pretrained`) into a temporary folder, and pushes it.
@@ -213,7 +215,17 @@ def push(
         repo_id, license, card: of `prepare`; the owner of a bare name is whom `token` belongs to.
         variant: of the weights' file names, e.g. "fp16".
         token, options: of `send`.
+        safe_serialization: must be True: this package writes no pickle.
+
+    Raises:
+        TypeError: an argument that is not known.
+        ValueError: `safe_serialization=False`.
     """
+    unknown = sorted(set(options) - ({*inspect.signature(send).parameters} - {"upload"}))
+    if unknown:
+        raise TypeError(f"push_to_hub takes no argument {', '.join(f'`{name}`' for name in unknown)}")
+    if not safe_serialization:
+        raise ValueError("`safe_serialization` must be True: pickle files run code when they are opened")
     check_license(license)
     check_revision(options.get("revision"))
     with tempfile.TemporaryDirectory() as folder:

@@ -17,6 +17,8 @@ import torch
 from huggingface_hub import snapshot_download
 from torch import nn
 
+from .. import _MODULES as PUBLIC
+from ..checkpoints import is_bundled
 from ..errors import CheckpointError
 from ..files import replacing
 from ..models.restorer import config_of, unwrapped
@@ -24,6 +26,7 @@ from .fingerprint import fingerprint
 from .licenses import License, license_of, strictest
 from .record_files import CARD, RUN_FIELDS, WEIGHTS_KEY, WeightsRecord, outdated, read_record, task_of
 from .resolving import EVALUATION, LICENSE_FILES, MODEL_INDEX, TRAINING
+from .untrusted import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +81,30 @@ def _configure(network: nn.Module, **values: str | None) -> bool:
     if has_entries:
         network.register_to_config(**values)  # type: ignore[operator]
     return has_entries
+
+
+def check_class(kind: type, source: str | os.PathLike[str] | None, subfolder: str | None = None) -> None:
+    """Checks that a folder is of a network of this class: diffusers would start one of another class from new weights.
+
+    Args:
+        kind: the class that `from_pretrained` is called of.
+        source, subfolder: its arguments; what is not on the disk is not checked.
+
+    Raises:
+        CheckpointError: the name of a bundled pipeline, the folder of a pipeline or of another class of this package.
+    """
+    if source is None:
+        return
+    folder = Path(source, subfolder or "")
+    if isinstance(source, str) and is_bundled(source) and not folder.exists():
+        whole = f"DAARestorationPipeline.from_pretrained({source!r})"
+        raise CheckpointError(f"{source!r} is the name of a bundled pipeline; its restorer: {whole}.restorer")
+    if (folder / MODEL_INDEX).is_file() and not (folder / "config.json").exists():
+        raise CheckpointError(f"{str(folder)!r} is the folder of a pipeline; of its restorer: subfolder='restorer'")
+    if (folder / "config.json").is_file():
+        saved = read_json(folder / "config.json", "").get("_class_name")
+        if saved in PUBLIC and saved not in {one.__name__ for one in kind.__mro__}:
+            raise CheckpointError(f"{str(folder)!r} is of a {saved}, not of a {kind.__name__}: load it by that class")
 
 
 def attach_record(network: nn.Module, folder: Path) -> None:

@@ -63,6 +63,10 @@ def resolve(
     if not isinstance(name_or_path, str | os.PathLike):
         raise TypeError(f"`{argument}` must be a string or a path, got {type(name_or_path).__name__}")
     path, text = Path(name_or_path), os.fspath(name_or_path)
+    if not text:
+        raise CheckpointError(
+            f"`{argument}` is empty: a name, a folder, a file or the id of a Hub repository is expected"
+        )
     if isinstance(name_or_path, str) and is_bundled(text):
         if path.is_dir():
             logger.warning(
@@ -107,6 +111,12 @@ def pipeline_folder(name_or_path: str | os.PathLike[str]) -> Path:
 
 
 def _unknown(text: str, argument: str) -> str:
+    on_hub = re.match(r"https?://[^/]+/(\w[\w.-]*/\w[\w.-]*)", text)
+    if on_hub:
+        return f"`{argument}` {text!r} is an address: of a Hub repository, give the id, {on_hub[1]!r}"
+    name, at, revision = text.partition("@")
+    if at and is_repo_id(name):
+        return f"`{argument}` {text!r}: give the id, {name!r}, and the revision {revision!r} by the argument `revision`"
     known = list(bundled_names())
     close = difflib.get_close_matches(text, known, n=1)
     return (
@@ -248,6 +258,8 @@ def check_folder(
             pickles += [f"{component}/{p.name}" for p in (folder / component).glob("*") if p.suffix in PICKLE_SUFFIXES]
     if missing:
         hint = f" (there is {', '.join(sorted(pickles))}: {NO_PICKLE})" if pickles else ""
+        if not pickles and variant is None and (other := stored_variant(folder / components[0])):
+            hint = f" (there is the variant {other!r}: `variant`)"
         raise CheckpointError(f"checkpoint {str(folder)!r} has missing files: {', '.join(missing)}{hint}")
     for component, files in weights.items():
         network = empty_network(configs[component], str(folder / component / "config.json"))

@@ -21,13 +21,15 @@ class RecordMixin:
             kwargs: as for `ModelMixin.from_pretrained`.
 
         Raises:
-            ValueError: `use_safetensors=False`.
+            ValueError: `use_safetensors=False`; or the folder is of a pipeline, or of another class of this package.
         """
         if kwargs.get("use_safetensors") is False:
             raise ValueError("`use_safetensors` must be True: pickle files run code when they are opened")
         kwargs["use_safetensors"] = True
-        loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)  # type: ignore[misc]
         records = _package_module("hub.records")
+        if records is not None:
+            records.check_class(cls, pretrained_model_name_or_path, kwargs.get("subfolder"))
+        loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)  # type: ignore[misc]
         if records is not None:
             network = loaded[0] if isinstance(loaded, tuple) else loaded  # with `output_loading_info`
             records.attach_from(network, pretrained_model_name_or_path, kwargs)

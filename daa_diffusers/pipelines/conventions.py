@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +20,8 @@ from ..models.daa_unet import DAAUNet2DConditionModel
 from .transfers import weights_in_channels_last
 
 logger = logging.getLogger(__name__)
+
+FILE_ARGUMENTS = ("dtype", "torch_dtype", "trust_remote_code")  # of `from_pretrained` of a file, beside the download's
 
 
 class ConventionsMixin:
@@ -142,9 +144,50 @@ def quiet_loading() -> Iterator[None]:
             diffusers_logging.enable_progress_bar()
 
 
+def warn_of_unknown(names: Collection[str], place: str | Path) -> None:
+    """Warns of arguments without effect, as diffusers does."""
+    if names:
+        text = ", ".join(f"`{name}`" for name in sorted(names))
+        logger.warning("%s: %s: not expected here, and ignored", place, text)
+
+
+def with_dtypes(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `from_pretrained` with dtypes in place of their names; "auto" is float32.
+
+    Raises:
+        ValueError: something else.
+    """
+    changed = dict(kwargs)
+    for argument in ("dtype", "torch_dtype"):
+        value = kwargs.get(argument)
+        if isinstance(value, dict):
+            changed[argument] = {component: _dtype(one, argument) for component, one in value.items()}
+        elif value is not None:
+            changed[argument] = _dtype(value, argument)
+    return changed
+
+
+def _dtype(value: Any, argument: str) -> torch.dtype:
+    if isinstance(value, str):
+        value = torch.float32 if value == "auto" else getattr(torch, value.removeprefix("torch."), value)
+    if isinstance(value, torch.dtype) and value.is_floating_point:
+        return value
+    raise ValueError(f"`{argument}` must be a floating point type of torch, such as torch.float16, got {value!r}")
+
+
 def dtype_of(component: str, kwargs: dict[str, Any]) -> torch.dtype:
-    """The dtype of a component by `from_pretrained(dtype=...)`; float32 where none is given."""
+    """The dtype of a component by `from_pretrained(dtype=...)` (see `with_dtypes`); float32 where none is given."""
     dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
     if isinstance(dtype, dict):
         dtype = dtype.get(component, dtype.get("default"))
     return dtype or torch.float32
+
+
+class _KeepsNothing(logging.Filter):
+    """Drops diffusers' warning of parts that are to stay in float32 where it names none."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "should be kept in float32: []" not in record.getMessage()
+
+
+logging.getLogger("diffusers.models.modeling_utils").addFilter(_KeepsNothing())

@@ -92,7 +92,8 @@ def _kind(image: Any, name: str) -> str:
     for kind, word in kinds.items():
         if isinstance(image, kind):
             return word
-    hint = "; open the file first, with PIL.Image.open" if isinstance(image, str | bytes) else ""
+    is_name = isinstance(image, str | bytes) or hasattr(image, "__fspath__")
+    hint = "; open the file first, with PIL.Image.open" if is_name else ""
     raise TypeError(
         f"{name} must be a PIL image, a numpy array, a torch tensor or a list of them, got "
         f"{type(image).__module__}.{type(image).__qualname__}{hint}"
@@ -335,8 +336,7 @@ def _with_alpha(photo: Photo) -> torch.Tensor:
 
 def _to_numpy(photo: Photo) -> np.ndarray:
     pixels = _with_alpha(photo).cpu()
-    if pixels.dtype == torch.bfloat16:  # numpy has no such type
-        pixels = pixels.float()
+    pixels = pixels.float() if pixels.dtype == torch.bfloat16 else pixels  # numpy has no such type
     array = pixels.permute(1, 2, 0).contiguous().numpy()  # (H, W, C)
     return array[:, :, 0] if photo.flat else array
 

@@ -32,7 +32,17 @@ from ..models.restorer import RestorerContract, in_eval_mode, unwrapped
 from ..telemetry import without_onnxruntime
 from .adapter_mixin import AdapterMixin
 from .canvases import check_out, shared_files, untouched
-from .conventions import ConventionsMixin, dtype_of, keep_unloaded, move_files, quiet_loading, warn_of_idle_arguments
+from .conventions import (
+    FILE_ARGUMENTS,
+    ConventionsMixin,
+    dtype_of,
+    keep_unloaded,
+    move_files,
+    quiet_loading,
+    warn_of_idle_arguments,
+    warn_of_unknown,
+    with_dtypes,
+)
 from .image_processor import PhotoInput, as_floats, assemble, check_output_type, in_own_depth, read_photos
 from .passes import bytes_of, tensors_of
 from .pipeline_output import DAARestorationPipelineOutput
@@ -212,6 +222,8 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
         target = Path(save_directory)
         pushed = kwargs.pop("push_to_hub", False)
         upload = {name: kwargs.pop(name) for name in [*kwargs] if name not in ("variant", "max_shard_size")}
+        if not pushed:
+            warn_of_unknown(set(upload), "save_pretrained without `push_to_hub`")
         check_writable(target)
         with replacing_folder(target, needed=bytes_of(self.restorer, self.unet)) as folder:
             super().save_pretrained(str(folder), **kwargs)
@@ -240,8 +252,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
                   pass a `Path`, for the folder;
                 - a folder that `save_pretrained` wrote (of a pipeline, or of a restorer alone);
                 - a file of weights: of a restorer of this package, with its config.json beside it, else sizes inferred;
-                  or of a network that spandrel recognizes (.safetensors, .pth, .pt, .ckpt, .bin: tensors alone are
-                  read), which becomes a `ForeignRestorer`;
+                  or of a network that spandrel recognizes (tensors alone are read), as a `ForeignRestorer`;
                 - the id of a Hub repository, "owner/name", of a pipeline or of a restorer alone.
             load_noise_predictor: also load, and download, the noise predictor and its scheduler.
             kwargs: as for `DiffusionPipeline.from_pretrained`: `dtype`, `variant`, `revision`, `cache_dir`,
@@ -255,20 +266,14 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
         """
         if kwargs.pop("use_safetensors", True) is False:
             raise ValueError("`use_safetensors` must be True: pickle files run code when they are opened")
+        kwargs = with_dtypes(kwargs)
         source = resolving.resolve(pretrained_model_name_or_path, variant=kwargs.get("variant"))
         if source.kind == "hub":
             options = {name: kwargs[name] for name in resolving.DOWNLOAD_ARGUMENTS if name in kwargs}
             folder = cls.download(source.location, load_noise_predictor=load_noise_predictor, **options)
             source = replace(resolving.resolve(Path(folder), variant=kwargs.get("variant")), name=source.name)
         if source.kind == "file":
-            if load_noise_predictor and "unet" not in kwargs:
-                raise CheckpointError(f"{source.location!r} holds no noise predictor: it is a restorer alone")
-            parts = {name: kwargs[name] for name in cls._optional_components if name in kwargs}
-            with trusted_code(bool(kwargs.get("trust_remote_code"))):
-                restorer = load_restorer(Path(source.location), dtype_of("restorer", kwargs))
-            if Path(source.location).with_name("config.json").is_file():
-                records.attach_record(restorer, Path(source.location).parent)
-            pipeline = cls(restorer, **parts)
+            pipeline = cls._load_file(Path(source.location), load_noise_predictor, kwargs)
         else:
             pipeline = cls._load_folder(Path(source.location), load_noise_predictor, kwargs)
         # diffusers records the folder, which would carry the paths of this machine into saved configs
@@ -277,6 +282,19 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
             if name in ("restorer", "unet") and hasattr(component, "register_to_config"):
                 component.register_to_config(_name_or_path=source.name)
         return pipeline
+
+    @classmethod
+    def _load_file(cls, file: Path, load_noise_predictor: bool, kwargs: dict) -> "DAARestorationPipeline":
+        if load_noise_predictor and "unet" not in kwargs:
+            raise CheckpointError(f"{str(file)!r} holds no noise predictor: it is a restorer alone")
+        parts = {name: kwargs[name] for name in ("restorer", *cls._optional_components) if name in kwargs}
+        warn_of_unknown({*kwargs} - {*parts, *resolving.DOWNLOAD_ARGUMENTS, *FILE_ARGUMENTS}, file)
+        if "restorer" not in parts:
+            with trusted_code(bool(kwargs.get("trust_remote_code"))):
+                parts["restorer"] = load_restorer(file, dtype_of("restorer", kwargs))
+            if file.with_name("config.json").is_file():
+                records.attach_record(parts["restorer"], file.parent)
+        return cls(**parts)
 
     @classmethod
     def _load_folder(cls, folder: Path, load_noise_predictor: bool, kwargs: dict) -> "DAARestorationPipeline":

@@ -292,3 +292,12 @@ def test_licenses_without_an_identifier_of_the_hub_are_named_under_other(saved, 
     assert "license: mit\n" in prepare(saved, "org/mine", license="MIT").card
     (saved / "training.json").write_text(json.dumps({"license": "house-license-2"}))
     assert "license: other\nlicense_name: house-license-2\n" in prepare(saved, "org/mine").card
+
+
+def test_arguments_of_diffusers_are_known_and_others_named(writable_hub):
+    with pytest.raises(ValueError, match="`safe_serialization` must be True"):
+        build(unet=False).push_to_hub("org/mine", safe_serialization=False)
+    with pytest.raises(TypeError, match="push_to_hub takes no argument `subfolder`, `upload`"):
+        build(unet=False).push_to_hub("org/mine", subfolder="a", upload="b")
+    assert writable_hub.requests == []
+    assert build(unet=False).push_to_hub("org/mine", safe_serialization=True)

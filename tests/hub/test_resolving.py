@@ -14,6 +14,7 @@ from daa_diffusers import (
 from daa_diffusers.checkpoints import bundled_names, bundled_path
 from daa_diffusers.cli.info import facts_of
 from daa_diffusers.errors import CheckpointError
+from daa_diffusers.hub.resolving import resolve
 from daa_diffusers.restoring.loading import check_model
 
 from .conftest import build, same, weights
@@ -103,3 +104,16 @@ def test_a_dtype_may_be_given_by_component(saved):
     dtypes = {"restorer": torch.bfloat16, "default": torch.float32}
     pipeline = DAARestorationPipeline.from_pretrained(saved, dtype=dtypes, load_noise_predictor=True)
     assert (pipeline.dtype, pipeline.unet.dtype) == (torch.bfloat16, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "`checkpoint` is empty"),
+        ("https://huggingface.co/org/name/tree/main", "is an address: of a Hub repository, give the id, 'org/name'"),
+        ("org/name@v2", "give the id, 'org/name', and the revision 'v2' by the argument `revision`"),
+    ],
+)
+def test_what_is_nearly_an_id_is_explained(text, message):
+    with pytest.raises(CheckpointError, match=message):
+        resolve(text, "checkpoint")

@@ -5,7 +5,7 @@ import torch
 from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, UNet2DModel
 from diffusers.utils.logging import enable_progress_bar, is_progress_bar_enabled
 
-from daa_diffusers import DAARestorationPipeline, DAAUNet2DConditionModel, RestorationUNet
+from daa_diffusers import DAARestorationPipeline, DAAUNet2DConditionModel, FastRestorationUNet, RestorationUNet
 from daa_diffusers.errors import CheckpointError
 from daa_diffusers.files import UnwritableError
 
@@ -110,3 +110,59 @@ def test_from_pipe_takes_no_foreign_unet_and_shares_the_adapters(pipe):
     assert made.unet is None and made.restorer is pipe.restorer
     adapters = pipe._adapters
     assert DAARestorationPipeline.from_pipe(pipe)._adapters is adapters
+
+
+# --- arguments of from_pretrained and save_pretrained ---
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """The folder of a lone restorer."""
+    RestorationUNet(width=4, depth=2).save_pretrained(tmp_path / "alone")
+    return tmp_path / "alone"
+
+
+@pytest.mark.parametrize("place", ["alone", "trained"])
+def test_dtypes_are_taken_by_name_and_other_ones_refused(place, request):
+    folder = request.getfixturevalue(place)
+    for dtype, meant in (("float16", torch.float16), ("torch.bfloat16", torch.bfloat16), ("auto", torch.float32)):
+        assert DAARestorationPipeline.from_pretrained(folder, dtype=dtype).dtype == meant
+    assert DAARestorationPipeline.from_pretrained(folder, dtype={"restorer": "float16"}).dtype == torch.float16
+    for wrong in ("half precision", "int8", torch.int8, 16):
+        with pytest.raises(ValueError, match="`dtype` must be a floating point type of torch"):
+            DAARestorationPipeline.from_pretrained(folder, dtype=wrong)
+
+
+@pytest.mark.parametrize("place", ["alone", "trained"])
+def test_a_given_restorer_replaces_the_saved_one(place, request):
+    own = RestorationUNet(width=4, depth=1)
+    assert DAARestorationPipeline.from_pretrained(request.getfixturevalue(place), restorer=own).restorer is own
+
+
+def test_arguments_without_effect_are_said(alone, tmp_path, caplog):
+    pipeline = DAARestorationPipeline.from_pretrained(alone, device_map="cuda", revision="main")
+    assert "`device_map`: not expected" in caplog.text and "`revision`" not in caplog.text
+    pipeline.save_pretrained(tmp_path / "saved", license="mit")
+    assert "without `push_to_hub`: `license`: not expected" in caplog.text
+
+
+def test_casting_warns_of_nothing(trained, caplog):
+    DAARestorationPipeline.from_pretrained(trained).to(torch.float16)
+    assert "float32" not in caplog.text
+
+
+def test_a_network_of_another_class_or_a_pipeline_is_not_loaded_as_new_weights(trained):
+    for load, message in (
+        (lambda: FastRestorationUNet.from_pretrained(trained, subfolder="restorer"), "is of a RestorationUNet, not of"),
+        (lambda: RestorationUNet.from_pretrained(trained / "unet"), "is of a DAAUNet2DConditionModel, not of"),
+        (lambda: RestorationUNet.from_pretrained(trained), "subfolder='restorer'"),
+        (lambda: RestorationUNet.from_pretrained("daa-denoise"), r"from_pretrained\('daa-denoise'\).restorer"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            load()
+
+
+def test_a_folder_of_a_variant_alone_names_it(tmp_path):
+    DAARestorationPipeline(RestorationUNet(width=4, depth=2)).save_pretrained(tmp_path, variant="fp16")
+    with pytest.raises(CheckpointError, match="there is the variant 'fp16': `variant`"):
+        DAARestorationPipeline.from_pretrained(tmp_path)
