@@ -189,8 +189,12 @@ class Objective(nn.Module):
     def use_measured(self, measured: Mapping[str, Any]) -> None:
         """Sets what `measure` returned, when the run began or now."""
 
-    def after_step(self) -> None:
-        """The loop calls this after every optimizer step that was taken, on every process."""
+    def after_step(self, planned: int) -> None:
+        """The loop calls this after every optimizer step that was taken, on every process.
+
+        Args:
+            planned: number of steps of the run, as planned by now.
+        """
 
 
 def check_photos(photos: Mapping[str, torch.Tensor | None], like: torch.Tensor) -> None:

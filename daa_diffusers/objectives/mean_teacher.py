@@ -55,7 +55,7 @@ class MeanTeacher(RealTermObjective):
         self.noise_max = noise_max / 255 * (high - low)
         self.teacher = copy.deepcopy(restorer).requires_grad_(False).eval()
 
-    def after_step(self) -> None:
+    def after_step(self, planned: int) -> None:
         """Updates the moving average of the restorer's weights."""
         follow_average(self.teacher, self.restorer, self.decay)
 

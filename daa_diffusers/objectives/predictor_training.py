@@ -151,7 +151,7 @@ class NoisePredictorTraining(Objective):
         losses["total"] = loss.detach()
         return StepOutput(loss, losses, restored_synthetic=restored)
 
-    def after_step(self) -> None:
+    def after_step(self, planned: int) -> None:
         """The average follows the noise predictor."""
         self.steps_taken += 1
         warm = (1 + self.steps_taken) / (10 + self.steps_taken)  # as in diffusers' EMAModel

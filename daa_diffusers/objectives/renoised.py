@@ -23,6 +23,7 @@ TEACHERS = ("start", "average")
 UNMEASURED = (10.0, 50.0)  # sigma_min and sigma_max before `measure`
 # Shares of the deviation that hides the noise which the start leaves, and least values that a denoiser responds to.
 SHARES, LEAST, MOST = (0.5, 2.5), (3.0, 15.0), 75.0
+LAG = 1.25  # of the average behind the restorer, as a share of the planned steps
 LEAST_GAIN = 5.0  # dB that a denoiser makes of white noise, see `measure`
 
 
@@ -40,7 +41,8 @@ class Renoised(RealTermObjective):
         sigma_min, sigma_max: standard deviation of the added noise, in 1/255 of the value range. None: found by
             `measure`; 10 and 50 before.
         teacher: "start", the restorer as it was; or "average", the moving average of its weights.
-        decay: of the average, per step.
+        decay: of the average, per step; None: by the planned length of the run, such that the average lags behind the
+            restorer by 1.25 of it. A faster teacher agrees with itself more and more: results drift.
         restart: steps after which the average starts again from the restorer; 0: never.
         weight_schedule: as in `RealTermObjective`.
         options: further arguments of `RealTermObjective`.
@@ -61,7 +63,7 @@ class Renoised(RealTermObjective):
         sigma_min: float | None = None,
         sigma_max: float | None = None,
         teacher: str = "average",
-        decay: float = 0.99,
+        decay: float | None = 0.99,
         restart: int = 0,
         weight_schedule: str = "constant",
         **options: Any,
@@ -72,7 +74,8 @@ class Renoised(RealTermObjective):
         if sigma_min is not None:
             check_option("sigma_min", sigma_min, 0.0, 255.0 if sigma_max is None else sigma_max)
         check_choice("teacher", teacher, TEACHERS)
-        check_option("decay", decay, 0.0, 1.0)
+        if decay is not None:
+            check_option("decay", decay, 0.0, 1.0)
         check_whole("restart", restart, 0)
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
         self.set_range(*UNMEASURED)
@@ -143,13 +146,14 @@ class Renoised(RealTermObjective):
             )
 
     @torch.no_grad()
-    def after_step(self) -> None:
+    def after_step(self, planned: int) -> None:
         """The teacher follows the restorer."""
         self.steps_taken += 1
-        if self.decay == 1.0:
+        decay = max(0.0, 1 - 1 / (LAG * planned)) if self.decay is None else self.decay
+        if decay == 1.0:
             return
         restarts = self.restart and int(self.steps_taken) % self.restart == 0
-        follow_average(self.teacher, self.restorer, 0.0 if restarts else self.decay)
+        follow_average(self.teacher, self.restorer, 0.0 if restarts else decay)
 
     def step(self, batch: Batch, real: torch.Tensor, weight: float, generator: Generators) -> StepOutput:
         """See `RealTermObjective`."""

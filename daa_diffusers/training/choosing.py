@@ -30,7 +30,7 @@ TRIED_SIDE = 128  # pixels, of the center crops that renoising is tried on
 MIN_RENOISING_GAIN = 0.25  # dB
 
 _RENOISED: dict[str, Any] = {
-    "objective": {"type": "renoised"},
+    "objective": {"type": "renoised", "weight": 0.3, "decay": None},
     "pseudo_clean": False,
     "blend": 1.0,
     "predictor_warmup_steps": 0,

@@ -120,7 +120,7 @@ class Steps:
         self.optimizer.zero_grad()
         if not self.accelerator.optimizer_step_was_skipped:
             kept.step()
-            self.bare.after_step()
+            self.bare.after_step(self.progress.total(step))
         return scalars
 
     def _gradients(self, step: int, batches: Iterator) -> tuple[Scalars, torch.Tensor]:

@@ -172,7 +172,7 @@ def test_the_teacher_follows_the_restorer_by_its_decay(batch):
     with torch.no_grad():
         for parameter in step.restorer.parameters():
             parameter += 1.0
-    step.after_step()
+    step.after_step(10)
     for theirs, old in zip(step.teacher.parameters(), before, strict=True):
         torch.testing.assert_close(theirs, old + 0.25)
     assert {name.split(".")[0] for name in step.state_dict()} == {"restorer", "teacher"}

@@ -125,7 +125,7 @@ def test_the_average_follows_the_predictor():
             p.fill_(1.0)
         for p in step.average.parameters():
             p.zero_()
-    step.after_step()
+    step.after_step(10)
     for p in step.average.parameters():
         torch.testing.assert_close(p.data, torch.full_like(p, 1 - 2 / 11))  # the warm-up
     assert step.kept_networks["noise_predictor"] is step.average

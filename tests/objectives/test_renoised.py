@@ -64,11 +64,22 @@ def test_the_teacher_is_the_start_an_average_or_restarts():
             with torch.no_grad():
                 for parameter in step.restorer.parameters():
                     parameter += 1
-            step.after_step()
+            step.after_step(10)
         return [float((p - q).mean()) for p, q in zip(step.teacher.parameters(), first, strict=True)]
 
     for options, expected in (({"teacher": "start"}, 0.0), ({}, 1.25), ({"restart": 2}, 2.0)):
         assert all(abs(change - expected) < 1e-5 for change in moved(**options)), (options, moved(**options))
+
+
+def test_the_average_lags_by_the_planned_length_of_the_run():
+    step = Renoised(restorer(), decay=None)
+    first = [p.clone() for p in step.teacher.parameters()]
+    with torch.no_grad():
+        for parameter in step.restorer.parameters():
+            parameter += 1
+    step.after_step(8)  # a decay of 0.9
+    moved = [float((p - q).mean()) for p, q in zip(step.teacher.parameters(), first, strict=True)]
+    assert all(abs(change - 0.1) < 1e-5 for change in moved)
 
 
 def test_the_noise_is_in_the_value_range_of_the_restorer():
