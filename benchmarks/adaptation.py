@@ -276,12 +276,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse(argv)
-    from camera_photos import make_camera_photos, make_phone_photos
+    from camera_photos import KINDS, make_photos
 
-    makers = {"camera_weak": make_camera_photos, "phone": make_phone_photos, "phone_tiny": make_phone_photos}
-    for name, make in makers.items():
-        if name in arguments.domains:
-            make(Path(arguments.data))
+    for kind in {name.split("_")[0] for name in arguments.domains} & set(KINDS):
+        make_photos(kind, Path(arguments.data))
     tasks = tasks_of(arguments)
     if not arguments.only_report:
         with ThreadPoolExecutor(arguments.jobs) as pool:

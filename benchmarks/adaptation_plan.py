@@ -9,8 +9,7 @@ from daa_diffusers.training.config import PRESETS
 
 BOTH = ("clean/bsds", "clean/highres")
 CAMERA = PRESETS["adapt"]["degradation"]  # the strongest synthesis: camera noise of any strength and correlation
-CAMERA_PHOTOS = Path(__file__).resolve().parents[1] / "outputs" / "camera_photos"  # `camera_photos.py` writes them
-PHONE_PHOTOS = CAMERA_PHOTOS.with_name("phone_photos")
+OWN_PHOTOS = Path(__file__).resolve().parents[1] / "outputs"  # `camera_photos.py` writes folders of photos there
 NETWORKS = Path(os.environ.get("DAA_NETWORKS", Path(__file__).resolve().parents[2] / "shared" / "networks"))
 ALL_THE_WAY = {"blend": 1.0}  # a start without camera noise has nothing worth keeping
 GAUSSIAN = {"type": "gaussian", "sigma_min": 0.0, "sigma_max": 50.0}
@@ -63,8 +62,8 @@ def _weak(name: str, start: str, clean: tuple[str, ...]) -> Domain:
     return _noise(name, start, clean=clean, degradation=GAUSSIAN, strongest="daa-denoise", adapted=ALL_THE_WAY)
 
 
-def _own(folder: Path, start: str = "weak-gaussian", **options: Any) -> Domain:
-    own = str(folder)
+def _own(kind: str, start: str = "weak-gaussian", **options: Any) -> Domain:
+    own = str(OWN_PHOTOS / f"{kind}_photos")
     return Domain(
         f"{own}/train/noisy",
         (f"{own}/val/noisy", f"{own}/val/clean"),
@@ -122,9 +121,10 @@ DOMAINS = {
     "polyu_research": _noise("polyu", "daa-denoise-plain"),
     "renoir_weak": _weak("renoir", "weak-bsds", ("clean/bsds",)),
     "polyu_weak": _weak("polyu", "weak-highres", ("clean/highres",)),
-    "camera_weak": _own(CAMERA_PHOTOS),
-    "phone": _white(_own(PHONE_PHOTOS)),
-    "phone_tiny": _own(PHONE_PHOTOS, "weak-tiny", **MATURITY),
+    "camera_weak": _own("camera"),
+    "phone": _white(_own("phone")),
+    **{kind: _white(_own(kind)) for kind in ("grain", "enlarged", "coded")},
+    "phone_tiny": _own("phone", "weak-tiny", **MATURITY),
     "rain100l": Domain(
         "rain100l/train/rainy",
         ("rain100l/val/rainy", "rain100l/val/clean"),
@@ -229,6 +229,10 @@ def _ablation(**options: Any) -> Row:
     return _space(variant="paired", weight_schedule="balanced", **options)
 
 
+def _renoised_fitted(**options: Any) -> Row:
+    return Row({**PLAIN, "objective": "renoised", "fit_noise": 0.75, **options}, noise=True)
+
+
 ROWS = {
     "control": Row(SUPERVISED, photos=False),
     "fitted noise": Row({**SUPERVISED, "fit_noise": 0.75}, noise=True),
@@ -241,10 +245,9 @@ ROWS = {
     "R2R": _baseline("recorrupted"),
     "mean teacher": _baseline("mean_teacher"),
     "renoised": Row({**PLAIN, "objective": "renoised"}),
-    "renoised, fitted noise": Row({**PLAIN, "objective": "renoised", "fit_noise": 0.75}, noise=True),
-    "renoised by the start, fitted noise": Row(
-        {**PLAIN, "objective": "renoised", "teacher": "start", "weight": 0.3, "fit_noise": 0.75}, noise=True
-    ),
+    "renoised, fitted noise": _renoised_fitted(),
+    "renoised by the start, fitted noise": _renoised_fitted(teacher="start", weight=0.3),
+    "renoised slowly, fitted noise": _renoised_fitted(decay=None, weight=0.3),
     "paper": _space(variant="paired", weight_schedule="paper", weight=0.2),
     "balanced": _space(variant="paired", weight_schedule="balanced"),
     "extended": _space(variant="extended", weight_schedule="balanced"),
@@ -263,7 +266,7 @@ ABLATION = {
     "+ residual swapping": _ablation(),
 }
 SELF_SUPERVISED = ("Neighbor2Neighbor", "R2R", "mean teacher")
-RENOISED = ("renoised", "renoised, fitted noise")
+RENOISED = ("renoised", "renoised, fitted noise", "renoised slowly, fitted noise")
 MAIN = (  # these take every seed
     *("control", "fitted noise, pseudo-clean", "DANN", "adapted", "chosen", "oracle"),
     *RENOISED,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from adaptation_plan import PHONE_PHOTOS
+from adaptation_plan import OWN_PHOTOS
 from torch import Tensor, nn
 
 from daa_diffusers.degradations.base import degradation_from_config
@@ -49,7 +49,8 @@ def photos(arguments: argparse.Namespace, restorer: nn.Module, sets: list[str], 
     """`count` synthetic pairs, real pairs of the sets in turns, and both restored; a function of seed and `stream`."""
     data, patch, seed = Path(arguments.data), arguments.patch, arguments.seed + 1000 * (stream == "measure")
     clean = [PhotoFolder(folder) for folder in arguments.clean or [data / "clean" / k for k in ("bsds", "highres")]]
-    real = [PHONE_PHOTOS / "train" if name == "phone" else data / "real_noise" / name / "train" for name in sets]
+    folders = {"phone": OWN_PHOTOS / "phone_photos"}
+    real = [folders.get(name, data / "real_noise" / name) / "train" for name in sets]
     pairs = [(PhotoFolder(folder / "noisy"), PhotoFolder(folder / "clean")) for folder in real]
     degradation = degradation_from_config(getattr(arguments, "degradation", ADAPT["degradation"]))
     scale = ADAPT["clean_scale"]

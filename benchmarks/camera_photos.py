@@ -3,16 +3,20 @@
     python benchmarks/camera_photos.py
 
 The content is PolyU's clean photos, which no restorer here has seen. `camera`: the noise of the degradation of that
-name, always with a mosaic and always smoothed afterwards, as cameras do. `phone`: no degradation of the package, see
-`phone_noise`. PNG files of 8 bits; what is there already is kept.
+name, always with a mosaic and always smoothed afterwards, as cameras do. The others are no degradations of the package:
+`phone`, and three that were made after the rule of `daa adapt` was fixed, `grain`, `enlarged` and `coded`. PNG files of
+8 bits; what is there already is kept.
 """
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import common
+import numpy as np
 import torch
-from adaptation_plan import CAMERA_PHOTOS, PHONE_PHOTOS
+import torch.nn.functional as F
+from adaptation_plan import OWN_PHOTOS
 from PIL import Image
 
 from daa_diffusers.degradations.camera_noise import CameraNoise
@@ -54,14 +58,44 @@ def phone_noise(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor
     return (clean + level * noise).clamp(0, 1)
 
 
-def make_camera_photos(data: Path, folder: Path = CAMERA_PHOTOS) -> None:
+def grain(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """(B, 3, H, W) in [0, 1] with the grain of film: gray, correlated over a pixel, strongest in middle tones."""
+    filtered = gaussian_filter(torch.randn((len(clean), 1, *clean.shape[2:]), generator=generator), 1.0)
+    tones = (4 * clean * (1 - clean)).clamp(min=0.1).sqrt()
+    return (clean + 0.07 * tones * filtered / filtered.std((2, 3), keepdim=True)).clamp(0, 1)
+
+
+def enlarged(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """(B, 3, H, W) in [0, 1] with white noise that was enlarged 1.5 times, as by a digital zoom."""
+    height, width = (round(side / 1.5) for side in clean.shape[2:])
+    white = torch.randn((*clean.shape[:2], height, width), generator=generator)
+    return (clean + 0.06 * F.interpolate(white, clean.shape[2:], mode="bicubic")).clamp(0, 1)
+
+
+def coded(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """(B, 3, H, W) in [0, 1] with the noise of a phone, coded as JPEG of quality 80, colors at half size."""
+    degraded = []
+    for noisy in phone_noise(clean, generator):
+        pixels = (noisy * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, format="JPEG", quality=80)
+        degraded.append(torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) / 255)
+    return torch.stack(degraded)
+
+
+# Name -> noise; photos lie in `outputs/NAME_photos`.
+KINDS: dict[str, Callable[[torch.Tensor, torch.Generator], torch.Tensor]] = {
+    "camera": NOISE,
+    "phone": phone_noise,
+    "grain": grain,
+    "enlarged": enlarged,
+    "coded": coded,
+}
+
+
+def make_photos(kind: str, data: Path) -> None:
     """Writes `train` and `val`, each with `noisy` and `clean`, from the clean photos of PolyU in `data`."""
-    _make(data, folder, NOISE, "camera photos")
-
-
-def make_phone_photos(data: Path, folder: Path = PHONE_PHOTOS) -> None:
-    """As `make_camera_photos`, with `phone_noise`."""
-    _make(data, folder, phone_noise, "phone photos")
+    _make(data, OWN_PHOTOS / f"{kind}_photos", KINDS[kind], f"{kind} photos")
 
 
 def _make(data: Path, folder: Path, degrade: Callable[..., torch.Tensor], draws: str) -> None:
@@ -82,5 +116,5 @@ def _make(data: Path, folder: Path, degrade: Callable[..., torch.Tensor], draws:
 
 if __name__ == "__main__":
     given = common.parser(__doc__, data=True).parse_args().data
-    make_camera_photos(given)
-    make_phone_photos(given)
+    for kind in KINDS:
+        make_photos(kind, given)

@@ -28,7 +28,7 @@ import torch
 from adaptation_plan import DOMAINS, GAUSSIAN, PLAIN, ROWS, Row, _space
 from alignment import cosines, gradients
 from alignment_predictors import Photos, _new_predictor, batches, clean_estimate, error, noised, photos, predict
-from camera_photos import make_phone_photos
+from camera_photos import make_photos
 from torch import Tensor, nn
 
 from daa_diffusers import DAARestorationPipeline
@@ -263,7 +263,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments.degradation = GAUSSIAN
     torch.set_num_threads(1)
     if not arguments.only_report:
-        make_phone_photos(Path(arguments.data))
+        make_photos("phone", Path(arguments.data))
         measure(arguments)
         if arguments.rows != []:
             adapt(arguments)

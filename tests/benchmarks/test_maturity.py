@@ -65,11 +65,11 @@ def test_each_loss_is_of_the_pair_of_conditions_that_it_is_named_by(maturity):
 def test_the_program_measures_and_reports_each_predictor_by_its_steps(maturity, tmp_path, monkeypatch, capsys):
     torch.manual_seed(0)
     DAARestorationPipeline(RestorationUNet(width=4, depth=2)).save_pretrained(str(tmp_path / "start"))
-    monkeypatch.setattr(maturity, "make_phone_photos", lambda data: None)
+    monkeypatch.setattr(maturity, "make_photos", lambda kind, data: None)
     monkeypatch.setitem(maturity.adaptation.STARTS, "weak-tiny", str(tmp_path / "start"))
-    monkeypatch.setattr(sys.modules["alignment_predictors"], "PHONE_PHOTOS", tmp_path / "phone")
+    monkeypatch.setattr(sys.modules["alignment_predictors"], "OWN_PHOTOS", tmp_path)
     monkeypatch.setattr(maturity, "_new_predictor", lambda: DAAUNet2DConditionModel(**TINY))
-    for folder in ("clean", "phone/train/noisy", "phone/train/clean"):
+    for folder in ("clean", "phone_photos/train/noisy", "phone_photos/train/clean"):
         write_photos(tmp_path / folder, 2)
     for steps in (9, 10):
         unet = DAAUNet2DConditionModel(**TINY)
