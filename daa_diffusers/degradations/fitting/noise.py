@@ -1,11 +1,9 @@
 """Estimation of the noise of a folder of photos without ground truth, as a degradation that synthesizes it."""
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +11,10 @@ import torch
 
 from ...errors import ConfigurationError
 from ...photos.pixels import middle
-from ..base import Degradation
 from ..camera_noise import SRGB_GAMMA
-from ..config_files import write_degradation
 from ..draws import generator_for
 from ..fitted import FittedNoise
 from ..jpeg_coding import chroma_sampling, jpeg_quality
-from ..mixture import Mixture
 from .choosing import FIT_SHARE, MAX_PHOTOS
 from .coding import KNOWN_SHARE
 from .earlier_coding import earlier_quality, other_codec
@@ -37,9 +32,9 @@ from .noise_curve import (
     nested,
     unit_correlation,
 )
+from .noise_profile import NoiseProfile
 from .photo_noise import BLOCK, WHITE, FlatBlocks, removed_noise
-from .profile import Photos, Profile, check_usable, sources_of
-from .profile_text import described
+from .profile import Photos, check_usable, sources_of
 from .suitability import HIDING_QUALITY, IMPULSES, REGION, share_of_impulses, signs_of, without_impulses
 
 Restorer = Callable[[torch.Tensor], torch.Tensor]
@@ -53,95 +48,6 @@ QUANTILES = 11
 BENT = 0.25
 MOST_BENT = 2.0  # more comes from remaining impulses or texture
 COLORS = ("red", "green", "blue")
-
-
-@dataclass(frozen=True)
-class NoiseProfile(Profile):
-    """The noise of a folder of photos.
-
-    Attributes:
-        degradation: makes such noise; None where the photos have none.
-        observed: (3, 10), number of blocks of red, green and blue at each brightness; 0 where `degradation`
-            extrapolates.
-        as_seen: (3, 10), the standard deviation (1/255) in the photos as they are, that is, after JPEG coding.
-        shot, read: of the best `variance = shot * brightness + read**2` of the green curve (brightness as stored, white
-            = 1), and `poisson_error`, its largest relative error in standard deviation: above 0.15 or so it does not
-            describe the noise (a tone curve bends it).
-        lag: correlation of the noise of horizontal and vertical neighbors, before JPEG coding, mean of the colors.
-        colors: correlation of the noise of red-green, red-blue and green-blue in one pixel.
-        bend: third moment of the noise in flat parts, over that of Gaussian noise which the tone curve of sRGB bends:
-            0.4 (shot noise alone) to 1 where it passed through such a curve, near 0 where it is symmetric, or where
-            JPEG coding of quality 75 or less has hidden it. It decides whether noise also darkens
-            (`FittedNoise.gamma`), which cannot be measured otherwise without ground truth.
-        photos: number used.
-        noise_free: number of these that have no noise.
-        coded_twice: number of JPEG files that were JPEG-coded more coarsely before; the coarser coding is simulated.
-        codecs: number of lossy files other than JPEG by codec, of which the levels are those after coding.
-        blocky: number of files other than JPEG whose pixels look as if they had been JPEG-coded, at unknown quality.
-        skipped: photos that cannot be used, and why.
-        unfit: photos whose noise cannot be measured (`suitability.Signs.unfit`), and why.
-        impulses: share of the pixels that are salt and pepper; 0 where photos have none. They are not part of the fit.
-        bands: "rows" or "columns" along which the noise of most photos is constant (banding); the fit has no bands.
-        is_bound: JPEG coding has hidden so much that the levels before it are unknown; those in `as_seen` are lower
-            bounds.
-    """
-
-    degradation: FittedNoise | None
-    observed: tuple[tuple[int, ...], ...]
-    as_seen: tuple[tuple[float, ...], ...]
-    shot: float
-    read: float
-    poisson_error: float
-    lag: float
-    colors: tuple[float, ...]
-    bend: float
-    photos: int
-    noise_free: int
-    blocky: int
-    skipped: dict[str, str] = field(default_factory=dict)
-    unfit: dict[str, str] = field(default_factory=dict)
-    impulses: float = 0.0
-    bands: str | None = None
-    is_bound: bool = False
-    coded_twice: int = 0
-    codecs: dict[str, int] = field(default_factory=dict)
-
-    def to_degradation(self, *, spread: float = 1.25, mixed: bool = False) -> Degradation:
-        """The degradation for training.
-
-        Args:
-            spread: see `FittedNoise`; the default allows for the error of the estimate.
-            mixed: add other noise, for restorers that are used on other photos too: of 6 samples 4 are fitted noise,
-                1 is camera noise and 1 white Gaussian noise of sigma up to 50.
-
-        Raises:
-            ConfigurationError: the photos have no noise.
-        """
-        if self.degradation is None:
-            raise ConfigurationError(
-                f"no noise to synthesize: that of {self.noise_free} of {self.photos} photos cannot be measured"
-                f"{self.reasons()}"
-            )
-        fitted = replace(self.degradation, spread=spread)
-        if not mixed:
-            return fitted
-        from ..camera_noise import CameraNoise
-        from ..gaussian import BlindGaussian
-
-        return Mixture([(4, fitted), (1, CameraNoise()), (1, BlindGaussian(sigma_max=50))])
-
-    def save(self, path: str | os.PathLike, *, spread: float = 1.25, mixed: bool = False) -> Path:
-        """Writes `to_degradation(...)` as a YAML or JSON file, which `degradation: FILE` in a training config reads."""
-        return write_degradation(self.to_degradation(spread=spread, mixed=mixed).to_config(), path, self.describe())
-
-    def describe(self) -> str:
-        """Summary of the fit as text, some lines."""
-        return described(self)
-
-    def reasons(self) -> str:
-        """Why the noise of photos cannot be measured, with their number; "" where it can."""
-        kinds = Counter(reason.partition(":")[0] for reason in self.unfit.values())
-        return ": " + "; ".join(f"{kind} ({count})" for kind, count in kinds.most_common()) + "." if kinds else ""
 
 
 class TooStrongError(ConfigurationError):
