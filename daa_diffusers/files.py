@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .errors import ConfigurationError
+
 NAME_BYTES = 255  # of a file's name, on nearly all file systems
 # Not the fault of the file at hand: the next one would fail as well.
 OF_THE_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ESTALE})
@@ -293,6 +295,25 @@ def read_regular(path: str | os.PathLike) -> bytes:
     if kind := other_kind(path):
         raise OSError(errno.ENOENT if kind == "no such file" else errno.EINVAL, kind, os.fspath(path))
     return Path(path).read_bytes()
+
+
+def text_of(path: str | os.PathLike, argument: str, kind: str) -> str:
+    """The content of a text file (UTF-8) that an argument names.
+
+    Args:
+        path: the file.
+        argument, kind: for the message: "config", "YAML".
+
+    Raises:
+        ConfigurationError: there is none, it cannot be read, or is no text.
+    """
+    try:
+        return read_regular(path).decode("utf-8-sig")
+    except OSError as error:
+        reason = str(error.strerror)
+    except UnicodeDecodeError:
+        reason = "it is no text (UTF-8)"
+    raise ConfigurationError(f"`{argument}` must be a readable {kind} file, got {os.fspath(path)!r}: {reason}")
 
 
 def shortened(name: str, more: str = "", *, append: bool = False) -> str:

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.files import (
     UnwritableError,
     check_writable,
@@ -23,6 +24,7 @@ from daa_diffusers.files import (
     printable,
     replacing,
     shortened,
+    text_of,
     write_text,
 )
 
@@ -195,3 +197,11 @@ def test_text_with_names_in_it_is_one_line():
     assert one_line(name) == r"a\nb\r\x1b[31m\x07\u2028\u202egnp.jpg" and one_line(name).isprintable()
     assert one_line("Zoë's 写真 \\ 👩‍🔧.jpg") == "Zoë's 写真 \\ 👩‍🔧.jpg"
     assert printable("a\n\udcff") == r"a\n\xff"
+
+
+@pytest.mark.parametrize(("name", "reason"), [("none", "no such file"), ("sub", "a folder"), ("photo.png", "no text")])
+def test_a_text_that_cannot_be_read_is_named_with_its_argument(tmp_path, name, reason):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "photo.png").write_bytes(b"\x89PNG")
+    with pytest.raises(ConfigurationError, match=f"`config` must be a readable YAML file, got .*{name}': .*{reason}"):
+        text_of(tmp_path / name, "config", "YAML")

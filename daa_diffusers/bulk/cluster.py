@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import os
 import socket
 from collections.abc import Iterator
@@ -114,11 +115,17 @@ def _start(ray: Any, address: str | None) -> None:
         raise ConfigurationError(f"`address`: no Ray cluster at {address!r}: {error}") from None
 
 
+def check_worker(cpus: float, gpus: float | None) -> None:
+    """ConfigurationError for what no worker can be; GPUs of None are decided by the cluster."""
+    if not (0 <= cpus < math.inf and 0 <= (gpus or 0) < math.inf and (cpus or gpus is None or gpus)):
+        got = f"{cpus:g} and {'None' if gpus is None else f'{gpus:g}'}"
+        raise ConfigurationError(f"`cpus_per_worker` and `gpus_per_worker`: a worker needs CPUs or GPUs, got {got}")
+
+
 def _room(room: dict[str, float], cpus: float, gpus: float) -> int:
     """How many workers a cluster holds."""
     wanted = {"CPU": cpus, "GPU": gpus}
-    if cpus < 0 or gpus < 0 or cpus + gpus == 0:
-        raise ConfigurationError(f"a worker needs CPUs or GPUs, got {cpus:g} and {gpus:g}")
+    check_worker(cpus, gpus)
     most = min(int(room.get(name, 0) / share) for name, share in wanted.items() if share)
     if most < 1:
         has = ", ".join(f"{room.get(name, 0):g} {name}s" for name in wanted)

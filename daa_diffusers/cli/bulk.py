@@ -93,7 +93,7 @@ def bulk(
     exactly once. Photos that cannot be restored are recorded in the manifest; the exit status is then 1.
     """
     from ..bulk import BulkSettings
-    from ..bulk.cluster import import_ray
+    from ..bulk.cluster import check_worker, import_ray
     from ..restoring.options import Options
 
     options = Options(
@@ -109,6 +109,7 @@ def bulk(
     )
     settings = BulkSettings(tuple(sources), checkpoint, dtype, photos_per_shard, options)
     check_once(sources, "sources")
+    check_worker(cpus_per_worker, gpus_per_worker)
     check_model(checkpoint)
     if dry_run:
         _count(output, settings)

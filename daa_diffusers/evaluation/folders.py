@@ -204,6 +204,8 @@ def _not_additive(degraded: torch.Tensor, quality: int | None) -> str | None:
 def _noise(degraded: torch.Tensor, seed: int, name: str) -> torch.Tensor:
     """Noise (K, 1, C, h, w) like that of the middle of the photo."""
     photo = middle(degraded, LABEL_FREE_SIDE)
+    if min(photo.shape[1:]) < 2 * BLOCK:
+        raise ValueError(f"smaller than {2 * BLOCK} pixels: {photo.shape[2]} x {photo.shape[1]}")
     generator = generator_for(seed, "evaluation", "photo noise", name)
     own = without_labels.Noise.of(photo)
     return torch.stack([own.sample(photo, generator) for _ in range(NOISE_DRAWS)])[:, None]

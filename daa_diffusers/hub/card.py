@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..checkpoints.tasks import TASKS
 from ..errors import ConfigurationError
+from ..files import text_of
 from .description import Description, Network
 from .licenses import License
 from .record_files import IDENTITY, RENDERED, is_adapted, recorded_objective
@@ -309,7 +310,4 @@ def read_card(path: Path) -> str:
     Raises:
         ConfigurationError: there is none, or it is no UTF-8 text.
     """
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"`card` must be a readable Markdown file, got {str(path)!r}: {error}") from error
+    return text_of(path, "card", "Markdown")

@@ -28,6 +28,11 @@ def test_dry_run_counts_and_writes_nothing(album, tmp_path, capsys):  # noqa: F8
         (["--tile", "7"], "`--tile` must be a number of pixels from 32"),
         (["--dtype", "int8"], "`--dtype` must be"),
         (["--checkpoint", "daa-denoize"], "daa-denoise"),
+        (
+            ["--cpus-per-worker", "-1"],
+            "`--cpus-per-worker` and `--gpus-per-worker`: a worker needs CPUs",
+        ),
+        (["--gpus-per-worker", "nan"], "a worker needs CPUs or GPUs, got 1 and nan"),
         (["--max-megapixels", "0"], "`--max-megapixels` must be a positive number"),
     ],
     ids=str,

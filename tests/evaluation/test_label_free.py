@@ -5,9 +5,12 @@ import math
 import pytest
 import skimage.data
 import torch
+from PIL import Image
 
+from daa_diffusers import DAARestorationPipeline, RestorationUNet
 from daa_diffusers.degradations.filters import gaussian_filter
-from daa_diffusers.evaluation import label_free
+from daa_diffusers.errors import ConfigurationError
+from daa_diffusers.evaluation import evaluate_folder, label_free
 from daa_diffusers.evaluation.label_free import Noise
 
 
@@ -124,3 +127,9 @@ def test_the_score_prefers_the_restorer_that_does_enough():
     assert label_free.label_free_score(7.6, 0.1) == 7.6
     assert label_free.label_free_score(8.0, 0.75) == pytest.approx(7.0)
     assert label_free.label_free_score(8.0, -0.75) == pytest.approx(7.0)
+
+
+def test_a_photo_too_small_to_be_scored_is_named_by_its_size(tmp_path):
+    Image.new("RGB", (16, 20)).save(tmp_path / "a.png")
+    with pytest.raises(ConfigurationError, match="e.g. a.png: smaller than 32 pixels: 16 x 20"):
+        evaluate_folder({"restored": DAARestorationPipeline(RestorationUNet(width=4, depth=1))}, tmp_path)

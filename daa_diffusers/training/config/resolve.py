@@ -9,6 +9,7 @@ import yaml
 
 from ...degradations.config_files import DEGRADATION_SUFFIXES, read_degradation
 from ...errors import ConfigurationError
+from ...files import text_of
 from ...objectives.registry import objective_class, with_defaults
 from .command_line import json_mapping, typed_options
 from .field import converted, facts
@@ -25,8 +26,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         ConfigurationError: a missing or broken file, or an unknown option.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        values = yaml.safe_load(text_of(path, "config", "YAML"))
+    except yaml.YAMLError as error:
         raise ConfigurationError(f"`config` must be a readable YAML file, got {str(path)!r}: {error}") from error
     if not isinstance(values, dict):
         raise ConfigurationError(f"`config` must be a YAML mapping of options, got {type(values).__name__} in {path}")
