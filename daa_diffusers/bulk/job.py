@@ -182,6 +182,15 @@ class BulkJob:
         return path
 
 
+def check_new(folder: Path) -> None:
+    """ConfigurationError where a folder that holds no job holds something else, or is no folder."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigurationError(f"the output must be a folder, got the file {str(folder)!r}")
+    others = [name for name in (os.listdir(folder) if folder.exists() else ()) if name not in OURS and name[0] != "."]
+    if others:
+        raise ConfigurationError(f"the output {str(folder)!r} must be new, empty or a job's, it holds {others[0]!r}")
+
+
 def plan_job(folder: str | os.PathLike, settings: BulkSettings, fingerprint: str | None = None) -> BulkJob:
     """Lists the photos and cuts them into shards; or returns the job that `folder` holds already, as it was planned.
 
@@ -201,11 +210,7 @@ def plan_job(folder: str | os.PathLike, settings: BulkSettings, fingerprint: str
         job = BulkJob.open(folder)
         _check_same(job, settings, fingerprint)
         return job
-    if folder.exists() and not folder.is_dir():
-        raise ConfigurationError(f"the output must be a folder, got the file {str(folder)!r}")
-    others = [name for name in (os.listdir(folder) if folder.exists() else ()) if name not in OURS and name[0] != "."]
-    if others:
-        raise ConfigurationError(f"the output {str(folder)!r} must be new, empty or a job's, it holds {others[0]!r}")
+    check_new(folder)
     listed = list_inputs(settings.sources)
     first = list(itertools.islice(listed, settings.photos_per_shard))  # errors come before anything is written
     made = not folder.exists()

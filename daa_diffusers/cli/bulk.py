@@ -137,6 +137,7 @@ def _plan_and_run(
     with jobs.sole_writer(output), contextlib.ExitStack() as stack:
         fingerprint = _fingerprint(settings)
         if not (output / "job.json").exists():  # nothing is written if there are no photos, or no cluster for them
+            jobs.check_new(output)
             next(jobs.list_inputs(settings.sources), None)
             with contextlib.redirect_stdout(sys.stderr):  # where Ray prints its remarks
                 stack.enter_context(cluster(address, cpus, gpus))
