@@ -221,7 +221,7 @@ class OnnxRestorer(nn.Module):
 def _open(path: Path, threads: int) -> Any:
     _require("onnxruntime")
     if not path.is_file():
-        raise CheckpointError(f"`path` must name an .onnx file, got {str(path)!r}, which is none")
+        raise CheckpointError(f"`path` must name an .onnx file, got {str(path)!r}, which is not a file")
     try:
         return _session(path.read_bytes(), threads)
     except Exception as error:  # ONNX Runtime has exceptions of its own

@@ -1,7 +1,7 @@
-"""Parametrizations of a frozen restorer: the small trained changes that make up an adapter.
+"""Parametrizations of a frozen restorer: the small trained updates that make up an adapter.
 
-A change is added to a parameter itself (`torch.nn.utils.parametrize`), never to the output of a layer: so it works in
-any module, also in one that reads the weights of its layers, and costs nothing once it is fused.
+An update is added to a parameter itself (`torch.nn.utils.parametrize`), never to the output of a layer. So it works in
+any module, even in one that uses the weights of its layers directly, and costs nothing once it is fused.
 """
 
 import math
@@ -19,11 +19,11 @@ from ..hub.fingerprint import fingerprint as fingerprint
 KINDS = ("bias", "pointwise", "lora")
 
 _CONVOLUTIONS = nn.modules.conv._ConvNd  # of one to three dimensions, transposed ones as well
-_ORIGINAL = "original"  # name that `parametrize` gives to the parameter below a change
+_ORIGINAL = "original"  # name under which `parametrize` keeps the parameter without its update
 
 
 class Update(nn.Module):
-    """Change of one parameter, zero before training."""
+    """Additive update of one parameter, zero before training."""
 
     def reset_parameters(self) -> None:
         """Initializes the parameters that must not start at zero, from torch's global generator."""
@@ -33,16 +33,16 @@ class Update(nn.Module):
         raise NotImplementedError
 
     def fit(self, delta: torch.Tensor) -> None:
-        """Makes `self.delta` the change of its kind that is nearest to `delta`, in least squares."""
+        """Sets the parameters so that `self.delta` is the least-squares approximation of `delta`."""
         raise NotImplementedError
 
     def forward(self, parameter: torch.Tensor) -> torch.Tensor:
-        """The changed parameter."""
+        """The updated parameter."""
         return parameter + self.delta(parameter.shape)
 
 
 class Shift(Update):
-    """Part of every kind: an offset of a vector parameter, such as a bias or the scale of a norm."""
+    """Offset of a vector parameter, such as a bias or the scale of a norm; adapters of every kind have it."""
 
     def __init__(self, like: torch.Tensor):
         super().__init__()
@@ -58,7 +58,7 @@ class Shift(Update):
 
 
 class Pointwise(Update):
-    """Kind "pointwise": a 1x1 convolution beside a convolution, which is a change of the middle of its kernel.
+    """Kind "pointwise": a 1x1 convolution beside a convolution, which is an update of the center of its kernel.
 
     Source: Rebuffi, Bilen, Vedaldi 2018, "Efficient parametrization of multi-domain deep neural networks" (parallel
     residual adapters).
@@ -94,7 +94,7 @@ class LowRank(Update):
         self.lora_B = nn.Parameter(like.new_zeros(rows, rank))
 
     def reset_parameters(self) -> None:
-        """See `Update`: A as a layer's weights, B stays zero."""
+        """See `Update`: A is initialized like the weight of `nn.Linear`, B stays zero."""
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
 
     def delta(self, shape: torch.Size) -> torch.Tensor:
@@ -102,7 +102,7 @@ class LowRank(Update):
         return (self.lora_B @ self.lora_A).view(shape)
 
     def fit(self, delta: torch.Tensor) -> None:
-        """See `Update`: the largest singular values (Eckart and Young 1936), divided between both matrices."""
+        """See `Update`: truncated SVD (Eckart and Young 1936), with the singular values split between both matrices."""
         left, values, right = torch.linalg.svd(delta.flatten(1).float(), full_matrices=False)
         root = values[: len(self.lora_A)].sqrt()
         self.lora_B.copy_(left[:, : len(root)] * root)
@@ -110,17 +110,17 @@ class LowRank(Update):
 
 
 def updates_for(restorer: nn.Module, kind: str, rank: int = 12) -> dict[str, Update]:
-    """The changes that an adapter of `kind` makes to `restorer`, by name of the parameter; not attached to it.
+    """The updates that an adapter of `kind` has for `restorer`, by name of the parameter; not attached to it.
 
     Args:
-        restorer: any module. Parameters that several of its modules share are left alone.
-        kind: "bias": vectors, that is biases and the scales of norms. "pointwise": these, and the middle of every
-            convolution's kernel (1x1 convolutions: all of it), where it has one. "lora": these, and convolutions and
-            linear layers by low rank.
+        restorer: any module. Parameters that several of its modules share get no update.
+        kind: "bias": vectors, that is biases and the scales of norms. "pointwise": also the centers of convolution
+            kernels whose sides are odd (all of a 1x1 kernel). "lora": the vectors, and low-rank updates of convolutions
+            and linear layers.
         rank: of "lora".
 
     Raises:
-        ConfigurationError: unknown `kind`, a `rank` below 1, or a restorer that has nothing of the kind.
+        ConfigurationError: unknown `kind`, a `rank` below 1, or a restorer without parameters of this kind.
     """
     if kind not in KINDS:
         raise ConfigurationError(f"`adapter` must be one of {', '.join(KINDS)}, got {kind!r}")
@@ -129,9 +129,7 @@ def updates_for(restorer: nn.Module, kind: str, rank: int = 12) -> dict[str, Upd
     uses = Counter(id(parameter) for _, parameter in restorer.named_parameters(remove_duplicate=False))
     updates = {}
     for path, module in restorer.named_modules():
-        if isinstance(
-            module, parametrize.ParametrizationList
-        ):  # a parametrization of the network itself, such as weight norm
+        if isinstance(module, parametrize.ParametrizationList):  # of the network itself, such as weight norm
             continue
         for name, parameter in module.named_parameters(recurse=False):
             update = _update(module, name, parameter, kind, rank) if uses[id(parameter)] == 1 else None
@@ -163,7 +161,7 @@ def extract(base: nn.Module, adapted: nn.Module, kind: str, rank: int = 12) -> d
         kind, rank: as in `updates_for`.
 
     Raises:
-        ConfigurationError: the two have other parameters, or as in `updates_for`.
+        ConfigurationError: the names or shapes of their parameters differ, or as in `updates_for`.
     """
     ours, theirs = dict(base.named_parameters()), dict(adapted.named_parameters())
     shapes = [{name: value.shape for name, value in parameters.items()} for parameters in (ours, theirs)]
@@ -176,7 +174,7 @@ def extract(base: nn.Module, adapted: nn.Module, kind: str, rank: int = 12) -> d
 
 
 def attach(restorer: nn.Module, updates: Mapping[str, Update]) -> None:
-    """Freezes `restorer` and attaches changes to its parameters, which alone are trained."""
+    """Freezes `restorer` and attaches updates to its parameters; only the updates are trained."""
     restorer.requires_grad_(False)
     for name, update in updates.items():
         path, _, last = name.rpartition(".")
@@ -185,7 +183,7 @@ def attach(restorer: nn.Module, updates: Mapping[str, Update]) -> None:
 
 
 def attached(restorer: nn.Module) -> dict[str, Update]:
-    """The changes that `attach` attached, by name of the parameter."""
+    """The updates that `attach` attached, by name of the parameter."""
     return {
         f"{path}.{name}" if path else name: update
         for path, module in restorer.named_modules()
@@ -197,7 +195,7 @@ def attached(restorer: nn.Module) -> dict[str, Update]:
 
 
 def merge(restorer: nn.Module) -> None:
-    """Fuses the attached changes into the parameters, and unfreezes them."""
+    """Fuses the attached updates into the parameters, and unfreezes these."""
     for name in attached(restorer):
         path, _, last = name.rpartition(".")
         parametrize.remove_parametrizations(restorer.get_submodule(path), last, leave_parametrized=True)
@@ -205,7 +203,7 @@ def merge(restorer: nn.Module) -> None:
 
 
 def base_parameters(restorer: nn.Module) -> dict[str, torch.Tensor]:
-    """The parameters of `restorer` by name, without the changes that are attached."""
+    """The parameters of `restorer` by name, without the attached updates."""
     changed = attached(restorer)
     plain: dict[str, torch.Tensor] = dict(restorer.named_parameters())
     for name in changed:

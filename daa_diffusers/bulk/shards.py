@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_DEATHS = 3  # of processes on the same photo: a single one may have another cause, such as Ctrl-C
+MAX_DEATHS = 3  # of processes on the same photo; fewer may have another cause, such as Ctrl-C
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +39,11 @@ class ShardResult:
     """Result of a shard.
 
     Args:
-        shard: its number.
-        restored, failed: photos.
-        seconds: that it took; 0 where it was finished before.
-        error: why it is not finished, which another run may change; "" where it is.
-        stops: the error is not that of the shard, such as a full disk: the other shards would fail as well.
+        shard: number of the shard.
+        restored, failed: numbers of photos.
+        seconds: time taken; 0 where the shard was finished before.
+        error: why the shard is not finished (another run may finish it); "" where it is.
+        stops: whether the other shards would fail with the same error, such as a full disk.
     """
 
     shard: int
@@ -55,7 +55,7 @@ class ShardResult:
 
     @classmethod
     def of(cls, shard: int, records: list[dict[str, Any]], seconds: float = 0.0) -> ShardResult:
-        """By the records of its photos."""
+        """The result of a shard with these records of its photos."""
         counts = Counter(record["status"] for record in records)
         return cls(shard, counts[RESTORED], counts[FAILED], round(seconds, 3))
 
@@ -63,9 +63,9 @@ class ShardResult:
 def restore_shard(job: BulkJob, number: int, pipeline: DAARestorationPipeline) -> ShardResult:
     """Restores the photos of shard `number`, unless that is done.
 
-    The tar file is written beside its place and renamed, then the records likewise. So a finished shard is never
-    repeated, an interrupted one from its start. A photo that cannot be restored is recorded as failed, and so is one on
-    which `MAX_DEATHS` processes died (a decoder that crashes, too little memory).
+    The tar file is written under a temporary name and renamed, then the records are, in the same way. So a finished
+    shard is never repeated, and an interrupted one starts from the beginning. A photo that cannot be restored is
+    recorded as failed, and so is one on which `MAX_DEATHS` processes died (a decoder that crashes, too little memory).
 
     Raises:
         OSError: a cause other than the photo, such as a full disk.
@@ -128,7 +128,7 @@ def _of_the_machine(error: Exception) -> bool:
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
-    info = tarfile.TarInfo(name)  # time and owner stay zero: the same photos are the same bytes
+    info = tarfile.TarInfo(name)  # time and owner stay zero, so that the same photos give the same bytes
     info.size = len(content)
     archive.addfile(info, io.BytesIO(content))
 
@@ -136,8 +136,8 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 class AttemptLog:
     """Log of the photos of a shard that each process began: a line for each process, "host:pid 0 1 2 ...".
 
-    A few bytes are appended for each photo, without waiting for the disk: they outlive the process, not the machine. A
-    process that ends by a Python error, or finishes, records that.
+    A few bytes are appended for each photo and not synced to disk: they survive a crash of the process, but not of the
+    machine. A process that finishes, or ends with a Python exception, records that.
 
     Args:
         path: of this shard; the folder must exist.
@@ -158,10 +158,10 @@ class AttemptLog:
         self._file.write(f" {what}".encode())
 
     def close(self) -> None:
-        """Records that the process ended by itself."""
+        """Records that the process finished, or ended with an exception."""
         try:
             self._file.write(b" -")
-        except OSError:  # a full disk; a line can still be taken back
+        except OSError:  # the disk is full, but the line can still be removed
             self._file.truncate(self._start)
         self._file.close()
 

@@ -132,7 +132,7 @@ def _open(config: TrainingConfig, written: bool) -> Inputs:
     Raises:
         ConfigurationError: before anything is written, if the photos or the output folder do not fit.
     """
-    from ..degradations.fitting.choosing import check_choices, look_over
+    from ..degradations.fitting.choosing import check_choices, inspect_photos
     from ..models.restorer import RestorerContract
     from ..training import setup
     from ..training.run_folder import check_output
@@ -142,7 +142,7 @@ def _open(config: TrainingConfig, written: bool) -> Inputs:
     channels = RestorerContract.of(restorer).channels
     real = setup.open_sources(config, "real", channels)
     if config.fit_noise and not (Path(config.output_dir) / "run.json").exists():
-        check_choices(real, [look_over(source, CHECKED_PHOTOS) for source in real])
+        check_choices(real, [inspect_photos(source, CHECKED_PHOTOS) for source in real])
     if written:
         _write_clean(Path(config.clean[0]))
     return setup.Inputs(restorer, setup.open_all_sources(config, channels, real=real))

@@ -1,8 +1,8 @@
 """Fast import of diffusers, without optional libraries that no command needs, in half the time.
 
 diffusers also works without transformers, scipy and torchvision, except for features that restoring and training do
-not use. torch's compiler, and a module of attention masks that imports sympy, are as slow to import, and needed for
-compilation only. All of them are hidden from diffusers while it is imported, and only then.
+not use. torch's compiler, and a module of attention masks that imports sympy, are slow to import, too, and are needed
+for compilation only. All of these are hidden from diffusers while it is imported, and only then.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def lean_diffusers() -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Finder that gives diffusers the loader below."""
+    """Finder that makes `_Lean` the loader of diffusers."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
         if fullname != "diffusers" or (spec := PathFinder.find_spec(fullname, path)) is None or spec.loader is None:
@@ -38,7 +38,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Lean(Loader):
-    """Loader that executes diffusers with libraries hidden, and imports the modules that pipelines need with it."""
+    """Loader that imports diffusers, and the modules of it that pipelines need, while libraries are hidden."""
 
     def __init__(self, usual: Loader):
         self.usual = usual
@@ -85,7 +85,7 @@ class _Placeholder(ModuleType):
 
 @contextmanager
 def _compiler_on_demand(compiler: Any) -> Iterator[None]:
-    """Context in which `@torch.compiler.disable` does not import the compiler; it applies once that is imported."""
+    """Context in which `@torch.compiler.disable` does not import the compiler; it has no effect before that import."""
     disable = compiler.disable
 
     def on_demand(function: Callable | None = None, recursive: bool = True, **options: Any) -> Callable:

@@ -26,7 +26,9 @@ def rank(
     folder: Annotated[Path, typer.Argument(help="Folder of photos, searched recursively.")],
     checkpoint: Annotated[
         str,
-        typer.Option(help="Pipeline with its noise predictor: folder or Hub id. Train it with --save_noise_predictor."),
+        typer.Option(
+            help="Folder or Hub id of a pipeline with a noise predictor, saved by training with --save_noise_predictor."
+        ),
     ],
     restored: Annotated[
         bool, typer.Option("--restored", help="The photos are restored already: do not restore them again.")
@@ -37,7 +39,7 @@ def rank(
             "--against-input", help="Score relative to the unrestored photo: correlates better with the true error."
         ),
     ] = False,
-    top: Annotated[int | None, typer.Option(min=1, help="Number of photos to print; files hold all.")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Number of photos to print; --output writes all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Also write all scores to a .csv or .json file.")
@@ -46,8 +48,9 @@ def rank(
 ) -> None:
     """Order photos by how far they are from clean ones, the farthest first.
 
-    Every photo is restored, and the noise predictor of the training scores the result. Scores compare photos under one
-    checkpoint and are deterministic. benchmarks/results/ranking.md reports how well they correlate with the true error.
+    Every photo is restored, and the noise predictor that was trained with the restorer scores the result. Scores are
+    deterministic and comparable for one checkpoint only. benchmarks/results/ranking.md reports how well they correlate
+    with the true error.
     """
     if restored and against_input:
         raise ConfigurationError("`--against-input` needs unrestored photos: leave out `--restored`")
@@ -67,7 +70,7 @@ def rank(
     if device:
         pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
-    with without_warnings():  # photos left out are named below
+    with without_warnings():  # skipped photos are printed below
         ranking = rank_photos(pipeline, folder, restored=restored, against_input=against_input, progress=True)
     if output is not None:
         write_text(output, _csv(ranking) if output.suffix.lower() == ".csv" else _json(ranking))

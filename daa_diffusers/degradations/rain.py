@@ -13,11 +13,11 @@ from .checks import check_clean, check_flag, check_whole_range
 from .draws import log_uniform, normal, uniform
 
 MAX_LENGTH = 200.0
-# Ranges of the factors by which streaks of one layer differ, uniform.
-# All of mean 1, so that the expected share of the pixels that they cover is the product of the layer's means.
+# Ranges of the uniform factors by which the streaks of a layer vary. Each has a mean of 1, so that the expected area of
+# a streak is the product of the layer's mean length and mean width.
 LENGTHS, WIDTHS, BRIGHTNESSES = (0.4, 1.6), (0.6, 1.4), (0.2, 1.8)
 FWHM = 2 * math.sqrt(2 * math.log(2))  # full width at half maximum of a Gaussian over its standard deviation
-REACH = 2.5  # standard deviations at which the profile across a streak is cut
+REACH = 2.5  # standard deviations at which the profile across a streak is truncated
 STEP = 0.5  # between the points of a streak, in pixels
 POINTS_AT_ONCE = 1 << 21  # limits the memory for large photos
 VEIL_CELLS = 3  # of the coarse grid on which the veil varies
@@ -30,11 +30,11 @@ class RainStreaks(ConfigurableDegradation):
 
     Per sample, one main angle and a few layers at distances z of 1 (the nearest) and beyond. As in Garg and Nayar,
     "Vision and rain" (2007), a layer's streaks are as long and as wide as those of the nearest one divided by z; every
-    layer covers the same share of the photo, so that far streaks are many. Each streak has its own length, width,
-    brightness and angle around those of its layer; its light is Gaussian across, constant along with tapered ends,
-    gray, and spread by the lens: streaks thinner than that blur grow faint. This is the usual construction (sparse
-    noise filtered by an oriented line), with a line of its own for each streak. The light is then combined with the
-    photo,
+    layer covers the same share of the photo, so that far layers have more streaks. Each streak has its own length,
+    width, brightness and angle around those of its layer. Its light is gray, Gaussian across the streak and nearly
+    constant along it, with tapered ends; the lens blurs it, so that streaks thinner than that blur grow faint. This is
+    the usual construction (sparse noise filtered by an oriented line), but with a separate line for each streak. The
+    light is then combined with the photo,
 
         added: clean + rain,    screened: 1 - (1 - clean) (1 - rain),
 
@@ -49,19 +49,19 @@ class RainStreaks(ConfigurableDegradation):
         length: range of the mean length in pixels of the nearest streaks, log-uniform; at most 200.
         width: range of their mean width in pixels (full width at half maximum), log-uniform.
         angle: range of the main angle in degrees from vertical, uniform; positive leans to the right at the top.
-        angle_spread: range of the standard deviation of the streaks around it in degrees, uniform.
-        across_probability: share of the samples whose rain is turned by a quarter. `TrainingPatches` also rotates real
-            photos, so that half of the real patches have horizontal rain; 0: no rotation.
+        angle_spread: range of the standard deviation in degrees of the streaks' angles around the main angle, uniform.
+        across_probability: share of the samples whose rain is rotated by 90 degrees. `TrainingPatches` also rotates
+            real photos, so that half of the real patches have horizontal rain; 0: no rotation.
         brightness: range of the mean brightness of the nearest streaks (white = 1), log-uniform.
         lens: range of the standard deviation in pixels of the Gaussian blur of the streaks, uniform.
-        screen_probability: share of the samples whose rain is screened, the others have it added.
+        screen_probability: share of the samples whose rain is screened; in the others it is added.
         veil_probability: share of the samples with a veil.
-        veil: range of its strength, of which the veil of a photo covers a part; at most 0.9.
+        veil: range of its strength, which varies over a photo between two uniform draws; at most 0.9.
         veil_grey: range of its gray, uniform.
         clip: clip the result to [0, 1], as files do.
 
     Raises:
-        ConfigurationError: a value that is no number, no pair, or out of range.
+        ConfigurationError: a value that is not a number, not a pair, or out of range.
     """
 
     cover: tuple[float, float] = (0.05, 0.5)
@@ -113,7 +113,7 @@ class RainStreaks(ConfigurableDegradation):
         return degraded.clamp(0, 1) if self.clip else degraded
 
     def _veil(self, clean: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Its strength (B, 1, H, W) and its gray (B, 1, 1, 1)."""
+        """Strength (B, 1, H, W) and gray (B, 1, 1, 1) of the veil."""
         one = (clean.shape[0], 1, 1, 1)
         veiled = uniform(one, 0, 1, clean, generator) < self.veil_probability
         ends = uniform((2, *one), *self.veil, clean, generator)
@@ -123,7 +123,7 @@ class RainStreaks(ConfigurableDegradation):
         return strength, uniform(one, *self.veil_grey, clean, generator)
 
     def _streaks(self, clean: torch.Tensor, across: torch.Tensor, generator: torch.Generator) -> "Streaks":
-        """The streaks of all samples; each sample's layers are those whose number is below its draw."""
+        """The streaks of all samples; the number of layers is drawn for each sample."""
         batch, _, height, width = clean.shape
         device, pair = generator.device, (batch, self.layers[1])
         used = used_layers(self.layers, clean, generator)
@@ -140,9 +140,9 @@ class RainStreaks(ConfigurableDegradation):
         margin = self.length[1] * LENGTHS[1] / 2
         area = (height + 2 * margin) * (width + 2 * margin)
         mean = used * cover / used.sum(1, keepdim=True) * area / (length * wide / z**2)
-        count = torch.poisson(mean.to(device), generator=generator).long().flatten().to(clean.device)  # (B most,)
+        count = torch.poisson(mean.to(device), generator=generator).long().flatten().to(clean.device)  # (B * most,)
 
-        def each(of_layer: torch.Tensor) -> torch.Tensor:  # (B, 1 or most) -> one number a streak
+        def each(of_layer: torch.Tensor) -> torch.Tensor:  # (B, 1 or most) -> a value per streak
             return of_layer.expand(pair).flatten().repeat_interleave(count)
 
         def varied(of_layer: torch.Tensor, bounds: tuple[float, float]) -> torch.Tensor:
@@ -170,7 +170,7 @@ def with_light(
 ) -> torch.Tensor:
     """Photos (B, C, H, W) with light (B, 1, H, W) added, or, for a share of the samples, screened."""
     screened = uniform((len(photo), 1, 1, 1), 0, 1, photo, generator) < screen_probability
-    # light brighter than white, screened, would leave dark places brighter than bright ones
+    # screening with light above 1 would make dark places brighter than bright ones
     return photo + torch.where(screened, light.clamp(max=1) * (1 - photo), light)
 
 
@@ -195,11 +195,11 @@ class Streaks(NamedTuple):
 
     @property
     def sigma(self) -> torch.Tensor:
-        """Standard deviation of the profile across: that of the streak, spread by the lens."""
+        """Standard deviation of the profile across each streak, after the blur of the lens."""
         return ((self.width / FWHM) ** 2 + self.lens**2).sqrt()
 
     def touching(self, height: int, width: int) -> "Streaks":
-        """Those of which some light may fall on a photo of this size."""
+        """The streaks whose light may reach a photo of this size."""
         reach = REACH * self.sigma + 1
         down = self.length / 2 * self.angle.cos().abs() + reach
         right = self.length / 2 * self.angle.sin().abs() + reach
@@ -224,7 +224,7 @@ def render_streaks(streaks: Streaks, size: tuple[int, int, int]) -> torch.Tensor
     # streaks in groups of about POINTS_AT_ONCE points
     group = (ends - count) // POINTS_AT_ONCE
     for chosen in torch.arange(len(count), device=ends.device).split(torch.bincount(group).tolist()):
-        number = chosen.repeat_interleave(count[chosen])  # of the streak that a point belongs to
+        number = chosen.repeat_interleave(count[chosen])  # index of the streak that each point belongs to
         first = (ends - count)[number] - (ends - count)[chosen[0]]
         point = torch.arange(len(number), device=number.device) - first
         u = ((point // across[number]) + 0.5) / along[number] * 2 - 1  # (N,) in (-1, 1)

@@ -14,7 +14,7 @@ from .checks import check_clean, check_parts
 class DegradationSequence:
     """Applies several degradations one after another, e.g. rain, then a camera's noise.
 
-    Each takes the result of the one before, which may exceed [0, 1] where that one does not clip.
+    Each degrades the result of the previous one, which may exceed [0, 1] unless the previous one clips.
 
     Args:
         parts: the degradations, first to last.

@@ -21,16 +21,16 @@ from .draws import uniform
 @register_degradation("transplant")
 @dataclass(frozen=True)
 class Transplant(ConfigurableDegradation):
-    """clean + gain (x - f(x)): the residual of restorer f on a real photo x, at a random place, turned and mirrored.
+    """clean + gain (x - f(x)): the residual of restorer f on a real photo x, randomly cropped, rotated and flipped.
 
-    Such pairs show the real degradation on known content. What f leaves in the photo is missing in them, which a
-    gain above 1 compensates in part; detail that f removed is part of them, so they are mixed with other pairs.
-    It is the residual of eq. (3), as training data of the restorer.
+    Such pairs show the real degradation on known content, with two errors. Degradation that f leaves in x is missing,
+    which a gain above 1 compensates in part. Detail that f removes from x is included; therefore, the pairs are mixed
+    with others. The residual is that of eq. (3) with the opposite sign, here as training data for the restorer.
 
     Args:
-        folder: of residuals, as `write_residual` writes them.
+        folder: folder of residuals written by `write_residual`.
         gain: range of the factor, uniform for each sample.
-        quarter_turns: whether residuals are turned by 90 degrees, too; rain then falls in any direction.
+        quarter_turns: whether residuals are also rotated by 90 degrees; rain then falls in any direction.
     """
 
     folder: str
@@ -56,7 +56,11 @@ class Transplant(ConfigurableDegradation):
         return self._residuals[index]
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """(B, C, H, W) in [0, 1] -> the same, degraded, unclipped; a ConfigurationError without residuals."""
+        """(B, C, H, W) in [0, 1] -> the same shape, degraded and not clipped.
+
+        Raises:
+            ConfigurationError: the folder holds no residuals.
+        """
         batch, channels, height, width = check_clean(clean).shape
         chosen = torch.randint(len(self._paths), (batch,), generator=generator, device=generator.device).tolist()
         gain = uniform((batch, 1, 1, 1), *self.gain, clean, generator)
@@ -71,9 +75,9 @@ class Transplant(ConfigurableDegradation):
 
 
 def write_residual(residual: torch.Tensor, path: str | os.PathLike) -> None:
-    """Writes a residual (C, H, W) in [-1, 1], C = 1 or 3, as a PNG of 16 bits: mid-gray is zero, a step is 2^-15."""
+    """Writes a residual (C, H, W) in [-1, 1], C = 1 or 3, as a 16-bit PNG: mid-gray is zero, a step is 2^-15."""
     unit = (residual.clamp(-1, 1) + 1) / 2
-    # 32767.5 would be zero's place: rounded up, zero comes back as 2^-16
+    # zero maps to 32767.5, is rounded up, and is read back as 2^-16
     pixels = np.ascontiguousarray((unit * 65535).round().permute(1, 2, 0).cpu().numpy(), dtype=np.uint16)  # (H, W, C)
     with replacing(path) as temporary:
         Path(temporary).write_bytes(imagecodecs.png_encode(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels))

@@ -79,7 +79,7 @@ class Adaptation:
 
         Args:
             photos: files to adapt to.
-            clean: files of good photos; none: those of scikit-image.
+            clean: files of clean photos; none: those of scikit-image.
             checkpoint: to start from; its task decides the degradation, as for `daa adapt`.
             minutes: of training, without the preparation.
 
@@ -199,7 +199,7 @@ class Adaptation:
 
 NOTHING_GAINED = (
     "No trained weights restore better than the checkpoint that you started from; it stays the one to use. "
-    "More time, or good photos that look more like yours, may help."
+    "More time, or clean photos that look more like yours, may help."
 )
 _MESSAGES: dict[State, str] = {
     "training": "Training.",

@@ -1,4 +1,4 @@
-"""Tab of adaptation: start, progress, cancellation and resuming, which persist when the page is reloaded."""
+"""Adaptation tab: start, progress, cancellation and resumption of a run, also after the page is reloaded."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from .restore_job import Work
 if TYPE_CHECKING:
     import gradio
 
-PLOTS = {  # title -> losses of the log
+PLOTS = {  # title -> names of logged losses
     "Synthetic photos": ("pair", "untouched"),
     "Noise prediction": ("noise", "adaptation"),
 }
 
 
 def adapt_tab(work: Work, adaptation: Adaptation, page: gradio.Blocks, checkpoint: gradio.Dropdown) -> None:
-    """Tab of adaptation: start, progress, cancellation and resuming."""
+    """Builds the adaptation tab: start, progress, cancellation and resumption of a run."""
     import gradio as gr
 
     limits, offered = work.limits, work.offered
     gr.Markdown(
-        "Trains a checkpoint further on photos like those that you want to restore: a dozen or more of one kind, noisy "
-        "ones of one camera for a denoiser, without clean counterparts. Nothing leaves this machine."
+        "Trains a checkpoint further on photos like those that you want to restore. It takes a dozen or more of one "
+        "kind (for a denoiser, noisy photos from one camera), and no clean counterparts. Nothing leaves this machine."
     )
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             photos = gr.File(label="Photos to adapt to", file_count="multiple", height=170, elem_classes="upload")
             clean = gr.File(
-                label="Good photos, if you have some", file_count="multiple", height=170, elem_classes="upload"
+                label="Clean photos, if you have some", file_count="multiple", height=170, elem_classes="upload"
             )
             start_from = gr.Dropdown(
                 offered.choices(),
@@ -73,14 +73,14 @@ def adapt_tab(work: Work, adaptation: Adaptation, page: gradio.Blocks, checkpoin
             return shown(adaptation.progress(), in_words(error))
         return shown(adaptation.progress())
 
-    def begin(files: list[str] | None, good: list[str] | None, name: str, time: float) -> list[Any]:
+    def begin(files: list[str] | None, clean_files: list[str] | None, name: str, time: float) -> list[Any]:
         def action() -> None:
             limits.check(files or [])
-            limits.check([*(files or []), *(good or [])])
+            limits.check([*(files or []), *(clean_files or [])])
             if not isinstance(time, int | float) or not 0 < time <= limits.max_minutes:
-                raise ConfigurationError(f"the minutes must be up to {limits.max_minutes:g}, got {time!r}")
+                raise ConfigurationError(f"the minutes must be in (0, {limits.max_minutes:g}], got {time!r}")
             work.load(name)  # reports a wrong name at once
-            adaptation.start(files or [], good or [], checkpoint=name.strip(), minutes=time)
+            adaptation.start(files or [], clean_files or [], checkpoint=name.strip(), minutes=time)
 
         return attempt(action)
 

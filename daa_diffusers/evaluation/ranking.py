@@ -1,8 +1,9 @@
 """Ranking of photos by their distance from the clean distribution, with the noise predictor as a critic.
 
 The predictor was trained to predict the noise of a noised clean photo, given two restored ones (eq. (2)). Here it
-gets a restored photo q noised, and q itself as both conditions: the farther q is from the clean distribution, the worse
-its prediction should be. benchmarks/ranking.py measures how well that orders photos by their true error.
+gets a noised version of a restored photo q, and q itself as both conditions: the farther q is from the clean
+distribution, the worse its prediction should be. benchmarks/ranking.py measures how well that orders photos by their
+true error.
 """
 
 import logging
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 NOISE_LEVELS = (0.95, 0.8, 0.5, 0.2)  # g, the share of the signal's power that is left
 SEEDS = 2
-PATCH = 64  # pixels, near what predictors are trained on
+PATCH = 64  # pixels, close to the patch size of training
 PATCHES = 16  # of a photo at most
 
 
@@ -63,8 +64,8 @@ def rank_photos(
         pipeline: with its noise predictor: `from_pretrained(..., load_noise_predictor=True)`.
         folder: of photos, searched recursively; one is in memory at a time.
         restored: the photos are restored ones and are not restored again.
-        against_input: score by how much worse the predictor does with the untouched photo as both conditions than with
-            the restored one. It correlates better with the true error of the photo.
+        against_input: score by how much larger the prediction error is with the unrestored photo as both conditions
+            than with the restored one. This correlates better with the true error of the photo.
         noise_levels, seeds: the fixed grid, see `prediction_error`.
         progress: show a progress bar.
 
@@ -74,7 +75,7 @@ def rank_photos(
     unet = pipeline.unet
     if unet is None:
         raise ConfigurationError(
-            "`pipeline` must have a noise predictor: train with `save_noise_predictor`, and load by "
+            "`pipeline` must have a noise predictor: train with `save_noise_predictor`, and load with "
             "from_pretrained(..., load_noise_predictor=True)"
         )
     _check_grid(noise_levels, seeds)
@@ -118,14 +119,14 @@ def prediction_error(
 ) -> float:
     """Mean squared error of the predicted noise of a photo, over patches and a fixed grid of noise levels and seeds.
 
-    `mean |eps - eps_theta(cat[sqrt(g) q + sqrt(1 - g) eps, c, c], g)|^2` (eq. (1) and (2)); 1 is that of a
-    predictor that always returns 0. Patches and noise are the same for every photo of a size.
+    `mean |eps - eps_theta(cat[sqrt(g) q + sqrt(1 - g) eps, c, c], g)|^2` (eq. (1) and (2)); a predictor that
+    always returns 0 has an error of 1. Patches and noise are the same for every photo of a size.
 
     Args:
         unet: the noise predictor.
         photo: q (C, H, W) in [0, 1]; gray is repeated.
         conditions: c, of the same shape; None: q.
-        value_range: of the restorer that the predictor was trained beside.
+        value_range: of the restorer that the predictor was trained with.
         noise_levels: g, each in (0, 1).
         seeds: draws of eps at each noise level.
     """

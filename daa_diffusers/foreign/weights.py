@@ -17,7 +17,7 @@ from ..errors import CheckpointError
 SAFETENSORS = ".safetensors"
 PICKLED = (".pth", ".pt", ".ckpt", ".bin")  # suffixes of what torch.save writes; read with weights_only=True
 HEAD = 1024  # bytes at the start that identify the kind of a file
-MAX_HEADER = 100 * 2**20  # of a safetensors file, as its reader allows
+MAX_HEADER = 100 * 2**20  # bytes; limit of the safetensors library
 
 # Keys under which checkpoints hold a state dict, averaged weights first; else the only entry that holds tensors.
 CONTAINERS = ("params_ema", "params-ema", "state_dict_ema", "ema", "model_ema", "model_state_dict", "state_dict",
@@ -33,7 +33,8 @@ def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: another kind of file, named: a Git LFS pointer, a web page, damaged, more than tensors, ...
+        CheckpointError: another kind of file, which the message names, such as a Git LFS pointer or a web page; a
+            damaged file; a pickle of more than tensors.
     """
     return bare_names(tensors_of(read_state(path), str(path)))
 
@@ -71,14 +72,14 @@ def read_state(path: str | os.PathLike, *, names_only: bool = False) -> Any:
         ) from error
     except Exception as error:  # readers raise exceptions of any type on damaged files
         raise CheckpointError(
-            f"{str(path)!r} is damaged, or was not downloaded whole ({path.stat().st_size} bytes): "
+            f"{str(path)!r} is damaged, or was not downloaded completely ({path.stat().st_size} bytes): "
             f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
         ) from error
 
 
 def _empty_tensors(path: Path) -> dict[str, torch.Tensor]:
     with safe_open(path, framework="pt") as handle:
-        names = handle.keys()  # no mapping: it cannot be iterated itself
+        names = handle.keys()  # the handle itself cannot be iterated
         return {name: torch.empty(handle.get_slice(name).get_shape(), device="meta") for name in names}
 
 
@@ -100,7 +101,7 @@ def something_else(path: Path) -> str | None:
     if head.startswith(b"PK"):
         return _strange_zip(path)
     if not head.startswith(b"\x80") and _is_text(head):  # pickles start with 0x80, safetensors with a length
-        return f"is a text, not weights; it begins with {head[:40].decode(errors='replace').splitlines()[0]!r}"
+        return f"is a text file, not weights; it begins with {head[:40].decode(errors='replace').splitlines()[0]!r}"
     return None
 
 
@@ -113,7 +114,7 @@ def _strange_zip(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError):
-        return f"is damaged, or was not downloaded whole ({path.stat().st_size} bytes): the end of the file is missing"
+        return f"is damaged, or was not downloaded completely ({path.stat().st_size} bytes): its end is missing"
     if any(name.endswith("constants.pkl") for name in names):
         return "is a TorchScript archive, which holds code and is not opened: save the network's state_dict() instead"
     if not any(name.endswith("data.pkl") for name in names):
@@ -140,7 +141,7 @@ def tensors_of(content: Any, name: str) -> dict[str, torch.Tensor]:
     Raises:
         CheckpointError: it holds no tensors by name, or several networks, none of them under a usual name.
     """
-    wanted = f"{name!r} must hold a state dict, tensors by name, got"
+    wanted = f"{name!r} must hold a state dict (tensors by name), got"
     for _ in range(3):  # {"model": {"state_dict": {...}}}
         if not isinstance(content, Mapping):
             raise CheckpointError(f"{wanted} {type(content).__name__}")
@@ -154,10 +155,10 @@ def tensors_of(content: Any, name: str) -> dict[str, torch.Tensor]:
         if chosen is None:
             if tensors:
                 return {str(key): value for key, value in tensors.items()}
-            several = f"several networks ({', '.join(inner)}): save the restorer's alone"
+            several = f"several networks ({', '.join(inner)}): save the restorer's weights only"
             raise CheckpointError(f"{wanted} {several if inner else 'none'}")
         content = inner[chosen]
-    raise CheckpointError(f"{wanted} mappings in mappings")
+    raise CheckpointError(f"{wanted} nested mappings")
 
 
 def _has_tensors(value: Any) -> bool:

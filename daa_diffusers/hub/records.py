@@ -84,27 +84,28 @@ def _configure(network: nn.Module, **values: str | None) -> bool:
 
 
 def check_class(kind: type, source: str | os.PathLike[str] | None, subfolder: str | None = None) -> None:
-    """Checks that a folder is of a network of this class: diffusers would start one of another class from new weights.
+    """Checks that a folder holds a network of this class; for another one, diffusers would initialize new weights.
 
     Args:
-        kind: the class that `from_pretrained` is called of.
-        source, subfolder: its arguments; what is not on the disk is not checked.
+        kind: the class whose `from_pretrained` is called.
+        source, subfolder: its arguments; a source that is not on disk is not checked.
 
     Raises:
-        CheckpointError: the name of a bundled pipeline, the folder of a pipeline or of another class of this package.
+        CheckpointError: `source` names a bundled pipeline, or a folder that holds a pipeline or another class of this
+            package.
     """
     if source is None:
         return
     folder = Path(source, subfolder or "")
     if isinstance(source, str) and is_bundled(source) and not folder.exists():
         whole = f"DAARestorationPipeline.from_pretrained({source!r})"
-        raise CheckpointError(f"{source!r} is the name of a bundled pipeline; its restorer: {whole}.restorer")
+        raise CheckpointError(f"{source!r} is the name of a bundled pipeline; load its restorer with {whole}.restorer")
     if (folder / MODEL_INDEX).is_file() and not (folder / "config.json").exists():
-        raise CheckpointError(f"{str(folder)!r} is the folder of a pipeline; of its restorer: subfolder='restorer'")
+        raise CheckpointError(f"{str(folder)!r} is a pipeline's folder; load its restorer with subfolder='restorer'")
     if (folder / "config.json").is_file():
         saved = read_json(folder / "config.json", "").get("_class_name")
         if saved in PUBLIC and saved not in {one.__name__ for one in kind.__mro__}:
-            raise CheckpointError(f"{str(folder)!r} is of a {saved}, not of a {kind.__name__}: load it by that class")
+            raise CheckpointError(f"{str(folder)!r} holds a {saved}, not a {kind.__name__}: load it with that class")
 
 
 def attach_record(network: nn.Module, folder: Path) -> None:
@@ -120,7 +121,7 @@ def attach_record(network: nn.Module, folder: Path) -> None:
 
 
 def attach_from(network: nn.Module, source: str | os.PathLike[str] | None, options: Mapping[str, Any]) -> None:
-    """Attaches the record beside weights loaded by `from_pretrained(source, **options)`; a failure is a warning."""
+    """Attaches the record beside weights loaded by `from_pretrained(source, **options)`; a failure is logged."""
     if source is None:
         return
     folder = Path(source)
@@ -140,7 +141,7 @@ def attach_from(network: nn.Module, source: str | os.PathLike[str] | None, optio
 
 
 def weights_of(network: nn.Module) -> str | None:
-    """The fingerprint of a network's weights; None for bfloat16, which has too few digits, and for meta tensors."""
+    """The fingerprint of a network's weights; None for bfloat16, which is too imprecise, and for meta tensors."""
     tensors = unwrapped(network).state_dict()
     if any(tensor.dtype == torch.bfloat16 or tensor.is_meta for tensor in tensors.values()):
         return None
@@ -150,8 +151,8 @@ def weights_of(network: nn.Module) -> str | None:
 def keep_run_record(network: nn.Module, run: Mapping[str, Any]) -> None:
     """Attaches the record of a training run to the network that it trained.
 
-    Of the record of the weights that the run started from, the license and its text are kept, the evaluation and the
-    card are not. The task is that of the run's degradation, where it has one.
+    From the record of the initial weights, the license and its text are kept, but not the evaluation and the card. The
+    task is that of the run's degradation, where it has one.
     """
     start = record_of(network)
     training = {key: run[key] for key in RUN_FIELDS if key in run}
@@ -160,7 +161,7 @@ def keep_run_record(network: nn.Module, run: Mapping[str, Any]) -> None:
     if inherited.key is not None:
         training["license"] = inherited.key
     task = task_of(training)
-    if not (training.get("options") or {}).get("degradation"):  # a run on pairs: the start's task
+    if not (training.get("options") or {}).get("degradation"):  # a run on pairs keeps the task of the initial weights
         task = config_of(unwrapped(network)).get("task") or task_of(start.training)
     if task is not None:
         training["task"] = task

@@ -1,4 +1,4 @@
-"""Contract of a restorer: the properties of a network that callers rely on, read from any module here only."""
+"""Contract of a restorer: the properties of a network that callers rely on. Only this file reads them from networks."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -84,9 +84,9 @@ def restore_photos(restorer: nn.Module, photos: torch.Tensor, at_once: int | Non
     """Photos in [0, 1] -> the restored photos in [0, 1], not clamped, float32 on the CPU.
 
     Args:
-        restorer: on any device, of any precision.
+        restorer: on any device, in any precision.
         photos: (B, C, H, W), H and W multiples of the restorer's `size_multiple`, on any device.
-        at_once: photos in a batch of the restorer; None: all.
+        at_once: batch size; None: all photos in one batch.
     """
     contract, weight = RestorerContract.of(restorer), next(restorer.parameters())
     batches = (contract.to_range(part.to(weight.device, weight.dtype)) for part in photos.split(at_once or len(photos)))
@@ -109,7 +109,7 @@ def config_of(network: nn.Module) -> Mapping[str, Any]:
     config = getattr(network, "config", None)
     if isinstance(config, Mapping):
         return config
-    # configs of transformers are objects
+    # configs of the transformers library are objects
     return vars(config) if hasattr(config, "__dict__") else {}
 
 

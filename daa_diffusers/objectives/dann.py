@@ -36,10 +36,10 @@ def reverse_gradient(features: torch.Tensor, factor: float) -> torch.Tensor:
 class Dann(RealTermObjective):
     """Training in which the restorer's deepest features become indistinguishable between synthetic and real photos.
 
-    A classifier reads the features (B, F, h, w) at every place and learns, by cross-entropy, which photos are real; its
-    gradient reaches the restorer reversed and times `lambda(p) = weight (2 / (1 + exp(-10 p)) - 1)`. At every place the
-    features are normalized over the channels first: else a restorer without normalization layers escapes the classifier
-    by features that grow without bounds, and diverges.
+    A classifier reads the features (B, F, h, w) at every position and learns, by cross-entropy, which photos are real.
+    Its gradient reaches the restorer reversed and times `lambda(p) = weight (2 / (1 + exp(-10 p)) - 1)`. At every
+    position, the features are first normalized over the channels: otherwise, in a restorer without normalization
+    layers, they grow without bound to evade the classifier, and training diverges.
 
     Args:
         restorer: as in `RealTermObjective`.
@@ -87,9 +87,9 @@ class Dann(RealTermObjective):
 
     def step(self, batch: Batch, real: torch.Tensor, weight: float, generator: Generators) -> StepOutput:
         """See `RealTermObjective`."""
-        with self._listening() as heard:
+        with self._capture_features() as captured:
             restored, restored_real = self.restorer(batch.synthetic), self.restorer(real)
-        logits = [_wide(self.classifier(reverse_gradient(_normalized(features), weight))) for features in heard]
+        logits = [_wide(self.classifier(reverse_gradient(_normalized(features), weight))) for features in captured]
         is_real = [torch.full_like(logit, number) for number, logit in enumerate(logits)]
         domain = torch.stack(
             [F.binary_cross_entropy_with_logits(*pair) for pair in zip(logits, is_real, strict=True)]
@@ -102,14 +102,14 @@ class Dann(RealTermObjective):
         return output
 
     @contextmanager
-    def _listening(self):
+    def _capture_features(self):
         """Yields a list to which every pass of the restorer adds its features."""
-        heard: list[torch.Tensor] = []
+        captured: list[torch.Tensor] = []
         module = self.restorer.get_submodule(self.features)
         # only during this pass: recomputation (gradient checkpointing) must not add features
-        handle = module.register_forward_hook(lambda module, inputs, output: heard.append(output))
+        handle = module.register_forward_hook(lambda module, inputs, output: captured.append(output))
         try:
-            yield heard
+            yield captured
         finally:
             handle.remove()
 
@@ -119,15 +119,17 @@ class Dann(RealTermObjective):
         like = next(self.restorer.parameters())
         multiple = RestorerContract.of(self.restorer).size_multiple
         side = multiple * -(-PROBE_SIDE // multiple)
-        with in_eval_mode(self.restorer), self._listening() as heard:
+        with in_eval_mode(self.restorer), self._capture_features() as captured:
             self.restorer(like.new_zeros(1, RestorerContract.of(self.restorer).channels, side, side))
-        if len(heard) != 1 or not isinstance(heard[0], torch.Tensor) or heard[0].ndim != 4:
-            raise ConfigurationError(f"`features` must name a submodule that gives (B, F, h, w), got {self.features!r}")
-        return heard[0].shape[1]
+        if len(captured) != 1 or not isinstance(captured[0], torch.Tensor) or captured[0].ndim != 4:
+            raise ConfigurationError(
+                f"`features` must name a submodule with output (B, F, h, w), got {self.features!r}"
+            )
+        return captured[0].shape[1]
 
 
 def _normalized(features: torch.Tensor) -> torch.Tensor:
-    """(B, F, h, w) with mean 0 and variance 1 over F at every place."""
+    """(B, F, h, w) with mean 0 and variance 1 over F at every position."""
     return F.layer_norm(features.movedim(1, -1), features.shape[1:2]).movedim(-1, 1)
 
 

@@ -39,7 +39,7 @@ def _compare(state_dict: Mapping[str, Any], network: Network, prefix: str) -> di
         tensor, shape = state_dict[name], tuple(expected[name].shape)
         if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
             kind = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
-            wrong.append(f"{prefix}{name} is {kind}, no floating tensor")
+            wrong.append(f"{prefix}{name} is {kind}, not a floating-point tensor")
         elif tuple(tensor.shape) != shape:
             wrong.append(f"{prefix}{name} is {tuple(tensor.shape)}, should be {shape}")
     return {
@@ -65,7 +65,7 @@ def _split(state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     names = {key: ".".join(part for part in str(key).split(".") if part != "module") for key in state_dict}
     twice = sorted(name for name, count in Counter(names.values()).items() if count > 1)
     if twice:
-        raise ValueError(f"`state_dict` must hold a name once, with or without `module.`; it has two of {twice}")
+        raise ValueError(f"`state_dict` must hold each name once, with or without `module.`; it has two of {twice}")
     state_dict = {names[key]: value for key, value in state_dict.items()}
     prefixed = any(key.startswith(RESTORER_PREFIX) for key in state_dict)
     restorer, predictor, rest = {}, {}, {}
@@ -112,7 +112,8 @@ def _empty_predictor(
     if any(c % groups for c in channels):
         raise ValueError(f"`groups` must divide the noise predictor's channels {channels}, got {groups}")
     if channels[-1] % head_channels:
-        raise ValueError(f"`head_channels` must divide the noise predictor's last {channels[-1]}, got {head_channels}")
+        last = channels[-1]
+        raise ValueError(f"`head_channels` must divide the noise predictor's last width, {last}, got {head_channels}")
     return DAAUNet2DConditionModel(**sizes, norm_num_groups=groups, attention_head_dim=head_channels, dropout=dropout)
 
 
@@ -135,8 +136,8 @@ def convert_official_state_dict(
             data-parallel training adds it, is ignored.
         task: "denoise" (value range [0, 1]), "derain" or "deblur" ([-1, 1]).
         head_channels: channels of an attention head.
-        groups: of every GroupNorm of the noise predictor.
-        dropout: of the noise predictor, for training it on.
+        groups: number of groups of every GroupNorm of the noise predictor.
+        dropout: dropout of the noise predictor, in case it is trained further.
 
     Returns:
         The restorer (`align_corners=True`, as the official one) and the noise predictor, None where the state dict
@@ -144,8 +145,8 @@ def convert_official_state_dict(
         `state_dict`.
 
     Raises:
-        ValueError: an invalid argument (named); or listing every key that is missing, unknown, of a wrong
-            shape, or not of the official schedule.
+        ValueError: an invalid argument, or keys that are missing, unknown, of a wrong shape, or not of the official
+            schedule; the message lists all of them.
     """
     _check_arguments(state_dict, task, head_channels, groups, dropout)
     restorer_weights, predictor_weights, rest, prefix = _split(state_dict)
@@ -190,7 +191,7 @@ def load_official_file(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"`path` must name a checkpoint file, got {str(path)!r}, which is none")
+        raise FileNotFoundError(f"`path` must name a checkpoint file, got {str(path)!r}, which is not a file")
     suffixes = (SAFETENSORS, *PICKLED)
     if path.suffix not in suffixes:
         raise CheckpointError(f"{path} must end in one of {', '.join(suffixes)}, got {path.suffix!r}")

@@ -8,11 +8,14 @@ HDR_TRANSFERS = (16, 18)  # PQ and HLG
 
 
 def check_transfer(transfer: int, format: str) -> None:
-    """UnreadablePhotoError for HDR, which would be misread as SDR.
+    """Refuses HDR, which would be misread as SDR.
 
     Args:
         transfer: the code point of the transfer function.
         format: the name of the file format, for messages.
+
+    Raises:
+        UnreadablePhotoError: the transfer function is PQ or HLG.
     """
     if transfer in HDR_TRANSFERS:
         name = "PQ" if transfer == 16 else "HLG"
@@ -20,15 +23,15 @@ def check_transfer(transfer: int, format: str) -> None:
 
 
 def transfer_of_profile(icc: bytes | None) -> int:
-    """The code point of an ICC profile's transfer function; 2, unspecified, where it states none.
+    """The code point of an ICC profile's transfer function; 2 (unspecified) where the profile does not state it.
 
-    By its `cicp` tag (ICC.1:2022, 9.2.17), else by a description such as "Rec. ITU-R BT.2100 PQ".
+    It is taken from the `cicp` tag (ICC.1:2022, 9.2.17), else from a description such as "Rec. ITU-R BT.2100 PQ".
     """
     tags = _tags(icc or b"")
     stated = tags.get(b"cicp", b"")
     if stated[:4] == b"cicp" and len(stated) >= 12:
         return stated[9]
-    words = tags.get(b"desc", b"").replace(b"\0", b"")  # of either encoding
+    words = tags.get(b"desc", b"").replace(b"\0", b"")  # ASCII, or UTF-16 without its zero bytes
     named = re.search(rb"2100.{0,20}(PQ|HLG)|(PQ|HLG).{0,20}2100", words)
     return 2 if named is None else 16 if b"PQ" in named[0] else 18
 

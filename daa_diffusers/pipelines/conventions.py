@@ -21,13 +21,14 @@ from .transfers import weights_in_channels_last
 
 logger = logging.getLogger(__name__)
 
-FILE_ARGUMENTS = ("dtype", "torch_dtype", "trust_remote_code")  # of `from_pretrained` of a file, beside the download's
+# Arguments of `from_pretrained` for a single file, besides those of a download.
+FILE_ARGUMENTS = ("dtype", "torch_dtype", "trust_remote_code")
 
 
 class ConventionsMixin:
-    """Mixin before `DiffusionPipeline` in the bases of a pipeline with `restorer`, `unet` and `scheduler`."""
+    """Mixin for pipelines with `restorer`, `unet` and `scheduler`; it precedes `DiffusionPipeline` in the bases."""
 
-    # the folder that it was loaded from, and its components that were not requested
+    # the folder that the pipeline was loaded from, and the components there that were not requested
     _unloaded: tuple[Path, Sequence[str]] | None = None
     # progress bars appear after a second, so not for short calls; `set_progress_bar_config` overrides this
     _progress_bar_config: dict[str, Any] = {"delay": 1.0}
@@ -54,7 +55,7 @@ class ConventionsMixin:
             kwargs.setdefault("dtype", pipeline.dtype)
         made = super().from_pipe(pipeline, **kwargs)  # type: ignore[misc]
         if isinstance(pipeline, cls) and made.restorer is pipeline.restorer:
-            made._loaded_adapters = pipeline._loaded_adapters  # which of them changes the restorer
+            made._loaded_adapters = pipeline._loaded_adapters  # the shared restorer may hold one's update
         return made
 
     def maybe_free_model_hooks(self) -> None:
@@ -63,7 +64,7 @@ class ConventionsMixin:
             super().maybe_free_model_hooks()  # type: ignore[misc]
 
     def to(self, *args, **kwargs) -> Self:
-        """As `DiffusionPipeline.to`, also for plain modules; on CUDA, weights get the order in memory of batches."""
+        """As `DiffusionPipeline.to`, also for plain modules; on CUDA, weights become channels-last."""
         if isinstance(self.restorer, ModelMixin):
             super().to(*args, **kwargs)  # type: ignore[misc]
         else:
@@ -77,7 +78,7 @@ class ConventionsMixin:
 
 
 def keep_unloaded(pipeline: ConventionsMixin, target: Path, index_file: Path) -> None:
-    """Keeps in a new model_index.json the components of `target` that `pipeline`, loaded from there, has not loaded."""
+    """Adds to a new model_index.json the components of `target` without which `pipeline` was loaded from there."""
     if pipeline._unloaded is None or pipeline._unloaded[0] != target.resolve():
         return
     saved = json.loads((target / index_file.name).read_text(encoding="utf-8"))
@@ -88,10 +89,10 @@ def keep_unloaded(pipeline: ConventionsMixin, target: Path, index_file: Path) ->
 
 
 def earlier_weights(target: Path, written: Path, variant: str | None) -> list[Path]:
-    """Weights that an earlier save left in `target`, in other files than those of the new one, `written`.
+    """Weight files of an earlier save in `target` that the files of the new save, in `written`, do not replace.
 
-    A single file and shards would stand beside each other, and the earlier ones could be loaded. Weights of another
-    `variant` are kept.
+    For example a single file beside new shards, which could be loaded instead of them. Weights of another `variant` are
+    kept.
     """
     earlier: list[Path] = []
     suffix = f".{variant}" if variant else ""
@@ -103,16 +104,16 @@ def earlier_weights(target: Path, written: Path, variant: str | None) -> list[Pa
 
 
 def move_files(written: Path, target: Path, last: str, variant: str | None, stale: Sequence[str] = ()) -> None:
-    """Moves what was saved in `written` to `target`: a new folder at once, else file by file, the index, `last`, last.
+    """Moves what was saved in `written` to `target`: a new folder at once, else file by file.
 
-    A folder with an index is complete. Earlier weights in other files, and the files of `target` named in `stale`, are
-    removed.
+    The index file, whose name is `last`, is moved last: a folder that gets its index is complete. Earlier weights in
+    other files, and the files of `target` named in `stale`, are removed.
     """
     if not target.exists():
         os.replace(written, target)
         return
     earlier = earlier_weights(target, written, variant)
-    for path in written.rglob("*"):  # which may need space: before anything is replaced
+    for path in written.rglob("*"):  # new folders may need disk space: first, before anything is replaced
         if path.is_dir():
             (target / path.relative_to(written)).mkdir(exist_ok=True)
     for name in stale:
@@ -125,7 +126,7 @@ def move_files(written: Path, target: Path, last: str, variant: str | None, stal
 
 
 def warn_of_idle_arguments(num_inference_steps: int | None) -> None:
-    """Warns of a number of steps without effect."""
+    """Warns that `num_inference_steps` has no effect, unless it is 1 or None."""
     if num_inference_steps not in (None, 1):
         logger.warning(
             "`num_inference_steps` is %r, but restoring takes one step: it has no effect", num_inference_steps
@@ -155,7 +156,7 @@ def with_dtypes(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments of `from_pretrained` with dtypes in place of their names; "auto" is float32.
 
     Raises:
-        ValueError: something else.
+        ValueError: a dtype that is not a floating point type of torch.
     """
     changed = dict(kwargs)
     for argument in ("dtype", "torch_dtype"):
@@ -176,7 +177,7 @@ def _dtype(value: Any, argument: str) -> torch.dtype:
 
 
 def dtype_of(component: str, kwargs: dict[str, Any]) -> torch.dtype:
-    """The dtype of a component by `from_pretrained(dtype=...)` (see `with_dtypes`); float32 where none is given."""
+    """The dtype that `from_pretrained(dtype=...)` gives a component (see `with_dtypes`), else float32."""
     dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
     if isinstance(dtype, dict):
         dtype = dtype.get(component, dtype.get("default"))
@@ -184,7 +185,7 @@ def dtype_of(component: str, kwargs: dict[str, Any]) -> torch.dtype:
 
 
 class _KeepsNothing(logging.Filter):
-    """Drops diffusers' warning of parts that are to stay in float32 where it names none."""
+    """Drops diffusers' warning about modules to keep in float32 where the list of these is empty."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return "should be kept in float32: []" not in record.getMessage()

@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RESTORED, SKIPPED, FAILED, PLANNED = "restored", "skipped", "failed", "planned"
-# Photos that are read ahead, and as many that are being written. On a CPU one is enough, since restoring takes far
-# longer; a GPU can be faster than the coding of one file after another.
+# Number of photos that are read ahead, and of those that are being written. On a CPU one is enough, since restoring
+# takes far longer; a GPU can be faster than decoding and encoding one file after another.
 AHEAD, AHEAD_OF_GPU = 1, 8
 
-Result = tuple[Record, OSError | None]  # a record, and the error of the machine that ends the run
+Result = tuple[Record, OSError | None]  # a record, and the system error (`of_the_machine`) that ends the run
 
 
 def restore_all(jobs: Iterable[Job], options: Options, load: Callable[[], DAARestorationPipeline]) -> Iterator[Record]:
     """Restores photos in order and yields a record of each; the next ones are read and finished ones written meanwhile.
 
     Args:
-        jobs: what `find_jobs` gave, or a part of it.
-        options: of restoring.
-        load: gives the pipeline; called before the first photo that is restored, and not at all without one.
+        jobs: the result of `find_jobs`, or a part of it.
+        options: options of the restoration.
+        load: returns the pipeline; called before the first photo is restored, and never if there is none to restore.
 
     Yields:
         For each job, in order, a JSON object with "input", "output", "status" (restored, skipped, failed or planned),
@@ -46,8 +46,8 @@ def restore_all(jobs: Iterable[Job], options: Options, load: Callable[[], DAARes
         reading, restoring and writing it), "notes" and "guard".
 
     Raises:
-        OSError: after the record of a photo that failed for a reason of the machine, such as a full or read-only disk:
-            the others would fail as well, and are not written. What is written already stays.
+        OSError: a system error, such as a full or read-only disk, with which the other photos would fail as well. It is
+            raised after the record of the photo that failed; nothing more is written, and finished outputs are kept.
         KeyboardInterrupt: after the records of the photos that are written.
     """
     with _Overlap(options) as overlap:
@@ -59,10 +59,10 @@ def restore_all(jobs: Iterable[Job], options: Options, load: Callable[[], DAARes
 
 
 class _Overlap:
-    """Reading ahead and writing behind, in threads; restoring takes place in the caller's.
+    """Threads that read photos ahead and write finished ones; photos are restored in the caller's thread.
 
     Args:
-        options: of restoring.
+        options: options of the restoration.
     """
 
     def __init__(self, options: Options):
@@ -70,7 +70,7 @@ class _Overlap:
         self.readers = ThreadPoolExecutor(AHEAD_OF_GPU, "read")
         self.writers: ThreadPoolExecutor | None = None
         self.behind: deque[Future[Result]] = deque()  # in the order of the jobs
-        self.stopped = Event()  # by an error of the machine: nothing is written any more
+        self.stopped = Event()  # set by a system error: nothing more is written
         self.ahead = AHEAD
 
     def __enter__(self) -> _Overlap:
@@ -94,7 +94,7 @@ class _Overlap:
         yield from self.records(0)
 
     def records(self, left: int) -> Iterator[Record]:
-        """The records that are ready in order, and those that come until `left` photos are being written."""
+        """Yields records in order: those that are ready, and more until at most `left` photos are being written."""
         while self.behind and (len(self.behind) > left or self.behind[0].done()):
             record, error = self.behind.popleft().result()
             yield record
@@ -109,7 +109,7 @@ class _Overlap:
         return pipeline
 
     def _read_ahead(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Record | Future[Restored]]]:
-        """Each job with its photo that is being read, or with its record where nothing is to be restored."""
+        """Each job, with its photo as it is being read, or with its record where there is nothing to restore."""
         rest, queue = iter(jobs), deque[tuple[Job, Record | Future[Restored]]]()
         while True:
             for job in islice(rest, 1 + self.ahead - len(queue)):

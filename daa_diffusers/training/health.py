@@ -19,8 +19,8 @@ from .config import TrainingConfig
 from .shortcuts import fixed_draws, shortcut_report, slot_accuracy
 
 FEW_PHOTOS = 20
-NOISE_SIDE = 256  # of the parts of real photos from which their noise is estimated: it takes some flat ones
-PHOTO_SIDE = 128  # of what is restored of them
+NOISE_SIDE = 256  # of the real patches from which noise is estimated; smaller ones may have no flat part
+PHOTO_SIDE = 128  # of the part of them that is restored
 PHOTOS = 12  # for the statistics
 LOSS_PATCHES = 8
 PROBE_PATCHES = 32  # for the slot probe
@@ -32,11 +32,11 @@ class HealthReport:
     """Result of one health check.
 
     Attributes:
-        values: for the log, under `health/`: `loss_*` and `slot_accuracy` of `Shortcuts`; means over fixed real
-            patches of `residual_whiteness`, `signal_correlation`, `colour_drift` (1/255); `clean_fidelity` (dB, at
-            most 100); `estimated_gain` (dB) of the patches whose noise can be measured, absent where there is none;
-            `score`, which then counts no gain.
-        alarms: a sentence each.
+        values: entries of the log under `health/`: `loss_*` and `slot_accuracy` (see `Shortcuts`); means over fixed
+            real patches of `residual_whiteness`, `signal_correlation`, `colour_drift` (1/255); `clean_fidelity` (dB, at
+            most 100); `estimated_gain` (dB) over the patches whose noise can be measured, absent where there are none;
+            `score`, in which an absent gain counts as 0.
+        alarms: warnings, a sentence each.
         score: `label_free.label_free_score`; higher is better. Comparable within one run only.
     """
 
@@ -72,11 +72,11 @@ class Health:
 
     Args:
         clean, real: photos (B, C, S, S) in [0, 1], on the CPU.
-        side: of their top left part, which is restored; the noise of real ones is estimated from the whole.
+        side: of the top left part of each that is restored; the noise of real photos is estimated from all of it.
         patches: "synthetic", "clean" and "real" patches (N, C, P, P), in [0, 1], on which the noise predictor is
             tested.
         n_real: number of real photos of the run.
-        seed: of the draws.
+        seed: seed of all random draws.
     """
 
     def __init__(
@@ -91,14 +91,14 @@ class Health:
     ):
         self.patches, self.n_real, self.seed = patches, n_real, seed
         self.clean, self.real = clean[..., :side, :side], real[..., :side, :side]
-        # in other photos Stein's estimate mistakes texture, or traces of coding, for noise
+        # the gain is estimated for these: elsewhere Stein's estimate mistakes texture or coding artifacts for noise
         self.measurable = torch.tensor([signs_of(photo).not_additive is None for photo in real])  # (B,)
         self.noise = self._noise(real)  # (K, B, C, side, side)
         self.slots_at_start = 0.0
 
     @torch.no_grad()
     def see_start(self, restorer: nn.Module) -> None:
-        """Checks the initial restorer, with which later ones are compared."""
+        """Measures the slot accuracy of the initial restorer, with which later ones are compared."""
         if len(self.patches["real"]) < 8:  # too few for the probe
             return
         contract, like = RestorerContract.of(restorer), next(restorer.parameters())
@@ -116,8 +116,8 @@ class Health:
         """From the folders of a run; None for an objective that reads no real photos.
 
         Args:
-            channels: that the restorer takes.
-            sources: of the run, where they are open already.
+            channels: number of channels of the restorer.
+            sources: sources of the run, if they are open already.
 
         Raises:
             ConfigurationError: folders without usable photos.
@@ -152,12 +152,12 @@ class Health:
         averaged weights; the noise predictor is then checked on the results of `adaptation.restorer`.
 
         Raises:
-            ConfigurationError: a restorer that takes other channels than the patches have.
+            ConfigurationError: the restorer and the patches differ in the number of channels.
         """
         contract = RestorerContract.of(restorer)
         if contract.channels != self.real.shape[1]:
             raise ConfigurationError(
-                f"`restorer` must take {self.real.shape[1]} channels as the photos of this run have, got "
+                f"`restorer` must take {self.real.shape[1]} channels, as the photos of this run have, got "
                 f"{contract.channels}"
             )
         with in_eval_mode(restorer):
@@ -178,7 +178,7 @@ class Health:
 
     @torch.no_grad()
     def _measured(self, restore: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
-        """Statistics without labels, and the "score" of them."""
+        """Statistics without labels, and the "score" computed from them."""
         real, restored = self.real, restore(self.real)
         values = {
             "residual_whiteness": float(label_free.residual_whiteness(real, restored).mean()),

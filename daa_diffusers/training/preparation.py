@@ -14,7 +14,7 @@ from ..degradations.base import Degradation, degradation_from_config
 from ..degradations.config_files import read_degradation, write_degradation
 from ..degradations.draws import generator_for
 from ..degradations.filters import gaussian_filter
-from ..degradations.fitting.choosing import Choice, check_choices, look_over
+from ..degradations.fitting.choosing import Choice, check_choices, inspect_photos
 from ..degradations.fitting.noise import Restorer, TooStrongError, fit_noise
 from ..degradations.fitting.profile import MIN_PHOTOS, Profile
 from ..degradations.fitting.rain import fit_rain
@@ -117,7 +117,7 @@ def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) ->
 
 def _leave_out(sources: Sequence[PhotoSource], path: Path) -> None:
     """Leaves out real photos whose noise cannot be measured, which a resumed run reads from `path`."""
-    choices = [look_over(source) for source in sources]
+    choices = [inspect_photos(source) for source in sources]
     check_choices(sources, choices)
     write_text(path, json.dumps([choice.unfit for choice in choices], indent=1) + "\n")
     _skip(sources, choices)

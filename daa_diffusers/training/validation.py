@@ -18,8 +18,8 @@ from .config import TrainingConfig
 
 GRID_PHOTOS = 4
 GRID_SIDE = 192
-BURST_SIDE = 256  # of the middle of frames
-CACHE_BYTES = 2**28  # of decoded photos, a source
+BURST_SIDE = 256  # of the center crop of each frame
+CACHE_BYTES = 2**28  # of decoded photos, for each source
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Validation:
 
     Attributes:
         photos: degraded photos, or pairs with their clean counterparts where there is ground truth; None: no photos.
-        bursts: of static scenes, the middle of their frames.
+        bursts: bursts of static scenes, with center-cropped frames.
     """
 
     photos: PhotoSource | PairedFolders | None
@@ -36,16 +36,18 @@ class Validation:
 
     @classmethod
     def from_config(cls, config: TrainingConfig, real: Sequence[PhotoSource]) -> "Validation | None":
-        """From `validation_degraded` / `validation_clean`, else some real photos (grids only), and `validation_bursts`.
+        """The photos and bursts that a config names; None where there are neither.
 
-        None where there are neither photos nor bursts.
+        Photos are `validation_degraded`, with `validation_clean` if given, else some real photos (for grids only);
+        bursts are `validation_bursts`.
 
         Args:
-            config: of the run.
-            real: its real photos.
+            config: configuration of the run.
+            real: sources of the run's real photos.
 
         Raises:
-            ConfigurationError: a source cannot be opened, photos do not pair, or no burst can be scored.
+            ConfigurationError: a source cannot be opened, degraded and clean photos do not match, or no burst can be
+                scored.
         """
         folder, argument = config.validation_bursts, "validation_bursts"
         bursts = list(read_bursts(folder, side=BURST_SIDE, argument=argument)) if folder else []
@@ -78,10 +80,10 @@ class Validation:
         return found | ({"validation_bursts": [burst.source for burst in self.bursts]} if self.bursts else {})
 
     def run(self, restorer: nn.Module) -> tuple[dict[str, float], torch.Tensor | None]:
-        """Scores and a grid (3, H, W) in [0, 1], which is None where no photo can be read.
+        """Scores, and a grid (3, H, W) in [0, 1], which is None where no photo can be read.
 
-        Scores are the mean per-image PSNR (dB) and SSIM on RGB uint8 of the restored photos, and the PSNR of the
-        untouched input ("psnr_identity"), with ground truth; and "psnr_bursts", the mean of `Burst.psnr`.
+        With ground truth, the scores are the mean per-image PSNR (dB) and SSIM of the restored photos on RGB uint8, and
+        the PSNR of the untouched input ("psnr_identity"). With bursts, "psnr_bursts" is the mean of `Burst.psnr`.
         """
         pipeline = DAARestorationPipeline(restorer)
         pipeline.set_progress_bar_config(disable=True)
@@ -114,7 +116,7 @@ class Validation:
 
 
 def _tile(photo: torch.Tensor) -> torch.Tensor:
-    """The middle of a photo (C, H, W) as (3, GRID_SIDE, GRID_SIDE), padded where it is smaller."""
+    """Center crop of a photo (C, H, W) as (3, GRID_SIDE, GRID_SIDE), padded where the photo is smaller."""
     photo = photo.expand(3, -1, -1) if photo.shape[0] == 1 else photo
     height, width = photo.shape[1:]
     top, left = max(0, (height - GRID_SIDE) // 2), max(0, (width - GRID_SIDE) // 2)

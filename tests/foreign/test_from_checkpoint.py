@@ -88,5 +88,5 @@ def test_a_missing_file_the_own_u_net_and_a_lone_tensor_are_told_apart(tmp_path)
     with pytest.raises(ValueError, match="holds the U-Net of this method"):
         ForeignRestorer.from_checkpoint(tmp_path / "own.pth")
     torch.save(torch.zeros(3), tmp_path / "tensor.pth")
-    with pytest.raises(ValueError, match="must hold a state dict, tensors by name, got Tensor"):
+    with pytest.raises(ValueError, match=r"must hold a state dict \(tensors by name\), got Tensor"):
         ForeignRestorer.from_checkpoint(tmp_path / "tensor.pth")

@@ -54,7 +54,7 @@ def test_a_part_that_is_called_module_stays_where_not_all_names_start_with_it():
 
 def test_several_networks_in_a_file_are_named(tmp_path):
     torch.save({"g_a": WEIGHTS, "d_a": WEIGHTS}, tmp_path / "gan.pth")
-    with pytest.raises(CheckpointError, match=r"got several networks \(g_a, d_a\): save the restorer's alone"):
+    with pytest.raises(CheckpointError, match=r"got several networks \(g_a, d_a\): save the restorer's weights only"):
         read_weights(tmp_path / "gan.pth")
 
 
@@ -81,9 +81,9 @@ NOT_WEIGHTS = {
     "empty": (b"", "is empty"),
     "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS pointer.*git lfs pull"),
     "page": (b"\n <!DOCTYPE html><html><head>", "is a web page"),
-    "text": (b'{"error": "Entry not found"}', 'is a text, not weights; it begins with \'{"error"'),
-    "truncated": (WHOLE[:-30], "was not downloaded whole"),
-    "head": (WHOLE[: len(WHOLE) // 2], "was not downloaded whole"),
+    "text": (b'{"error": "Entry not found"}', 'is a text file, not weights; it begins with \'{"error"'),
+    "truncated": (WHOLE[:-30], "was not downloaded completely"),
+    "head": (WHOLE[: len(WHOLE) // 2], "was not downloaded completely"),
     "pickle": (b"\x80\x02}q\x00", "is damaged"),
     "zip": (_bytes_of(_zip), "is a zip archive without weights"),
     "script": (_bytes_of(lambda stream: torch.jit.save(torch.jit.script(torch.nn.ReLU()), stream)), "TorchScript"),

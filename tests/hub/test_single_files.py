@@ -81,7 +81,7 @@ def test_a_single_file_of_something_else_is_refused(tmp_path, saved):
     (tmp_path / "photo.png").write_bytes(b"png")
     load("photo.png", "must be a folder, or a file of weights: .safetensors, .pth")
     torch.save({}, tmp_path / "model.pth")
-    load("model.pth", "must hold a state dict, tensors by name, got none")
+    load("model.pth", r"must hold a state dict \(tensors by name\), got none")
     shutil.copy(saved / "restorer/diffusion_pytorch_model.safetensors", tmp_path / "good.safetensors")
     (tmp_path / "config.json").write_text('{"_class_name": "UNet2DModel"}')
     load("good.safetensors", "config of a UNet2DModel, expected a RestorationUNet")

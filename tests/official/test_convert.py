@@ -175,10 +175,10 @@ def test_every_problem_is_listed_in_one_error():
     assert lines[1:] == [
         "2 missing: RestorationNet.down_path.0.block.0.weight, denoise_fn.input_blocks.3.0.emb_layers.1.bias",
         "2 unknown: denoise_fn.output_blocks.2.1.qkv.weight, optimizer.step",
-        "4 of a wrong shape or kind: RestorationNet.last.bias is torch.int64, no floating tensor, "
+        "4 of a wrong shape or kind: RestorationNet.last.bias is torch.int64, not a floating-point tensor, "
         "RestorationNet.last.weight is (3, 9, 3, 3), should be (3, 4, 3, 3), "
         "denoise_fn.middle_block.1.qkv.weight is (48, 16), should be (48, 16, 1), "
-        "denoise_fn.out.2.bias is str, no floating tensor",
+        "denoise_fn.out.2.bias is str, not a floating-point tensor",
         "2 not of the schedule beta 1e-6..1e-2 in 1000 steps: gammas differs by up to 0.001, "
         "posterior_mean_coef1 is (2000,), should be (1000,)",
     ]
@@ -269,7 +269,7 @@ def test_a_restorer_with_and_without_prefix_is_not_guessed_at():
         ({"head_channels": 2.0}, "`head_channels` must be a positive integer, got 2.0"),
         ({"dropout": 1.0}, r"`dropout` must lie in \[0, 1\), got 1.0"),
         ({"groups": 3}, r"`groups` must divide the noise predictor's channels \(8, 16, 16\), got 3"),
-        ({"head_channels": 5}, "`head_channels` must divide the noise predictor's last 16, got 5"),
+        ({"head_channels": 5}, "`head_channels` must divide the noise predictor's last width, 16, got 5"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):

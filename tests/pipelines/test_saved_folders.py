@@ -153,8 +153,8 @@ def test_casting_warns_of_nothing(trained, caplog):
 
 def test_a_network_of_another_class_or_a_pipeline_is_not_loaded_as_new_weights(trained):
     for load, message in (
-        (lambda: FastRestorationUNet.from_pretrained(trained, subfolder="restorer"), "is of a RestorationUNet, not of"),
-        (lambda: RestorationUNet.from_pretrained(trained / "unet"), "is of a DAAUNet2DConditionModel, not of"),
+        (lambda: FastRestorationUNet.from_pretrained(trained, subfolder="restorer"), "holds a RestorationUNet, not a"),
+        (lambda: RestorationUNet.from_pretrained(trained / "unet"), "holds a DAAUNet2DConditionModel, not a"),
         (lambda: RestorationUNet.from_pretrained(trained), "subfolder='restorer'"),
         (lambda: RestorationUNet.from_pretrained("daa-denoise"), r"from_pretrained\('daa-denoise'\).restorer"),
     ):

@@ -12,39 +12,39 @@ from .photo_noise import BLOCK
 from .profile import MIN_PHOTOS, NAMED
 from .suitability import signs_of, without_impulses
 
-MAX_PHOTOS = 200  # of a source; of more, equally spaced ones are used
+MAX_PHOTOS = 200  # inspected in a source; they are equally spaced in a larger one
 FIT_SHARE = 0.5  # of the photos must have noise that can be measured
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Result of the inspection of a source: `looked` photos, of which some are `unfit`, by index, with the reason."""
+    """Result of the inspection of a source: the number of inspected photos, and reasons by index for unfit ones."""
 
-    looked: int
+    inspected: int
     unfit: dict[int, str] = field(default_factory=dict)
 
 
-def look_over(source: PhotoSource, most: int = MAX_PHOTOS) -> Choice:
+def inspect_photos(source: PhotoSource, most: int = MAX_PHOTOS) -> Choice:
     """Finds photos whose noise cannot be measured, among at most `most` equally spaced ones."""
-    unfit, looked = {}, 0
+    unfit, inspected = {}, 0
     for index, photo in source.sample(most):
         if min(photo.shape[1:]) < 2 * BLOCK:  # too small to measure
             continue
-        looked += 1
+        inspected += 1
         reason = signs_of(without_impulses(unit_float(photo)), jpeg_quality(source.encoded(index))).unfit
         if reason:
             unfit[index] = reason
-    return Choice(looked, unfit)
+    return Choice(inspected, unfit)
 
 
 def check_choices(sources: Sequence[PhotoSource], choices: Sequence[Choice]) -> None:
-    """Raises ConfigurationError unless there are enough photos, half of which have noise that can be measured."""
+    """Raises ConfigurationError unless there are enough photos, and at least half have noise that can be measured."""
     counts = [source.count for source in sources]
-    known = [count for count in counts if count is not None]  # None: of a stream
+    known = [count for count in counts if count is not None]  # None: a stream, whose length is unknown
     if len(known) == len(counts) and sum(known) < MIN_PHOTOS:
         raise ConfigurationError(f"`real` must hold at least {MIN_PHOTOS} photos to fit noise to, got {sum(known)}")
-    looked, unfit = sum(choice.looked for choice in choices), sum(len(choice.unfit) for choice in choices)
-    if unfit <= (1 - FIT_SHARE) * looked:
+    inspected, unfit = sum(choice.inspected for choice in choices), sum(len(choice.unfit) for choice in choices)
+    if unfit <= (1 - FIT_SHARE) * inspected:
         return
     reasons = [
         f"{source.label(index)}: {reason}"
@@ -53,9 +53,9 @@ def check_choices(sources: Sequence[PhotoSource], choices: Sequence[Choice]) -> 
     ]
     more = f"\n- and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
     raise ConfigurationError(
-        f"`real`: there is nothing to adapt to: in {unfit} of {looked} photos no noise can be measured. A restorer "
-        "adapted to them would remove detail as noise. Clean photos need none: leave these out, or, if they are noisy "
-        "all the same, train without the fit (examples/train_daa.py --preset adapt --fit_noise 0)"
+        f"`real`: there is nothing to adapt to: in {unfit} of {inspected} photos no noise can be measured. A restorer "
+        "adapted to them would remove detail as noise. Clean photos need no adaptation: leave them out. If these are "
+        "noisy nevertheless, train without the fit (examples/train_daa.py --preset adapt --fit_noise 0)"
         + "".join("\n" + one_line(f"- {reason}") for reason in reasons[:NAMED])
         + more
     )
