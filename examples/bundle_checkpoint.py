@@ -34,6 +34,7 @@ FREE_SOURCES = {
         "lomiri-wallpapers, reduced: Trevor Freespace, Jakub Mede, Aitzol Berasategi, Abhishek Mudgal (CC-BY-4.0), "
         "Clemens Engelhardt (CC0)."
     ),
+    "photos/gray": "Gray copies of clean/free.",
     "photos/textures": "Pictures of textures, made by `examples/make_textures.py`; free of any rights.",
 }
 SOURCES = FREE_SOURCES | {

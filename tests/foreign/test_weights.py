@@ -158,7 +158,7 @@ def test_info_restore_and_evaluate_take_the_file(network, tmp_path, capsys):
 
 
 def test_convert_keeps_the_license_and_record_that_stand_beside_a_file(tmp_path, capsys):
-    bundled = DAARestorationPipeline.from_pretrained("daa-deblur")
+    bundled = DAARestorationPipeline.from_pretrained("daa-denoise-research")
     bundled.restorer.save_pretrained(tmp_path / "alone")
     file = tmp_path / "alone/diffusion_pytorch_model.safetensors"
     for number, given in enumerate((file, tmp_path / "alone")):
@@ -166,7 +166,7 @@ def test_convert_keeps_the_license_and_record_that_stand_beside_a_file(tmp_path,
         assert "keep their license, non-commercial" in capsys.readouterr().out
         made = DAARestorationPipeline.from_pretrained(tmp_path / f"made{number}")
         training = made.restorer.weights_record.training
-        assert made.task == "deblur" and training.items() >= bundled.restorer.weights_record.training.items()
+        assert made.task == "denoise" and training.items() >= bundled.restorer.weights_record.training.items()
         assert [source["file"] for source in training["wrapped_from"]] == [file.name]
 
 

@@ -86,7 +86,7 @@ def test_a_card_of_a_bare_folder_says_what_is_not_known(folder):
         assert f"## {heading}" in (PROJECT_ROOT / "model_cards" / "TEMPLATE.md").read_text() and f"## {heading}" in card
 
 
-RESEARCH_ONLY = ("daa-deblur", "daa-denoise-research")
+RESEARCH_ONLY = ("daa-denoise-research",)
 
 
 @pytest.mark.parametrize("name", bundled_names())
@@ -115,14 +115,14 @@ def test_the_hub_reads_a_bundled_card(name):
         "daa-denoise": (renoir, 37.18),
         "daa-denoise-research": (renoir, 37.56),
         "daa-derain": ("Rain100L (val)", 31.76),
-        "daa-deblur": ("Levin (val, best shift within 5 px)", 24.02),
+        "daa-deblur": ("Levin (val, best shift within 5 px)", 24.07),
     }[name]
     assert values[dataset] == psnr
     line = "- sidd_small/train/noisy: 111 photos, real, without ground truth."
     assert (line in card.text) == adapted
     assert ("photos, real, without ground truth." in card.text) == adapted
     options = yaml.safe_load(card.text.split("```yaml\n")[1].split("```")[0])
-    steps = {"daa-denoise": 20000, "daa-denoise-research": 480, "daa-derain": 7445, "daa-deblur": 2500}
+    steps = {"daa-denoise": 20000, "daa-denoise-research": 480, "daa-derain": 7445, "daa-deblur": 6991}
     assert options["steps"] == steps[name]
     assert options["steps"] == described.training["steps"] and f"{options['steps']} steps" in card.text
 

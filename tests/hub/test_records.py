@@ -120,9 +120,10 @@ def test_a_saved_bundled_checkpoint_is_the_same_checkpoint(tmp_path):
     assert pipe.task == "derain" and verdict.reason == "the change is like rain"  # not judged as noise
 
 
-LICENSES = dict.fromkeys(("daa-denoise", "daa-derain"), "cc-by-4.0") | dict.fromkeys(
-    ("daa-denoise-research", "daa-deblur"), RESEARCH.name
-)
+LICENSES = {
+    **dict.fromkeys(("daa-denoise", "daa-derain", "daa-deblur"), "cc-by-4.0"),
+    "daa-denoise-research": RESEARCH.name,
+}
 
 
 @pytest.mark.parametrize("name", bundled_names())
