@@ -128,7 +128,7 @@ def read_adapter(
     Raises:
         CheckpointError: no such folder or repository id; missing files (all listed); damaged or other files.
         TypeError: an unknown option.
-        RepositoryNotFoundError and the other errors of huggingface_hub, unchanged.
+        RepositoryNotFoundError: the Hub has no such repository; other errors of huggingface_hub pass unchanged.
     """
     unknown = sorted(set(hub_options) - set(HUB_OPTIONS))
     if unknown:

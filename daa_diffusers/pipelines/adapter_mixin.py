@@ -63,7 +63,7 @@ class AdapterMixin:
         Raises:
             CheckpointError: no adapter there, damaged files, or it was made for another restorer.
             ConfigurationError: the name is taken, or an adapter is fused.
-            RepositoryNotFoundError and the other errors of huggingface_hub, unchanged.
+            RepositoryNotFoundError: the Hub has no such repository; other errors of huggingface_hub pass unchanged.
         """
         if name is not None and (not isinstance(name, str) or not name):
             raise ConfigurationError(f"`name` must be a text or None, got {name!r}")

@@ -262,7 +262,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
         Raises:
             CheckpointError: unknown name, missing files (all listed), pickle files, a config of another class,
                 or weights that do not fit.
-            RepositoryNotFoundError and the other errors of huggingface_hub, unchanged.
+            RepositoryNotFoundError: the Hub has no such repository; other errors of huggingface_hub pass unchanged.
         """
         if kwargs.pop("use_safetensors", True) is False:
             raise ValueError("`use_safetensors` must be True: pickle files run code when they are opened")

@@ -28,13 +28,13 @@ logger = logging.getLogger(__name__)
 
 TRIED_SIDE = 128  # pixels, of the center crops that renoising is tried on
 MIN_RENOISING_GAIN = 0.25  # dB
+MOST_LEFT = 0.5  # of the noise's deviation: an initial restorer that leaves so much does not respond to it
 
 _RENOISED: dict[str, Any] = {
     "objective": {"type": "renoised", "weight": 0.3, "decay": None},
     "pseudo_clean": False,
     "blend": 1.0,
     "predictor_warmup_steps": 0,
-    "select_by": "label_free",
 }
 # Method -> options that override those of the preset.
 METHODS: dict[str, dict[str, Any]] = {
@@ -67,8 +67,6 @@ class Choice:
 def with_method(config: TrainingConfig, method: str) -> TrainingConfig:
     """The options of a run, overridden by those of a method; raises ConfigurationError where they are invalid."""
     options = dict(METHODS[method])
-    if config.select_by == "bursts":  # an unbiased score that the user has taken photos for
-        options.pop("select_by", None)
     if "objective" in options:
         options["objective"] = with_defaults(options["objective"])
     return replace(config, **options).check()
@@ -84,8 +82,9 @@ def method_of(options: Mapping[str, Any]) -> str:
 def choose(config: TrainingConfig, inputs: setup.Inputs) -> Choice:
     """Chooses the method of a run by its initial restorer and photos, deterministic for a seed.
 
-    Renoising is chosen if the initial restorer removes white noise, the noise of the photos is correlated, and a second
-    pass over the renoised result is better than the first by Stein's estimate (`label_free.estimated_gain`).
+    Renoising is chosen if the initial restorer removes white noise, the noise of the photos is correlated, and either
+    half of it is left, or a second pass over the renoised result is better than the first by Stein's estimate
+    (`label_free.estimated_gain`).
 
     Args:
         config: of the run, with the method of its preset.
@@ -156,12 +155,14 @@ def choice(measured: Mapping[str, float]) -> Choice:
     start = f"start: it leaves noise of {measured['left']:.1f}/255"
     if abs(measured["neighbors"]) < WHITE:
         return _preset(start, "The photos' noise is white: renoising has nothing to add.", numbers, photos)
-    if "renoised_gain" not in measured:
+    leaves_most = measured["left"] >= MOST_LEFT * measured["noise"]
+    if "renoised_gain" not in measured and not leaves_most:
         return _preset(start, "The gain of renoising cannot be estimated.", numbers, photos)
-    gain = measured["renoised_gain"] - measured["gain"]
-    start += f"; a second pass over the renoised result gains {gain:+.1f} dB by estimate"
-    if gain < MIN_RENOISING_GAIN:
-        return _preset(start, "Renoising gains too little.", numbers, photos)
+    if "renoised_gain" in measured:
+        gain = measured["renoised_gain"] - measured["gain"]
+        start += f"; a second pass over the renoised result gains {gain:+.1f} dB by estimate"
+        if gain < MIN_RENOISING_GAIN and not leaves_most:
+            return _preset(start, "Renoising gains too little.", numbers, photos)
     method = "renoised_fitted"
     return Choice(method, (photos, f"{start}.", f"chosen: {TITLES[method]}."), numbers)
 

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from daa_diffusers.degradations.draws import generator_for
-from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.training.choosing import METHODS, choice, measure, method_of, with_method
 from daa_diffusers.training.config import resolve
 
@@ -77,14 +76,14 @@ def test_a_start_that_renoising_makes_no_better_is_left_to_the_preset():
     assert "cannot be estimated" in choice(found).reasons[1]
 
 
+def test_a_start_that_leaves_half_of_the_noise_is_renoised_whatever_the_estimate():
+    found = {"white_noise_gain": 8.5, "noise": 2.3, "hiding": 7.4, "neighbors": 0.6, "gain": 0.3, "renoised_gain": -0.2}
+    assert choice({**found, "left": 2.2}).method == "renoised_fitted"
+    assert choice({**found, "left": 1.1}).method == "preset"
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_options_of_a_method_fit_and_tell_it_again(method):
     config = with_method(resolve({"preset": "adapt", "clean": ["c"], "real": ["r"], "minutes": 1}), method)
     assert method_of(config.__dict__) == method
-    assert (config.select_by == "label_free") == (method != "preset")
-
-
-def test_options_that_contradict_a_method_are_named():
-    config = resolve({"preset": "adapt", "clean": ["c"], "real": ["r"], "health": False})
-    with pytest.raises(ConfigurationError, match="`select_by` label_free needs `health`"):
-        with_method(config, "renoised")
+    assert config.select_by == "last" and (config.objective.get("decay", 0) is None) == (method != "preset")
