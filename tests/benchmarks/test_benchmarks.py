@@ -141,21 +141,21 @@ def test_the_adaptation_benchmark_resumes_and_reports_every_row(tmp_path):
     assert again.split("## renoir")[1].strip() in second
 
 
-@pytest.mark.parametrize("kind", ["camera", "phone"])
-def test_photos_of_our_own_are_made_once_and_hold_correlated_noise(tmp_path, kind):
+@pytest.mark.parametrize("kind", ["camera", "phone", "grain", "enlarged", "coded"])
+def test_photos_of_our_own_are_made_once_and_hold_correlated_noise(tmp_path, monkeypatch, kind):
     made = demo_photos(tmp_path / "made")
     for part in ("train", "val"):
         shutil.copytree(made.real_val_clean, tmp_path / "data" / "real_noise" / "polyu" / part / "clean")
     import camera_photos
 
-    make = getattr(camera_photos, f"make_{kind}_photos")
-    make(tmp_path / "data", tmp_path / "own")
-    noisy = PhotoFolder(tmp_path / "own" / "val" / "noisy")
-    clean = PhotoFolder(tmp_path / "own" / "val" / "clean")
+    monkeypatch.setattr(camera_photos, "OWN_PHOTOS", tmp_path)
+    camera_photos.make_photos(kind, tmp_path / "data")
+    own = tmp_path / f"{kind}_photos"
+    noisy, clean = PhotoFolder(own / "val" / "noisy"), PhotoFolder(own / "val" / "clean")
     noise = noisy.photo(0).float() - clean.photo(0).float()
     neighbors = torch.corrcoef(torch.stack([noise[1, :, 1:].flatten(), noise[1, :, :-1].flatten()]))[0, 1]
     assert float(noise.std()) > 5 and float(neighbors) > 0.4
-    last = tmp_path / "own" / "train" / "noisy" / "000.png"
+    last = own / "train" / "noisy" / "000.png"
     before = last.stat().st_mtime_ns
-    make(tmp_path / "data", tmp_path / "own")
+    camera_photos.make_photos(kind, tmp_path / "data")
     assert last.stat().st_mtime_ns == before

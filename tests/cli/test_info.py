@@ -25,7 +25,7 @@ def facts(capsys, *arguments) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
-FREE = ("daa-denoise", "daa-derain")  # trained on photos that may train weights for anyone
+FREE = ("daa-denoise", "daa-derain", "daa-deblur")  # trained on photos that may train weights for anyone
 
 
 @pytest.mark.parametrize("name", bundled_names())

@@ -117,7 +117,7 @@ def test_salt_and_pepper_is_found_and_left_out(tmp_path):
     assert profile.impulses == pytest.approx(0.04, rel=0.25)
     green = [v for v, count in zip(profile.degradation.deviation[1], profile.observed[1], strict=True) if count]
     assert np.median(green) == pytest.approx(10, rel=0.15)
-    assert "Salt and pepper: " in profile.describe() and "makes none" in profile.describe()
+    assert "Salt and pepper: " in profile.describe() and "has none" in profile.describe()
     assert share_of_impulses(without_impulses(photos[1])) < 0.01
 
 
