@@ -85,7 +85,7 @@ def plan(arguments: argparse.Namespace, name: str, row_name: str, seed: int) -> 
     if row_name == "adapted":
         options |= domain.adapted
     if row.chosen:
-        options |= {"degradation": CAMERA, "health": True}  # by which the weights are selected
+        options["degradation"] = CAMERA
         options |= METHODS[chosen_method(arguments, name, options)]
     if options.get("variant") == "extended":
         options["unpaired_clean"] = options["clean"]

@@ -8,12 +8,10 @@ name, always with a mosaic and always smoothed afterwards, as cameras do. The ot
 8 bits; what is there already is kept.
 """
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 
 import common
-import numpy as np
 import torch
 import torch.nn.functional as F
 from adaptation_plan import OWN_PHOTOS
@@ -22,6 +20,7 @@ from PIL import Image
 from daa_diffusers.degradations.camera_noise import CameraNoise
 from daa_diffusers.degradations.draws import generator_for
 from daa_diffusers.degradations.filters import gaussian_filter
+from daa_diffusers.degradations.jpeg_coding import jpeg
 from daa_diffusers.files import replacing
 from daa_diffusers.sources.folders import PhotoFolder
 
@@ -74,13 +73,7 @@ def enlarged(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 def coded(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """(B, 3, H, W) in [0, 1] with the noise of a phone, coded as JPEG of quality 80, colors at half size."""
-    degraded = []
-    for noisy in phone_noise(clean, generator):
-        pixels = (noisy * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, format="JPEG", quality=80)
-        degraded.append(torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) / 255)
-    return torch.stack(degraded)
+    return torch.stack([jpeg(noisy, 80, down=0, right=0) for noisy in phone_noise(clean, generator)])
 
 
 # Name -> noise; photos lie in `outputs/NAME_photos`.

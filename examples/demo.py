@@ -18,7 +18,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 START = ROOT / "examples" / "white-noise"  # by examples/configs/white-noise.yaml
-START_KEPT = 3  # exit status of `daa adapt`: no trained weights are better
 
 
 @dataclass
@@ -58,6 +57,8 @@ def adapt(data: DemoData, output: Path, minutes: float) -> Path:
     Raises:
         subprocess.CalledProcessError: the command failed.
     """
+    from daa_diffusers.training.result import START_KEPT
+
     run = output / time.strftime("run-%Y%m%d-%H%M%S")
     clean = [part for folder in data.clean for part in ("--clean", str(folder))]
     options = [*clean, "--checkpoint", str(START), "--output", str(run), "--minutes", str(minutes)]

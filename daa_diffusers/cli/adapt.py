@@ -50,7 +50,7 @@ Bursts = Annotated[
     Path | None,
     typer.Option(
         help="Folder of folders, each with two or more frames of one static scene, of the same camera: the weights "
-        "that restore them best are kept. Default: selected without.",
+        "that restore them best are kept. Default: the last weights.",
         show_default=False,
     ),
 ]
