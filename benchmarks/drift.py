@@ -25,7 +25,7 @@ from adaptation_plan import BOTH, PUBLISHED
 from PIL import Image
 
 from daa_diffusers.evaluation.statistics import markdown_table
-from daa_diffusers.photos.pixels import middle
+from daa_diffusers.photos.pixels import center_crop
 from daa_diffusers.sources.folders import PhotoFolder
 from daa_diffusers.sources.sampling import PairedFolders
 from daa_diffusers.training.config import resolve
@@ -47,7 +47,7 @@ def middles(data: Path, name: str, folder: Path) -> PairedFolders:
         source = PhotoFolder(data / "real_noise" / name / "val" / kind)
         (folder / kind).mkdir()
         for index in source.spread(PHOTOS):
-            pixels = middle(source.photo(index), SIDE).permute(1, 2, 0).numpy()
+            pixels = center_crop(source.photo(index), SIDE).permute(1, 2, 0).numpy()
             Image.fromarray(pixels).save(folder / kind / f"{index:03d}.png")
         pair.append(PhotoFolder(folder / kind))
     return PairedFolders(*pair)

@@ -20,7 +20,7 @@ from daa_diffusers.degradations.fitting.photo_noise import WHITE
 from daa_diffusers.evaluation.metrics import psnr
 from daa_diffusers.evaluation.statistics import markdown_table
 from daa_diffusers.objectives.renoised import Renoised
-from daa_diffusers.photos.pixels import middle, unit_float
+from daa_diffusers.photos.pixels import center_crop, unit_float
 from daa_diffusers.sources.folders import PhotoFolder
 
 SETS = ("renoir", "polyu", "sidd_small")
@@ -42,10 +42,10 @@ def row(name: str, checkpoint: str, data: Path, photos: str, side: int) -> dict[
     restorer = DAARestorationPipeline.from_pretrained(checkpoint).restorer.float().eval()
     noisy, clean = (PhotoFolder(data / "real_noise" / photos / "train" / kind) for kind in ("noisy", "clean"))
     indices = noisy.spread(PHOTOS)
-    whole = [unit_float(middle(noisy.photo(i), MEASURED_SIDE)) for i in indices]
-    x, y = (torch.stack([unit_float(middle(s.photo(i), side)) for i in indices]) for s in (noisy, clean))
+    whole = [unit_float(center_crop(noisy.photo(i), MEASURED_SIDE)) for i in indices]
+    x, y = (torch.stack([unit_float(center_crop(s.photo(i), side)) for i in indices]) for s in (noisy, clean))
     bsds = PhotoFolder(data / "clean" / "bsds")
-    patches = torch.stack([unit_float(middle(bsds.photo(i), 48)) for i in bsds.spread(CLEAN_PATCHES)])
+    patches = torch.stack([unit_float(center_crop(bsds.photo(i), 48)) for i in bsds.spread(CLEAN_PATCHES)])
     measured = Renoised(restorer).measure(iter(whole), patches, generator_for(0, "renoising", "measure"))
 
     def restored(images: torch.Tensor) -> torch.Tensor:

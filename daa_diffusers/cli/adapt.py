@@ -302,7 +302,7 @@ def compare(config: TrainingConfig, adapted: Path, source: PhotoSource) -> Path 
     """
     from ..evaluation.folders import restore
     from ..evaluation.sheets import contact_sheet
-    from ..photos.pixels import middle, unit_float
+    from ..photos.pixels import center_crop, unit_float
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 
     pipelines = [DAARestorationPipeline.from_pretrained(str(name)) for name in (config.init_from, adapted)]
@@ -310,7 +310,7 @@ def compare(config: TrainingConfig, adapted: Path, source: PhotoSource) -> Path 
         pipeline.set_progress_bar_config(disable=True)
     rows = []
     for _, photo in source.sample(SHEET_PHOTOS):
-        cut = unit_float(middle(photo, 256))
+        cut = unit_float(center_crop(photo, 256))
         rows.append([cut, *(restore(pipeline, cut) for pipeline in pipelines)])
     if not rows:
         return None

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from ..degradations.filters import gaussian_filter
 from ..errors import ConfigurationError
 from ..files import one_line
-from ..photos.pixels import middle, unit_float
+from ..photos.pixels import center_crop, unit_float
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from ..sources.folders import PhotoFolder
 from .folders import restore
@@ -237,7 +237,7 @@ def _frames(source: PhotoFolder, side: int | None) -> list[torch.Tensor]:
         raise ConfigurationError(f"its frames must have one size, got {text}")
     if min(frames[0].shape[1:]) < 4 * COARSE:
         raise ConfigurationError(f"its frames must have at least {4 * COARSE} pixels a side, got {frames[0].shape}")
-    return frames if side is None else [middle(frame, side).clone() for frame in frames]
+    return frames if side is None else [center_crop(frame, side).clone() for frame in frames]
 
 
 def _correlation(a: torch.Tensor, b: torch.Tensor) -> float:

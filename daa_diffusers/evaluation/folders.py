@@ -14,7 +14,7 @@ from ..degradations.fitting.photo_noise import BLOCK
 from ..degradations.fitting.suitability import signs_of
 from ..errors import ConfigurationError
 from ..models.restorer import RestorerContract, in_eval_mode
-from ..photos.pixels import middle
+from ..photos.pixels import center_crop
 from ..pipelines.image_processor import pad_to_multiple
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from . import label_free as without_labels
@@ -203,7 +203,7 @@ def _not_additive(degraded: torch.Tensor, quality: int | None) -> str | None:
 
 def _noise(degraded: torch.Tensor, seed: int, name: str) -> torch.Tensor:
     """Noise (K, 1, C, h, w) like that of the middle of the photo."""
-    photo = middle(degraded, LABEL_FREE_SIDE)
+    photo = center_crop(degraded, LABEL_FREE_SIDE)
     if min(photo.shape[1:]) < 2 * BLOCK:
         raise ValueError(f"smaller than {2 * BLOCK} pixels: {photo.shape[2]} x {photo.shape[1]}")
     generator = generator_for(seed, "evaluation", "photo noise", name)
@@ -229,7 +229,7 @@ def _noise_left(pipeline: DAARestorationPipeline | None, degraded: torch.Tensor,
         return restored if photo.shape[1] == pipeline.channels else restored.mean(1, keepdim=True)
 
     with in_eval_mode(restorer):
-        gain = float(without_labels.estimated_gain(unclamped, middle(degraded, LABEL_FREE_SIDE)[None], noise))
+        gain = float(without_labels.estimated_gain(unclamped, center_crop(degraded, LABEL_FREE_SIDE)[None], noise))
     return 10 ** (-gain / 10)
 
 

@@ -58,8 +58,8 @@ def _mirrored(side: int, patch: int, before: int) -> torch.Tensor:
     return torch.minimum(index, 2 * side - 2 - index)
 
 
-def middle(photo: torch.Tensor, side: int) -> torch.Tensor:
-    """The middle of (C, H, W), `side` pixels wide and high where the photo is larger."""
+def center_crop(photo: torch.Tensor, side: int) -> torch.Tensor:
+    """Return the center of a photo (C, H, W), at most `side` pixels wide and high."""
     for axis in (1, 2):
         if photo.shape[axis] > side:
             photo = photo.narrow(axis, (photo.shape[axis] - side) // 2, side)

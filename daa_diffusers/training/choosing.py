@@ -18,7 +18,7 @@ from ..models.restorer import RestorerContract, in_eval_mode, restore_photos
 from ..objectives.registry import with_defaults
 from ..objectives.renoised import LEAST_GAIN
 from ..objectives.renoising import remainder, white_noise_gain
-from ..photos.pixels import middle
+from ..photos.pixels import center_crop
 from . import setup
 from .config import TrainingConfig
 from .held_out import pairs_apart
@@ -131,7 +131,7 @@ def measure(
         side -= side % RestorerContract.of(restorer).size_multiple
         if side < 32:
             return measured
-        crops = torch.stack([middle(photo, side) for photo in usable])  # (N, C, side, side)
+        crops = torch.stack([center_crop(photo, side) for photo in usable])  # (N, C, side, side)
         noise = torch.stack([Noise.of(p).sample(c, generator) for p, c in zip(usable, crops, strict=True)])[None]
         added = measured["hiding"] / 255 * torch.randn(crops.shape, generator=generator)
 

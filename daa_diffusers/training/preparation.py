@@ -24,7 +24,7 @@ from ..degradations.transplant import Transplant, write_residual
 from ..errors import ConfigurationError
 from ..files import replacing, write_text
 from ..objectives.base import Objective
-from ..photos.pixels import middle, unit_float
+from ..photos.pixels import center_crop, unit_float
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from ..sources.folders import PhotoFolder, PhotoSource
 from ..sources.sampling import TrainingPatches
@@ -89,7 +89,7 @@ def measure_for(model: Objective, real: Sequence[PhotoSource], dataset: Training
 def measured_photos(real: Sequence[PhotoSource]) -> Iterator[torch.Tensor]:
     """The middle of a few photos (C, H, W) in [0, 1], equally many of each source."""
     share = max(1, MEASURED_PHOTOS // max(1, len(real)))
-    return (unit_float(middle(photo, MEASURED_SIDE)) for source in real for _, photo in source.sample(share))
+    return (unit_float(center_crop(photo, MEASURED_SIDE)) for source in real for _, photo in source.sample(share))
 
 
 def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) -> None:
@@ -192,7 +192,7 @@ def _restore_all(
         paths = {index: folder / f"{number:02d}-{index:06d}.png" for index in source.spread(share)}
         missing = {index: path for index, path in paths.items() if not path.exists()}
         for index, photo in source.sample(share, missing.__contains__):
-            real = unit_float(middle(photo, MOST_SIDE))
+            real = unit_float(center_crop(photo, MOST_SIDE))
             write(real, restore(real), missing[index])
 
 

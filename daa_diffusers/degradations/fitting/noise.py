@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ...errors import ConfigurationError
-from ...photos.pixels import middle
+from ...photos.pixels import center_crop
 from ..camera_noise import SRGB_GAMMA
 from ..draws import generator_for
 from ..fitted import FittedNoise
@@ -108,7 +108,7 @@ def _measured(photo: torch.Tensor, content: bytes, restorer: Restorer | None) ->
     if min(photo.shape[1:]) < 2 * BLOCK:
         raise ConfigurationError(f"smaller than {2 * BLOCK} pixels: {photo.shape[2]} x {photo.shape[1]}")
     stored = photo.expand(3, -1, -1).float() / torch.iinfo(photo.dtype).max
-    inner = middle(stored, REGION)
+    inner = center_crop(stored, REGION)
     if float(inner.amax() - inner.amin()) == 0:
         raise ConfigurationError("constant")
     pixels = without_impulses(stored)
@@ -122,7 +122,8 @@ def _measured(photo: torch.Tensor, content: bytes, restorer: Restorer | None) ->
     brightness, variance = flat.brightness, flat.variance
     if restorer is not None and abs(flat.neighbors) < WHITE:
         generator = generator_for(0, "fit noise", "removed")
-        brightness, variance = removed_noise(middle(pixels, RESTORED), restorer, generator) or (brightness, variance)
+        removed = removed_noise(center_crop(pixels, RESTORED), restorer, generator)
+        brightness, variance = removed or (brightness, variance)
     log_deviation = variance.sqrt().clamp(min=NOISE_FREE / 10).log().numpy()
     sampling = chroma_sampling(content)
     coded = quality, sampling, bend_of(flat), signs, earlier is not None, other_codec(content)

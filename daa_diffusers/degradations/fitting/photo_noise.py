@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from ...photos.pixels import middle
+from ...photos.pixels import center_crop
 from ..filters import gaussian_filter
 from ..fitted import KERNEL, MAX_LAG, correlation_kernels
 
@@ -54,7 +54,7 @@ class FlatBlocks:
         """Those in the middle of `photo` (C, H, W) in [0, 1], sides at least 32; ValueError on another shape."""
         if photo.ndim != 3 or min(photo.shape[1:]) < 2 * BLOCK:
             raise ValueError(f"`photo` must be (C, H, W) with sides of at least {2 * BLOCK}, got {tuple(photo.shape)}")
-        photo = middle(photo.detach().float(), region)
+        photo = center_crop(photo.detach().float(), region)
         blocks = photo.unfold(1, BLOCK, BLOCK // 2).unfold(2, BLOCK, BLOCK // 2)
         blocks = blocks.reshape(len(photo), -1, BLOCK, BLOCK).transpose(0, 1)  # (L, C, 16, 16)
         mean, residual = without_plane(blocks)

@@ -9,7 +9,7 @@ import torch
 
 from ...errors import ConfigurationError
 from ...files import one_line
-from ...photos.pixels import middle, unit_float
+from ...photos.pixels import center_crop, unit_float
 from ...sources.folders import PhotoSource
 from ...sources.specs import open_source
 from ..base import Degradation
@@ -64,7 +64,7 @@ def usable_photos(photos: Photos, least: int, most: int, side: int) -> tuple[lis
             if min(photo.shape[1:]) < least:
                 skipped[str(source.label(index))] = f"smaller than {least} pixels: {photo.shape[2]} x {photo.shape[1]}"
             else:
-                usable.append(unit_float(middle(photo, side)).expand(3, -1, -1))
+                usable.append(unit_float(center_crop(photo, side)).expand(3, -1, -1))
         skipped |= {str(label): reason for label, reason in source.skipped.items()}
     check_usable(len(usable), skipped)
     return usable, skipped

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ...photos.pixels import LUMA_WEIGHTS, middle
+from ...photos.pixels import LUMA_WEIGHTS, center_crop
 from ..jpeg_coding import JPEG_BLOCK, blockiness
 from .photo_noise import CLIPPED, FlatBlocks, without_plane
 
@@ -94,7 +94,7 @@ def signs_of(photo: torch.Tensor, quality: int | None = None, flat: FlatBlocks |
     same_pixel = flat.correlation[..., half, half]  # (C, C)
     is_gray = len(photo) == 1 or bool((photo == photo[:1]).all())
     is_coarse = blockiness(photo) > BLOCKY if quality is None else quality <= COARSE_QUALITY
-    quiet = _quietest((middle(photo, REGION) * weights).sum(0))
+    quiet = _quietest((center_crop(photo, REGION) * weights).sum(0))
     return Signs(
         level=float(deviation.square().mean(1).sqrt().median()),
         floor=quiet / max(255 * float(brightness.square().mean((1, 2)).sqrt().median()), 0.05),
@@ -109,7 +109,7 @@ def signs_of(photo: torch.Tensor, quality: int | None = None, flat: FlatBlocks |
 
 def share_of_impulses(photo: torch.Tensor) -> float:
     """Share of the pixels of a photo (C, H, W) in [0, 1] that are impulses in one of the colors at least."""
-    inner = middle(photo, REGION)
+    inner = center_crop(photo, REGION)
     return float((_median_of_extremes(inner) != inner).any(0).float().mean())
 
 
