@@ -110,7 +110,7 @@ def _white(domain: Domain) -> Domain:
 
 # The first three: noise of cameras, from the bundled denoiser. PolyU: Canon cameras are adapted to, a Sony is measured.
 # Then the same from one that was trained on research-only photos, which the results are of; a user's one bad checkpoint
-# and a folder of photos, the last two of them with noise of our own; rain; camera shake. Then the first three at the
+# and a folder of photos, the last ones with noise of our own; rain; camera shake. Then the first three at the
 # official size, from a published denoiser, and from one of our own that knows white noise only, as "phone".
 DOMAINS = {
     "renoir": _noise("renoir"),
@@ -123,7 +123,7 @@ DOMAINS = {
     "polyu_weak": _weak("polyu", "weak-highres", ("clean/highres",)),
     "camera_weak": _own("camera"),
     "phone": _white(_own("phone")),
-    **{kind: _white(_own(kind)) for kind in ("grain", "enlarged", "coded")},
+    **{kind: _white(_own(kind)) for kind in ("grain", "enlarged", "coded", "sharpened", "scanned", "blotched")},
     "phone_tiny": _own("phone", "weak-tiny", **MATURITY),
     "rain100l": Domain(
         "rain100l/train/rainy",
@@ -146,6 +146,7 @@ DOMAINS = {
     "renoir_official": _noise("renoir", "official-denoise-plain", options=OFFICIAL),
     "sidd_small_official": _noise("sidd_small", "official-denoise-plain", options=OFFICIAL),
     "polyu_official": _noise("polyu", "official-denoise-plain", options=OFFICIAL),
+    "phone_official": _own("phone", "official-white", **OFFICIAL),
     "renoir_published": _noise("renoir", "cdncnn-b", options=PUBLISHED, adapted=ALL_THE_WAY),
     "sidd_small_published": _noise("sidd_small", "cdncnn-b", options=PUBLISHED, adapted=ALL_THE_WAY),
     "polyu_published": _noise("polyu", "cdncnn-b", options=PUBLISHED, adapted=ALL_THE_WAY),
@@ -165,6 +166,7 @@ STARTS = {
     "daa-derain-plain": "outputs/daa-derain-plain/pipeline",
     "daa-deblur-plain": "outputs/daa-deblur-plain/pipeline",
     "official-denoise-plain": "outputs/official-denoise-plain/pipeline",
+    "official-white": "outputs/official-white/pipeline",
     "white-noise": "examples/white-noise",
     "cdncnn-b": str(NETWORKS / "cdncnn_b.safetensors"),
 }
@@ -254,6 +256,9 @@ ROWS = {
     "hybrid": _space(variant="hybrid", weight_schedule="balanced"),
     "adapted": Row({"predictor_warmup_steps": WARMUP}),  # the preset `adapt`; without fitted noise where it is none
     "score": Row({**PLAIN, "objective": "score"}),
+    "X both": Row({"objective": "renoised", "decay": None, "weight": 0.3}, noise=True),
+    "X both heavy": Row({"objective": "renoised", "decay": None, "weight": 1.0}, noise=True),
+    "X fitted half": Row({"objective": "renoised", "decay": None, "weight": 0.3, "pseudo_clean": False}, noise=True),
     "chosen": Row({"predictor_warmup_steps": WARMUP}, chosen=True),  # as by `daa adapt`
     "oracle": Row(SUPERVISED, photos=False, oracle=True),
 }

@@ -4,8 +4,8 @@
 
 The content is PolyU's clean photos, which no restorer here has seen. `camera`: the noise of the degradation of that
 name, always with a mosaic and always smoothed afterwards, as cameras do. The others are no degradations of the package:
-`phone`, and three that were made after the rule of `daa adapt` was fixed, `grain`, `enlarged` and `coded`. PNG files of
-8 bits; what is there already is kept.
+`phone`; `grain`, `enlarged` and `coded`, which the rule of `daa adapt` was last changed after; and `sharpened`, `scanned`
+and `blotched`, which were made when it was fixed. PNG files of 8 bits; what is there already is kept.
 """
 
 from collections.abc import Callable
@@ -76,6 +76,36 @@ def coded(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return torch.stack([jpeg(noisy, 80, down=0, right=0) for noisy in phone_noise(clean, generator)])
 
 
+def sharpened(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """(B, 3, H, W) in [0, 1] with shot noise of a Bayer mosaic, interpolated bilinearly and sharpened."""
+    noisy = clean + (8e-3 * clean + 1e-4).sqrt() * torch.randn(clean.shape, generator=generator)
+    mosaic = torch.zeros_like(clean)
+    for channel, row, column in ((0, 0, 0), (1, 0, 1), (1, 1, 0), (2, 1, 1)):
+        mosaic[:, channel, row::2, column::2] = noisy[:, channel, row::2, column::2]
+    near = torch.tensor([1.0, 2.0, 1.0])
+    full = torch.outer(near, near)[None, None] / 4
+    cross = torch.tensor([[0.0, 1.0, 0.0], [1.0, 4.0, 1.0], [0.0, 1.0, 0.0]])[None, None] / 4
+    kernel = torch.cat([full, cross, full])
+    colors = F.conv2d(F.pad(mosaic, (2, 2, 2, 2), mode="reflect")[..., 1:-1, 1:-1], kernel, groups=3)
+    return (colors + (colors - gaussian_filter(colors, 1.0))).clamp(0, 1)
+
+
+def scanned(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """(B, 3, H, W) in [0, 1] with the noise of a line scanner: stripes down the columns, and noise smeared along rows."""
+    white = torch.randn(clean.shape, generator=generator)
+    smeared = F.conv2d(F.pad(white, (1, 1, 0, 0), mode="circular"), torch.full((3, 1, 1, 3), 3**-0.5), groups=3)
+    stripes = torch.randn((*clean.shape[:2], 1, clean.shape[3]), generator=generator)
+    return (clean + 0.05 * smeared + 0.02 * stripes).clamp(0, 1)
+
+
+def blotched(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """(B, 3, H, W) in [0, 1] with what a camera's own denoising leaves: little fine noise, coarse spots of color."""
+    white, coarse = (torch.randn(clean.shape, generator=generator) for _ in range(2))
+    spots = gaussian_filter(coarse, 2.0)
+    level = 0.04 * (1.5 - clean.mean(1, keepdim=True))  # dark tones have most
+    return (clean + level * (spots / spots.std((2, 3), keepdim=True) + 0.3 * white)).clamp(0, 1)
+
+
 # Name -> noise; photos lie in `outputs/NAME_photos`.
 KINDS: dict[str, Callable[[torch.Tensor, torch.Generator], torch.Tensor]] = {
     "camera": NOISE,
@@ -83,6 +113,9 @@ KINDS: dict[str, Callable[[torch.Tensor, torch.Generator], torch.Tensor]] = {
     "grain": grain,
     "enlarged": enlarged,
     "coded": coded,
+    "sharpened": sharpened,
+    "scanned": scanned,
+    "blotched": blotched,
 }
 
 
