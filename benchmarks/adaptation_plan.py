@@ -108,6 +108,8 @@ def _white(domain: Domain) -> Domain:
     return replace(domain, start="white-noise", strongest="daa-denoise", adapted=ALL_THE_WAY, options=WHITE)
 
 
+OWN = ("phone", "grain", "enlarged", "coded", "sharpened", "scanned", "blotched")  # kinds of `camera_photos.py`
+
 # The first three: noise of cameras, from the bundled denoiser. PolyU: Canon cameras are adapted to, a Sony is measured.
 # Then the same from one that was trained on research-only photos, which the results are of; a user's one bad checkpoint
 # and a folder of photos, the last ones with noise of our own; rain; camera shake. Then the first three at the
@@ -123,7 +125,11 @@ DOMAINS = {
     "polyu_weak": _weak("polyu", "weak-highres", ("clean/highres",)),
     "camera_weak": _own("camera"),
     "phone": _white(_own("phone")),
-    **{kind: _white(_own(kind)) for kind in ("grain", "enlarged", "coded", "sharpened", "scanned", "blotched")},
+    **{kind: _white(_own(kind)) for kind in OWN if kind != "phone"},
+    **{
+        f"{kind}_strong": replace(_own(kind, "daa-denoise"), degradation=CAMERA, adapted={}, strongest=None)
+        for kind in OWN
+    },
     "phone_tiny": _own("phone", "weak-tiny", **MATURITY),
     "rain100l": Domain(
         "rain100l/train/rainy",

@@ -4,8 +4,8 @@
 
 The content is PolyU's clean photos, which no restorer here has seen. `camera`: the noise of the degradation of that
 name, always with a mosaic and always smoothed afterwards, as cameras do. The others are no degradations of the package:
-`phone`; `grain`, `enlarged` and `coded`, which the rule of `daa adapt` was last changed after; and `sharpened`, `scanned`
-and `blotched`, which were made when it was fixed. PNG files of 8 bits; what is there already is kept.
+`phone`; `grain`, `enlarged` and `coded`, before the last change of the rule of `daa adapt`; and `sharpened`, `scanned`
+and `blotched`, after it. PNG files of 8 bits; what is there already is kept.
 """
 
 from collections.abc import Callable
@@ -91,7 +91,7 @@ def sharpened(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def scanned(clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """(B, 3, H, W) in [0, 1] with the noise of a line scanner: stripes down the columns, and noise smeared along rows."""
+    """(B, 3, H, W) in [0, 1] with the noise of a line scanner: vertical stripes, and noise smeared along rows."""
     white = torch.randn(clean.shape, generator=generator)
     smeared = F.conv2d(F.pad(white, (1, 1, 0, 0), mode="circular"), torch.full((3, 1, 1, 3), 3**-0.5), groups=3)
     stripes = torch.randn((*clean.shape[:2], 1, clean.shape[3]), generator=generator)
