@@ -241,6 +241,9 @@ def _renoised_fitted(**options: Any) -> Row:
     return Row({**PLAIN, "objective": "renoised", "fit_noise": 0.75, **options}, noise=True)
 
 
+SLOWLY = {"objective": "renoised", "decay": None, "weight": 0.3}  # as in `training.choosing.METHODS`
+
+
 ROWS = {
     "control": Row(SUPERVISED, photos=False),
     "fitted noise": Row({**SUPERVISED, "fit_noise": 0.75}, noise=True),
@@ -255,16 +258,16 @@ ROWS = {
     "renoised": Row({**PLAIN, "objective": "renoised"}),
     "renoised, fitted noise": _renoised_fitted(),
     "renoised by the start, fitted noise": _renoised_fitted(teacher="start", weight=0.3),
-    "renoised slowly, fitted noise": _renoised_fitted(decay=None, weight=0.3),
+    "renoised slowly": Row({**PLAIN, **SLOWLY}),
+    "renoised slowly, free": Row({**PLAIN, **SLOWLY, "hold_to_start": False}),
+    "renoised slowly, fitted noise": _renoised_fitted(**SLOWLY),
+    "renoised slowly, adapted": Row(SLOWLY, noise=True),  # with the other options of the preset
     "paper": _space(variant="paired", weight_schedule="paper", weight=0.2),
     "balanced": _space(variant="paired", weight_schedule="balanced"),
     "extended": _space(variant="extended", weight_schedule="balanced"),
     "hybrid": _space(variant="hybrid", weight_schedule="balanced"),
     "adapted": Row({"predictor_warmup_steps": WARMUP}),  # the preset `adapt`; without fitted noise where it is none
     "score": Row({**PLAIN, "objective": "score"}),
-    "X both": Row({"objective": "renoised", "decay": None, "weight": 0.3}, noise=True),
-    "X both heavy": Row({"objective": "renoised", "decay": None, "weight": 1.0}, noise=True),
-    "X fitted half": Row({"objective": "renoised", "decay": None, "weight": 0.3, "pseudo_clean": False}, noise=True),
     "chosen": Row({"predictor_warmup_steps": WARMUP}, chosen=True),  # as by `daa adapt`
     "oracle": Row(SUPERVISED, photos=False, oracle=True),
 }

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from daa_diffusers.files import write_text
+from daa_diffusers.training.result import START_KEPT
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -43,6 +44,8 @@ def command(program: str, argv: list[str] | None = None) -> str:
 def train(folder: Path, options: Mapping[str, Any], **variables: str) -> float:
     """Trains into `folder` on one thread in a process of its own, with options and log beside it; the seconds.
 
+    A run that keeps the weights of its start is one that has a result.
+
     Args:
         folder: the run's, `output_dir`.
         options: of the training.
@@ -57,7 +60,7 @@ def train(folder: Path, options: Mapping[str, Any], **variables: str) -> float:
     started = time.perf_counter()
     with open(f"{folder}.log", "a") as log:
         run = [sys.executable, str(ROOT / "examples" / "train_daa.py"), "--config", str(config)]
-        if subprocess.run(run, stdout=log, stderr=log, env=environment).returncode:
+        if subprocess.run(run, stdout=log, stderr=log, env=environment).returncode not in (0, START_KEPT):
             raise RuntimeError(f"training failed, see {folder}.log")
     return time.perf_counter() - started
 
