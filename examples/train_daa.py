@@ -27,9 +27,13 @@ ANSWERS = {"--dry_run", "--dry-run", "--help", "-h"}  # nothing is compiled for 
 
 
 def main(arguments: list[str] | None = None) -> int:
+    begun = process.begun() if arguments is None else None
+    return process.run(lambda: _status(arguments, begun), is_last=arguments is None)
+
+
+def _status(arguments: list[str] | None, begun: float | None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     process.let_waiting_threads_sleep()
-    begun = process.begun() if arguments is None else None
     if arguments is None and ANSWERS & set(sys.argv):
         lean_diffusers()
     from daa_diffusers.training.config import parse_arguments

@@ -1,6 +1,8 @@
 """What all tests share: no network, and where the photos and golden tensors of the developers lie."""
 
+import functools
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,10 @@ def _developers_folder(variable: str, name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} does not exist; set ${variable} to a copy of it to run this test")
     return folder
+
+
+# Options of `subprocess` by which a process takes Ctrl-C, although tests that a script runs in the background ignore it.
+TAKES_CTRL_C = {"preexec_fn": functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)}
 
 
 @pytest.fixture(scope="session")

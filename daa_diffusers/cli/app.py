@@ -37,8 +37,18 @@ MAY_BE_EMPTY = ("--suffix",)
 EXPECTED = (ConfigurationError, CheckpointError, UnreadablePhotoError, OSError)
 
 
+class _Interrupted(Exception):
+    """KeyboardInterrupt of a command."""
+
+
 class _Commands(TyperGroup):
     """Commands whose modules are imported when they are listed or run; those modules import nothing heavy."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:  # which typer turns into an exit without a word
+            raise _Interrupted from error
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -83,11 +93,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:  # a process of its own
         lean_diffusers()
     begun = process.begun() if arguments is None else time.time()  # of time budgets
-    debug = "--debug" in given  # at any position
+    return process.run(lambda: _status(given, begun, "--debug" in given), is_last=arguments is None)
+
+
+def _status(given: Sequence[str], begun: float, debug: bool) -> int:
+    """Runs a command, with one line on standard error where it fails; returns the exit status."""
     try:
         _check_empty(given)
         ended = app([one for one in given if one != "--debug"], prog_name="daa", obj=begun, standalone_mode=False)
         return ended if isinstance(ended, int) else 0
+    except _Interrupted:
+        raise KeyboardInterrupt from None
     except SystemExit as closed:  # the reader of the output has ended
         return closed.code if isinstance(closed.code, int) else 1
     except typer.Abort:
@@ -95,9 +111,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         typer.echo(f"error: {_usage(error, given)}", err=True)
         return 2
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        return 130
     except Exception as error:
         if debug:
             raise

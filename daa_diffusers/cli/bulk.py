@@ -14,6 +14,7 @@ import typer
 from ..checkpoints import DEFAULT
 from ..files import one_line
 from ..restoring.loading import check_model, load_pipeline
+from . import process
 from .common import (
     RUN,
     AsJson,
@@ -193,10 +194,11 @@ def _run(job: BulkJob, as_json: bool, workers: int | None, cpus: float, gpus: fl
                         stopped = result.error
                     elif result.error:
                         typer.echo(one_line(f"shard {result.shard} is left: {result.error}"), err=True)
+                process.check_interrupted()
     except KeyboardInterrupt:
         done = job.shards - len(job.unfinished())
         typer.echo(f"interrupted; {done} of {job.shards} shards are done; run the same command to resume", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(process.INTERRUPTED) from None
     left_or_failed = _report(job, as_json, stopped)
     return 2 if stopped else int(left_or_failed)
 

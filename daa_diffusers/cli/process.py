@@ -1,6 +1,15 @@
-"""Process of a command: its start time and the wait policy of its threads. No heavy imports."""
+"""Process of a command: its start time, the wait policy of its threads, and Ctrl-C. No heavy imports."""
 
 import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+INTERRUPTED = 130  # exit status after Ctrl-C
+_interrupted = False
 
 
 def begun() -> float:
@@ -16,3 +25,54 @@ def let_waiting_threads_sleep() -> None:
     On two cores with two other busy programs, spinning threads made a training step 15 times as long.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def run(command: Callable[[], int], *, is_last: bool) -> int:
+    """Runs `command` and returns its exit status; after Ctrl-C that is `INTERRUPTED`, with a line on standard error.
+
+    Where Ctrl-C is ignored, as in a process that a script starts in the background, it stays ignored.
+
+    Args:
+        command: called once; a status of `INTERRUPTED` means that it has reported the interruption itself.
+        is_last: the process ends afterwards; Ctrl-C then ends it without a traceback.
+    """
+    global _interrupted
+    _interrupted = False
+    handler, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
+    takes = handler is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if takes:
+        signal.signal(signal.SIGINT, _interrupt)
+        sys.unraisablehook = _report_lost
+    try:
+        status = command()
+        if status != INTERRUPTED:
+            check_interrupted()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = INTERRUPTED
+    finally:
+        if takes:
+            sys.unraisablehook = hook
+            signal.signal(signal.SIGINT, signal.SIG_DFL if is_last else handler)
+    return status
+
+
+def check_interrupted() -> None:
+    """Raises KeyboardInterrupt where Ctrl-C was pressed since the start of `run`.
+
+    The exception that the signal itself raises is lost where it meets a finalizer or a library that catches everything.
+    """
+    if _interrupted:
+        raise KeyboardInterrupt
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _interrupted
+    _interrupted = True
+    raise KeyboardInterrupt
+
+
+def _report_lost(lost: Any) -> None:
+    """`sys.unraisablehook`: a KeyboardInterrupt that is lost is not printed, since `check_interrupted` repeats it."""
+    if not issubclass(lost.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)

@@ -16,6 +16,7 @@ from ..checkpoints import DEFAULT
 from ..errors import ConfigurationError
 from ..files import one_line
 from ..restoring.loading import check_dtype, check_model, load_pipeline
+from . import process
 from .common import (
     MODEL,
     PHOTO,
@@ -196,9 +197,10 @@ def _run(plan: Plan, options: Options, load: Any, team: _Team, as_json: bool) ->
                     _say(f"failed: {record['input']}: {as_typed(record['reason'], app)}", bar, sys.stderr)
                 elif record["status"] == PLANNED:
                     _say(f"{record['input']} -> {record['output']}", bar, sys.stdout)
+                process.check_interrupted()
     except KeyboardInterrupt:
         typer.echo(f"interrupted; {summary.describe()}; the same command resumes", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(process.INTERRUPTED) from None
     except OSError as error:
         if not of_the_machine(error):
             raise

@@ -17,7 +17,7 @@ from daa_diffusers.cli.app import main
 from daa_diffusers.photos import open_photo
 from daa_diffusers.restoring.work import Summary
 
-from ..conftest import PROJECT_ROOT
+from ..conftest import PROJECT_ROOT, TAKES_CTRL_C
 from .conftest import NOISY, PHOTO, files
 
 
@@ -207,7 +207,7 @@ def test_ctrl_c_leaves_whole_files_and_the_next_run_goes_on(tmp_path, checkpoint
     arguments, environment = command(
         "-m", "daa_diffusers.cli", "restore", album, "-o", tmp_path / "out", "--checkpoint", checkpoint, "--no-guard"
     )
-    process = subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True, **TAKES_CTRL_C)
     while not (tmp_path / "out" / "00.png").exists():  # temporary files are hidden
         time.sleep(0.05)
         assert process.poll() is None
