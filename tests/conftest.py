@@ -24,7 +24,7 @@ def _developers_folder(variable: str, name: str) -> Path:
     return folder
 
 
-# Options of `subprocess` by which a process takes Ctrl-C, although tests that a script runs in the background ignore it.
+# Options of `subprocess` by which a process takes Ctrl-C, also where the tests are in the background and ignore it.
 TAKES_CTRL_C = {"preexec_fn": functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)}
 
 

@@ -48,7 +48,7 @@ def run(command: Callable[[], int], *, is_last: bool) -> int:
         if status != INTERRUPTED:
             check_interrupted()
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        sys.stderr.write("interrupted\n")
         status = INTERRUPTED
     finally:
         if takes:
