@@ -6,6 +6,7 @@ users without this package: it then saves weights and config, which hold task an
 
 import importlib
 import os
+from contextlib import nullcontext
 from typing import Any
 
 
@@ -46,7 +47,7 @@ class RecordMixin:
         push_to_hub: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Saves weights (safetensors), config and record.
+        """Saves weights (safetensors), config and record; what was there stays if it fails.
 
         Args:
             save_directory: the folder, made if it does not exist.
@@ -57,19 +58,22 @@ class RecordMixin:
 
         Raises:
             ValueError: `safe_serialization=False`.
+            UnwritableError: nothing can be written there, or the disk is full.
         """
         if not safe_serialization:
             raise ValueError("`safe_serialization` must be True: pickle files run code when they are opened")
-        super().save_pretrained(  # type: ignore[misc]
-            os.fspath(save_directory),
-            is_main_process=is_main_process,
-            save_function=save_function,
-            variant=variant,
-            max_shard_size=max_shard_size,
+        saving = _package_module("hub.saving") if is_main_process else None
+        whole = (
+            saving.saving(self, save_directory, self.config_name, variant) if saving else nullcontext(save_directory)  # type: ignore[attr-defined]
         )
-        records = _package_module("hub.records")
-        if records is not None and is_main_process:
-            records.write_record(self, save_directory)
+        with whole as folder:
+            super().save_pretrained(  # type: ignore[misc]
+                os.fspath(folder),
+                is_main_process=is_main_process,
+                save_function=save_function,
+                variant=variant,
+                max_shard_size=max_shard_size,
+            )
         if push_to_hub and is_main_process:
             repo_id = kwargs.pop("repo_id", os.path.basename(os.path.normpath(save_directory)))
             self.push_to_hub(repo_id, variant=variant, **kwargs)

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,6 @@ from diffusers.utils import logging as diffusers_logging
 from torch import nn
 
 from ..adapters.loaded import LoadedAdapters
-from ..hub.weight_files import WEIGHTS
 from ..models.daa_unet import DAAUNet2DConditionModel
 from .transfers import weights_in_channels_last
 
@@ -86,43 +84,6 @@ def keep_unloaded(pipeline: ConventionsMixin, target: Path, index_file: Path) ->
     index = json.loads(index_file.read_text(encoding="utf-8"))
     index |= {name: saved[name] for name in unloaded}
     index_file.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
-def earlier_weights(target: Path, written: Path, variant: str | None) -> list[Path]:
-    """Weight files of an earlier save in `target` that the files of the new save, in `written`, do not replace.
-
-    For example a single file beside new shards, which could be loaded instead of them. Weights of another `variant` are
-    kept.
-    """
-    earlier: list[Path] = []
-    suffix = f".{variant}" if variant else ""
-    kinds = (f"{suffix}.safetensors", f"{suffix}-*.safetensors", f".safetensors.index{suffix}.json")
-    for component in (path for path in written.iterdir() if path.is_dir()):
-        files = [path for kind in kinds for path in (target / component.name).glob(f"{WEIGHTS}{kind}")]
-        earlier += [path for path in files if not (component / path.name).exists()]
-    return earlier
-
-
-def move_files(written: Path, target: Path, last: str, variant: str | None, stale: Sequence[str] = ()) -> None:
-    """Moves what was saved in `written` to `target`: a new folder at once, else file by file.
-
-    The index file, whose name is `last`, is moved last: a folder that gets its index is complete. Earlier weights in
-    other files, and the files of `target` named in `stale`, are removed.
-    """
-    if not target.exists():
-        os.replace(written, target)
-        return
-    earlier = earlier_weights(target, written, variant)
-    for path in written.rglob("*"):  # new folders may need disk space: first, before anything is replaced
-        if path.is_dir():
-            (target / path.relative_to(written)).mkdir(exist_ok=True)
-    for name in stale:
-        (target / name).unlink()
-    for path in sorted(written.rglob("*"), key=lambda path: (path.name == last, path)):
-        if path.is_file():
-            os.replace(path, target / path.relative_to(written))
-    for path in earlier:
-        path.unlink()
 
 
 def warn_of_idle_arguments(num_inference_steps: int | None) -> None:

@@ -21,6 +21,7 @@ from ..foreign.networks import trusted_code
 from ..foreign.restorer import ForeignRestorer  # noqa: F401
 from ..hub import record_files, records, resolving
 from ..hub.repository import write_loader
+from ..hub.saving import move_files
 from ..hub.single_files import load_restorer
 from ..hub.untrusted import check_keys, loading_errors
 
@@ -37,7 +38,6 @@ from .conventions import (
     ConventionsMixin,
     dtype_of,
     keep_unloaded,
-    move_files,
     quiet_loading,
     warn_of_idle_arguments,
     warn_of_unknown,
