@@ -5,7 +5,8 @@ import io
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, cast
 
@@ -41,14 +42,25 @@ class _Interrupted(Exception):
     """KeyboardInterrupt of a command."""
 
 
+@contextmanager
+def _interrupts() -> Iterator[None]:
+    """Raises `_Interrupted` for KeyboardInterrupt, which typer turns into an exit without a message."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise _Interrupted from error
+
+
 class _Commands(TyperGroup):
     """Commands whose modules are imported when they are listed or run; those modules import nothing heavy."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _interrupts():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _interrupts():
             return super().invoke(ctx)
-        except KeyboardInterrupt as error:  # which typer turns into an exit without a word
-            raise _Interrupted from error
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)

@@ -62,10 +62,10 @@ class RecordMixin:
         """
         if not safe_serialization:
             raise ValueError("`safe_serialization` must be True: pickle files run code when they are opened")
-        saving = _package_module("hub.saving") if is_main_process else None
-        whole = (
-            saving.saving(self, save_directory, self.config_name, variant) if saving else nullcontext(save_directory)  # type: ignore[attr-defined]
-        )
+        whole: Any = nullcontext(save_directory)
+        if is_main_process and (saving := _package_module("hub.saving")) is not None:
+            config = self.config_name  # type: ignore[attr-defined]
+            whole = saving.saving(self, save_directory, config, variant)
         with whole as folder:
             super().save_pretrained(  # type: ignore[misc]
                 os.fspath(folder),
