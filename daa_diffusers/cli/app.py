@@ -142,7 +142,7 @@ def _usage(error: Any, given: Sequence[str]) -> str:
     names = getattr(getattr(error, "param", None), "opts", ())
     came = [after for before, after in pairwise(given) if before in names]
     came += [one.partition("=")[2] for one in given if one.partition("=")[0] in names and "=" in one]
-    if came and isinstance(error, typer.BadParameter):
+    if came and isinstance(error, typer.BadParameter) and not message.startswith("Missing"):
         message += f", got {came[-1]!r}"
     command = _command(given)
     where = f"daa {command}" if command else "daa"

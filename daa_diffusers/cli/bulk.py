@@ -135,7 +135,7 @@ def _plan_and_run(
     from ..bulk import job as jobs
     from ..bulk.cluster import cluster
 
-    with jobs.sole_writer(output), contextlib.ExitStack() as stack:
+    with jobs.sole_writer(output), contextlib.ExitStack() as after_cluster, contextlib.ExitStack() as stack:
         fingerprint = _fingerprint(settings)
         if not (output / "job.json").exists():  # nothing is written if there are no photos, or no cluster for them
             jobs.check_new(output)
@@ -144,6 +144,7 @@ def _plan_and_run(
                 stack.enter_context(cluster(address, cpus, gpus))
         job = jobs.plan_job(output, settings, fingerprint)
         job.clear_leftovers()
+        after_cluster.callback(job.clear_leftovers)  # of workers that its end has killed
         if redo_failed and (again := job.reopen_failed()):
             typer.echo(f"{again} shards with failed photos are repeated", err=True)
         return _run(job, as_json, workers, cpus, gpus, address)

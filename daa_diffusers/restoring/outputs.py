@@ -59,6 +59,8 @@ def format_of_output(inputs: Sequence[str], output: str, format: str | None = No
     """
     if os.path.isdir(output) or output.endswith((os.sep, "/")):
         return None
+    if output == "-":
+        raise ConfigurationError("`--output` must be a folder or a file: photos do not go to standard output, got '-'")
     ending = os.path.splitext(output)[1].lower()
     named = BY_SUFFIX.get(ending)
     is_photo = named is not None or (mimetypes.guess_type(output)[0] or "").startswith(("image/", "video/"))

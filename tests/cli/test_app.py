@@ -39,6 +39,7 @@ def test_output_has_the_same_short_form_in_every_command(name):
         (["restore", "in"], ("'--output'", "daa restore -h")),
         (["restore", "in", "--guar"], ("--guar", "--guard")),
         (["restore", "in", "-o"], ("'-o'", "requires an argument")),
+        (["restore", "--", "in", "-o", "out"], ("Missing option '--output' / '-o' (daa restore -h",)),
         (["restor", "in"], ("'restor'", "'restore'")),
         (["restore", "in", "-o", ""], ("`-o` is empty", "variable of the shell")),
         (["restore", "", "-o", "out"], ("an argument is empty",)),

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import nullcontext
 
 import pytest
 
@@ -57,6 +58,19 @@ def test_a_cluster_that_is_not_there_leaves_no_job_behind(album, tmp_path, check
     assert main(arguments) == 2
     assert capsys.readouterr().err.startswith(f"error: `--address`: no Ray cluster at '{address}'")
     assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_leaves_no_file_of_killed_workers(album, tmp_path, checkpoint, capsys, monkeypatch):  # noqa: F811
+    def interrupted(job, **_):
+        (job.folder / ".0123456789ab.tar").touch()
+        yield from ()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("daa_diffusers.bulk.restore_job", interrupted)
+    monkeypatch.setattr("daa_diffusers.bulk.cluster.cluster", lambda *_: nullcontext())
+    assert main(["bulk", str(album), "-o", str(tmp_path / "out"), "--checkpoint", checkpoint]) == 130
+    assert capsys.readouterr().err == "interrupted; 0 of 1 shards are done; run the same command to resume\n"
+    assert not list((tmp_path / "out").glob(".*.tar"))
 
 
 @pytest.mark.slow

@@ -144,6 +144,7 @@ def test_one_photo_goes_into_the_file_that_is_named(tmp_path, restore, capsys):
         (["."], ["x.jpg"], "is a file's name, which is for one photo"),
         (["*.png"], ["x.jpg"], "is a file's name, which is for one photo"),
         (["a.png"], ["x.gif"], "`--output` must end in one of .jpg"),
+        (["a.png"], ["-"], "photos do not go to standard output"),
         (["a.png"], ["x.nef"], "`--output` must end in one of .jpg"),
         (["a.png"], ["notes.txt"], "`--output` must end in one of .jpg"),
         (["a.png"], ["x.jpg", "--format", "png"], "`--format` is png: leave one out"),

@@ -89,6 +89,7 @@ def jpegs():
             segment(0xE5, other),
         ),
         "two packets": jpeg_with(packet, segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>")),
+        "half of a profile": jpeg_with(segment(0xE2, b"ICC_PROFILE\0\1\2" + SRGB[:200])),
         "unknown bytes behind": jpeg_with(after=b"something else"),
         "CMYK": pillow_bytes(Image.fromarray(PHOTO).convert("CMYK"), "JPEG", quality=90, icc_profile=SRGB),
         "RGB": rgb.getvalue(),

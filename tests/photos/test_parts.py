@@ -25,7 +25,7 @@ NAMED = {
     r"trailer": r"motion photo|further pictures|bytes after the picture",
     r"APP2 MPF": r"MPF",
     r"APP2 ISO 21496": r"gain map",
-    r"APP0|APP2 ICC": r"CMYK became",
+    r"APP0": r"CMYK became", r"APP2 ICC": r"CMYK became|color profile is damaged",
     r"APP11": r"C2PA",
     r"APP0 JFXX|EXIF 1/.*|EXIF 0/.*|APP1 EXIF|APP13|0/34377": r"the thumbnail",
     r"APP5": r"a preview",
