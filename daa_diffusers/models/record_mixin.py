@@ -5,9 +5,12 @@ users without this package: it then saves weights and config, which hold task an
 """
 
 import importlib
+import logging
 import os
 from contextlib import nullcontext
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 
 class RecordMixin:
@@ -54,7 +57,7 @@ class RecordMixin:
             is_main_process, save_function, variant, max_shard_size: as for `ModelMixin.save_pretrained`.
             safe_serialization: must be True: this package writes no pickle.
             push_to_hub: also upload the folder, with its model card, as `push_to_hub` does.
-            kwargs: `repo_id` (by default the folder's name) and the other arguments of `push_to_hub`.
+            kwargs: with `push_to_hub`: `repo_id` (by default the folder's name) and the other arguments of the method.
 
         Raises:
             ValueError: `safe_serialization=False`.
@@ -62,6 +65,8 @@ class RecordMixin:
         """
         if not safe_serialization:
             raise ValueError("`safe_serialization` must be True: pickle files run code when they are opened")
+        if kwargs and not push_to_hub:
+            logger.warning("save_pretrained without `push_to_hub` ignores %s", ", ".join(f"`{one}`" for one in kwargs))
         whole: Any = nullcontext(save_directory)
         if is_main_process and (saving := _package_module("hub.saving")) is not None:
             config = self.config_name  # type: ignore[attr-defined]

@@ -62,3 +62,8 @@ def test_one_file_replaces_earlier_shards_and_shards_a_file(tmp_path):
     network.save_pretrained(tmp_path)
     assert not list(tmp_path.glob("*-of-*")) and not list(tmp_path.glob("*index.json"))
     RestorationUNet.from_pretrained(tmp_path)
+
+
+def test_an_argument_that_has_no_effect_is_named(tmp_path, caplog):
+    RestorationUNet(width=4, depth=2).save_pretrained(tmp_path, use_flashpack=True)
+    assert "ignores `use_flashpack`" in caplog.text and (tmp_path / "diffusion_pytorch_model.safetensors").exists()
