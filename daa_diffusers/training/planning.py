@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from . import setup
 from .config import TrainingConfig
 from .log import duration_text
 from .memory_need import SAMPLES, memory_need, random_photos, small_sides, unchanged
+from .run_folder import check_output
 
 
 def seconds_per_sample(config: TrainingConfig, model: Objective) -> float:
@@ -52,7 +54,11 @@ def describe(config: TrainingConfig, shown: TrainingConfig | None = None) -> str
     The options are those of `shown`, where photos lie elsewhere for this than they will in the run. Of photos only
     headers are read. Time and memory are measured on small patches on the CPU, in seconds, whatever the run's patch; on
     a GPU the time is an upper bound, and `minutes` measures there.
+
+    Raises:
+        ConfigurationError: options, photos or an output folder that do not fit.
     """
+    check_output(Path(config.output_dir))
     if config.threads:
         torch.set_num_threads(config.threads)
     model = setup.prepare_networks(replace(config, compile=False), setup.build_model(config))

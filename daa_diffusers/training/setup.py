@@ -11,6 +11,7 @@ from torch import nn
 
 from ..degradations.base import degradation_from_config
 from ..errors import ConfigurationError
+from ..hub.resolving import resolve
 from ..models.registry import new_restorer
 from ..models.restorer import RestorerContract
 from ..objectives.base import Objective
@@ -40,6 +41,7 @@ def build_restorer(config: TrainingConfig) -> nn.Module:
     torch.manual_seed(config.seed)
     if not config.init_from:
         return new_restorer(config.restorer, value_range=config.value_range)
+    resolve(config.init_from, "init_from")
     pipeline = DAARestorationPipeline.from_pretrained(config.init_from, trust_remote_code=config.trust_remote_code)
     restorer = pipeline.restorer.float()
     add_adapter(config, restorer)

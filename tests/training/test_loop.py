@@ -232,6 +232,14 @@ def test_dry_run_tells_what_a_run_needs(tiny_config):
     assert not Path(tiny_config().output_dir).exists()
 
 
+@pytest.mark.parametrize("begin", [describe, Trainer])
+def test_a_dry_run_refuses_what_a_run_would(tiny_config, photo_folders, begin):
+    with pytest.raises(ConfigurationError, match="`output_dir` must be a new or empty folder"):
+        begin(tiny_config(output_dir=str(photo_folders / "clean")))
+    with pytest.raises(CheckpointError, match="`init_from` 'nope' is no bundled checkpoint"):
+        begin(tiny_config(init_from="nope"))
+
+
 def test_a_fast_restorer_trains_resumes_and_is_saved(tiny_config, tmp_path):
     options = {"restorer": "fast-tiny", "variant": "vanilla", "steps": 3, "value_range": [-1.0, 1.0]}
     config = tiny_config(output_dir=str(tmp_path / "run"), **options)

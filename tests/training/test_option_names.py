@@ -64,6 +64,8 @@ ANSWERED = {
     "random_flip": "always flipped",
     "local_rank": "accelerate launch",
     "rank": "--adapter_rank",
+    "lora_rank": "--adapter_rank",
+    "device": "CUDA_VISIBLE_DEVICES",
     "lr_num_cycles": "--learning_rate_schedule",
     "snr_gamma": "--timestep_range",
     "enable_xformers_memory_efficient_attention": "--gradient_checkpointing",

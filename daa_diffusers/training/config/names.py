@@ -27,6 +27,8 @@ _ADAM = "Adam runs with PyTorch's values (0.9, 0.999, 1e-8, no weight decay), as
 _EMA = "a moving average is always kept, with diffusers' warm-up: --ema_decay is its decay"
 _COLUMN = "a dataset is written with its options: hf:NAME?split=train&config=NAME&column=NAME, as --clean or --real"
 _PROMPT = "restoration has no prompts: --validation_degraded names photos to validate on"
+_LORA = "use --adapter lora and --adapter_rank"
+_DEVICE = "a GPU is used if there is one; CUDA_VISIBLE_DEVICES in the environment chooses, an empty one means the CPU"
 _EPOCH = "patches are drawn without end, so that there are no epochs"
 
 # Options of diffusers' training scripts without an equivalent here, or with another name.
@@ -89,7 +91,11 @@ ANSWERS: dict[str, str] = {
     "logging_dir": "logs are written into --output_dir",
     "tracker_project_name": "a tracker's run has the name of --output_dir, its project is daa-diffusers",
     "hub_token": "log in by `hf auth login`, or set HF_TOKEN; other users of a machine can read its command lines",
-    "rank": "use --adapter lora and --adapter_rank",
+    "rank": _LORA,
+    "lora_rank": _LORA,
+    "lora_alpha": _LORA,
+    "device": _DEVICE,
+    "no_cuda": _DEVICE,
     "prediction_type": "the noise predictor predicts noise",
 }  # fmt: skip
 
