@@ -78,7 +78,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
         metadata, encoding = by_pillow.metadata_of(image, blocks), encoding_of(image)
         pixels, alpha, converted = by_pillow.pixels_of(image, metadata.icc)
         if metadata.icc is None and any(one.startswith(ICC_HEADER) for _, one in image.applist):  # type: ignore[attr-defined]
-            notes = (*notes, "the color profile is damaged and left out")
+            notes.append("the color profile is damaged and left out")
         if image.mode == "CMYK":
             metadata = Metadata(metadata.exif, metadata.xmp, by_pillow.srgb_profile(), metadata.dpi, metadata.blocks)
             encoding = Encoding()
