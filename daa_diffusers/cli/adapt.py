@@ -135,7 +135,7 @@ def _open(config: TrainingConfig, written: bool) -> Inputs:
     from ..degradations.fitting.choosing import check_choices, inspect_photos
     from ..models.restorer import RestorerContract
     from ..training import setup
-    from ..training.run_folder import check_output
+    from ..training.output import check_output
 
     check_output(Path(config.output_dir))
     restorer = setup.build_restorer(config)

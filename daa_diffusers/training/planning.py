@@ -17,7 +17,7 @@ from . import setup
 from .config import TrainingConfig
 from .log import duration_text
 from .memory_need import SAMPLES, memory_need, random_photos, small_sides, unchanged
-from .run_folder import check_output
+from .output import check_output
 
 
 def seconds_per_sample(config: TrainingConfig, model: Objective) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import ConfigurationError
-from ..files import check_writable, write_text
+from ..files import write_text
 from ..objectives.registry import with_defaults
 from ..sources.contents import Contents, contents, differences
 from ..sources.folders import PhotoSource
@@ -23,15 +23,14 @@ from .config import TrainingConfig
 from .config.field import facts
 from .config.names import NAMES, without_retired
 from .config.objective import flattened, nest_objective
+from .output import LOCK_FILE, RECORD, check_output
 from .run_state import list_checkpoints
 from .trackers import TENSORBOARD_FOLDER
 
 logger = logging.getLogger(__name__)
 
-RECORD = "run.json"
 PHOTOS = "photos.json"  # what the sources held
 VALIDATION = ("validation_degraded", "validation_clean", "validation_bursts")
-LOCK_FILE = ".lock"
 # and what is written from real photos, see `preparation`
 BEFORE_THE_FIRST_STEP = (
     RECORD, PHOTOS, "options.yaml", "log.jsonl", "noise.yaml", "left_out.json", "pseudo_clean", "residuals",
@@ -150,22 +149,6 @@ def lock_output(config: TrainingConfig, wait: float = LOCK_SECONDS) -> FileLock:
             "another folder"
         ) from error
     return lock
-
-
-def check_output(folder: Path) -> None:
-    """Whether a run can be written to a folder: a new or empty one, or one that holds a run.
-
-    Raises:
-        ConfigurationError: it holds something else, or is no folder.
-        UnwritableError: nothing can be written there.
-    """
-    is_folder = folder.is_dir()
-    holds_run = is_folder and (folder / RECORD).exists()
-    if folder.exists() and not holds_run and (not is_folder or any(p.name != LOCK_FILE for p in folder.iterdir())):
-        raise ConfigurationError(
-            f"`output_dir` must be a new or empty folder, or one of the same run, got {str(folder)!r}"
-        )
-    check_writable(folder)
 
 
 def claim_output(
