@@ -59,7 +59,7 @@ def _mirrored(side: int, patch: int, before: int) -> torch.Tensor:
 
 
 def center_crop(photo: torch.Tensor, side: int) -> torch.Tensor:
-    """Return the center of a photo (C, H, W), at most `side` pixels wide and high."""
+    """Crops a photo (C, H, W) to its center, at most `side` pixels wide and high."""
     for axis in (1, 2):
         if photo.shape[axis] > side:
             photo = photo.narrow(axis, (photo.shape[axis] - side) // 2, side)

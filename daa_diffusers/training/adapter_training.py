@@ -17,14 +17,14 @@ from .config import TrainingConfig
 
 logger = logging.getLogger(__name__)
 
-PHOTOS = 64  # photos of each source whose EXIF is read
+PHOTOS = 64  # maximum number of photos per source whose EXIF data are read
 
 
 def add_adapter(config: TrainingConfig, restorer: nn.Module) -> None:
     """Freezes `restorer` and attaches the adapter that `config.adapter` names, if any.
 
     Raises:
-        ConfigurationError: the restorer has no parameters of this kind.
+        ConfigurationError: the restorer has no parameters for this kind of adapter.
     """
     if config.adapter:
         updates = updates_for(restorer, config.adapter, config.adapter_rank)
@@ -37,22 +37,23 @@ def add_adapter(config: TrainingConfig, restorer: nn.Module) -> None:
 def save_trained_adapter(
     config: TrainingConfig, restorer: nn.Module, folder: Path, real: list[PhotoSource]
 ) -> nn.Module:
-    """Writes the attached adapter, and returns the restorer made of base and file.
+    """Writes the attached adapter, and returns a copy of the restorer with the written adapter merged into it.
 
     Args:
-        config: of the run.
-        restorer: with the adapter attached; it is not changed.
-        folder: of the adapter.
-        real: the photos that it was adapted to; their EXIF gives the camera, unless `config.adapter_info` does.
+        config: options of the run.
+        restorer: trained restorer with the adapter attached; not changed.
+        folder: folder to write the adapter to.
+        real: photos that the restorer was adapted to; the camera is read from their EXIF data, unless
+            `config.adapter_info` names one.
     """
     restorer = copy.deepcopy(restorer)
     updates = attached(restorer)
     for update in updates.values():
         for parameter in update.parameters():
-            parameter.copy_(parameter.half())  # as stored
+            parameter.copy_(parameter.half())  # files store half precision
     info: dict[str, Any] = {**_camera_of(real), **config.adapter_info}
     base_license = stated_license(restorer)
-    if base_license.non_commercial:  # whatever the options say
+    if base_license.non_commercial:  # takes precedence over the options
         info["licence"] = base_license.key
     assert config.adapter is not None and config.init_from is not None  # checked by the config
     described = AdapterConfig(
@@ -74,6 +75,6 @@ def _camera_of(sources: list[PhotoSource]) -> dict[str, Any]:
         for index in source.spread(PHOTOS):
             try:
                 cameras.append(read_camera(source.encoded(index)))
-            except (OSError, ValueError, IndexError):  # broken, or beyond the end of a stream
+            except (OSError, ValueError, IndexError):  # damaged file, or beyond the end of a stream
                 continue
     return summarize(cameras)

@@ -8,11 +8,11 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
-    """Asks the C allocator to keep freed memory for the next step instead of handing it back to the system.
+    """Asks the C allocator to keep freed memory for the next step instead of returning it to the system.
 
-    Every training step allocates and frees the same gigabytes, and each time the system clears every page of them:
-    about a quarter of the joint step's time at the official size (`benchmarks/joint_step.py`). Peak memory is
-    unchanged. The setting applies to the whole process.
+    Every training step allocates and frees the same gigabytes. If the memory is returned, the system clears every page
+    again, which takes about a quarter of the joint step's time at the official size (`benchmarks/joint_step.py`). Peak
+    memory is unchanged. The setting applies to the whole process.
 
     Returns:
         Whether the options were set; False where the allocator is not glibc's.

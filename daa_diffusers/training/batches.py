@@ -18,7 +18,7 @@ from . import setup
 from .config import TrainingConfig
 from .processes import accumulation_steps
 
-DEGRADED_AT_ONCE = 256  # samples that share the fixed cost of a call of the degradation
+DEGRADED_AT_ONCE = 256  # samples per call of the degradation, which has a fixed cost
 PHOTOS = tuple(field.name for field in fields(Batch))  # keys of a sample
 
 
@@ -26,12 +26,14 @@ class Batches:
     """One process's share of the numbered training samples.
 
     Args:
-        dataset: the samples.
-        value_range: of the restorer.
+        dataset: numbered samples.
+        accelerator: accelerate's handle of the processes.
+        config: options of the run.
+        value_range: value range of the restorer, (low, high).
 
     Attributes:
-        accumulation: batches that an optimizer step takes in each process.
-        samples_per_step: synthetic samples that an optimizer step takes, over all processes.
+        accumulation: batches per optimizer step in each process.
+        samples_per_step: synthetic samples per optimizer step, over all processes.
     """
 
     def __init__(
@@ -46,9 +48,9 @@ class Batches:
         self.samples_per_step = config.batch_size * self.accumulation * accelerator.num_processes
 
     def loader(self, first_step: int, steps: int | None) -> Iterable[dict[str, torch.Tensor]]:
-        """This process's batches from `first_step` on, of `steps` steps or without end.
+        """Yields this process's batches from `first_step` on, for `steps` steps (None: endless).
 
-        Their content depends on the sample numbers only.
+        The content of a batch depends on its sample numbers only.
         """
         last = None if steps is None else first_step + steps
         self.dataset.length = sys.maxsize if last is None else last * self.samples_per_step
@@ -67,17 +69,17 @@ class Batches:
         )
 
     def _degraded_on_device(self, first_step: int) -> Iterator[dict[str, torch.Tensor]]:
-        """Batches without end, whose clean patches the loader cuts, and which are degraded on the device.
+        """Yields endless batches: the loader crops clean patches, and the device degrades several batches at once.
 
-        Several batches at once; the draws depend on the first sample number of such a group.
+        The random draws of a group of batches depend on the number of its first sample.
         """
         apart = copy.copy(self.dataset)
         apart.degrades, apart.length = False, sys.maxsize
         degradation = self.dataset.degradation
         assert degradation is not None  # checked with the options
         size = self.config.batch_size
-        together = max(1, DEGRADED_AT_ONCE // size)  # batches
-        before = first_step * self.accumulation % together  # batches of the first group that are done
+        together = max(1, DEGRADED_AT_ONCE // size)  # batches per group
+        before = first_step * self.accumulation % together  # batches of the first group that earlier steps took
         numbers = self._numbers(first_step, None, before)
         loader = self._data_loader(apart, iter(lambda: list(itertools.chain(*itertools.islice(numbers, together))), []))
         for group in loader:
@@ -92,7 +94,7 @@ class Batches:
             before = 0
 
     def _numbers(self, first_step: int, last: int | None, before: int = 0) -> Iterator[list[int]]:
-        """Sample numbers of this process's batches, from `before` batches before `first_step` on."""
+        """Yields the sample numbers of this process's batches, starting `before` batches before `first_step`."""
         size, rank = self.config.batch_size, self.accelerator.process_index
         first = first_step * self.accumulation - before
         for batch in itertools.count(first) if last is None else range(first, last * self.accumulation):
@@ -100,7 +102,7 @@ class Batches:
             yield list(range(start, start + size))
 
     def in_range(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """A batch with its photos on the device, in the restorer's value range."""
+        """Returns the batch with its photos on the device, in the restorer's value range."""
         low, high = self.value_range
         moved = dict(batch)
         for name in PHOTOS:
@@ -110,7 +112,10 @@ class Batches:
         return moved
 
     def photos(self) -> setup.Photos:
-        """`setup.training_photos` with what any process skipped; all processes must call it together."""
+        """Returns `setup.training_photos` with the photos that any process skipped.
+
+        All processes must call it together.
+        """
         everyones = gather_object([setup.training_photos(self.dataset)])
         photos = everyones[0]
         for role, sources in photos.items():

@@ -26,9 +26,10 @@ from .preparation import MEASURED_PATCHES, measured_photos
 
 logger = logging.getLogger(__name__)
 
-TRIED_SIDE = 128  # pixels, of the center crops that renoising is tried on
-MIN_RENOISING_GAIN = 0.25  # dB
-MOST_LEFT = 0.5  # of the noise's deviation: an initial restorer that leaves so much does not respond to it
+TRIED_SIDE = 128  # side in pixels of the center crops that renoising is tried on
+MIN_RENOISING_GAIN = 0.25  # minimum estimated gain in dB for which renoising is chosen
+# Fraction of the noise's standard deviation; an initial restorer that leaves more than this hardly removes this noise.
+MOST_LEFT = 0.5
 
 _RENOISED: dict[str, Any] = {
     "objective": {"type": "renoised", "weight": 0.3, "decay": None},
@@ -56,7 +57,7 @@ class Choice:
     Attributes:
         method: a key of `METHODS`.
         reasons: three sentences, about the photos, the initial restorer, and the method.
-        measured: what `measure` returns, JSON-plain; empty where the noise cannot be measured.
+        measured: result of `measure`, JSON-plain; empty if the noise cannot be measured.
     """
 
     method: str
@@ -65,7 +66,7 @@ class Choice:
 
 
 def with_method(config: TrainingConfig, method: str) -> TrainingConfig:
-    """The options of a run, overridden by those of a method; raises ConfigurationError where they are invalid."""
+    """Returns the options of a run, overridden by those of a method; raises ConfigurationError if they are invalid."""
     options = dict(METHODS[method])
     if "objective" in options:
         options["objective"] = with_defaults(options["objective"])
@@ -73,22 +74,22 @@ def with_method(config: TrainingConfig, method: str) -> TrainingConfig:
 
 
 def method_of(options: Mapping[str, Any]) -> str:
-    """The method that the options of a run belong to."""
+    """Returns the key of `METHODS` that the options of a run correspond to."""
     if options["objective"]["type"] != "renoised":
         return "preset"
     return "renoised_fitted" if options["fit_noise"] else "renoised"
 
 
 def choose(config: TrainingConfig, inputs: setup.Inputs) -> Choice:
-    """Chooses the method of a run by its initial restorer and photos, deterministic for a seed.
+    """Chooses the method of a run from its initial restorer and its photos; deterministic for a given seed.
 
-    Renoising is chosen if the initial restorer removes white noise, the noise of the photos is correlated, and either
-    half of it is left, or a second pass over the renoised result is better than the first by Stein's estimate
-    (`label_free.estimated_gain`).
+    Renoising is chosen if the initial restorer removes white noise, the noise of the photos is correlated, and one of
+    two conditions holds: the initial restorer leaves at least half of that noise, or a second pass over the renoised
+    result is better than the first by Stein's estimate (`label_free.estimated_gain`).
 
     Args:
-        config: of the run, with the method of its preset.
-        inputs: of the run.
+        config: options of the run, with the method of its preset.
+        inputs: initial restorer and sources of the run.
     """
     restorer, sources = inputs.restorer, inputs.sources
     dataset = setup.build_dataset(config, RestorerContract.of(restorer).channels, length=1, sources=sources)
@@ -105,21 +106,21 @@ def choose(config: TrainingConfig, inputs: setup.Inputs) -> Choice:
 def measure(
     restorer: nn.Module, photos: Sequence[torch.Tensor], clean: torch.Tensor, generator: torch.Generator
 ) -> dict[str, float]:
-    """Measurements for `choice`.
+    """Measures the initial restorer and the photos for `choice`.
 
     Args:
-        restorer: the initial one.
+        restorer: initial restorer.
         photos: some real photos (C, H, W) in [0, 1].
         clean: clean patches (B, C, H, W) in [0, 1].
-        generator: for all random draws.
+        generator: source of all random draws.
 
     Returns:
-        "white_noise_gain" and the entries of `remainder`; and, where they can be estimated, "gain" and
-        "renoised_gain": estimated gain (dB) over the photos of one pass, and of a second pass over its result plus
-        white noise of the hiding deviation.
+        "white_noise_gain" and the entries of `remainder`. If they can be estimated, also "gain", the estimated gain
+        (dB) of one pass over the photos, and "renoised_gain", that of a second pass over the restored photos plus
+        white noise with the deviation `remainder` gives as "hiding".
 
     Raises:
-        ConfigurationError: no photo has both sides of at least 32 pixels.
+        ConfigurationError: no photo is at least 32 pixels wide and high.
     """
     with in_eval_mode(restorer):
         measured: dict[str, float] = {"white_noise_gain": white_noise_gain(restorer, clean, generator)}
@@ -144,14 +145,14 @@ def measure(
 
 
 def choice(measured: Mapping[str, float]) -> Choice:
-    """The choice for the measurements of `measure`."""
+    """Returns the choice that follows from the measurements of `measure`."""
     numbers = dict(measured)
     photos = (
         f"photos: noise of {measured['noise']:.1f}/255, correlation of neighboring pixels {measured['neighbors']:.2f}."
     )
     if not measured["white_noise_gain"] >= LEAST_GAIN:
         gain = measured["white_noise_gain"]
-        return _preset(f"it reduces white noise by {gain:.1f} dB", "It is no denoiser.", numbers, photos)
+        return _preset(f"it reduces white noise by {gain:.1f} dB", "It is not a denoiser.", numbers, photos)
     start = f"start: it leaves noise of {measured['left']:.1f}/255"
     if abs(measured["neighbors"]) < WHITE:
         return _preset(start, "The photos' noise is white: renoising has nothing to add.", numbers, photos)
@@ -168,6 +169,6 @@ def choice(measured: Mapping[str, float]) -> Choice:
 
 
 def _preset(start: str, why: str, measured: dict[str, float], photos: str = "photos: not measured.") -> Choice:
-    """The choice of the preset, with its reasons."""
+    """Returns the choice of the preset, with its reasons."""
     start = start if start.startswith("start:") else f"start: {start}"
     return Choice("preset", (photos, f"{start}. {why}", f"chosen: {TITLES['preset']}."), measured)

@@ -1,4 +1,4 @@
-"""Health of a run without labels: shortcuts of the noise predictor, and statistics of restored real photos."""
+"""Health checks of a run, without labels: shortcuts of the noise predictor, statistics of restored real photos."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,13 +18,13 @@ from . import setup
 from .config import TrainingConfig
 from .shortcuts import fixed_draws, shortcut_report, slot_accuracy
 
-FEW_PHOTOS = 20
-NOISE_SIDE = 256  # of the real patches from which noise is estimated; smaller ones may have no flat part
-PHOTO_SIDE = 128  # of the part of them that is restored
-PHOTOS = 12  # for the statistics
-LOSS_PATCHES = 8
-PROBE_PATCHES = 32  # for the slot probe
-NOISE_DRAWS = 1
+FEW_PHOTOS = 20  # a run with fewer real photos gets a warning
+NOISE_SIDE = 256  # side of the real patches from which noise is estimated; smaller ones may have no flat part
+PHOTO_SIDE = 128  # side of the part of these patches that is restored
+PHOTOS = 12  # number of patches for the statistics
+LOSS_PATCHES = 8  # number of patches for the noise-prediction losses
+PROBE_PATCHES = 32  # number of patches for the slot probe
+NOISE_DRAWS = 1  # draws of noise per patch for `estimated_gain`
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class HealthReport:
     """Result of one health check.
 
     Attributes:
-        values: entries of the log under `health/`: `loss_*` and `slot_accuracy` (see `Shortcuts`); means over fixed
-            real patches of `residual_whiteness`, `signal_correlation`, `colour_drift` (1/255); `clean_fidelity` (dB, at
-            most 100); `estimated_gain` (dB) over the patches whose noise can be measured, absent where there are none;
-            `score`, in which an absent gain counts as 0.
-        alarms: warnings, a sentence each.
+        values: entries of the log under `health/`. `loss_*` and `slot_accuracy` are those of `Shortcuts`.
+            `residual_whiteness`, `signal_correlation` and `colour_drift` (1/255) are means over fixed real patches,
+            `clean_fidelity` (dB, at most 100) over clean ones. `estimated_gain` (dB) is the mean over the patches whose
+            noise can be measured; absent if there are none. `score` is the attribute, with an absent gain as 0.
+        alarms: warnings, one sentence each.
         score: `label_free.label_free_score`; higher is better. Comparable within one run only.
     """
 
@@ -46,7 +46,7 @@ class HealthReport:
 
 
 def few_photos_warning(n_real: int) -> str | None:
-    """A warning where `n_real` real photos are few to adapt to, else None."""
+    """Returns a warning if `n_real` real photos are too few to adapt to, else None."""
     if n_real >= FEW_PHOTOS:
         return None
     return (
@@ -63,16 +63,16 @@ def _stacked(dataset: TrainingPatches, count: int) -> dict[str, torch.Tensor]:
 def _count(source) -> int:
     try:
         return len(source)
-    except TypeError:  # a stream, which is not known to be short
+    except TypeError:  # a stream of unknown length: no warning
         return FEW_PHOTOS
 
 
 class Health:
-    """Health checks of a run on fixed patches of its own photos, which are functions of the seed.
+    """Health checks of a run on fixed patches of its own photos; the choice of patches is a function of the seed.
 
     Args:
         clean, real: photos (B, C, S, S) in [0, 1], on the CPU.
-        side: of the top left part of each that is restored; the noise of real photos is estimated from all of it.
+        side: side of the top left part of every photo that is restored; noise is estimated from whole real photos.
         patches: "synthetic", "clean" and "real" patches (N, C, P, P), in [0, 1], on which the noise predictor is
             tested.
         n_real: number of real photos of the run.
@@ -91,14 +91,14 @@ class Health:
     ):
         self.patches, self.n_real, self.seed = patches, n_real, seed
         self.clean, self.real = clean[..., :side, :side], real[..., :side, :side]
-        # the gain is estimated for these: elsewhere Stein's estimate mistakes texture or coding artifacts for noise
+        # photos for the estimated gain: in others Stein's estimate mistakes texture or coding artifacts for noise
         self.measurable = torch.tensor([signs_of(photo).not_additive is None for photo in real])  # (B,)
         self.noise = self._noise(real)  # (K, B, C, side, side)
         self.slots_at_start = 0.0
 
     @torch.no_grad()
     def see_start(self, restorer: nn.Module) -> None:
-        """Measures the slot accuracy of the initial restorer, with which later ones are compared."""
+        """Measures the slot accuracy of the initial restorer; later values are compared with it."""
         if len(self.patches["real"]) < 8:  # too few for the probe
             return
         contract, like = RestorerContract.of(restorer), next(restorer.parameters())
@@ -113,14 +113,15 @@ class Health:
     def from_config(
         cls, config: TrainingConfig, channels: int = 3, sources: setup.Sources | None = None
     ) -> "Health | None":
-        """From the folders of a run; None for an objective that reads no real photos.
+        """Builds the health checks of a run; None for an objective that reads no real photos.
 
         Args:
+            config: options of the run.
             channels: number of channels of the restorer.
-            sources: sources of the run, if they are open already.
+            sources: sources of the run, if they are already open.
 
         Raises:
-            ConfigurationError: folders without usable photos.
+            ConfigurationError: a folder has no usable photos.
         """
         if not (config.reads("real") and config.real):
             return None
@@ -146,10 +147,10 @@ class Health:
         )
 
     def run(self, restorer: nn.Module, adaptation: NoiseSpaceAdaptation | None = None) -> HealthReport:
-        """Checks `restorer`, and the noise predictor of `adaptation` where it is given.
+        """Checks `restorer`, and the noise predictor of `adaptation` if given.
 
-        Modes and weights are not changed, and no global random state is read or written. `restorer` may hold
-        averaged weights; the noise predictor is then checked on the results of `adaptation.restorer`.
+        Train/eval modes, weights and the global random state are not changed. `restorer` may hold averaged weights;
+        the noise predictor is always checked on the output of `adaptation.restorer`.
 
         Raises:
             ConfigurationError: the restorer and the patches differ in the number of channels.
@@ -178,7 +179,7 @@ class Health:
 
     @torch.no_grad()
     def _measured(self, restore: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
-        """Statistics without labels, and the "score" computed from them."""
+        """Returns the label-free statistics, and the "score" computed from them."""
         real, restored = self.real, restore(self.real)
         values = {
             "residual_whiteness": float(label_free.residual_whiteness(real, restored).mean()),

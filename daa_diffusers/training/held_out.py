@@ -12,20 +12,20 @@ from ..sources.sampling import TrainingPatches, generator_for
 from .batches import Batches
 from .config import TrainingConfig
 
-PAIRS = 32
-AT_ONCE = 8
+PAIRS = 32  # number of held-out pairs
+AT_ONCE = 8  # pairs per batch
 
 Pairs = list[dict[str, torch.Tensor]]
 
 
 def pairs_apart(dataset: TrainingPatches, draws: str, count: int, at_once: int = AT_ONCE) -> Pairs:
-    """Batches of "synthetic" and "clean" patches in [0, 1], made as those of `dataset` from other random draws.
+    """Returns batches of "synthetic" and "clean" patches in [0, 1], made like those of `dataset` with other draws.
 
     Args:
-        dataset: is not changed.
-        draws: their name; other names give other pairs.
+        dataset: training samples; not changed.
+        draws: name of the random draws; every name gives different pairs.
         count: number of pairs.
-        at_once: pairs in a batch.
+        at_once: pairs per batch.
     """
     apart = copy.copy(dataset)
     apart.real = apart.unpaired_clean = None
@@ -41,19 +41,19 @@ def pairs_apart(dataset: TrainingPatches, draws: str, count: int, at_once: int =
 
 
 class HeldOut:
-    """Supervised loss of a restorer in training relative to its start, on fixed synthetic pairs.
+    """Supervised loss of a restorer in training relative to the initial restorer, on fixed synthetic pairs.
 
-    The pairs are functions of the run's seed and have the run's own degradation. Losses are compared pair by pair, so
-    that the noise levels drawn do not add to the error of the difference.
+    The pairs are a function of the run's seed and have the run's own degradation. Losses are compared pair by pair, so
+    that the random noise levels do not add to the error of the difference.
 
     Args:
-        batches: of the run, after `preparation.use_files`, which changes its samples.
-        restorer: as it starts.
-        eps: of eq. (5).
+        batches: batches of the run, after `preparation.use_files` has changed the samples.
+        restorer: the initial restorer.
+        eps: constant of the Charbonnier loss, eq. (5).
 
     Attributes:
-        start: L_pair of the start for every pair (N,).
-        seconds: duration of an evaluation.
+        start: L_pair of the initial restorer for every pair (N,).
+        seconds: duration of one evaluation.
     """
 
     def __init__(self, batches: Batches, restorer: nn.Module, eps: float):
@@ -65,7 +65,7 @@ class HeldOut:
 
     @classmethod
     def of_start(cls, config: TrainingConfig, batches: Batches, restorer: nn.Module) -> "HeldOut | None":
-        """Of a run that trains a given restorer and is held to it, else None."""
+        """Builds the held-out loss of a run with `init_from` and `hold_to_start`; None for other runs."""
         is_trained = any(p.requires_grad for p in restorer.parameters())
         if not (config.init_from and config.hold_to_start and is_trained):
             return None
@@ -73,12 +73,12 @@ class HeldOut:
 
     @torch.no_grad()
     def _losses(self, restorer: nn.Module) -> torch.Tensor:
-        """L_pair of eq. (5) of every pair (N,), float64 on the CPU."""
+        """Returns L_pair, eq. (5), of every pair: (N,), float64, on the CPU."""
         with in_eval_mode(restorer):
             differences = [restorer(pair["synthetic"]).double() - pair["clean"].double() for pair in self.pairs]
         return torch.cat([(d.square() + self.eps**2).sqrt().mean((1, 2, 3)).cpu() for d in differences])
 
     def rise(self, restorer: nn.Module) -> float:
-        """Decibels by which the mean loss of `restorer` is above that of the start; infinite where it is not finite."""
+        """Returns how much the mean loss rose against the initial restorer, in dB; infinity if it is not finite."""
         ratio = float(self._losses(restorer).mean() / self.start.mean())
         return 20 * math.log10(ratio) if math.isfinite(ratio) and ratio > 0 else math.inf

@@ -11,13 +11,13 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Interruption:
-    """Context in which SIGTERM and Ctrl-C only set `signal`; a second Ctrl-C stops at once, as usual.
+    """Context in which SIGTERM and Ctrl-C only set `signal`; a second Ctrl-C stops the process at once, as usual.
 
-    `accelerate launch` does not pass a SIGTERM on to a single training process: where the launcher is the parent, its
-    end counts as a SIGTERM (Linux), so that no run continues unattended.
+    `accelerate launch` does not forward a SIGTERM to a single training process. On Linux, the end of the launcher
+    therefore counts as a SIGTERM, so that no run continues unattended.
 
     Attributes:
-        signal: number of the signal that came, None before.
+        signal: number of the received signal; None before.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Kept weights of a run: the moving average, blended with the initial weights; the last ones, or the best."""
+"""Weights that a run keeps: the moving average blended with the initial weights, of the last or of the best step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,15 +16,15 @@ class KeptWeights:
     """The moving average of a restorer in training, its blend with the start, and the best weights.
 
     Args:
-        restorer: as it starts: before a checkpoint is loaded into it.
-        decay: of the moving average.
-        blend: how far the weights kept lie from the start (0) to the average (1).
-        best: folder of the best weights so far.
+        restorer: initial restorer, before a checkpoint is loaded into it.
+        decay: decay of the moving average per step.
+        blend: position of the kept weights between the initial weights (0) and the average (1).
+        best: folder for the files of the best weights.
 
     Attributes:
         ema: the moving average.
-        tensors: the tensors of the restorer that are averaged, blended and selected: the trained parameters (an
-            adapter's, or all), and the statistics of batch norms, which belong to them.
+        tensors: tensors of the restorer that are averaged, blended and selected: the trained parameters (an adapter's,
+            or all), and the statistics of batch norms that belong to them.
         best: the best weights so far.
     """
 
@@ -38,15 +38,15 @@ class KeptWeights:
         self.best = BestWeights(best)
 
     def step(self) -> None:
-        """Takes the weights of a step into the average."""
+        """Updates the average with the current weights."""
         self.ema.step(self.trained)
 
     @contextmanager
     def applied(self) -> Iterator[nn.Module]:
-        """The restorer with the weights that would be kept now: the moving average, blended with the start.
+        """Context with the weights that would be kept now: the moving average blended with the initial weights.
 
-        Between two fine-tuned or one fine-tuned and its start, networks average well: Wortsman et al. 2022, "Robust
-        fine-tuning of zero-shot models".
+        A network and its fine-tuned version can be averaged: Wortsman et al. 2022, "Robust fine-tuning of zero-shot
+        models".
         """
         kept = [tensor.clone() for tensor in self.statistics]
         self.ema.store(self.trained)
@@ -66,7 +66,7 @@ class KeptWeights:
 
     @contextmanager
     def chosen(self) -> Iterator[nn.Module]:
-        """The restorer with the weights that the run ends with: the best ones, if any, else `applied`."""
+        """Context with the final weights of the run: the best ones, if any, else those of `applied`."""
         with self.applied() as restorer:
             if self.best.record:
                 self.best.copy_to(self.tensors)

@@ -1,4 +1,4 @@
-"""Log of a run: means over the steps since the last line, to a JSONL file and accelerate's trackers."""
+"""Log of a run: means over the steps since the last line, written to a JSONL file and accelerate's trackers."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ from ..files import write_text, written
 
 logger = logging.getLogger(__name__)
 
-# Keys of these do not depend on the options alone; they are kept apart from the rest of a line.
+# Key of the entries that also depend on the machine, such as durations.
 TIMING = "time"
 
 
@@ -31,12 +31,12 @@ class Window:
         self._pending: dict[str, list[torch.Tensor]] = {}
 
     def add(self, scalars: dict[str, torch.Tensor]) -> None:
-        """Takes one step's detached scalars; nothing is moved or waited for yet."""
+        """Adds the scalars of one step, without a transfer or synchronization."""
         for name, value in scalars.items():
             self._pending.setdefault(name, []).append(value.detach())
 
     def state(self, accelerator: Accelerator) -> dict[str, list[float]]:
-        """Every step's scalars so far, averaged over processes; all processes must call it together."""
+        """Returns the scalars of every step so far, averaged over processes; all processes must call it together."""
         for name in sorted(self._pending):
             values = torch.stack([v.double().reshape(()).cpu() for v in self._pending[name]])
             values = accelerator.reduce(values.to(accelerator.device, torch.float32), "mean")
@@ -45,7 +45,7 @@ class Window:
         return self._settled
 
     def means(self, accelerator: Accelerator) -> dict[str, float]:
-        """Means by name, and a new window."""
+        """Returns the means by name, and starts a new window."""
         means = {name: sum(values) / len(values) for name, values in sorted(self.state(accelerator).items())}
         self._settled = {}
         return means
@@ -62,18 +62,18 @@ class Stopwatch:
         self._started, self._waited, self._images = time.perf_counter(), 0.0, 0
 
     def next(self, batches) -> Any:
-        """`next(batches)`, its time counted as waiting for data."""
+        """Returns `next(batches)` and counts its duration as waiting for data."""
         start = time.perf_counter()
         batch = next(batches)
         self._waited += time.perf_counter() - start
         return batch
 
     def count(self, images: int) -> None:
-        """Counts synthetic images that a step has taken."""
+        """Adds to the number of synthetic images."""
         self._images += images
 
     def lap(self) -> dict[str, float]:
-        """images/s, the share of the time that went into waiting for data, peak memory in GB; restarts."""
+        """Returns images per second, the fraction of time spent waiting for data, and peak memory in GB; restarts."""
         seconds = max(time.perf_counter() - self._started, 1e-9)
         values = {"images_per_second": self._images / seconds, "data_wait": self._waited / seconds}
         memory = peak_memory(self.device)
@@ -84,9 +84,9 @@ class Stopwatch:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Bytes: the most that tensors took on a CUDA device, else the process's largest resident size so far.
+    """Returns the peak memory in bytes: of tensors on a CUDA device, else of the process (resident size).
 
-    None on a system that does not report it (Windows).
+    None on a system that does not report the peak (Windows).
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -99,7 +99,7 @@ def peak_memory(device: torch.device) -> int | None:
 
 
 def duration_text(seconds: float) -> str:
-    """ "h:mm:ss"."""
+    """Formats a duration as "h:mm:ss"."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"
@@ -109,7 +109,8 @@ class RunLog:
     """The JSONL file of a run and its trackers. Only the main process writes.
 
     Args:
-        path: of the file; one JSON object a line: "step", named scalars, and "time" with what depends on the machine.
+        accelerator: accelerate's handle, whose trackers are used.
+        path: path of the file. Each line is a JSON object: "step", named scalars, and "time" (speed and memory).
     """
 
     def __init__(self, accelerator: Accelerator, path: str | os.PathLike):
@@ -117,14 +118,14 @@ class RunLog:
         self.path = Path(path)
 
     def truncate(self, step: int) -> None:
-        """Drops the lines after `step`: those of steps that a resumed run is going to take again."""
+        """Removes the lines after `step`, since a resumed run repeats those steps."""
         if not (self.accelerator.is_main_process and self.path.exists()):
             return
         kept = []
         for line in self.path.read_text().splitlines():
             try:
                 entry = json.loads(line)
-            except json.JSONDecodeError:  # cut off in the middle of a write
+            except json.JSONDecodeError:  # an incomplete line of an interrupted write
                 break
             if entry["step"] > step:
                 break
@@ -132,7 +133,7 @@ class RunLog:
         write_text(self.path, "".join(kept))
 
     def write(self, step: int, values: dict[str, float], timing: dict[str, float] | None = None) -> None:
-        """One line, and the same to the trackers (timing as `time/...`)."""
+        """Writes one line, and sends the same values to the trackers (timing as `time/...`)."""
         timing = timing or {}
         self.accelerator.log({**values, **{f"{TIMING}/{k}": v for k, v in timing.items()}}, step=step)
         if self.accelerator.is_main_process:
@@ -146,7 +147,7 @@ class RunLog:
         for tracker in self.accelerator.trackers:
             if tracker.name == "tensorboard":
                 tracker.log_images({name: picture[None]}, step=step, dataformats="NHWC")
-            elif tracker.name == "trackio":  # of which accelerate only passes numbers on
+            elif tracker.name == "trackio":  # accelerate only passes numbers on to this tracker
                 import trackio
 
                 tracker.log({name: trackio.Image(picture)}, step=step)

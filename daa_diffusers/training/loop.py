@@ -1,4 +1,4 @@
-"""The training loop: steps, the weights kept, reports, checkpoints. The loss is the objective's."""
+"""The training loop: steps, kept weights, reports and checkpoints. The objective computes the loss."""
 
 import logging
 import time
@@ -40,24 +40,24 @@ from .validation import Validation
 
 logger = logging.getLogger(__name__)
 
-VALIDATIONS = 12  # validations of a run that selects its weights without `validate_every`, equally spaced
-SHOWN = ("pair", "noise", "adaptation", "domain", "weight")  # of the losses, beside the progress bar
+VALIDATIONS = 12  # number of validations, equally spaced, of a run that selects weights without `validate_every`
+SHOWN = ("pair", "noise", "adaptation", "domain", "weight")  # losses shown in the progress bar
 
 
 class Trainer:
-    """One run of `config`, from its folder's newest checkpoint (if any) to its last step.
+    """One run of `config`, from the newest checkpoint in its folder (if any) to its last step.
 
-    The output folder is held for this process until `train` ends.
+    The output folder is locked for this process until `train` ends.
 
     Args:
-        config: checked options.
-        progress_bar: show one on the main process.
-        begun: `time.time()` from which `config.minutes` count; None: now.
-        after: seconds of them that the caller needs after `train`.
-        inputs: the initial restorer, which is trained, and the sources, where they are open already.
+        config: options of the run.
+        progress_bar: whether the main process shows a progress bar.
+        begun: `time.time()` at which `config.minutes` begin to count; None: now.
+        after: seconds of `config.minutes` to reserve for the caller's work after `train`.
+        inputs: initial restorer and sources, if they are already open. The restorer is trained in place.
 
     Raises:
-        ConfigurationError: before the first step, on options, folders or an output folder that do not fit.
+        ConfigurationError: options, sources or the output folder are invalid; raised before the first step.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Trainer:
             torch.set_num_threads(config.threads)
         self.config = config.check()
         self.progress_bar = progress_bar
-        # 1. networks and photos: what does not fit fails before anything is written
+        # 1. networks and photos: invalid ones are reported before anything is written
         model = setup.prepare_networks(config, setup.build_model(config, inputs.restorer if inputs else None))
         contract = RestorerContract.of(model.restorer)
         sources = inputs.sources if inputs else setup.open_all_sources(config, contract.channels)
@@ -91,7 +91,7 @@ class Trainer:
         if health is not None and self.main:
             health.see_start(model.restorer)
         self.batches = Batches(self.dataset, self.accelerator, config, contract.value_range)
-        # 3. the run's folder, and what is taken from the real photos before the first step
+        # 3. the run's folder, and files prepared from the real photos
         self.folder = RunFolder(config, writes=self.main)
         self.folder.take(self.batches.samples_per_step, {**sources, **(validation.sources if validation else {})})
         try:
@@ -111,7 +111,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         model.use_measured(self.folder.record.get("measured", {}))
         use_files(config, self.dataset, self.folder.path)
-        # 4. the steps, their number, and the weights to keep
+        # 4. the steps, the plan of their number, and the weights to keep
         prepare_memory(self.accelerator.device)
         self.steps = Steps(config, model, self.batches, self.accelerator)
         self.bare = self.steps.bare
@@ -124,7 +124,7 @@ class Trainer:
             self.bare.restorer, decay=self.pace.ema_decay(0), blend=config.blend, best=self.folder.best
         )
         self.safeguard = Safeguard(held_out, self.steps, self.kept) if held_out is not None else None
-        # 5. what the run reports
+        # 5. log and reports
         self.log = RunLog(self.accelerator, self.folder.log)
         self.reports = Reports(config, self.log, validation=validation, health=health)
         self.window, self.counters = Window(), new_counters()
@@ -135,11 +135,11 @@ class Trainer:
         SIGTERM and Ctrl-C end it after the current step, with a checkpoint.
 
         Args:
-            stop_after: end after this step as if a SIGTERM had come.
+            stop_after: number of steps after which to end as on a SIGTERM.
 
         Raises:
             FloatingPointError: too many steps in a row were not finite.
-            CheckpointError: no space to save a checkpoint, or the pipeline at the end.
+            CheckpointError: not enough disk space for a checkpoint or for the final pipeline.
         """
         try:
             return self._train(stop_after)
@@ -153,7 +153,7 @@ class Trainer:
         config, progress, started = self.config, self.steps.progress, time.perf_counter()
         done, signal = self._resume(), None
         if done == 0 and config.init_from and config.select_by in ("label_free", "bursts"):
-            self._offer(0)  # no weights that score lower than those to start from are kept
+            self._offer(0)  # weights that score lower than the initial ones are not kept
         is_outlier = self.safeguard.is_outlier if self.safeguard else None
         total = progress.total(done)
         end = done >= total or self.counters["stopped_early"]
@@ -189,7 +189,7 @@ class Trainer:
                 if stop:
                     break
         photos = self.batches.photos()
-        self.folder.update(photos=photos)  # now it is known which could not be read
+        self.folder.update(photos=photos)  # again: the photos that could not be read are known now
         if self.safeguard is not None and signal is None:
             self.counters["kept"] = self.safeguard.finish(done)
             self.counters["best"] = dict(self.kept.best.record)
@@ -201,7 +201,7 @@ class Trainer:
         return TrainingResult.of(self.counters, photos, pipeline=pipeline, steps=done, seconds=seconds, signal=signal)
 
     def _resume(self) -> int:
-        """Restores the state of the newest checkpoint; returns the number of steps that are done."""
+        """Restores the state of the newest checkpoint; returns the number of steps done."""
         resumed = load_latest(
             self.folder.checkpoints, model=self.bare, ema=self.kept.ema, optimizer=self.steps.optimizer
         )
@@ -234,20 +234,20 @@ class Trainer:
         )
 
     def _is_watched(self, step: int) -> bool:
-        """Whether the weights are validated after `step`, which is not the last."""
+        """Whether the weights are validated after `step`, other than the last step."""
         every = self.config.validate_every
         if every or self.config.select_by == "last":
             return bool(every) and step % every == 0
         return self.steps.progress.completes_part(step, VALIDATIONS)
 
     def _validate(self, step: int) -> None:
-        """Scores the weights to keep, and counts how long they have not been better."""
+        """Scores the weights that would be kept now, and stops early if the score has not improved for too long."""
         self._offer(step)
         patience = self.config.early_stopping
         self.counters["stopped_early"] = patience is not None and self.kept.best.record.get("since", 0) >= patience
 
     def _offer(self, step: int) -> None:
-        """Scores the weights to keep, on the main process; every process learns the score to select by."""
+        """Scores the weights that would be kept now on the main process, and sends the score to every process."""
         with self.kept.applied() as restorer:
             score = self.reports.evaluate(step, restorer, self.bare, self.counters) if self.main else 0.0
             if self.config.select_by == "last":
@@ -279,18 +279,18 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _save_pipeline(self) -> Path:
-        """Saves the pipeline with the weights that the run ends with.
+        """Saves the pipeline with the final weights of the run.
 
         Raises:
-            CheckpointError: it cannot be written. The checkpoint of the last step is there to save it from.
+            CheckpointError: the pipeline cannot be written. It can be saved later from the last checkpoint.
         """
         if self.main:
             try:
                 self._write_pipeline()
             except UnwritableError as error:
                 raise CheckpointError(
-                    f"all steps are done, their checkpoint is kept, but the pipeline is not saved: {error}. The "
-                    "same command then saves it"
+                    f"all steps are done and their checkpoint is kept, but the pipeline is not saved: {error}. Run "
+                    "the same command again to save it"
                 ) from error
         self.accelerator.wait_for_everyone()
         return self.folder.pipeline

@@ -17,14 +17,14 @@ from ..pipelines.tiling import LiveBytes, free_memory
 from ..sources.folders import PhotoSource
 from .config import TrainingConfig
 
-SMALL_SIDE = 32  # of the patches on which a step is measured, and twice that
-SAMPLES = 2
-# Peak of a step's tensors -> growth of the process: what kernels use beside them, and gaps between blocks; measured by
-# benchmarks/memory.py. CUDA's allocator leaves smaller gaps.
+SMALL_SIDE = 32  # side of the patches for the measured steps; a second step takes twice this side
+SAMPLES = 2  # patches per measured step
+# Ratio of the growth of the process to the peak of a step's tensors, measured by benchmarks/memory.py: kernels need
+# memory of their own, and there are gaps between blocks. CUDA's allocator leaves smaller gaps.
 OVERHEAD = {"cpu": 1.45, "cuda": 1.15}
-LIBRARIES = {"cpu": 2**26, "cuda": 2**29}  # loaded by the first step: kernels, contexts
-MOST_BYTES_A_PIXEL = 2**20  # more than any known network needs
-LOOKED_AT = 20  # photos a source whose sizes are read
+LIBRARIES = {"cpu": 2**26, "cuda": 2**29}  # bytes of kernels and contexts that the first step loads
+MOST_BYTES_PER_PIXEL = 2**20  # more than any known network needs
+INSPECTED = 20  # photos per source whose sizes are read
 GIB = 2**30
 
 
@@ -34,9 +34,9 @@ class MemoryNeed:
 
     Attributes:
         process: interpreter and libraries, in the machine's memory.
-        weights: parameters, gradients, Adam's moments, moving average, start.
-        activations: of a step, forward and backward.
-        photos: decoded ones that are kept, in the machine's memory.
+        weights: parameters, gradients, Adam's moments, moving average, and a copy of the initial weights.
+        activations: activations of a step, forward and backward.
+        photos: cached decoded photos, in the machine's memory.
     """
 
     process: int
@@ -45,7 +45,7 @@ class MemoryNeed:
     photos: int
 
     def on(self, device: torch.device) -> int:
-        """Bytes in the memory of a device; on a GPU, those of the networks."""
+        """Returns the bytes in the memory of a device; on a GPU only the networks count."""
         networks = self.weights + self.activations
         return networks if device.type == "cuda" else networks + self.process + self.photos
 
@@ -61,19 +61,19 @@ class MemoryNeed:
 def memory_need(
     config: TrainingConfig, model: Objective, sources: Sequence[PhotoSource], device: torch.device | None = None
 ) -> MemoryNeed:
-    """The memory that a run needs, from steps on small patches and from photos' headers: it takes a second or two.
+    """Estimates the memory of a run from steps on small patches and from photos' headers, in a second or two.
 
     Args:
-        config: of the run.
-        model: on the CPU, with its precision and gradient checkpointing set.
-        sources: of photos, those of every role.
-        device: to train on; None: the CPU.
+        config: options of the run.
+        model: objective on the CPU, with precision and gradient checkpointing set.
+        sources: photo sources of all roles.
+        device: device to train on; None: the CPU.
     """
     kind = "cuda" if device is not None and device.type == "cuda" else "cpu"
     parameters = _bytes(model.parameters())
     trained = _bytes(p for p in model.parameters() if p.requires_grad)
     restorer = _bytes(p for p in model.restorer.parameters() if p.requires_grad)
-    # gradients and Adam's two moments; the moving average, and the start where the result is blended with it
+    # gradients and Adam's two moments; the moving average, and the initial weights if they are blended with it
     weights = parameters + 3 * trained + (2 if config.blend < 1 else 1) * restorer
     process = max(0, psutil.Process().memory_info().rss - parameters) + LIBRARIES[kind]
     activations = int(OVERHEAD[kind] * step_bytes(config, model))
@@ -82,7 +82,7 @@ def memory_need(
 
 
 def step_bytes(config: TrainingConfig, model: Objective) -> float:
-    """Peak of the tensors that a step makes, by two small steps: it grows in proportion to the pixels."""
+    """Estimates the peak bytes of a step's tensors from two small steps: it is linear in the number of pixels."""
     sides = small_sides(config, model)
     samples = min(SAMPLES, config.batch_size)
     pixels = [samples * side**2 for side in sides]
@@ -94,7 +94,7 @@ def step_bytes(config: TrainingConfig, model: Objective) -> float:
 
 
 def small_sides(config: TrainingConfig, model: Objective) -> list[int]:
-    """Two sides of patches that the model takes, smaller than the run's; or the run's own, where that is small."""
+    """Returns two patch sides that the model supports, smaller than the run's; only the run's own if it is small."""
     parts = (model.restorer, *model.networks.values(), model)
     multiple = math.lcm(*(RestorerContract.of(part).size_multiple for part in parts))
     side = multiple * -(-max(SMALL_SIDE, model.smallest_side) // multiple)
@@ -102,7 +102,7 @@ def small_sides(config: TrainingConfig, model: Objective) -> list[int]:
 
 
 def random_photos(config: TrainingConfig, model: Objective, samples: int, side: int) -> list[torch.Tensor]:
-    """A batch of noise for a joint step: four of (B, C, H, W)."""
+    """Returns random photos for a joint step: four tensors (B, C, H, W)."""
     shape = (samples, RestorerContract.of(model.restorer).channels, side, side)
     generator = torch.Generator().manual_seed(0)
     return [torch.rand(shape, generator=generator, dtype=getattr(torch, config.dtype)) for _ in range(4)]
@@ -110,7 +110,7 @@ def random_photos(config: TrainingConfig, model: Objective, samples: int, side: 
 
 @contextlib.contextmanager
 def unchanged(model: Objective):
-    """Context that restores the model (gradients, statistics of batch norms) and torch's generator afterwards."""
+    """Context after which gradients, batch-norm statistics and torch's random state are as before."""
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     with torch.random.fork_rng(devices=[]):
         yield
@@ -139,11 +139,11 @@ def _bytes(tensors) -> int:
 
 
 def decoded_bytes(source: PhotoSource) -> int:
-    """Bytes of the photos that a source keeps decoded, by some of their headers."""
-    if not source.cache_bytes or source.count is None:  # a stream keeps none
+    """Estimates the bytes of a source's cache of decoded photos from some of their headers."""
+    if not source.cache_bytes or source.count is None:  # a stream has no cache
         return 0
     sizes = []
-    for index in source.spread(LOOKED_AT):
+    for index in source.spread(INSPECTED):
         with contextlib.suppress(OSError, UnreadablePhotoError):
             width, height = source.size(index)
             sizes.append(width * height * source.channels)
@@ -153,32 +153,32 @@ def decoded_bytes(source: PhotoSource) -> int:
 def check_memory(
     config: TrainingConfig, model: Objective, sources: Sequence[PhotoSource], device: torch.device
 ) -> None:
-    """Refuses a run that needs more memory than is free; a step that is certainly small is not measured.
+    """Refuses a run that needs more memory than is free; a run that certainly fits is not measured.
 
     Args:
         config, model, sources, device: as for `memory_need`.
 
     Raises:
-        ConfigurationError: with the memory needed, the free memory, and options that need less.
+        ConfigurationError: too little memory is free. The message has the memory needed and options that need less.
     """
     if not config.check_memory:
         return
     free = free_memory(device)
     pixels = config.batch_size * config.patch**2
-    if pixels * MOST_BYTES_A_PIXEL + 8 * _bytes(model.parameters()) < free:
+    if pixels * MOST_BYTES_PER_PIXEL + 8 * _bytes(model.parameters()) < free:
         return
     need = memory_need(config, model, sources, device)
-    # the card is still empty; this process has some of the machine's memory already
+    # the GPU is still empty; this process already holds part of the machine's memory
     more = need.on(device) - (0 if device.type == "cuda" else psutil.Process().memory_info().rss)
     processes = 1 if device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if more * processes <= free:
         return
     fits = int(config.batch_size * (free / processes - more + need.activations) / need.activations)
     smaller = f"`batch_size` {fits} with `gradient_accumulation_steps`" if fits >= 1 else "a smaller `patch`"
-    place = "card" if device.type == "cuda" else "machine"
+    place = "GPU" if device.type == "cuda" else "machine"
     raise ConfigurationError(
         f"`batch_size` {config.batch_size} of `patch` {config.patch} needs {need}"
         + (f" in each of {processes} processes" if processes > 1 else "")
         + f", and {free / GIB:.2f} GiB are free on this {place}: {smaller} would fit; `gradient_checkpointing` and "
-        "`separate_passes` need less; `check_memory` false starts all the same"
+        "`separate_passes` need less; `check_memory` false disables this check"
     )

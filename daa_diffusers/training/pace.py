@@ -14,23 +14,23 @@ from .steps import Steps
 
 logger = logging.getLogger(__name__)
 
-CHECK_INTERVAL = 0.05  # between two checks of the plan, as a fraction of the remaining steps
-MEAN_WEIGHT = 0.5  # of the latest measurement in the running mean of the seconds per step
-MIN_CHANGE = 0.01  # relative change of the remaining steps below which the plan stays
-# Time reserved for what follows the last step (health checks, saving): the smaller of seconds and a fraction of the
-# budget, and so many evaluations of the held-out pairs.
+CHECK_INTERVAL = 0.05  # distance between two checks of the plan, as a fraction of the remaining steps
+MEAN_WEIGHT = 0.5  # weight of the latest measurement in the running mean of the seconds per step
+MIN_CHANGE = 0.01  # smallest relative change of the remaining steps for which the plan is corrected
+# Time reserved after the last step (health checks, saving): the smaller of a number of seconds and a fraction of the
+# budget, plus the time of a number of evaluations of the held-out pairs.
 RESERVED_SECONDS, RESERVED_FRACTION, RESERVED_EVALUATIONS = 2.0, 0.1, 3
 
 
 class Pace:
-    """Planner of the number of steps of a run: it keeps within a time budget by correcting the number.
+    """Planner of the number of steps of a run, which corrects the number to keep within a time budget.
 
-    Without a budget (`config.minutes` None) the number is `config.steps`, and never corrected.
+    Without a budget (`config.minutes` is None) the number is always `config.steps`.
 
     Args:
-        config: of the run.
-        begun: `time.time()` from which the budget counts; None: now.
-        after: seconds of the budget to reserve for what the caller does after the last step.
+        config: options of the run.
+        begun: `time.time()` at which the budget begins to count; None: now.
+        after: seconds of the budget to reserve for the caller's work after the last step.
     """
 
     def __init__(self, config: TrainingConfig, *, begun: float | None = None, after: float = 0.0):
@@ -45,16 +45,16 @@ class Pace:
         return self.seconds is not None
 
     def spent(self) -> float:
-        """Seconds of the budget that are spent, in this call and in those it resumes; 0 without a budget."""
+        """Returns the spent seconds of the budget, over this and the resumed calls; 0 without a budget."""
         return time.time() - self.begun if self.is_timed else 0.0
 
     def _affordable(self) -> int:
-        """Steps that fit into the rest of the budget."""
+        """Returns the number of steps that fit into the rest of the budget."""
         assert self.seconds is not None
         return max(0, int((self.seconds - self.after - self.spent()) / self.per_step))
 
     def plan(self, steps: Steps, folder: RunFolder, held_out: HeldOut | None) -> None:
-        """Sets `steps.progress`: from the record in `folder`, or from a new plan, which the caller records there."""
+        """Sets `steps.progress` from the record in `folder`, or from a new plan that the caller has to record."""
         self.steps, self.folder, self.accelerator = steps, folder, steps.accelerator
         if self.seconds is not None:
             self.after += min(RESERVED_SECONDS, RESERVED_FRACTION * self.seconds) + RESERVED_EVALUATIONS * (
@@ -67,14 +67,14 @@ class Pace:
         elif self.is_timed:
             planned = round(from_main(self.accelerator, self._affordable()))
             if not planned and self.accelerator.is_main_process:
-                logger.warning("preparation took all of the %g minutes; the run has one step", self.config.minutes)
+                logger.warning("preparation took all of the %g minutes; the run takes one step", self.config.minutes)
             corrections = [(0, max(1, planned))]
         else:
             corrections = [(0, self.config.steps)]
         steps.begin(Progress([Correction(*one) for one in corrections]))
 
     def record(self) -> dict[str, Any]:
-        """Entries of the run's record: the planned number of steps, and how it was corrected."""
+        """Returns entries of the run's record: the planned number of steps, and its corrections."""
         corrections = self.steps.progress.corrections
         return {"steps": corrections[-1].total, "corrections": corrections}
 
@@ -83,7 +83,7 @@ class Pace:
 
         Args:
             done: number of steps done.
-            spent: seconds of the budget that were spent in earlier calls.
+            spent: seconds of the budget that earlier calls spent.
         """
         self.begun -= spent
         # the recorded corrections also apply to steps that a killed run took and this one repeats
@@ -99,7 +99,7 @@ class Pace:
         """Corrects the number of steps after `step`, if a check is due and the measured speed requires it."""
         if not self.is_timed:
             return
-        if step <= self.measured_from:  # repeated: not measured
+        if step <= self.measured_from:  # a repeated step is not measured
             self.measured_since = time.time()
         if step < self.due:
             return
@@ -113,7 +113,7 @@ class Pace:
         self._measure_from(step)
 
     def ema_decay(self, step: int) -> float:
-        """Decay of the moving average: `config.ema_decay`; with a budget, at most that of a tenth of the steps."""
+        """Returns the decay of the moving average; with a budget, averaging is limited to a tenth of the steps."""
         if not self.is_timed:
             return self.config.ema_decay
         return min(self.config.ema_decay, max(0.0, 1 - 10 / self.steps.progress.total(step)))

@@ -1,4 +1,4 @@
-"""Plan of a run without running it: resolved options, memory and time (`--dry_run`)."""
+"""Plan of a run for `--dry_run`: resolved options, memory and time."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -21,9 +21,9 @@ from .output import check_output
 
 
 def seconds_per_sample(config: TrainingConfig, model: Objective) -> float:
-    """Seconds of one sample's joint step on the CPU, by a small patch: time grows in proportion to the pixels.
+    """Estimates the seconds per sample of a joint step on the CPU from a small patch; proportional to the pixels.
 
-    `memory_need` has warmed the kernels up.
+    Call `memory_need` first to warm up the kernels.
     """
     side, samples = small_sides(config, model)[-1], min(SAMPLES, config.batch_size)
     with unchanged(model):
@@ -35,7 +35,7 @@ def seconds_per_sample(config: TrainingConfig, model: Objective) -> float:
 
 
 def seconds_per_batch(step: Callable[[Any], object], batches: Iterable) -> float:
-    """Mean seconds of `step(batch)` over `batches`, at least two; the first warms up and is not counted."""
+    """Returns the mean seconds of `step(batch)` over at least two batches; the first warms up and is not counted."""
     times = []
     for batch in batches:
         start = time.perf_counter()
@@ -49,14 +49,17 @@ def _photos(source: PhotoSource) -> str:
 
 
 def describe(config: TrainingConfig, shown: TrainingConfig | None = None) -> str:
-    """The resolved options (YAML, can be passed back), parameter counts, photos, and the memory and time needed.
+    """Returns a text with the resolved options (as YAML), parameter counts, photos, and the memory and time needed.
 
-    The options are those of `shown`, where photos lie elsewhere for this than they will in the run. Of photos only
-    headers are read. Time and memory are measured on small patches on the CPU, in seconds, whatever the run's patch; on
-    a GPU the time is an upper bound, and `minutes` measures there.
+    Only the headers of photos are read. Time and memory are estimated within seconds from small patches on the CPU; a
+    run on a GPU takes less time.
+
+    Args:
+        config: options of the run.
+        shown: options to print instead, for a caller whose photos are at other paths in the run.
 
     Raises:
-        ConfigurationError: options, photos or an output folder that do not fit.
+        ConfigurationError: options, photos or the output folder are invalid.
     """
     check_output(Path(config.output_dir))
     if config.threads:
@@ -64,7 +67,7 @@ def describe(config: TrainingConfig, shown: TrainingConfig | None = None) -> str
     model = setup.prepare_networks(replace(config, compile=False), setup.build_model(config))
     channels = RestorerContract.of(model.restorer).channels
     sources = setup.open_all_sources(config, channels)
-    setup.build_dataset(config, channels, length=1, sources=sources)  # the pairs match
+    setup.build_dataset(config, channels, length=1, sources=sources)  # raises if pairs do not match
     trained = {"restorer": model.restorer, **model.networks}
     counts = {name.replace("_", " "): setup.parameter_count(network) for name, network in trained.items()}
     need = memory_need(config, model, [source for each in sources.values() for source in each])

@@ -34,35 +34,36 @@ from .held_out import pairs_apart
 logger = logging.getLogger(__name__)
 
 NOISE_FILE, RAIN_FILE, SHAKE_FILE = "noise.yaml", "rain.yaml", "shake.yaml"
-LEFT_OUT = "left_out.json"  # real photos whose noise cannot be measured: of each source, index and reason
+SKIPPED = "left_out.json"  # real photos whose noise cannot be measured: for each source, index and reason
 PSEUDO_CLEAN = "pseudo_clean"
 RESIDUALS = "residuals"
-MOST_PHOTOS = 64  # that are restored to be clean ones, over all sources
-MOST_SIDE = 768  # of their middle
+MOST_PHOTOS = 64  # number of photos that are restored for `pseudo_clean` and `transplant`, over all sources
+MOST_SIDE = 768  # side in pixels of their center crops
 SPREAD = 1.5  # see FittedNoise
 GAIN = (1.0, 1.5)  # see Transplant
-MEASURED_PHOTOS = 9  # that an objective measures, over all sources
-MEASURED_SIDE = 256  # of their middle
-MEASURED_PATCHES = 16  # clean ones
-STREAK_BLUR = 10.0  # standard deviation in pixels of what is not a streak: light, haze, color
+MEASURED_PHOTOS = 9  # number of photos that an objective measures, over all sources
+MEASURED_SIDE = 256  # side in pixels of their center crops
+MEASURED_PATCHES = 16  # number of clean patches for the measurements
+STREAK_BLUR = 10.0  # pixels, standard deviation of the blur that separates light, haze and color from streaks
 
 
 def prepare_files(config: TrainingConfig, restorer: nn.Module, folder: Path, real: Sequence[PhotoSource]) -> None:
-    """Writes what `fit_*`, `pseudo_clean` and `transplant` ask for into the run's folder, and keeps what is there.
+    """Writes the files for `fit_*`, `pseudo_clean` and `transplant` into the run's folder; existing ones are kept.
 
     Args:
-        restorer: the initial one; its mode is not changed.
-        folder: of the run.
-        real: the real photos.
+        config: options of the run.
+        restorer: initial restorer; its train/eval mode is not changed.
+        folder: folder of the run.
+        real: real photos.
 
     Raises:
-        ConfigurationError: there is nothing to adapt to (`fitting.choosing.check_choices`), or the noise of the real
-            photos cannot be estimated.
+        ConfigurationError: no photo is suitable (`fitting.choosing.check_choices`), or the noise of the real photos
+            cannot be estimated.
     """
     if not config.prepares:
         return
     if config.fit_noise and not (folder / NOISE_FILE).exists():
-        _leave_out(real, folder / LEFT_OUT)
+        _skip_unfit(real, folder / SKIPPED)
         _fit(real, as_function(restorer) if config.init_from else None, folder / NOISE_FILE)
     if config.fit_rain and not (folder / RAIN_FILE).exists():
         _fit_other(fit_rain(real, as_function(restorer)), folder / RAIN_FILE, "rain")
@@ -76,10 +77,10 @@ def prepare_files(config: TrainingConfig, restorer: nn.Module, folder: Path, rea
 
 
 def measure_for(model: Objective, real: Sequence[PhotoSource], dataset: TrainingPatches) -> dict[str, Any]:
-    """Measurements of the photos for the objective, see `Objective.measure`; a function of the run's seed.
+    """Measures the photos for the objective, see `Objective.measure`; deterministic for the run's seed.
 
     Raises:
-        ConfigurationError: the restorer or the photos do not suit the objective.
+        ConfigurationError: the restorer or the photos are unsuitable for the objective.
     """
     photos = measured_photos(real)
     (clean,) = pairs_apart(dataset, "objective", MEASURED_PATCHES, MEASURED_PATCHES)
@@ -87,19 +88,19 @@ def measure_for(model: Objective, real: Sequence[PhotoSource], dataset: Training
 
 
 def measured_photos(real: Sequence[PhotoSource]) -> Iterator[torch.Tensor]:
-    """The middle of a few photos (C, H, W) in [0, 1], equally many of each source."""
+    """Yields center crops (C, H, W) in [0, 1] of a few photos, equally many of each source."""
     share = max(1, MEASURED_PHOTOS // max(1, len(real)))
     return (unit_float(center_crop(photo, MEASURED_SIDE)) for source in real for _, photo in source.sample(share))
 
 
 def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) -> None:
-    """Makes the samples of `dataset` use the files of `prepare_files`."""
+    """Changes `dataset` to use the files of `prepare_files`."""
     learned: list[tuple[float, Degradation]] = []
-    if config.fit_noise and (folder / LEFT_OUT).exists() and dataset.real:
-        _skip(dataset.real, [Choice(0, {int(i): why for i, why in one.items()}) for one in _read(folder / LEFT_OUT)])
+    if config.fit_noise and (folder / SKIPPED).exists() and dataset.real:
+        _skip(dataset.real, [Choice(0, {int(i): why for i, why in one.items()}) for one in _read(folder / SKIPPED)])
     fits = (config.fit_noise, NOISE_FILE), (config.fit_rain, RAIN_FILE), (config.fit_shake, SHAKE_FILE)
     for share, name in fits:
-        if share and (folder / name).exists():  # none where noise is too strong to be measured, or there is no rain
+        if share and (folder / name).exists():  # no file if the noise is too strong to be measured, or without rain
             learned.append((share, degradation_from_config(read_degradation(folder / name))))
     if config.transplant:
         learned.append((config.transplant, Transplant(str(folder / RESIDUALS), GAIN, config.quarter_turns)))
@@ -115,8 +116,8 @@ def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) ->
             dataset.unpaired_clean.append(restored)
 
 
-def _leave_out(sources: Sequence[PhotoSource], path: Path) -> None:
-    """Leaves out real photos whose noise cannot be measured, which a resumed run reads from `path`."""
+def _skip_unfit(sources: Sequence[PhotoSource], path: Path) -> None:
+    """Skips real photos whose noise cannot be measured, and writes them to `path` for a resumed run."""
     choices = [inspect_photos(source) for source in sources]
     check_choices(sources, choices)
     write_text(path, json.dumps([choice.unfit for choice in choices], indent=1) + "\n")
@@ -134,9 +135,10 @@ def _read(path: Path) -> list[dict[str, str]]:
 
 
 def _fit(sources: Sequence[PhotoSource], restore: Restorer | None, path: Path) -> None:
-    """Writes the noise of every source, which count equally; that of all together where a source has few photos.
+    """Fits the noise of every source and writes their mixture with equal weights.
 
-    Nothing is written where the noise is too strong to be measured.
+    If a source has few photos, one noise is fitted to all sources together. Nothing is written if the noise is too
+    strong to be measured.
     """
     are_many = all(source.count is None or source.count >= MIN_PHOTOS for source in sources)
     logger.info("preparing: estimating the noise of the real photos")
@@ -144,8 +146,7 @@ def _fit(sources: Sequence[PhotoSource], restore: Restorer | None, path: Path) -
         profiles = [fit_noise(source, restore) for source in sources] if are_many else [fit_noise(sources, restore)]
     except TooStrongError as error:
         logger.warning(
-            "the noise of the real photos is too strong to be measured; they are adapted to without it, with "
-            "`degradation` alone: %s",
+            "the noise of the real photos is too strong to be measured; the run uses `degradation` alone: %s",
             error,
         )
         return
@@ -158,16 +159,16 @@ def _fit(sources: Sequence[PhotoSource], restore: Restorer | None, path: Path) -
 
 
 def _fit_other(profile: Profile, path: Path, what: str) -> None:
-    """Writes the fitted degradation; nothing where the photos have none."""
+    """Writes the fitted degradation; nothing if the photos have none."""
     logger.info("%s of the real photos:\n%s", what, profile.describe())
     try:
         profile.save(path)
     except ConfigurationError as error:
-        logger.warning("the real photos are adapted to with `degradation` alone: %s", error)
+        logger.warning("the run uses `degradation` alone: %s", error)
 
 
 def as_function(restorer: nn.Module) -> Restorer:
-    """(C, H, W) in [0, 1] -> the same, restored as the pipeline does."""
+    """Returns a function that restores a photo (C, H, W) in [0, 1] with the pipeline."""
     pipeline = DAARestorationPipeline(restorer)
     pipeline.set_progress_bar_config(disable=True)
 
@@ -184,7 +185,7 @@ def _restore_all(
     folder: Path,
     write: Callable[[torch.Tensor, torch.Tensor, Path], None],
 ) -> None:
-    """Restores the middle of some photos of every source, and writes a PNG file of each."""
+    """Restores center crops of some photos of every source, and writes a PNG file for each."""
     logger.info("preparing: restoring the real photos (%s)", folder.name)
     folder.mkdir(exist_ok=True)
     share = max(1, MOST_PHOTOS // len(sources))

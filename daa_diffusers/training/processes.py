@@ -1,4 +1,4 @@
-"""Processes of a run and their device: creation and checks of accelerate's `Accelerator`."""
+"""Processes of a run and their device, by accelerate's `Accelerator`."""
 
 import logging
 import os
@@ -17,14 +17,14 @@ logger = logging.getLogger(__name__)
 
 
 def start_accelerator(config: TrainingConfig) -> Accelerator:
-    """The accelerator of a run.
+    """Creates the accelerator of a run.
 
     Raises:
-        ConfigurationError: `report_to` needs a package, or `mixed_precision` a device, that is not there.
+        ConfigurationError: the package for `report_to` is not installed, or the device has no `mixed_precision`.
     """
     if config.report_to not in ("none", *(tracker.value for tracker in get_available_trackers())):
         raise ConfigurationError(f"`report_to` {config.report_to} needs a package: pip install {config.report_to}")
-    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
+    AcceleratorState._reset_state()  # an earlier run in this process may have used another precision
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # otherwise several processes on CPUs would not be connected
         mixed_precision=config.mixed_precision,
@@ -48,11 +48,11 @@ def prepare_memory(device: torch.device) -> None:
     if device.type == "cpu":
         keep_freed_memory()
     elif device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()  # of restoring real photos; the log reports that of training
+        torch.cuda.reset_peak_memory_stats()  # the log reports the peak of training, not of the preparation
 
 
 def accumulation_steps(config: TrainingConfig, processes: int) -> int:
-    """Batches that an optimizer step takes in each process.
+    """Returns the number of batches per optimizer step in each process.
 
     Raises:
         ConfigurationError: `total_batch_size` cannot be divided among the processes.
@@ -76,7 +76,7 @@ def on_any(accelerator: Accelerator, condition: bool | torch.Tensor) -> bool:
 
 
 def from_main(accelerator: Accelerator, value: float) -> float:
-    """The main process's `value`, in float32 where there are several; all processes must call it together."""
+    """Returns the main process's `value` (float32 if there are several); all processes must call it together."""
     if accelerator.num_processes == 1:
         return value
     ours = torch.tensor(value if accelerator.is_main_process else 0.0, dtype=torch.float32)

@@ -5,20 +5,20 @@ from typing import NamedTuple
 
 
 class Correction(NamedTuple):
-    """Plan from `step` on: the run ends after `total` steps."""
+    """Plan that applies from `step` on: the run ends after `total` steps."""
 
     step: int
     total: int
 
 
 class Progress:
-    """Position of a run on the scale of its first plan; schedules (learning rate, adaptation weight) depend on it.
+    """Position of a run on the scale of its first plan, for the schedules of learning rate and adaptation weight.
 
-    Between two corrections the position is linear in the step, such that it reaches `nominal` at the last step. It is
-    a function of the corrections alone, so that a run that is resumed with the recorded ones takes the same steps.
+    Between two corrections the position is linear in the step, such that it reaches `nominal` at the last step. It
+    depends on the corrections alone, so that a run that resumes with the recorded corrections takes the same steps.
 
     Args:
-        corrections: in the order of their steps; the first is the plan at step 0.
+        corrections: plans in the order of their steps; the first is the plan at step 0.
 
     Attributes:
         nominal: number of steps of the first plan.
@@ -29,11 +29,11 @@ class Progress:
         self.nominal = self.corrections[0].total
 
     def total(self, step: int) -> int:
-        """Number of steps of the run, as planned after `step` of them."""
+        """Returns the number of steps of the run as planned after `step` steps."""
         return [one.total for one in self.corrections if one.step <= step][-1]
 
     def position(self, step: int) -> float:
-        """Position after `step` steps, in [0, `nominal`]; `step` itself where nothing was corrected."""
+        """Returns the position after `step` steps, in [0, `nominal`]; without corrections it equals `step`."""
         position, (begin, end) = 0.0, self.corrections[0]
         for correction in self.corrections[1:]:
             if correction.step > step:
@@ -43,15 +43,15 @@ class Progress:
         return self._interpolated(position, begin, end, step)
 
     def _interpolated(self, position: float, begin: int, end: int, step: int) -> float:
-        """Position after `step` on the line from `position` at step `begin` to `nominal` at step `end`."""
+        """Returns the position at `step` on the line from `position` at step `begin` to `nominal` at step `end`."""
         if step >= end:
             return float(self.nominal)
         return position + (self.nominal - position) * (step - begin) / (end - begin)
 
     def fraction(self, step: int) -> float:
-        """Fraction of the run that is done after `step` steps, in [0, 1]."""
+        """Returns the fraction of the run that is done after `step` steps, in [0, 1]."""
         return self.position(step) / self.nominal
 
     def completes_part(self, step: int, parts: int) -> bool:
-        """Whether a step is the last one of any of so many equal parts of the run."""
+        """Whether `step` completes one of `parts` equal parts of the run."""
         return int(self.fraction(step) * parts) != int(self.fraction(step - 1) * parts)

@@ -13,17 +13,17 @@ logger = logging.getLogger(__name__)
 
 
 def check_push(config: TrainingConfig) -> str | None:
-    """The repository that the result of a run is pushed to; None where it is not pushed.
+    """Returns the repository to push the result of a run to; None without `push_to_hub`.
 
     Raises:
-        ConfigurationError: the Hub cannot be reached, the token may not write, the account may not write to the name,
-            or the weights to start from have another license than `hub_license`.
+        ConfigurationError: the Hub cannot be reached, the token may not write, the account may not write to the
+            repository, or the initial weights are for non-commercial use and under another license than `hub_license`.
     """
     if not config.push_to_hub:
         return None
     try:
         account = HfApi().whoami()
-    except Exception as error:  # the client's, the network's and the system's own
+    except Exception as error:  # of the client, the network or the system
         raise ConfigurationError(
             "`push_to_hub` needs the Hub, and a token that may write (`hf auth login`, or HF_TOKEN in the "
             "environment); the Hub's client reports: "
@@ -45,7 +45,7 @@ def check_push(config: TrainingConfig) -> str | None:
 
 
 def _check_license(config: TrainingConfig) -> None:
-    """Weights for non-commercial use stay so when they are trained further."""
+    """Raises ConfigurationError if initial weights for non-commercial use would get another license."""
     from ..hub.description import describe
     from ..hub.resolving import resolve
 
@@ -63,19 +63,19 @@ def _check_license(config: TrainingConfig) -> None:
 
 
 def push_result(config: TrainingConfig, repo_id: str) -> str:
-    """Pushes the pipeline of a finished run, with its card, in one commit; returns the commit's address.
+    """Pushes the pipeline of a finished run, with its card, in one commit; returns the commit's URL.
 
     Raises:
-        ConfigurationError: it failed; the message names the reason and the command that pushes again.
+        ConfigurationError: pushing failed. The message names the reason and the command to push again.
     """
     from ..hub.publish import prepare, send
 
     try:
         upload = prepare(config.output_dir, repo_id, license=config.hub_license)
         return send(upload, private=config.hub_private, commit_message="End of training")
-    except Exception as error:  # of the network, the Hub, the card: the run itself is done
+    except Exception as error:  # of the network, the Hub or the card; the run itself is done
         more = f" --license {config.hub_license}" if config.hub_license else ""
         raise ConfigurationError(
             f"the run is done and saved, but pushing it failed: {error}\n"
-            f"To push it by hand: daa push {config.output_dir} {repo_id}{more}"
+            f"To push it: daa push {config.output_dir} {repo_id}{more}"
         ) from error

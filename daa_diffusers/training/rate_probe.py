@@ -1,4 +1,4 @@
-"""Probe of the learning rate: a few supervised steps at each of a few rates."""
+"""Probe of the learning rate by a few supervised steps at several rates."""
 
 import logging
 from typing import Any
@@ -16,21 +16,21 @@ from .steps import Steps
 
 logger = logging.getLogger(__name__)
 
-FACTORS = (1.0, 1 / 4, 1 / 16, 1 / 64)  # of the learning rate of the options
-STEPS = 12
-ACCEPTED = 1.0  # dB that the held-out loss may rise
+FACTORS = (1.0, 1 / 4, 1 / 16, 1 / 64)  # tried multiples of the given learning rate
+STEPS = 12  # per tried rate
+ACCEPTED = 1.0  # largest accepted rise of the held-out loss in dB
 
 
 def probe_rate(config: TrainingConfig, restorer: nn.Module, batches: Batches, held_out: HeldOut) -> dict[str, Any]:
-    """The largest of a few learning rates, that of the options or lower, that does not make the restorer worse.
+    """Finds the largest of a few learning rates, the given one or lower, that does not make the restorer worse.
 
-    At each rate the restorer takes `STEPS` steps of Adam on eq. (5) from its start, on pairs that the run does not
-    take. The mean of its weights over the second half of them is evaluated, since single steps fluctuate. The restorer
+    At each rate the initial restorer takes `STEPS` steps of Adam on eq. (5), on pairs that are not used for training.
+    Since single steps fluctuate, the mean of its weights over the second half of these steps is evaluated. The restorer
     is not changed.
 
     Returns:
-        JSON-plain: "factor" of the rate, that "of" the options, and what was "tried": each "rate" and the "rise" of the
-        held-out loss in dB (None where it is not finite).
+        JSON-plain: "of", the given learning rate; "factor", the factor found; and "tried", a list of each tried "rate"
+        and the "rise" of the held-out loss in dB (None if not finite).
     """
     apart = pairs_apart(batches.dataset, "rate probe", STEPS * config.batch_size, config.batch_size)
     pairs = [batches.in_range(pair) for pair in apart]
@@ -47,7 +47,7 @@ def probe_rate(config: TrainingConfig, restorer: nn.Module, batches: Batches, he
 
 
 def _train(restorer: nn.Module, pairs: Pairs, rate: float, eps: float) -> None:
-    """Leaves the mean of the weights over the second half of the steps."""
+    """Trains the restorer and sets its weights to their mean over the second half of the steps."""
     parameters = [p for p in restorer.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=rate)
     half = len(pairs) // 2
@@ -66,13 +66,13 @@ def _train(restorer: nn.Module, pairs: Pairs, rate: float, eps: float) -> None:
 
 
 def learning_rate_factor(config: TrainingConfig, folder: RunFolder, steps: Steps, held_out: HeldOut) -> float:
-    """Factor of the restorer's learning rate that the probe found, in this call or when the run began."""
+    """Returns the probe's factor of the restorer's learning rate, from the record if the run has been probed."""
     record, accelerator = folder.record, steps.accelerator
     probed = record.get("learning_rate", {})
-    if not config.probe_learning_rate or (record["steps"] and not probed):  # of an earlier version
+    if not config.probe_learning_rate or (record["steps"] and not probed):  # record of an earlier version
         return 1.0
     if accelerator.is_main_process and probed.get("of") != config.learning_rate:
-        logger.info("preparing: looking for a learning rate")
+        logger.info("preparing: probing learning rates")
         probed = probe_rate(config, steps.bare.restorer, steps.batches, held_out)
         folder.update(learning_rate=probed)
     return from_main(accelerator, probed["factor"] if accelerator.is_main_process else 0.0)

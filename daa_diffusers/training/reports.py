@@ -1,4 +1,4 @@
-"""Reports of a run: means of its losses, validation, health, and alarms."""
+"""Reports of a run: mean losses, validation, health and alarms."""
 
 import logging
 import math
@@ -16,16 +16,16 @@ from .validation import Validation
 
 logger = logging.getLogger(__name__)
 
-HARMED = 1.01  # times the loss of untouched photos: a restorer that changes nothing is within rounding of it
+HARMED = 1.01  # ratio of losses, restored to untouched photos, above which an alarm is raised; 1 plus rounding errors
 
 
 class Reports:
-    """Writes what a run reports, and keeps the last of it in the run's counters.
+    """Writes the reports of a run to its log, and the latest values to the run's counters.
 
     Args:
-        config: of the run.
-        log: where to write.
-        validation, health: to run; None: not.
+        config: options of the run.
+        log: log of the run.
+        validation, health: evaluations to run; None: skipped.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Reports:
         self.config, self.log, self.validation, self.health = config, log, validation, health
 
     def losses(self, step: int, window: Window, steps: Steps, counters: dict[str, Any]) -> dict[str, float]:
-        """Logs the means since the last line; returns the losses among them."""
+        """Logs the means since the last line, and returns the mean losses."""
         accelerator = steps.accelerator
         means = window.means(accelerator)
         rate = steps.optimizer.param_groups[0]["lr"]
@@ -50,9 +50,9 @@ class Reports:
         return losses
 
     def evaluate(self, step: int, restorer: nn.Module, model: Objective, counters: dict[str, Any]) -> float:
-        """Validates `restorer` and checks its health; returns the score to select weights by, NaN without one.
+        """Validates `restorer` and checks its health; returns the score to select weights by, NaN if there is none.
 
-        For the main process only.
+        Only the main process may call it.
         """
         score = math.nan
         if self.validation is not None:
@@ -75,8 +75,8 @@ class Reports:
 
 
 def _harm(losses: dict[str, float]) -> list[str]:
-    """An alarm where restoring synthetic photos is worse than leaving them as they are."""
-    if not losses or losses["pair"] <= HARMED * losses["untouched"]:  # none: every step of the window was skipped
+    """Returns an alarm if restored synthetic photos are worse than the untouched ones."""
+    if not losses or losses["pair"] <= HARMED * losses["untouched"]:  # empty if every step of the window was skipped
         return []
     return [
         f"restored synthetic photos are farther from the clean ones than untouched: loss {losses['pair']:.4f} against "

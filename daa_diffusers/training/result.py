@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Exit status of a run without weights better than its start, whose weights it saved.
+# Exit status of a run that saved its initial weights, because no trained weights were better.
 START_KEPT = 3
 
 
@@ -15,19 +15,20 @@ class TrainingResult:
     Attributes:
         pipeline: folder to pass to `DAARestorationPipeline.from_pretrained`; None where the run was interrupted.
         steps: optimizer steps taken so far, in all calls.
-        seconds: time of this call (a resumed run's earlier calls are not counted).
+        seconds: duration of this call, without a resumed run's earlier calls.
         losses: the last logged losses.
         validation: the last validation scores; empty without validation photos.
-        skipped_steps: steps that were not taken because a loss or gradient was not finite.
-        signal: number of the signal that interrupted the run, whose checkpoint is saved; None where it ended.
-        best: "step" and "score" of the weights kept, where `select_by` chose; else empty.
+        skipped_steps: number of steps skipped for a loss or gradient that was not finite or an outlier.
+        signal: number of the signal that interrupted the run; None if the run ended.
+        best: "step" and "score" of the kept weights if `select_by` chose them; else empty.
         health: the last label-free values (`training.health`).
-        alarms: warnings, a sentence each.
-        skipped_photos: photos that were left out, by role: name and reason.
-        returns: how often exploded weights were reverted.
-        rise: decibels by which the held-out loss of the last weights is above that of the start; None where it is not
-            finite, or the run is not held to its start.
-        kept_step: step of the weights that were saved instead, 0 for the start's; None where the last ones were good.
+        alarms: warnings, one sentence each.
+        skipped_photos: reasons for which photos were skipped, by role and name.
+        returns: number of times that exploded weights were reverted.
+        rise: rise of the held-out loss of the last weights against the initial ones in dB; None if not finite, or
+            without `hold_to_start`.
+        kept_step: step of the weights that were saved instead of the last ones, 0 for the initial ones; None if the
+            last ones were good.
     """
 
     pipeline: Path | None
@@ -47,15 +48,17 @@ class TrainingResult:
 
     @property
     def start_kept(self) -> bool:
-        """Whether the weights saved are the initial ones: no trained weights were better."""
+        """Whether the saved weights are the initial ones, because no trained weights were better."""
         return self.kept_step == 0
 
     @classmethod
     def of(cls, counters: dict[str, Any], photos: dict[str, list[dict[str, Any]]], **where: Any) -> "TrainingResult":
-        """From a run's counters and the photos that it was trained on.
+        """Builds the result of a run.
 
         Args:
-            where: pipeline, steps, seconds and signal.
+            counters: counters of the run.
+            photos: record of the photos that the run was trained on, by role.
+            where: the attributes `pipeline`, `steps`, `seconds` and `signal`.
         """
         skipped = {
             role: {name: reason for source in sources for name, reason in source["skipped"].items()}

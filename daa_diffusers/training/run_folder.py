@@ -1,4 +1,4 @@
-"""Output folder of a run: lock, claim by one set of options, record, and paths of its files."""
+"""Output folder of a run: its lock, its claim by one set of options, its record, and the paths of its files."""
 
 import contextlib
 import json
@@ -29,9 +29,9 @@ from .trackers import TENSORBOARD_FOLDER
 
 logger = logging.getLogger(__name__)
 
-PHOTOS = "photos.json"  # what the sources held
+PHOTOS = "photos.json"  # contents of the sources
 VALIDATION = ("validation_degraded", "validation_clean", "validation_bursts")
-# and what is written from real photos, see `preparation`
+# Files written before the first step; some are derived from real photos, see `preparation`.
 BEFORE_THE_FIRST_STEP = (
     RECORD, PHOTOS, "options.yaml", "log.jsonl", "noise.yaml", "left_out.json", "pseudo_clean", "residuals",
     TENSORBOARD_FOLDER,
@@ -45,12 +45,12 @@ class RunFolder:
     """The output folder of one run. Only the main process locks, claims and writes.
 
     Args:
-        config: of the run; `config.output_dir` is the folder.
-        writes: whether this process is the one that writes.
+        config: options of the run; `config.output_dir` is the folder.
+        writes: whether this is the main process.
 
     Attributes:
         path: the folder.
-        checkpoints, best, pipeline, adapter, log: paths in it.
+        checkpoints, best, pipeline, adapter, log: paths in the folder.
     """
 
     def __init__(self, config: TrainingConfig, *, writes: bool = True):
@@ -62,8 +62,8 @@ class RunFolder:
         self.adapter = self.path / "adapter"
         self.log = self.path / "log.jsonl"
         self._lock: FileLock | None = None
-        self._is_new = False  # claimed by this object, and no step done yet
-        self._made = False  # the folder itself is new
+        self._is_new = False  # claimed by this object, and no step is done yet
+        self._made = False  # this object created the folder
 
     def take(self, samples_per_step: int, sources: Mapping[str, Sequence[PhotoSource]]) -> None:
         """Locks and claims the folder; see `lock_output` and `claim_output` for what is refused."""
@@ -79,8 +79,8 @@ class RunFolder:
             except ConfigurationError:
                 if list_checkpoints(self.checkpoints) or self.pipeline.exists() or not (self.path / RECORD).exists():
                     raise
-                # of a run that was killed before its first checkpoint: there is nothing to resume
-                logger.info("%s holds a run without a checkpoint and with other options: it begins anew", self.path)
+                # the earlier run was killed before its first checkpoint: there is nothing to resume
+                logger.info("%s holds a run with other options and no checkpoint: it is started over", self.path)
                 self._clear()
                 self._is_new = True
                 claim_output(self.config, samples_per_step, photos)
@@ -89,11 +89,11 @@ class RunFolder:
             raise
 
     def begun(self) -> None:
-        """The first step is done: the folder stays this run's, however it ends."""
+        """Notes that the first step is done: from now on `withdraw` keeps the run's files."""
         self._is_new = False
 
     def withdraw(self) -> None:
-        """Leaves the folder as it was found, where this run has claimed it and has not begun; releases it."""
+        """Releases the folder; if the run has not done a step, also removes its files."""
         if self._is_new:
             self._clear()
         self.release()
@@ -104,7 +104,7 @@ class RunFolder:
                     self.path.rmdir()
 
     def _clear(self) -> None:
-        """Removes what a run writes before its first checkpoint, and nothing else."""
+        """Removes the files that a run writes before its first checkpoint, and nothing else."""
         for name in BEFORE_THE_FIRST_STEP:
             path = self.path / name
             if path.is_dir() and not path.is_symlink():
@@ -123,7 +123,7 @@ class RunFolder:
         return json.loads((self.path / RECORD).read_text())
 
     def update(self, **values: Any) -> None:
-        """Adds to the record, and writes the options with the steps that are planned, once they are."""
+        """Adds entries to the record; once the number of steps is planned, also writes `options.yaml`."""
         if self.writes:
             record = {**self.record, **values}
             write_text(self.path / RECORD, json.dumps(record, indent=2))
@@ -132,10 +132,10 @@ class RunFolder:
 
 
 def lock_output(config: TrainingConfig, wait: float = LOCK_SECONDS) -> FileLock:
-    """Holds `config.output_dir` for this process; the system releases it when the process ends in any way.
+    """Locks `config.output_dir` for this process; the system releases the lock when the process ends in any way.
 
     Raises:
-        ConfigurationError: another process has held it for `wait` seconds.
+        ConfigurationError: another process has held the lock for `wait` seconds.
     """
     folder = Path(config.output_dir)
     check_output(folder)
@@ -145,7 +145,7 @@ def lock_output(config: TrainingConfig, wait: float = LOCK_SECONDS) -> FileLock:
         lock.acquire()
     except Timeout as error:
         raise ConfigurationError(
-            f"`output_dir` {str(folder)!r} is in use by another process that trains there; wait for its end, or choose "
+            f"`output_dir` {str(folder)!r} is in use by another training process; wait for its end, or choose "
             "another folder"
         ) from error
     return lock
@@ -154,21 +154,22 @@ def lock_output(config: TrainingConfig, wait: float = LOCK_SECONDS) -> FileLock:
 def claim_output(
     config: TrainingConfig, samples_per_step: int, photos: Mapping[str, Sequence[Contents]]
 ) -> dict[str, Any]:
-    """Claims `config.output_dir` for this run, or confirms its claim; returns its record (`run.json`).
+    """Claims `config.output_dir` for this run, or confirms an earlier claim; returns the run's record (`run.json`).
 
-    Photos are compared by the content of their files, whatever their folder; other paths by their target.
+    Photos are compared by the contents of their files, in whatever folder; other paths by their targets.
 
     Args:
-        samples_per_step: synthetic samples that a step takes over all processes. Sample numbers follow from it.
-        photos: what the sources hold, by role.
+        config: options of the run.
+        samples_per_step: synthetic samples per step, over all processes; determines the numbers of the samples.
+        photos: contents of the sources, by role.
 
     Raises:
-        ConfigurationError: the folder belongs to a run with other options or photos (each difference is named) and
-            `resume_with_changes` is not set, or it holds foreign files.
+        ConfigurationError: the folder holds files that are not a run's; or a run with other options or photos, and
+            `resume_with_changes` is not set. The message names each difference.
     """
     folder = Path(config.output_dir)
     record = folder / RECORD
-    # through JSON, because tuples come back as lists
+    # through JSON, which turns tuples into lists
     identity = json.loads(json.dumps({**config.identity(), "samples_per_step": samples_per_step}))
     if not record.exists():
         check_output(folder)
@@ -178,7 +179,7 @@ def claim_output(
         write_text(record, json.dumps(known, indent=2))
         return known
     known = json.loads(record.read_text())
-    # a run of an earlier version lacks the newer options: it ran with their defaults; some of its own have gone
+    # a run of an earlier version used the defaults of newer options; some of its options no longer exist
     defaults = json.loads(json.dumps({**asdict(TrainingConfig()), "samples_per_step": samples_per_step}))
     options = nest_objective(without_retired(known["options"], str(record)), record=True)
     there = flattened({**defaults, **options, "objective": with_defaults(options["objective"])})
@@ -191,7 +192,7 @@ def claim_output(
     changes: dict[str, Any] = {
         name: [there.get(name), now]
         for name, now in sorted(flattened(identity).items())
-        if not _same(name, there.get(name), now) and not (name in before and name in photos)  # those are compared above
+        if not _same(name, there.get(name), now) and not (name in before and name in photos)  # photos: see above
     }
     texts = [f"{name}: {then!r} there, {now!r} now" for name, (then, now) in changes.items()]
     texts += [f"photos of `{role}`: {text}" for role, text in other.items()]
@@ -213,7 +214,7 @@ def claim_output(
 
 
 def _photos_before(folder: Path, known: Mapping[str, Any]) -> dict[str, list[Contents]]:
-    """What the sources held at the last start; of a run of an earlier version only the fingerprints."""
+    """Returns the contents of the sources at the last start; only fingerprints for a run of an earlier version."""
     if (folder / PHOTOS).exists():
         return json.loads((folder / PHOTOS).read_text())
     own = ("pseudo_clean",)  # written by the run itself
@@ -229,7 +230,7 @@ def _photos_before(folder: Path, known: Mapping[str, Any]) -> dict[str, list[Con
 
 
 def _same(name: str, one: Any, other: Any) -> bool:
-    """Whether values of an option are equal, or paths (or lists of them) that lead to the same place, by links too."""
+    """Whether two values of an option are equal, or are paths (or lists of paths) with the same targets."""
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(_same(name, *pair) for pair in zip(one, other, strict=True))
     is_path = name in NAMES and facts(NAMES[name]).path and isinstance(one, str) and isinstance(other, str)

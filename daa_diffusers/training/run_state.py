@@ -1,7 +1,7 @@
 """Checkpoints from which a run resumes: safetensors and JSON, no pickle, written atomically.
 
-A checkpoint holds the parameters, the moving average, the optimizer and the counters, and in a run that is held to its
-start the same of the last good step (`good`). Nothing random is stored: every draw is a function of the seed and the
+A checkpoint holds the parameters, the moving average, the optimizer and the counters. With `hold_to_start` it also
+holds the state at the last good step (`good`). No random state is stored: every draw is a function of the seed and the
 sample's number (`sources.sampling.generator_for`).
 """
 
@@ -36,7 +36,7 @@ GOOD = "good"  # folder of the last good step's state in a checkpoint
 
 
 def new_counters() -> dict[str, Any]:
-    """Counters of a run besides its steps, JSON-plain; saved in its checkpoints."""
+    """Returns the initial counters of a run besides its steps, JSON-plain; checkpoints save them."""
     return {
         "losses": {},
         "validation": {},
@@ -49,7 +49,7 @@ def new_counters() -> dict[str, Any]:
         "harm": [],
         "stopped_early": False,
         "safeguard": {},
-        "spent": 0.0,  # seconds of a time budget
+        "spent": 0.0,  # seconds of the time budget
     }
 
 
@@ -59,7 +59,7 @@ def _with_scaler_and_counters(plain: dict[str, Any]) -> dict[str, Any]:
     return {**plain, "format_version": 2, "loss_scale": None, "counters": counters}
 
 
-# From the version that a checkpoint has to the next one: its `state.json` in, the newer one out.
+# Format version -> function that converts the contents of `state.json` to the next version.
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_scaler_and_counters}
 
 
@@ -68,8 +68,8 @@ class Snapshot:
     """State of training at one step: parameters, moving average and optimizer.
 
     Attributes:
-        files: tensors by name, by file (`STATE_FILES` without the suffix).
-        plain: the rest, JSON-plain.
+        files: file (`STATE_FILES` without the suffix) -> name -> tensor.
+        plain: the rest of the state, JSON-plain.
     """
 
     files: dict[str, dict[str, torch.Tensor]]
@@ -77,7 +77,7 @@ class Snapshot:
 
     @classmethod
     def of(cls, model: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer) -> "Snapshot":
-        """The present state: views of it on the CPU; a `copy` is independent of training."""
+        """Returns the current state, on the CPU. It shares memory with the model there; `copy` makes it independent."""
         state = optimizer.state_dict()
         files = {
             "model": dict(model.state_dict()),
@@ -90,7 +90,7 @@ class Snapshot:
         return cls(on_cpu, {"ema_step": ema.optimization_step, "param_groups": state["param_groups"]})
 
     def copy(self) -> "Snapshot":
-        """One that training does not change."""
+        """Returns a copy that training does not change."""
         files = {name: {k: v.clone() for k, v in tensors.items()} for name, tensors in self.files.items()}
         return Snapshot(files, copy.deepcopy(self.plain))
 
@@ -98,7 +98,7 @@ class Snapshot:
         """Loads this state into the objects.
 
         Raises:
-            CheckpointError: it does not fit them.
+            CheckpointError: the state does not fit the objects.
         """
         average = self.files["ema"]
         if len(average) != len(ema.shadow_params):
@@ -125,12 +125,16 @@ class Snapshot:
 
     @classmethod
     def read(cls, folder: Path, plain: dict[str, Any]) -> "Snapshot":
-        """What `write` wrote, and the rest."""
+        """Reads the tensors that `write` wrote.
+
+        Args:
+            plain: the rest of the state.
+        """
         return cls({name.removesuffix(".safetensors"): load_file(folder / name) for name in STATE_FILES}, plain)
 
     @property
     def bytes(self) -> int:
-        """Of the tensors."""
+        """Size of the tensors in bytes."""
         return sum(_bytes(tensors.values()) for tensors in self.files.values())
 
 
@@ -146,22 +150,23 @@ def save_checkpoint(
     loss_scale: dict[str, Any] | None = None,
     good: Snapshot | None = None,
 ) -> Path:
-    """Writes `folder/step-XXXXXXXX` and removes all but the newest `keep`; an interrupted save leaves the others
-    intact.
+    """Writes `folder/step-XXXXXXXX`, and removes all but the newest `keep` checkpoints.
+
+    If saving is interrupted or fails, earlier checkpoints stay intact.
 
     Args:
-        model: the unwrapped joint module; its state dict is saved under its own names.
-        counters: JSON-plain values to get back from `load_checkpoint`.
+        model: unwrapped objective; its state dict is saved under its own names.
+        counters: JSON-plain values that `load_checkpoint` returns.
         loss_scale: JSON-plain state of the gradient scaler (fp16), if there is one.
-        good: an earlier step's state to get back from `load_checkpoint`.
+        good: state of an earlier step that `load_checkpoint` returns.
 
     Raises:
-        CheckpointError: there is no space; the message names the bytes needed. Earlier checkpoints stay intact.
+        CheckpointError: not enough disk space; the message names the bytes needed.
     """
     folder = Path(folder)
     final = folder / f"{_PREFIX}{step:08d}"
     temporary = folder / f".{final.name}.tmp"
-    for left in folder.glob(f".{_PREFIX}*.tmp"):  # of a run that was killed while saving
+    for left in folder.glob(f".{_PREFIX}*.tmp"):  # left by a run that was killed while saving
         shutil.rmtree(left, ignore_errors=True)
     state = Snapshot.of(model, ema, optimizer)
     plain = {
@@ -192,7 +197,8 @@ def save_checkpoint(
         free = shutil.disk_usage(folder).free
         raise CheckpointError(
             f"no space to save step {step} in {str(folder)!r}: it needs about {needed / 1e6:.1f} MB, "
-            f"{free / 1e6:.1f} MB are free. The checkpoints before are whole: make space and run the same command again"
+            f"{free / 1e6:.1f} MB are free. Earlier checkpoints are intact: free some space and run the same command "
+            "again"
         ) from error
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
@@ -200,15 +206,15 @@ def save_checkpoint(
 
 
 def check_space(output: Path, model: Objective, *, is_held: bool) -> None:
-    """Checks before a run's first step that the disk of its folder holds a checkpoint and the pipeline.
+    """Checks before a run's first step that there is disk space for a checkpoint and the pipeline.
 
     Args:
-        output: the run's folder, made or not.
-        model: the joint module, with the networks that are trained.
+        output: folder of the run, which need not exist.
+        model: objective, with the networks that are trained.
         is_held: whether the checkpoint also holds the last good step.
 
     Raises:
-        ConfigurationError: it does not; the message names the bytes needed.
+        ConfigurationError: not enough disk space; the message names the bytes needed.
     """
     if list_checkpoints(output / "checkpoints"):
         return
@@ -220,7 +226,7 @@ def check_space(output: Path, model: Objective, *, is_held: bool) -> None:
     if free < needed:
         raise ConfigurationError(
             f"`output_dir` {str(output)!r}: a run needs about {in_bytes(needed)} there, {in_bytes(free)} are free; "
-            "make room, or choose another folder"
+            "free some space, or choose another folder"
         )
 
 
@@ -230,22 +236,22 @@ def _bytes(tensors: Iterable[torch.Tensor]) -> int:
 
 def _is_full(error: Exception, folder: Path) -> bool:
     full = (errno.ENOSPC, errno.EDQUOT)
-    # safetensors gives the system's error as text only
+    # safetensors reports the system's error only as text
     return getattr(error, "errno", None) in full or any(f"os error {code}" in str(error) for code in full)
 
 
 def list_checkpoints(folder: str | os.PathLike) -> list[Path]:
-    """The checkpoints in `folder`, oldest first."""
+    """Returns the checkpoints in `folder`, oldest first."""
     return sorted(path for path in Path(folder).glob(f"{_PREFIX}*") if path.is_dir())
 
 
 def load_latest(
     folder: str | os.PathLike, *, model: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any] | None:
-    """Loads the newest checkpoint that is whole into the given objects.
+    """Loads the newest undamaged checkpoint into the given objects; damaged ones are skipped with a warning.
 
-    Damaged ones are skipped with a warning. Returns `{"step", "counters", "loss_scale", "good"}`, or None where there
-    is none to load.
+    Returns:
+        "step", "counters", "loss_scale" and "good"; None if there is no checkpoint to load.
     """
     for path in reversed(list_checkpoints(folder)):
         try:
@@ -258,7 +264,7 @@ def load_latest(
 def load_checkpoint(
     path: str | os.PathLike, *, model: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any]:
-    """Loads one checkpoint; CheckpointError where a file is missing, damaged, or does not fit the objects."""
+    """Loads one checkpoint; raises CheckpointError if a file is missing, damaged, or does not fit the objects."""
     path = Path(path)
     try:
         plain = json.loads((path / "state.json").read_text())
@@ -285,13 +291,15 @@ def _migrated(plain: dict[str, Any], path: Path) -> dict[str, Any]:
 
 @torch.no_grad()
 def load_average(path: Path, restorer: nn.Module, blend: float = 1.0) -> nn.Module:
-    """Brings `restorer`, as a run without an adapter started, to what the run would have kept at a checkpoint.
+    """Loads the weights that a run without an adapter would have kept at a checkpoint.
+
+    Parameters are blended with the checkpoint's moving average and batch-norm statistics with the checkpoint's; other
+    buffers are copied.
 
     Args:
-        path: of the checkpoint.
-        restorer: is changed: its parameters and statistics of batch norms go `blend` of the way to the moving average
-            and to those of the checkpoint, other buffers all of it.
-        blend: as in the run's options.
+        path: folder of the checkpoint.
+        restorer: initial restorer of the run; changed in place, and returned.
+        blend: weight of the checkpoint, as in the run's options.
     """
     average, saved = load_file(path / "ema.safetensors"), load_file(path / "model.safetensors")
     trained = [parameter for parameter in restorer.parameters() if parameter.requires_grad]
@@ -305,7 +313,7 @@ def load_average(path: Path, restorer: nn.Module, blend: float = 1.0) -> nn.Modu
 
 
 def recorded_steps(folder: str | os.PathLike) -> list[int]:
-    """The step of the best weights that each readable checkpoint in `folder` refers to, where it does."""
+    """Returns the steps of the best weights that the readable checkpoints in `folder` refer to."""
     steps = []
     for path in list_checkpoints(folder):
         try:

@@ -15,16 +15,17 @@ from .steps import Steps
 
 logger = logging.getLogger(__name__)
 
-# Largest rise of the held-out loss above that of the start, in dB: of weights to save, and of weights in training.
+# Largest allowed rise of the held-out loss against the initial weights, in dB: for weights to save (`TOLERATED`) and
+# for weights in training (`EXPLODED`).
 TOLERATED, EXPLODED = 0.05, 1.0
-CHECKS = 8  # in a run, evenly spaced
+CHECKS = 8  # number of regular checks in a run, evenly spaced
 OUTLIER_FACTORS = {"loss/pair": 10.0, "gradient/all": 30.0}  # a step above this multiple of the running mean is skipped
-DECAY = 0.9  # per step, of the running means of logarithms
-LOWER = 0.25  # factor of the restorer's learning rate at every return
+DECAY = 0.9  # decay per step of the running means of logarithms
+LOWER = 0.25  # factor applied to the restorer's learning rate at every return
 
 
 class Safeguard:
-    """Safeguard of a run that starts from a given restorer, by its loss on held-out pairs.
+    """Safeguard of a run that starts from a given restorer, based on the loss on held-out pairs.
 
     A step whose loss or gradient is not finite, or an outlier (`OUTLIER_FACTORS`), is skipped. The weights are checked
     after every skipped step, and `CHECKS` times in a run. If the loss of the weights in training rose by more than
@@ -32,12 +33,12 @@ class Safeguard:
     kept weights (`KeptWeights.applied`) rose by at most `TOLERATED`; only weights of good steps are saved at the end.
 
     Args:
-        held_out: pairs for the evaluation; the main process evaluates.
-        steps, kept: those of the run, before its first step.
+        held_out: held-out pairs; only the main process evaluates them.
+        steps, kept: steps and kept weights of the run, before its first step.
 
     Attributes:
-        state: JSON-plain, for checkpoints: "factor" of the restorer's learning rate, number of the "good" step (0: the
-            start), "returns" so far, running "means" of logarithms.
+        state: JSON-plain state for checkpoints: "factor" of the restorer's learning rate, number of the last "good"
+            step (0: the initial weights), "returns" so far, running "means" of logarithms.
         good: snapshot of the last good step.
     """
 
@@ -48,7 +49,7 @@ class Safeguard:
         self.state: dict[str, Any] = {"factor": 1.0, "good": 0, "returns": [], "means": self._first_means()}
 
     def resume(self, state: dict[str, Any], good: Snapshot | None, step: int) -> None:
-        """Resumes from a checkpoint of `step`; with an empty state, of a run without a safeguard, it starts now."""
+        """Resumes from a checkpoint at `step`; an empty state, from a run without a safeguard, starts a new one."""
         self.state |= state
         if good is not None:
             self.good = good
@@ -57,7 +58,7 @@ class Safeguard:
         self.steps.factor *= self.state["factor"]
 
     def snapshot_to_save(self, step: int) -> Snapshot | None:
-        """The good snapshot for a checkpoint of `step`; None where it is the start or `step` itself."""
+        """Returns the good snapshot for a checkpoint at `step`; None if it is the initial state or that of `step`."""
         return self.good if self.state["good"] not in (0, step) else None
 
     def is_outlier(self, scalars: dict[str, torch.Tensor]) -> bool:
@@ -76,11 +77,11 @@ class Safeguard:
         return self.steps.progress.completes_part(step, CHECKS)
 
     def check(self, step: int, *, skipped: bool) -> None:
-        """Returns to the last good step if the weights in training have exploded; else updates it if `step` is good.
+        """Returns to the last good step if the weights in training have exploded; else notes `step` if it is good.
 
         Args:
             step: number of steps done.
-            skipped: the last step was skipped, so that it cannot be a good one.
+            skipped: whether the last step was skipped; a skipped step cannot be good.
         """
         rise = self._rise(self.steps.bare.restorer)
         if rise > EXPLODED:
@@ -91,28 +92,28 @@ class Safeguard:
                     self.good, self.state["good"] = self._snapshot(), step
 
     def finish(self, step: int) -> dict[str, Any]:
-        """Restores the last good weights where those that the run would end with are worse than the start's.
+        """Restores the last good weights if the final weights of the run are worse than the initial ones.
 
         Args:
             step: number of steps of the run.
 
         Returns:
-            JSON-plain: "kept_step", the good step whose weights were restored (None: none had to be), and "rise" of the
-            rejected or saved weights in dB (None: not finite), as in `TrainingResult`.
+            JSON-plain "kept_step" and "rise", as in `TrainingResult`: the good step whose weights were restored (None:
+            not needed), and the rise in dB of the rejected or saved weights (None: not finite).
         """
         with self.kept.chosen() as restorer:
             rise = self._rise(restorer)
         latest = self.state["returns"][-1] if self.state["returns"] else {}
         if rise <= TOLERATED and latest.get("step") != step:
             return {"kept_step": None, "rise": rise}
-        if latest.get("step") == step:  # the last step was reverted already
+        if latest.get("step") == step:  # the last step is already reverted
             rise = math.inf if latest["rise"] is None else latest["rise"]
         else:
             self.good.restore(self.steps.bare, self.kept.ema, self.steps.optimizer)
         self.kept.best.record = {}
         kept_step = self.state["good"]
         logger.warning(
-            "held-out synthetic photos: %.2f dB worse than at the start; the weights of %s are saved",
+            "held-out synthetic photos: %.2f dB worse than with the initial weights; the weights of %s are saved",
             rise,
             f"step {kept_step}" if kept_step else "the start, unchanged,",
         )
@@ -122,7 +123,7 @@ class Safeguard:
         return {"loss/pair": math.log(float(self.held_out.start.mean()))}
 
     def _rise(self, restorer: nn.Module) -> float:
-        """`HeldOut.rise` by the main process, on all processes."""
+        """Returns `HeldOut.rise`, evaluated on the main process, on all processes."""
         return from_main(self.accelerator, self.held_out.rise(restorer) if self.accelerator.is_main_process else 0.0)
 
     def _snapshot(self) -> Snapshot:
@@ -136,8 +137,8 @@ class Safeguard:
         entry = {"step": step, "to": self.state["good"], "rise": rise if math.isfinite(rise) else None}
         self.state["returns"].append(entry)
         logger.warning(
-            "step %d: held-out synthetic photos: %.1f dB worse than at the start; the weights of step %d are restored, "
-            "the learning rate is divided by four",
+            "step %d: held-out synthetic photos: %.1f dB worse than with the initial weights; the weights of step %d "
+            "are restored, the learning rate is divided by four",
             step,
             rise,
             entry["to"],

@@ -1,4 +1,4 @@
-"""Selection of the final weights: the last ones, or those of the best validation."""
+"""Selection of the final weights: the last ones, or those with the best validation score."""
 
 import os
 import re
@@ -15,15 +15,15 @@ SELECTIONS = ("last", "psnr", "label_free", "bursts")
 
 
 class BestWeights:
-    """The restorer's averaged weights of the best score so far, in files beside the checkpoints.
+    """The restorer's averaged weights with the best score so far, in files outside of the checkpoints.
 
-    A resumed run restores its checkpoint's record, so a file stays as long as a checkpoint refers to it.
+    A resumed run restores its checkpoint's record; a file is therefore kept as long as a checkpoint refers to it.
 
     Args:
-        folder: of the files, `step-XXXXXXXX.safetensors`.
+        folder: folder of the files `step-XXXXXXXX.safetensors`.
 
     Attributes:
-        record: JSON-plain: "step" and "score" of the best, "since" how many scores have not been better; or empty.
+        record: JSON-plain: "step" and "score" of the best weights, and "since", the number of later scores; or empty.
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -31,7 +31,7 @@ class BestWeights:
         self.record: dict[str, Any] = {}
 
     def offer(self, step: int, score: float, parameters: Iterable[torch.Tensor], *, write: bool) -> None:
-        """Counts a score (higher is better); with `write`, saves the weights where it is the best. NaN never is."""
+        """Compares a score with the best (higher is better, NaN never); with `write`, saves the weights if better."""
         if self.record and not score > self.record["score"]:
             self.record["since"] += 1
             return
@@ -51,7 +51,7 @@ class BestWeights:
                 parameter.copy_(weights[str(index)])
 
     def prune(self, referred: Iterable[int]) -> None:
-        """Removes the files of all steps but the best and those `referred` to by checkpoints."""
+        """Removes the files of all steps except the best and those in `referred`, which checkpoints refer to."""
         kept = {self._path(step).name for step in referred}
         if self.record:
             kept.add(self._path(self.record["step"]).name)

@@ -25,19 +25,19 @@ from .config import TrainingConfig
 logger = logging.getLogger(__name__)
 
 Sources = Mapping[str, Sequence[PhotoSource]]  # by role
-Photos = dict[str, list[dict[str, Any]]]  # what a run was trained on, by role
+Photos = dict[str, list[dict[str, Any]]]  # record of the photos of a run, by role
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The initial restorer and the sources of a run by role, opened once for all that read them."""
+    """Initial restorer and sources (by role) of a run, opened once and shared by all readers."""
 
     restorer: nn.Module
     sources: dict[str, list[PhotoSource]]
 
 
 def build_restorer(config: TrainingConfig) -> nn.Module:
-    """The initial restorer of a run; new weights are a function of `config.seed`."""
+    """Builds the initial restorer of a run; new weights are a function of `config.seed`."""
     torch.manual_seed(config.seed)
     if not config.init_from:
         return new_restorer(config.restorer, value_range=config.value_range)
@@ -49,13 +49,14 @@ def build_restorer(config: TrainingConfig) -> nn.Module:
 
 
 def build_model(config: TrainingConfig, restorer: nn.Module | None = None) -> Objective:
-    """The objective of a run over its restorer; new weights are a function of `config.seed`.
+    """Builds the objective of a run with its restorer; new weights are a function of `config.seed`.
 
     Args:
-        restorer: of `build_restorer`, where it is built already; trained from its state.
+        config: options of the run.
+        restorer: result of `build_restorer`, if already built.
 
     Raises:
-        ConfigurationError: an option of the objective, or the patch, that does not fit.
+        ConfigurationError: an option of the objective, or the patch, is invalid.
     """
     if restorer is None:
         restorer = build_restorer(config)
@@ -73,23 +74,23 @@ def build_model(config: TrainingConfig, restorer: nn.Module | None = None) -> Ob
 
 
 def open_sources(config: TrainingConfig, option: str, channels: int) -> list[PhotoSource]:
-    """The sources that an option names, such as "real"."""
+    """Opens the sources that an option, such as "real", names."""
     return [open_source(spec, channels=channels, argument=option) for spec in getattr(config, option)]
 
 
 def open_all_sources(
     config: TrainingConfig, channels: int, *, check: bool = True, real: list[PhotoSource] | None = None
 ) -> dict[str, list[PhotoSource]]:
-    """The sources of a run by role, each opened once and shared by all readers.
+    """Opens the sources of a run by role, each once for all readers.
 
     Args:
-        config: names the sources, each as `sources.specs.open_source` takes it.
-        channels: that the restorer takes.
-        check: look at the photos' sizes, and whether real ones are clean ones (`sources.specs.check_sources`).
-        real: the sources of this role, where they are open already.
+        config: options of the run, with the sources as `sources.specs.open_source` takes them.
+        channels: number of channels of the restorer.
+        check: check the photos' sizes, and that real photos are not also clean ones (`sources.specs.check_sources`).
+        real: sources of this role, if already open.
 
     Raises:
-        ConfigurationError: a source cannot be opened, holds no photos, or does not fit.
+        ConfigurationError: a source cannot be opened, holds no photos, or fails a check.
     """
     roles = ["clean", "paired_degraded", "paired_clean"]
     adapts = config.reads("real")
@@ -99,7 +100,7 @@ def open_all_sources(
         roles.append("unpaired_clean")
     sources = {role: open_sources(config, role, channels) if real is None or role != "real" else real for role in roles}
     if check:
-        logger.info("preparing: looking at the photos")
+        logger.info("preparing: checking the photos")
         check_sources(sources, config.patch)
     return sources
 
@@ -107,20 +108,20 @@ def open_all_sources(
 def build_dataset(
     config: TrainingConfig, channels: int, length: int, *, check: bool = True, sources: Sources | None = None
 ) -> TrainingPatches:
-    """The numbered training samples of a run; sample n is the same whenever it is read, in every process.
+    """Builds the numbered training samples of a run; sample n is the same in every process and at every read.
 
     Args:
         config, channels, check: as for `open_all_sources`.
         length: number of samples.
-        sources: of `open_all_sources`, where they are open already.
+        sources: result of `open_all_sources`, if already open.
 
     Raises:
-        ConfigurationError: as for `open_all_sources`; or photos do not pair.
+        ConfigurationError: as for `open_all_sources`; or paired photos do not match.
     """
     if sources is None:
         sources = open_all_sources(config, channels, check=check)
     unpaired = sources.get("unpaired_clean")
-    if config.reads("unpaired_clean") and not unpaired:  # not of the batch: it differs among processes
+    if config.reads("unpaired_clean") and not unpaired:  # the batch's own photos differ between processes
         unpaired = sources["clean"] or sources["paired_clean"]
     return TrainingPatches(
         sources["clean"],
@@ -139,7 +140,7 @@ def build_dataset(
 def build_optimizer(
     config: TrainingConfig, model: Objective, device: torch.device | None = None
 ) -> torch.optim.Optimizer:
-    """One Adam over all networks (docs/method.md, step 6); fused where `device` is one of CUDA."""
+    """Builds one Adam optimizer for all networks (docs/method.md, step 6); fused on CUDA."""
     groups = [{"params": [p for p in model.restorer.parameters() if p.requires_grad], "lr": config.learning_rate}]
     for network in model.networks.values():
         rate = config.predictor_learning_rate or config.learning_rate
@@ -149,7 +150,7 @@ def build_optimizer(
 
 
 def prepare_networks(config: TrainingConfig, model: Objective) -> Objective:
-    """Precision, gradient checkpointing and compilation, by `config`.
+    """Sets the precision, gradient checkpointing and compilation of the networks by `config`.
 
     Raises:
         ConfigurationError: a network does not support gradient checkpointing.
@@ -159,7 +160,7 @@ def prepare_networks(config: TrainingConfig, model: Objective) -> Objective:
         if config.gradient_checkpointing:
             if RestorerContract.of(network).has_gradient_checkpointing:
                 network.enable_gradient_checkpointing()  # type: ignore[operator]
-            elif network is model.restorer:  # the further networks of most objectives are small
+            elif network is model.restorer:  # the other networks of most objectives are small
                 raise ConfigurationError(f"`gradient_checkpointing`: {type(network).__name__} does not support it")
         if config.compile:
             network.compile()
@@ -167,22 +168,22 @@ def prepare_networks(config: TrainingConfig, model: Objective) -> Objective:
 
 
 def parameter_count(module: nn.Module | None) -> int:
-    """Number of parameters; 0 for None."""
+    """Returns the number of parameters; 0 for None."""
     return 0 if module is None else sum(p.numel() for p in module.parameters())
 
 
 def _within(source: PhotoSource, label: Path | str) -> str:
-    """The name of a photo or shard in records, without the folders that lead to its source."""
+    """Returns the name of a photo or shard for records, relative to its source."""
     if isinstance(label, str):
         return label
     return label.relative_to(source.folder).as_posix() if isinstance(source, PhotoFolder) else label.name
 
 
 def training_photos(dataset: TrainingPatches) -> Photos:
-    """Record of the photos of a run for the model card: the sources by role.
+    """Returns a record of the photos of a run for the model card, by role.
 
-    Of each its name ("folder"), number of photos (None where a stream's is not known yet), fingerprint, and the photos
-    and shards skipped so far: name and reason.
+    Each source has its name ("folder"), number of "photos" (None if a stream's is not known yet), "fingerprint", and
+    the photos and shards "skipped" so far (name -> reason).
     """
     pairs = dataset.paired or []
     roles = {

@@ -1,4 +1,4 @@
-"""Shortcuts of a noise predictor: ignored conditions, distinguishable slots, noise visible in its input."""
+"""Shortcuts of a noise predictor: ignored conditions, distinguishable slots, noise visible in the input."""
 
 import math
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from ..objectives.losses import noise_prediction
 from ..objectives.noise_space import NoiseSpaceAdaptation
 from ..objectives.schedules import NoiseDraws, NoiseSchedule, noised
 
-NOISE_LEVELS = 3
+NOISE_LEVELS = 3  # noise levels at which the losses are measured
 
-# Thresholds of the alarms. Differences of losses are relative to the loss as it is.
-UNTAUGHT = 0.95  # of the loss of a predictor that always returns 0
-IGNORED = 0.01
-SLOTS_DIFFER = 0.05
+# Thresholds of the alarms. Differences of losses are relative to the loss "as_is".
+UNTRAINED = 0.95  # noise-prediction loss; a predictor that always returns 0 has 1
+IGNORED = 0.01  # difference of losses without a condition
+SLOTS_DIFFER = 0.05  # difference of losses with swapped conditions
 SEPARABLE = 0.9  # held-out accuracy of the slot probe
-MORE_SEPARABLE = 0.05  # than with the start: photos of other content are separable with any restorer
-VISIBLE = 0.5  # noise over signal amplitude, sqrt((1 - g) / g), below which the noised photo shows the answer
+MORE_SEPARABLE = 0.05  # rise of the accuracy: photos with different content are separable with the initial restorer too
+VISIBLE = 0.5  # ratio of noise to signal amplitude, sqrt((1 - g) / g), below which the noised photo reveals its noise
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Shortcuts:
 
     Attributes:
         values: mean noise-prediction losses "as_is", "swapped", "real_permuted", "synthetic_zeroed", "real_zeroed" (1
-            is that of always predicting 0), and "slot_accuracy" in [0, 1].
-        alarms: a sentence each, with the option that helps.
+            if the prediction is always 0), and "slot_accuracy" in [0, 1].
+        alarms: warnings, one sentence each, with options that help.
     """
 
     values: dict[str, float]
@@ -42,10 +42,13 @@ class Shortcuts:
 def fixed_draws(
     schedule: NoiseSchedule, shape: Sequence[int], *, seed: int = 0, levels: int = NOISE_LEVELS
 ) -> list[NoiseDraws]:
-    """The same draws every time: `levels` noise levels spread over the schedule's range, noise by `seed`, no swaps.
+    """Returns deterministic draws: `levels` noise levels spread over the schedule's range, without swaps.
 
     Args:
-        shape: (B, C, H, W) of the batch.
+        schedule: noise schedule.
+        shape: shape (B, C, H, W) of the batch.
+        seed: seed of the noise.
+        levels: number of noise levels, and of draws.
     """
     low, high = schedule.timestep_range
     still = torch.zeros(shape[0], dtype=torch.bool)
@@ -58,19 +61,22 @@ def fixed_draws(
 
 
 def slot_accuracy(restored_synthetic: torch.Tensor, restored_real: torch.Tensor, *, folds: int = 4) -> float:
-    """Held-out accuracy, in [0, 1], of a linear probe that separates restored synthetic from restored real photos.
+    """Returns the held-out accuracy of a linear probe that separates restored synthetic from restored real photos.
 
-    Its features are what a noise predictor could use in any slot: energy of fine, medium and coarse detail, in
-    brightness and in color, in the flat tenth and the middle of every patch; not colors or content. (Features of the
-    predictor itself are not suitable: they have to distinguish the slots, because one of the two matches the noised
-    photo.) About 0.5 where they are not separable. Clean and real photos that show other things raise it too.
+    The accuracy is in [0, 1], and about 0.5 if the photos are not separable. It is also raised if clean and real photos
+    show different content.
+
+    The probe's features could serve a noise predictor in either slot: energies of fine, medium and coarse detail, of
+    brightness and of color, at the 0.1 and 0.5 quantiles over the cells of a patch; not colors or content. (The
+    predictor's own features are unsuitable: they have to distinguish the slots, because one of the two photos matches
+    the noised photo.)
 
     Args:
         restored_synthetic, restored_real: (B, C, H, W), of one shape; B at least twice `folds`, sides at least 16.
-        folds: of the cross-validation, contiguous, so that each holds every source.
+        folds: number of folds of the cross-validation; folds are contiguous, so that each contains every source.
 
     Raises:
-        ValueError: there are too few patches.
+        ValueError: the shapes differ, or there are too few patches.
     """
     count = len(restored_synthetic)
     if restored_real.shape != restored_synthetic.shape or count < 2 * folds:
@@ -95,7 +101,7 @@ def slot_accuracy(restored_synthetic: torch.Tensor, restored_real: torch.Tensor,
 
 
 def _detail(images: torch.Tensor) -> torch.Tensor:
-    """Log energies (B, F), float64 on the CPU, of bands of detail in (B, C, H, W)."""
+    """Returns log energies (B, F), float64 on the CPU, of frequency bands of images (B, C, H, W)."""
     images = images.detach().double().cpu()
     brightness = images.mean(1, keepdim=True)
     features = []
@@ -120,22 +126,22 @@ def shortcut_report(
     draws: Sequence[NoiseDraws],
     slots_at_start: float = 0.0,
 ) -> Shortcuts:
-    """How much the noise predictor uses each of its conditions, and whether it can distinguish them.
+    """Measures how much the noise predictor uses each of its conditions, and whether it can distinguish them.
 
-    Losses are those of eq. (2), with the restored synthetic photo in the first slot, dropout off:
+    The losses are those of eq. (2), without dropout, with the restored synthetic photo in the first slot:
 
-    - "real_zeroed" equal to "as_is": the real condition is ignored, and no gradient reaches restored real photos;
-    - "synthetic_zeroed" equal to "as_is": the conditions do not help at these noise levels;
-    - "swapped" unlike "as_is": the predictor distinguishes the slots;
-    - "real_permuted" is "as_is" in expectation, because real photos are unpaired: its deviation shows the
-      effect of chance on these numbers.
+    - If "real_zeroed" equals "as_is", the real condition is ignored, and no gradient reaches restored real photos.
+    - If "synthetic_zeroed" equals "as_is", the conditions do not help at these noise levels.
+    - If "swapped" differs from "as_is", the predictor distinguishes the slots.
+    - "real_permuted" equals "as_is" in expectation, because real photos are unpaired; the difference shows the
+      statistical error of these numbers.
 
     Args:
-        adaptation: its modes are not changed.
-        synthetic, clean, real: (B, C, H, W) in the restorer's range. The losses use the first patches, as many as the
-            draws hold; the probe (where there are at least 8) all.
-        draws: of `fixed_draws`.
-        slots_at_start: "slot_accuracy" of the restorer to start from.
+        adaptation: noise-space adaptation; its train/eval modes are not changed.
+        synthetic, clean, real: patches (B, C, H, W) in the restorer's range. The losses use the first of them, as many
+            as a draw holds; the probe uses all, if there are at least 8.
+        draws: result of `fixed_draws`.
+        slots_at_start: "slot_accuracy" of the initial restorer.
     """
     unet, restorer = adaptation.unet, adaptation.restorer
     count = draws[0].noise.shape[0]
@@ -148,15 +154,15 @@ def shortcut_report(
         values["slot_accuracy"] = slot_accuracy(s, q)
         if values["slot_accuracy"] > max(SEPARABLE, slots_at_start + MORE_SEPARABLE):
             alarms.append(
-                f"a linear probe separates restored real from synthetic photos in {values['slot_accuracy']:.0%}: the "
-                "noise predictor can as well. Keep `residual_swap` and `channel_shuffle` on, raise `weight`, or choose "
-                "a `degradation` and `clean` photos closer to the real ones"
+                f"a linear probe separates restored real from synthetic photos with {values['slot_accuracy']:.0%} "
+                "accuracy: the noise predictor can as well. Keep `residual_swap` and `channel_shuffle` on, raise "
+                "`weight`, or choose a `degradation` and `clean` photos closer to the real ones"
             )
     return Shortcuts(values, alarms)
 
 
 def _losses(unet: nn.Module, clean, s, q, draws: Sequence[NoiseDraws]) -> dict[str, torch.Tensor]:
-    """Loss of every sample (B,), averaged over the draws, by treatment of the conditions."""
+    """Returns the loss of every sample (B,), averaged over the draws, for each treatment of the conditions."""
     nothing = torch.zeros_like(s)
     treatments = {
         "as_is": (s, q),
@@ -184,8 +190,8 @@ def _range_alarms(schedule: NoiseSchedule) -> list[str]:
     if ratio >= VISIBLE:
         return []
     return [
-        f"at the highest noise level the noise is only {ratio:.2f} times the photo: the noised photo shows the noise "
-        f"predictor what the conditions should. Widen `timestep_range` {schedule.timestep_range}, best to (1, "
+        f"at the highest noise level the noise is only {ratio:.2f} times the photo: the noise predictor can see the "
+        f"noise without its conditions. Widen `timestep_range` {schedule.timestep_range}, best to (1, "
         f"{len(schedule.gammas) - 1})"
     ]
 
@@ -193,10 +199,10 @@ def _range_alarms(schedule: NoiseSchedule) -> list[str]:
 def _loss_alarms(losses: dict[str, torch.Tensor]) -> list[str]:
     as_is = losses["as_is"]
     base = float(as_is.mean())
-    if base > UNTAUGHT:
+    if base > UNTRAINED:
         return [
-            f"the noise predictor has not learned yet: its loss is {base:.2f}, and 1 without looking. Give it more "
-            "`steps`, `predictor_warmup_steps`, or a higher `predictor_learning_rate`"
+            f"the noise predictor has not learned yet: its loss is {base:.2f} (1 if it always predicts 0). Give it "
+            "more `steps`, `predictor_warmup_steps`, or a higher `predictor_learning_rate`"
         ]
 
     def change(name: str) -> tuple[float, float]:
@@ -204,7 +210,7 @@ def _loss_alarms(losses: dict[str, torch.Tensor]) -> list[str]:
         error = float(difference.std()) / math.sqrt(len(difference)) if len(difference) > 1 else 0.0
         return float(difference.mean()) / base, error / base
 
-    def is_ignored(name: str) -> bool:  # and not by chance
+    def is_ignored(name: str) -> bool:  # with statistical significance
         mean, error = change(name)
         return abs(mean) + 2 * error < IGNORED
 

@@ -30,16 +30,17 @@ class Steps:
     """The optimizer steps of a run.
 
     Args:
-        config: of the run.
-        model: its objective, on the device.
-        batches: its samples.
+        config: options of the run.
+        model: objective of the run, on the device.
+        batches: batches of the run.
+        accelerator: accelerate's handle of the processes.
 
     Attributes:
-        bare: the objective without the wrapper of several processes.
-        optimizer: over all networks.
-        progress: how far the run has come after a number of steps; `begin` sets it.
-        factor: of the restorer's learning rate, besides its schedule.
-        watch: counts images and time.
+        bare: the objective without accelerate's wrapper.
+        optimizer: optimizer of all networks.
+        progress: position of the run after a number of steps; set by `begin`.
+        factor: factor of the restorer's learning rate, besides its schedule.
+        watch: counter of images and time.
     """
 
     def __init__(self, config: TrainingConfig, model: Objective, batches: Batches, accelerator: Accelerator):
@@ -53,9 +54,9 @@ class Steps:
         self.begin(Progress([Correction(0, config.steps)]))
 
     def begin(self, progress: Progress) -> None:
-        """Sets the progress, which the learning rate and the weight of the adaptation are functions of."""
+        """Sets the progress, on which the learning rate and the weight of the adaptation depend."""
         self.progress = progress
-        # only the curve of diffusers' schedulers is used: the learning rate is a function of the step
+        # only the curve of diffusers' scheduler is used: here the learning rate is a function of the progress
         self.curve = get_scheduler(
             self.config.learning_rate_schedule,
             torch.optim.SGD([torch.zeros(1)], lr=1.0),
@@ -64,22 +65,22 @@ class Steps:
         ).lr_lambdas[0]
 
     def seconds(self) -> float:
-        """Measured seconds per step, mean of all processes."""
-        logger.info("preparing: measuring the speed of training here")
+        """Measures the seconds per step; returns the mean over all processes."""
+        logger.info("preparing: measuring the training speed")
 
         def step(batch: dict[str, torch.Tensor]) -> None:
             self.accelerator.backward(self.joint_step(0, self.batches.in_range(batch)).loss)
 
-        # an optimizer step, the average and logging cost a little on top
+        # 10 % for the optimizer step, the moving average and logging
         seconds = 1.1 * seconds_per_batch(step, self.batches.loader(0, steps=4)) * self.batches.accumulation
         self.optimizer.zero_grad()
         return float(self.accelerator.reduce(torch.tensor(seconds, device=self.accelerator.device), "mean"))
 
     def joint_step(self, step: int, batch: dict[str, torch.Tensor]) -> StepOutput:
-        """The objective on a batch that `Batches.in_range` returned."""
+        """Evaluates the objective on a batch from `Batches.in_range`."""
         config, numbers, progress = self.config, batch["index"].tolist(), self.progress
         torch.manual_seed(generator_for(config.seed, "dropout", numbers[0]).initial_seed())
-        # warmup: steps that train further networks alone, if there are any
+        # warmup: steps that only train the other networks, if there are any
         warmup = min(config.predictor_warmup_steps, progress.nominal // 3) if self.bare.networks else 0
         with self.accelerator.autocast():
             return self.model(
@@ -92,20 +93,23 @@ class Steps:
     def take(
         self, step: int, batches: Iterator, kept: KeptWeights, is_outlier: Callable[[Scalars], bool] | None = None
     ) -> Scalars | None:
-        """Takes a step on the next batches, and updates the average of the weights.
+        """Takes a step on the next batches, and updates the moving average.
 
         Args:
-            is_outlier: whether a step with these scalars is to be skipped.
+            step: number of steps done before.
+            batches: iterator over this process's batches.
+            kept: kept weights, with the moving average.
+            is_outlier: function that returns whether to skip a step with the given scalars.
 
         Returns:
-            The scalars of the step; None for a skipped step: something was not finite on any process, or
-            `is_outlier`.
+            The scalars of the step; None if it was skipped, because a loss or gradient was not finite on any process
+            or `is_outlier` returned True.
         """
         scalars, finite = self._gradients(step, batches)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         scalars["gradient/all"] = norm
-        if self.accelerator.scaler is None:  # a scaler skips infinite gradients by itself, and adapts its scale
+        if self.accelerator.scaler is None:  # a scaler handles infinite gradients: it skips the step and adapts
             finite &= norm.isfinite()
         if on_any(self.accelerator, not finite) or (is_outlier is not None and is_outlier(scalars)):
             self.optimizer.zero_grad()
@@ -124,7 +128,7 @@ class Steps:
         return scalars
 
     def _gradients(self, step: int, batches: Iterator) -> tuple[Scalars, torch.Tensor]:
-        """Accumulates the gradient of a step; its scalars, and whether the losses are finite."""
+        """Accumulates the gradient of a step; returns its scalars, and whether the losses are finite."""
         parts = self.batches.accumulation
         scalars: Scalars = {}
         finite = torch.ones((), dtype=torch.bool, device=self.accelerator.device)
@@ -139,10 +143,10 @@ class Steps:
             finite &= output.loss.detach().isfinite()
             for name, value in output.losses.items():
                 scalars[f"loss/{name}"] = scalars.get(f"loss/{name}", 0.0) + value.detach() / parts
-            # (5) of a restorer that changes nothing: what any restorer must be better than
+            # eq. (5) for a restorer that returns its input, as a reference
             untouched = charbonnier(batch["synthetic"], batch["clean"], self.bare.charbonnier_eps)
             scalars["loss/untouched"] = scalars.get("loss/untouched", 0.0) + untouched / parts
-            for name, value in output.gradients.items():  # of loss * scale / parts, averaged over parts
+            for name, value in output.gradients.items():  # of loss * scale / parts, summed over the parts
                 scale = self.accelerator.scaler.get_scale() if self.accelerator.scaler else 1.0
                 scalars[f"gradient/{name}"] = scalars.get(f"gradient/{name}", 0.0) + value.detach() / scale
         self.accelerator.unscale_gradients()
@@ -150,7 +154,14 @@ class Steps:
 
 
 def count_step(step: int, scalars: Scalars | None, window: Window, counters: dict[str, Any], most: int) -> None:
-    """Counts a step by its scalars; None: it was skipped.
+    """Counts a step.
+
+    Args:
+        step: number of the step.
+        scalars: scalars of the step; None: it was skipped.
+        window: means since the last log line, updated here.
+        counters: counters of the run, updated here.
+        most: allowed number of skipped steps in a row.
 
     Raises:
         FloatingPointError: more than `most` steps in a row were skipped.
@@ -162,11 +173,11 @@ def count_step(step: int, scalars: Scalars | None, window: Window, counters: dic
     counters["skipped_steps"] += 1
     counters["skipped_in_a_row"] += 1
     in_a_row = counters["skipped_in_a_row"]
-    cause = "a loss or gradient is NaN or infinite, or far above those before"
-    logger.warning("step %d: %s; nothing is learned from it", step + 1, cause)
+    cause = "a loss or gradient is NaN or infinite, or far above earlier ones"
+    logger.warning("step %d is skipped: %s", step + 1, cause)
     if in_a_row > most:
         raise FloatingPointError(
             f"losses or gradients were NaN or infinite in {in_a_row} steps in a row, up to step {step + 1} "
-            f"(`max_skipped_steps` is {most}); the checkpoints before are whole. Try a lower `learning_rate`, a "
+            f"(`max_skipped_steps` is {most}); earlier checkpoints are intact. Try a lower `learning_rate`, a "
             "`gradient_clip`, or `mixed_precision` no"
         )

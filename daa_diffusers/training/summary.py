@@ -10,7 +10,7 @@ from .result import TrainingResult
 
 
 def summary_table(result: TrainingResult) -> Table:
-    """Table of a run's result: losses, validation, health, skipped steps and photos, time, the pipeline."""
+    """Returns a table of a run's result: losses, validation, health, skipped steps and photos, time, the pipeline."""
     table = Table(title="the run", show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column(overflow="fold")  # paths are one word, however long
@@ -25,7 +25,7 @@ def summary_table(result: TrainingResult) -> Table:
     row("validation", result.validation, 3)
     row("health", result.health, 3)
     if result.returns:
-        table.add_row("taken back", f"{result.returns} times, with a lower learning rate", style="yellow")
+        table.add_row("reverted", f"{result.returns} times, with a lower learning rate", style="yellow")
     if result.kept_step is not None:
         table.add_row("weights kept", kept_text(result), style="red")
     for alarm in result.alarms:
@@ -40,20 +40,20 @@ def summary_table(result: TrainingResult) -> Table:
 
 
 def print_summary(result: TrainingResult, console: Console | None = None) -> None:
-    """Prints `summary_table`; a terminal too narrow for it wraps lines, nothing is left out."""
+    """Prints `summary_table`; narrow terminals wrap the lines."""
     (console or Console(soft_wrap=True)).print(summary_table(result))
 
 
 def kept_text(result: TrainingResult) -> str:
-    """A sentence on the weights of a run whose last ones were worse than the start's."""
+    """Describes the saved weights of a run whose last weights were worse than the initial ones."""
     worse = "by far" if result.rise is None else f"by {result.rise:.2f} dB"
-    kept = f"those of step {result.kept_step}" if result.kept_step else "those to start from, unchanged"
-    return f"{kept}: the last ones restore held-out synthetic photos worse than the start does, {worse}"
+    kept = f"those of step {result.kept_step}" if result.kept_step else "the initial ones, unchanged"
+    return f"{kept}: the last ones restore held-out synthetic photos worse than the initial ones, {worse}"
 
 
 def _some(skipped: dict[str, str], most: int = 5) -> Text:
-    """A line a photo."""
+    """Returns one line per photo, for the first `most` photos."""
     lines = [printable(f"{name}: {reason}") for name, reason in list(skipped.items())[:most]]
     if len(skipped) > most:
         lines.append(f"and {len(skipped) - most} more, see run.json")
-    return Text("\n".join(lines))  # no markup in names
+    return Text("\n".join(lines))  # Text: names are not parsed as markup

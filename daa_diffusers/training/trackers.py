@@ -1,4 +1,4 @@
-"""Trackers (tensorboard, trackio, wandb) that get a run's name and its options beside its numbers."""
+"""Trackers of a run (tensorboard, trackio, wandb), with its name and options."""
 
 import json
 from dataclasses import asdict
@@ -13,12 +13,12 @@ TENSORBOARD_FOLDER = "logs"  # in the output folder
 
 
 def start_trackers(accelerator: Accelerator, config: TrainingConfig, steps: int) -> None:
-    """Starts the tracker of `report_to`: the run has the name of its folder; lists and mappings are shown as JSON.
+    """Starts the tracker of `report_to`; the run is named after its folder, lists and mappings are sent as JSON.
 
     Args:
-        accelerator: whose trackers they are.
-        config: of the run.
-        steps: of the run, where a time budget decides them.
+        accelerator: accelerate's handle, which starts the tracker.
+        config: options of the run.
+        steps: planned number of steps of the run.
     """
     if config.report_to == "none":
         return

@@ -1,4 +1,4 @@
-"""Validation: scores on held-out pairs where there are any, and a grid of input, restored and difference."""
+"""Validation: scores on held-out pairs or bursts, and a grid of input, restored photo and difference."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from ..sources.sampling import PairedFolders
 from ..sources.specs import PhotoSource, open_source
 from .config import TrainingConfig
 
-GRID_PHOTOS = 4
-GRID_SIDE = 192
-BURST_SIDE = 256  # of the center crop of each frame
-CACHE_BYTES = 2**28  # of decoded photos, for each source
+GRID_PHOTOS = 4  # rows of the grid
+GRID_SIDE = 192  # side of a tile in pixels
+BURST_SIDE = 256  # side of the center crop of each frame in pixels
+CACHE_BYTES = 2**28  # size of the cache of decoded photos per source
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Validation:
     """Photos for validation.
 
     Attributes:
-        photos: degraded photos, or pairs with their clean counterparts where there is ground truth; None: no photos.
+        photos: degraded photos, or pairs with clean counterparts if there is ground truth; None: no photos.
         bursts: bursts of static scenes, with center-cropped frames.
     """
 
@@ -36,13 +36,13 @@ class Validation:
 
     @classmethod
     def from_config(cls, config: TrainingConfig, real: Sequence[PhotoSource]) -> "Validation | None":
-        """The photos and bursts that a config names; None where there are neither.
+        """Opens the photos and bursts that a config names; None if there are neither.
 
         Photos are `validation_degraded`, with `validation_clean` if given, else some real photos (for grids only);
         bursts are `validation_bursts`.
 
         Args:
-            config: configuration of the run.
+            config: options of the run.
             real: sources of the run's real photos.
 
         Raises:
@@ -71,7 +71,7 @@ class Validation:
 
     @property
     def sources(self) -> dict[str, list[PhotoSource]]:
-        """The sources that are read for validation alone, by role."""
+        """The sources that are only read for validation, by role."""
         if isinstance(self.photos, PairedFolders):
             each = [self.photos.degraded, self.photos.clean]
         else:
@@ -80,7 +80,7 @@ class Validation:
         return found | ({"validation_bursts": [burst.source for burst in self.bursts]} if self.bursts else {})
 
     def run(self, restorer: nn.Module) -> tuple[dict[str, float], torch.Tensor | None]:
-        """Scores, and a grid (3, H, W) in [0, 1], which is None where no photo can be read.
+        """Returns the scores, and a grid (3, H, W) in [0, 1] (None if no photo can be read).
 
         With ground truth, the scores are the mean per-image PSNR (dB) and SSIM of the restored photos on RGB uint8, and
         the PSNR of the untouched input ("psnr_identity"). With bursts, "psnr_bursts" is the mean of `Burst.psnr`.
@@ -105,18 +105,18 @@ class Validation:
         return scores, make_grid(torch.stack(rows), nrow=3) if rows else None
 
     def _photos(self) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-        """(degraded, clean or None), (C, H, W) in [0, 1]."""
+        """Yields (degraded, clean or None), each (C, H, W) in [0, 1]."""
         if isinstance(self.photos, PairedFolders):
             for index in range(len(self.photos)):
                 degraded, clean = self.photos.pair(index)
                 yield unit_float(degraded), unit_float(clean)
-        elif self.photos is not None:  # a stream may hold fewer than are asked for
+        elif self.photos is not None:  # a stream may hold fewer photos
             for _, photo in self.photos.sample(GRID_PHOTOS):
                 yield unit_float(photo), None
 
 
 def _tile(photo: torch.Tensor) -> torch.Tensor:
-    """Center crop of a photo (C, H, W) as (3, GRID_SIDE, GRID_SIDE), padded where the photo is smaller."""
+    """Crops a photo (C, H, W) to its center (3, GRID_SIDE, GRID_SIDE), padding smaller photos."""
     photo = photo.expand(3, -1, -1) if photo.shape[0] == 1 else photo
     height, width = photo.shape[1:]
     top, left = max(0, (height - GRID_SIDE) // 2), max(0, (width - GRID_SIDE) // 2)

@@ -1,4 +1,4 @@
-"""Verification on the user's machine that an interrupted run ends bit-identical to an uninterrupted one."""
+"""Verification that an interrupted run ends bit-identical to an uninterrupted one on this machine."""
 
 import json
 import logging
@@ -18,13 +18,13 @@ logger = logging.getLogger(__name__)
 
 
 def verify_resume(config: TrainingConfig) -> list[str]:
-    """Takes `config.verify_resume` steps twice, once with an interruption in the middle, in a temporary folder.
+    """Takes `config.verify_resume` steps twice in a temporary folder, once with an interruption half-way.
 
-    Compared bit by bit: parameters, moving average, optimizer, counters, and the log without timing.
+    Parameters, moving average, optimizer, counters, and the log without timing are compared bit by bit.
 
     Returns:
-        The differences, a sentence each; none if resuming is exact here. On a CPU it is; on CUDA some kernels add
-        in an order of their own, and two uninterrupted runs differ as well.
+        The differences, one sentence each; empty if resuming is exact, as on a CPU. On CUDA some kernels add in varying
+        order, so that even two uninterrupted runs differ.
     """
     steps = config.verify_resume
     with tempfile.TemporaryDirectory(prefix="verify-resume-") as root:
@@ -37,7 +37,7 @@ def verify_resume(config: TrainingConfig) -> list[str]:
 
 
 def differences(first: Path, second: Path) -> list[str]:
-    """How the newest checkpoints and the logs of two output folders differ, a sentence each."""
+    """Describes how the newest checkpoints and the logs of two output folders differ, one sentence each."""
     sentences = []
     ours, theirs = (list_checkpoints(folder / "checkpoints")[-1] for folder in (first, second))
     for name in STATE_FILES:
@@ -57,6 +57,6 @@ def differences(first: Path, second: Path) -> list[str]:
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
-    """The lines of a run's log without what depends on the machine."""
+    """Returns the lines of a run's log without speed and memory."""
     lines = (folder / "log.jsonl").read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if k != TIMING} for line in lines]

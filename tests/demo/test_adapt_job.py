@@ -149,7 +149,7 @@ def test_stopped_it_keeps_what_it_learned_and_goes_on_to_the_end(adaptation, noi
         return progress.step > 0 or not progress.running
 
     seen = until(adaptation, begun)
-    assert {"loading", "measuring the speed of training here"} <= stages, stages
+    assert {"loading", "measuring the training speed"} <= stages, stages
     assert seen.state == "training" and seen.steps > seen.step, seen
     adaptation.cancel()
     stopped = until(adaptation, lambda progress: not progress.running)

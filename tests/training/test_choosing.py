@@ -66,7 +66,7 @@ def test_white_noise_is_left_to_the_preset(clean):
 
 def test_what_is_no_denoiser_is_left_to_the_preset(clean):
     made = choice(measured(clean, nn.Conv2d(3, 3, 1), 3))
-    assert made.method == "preset" and "It is no denoiser" in made.reasons[1]
+    assert made.method == "preset" and "It is not a denoiser" in made.reasons[1]
 
 
 def test_a_start_that_renoising_makes_no_better_is_left_to_the_preset():

@@ -103,7 +103,7 @@ def test_files_of_earlier_versions_are_read(tmp_path, caplog):
 def test_every_problem_is_told_at_once():
     with pytest.raises(ConfigurationError) as caught:
         resolve({"patch": 0, "batch_size": 0}).check()
-    for text in ("`patch`", "`batch_size`", "no clean photos", "give `real` ones"):
+    for text in ("`patch`", "`batch_size`", "no clean photos", "give `real` (or"):
         assert text in str(caught.value)
 
 

@@ -55,7 +55,9 @@ def test_a_disk_full_at_the_end_leaves_the_run_to_be_saved_later(disk_of, tiny_c
     saved = {path: path.read_bytes() for path in (disk / "run").rglob("*.safetensors")}
     shutil.rmtree(pipeline)
     (disk / "ballast").write_bytes(bytes(shutil.disk_usage(disk).free - 40_960))
-    full = rf"all steps are done, .* the disk of '{disk / 'run'}' is full: 'pipeline' needs about 2.1 MB, .* are free"
+    full = (
+        rf"all steps are done and .* the disk of '{disk / 'run'}' is full: 'pipeline' needs about 2.1 MB, .* are free"
+    )
     with pytest.raises(CheckpointError, match=full):
         quiet(config)
     assert {path: path.read_bytes() for path in (disk / "run").rglob("*.safetensors")}.items() <= saved.items()

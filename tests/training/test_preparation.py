@@ -237,7 +237,7 @@ def test_noise_too_strong_to_be_measured_is_adapted_to_without_the_fit(config, t
     given = config(real=[str(folder)], pseudo_clean=False)
     with caplog.at_level("WARNING", logger="daa_diffusers"):
         trainer = Trainer(given, progress_bar=False)
-    assert "too strong to be measured; they are adapted to without it" in caplog.text
+    assert "too strong to be measured; the run uses `degradation` alone" in caplog.text
     assert trainer.dataset.degradation.to_config()["type"] == "gaussian"
     assert not (Path(given.output_dir) / "noise.yaml").exists()
     trainer.folder.release()

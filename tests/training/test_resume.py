@@ -184,7 +184,7 @@ def test_resuming_with_other_options_names_them_and_can_be_insisted_on(tiny_conf
 def test_a_folder_is_trained_in_by_one_process(tiny_config):
     config = tiny_config()
     lock = run_folder.lock_output(config)
-    with pytest.raises(ConfigurationError, match="in use by another process"):
+    with pytest.raises(ConfigurationError, match="in use by another training process"):
         run_folder.lock_output(config, wait=0.1)
     lock.release()
     run_folder.lock_output(config, wait=0.1).release()

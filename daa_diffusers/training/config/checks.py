@@ -1,4 +1,4 @@
-"""Checks of a run's options: each by the facts on its field, then the combinations."""
+"""Checks of a run's options: each option by the facts on its field, then combinations of options."""
 
 from collections.abc import Iterator
 from dataclasses import fields
@@ -14,11 +14,11 @@ from .field import converted, facts, problem
 if TYPE_CHECKING:
     from .options import TrainingConfig
 
-FITS = ("fit_noise", "fit_rain", "fit_shake")  # shares of what is estimated on the real photos
+FITS = ("fit_noise", "fit_rain", "fit_shake")  # options with shares of degradations estimated from the real photos
 
 
 def problems(config: "TrainingConfig") -> Iterator[str]:
-    """A sentence for everything that is contradictory or out of range; combinations only where every type is right."""
+    """Yields a sentence for everything contradictory or out of range; combinations only if all types are right."""
     hints, wrong_types = get_type_hints(type(config)), []
     for field in fields(config):
         value = getattr(config, field.name)
@@ -48,7 +48,7 @@ def _run(config: "TrainingConfig") -> Iterator[str]:
     if config.dtype == "float64" and config.mixed_precision != "no":
         yield f"`dtype` float64 needs `mixed_precision` no, got {config.mixed_precision!r}"
     if config.verify_resume == 1:
-        yield "`verify_resume` must be at least 2, so that there is a middle to interrupt"
+        yield "`verify_resume` must be at least 2, so that the run can be interrupted half-way"
     if config.total_batch_size is not None and config.batch_size >= 1 and config.total_batch_size % config.batch_size:
         yield (
             f"`total_batch_size` must be a multiple of `batch_size` {config.batch_size}, got {config.total_batch_size}"
@@ -70,13 +70,13 @@ def _photos(config: "TrainingConfig") -> Iterator[str]:
         yield "no clean photos: give `clean`, or `paired_degraded` and `paired_clean`"
     if len(config.paired_degraded) != len(config.paired_clean):
         yield (
-            "`paired_degraded` and `paired_clean` must list as many sources, got "
+            "`paired_degraded` and `paired_clean` must list the same number of sources, got "
             f"{len(config.paired_degraded)} and {len(config.paired_clean)}"
         )
     if config.clean and config.degradation is None:
         yield "`clean` needs a `degradation`; or give ready pairs by `paired_degraded` and `paired_clean`"
     if config.degrade_on_device and not config.clean:
-        yield "`degrade_on_device` needs `clean` photos: paired ones are degraded already"
+        yield "`degrade_on_device` needs `clean` photos: paired photos are already degraded"
     if config.validation_clean and not config.validation_degraded:
         yield "`validation_clean` needs `validation_degraded`"
 
@@ -118,7 +118,7 @@ def _objective(config: "TrainingConfig") -> Iterator[str]:
     objective = objective_class(name)
     yield from objective.problems(config.objective, config)
     if config.reads("real") and not config.real:
-        yield f"`objective` {name} learns from real photos: give `real` ones (or `objective` supervised)"
+        yield f"`objective` {name} learns from real photos: give `real` (or `objective` supervised)"
     if config.compile and not objective.compiles:
         yield f"`compile` does not work with `objective` {name}, which reads activations inside the restorer"
     if config.save_noise_predictor and "noise_predictor" not in config.objective:

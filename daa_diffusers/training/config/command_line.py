@@ -1,4 +1,4 @@
-"""Command line of training: the parser, and `--help` with the defaults of each preset."""
+"""Command line of training: the parser, and its `--help` with the defaults of each preset."""
 
 import argparse
 import json
@@ -17,12 +17,12 @@ _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, 
 
 
 def typed_options(arguments: list[str] | None = None) -> dict[str, Any]:
-    """The given options, by the names of the fields: `--name value`, aliases, `--no_name`, with - or _.
+    """Parses the given options into field name -> value: `--name value`, aliases, `--no_name`, with - or _.
 
     Exits as argparse does on `--help` and on values of a wrong type.
 
     Raises:
-        ConfigurationError: an unknown option, with what to write instead; or stray arguments.
+        ConfigurationError: an unknown option (the message names a replacement), or stray arguments.
     """
     given = sys.argv[1:] if arguments is None else arguments
     typed, unknown = _parser().parse_known_args([_with_underscores(argument) for argument in given])
@@ -41,7 +41,7 @@ def _with_underscores(argument: str) -> str:
 
 
 def json_mapping(text: str) -> dict[str, Any]:
-    """A mapping written as JSON; a bare name, such as `camera`, is its `type`."""
+    """Parses a mapping written as JSON; a bare name, such as `camera`, becomes its `type`."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         elif element is not None:
             parser.add_argument(*flags, type=element, nargs="+", action="extend", metavar="VALUE", help=text)
         else:
-            # `resolve` reads a degradation: argparse would hide the reason of an error
+            # a degradation stays text here and is parsed in `resolve`: argparse would hide the reason of an error
             reader = kind if kind is not dict else str if name == "degradation" else json_mapping
             shown = "JSON" if kind is dict else kind.__name__.upper()
             parser.add_argument(*flags, type=reader, metavar=shown, help=text)
@@ -91,10 +91,10 @@ def _help(field: Field) -> str:
 
 
 def _defaults(field: Field) -> str:
-    """The default with the default preset, then those of the presets and options that have another one."""
+    """Returns the default of the default preset, then the presets and options with other defaults."""
     own = getattr(TrainingConfig(), field.name)
     default = PRESETS[TrainingConfig.preset].get(field.name, own)
-    others: dict[str, list[str]] = {}  # shown value: what has it
+    others: dict[str, list[str]] = {}  # value as shown -> presets and options
     for preset, values in PRESETS.items():
         if values.get(field.name, own) != default:
             others.setdefault(_shown(values.get(field.name, own)), []).append(preset)

@@ -1,4 +1,4 @@
-"""Facts about a training option, kept on its dataclass field: help, choices, bounds, meaning for a resumed run."""
+"""Facts about a training option, stored on its dataclass field: help, choices, bounds, meaning for a resumed run."""
 
 import math
 import types
@@ -11,15 +11,15 @@ class Option:
     """Facts about an option besides its name, type and default.
 
     Attributes:
-        help: its text in `--help`.
-        choices: the values allowed; empty: any.
+        help: text in `--help`.
+        choices: allowed values; empty: any.
         at_least, above, at_most, below: bounds of a number.
-        path: names files or folders; `~` and environment variables in it are expanded.
-        photos: names sources of photos; a resumed run compares their content, not how they are written.
-        free: may differ when a run is resumed: it affects reports or speed, not the trained weights.
-        selects: `free`, except where `select_by` chooses the weights to keep.
-        preparation: how presets prepare real photos; baseline objectives start from the default.
-        aliases: further names, those of diffusers' training scripts with the same meaning.
+        path: whether values name files or folders; `~` and environment variables are expanded.
+        photos: whether values name photo sources; a resumed run compares the photos, not the names.
+        free: whether a resumed run may have another value, because it affects reports or speed, not the weights.
+        selects: whether the option is `free` unless `select_by` chooses the weights to keep.
+        preparation: whether the option prepares real photos; baseline objectives use its default, not the preset's.
+        aliases: other names, those of diffusers' training scripts with the same meaning.
     """
 
     help: str
@@ -37,7 +37,7 @@ class Option:
 
 
 def option(default: Any, help: str, **facts: Any) -> Any:
-    """A dataclass field with the facts of an option; lists and mappings are copied for every instance."""
+    """Returns a dataclass field with the facts of an option; lists and mappings are copied for every instance."""
     metadata = {"option": Option(help, **facts)}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: default.copy(), metadata=metadata)
@@ -45,7 +45,7 @@ def option(default: Any, help: str, **facts: Any) -> Any:
 
 
 def facts(of: Field) -> Option:
-    """The facts that `option` put on a field."""
+    """Returns the facts that `option` stored on a field."""
     return of.metadata["option"]
 
 
@@ -55,7 +55,7 @@ def is_optional(hint: Any) -> bool:
 
 
 def bare_type(hint: Any) -> tuple[type, type | None]:
-    """A type hint without None, and the type of its elements where it is a list: `list[int] | None` -> (list, int)."""
+    """Returns a type hint without None, and the type of a list's elements: `list[int] | None` -> (list, int)."""
     if get_origin(hint) in (Union, types.UnionType):
         (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
     origin = get_origin(hint) or hint
@@ -66,12 +66,12 @@ NAMES = {int: "an integer", float: "a number", str: "text", bool: "true or false
 
 
 def converted(value: Any, hint: Any) -> Any:
-    """`value` converted to its type hint without loss: integers and texts of numbers become floats.
+    """Converts `value` to a type hint without loss: integers and numbers written as text become floats.
 
     YAML 1.1 reads `1e-4` as text.
 
     Raises:
-        ValueError: it cannot be converted; the message names what is expected.
+        ValueError: the value cannot be converted; the message names the expected type.
     """
     kind, element = bare_type(hint)
     if value is None and is_optional(hint):
@@ -89,7 +89,7 @@ def converted(value: Any, hint: Any) -> Any:
 
 
 def problem(name: str, value: Any, known: Option) -> str | None:
-    """A sentence where a value is none of the choices or out of its bounds; None and other types are not checked."""
+    """Returns a sentence if a value is not one of the choices or out of bounds; None and other types always pass."""
     if known.choices and value is not None and value not in known.choices:
         return f"`{name}` must be one of {', '.join(known.choices)}, got {value!r}"
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""Names of options: aliases, those of diffusers' training scripts, earlier ones, and typing errors."""
+"""Names of options: aliases, diffusers' names, names of earlier versions, and suggestions for misspelled ones."""
 
 import difflib
 import logging
@@ -16,10 +16,10 @@ logger = logging.getLogger(__name__)
 NAMES = {field.name: field for field in fields(TrainingConfig)}
 ALIASES = {alias: field.name for field in NAMES.values() for alias in facts(field).aliases}
 
-# Options of earlier versions: the value without effect, and the present behavior.
+# Options of earlier versions -> (value without effect, current behavior).
 RETIRED: dict[str, tuple[Any, str]] = {
     "ramp_steps": (None, "the weight rises over all steps"),
-    "cache_gib": (1.0, "decoded photos take up to 1 GiB of a source"),
+    "cache_gib": (1.0, "decoded photos take up to 1 GiB per source"),
 }
 
 _LR = "the schedules have diffusers' defaults: see --learning_rate_schedule"
@@ -44,8 +44,8 @@ ANSWERS: dict[str, str] = {
     "dataset_config_name": _COLUMN,
     "image_column": _COLUMN,
     "conditioning_image_column": _COLUMN,
-    "cache_dir": "datasets and checkpoints are cached where HF_HOME says",
-    "max_train_samples": "a dataset is cut with its split: hf:NAME?split=train[:1000]",
+    "cache_dir": "datasets and checkpoints are cached in HF_HOME",
+    "max_train_samples": "a dataset is limited by its split: hf:NAME?split=train[:1000]",
     "lr": "use --learning_rate",
     "batch": "use --batch_size",
     "max_steps": "use --steps",
@@ -105,19 +105,19 @@ def _plain(name: str) -> str:
 
 
 def hint(name: str) -> str:
-    """The replacement of an unknown option, in parentheses; empty where there is none."""
+    """Returns a hint on what to use instead of an unknown option, in parentheses; empty if there is none."""
     name = _plain(name)
     if name in RETIRED:
         return f" (an option of earlier versions: {RETIRED[name][1]})"
     if name in ANSWERS:
         return f" ({ANSWERS[name]})"
-    # typing errors only: other similar names have another meaning
+    # misspellings only: other similar names have different meanings
     near = difflib.get_close_matches(name, [*NAMES, *ALIASES, *OBJECTIVE_OPTIONS], n=1, cutoff=0.85)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def refuse_unknown(names: Iterable[str], where: str) -> None:
-    """Raises ConfigurationError for names that are no options, each with its `hint`."""
+    """Raises ConfigurationError for names that are not options, each with its `hint`."""
     unknown = [
         f"{name!r}{hint(name)}"
         for name in sorted(set(names) - {*NAMES, *ALIASES, *OBJECTIVE_OPTIONS, *EARLIER_OPTIONS})
@@ -127,10 +127,10 @@ def refuse_unknown(names: Iterable[str], where: str) -> None:
 
 
 def canonical(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """`values` under the names of the fields.
+    """Returns `values` with aliases replaced by the names of the fields.
 
     Raises:
-        ConfigurationError: an unknown name, or an option under two names.
+        ConfigurationError: an unknown name, or an option given under two names.
     """
     refuse_unknown(values, where)
     named: dict[str, Any] = {}
@@ -143,7 +143,7 @@ def canonical(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def without_retired(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """`values` of an earlier version without removed options; warns where one had an effect."""
+    """Returns `values` of an earlier version without removed options; warns if one had an effect."""
     for name, (harmless, now) in RETIRED.items():
         if values.get(name, harmless) != harmless:
             logger.warning("%s: `%s` %r is ignored, an option of earlier versions: %s", where, name, values[name], now)

@@ -1,4 +1,4 @@
-"""Options of the objective, nested under `objective` in a config or flat beside it."""
+"""Options of the objective, nested under `objective` in a config or at its top level."""
 
 import argparse
 from collections.abc import Mapping
@@ -8,25 +8,25 @@ import yaml
 
 from ...objectives.registry import OBJECTIVES
 
-# Every option that an objective takes, and the objectives that take it.
+# Option of an objective -> objectives that have it.
 OBJECTIVE_OPTIONS: dict[str, list[str]] = {}
 for _name, _class in OBJECTIVES.items():
     for _option in _class.defaults():
         OBJECTIVE_OPTIONS.setdefault(_option, []).append(_name)
 
-# Read from files of earlier versions; the supervised objective was variant "vanilla" of noise-space adaptation.
+# For files of earlier versions, where the supervised objective was variant "vanilla" of noise-space adaptation.
 EARLIER_OPTIONS = ("objective_options",)
 VANILLA = "vanilla"
 DEFAULT_OBJECTIVE = "noise_space"
 
 
 def nest_objective(options: Mapping[str, Any], *, record: bool = False) -> dict[str, Any]:
-    """The options with those of the objective moved into the mapping `objective`, without "type" where none was named.
+    """Moves the options of the objective into the mapping `objective`, which has no "type" if none was given.
 
     Args:
-        options: nested or flat.
-        record: they are all options of an earlier run, among them flat ones that its objective did not read: these are
-            left out.
+        options: options of a run, nested or flat.
+        record: whether they are the recorded options of an earlier run; flat ones that its objective did not read are
+            omitted.
     """
     nested = dict(options)
     given = nested.pop("objective", None)
@@ -45,20 +45,20 @@ def nest_objective(options: Mapping[str, Any], *, record: bool = False) -> dict[
 
 
 def flattened(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with those of the objective beside the others, for a comparison option by option."""
+    """Moves the options of the objective to the top level, to compare option by option."""
     objective = {name: value for name, value in options["objective"].items() if name != "type"}
     return {**options, **objective, "objective": options["objective"]["type"]}
 
 
 def merge_objectives(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of `above` over those of `below`; only those of `above` where it names another objective."""
+    """Overrides `below` with `above`; if `above` names another objective, returns only `above`."""
     if "type" in above and above["type"] != below.get("type", above["type"]):
         return dict(above)
     return {**below, **above}
 
 
 def add_objective_options(parser: argparse.ArgumentParser) -> None:
-    """Adds every option of every objective to the command line; a value is read as YAML, several make a list."""
+    """Adds every option of every objective to the command line; values are parsed as YAML, several become a list."""
     group = parser.add_argument_group("options of the objective")
     for name, owners in OBJECTIVE_OPTIONS.items():
         defaults = {owner: OBJECTIVES[owner].defaults()[name] for owner in owners}

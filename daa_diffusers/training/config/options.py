@@ -1,4 +1,4 @@
-"""Options of a training run, each with its facts."""
+"""Options of a training run, with their defaults and facts."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -35,15 +35,15 @@ class TrainingConfig:
     output_dir: str = option("outputs/run", "Folder of checkpoints, logs and the final pipeline.", path=True, free=True)
     preset: str = option("small", "Starting point of all other options.", choices=tuple(PRESETS), free=True)
     config: str | None = option(None, "YAML file with any of these options.", free=True)
-    seed: int = option(0, "Seed: everything random is a function of it and of the sample's number.")
+    seed: int = option(0, "Seed of all random draws, which depend only on the seed and the sample's number.")
     dry_run: bool = option(
-        False, "Print the resolved options, parameters and estimated memory and time, then stop.", free=True
+        False, "Print the resolved options, parameters, and estimated memory and time, then stop.", free=True
     )
 
     # data
     clean: list[str] = option(
         [],
-        "Clean photos: folders, tar shards or hf:NAME datasets, which take turns, whatever their sizes.",
+        "Clean photos: folders, tar shards or hf:NAME datasets. Sources are used in turn, whatever their sizes.",
         path=True,
         photos=True,
     )
@@ -52,7 +52,7 @@ class TrainingConfig:
     )
     unpaired_clean: list[str] = option(
         [],
-        "Unpaired clean photos for noise_space's variants extended and hybrid (default of the latter: the clean ones).",
+        "Unpaired clean photos for noise_space's variants extended and hybrid (default for hybrid: --clean).",
         path=True,
         photos=True,
     )
@@ -66,40 +66,40 @@ class TrainingConfig:
     )
     fit_noise: float = option(
         0.0,
-        "Share of the synthetic photos whose noise is that of the real ones, estimated before the first step; the rest "
-        "is degraded by --degradation.",
+        "Share of the synthetic photos with the noise of the real ones, estimated before the first step; the others "
+        "are degraded by --degradation.",
         at_least=0,
         at_most=1,
         preparation=True,
     )
     fit_rain: float = option(
         0.0,
-        "Share of the synthetic photos whose rain is that of the real ones, as far as the initial restorer removes it.",
+        "Share of the synthetic photos with the rain of the real ones, as far as the initial restorer removes it.",
         at_least=0,
         at_most=1,
         preparation=True,
     )
     fit_shake: float = option(
         0.0,
-        "Share of the synthetic photos whose camera shake is that of the real ones, estimated from edges.",
+        "Share of the synthetic photos with the camera shake of the real ones, estimated from edges.",
         at_least=0,
         at_most=1,
         preparation=True,
     )
     pseudo_clean: bool = option(
         False,
-        "Use real photos, restored by the initial restorer, as a further source of clean ones.",
+        "Use real photos, restored by the initial restorer, as an additional source of clean ones.",
         preparation=True,
     )
     transplant: float = option(
         0.0,
-        "Share of the synthetic photos that are degraded by what the restorer to start from removes from real ones.",
+        "Share of the synthetic photos degraded by residuals that the initial restorer removes from real photos.",
         at_least=0,
         at_most=1,
     )
     transplant_kind: str = option(
         "residual",
-        "Part of the residual to transplant: all of it, or only streaks brighter than their surroundings, as rain.",
+        "Part of the residual to transplant: all of it, or only streaks brighter than their surroundings (rain).",
         choices=TRANSPLANTS,
     )
     validation_degraded: str | None = option(
@@ -120,14 +120,14 @@ class TrainingConfig:
     )
     patch: int = option(64, "Side of the square training patches, in pixels.", at_least=1)
     clean_scale: list[float] = option(
-        [1.0, 1.0], "Range of the factor, 1 at most, by which clean patches are scaled down before their degradation."
+        [1.0, 1.0], "Range of the factor (at most 1) by which clean patches are scaled down before their degradation."
     )
     quarter_turns: bool = option(
-        True, "Rotate patches by 90 degrees as well; false keeps rain vertical, in real photos and transplants."
+        True, "Rotate patches by 90 degrees as well; false keeps the direction of rain in real photos and residuals."
     )
     batch_size: int = option(
         8,
-        "Batch size per process: number of synthetic patches (and as many real ones).",
+        "Batch size per process: number of synthetic patches; there are as many real ones.",
         at_least=1,
         aliases=("train_batch_size", "per_device_train_batch_size"),
     )
@@ -141,45 +141,47 @@ class TrainingConfig:
 
     degrade_on_device: bool = option(
         False,
-        "Degrade the patches on the accelerator, many at once, instead of in the loader: for GPUs that wait for it.",
+        "Degrade many patches at once on the accelerator, not in the loader: for GPUs that would wait for the loader.",
     )
 
     # networks
     init_from: str | None = option(
         None,
-        "Bundled checkpoint, folder or Hub id whose restorer is trained further.",
+        "Bundled checkpoint, folder or Hub id of the initial restorer.",
         path=True,
         aliases=("pretrained_model_name_or_path",),
     )
     adapter: str | None = option(
-        None, "Train a small change of the restorer of --init_from instead of all of it.", choices=tuple(KINDS)
+        None,
+        "Kind of adapter to train on the restorer of --init_from, instead of all its weights.",
+        choices=tuple(KINDS),
     )
     adapter_rank: int = option(12, "Rank of an adapter of kind lora.", at_least=1)
     adapter_info: dict[str, Any] = option(
         {},
-        f"Description of the adapter (JSON: {', '.join(INFO)}); default: the EXIF of the real photos.",
+        f"Description of the adapter (JSON: {', '.join(INFO)}); default: the EXIF data of the real photos.",
         free=True,
     )
     trust_remote_code: bool = option(
         False,
-        "Let --init_from import the module that its network's class is in (ForeignRestorer): runs its code.",
+        "Let --init_from import the module of its network's class (ForeignRestorer), which runs its code.",
         free=True,
     )
     restorer: str = option(
         "small",
-        f"Preset of a new restorer ({presets_in_words()}), where --init_from is not given.",
+        f"Preset of a new restorer ({presets_in_words()}), without --init_from.",
         choices=tuple(RESTORER_PRESETS),
     )
     value_range: list[float] = option([0.0, 1.0], "Value range of a new restorer.")
     # method
     objective: dict[str, Any] = option(
         with_defaults({"type": DEFAULT_OBJECTIVE}),
-        f"What is trained: one of {', '.join(OBJECTIVES)}, as a name or as a mapping with its options, which may be "
-        "given by their own names as well (--weight 0.1).",
+        f"Training objective: one of {', '.join(OBJECTIVES)}, as a name or as a mapping with its options, which may "
+        "also be given by their own names (--weight 0.1).",
     )
     predictor_warmup_steps: int = option(
         0,
-        "First steps, at most a third of all, that only train the noise predictor (or discriminator) on real photos.",
+        "Number of first steps, at most a third of all, that train the noise predictor (or discriminator) only.",
         at_least=0,
         preparation=True,
     )
@@ -188,7 +190,7 @@ class TrainingConfig:
     steps: int = option(4000, "Optimizer steps.", at_least=1, aliases=("max_train_steps",))
     minutes: float | None = option(
         None,
-        "Time of the whole run, preparation and saving included, instead of --steps.",
+        "Time of the whole run in minutes, with preparation and saving, instead of --steps.",
         above=0,
     )
     learning_rate: float = option(1e-4, "Adam's learning rate.", above=0)
@@ -198,7 +200,7 @@ class TrainingConfig:
         "not make it worse. Off where --learning_rate is given.",
     )
     predictor_learning_rate: float | None = option(
-        None, "Learning rate of the noise predictor (or discriminator), where it differs.", above=0
+        None, "Learning rate of the noise predictor (or discriminator); default: --learning_rate.", above=0
     )
     learning_rate_schedule: str = option(
         "constant", "Learning rate schedule, as in diffusers: constant, cosine, linear, ...", aliases=("lr_scheduler",)
@@ -211,12 +213,12 @@ class TrainingConfig:
     )
     gradient_accumulation_steps: int = option(1, "Batches per optimizer step.", at_least=1)
     total_batch_size: int | None = option(
-        None, "Synthetic patches per step over all processes; sets --gradient_accumulation_steps.", at_least=1
+        None, "Synthetic patches per step over all processes; replaces --gradient_accumulation_steps.", at_least=1
     )
     mixed_precision: str = option("no", "Precision of the networks; losses are in float32.", choices=PRECISIONS)
     dtype: str = option("float32", "Precision of weights and images; float64 is for checks.", choices=DTYPES)
-    gradient_checkpointing: bool = option(False, "Compute activations again in the backward pass, to save memory.")
-    compile: bool = option(False, "Compile the networks by torch.compile: slow to start, then faster on CUDA.")
+    gradient_checkpointing: bool = option(False, "Recompute activations in the backward pass, to save memory.")
+    compile: bool = option(False, "Compile the networks with torch.compile: slower start, faster steps on CUDA.")
     max_skipped_steps: int = option(
         10, "Maximum number of consecutive steps skipped for NaN or infinite losses.", at_least=0, free=True
     )
@@ -231,16 +233,16 @@ class TrainingConfig:
     # what to keep
     blend: float = option(
         1.0,
-        "Position of the final weights between those to start from (0) and the trained ones (1): half-way keeps most "
-        "of what was gained and loses little of what the start could do.",
+        "Position of the final weights between the initial (0) and the trained ones (1): 0.5 keeps most of the gain "
+        "on real photos and most of the initial quality on others.",
         above=0,
         at_most=1,
         preparation=True,
     )
     hold_to_start: bool = option(
         True,
-        "With --init_from: revert steps that explode, and end with weights that restore held-out synthetic photos "
-        "no worse than those to start from.",
+        "With --init_from: revert steps that explode, and end with weights that restore held-out synthetic photos no "
+        "worse than the initial ones.",
     )
     select_by: str = option(
         "last", "Selection of the final weights: the last ones, or the best by a score.", choices=SELECTIONS
@@ -267,13 +269,13 @@ class TrainingConfig:
     )
     keep: int = option(2, "Checkpoints kept.", at_least=1, free=True, aliases=("checkpoints_total_limit",))
     health: bool = option(
-        True, "Check for shortcuts and score the restorer without labels at every validation.", free=True
+        True, "At every validation, check for shortcuts and score the restorer without labels.", free=True
     )
     threads: int | None = option(None, "CPU threads; default: torch's choice.", at_least=1, free=True)
     check_memory: bool = option(
-        True, "Refuse to start where the estimated memory is not free; --dry_run shows the estimate.", free=True
+        True, "Refuse to start if the estimated memory is not free; --dry_run shows the estimate.", free=True
     )
-    report_to: str = option("tensorboard", "Tracker.", choices=TRACKERS, free=True, aliases=("logger",))
+    report_to: str = option("tensorboard", "Experiment tracker.", choices=TRACKERS, free=True, aliases=("logger",))
     push_to_hub: bool = option(
         False, "Push the final pipeline, with its card; token and name are checked before the first step.", free=True
     )
@@ -292,7 +294,7 @@ class TrainingConfig:
     )
     verify_resume: int = option(
         0,
-        "Check in a temporary folder that this many steps end bit-identical when interrupted, then stop.",
+        "Check in a temporary folder that this many steps end bit-identical if interrupted, then stop.",
         at_least=0,
         free=True,
     )
@@ -307,7 +309,7 @@ class TrainingConfig:
 
     @property
     def prepares(self) -> bool:
-        """Whether real photos are read before the first step, whatever the objective reads."""
+        """Whether real photos are prepared before the first step, even for an objective that reads none."""
         return bool(any(getattr(self, name) for name in FITS) or self.pseudo_clean or self.transplant)
 
     def reads(self, role: str) -> bool:
@@ -315,10 +317,10 @@ class TrainingConfig:
         return role in objective_class(self.objective["type"]).photo_roles(self.objective)
 
     def identity(self) -> dict[str, Any]:
-        """The options that decide what is learned; a run is only resumed with the same ones."""
+        """Returns the options that determine the weights; a run is only resumed with the same ones."""
         free = {f.name for f in fields(self) if facts(f).free or (facts(f).selects and self.select_by == "last")}
         return {name: value for name, value in asdict(self).items() if name not in free}
 
     def to_yaml(self) -> str:
-        """The resolved options; the text can be passed back as `config`."""
+        """Returns the resolved options as YAML, which can be passed back as `config`."""
         return yaml.safe_dump(asdict(self), sort_keys=False)

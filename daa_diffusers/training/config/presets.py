@@ -1,9 +1,8 @@
-"""Named starting points of a training run; what a YAML file or the command line gives overrides them.
+"""Presets of a training run; a YAML file and the command line override them.
 
-"tiny", "small" and "fast" suit a CPU and short runs. "adapt" and "adapt-*" train a given restorer further on real
-photos: one for each task of `checkpoints.tasks`; the numbers of "adapt" were chosen by `benchmarks/adaptation.py`. The
-"paper-*" presets are the official recipes (8 GPUs, 24 patches each), of which "paper-denoise" has the paper's own form
-of the method.
+"tiny", "small" and "fast" suit a CPU and short runs. "adapt" and "adapt-*", one for each task of `checkpoints.tasks`,
+adapt a trained restorer to real photos; the numbers of "adapt" were chosen by `benchmarks/adaptation.py`. The "paper-*"
+presets are the official recipes (8 GPUs, 24 patches each); "paper-denoise" has the paper's own form of the method.
 """
 
 from typing import Any
@@ -38,9 +37,9 @@ _ADAPT: dict[str, Any] = {
     "predictor_learning_rate": 5e-4,
     "ema_decay": 0.99,
 }
-# What is left of rain and shake must not become the target.
+# Photos in which the restorer leaves rain or shake must not become targets.
 _NOT_FITTED: dict[str, Any] = {"fit_noise": 0.0, "pseudo_clean": False}
-# What a task needs beyond that.
+# Further options of a task.
 _ADAPT_TO: dict[str, dict[str, Any]] = {
     "derain": {
         "fit_rain": 0.5,
@@ -54,7 +53,7 @@ _ADAPT_TO: dict[str, dict[str, Any]] = {
 
 
 def adapting_to(task: Task) -> dict[str, Any]:
-    """The preset of a task: that of noise where it removes noise, else its degradation, and no noise is fitted."""
+    """Returns the preset of a task; noise is only fitted for a task that removes noise."""
     own = {} if task.removes_noise else {**_NOT_FITTED, "degradation": {"type": task.degradations[0]}}
     return {**_ADAPT, **own, "init_from": task.start, **_ADAPT_TO.get(task.name, {})}
 

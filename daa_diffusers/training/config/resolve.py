@@ -20,10 +20,10 @@ from .presets import ADAPTER_LEARNING_RATES, PRESETS
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Reads a YAML mapping of options; removed options of earlier versions are left out, with a warning.
+    """Reads a YAML mapping of options; removed options of earlier versions are skipped, with a warning.
 
     Raises:
-        ConfigurationError: a missing or broken file, or an unknown option.
+        ConfigurationError: a missing or damaged file, or an unknown option.
     """
     try:
         values = yaml.safe_load(text_of(path, "config", "YAML"))
@@ -35,9 +35,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def resolve(*layers: dict[str, Any]) -> TrainingConfig:
-    """Merges option mappings, later ones winning, over the preset that they name.
+    """Merges option mappings over the preset that they name; later mappings take precedence.
 
-    Nothing but names is checked: see `TrainingConfig.check`.
+    Only names are checked here; `TrainingConfig.check` checks values.
     """
     given: dict[str, Any] = {}
     objective: dict[str, Any] = {}
@@ -52,7 +52,7 @@ def resolve(*layers: dict[str, Any]) -> TrainingConfig:
         if facts(NAMES[name]).path:
             given[name] = _expanded(given[name])
     if isinstance(given.get("degradation"), str):
-        given["degradation"] = _degradation(given["degradation"])  # the file may be gone when the run is resumed
+        given["degradation"] = _degradation(given["degradation"])  # the file may not exist when the run is resumed
     hints = get_type_hints(TrainingConfig)
     for name, value in given.items():
         try:
@@ -67,7 +67,7 @@ def resolve(*layers: dict[str, Any]) -> TrainingConfig:
 
 
 def _of_preset(preset: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The values of a preset, as far as they are meant for the objective and the adapter that are given."""
+    """Returns the values of a preset, adjusted to the given objective and adapter."""
     values = dict(PRESETS[preset])
     if objective_class(given["objective"]["type"]).compares:
         values = {name: value for name, value in values.items() if not facts(NAMES[name]).preparation}
@@ -77,9 +77,9 @@ def _of_preset(preset: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_arguments(arguments: list[str] | None = None) -> TrainingConfig:
-    """The command line of `examples/train_daa.py`: `--name value`, over `--config FILE`, over the preset.
+    """Parses the command line of `examples/train_daa.py`: `--name value` over `--config FILE` over the preset.
 
-    Exits as argparse does on `--help`; raises ConfigurationError on an unknown option, with what to write instead.
+    Exits as argparse does on `--help`; raises ConfigurationError on an unknown option, with a replacement.
     """
     typed = typed_options(arguments)
     from_file = read_yaml(typed["config"]) if typed.get("config") else {}
@@ -87,14 +87,14 @@ def parse_arguments(arguments: list[str] | None = None) -> TrainingConfig:
 
 
 def _expanded(path: Any) -> Any:
-    """Paths with `~` and environment variables expanded; other values unchanged."""
+    """Expands `~` and environment variables in paths; other values are unchanged."""
     if isinstance(path, list | tuple):
         return [_expanded(each) for each in path]
     return os.path.expanduser(os.path.expandvars(path)) if isinstance(path, str | os.PathLike) else path
 
 
 def _degradation(text: str) -> dict[str, Any]:
-    """A degradation by its file, its JSON or its bare name."""
+    """Reads a degradation given as a file, as JSON or as a bare name."""
     if text.lower().endswith(DEGRADATION_SUFFIXES):
         return read_degradation(os.path.expanduser(os.path.expandvars(text)))
     return json_mapping(text)
