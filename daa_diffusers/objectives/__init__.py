@@ -1,1 +1,1 @@
-"""Training objectives: the joint step of noise-space adaptation, and the baselines that it is compared with."""
+"""Training objectives: noise-space adaptation, renoised self-distillation, supervised training, and baselines."""

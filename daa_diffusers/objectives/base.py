@@ -1,4 +1,4 @@
-"""The interface of an objective: one training step of a restorer, from a batch to a loss."""
+"""Interface of an objective: one training step of a restorer, from a batch to a loss."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,12 +13,12 @@ from .schedules import Generators
 
 @dataclass(frozen=True)
 class Batch:
-    """Photos of one step, each (B, C, H, W) in the restorer's value range, which they may exceed.
+    """Photos of one step, each (B, C, H, W) on the scale of the restorer's value range, which they may exceed.
 
     Attributes:
-        synthetic, clean: a degraded photo and its target.
+        synthetic, clean: degraded photos and their targets.
         real: real degraded photos, unpaired.
-        unpaired_clean: clean photos of any collection.
+        unpaired_clean: clean photos, unpaired.
     """
 
     synthetic: torch.Tensor
@@ -28,17 +28,17 @@ class Batch:
 
     @classmethod
     def from_mapping(cls, photos: Mapping[str, torch.Tensor]) -> Self:
-        """The batch of the entries of `photos` that have its names; others are ignored."""
+        """Builds a batch from the entries of `photos` named as its fields; others are ignored."""
         return cls(**{f.name: photos[f.name] for f in fields(cls) if f.name in photos})
 
     def check(self, *needed: str) -> Self:
-        """This batch, after a check that all its photos are finite, floating and of one shape.
+        """Checks that all photos are finite, floating point and of one shape; returns this batch.
 
         Args:
-            needed: names of photos that must be given beyond `synthetic` and `clean`.
+            needed: names of fields that must be given besides `synthetic` and `clean`.
 
         Raises:
-            ValueError: a photo is missing or does not fit; the message names it.
+            ValueError: a photo is missing or invalid; the message names it.
         """
         names = ["synthetic", "clean", *needed]
         names += [name for name in ("real", "unpaired_clean") if name not in needed and getattr(self, name) is not None]
@@ -51,14 +51,14 @@ class StepOutput:
     """Result of one step.
 
     Attributes:
-        loss: scalar with a graph; call `.backward()`.
-        losses: detached scalars by name: "pair" (5) and "total", and those that the objective adds: "weight" w,
-            "adaptation" (its term on real photos), and others that its class names.
-        gradients: filled in during `.backward()` by noise-space adaptation: "pair" |dL_pair/ds| and "noise"
-            |dL_noise/dq| before the weight, detached scalars: root mean squares over the samples of the L2 norm of a
-            sample's own loss, so that they do not depend on the batch size (but on a loss scale).
+        loss: scalar with a graph, for `.backward()`.
+        losses: detached scalars by name: "pair" (5), "total", and those of the objective, which its class describes,
+            such as "weight" w and "adaptation" (the term on real photos).
+        gradients: detached scalars that noise-space adaptation sets during `.backward()`: "pair" |dL_pair/ds| and
+            "noise" |dL_noise/dq| before the weight. Each is the root mean square over the samples of the L2 norm of the
+            gradient of the sample's own loss, which does not depend on the batch size (but on a loss scale).
         restored_synthetic: s (B, C, H, W), detached, in the restorer's range.
-        restored_real: q (B, C, H, W), detached; None where the objective restores no real photos.
+        restored_real: q (B, C, H, W), detached; None if the objective restores no real photos.
     """
 
     loss: torch.Tensor
@@ -69,26 +69,26 @@ class StepOutput:
 
 
 class Objective(nn.Module):
-    """One training step of a restorer as a module: independent of the loop.
+    """One training step of a restorer, as a module that is independent of the loop.
 
     The loop trains the parameters of `restorer` and `networks`, keeps a moving average of the restorer, and saves and
-    resumes the whole state dict: whatever else an objective remembers is a buffer or a frozen parameter.
+    resumes the whole state dict. Any other state of an objective must be a buffer or a frozen parameter.
 
-    The options of an objective are the keyword-only arguments of its constructor and of `from_options`, plain JSON; a
-    config names them beside the objective's name: `{"type": "mean_teacher", "views": 8}`.
+    The options of an objective are the keyword-only arguments of its constructor and of `from_options`, plain JSON. A
+    config holds them together with the objective's name: `{"type": "mean_teacher", "views": 8}`.
 
     Attributes:
-        name: in a config.
-        title: on a model card.
-        compares: True for a baseline: the preparation of real photos by presets is not applied to it unless asked for.
-        compiles: False where the step cannot be compiled.
-        measures: True where `measure` is to be called when a run begins from a given restorer.
-        restorer: maps (B, C, H, W) to restored (B, C, H, W).
-        networks: further networks that are trained beside the restorer, by name.
-        kept_networks: the same, with the weights that a pipeline is to keep.
-        charbonnier_eps: of eq. (5), by which restored synthetic photos are compared with the clean ones.
-        size_multiple: sides of the photos must be multiples of this, beyond what the networks need.
-        smallest_side: sides of the photos must be at least this.
+        name: name in a config.
+        title: title on a model card.
+        compares: whether the objective is a baseline, to which presets do not apply their preparation of real photos.
+        compiles: whether the step can be compiled.
+        measures: whether to call `measure` before the first step of a run that starts from a given restorer.
+        restorer: network that maps (B, C, H, W) to restored (B, C, H, W).
+        networks: other trained networks, by name.
+        kept_networks: the same, with the weights that a pipeline keeps.
+        charbonnier_eps: constant of the Charbonnier loss, eq. (5).
+        size_multiple: number of which the sides of the photos must be multiples, besides the networks' own.
+        smallest_side: smallest side of the photos.
         evaluating: names of modules that stay in eval mode.
     """
 
@@ -105,18 +105,18 @@ class Objective(nn.Module):
 
     @classmethod
     def from_options(cls, restorer: nn.Module, **options: Any) -> Self:
-        """The objective over `restorer`, with new weights from torch's global generator in its further networks.
+        """Builds the objective for `restorer`; new weights of other networks are drawn from torch's global generator.
 
         Raises:
-            ConfigurationError: an option out of its range; the message names it.
+            ConfigurationError: an option is out of range; the message names it.
         """
         return cls(restorer, **options)
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """Options and their defaults: the keyword-only arguments of the constructor and of `from_options`.
+        """Returns the options and their defaults: the keyword-only arguments of the constructor and `from_options`.
 
-        Where one of them passes on `**options`, the arguments of the base class are options too.
+        If one of these passes on `**options`, the arguments of the base class are also options.
         """
         found: dict[str, Any] = {}
         for method in ("__init__", "from_options"):
@@ -129,12 +129,12 @@ class Objective(nn.Module):
 
     @classmethod
     def photo_roles(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """Fields of `Batch` beyond the pairs that it reads with these options."""
+        """Returns the fields of `Batch` that the objective reads with these options, besides the synthetic pairs."""
         return ("real",)
 
     @classmethod
     def problems(cls, options: Mapping[str, Any], run: Any) -> Iterator[str]:
-        """A sentence for each contradiction between `options` and the run's other options (a `TrainingConfig`)."""
+        """Yields a sentence for each contradiction between `options` and the options `run` (a `TrainingConfig`)."""
         yield from ()
 
     @property
@@ -148,7 +148,7 @@ class Objective(nn.Module):
         return self.networks
 
     def train(self, mode: bool = True) -> Self:
-        """Sets the mode of all modules but those of `evaluating`."""
+        """Sets the train/eval mode of all modules except those in `evaluating`."""
         super().train(mode)
         for name in self.evaluating:
             getattr(self, name).eval()
@@ -157,16 +157,16 @@ class Objective(nn.Module):
     def forward(
         self, batch: Batch, *, progress: float = 1.0, generator: Generators = None, adapt: bool = True
     ) -> StepOutput:
-        """One step.
+        """Computes the losses of one step.
 
         Args:
-            batch: of photos.
-            progress: share of the ramp of the weight that is done, 0 to 1.
-            generator: one CPU generator, or one a sample: everything random is drawn from it. None: torch's global.
-            adapt: False: real photos train the other networks only, not the restorer.
+            batch: photos of the step.
+            progress: fraction of the run that is done, 0 to 1, on which the weight's ramp depends.
+            generator: source of all random draws: one CPU generator, or one per sample. None: torch's global one.
+            adapt: whether real photos train the restorer; otherwise they only train the other networks.
 
         Raises:
-            ValueError: photos that are missing, differ in shape or are not finite.
+            ValueError: photos are missing, differ in shape or are not finite.
         """
         raise NotImplementedError
 
@@ -176,35 +176,35 @@ class Objective(nn.Module):
         Args:
             real: some real photos (C, H, W) in [0, 1].
             clean: clean patches (B, C, H, W) in [0, 1].
-            generator: everything random is drawn from it.
+            generator: source of all random draws.
 
         Returns:
-            JSON-plain, for `use_measured`; empty: nothing.
+            JSON-plain argument for `use_measured`; empty if nothing is measured.
 
         Raises:
-            ConfigurationError: the restorer or the photos do not suit the objective.
+            ConfigurationError: the restorer or the photos are unsuitable for the objective.
         """
         return {}
 
     def use_measured(self, measured: Mapping[str, Any]) -> None:
-        """Sets what `measure` returned, when the run began or now."""
+        """Applies the result of `measure`; also called with the recorded result when a run is resumed."""
 
     def after_step(self, planned: int) -> None:
-        """The loop calls this after every optimizer step that was taken, on every process.
+        """Hook that the loop calls on every process after every optimizer step, except skipped ones.
 
         Args:
-            planned: number of steps of the run, as planned by now.
+            planned: planned number of steps of the run.
         """
 
 
 def check_photos(photos: Mapping[str, torch.Tensor | None], like: torch.Tensor) -> None:
-    """Raises ValueError, naming the photo, unless all are finite, floating and of the shape of `like` (B, C, H, W)."""
+    """Raises ValueError, naming the photo, unless all are finite floating point of the shape of `like` (B, C, H, W)."""
     for name, photo in photos.items():
         if photo is None:
             raise ValueError(f"`{name}` must be given, got None")
         if photo.ndim != 4 or photo.shape != like.shape or not photo.is_floating_point():
             raise ValueError(
-                f"`{name}` must be floating (B, C, H, W) of the shape of `clean`, {tuple(like.shape)}, got "
+                f"`{name}` must be floating point (B, C, H, W) of the shape of `clean`, {tuple(like.shape)}, got "
                 f"{photo.dtype} of {tuple(photo.shape)}"
             )
         if not torch.compiler.is_compiling() and not torch.isfinite(photo).all():
@@ -216,10 +216,10 @@ def draw_each(
 ) -> torch.Tensor:
     """Stacks `draw(generator, number)` of every sample of a batch.
 
-    With a generator for each sample, its draws do not depend on its neighbors.
+    With one generator per sample, a sample's draws do not depend on the rest of the batch.
 
     Raises:
-        ValueError: `generator` is neither one generator nor one a sample.
+        ValueError: `generator` is neither one generator nor one per sample.
     """
     each = list(generator) if isinstance(generator, Sequence) else [generator] * batch
     if len(each) != batch:

@@ -1,4 +1,4 @@
-"""Conditions for the training of a noise predictor: simulated results of restorers of many strengths and kinds."""
+"""Conditions for training a noise predictor: simulated results of restorers of various strengths and kinds."""
 
 from dataclasses import dataclass
 
@@ -6,32 +6,32 @@ import torch
 
 from ..degradations.filters import gaussian_filter
 
-# Kind of a condition -> its share. y: clean photo, x: degraded, f: a restorer; a ~ U(0, 1), drawn for each condition.
+# Kind of a condition -> relative frequency. y: clean photo, x: degraded photo, f: restorer; a ~ U(0, 1) per condition.
 KINDS = {
     "restored": 3.0,  # f(x)
-    "weaker": 3.0,  # f(x) + a (x - f(x)): a restorer that leaves some of the degradation
-    "stronger": 2.0,  # y + a (f(x) - y): one that leaves less
+    "weaker": 3.0,  # f(x) + a (x - f(x)): a restorer that leaves more of the degradation than f
+    "stronger": 2.0,  # y + a (f(x) - y): a restorer that leaves less of it
     "clean": 1.0,  # y
     "blurred": 2.0,  # y or f(x), blurred with a standard deviation of 0.3 to 2 pixels
-    "noisy": 2.0,  # y and noise of up to 50/255, white or correlated over up to 2 pixels
+    "noisy": 2.0,  # y plus noise of up to 50/255, white or correlated over up to 2 pixels
     "dropped": 2.0,  # zeros, as in classifier-free guidance (Ho and Salimans, 2021)
 }
 DROPPED = list(KINDS).index("dropped")
-SAME_RESTORER = 0.5  # share of the pairs whose second condition is made as the first
-MOST_NOISE = 50 / 255
-BLURS = (0.3, 2.0)
-RADIUS = 6  # pixels, three times the widest blur
+SAME_RESTORER = 0.5  # share of the pairs whose second condition has the kind and parameters of the first
+MOST_NOISE = 50 / 255  # largest standard deviation of "noisy", for photos in [0, 1]
+BLURS = (0.3, 2.0)  # range of the standard deviation of "blurred" in pixels
+RADIUS = 6  # radius of the filter in pixels, three times the widest blur
 
 
 @dataclass(frozen=True)
 class ConditionDraws:
-    """How one condition of every sample is made.
+    """Random draws for one condition of every sample.
 
     Attributes:
-        kind: (B,) number in `KINDS`.
-        amount: (B, 1, 1, 1), a.
-        variant: (B, 1, 1, 1) bool: f(x) is blurred instead of y; noise is correlated.
-        noise: (B, C, H, W), white, of deviation 1.
+        kind: (B,), index of the kind in `KINDS`.
+        amount: (B, 1, 1, 1), the number a.
+        variant: (B, 1, 1, 1) bool; True: "blurred" blurs f(x) instead of y, and the noise of "noisy" is correlated.
+        noise: (B, C, H, W), white noise of standard deviation 1.
     """
 
     kind: torch.Tensor
@@ -41,12 +41,12 @@ class ConditionDraws:
 
     @property
     def kept(self) -> torch.Tensor:
-        """(B,) bool: conditions that are not dropped."""
+        """(B,) bool: whether the condition is not dropped."""
         return self.kind != DROPPED
 
 
 def draw_conditions(like: torch.Tensor, generator: torch.Generator) -> tuple[ConditionDraws, ConditionDraws]:
-    """Draws of both conditions of a batch `like` (B, C, H, W), on its device, which is that of the generator."""
+    """Draws both conditions of a batch `like` (B, C, H, W), whose device must be that of the generator."""
     size, device = len(like), like.device
     shares = torch.tensor(list(KINDS.values()), device=device)
 
@@ -67,9 +67,11 @@ def draw_conditions(like: torch.Tensor, generator: torch.Generator) -> tuple[Con
 def made(
     draws: ConditionDraws, clean: torch.Tensor, degraded: torch.Tensor, restored: torch.Tensor, scale: float = 1.0
 ) -> torch.Tensor:
-    """The conditions (B, C, H, W) that `draws` make of clean, degraded and restored photos of that shape.
+    """Computes conditions (B, C, H, W) from their random draws.
 
     Args:
+        draws: random draws of the conditions.
+        clean, degraded, restored: y, x and f(x), each (B, C, H, W).
         scale: length of the value range.
     """
     amount, sigma = draws.amount, BLURS[0] + (BLURS[1] - BLURS[0]) * draws.amount

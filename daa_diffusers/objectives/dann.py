@@ -14,7 +14,7 @@ from .losses import _wide
 from .real_term import RealTermObjective, check_whole
 from .schedules import Generators
 
-PROBE_SIDE = 32
+PROBE_SIDE = 32  # side in pixels of the photo from which the number of feature channels is found
 
 
 class _ReverseGradient(torch.autograd.Function):
@@ -29,7 +29,7 @@ class _ReverseGradient(torch.autograd.Function):
 
 
 def reverse_gradient(features: torch.Tensor, factor: float) -> torch.Tensor:
-    """Identity forwards; backwards the gradient times `-factor`."""
+    """Returns `features`; in the backward pass, multiplies their gradient by `-factor`."""
     return _ReverseGradient.apply(features, factor)
 
 
@@ -37,25 +37,25 @@ class Dann(RealTermObjective):
     """Training in which the restorer's deepest features become indistinguishable between synthetic and real photos.
 
     A classifier reads the features (B, F, h, w) at every position and learns, by cross-entropy, which photos are real.
-    Its gradient reaches the restorer reversed and times `lambda(p) = weight (2 / (1 + exp(-10 p)) - 1)`. At every
-    position, the features are first normalized over the channels: otherwise, in a restorer without normalization
-    layers, they grow without bound to evade the classifier, and training diverges.
+    Its gradient is multiplied by `-lambda(p)`, `lambda(p) = weight (2 / (1 + exp(-10 p)) - 1)`, before it reaches the
+    restorer. The features at every position are first normalized over the channels; otherwise those of a restorer
+    without normalization layers grow without bound to evade the classifier, and training diverges.
 
     Args:
         restorer: as in `RealTermObjective`.
-        weight: lambda at the end of its ramp, 1 in the paper.
-        features: name of the submodule of the restorer whose output is classified; None: the last of `down_blocks`,
-            which is the bottleneck of a `RestorationUNet`.
-        hidden: channels of the classifier's two hidden layers.
+        weight: value of lambda at the end of its ramp; 1 in the paper.
+        features: name of the restorer's submodule whose output is classified; None: the last of `down_blocks`, which is
+            the bottleneck of a `RestorationUNet`.
+        hidden: number of channels of the classifier's two hidden layers.
         options: further arguments of `RealTermObjective`.
 
-    Losses: "domain", the cross-entropy (ln 2 where domains are not separable), and "domain_accuracy".
+    Losses: "domain", the cross-entropy (ln 2 if the domains are not separable), and "domain_accuracy".
     """
 
     name = "dann"
     title = "domain-adversarial features (DANN)"
     compares = True
-    compiles = False  # it reads features by a forward hook
+    compiles = False  # features are captured by a forward hook
     steepness = 10.0
 
     def __init__(
@@ -103,10 +103,10 @@ class Dann(RealTermObjective):
 
     @contextmanager
     def _capture_features(self):
-        """Yields a list to which every pass of the restorer adds its features."""
+        """Context with a list to which every forward pass of the restorer appends its features."""
         captured: list[torch.Tensor] = []
         module = self.restorer.get_submodule(self.features)
-        # only during this pass: recomputation (gradient checkpointing) must not add features
+        # removed after the pass: recomputation (gradient checkpointing) must not append features
         handle = module.register_forward_hook(lambda module, inputs, output: captured.append(output))
         try:
             yield captured
@@ -115,7 +115,7 @@ class Dann(RealTermObjective):
 
     @torch.no_grad()
     def _channels(self) -> int:
-        """Number of channels of the features, from a pass over a black photo."""
+        """Returns the number of channels of the features, found by restoring a black photo."""
         like = next(self.restorer.parameters())
         multiple = RestorerContract.of(self.restorer).size_multiple
         side = multiple * -(-PROBE_SIDE // multiple)
@@ -129,7 +129,7 @@ class Dann(RealTermObjective):
 
 
 def _normalized(features: torch.Tensor) -> torch.Tensor:
-    """(B, F, h, w) with mean 0 and variance 1 over F at every position."""
+    """Normalizes features (B, F, h, w) to mean 0 and variance 1 over F at every position."""
     return F.layer_norm(features.movedim(1, -1), features.shape[1:2]).movedim(-1, 1)
 
 

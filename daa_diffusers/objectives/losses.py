@@ -12,7 +12,7 @@ def _wide(x: torch.Tensor) -> torch.Tensor:
 
 
 def mean_over_processes(x: torch.Tensor) -> torch.Tensor:
-    """The detached mean of `x` over all processes of a run; `x` itself in a single process."""
+    """Returns the detached mean of `x` over all processes of a run."""
     x = x.detach()
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         x = x.clone()
@@ -39,8 +39,8 @@ def noise_prediction(noise: torch.Tensor, predicted: torch.Tensor) -> torch.Tens
 def contrastive(positive: torch.Tensor, negative: torch.Tensor, margin: float = 0.1) -> torch.Tensor:
     """Eq. (4): `(L+ + relu(L+ - L- + margin)) / 2` for the scalars L+ and L-.
 
-    Whether the hinge is active is decided by the means over all processes, so that several processes take
-    the same step as one process on the whole batch.
+    The means over all processes decide whether the hinge is active, so that several processes take the same step as
+    one process on the whole batch.
     """
     difference = positive - negative + margin
     is_open = (mean_over_processes(difference) > 0).to(difference.dtype)
@@ -74,19 +74,20 @@ def entrance(
     report: Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], None],
     ratio: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of both losses as they enter the restorer: their norms are reported and, with a `ratio`, balanced.
+    """Reports and optionally balances the gradients of L_pair and L_noise where they enter the restorer.
 
-    Identity in the forward pass. In the backward pass, with a `ratio` and batch L2 norms averaged over processes,
-    `w = ratio * |dL_pair/ds| / (|dL_noise/dq| + 1e-12)` multiplies the gradient that reaches the restorer at s and q,
-    while the gradients of the noise predictor stay unscaled. Both norms are taken inside one backward
-    pass, so that a loss scale (float16) or an accumulation factor cancels in w.
+    In the forward pass this is the identity. In the backward pass, the norms of both gradients are reported. With a
+    `ratio`, the gradient of L_noise at s and q is multiplied by `w = ratio * |dL_pair/ds| / (|dL_noise/dq| + 1e-12)`,
+    where the L2 norms are those of the batch, averaged over processes; the gradients of the noise predictor are not
+    scaled. Both norms are taken in one backward pass, so that a loss scale (float16) or an accumulation factor cancels
+    in w.
 
     Args:
-        synthetic: s, the restored synthetic images (B, C, H, W).
-        real: q, the restored real images (B, C, H, W).
-        report: is called during the backward pass with detached scalars: |dL_pair/ds|, |dL_noise/dq| (before w, with
-            whatever factor the loss had), and w or None.
-        ratio: target ratio of the two norms; None leaves gradients as they are.
+        synthetic: s, the restored synthetic photos (B, C, H, W).
+        real: q, the restored real photos (B, C, H, W).
+        report: function called during the backward pass with detached scalars: |dL_pair/ds|, |dL_noise/dq| (before w,
+            with the factors of the loss), and w or None.
+        ratio: target ratio of the two norms; None: gradients are not changed.
 
     Returns:
         s for L_pair, s for L_noise, q for L_noise. All three must be used.

@@ -1,4 +1,4 @@
-"""Self-training by an averaged teacher (Tarvainen and Valpola, "Mean teachers", NIPS 2017), with synthetic pairs."""
+"""Self-training with an averaged teacher (Tarvainen and Valpola, "Mean teachers", NIPS 2017) and synthetic pairs."""
 
 import copy
 from typing import Any
@@ -14,17 +14,17 @@ from .schedules import Generators
 
 
 class MeanTeacher(RealTermObjective):
-    """Trains the restorer to map noisier real photos to the result of its averaged weights on the photos.
+    """Trains the restorer to map real photos with added noise to the teacher's result on the photos without it.
 
     The teacher is the moving average of the restorer's weights; its result t is the mean over rotated and
     mirrored photos. `L_real = mean sqrt((f(x + n) - t)^2 + eps^2)` with white noise n, its level drawn for each photo.
 
     Args:
         restorer: as in `RealTermObjective`.
-        weight: of L_real at the end of its ramp.
-        decay: of the moving average, per step.
-        views: number of flips and rotations, 1 to 8, that the teacher averages over.
-        noise_max: n's standard deviation is uniform in [0, noise_max], in 1/255 of the value range.
+        weight: weight of L_real at the end of the ramp.
+        decay: decay of the moving average per step.
+        views: number of flips and rotations, 1 to 8, over which the teacher averages.
+        noise_max: upper end of the uniform standard deviation of n, in 1/255 of the value range.
         options: further arguments of `RealTermObjective`.
 
     Losses: "adaptation" L_real. The output's `restored_real` is t. The teacher's weights are in the state dict.
@@ -69,7 +69,7 @@ class MeanTeacher(RealTermObjective):
 
     @torch.no_grad()
     def teach(self, real: torch.Tensor) -> torch.Tensor:
-        """The teacher's mean result (B, C, H, W) over `views` rotations and flips of `real` (B, C, H, W)."""
+        """Returns the teacher's mean result (B, C, H, W) over `views` rotations and flips of `real` (B, C, H, W)."""
         results = [undo_view(self.teacher(apply_view(real, view)), view) for view in range(self.views)]
         return torch.stack(results).mean(0)
 
@@ -81,14 +81,14 @@ class MeanTeacher(RealTermObjective):
 
 
 def apply_view(photos: torch.Tensor, view: int) -> torch.Tensor:
-    """View 0 to 7 of (B, C, H, W): rotation by 180 degrees, mirroring, rotation by 90, each by a bit of the number."""
+    """Returns view 0 to 7 of photos (B, C, H, W); the bits of the number are rotation by 180, flip, rotation by 90."""
     photos = photos.rot90(2, (2, 3)) if view & 1 else photos
     photos = photos.flip(3) if view & 2 else photos
     return photos.rot90(1, (2, 3)) if view & 4 else photos
 
 
 def undo_view(photos: torch.Tensor, view: int) -> torch.Tensor:
-    """The inverse of `apply_view`."""
+    """Inverts `apply_view`."""
     photos = photos.rot90(-1, (2, 3)) if view & 4 else photos
     photos = photos.flip(3) if view & 2 else photos
     return photos.rot90(2, (2, 3)) if view & 1 else photos

@@ -1,4 +1,4 @@
-"""Self-supervision by neighboring pixels (Huang et al., "Neighbor2Neighbor", CVPR 2021), beside synthetic pairs."""
+"""Self-supervision by neighboring pixels (Huang et al., "Neighbor2Neighbor", CVPR 2021), with synthetic pairs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,19 +13,19 @@ from .losses import squared_error
 from .real_term import RealTermObjective, check_option
 from .schedules import Generators
 
-# Neighbors within a cell of 2 x 2 pixels (0 1 / 2 3), in both orders.
+# Pairs of neighbors in a cell of 2 x 2 pixels (0 1 / 2 3), in both orders.
 PAIRS = torch.tensor([(0, 1), (0, 2), (1, 3), (2, 3), (1, 0), (2, 0), (3, 1), (3, 2)])
 
 
 def draw_neighbors(shape: Sequence[int], generator: Generators = None) -> torch.Tensor:
-    """Which two neighbors every cell of photos (B, C, H, W) gives: (B, 2, H/2, W/2), indices 0 to 3, row by row."""
+    """Draws two neighbors of every cell of photos (B, C, H, W): (B, 2, H/2, W/2), indices 0 to 3, row by row."""
     cells = (shape[2] // 2, shape[3] // 2)
     drawn = draw_each(shape[0], generator, lambda one, _: torch.randint(len(PAIRS), cells, generator=one))
     return PAIRS[drawn].movedim(-1, 1)
 
 
 def subsample(photos: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Takes one pixel of every cell of 2 x 2: (B, C, H, W) and indices (B, H/2, W/2) to (B, C, H/2, W/2)."""
+    """Selects one pixel of every 2 x 2 cell: photos (B, C, H, W), indices (B, H/2, W/2) -> (B, C, H/2, W/2)."""
     batch, channels, height, width = photos.shape
     cells = F.pixel_unshuffle(photos, 2).reshape(batch, channels, 4, height // 2, width // 2)
     chosen = index[:, None, None].expand(-1, channels, 1, -1, -1)  # (B, C, 1, H/2, W/2)
@@ -33,19 +33,20 @@ def subsample(photos: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 
 class Neighbor2Neighbor(RealTermObjective):
-    """Prediction of a pixel's neighbor, which has about the same signal and independent noise.
+    """Trains the restorer to predict a pixel's neighbor, which has about the same signal and independent noise.
 
     With the subsampled photos `g1(x), g2(x)` of a real photo and f held fixed in the last term,
     `L_real = |f(g1(x)) - g2(x)|^2 + gamma |f(g1(x)) - g2(x) - (g1(f(x)) - g2(f(x)))|^2`, means over pixels.
-    Assumes noise that is independent from pixel to pixel; that of developed photos is not.
+    Assumes noise that is independent between pixels; the noise of developed photos is not.
 
     Args:
         restorer: as in `RealTermObjective`.
-        weight: of L_real at the end of its ramp.
-        gamma: of the second term, which allows for the neighbors' different signals; 2 in the paper's sRGB trials.
+        weight: weight of L_real at the end of the ramp.
+        gamma: factor of the second term, which corrects for the neighbors' different signals; 2 in the paper's sRGB
+            experiments.
         options: further arguments of `RealTermObjective`.
 
-    Losses: "adaptation" L_real, "consistency" its second term without gamma.
+    Losses: "adaptation", L_real; "consistency", its second term without gamma.
     """
 
     name = "neighbor2neighbor"

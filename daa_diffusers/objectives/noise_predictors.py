@@ -1,8 +1,8 @@
-"""Registry of noise predictors, and channel shuffling for those without their own.
+"""Registry of noise predictors, and channel shuffling for those that do not shuffle.
 
 A noise predictor is any module that maps (z, noise level, first condition, second condition) to the predicted noise:
-z and both conditions (B, C, H, W), the noise level (B,) in (0, 1), the noise (B, C, H, W). Its class, or a factory,
-takes the photos' channels and its own options. A user's own is registered before the training starts:
+z, both conditions and the noise are (B, C, H, W), the noise level is (B,) in (0, 1). Its class, or a factory, is called
+with the number of the photos' channels and its own options. Custom noise predictors are registered before training:
 
     @register_noise_predictor("plain_cnn")
     def plain_cnn(channels: int, **options) -> nn.Module: ...
@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 
 Factory = Callable[..., nn.Module]
 
-BUNDLED, NONE = "bundled", "none"  # values of `noise_predictor_from` beside folders
-# Entries of the config that the bundled weights must share with a network to be loaded into it.
+BUNDLED, NONE = "bundled", "none"  # values of `noise_predictor_from` other than folders and Hub ids
+# Config entries in which a network must agree with the bundled one to load the bundled weights.
 COMPARED = (
     "in_channels",
     "out_channels",
@@ -58,7 +58,7 @@ NOISE_PREDICTORS: dict[str, Factory] = {
 
 
 def register_noise_predictor(name: str) -> Callable[[Factory], Factory]:
-    """Registers a factory `(channels, **options) -> module` under the name that a config gives."""
+    """Registers a factory `(channels, **options) -> module` under a name for configs."""
 
     def register(factory: Factory) -> Factory:
         NOISE_PREDICTORS[name] = factory
@@ -68,12 +68,12 @@ def register_noise_predictor(name: str) -> Callable[[Factory], Factory]:
 
 
 class ShuffledPredictor(nn.Module):
-    """Channel shuffling around a noise predictor: per sample, its two conditions can exchange their places (eq. (2)).
+    """Wrapper that adds channel shuffling to a noise predictor: swaps the two conditions of given samples, eq. (2).
+
+    It is called like `DAAUNet2DConditionModel`, which has channel shuffling built in.
 
     Args:
-        network: maps (z, noise level, first, second) to the noise.
-
-    It is called as `DAAUNet2DConditionModel` is, which shuffles by itself.
+        network: module that maps (z, noise level, first condition, second condition) to the noise.
     """
 
     def __init__(self, network: nn.Module):
@@ -89,13 +89,13 @@ class ShuffledPredictor(nn.Module):
         conditions: tuple[torch.Tensor, torch.Tensor],
         swap: torch.Tensor | None = None,
     ) -> UNet2DConditionOutput:
-        """The predicted noise as `.sample` (B, C, H, W).
+        """Predicts the noise, `.sample` (B, C, H, W).
 
         Args:
-            sample: z (B, C, H, W).
-            timestep: the noise level g (B,).
+            sample: noised photo z (B, C, H, W).
+            timestep: noise level g (B,).
             conditions: the two restored photos, (B, C, H, W) each.
-            swap: (B,) bool, the samples whose conditions exchange their places; None: none do.
+            swap: (B,) bool, whether to swap the conditions of each sample; None: no swaps.
         """
         first, second = conditions
         if swap is not None:
@@ -105,16 +105,16 @@ class ShuffledPredictor(nn.Module):
 
 
 def shuffling(network: nn.Module) -> nn.Module:
-    """The network itself where it shuffles its conditions, else a `ShuffledPredictor` around it."""
+    """Returns the network itself if it shuffles its conditions, else a `ShuffledPredictor` around it."""
     shuffles = "conditions" in inspect.signature(network.forward).parameters
     return network if shuffles else ShuffledPredictor(network)
 
 
 def build_noise_predictor(name: str, channels: int, options: Mapping[str, Any]) -> nn.Module:
-    """A new noise predictor for photos of `channels` channels.
+    """Builds a new noise predictor for photos with `channels` channels.
 
     Raises:
-        ConfigurationError: an unknown name, or options that it does not take.
+        ConfigurationError: an unknown name, or invalid options.
     """
     if name not in NOISE_PREDICTORS:
         raise ConfigurationError(f"`noise_predictor` must be one of {', '.join(NOISE_PREDICTORS)}, got {name!r}")
@@ -125,10 +125,10 @@ def build_noise_predictor(name: str, channels: int, options: Mapping[str, Any]) 
 
 
 def new_noise_predictor(name: str, restorer: nn.Module, options: Mapping[str, Any] | None = None) -> nn.Module:
-    """A new noise predictor for what `restorer` restores; the U-Net's config records the value range.
+    """Builds a new noise predictor for the output of `restorer`; the U-Net's config records the value range.
 
     Raises:
-        ConfigurationError: an unknown name, or options that it does not take.
+        ConfigurationError: an unknown name, or invalid options.
     """
     contract = RestorerContract.of(restorer)
     unet = build_noise_predictor(name, contract.channels, options or {})
@@ -140,16 +140,16 @@ def new_noise_predictor(name: str, restorer: nn.Module, options: Mapping[str, An
 def start_noise_predictor(
     source: str | None, name: str, restorer: nn.Module, options: Mapping[str, Any] | None = None
 ) -> nn.Module:
-    """The noise predictor that an adaptation of `restorer` starts with.
+    """Builds or loads the initial noise predictor for the adaptation of `restorer`.
 
     Args:
-        source: "bundled", a new one with the bundled weights where they fit, and its own where they do not; None or
-            "none", a new one; else the folder of a trained one or of a pipeline with one, or a Hub id.
-        name, options: of a new one.
+        source: None or "none": new weights; "bundled": the bundled weights if they fit the network, else new ones;
+            otherwise the folder or Hub id of a trained noise predictor, or of a pipeline with one.
+        name, options: as for `new_noise_predictor`; ignored if a trained one is loaded.
 
     Raises:
-        ConfigurationError: as for `build_noise_predictor`; or there is no noise predictor in `source`, or it is for
-            photos of another value range or number of channels than the restorer's.
+        ConfigurationError: as for `build_noise_predictor`; or `source` has no noise predictor, or one for photos with
+            another value range or number of channels than the restorer's.
     """
     if source not in (None, NONE, BUNDLED):
         return load_noise_predictor(str(source), restorer)
@@ -160,7 +160,7 @@ def start_noise_predictor(
 
 
 def _load_bundled(unet: nn.Module) -> None:
-    """Loads the bundled weights, if there are some and they are of a network and a value range such as `unet`'s."""
+    """Loads the bundled weights if they exist and agree with `unet` in the entries `COMPARED`."""
     path = checkpoints.NOISE_PREDICTOR
     if not path.is_dir():
         return
@@ -182,7 +182,7 @@ def _plain(value: Any) -> Any:
 
 
 def load_noise_predictor(source: str, restorer: nn.Module) -> nn.Module:
-    """The trained noise predictor of a folder, a pipeline's folder or a Hub repository, or the bundled one.
+    """Loads a trained noise predictor from its folder, a pipeline's folder or a Hub repository, or the bundled one.
 
     Raises:
         ConfigurationError: see `start_noise_predictor`.
@@ -200,13 +200,13 @@ def load_noise_predictor(source: str, restorer: nn.Module) -> nn.Module:
     contract = RestorerContract.of(restorer)
     if unet.config.out_channels != contract.channels:
         raise ConfigurationError(
-            f"`noise_predictor_from`: the noise predictor of {source!r} is for photos of {unet.config.out_channels} "
-            f"channels, the restorer's have {contract.channels}"
+            f"`noise_predictor_from`: the noise predictor of {source!r} is for photos with {unet.config.out_channels} "
+            f"channels, the restorer is for {contract.channels}"
         )
     recorded = unet.config.value_range  # None in files of earlier versions
     if recorded is not None and tuple(recorded) != contract.value_range:
         raise ConfigurationError(
             f"`noise_predictor_from`: the noise predictor of {source!r} is for photos in {list(recorded)}, the "
-            f"restorer's are in {list(contract.value_range)}"
+            f"restorer is for photos in {list(contract.value_range)}"
         )
     return unet

@@ -17,29 +17,30 @@ VARIANTS = ("paired", "extended", "hybrid")
 
 
 class NoiseSpaceAdaptation(Objective):
-    """The joint step of Noise-DA (docs/method.md, "One joint training step") over any restorer `x -> restored`.
+    """The joint step of Noise-DA (docs/method.md, "One joint training step") for any restorer.
+
+    All arguments except the networks are plain JSON.
 
     Args:
         restorer: f, which maps (B, C, H, W) to (B, C, H, W) in its own value range; its residual is `r(x) = f(x) - x`.
-        unet: the noise predictor: a `DAAUNet2DConditionModel`, or any module that maps (noised image z, noise level,
+        unet: noise predictor: a `DAAUNet2DConditionModel`, or any module that maps (noised photo z, noise level,
             first condition, second condition) to the noise, see `noise_predictors.NOISE_PREDICTORS`.
-        variant: "paired" (the paper's main form); "extended" (the paper's "Ex": the noised image is an unpaired clean
-            one, no negative); "hybrid" (the predictor learns from pairs as in "paired", the restorer's adaptation
-            gradient comes from noised unpaired clean images through the frozen predictor).
-        channel_shuffle: exchange the two conditions of a sample at random, eq. (2). False: ablation without.
+        variant: "paired", the paper's main form; "extended", the paper's "Ex", where the noised photo is an unpaired
+            clean one and there is no negative; or "hybrid", where the predictor learns from pairs as in "paired", and
+            the restorer is adapted through the frozen predictor on noised unpaired clean photos.
+        channel_shuffle: swap the two conditions of a sample at random, eq. (2). False: ablation.
         residual_swap: contrast with swapped residuals, eq. (3). False: ablation with `L_noise = L+`.
         weight: w_max of eq. (6); with "balanced", the ratio of the two losses' gradient norms (`losses.entrance`).
         weight_schedule: "paper" (the ramp of eq. (6)), "constant", or "balanced".
-        margin: of the hinge in eq. (4).
-        charbonnier_eps: of eq. (5).
+        margin: margin of the hinge in eq. (4).
+        charbonnier_eps: constant of the Charbonnier loss, eq. (5).
         timestep_range: inclusive 0-based range of t; None: (1, 999).
-        separate_passes: restore synthetic and real photos, and predict positive and negative, in one pass each instead
-            of one for both: the same losses and gradients up to rounding, slower, with half the temporary memory. Saves
-            most in combination with `enable_gradient_checkpointing()` of the networks (`benchmarks/joint_step.py`).
+        separate_passes: restore synthetic and real photos in two passes instead of one, and likewise predict positive
+            and negative. Losses and gradients are the same up to rounding; it is slower and takes half the temporary
+            memory. Best combined with `enable_gradient_checkpointing()` of the networks (`benchmarks/joint_step.py`).
 
-    All arguments but the networks are plain JSON. The modules are the attributes `restorer` and `unet`. Losses beside
-    those of every objective: "noise" (4), "noise_positive" L+, "noise_negative" L-, "adaptation" with variant "hybrid";
-    "weight" is the factor of the adaptation gradient (with `weight_schedule="balanced"`, it is set by `.backward()`).
+    Losses, besides those of every objective: "noise" (4), "noise_positive" L+, "noise_negative" L-, and, for "hybrid",
+    "adaptation"; "weight" is the factor of the adaptation gradient (with "balanced", it is set by `.backward()`).
 
     Examples:
         >>> import torch
@@ -103,16 +104,16 @@ class NoiseSpaceAdaptation(Objective):
         noise_predictor_from: str | None = None,
         **options: Any,
     ) -> Self:
-        """The joint step with a noise predictor built or loaded by name.
+        """Builds the joint step with a noise predictor that is built or loaded by name.
 
         Args:
             restorer: as for the class.
             noise_predictor: name in `noise_predictors.NOISE_PREDICTORS`.
-            noise_predictor_options: constructor arguments that override its preset.
-            noise_predictor_from: what it starts from: None or "none", new weights, from which the paper's loss gains
-                more (docs/adaptation.md); "bundled", the bundled weights where their network is the one of the two
-                arguments above and their value range the restorer's, else new weights; or the folder of a trained
-                noise predictor: the two arguments above are ignored then.
+            noise_predictor_options: constructor arguments that override the preset of this name.
+            noise_predictor_from: initial weights of the noise predictor. None or "none": new ones, with which the
+                paper's loss gains more (docs/adaptation.md). "bundled": the bundled ones if they fit the network and
+                the restorer's value range, else new ones. Otherwise the folder of a trained noise predictor, which
+                replaces the two arguments above.
             options: arguments of the class.
         """
         unet = start_noise_predictor(noise_predictor_from, noise_predictor, restorer, noise_predictor_options)
@@ -120,7 +121,7 @@ class NoiseSpaceAdaptation(Objective):
 
     @classmethod
     def photo_roles(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """Real photos, and unpaired clean ones for the variants "extended" and "hybrid"."""
+        """Returns real photos, and unpaired clean ones for the variants "extended" and "hybrid"."""
         return ("real",) if options["variant"] == "paired" else ("real", "unpaired_clean")
 
     @classmethod
@@ -142,16 +143,16 @@ class NoiseSpaceAdaptation(Objective):
         adapt: bool = True,
         draws: NoiseDraws | None = None,
     ) -> StepOutput:
-        """One joint step on a batch.
+        """Computes the losses of one joint step.
 
         Args:
-            batch: x_s, y, x_r and u, each (B, C, H, W) in the restorer's range. u is required by "extended"; where it
-                is None, "hybrid" uses the clean images of the batch in another order.
+            batch: x_s, y, x_r and u, each (B, C, H, W) in the restorer's range. "extended" requires u (unpaired clean
+                photos); without u, "hybrid" uses the clean photos of the batch in another order.
             progress: p of eq. (6), in [0, 1].
             generator: one CPU generator, or one per sample.
-            adapt: False trains the noise predictor on detached conditions, and the restorer by L_pair alone: the
-                warm-up of an untrained predictor, whose gradient is of no use to the restorer yet.
-            draws: the random numbers of the step; None: drawn with `generator` (or torch's global one).
+            adapt: False: the noise predictor is trained on detached conditions and the restorer by L_pair alone, as
+                warm-up of an untrained predictor, whose gradient does not help the restorer yet.
+            draws: random draws of the step; None: drawn with `generator` (or torch's global one).
 
         Raises:
             ValueError: shapes or draws do not match, photos are missing, or pixels are not finite.
@@ -164,14 +165,14 @@ class NoiseSpaceAdaptation(Objective):
         draws.check(clean, negative=self._uses_negative)
         draws = draws.to(clean.device, clean.dtype)
 
-        # step 1: restore both
+        # step 1: restore synthetic and real photos
         assert real is not None
         s, q = self._restore(synthetic, real, adapt)
         output = StepOutput(s, restored_synthetic=s.detach(), restored_real=q.detach())
         losses, gradients = output.losses, output.gradients  # the graph of `output` holds `report`: avoid a cycle
         weight = adaptation_weight(self.weight_schedule, self.weight, progress)
         balanced = self.weight_schedule == "balanced"
-        # (6); "balanced" scales the gradient at the restorer's output only, so that the predictor's is not scaled
+        # (6); "balanced" scales the gradient only at the restorer's output, so that the predictor's is not scaled
         factor = weight if adapt and not balanced else 1.0
         per_sample = len(s) ** 0.5  # norm of a batch mean's gradient -> rms of the samples' gradient norms
 
@@ -211,7 +212,7 @@ class NoiseSpaceAdaptation(Objective):
         return self.residual_swap and self.variant in ("paired", "hybrid")
 
     def _restore(self, synthetic, real, adapt: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        if not adapt:  # no gradient through q
+        if not adapt:  # q needs no gradient
             with torch.no_grad():
                 q = self.restorer(real)
             return self.restorer(synthetic), q
@@ -224,7 +225,7 @@ class NoiseSpaceAdaptation(Objective):
     def _predict(
         self, z, noise_level, *conditions: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     ) -> Sequence[torch.Tensor]:
-        """(2), (3): noise predicted from z, both (B, C, H, W), for each of several conditions (first, second, swap)."""
+        """(2), (3): predicts the noise in z (B, C, H, W) for each of several conditions (first, second, swap)."""
         if self.separate_passes:
             return [self.unet(z, noise_level, conditions=(a, b), swap=swap).sample for a, b, swap in conditions]
         first, second, swap = (torch.cat(parts) for parts in zip(*conditions, strict=True))  # (N * B, C, H, W)
@@ -233,7 +234,7 @@ class NoiseSpaceAdaptation(Objective):
         return self.unet(z, noise_level, conditions=(first, second), swap=swap).sample.chunk(count)
 
     def _noise_loss(self, target, synthetic, real, s, q, draws: NoiseDraws, losses: dict) -> torch.Tensor:
-        """L_noise of eq. (4), a scalar; its parts are added to `losses`."""
+        """Returns L_noise of eq. (4), a scalar, and adds its parts to `losses`."""
         z = noised(target, draws.noise, draws.noise_level)  # (1)
         if not self._uses_negative:
             (predicted,) = self._predict(z, draws.noise_level, (s, q, draws.swap))
@@ -241,7 +242,7 @@ class NoiseSpaceAdaptation(Objective):
             losses.update(noise=positive.detach(), noise_positive=positive.detach())
             return positive
         assert draws.swap_negative is not None
-        # (3) residual swapping: each image with the residual of the other
+        # (3) residual swapping: each photo with the residual of the other
         swapped = (synthetic + (q - real), real + (s - synthetic), draws.swap_negative)
         predictions = self._predict(z, draws.noise_level, (s, q, draws.swap), swapped)
         positive, negative = (noise_prediction(draws.noise, predicted) for predicted in predictions)
@@ -250,7 +251,7 @@ class NoiseSpaceAdaptation(Objective):
         return noise
 
     def _frozen_prediction_loss(self, target, s, q, draws: NoiseDraws) -> torch.Tensor:
-        """L+ on noised unpaired clean images; its gradient reaches the conditions, not the noise predictor."""
+        """Returns L+ on noised unpaired clean photos; its gradient reaches the conditions, not the noise predictor."""
         frozen = {name: parameter.detach() for name, parameter in self.unet.named_parameters()}
         predicted = functional_call(
             self.unet,

@@ -1,4 +1,4 @@
-"""Adversarial training on pixels: restored real photos must look like clean ones to a patch discriminator."""
+"""Adversarial training on pixels: a patch discriminator compares restored real photos with clean ones."""
 
 from typing import Any
 
@@ -18,10 +18,16 @@ LOSSES = ("hinge", "least_squares")
 
 
 def patch_discriminator(channels: int, width: int, levels: int) -> nn.Sequential:
-    """A PatchGAN (Isola et al., CVPR 2017), (B, C, H, W) to scores (B, 1, h, w), each of an overlapping patch.
+    """Builds a PatchGAN (Isola et al., CVPR 2017): (B, C, H, W) -> scores (B, 1, h, w) of overlapping patches.
 
-    `levels` halvings with twice as many channels each, then two layers at full density: the patches have 34 pixels a
-    side with two levels, 70 with three. Spectral normalization (Miyato et al., ICLR 2018) instead of batch statistics.
+    It has `levels` layers of stride 2, each with twice as many channels as the one before, then two of stride 1. The
+    side of a patch is 34 pixels with two levels, 70 with three. Layers have spectral normalization (Miyato et al., ICLR
+    2018) instead of batch normalization.
+
+    Args:
+        channels: number of channels of the photos.
+        width: number of channels of the first layer.
+        levels: number of layers of stride 2.
     """
     layers: list[nn.Module] = []
     before = channels
@@ -34,20 +40,21 @@ def patch_discriminator(channels: int, width: int, levels: int) -> nn.Sequential
 
 
 class PixelAdversarial(RealTermObjective):
-    """A discriminator is trained to separate clean photos from restored real ones, and the restorer against it.
+    """Trains a discriminator to separate clean photos u from restored real ones q, and the restorer to deceive it.
 
     "hinge": `L_D = mean relu(1 - D(u)) + mean relu(1 + D(q))`, `L_real = -mean D(q)`;
     "least_squares" (Mao et al., ICCV 2017): `L_D = mean (D(u) - 1)^2 + mean D(q)^2`, `L_real = mean (D(q) - 1)^2`.
-    In L_D, q is detached; in L_real, D is a constant, so that one backward pass of the sum trains both.
+    In L_D, q is detached; in L_real, D is constant. One backward pass of the sum therefore trains both networks. u are
+    the `unpaired_clean` photos, or `clean` if there are none.
 
     Args:
         restorer: as in `RealTermObjective`.
-        weight: of L_real at the end of its ramp.
+        weight: weight of L_real at the end of the ramp.
         kind: "hinge" or "least_squares".
-        width, levels: of `patch_discriminator`.
+        width, levels: as for `patch_discriminator`.
         options: further arguments of `RealTermObjective`.
 
-    Losses: "discriminator" L_D, "adaptation" L_real. Where there are no `unpaired_clean` photos, u is `clean`.
+    Losses: "discriminator", L_D; "adaptation", L_real.
     """
 
     name = "pixel_adversarial"
@@ -69,7 +76,9 @@ class PixelAdversarial(RealTermObjective):
         check_whole("width", width, 1)
         check_whole("levels", levels, 1, 5)
         self.kind = kind
-        self.smallest_side = 2 ** (levels + 2)  # below, the last layers' receptive fields are mostly padding
+        self.smallest_side = 2 ** (
+            levels + 2
+        )  # in smaller photos, the last layers' receptive fields are mostly padding
         self.discriminator = patch_discriminator(RestorerContract.of(restorer).channels, width, levels)
 
     @property

@@ -1,4 +1,4 @@
-"""Training of a noise predictor on clean photos, for noise-space adaptation to start from."""
+"""Training of a noise predictor on clean photos, as the initial one of noise-space adaptation."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,26 +17,27 @@ from .schedules import Generators, NoiseSchedule, noised
 
 
 class NoisePredictorTraining(Objective):
-    """Trains the noise predictor of `noise_space` on L+ of eq. (4), beside a frozen restorer.
+    """Trains the noise predictor of `noise_space` on L+ of eq. (4), with a frozen restorer.
 
-    The noised photo is a clean one, eq. (1); the first condition is made of it, the second of another photo of the
-    batch. Each is what a restorer of some strength could have made: the restorer's own result, a point between it and
-    the degraded or the clean photo, a blurred or noisy photo, the clean one, or zeros (`conditions.KINDS`). In half of
-    the pairs both conditions are made in the same way, as by one restorer.
+    A clean photo is noised, eq. (1). The first condition is derived from the same photo, the second from another photo
+    of the batch. Each condition simulates the result of some restorer: the frozen restorer's own result, a point
+    between it and the degraded or the clean photo, a blurred or noisy photo, the clean one, or zeros
+    (`conditions.KINDS`). In half of the pairs both conditions have the same kind, as with a single restorer.
+
+    Random draws of a batch are made on its device, and depend on the generator of its first sample. A pipeline keeps
+    the moving average of the predictor, which is in the state dict.
 
     Args:
         restorer: f, frozen; maps (B, C, H, W) to (B, C, H, W) in its own value range.
-        unet: the noise predictor, as for `NoiseSpaceAdaptation`.
-        matched: share of the pairs whose second condition is made of the noised photo as well.
-        residual_swap: train on all of eq. (4), with the residuals of the two conditions swapped as its negative.
-        margin: of the hinge in eq. (4).
-        decay: of the moving average of the predictor's weights, per step, reached after a warm-up.
+        unet: noise predictor, as for `NoiseSpaceAdaptation`.
+        matched: share of the pairs whose second condition is also derived from the noised photo.
+        residual_swap: train on all of eq. (4); the negative has the residuals of the two conditions swapped.
+        margin: margin of the hinge in eq. (4).
+        decay: decay per step of the moving average of the predictor's weights, reached after a warm-up.
         timestep_range: inclusive 0-based range of t; None: (1, 999).
 
-    A batch is made by tensor operations on its device: draws are functions of the generator of its first sample.
-    Losses beside those of every objective: "noise_positive" L+, and "noise" (4), "noise_negative" L- with
-    `residual_swap`. "pair" is that of the frozen restorer. The average is in the state dict, and is what a
-    pipeline keeps.
+    Losses, besides those of every objective: "noise_positive" L+, and with `residual_swap` "noise" (4) and
+    "noise_negative" L-. "pair" is that of the frozen restorer.
     """
 
     name = "noise_predictor"
@@ -76,19 +77,19 @@ class NoisePredictorTraining(Objective):
         noise_predictor_options: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Self:
-        """With a new noise predictor.
+        """Builds the objective with a new noise predictor.
 
         Args:
             restorer: as for the class.
             noise_predictor: name in `noise_predictors.NOISE_PREDICTORS`.
-            noise_predictor_options: constructor arguments that override its preset.
+            noise_predictor_options: constructor arguments that override the preset of this name.
             options: arguments of the class.
         """
         return cls(restorer, new_noise_predictor(noise_predictor, restorer, noise_predictor_options), **options)
 
     @classmethod
     def photo_roles(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """None beyond the pairs."""
+        """Returns none: only the synthetic pairs are read."""
         return ()
 
     @classmethod
@@ -97,7 +98,7 @@ class NoisePredictorTraining(Objective):
         if not run.init_from:
             yield f"`objective` {cls.name} needs a restorer whose results the predictor learns from: give `init_from`"
         if run.batch_size < 2:
-            yield f"`objective` {cls.name} needs a `batch_size` of at least 2: a pair of conditions is of two photos"
+            yield f"`objective` {cls.name} needs a `batch_size` of at least 2: two conditions need two photos"
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -112,7 +113,7 @@ class NoisePredictorTraining(Objective):
     def forward(
         self, batch: Batch, *, progress: float = 1.0, generator: Generators = None, adapt: bool = True
     ) -> StepOutput:
-        """See `Objective.forward`; of several generators, the first one's seed decides."""
+        """See `Objective.forward`; all draws depend on the seed of the first generator."""
         batch.check()
         clean, degraded = batch.clean, batch.synthetic
         with torch.no_grad():
@@ -140,7 +141,7 @@ class NoisePredictorTraining(Objective):
         loss = positive = noise_prediction(noise, predicted)
         losses = {"pair": pair, "noise_positive": positive.detach()}
         if self.residual_swap:
-            # (3), where both conditions have a residual
+            # (3), averaged over the samples whose conditions both have a residual
             swapped = degraded + (second - degraded[other]), degraded[other] + (first - degraded)
             predicted = self.unet(z, level, conditions=swapped, swap=swaps[1]).sample
             errors = (predicted.float() - noise.float()).square().mean((1, 2, 3))
@@ -152,7 +153,7 @@ class NoisePredictorTraining(Objective):
         return StepOutput(loss, losses, restored_synthetic=restored)
 
     def after_step(self, planned: int) -> None:
-        """The average follows the noise predictor."""
+        """Updates the moving average of the noise predictor."""
         self.steps_taken += 1
         warm = (1 + self.steps_taken) / (10 + self.steps_taken)  # as in diffusers' EMAModel
         follow_average(self.average, self.unet, warm.clamp(max=self.decay))

@@ -1,4 +1,4 @@
-"""Objectives of a supervised loss on synthetic pairs and one weighted term on real photos."""
+"""Base class of objectives with a supervised loss on synthetic pairs and one weighted term on real photos."""
 
 import math
 from abc import abstractmethod
@@ -17,19 +17,20 @@ SCHEDULES = ("paper", "constant")
 
 
 class RealTermObjective(Objective):
-    """`L = L_pair + w(p) L_real`, with L_pair of eq. (5) on synthetic pairs and a term on unlabeled real photos.
+    """Objective `L = L_pair + w(p) L_real`, with L_pair of eq. (5) on synthetic pairs and L_real on real photos.
 
-    At the end of the ramp the default weights give the term on real photos a gradient of 0.1 to 0.8 times the norm of
-    that of L_pair at the parameters of a trained restorer of width 32, depending on the photos; no test set was used.
+    The default weights of the subclasses were chosen without a test set: at the end of the ramp, the norm of the
+    gradient of w L_real is 0.1 to 0.8 times that of L_pair at the parameters of a trained restorer of width 32,
+    depending on the photos.
 
     Args:
-        restorer: maps (B, C, H, W) to restored (B, C, H, W).
-        weight: w(1), at the end of the ramp.
+        restorer: network that maps (B, C, H, W) to restored (B, C, H, W).
+        weight: w(1), the weight at the end of the ramp.
         weight_schedule: "paper", `w(p) = weight (2 / (1 + exp(-steepness p)) - 1)` as in eq. (6), or "constant".
-        charbonnier_eps: of eq. (5).
+        charbonnier_eps: constant of the Charbonnier loss, eq. (5).
 
     Raises:
-        ConfigurationError: an argument is out of its range; the message names it.
+        ConfigurationError: an argument is out of range; the message names it.
     """
 
     steepness = 5.0
@@ -54,7 +55,7 @@ class RealTermObjective(Objective):
 
     @abstractmethod
     def step(self, batch: Batch, real: torch.Tensor, weight: float, generator: Generators) -> StepOutput:
-        """The step on a checked batch and its real photos with w(p), 0 where `adapt` is false."""
+        """Computes the losses of a checked batch with real photos; `weight` is w(p), or 0 without `adapt`."""
 
     def forward(
         self, batch: Batch, *, progress: float = 1.0, generator: Generators = None, adapt: bool = True
@@ -65,7 +66,7 @@ class RealTermObjective(Objective):
         return self.step(batch, batch.real, self.weight_at(progress) if adapt else 0.0, generator)
 
     def weight_at(self, progress: float) -> float:
-        """w(p)."""
+        """Returns w(p)."""
         return adaptation_weight(self.weight_schedule, self.weight, progress, self.steepness)
 
     def output(
@@ -78,13 +79,13 @@ class RealTermObjective(Objective):
         further: Mapping[str, torch.Tensor] | None = None,
         restored_real: torch.Tensor | None = None,
     ) -> StepOutput:
-        """`L_pair + weight * adaptation + sum(further)`, and all of them by name.
+        """Computes the loss `L_pair + weight * adaptation + sum(further)`; all terms are logged by name.
 
         Args:
             restored, clean: restored synthetic photos and their targets.
             weight: w(p).
             adaptation: L_real, a scalar.
-            further: losses of the objective's further networks, scalars by name.
+            further: losses of the objective's other networks, scalars by name.
             restored_real: restored real photos, for logs and tests.
         """
         pair = charbonnier(restored, clean, self.charbonnier_eps)
@@ -104,7 +105,7 @@ class RealTermObjective(Objective):
 
 
 def check_option(name: str, value: float, low: float, high: float = math.inf, *, above: bool = False) -> None:
-    """Raises ConfigurationError unless `low <= value <= high` (`low < value` where `above`)."""
+    """Raises ConfigurationError unless `low <= value <= high` (with `above`, `low < value`)."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not low <= value <= high or (above and value == low):
         bounds = f"above {low:g}" if above else f"at least {low:g}"
@@ -127,7 +128,7 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 @torch.no_grad()
 def follow_average(average: nn.Module, model: nn.Module, decay: float | torch.Tensor) -> None:
-    """Moves the weights of `average` to `decay * average + (1 - decay) * model`; buffers are copied."""
+    """Sets the weights of `average` to `decay * average + (1 - decay) * model`, and copies buffers."""
     for averaged, current in zip(average.parameters(), model.parameters(), strict=True):
         averaged.lerp_(current, 1 - decay)
     for kept, buffer in zip(average.buffers(), model.buffers(), strict=True):

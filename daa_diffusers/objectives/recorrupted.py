@@ -1,4 +1,4 @@
-"""Self-supervision by more noise (Pang et al., "Recorrupted-to-Recorrupted", CVPR 2021), beside synthetic pairs."""
+"""Self-supervision by added noise (Pang et al., "Recorrupted-to-Recorrupted", CVPR 2021), with synthetic pairs."""
 
 from typing import Any
 
@@ -14,28 +14,28 @@ from .schedules import Generators
 
 
 class RecorruptedToRecorrupted(RealTermObjective):
-    """Training on pairs of noisier copies of a real photo, whose noises are independent.
+    """Trains the restorer on two noisier copies of each real photo, whose noise is independent.
 
-    With noise z of the photo's own covariance, `L_real = mean (f(x + alpha z) - (x - z / alpha))^2`, whose expectation
-    is the supervised error up to a constant where the noise of x is normal and has that covariance. z is drawn by
-    `photo_noise.Noise`, estimated from each photo as it comes: it depends on brightness, and is correlated
-    as the photo's is. From a training patch without any flat part the noise is overestimated, hence `noise_max`.
-    A restorer is then used in one plain pass; the paper averages passes over many x + alpha z.
+    Let z be noise with the covariance of the photo's own noise: `L_real = mean (f(x + alpha z) - (x - z / alpha))^2`.
+    If the noise of x is Gaussian, the expectation of L_real is the supervised error plus a constant. z is drawn from
+    `photo_noise.Noise`, estimated from each training patch, with the patch's dependence on brightness and correlation.
+    In a patch without flat parts the noise is overestimated, therefore `noise_max` limits it. For inference one plain
+    pass is used; the paper averages passes over many x + alpha z.
 
     Args:
         restorer: as in `RealTermObjective`.
-        weight: of L_real at the end of its ramp.
-        alpha: 0.5 in the paper.
+        weight: weight of L_real at the end of the ramp.
+        alpha: factor of the added noise; 0.5 in the paper.
         noise_max: largest standard deviation of z, in 1/255 of the value range.
         options: further arguments of `RealTermObjective`.
 
-    Losses: "adaptation" L_real. The output's `restored_real` is f(x + alpha z).
+    Losses: "adaptation", L_real. The output's `restored_real` is f(x + alpha z).
     """
 
     name = "recorrupted"
     title = "Recorrupted-to-Recorrupted"
     compares = True
-    smallest_side = 32  # that `Noise.of` takes
+    smallest_side = 32  # required by `Noise.of`
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class RecorruptedToRecorrupted(RealTermObjective):
 
     @torch.no_grad()
     def noise(self, real: torch.Tensor, generator: Generators = None) -> torch.Tensor:
-        """Noise (B, C, H, W) as each of the photos `real` could have had, in the restorer's value range."""
+        """Draws noise (B, C, H, W) like that of each of the photos `real`, on the scale of the value range."""
         unit = (real - self.low) / (self.high - self.low)
 
         def draw(one: torch.Generator | None, number: int) -> torch.Tensor:

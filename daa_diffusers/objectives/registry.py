@@ -1,4 +1,4 @@
-"""Registry of objectives: name in a config -> class, with its options."""
+"""Registry of objectives: name in a config -> class."""
 
 import difflib
 from collections.abc import Mapping
@@ -36,10 +36,10 @@ OBJECTIVES: dict[str, type[Objective]] = {objective.name: objective for objectiv
 
 
 def objective_class(name: str) -> type[Objective]:
-    """The class of the objective `name`.
+    """Returns the class of the objective `name`.
 
     Raises:
-        ConfigurationError: an unknown name; the nearest one is suggested.
+        ConfigurationError: an unknown name; the message suggests the most similar one.
     """
     if name not in OBJECTIVES:
         near = difflib.get_close_matches(str(name), OBJECTIVES, n=1)
@@ -49,10 +49,10 @@ def objective_class(name: str) -> type[Objective]:
 
 
 def with_defaults(objective: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of an objective `{"type": name, **options}`, completed by the defaults of omitted options.
+    """Completes the config of an objective, `{"type": name, **options}`, by the defaults of omitted options.
 
     Raises:
-        ConfigurationError: an unknown objective or option; the nearest one is suggested.
+        ConfigurationError: an unknown objective or option; the message suggests the most similar one.
     """
     name = objective.get("type")
     defaults = objective_class(str(name)).defaults()
@@ -68,7 +68,7 @@ def with_defaults(objective: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _number(value: Any, default: Any) -> Any:
-    """`value` as a float where `default` is one, else unchanged: YAML 1.1 reads `1e-4` as text."""
+    """Converts `value` to a float if `default` is one; YAML 1.1 reads `1e-4` as text."""
     if not isinstance(default, float) or not isinstance(value, int | str) or isinstance(value, bool):
         return value
     try:
@@ -78,10 +78,10 @@ def _number(value: Any, default: Any) -> Any:
 
 
 def build_objective(objective: Mapping[str, Any], restorer: nn.Module) -> Objective:
-    """The objective of a config `{"type": name, **options}` for a restorer.
+    """Builds the objective of a config `{"type": name, **options}` for a restorer.
 
     Raises:
-        ConfigurationError: an unknown objective or option, or a value out of its range; the message names it.
+        ConfigurationError: an unknown objective or option, or a value out of range; the message names it.
     """
     options = with_defaults(objective)
     return objective_class(options.pop("type")).from_options(restorer, **options)

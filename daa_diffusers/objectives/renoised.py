@@ -20,34 +20,36 @@ from .schedules import Generators
 logger = logging.getLogger(__name__)
 
 TEACHERS = ("start", "average")
-UNMEASURED = (10.0, 50.0)  # sigma_min and sigma_max before `measure`
-# Shares of the deviation that hides the noise which the start leaves, and least values that a denoiser responds to.
+UNMEASURED = (10.0, 50.0)  # sigma_min and sigma_max before `measure`, in 1/255
+# sigma_min and sigma_max as multiples of the hiding deviation, their smallest values, and the largest of both (1/255).
 SHARES, LEAST, MOST = (0.5, 2.5), (3.0, 15.0), 75.0
-LAG = 1.25  # of the average behind the restorer, as a share of the planned steps
-LEAST_GAIN = 5.0  # dB that a denoiser makes of white noise, see `measure`
+LAG = 1.25  # lag of the average behind the restorer, as a multiple of the planned steps
+LEAST_GAIN = 5.0  # dB, least reduction of white noise by a restorer that counts as a denoiser, see `measure`
 
 
 class Renoised(RealTermObjective):
-    """Trains the restorer to produce in one pass what a teacher produces from its own result with new noise.
+    """Trains the restorer to produce in one pass the result of a teacher's second pass over renoised photos.
 
-    With the teacher f', `q' = f'(x_r)`, `z = q' + sigma eps`, `sigma ~ U(sigma_min, sigma_max)`, `eps ~ N(0, I)`:
-    `L_re = mean sqrt((f(x_r) - f'(z))^2 + eps^2)`, `L = L_pair + w L_re` (7). The noise of the target differs from draw
-    to draw, so that the restorer learns their mean. Two more passes than supervised training, no second network. The
-    restorer has to be one that removes white noise.
+    The teacher f' restores a real photo, `q' = f'(x_r)`. Its result is noised, `z = q' + sigma n` with
+    `sigma ~ U(sigma_min, sigma_max)` and `n ~ N(0, I)`, and restored again: the target is f'(z). The loss is
+    `L_re = mean sqrt((f(x_r) - f'(z))^2 + eps^2)`, `L = L_pair + w L_re` (7). The errors of the target differ between
+    draws, so that the restorer learns their mean. The teacher adds two passes to supervised training. The restorer
+    must be able to remove white noise.
 
     Args:
         restorer: as in `RealTermObjective`.
-        weight: of L_re at the end of its ramp.
-        sigma_min, sigma_max: standard deviation of the added noise, in 1/255 of the value range. None: found by
-            `measure`; 10 and 50 before.
-        teacher: "start", the restorer as it was; or "average", the moving average of its weights.
-        decay: of the average, per step; None: by the planned length of the run, such that the average lags behind the
-            restorer by 1.25 of it. A faster teacher agrees with itself more and more: results drift.
-        restart: steps after which the average starts again from the restorer; 0: never.
+        weight: weight of L_re at the end of the ramp.
+        sigma_min, sigma_max: range of the standard deviation of the added noise, in 1/255 of the value range. None:
+            found by `measure`; 10 and 50 before.
+        teacher: "start", the initial restorer; or "average", the moving average of the restorer's weights.
+        decay: decay of the average per step; None: chosen such that the average lags behind the restorer by 1.25 times
+            the planned number of steps. With a faster average, teacher and restorer reinforce each other's errors, and
+            the results drift.
+        restart: number of steps after which the average restarts from the restorer; 0: never.
         weight_schedule: as in `RealTermObjective`.
         options: further arguments of `RealTermObjective`.
 
-    Losses: "adaptation" L_re. The teacher's weights are in the state dict.
+    Losses: "adaptation", L_re. The teacher's weights are in the state dict.
     """
 
     name = "renoised"
@@ -86,22 +88,22 @@ class Renoised(RealTermObjective):
         self.register_buffer("steps_taken", torch.zeros((), dtype=torch.int64))
 
     def set_range(self, sigma_min: float, sigma_max: float) -> None:
-        """Sets the range of the added noise, in 1/255, where the constructor did not receive it."""
+        """Sets the range of the added noise, in 1/255; limits given to the constructor take precedence."""
         low, high = RestorerContract.of(self.restorer).value_range
         sigma_min = min(sigma_min, self.sigma_max or sigma_min) if self.sigma_min is None else self.sigma_min
         sigma_max = max(sigma_max, sigma_min) if self.sigma_max is None else self.sigma_max
         self.sigma_range = (sigma_min / 255 * (high - low), sigma_max / 255 * (high - low))
 
     def measure(self, real: Iterable[torch.Tensor], clean: torch.Tensor, generator: torch.Generator) -> dict[str, Any]:
-        """The range of the noise to add, from what the restorer leaves of the noise of real photos.
+        """Measures the noise that the restorer leaves in real photos, and derives the range of the noise to add.
 
-        White noise of deviation h hides what is left (see `renoising.hiding_deviation`; h is the median over the
-        photos); the range is h / 2 to 2.5 h, at least 3 and 15. Where the photos' own noise is white, what is left of
-        it is detail: `use_measured` then leaves the term on real photos out.
+        Let h be the median over the photos of the `renoising.hiding_deviation` of the remaining noise: the range is
+        h / 2 to 2.5 h, at least 3 and 15 (1/255). If the photos' own noise is white, the residual noise is in truth
+        detail, and `use_measured` disables the term on real photos.
 
         Raises:
-            ConfigurationError: white noise of sigma 15 on clean patches is reduced by less than 5 dB; or no photo
-                has 32 pixels a side, and the range was not given.
+            ConfigurationError: the restorer reduces white noise of sigma 15/255 on clean patches by less than 5 dB; or
+                no photo is at least 32 pixels wide and high, and the range was not given.
         """
         with in_eval_mode(self.restorer):
             probed = self.probe(clean, generator)
@@ -113,13 +115,13 @@ class Renoised(RealTermObjective):
         return {**probed, **measured, "sigma_min": sigma_min, "sigma_max": sigma_max}
 
     def probe(self, clean: torch.Tensor, generator: torch.Generator) -> dict[str, Any]:
-        """What `measure` finds on clean photos alone; raises ConfigurationError for a restorer that does not suit."""
+        """Measures the gain on white noise on clean photos; raises ConfigurationError if it is too small."""
         gain = white_noise_gain(self.restorer, clean, generator)
         if not gain >= LEAST_GAIN:
             raise ConfigurationError(
-                "`objective` renoised needs a restorer that removes white noise: of noise of sigma 15 on clean "
-                f"photos, this one must take away at least {LEAST_GAIN:g} dB, and it takes {gain:.1f}. Start from "
-                "a denoiser (`init_from`), or choose another `objective`"
+                "`objective` renoised needs a restorer that removes white noise: it must reduce noise of sigma 15/255 "
+                f"on clean photos by at least {LEAST_GAIN:g} dB, and reduces it by {gain:.1f}. Start from a denoiser "
+                "(`init_from`), or choose another `objective`"
             )
         return {"white_noise_gain": gain}
 
@@ -130,24 +132,24 @@ class Renoised(RealTermObjective):
         if abs(measured["neighbors"]) < WHITE:
             self.weight = 0.0
             logger.warning(
-                "renoising: the noise of the real photos is white (correlation of neighbors %.2f), and the start "
-                "removes white noise: `objective` renoised has nothing to learn from them, and its term is left out. "
-                "Give `sigma_min` and `sigma_max` to have it all the same, or use `fit_noise`",
+                "renoising: the noise of the real photos is white (correlation of neighbors %.2f), and the initial "
+                "restorer removes white noise: `objective` renoised has nothing to learn from them, and its term is "
+                "disabled. Give `sigma_min` and `sigma_max` to enable it, or use `fit_noise`",
                 measured["neighbors"],
             )
         else:
             self.set_range(measured["sigma_min"], measured["sigma_max"])
             low, high = RestorerContract.of(self.restorer).value_range
             logger.info(
-                "renoising: of noise of %.1f/255 in the real photos the start leaves %.1f, which white noise of %.1f "
-                "hides; noise of sigma %.1f to %.1f is added",
+                "renoising: the real photos have noise of %.1f/255, of which the initial restorer leaves %.1f; white "
+                "noise of %.1f hides it; noise of sigma %.1f to %.1f is added",
                 *(measured[name] for name in ("noise", "left", "hiding")),
                 *(sigma * 255 / (high - low) for sigma in self.sigma_range),
             )
 
     @torch.no_grad()
     def after_step(self, planned: int) -> None:
-        """The teacher follows the restorer."""
+        """Updates the moving average of the teacher."""
         self.steps_taken += 1
         decay = max(0.0, 1 - 1 / (LAG * planned)) if self.decay is None else self.decay
         if decay == 1.0:
@@ -164,13 +166,13 @@ class Renoised(RealTermObjective):
 
     @torch.no_grad()
     def teach(self, real: torch.Tensor, generator: Generators = None) -> torch.Tensor:
-        """The target f'(f'(x_r) + sigma eps) (B, C, H, W) of real photos (B, C, H, W)."""
+        """Returns the target f'(f'(x_r) + sigma n) (B, C, H, W) for real photos (B, C, H, W)."""
         first = self.teacher(real)
         sigma, noise = self.draw_noise(real, generator)
         return self.teacher(first + sigma * noise)
 
     def draw_noise(self, like: torch.Tensor, generator: Generators) -> tuple[torch.Tensor, torch.Tensor]:
-        """sigma (B, 1, 1, 1), in the restorer's range, and eps (B, C, H, W) for photos `like`."""
+        """Draws sigma (B, 1, 1, 1), on the scale of the restorer's range, and n (B, C, H, W) for photos `like`."""
         low, high = self.sigma_range
 
         def draw(one: torch.Generator | None, _: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Estimation of the strength of renoising, from the noise that a restorer leaves in real photos."""
+"""Measurements for renoising: noise that a restorer leaves in real photos, and its gain on white noise."""
 
 import math
 from collections.abc import Iterable
@@ -10,16 +10,16 @@ from ..degradations.fitting.photo_noise import BLOCK, FlatBlocks
 from ..errors import ConfigurationError
 from ..models.restorer import RestorerContract, restore_photos
 
-PROBE = 15 / 255  # standard deviation of the noise of `white_noise_gain`
-FREQUENCIES = 16  # of the spectrum, along each side
+PROBE = 15 / 255  # standard deviation of the added noise in `white_noise_gain`
+FREQUENCIES = 16  # number of frequencies of the spectrum per axis
 
 
 def hiding_deviation(blocks: FlatBlocks) -> float:
-    """Standard deviation, in units of [0, 1], of white noise that hides the noise of a photo.
+    """Returns the standard deviation, for photos in [0, 1], of white noise that hides the noise of a photo.
 
-    Hides: its power is at no frequency, in no mixture of colors, below that of the photo's noise. The square of this
-    deviation is the largest eigenvalue, over all frequencies, of the spectral density (C, C) of the photo's noise: its
-    variance where it is white, several times that where neighbors are correlated.
+    White noise hides it if its power is at least that of the photo's noise at every frequency and for every mixture of
+    colors. The squared deviation is therefore the largest eigenvalue, over all frequencies, of the spectral density
+    (C, C) of the photo's noise: the variance of white noise, or several times the variance if neighbors are correlated.
     """
     deviation = blocks.variance.median(0).values.sqrt()  # (C,)
     covariance = blocks.correlation * (deviation[:, None] * deviation)[..., None, None]  # (C, C, 7, 7)
@@ -34,14 +34,15 @@ def hiding_deviation(blocks: FlatBlocks) -> float:
 
 @torch.no_grad()
 def remainder(restorer: nn.Module, photos: Iterable[torch.Tensor]) -> dict[str, float]:
-    """Noise of photos (C, H, W) in [0, 1] before and after a restorer: medians over the photos.
+    """Measures the noise of photos (C, H, W) in [0, 1] before and after a restorer.
 
     Returns:
-        "noise" and "left", standard deviations (1/255) in flat parts before and after; "hiding", the
-        `hiding_deviation` (1/255) after; "neighbors", the correlation of the noise of neighboring pixels before.
+        Medians over the photos. Before restoration: "noise", the standard deviation (1/255) in flat parts, and
+        "neighbors", the correlation of the noise of neighboring pixels. After: "left", the standard deviation, and
+        "hiding", the `hiding_deviation` (1/255).
 
     Raises:
-        ConfigurationError: no photo has both sides of at least 32 pixels.
+        ConfigurationError: no photo is at least 32 pixels wide and high.
     """
     multiple = RestorerContract.of(restorer).size_multiple
     measured = []
@@ -55,8 +56,8 @@ def remainder(restorer: nn.Module, photos: Iterable[torch.Tensor]) -> dict[str, 
         measured.append([*deviations, 255 * hiding_deviation(after), before.neighbors])
     if not measured:
         raise ConfigurationError(
-            f"`real` must hold photos of at least {2 * BLOCK} pixels a side, so that the strength of the renoising can "
-            "be estimated; or give `sigma_min` and `sigma_max`"
+            f"`real` must hold photos at least {2 * BLOCK} pixels wide and high to estimate the strength of renoising; "
+            "or give `sigma_min` and `sigma_max`"
         )
     medians = torch.tensor(measured).median(0).values
     names = ("noise", "left", "hiding", "neighbors")
@@ -65,7 +66,7 @@ def remainder(restorer: nn.Module, photos: Iterable[torch.Tensor]) -> dict[str, 
 
 @torch.no_grad()
 def white_noise_gain(restorer: nn.Module, clean: torch.Tensor, generator: torch.Generator) -> float:
-    """Decibels by which a restorer reduces white noise of sigma 15/255 on clean photos (B, C, H, W) in [0, 1]."""
+    """Returns by how many dB a restorer reduces white noise of sigma 15/255 on clean photos (B, C, H, W) in [0, 1]."""
     noisy = clean + PROBE * torch.randn(clean.shape, generator=generator)
     error = float((restore_photos(restorer, noisy) - clean).square().mean())
     if not math.isfinite(error):

@@ -14,13 +14,13 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 
 @dataclass(frozen=True)
 class NoiseDraws:
-    """Everything random in one joint step, so that the step itself is deterministic.
+    """All random draws of one joint step, which is deterministic given these.
 
     Attributes:
-        noise_level: g (B,), floating, in (0, 1).
+        noise_level: g (B,), floating point, in (0, 1).
         noise: eps (B, C, H, W).
-        swap: (B,) bool, which samples exchange their two conditions in the positive prediction.
-        swap_negative: the same for the negative prediction, drawn independently; None where there is no negative.
+        swap: (B,) bool, whether each sample's two conditions are swapped in the positive prediction.
+        swap_negative: the same for the negative prediction, drawn independently; None without a negative.
     """
 
     noise_level: torch.Tensor
@@ -35,7 +35,7 @@ class NoiseDraws:
             raise ValueError(f"`draws.noise` must have the shape {tuple(like.shape)}, got {tuple(self.noise.shape)}")
         if self.noise_level.shape != (batch,) or not self.noise_level.is_floating_point():
             raise ValueError(
-                f"`draws.noise_level` must be floating of shape ({batch},), got {self.noise_level.dtype} of "
+                f"`draws.noise_level` must be floating point of shape ({batch},), got {self.noise_level.dtype} of "
                 f"{tuple(self.noise_level.shape)}"
             )
         masks: dict[str, torch.Tensor | None] = {"swap": self.swap}
@@ -47,7 +47,7 @@ class NoiseDraws:
                 raise ValueError(f"`draws.{name}` must be bool of shape ({batch},), got {got}")
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "NoiseDraws":
-        """Moves all fields; `dtype` is that of the noise (the noise level keeps its own)."""
+        """Moves all fields to a device; `dtype` applies to the noise only."""
         return replace(
             self,
             noise_level=self.noise_level.to(device),
@@ -61,8 +61,8 @@ class NoiseSchedule:
     """The continuous noise levels of the paper: `beta` linear, `gamma_t = prod_{i<=t} (1 - beta_i)`.
 
     Args:
-        steps: T.
-        beta_start, beta_end: the ends of `beta`.
+        steps: number of steps T.
+        beta_start, beta_end: first and last value of `beta`.
         timestep_range: inclusive range (low, high) of the 0-based step t, 1 <= low <= high <= T - 1; None: all.
 
     Source: docs/method.md, "Notation" and step 2.
@@ -94,12 +94,13 @@ class NoiseSchedule:
     def draw(
         self, shape: Sequence[int], *, generator: Generators = None, channel_shuffle: bool = True, dtype=torch.float32
     ) -> NoiseDraws:
-        """Draws one step's randomness for a batch of shape (B, C, H, W), on the CPU.
+        """Makes the random draws of one step for a batch of shape (B, C, H, W), on the CPU.
 
         Args:
-            generator: one CPU generator, or one per sample: then a sample's draws do not depend on its neighbors,
-                which makes any split of a batch over processes draw the same. None: torch's global generator.
-            channel_shuffle: False draws no swaps (ablation).
+            shape: shape of the batch.
+            generator: one CPU generator, or one per sample; in this case a sample's draws do not depend on the rest
+                of the batch, nor on how the batch is split over processes. None: torch's global generator.
+            channel_shuffle: whether to draw swaps; False: ablation.
         """
         batch = shape[0]
         generators = list(generator) if isinstance(generator, Sequence) else [generator]
@@ -116,15 +117,15 @@ class NoiseSchedule:
 
 
 def noised(target: torch.Tensor, noise: torch.Tensor, noise_level: torch.Tensor) -> torch.Tensor:
-    """(1): `z = sqrt(g) y + sqrt(1 - g) eps` (B, C, H, W), of both (B, C, H, W) and g (B,)."""
+    """Eq. (1): `z = sqrt(g) y + sqrt(1 - g) eps` for y and eps (B, C, H, W) and g (B,)."""
     g = noise_level[:, None, None, None].to(target.dtype)
     return g.sqrt() * target + (1 - g).sqrt() * noise
 
 
 def adaptation_weight(schedule: str, weight: float, progress: float, steepness: float = 5.0) -> float:
-    """The factor of L_noise in eq. (6) for `schedule` "paper" (a ramp over progress 0..1) or "constant".
+    """Returns the factor of L_noise in eq. (6): for "paper" a ramp over `progress` in [0, 1], else `weight`.
 
-    "balanced" is `weight` itself here; the gradient is rescaled where it enters the restorer (`losses.entrance`).
+    "balanced" scales the gradient where it enters the restorer, see `losses.entrance`.
     """
     if schedule not in WEIGHT_SCHEDULES:
         raise ValueError(f"`weight_schedule` must be one of {WEIGHT_SCHEDULES}, got {schedule!r}")

@@ -1,4 +1,4 @@
-"""Renoised self-distillation whose second half is a trained noise predictor instead of the restorer."""
+"""Renoised self-distillation with a trained noise predictor instead of the restorer for the second pass."""
 
 from typing import Any
 
@@ -14,21 +14,21 @@ CONDITIONS = ("none", "restored")
 
 
 class ScoreDistillation(Renoised):
-    """Trains the restorer to produce the x0-prediction of a noise predictor from its own noised result.
+    """Trains the restorer to produce the x0-prediction of a noise predictor for the teacher's noised result.
 
-    With the teacher f' and the trained, frozen noise predictor, `q' = f'(x_r)`, `z = q' + sigma eps`, `g = 1 / (1 +
-    sigma^2)`, `p = z - sigma eps_theta([sqrt(g) z, c, c], g)` and `L_score = mean sqrt((f(x_r) - p)^2 + eps^2)`:
-    eq. (7) with a diffusion model of clean photos in place of the second pass of the restorer, which need not be one
-    that removes white noise.
+    With the teacher f' and the trained, frozen noise predictor eps_theta, `q' = f'(x_r)`, `z = q' + sigma n`,
+    `g = 1 / (1 + sigma^2)`, the target is `p = z - sigma eps_theta([sqrt(g) z, c, c], g)` and the loss
+    `L_score = mean sqrt((f(x_r) - p)^2 + eps^2)`. This is eq. (7) with a diffusion model of clean photos for the second
+    pass; the restorer need not remove white noise.
 
     Args:
         restorer: as in `RealTermObjective`.
-        conditions: c: "none", zeros, as in training with dropped conditions; or "restored", q'.
+        conditions: conditions c of the noise predictor: "none", zeros, as for dropped conditions; or "restored", q'.
         noise_predictor_from: "bundled", or as for `noise_predictors.load_noise_predictor`.
         options: arguments of `Renoised`.
 
     Raises:
-        ConfigurationError: an argument is out of range, or the noise predictor does not fit; the message names it.
+        ConfigurationError: an argument is out of range, or the noise predictor does not fit the restorer.
     """
 
     name = "score"
@@ -50,16 +50,16 @@ class ScoreDistillation(Renoised):
         self.size_multiple = RestorerContract.of(self.unet).size_multiple
 
     def probe(self, clean: torch.Tensor, generator: torch.Generator) -> dict[str, Any]:
-        """Nothing: the restorer need not remove white noise."""
+        """Returns no measurements: the restorer need not remove white noise."""
         return {}
 
     @torch.no_grad()
     def teach(self, real: torch.Tensor, generator: Generators = None) -> torch.Tensor:
-        """The target (B, C, H, W) of real photos (B, C, H, W)."""
+        """Returns the target p (B, C, H, W) for real photos (B, C, H, W)."""
         first = self.teacher(real)
         sigma, noise = self.draw_noise(real, generator)
         z = first + sigma * noise
-        # g of (1), of which z is the variance-exploding form
+        # noise level g of eq. (1); z is its variance-exploding form
         level = (1 / (1 + sigma.square())).clamp(max=1 - 1e-6)
         condition = first if self.conditions == "restored" else torch.zeros_like(first)
         predicted = self.unet(level.sqrt() * z, level.flatten(), conditions=(condition, condition)).sample

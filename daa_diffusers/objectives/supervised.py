@@ -12,11 +12,11 @@ from .schedules import Generators
 
 
 class Supervised(Objective):
-    """`L = L_pair`, eq. (5): no real photo is read.
+    """Supervised objective `L = L_pair`, eq. (5), which reads no real photos.
 
     Args:
-        restorer: maps (B, C, H, W) to restored (B, C, H, W).
-        charbonnier_eps: of eq. (5).
+        restorer: network that maps (B, C, H, W) to restored (B, C, H, W).
+        charbonnier_eps: constant of the Charbonnier loss, eq. (5).
     """
 
     name = "supervised"
@@ -30,7 +30,7 @@ class Supervised(Objective):
 
     @classmethod
     def photo_roles(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """None beyond the pairs."""
+        """Returns none: only the synthetic pairs are read."""
         return ()
 
     def forward(

@@ -163,8 +163,8 @@ def test_a_trained_one_is_taken_from_its_folder_or_from_a_pipeline_s(tmp_path):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"in_channels": 3, "out_channels": 1}, "is for photos of 1 channels, the restorer's have 3"),
-        ({"value_range": [-1.0, 1.0]}, r"is for photos in \[-1.0, 1.0\], the restorer's are in \[0.0, 1.0\]"),
+        ({"in_channels": 3, "out_channels": 1}, "is for photos with 1 channels, the restorer is for 3"),
+        ({"value_range": [-1.0, 1.0]}, r"is for photos in \[-1.0, 1.0\], the restorer is for photos in \[0.0, 1.0\]"),
     ],
 )
 def test_one_of_other_channels_or_another_range_is_refused(tmp_path, options, problem):

@@ -159,7 +159,7 @@ def test_a_restorer_that_is_no_denoiser_is_refused():
     assert white_noise_gain(Mean(), clean, torch.Generator().manual_seed(0)) > 10
     with pytest.raises(ConfigurationError, match="renoised needs a restorer that removes white noise.* takes 0.0"):
         Renoised(Mean(1)).measure([smooth_photo()], clean, torch.Generator().manual_seed(0))
-    with pytest.raises(ConfigurationError, match="`real` must hold photos of at least 32 pixels .*`sigma_min`"):
+    with pytest.raises(ConfigurationError, match="`real` must hold photos at least 32 pixels .*`sigma_min`"):
         Renoised(Mean()).measure([smooth_photo(16)], clean, torch.Generator().manual_seed(0))
 
 
@@ -186,7 +186,7 @@ def test_a_run_records_its_range_and_resumes_with_it(tiny_config, tmp_path, capl
     config = tiny_config(objective="renoised", init_from="daa-denoise", real=[str(photos)], patch=32, steps=2)
     with caplog.at_level(logging.INFO):
         trainer = Trainer(config, progress_bar=False)
-    assert "renoising: of noise of" in caplog.text
+    assert "renoising: the real photos have noise of" in caplog.text
     trainer.train(stop_after=1)
     file = Path(config.output_dir, "run.json")
     record = json.loads(file.read_text())
