@@ -1,6 +1,6 @@
-"""Registry of degradations by name, and the base class of those that are dataclasses.
+"""Registry of degradations by name, and the base class of dataclass degradations.
 
-A degradation draws only from the given generator, so that a sample is a function of its number alone.
+A degradation draws only from the given generator, so that a sample depends only on the seed and its number.
 """
 
 from abc import ABC, abstractmethod
@@ -26,13 +26,13 @@ class Degradation(Protocol):
         ...
 
     def to_config(self) -> dict[str, Any]:
-        """JSON-plain mapping from which `degradation_from_config` builds an equal degradation."""
+        """Returns a JSON-plain mapping from which `degradation_from_config` builds an equal degradation."""
         ...
 
 
 @dataclass(frozen=True)
 class ConfigurableDegradation(ABC):
-    """Base of the dataclass degradations: `to_config` and `from_config` from their fields."""
+    """Base class of dataclass degradations, with `to_config` and `from_config` for their fields."""
 
     type_name: ClassVar[str]
 
@@ -41,10 +41,14 @@ class ConfigurableDegradation(ABC):
         """As in `Degradation`."""
 
     def check_fields(self, bounds: Mapping[str, tuple[float, float]], probabilities: Sequence[str]) -> None:
-        """Checks and sets ranges within their bounds, and checks probabilities; for `__post_init__`.
+        """Validates ranges and probabilities, for `__post_init__`; ranges become tuples of floats.
+
+        Args:
+            bounds: field name -> smallest and largest allowed value of the range.
+            probabilities: names of fields with values in [0, 1].
 
         Raises:
-            ConfigurationError: a value that is no number, no pair, or out of range.
+            ConfigurationError: a value is not a number, not a pair, or out of range.
         """
         for name, (
             low,
@@ -55,13 +59,13 @@ class ConfigurableDegradation(ABC):
             check_number(name, getattr(self, name), 0, 1)
 
     def to_config(self) -> dict[str, Any]:
-        """`{"type": name, **fields}`, JSON-plain."""
+        """Returns `{"type": name, **fields}`, JSON-plain."""
         options = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
         return {"type": self.type_name, **options}
 
     @classmethod
     def from_config(cls, options: Mapping[str, Any]) -> Degradation:
-        """Builds one from its fields (without "type"); a ConfigurationError names an unknown field."""
+        """Builds the degradation from its fields (without "type"); a ConfigurationError names an unknown field."""
         known = [f.name for f in fields(cls)]
         for name in options:
             if name not in known:
@@ -72,7 +76,7 @@ class ConfigurableDegradation(ABC):
 
 
 def check_degradation(part: Any) -> None:
-    """A ConfigurationError unless `part`, an entry of `parts`, is a degradation."""
+    """Raises ConfigurationError unless `part`, an entry of `parts`, is a degradation."""
     if not isinstance(part, Degradation):
         raise ConfigurationError(f"`parts` must hold degradations, got {part!r}")
 
@@ -82,10 +86,10 @@ DEGRADATIONS: dict[str, Any] = {}
 
 
 def register_degradation(name: str) -> Callable[[Class], Class]:
-    """Class decorator: configs with `"type": name` build this class, by its `from_config`; sets its `type_name`."""
+    """Class decorator that registers a class for configs with `"type": name`, and sets its `type_name`."""
 
     def register(cls: Class) -> Class:
-        setattr(cls, "type_name", name)  # noqa: B010  a type variable has no such attribute
+        setattr(cls, "type_name", name)  # noqa: B010  mypy: the type variable has no such attribute
         DEGRADATIONS[name] = cls
         return cls
 
@@ -96,7 +100,7 @@ def degradation_from_config(config: Mapping[str, Any]) -> Degradation:
     """Builds the degradation that a config describes, e.g. `{"type": "gaussian", "sigma_max": 50}`.
 
     Raises:
-        ConfigurationError: missing or unknown type, an unknown field or a value out of range, naming it.
+        ConfigurationError: a missing or unknown type, an unknown field, or a value out of range; the message names it.
     """
     if not isinstance(config, Mapping):
         raise ConfigurationError(f"a degradation must be a mapping with a `type`, got {config!r}")

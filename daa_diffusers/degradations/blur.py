@@ -13,53 +13,54 @@ from .checks import check_clean, check_flag, check_range
 from .draws import log_uniform, normal, uniform
 from .shake_field import DEPTH_CELLS, blur_along, smooth_field
 
-STEPS = 128  # of a trajectory
-AS_ARRAYS = 16  # batch size from which trajectories are computed together
-MAX_LENGTH = 200.0
-MAX_DEFOCUS = 4.0
-MAX_TURN = 0.5  # radians, maximal deviation of an abrupt reversal from the way back
-# Linear light above which a pixel may have been clipped: cameras compress values near white.
+STEPS = 128  # positions of a trajectory
+AS_ARRAYS = 16  # smallest batch size for which trajectories are computed together
+MAX_LENGTH = 200.0  # pixels
+MAX_DEFOCUS = 4.0  # pixels, standard deviation
+MAX_TURN = 0.5  # radians, largest deviation of an abrupt reversal from the opposite direction
+# Linear light above which a pixel may have been clipped; cameras compress values near white.
 HIGHLIGHT = 0.9
 
 
 @register_degradation("motion_blur")
 @dataclass(frozen=True)
 class MotionBlur(ConfigurableDegradation):
-    """Camera shake in linear light, the same for the whole photo or varying over it.
+    """Blur by camera shake in linear light, constant or varying over the photo.
 
-    Per sample, the tone curve is undone, clipped highlights are brightened beyond white, the light is convolved with a
-    point spread function (PSF) and clipped at white, as by a saturated pixel; noise of variance `shot * signal +
-    read**2` is added, and the tone curve applied. The PSF is a trajectory of `shake_trajectories` put on the pixel grid
-    by `trajectory_psf`, and some defocus. A photo is mirrored beyond its borders.
+    Per sample, the tone curve is inverted, clipped highlights are brightened beyond white, and the light is convolved
+    with a point spread function (PSF) and clipped at white, like a saturated pixel. Then noise of variance `shot *
+    signal + read**2` is added, and the tone curve applied. The PSF is a trajectory of `shake_trajectories`, rasterized
+    by `trajectory_psf`, with defocus. Photos are mirrored beyond their borders.
 
-    Where the blur varies over the photo (`varying_probability`), the camera turns about its axis and moves forward as
-    well, along paths of their own, and what is near moves more than what is far (`blur_along`). Objects that move by
-    themselves are not simulated.
+    If the blur varies over the photo (`varying_probability`), the camera also rotates about its optical axis and moves
+    along it, and near objects are displaced more than distant ones (`blur_along`). Moving objects are not simulated.
 
     Args:
         length: range of the length of the trajectory in pixels, uniform; at most 200. The extent of the blur is about a
-            third to a half of it where the hand trembles, and all of it where it only drifts.
-        shake: range of the random change of direction over the exposure (standard deviation, radians), uniform: 0 is
+            third to a half of the length for a trembling hand, and the whole length for a pure drift.
+        shake: range of the random change of direction over the exposure (standard deviation, radians), uniform: 0 gives
             a straight line, 6 a tangled path.
-        pull: range of the pull back to the start of the path, uniform: 0 drifts away, 10 circles.
+        pull: range of the strength with which the path is pulled back to its start, uniform: 0 gives a drift, 10
+            circles.
         reversals: range of the expected number of abrupt reversals (a pressed button, a correction), uniform.
-        direction: range of the direction along which the path reaches farthest, in degrees from vertical (as of rain:
-            45 leans to the right at the top), uniform. None: any, and paths are not turned.
+        direction: range of the direction of the path's largest extent in degrees from vertical, uniform; positive leans
+            to the right at the top, as for rain. None: any direction.
         defocus: range of the standard deviation in pixels of the Gaussian blur of the lens, uniform; at most 4.
         varying_probability: share of the samples whose blur varies over the photo.
-        roll: range of the length of the path of the camera's turn about its axis in degrees, uniform.
-        zoom: range of that of the relative change of scale, uniform.
-        depth: range of the standard deviation of the movement over the photo, relative to its mean, uniform.
-        tone_probability: share of the samples whose photo is assumed to be tone-mapped. The others hold linear light
-            already (raw files, the photos of Levin et al. 2009) and are blurred without conversion.
+        roll: range of the total rotation of the camera about its optical axis over the exposure, as the length of its
+            path in degrees, uniform.
+        zoom: range of the total relative change of scale, as the length of its path, uniform.
+        depth: range of the standard deviation of the displacement over the photo, relative to its mean, uniform.
+        tone_probability: share of the samples whose photo is assumed to be tone-mapped. The others are assumed to be
+            linear (raw files, the photos of Levin et al. 2009), and are blurred without conversion.
         gamma: range of the exponent of the tone curve, uniform; sRGB is 2.4. Within [1.5, 4].
         highlight_probability: share of the samples whose highlights are brightened.
         highlights: range of the factor by which highlights are brightened, uniform; at most 10.
         shot, read: ranges of the noise, log-uniform, as in `CameraNoise`.
-        clip: clip the result to [0, 1], as every file of a camera is. Light is always clipped at white.
+        clip: clip the result to [0, 1], as in a camera's files. Light is always clipped at white.
 
     Raises:
-        ConfigurationError: a value that is no number, no pair, or out of range.
+        ConfigurationError: a value is not a number, not a pair, or out of range.
     """
 
     length: tuple[float, float] = (4.0, 60.0)
@@ -101,7 +102,7 @@ class MotionBlur(ConfigurableDegradation):
             object.__setattr__(self, "direction", check_range("direction", self.direction, -360, 360))
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """(B, C, H, W) in [0, 1] -> the same shape, blurred.
+        """Blurs photos (B, C, H, W) in [0, 1].
 
         Raises:
             ValueError: wrong rank or dtype.
@@ -125,14 +126,14 @@ class MotionBlur(ConfigurableDegradation):
     def _blur(
         self, light: torch.Tensor, paths: torch.Tensor, defocus: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
-        """(B, C, H, W) blurred along paths (B, T, 2), each sample by one PSF or by a blur that varies over it."""
+        """Blurs light (B, C, H, W) along paths (B, T, 2), each sample by one PSF or by a varying blur."""
         batch = (light.shape[0],)
-        if not self.varying_probability:  # draws nothing, so that samples of earlier configs stay the same
+        if not self.varying_probability:  # makes no draws, so that samples of earlier configs do not change
             return convolve(light, trajectory_psf(paths), defocus)
         varying = uniform(batch, 0, 1, light, generator) < self.varying_probability
         roll, zoom, depth = (uniform(batch, *b, light, generator) for b in (self.roll, self.zoom, self.depth))
         shake, pull, reversals = (uniform(batch, *b, light, generator) for b in (self.shake, self.pull, self.reversals))
-        # turn and change of scale: the coordinates of a further path, scaled to their lengths
+        # rotation and change of scale: the coordinates of another path, scaled to their lengths
         turn, scale = shake_trajectories(torch.ones_like(roll), shake, pull, reversals, generator).unbind(-1)
         cells = (batch[0], 1, DEPTH_CELLS, DEPTH_CELLS)
         height, width = light.shape[-2:]
@@ -154,7 +155,7 @@ class MotionBlur(ConfigurableDegradation):
         paths = shake_trajectories(length, shake, pull, reversals, generator)
         if self.direction is None:
             return paths
-        return turned(paths, torch.deg2rad(uniform(batch, *self.direction, clean, generator)))
+        return rotated(paths, torch.deg2rad(uniform(batch, *self.direction, clean, generator)))
 
 
 def _unit_paths(
@@ -166,7 +167,7 @@ def _unit_paths(
     pull: np.ndarray,
     reversals: np.ndarray,
 ) -> np.ndarray:
-    """As `_unit_path`, of many samples at once: arguments (B,) or (STEPS, B) -> (B, STEPS) complex."""
+    """Like `_unit_path` for many samples at once: arguments (B,) or (STEPS, B) -> (B, STEPS) complex."""
     velocity, position = np.exp(1j * angle), np.zeros(len(angle), complex)
     impulse = np.where(chance < reversals, -2 * np.exp(1j * MAX_TURN * (2 * turn - 1)), 0)  # (STEPS, B)
     path = [position]
@@ -180,8 +181,8 @@ def _unit_paths(
     return np.stack(path, axis=1)
 
 
-def turned(paths: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-    """Paths (B, T, 2), each turned so that its positions vary most along `direction` (B,), radians from vertical."""
+def rotated(paths: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+    """Rotates paths (B, T, 2) so that their positions vary most along `direction` (B,), radians from vertical."""
     off = paths - paths.mean(1, keepdim=True)
     along, across, both = (off**2).sum(1)[:, 0], (off**2).sum(1)[:, 1], (off[..., 0] * off[..., 1]).sum(1)
     turn = direction + 0.5 * torch.atan2(2 * both, along - across)  # the axis lies at minus the latter
@@ -197,19 +198,22 @@ def shake_trajectories(
     reversals: torch.Tensor,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Random paths of the image over a sensor whose camera is shaken: (B,) each -> (B, STEPS, 2) positions (y, x).
+    """Draws random paths of the image over the sensor of a shaken camera.
 
-    The model of Boracchi and Foi, "Modeling the performance of image restoration from motion blur" (2012), section V: a
-    particle of constant speed whose velocity is changed at each step by a Gaussian perturbation, by a pull toward its
-    origin and, rarely, by an impulse that reverses it. Their constants per step are written here per exposure, so that
-    a path does not depend on the number of steps. Starts at (0, 0), in pixels.
+    This is the model of Boracchi and Foi, "Modeling the performance of image restoration from motion blur" (2012),
+    section V: a particle of constant speed whose velocity is changed at each step by a Gaussian perturbation, by a pull
+    toward its origin and, rarely, by an impulse that reverses it. Constants are given per exposure instead of per step,
+    so that a path does not depend on the number of steps.
 
     Args:
-        length: of the path, in pixels.
-        shake: standard deviation of the change of direction over the exposure, in radians.
-        pull: change of the unit velocity over the exposure at a distance of one path length from the origin.
-        reversals: expected number of impulses.
-        generator: draws everything, on its own device.
+        length: (B,), length of the path in pixels.
+        shake: (B,), standard deviation of the change of direction over the exposure in radians.
+        pull: (B,), change of the unit velocity over the exposure at a distance of one path length from the origin.
+        reversals: (B,), expected number of impulses.
+        generator: source of all random draws, made on its own device.
+
+    Returns:
+        Positions (B, STEPS, 2) as (y, x) in pixels, from (0, 0) on.
     """
     batch, device = length.shape[0], generator.device
     noise = torch.randn((STEPS, batch, 2), generator=generator, device=device)
@@ -220,7 +224,7 @@ def shake_trajectories(
         numbers = [part.cpu().numpy().astype(np.float64) for part in (angle, chance, turn, *arguments)]
         together = _unit_paths(torch.view_as_complex(noise).cpu().numpy().astype(np.complex128), *numbers)
         return torch.view_as_real(torch.from_numpy(together)).to(length) * length[:, None, None]
-    # plain complex numbers inside the loop: arrays of a few numbers, as of a loader's batch of one, are much slower
+    # plain complex numbers for small batches, such as a loader's batch of one: small arrays are much slower
     perturbations = torch.view_as_complex(noise).cpu().T.tolist()
     scale = [column.cpu().tolist() for column in (shake / math.sqrt(STEPS), pull / STEPS, reversals / STEPS)]
     drawn = zip(angle.tolist(), chance.cpu().T.tolist(), turn.cpu().T.tolist(), perturbations, *scale, strict=True)
@@ -237,7 +241,7 @@ def _unit_path(
     pull: float,
     reversals: float,
 ) -> list[complex]:
-    """Positions of a path of length 1; `shake`, `pull` and `reversals` are per step."""
+    """Returns the positions of a path of length 1; `shake`, `pull` and `reversals` are per step."""
     velocity, position = complex(math.cos(angle), math.sin(angle)), 0j
     path = [position]
     for step in range(STEPS - 1):
@@ -253,12 +257,11 @@ def _unit_path(
 
 
 def trajectory_psf(paths: torch.Tensor) -> torch.Tensor:
-    """(B, T, 2) positions (y, x) in pixels, equally spaced in time -> PSFs (B, 1, K, K), K odd.
+    """Rasterizes paths (B, T, 2), positions (y, x) in pixels equally spaced in time, to PSFs (B, 1, K, K).
 
-    Each stretch between two positions spreads its share of the light over at most half a pixel per point, each point
-    bilinearly over four pixels, so that a PSF moves with its path by fractions of a pixel. PSFs are non-negative, sum
-    to one, and have their center of mass in the middle: a photo is blurred, not moved. K is the smallest that holds
-    all of them.
+    The light of each path segment is divided among points at most half a pixel apart, and each point is distributed
+    bilinearly over four pixels, so that PSFs have subpixel accuracy. PSFs are non-negative, sum to one, and have their
+    center of mass at the center: photos are blurred, not shifted. K is the smallest odd side that contains all paths.
     """
     batch, steps, _ = paths.shape
     stretch = (paths[:, 1:] - paths[:, :-1]).norm(dim=-1).max() if steps > 1 else paths.new_zeros(())
@@ -277,12 +280,13 @@ def trajectory_psf(paths: torch.Tensor) -> torch.Tensor:
 def splat(
     sample: torch.Tensor, y: torch.Tensor, x: torch.Tensor, light: torch.Tensor, size: tuple[int, int, int]
 ) -> torch.Tensor:
-    """Adds points of light to black images of `size` (B, H, W), each bilinearly to the four pixels around it.
+    """Renders points of light on black images, distributing each bilinearly over the four pixels around it.
 
     Args:
-        sample: (N,) which image each point belongs to.
-        y, x: (N,) positions; pixel (i, j) has its center at y = i, x = j. Points outside are dropped.
-        light: (N,) what each point adds, in total.
+        sample: (N,), index of the image of each point.
+        y, x: (N,), positions; pixel (i, j) has its center at y = i, x = j. Light outside of the image is lost.
+        light: (N,), total light of each point.
+        size: shape (B, H, W) of the images.
     """
     batch, height, width = size
     image = torch.zeros(batch * height * width, dtype=light.dtype, device=light.device)
@@ -296,12 +300,13 @@ def splat(
 
 
 def convolve(photo: torch.Tensor, psf: torch.Tensor, defocus: torch.Tensor | float = 0.0) -> torch.Tensor:
-    """(B, C, H, W) convolved with PSFs (B, 1, K, K) of its samples, K odd, and with a Gaussian; the same shape.
+    """Convolves photos with a PSF per sample and with a Gaussian, by Fourier transforms in the photo's dtype.
 
-    Mirrored beyond the borders, or where the photo is too small for that, its border pixels are repeated. By Fourier
-    transforms, in the photo's dtype.
+    Photos are mirrored beyond their borders; the border pixels of photos too small for that are repeated.
 
     Args:
+        photo: photos (B, C, H, W).
+        psf: PSFs (B, 1, K, K), K odd.
         defocus: standard deviation of the Gaussian in pixels, a number or (B, 1, 1, 1).
     """
     height, width = photo.shape[-2:]
@@ -314,5 +319,5 @@ def convolve(photo: torch.Tensor, psf: torch.Tensor, defocus: torch.Tensor | flo
     across, along = torch.fft.fftfreq(size[0]).to(photo)[:, None], torch.fft.rfftfreq(size[1]).to(photo)
     transfer = transfer * torch.exp(-2 * (math.pi * sigma) ** 2 * (across**2 + along**2))
     blurred = torch.fft.irfft2(torch.fft.rfft2(padded) * transfer, s=size)
-    start = margin + radius  # the PSF's middle lies at `radius`, which moves the photo by as much
+    start = margin + radius  # the PSF's center is at `radius`, which shifts the photo by as much
     return blurred[..., start : start + height, start : start + width]

@@ -22,41 +22,41 @@ _GREEN = [[0.0, 0.25, 0.0], [0.25, 1.0, 0.25], [0.0, 0.25, 0.0]]
 @register_degradation("camera")
 @dataclass(frozen=True)
 class CameraNoise(ConfigurableDegradation):
-    """Noise of a camera, added to a photo that is not changed otherwise.
+    """Camera noise, added to an otherwise unchanged photo.
 
-    Per sample: the tone curve is undone, white balance is undone, pixels are sampled on a Bayer mosaic of random
-    phase, noise of variance `shot * signal + read**2` is added (the Gaussian approximation of Poisson-Gaussian
-    noise: light of more than about ten electrons a pixel), and white balance, bilinear demosaicing and the tone curve
-    follow. Only the change that the noise makes is kept,
+    Per sample, tone curve and white balance are inverted, pixels are sampled on a Bayer mosaic of random phase, and
+    noise of variance `shot * signal + read**2` is added (the Gaussian approximation of Poisson-Gaussian noise, valid
+    above about ten electrons per pixel). White balance, bilinear demosaicing and tone curve follow. Only the effect of
+    the noise is kept,
 
         degraded = clean + tone(demosaic(mosaic + noise)) - tone(demosaic(mosaic)),
 
-    because real clean photos have been demosaiced as well, and a restorer shall not undo that blur. Later processing of
-    a photo changes the correlation of its noise, so some samples skip the mosaic (noise is then independent between
-    pixels and colors, as in photos that were scaled down) and some have their noise smoothed (as by a camera's own
-    denoising, or by scaling up). Gray photos (C = 1) never have a mosaic. Color correction matrices and sharpening are
-    not simulated.
+    because clean photos are already demosaiced, and a restorer should not learn to invert that blur. Later processing
+    changes the correlation of the noise. So some samples skip the mosaic, which makes the noise independent between
+    pixels and colors, as in photos that were scaled down; and some have their noise smoothed, as by a camera's own
+    denoising or by scaling up. Grayscale photos (C = 1) never have a mosaic. Color correction matrices and sharpening
+    are not simulated.
 
-    In linear light, before clipping, the noise has zero mean; the curvature of the tone curve then makes dark photos a
-    little darker on average, as it does in cameras. Its correlation with the next pixel is, with a mosaic, about 0.65
-    in red and blue and 0.4 in green.
+    In linear light, before clipping, the noise has zero mean; the curvature of the tone curve then makes dark photos
+    slightly darker on average, as in cameras. With a mosaic, the correlation of the noise of neighboring pixels is
+    about 0.65 in red and blue and 0.4 in green.
 
     Args:
         shot: range of the shot noise coefficient (linear light, white = 1; its inverse is the number of electrons at
             white), log-uniform. The default range extends from a large sensor in daylight to a phone in the dark at ISO
             6400 and beyond.
         read: range of the standard deviation of the read noise (linear light), log-uniform.
-        demosaic_probability: share of the samples whose noise passes a color filter mosaic and its demosaicing.
+        demosaic_probability: share of the samples whose noise passes through a color filter mosaic and demosaicing.
         smoothing_probability: share of the samples whose noise is smoothed by a Gaussian filter, in linear light.
         smoothing: range of the standard deviation of that filter in pixels, uniform; at most 3.
         gamma: range of the exponent of the tone curve, uniform; sRGB is 2.4. Within [1.5, 4].
         white_balance: range of the gains of red and blue against green, uniform and independent.
-        jpeg_quality: range of the JPEG quality (whole numbers in [1, 100]), uniform; None never codes.
-        jpeg_probability: share of the samples that are JPEG-coded, at a random place of the 8 x 8 block grid.
-        clip: clip the result to [0, 1], as every file of a camera is. JPEG-coded samples always are.
+        jpeg_quality: range of the JPEG quality (whole numbers in [1, 100]), uniform; None: no JPEG coding.
+        jpeg_probability: share of the samples that are JPEG-coded, with a random offset of the 8 x 8 block grid.
+        clip: clip the result to [0, 1], as in a camera's files. JPEG-coded samples are always clipped.
 
     Raises:
-        ConfigurationError: a value that is no number, no pair, or out of range.
+        ConfigurationError: a value is not a number, not a pair, or out of range.
 
     Examples:
         >>> import torch
@@ -92,7 +92,7 @@ class CameraNoise(ConfigurableDegradation):
             object.__setattr__(self, "jpeg_quality", check_whole_range("jpeg_quality", self.jpeg_quality, 1, 100))
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """(B, C, H, W) in [0, 1], C = 1 or 3, H and W at least 2 -> the same shape, noisy.
+        """Adds noise to photos (B, C, H, W) in [0, 1], C = 1 or 3, H and W at least 2.
 
         Raises:
             ValueError: wrong rank, dtype, number of channels or size.
@@ -108,7 +108,7 @@ class CameraNoise(ConfigurableDegradation):
         shot = log_uniform(one, *self.shot, clean, generator)
         read = log_uniform(one, *self.read, clean, generator)
         gamma = uniform(one, *self.gamma, clean, generator)
-        # 2. linear light, white balance and mosaic undone; sensor noise
+        # 2. sensor noise in linear light, before white balance
         linear = invert_tone(clean, gamma)
         if channels == 1:
             light, change = linear, _sensor_noise(linear, shot, read, generator)
@@ -117,7 +117,7 @@ class CameraNoise(ConfigurableDegradation):
             gains[:, ::2] = uniform((batch, 2, 1, 1), *self.white_balance, clean, generator)
             mask = bayer_masks(torch.randint(4, (batch,), generator=generator, device=generator.device), height, width)
             mask = mask.to(clean)  # (B, 3, H, W)
-            noise = _sensor_noise(linear / gains, shot, read, generator)  # in every color; the mosaic keeps one
+            noise = _sensor_noise(linear / gains, shot, read, generator)  # of all colors; the mosaic selects one
             # 3. demosaicing and white balance; demosaicing is linear: signal and noise are demosaiced separately
             mosaicked = uniform(one, 0, 1, clean, generator) < self.demosaic_probability
             light = torch.where(mosaicked, demosaic(linear * mask), linear)  # (B, 3, H, W)
@@ -128,7 +128,7 @@ class CameraNoise(ConfigurableDegradation):
             smoothed = uniform(one, 0, 1, clean, generator) < self.smoothing_probability
             radius = min(math.ceil(3 * sigma.max().item()), height - 1, width - 1)
             change = torch.where(smoothed, gaussian_filter(change, sigma, radius), change)
-        # 5. tone curve; only the change by the noise is kept; clipping and JPEG
+        # 5. tone curve, keeping only the effect of the noise; clipping and JPEG coding
         degraded = clean + apply_tone(light + change, gamma) - apply_tone(light, gamma)
         if self.clip:
             degraded = degraded.clamp(0, 1)
@@ -136,10 +136,10 @@ class CameraNoise(ConfigurableDegradation):
 
 
 def apply_tone(linear: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
-    """Linear light -> tone-mapped values: a power law with a linear toe, sRGB for gamma = 2.4.
+    """Converts linear light to tone-mapped values: a power law with a linear toe, sRGB for gamma = 2.4.
 
-    Any real input; below zero the toe continues linearly, so that noise around black keeps its mean.
-    `gamma` (above 1) broadcasts against `linear`.
+    The toe also applies below zero, so that noise around black keeps its mean. `gamma` (above 1) broadcasts against
+    `linear`.
     """
     slope, knee = _toe(gamma)
     bent = (1 + TONE_OFFSET) * linear.clamp(min=1e-12) ** (1 / gamma) - TONE_OFFSET
@@ -147,37 +147,40 @@ def apply_tone(linear: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
 
 
 def invert_tone(toned: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
-    """The inverse of `apply_tone`."""
+    """Inverts `apply_tone`."""
     slope, knee = _toe(gamma)
     bent = ((toned.clamp(min=0) + TONE_OFFSET) / (1 + TONE_OFFSET)) ** gamma
     return torch.where(toned <= knee, toned / slope, bent)
 
 
 def tone_slope(toned: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
-    """Derivative of `apply_tone` where its result is `toned`."""
+    """Returns the derivative of `apply_tone` at the points where its result is `toned`."""
     slope, knee = _toe(gamma)
     bent = (1 + TONE_OFFSET) / gamma * ((toned.clamp(min=0) + TONE_OFFSET) / (1 + TONE_OFFSET)) ** (1 - gamma)
     return torch.where(toned <= knee, slope, bent)
 
 
 def tone_bend(toned: torch.Tensor, gamma: float) -> torch.Tensor:
-    """Effect of the curvature of `apply_tone` on weak noise that is Gaussian in linear light: of variance v it gets
-    the mean `bend * v` and the third moment `6 * bend * v**2`, to second order, where the result of `apply_tone` is
-    `toned`, above the toe. The third moment of Poisson noise has the opposite sign and is 0.57 as large for sRGB."""
+    """Returns the effect of the curvature of `apply_tone` on weak noise that is Gaussian in linear light.
+
+    To second order, tone-mapped noise of variance v has the mean `bend * v` and the third moment `6 * bend * v**2` at
+    values `toned` above the toe. The third moment of Poisson noise has the opposite sign and, for sRGB, 0.57 times the
+    size.
+    """
     return (1 - gamma) / 2 / (toned + TONE_OFFSET)
 
 
 def _toe(gamma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Slope of the linear part and the toned value where it ends: where value and slope of both parts meet."""
+    """Returns the slope of the linear toe and the tone-mapped value of its end, where values and slopes are equal."""
     a = TONE_OFFSET
     return (1 + a) ** gamma * (gamma - 1) ** (gamma - 1) / (a ** (gamma - 1) * gamma**gamma), a / (gamma - 1)
 
 
 def bayer_masks(phase: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Masks of the color that each pixel of a Bayer mosaic samples.
+    """Returns masks of the color that each pixel of a Bayer mosaic samples.
 
     Args:
-        phase: (B,) whole numbers in 0..3: RGGB, GRBG, GBRG, BGGR.
+        phase: (B,), whole numbers 0 to 3: RGGB, GRBG, GBRG, BGGR.
 
     Returns:
         (B, 3, height, width) bool, exactly one of the three True at each pixel.
@@ -188,9 +191,10 @@ def bayer_masks(phase: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 def demosaic(sampled: torch.Tensor) -> torch.Tensor:
-    """Bilinear demosaicing: fills the zeros of (B, 3, H, W), sampled by `bayer_masks`, from their neighbors.
+    """Demosaics bilinearly: fills the zeros of (B, 3, H, W), sampled by `bayer_masks`, from their neighbors.
 
-    Linear, and exact for constant colors. H and W must be at least 2; reflection keeps the mosaic's phase.
+    The operation is linear, and exact for constant colors. H and W must be at least 2; reflection at the borders
+    preserves the mosaic's phase.
     """
     kernels = torch.tensor([_RED_BLUE, _GREEN, _RED_BLUE], dtype=sampled.dtype, device=sampled.device)[:, None]
     return F.conv2d(F.pad(sampled, (1, 1, 1, 1), mode="reflect"), kernels, groups=3)

@@ -11,13 +11,19 @@ from ..errors import ConfigurationError
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """End of a message about an unknown `name`: the most similar known one, if there is one."""
+    """Returns the end of a message about an unknown `name`, which suggests the most similar known one if any."""
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def check_parts(type_name: str, options: Mapping[str, Any], entries: str) -> Sequence[Any]:
-    """The field "parts" of a degradation without other fields; a ConfigurationError names an invalid one."""
+    """Returns the field "parts" of a degradation without other fields; a ConfigurationError names an invalid field.
+
+    Args:
+        type_name: type of the degradation, for messages.
+        options: fields of the config.
+        entries: description of the entries of "parts", for messages.
+    """
     for name in options:
         if name != "parts":
             raise ConfigurationError(
@@ -30,7 +36,7 @@ def check_parts(type_name: str, options: Mapping[str, Any], entries: str) -> Seq
 
 
 def check_number(name: str, value: Any, low: float, high: float) -> float:
-    """`value` as a finite float in [low, high], else a ConfigurationError naming `name`."""
+    """Returns `value` as a float; raises ConfigurationError unless it is a finite number in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         bounds = f"in [{low:g}, {high:g}]" if math.isfinite(high) else f"of at least {low:g}"
         raise ConfigurationError(f"`{name}` must be a number {bounds}, got {value!r}")
@@ -40,7 +46,7 @@ def check_number(name: str, value: Any, low: float, high: float) -> float:
 
 
 def check_range(name: str, value: Any, low: float, high: float) -> tuple[float, float]:
-    """`value` as a pair (first <= second) of numbers in [low, high], else a ConfigurationError naming `name`."""
+    """Returns `value` as a pair; raises ConfigurationError unless it is two ordered numbers in [low, high]."""
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
         raise ConfigurationError(f"`{name}` must be a pair [low, high], got {value!r}")
     first, second = (check_number(name, v, low, high) for v in value)
@@ -50,13 +56,13 @@ def check_range(name: str, value: Any, low: float, high: float) -> tuple[float, 
 
 
 def check_flag(name: str, value: Any) -> None:
-    """A ConfigurationError unless `value` is true or false."""
+    """Raises ConfigurationError unless `value` is a boolean."""
     if not isinstance(value, bool):
         raise ConfigurationError(f"`{name}` must be true or false, got {value!r}")
 
 
 def check_whole_range(name: str, value: Any, low: int, high: int) -> tuple[int, int]:
-    """As `check_range`, of whole numbers."""
+    """Like `check_range` for whole numbers."""
     first, last = check_range(name, value, low, high)
     if first != int(first) or last != int(last):
         raise ConfigurationError(f"`{name}` must be whole numbers, got {list(value)!r}")
@@ -64,7 +70,7 @@ def check_whole_range(name: str, value: Any, low: int, high: int) -> tuple[int, 
 
 
 def check_clean(clean: torch.Tensor) -> torch.Tensor:
-    """`clean` if it is a floating-point (B, C, H, W), else a ValueError."""
+    """Returns `clean`; raises ValueError unless it is floating point (B, C, H, W)."""
     if clean.ndim != 4 or not clean.is_floating_point():
-        raise ValueError(f"`clean` must be floating point of (B, C, H, W), got {clean.dtype} of {tuple(clean.shape)}")
+        raise ValueError(f"`clean` must be floating point (B, C, H, W), got {clean.dtype} of {tuple(clean.shape)}")
     return clean

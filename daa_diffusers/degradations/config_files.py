@@ -15,14 +15,14 @@ DEGRADATION_SUFFIXES = (".yaml", ".yml", ".json")
 
 
 def read_degradation(path: str | os.PathLike) -> dict[str, Any]:
-    """The config in a YAML or JSON file, for `degradation_from_config`.
+    """Reads a config from a YAML or JSON file, for `degradation_from_config`.
 
     Raises:
-        ConfigurationError: no such file, or it holds no mapping with a `type`.
+        ConfigurationError: the file cannot be read, or does not hold a mapping with a `type`.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-        # YAML 1.1 reads the 5e-05 of JSON as text
+        # JSON files are not read as YAML, because YAML 1.1 reads 5e-05 as text
         config = json.loads(text) if Path(path).suffix.lower() == ".json" else yaml.safe_load(text)
     except (OSError, yaml.YAMLError, ValueError) as error:
         raise ConfigurationError(
@@ -36,21 +36,21 @@ def read_degradation(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def check_degradation_path(path: str | os.PathLike) -> Path:
-    """`path`, if a degradation can be written there, else a ConfigurationError or UnwritableError."""
+    """Returns `path`; raises ConfigurationError or UnwritableError unless a degradation can be written there."""
     path = Path(path)
     if path.suffix.lower() not in DEGRADATION_SUFFIXES:
         raise ConfigurationError(f"a degradation file must end in .yaml, .yml or .json, got {str(path)!r}")
     if not path.parent.is_dir():
-        raise ConfigurationError(f"the folder of {str(path)!r} must exist, got no folder {str(path.parent)!r}")
+        raise ConfigurationError(f"the folder of {str(path)!r} must exist, there is no {str(path.parent)!r}")
     check_writable(path.parent)
     return path
 
 
 def write_degradation(config: Mapping[str, Any], path: str | os.PathLike, comment: str = "") -> Path:
-    """Writes a config as JSON (`.json`) or YAML (`.yaml`, `.yml`; with `comment` above it), atomically.
+    """Writes a config as JSON (`.json`) or YAML (`.yaml`, `.yml`; `comment` becomes its header), atomically.
 
     Raises:
-        ConfigurationError: as `check_degradation_path`.
+        ConfigurationError: as for `check_degradation_path`.
     """
     path = check_degradation_path(path)
     if path.suffix.lower() == ".json":

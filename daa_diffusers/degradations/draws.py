@@ -1,4 +1,4 @@
-"""Random draws: one generator per sample, and distributions of a degradation's parameters."""
+"""Random draws: generators by seed and keys, and distributions of a degradation's parameters."""
 
 import hashlib
 import json
@@ -10,13 +10,13 @@ import torch
 
 
 def generator_for(seed: int, *keys: str | int) -> torch.Generator:
-    """A CPU generator that depends on `seed` and `keys` alone, on every machine and in every process.
+    """Returns a CPU generator that depends on `seed` and `keys` alone, on every machine and in every process.
 
     Its seed is a 63-bit hash (blake2b) of both, e.g. `generator_for(0, "crop", "real", 12)`. torch's generator uses
-    the lower 32 bits of it: among a million samples some hundred share their draws with another, which is harmless.
+    the lower 32 bits: among a million samples, some hundred share their draws with another sample, which is harmless.
 
     Raises:
-        TypeError: `seed` or a key is neither whole number nor text.
+        TypeError: `seed` or a key is neither a whole number nor text.
     """
     plain = [key if isinstance(key, str) else operator.index(key) for key in (seed, *keys)]
     digest = hashlib.blake2b(json.dumps(plain).encode(), digest_size=8).digest()
@@ -24,16 +24,16 @@ def generator_for(seed: int, *keys: str | int) -> torch.Generator:
 
 
 def uniform(shape: Sequence[int], low: float, high: float, clean: torch.Tensor, generator: torch.Generator):
-    """U(low, high) of `shape`, drawn on the generator's device, with the device and dtype of `clean`."""
+    """Draws U(low, high) of `shape` on the generator's device; the result has the device and dtype of `clean`."""
     drawn = torch.rand(shape, generator=generator, device=generator.device) * (high - low) + low
     return drawn.to(clean)
 
 
 def log_uniform(shape: Sequence[int], low: float, high: float, clean: torch.Tensor, generator: torch.Generator):
-    """exp(U(log low, log high)) of `shape`, drawn as `uniform` does; `low` must be positive."""
+    """Draws exp(U(log low, log high)) of `shape`, like `uniform`; `low` must be positive."""
     return uniform(shape, math.log(low), math.log(high), clean, generator).exp()
 
 
 def normal(shape: Sequence[int], clean: torch.Tensor, generator: torch.Generator):
-    """N(0, 1) of `shape`, drawn on the generator's device, with the device and dtype of `clean`."""
+    """Draws N(0, 1) of `shape` on the generator's device; the result has the device and dtype of `clean`."""
     return torch.randn(shape, generator=generator, device=generator.device).to(clean)

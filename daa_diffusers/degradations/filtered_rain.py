@@ -11,46 +11,46 @@ from .checks import check_clean, check_flag, check_whole_range
 from .draws import log_uniform, normal, uniform
 from .rain import FWHM, MAX_LENGTH, used_layers, with_light
 
-POINTS = 64  # per line
-MIN_THRESHOLD = 0.03  # share of the brightest pixel; below it are artifacts of the blur (ringing)
-QUANTILE_PIXELS = 1 << 16  # quantiles are estimated from at most about this many pixels of a layer
+POINTS = 64  # number of points per line
+MIN_THRESHOLD = 0.03  # smallest threshold as a share of the brightest pixel; below are artifacts of the blur (ringing)
+QUANTILE_PIXELS = 1 << 16  # approximate number of pixels of a layer from which quantiles are estimated
 
 
 @register_degradation("filtered_rain")
 @dataclass(frozen=True)
 class FilteredRain(ConfigurableDegradation):
-    """Rain as image editors synthesize it, and as in Rain100L, Rain100H and similar data sets.
+    """Rain as synthesized by image editors, and as in Rain100L, Rain100H and similar data sets.
 
-    Per sample, one angle and a few layers. A layer is sparse noise: a share `density` of its pixels are grains of
-    random brightness. It is blurred to the width of a streak and along a line, and a threshold keeps the brightest
-    `cover` of its pixels,
+    Each sample has one main angle and a few layers. A layer is sparse noise: a share `density` of its pixels are grains
+    of random brightness. It is blurred to the width of a streak and along a line, and a threshold keeps the brightest
+    pixels, a share of `cover` over all layers,
 
         rain = brightness * min(1, contrast (noise - threshold) / mean of (noise - threshold) above the threshold).
 
     Few grains give separate streaks of one length. Many grains overlap and give streaks of irregular length and
-    outline, side by side or in rows like beads; `RainStreaks`, which draws each streak separately, has none. The rain
-    is added to the photo or screened: 1 - (1 - clean) (1 - rain). There is no veil.
+    outline, side by side or in rows like beads, unlike `RainStreaks`, which draws each streak separately. The rain is
+    added to the photo or screened: 1 - (1 - clean) (1 - rain). There is no veil.
 
     Args:
-        cover: range of the share of the pixels in rain, log-uniform; over all layers.
-        layers: range of the number of layers (whole numbers of at least 1), uniform. Each draws its own density,
+        cover: range of the share of the pixels covered by rain, log-uniform; over all layers.
+        layers: range of the number of layers (whole numbers, at least 1), uniform. Each layer has its own density,
             length, width and contrast.
-        density: range of the share of the pixels with a grain, log-uniform.
+        density: range of the share of the pixels that are grains, log-uniform.
         length: range of the length of the line in pixels, log-uniform; at most 200.
-        taper: range of the taper of the brightness along the line, uniform: 0 constant, 1 falling linearly to both
+        taper: range of the taper of the brightness along the line, uniform: 0 is constant, 1 falls linearly to both
             ends.
         width: range of the full width at half maximum of a blurred grain in pixels, log-uniform.
         angle: range of the angle in degrees from vertical, uniform; positive leans to the right at the top.
-        angle_spread: range of the standard deviation of the layers' angles around it in degrees, uniform.
+        angle_spread: range of the standard deviation in degrees of the layers' angles around the main angle, uniform.
         across_probability: probability that the rain of a sample is rotated by 90 degrees (see `RainStreaks`).
         lens: range of the standard deviation in pixels of the final Gaussian blur of the streaks, uniform.
         brightness: range of the peak brightness (white = 1), uniform.
-        contrast: range of the steepness, log-uniform: below 0.3 few pixels reach the peak, above 2 most do.
+        contrast: range of the contrast, log-uniform: below 0.3 few pixels reach the peak brightness, above 2 most do.
         screen_probability: probability that the rain of a sample is screened; otherwise it is added.
         clip: clip the result to [0, 1], as files do.
 
     Raises:
-        ConfigurationError: a value is no number, no pair, or out of range.
+        ConfigurationError: a value is not a number, not a pair, or out of range.
     """
 
     cover: tuple[float, float] = (0.02, 0.3)
@@ -86,10 +86,10 @@ class FilteredRain(ConfigurableDegradation):
         object.__setattr__(self, "layers", check_whole_range("layers", self.layers, 1, 10))
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Photos (B, C, H, W) in [0, 1], floating -> the same with rain.
+        """Adds rain to photos (B, C, H, W) in [0, 1].
 
         Raises:
-            ValueError: another rank or dtype.
+            ValueError: wrong rank or dtype.
         """
         check_clean(clean)
         one = (clean.shape[0], 1, 1, 1)
@@ -101,7 +101,7 @@ class FilteredRain(ConfigurableDegradation):
         return degraded.clamp(0, 1) if self.clip else degraded
 
     def _layers(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Layers (B, max layers, H, W) in [0, 1]; those beyond the number drawn for a sample are zero."""
+        """Draws layers (B, max layers, H, W) in [0, 1]; those above a sample's drawn number are zero."""
         batch, _, height, width = clean.shape
         most = self.layers[1]
         flat = (batch * most,)
@@ -128,7 +128,10 @@ class FilteredRain(ConfigurableDegradation):
 
 
 def _lines(length: torch.Tensor, taper: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
-    """Paths (N, POINTS, 2) along lines, equally bright per point; arguments (N,), angles in radians from vertical."""
+    """Returns paths (N, POINTS, 2) along lines, with equal light per point.
+
+    Arguments are (N,), angles in radians from vertical.
+    """
     share = (torch.arange(POINTS, dtype=length.dtype, device=length.device) + 0.5) / POINTS * 2 - 1  # (POINTS,)
     triangle = share.sign() * (1 - (1 - share.abs()).sqrt())  # quantiles of a triangular distribution
     along = share + taper[:, None] * (triangle - share)  # (N, POINTS)
@@ -137,7 +140,10 @@ def _lines(length: torch.Tensor, taper: torch.Tensor, angle: torch.Tensor) -> to
 
 
 def _threshold(noise: torch.Tensor, cover: torch.Tensor, contrast: torch.Tensor) -> torch.Tensor:
-    """Noise (N, 1, H, W) above the threshold that a share `cover` (N,) of the pixels exceeds, scaled to [0, 1]."""
+    """Subtracts from noise (N, 1, H, W) the threshold that a share `cover` (N,) of its pixels exceeds.
+
+    The result is scaled by `contrast` (N,) and clipped to [0, 1].
+    """
     pixels = noise.flatten(1)
     step = math.ceil(pixels.shape[1] / QUANTILE_PIXELS)
     ordered = pixels[:, ::step].sort(dim=1).values

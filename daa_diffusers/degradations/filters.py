@@ -7,12 +7,12 @@ import torch.nn.functional as F
 
 
 def gaussian_filter(photos: torch.Tensor, sigma: float | torch.Tensor, radius: int | None = None) -> torch.Tensor:
-    """Gaussian filter of (B, C, H, W), mirrored at borders. (torchvision's costs seconds to import.)
+    """Applies a Gaussian filter, mirroring at borders. (torchvision's takes seconds to import.)
 
     Args:
-        photos: floating.
-        sigma: standard deviation in pixels: one, or (B, 1, 1, 1), one a sample.
-        radius: of the kernel, less than H and W; None: 2.5 of the widest `sigma`.
+        photos: floating-point photos (B, C, H, W).
+        sigma: standard deviation in pixels, a number or (B, 1, 1, 1).
+        radius: radius of the kernel, less than H and W; None: 2.5 times the largest `sigma`.
     """
     batch, channels, height, width = photos.shape
     if radius is None:

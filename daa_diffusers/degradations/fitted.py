@@ -1,4 +1,4 @@
-"""Fitted noise: additive noise with the statistics that `fitting.noise` measured on photos."""
+"""Fitted noise: additive noise with statistics measured by `fitting.noise` on photos."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,11 +17,11 @@ from .draws import normal, uniform
 from .jpeg_coding import code_some
 
 FORMAT_VERSION = 1
-# Order of the squares in `correlation`: each color with itself, then the pairs.
+# Order of the squares in `correlation`: each color with itself, then pairs of different colors.
 COLOR_PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 SPREAD_BOUNDS = (1.0, 10.0)
-MAX_LAG = 3  # pixels; the noise of cameras is hardly correlated beyond
-KERNEL = 16  # side of the filters that correlate noise
+MAX_LAG = 3  # pixels, largest offset of correlations; camera noise is hardly correlated beyond
+KERNEL = 16  # side in pixels of the filters that correlate noise
 
 Numbers = tuple[float, ...]
 
@@ -29,34 +29,35 @@ Numbers = tuple[float, ...]
 @register_degradation("fitted")
 @dataclass(frozen=True)
 class FittedNoise(ConfigurableDegradation):
-    """Additive noise with the measured strength at each brightness, correlation and JPEG coding.
+    """Additive noise with measured dependence on brightness, correlation and JPEG coding.
 
-    Per sample a noise level is drawn, then stationary Gaussian noise of unit variance and the given correlation between
-    pixels and colors, which is multiplied by `level * deviation(brightness)` of its own pixel and color.
+    Per sample, a noise level is drawn, and stationary Gaussian noise of unit variance with the given correlation
+    between pixels and colors. The noise of each pixel and color is multiplied by `level * deviation(brightness)`.
 
     Args:
         brightness: K >= 1 increasing values in [0, 1] at which `deviation` was measured; linear in between, constant
             outside.
-        deviation: standard deviation of the noise in red, green and blue, each at K brightnesses, in units of 1/255, of
-            the photo of median noise.
-        level: evenly spaced quantiles (from lowest to highest) of the ratio of a photo's noise to it.
-        spread: the level is multiplied once more, by a number that is log-uniform in [1 / spread, spread]: noise a
-            little below and above what was measured. 1 to 10.
+        deviation: standard deviation (1/255) of the noise of the median photo in red, green and blue, each at K
+            brightnesses.
+        level: evenly spaced quantiles (from lowest to highest) of the ratio of a photo's noise to that of the median
+            photo.
+        spread: range of another random factor of the level, log-uniform in [1 / spread, spread], to train on noise
+            slightly below and above the measured one; 1 to 10.
         correlation: 6 squares of odd side (at most 15), the correlation with the pixel at each offset (down, right)
-            from the middle: of red, green and blue with themselves (1 in the middle), red-green, red-blue, green-blue.
+            from the center: of red, green and blue with themselves (1 at the center), red-green, red-blue, green-blue.
             None: white noise.
-        jpeg_quality: range of whole numbers in [1, 100], uniform; None never codes.
-        jpeg_probability: share of the samples that are JPEG-coded, at a random place of the 8 x 8 block grid.
-        jpeg_half_chroma: coding stores colors at half the size (4:2:0), else whole (4:4:4).
-        clip: clip the result to [0, 1]. JPEG-coded samples always are.
-        gamma: exponent of the tone curve (`camera_noise.apply_tone`; 2.4 is sRGB) that the noise went through: it has
-            zero mean in linear light, and makes photos darker on average. 1.5 to 4. `deviation` then holds to first
-            order: where noise is strong relative to brightness + 0.055, the result is up to a fifth stronger, and near
-            black, where it is clipped, weaker. None: zero mean in the values as they are stored.
-        version: of these fields, 1.
+        jpeg_quality: range of the JPEG quality (whole numbers in [1, 100]), uniform; None: no JPEG coding.
+        jpeg_probability: share of the samples that are JPEG-coded, with a random offset of the 8 x 8 block grid.
+        jpeg_half_chroma: whether JPEG coding halves the resolution of colors (4:2:0 instead of 4:4:4).
+        clip: clip the result to [0, 1]. JPEG-coded samples are always clipped.
+        gamma: exponent, 1.5 to 4, of the tone curve (`camera_noise.apply_tone`; 2.4 is sRGB) through which noise with
+            zero mean in linear light is passed; photos become darker on average. `deviation` is then exact to first
+            order: noise that is strong relative to brightness + 0.055 becomes up to a fifth stronger, noise clipped
+            near black weaker. None: noise with zero mean in the stored values.
+        version: version of these fields, 1.
 
     Raises:
-        ConfigurationError: values that are out of range or inconsistent.
+        ConfigurationError: values are out of range or inconsistent.
     """
 
     brightness: Numbers
@@ -83,7 +84,7 @@ class FittedNoise(ConfigurableDegradation):
         deviation = tuple(_numbers("deviation", d, 0, 255) for d in self.deviation)
         if {len(d) for d in deviation} != {len(brightness)}:
             raise ConfigurationError(
-                f"`deviation` must hold {len(brightness)} numbers a color, one for each `brightness`, got "
+                f"`deviation` must hold {len(brightness)} numbers per color, one for each `brightness`, got "
                 f"{[len(d) for d in deviation]}"
             )
         level = _numbers("level", self.level, 0, math.inf)
@@ -104,7 +105,7 @@ class FittedNoise(ConfigurableDegradation):
             object.__setattr__(self, "jpeg_quality", check_whole_range("jpeg_quality", self.jpeg_quality, 1, 100))
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """(B, C, H, W) in [0, 1], C = 1 or 3 -> the same shape, noisy. Gray noise is the luma of colored noise.
+        """Adds noise to photos (B, C, H, W) in [0, 1], C = 1 or 3. Grayscale noise is the luma of color noise.
 
         Raises:
             ValueError: wrong rank, dtype or number of channels.
@@ -132,23 +133,23 @@ class FittedNoise(ConfigurableDegradation):
         return code_some(degraded, self.jpeg_quality, self.jpeg_probability, generator, self.jpeg_half_chroma)
 
     def deviation_of(self, photo: torch.Tensor) -> torch.Tensor:
-        """Standard deviation (B, 3, H, W), in [0, 1], of the noise of the median photo at the brightness of `photo`."""
+        """Returns the noise's standard deviation (B, 3, H, W), in [0, 1], at level 1 and the brightness of `photo`."""
         knots = torch.tensor(self.brightness).to(photo)
         table = torch.tensor(self.deviation).to(photo) / 255  # (3, K)
         return torch.stack([_interpolate(photo[:, c].contiguous(), knots, table[c]) for c in range(3)], 1)
 
     def _levels(self, share: torch.Tensor) -> torch.Tensor:
-        """The quantiles at `share` in [0, 1]."""
+        """Returns the quantiles of the level at `share` in [0, 1]."""
         quantiles = torch.tensor(self.level).to(share)
         return _interpolate(share, torch.linspace(0, 1, len(quantiles)).to(share), quantiles)
 
     def to_config(self) -> dict[str, Any]:
-        """`{"type": "fitted", "version": 1, ...}`, JSON-plain."""
+        """Returns `{"type": "fitted", "version": 1, ...}`, JSON-plain."""
         return {"type": self.type_name, "version": self.version, **_plain(asdict(self))}
 
 
 def expand_pairs(correlation: Sequence[Sequence[Sequence[float]]]) -> torch.Tensor:
-    """`FittedNoise.correlation` (6, n, n) as (3, 3, n, n): of color a with color b at an offset (down, right)."""
+    """Expands `FittedNoise.correlation` (6, n, n) to (3, 3, n, n): color a with color b at an offset (down, right)."""
     pairs = torch.tensor(correlation, dtype=torch.float32)
     full = pairs.new_zeros(3, 3, *pairs.shape[1:])
     for (a, b), square in zip(COLOR_PAIRS, pairs, strict=True):
@@ -158,11 +159,12 @@ def expand_pairs(correlation: Sequence[Sequence[Sequence[float]]]) -> torch.Tens
 
 
 def correlation_kernels(correlation: torch.Tensor) -> torch.Tensor:
-    """Filters that turn white noise into noise of unit variance with a correlation, by the root of its spectrum.
+    """Computes filters that turn white noise into noise of unit variance with a given correlation.
+
+    The filters are the square root of the noise's spectrum. Negative parts, which no real noise has, are set to zero.
 
     Args:
-        correlation: (C, C, n, n), n odd and at most 15, by offset from the middle. Negative parts of the spectrum,
-            which no noise has, are set to zero.
+        correlation: (C, C, n, n), n odd and at most 15, by offset from the center.
 
     Returns:
         (C, C, 16, 16), zero-phase, for `F.conv2d`.
@@ -178,7 +180,7 @@ def correlation_kernels(correlation: torch.Tensor) -> torch.Tensor:
 
 
 def _interpolate(x: torch.Tensor, knots: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Piecewise linear through (knots, values), constant outside; of the shape of `x`."""
+    """Interpolates linearly between (knots, values) at `x`; constant outside."""
     if len(knots) == 1:
         return values.expand(x.shape)
     right = torch.searchsorted(knots, x).clamp(1, len(knots) - 1)
@@ -203,7 +205,7 @@ def _numbers(name: str, values: Any, low: float, high: float) -> Numbers:
 
 
 def _checked_correlation(squares: Any) -> tuple[tuple[Numbers, ...], ...]:
-    wanted = "`correlation` must be 6 squares of one odd side, at most 15"
+    wanted = "`correlation` must be 6 squares of the same odd side, at most 15"
     if not _is_list(squares) or len(squares) != len(COLOR_PAIRS) or not all(_is_list(s) for s in squares):
         raise ConfigurationError(f"{wanted}, got {squares!r:.80}")
     checked = tuple(tuple(_numbers("correlation", row, -1, 1) for row in square) for square in squares)
@@ -211,7 +213,7 @@ def _checked_correlation(squares: Any) -> tuple[tuple[Numbers, ...], ...]:
     sides = {len(square) for square in checked} | {len(row) for square in checked for row in square}
     if sides != {side} or side % 2 == 0 or side >= KERNEL:
         raise ConfigurationError(f"{wanted}, got sides {sorted(sides)}")
-    middle = [checked[c][side // 2][side // 2] for c in range(3)]
-    if middle != [1.0] * 3:
-        raise ConfigurationError(f"`correlation` of a color with itself must be 1 in the middle, got {middle}")
+    center = [checked[c][side // 2][side // 2] for c in range(3)]
+    if center != [1.0] * 3:
+        raise ConfigurationError(f"`correlation` of a color with itself must be 1 at the center, got {center}")
     return checked

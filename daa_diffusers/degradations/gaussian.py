@@ -19,7 +19,7 @@ class BlindGaussian(ConfigurableDegradation):
     Source: docs/method.md, "The official sizes and recipes" (row "data": sigma ~ U(0, 75) / 255).
 
     Args:
-        sigma_min, sigma_max: in units of 1/255.
+        sigma_min, sigma_max: range of sigma in units of 1/255.
     """
 
     sigma_min: float = 0.0
@@ -34,7 +34,7 @@ class BlindGaussian(ConfigurableDegradation):
             )
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """(B, C, H, W) in [0, 1] -> the same, noisy, unclipped."""
+        """Adds noise to photos (B, C, H, W) in [0, 1]; the result is not clipped."""
         check_clean(clean)
         sigma = uniform((clean.shape[0], 1, 1, 1), self.sigma_min / 255, self.sigma_max / 255, clean, generator)
         return clean + sigma * normal(clean.shape, clean, generator)

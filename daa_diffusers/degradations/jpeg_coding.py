@@ -1,4 +1,4 @@
-"""JPEG coding of synthetic photos, and its detection from a photo's file or pixels."""
+"""JPEG coding of synthetic photos, and detection of JPEG coding from a photo's file or pixels."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +10,9 @@ from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
 
 JPEG_BLOCK = 8
-IN_THREADS = 8  # number of photos from which threads are faster
+IN_THREADS = 8  # smallest number of photos for which threads are faster
 
-# Luma quantization at quality 50 (ITU-T T.81, annex K.1), as Pillow orders it; libjpeg scales it by quality.
+# Luma quantization table at quality 50 (ITU-T T.81, annex K.1), in Pillow's order; libjpeg scales it by quality.
 LUMA_TABLE = (
     16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55,
     14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62,
@@ -22,25 +22,25 @@ LUMA_TABLE = (
 
 
 def jpeg(photo: torch.Tensor, quality: int, down: int, right: int, sampling: int = 2) -> torch.Tensor:
-    """(C, H, W) -> the same after JPEG coding, blocks shifted by `down` and `right`.
+    """Codes and decodes a photo as JPEG.
 
     Args:
-        photo: in [0, 1]; what exceeds it is clipped.
-        quality: of libjpeg, 1 to 100.
-        down, right: place of the block grid, 0 to 7.
-        sampling: of the colors, as Pillow counts: 0 whole (4:4:4), 1 at half the width (4:2:2), as many cameras have
-            them, 2 at half the width and height (4:2:0), as most files have them.
+        photo: (C, H, W) in [0, 1]; other values are clipped.
+        quality: quality of libjpeg, 1 to 100.
+        down, right: offset of the block grid in pixels, 0 to 7.
+        sampling: chroma subsampling as in Pillow: 0 is 4:4:4; 1 is 4:2:2, half the width, as in many cameras; 2 is
+            4:2:0, half the width and height, as in most files.
     """
     return _coded(_as_bytes(photo), quality, down, right, sampling).to(photo) / 255
 
 
 def _as_bytes(photos: torch.Tensor) -> torch.Tensor:
-    """(..., C, H, W) in [0, 1] -> uint8 on the CPU; what exceeds the range is clipped."""
+    """Converts (..., C, H, W) in [0, 1] to uint8 on the CPU; other values are clipped."""
     return (photos.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
 
 def _coded(photo: torch.Tensor, quality: int, down: int, right: int, sampling: int) -> torch.Tensor:
-    """As `jpeg`, of bytes."""
+    """Like `jpeg` for uint8."""
     padded = F.pad(photo[None], (right, 0, down, 0), mode="replicate")[0]
     pixels = padded.permute(1, 2, 0).numpy()  # (H, W, C)
     stream = io.BytesIO()
@@ -58,13 +58,14 @@ def code_some(
     generator: torch.Generator,
     half_chroma: bool = True,
 ) -> torch.Tensor:
-    """JPEG-codes a share of photos (B, C, H, W), at a random place of the block grid each; the others stay.
+    """JPEG-codes a random share of photos, each with a random offset of the block grid.
 
     Args:
-        quality: range of whole numbers in [1, 100], uniform; None codes none.
-        probability: of a photo to be coded.
-        generator: draws everything, on its own device.
-        half_chroma: colors are stored at half the width and height (4:2:0), else whole (4:4:4).
+        photos: (B, C, H, W).
+        quality: range of the quality (whole numbers in [1, 100]), uniform; None: no coding.
+        probability: probability that a photo is coded.
+        generator: source of all random draws, made on its own device.
+        half_chroma: whether to halve the resolution of colors (4:2:0 instead of 4:4:4).
     """
     if quality is None or probability == 0:
         return photos
@@ -89,14 +90,14 @@ def code_some(
 
 
 def jpeg_quality(content: bytes) -> int | None:
-    """libjpeg's quality (1 to 100) whose luma quantization is nearest to that of a JPEG file; None for another file.
+    """Returns the libjpeg quality (1 to 100) with the luma quantization nearest to a JPEG file's; None for other files.
 
-    Cameras have tables of their own: for these it is the quality of similar quantization.
+    Cameras have their own tables; for these, the result is the quality with the most similar quantization.
     """
     try:
         with Image.open(io.BytesIO(content)) as image:  # reads the header only
             tables = getattr(image, "quantization", None)
-    except Exception:  # `photos.reading.decode_photo` reports what is wrong with the file
+    except Exception:  # `photos.reading.decode_photo` reports errors of the file
         return None
     if not tables:
         return None
@@ -106,7 +107,7 @@ def jpeg_quality(content: bytes) -> int | None:
 
 
 def chroma_sampling(content: bytes) -> int:
-    """Chroma subsampling of a JPEG file, as `sampling` of `jpeg`; 0 for other files and subsamplings."""
+    """Returns the chroma subsampling of a JPEG file, as `sampling` of `jpeg`; 0 for other files and subsamplings."""
     try:
         with Image.open(io.BytesIO(content)) as image:  # reads the header only
             return max(0, get_sampling(image))
@@ -115,7 +116,7 @@ def chroma_sampling(content: bytes) -> int:
 
 
 def luma_table(quality: int) -> np.ndarray:
-    """(8, 8), libjpeg's quantization of the brightness at a quality from 1 to 100."""
+    """Returns libjpeg's luma quantization table (8, 8) for a quality from 1 to 100."""
     return _scaled(quality).reshape(JPEG_BLOCK, JPEG_BLOCK)
 
 
@@ -125,15 +126,15 @@ def _scaled(quality: int) -> np.ndarray:
 
 
 def blockiness(photo: torch.Tensor) -> float:
-    """Steps between pixels on the 8 x 8 grid of JPEG, relative to those beside it; about 1 where nothing was coded.
+    """Measures the steps at the boundaries of JPEG's 8 x 8 blocks relative to nearby ones; about 1 without coding.
 
     Args:
-        photo: (C, H, W) whose grid starts in the corner, both sides at least 24 pixels; floating point.
+        photo: floating point (C, H, W), at least 24 pixels wide and high, whose block grid starts in the corner.
     """
     ratios = []
     for axis in (1, 2):
         step = photo.diff(dim=axis).abs().mean((0, 3 - axis))  # (H - 1,) or (W - 1,)
-        # the second difference, so that slopes and slow changes of detail cancel
+        # second differences, so that slopes and slow changes of detail cancel
         edge = (2 * step[1:-1] - step[:-2] - step[2:])[JPEG_BLOCK - 2 :: JPEG_BLOCK]
         ratios.append(1 + float(edge.mean() / (2 * step.mean()).clamp(min=1e-6)))
     return sum(ratios) / 2

@@ -1,4 +1,4 @@
-"""Mixture of degradations: one of several for each sample."""
+"""Mixture of degradations, one of which is drawn for each sample."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from .checks import check_clean, check_number, check_parts
 
 @register_degradation("mixture")
 class Mixture:
-    """Draws one of several degradations for each sample.
+    """Degrades each sample by one of several degradations, drawn at random.
 
     Args:
         parts: (weight, degradation) pairs; weights are positive and need not sum to one.
@@ -31,7 +31,7 @@ class Mixture:
         self.parts = [(float(weight), degradation) for weight, degradation in parts]
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """(B, C, H, W) in [0, 1] -> the same shape, each sample degraded by one part."""
+        """Degrades photos (B, C, H, W) in [0, 1], each sample by one part."""
         check_clean(clean)
         weights = torch.tensor([weight for weight, _ in self.parts], device=generator.device)
         chosen = torch.multinomial(weights, clean.shape[0], replacement=True, generator=generator).to(clean.device)
@@ -51,7 +51,7 @@ class Mixture:
         return f"Mixture({self.parts!r})"
 
     def to_config(self) -> dict[str, Any]:
-        """`{"type": "mixture", "parts": [{"weight": w, "degradation": {...}}, ...]}`."""
+        """Returns `{"type": "mixture", "parts": [{"weight": w, "degradation": {...}}, ...]}`."""
         return {
             "type": self.type_name,
             "parts": [{"weight": weight, "degradation": part.to_config()} for weight, part in self.parts],
@@ -59,7 +59,7 @@ class Mixture:
 
     @classmethod
     def from_config(cls, options: Mapping[str, Any]) -> "Mixture":
-        """Builds one from `{"parts": [...]}`; a ConfigurationError names an invalid part."""
+        """Builds a mixture from `{"parts": [...]}`; a ConfigurationError names an invalid part."""
         built = []
         for part in check_parts(cls.type_name, options, "{weight, degradation}"):
             if not isinstance(part, Mapping) or set(part) != {"weight", "degradation"}:

@@ -1,4 +1,4 @@
-"""Synthetic rain: layers of streaks, near and far, and the veil of distant rain."""
+"""Synthetic rain: layers of near and distant streaks, and the veil of distant rain."""
 
 import math
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from .blur import splat
 from .checks import check_clean, check_flag, check_whole_range
 from .draws import log_uniform, normal, uniform
 
-MAX_LENGTH = 200.0
-# Ranges of the uniform factors by which the streaks of a layer vary. Each has a mean of 1, so that the expected area of
-# a streak is the product of the layer's mean length and mean width.
+MAX_LENGTH = 200.0  # pixels
+# Ranges of the uniform factors by which the streaks of a layer vary. Each has mean 1, so that the expected area of a
+# streak is the product of the layer's mean length and mean width.
 LENGTHS, WIDTHS, BRIGHTNESSES = (0.4, 1.6), (0.6, 1.4), (0.2, 1.8)
-FWHM = 2 * math.sqrt(2 * math.log(2))  # full width at half maximum of a Gaussian over its standard deviation
+FWHM = 2 * math.sqrt(2 * math.log(2))  # ratio of a Gaussian's full width at half maximum to its standard deviation
 REACH = 2.5  # standard deviations at which the profile across a streak is truncated
-STEP = 0.5  # between the points of a streak, in pixels
-POINTS_AT_ONCE = 1 << 21  # limits the memory for large photos
-VEIL_CELLS = 3  # of the coarse grid on which the veil varies
+STEP = 0.5  # largest distance between the points of a streak, in pixels
+POINTS_AT_ONCE = 1 << 21  # number of points rendered together, which limits the memory for large photos
+VEIL_CELLS = 3  # cells per side of the coarse grid on which the veil varies
 
 
 @register_degradation("rain")
@@ -28,40 +28,39 @@ VEIL_CELLS = 3  # of the coarse grid on which the veil varies
 class RainStreaks(ConfigurableDegradation):
     """Rain streaks as in Rain100L and similar data sets, for exposures of a few milliseconds or more.
 
-    Per sample, one main angle and a few layers at distances z of 1 (the nearest) and beyond. As in Garg and Nayar,
-    "Vision and rain" (2007), a layer's streaks are as long and as wide as those of the nearest one divided by z; every
-    layer covers the same share of the photo, so that far layers have more streaks. Each streak has its own length,
-    width, brightness and angle around those of its layer. Its light is gray, Gaussian across the streak and nearly
-    constant along it, with tapered ends; the lens blurs it, so that streaks thinner than that blur grow faint. This is
-    the usual construction (sparse noise filtered by an oriented line), but with a separate line for each streak. The
-    light is then combined with the photo,
+    Each sample has one main angle and a few layers at distances z; the nearest has z = 1. As in Garg and Nayar, "Vision
+    and rain" (2007), length and width of a layer's streaks are those of the nearest layer divided by z. All layers
+    cover the same share of the photo, so that distant ones have more streaks. Length, width, brightness and angle of
+    each streak vary around those of its layer. Its light is gray, Gaussian across the streak and nearly constant along
+    it, with tapered ends, and is blurred by the lens, which makes thin streaks fainter. This is the usual construction
+    (sparse noise filtered by an oriented line), but with a separate line for each streak. The light is then combined
+    with the photo,
 
         added: clean + rain,    screened: 1 - (1 - clean) (1 - rain),
 
-    where `clean` is seen through a veil, smooth over the photo, that mixes it with a gray:
-    (1 - veil) clean + veil gray.
+    after a smoothly varying veil has mixed the photo with a gray: (1 - veil) clean + veil gray.
 
     Args:
-        cover: range of the share of the pixels that streaks cover, overlaps counted twice, log-uniform. Rain100L: about
-            0.2.
-        layers: range of the number of layers (whole numbers of at least 1), uniform.
+        cover: range of the share of the pixels covered by streaks, overlaps counted twice, log-uniform. Rain100L has
+            about 0.2.
+        layers: range of the number of layers (whole numbers, at least 1), uniform.
         distance: range of z of the layers behind the first, uniform; at least 1.
         length: range of the mean length in pixels of the nearest streaks, log-uniform; at most 200.
-        width: range of their mean width in pixels (full width at half maximum), log-uniform.
+        width: range of the mean width in pixels of the nearest streaks (full width at half maximum), log-uniform.
         angle: range of the main angle in degrees from vertical, uniform; positive leans to the right at the top.
         angle_spread: range of the standard deviation in degrees of the streaks' angles around the main angle, uniform.
-        across_probability: share of the samples whose rain is rotated by 90 degrees. `TrainingPatches` also rotates
-            real photos, so that half of the real patches have horizontal rain; 0: no rotation.
+        across_probability: share of the samples whose rain is rotated by 90 degrees, for training with real patches
+            that `TrainingPatches` rotates as well.
         brightness: range of the mean brightness of the nearest streaks (white = 1), log-uniform.
         lens: range of the standard deviation in pixels of the Gaussian blur of the streaks, uniform.
         screen_probability: share of the samples whose rain is screened; in the others it is added.
         veil_probability: share of the samples with a veil.
-        veil: range of its strength, which varies over a photo between two uniform draws; at most 0.9.
-        veil_grey: range of its gray, uniform.
+        veil: range of the veil's strength, which varies over a photo between two uniform draws; at most 0.9.
+        veil_grey: range of the veil's gray, uniform.
         clip: clip the result to [0, 1], as files do.
 
     Raises:
-        ConfigurationError: a value that is not a number, not a pair, or out of range.
+        ConfigurationError: a value is not a number, not a pair, or out of range.
     """
 
     cover: tuple[float, float] = (0.05, 0.5)
@@ -98,7 +97,7 @@ class RainStreaks(ConfigurableDegradation):
         object.__setattr__(self, "layers", check_whole_range("layers", self.layers, 1, 10))
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """(B, C, H, W) in [0, 1] -> the same shape, with rain.
+        """Adds rain to photos (B, C, H, W) in [0, 1].
 
         Raises:
             ValueError: wrong rank or dtype.
@@ -113,7 +112,7 @@ class RainStreaks(ConfigurableDegradation):
         return degraded.clamp(0, 1) if self.clip else degraded
 
     def _veil(self, clean: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Strength (B, 1, H, W) and gray (B, 1, 1, 1) of the veil."""
+        """Draws the strength (B, 1, H, W) and gray (B, 1, 1, 1) of the veil."""
         one = (clean.shape[0], 1, 1, 1)
         veiled = uniform(one, 0, 1, clean, generator) < self.veil_probability
         ends = uniform((2, *one), *self.veil, clean, generator)
@@ -123,7 +122,7 @@ class RainStreaks(ConfigurableDegradation):
         return strength, uniform(one, *self.veil_grey, clean, generator)
 
     def _streaks(self, clean: torch.Tensor, across: torch.Tensor, generator: torch.Generator) -> "Streaks":
-        """The streaks of all samples; the number of layers is drawn for each sample."""
+        """Draws the streaks of all samples; the number of layers is drawn for each sample."""
         batch, _, height, width = clean.shape
         device, pair = generator.device, (batch, self.layers[1])
         used = used_layers(self.layers, clean, generator)
@@ -136,7 +135,7 @@ class RainStreaks(ConfigurableDegradation):
         angle, spread, lens = (
             uniform((batch, 1), *bounds, clean, generator) for bounds in (self.angle, self.angle_spread, self.lens)
         )
-        # streaks that reach into the photo may have their middle outside
+        # streaks that extend into the photo may have their center outside
         margin = self.length[1] * LENGTHS[1] / 2
         area = (height + 2 * margin) * (width + 2 * margin)
         mean = used * cover / used.sum(1, keepdim=True) * area / (length * wide / z**2)
@@ -168,21 +167,21 @@ class RainStreaks(ConfigurableDegradation):
 def with_light(
     photo: torch.Tensor, light: torch.Tensor, screen_probability: float, generator: torch.Generator
 ) -> torch.Tensor:
-    """Photos (B, C, H, W) with light (B, 1, H, W) added, or, for a share of the samples, screened."""
+    """Adds light (B, 1, H, W) to photos (B, C, H, W), or, for a share of the samples, screens it."""
     screened = uniform((len(photo), 1, 1, 1), 0, 1, photo, generator) < screen_probability
     # screening with light above 1 would make dark places brighter than bright ones
     return photo + torch.where(screened, light.clamp(max=1) * (1 - photo), light)
 
 
 def used_layers(layers: tuple[int, int], clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Draws the number of layers of each sample from a range: (B, most), 1 for its layers and 0 for the others."""
+    """Draws the number of layers of each sample from a range: (B, most), 1 for used layers and 0 for the others."""
     least, most = layers
     number = torch.randint(least, most + 1, (len(clean), 1), generator=generator, device=generator.device)
     return (torch.arange(most, device=generator.device) < number).to(clean)
 
 
 class Streaks(NamedTuple):
-    """Rain streaks of a batch of photos, (N,) each; lengths in pixels, angles in radians from vertical."""
+    """Rain streaks of a batch of photos; fields are (N,), lengths in pixels, angles in radians from vertical."""
 
     sample: torch.Tensor
     y: torch.Tensor
@@ -208,10 +207,10 @@ class Streaks(NamedTuple):
 
 
 def render_streaks(streaks: Streaks, size: tuple[int, int, int]) -> torch.Tensor:
-    """Draws streaks of light on black, (B, H, W), without aliasing; overlaps add up.
+    """Renders streaks of light on black images (B, H, W), without aliasing; overlaps add up.
 
-    Each is a grid of points at most half a pixel apart, which `splat` puts on the pixels. Along a streak, u in [-1, 1],
-    its light falls as 1 - u**4; across, as a Gaussian whose peak is `brightness` where the lens does not spread it.
+    A streak is a grid of points at most half a pixel apart, which `splat` renders. Along a streak, u in [-1, 1], its
+    light falls as 1 - u**4; across, as a Gaussian with peak `brightness` before the blur of the lens.
     """
     along = (streaks.length / STEP).ceil().clamp(min=1).long()
     half = REACH * streaks.sigma
@@ -232,7 +231,7 @@ def render_streaks(streaks: Streaks, size: tuple[int, int, int]) -> torch.Tensor
         length, sigma = streaks.length[number], streaks.sigma[number]
         u, v = u.to(sigma), v.to(sigma)
         offset = v * half[number]
-        cell = length / along[number] * 2 * half[number] / across[number]  # the area that a point stands for
+        cell = length / along[number] * 2 * half[number] / across[number]  # area of the grid cell of a point
         peak = streaks.brightness[number] * streaks.width[number] / FWHM / sigma
         light = peak * (1 - u**4) * torch.exp(-((offset / sigma) ** 2) / 2) * cell
         cos, sin = streaks.angle[number].cos(), streaks.angle[number].sin()

@@ -12,7 +12,7 @@ from .checks import check_clean, check_parts
 
 @register_degradation("sequence")
 class DegradationSequence:
-    """Applies several degradations one after another, e.g. rain, then a camera's noise.
+    """Applies several degradations one after another, e.g. rain, then camera noise.
 
     Each degrades the result of the previous one, which may exceed [0, 1] unless the previous one clips.
 
@@ -30,7 +30,7 @@ class DegradationSequence:
         self.parts = list(parts)
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """(B, C, H, W) in [0, 1] -> the same shape, degraded by every part."""
+        """Degrades photos (B, C, H, W) in [0, 1] by every part."""
         degraded = check_clean(clean)
         for degradation in self.parts:
             degraded = degradation(degraded, generator)
@@ -45,10 +45,10 @@ class DegradationSequence:
         return f"DegradationSequence({self.parts!r})"
 
     def to_config(self) -> dict[str, Any]:
-        """`{"type": "sequence", "parts": [{...}, ...]}`."""
+        """Returns `{"type": "sequence", "parts": [{...}, ...]}`."""
         return {"type": self.type_name, "parts": [part.to_config() for part in self.parts]}
 
     @classmethod
     def from_config(cls, options: Mapping[str, Any]) -> "DegradationSequence":
-        """Builds one from `{"parts": [...]}`; a ConfigurationError names an invalid part."""
+        """Builds a sequence from `{"parts": [...]}`; a ConfigurationError names an invalid part."""
         return cls([degradation_from_config(part) for part in check_parts(cls.type_name, options, "degradations")])

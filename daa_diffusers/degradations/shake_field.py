@@ -5,31 +5,31 @@ import math
 import torch
 import torch.nn.functional as F
 
-MAX_COPIES = 256
-DEPTH_CELLS = 3  # per side, of the coarse grid of the field `nearness`
+MAX_COPIES = 256  # largest number of copies that are averaged
+DEPTH_CELLS = 3  # cells per side of the coarse grid of the field `nearness`
 
 
 def blur_along(
     light: torch.Tensor, paths: torch.Tensor, turn: torch.Tensor, zoom: torch.Tensor, nearness: torch.Tensor
 ) -> torch.Tensor:
-    """Mean of copies of photos, each translated, rotated and scaled as by the camera motion at one time.
+    """Averages copies of photos, each translated, rotated and scaled according to the camera motion at one time.
 
     To first order in the angles, pixel p (relative to the center of the photo) is projected at time t to
 
         p + nearness(p) path(t) + turn(t) (-p_x, p_y) + zoom(t) p,      p = (p_y, p_x).
 
-    The means of each sample's path, turn and zoom are subtracted, so that the photo is blurred, not moved. Outside its
-    borders a photo is continued by reflection.
+    The means of each sample's path, turn and zoom are subtracted, so that the photo is blurred, not shifted. Photos are
+    mirrored beyond their borders.
 
     Args:
-        light: (B, C, H, W), linear in light, of any range.
-        paths: (B, T, 2) positions (y, x) in pixels, equally spaced in time.
-        turn: (B, T) in radians.
-        zoom: (B, T) relative change of scale.
-        nearness: (B, 1, H, W), factor of the path for each pixel, of mean 1: larger for near objects.
+        light: (B, C, H, W), linear light of any range.
+        paths: (B, T, 2), positions (y, x) in pixels, equally spaced in time.
+        turn: (B, T), rotation in radians.
+        zoom: (B, T), relative change of scale.
+        nearness: (B, 1, H, W), factor of the path for each pixel, with mean 1; larger for near objects.
 
     Returns:
-        (B, C, H, W).
+        Blurred photos (B, C, H, W).
     """
     batch, _, height, width = light.shape
     motion = torch.cat([paths, turn[..., None], zoom[..., None]], dim=-1)  # (B, T, 4)
@@ -52,6 +52,6 @@ def blur_along(
 
 
 def smooth_field(coarse: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Field (B, 1, H, W) interpolated from (B, 1, DEPTH_CELLS, DEPTH_CELLS), of mean 1 over each photo."""
+    """Interpolates a field (B, 1, H, W) with mean 1 over each photo from (B, 1, DEPTH_CELLS, DEPTH_CELLS)."""
     field = F.interpolate(coarse, size=size, mode="bicubic", align_corners=True).clamp(min=0.05)
     return field / field.mean((2, 3), keepdim=True)

@@ -1,4 +1,4 @@
-"""Transplanted residuals: what a restorer removed from real photos, added to clean ones."""
+"""Transplant of residuals, which a restorer removed from real photos, to clean ones."""
 
 import functools
 import os
@@ -21,11 +21,12 @@ from .draws import uniform
 @register_degradation("transplant")
 @dataclass(frozen=True)
 class Transplant(ConfigurableDegradation):
-    """clean + gain (x - f(x)): the residual of restorer f on a real photo x, randomly cropped, rotated and flipped.
+    """Adds residuals of a restorer f on real photos x: clean + gain (x - f(x)).
 
-    Such pairs show the real degradation on known content, with two errors. Degradation that f leaves in x is missing,
-    which a gain above 1 compensates in part. Detail that f removes from x is included; therefore, the pairs are mixed
-    with others. The residual is that of eq. (3) with the opposite sign, here as training data for the restorer.
+    Residuals are randomly cropped, rotated and flipped. The pairs show the real degradation on known content, with two
+    errors. Degradation that f leaves in x is missing, which a gain above 1 compensates in part. Detail that f removes
+    from x is included; the pairs are therefore mixed with others. The residual is that of eq. (3) with the opposite
+    sign.
 
     Args:
         folder: folder of residuals written by `write_residual`.
@@ -47,7 +48,7 @@ class Transplant(ConfigurableDegradation):
 
     @functools.cached_property
     def _residuals(self) -> dict[int, torch.Tensor]:
-        return {}  # (C, H, W), those that were read so far
+        return {}  # residuals (C, H, W) read so far, by index
 
     def _residual(self, index: int) -> torch.Tensor:
         if index not in self._residuals:
@@ -56,7 +57,7 @@ class Transplant(ConfigurableDegradation):
         return self._residuals[index]
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """(B, C, H, W) in [0, 1] -> the same shape, degraded and not clipped.
+        """Degrades photos (B, C, H, W) in [0, 1]; the result is not clipped.
 
         Raises:
             ConfigurationError: the folder holds no residuals.
@@ -75,7 +76,7 @@ class Transplant(ConfigurableDegradation):
 
 
 def write_residual(residual: torch.Tensor, path: str | os.PathLike) -> None:
-    """Writes a residual (C, H, W) in [-1, 1], C = 1 or 3, as a 16-bit PNG: mid-gray is zero, a step is 2^-15."""
+    """Writes a residual (C, H, W) in [-1, 1], C = 1 or 3, as a 16-bit PNG with zero at mid-gray and steps of 2^-15."""
     unit = (residual.clamp(-1, 1) + 1) / 2
     # zero maps to 32767.5, is rounded up, and is read back as 2^-16
     pixels = np.ascontiguousarray((unit * 65535).round().permute(1, 2, 0).cpu().numpy(), dtype=np.uint16)  # (H, W, C)

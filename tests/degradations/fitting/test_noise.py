@@ -282,7 +282,7 @@ def test_a_gray_photo_gets_the_luma_of_the_noise():
         ({"level": [2, 1]}, "do not decrease"),
         ({"spread": 0.5}, "`spread` must be a number in"),
         ({"correlation": [[[1.0]]] * 5}, "6 squares"),
-        ({"correlation": [[[0.5]]] * 6}, "must be 1 in the middle"),
+        ({"correlation": [[[0.5]]] * 6}, "must be 1 at the center"),
         ({"correlation": [[[1.0, 1.0]]] * 6}, "got sides"),
         ({"jpeg_quality": [50, 60.5]}, "whole numbers"),
         ({"gamma": 1}, "`gamma` must be a number in"),
