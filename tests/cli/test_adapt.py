@@ -176,7 +176,7 @@ def test_too_few_photos_are_said_before_anything_is_written(tmp_path, start, cap
     photos.mkdir()
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(photos / "one.png")
     assert main(["adapt", str(photos), "--checkpoint", start, "--output", str(tmp_path / "out")]) == 2
-    assert "`photos` must hold at least 3 photos to fit noise to, got 1" in capsys.readouterr().err
+    assert "`photos` must hold at least 3 photos to fit noise, got 1" in capsys.readouterr().err
     assert not (tmp_path / "out").exists() and not (tmp_path / "out_clean_photos").exists()
 
 

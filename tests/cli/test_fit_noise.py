@@ -36,11 +36,11 @@ def test_a_folder_becomes_a_degradation_file_and_a_picture(noisy_folder, tmp_pat
     output, plot = tmp_path / "noise.yaml", tmp_path / "noise.png"
     assert main(["fit-noise", str(noisy_folder), "--output", str(output), "--plot", str(plot), "--spread", "1.1"]) == 0
     said = capsys.readouterr().out
-    assert "3 photos examined" in said and "white" in said and str(output) in said
+    assert "3 photos used" in said and "white" in said and str(output) in said
     noise = degradation_from_config(yaml.safe_load(output.read_text()))
     assert noise.spread == 1.1
     assert noise.deviation_of(torch.full((1, 3, 1, 1), 0.4)).mean() * 255 == pytest.approx(15, rel=0.15)
-    assert output.read_text().startswith("# 3 photos examined")
+    assert output.read_text().startswith("# 3 photos used")
     assert Image.open(plot).size[0] > 500
     assert sorted(p.name for p in tmp_path.iterdir()) == ["my photos", "noise.png", "noise.yaml"]
 

@@ -210,7 +210,7 @@ def test_options_that_do_not_fit(config, tmp_path, noisy):
     few = tmp_path / "few"
     few.mkdir()
     shutil.copy(noisy / "0.png", few)
-    with pytest.raises(ConfigurationError, match="at least 3 photos to fit noise to, got 1"):
+    with pytest.raises(ConfigurationError, match="at least 3 photos to fit noise, got 1"):
         train(config(real=[str(few)]), progress_bar=False)
 
 

@@ -1,4 +1,4 @@
-"""Selection of the photos of a source whose noise can be measured, and refusal of sources without them."""
+"""Inspection of sources for photos whose noise can be measured, and refusal of sources with too few."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,13 +12,18 @@ from .photo_noise import BLOCK
 from .profile import MIN_PHOTOS, NAMED
 from .suitability import signs_of, without_impulses
 
-MAX_PHOTOS = 200  # inspected in a source; they are equally spaced in a larger one
-FIT_SHARE = 0.5  # of the photos must have noise that can be measured
+MAX_PHOTOS = 200  # largest number of photos used per source; equally spaced in a larger source
+FIT_SHARE = 0.5  # least share of photos whose noise can be measured
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Result of the inspection of a source: the number of inspected photos, and reasons by index for unfit ones."""
+    """Result of the inspection of a source.
+
+    Attributes:
+        inspected: number of inspected photos.
+        unfit: index of a photo whose noise cannot be measured -> reason.
+    """
 
     inspected: int
     unfit: dict[int, str] = field(default_factory=dict)
@@ -42,7 +47,7 @@ def check_choices(sources: Sequence[PhotoSource], choices: Sequence[Choice]) -> 
     counts = [source.count for source in sources]
     known = [count for count in counts if count is not None]  # None: a stream, whose length is unknown
     if len(known) == len(counts) and sum(known) < MIN_PHOTOS:
-        raise ConfigurationError(f"`real` must hold at least {MIN_PHOTOS} photos to fit noise to, got {sum(known)}")
+        raise ConfigurationError(f"`real` must hold at least {MIN_PHOTOS} photos to fit noise, got {sum(known)}")
     inspected, unfit = sum(choice.inspected for choice in choices), sum(len(choice.unfit) for choice in choices)
     if unfit <= (1 - FIT_SHARE) * inspected:
         return
@@ -54,8 +59,8 @@ def check_choices(sources: Sequence[PhotoSource], choices: Sequence[Choice]) -> 
     more = f"\n- and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
     raise ConfigurationError(
         f"`real`: there is nothing to adapt to: in {unfit} of {inspected} photos no noise can be measured. A restorer "
-        "adapted to them would remove detail as noise. Clean photos need no adaptation: leave them out. If these are "
-        "noisy nevertheless, train without the fit (examples/train_daa.py --preset adapt --fit_noise 0)"
+        "adapted to them would remove detail as noise. Remove clean photos, which need no adaptation. If these photos "
+        "are noisy nevertheless, train without the fit (examples/train_daa.py --preset adapt --fit_noise 0)"
         + "".join("\n" + one_line(f"- {reason}") for reason in reasons[:NAMED])
         + more
     )

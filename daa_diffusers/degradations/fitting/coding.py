@@ -1,10 +1,10 @@
-"""Noise before JPEG coding, estimated from the coded noise by simulation, in brightness and color differences.
+"""Estimation of the noise before JPEG coding from the coded noise, by simulation in Y, Cb and Cr.
 
-Coding keeps brightness best; color differences are quantized more coarsely, and stored at half the size in most files.
-So the covariance of red, green and blue is found as that of Y, Cb and Cr (ITU-R BT.601, as JPEG uses them): noise of a
-covariance K is coded on flat photos, and K is changed until the noise after coding equals that of the photos. Where
-coding removes the color differences, they carry no information, and the colors are assumed independent. What is stored
-at half the size has lost its finest part: the correlation between neighbors is that of the brightness, for all colors.
+JPEG preserves brightness best; color differences are quantized more coarsely, and most files store them at half the
+resolution. The covariance of the noise is therefore estimated for Y, Cb and Cr (ITU-R BT.601, as in JPEG): noise of a
+covariance K is coded on flat photos, and K is changed until the noise after coding equals that of the photos. If coding
+removes the color differences, they carry no information, and the colors are assumed to be independent. Since stored
+color differences lack fine detail, the correlation between neighbors is taken from the brightness for all colors.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from ..fitted import COLOR_PAIRS
 
 TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 TO_RGB = np.linalg.inv(TO_YCC)
-CODING_ROUNDS = 6
-FAINT = (0.5 / 255) ** 2  # variance below which the remainder of a color difference carries no information
-KNOWN_COLORS = 0.3  # share of their variance that must be left for the color differences to be known separately
-LARGEST_STEP = 4.0  # factor of a variance in one round
-KNOWN_SHARE = 0.6  # of the amplitude of brightness that must be left for its level to be known
+CODING_ROUNDS = 6  # fixed-point iterations
+FAINT = (0.5 / 255) ** 2  # variance below which the coded noise of a color difference carries no information
+KNOWN_COLORS = 0.3  # least share of the variance after coding for which color differences are estimated separately
+LARGEST_STEP = 4.0  # largest factor of a variance in one round
+KNOWN_SHARE = 0.6  # least share of the brightness amplitude after coding for which its level is known
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Covariance:
     """Covariance of colored noise.
 
     Attributes:
-        ycc: (3, 3), of Y, Cb and Cr in one pixel.
-        neighbors: (n, n), correlation of the brightness with the pixel at an offset from the middle.
+        ycc: (3, 3), covariance of Y, Cb and Cr in one pixel.
+        neighbors: (n, n), correlation of the brightness with that of the pixel at each offset from the center.
     """
 
     ycc: np.ndarray
@@ -36,7 +36,7 @@ class Covariance:
 
     @classmethod
     def of(cls, deviation: np.ndarray, correlation: np.ndarray) -> "Covariance":
-        """Of noise of a standard deviation (3,) and a correlation (6, n, n), as `FittedNoise` has them."""
+        """Computes the covariance from a standard deviation (3,) and a correlation (6, n, n) as in `FittedNoise`."""
         full = np.zeros((3, 3, *correlation.shape[1:]))
         for (a, b), square in zip(COLOR_PAIRS, correlation, strict=True):
             full[a, b] = square * deviation[a] * deviation[b]
@@ -47,35 +47,39 @@ class Covariance:
 
     @property
     def deviation(self) -> np.ndarray:
-        """(3,), of red, green and blue."""
+        """Standard deviations (3,) of red, green and blue."""
         return np.sqrt(np.diag(TO_RGB @ self.ycc @ TO_RGB.T).clip(1e-12))
 
     @property
     def correlation(self) -> np.ndarray:
-        """(6, n, n), as `FittedNoise` has it."""
+        """Correlation (6, n, n), as in `FittedNoise`."""
         rgb, deviation = TO_RGB @ self.ycc @ TO_RGB.T, self.deviation
         pairs = [rgb[a, b] / (deviation[a] * deviation[b]) for a, b in COLOR_PAIRS]
         return (np.array(pairs)[:, None, None] * self.neighbors).clip(-1, 1)
 
 
 def first_guess(observed: Covariance) -> Covariance:
-    """Noise of independent colors with the measured brightness."""
+    """Returns the covariance of noise with independent colors and the observed brightness."""
     independent = TO_YCC @ TO_YCC.T
     return Covariance(independent * (observed.ycc[0, 0] / independent[0, 0]), observed.neighbors)
 
 
 def corrected(guess: Covariance, coded: Covariance, observed: Covariance) -> Covariance:
-    """A step of the fixed-point iteration: `guess`, whose noise after coding is `coded`, corrected toward
-    `observed`."""
-    # variances of Y, Cb, Cr: multiplied by wanted / left, both color differences alike at first
+    """Takes a step of the fixed-point iteration: corrects `guess`, whose noise after coding is `coded`.
+
+    Args:
+        guess: covariance before coding.
+        coded: covariance of this noise after coding.
+        observed: covariance after coding to be reached.
+    """
+    # variances of Y, Cb, Cr: multiplied by wanted / left, at first with one factor for both color differences
     before, left, wanted = (np.diag(one.ycc).clip(0) for one in (guess, coded, observed))
     faint = np.array([1e-12, FAINT, FAINT])
     ratio = (wanted + faint) / (left + faint)
-    ratio[1:] = (
-        np.sqrt(ratio[1:].prod()) ** 0.5
-    )  # one for both color differences; the variance after coding falls faster than that before
+    # damped: the variance after coding changes faster than that before
+    ratio[1:] = np.sqrt(ratio[1:].prod()) ** 0.5
     variance = before * ratio.clip(1 / LARGEST_STEP, LARGEST_STEP)
-    # correlations and separate color differences, once enough of them is left
+    # correlations, and color differences separately, once enough of their variance is left
     share = _correlation(guess.ycc)
     if left[1:].min() > KNOWN_COLORS * before[1:].min():
         share = np.clip(share + _correlation(observed.ycc) - _correlation(coded.ycc), -0.95, 0.95)

@@ -1,4 +1,4 @@
-"""Detection of lossy coding other than the JPEG quality of a file: an earlier JPEG coding, other codecs."""
+"""Detection of lossy coding besides the JPEG coding of a file: an earlier JPEG coding, or another codec."""
 
 import numpy as np
 import torch
@@ -8,43 +8,46 @@ from ...photos.pixels import LUMA_WEIGHTS
 from ...photos.source import Source
 from ..jpeg_coding import JPEG_BLOCK, luma_table
 
-SIDE = 1024  # pixels, of the top left crop, which is aligned with the grid of blocks
-LOWEST = 30  # quality that is searched for
-FREQUENCIES = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
-# Score: share of the coefficients that are near multiples of the earlier quantization step, less chance. It is 0.67 to
-# 0.99 where quality 50 to 85 was coded again with 90 to 98, at most 0.28 for photos coded once. Scores within TIE of
-# the best one count as equal.
-FOUND, TIE = 0.5, 0.08
-MIN_COEFFICIENTS = 30  # of a frequency; with fewer it is skipped
+SIDE = 1024  # side in pixels of the inspected top left crop, which is aligned with the block grid
+LOWEST = 30  # lowest quality tried
+FREQUENCIES = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0))  # inspected DCT frequencies
+# The score is the share of coefficients near multiples of the earlier quantization step, corrected for chance. It is
+# 0.67 to 0.99 for photos coded with quality 50 to 85 and again with 90 to 98, and at most 0.28 for photos coded once.
+FOUND = 0.5  # score above which an earlier coding is detected
+TIE = 0.08  # difference from the best score up to which scores count as equal
+MIN_COEFFICIENTS = 30  # frequencies with fewer coefficients are skipped
 _CODECS = {"av01": "AVIF", "hvc1": "HEIC"}
-ROUNDING = 0.6  # error of a coefficient by the rounding of pixels to whole numbers
+ROUNDING = 0.6  # error of a coefficient from rounding pixels to whole numbers
 
 
 def earlier_quality(photo: torch.Tensor, quality: int) -> int | None:
-    """Quality of a coarser JPEG coding before that of the file, on the same grid; None where none is detected.
+    """Detects a coarser JPEG coding on the same block grid before that of the file.
 
-    DCT coefficients that were quantized before are near multiples of the coarser step.
+    DCT coefficients that were quantized earlier are near multiples of the coarser step.
 
     Args:
-        photo: (3, H, W) in [0, 1], as decoded.
-        quality: of its file, 1 to 100.
+        photo: decoded photo (3, H, W) in [0, 1].
+        quality: JPEG quality of the file, 1 to 100.
+
+    Returns:
+        The quality of the earlier coding; None if none is detected.
     """
     height, width = (min(side, SIDE) // JPEG_BLOCK * JPEG_BLOCK for side in photo.shape[1:])
     brightness = 255 * np.einsum("c,chw->hw", LUMA_WEIGHTS, photo[:, :height, :width].double().numpy()) - 128
     blocks = brightness.reshape(height // JPEG_BLOCK, JPEG_BLOCK, -1, JPEG_BLOCK).swapaxes(1, 2)
     blocks = blocks.reshape(-1, JPEG_BLOCK, JPEG_BLOCK)
-    blocks = blocks[np.abs(blocks).max((1, 2)) < 126]  # not clipped
+    blocks = blocks[np.abs(blocks).max((1, 2)) < 126]  # blocks that are not clipped
     cosines = _cosines()
     coefficients = cosines @ blocks @ cosines.T  # (K, 8, 8)
     now = luma_table(quality)
     scores = {earlier: _score(coefficients, luma_table(earlier), now) for earlier in range(LOWEST, quality - 2)}
     best = max(scores.values(), default=0.0)
-    # multiples of a step are also multiples of its divisors: the coarsest step, that is the lowest quality
+    # multiples of a step are also multiples of its divisors: take the coarsest step, that is, the lowest quality
     return next(q for q, score in scores.items() if score >= best - TIE) if best > FOUND else None
 
 
 def _score(coefficients: np.ndarray, earlier: np.ndarray, now: np.ndarray) -> float:
-    """Evidence in [0, 1] that coefficients (K, 8, 8) were quantized by the table `earlier`, then by `now`."""
+    """Scores the evidence that coefficients (K, 8, 8) were quantized by the table `earlier`, then by `now`."""
     near, by_chance = [], []
     for place in FREQUENCIES:
         step, tolerance = earlier[place], now[place] / 2 + ROUNDING
@@ -61,12 +64,12 @@ def _score(coefficients: np.ndarray, earlier: np.ndarray, now: np.ndarray) -> fl
 
 
 def _near(values: np.ndarray, step: float, tolerance: float) -> float:
-    """Share of values within `tolerance` of a multiple of `step`."""
+    """Returns the share of values within `tolerance` of a multiple of `step`."""
     return float((np.abs(values - step * np.round(values / step)) <= tolerance).mean())
 
 
 def _cosines() -> np.ndarray:
-    """Matrix (8, 8) of the discrete cosine transform of JPEG (ITU-T T.81, annex A.3.3)."""
+    """Returns the matrix (8, 8) of JPEG's discrete cosine transform (ITU-T T.81, annex A.3.3)."""
     at = np.arange(JPEG_BLOCK)
     matrix = np.cos((2 * at[None] + 1) * at[:, None] * np.pi / (2 * JPEG_BLOCK)) / 2
     matrix[0] /= np.sqrt(2)
@@ -74,12 +77,12 @@ def _cosines() -> np.ndarray:
 
 
 def other_codec(content: bytes) -> str | None:
-    """The lossy codec other than JPEG of a file, by its content: "WebP", "AVIF" or "HEIC"; None where it is lossless.
+    """Detects the lossy codec of a file that is not JPEG: "WebP", "AVIF" or "HEIC"; None if it is lossless.
 
-    AVIF and HEIC do not state whether they are lossless; files that store RGB without conversion are taken to be.
+    AVIF and HEIC do not state whether they are lossless; files that store RGB without conversion count as lossless.
     """
     source = Source("photo", content)
     if webp.recognizes(source):
         return "WebP" if any(name == "VP8 " for name, _, _ in webp.chunks(source)) else None
-    items = boxes.read_items(source)  # none in raw files of the same family (CR3)
+    items = boxes.read_items(source)  # empty for raw files of the same container format (CR3)
     return None if boxes.stores_rgb(items) else _CODECS.get(items.codec_of_primary())

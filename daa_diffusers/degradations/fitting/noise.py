@@ -1,4 +1,4 @@
-"""Estimation of the noise of a folder of photos without ground truth, as a degradation that synthesizes it."""
+"""Estimation of the noise of photos without ground truth, as a degradation that synthesizes it."""
 
 import logging
 from collections import Counter
@@ -41,39 +41,39 @@ Restorer = Callable[[torch.Tensor], torch.Tensor]
 
 logger = logging.getLogger(__name__)
 
-RESTORED = 384  # middle that is restored, where there is a restorer
-QUANTILES = 11
-# Share of the tone curve's skewness above which noise is assumed to have passed through it. The skewness of Poisson
-# noise cancels up to 0.57 of it where there is shot noise only.
-BENT = 0.25
-MOST_BENT = 2.0  # more comes from remaining impulses or texture
+RESTORED = 384  # side in pixels of the center crop that is restored
+QUANTILES = 11  # number of quantiles of the levels
+# Noise is assumed to have passed through a tone curve if its skewness, relative to that expected from sRGB's curve, is
+# between BENT and MOST_BENT. The skewness of pure shot noise cancels up to 0.57; more than MOST_BENT comes from
+# impulses or texture.
+BENT, MOST_BENT = 0.25, 2.0
 COLORS = ("red", "green", "blue")
 
 
 class TooStrongError(ConfigurationError):
-    """Photos whose noise cannot be measured because it is clipped in all flat parts."""
+    """Error for photos whose noise cannot be measured because it is clipped in all flat parts."""
 
 
 def fit_noise(
     photos: Photos,
     restorer: Restorer | None = None,
 ) -> NoiseProfile:
-    """Estimates the noise of unlabeled photos, whose noise depends on brightness and has one kind of correlation.
+    """Estimates the noise of unlabeled photos, assuming that all have the same correlation and noise curve.
 
-    Each photo has a level of its own: the deviation at brightness b of photo i is `s_i v(b)`, both fitted in turn by
-    medians in the logarithm, so that textured blocks and outlying photos count little. For JPEG files, the noise before
-    coding is found by simulation: noise is coded on flat photos and changed until the noise after coding equals that of
-    the photos.
+    Each photo has its own level: the standard deviation at brightness b in photo i is `s_i v(b)`. Level s and curve v
+    are fitted alternately by medians of logarithms, so that textured blocks and outlying photos have little effect. For
+    JPEG files, the noise before coding is found by simulation: noise is coded on flat photos, and changed until the
+    noise after coding equals that of the photos.
 
     Args:
-        photos: one or several specs of `open_source`, such as folders, or sources; at least 3 usable photos together,
-            at most 200 of a source are used.
-        restorer: a denoiser, (3, H, W) in [0, 1] -> the same. Where a photo's noise is white, its strength is that of
-            what the denoiser removes, which is right in textured photos too; a denoiser leaves correlated noise, so
-            that the flat parts are used there.
+        photos: one or several sources, or specs for `open_source`, such as folders; at least 3 usable photos in total.
+            At most 200 per source are used.
+        restorer: denoiser, which maps (3, H, W) in [0, 1] to (3, H, W). If the noise of a photo is white, its strength
+            is estimated from what the denoiser removes, which also works in textured photos. Correlated noise, which a
+            denoiser leaves, is always estimated from flat parts.
 
     Raises:
-        ConfigurationError: fewer than 3 photos are usable; it lists why others are not.
+        ConfigurationError: fewer than 3 photos are usable; the message gives the reasons.
 
     Examples:
         >>> import tempfile
@@ -104,7 +104,7 @@ def fit_noise(
 
 
 def _measured(photo: torch.Tensor, content: bytes, restorer: Restorer | None) -> PhotoStatistics:
-    """Raises ConfigurationError with the reason why a photo (C, H, W) cannot be used."""
+    """Measures a photo (C, H, W); raises ConfigurationError with the reason if it cannot be used."""
     if min(photo.shape[1:]) < 2 * BLOCK:
         raise ConfigurationError(f"smaller than {2 * BLOCK} pixels: {photo.shape[2]} x {photo.shape[1]}")
     stored = photo.expand(3, -1, -1).float() / torch.iinfo(photo.dtype).max
@@ -114,7 +114,7 @@ def _measured(photo: torch.Tensor, content: bytes, restorer: Restorer | None) ->
     pixels = without_impulses(stored)
     flat = FlatBlocks.of(pixels, REGION)
     if flat.clipped:
-        raise TooStrongError("clipped (black or white) in all its flat parts")
+        raise TooStrongError("clipped (black or white) in all flat parts")
     quality = jpeg_quality(content)
     earlier = None if quality is None else earlier_quality(stored, quality)
     quality = earlier or quality
@@ -131,7 +131,7 @@ def _measured(photo: torch.Tensor, content: bytes, restorer: Restorer | None) ->
 
 
 def _profile(photos: list[PhotoStatistics], skipped: dict[str, str], unfit: dict[str, str]) -> NoiseProfile:
-    # 1. photos whose noise can be measured, and what the fit does not cover
+    # 1. photos whose noise can be measured, and properties that the fit does not cover
     noisy = [one for one in photos if one.signs.unfit is None]
     bands = [one.signs.bands for one in noisy]
     direction = max(("rows", "columns"), key=bands.count)
@@ -150,12 +150,12 @@ def _profile(photos: list[PhotoStatistics], skipped: dict[str, str], unfit: dict
     if len(noisy) < FIT_SHARE * len(photos):
         nothing = tuple((0,) * len(BRIGHTNESS) for _ in COLORS)
         return NoiseProfile(None, nothing, nothing, 0.0, 0.0, 0.0, 0.0, (0.0, 0.0, 0.0), 0.0, **common)
-    # 2. noise as it is in the files: curve, levels, skewness, correlation
+    # 2. noise in the files: curve, levels, skewness, correlation
     curve, level, observed = fit_curve(noisy)
     bend = fit_bend(noisy)
     correlation = unit_correlation(np.median([one.correlation for one in noisy], axis=0))
     coded_curve = curve
-    # 3. their JPEG coding, and the noise before it
+    # 3. JPEG coding, and the noise before it
     qualities = [one.quality for one in photos if one.quality is not None]
     jpeg, coding = None, None
     if qualities:
@@ -163,7 +163,7 @@ def _profile(photos: list[PhotoStatistics], skipped: dict[str, str], unfit: dict
         samplings = [one.sampling for one in photos if one.quality is not None]
         coding = Coding(round(float(np.median(qualities))), max(samplings, key=samplings.count))
     curve, level, correlation, share = calibrated(noisy, curve, level, correlation, coding)
-    level = np.concatenate([level, np.full(len(photos) - len(noisy), level.min() / 4)])  # those without noise
+    level = np.concatenate([level, np.full(len(photos) - len(noisy), level.min() / 4)])  # photos without noise
     # 4. the degradation
     fitted = FittedNoise(
         brightness=BRIGHTNESS,

@@ -1,4 +1,4 @@
-"""Noise curve of a set of photos: fit to their flat blocks, a level per photo, and inversion of JPEG coding."""
+"""Noise curve and levels of a set of photos, fitted to their flat blocks, with inversion of JPEG coding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,20 +15,29 @@ from .coding import CODING_ROUNDS, Covariance, corrected, first_guess
 from .photo_noise import BLOCK, FlatBlocks
 from .suitability import Signs
 
-BRIGHTNESS = tuple(round(0.05 + 0.1 * k, 2) for k in range(10))
-NOISE_FREE = 0.5 / 255  # rounding to 8 bits alone makes 0.29
+BRIGHTNESS = tuple(round(0.05 + 0.1 * k, 2) for k in range(10))  # brightnesses of the curve
+NOISE_FREE = 0.5 / 255  # standard deviation that counts as no noise; rounding to 8 bits alone gives 0.29 / 255
 DARKEST = 0.04  # end of the linear toe of sRGB's tone curve
 ROUNDS = 8  # alternations between curve and photo levels
-CALIBRATION_ROUNDS = 3
-CALIBRATION_LEVELS = tuple(float(x) for x in np.geomspace(0.125, 8, 13))
-CALIBRATION_SIDE = 256
+CALIBRATION_ROUNDS = 3  # fixed-point iterations without JPEG coding
+CALIBRATION_LEVELS = tuple(float(x) for x in np.geomspace(0.125, 8, 13))  # simulated multiples of the noise
+CALIBRATION_SIDE = 256  # side of the simulated photos in pixels
 
 
 @dataclass(frozen=True)
 class PhotoStatistics:
-    """Measurements of one photo: (K, 3) brightness and log deviation of its flat blocks, (6, 7, 7) correlation,
-    the `bend_of` its noise with its weight, its JPEG coding (None: another file), the signs of its suitability, whether
-    JPEG coded it twice (`quality` is then the coarser one's), and its lossy codec other than JPEG."""
+    """Measurements of one photo.
+
+    Attributes:
+        brightness, log_deviation: (K, 3), brightness and logarithm of the noise's deviation in K flat blocks.
+        correlation: (6, 7, 7), correlation of the noise, as in `FittedNoise`.
+        quality: quality of its JPEG coding, the coarser one if it was coded twice; None: not a JPEG file.
+        sampling: chroma subsampling, as for `jpeg`.
+        bend: result of `bend_of`.
+        signs: statistics for its suitability.
+        is_coded_twice: whether an earlier JPEG coding was detected.
+        codec: its lossy codec other than JPEG, if any.
+    """
 
     brightness: np.ndarray
     log_deviation: np.ndarray
@@ -42,17 +51,20 @@ class PhotoStatistics:
 
 
 def fit_curve(photos: Sequence[PhotoStatistics]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of `s_i v(b)` the curve v (3, 10) of the median photo, levels s (photos,), and blocks a brightness (3, 10)."""
+    """Fits the deviations `s_i v(b)` of photos i at brightnesses b.
+
+    Returns:
+        Curve v (3, 10) of the median photo, levels s (photos,), and the number of blocks at each brightness (3, 10).
+    """
     photo = np.concatenate([np.full(len(one.brightness), i) for i, one in enumerate(photos)])
-    weight = np.concatenate(
-        [np.full(len(one.brightness), 1 / len(one.brightness)) for one in photos]
-    )  # photos have equal weights
+    # all photos have equal weights
+    weight = np.concatenate([np.full(len(one.brightness), 1 / len(one.brightness)) for one in photos])
     brightness = np.concatenate([one.brightness for one in photos])  # (blocks, 3)
     log_deviation = np.concatenate([one.log_deviation for one in photos])
     knot = np.abs(brightness[..., None] - np.array(BRIGHTNESS)).argmin(-1)  # (blocks, 3)
     observed = np.stack([np.bincount(knot[:, c], minlength=len(BRIGHTNESS)) for c in range(3)])
     level = np.array([np.median(one.log_deviation) for one in photos])
-    # alternating medians of log d = log s_i + log v(b)
+    # alternating medians in log deviation = log s_i + log v(b)
     curve = np.zeros_like(observed, dtype=float)
     for _ in range(ROUNDS):
         for c in range(3):  # the curve v, given the levels
@@ -66,18 +78,22 @@ def fit_curve(photos: Sequence[PhotoStatistics]) -> tuple[np.ndarray, np.ndarray
         # the levels s, given the curve
         level = np.array([np.median(left[photo == i]) for i in range(len(photos))])
     # normalized to the median photo
-    middle_level = np.median(level)
-    return np.exp(curve + middle_level), np.exp(level - middle_level), observed
+    median_level = np.median(level)
+    return np.exp(curve + median_level), np.exp(level - median_level), observed
 
 
 def bend_of(flat: FlatBlocks) -> tuple[float, float]:
-    """Third moment of a photo's noise over that of noise which the tone curve of sRGB bends, by weighted least squares
-    over its flat blocks, and its weight, one over the squared standard error; (0, 0) where it is unknown."""
+    """Estimates the third moment of a photo's noise, relative to Gaussian noise passed through sRGB's tone curve.
+
+    Returns:
+        The ratio, by weighted least squares over the flat blocks, and its weight, the inverse squared standard error;
+        (0, 0) if it is unknown.
+    """
     variance = flat.residual.square().mean((2, 3))  # (K, C)
     third = flat.residual.pow(3).mean((2, 3))
     deviation = variance.sqrt()
     expected = 6 * tone_bend(flat.brightness, SRGB_GAMMA) * variance.square()
-    # above the toe; clipping, and rounding to 8 bits, have a skewness of their own
+    # blocks above the toe, without the skewness of clipping or of rounding to 8 bits
     usable = (
         (flat.brightness - 3 * deviation > DARKEST) & (flat.brightness + 3 * deviation < 1) & (deviation > NOISE_FREE)
     )
@@ -87,13 +103,13 @@ def bend_of(flat: FlatBlocks) -> tuple[float, float]:
 
 
 def fit_bend(photos: Sequence[PhotoStatistics]) -> float:
-    """The weighted median of photos' `bend`."""
+    """Returns the weighted median of the photos' `bend`."""
     bend, weight = np.array([one.bend for one in photos]).T
     return _weighted_median(bend, weight)
 
 
 def _without_spikes(values: Sequence[float]) -> np.ndarray:
-    """Medians of three neighbors: a single outlier, such as texture at one brightness, is removed; slopes stay."""
+    """Returns medians of three neighbors, which remove a single outlier such as texture at one brightness."""
     padded = np.pad(values, 1, mode="edge")
     return np.median([padded[:-2], padded[1:-1], padded[2:]], axis=0)
 
@@ -105,7 +121,7 @@ def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
 
 
 def unit_correlation(correlation: np.ndarray) -> np.ndarray:
-    """(6, n, n) symmetric where it must be, and exactly 1 in the middle of the first three."""
+    """Makes a correlation (6, n, n) symmetric for each color with itself, and normalizes its center to 1."""
     half = correlation.shape[-1] // 2
     correlation = correlation.copy()
     correlation[:3] = (correlation[:3] + correlation[:3, ::-1, ::-1]) / 2
@@ -114,7 +130,7 @@ def unit_correlation(correlation: np.ndarray) -> np.ndarray:
 
 
 def fit_poisson(curve: np.ndarray, observed: np.ndarray) -> tuple[float, float, float]:
-    """Shot, read and largest relative error of `curve**2 = shot * b + read**2` where it was observed."""
+    """Fits `curve**2 = shot * b + read**2` at the observed brightnesses; returns shot, read, largest relative error."""
     known = observed > 0
     b, variance = np.array(BRIGHTNESS)[known], curve[known] ** 2
     shot, offset = 0.0, float(np.exp(np.log(variance).mean()))
@@ -129,10 +145,10 @@ def fit_poisson(curve: np.ndarray, observed: np.ndarray) -> tuple[float, float, 
 
 @dataclass(frozen=True)
 class Coding:
-    """How most of the photos were JPEG-coded."""
+    """JPEG coding of most of the photos."""
 
     quality: int
-    sampling: int  # of the colors, as for `jpeg`
+    sampling: int  # chroma subsampling, as for `jpeg`
 
 
 def calibrated(
@@ -142,20 +158,20 @@ def calibrated(
     correlation: np.ndarray,
     coding: Coding | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Curve, levels and correlation of the noise before coding, by simulation on flat photos.
+    """Estimates the noise before coding by simulation on flat photos.
 
-    It also corrects the bias that selecting the flattest blocks has for correlated noise.
+    This also corrects the bias from selecting the flattest blocks, which exists for correlated noise.
 
     Returns:
-        Curve (3, 10), levels (photos,), correlation (6, 7, 7), and the share of the amplitude of the brightness of
-        noise that coding has left.
+        Curve (3, 10), levels (photos,), correlation (6, 7, 7), and the share of the amplitude of brightness noise that
+        coding left.
     """
-    # 1. invert JPEG coding for noise of the median brightness
+    # 1. invert JPEG coding for the median deviation over brightnesses
     deviation = np.median(curve, axis=1)  # (3,)
     share = 1.0
     if coding is not None:
         deviation, correlation, share = _before_coding(deviation, correlation, coding)
-    # 2. fixed-point iteration: simulate flat photos, correct curve and correlation by what they show
+    # 2. fixed-point iteration: simulate flat photos, correct curve and correlation by the measurements of these
     target = correlation
     for _ in range(CALIBRATION_ROUNDS):
         left, measured = _simulated_measurements(deviation, correlation, coding)
@@ -172,20 +188,23 @@ def calibrated(
 def _before_coding(
     deviation: np.ndarray, correlation: np.ndarray, coding: Coding
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Deviation (3,) and correlation (6, 7, 7) of noise of which coding leaves these, and the share of it that is left
-    in brightness."""
+    """Inverts JPEG coding of noise.
+
+    Returns:
+        Deviation (3,) and correlation (6, 7, 7) before coding, and the share of the brightness amplitude left by it.
+    """
     observed = Covariance.of(deviation, correlation)
     guess = coded = first_guess(observed)
     for _ in range(CODING_ROUNDS):
         flat = _simulated(guess.deviation, guess.correlation, coding)
-        coded = Covariance.of(_middle(flat), unit_correlation(color_pairs(flat)))
+        coded = Covariance.of(_median(flat), unit_correlation(color_pairs(flat)))
         guess = corrected(guess, coded, observed)
     share = float(np.sqrt(observed.ycc[0, 0].clip(0) / max(guess.ycc[0, 0], 1e-12)))
     return guess.deviation, unit_correlation(guess.correlation), share
 
 
 def _simulated(deviation: np.ndarray, correlation: np.ndarray, coding: Coding | None, level: float = 1) -> FlatBlocks:
-    """The blocks of a flat photo with such noise, `level` times as strong, after coding."""
+    """Simulates a flat photo with this noise, `level` times as strong, after coding; returns its blocks."""
     side = CALIBRATION_SIDE + KERNEL - 1
     white = torch.randn(1, 3, side, side, generator=generator_for(0, "fit"))
     kernels = correlation_kernels(expand_pairs(nested(correlation)))
@@ -197,36 +216,45 @@ def _simulated(deviation: np.ndarray, correlation: np.ndarray, coding: Coding | 
 def _simulated_measurements(
     deviation: np.ndarray, correlation: np.ndarray, coding: Coding | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Measurements of flat photos with `CALIBRATION_LEVELS` times a deviation (3,): deviations (levels, 3), and
-    correlation."""
-    if coding is None:  # everything is proportional
+    """Measures simulated flat photos with `CALIBRATION_LEVELS` times a deviation (3,).
+
+    Returns:
+        Measured deviations (levels, 3), and the correlation at levels near 1.
+    """
+    if coding is None:  # measured deviations are proportional to the levels
         flat = _simulated(deviation, correlation, None)
-        return np.outer(CALIBRATION_LEVELS, _middle(flat)), color_pairs(flat)
+        return np.outer(CALIBRATION_LEVELS, _median(flat)), color_pairs(flat)
     shown = {level: _simulated(deviation, correlation, coding, level) for level in CALIBRATION_LEVELS}
     near = [color_pairs(flat) for level, flat in shown.items() if 0.7 <= level <= 1.5]
-    return np.maximum.accumulate([_middle(flat) for flat in shown.values()], 0), np.mean(near, axis=0)
+    return np.maximum.accumulate([_median(flat) for flat in shown.values()], 0), np.mean(near, axis=0)
 
 
-def _middle(flat: FlatBlocks) -> np.ndarray:
-    """Deviation (3,) of the median block."""
+def _median(flat: FlatBlocks) -> np.ndarray:
+    """Returns the median deviation (3,) of the blocks."""
     return np.median(flat.variance.sqrt().numpy(), axis=0)
 
 
 def _inverted(log_deviation: np.ndarray, deviation: np.ndarray, left: np.ndarray) -> np.ndarray:
-    """Log deviation (K, 3) of noise of which `log_deviation` is left, given what is left of levels of a deviation."""
+    """Converts a measured log deviation (K, 3) to that before coding.
+
+    Args:
+        log_deviation: (K, 3), measured after coding.
+        deviation: (3,), deviation before coding at level 1.
+        left: (levels, 3), deviations after coding at `CALIBRATION_LEVELS`.
+    """
     result = np.empty_like(log_deviation)
     for c in range(3):
-        # rising, also where coding leaves nothing of weak noise
+        # strictly increasing, even if coding removes weak noise entirely
         shown = np.log(left[:, c].clip(NOISE_FREE / 10)) + 1e-6 * np.arange(len(left))
         result[:, c] = np.interp(log_deviation[:, c], shown, np.log(np.array(CALIBRATION_LEVELS) * deviation[c]))
     return result
 
 
 def color_pairs(flat: FlatBlocks) -> np.ndarray:
-    """(6, 7, 7), as `FittedNoise.correlation`."""
+    """Returns the correlation (6, 7, 7) of flat blocks, as in `FittedNoise`."""
     return np.stack([flat.correlation[a, b].numpy() for a, b in COLOR_PAIRS])
 
 
 def nested(correlation: np.ndarray) -> tuple[tuple[tuple[float, ...], ...], ...]:
-    """As plain numbers of three decimals."""
+    """Converts a correlation to nested tuples of numbers with three decimals."""
     return tuple(tuple(tuple(round(float(v), 3) for v in row) for row in square) for square in correlation)

@@ -1,11 +1,11 @@
 """Noise estimation from the flat parts of a single photo.
 
-The one noise estimator of the package: of the blocks of each brightness, those with the least coarse structure are
-candidates; of these, the ones whose coarse part is a small share of the whole are flat (noise is finer than detail:
-natural photos have most of their energy in low frequencies). The residual of a flat block after subtraction of a fitted
-plane is noise. High-pass filters and principal components (Liu, Tanaka, Okutomi 2013; Pyatykh, Hesser, Zheng 2013;
-Chen, Zhu, Heng 2015) assume white noise and underestimate it where neighboring pixels are correlated, as in photos of
-cameras; blocks do not.
+All noise estimation in this package uses these flat blocks. Among the blocks of each brightness, those with the least
+coarse structure are candidates. A candidate is flat if its coarse part is a small share of its energy: noise is finer
+than detail, since natural photos have most of their energy in low frequencies. The residual of a flat block after
+subtraction of a fitted plane is noise. Estimators by high-pass filters and principal components (Liu, Tanaka, Okutomi
+2013; Pyatykh, Hesser, Zheng 2013; Chen, Zhu, Heng 2015) assume white noise, and underestimate the correlated noise of
+camera photos; flat blocks do not.
 """
 
 from collections.abc import Callable
@@ -18,29 +18,30 @@ from ...photos.pixels import center_crop
 from ..filters import gaussian_filter
 from ..fitted import KERNEL, MAX_LAG, correlation_kernels
 
-BLOCK = 16  # pixels: side of the blocks in which noise is measured, half overlapping
-CELL = 4  # pixels: side of the cells whose means are the coarse part of a block
-NOISE_REGION = 512  # middle of a larger photo from which its noise is estimated
-FLAT_SHARE = 0.05  # of the blocks of each brightness are candidates
-FLAT_RATIO = 1.5  # a flat block's coarse share exceeds that of the best candidates by no more than this
-BRIGHTNESS_BINS = 6
-BRIGHTNESS_WIDTH = 0.08
-LOCAL_SIGMA = 3.0  # pixels over which a photo's brightness is taken
-CLIPPED = 1 / 255  # from black or white
-WHITE = 0.2  # correlation of neighbors below which a denoiser removes all of the noise
-MAX_CLIPPED = 0.1  # share of a block's values
+BLOCK = 16  # side in pixels of the blocks in which noise is measured; they overlap by half
+CELL = 4  # side in pixels of the cells whose means are the coarse part of a block
+NOISE_REGION = 512  # side in pixels of the center crop from which noise is estimated
+FLAT_SHARE = 0.05  # share of the blocks of each brightness that are candidates
+FLAT_RATIO = 1.5  # largest ratio of a flat block's coarse share to that of the best candidates
+BRIGHTNESS_BINS = 6  # groups of blocks by brightness
+BRIGHTNESS_WIDTH = 0.08  # standard deviation in brightness of the kernel that interpolates the noise
+LOCAL_SIGMA = 3.0  # standard deviation in pixels of the filter for a photo's local brightness
+CLIPPED = 1 / 255  # distance from black or white below which a value counts as clipped
+WHITE = 0.2  # correlation of neighbors below which a denoiser for white noise removes all of the noise
+MAX_CLIPPED = 0.1  # largest share of clipped values in a block
 
 
 @dataclass(frozen=True)
 class FlatBlocks:
-    """The flat blocks of a photo, K of them.
+    """The K flat blocks of a photo.
 
     Attributes:
-        brightness: (K, C), their means.
-        residual: (K, C, 16, 16), the blocks less fitted planes: noise.
-        correlation: (C, C, 7, 7), of the noise of color a with that of color b at an offset (down, right), unbiased.
-        gain: (C,), ratio of the noise's variance to the residual's, which lacks the part in the plane.
-        clipped: all blocks of the photo are clipped, so that these are unreliable.
+        brightness: (K, C), means of the blocks.
+        residual: (K, C, 16, 16), the blocks minus fitted planes, which is noise.
+        correlation: (C, C, 7, 7), unbiased correlation of the noise of color a with that of color b at an offset (down,
+            right).
+        gain: (C,), ratio of the noise's variance to that of the residual, which lacks the part in the plane.
+        clipped: whether all blocks of the photo are clipped, so that these are unreliable.
     """
 
     brightness: torch.Tensor
@@ -51,7 +52,15 @@ class FlatBlocks:
 
     @classmethod
     def of(cls, photo: torch.Tensor, region: int = NOISE_REGION) -> "FlatBlocks":
-        """Those in the middle of `photo` (C, H, W) in [0, 1], sides at least 32; ValueError on another shape."""
+        """Finds the flat blocks in the center of a photo.
+
+        Args:
+            photo: (C, H, W) in [0, 1], at least 32 pixels wide and high.
+            region: side of the center crop in pixels.
+
+        Raises:
+            ValueError: wrong shape.
+        """
         if photo.ndim != 3 or min(photo.shape[1:]) < 2 * BLOCK:
             raise ValueError(f"`photo` must be (C, H, W) with sides of at least {2 * BLOCK}, got {tuple(photo.shape)}")
         photo = center_crop(photo.detach().float(), region)
@@ -65,12 +74,12 @@ class FlatBlocks:
 
     @property
     def variance(self) -> torch.Tensor:
-        """(K, C), of the noise of each block."""
+        """Variance (K, C) of the noise of each block."""
         return self.residual.square().mean((2, 3)) * self.gain
 
     @property
     def neighbors(self) -> float:
-        """Mean correlation of the noise of horizontal and vertical neighbors of one color."""
+        """Correlation of the noise of horizontal and vertical neighbors, mean of the colors."""
         own = self.correlation.diagonal().permute(2, 0, 1)  # (C, 7, 7)
         return float((own[:, MAX_LAG, MAX_LAG + 1] + own[:, MAX_LAG + 1, MAX_LAG]).mean()) / 2
 
@@ -81,8 +90,8 @@ class Noise:
 
     Attributes:
         brightness, variance: (K, C), mean and noise variance of K flat blocks.
-        kernels: (C, C, 16, 16), which turn white noise into noise of unit variance with the correlation, between
-            pixels and colors, of the photo's.
+        kernels: (C, C, 16, 16), filters that turn white noise into noise of unit variance with the correlation, between
+            pixels and colors, of the photo's noise.
     """
 
     brightness: torch.Tensor
@@ -91,9 +100,9 @@ class Noise:
 
     @classmethod
     def of(cls, photo: torch.Tensor) -> "Noise":
-        """Estimates the noise of `photo` (C, H, W), both sides at least 32 pixels, from its flat blocks.
+        """Estimates the noise of `photo` (C, H, W), at least 32 pixels wide and high, from its flat blocks.
 
-        Assumes noise that depends on brightness alone; on photos without any flat part it is overestimated.
+        Assumes noise that depends on brightness alone; in photos without flat parts it is overestimated.
 
         Raises:
             ValueError: wrong shape.
@@ -102,7 +111,7 @@ class Noise:
         return cls(flat.brightness, flat.variance, correlation_kernels(flat.correlation))
 
     def deviation(self, photo: torch.Tensor) -> torch.Tensor:
-        """Standard deviation of the noise (C, H, W) at every pixel of `photo` (C, H, W), by its local brightness."""
+        """Returns the noise's standard deviation (C, H, W) at every pixel of `photo` (C, H, W), by local brightness."""
         levels = torch.linspace(0, 1, 65, device=photo.device)
         distance = (levels[:, None, None] - self.brightness).abs()  # (65, K, C)
         # a narrow kernel, and a wide one where no flat block is near
@@ -112,7 +121,7 @@ class Noise:
         return torch.stack([table[index[c], c] for c in range(len(photo))])
 
     def sample(self, photo: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """New noise (C, H, W), on the device of `photo` (C, H, W), as that photo could have had."""
+        """Draws noise (C, H, W) like that of the measured photo for `photo` (C, H, W), on its device."""
         channels, height, width = photo.shape
         white = torch.randn(1, channels, height + KERNEL - 1, width + KERNEL - 1, generator=generator)
         return self.deviation(photo) * F.conv2d(white.to(photo), self.kernels.to(photo))[0]
@@ -121,18 +130,19 @@ class Noise:
 def removed_noise(
     photo: torch.Tensor, denoise: Callable[[torch.Tensor], torch.Tensor], generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Brightness and variance, each (K, C), of white noise by what a denoiser removes of a photo's smoother half.
+    """Estimates white noise from the residual of a denoiser in the smoother half of a photo's blocks.
 
-    What it removes from the denoised photo is texture; the share of noise that it removes is measured with white noise
-    of about that strength, added to the denoised photo.
+    The texture in the residual is estimated by denoising the denoised photo once more. The share of noise that the
+    denoiser removes is measured with white noise of about the same strength, added to the denoised photo.
 
     Args:
-        photo: (C, H, W) in [0, 1], sides at least 16.
-        denoise: maps it to the same.
-        generator: draws that noise.
+        photo: (C, H, W) in [0, 1], at least 16 pixels wide and high.
+        denoise: denoiser, which maps (C, H, W) to (C, H, W).
+        generator: source of the added noise.
 
     Returns:
-        None where less than 60 % of the amplitude is removed: the estimate would be unreliable.
+        Brightness and variance of the noise, each (K, C); None if the denoiser removes less than 60 % of the amplitude,
+        since the estimate would be unreliable.
     """
 
     def blocks(image: torch.Tensor) -> torch.Tensor:  # (L, C, 16, 16)
@@ -148,9 +158,9 @@ def removed_noise(
     structure = inside.var((2, 3)).mean(1)
     structure[_is_clipped(blocks(photo))] = torch.inf
     smooth = structure.argsort()[: max(1, int(structure.isfinite().sum()) // 2)]
-    # 2. power that the denoiser removes of the photo, and of texture in the denoised photo
+    # 2. power that the denoiser removes from the photo, and from texture in the denoised photo
     variance, texture = power(photo - clean), clean - denoise(clean)
-    # 3. share of white noise of that strength which it removes
+    # 3. share that the denoiser removes of white noise of this strength
     scale = variance.median(0).values.sqrt()[:, None, None]  # (C, 1, 1)
     probe = (clean + scale * torch.randn(photo.shape, generator=generator)).clamp(0, 1)
     removed = power(probe - denoise(probe) - texture).mean(0)
@@ -161,7 +171,7 @@ def removed_noise(
 
 
 def without_plane(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Means (..., 1, 1) of square blocks, and the blocks less their least-squares planes."""
+    """Returns the means (..., 1, 1) of square blocks, and the blocks minus their least-squares planes."""
     ramp = torch.linspace(-1, 1, blocks.shape[-1], device=blocks.device)
     ramp = ramp / ramp.square().mean().sqrt()
     mean = blocks.mean((-2, -1), keepdim=True)
@@ -172,7 +182,10 @@ def without_plane(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _flattest(blocks: torch.Tensor, mean: torch.Tensor, residual: torch.Tensor) -> tuple[torch.Tensor, bool]:
-    """Indices of the flat ones of blocks (L, C, 16, 16) that are not clipped, and whether all are (then any)."""
+    """Returns the indices of flat blocks among (L, C, 16, 16), and whether all blocks are clipped.
+
+    Clipped blocks are skipped, unless all are clipped.
+    """
     coarse = F.avg_pool2d(residual, CELL).square().mean((1, 2, 3))  # (L,): noise averages out, edges do not
     usable = torch.where(_is_clipped(blocks), torch.inf, coarse)
     chosen = []
@@ -189,15 +202,16 @@ def _flattest(blocks: torch.Tensor, mean: torch.Tensor, residual: torch.Tensor) 
 
 
 def _is_clipped(blocks: torch.Tensor) -> torch.Tensor:
-    """(L,) bool of blocks (L, C, 16, 16)."""
+    """Whether each of blocks (L, C, 16, 16) is clipped: (L,) bool."""
     return ((blocks < CLIPPED) | (blocks > 1 - CLIPPED)).float().mean((1, 2, 3)) > MAX_CLIPPED
 
 
 def _correlation(residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Correlation (C, C, 7, 7) of the noise that leaves blocks (K, C, 16, 16), and the variance that the plane took.
+    """Computes the correlation (C, C, 7, 7) of the noise with residuals (K, C, 16, 16), and `FlatBlocks.gain`.
 
-    Blocks count equally, whatever their noise level. A plane takes the three lowest frequencies, in which noise of
-    spectrum S has 3 S(0) of its energy, about the same at every small offset; S(0) is the sum of the covariance.
+    Blocks have equal weights, whatever their noise level. Subtracting a plane removes the three lowest frequencies,
+    which hold 3 S(0) of the energy of noise of spectrum S, about the same at every small offset. S(0) is the sum of the
+    covariance.
     """
     unit = residual / (residual.square().mean((2, 3), keepdim=True).sqrt() + 1e-4)
     side, lags = residual.shape[-1], 2 * MAX_LAG + 1
@@ -206,8 +220,8 @@ def _correlation(residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     cross = torch.einsum("kahw,kbhw->abhw", spectrum.conj(), spectrum) / len(unit)
     products = torch.fft.irfft2(cross, s=(2 * side, 2 * side)).roll((MAX_LAG, MAX_LAG), (2, 3))[..., :lags, :lags]
     overlap = side - (torch.arange(lags, device=unit.device) - MAX_LAG).abs()
-    covariance = products / (overlap[:, None] * overlap)  # of the residual, (C, C, 7, 7)
-    # the share that the plane took, added back to every offset
+    covariance = products / (overlap[:, None] * overlap)  # covariance of the residual, (C, C, 7, 7)
+    # add the share that the plane removed back to every offset
     taken = 3 / side**2
     zero_frequency = covariance.sum((2, 3), keepdim=True) / (1 - taken * lags**2)
     restored = covariance + taken * zero_frequency

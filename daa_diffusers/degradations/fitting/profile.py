@@ -1,4 +1,4 @@
-"""Parts that all fits share: the photos to fit to, and the profile that a fit returns."""
+"""Code shared by all fits: selection of photos, and the base class of results."""
 
 import os
 from abc import ABC, abstractmethod
@@ -15,23 +15,23 @@ from ...sources.specs import open_source
 from ..base import Degradation
 from ..config_files import write_degradation
 
-MIN_PHOTOS = 3  # to fit a degradation to
-NAMED = 10  # photos in a message
+MIN_PHOTOS = 3  # least number of usable photos for a fit
+NAMED = 10  # largest number of photos named in a message
 
-# One or several specs of `open_source`, such as folders, or sources.
+# One or several sources, or specs for `open_source`, such as folders.
 Photos = str | os.PathLike | PhotoSource | Sequence[str | os.PathLike | PhotoSource]
 
 
 class Profile(ABC):
-    """Result of a fit: what degrades the photos, and the degradation that synthesizes it."""
+    """Base class of results of a fit: measured properties of the photos, and the degradation that synthesizes them."""
 
     @abstractmethod
     def to_degradation(self) -> Degradation:
-        """The degradation for training; raises ConfigurationError where the photos have none of it."""
+        """Returns the degradation for training; raises ConfigurationError if the photos have no such degradation."""
 
     @abstractmethod
     def describe(self) -> str:
-        """Summary of the fit, as text of several lines."""
+        """Returns a summary of the fit as text of several lines."""
 
     def save(self, path: str | os.PathLike) -> Path:
         """Writes `to_degradation()` as a YAML or JSON file, for `degradation: FILE` in a training config."""
@@ -39,22 +39,22 @@ class Profile(ABC):
 
 
 def sources_of(photos: Photos) -> list[PhotoSource]:
-    """The sources of photos to fit to, opened."""
+    """Opens the sources of photos."""
     given = [photos] if isinstance(photos, str | os.PathLike | PhotoSource) else list(photos)
     return [p if isinstance(p, PhotoSource) else open_source(p, cache_bytes=0, argument="photos") for p in given]
 
 
 def usable_photos(photos: Photos, least: int, most: int, side: int) -> tuple[list[torch.Tensor], dict[str, str]]:
-    """Center crops (3, H, W) of photos, in [0, 1], and the reason for each photo that cannot be used.
+    """Reads center crops (3, H, W) of photos in [0, 1]; also returns the reason for each skipped photo.
 
     Args:
-        photos: to fit to.
+        photos: photos to use for a fit.
         least: smallest side of a usable photo, in pixels.
         most: largest number of photos.
         side: largest side of a crop, in pixels.
 
     Raises:
-        ConfigurationError: fewer than `MIN_PHOTOS` are usable.
+        ConfigurationError: fewer than `MIN_PHOTOS` photos are usable.
     """
     sources = sources_of(photos)
     usable: list[torch.Tensor] = []

@@ -22,30 +22,31 @@ from .profile import MIN_PHOTOS, Photos, Profile, usable_photos
 
 Restorer = Callable[[torch.Tensor], torch.Tensor]
 
-MAX_PHOTOS = 48  # of a source; of more, equally spaced ones are used
-SIDE, SMALLEST = 256, 64  # pixels: of the center crop that is used, and of the smallest photo
-# A photo is rainy if more than a share `RAINY` of the smoothest `SMOOTH` of its pixels is in streaks brighter than
-# `LIGHT`, whose gradients have a common direction (`COHERENT`). Smooth parts only: a derainer also removes fine detail,
-# which is elsewhere. With a derainer trained for 400 steps the share is above 0.03 in 90 % of Rain100L (median 0.067)
-# and below 0.02 in 90 % of clean photos (BSDS, median 0.005).
+MAX_PHOTOS = 48  # largest number of photos, equally spaced in the sources
+SIDE, SMALLEST = 256, 64  # pixels, sides of the center crops and of the smallest usable photo
+# Only the smoothest share `SMOOTH` of a photo's pixels is inspected, since a derainer also removes fine detail. A photo
+# is rainy if streaks brighter than `LIGHT` cover more than a share `RAINY` of these pixels and their gradients have a
+# common direction (a coherence above `COHERENT`). With a derainer trained for 400 steps, this share is above 0.03 in
+# 90 % of Rain100L (median 0.067) and below 0.02 in 90 % of clean photos (BSDS, median 0.005).
 SMOOTH, LIGHT, RAINY, COHERENT = 0.4, 0.03, 0.015, 0.5
-RAINY_PHOTOS = 0.5  # share of the photos that must be rainy
-BLUR = 10.0  # pixels, standard deviation of the low-pass that separates slow changes of brightness from streaks
-ROUNDS, AVERAGED = 6, 3  # of synthesis and comparison; the last ones, whose geometric mean is the result
-TRIED = 12  # photos that rain is synthesized on in each round
-MIN_VEIL_GRAY = 0.5
-MIN_VEIL = 0.05  # strength below which there is no veil: darkest values as a share of its gray
-DARKEST = 15  # pixels, side of the neighborhoods whose darkest value is a sign of a veil
+RAINY_PHOTOS = 0.5  # least share of rainy photos for a fit
+BLUR = 10.0  # pixels, standard deviation of the low-pass filter that separates slow changes of brightness from streaks
+ROUNDS, AVERAGED = 6, 3  # rounds of synthesis and comparison, and the last of them, whose geometric mean is the result
+TRIED = 12  # photos on which rain is synthesized in each round
+MIN_VEIL_GRAY = 0.5  # smallest gray of a veil
+MIN_VEIL = 0.05  # smallest strength of a veil, the ratio of the darkest values to its gray
+DARKEST = 15  # pixels, side of the neighborhoods whose darkest values indicate a veil
 
 
 class StreakStatistics(NamedTuple):
     """Statistics of the streaks of a photo.
 
     Attributes:
-        angle: in degrees from vertical.
-        coherence: of the gradients, in [0, 1]; 1: all have one direction.
-        cover, brightness: those of streaks of equal brightness with the same moments m1 and m2: m1**2 / m2 and m2 / m1.
-        length, width: pixels along and across the streaks after which the autocorrelation falls to a half.
+        angle: angle in degrees from vertical.
+        coherence: coherence of the gradients, in [0, 1]; 1: all have the same direction.
+        cover, brightness: m1**2 / m2 and m2 / m1 with the moments m1 and m2 of the light, which are share and
+            brightness of the streaks if all are equally bright.
+        length, width: distances in pixels along and across the streaks at which the autocorrelation falls to a half.
     """
 
     angle: float
@@ -58,15 +59,15 @@ class StreakStatistics(NamedTuple):
 
 @dataclass(frozen=True)
 class RainProfile(Profile):
-    """The rain of a folder of photos.
+    """Rain of a set of photos.
 
     Attributes:
         streaks, filtered: ranges of "cover", "length", "width", "brightness" and "angle", for `RainStreaks` and for
             `FilteredRain`, which define them slightly differently; None: the photos have no rain.
-        veil, veil_grey: ranges of its strength and its gray, in [0, 1]; None: there is no veil.
-        photos: number of photos used.
-        rainy: number of these with rain.
-        skipped: photos that cannot be used -> the reason.
+        veil, veil_grey: ranges of the veil's strength and gray, in [0, 1]; None: there is no veil.
+        photos: number of used photos.
+        rainy: number of used photos with rain.
+        skipped: photos that cannot be used -> reason.
     """
 
     streaks: dict[str, Any] | None
@@ -78,7 +79,7 @@ class RainProfile(Profile):
     skipped: dict[str, str] = field(default_factory=dict)
 
     def to_degradation(self) -> Degradation:
-        """The degradation for training: a mixture of both kinds of streaks, with the veil if there is one.
+        """Returns the degradation for training: a mixture of both kinds of streaks, with the veil if there is one.
 
         Raises:
             ConfigurationError: the photos have no rain.
@@ -98,8 +99,8 @@ class RainProfile(Profile):
         return Mixture([(2, filtered), (1, streaks)])
 
     def describe(self) -> str:
-        """Summary of the fit, as text of several lines."""
-        lines = [f"{self.photos} photos examined, {len(self.skipped)} left out; {self.rainy} have rain."]
+        """Returns a summary of the fit as text of several lines."""
+        lines = [f"{self.photos} photos used, {len(self.skipped)} skipped; {self.rainy} have rain."]
         if self.streaks is None:
             return "\n".join([*lines, "No rain found that can be synthesized."])
         units = {"angle": " degrees from vertical", "length": " pixels", "width": " pixels"}
@@ -113,15 +114,15 @@ class RainProfile(Profile):
 
 
 def fit_rain(photos: Photos, restorer: Restorer) -> RainProfile:
-    """Estimates the rain of unlabeled photos from what a derainer removes from them.
+    """Estimates the rain of unlabeled photos from the streaks that a derainer removes.
 
     Rain is synthesized on the restored photos, and removed again by the derainer. The parameters of the synthesis are
-    changed until the statistics of the removed streaks are those of the streaks removed from the photos: errors of the
-    derainer affect both alike.
+    changed until the removed synthetic streaks have the statistics of the streaks removed from the photos. Errors of
+    the derainer affect both equally.
 
     Args:
-        photos: one or several specs of `open_source`, such as folders, or sources; at least 3 usable photos together.
-        restorer: a derainer, which maps (3, H, W) in [0, 1] to (3, H, W).
+        photos: one or several sources, or specs for `open_source`, such as folders; at least 3 usable photos in total.
+        restorer: derainer, which maps (3, H, W) in [0, 1] to (3, H, W).
 
     Raises:
         ConfigurationError: fewer than 3 photos are usable; the message gives the reasons.
@@ -153,16 +154,16 @@ def fit_rain(photos: Photos, restorer: Restorer) -> RainProfile:
 
 
 def gray(photo: torch.Tensor) -> np.ndarray:
-    """Luma (H, W) of a photo (3, H, W)."""
+    """Returns the luma (H, W) of a photo (3, H, W)."""
     return np.tensordot(LUMA_WEIGHTS, photo.cpu().numpy(), 1)
 
 
 def streaks_of(removed: np.ndarray, restored: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Streaks (H, W) in the removed luma (H, W), without its slow changes, and the mask (H, W) of smooth parts.
+    """Returns the light of streaks (H, W) in the removed luma, and the mask (H, W) of smooth parts.
 
     Args:
-        removed: luma of a photo less that of the restored one.
-        restored: the restored photo (3, H, W) in [0, 1].
+        removed: luma (H, W) of a photo minus that of the restored one; its slow changes are subtracted.
+        restored: restored photo (3, H, W) in [0, 1].
     """
     light = np.maximum(removed - _smooth(removed, BLUR), 0)
     slope = _smooth(np.hypot(*_gradient(gray(restored))), 3)
@@ -170,7 +171,7 @@ def streaks_of(removed: np.ndarray, restored: torch.Tensor) -> tuple[np.ndarray,
 
 
 def measure_streaks(light: np.ndarray, where: np.ndarray) -> StreakStatistics:
-    """Statistics of streaks (H, W) where the mask (H, W) is true."""
+    """Measures the light of streaks (H, W) inside the mask `where` (H, W)."""
     down, right = (part[where] for part in _gradient(light))
     # structure tensor: direction and coherence of the gradients
     across, along, both = (right**2).sum(), (down**2).sum(), (down * right).sum()
@@ -194,7 +195,7 @@ def measure_streaks(light: np.ndarray, where: np.ndarray) -> StreakStatistics:
 
 
 def _gradient(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Derivatives of Gaussians of (H, W), downward and to the right: pixel differences would be anisotropic."""
+    """Filters (H, W) by derivatives of Gaussians, downward and to the right; pixel differences are anisotropic."""
     offsets = torch.arange(-4, 5, dtype=torch.float32)
     gaussian = torch.exp(-(offsets**2) / 2)
     gaussian, slope = gaussian / gaussian.sum(), offsets * gaussian / (offsets**2 * gaussian).sum()
@@ -209,7 +210,7 @@ def _smooth(image: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def _rotated(image: np.ndarray, angle: float) -> np.ndarray:
-    """(H, W) rotated about its center such that lines `angle` degrees from vertical become vertical; zero outside."""
+    """Rotates (H, W) about its center such that lines `angle` degrees from vertical become vertical; zero outside."""
     height, width = image.shape
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
     rotation = torch.tensor([[[cos, -sin * height / width, 0], [sin * width / height, cos, 0]]])
@@ -227,7 +228,7 @@ def _autocorrelation(image: np.ndarray) -> np.ndarray:
 
 
 def _half_width(correlation: np.ndarray) -> float:
-    """Position at which values (N,) that begin at 1 first fall to a half, by linear interpolation."""
+    """Returns the position at which values (N,) starting at 1 first fall to a half, by linear interpolation."""
     below = np.flatnonzero(correlation < 0.5)
     if not len(below):
         return float(len(correlation))
@@ -238,10 +239,10 @@ def _half_width(correlation: np.ndarray) -> float:
 def _fitted(
     kind: RainStreaks | FilteredRain, table: np.ndarray, backgrounds: list[torch.Tensor], restorer: Restorer
 ) -> dict[str, tuple[float, float]]:
-    """Ranges of the parameters of a kind of rain, for which the removed streaks have the statistics of `table` (N, 6).
+    """Fits the ranges of the parameters of a kind of rain to the statistics `table` (N, 6) of photos.
 
-    The median photo is fitted by rounds of synthesis on `backgrounds`; the ranges around it are as wide as the spread
-    of the photos' statistics.
+    The parameters of the median photo are found by rounds of synthesis on `backgrounds`. The ranges around these are as
+    wide as the spread of the photos' statistics.
     """
     names = ("cover", "brightness", "length", "width")
     columns = [StreakStatistics._fields.index(name) for name in names]
@@ -249,7 +250,7 @@ def _fitted(
     angle = float(np.median(table[:, 0]))
     value = target * (1, 1, 2, 1)  # initial guess
     backgrounds = backgrounds[:TRIED]
-    # what the derainer removes from a background without rain (detail, remaining rain) is no synthetic streak
+    # what the derainer removes from backgrounds without rain (detail, remaining rain) is subtracted below
     offsets = [gray(background) - gray(restorer(background).clamp(0, 1)) for background in backgrounds]
     lowest, highest = np.array([1e-3, 0.01, 2, 0.5]), np.array([0.8, 1.0, 150, 15])
     values = []
@@ -267,7 +268,7 @@ def _fitted(
         value = value * (target / np.maximum(measured, 1e-6)).clip(0.3, 3) ** 0.8  # damped fixed-point iteration
         values.append(np.log(value))
     value = np.exp(np.mean(values[-AVERAGED:], axis=0))
-    # the ratio of the parameters of two photos is taken to be that of their statistics
+    # parameters of photos are assumed to be proportional to their statistics
     least, most = np.maximum(np.quantile(table[:, columns], (0.1, 0.9), axis=0), 1e-6)
     spread = np.sqrt(most / least)
     ranges = {
@@ -285,10 +286,10 @@ def _fields(kind: RainStreaks | FilteredRain) -> dict[str, Any]:
 
 
 def _veil(photos: list[torch.Tensor]) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
-    """Ranges of strength and gray of the veil, None without one.
+    """Estimates the ranges of strength and gray of the veil; None if there is none.
 
-    From the darkest values of neighborhoods (He et al. 2009, "Single image haze removal using dark channel prior"):
-    without a veil nearly every photo has some that are black.
+    The estimate uses the darkest values of neighborhoods (He et al. 2009, "Single image haze removal using dark channel
+    prior"): without a veil, nearly every photo has black ones.
     """
     measured = []
     for photo in photos:

@@ -1,4 +1,4 @@
-"""Estimation of the camera shake in a folder of photos without ground truth, as a degradation that synthesizes it."""
+"""Estimation of the camera shake in photos without ground truth, as a degradation that synthesizes it."""
 
 import functools
 import math
@@ -15,18 +15,18 @@ from ..draws import generator_for
 from .profile import MIN_PHOTOS, Photos, Profile, usable_photos
 from .rain import gray
 
-MAX_PHOTOS = 32  # of a source; of more, equally spaced ones are used
-SIDE = 512  # pixels, of the center crops that are measured
+MAX_PHOTOS = 32  # largest number of photos, equally spaced in the sources
+SIDE = 512  # pixels, side of the measured center crops
 SMALLEST = 96  # pixels, shorter side of a usable photo
 DIRECTIONS = 12  # directions of the autocorrelation, equally spaced over 180 degrees
 MAX_LAG, STEP = 60, 0.25  # pixels, the longest lag of the autocorrelation and the distance between lags
-# Half width in pixels along the direction of the longest, from which on a photo counts as shaken. Sharp photos (BSDS
-# and others) have 0.75 to 1.75, those of Levin et al. 2.75 to 5.25 and of Koehler et al. 2.5 to 5.75.
+# Smallest half width in pixels, in the direction of the largest one, of a shaken photo. Sharp photos (BSDS and others)
+# have 0.75 to 1.75, those of Levin et al. 2.75 to 5.25 and of Koehler et al. 2.5 to 5.75.
 SHAKEN = 2.0
 SHAKEN_PHOTOS = 0.5  # least share of shaken photos for a fit
-PICTURES, DISKS, SMALLEST_DISK = 6, 500, 8.0  # sharp synthetic pictures, disks in each, least radius in pixels
-ROUNDS, AVERAGED_ROUNDS = 6, 3  # of synthesis and comparison; the last ones, over which the result is averaged
-COMMON = 0.8  # length of the mean of the photos' exp(2i direction) from which on they have a direction in common
+IMAGES, DISKS, SMALLEST_DISK = 6, 500, 8.0  # sharp synthetic images, disks in each, smallest radius in pixels
+ROUNDS, AVERAGED_ROUNDS = 6, 3  # rounds of synthesis and comparison, and the last of them, over which is averaged
+COMMON = 0.8  # smallest length of the mean of exp(2i direction) over photos with a common direction
 # Kinds of shake, as fields of `MotionBlur`: a drift, and a tremor of the hand.
 KINDS: dict[str, dict[str, Any]] = {
     "straight": {"shake": (0.0, 0.5), "pull": (0.0, 0.0), "reversals": (0.0, 0.0)},
@@ -36,7 +36,12 @@ STILL: dict[str, Any] = {"defocus": (0, 0), "tone_probability": 0.0, "highlight_
 
 
 class ShakeMeasurement(NamedTuple):
-    """Half widths in pixels of the autocorrelation of a photo's derivatives, and the direction of the longest."""
+    """Measurement of a photo.
+
+    Attributes:
+        longest, shortest: half widths of the autocorrelation of the photo's derivatives, in pixels.
+        direction: direction of the longest half width, in degrees from vertical.
+    """
 
     longest: float
     shortest: float
@@ -45,15 +50,15 @@ class ShakeMeasurement(NamedTuple):
 
 @dataclass(frozen=True)
 class ShakeProfile(Profile):
-    """The camera shake of a folder of photos.
+    """Camera shake of a set of photos.
 
     Attributes:
-        kind: a key of `KINDS`; None where the photos are not shaken.
+        kind: a key of `KINDS`; None if the photos are not shaken.
         length: range of the trajectories' lengths in pixels.
-        direction: range in degrees from vertical that the photos have in common; None: each has its own.
-        photos: number of usable photos.
-        shaken: number of shaken ones among these.
-        skipped: photos that cannot be used, and why.
+        direction: range of the photos' common direction in degrees from vertical; None if there is none.
+        photos: number of used photos.
+        shaken: number of shaken photos among these.
+        skipped: photos that cannot be used -> reason.
     """
 
     kind: str | None
@@ -64,7 +69,7 @@ class ShakeProfile(Profile):
     skipped: dict[str, str] = field(default_factory=dict)
 
     def to_degradation(self) -> MotionBlur:
-        """The degradation for training.
+        """Returns the degradation for training.
 
         Raises:
             ConfigurationError: the photos are not shaken.
@@ -76,42 +81,42 @@ class ShakeProfile(Profile):
         return MotionBlur(length=self.length, direction=self.direction, **KINDS[self.kind])
 
     def describe(self) -> str:
-        """Summary of the fit as text, some lines."""
-        lines = [f"{self.photos} photos examined, {len(self.skipped)} left out; {self.shaken} are shaken or blurred."]
+        """Returns a summary of the fit as text of several lines."""
+        lines = [f"{self.photos} photos used, {len(self.skipped)} skipped; {self.shaken} are shaken or blurred."]
         if self.kind is None:
             return "\n".join([*lines, "No shake found that can be synthesized."])
         lines.append(f"Trajectories: {self.kind}, {self.length[0]:.1f} to {self.length[1]:.1f} pixels long.")
         if self.direction is None:
-            lines.append("Each photo has a direction of its own.")
+            lines.append("The photos have no common direction.")
         else:
             lines.append(f"Direction: {self.direction[0]:.0f} to {self.direction[1]:.0f} degrees from vertical.")
         return "\n".join(lines)
 
 
 def fit_shake(photos: Photos) -> ShakeProfile:
-    """Estimates the camera shake of unlabeled photos by the autocorrelation of their edges.
+    """Estimates the camera shake of unlabeled photos from the autocorrelation of their edges.
 
-    Sharp pictures (`dead_leaves`) are shaken by trajectories whose length is adjusted until the half widths of the
-    pictures are those of the photos. Lengths of drifts are estimated with an error of up to a fifth where they are at
-    most about 16 pixels, a third beyond: photos have few structures that are so large. Defocus is not distinguished
-    from shake; a photo out of focus is blurred equally in all directions, as by a trajectory that often reverses.
+    Sharp synthetic images (`dead_leaves`) are blurred by trajectories, whose length is adjusted until the half widths
+    of the images equal those of the photos. The length of a drift is estimated with an error of up to a fifth if it is
+    at most about 16 pixels, else up to a third, because photos have few structures of this size. Defocus is not
+    distinguished from shake: it blurs equally in all directions, like a trajectory with many reversals.
 
     Args:
-        photos: one or several specs of `open_source`, such as folders, or sources; at least 3 usable photos together.
+        photos: one or several sources, or specs for `open_source`, such as folders; at least 3 usable photos in total.
 
     Raises:
-        ConfigurationError: fewer than 3 photos are usable; it lists why others are not.
+        ConfigurationError: fewer than 3 photos are usable; the message gives the reasons.
     """
     usable, skipped = usable_photos(photos, SMALLEST, MAX_PHOTOS, SIDE)
     shaken = [one for one in map(measure_shake, map(gray, usable)) if one.longest >= SHAKEN]
     if len(shaken) < max(MIN_PHOTOS, SHAKEN_PHOTOS * len(usable)):
         return ShakeProfile(None, (0.0, 0.0), None, len(usable), len(shaken), skipped)
     table = np.array(shaken)
-    bases = [dead_leaves(number) for number in range(PICTURES)]
+    bases = [dead_leaves(number) for number in range(IMAGES)]
     fitted = {kind: _fitted(MotionBlur(**STILL, **fields), table, bases) for kind, fields in KINDS.items()}
     elongation = np.median(table[:, 0] / table[:, 1])
     kind = min(fitted, key=lambda name: abs(math.log(fitted[name][1] / elongation)))
-    # the lengths spread over the photos in the same ratio as the half widths
+    # lengths are assumed to be proportional to half widths
     least, most = np.quantile(table[:, 0], (0.1, 0.9))
     spread = math.sqrt(most / least)
     length = fitted[kind][0]
@@ -127,26 +132,26 @@ def fit_shake(photos: Photos) -> ShakeProfile:
 
 @functools.cache
 def dead_leaves(number: int, side: int = 256) -> torch.Tensor:
-    """A sharp gray picture (1, 1, H, W) of disks that hide each other, with the scale-free edges of photos.
+    """Generates a sharp gray image (1, 1, H, W) of overlapping disks, with scale-invariant edges like photos.
 
-    Lee, Mumford and Huang, "Occlusion models for natural images" (2001); the smallest disk is what makes widths grow
-    with blur as they do in photos.
+    See Lee, Mumford and Huang, "Occlusion models for natural images" (2001). The smallest radius is chosen such that
+    half widths grow with blur as they do in photos.
     """
     draws = np.random.default_rng(number)
     y, x = np.arange(side)[:, None], np.arange(side)[None]
-    picture = np.zeros((side, side), dtype=np.float32)
-    # radii of density r**-2
+    image = np.zeros((side, side), dtype=np.float32)
+    # radii with density r**-2
     for share in draws.random(DISKS):
         radius = 1 / (1 / SMALLEST_DISK - share * (1 / SMALLEST_DISK - 2 / side))
         top, left = draws.random(2) * (side + 2 * radius) - radius
         rows, columns = (slice(max(0, int(at - radius)), max(0, int(at + radius) + 2)) for at in (top, left))
         inside = (y[rows] - top) ** 2 + (x[:, columns] - left) ** 2 < radius**2
-        picture[rows, columns][inside] = draws.random()
-    return torch.from_numpy(picture)[None, None]
+        image[rows, columns][inside] = draws.random()
+    return torch.from_numpy(image)[None, None]
 
 
 def _fitted(blur: MotionBlur, table: np.ndarray, bases: list[torch.Tensor]) -> tuple[float, float]:
-    """Length of the trajectories that give `bases` the half widths in `table`, and the elongation of the result."""
+    """Finds the length of trajectories that give `bases` the half widths in `table`; also returns the elongation."""
     target = float(np.median(table[:, 0]))
     length, lengths, elongations = 2.5 * target, [], []
     for _ in range(ROUNDS):
@@ -163,21 +168,21 @@ def _fitted(blur: MotionBlur, table: np.ndarray, bases: list[torch.Tensor]) -> t
 
 
 def _common(directions: np.ndarray) -> tuple[float, float] | None:
-    """The range of the directions (degrees, modulo 180) where they have one in common."""
+    """Returns the range of directions (degrees, modulo 180) if they are similar, else None."""
     mean = np.exp(2j * np.deg2rad(directions)).mean()
     if abs(mean) < COMMON:
         return None
     spread = math.degrees(math.sqrt(-2 * math.log(min(abs(mean), 1.0)))) / 2
-    middle = math.degrees(np.angle(mean)) / 2
-    return round(middle - 2 * spread, 1), round(middle + 2 * spread, 1)
+    center = math.degrees(np.angle(mean)) / 2
+    return round(center - 2 * spread, 1), round(center + 2 * spread, 1)
 
 
 def measure_shake(photo: np.ndarray) -> ShakeMeasurement:
-    """Statistics of a gray photo (H, W).
+    """Measures the half widths of a gray photo (H, W).
 
-    The derivative of a photo along a direction, taken at its edges, is the projection of the point spread function on
-    that direction; for a trajectory that is a line along it, the autocorrelation falls to a half at half the line's
-    length, for edges of any direction.
+    At edges, the derivative of a photo along a direction is the projection of the point spread function on that
+    direction. If the trajectory is a line in this direction, the autocorrelation of the derivative falls to a half at
+    half the line's length, for edges of any orientation.
     """
     centered = photo - photo.mean()
     window = np.outer(np.hanning(photo.shape[0]), np.hanning(photo.shape[1])) ** 0.25
@@ -187,7 +192,7 @@ def measure_shake(photo: np.ndarray) -> ShakeMeasurement:
     products = (abs(first) ** 2, abs(second) ** 2, (first * second.conj()).real)
     shifted = [np.roll(np.fft.irfft2(one, size), (MAX_LAG, MAX_LAG), (0, 1)) for one in products]
     table = torch.from_numpy(np.stack([one[: 2 * MAX_LAG + 1, : 2 * MAX_LAG + 1] for one in shifted]))
-    # along each direction, in degrees from vertical, leaning to the right at the top
+    # directions in radians from vertical, leaning to the right at the top
     angles = torch.arange(DIRECTIONS, dtype=torch.float64)[:, None] * math.pi / DIRECTIONS
     y, x = -angles.cos(), angles.sin()  # (directions, 1)
     lag = torch.arange(0, MAX_LAG, STEP, dtype=torch.float64)

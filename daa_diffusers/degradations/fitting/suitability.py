@@ -1,4 +1,4 @@
-"""Suitability of a photo for noise estimation: signs that it is clean, textured, or has lost its noise to coding."""
+"""Suitability of a photo for noise estimation: signs that it is clean or textured, or that coding removed its noise."""
 
 from dataclasses import dataclass
 
@@ -10,25 +10,28 @@ from ...photos.pixels import LUMA_WEIGHTS, center_crop
 from ..jpeg_coding import JPEG_BLOCK, blockiness
 from .photo_noise import CLIPPED, FlatBlocks, without_plane
 
-REGION = 1024  # side of the center crop of larger photos
-NEARLY_CLEAN = 1.0  # 1/255 rms (48 dB): with less noise, a photo counts as clean
-# Largest share of values in flat blocks that differ from a fitted plane by less than a quarter of 1/255: few do in
-# noise, most after coarse coding.
+REGION = 1024  # side of the center crop in pixels
+NEARLY_CLEAN = 1.0  # 1/255 rms (48 dB), level of noise below which a photo counts as clean
+# Largest share of values in flat blocks that differ from a fitted plane by less than a quarter of 1/255. The share is
+# small for noise and large after coarse coding.
 ERASED = 0.4
-# Noise is everywhere, texture is not. So the noise of the quietest 8 x 8 blocks (quantile FLOOR), as a share of that of
-# flat blocks, is bounded below: it is 0.34 to 0.9 in the noisy photos of RENOIR and SIDD, and at most 0.3 in
-# half of the clean photos of BSDS. Texture is mostly brightness, so that its colors are correlated as well: the share
-# that is required grows with the correlation of the colors; with less than the first of `COLORS`, none is.
+# Unlike texture, noise is present everywhere. The floor, the noise of the smoothest 8 x 8 blocks (quantile FLOOR) as a
+# share of that of flat blocks, is therefore large for noise: 0.34 to 0.9 in the noisy photos of RENOIR and SIDD, and at
+# most 0.3 in half of the clean photos of BSDS. Texture is mostly brightness, so that its colors are correlated. The
+# required floor, interpolated in FLOOR_OF_COLORS, therefore grows with the correlation of the colors (COLORS); below
+# the first of COLORS, none is required.
 FLOOR = 0.02
 COLORS, FLOOR_OF_COLORS = (0.4, 0.65, 0.8), (0.34, 0.34, 0.45)
-LEAST_FLOOR = 0.3  # of coded photos, whatever their colors
-# Coarse coding (this quality or less; of unknown quality: this `blockiness` or more) removes the noise of quiet blocks.
-# A small floor is a sign of texture then only if the noise in flat blocks is stronger than `COARSE_LEVEL` (1/255).
+LEAST_FLOOR = 0.3  # required floor of coarsely coded photos, whatever their colors
+# Coarse coding (quality COARSE_QUALITY or less; if unknown, a `blockiness` above BLOCKY) removes the noise of smooth
+# blocks. A small floor is then a sign of texture only if the level in flat blocks is above COARSE_LEVEL (1/255).
 COARSE_QUALITY, BLOCKY, COARSE_LEVEL = 90, 1.15, 4.5
-HIDING_QUALITY = 60  # below, the noise before coding cannot be inferred
-# Impulses (salt and pepper): difference of a black or white pixel from the median around it, and their largest share.
+HIDING_QUALITY = 60  # JPEG quality below which the noise before coding cannot be inferred
+# Impulses (salt and pepper): smallest difference of a black or white pixel from the median around it, and the largest
+# share of impulses in a photo without this noise.
 IMPULSE_STEP, IMPULSES = 0.3, 0.002
-# Bands: share of the noise power that is constant along rows (or columns), and its ratio to the other direction's.
+# Bands: smallest share of the noise power that is constant along rows (or columns), and its smallest ratio to that of
+# the other direction.
 BANDED, ONE_WAY = 0.2, 2.0
 
 
@@ -37,14 +40,14 @@ class Signs:
     """Statistics that decide whether the noise of a photo can be measured.
 
     Attributes:
-        level: root mean square over the colors, in 1/255, of the noise in its flat parts.
-        floor: noise of the brightness in the quietest blocks, as a share of that in flat parts.
+        level: noise in flat parts, root mean square over the colors, in 1/255.
+        floor: brightness noise of the smoothest blocks, as a share of that in flat parts.
         colors: correlation of the noise of two colors, mean of the three pairs; 0 for gray photos.
-        erased: share of the values in flat parts that have no noise.
-        is_coarse: JPEG-coded with `COARSE_QUALITY` or less, or with visible blocks.
-        is_hidden: JPEG-coded with less than `HIDING_QUALITY`, as its file states.
+        erased: share of the values in flat parts without noise.
+        is_coarse: whether it is JPEG-coded with `COARSE_QUALITY` or less, or has visible blocks.
+        is_hidden: whether it is JPEG-coded with less than `HIDING_QUALITY`.
         impulses: share of the pixels that are impulses.
-        bands: "rows" or "columns" along which the noise is constant; None: neither.
+        bands: "rows" or "columns" along which the noise is constant; None: no bands.
     """
 
     level: float
@@ -58,33 +61,34 @@ class Signs:
 
     @property
     def unfit(self) -> str | None:
-        """Reason why the photo's noise cannot be measured; None where it can."""
+        """Reason why the photo's noise cannot be measured; None if it can."""
         if self.erased > ERASED:
             return "JPEG coding has removed its noise" if self.is_coarse else "no noise"
         if self.level < NEARLY_CLEAN:
             return f"nearly clean: noise of {self.level:.1f}/255"
         if self.is_coarse:
             if self.floor < LEAST_FLOOR and self.level > COARSE_LEVEL:
-                return "JPEG coding has removed its noise in part, or its flat parts are texture"
+                return "JPEG coding has partly removed its noise, or its flat parts are texture"
         elif self.floor < np.interp(self.colors, COLORS, FLOOR_OF_COLORS, left=0):
-            return "clean: what varies in its flat parts is texture, not noise"
+            return "clean: variation in its flat parts is texture, not noise"
         return None
 
     @property
     def not_additive(self) -> str | None:
-        """Reason why a gain in PSNR cannot be estimated, which assumes additive noise; None where it can."""
+        """Reason why a gain in PSNR, whose estimate assumes additive noise, cannot be estimated; None if it can."""
         if self.impulses > IMPULSES:
             return "salt and pepper"
-        return self.unfit or ("JPEG coding has changed what is left of its noise" if self.is_hidden else None)
+        return self.unfit or ("JPEG coding has changed its noise" if self.is_hidden else None)
 
 
 def signs_of(photo: torch.Tensor, quality: int | None = None, flat: FlatBlocks | None = None) -> Signs:
-    """The signs of a photo (C, H, W) in [0, 1], C = 1 or 3, sides at least 32.
+    """Measures the signs of a photo.
 
     Args:
-        photo: as it is, for `impulses`; after `without_impulses`, for the other signs.
-        quality: of its JPEG coding; None: no JPEG file.
-        flat: its flat blocks, if they are computed already.
+        photo: (C, H, W) in [0, 1], C = 1 or 3, at least 32 pixels wide and high. `impulses` is that of this photo; for
+            the other signs, pass the result of `without_impulses`.
+        quality: quality of its JPEG coding; None: not a JPEG file.
+        flat: flat blocks of the photo, if already computed.
     """
     flat = flat or FlatBlocks.of(photo, REGION)
     weights = torch.from_numpy(LUMA_WEIGHTS)[:, None, None] if len(photo) == 3 else torch.ones(1, 1, 1)
@@ -108,21 +112,21 @@ def signs_of(photo: torch.Tensor, quality: int | None = None, flat: FlatBlocks |
 
 
 def share_of_impulses(photo: torch.Tensor) -> float:
-    """Share of the pixels of a photo (C, H, W) in [0, 1] that are impulses in one of the colors at least."""
+    """Returns the share of the pixels of a photo (C, H, W) in [0, 1] that are impulses in at least one color."""
     inner = center_crop(photo, REGION)
     return float((_median_of_extremes(inner) != inner).any(0).float().mean())
 
 
 def without_impulses(photo: torch.Tensor) -> torch.Tensor:
-    """A photo (C, H, W) in [0, 1] with impulses replaced by the median around them, if it has more than a few."""
+    """Replaces impulses in a photo (C, H, W) in [0, 1] by the median around them if there are more than `IMPULSES`."""
     repaired = _median_of_extremes(photo)
     return repaired if float((repaired != photo).any(0).float().mean()) > IMPULSES else photo
 
 
 def _median_of_extremes(photo: torch.Tensor) -> torch.Tensor:
-    """The photo (C, H, W) with impulses replaced by the median of 5 x 5 pixels, robust to a fifth of impulses."""
+    """Replaces impulses in a photo (C, H, W) by the median of 5 x 5 pixels; robust for up to a fifth of impulses."""
     extreme = (photo < CLIPPED) | (photo > 1 - CLIPPED)
-    if bool(extreme.any()):  # cheap preselection: most of them are part of something black or white
+    if bool(extreme.any()):  # cheap preselection: most extreme pixels are in black or white areas
         extreme &= (photo - F.avg_pool2d(photo, 3, 1, 1, count_include_pad=False)).abs() > IMPULSE_STEP / 2
     channel, row, column = extreme.nonzero(as_tuple=True)
     if not len(row):
@@ -136,7 +140,7 @@ def _median_of_extremes(photo: torch.Tensor) -> torch.Tensor:
 
 
 def _quietest(brightness: torch.Tensor) -> float:
-    """Deviation, in 1/255, of the quietest 8 x 8 blocks of (H, W) that are not clipped."""
+    """Returns the deviation, in 1/255, of the smoothest 8 x 8 blocks of (H, W) that are not clipped."""
     blocks = brightness.unfold(0, JPEG_BLOCK, JPEG_BLOCK).unfold(1, JPEG_BLOCK, JPEG_BLOCK)
     blocks = blocks.reshape(-1, JPEG_BLOCK, JPEG_BLOCK)
     is_clipped = ((blocks < 2 * CLIPPED) | (blocks > 1 - 2 * CLIPPED)).float().mean((1, 2)) > 0.05
@@ -146,7 +150,7 @@ def _quietest(brightness: torch.Tensor) -> float:
 
 
 def _bands(residual: torch.Tensor) -> str | None:
-    """Direction along which the noise (K, 16, 16) of flat blocks is constant; None: neither."""
+    """Returns the direction along which the noise (K, 16, 16) of flat blocks is constant; None: no bands."""
     power = float(residual.square().mean())
     if power < 1e-9:
         return None

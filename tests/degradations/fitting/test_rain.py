@@ -73,7 +73,7 @@ def test_the_file_is_a_degradation_and_too_few_photos_are_named(tmp_path):
     path = fit_rain(photos, without_thin).save(tmp_path.parent / "rain.yaml")
     rain = degradation_from_config(read_degradation(path))
     degraded = rain(torch.full((4, 3, 64, 64), 0.3), generator_for(0))
-    assert (degraded - 0.3).amax() > 0.05 and "# 3 photos examined" in path.read_text()
+    assert (degraded - 0.3).amax() > 0.05 and "# 3 photos used" in path.read_text()
     next(tmp_path.glob("*.png")).unlink()
     with pytest.raises(ConfigurationError, match="at least 3 usable photos, got 2"):
         fit_rain(photos, without_thin)

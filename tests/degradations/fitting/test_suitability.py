@@ -134,7 +134,7 @@ def test_bands_are_found(tmp_path, along):
         bands = white(clean[:, :, :1], number) if along == "rows" else white(clean[:, :1], number)
         photos.append(rounded(clean + 3 / 255 * white(clean, number) + 8 / 255 * bands))
     profile = fit_noise(write(tmp_path / "photos", photos))
-    assert profile.bands == along and f"runs along {along}" in profile.describe()
+    assert profile.bands == along and f"bands along {along}" in profile.describe()
     assert fit_noise(write(tmp_path / "plain", noisy())).bands is None
 
 
@@ -149,7 +149,7 @@ def test_a_folder_of_which_half_is_clean_is_fitted_to_the_other_half(tmp_path):
 
 def test_a_folder_with_little_and_much_noise_is_told(tmp_path):
     profile = fit_noise(write(tmp_path / "photos", [*noisy(2)[:3], *noisy(20)[:3]]))
-    assert re.search(r"The quietest of them may be clean: they have [12]\.\d/255", profile.describe())
+    assert re.search(r"Photos with the least noise, [12]\.\d/255, may be clean", profile.describe())
     assert "may be clean" not in fit_noise(write(tmp_path / "alike", noisy())).describe()
 
 
@@ -195,7 +195,7 @@ def test_the_level_before_coding_is_found_with_colors_at_half_the_width(tmp_path
 
 def test_where_coding_hides_the_level_a_bound_is_said(tmp_path):
     profile = fit_noise(write(tmp_path / "photos", noisy(), ".jpg", quality=50, subsampling=2))
-    assert profile.is_bound and "cannot be known: at least" in profile.describe()
+    assert profile.is_bound and "before coding is unknown: at least" in profile.describe()
     whole = write(tmp_path / "whole", noisy(), ".jpg", quality=95, subsampling=0)
     assert chroma_sampling((whole / "00.jpg").read_bytes()) == 0
     assert fit_noise(whole).degradation.jpeg_half_chroma is False
