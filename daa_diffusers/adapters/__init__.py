@@ -1,7 +1,8 @@
-"""Camera adapters: small trained changes of a frozen restorer, each in a folder of its own.
+"""Camera adapters: small trained updates of a frozen restorer, each in its own folder.
 
-`updates` defines the changes, `files` stores them, `matching` chooses one for a photo, `loaded` applies it to a
-restorer. Pipelines load adapters (`pipelines.adapter_mixin`), training makes them (`training.adapter_training`).
+`updates` defines the updates, `files` reads and writes adapters, `matching` chooses an adapter for a photo, and
+`loaded` applies adapters to a restorer. Pipelines load adapters (`pipelines.adapter_mixin`); training produces them
+(`training.adapter_training`).
 """
 
 from .files import AdapterConfig, read_adapter, save_adapter

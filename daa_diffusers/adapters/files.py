@@ -1,4 +1,4 @@
-"""The folder of an adapter: `adapter.json`, its config, and `adapter.safetensors`, its tensors in float16."""
+"""Reading and writing of an adapter's folder: the config `adapter.json`, and `adapter.safetensors` in float16."""
 
 import json
 import logging
@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 CONFIG = "adapter.json"
 TENSORS = "adapter.safetensors"
 FORMAT_VERSION = 1
-LARGE = 500_000  # bytes; a larger adapter is logged
+LARGE = 500_000  # bytes above which a warning is logged
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
-INFO = ("make", "models", "iso", "licence")  # fields that a user may set
+INFO = ("make", "models", "iso", "licence")  # fields of the config that a user may set
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,16 @@ class AdapterConfig:
 
     Args:
         kind: "bias", "pointwise" or "lora" (`updates.updates_for`).
-        base: fingerprint of the restorer that it was trained for.
-        rank: of "lora"; None for the others.
-        base_name: that restorer's name, for messages.
-        make, models, iso: the camera's maker, its models (any of them) and range of ISO numbers, both ends included;
-            None or empty: not known.
-        licence: of the tensors; None: not stated.
-        format_version: of the folder.
+        base: fingerprint of the restorer that the adapter was trained for.
+        rank: rank of kind "lora"; None for other kinds.
+        base_name: name of this restorer, for messages.
+        make, models, iso: cameras that the adapter is for: maker, models, and inclusive range of ISO numbers; None or
+            empty: any.
+        licence: license of the tensors; None: not stated.
+        format_version: format version of the folder.
 
     Raises:
-        ConfigurationError: an invalid field (named).
+        ConfigurationError: a field is invalid; the message names it.
     """
 
     kind: str
@@ -67,7 +67,7 @@ class AdapterConfig:
             raise ConfigurationError(f"`base` must be a fingerprint, got {self.base!r}")
         for name in ("base_name", "make", "licence"):
             if not isinstance(getattr(self, name), str | None):
-                raise ConfigurationError(f"`{name}` must be a text or None, got {getattr(self, name)!r}")
+                raise ConfigurationError(f"`{name}` must be text or None, got {getattr(self, name)!r}")
         models, iso = self.models, self.iso
         if not isinstance(models, list | tuple) or not all(isinstance(model, str) for model in models):
             raise ConfigurationError(f"`models` must be a list of names, got {models!r}")
@@ -75,7 +75,7 @@ class AdapterConfig:
             isinstance(iso, list | tuple) and len(iso) == 2 and all(type(one) is int for one in iso)
             and 0 < iso[0] <= iso[1]
         ):  # fmt: skip
-            raise ConfigurationError(f"`iso` must be [lowest, highest], positive and whole, or None, got {iso!r}")
+            raise ConfigurationError(f"`iso` must be [lowest, highest], positive integers, or None, got {iso!r}")
         object.__setattr__(self, "models", tuple(models))
         object.__setattr__(self, "iso", None if iso is None else tuple(iso))
 
@@ -86,14 +86,14 @@ def save_adapter(
     updates: Mapping[str, Update],
     statistics: Mapping[str, torch.Tensor] | None = None,
 ) -> Path:
-    """Writes an adapter's folder, each file atomically, the config last; returns it.
+    """Writes an adapter's folder, each file atomically, the config last; returns the folder.
 
     Args:
-        folder: is made; an adapter that is there is replaced.
-        config: of the adapter.
-        updates: its changes by name of the parameter. Their values are stored in float16: round them first where the
-            file and the module in memory must agree.
-        statistics: of batch norms (`updates.statistics`), in float32.
+        folder: folder to write to, created if missing; an existing adapter is replaced.
+        config: config of the adapter.
+        updates: updates by name of the parameter. They are stored in float16; round them first if the file and the
+            module in memory must be equal.
+        statistics: batch-norm statistics (`updates.statistics`), stored in float32.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def save_adapter(
         save_file(tensors, temporary)
     size = (folder / TENSORS).stat().st_size
     if size > LARGE:
-        logger.warning("the adapter is large, %.1f MB: a lower rank, or kind bias, is smaller", size / 1e6)
+        logger.warning("the adapter is large, %.1f MB: use a lower rank or kind bias for a smaller one", size / 1e6)
     write_text(folder / CONFIG, json.dumps(asdict(config), indent=2) + "\n")
     return folder
 
@@ -115,20 +115,20 @@ def save_adapter(
 def read_adapter(
     source: str | os.PathLike, *, subfolder: str | None = None, **hub_options: Any
 ) -> tuple[AdapterConfig, dict[str, torch.Tensor], str]:
-    """Reads an adapter of a folder or of the Hub.
+    """Reads an adapter from a folder or from the Hub.
 
     Args:
-        source: a folder, or the id of a Hub repository ("owner/name"); a `Path` is always a folder.
-        subfolder: of it, where it holds several adapters.
+        source: folder, or id of a Hub repository ("owner/name"); a `Path` is always a folder.
+        subfolder: subfolder of the source, if it holds several adapters.
         hub_options: `cache_dir`, `force_download`, `local_files_only`, `token`, `revision`.
 
     Returns:
-        Its config, its tensors by name (as stored), and a name for it.
+        The config, the stored tensors by name, and a name for the adapter.
 
     Raises:
-        CheckpointError: no such folder or repository id; missing files (all listed); damaged or other files.
+        CheckpointError: no such folder or repository id; files are missing (all are listed), damaged or invalid.
         TypeError: an unknown option.
-        RepositoryNotFoundError: the Hub has no such repository; other errors of huggingface_hub pass unchanged.
+        RepositoryNotFoundError: the Hub has no such repository. Other errors of huggingface_hub are passed on.
     """
     unknown = sorted(set(hub_options) - set(HUB_OPTIONS))
     if unknown:
@@ -139,14 +139,14 @@ def read_adapter(
     folder = Path(text).expanduser()
     if not folder.is_dir():
         if not isinstance(source, str) or not is_repo_id(text):
-            raise CheckpointError(f'`adapter` {text!r} is no folder, and no id of a Hub repository ("owner/name")')
+            raise CheckpointError(f'`adapter` {text!r} is neither a folder nor a Hub repository ("owner/name")')
         inside = f"{subfolder}/" if subfolder else ""
         patterns = [inside + CONFIG, inside + TENSORS]
         folder = Path(snapshot_download(text, allow_patterns=patterns, **hub_options))
     folder = folder / (subfolder or "")
     missing = [name for name in (CONFIG, TENSORS) if not (folder / name).is_file()]
     if missing:
-        raise CheckpointError(f"`adapter` {text!r} is no adapter: {', '.join(missing)} is missing")
+        raise CheckpointError(f"`adapter` {text!r} is not an adapter: {', '.join(missing)} is missing")
     name = Path(os.path.abspath(os.path.join(text, subfolder or ""))).name
     return _read_config(folder / CONFIG), _read_tensors(folder / TENSORS), name
 
@@ -161,7 +161,7 @@ def _read_config(path: Path) -> AdapterConfig:
             raise ConfigurationError(f"unknown fields {', '.join(unknown)}")
         return AdapterConfig(**content)
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{str(path)!r} is no adapter's config: {error}") from error
+        raise CheckpointError(f"{str(path)!r} is not an adapter's config: {error}") from error
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:

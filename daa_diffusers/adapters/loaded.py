@@ -1,4 +1,4 @@
-"""The adapters of one restorer in memory, of which at most one is active."""
+"""Loaded adapters of one restorer, at most one of which is active."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,15 +15,17 @@ from .updates import Update, fingerprint, statistics, updates_for
 
 
 class LoadedAdapters:
-    """Adds the change of an adapter to the parameters of a restorer, and removes it again, bit for bit.
+    """Adds the updates of an adapter to the parameters of a restorer, and reverts them exactly.
+
+    The updates are added to the weights, so that the restorer is as fast with an adapter as without.
 
     Args:
-        restorer: any module, as it was trained. It runs as fast with an adapter as without.
+        restorer: restorer for which the adapters were trained; any module.
 
     Attributes:
-        configs: of the loaded adapters, by name.
-        active: name of the adapter whose change is applied to the parameters, or None.
-        fused: whether that change counts as part of the restorer, and is saved with it.
+        configs: configs of the loaded adapters, by name.
+        active: name of the adapter whose updates are applied, or None.
+        fused: whether the applied updates count as part of the restorer, and are saved with it.
     """
 
     def __init__(self, restorer: nn.Module):
@@ -32,25 +34,30 @@ class LoadedAdapters:
         self.active: str | None = None
         self.fused = False
         self._changes: dict[str, tuple[dict[str, Update], dict[str, torch.Tensor]]] = {}
-        self._originals: dict[str, torch.Tensor] = {}  # values of the parameters that the active adapter changed
-        self._license = UNKNOWN  # of the restorer without the fused adapter
+        self._originals: dict[str, torch.Tensor] = {}  # original values of the tensors that the active adapter changed
+        self._license = UNKNOWN  # license of the restorer without the fused adapter
 
     def add(self, name: str, config: AdapterConfig, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Loads an adapter; it is not active yet.
+        """Loads an adapter without activating it.
+
+        Args:
+            name: name for `activate`.
+            config, tensors: config and tensors of the adapter, from `read_adapter`.
 
         Raises:
-            CheckpointError: it was made for another restorer, or its tensors do not fit (all listed).
-            ConfigurationError: the name is taken, or an adapter is fused.
+            CheckpointError: the adapter is for another restorer, or its tensors do not fit (all are listed).
+            ConfigurationError: the name is in use, or an adapter is fused.
         """
         if name in self.configs:
-            raise ConfigurationError(f"`name` {name!r} is loaded already; give another, or unload_adapter({name!r})")
+            raise ConfigurationError(f"`name` {name!r} is already loaded; give another, or unload_adapter({name!r})")
         self._refuse_fused("load")
         ours = fingerprint(self._base())
         if config.base != ours:
             base = f" ({config.base_name})" if config.base_name else ""
             raise CheckpointError(
-                f"adapter {name!r} was made for another restorer: its base has the fingerprint {config.base}{base}, "
-                f"this restorer {ours}. Load that base; in bfloat16 the fingerprint is unknown, so cast after loading"
+                f"adapter {name!r} is for another restorer: its base has the fingerprint {config.base}{base}, this "
+                f"restorer {ours}. Load its base; a restorer cast to another dtype has another fingerprint, so cast "
+                "after loading the adapter"
             )
         try:
             updates = updates_for(self.restorer, config.kind, config.rank or 1)
@@ -70,14 +77,14 @@ class LoadedAdapters:
 
     @torch.no_grad()
     def activate(self, name: str | None, scale: float = 1.0) -> None:
-        """Activates one adapter, or none.
+        """Activates one adapter instead of the active one, or none.
 
         Args:
-            name: None: the restorer as it was.
-            scale: factor of the change: 0 none of it, 1 as it was trained.
+            name: name of a loaded adapter; None: none.
+            scale: factor of the updates; 1 as trained.
 
         Raises:
-            ConfigurationError: no such adapter, a `scale` that is no finite number, or an adapter is fused.
+            ConfigurationError: no such adapter, `scale` is not a finite number, or an adapter is fused.
         """
         self._refuse_fused("change")
         if name is not None and name not in self.configs:
@@ -101,13 +108,13 @@ class LoadedAdapters:
         self.active = name
 
     def remove(self, name: str | None = None) -> None:
-        """Removes one adapter, or all, with the change that is active; a fused change stays."""
+        """Unloads one adapter, or all, and reverts its updates if it is active; fused updates stay."""
         if name is not None and name not in self.configs:
             raise ConfigurationError(f"`name` must be one of {sorted(self.configs)} or None, got {name!r}")
         if self.active is not None and name in (None, self.active):
             if self.fused:
                 self._originals, self.active, self.fused = {}, None, False
-                self.configs.clear()  # they were made for the restorer before fusing
+                self.configs.clear()  # the other adapters are for the restorer before fusing
                 self._changes.clear()
                 return
             self._revert()
@@ -115,7 +122,7 @@ class LoadedAdapters:
             del self.configs[one], self._changes[one]
 
     def fuse(self) -> None:
-        """Makes the active adapter's change part of the restorer, and the stricter license its own, until `unfuse`."""
+        """Makes the active adapter part of the restorer until `unfuse`, which gets the stricter of both licenses."""
         if self.active is None:
             raise ConfigurationError("no adapter is active: set_adapter(name) first")
         self.fused = True
@@ -125,7 +132,7 @@ class LoadedAdapters:
             inherit_license(self.restorer, license_named(said))
 
     def unfuse(self) -> None:
-        """Undoes `fuse`; the adapter stays active."""
+        """Reverts `fuse`; the adapter stays active."""
         if not self.fused:
             raise ConfigurationError("no adapter is fused")
         self.fused = False
@@ -134,7 +141,7 @@ class LoadedAdapters:
     @contextmanager
     @torch.no_grad()
     def as_saved(self) -> Iterator[None]:
-        """Context in which an active change that is not fused is removed from the restorer."""
+        """Context in which the updates of an active adapter that is not fused are reverted."""
         if self.active is None or self.fused:
             yield
             return

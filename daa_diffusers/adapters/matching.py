@@ -1,4 +1,4 @@
-"""The camera that took a photo, by its EXIF, and the adapter that was made for it."""
+"""Choice of the adapter for the camera of a photo, which is read from EXIF data."""
 
 import io
 import os
@@ -10,14 +10,14 @@ from PIL import ExifTags, Image
 
 from .files import AdapterConfig
 
-# EXIF tags of the ISO number, by priority; the first saturates at 65535.
+# EXIF tags of the ISO number, in order of priority; the first saturates at _OVERFLOW.
 _ISO_TAGS = (ExifTags.Base.ISOSpeedRatings, ExifTags.Base.RecommendedExposureIndex, ExifTags.Base.ISOSpeed)
 _OVERFLOW = 65535
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Maker, model and ISO number, each None where the photo does not state it."""
+    """Maker, model and ISO number of a photo; None if unknown."""
 
     make: str | None = None
     model: str | None = None
@@ -25,17 +25,17 @@ class Camera:
 
 
 def read_camera(photo: Image.Image | Image.Exif | str | os.PathLike | bytes) -> Camera:
-    """The camera of a photo by its EXIF.
+    """Reads the camera of a photo from its EXIF data.
 
     Args:
-        photo: a PIL image, its EXIF (`image.getexif()`), a file, or a file's bytes. Only the header is read.
+        photo: PIL image, its EXIF data (`image.getexif()`), path of a file, or its bytes. Only the header is read.
 
     Returns:
-        The fields that are known; none where there is no EXIF, or no readable photo.
+        The known fields; none without EXIF data or for an unreadable photo.
 
     Raises:
         FileNotFoundError: no such file.
-        TypeError: wrong type of `photo`.
+        TypeError: `photo` has another type.
     """
     if isinstance(photo, Image.Exif):
         return _camera(photo)
@@ -48,14 +48,14 @@ def read_camera(photo: Image.Image | Image.Exif | str | os.PathLike | bytes) -> 
             return _camera(image.getexif())
     except FileNotFoundError:
         raise
-    except Exception:  # decoders raise nearly anything on broken files
+    except Exception:  # decoders raise all kinds of errors on damaged files
         return Camera()
 
 
 def _camera(exif: Image.Exif) -> Camera:
     try:
         more: Mapping[int, Any] = exif.get_ifd(ExifTags.IFD.Exif)
-    except Exception:  # a broken part of the EXIF
+    except Exception:  # damaged EXIF data
         more = {}
     numbers = [number for tag in _ISO_TAGS if (number := _number(more.get(tag, exif.get(tag))))]
     iso = next((number for number in numbers if number < _OVERFLOW), max(numbers, default=None))
@@ -76,11 +76,11 @@ def _number(value: Any) -> int | None:
 
 
 def choose_adapter(camera: Camera, adapters: Mapping[str, AdapterConfig]) -> str | None:
-    """The name of the adapter that was made for a camera, or None.
+    """Returns the name of the adapter for a camera, or None.
 
-    Every field that an adapter states (make, model, ISO) must be known for the photo and match (upper and lower case
-    are equal). Among several, one that names the model comes first, then the narrowest range of ISO numbers, then the
-    first name.
+    Every field that an adapter states (make, models, ISO) must be known for the photo and match, ignoring case. Among
+    several adapters, those that name the model are preferred, then those that name the maker, then the narrowest range
+    of ISO numbers, then the first name.
     """
     fitting = [name for name, config in adapters.items() if _fits(camera, config)]
     return min(fitting, key=lambda name: (*_preference(adapters[name]), name), default=None)
@@ -107,9 +107,9 @@ def _same(one: str | None, other: str) -> bool:
 
 
 def summarize(cameras: Iterable[Camera]) -> dict[str, Any]:
-    """`make`, `models` and `iso` for an adapter's config, from the cameras of its photos; what differs is left out.
+    """Returns `make`, `models` and `iso` for an adapter's config from the cameras of its photos.
 
-    Photos without a camera in their EXIF are skipped; with cameras of several makers, no maker is stated.
+    Photos of unknown camera models are skipped. With cameras of several makers, `make` is None.
     """
     known = [camera for camera in cameras if camera.model is not None]
     makes, models = {camera.make for camera in known}, sorted({camera.model for camera in known if camera.model})

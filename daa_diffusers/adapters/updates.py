@@ -1,7 +1,7 @@
-"""Parametrizations of a frozen restorer: the small trained updates that make up an adapter.
+"""Parametrizations of a frozen restorer: the small trained updates of an adapter.
 
-An update is added to a parameter itself (`torch.nn.utils.parametrize`), never to the output of a layer. So it works in
-any module, even in one that uses the weights of its layers directly, and costs nothing once it is fused.
+An update is added to a parameter (`torch.nn.utils.parametrize`), never to the output of a layer. It therefore works in
+any module, even in one that uses the weights of its layers directly, and costs no time once it is fused.
 """
 
 import math
@@ -29,7 +29,7 @@ class Update(nn.Module):
         """Initializes the parameters that must not start at zero, from torch's global generator."""
 
     def delta(self, shape: torch.Size) -> torch.Tensor:
-        """What is added to a parameter of this shape."""
+        """Returns the change to add to a parameter of this shape."""
         raise NotImplementedError
 
     def fit(self, delta: torch.Tensor) -> None:
@@ -37,12 +37,12 @@ class Update(nn.Module):
         raise NotImplementedError
 
     def forward(self, parameter: torch.Tensor) -> torch.Tensor:
-        """The updated parameter."""
+        """Returns the updated parameter."""
         return parameter + self.delta(parameter.shape)
 
 
 class Shift(Update):
-    """Offset of a vector parameter, such as a bias or the scale of a norm; adapters of every kind have it."""
+    """Offset of a vector parameter, such as a bias or the scale of a norm; part of adapters of every kind."""
 
     def __init__(self, like: torch.Tensor):
         super().__init__()
@@ -58,7 +58,7 @@ class Shift(Update):
 
 
 class Pointwise(Update):
-    """Kind "pointwise": a 1x1 convolution beside a convolution, which is an update of the center of its kernel.
+    """Kind "pointwise": a 1x1 convolution parallel to a convolution, which is an update of the kernel's center.
 
     Source: Rebuffi, Bilen, Vedaldi 2018, "Efficient parametrization of multi-domain deep neural networks" (parallel
     residual adapters).
@@ -81,7 +81,7 @@ class Pointwise(Update):
 
 
 class LowRank(Update):
-    """Kind "lora": the product of two thin matrices, added to a kernel seen as the matrix (out, in * sides).
+    """Kind "lora": the product of two low-rank matrices, added to a kernel reshaped to a matrix (out, in * sides).
 
     Source: Hu et al. 2022, "LoRA", with alpha equal to the rank; for convolutions as in peft.
     """
@@ -110,17 +110,17 @@ class LowRank(Update):
 
 
 def updates_for(restorer: nn.Module, kind: str, rank: int = 12) -> dict[str, Update]:
-    """The updates that an adapter of `kind` has for `restorer`, by name of the parameter; not attached to it.
+    """Creates the updates of an adapter for `restorer`, by name of the parameter, without attaching them.
 
     Args:
-        restorer: any module. Parameters that several of its modules share get no update.
-        kind: "bias": vectors, that is biases and the scales of norms. "pointwise": also the centers of convolution
-            kernels whose sides are odd (all of a 1x1 kernel). "lora": the vectors, and low-rank updates of convolutions
-            and linear layers.
-        rank: of "lora".
+        restorer: any module. Parameters shared by several of its modules get no update.
+        kind: "bias" updates vectors (biases and scales of norms). "pointwise" updates vectors, and the centers of
+            convolution kernels with odd sides. "lora" updates vectors, and convolutions and linear layers by low-rank
+            matrices.
+        rank: rank of kind "lora".
 
     Raises:
-        ConfigurationError: unknown `kind`, a `rank` below 1, or a restorer without parameters of this kind.
+        ConfigurationError: unknown `kind`, a `rank` below 1, or a restorer without parameters for this kind.
     """
     if kind not in KINDS:
         raise ConfigurationError(f"`adapter` must be one of {', '.join(KINDS)}, got {kind!r}")
@@ -129,14 +129,14 @@ def updates_for(restorer: nn.Module, kind: str, rank: int = 12) -> dict[str, Upd
     uses = Counter(id(parameter) for _, parameter in restorer.named_parameters(remove_duplicate=False))
     updates = {}
     for path, module in restorer.named_modules():
-        if isinstance(module, parametrize.ParametrizationList):  # of the network itself, such as weight norm
+        if isinstance(module, parametrize.ParametrizationList):  # the network's own, such as weight norm
             continue
         for name, parameter in module.named_parameters(recurse=False):
             update = _update(module, name, parameter, kind, rank) if uses[id(parameter)] == 1 else None
             if update is not None:
                 updates[f"{path}.{name}" if path else name] = update
     if not updates:
-        raise ConfigurationError(f"`adapter` {kind!r}: {type(restorer).__name__} has no parameters of this kind")
+        raise ConfigurationError(f"`adapter` {kind!r}: {type(restorer).__name__} has no parameters for this kind")
     return updates
 
 
@@ -147,26 +147,26 @@ def _update(module: nn.Module, name: str, parameter: nn.Parameter, kind: str, ra
     if name != "weight" or kind == "bias":
         return None
     if kind == "pointwise":
-        has_middle = isinstance(module, _CONVOLUTIONS) and all(side % 2 for side in parameter.shape[2:])
-        return Pointwise(like) if has_middle else None
+        has_center = isinstance(module, _CONVOLUTIONS) and all(side % 2 for side in parameter.shape[2:])
+        return Pointwise(like) if has_center else None
     return LowRank(like, rank) if isinstance(module, _CONVOLUTIONS | nn.Linear) else None
 
 
 @torch.no_grad()
 def extract(base: nn.Module, adapted: nn.Module, kind: str, rank: int = 12) -> dict[str, Update]:
-    """The adapter that brings `base` nearest to `adapted`, parameter by parameter; nothing is trained.
+    """Computes the adapter that brings `base` nearest to `adapted`, parameter by parameter, without training.
 
     Args:
-        base, adapted: of one architecture; `adapted` was trained further from `base`.
-        kind, rank: as in `updates_for`.
+        base, adapted: restorers of the same architecture; `adapted` was trained from `base`.
+        kind, rank: as for `updates_for`.
 
     Raises:
-        ConfigurationError: the names or shapes of their parameters differ, or as in `updates_for`.
+        ConfigurationError: as for `updates_for`; or names or shapes of parameters differ.
     """
     ours, theirs = dict(base.named_parameters()), dict(adapted.named_parameters())
     shapes = [{name: value.shape for name, value in parameters.items()} for parameters in (ours, theirs)]
     if shapes[0] != shapes[1]:
-        raise ConfigurationError("`base` and `adapted` must be of one architecture: their parameters differ")
+        raise ConfigurationError("`base` and `adapted` must have the same architecture: their parameters differ")
     updates = updates_for(base, kind, rank)
     for name, update in updates.items():
         update.fit(theirs[name].detach().cpu() - ours[name].detach().cpu())
@@ -174,7 +174,7 @@ def extract(base: nn.Module, adapted: nn.Module, kind: str, rank: int = 12) -> d
 
 
 def attach(restorer: nn.Module, updates: Mapping[str, Update]) -> None:
-    """Freezes `restorer` and attaches updates to its parameters; only the updates are trained."""
+    """Freezes `restorer` and attaches updates to its parameters, so that only the updates are trained."""
     restorer.requires_grad_(False)
     for name, update in updates.items():
         path, _, last = name.rpartition(".")
@@ -183,7 +183,7 @@ def attach(restorer: nn.Module, updates: Mapping[str, Update]) -> None:
 
 
 def attached(restorer: nn.Module) -> dict[str, Update]:
-    """The updates that `attach` attached, by name of the parameter."""
+    """Returns the attached updates, by name of the parameter."""
     return {
         f"{path}.{name}" if path else name: update
         for path, module in restorer.named_modules()
@@ -195,7 +195,7 @@ def attached(restorer: nn.Module) -> dict[str, Update]:
 
 
 def merge(restorer: nn.Module) -> None:
-    """Fuses the attached updates into the parameters, and unfreezes these."""
+    """Fuses the attached updates into the parameters, and unfreezes the parameters."""
     for name in attached(restorer):
         path, _, last = name.rpartition(".")
         parametrize.remove_parametrizations(restorer.get_submodule(path), last, leave_parametrized=True)
@@ -203,7 +203,7 @@ def merge(restorer: nn.Module) -> None:
 
 
 def base_parameters(restorer: nn.Module) -> dict[str, torch.Tensor]:
-    """The parameters of `restorer` by name, without the attached updates."""
+    """Returns the parameters of `restorer` by name, without the attached updates."""
     changed = attached(restorer)
     plain: dict[str, torch.Tensor] = dict(restorer.named_parameters())
     for name in changed:
@@ -215,7 +215,7 @@ def base_parameters(restorer: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def statistics(restorer: nn.Module) -> dict[str, torch.Tensor]:
-    """The running means and variances of batch norms by name: they depend on the photos, so an adapter stores them."""
+    """Returns the running means and variances of batch norms by name, which adapters store as well."""
     return {
         f"{path}.{name}" if path else name: buffer
         for path, module in restorer.named_modules()

@@ -1,4 +1,4 @@
-"""Folders, Hugging Face datasets and tar shards of photos as numbered training samples."""
+"""Sources of photos (folders, tar shards, Hugging Face datasets) and numbered training samples from them."""
 
 from ..degradations.draws import generator_for
 from ..photos.pixels import crop_patch

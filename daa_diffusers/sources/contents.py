@@ -1,4 +1,4 @@
-"""Contents of a source, file by file, to detect whether a resumed run would see the same photos."""
+"""Contents of a source, file by file, to detect whether a resumed run reads the same photos."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -9,19 +9,19 @@ from ..files import printable
 from .folders import PhotoFolder, PhotoSource
 from .hf_datasets import FINGERPRINTED
 
-BLOCK = 4096  # bytes at the start, in the middle and at the end of a file
-MOST = 20_000  # files of a folder, or rows of a dataset; of larger ones only names and sizes are compared
-SHOWN = 5
+BLOCK = 4096  # size in bytes of the blocks compared at the start, at the center and at the end of a file
+MOST = 20_000  # number of files above which only names and sizes are compared
+SHOWN = 5  # number of files named in a message
 
-Contents = dict[str, Any]  # name, fingerprint, and the digest of every file by its name; plain JSON
+Contents = dict[str, Any]  # "name", "window", "fingerprint", and "files" (name -> digest); JSON-plain
 
 
 def contents(source: PhotoSource) -> Contents:
-    """Contents of a source, independent of its place: a folder is the same by any path, links included.
+    """Returns the contents of a source, independent of the path that leads to it.
 
-    A file is identified by its name within the source, its size and three blocks of `BLOCK` bytes; edited photos in
-    compressed formats differ in them. Of a stream the first files are compared, of more than `MOST` files only names
-    and sizes, by their fingerprint.
+    A file is identified by its name within the source, its size and three blocks of `BLOCK` bytes, in which edited
+    photos in compressed formats differ. For a stream, only the first files are compared; for more than `MOST` files,
+    only names and sizes, by the fingerprint.
     """
     files: dict[str, str] | None
     if isinstance(source, PhotoFolder) and len(source) > MOST:
@@ -41,7 +41,7 @@ def contents(source: PhotoSource) -> Contents:
                 files[str(source.label(index))] = "unreadable"
                 continue
             files[str(source.label(index))] = _of_bytes(content)
-    window = getattr(source, "window", None)  # decides the order of a stream's photos
+    window = getattr(source, "window", None)  # determines the order of a stream's photos
     return {"name": source.name, "window": window, "fingerprint": source.fingerprint(), "files": files}
 
 
@@ -70,7 +70,7 @@ def _digest(size: int, read: Callable[[int, int], bytes | memoryview]) -> str:
 
 
 def differences(before: Mapping[str, Sequence[Contents]], now: Mapping[str, Sequence[Contents]]) -> dict[str, str]:
-    """By role, in words, what was added, removed or changed in its sources; roles that are not in both are left out."""
+    """Describes what was added, removed or changed in the sources of each role that is in both mappings."""
     changes = {}
     for role in sorted(set(before) & set(now)):
         if len(before[role]) != len(now[role]):
@@ -84,7 +84,7 @@ def differences(before: Mapping[str, Sequence[Contents]], now: Mapping[str, Sequ
 
 
 def _difference(before: Contents, now: Contents) -> str:
-    """Between two states of a source; empty where there is none. `files` is None where none are listed."""
+    """Describes the difference of two states of a source; empty if there is none."""
     if before["files"] is not None and now["files"] is not None:
         old, new = before["files"], now["files"]
         kinds = {

@@ -14,26 +14,26 @@ from ..degradations.draws import generator_for
 from ..errors import ConfigurationError
 from ..files import replacing
 
-# By name in skimage.data; all of them lie inside its package. Each photo has one role.
+# Role -> names in skimage.data, of photos inside its package. Each photo has one role.
 SOURCES = {
     "clean": ("stereo_motorcycle", "rocket", "brick", "grass", "gravel"),
     "train": ("chelsea", "immunohistochemistry", "camera"),
     "val": ("astronaut", "coffee"),
 }
-CROP = 192
-# Not white Gaussian noise, so that the "real" photos differ from the synthetic ones.
+CROP = 192  # side of the written photos in pixels
+# Camera noise instead of white Gaussian noise, so that the "real" photos differ from the synthetic ones.
 CAMERA = degradation_from_config(TASKS["denoise"].example)
 EXAMPLES = ("astronaut", "coffee", "chelsea")
 
 
 @dataclass(frozen=True)
 class DemoPhotos:
-    """The folders that `demo_photos` fills, named by their paths.
+    """Folders written by `demo_photos`.
 
     Attributes:
         clean: clean photos, the source of synthetic pairs.
         real_train_noisy: noisy photos without ground truth, to adapt to.
-        real_val_noisy, real_val_clean: held-out noisy photos and their clean counterparts, by equal names.
+        real_val_noisy, real_val_clean: held-out noisy photos and their clean counterparts, with equal names.
     """
 
     clean: Path
@@ -43,22 +43,22 @@ class DemoPhotos:
 
 
 def demo_photos(folder: str | os.PathLike[str], *, seed: int = 0) -> DemoPhotos:
-    """Writes a folder of demonstration photos: RGB PNG, 8 bit, 192 x 192, the same for the same `seed`.
+    """Writes a folder of demonstration photos: RGB PNG, 8 bit, 192 x 192; deterministic for a given `seed`.
 
-    `clean/`, `real/train/noisy/` and `real/val/{noisy,clean}/` are cut from different photos of scikit-image, all of
-    them free of copyright restrictions or shipped by permission. The noise is `CAMERA`. The noisy photos are real in
-    role only: numbers on them show that the program works, not how well it restores photos of a camera.
+    `clean/`, `real/train/noisy/` and `real/val/{noisy,clean}/` are cropped from different photos of scikit-image, all
+    free of copyright restrictions or included by permission. The noise is `CAMERA`. Since it is synthetic, numbers on
+    these photos show that the program works, not how well it restores photos of a camera.
 
     Args:
-        folder: where to write; made where it is missing. Photos of an earlier call are replaced, each in one step.
-        seed: of the noise.
+        folder: folder to write to; created if missing. Photos of an earlier call are replaced, each atomically.
+        seed: seed of the noise.
 
     Returns:
         The folders, as `DemoPhotos`.
 
     Raises:
-        ConfigurationError: `folder` is a file, or one of the folders holds files that this function did not make.
-        ImportError: scikit-image is missing.
+        ConfigurationError: `folder` is a file, or one of the folders holds files not written by this function.
+        ImportError: scikit-image is not installed.
     """
     folder = Path(folder)
     made = DemoPhotos(
@@ -85,9 +85,9 @@ def demo_photos(folder: str | os.PathLike[str], *, seed: int = 0) -> DemoPhotos:
 
 
 def clean_photos(folder: str | os.PathLike[str]) -> Path:
-    """Writes all of scikit-image's photos that `demo_photos` uses, clean: RGB PNG, 8 bit, 192 x 192; returns `folder`.
+    """Writes clean crops of all photos that `demo_photos` uses (RGB PNG, 8 bit, 192 x 192), and returns `folder`.
 
-    For users without clean photos of their own. Raises as `demo_photos` does.
+    This is for users without clean photos of their own. Errors are those of `demo_photos`.
     """
     folder = Path(folder)
     names = [name for group in SOURCES.values() for name in group]
@@ -100,9 +100,9 @@ def clean_photos(folder: str | os.PathLike[str]) -> Path:
 
 
 def example_photos(folder: str | os.PathLike[str], task: Task) -> list[Path]:
-    """Writes whole photos that a restorer of `task` restores: RGB PNG, 8 bit; returns their files.
+    """Writes whole photos degraded by `task.example` (RGB PNG, 8 bit), and returns their paths.
 
-    They are degraded by `task.example`. Raises as `demo_photos` does.
+    Errors are those of `demo_photos`.
     """
     degradation = degradation_from_config(task.example or {"type": task.degradations[0]})
     folder = Path(folder)
@@ -116,7 +116,7 @@ def example_photos(folder: str | os.PathLike[str], task: Task) -> list[Path]:
 
 
 def _load(name: str) -> np.ndarray:
-    """(H, W, 3) uint8."""
+    """Loads a photo of scikit-image as (H, W, 3) uint8."""
     try:
         import skimage.data
     except ImportError as error:
@@ -127,14 +127,14 @@ def _load(name: str) -> np.ndarray:
 
 
 def _crops(photo: np.ndarray) -> list[np.ndarray]:
-    """As many (CROP, CROP, 3) as fit side by side, spread evenly."""
+    """Returns as many crops (CROP, CROP, 3) as fit side by side, spread evenly."""
     height, width = photo.shape[:2]
     tops, lefts = (np.linspace(0, side - CROP, side // CROP).astype(int) for side in (height, width))
     return [photo[top : top + CROP, left : left + CROP] for top in tops for left in lefts]
 
 
 def _degraded(clean: np.ndarray, degradation: Degradation, generator: torch.Generator) -> np.ndarray:
-    """(H, W, 3) uint8 -> the same, degraded."""
+    """Degrades a photo (H, W, 3) uint8."""
     degraded = degradation(torch.from_numpy(clean.copy()).permute(2, 0, 1)[None] / 255, generator)[0]  # (3, H, W)
     return (degraded.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
@@ -145,13 +145,13 @@ def _check_folders(folder: Path, files: set[Path]) -> None:
     for way in {way for parent in parents for way in (parent, *parent.parents)}:
         if way.exists() and not way.is_dir():
             raise ConfigurationError(
-                f"`folder` must be a folder or not exist yet, got {str(folder)!r}, but {str(way)!r} is a file"
+                f"`folder` must be a folder or not exist yet, got {str(folder)!r}, where {str(way)!r} is a file"
             )
     foreign = sorted(str(path) for parent in parents for path in parent.glob("[!.]*") if path not in files)
     if foreign:
         raise ConfigurationError(
-            f"`folder` must hold nothing but demonstration photos, but {len(foreign)} other files are there: "
-            f"{foreign[:5]}; name another folder"
+            f"`folder` must hold only demonstration photos, got {len(foreign)} other files: "
+            f"{foreign[:5]}; choose another folder"
         )
 
 

@@ -1,4 +1,4 @@
-"""Sources of numbered training photos: the base class, and folders. Broken photos are reported and skipped."""
+"""Sources of numbered photos: the base class, and folders. Unreadable photos are reported and skipped."""
 
 import contextlib
 import hashlib
@@ -23,28 +23,31 @@ from ..photos.reading import decode_photo, list_photos, photo_size
 
 logger = logging.getLogger(__name__)
 
-# order(length, *keys): a permutation of range(length) that depends on the keys (epoch; of a stream: epoch, window)
+# order(length, *keys) -> permutation of range(length); keys are the epoch and, for a stream, the window
 Order = Callable[..., Sequence[int] | torch.Tensor]
 
 
 class PhotoSource(ABC):
-    """Photos by index, with the channels that training needs.
+    """Photos by index, with a given number of channels.
 
     A new kind of source defines `location`, `count`, `label`, `encoded` and `fingerprint`.
 
-    Decoded photos are kept in memory, in their own bit depth, until `cache_bytes` are used; the rest is decoded every
-    time. Worker processes started by fork share what was decoded before.
+    Decoded photos are cached, in their own bit depth, until `cache_bytes` are used; the others are decoded at every
+    access. Forked worker processes share the photos cached before.
 
     Args:
-        channels: 3 (gray is repeated) or 1 (color becomes BT.601 luma).
-        cache_bytes: bound on the memory for decoded photos; 0 keeps none.
+        channels: 3 (grayscale is repeated) or 1 (color is converted to BT.601 luma).
+        cache_bytes: size limit of the cache of decoded photos; 0: no cache.
         argument: name of the caller's argument, for messages.
+
+    Attributes:
+        location: path or name of the source, for messages.
 
     Raises:
         ConfigurationError: `channels` is neither 1 nor 3.
     """
 
-    location: str  # where the photos are, for messages
+    location: str
 
     def __init__(self, *, channels: int = 3, cache_bytes: int = 2**30, argument: str = "source"):
         if channels not in (1, 3):
@@ -60,49 +63,49 @@ class PhotoSource(ABC):
     @property
     @abstractmethod
     def count(self) -> int | None:
-        """Number of photos, readable or not; None where it is not known (yet)."""
+        """Number of photos, readable or not; None if it is not known (yet)."""
 
     @property
     def name(self) -> str:
-        """A name for records and cards, without its parent folders."""
+        """Name for records and cards, without parent folders."""
         return Path(self.location).name
 
     @abstractmethod
     def label(self, index: int) -> Path | str:
-        """The name of photo `index` in `skipped`."""
+        """Returns the name of photo `index`, as used in `skipped`."""
 
     @abstractmethod
     def encoded(self, index: int) -> bytes:
-        """The file of photo `index`, as stored; raises OSError or UnreadablePhotoError."""
+        """Returns the file of photo `index`; raises OSError or UnreadablePhotoError."""
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that identify the data, without decoding it."""
+        """Returns 16 hexadecimal digits that identify the photos, without decoding them."""
 
     def pair_key(self, index: int) -> str:
-        """Key that photo `index` shares with its counterpart in another source of this kind: their number."""
+        """Returns the key by which photo `index` is paired with a photo of another source; by default the index."""
         return str(index)
 
     def size(self, index: int) -> tuple[int, int]:
-        """(width, height) of photo `index` by its header; raises as `encoded` does."""
+        """Returns (width, height) of photo `index` from its header; raises the errors of `encoded`."""
         return photo_size(self.encoded(index), str(self.label(index)))
 
     def turn(self, position: int, order: Order) -> int:
-        """Index of the photo at `position` (0, 1, ...) of the run: each photo comes once per epoch, in `order`."""
+        """Returns the index of the photo at `position` (0, 1, ...); every epoch uses each photo once, in `order`."""
         epoch, step = divmod(position, len(self))
         return int(order(len(self), epoch)[step])
 
     def spread(self, most: int) -> list[int]:
-        """At most `most` indices, equally spaced over the photos; of a stream of unknown length the first ones."""
+        """Returns at most `most` equally spaced indices; the first ones of a stream of unknown length."""
         count = most if self.count is None else self.count
         return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
 
     def sample(self, most: int, wanted: Callable[[int], bool] | None = None) -> Iterator[tuple[int, torch.Tensor]]:
-        """The readable photos of `spread(most)`, each with its index; of a shorter stream, all photos.
+        """Yields the readable photos of `spread(most)`, each with its index.
 
         Args:
             most: largest number of photos.
-            wanted: whether the photo of an index is to be read; None: all.
+            wanted: function that returns whether to read the photo of an index; None: all.
         """
         for index in self.spread(most) if wanted is None else filter(wanted, self.spread(most)):
             try:
@@ -114,28 +117,28 @@ class PhotoSource(ABC):
 
     def __len__(self) -> int:
         if self.count is None:
-            raise TypeError(f"`{self.argument}`: the length of a stream is not known before its end")
+            raise TypeError(f"`{self.argument}`: the length of a stream is unknown until its end is read")
         return self.count
 
     def __bool__(self) -> bool:
-        return True  # a source is true even if its length is 0
+        return True  # a source is true even if it is empty
 
     def __repr__(self) -> str:
         count = "?" if self.count is None else self.count
         return f"{type(self).__name__}({self.location!r}, {count} photos, {len(self.skipped)} skipped)"
 
-    def __getstate__(self) -> dict[str, Any]:  # a spawned process decodes for itself
+    def __getstate__(self) -> dict[str, Any]:  # a spawned process gets an empty cache
         return {**self.__dict__, "_cache": {}, "_cached_bytes": 0}
 
     def photo(self, index: int) -> torch.Tensor:
-        """Photo `index`, or the next readable one after it (cyclically).
+        """Returns photo `index`, or the next readable one after it (cyclically).
 
         Returns:
-            (C, H, W), uint8 or uint16; not to be written to.
+            (C, H, W), uint8 or uint16; may be in the cache, so do not write to it.
 
         Raises:
-            IndexError: outside [0, count).
-            ConfigurationError: none of them can be read.
+            IndexError: `index` is outside [0, count).
+            ConfigurationError: no photo can be read.
         """
         if index < 0 or (self.count is not None and index >= self.count):
             raise IndexError(f"photo {index} of {self.count}")
@@ -152,11 +155,11 @@ class PhotoSource(ABC):
         )
 
     def _from(self, index: int) -> Sequence[int]:
-        """The indices of photos that may replace photo `index`, itself first."""
+        """Returns the indices of photos that may replace photo `index`, starting with it."""
         return _Cycle(index, len(self))
 
     def try_photo(self, index: int) -> torch.Tensor | None:
-        """Photo `index` as from `photo`, or None where it is broken."""
+        """Returns photo `index` like `photo`, or None if it is unreadable or skipped."""
         if index in self._cache:
             return self._cache[index]
         if index in self._skipped:
@@ -172,14 +175,14 @@ class PhotoSource(ABC):
         photo = torch.from_numpy(_with_channels(pixels, self.channels)).permute(2, 0, 1).contiguous()
         size = photo.untyped_storage().nbytes()
         if self.channels == 3 and photo.shape[0] == 1:
-            photo = photo.expand(3, -1, -1)  # a view: gray takes a third of the memory
+            photo = photo.expand(3, -1, -1)  # a view: grayscale takes a third of the memory
         if self._cached_bytes + size <= self.cache_bytes:
             self._cache[index] = photo
             self._cached_bytes += size
         return photo
 
     def skip(self, index: int, reason: str) -> None:
-        """Leaves photo `index` out from now on, and logs why, once a process."""
+        """Skips photo `index` from now on, and logs the reason once per process."""
         if index not in self._skipped:
             self._skipped[index] = reason
             self._journal.append(index, reason)
@@ -187,7 +190,7 @@ class PhotoSource(ABC):
 
     @property
     def skipped(self) -> dict[Any, str]:
-        """Photos found unreadable so far, by this process and its loader workers: `label` and reason, in order."""
+        """Photos skipped so far, by this process and its loader workers: label -> reason, in order."""
         self._skipped.update(self._journal.unread())
         return {self.label(index): self._skipped[index] for index in sorted(self._skipped)}
 
@@ -196,15 +199,15 @@ class PhotoFolder(PhotoSource):
     """Photos of one folder, sorted by path.
 
     Args:
-        folder: searched as by `photos.reading.list_photos`.
-        channels, cache_bytes, argument: as for every `PhotoSource`.
+        folder: folder, searched by `photos.reading.list_photos`.
+        channels, cache_bytes, argument: as for `PhotoSource`.
 
     Attributes:
         folder: the folder, as a Path.
-        paths: its photos, sorted; readable or not.
+        paths: sorted paths of its photos, readable or not.
 
     Raises:
-        ConfigurationError: missing or empty folder, or `channels` is neither 1 nor 3.
+        ConfigurationError: the folder is missing or empty, or `channels` is neither 1 nor 3.
     """
 
     def __init__(
@@ -226,23 +229,23 @@ class PhotoFolder(PhotoSource):
         return len(self.paths)
 
     def label(self, index: int) -> Path:
-        """The photo's path."""
+        """Returns the photo's path."""
         return self.paths[index]
 
     def encoded(self, index: int) -> bytes:
-        """The file."""
+        """Returns the content of the file."""
         return read_regular(self.paths[index])
 
     def size(self, index: int) -> tuple[int, int]:
-        """(width, height); only the header is read."""
+        """Returns (width, height); only the header is read."""
         return photo_size(self.paths[index])
 
     def pair_key(self, index: int) -> str:
-        """The path within the folder, without the suffix."""
+        """Returns the path within the folder, without the suffix."""
         return self.paths[index].relative_to(self.folder).with_suffix("").as_posix()
 
     def fingerprint(self) -> str:
-        """Of the names (within the folder) and sizes of the photos."""
+        """Returns a digest of the names (within the folder) and sizes of the photos."""
         return digest_of_files((name.replace(os.sep, "/"), self._bytes(name)) for name in self.paths.names())
 
     def _bytes(self, name: str) -> int:
@@ -253,7 +256,7 @@ class PhotoFolder(PhotoSource):
 
 
 def digest_of_files(files: Iterable[tuple[str, int]]) -> str:
-    """16 hexadecimal digits of names and sizes in bytes."""
+    """Returns a digest of 16 hexadecimal digits for files (name, size in bytes)."""
     digest = hashlib.blake2b(digest_size=8)
     for name, size in files:
         digest.update(f"{name}\0{size}\0".encode("utf-8", "surrogateescape"))
@@ -261,7 +264,7 @@ def digest_of_files(files: Iterable[tuple[str, int]]) -> str:
 
 
 class _Cycle(Sequence[int]):
-    """start, start + 1, ..., length - 1, 0, ..., start - 1, computed on access."""
+    """Sequence start, start + 1, ..., length - 1, 0, ..., start - 1, computed on access."""
 
     def __init__(self, start: int, length: int):
         self.start, self.length = start, length
@@ -276,9 +279,9 @@ class _Cycle(Sequence[int]):
 
 
 class _Journal:
-    """Unreadable photos found by the processes that share a source: lines in a temporary file of the first process.
+    """Photos skipped by the processes that share a source, as lines of a temporary file of the first process.
 
-    A file, because it serves forked and spawned workers alike and outlives those that were killed.
+    A file works for forked and for spawned workers, and outlives killed ones.
     """
 
     def __init__(self) -> None:
@@ -287,12 +290,12 @@ class _Journal:
         weakref.finalize(self, _remove, self.path, os.getpid())
 
     def append(self, index: int, reason: str) -> None:
-        # a single write to a file opened for appending: lines of several processes do not mix
+        # a single write in append mode, so that lines of several processes do not mix
         with contextlib.suppress(OSError), open(self.path, "ab", buffering=0) as file:
             file.write(json.dumps([index, reason]).encode() + b"\n")
 
     def unread(self) -> dict[int, str]:
-        """The lines since the last call."""
+        """Returns the entries since the last call."""
         with contextlib.suppress(OSError), open(self.path, "rb") as file:
             file.seek(self._offset)
             whole = file.read().rpartition(b"\n")[0]
@@ -302,13 +305,13 @@ class _Journal:
 
 
 def _remove(path: str, owner: int) -> None:
-    if os.getpid() == owner:  # a forked worker ends before the process that reads the file
+    if os.getpid() == owner:  # not a forked worker, which ends before the process that reads the file
         with contextlib.suppress(OSError):
             os.unlink(path)
 
 
 def _with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
-    """(H, W, 1 or 3) -> (H, W, 1) where gray is wanted or given, else unchanged."""
+    """Converts (H, W, 3) to luma (H, W, 1) if `channels` is 1; otherwise pixels are unchanged."""
     if channels == 3 or pixels.shape[-1] == 1:
         return pixels
     return np.rint(pixels @ LUMA_WEIGHTS).astype(pixels.dtype)[..., None]

@@ -1,4 +1,4 @@
-"""Photos of Hugging Face datasets: by number where they are stored, in windows where they are streamed."""
+"""Photos of Hugging Face datasets: by index if stored on disk, in windows if streamed."""
 
 import itertools
 import os
@@ -9,37 +9,37 @@ from ..errors import ConfigurationError, UnreadablePhotoError
 from ..files import read_regular
 from .folders import Order, PhotoSource, digest_of_files
 
-WINDOW = 256
-FINGERPRINTED = 64  # files of a stream
+WINDOW = 256  # default number of examples in a window of a stream
+FINGERPRINTED = 64  # number of files at the start of a stream that identify it
 
 
 class _ColumnSource(PhotoSource):
-    """Photos named by the dataset's name and their number in it."""
+    """Photos of one column, labeled by the dataset's name and their index."""
 
     @property
     def name(self) -> str:
-        """The argument `name`."""
+        """The dataset's name."""
         return self.location
 
     def label(self, index: int) -> str:
-        """`name[index]`."""
+        """Returns `name[index]`."""
         return f"{self.location}[{index}]"
 
 
 class DatasetSource(_ColumnSource):
     """One column of a map-style dataset, `datasets.Dataset`.
 
-    Files are decoded as those of folders are (whole bit depth, upright), not by `datasets`.
+    Files are decoded like those of folders (full bit depth, upright), not by `datasets`.
 
     Args:
-        dataset: with a column of images, or of files' bytes.
-        column: its name. None: the one column of images.
-        name: the dataset's name in records and messages.
-        channels, cache_bytes, argument: as for every `PhotoSource`.
+        dataset: dataset with a column of images, or of the bytes of image files.
+        column: name of this column. None: the only column of images.
+        name: name of the dataset in records and messages.
+        channels, cache_bytes, argument: as for `PhotoSource`.
 
     Raises:
-        ConfigurationError: `column` is no column of photos, or None where there is not exactly one of images; or the
-            dataset has no rows.
+        ConfigurationError: `column` is not a column of photos; it is None, and the dataset does not have exactly one
+            column of images; or the dataset has no rows.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class DatasetSource(_ColumnSource):
         self.column = image_column(dataset.features, column, argument, name)
         self.dataset = undecoded(dataset.with_format(None), self.column)
         if not len(self.dataset):
-            raise ConfigurationError(f"`{argument}`: {name!r} must hold photos, it has no rows")
+            raise ConfigurationError(f"`{argument}`: {name!r} must hold photos, but has no rows")
 
     @property
     def count(self) -> int:
@@ -65,18 +65,18 @@ class DatasetSource(_ColumnSource):
         return len(self.dataset)
 
     def encoded(self, index: int) -> bytes:
-        """The file in row `index`."""
+        """Returns the file in row `index`."""
         return file_content(self.dataset[index][self.column])
 
     def fingerprint(self) -> str:
-        """Of the names (where there are any) and sizes of the files."""
+        """Returns a digest of the names (if any) and sizes of the files."""
         return digest_of_files(self._names_and_sizes())
 
     def _names_and_sizes(self) -> Iterator[tuple[str, int]]:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        # slices of the tables on disk: of the files themselves only the offsets are read
+        # slices of the tables on disk: only the offsets of the files are read
         for table in self.dataset.with_format("arrow").iter(batch_size=1000):
             for values in table.column(self.column).chunks:
                 nested = pa.types.is_struct(values.type)
@@ -89,23 +89,24 @@ class DatasetSource(_ColumnSource):
 class StreamSource(_ColumnSource):
     """One column of a streamed dataset, `datasets.IterableDataset`, of any size and unknown length.
 
-    The stream is cut into windows of `window` examples, and each is shuffled in a new order each epoch: photos move by
-    less than a window. So which photo comes at a position is a function of the position and the seed, as for every
-    source, for any number of workers; an epoch ends with the stream.
+    The stream is divided into windows of `window` examples, each of which is shuffled in a new order in each epoch. The
+    photo at a position is therefore a function of the position and the seed, as for every source, with any number of
+    workers. An epoch ends with the stream. Photos move by less than a window, so their order in the stream should be
+    random.
 
-    The cost: every loader worker reads the whole stream (and decodes its own photos only) and keeps a window of
-    encoded files; a resumed run skips forward to its window, as fast as `datasets` can; a run that resumes in a later
-    epoch first reads the whole stream once to count its examples. Photos should be in random order over more than a
-    window. Errors while reading (a network that fails, a broken shard) end the run, they do not change its samples.
+    Every loader worker reads the whole stream, decodes only its own photos, and keeps a window of encoded files in
+    memory. A resumed run skips forward to its window as fast as `datasets` can; in a later epoch, it first reads the
+    whole stream to count its examples. Errors while reading (network, broken shard) end the run instead of changing its
+    samples.
 
     Args:
-        dataset: a column of images, or of files' bytes. Its order must be the same each time.
+        dataset: dataset with a column of images, or of the bytes of image files, always in the same order.
         column, name, channels, argument: as for `DatasetSource`.
-        window: examples in a window.
+        window: number of examples in a window.
 
     Raises:
-        ConfigurationError: `column` is no column of photos, or None where there is not exactly one of images; or
-            `window` is below 1.
+        ConfigurationError: `column` is not a column of photos; it is None, and the dataset does not have exactly one
+            column of images; or `window` is below 1.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class StreamSource(_ColumnSource):
         channels: int = 3,
         argument: str = "stream",
     ):
-        super().__init__(channels=channels, cache_bytes=0, argument=argument)  # photos come once per epoch
+        super().__init__(channels=channels, cache_bytes=0, argument=argument)  # photos are used once per epoch
         if window < 1:
             raise ConfigurationError(f"`{argument}`: `window` must be at least 1, got {window}")
         self.location, self.window = name, window
@@ -126,9 +127,10 @@ class StreamSource(_ColumnSource):
         self.dataset = undecoded(dataset, self.column)
         self._length: int | None = None
         self._fingerprint: str | None = None
-        self._number = -1  # of the window that is held
-        self._examples: list[Any] = []
-        self._rows: Iterator | None = None  # of the stream from example `_start`, of which `_consumed` were read
+        self._number = -1  # number of the window in memory
+        self._examples: list[Any] = []  # its examples
+        # iterator over the stream from example `_start` on, of which `_consumed` were read, and its process
+        self._rows: Iterator | None = None
         self._start, self._consumed, self._process = 0, 0, os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -136,18 +138,18 @@ class StreamSource(_ColumnSource):
 
     @property
     def count(self) -> int | None:
-        """Number of examples; None until the stream was read to its end."""
+        """Number of examples; None until the end of the stream is read."""
         return self._length
 
     def encoded(self, index: int) -> bytes:
-        """The file of example `index`; reads its window from the stream unless it is the one in memory."""
+        """Returns the file of example `index`; reads its window from the stream unless it is in memory."""
         examples = self._load(index // self.window)
         if index % self.window >= len(examples):
             raise IndexError(f"photo {index} of {self._length}")
         return file_content(examples[index % self.window])
 
     def turn(self, position: int, order: Order) -> int:
-        """Number of the example at `position`."""
+        """Returns the index of the example at `position`."""
         length = self._length
         epoch, step = (0, position) if length is None else divmod(position, length)
         number, step = divmod(step, self.window)
@@ -155,7 +157,7 @@ class StreamSource(_ColumnSource):
         if step >= len(examples):
             if length is not None:
                 raise RuntimeError(f"`{self.argument}`: the stream {self.location!r} had {length} photos, now fewer")
-            return self.turn(position, order)  # beyond the end: `_load` has set `_length`
+            return self.turn(position, order)  # beyond the end: `_load` has now set `_length`
         return number * self.window + int(order(len(examples), epoch, number)[step])
 
     def _from(self, index: int) -> Sequence[int]:
@@ -166,14 +168,14 @@ class StreamSource(_ColumnSource):
         return [start + (index - start + offset) % length for offset in range(length)]
 
     def fingerprint(self) -> str:
-        """Of the names and sizes of the first files of the stream, read when first asked for."""
+        """Returns a digest of the names and sizes of the first files of the stream, which are read once."""
         if self._fingerprint is None:
             first = itertools.islice(self._read_from(0), FINGERPRINTED)
             self._fingerprint = digest_of_files(map(_name_and_size, first))
         return self._fingerprint
 
     def _load(self, number: int) -> list[Any]:
-        """Window `number`; empty beyond the end of the stream; sets `_length` when it reaches the end."""
+        """Returns window `number` (empty beyond the end of the stream); sets `_length` at the end."""
         if number == self._number:
             return self._examples
         if self._rows is None or number < self._number or self._process != os.getpid():  # connections do not fork
@@ -188,26 +190,26 @@ class StreamSource(_ColumnSource):
                 if len(self._examples) < self.window and self._length is None:
                     self._set_length()
         except BaseException:
-            self._rows, self._number, self._examples = None, -1, []  # a broken iterator looks like the end
+            self._rows, self._number, self._examples = None, -1, []  # a failed iterator would look like the end
             raise
         return self._examples
 
     def _read_from(self, start: int) -> Iterator[Any]:
-        # `iter` of a dataset gives a loader's worker a part of the stream only, its method `iter` gives all of it
+        # in a loader's worker, `iter(dataset)` yields a part of the stream, `dataset.iter` all of it
         rows = (self.dataset.skip(start) if start else self.dataset).iter(batch_size=1)
         return (row[self.column][0] for row in rows)
 
     def _set_length(self) -> None:
         if self._consumed or not self._start:
             self._length = self._start + self._consumed
-        else:  # skipped beyond the end
+        else:  # started beyond the end
             self._length = sum(1 for _ in self._read_from(0))
         if not self._length:
             raise ConfigurationError(f"`{self.argument}`: {self.location!r} must hold photos, the stream is empty")
 
 
 def image_column(features: Any, column: str | None, argument: str, name: str) -> str:
-    """`column` if it holds images or bytes, or the one column of images where it is None; else a ConfigurationError."""
+    """Returns `column` or, if it is None, the only column of images; raises ConfigurationError if there is none."""
     from datasets import Image
 
     kinds = dict(features or {})
@@ -225,7 +227,7 @@ def image_column(features: Any, column: str | None, argument: str, name: str) ->
 
 
 def undecoded(dataset: Any, column: str) -> Any:
-    """`dataset` with that column alone, as files."""
+    """Returns `dataset` with only this column, as undecoded files."""
     from datasets import Image
 
     dataset = dataset.select_columns([column])
@@ -235,7 +237,7 @@ def undecoded(dataset: Any, column: str) -> Any:
 
 
 def _name_and_size(value: Any) -> tuple[str, int]:
-    """Size in bytes of an entry of an undecoded image column."""
+    """Returns the name and size in bytes of an entry of an undecoded image column."""
     value = {"bytes": value} if isinstance(value, bytes) else value or {}
     content, path = value.get("bytes"), value.get("path")
     return os.path.basename(path or ""), _size_on_disk(path) if content is None else len(content)
@@ -246,11 +248,11 @@ def _size_on_disk(path: str | None) -> int:
 
 
 def file_content(value: Any) -> bytes:
-    """The bytes of an entry of an undecoded image column: {"bytes": ..., "path": ...}, or bytes.
+    """Returns the file of an entry of an undecoded image column: {"bytes": ..., "path": ...}, or bytes.
 
     Raises:
-        UnreadablePhotoError: it holds nothing.
-        OSError: the file it names cannot be read.
+        UnreadablePhotoError: the entry is empty.
+        OSError: the file that the entry names cannot be read.
     """
     if isinstance(value, bytes):
         return value
@@ -263,5 +265,5 @@ def file_content(value: Any) -> bytes:
         return read_regular(path)
     import fsspec
 
-    with fsspec.open(path, "rb") as file:  # streamed, e.g. zip://0.png::https://...
+    with fsspec.open(path, "rb") as file:  # a streamed file, e.g. zip://0.png::https://...
         return file.read()

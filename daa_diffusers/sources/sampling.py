@@ -1,6 +1,6 @@
-"""Numbered training samples: everything random is a function of (seed, stream, sample number) alone.
+"""Numbered training samples: all random draws are functions of (seed, stream, sample number).
 
-So a resumed run, a run with other workers or a run on more processes draws the same samples, without any saved state.
+Without any saved state, the samples are the same for a resumed run and for any number of workers and processes.
 """
 
 import functools
@@ -23,20 +23,20 @@ from .folders import PhotoSource
 
 @functools.lru_cache(maxsize=64)
 def _permutation(seed: int, stream: str, source: int, length: int, *keys: int) -> torch.Tensor:
-    """The order of a source's photos; `keys` are the epoch and, of a stream, the window."""
+    """Returns the order of a source's photos; `keys` are the epoch and, for a stream, the window."""
     return torch.randperm(length, generator=generator_for(seed, "order", stream, source, *keys))
 
 
 def take_turns(lengths: Sequence[int], n: int, *, seed: int, stream: str) -> tuple[int, int]:
-    """Source and photo of sample `n` of a stream: `(source, photo)`.
+    """Returns the indices (source, photo) of sample `n` of a stream.
 
-    Sources take turns, whatever their sizes, so that a small collection weighs as much as a large one. Within a source
-    every photo comes once per epoch of that source, in an order drawn anew for each epoch.
+    Sources are used in turn, so that small and large collections have equal weight. Within a source, every photo is
+    used once per epoch of that source, in a new random order in each epoch.
 
     Args:
-        lengths: photos in each source.
+        lengths: number of photos in each source.
         n: number of the sample, from 0.
-        seed, stream: what the orders depend on, e.g. `stream="real"`.
+        seed, stream: seed and name (e.g. "real") on which the orders depend.
     """
     position, source = divmod(n, len(lengths))
     epoch, step = divmod(position, lengths[source])
@@ -44,13 +44,13 @@ def take_turns(lengths: Sequence[int], n: int, *, seed: int, stream: str) -> tup
 
 
 def pair_by_name(degraded: PhotoSource, clean: PhotoSource) -> list[tuple[int, int]]:
-    """(degraded, clean) indices of photos with one `pair_key`.
+    """Returns indices (degraded, clean) of photos with the same `pair_key`.
 
-    That is, of folders, the path within the folder without the suffix; of shards, number of the shard and key of the
-    sample; of datasets, the row.
+    The key is the path within a folder without the suffix, the number of the shard and key of the sample in tar shards,
+    or the row of a dataset.
 
     Raises:
-        ConfigurationError: photos have no counterpart or share a name (the message lists them), or a source is a
+        ConfigurationError: photos have no counterpart or share a key (the message lists them), or a source is a
             stream.
     """
     ours, theirs = _by_key(degraded), _by_key(clean)
@@ -65,16 +65,16 @@ def pair_by_name(degraded: PhotoSource, clean: PhotoSource) -> list[tuple[int, i
 
 def _by_key(source: PhotoSource) -> dict[str, int]:
     if source.count is None:
-        raise ConfigurationError(f"`{source.argument}`: streams cannot be paired, leave `streaming` out")
+        raise ConfigurationError(f"`{source.argument}`: streams cannot be paired, omit `streaming`")
     keys = [source.pair_key(index) for index in range(source.count)]
     if len(set(keys)) < len(keys):
         twice = sorted(key for key, times in Counter(keys).items() if times > 1)
-        raise ConfigurationError(f"`{source.argument}`: several photos share a name, so pairs are unclear: {twice}")
+        raise ConfigurationError(f"`{source.argument}`: several photos share a name, so pairs are ambiguous: {twice}")
     return {key: index for index, key in enumerate(keys)}
 
 
 class PairedFolders:
-    """Degraded photos and their clean counterparts, matched by `pair_by_name`, whose errors it raises."""
+    """Degraded photos and their clean counterparts, matched by `pair_by_name`; raises its errors."""
 
     def __init__(self, degraded: PhotoSource, clean: PhotoSource):
         self.degraded, self.clean = degraded, clean
@@ -84,7 +84,7 @@ class PairedFolders:
         return len(self._indices)
 
     def pair(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(degraded, clean) number `index`, each (C, H, W); the next pair where one of them is broken.
+        """Returns (degraded, clean) number `index`, each (C, H, W); the next pair if one of them is unreadable.
 
         Raises:
             ConfigurationError: no pair can be used.
@@ -107,25 +107,25 @@ class TrainingPatches(Dataset):
     """Numbered training samples; sample n depends on the seed and n alone.
 
     Args:
-        clean: sources of clean photos, which take turns. May be empty where `paired` is given.
-        degradation: makes the synthetic photo from the clean one; None where `paired` is given.
+        clean: sources of clean photos, used in turn; empty with `paired`.
+        degradation: degradation of clean photos into synthetic ones; None with `paired`.
         real: sources of real degraded photos.
-        unpaired_clean: sources of clean photos for the extended and hybrid variants.
-        paired: (degraded, clean) sources matched by `pair_by_name`, from which synthetic and clean then come (the
-            supervised "oracle", or ready synthetic pairs).
-        patch: side of the squares.
+        unpaired_clean: sources of clean photos for the variants extended and hybrid.
+        paired: (degraded, clean) sources matched by `pair_by_name`, used as synthetic and clean photos (for ready
+            synthetic pairs, or a supervised "oracle").
+        patch: side of the square patches in pixels.
         length: number of samples; may be changed at any time.
-        seed: what everything random depends on, besides the number of the sample.
-        augment: flips and rotations by 180 degrees.
-        quarter_turns: with `augment`, rotations by 90 degrees as well.
-        clean_scale: range (within (0, 1]) of the factor by which "clean" (before its degradation) and "unpaired_clean"
-            are scaled down, log-uniform: detail of all sizes, as in photos that were scaled down themselves.
+        seed: seed of all random draws, which depend on it and the number of the sample.
+        augment: whether to flip patches and rotate them by 180 degrees at random.
+        quarter_turns: whether to rotate them by 90 degrees as well, with `augment`.
+        clean_scale: range, within (0, 1], of the log-uniform factor by which "clean" (before its degradation) and
+            "unpaired_clean" photos are scaled down, for detail of all sizes.
 
     Attributes:
-        degrades: whether samples of `clean` photos have a "synthetic"; False: it is made later (`training.batches`).
+        degrades: whether samples of `clean` photos have a "synthetic" photo; False: it is made in `training.batches`.
 
     Raises:
-        ConfigurationError: missing or contradicting sources, a `patch` or `length` below 1, photos that do not pair.
+        ConfigurationError: missing or contradictory sources, a `patch` or `length` below 1, or photos that do not pair.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class TrainingPatches(Dataset):
         if bool(clean) == bool(paired):
             raise ConfigurationError("give either `clean` sources (with a `degradation`) or `paired` ones, not both")
         if bool(clean) != (degradation is not None):
-            raise ConfigurationError("`clean` sources need a `degradation`, `paired` ones are degraded already")
+            raise ConfigurationError("`clean` sources need a `degradation`, `paired` ones are already degraded")
         self.clean, self.degradation = list(clean), degradation
         self.real = list(real) if real else None
         self.unpaired_clean = list(unpaired_clean) if unpaired_clean else None
@@ -164,9 +164,9 @@ class TrainingPatches(Dataset):
         return self.length
 
     def __getitem__(self, n: int) -> dict[str, torch.Tensor | int]:
-        """Sample `n`: "index", and photos "clean", "synthetic", and where given "real", "unpaired_clean".
+        """Returns sample `n`: "index", photos "clean" and "synthetic", and with such sources "real", "unpaired_clean".
 
-        Photos are (C, P, P), float32 in [0, 1], except that "synthetic" may exceed it.
+        Photos are (C, P, P), float32 in [0, 1]; "synthetic" may exceed this range.
         """
         if not 0 <= n < self.length:
             raise IndexError(f"sample {n} of {self.length}")
@@ -186,7 +186,7 @@ class TrainingPatches(Dataset):
         return sample
 
     def _patch(self, sources: Sequence[PhotoSource], stream: str, n: int) -> torch.Tensor:
-        position, number = divmod(n, len(sources))  # as `take_turns`, but streams know no length beforehand
+        position, number = divmod(n, len(sources))  # like `take_turns`, also for streams of unknown length
         source = sources[number]
         index = source.turn(position, functools.partial(_permutation, self.seed, stream, number))
         generator = generator_for(self.seed, "crop", stream, n)

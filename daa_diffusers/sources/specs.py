@@ -1,4 +1,4 @@
-"""Source specifications: folders, tar shards and Hugging Face datasets as one string, and checks of a run's sources."""
+"""Specifications of sources as strings (folders, tar shards, Hugging Face datasets), and checks of a run's sources."""
 
 import difflib
 import logging
@@ -19,32 +19,32 @@ logger = logging.getLogger(__name__)
 DATASET_OPTIONS = ("split", "column", "config", "revision", "data_files", "data_dir", "streaming", "window")
 SHARDS = re.compile(r"(?P<pattern>.+\.tar)(?:\?(?P<options>[^/]*))?", re.IGNORECASE)
 COMPRESSED = re.compile(r".+\.(tar\.\w+|tgz)", re.IGNORECASE)
-SAVED_DATASET = ("state.json", "dataset_dict.json")  # what `save_to_disk` writes beside the data
+SAVED_DATASET = ("state.json", "dataset_dict.json")  # files by which the result of `save_to_disk` is recognized
 
-LOOKED_AT = 50  # photos a source whose sizes are checked
-FAR_TOO_SMALL = 4  # a photo with a side of patch / 4 is mirrored four times over
+INSPECTED = 50  # largest number of photos per source whose sizes are checked
+FAR_TOO_SMALL = 4  # ratio of the patch to a photo's shorter side above which the photo is refused
 
 
 def open_source(
     spec: str | os.PathLike, *, channels: int = 3, cache_bytes: int = 2**30, argument: str = "source"
 ) -> PhotoSource:
-    """The source of photos that a string names.
+    """Opens the source of photos that a string specifies.
 
-    - a folder: its photos, searched recursively; or, where `Dataset.save_to_disk` wrote it, that dataset;
-    - `train-{000..012}.tar`, `shards/*.tar?column=clean.png`: tar shards in webdataset's layout, on this machine;
-    - `hf:NAME[?option=value&...]`: a Hugging Face dataset: a Hub id, a folder (images, parquet files, or saved), a
-      parquet file, or a builder (`hf:webdataset?data_files=https://...&streaming=1`). Options: `split` (default
-      "train"), `column` of the photos (default: the only one with images), `config`, `revision`, `data_files` (may be
-      repeated), `data_dir`, `streaming=1` (read in windows of `window` examples, nothing is stored). Special
+    - a folder: its photos, searched recursively, or the dataset that `Dataset.save_to_disk` wrote there;
+    - `train-{000..012}.tar`, `shards/*.tar?column=clean.png`: local tar shards in webdataset's layout;
+    - `hf:NAME[?option=value&...]`: a Hugging Face dataset, where NAME is a Hub id, a folder (images, parquet files, or
+      saved), a parquet file, or a builder (`hf:webdataset?data_files=https://...&streaming=1`). Options: `split`
+      (default "train"), `column` of the photos (default: the only one with images), `config`, `revision`, `data_files`
+      (may be repeated), `data_dir`, `streaming=1` (read in windows of `window` examples, nothing is stored). Special
       characters in values are percent-encoded.
 
     Args:
-        spec: that string.
-        channels, cache_bytes: as for `PhotoSource`; streams keep no decoded photos.
+        spec: the string.
+        channels, cache_bytes: as for `PhotoSource`; streams have no cache.
         argument: name of the caller's argument, for messages.
 
     Raises:
-        ConfigurationError: it cannot be opened, holds no photos, or an option is unknown.
+        ConfigurationError: the source cannot be opened or holds no photos, or an option is unknown.
 
     Examples:
         >>> import tempfile
@@ -72,7 +72,7 @@ def open_source(
             ) from error
     if COMPRESSED.fullmatch(text):
         raise ConfigurationError(
-            f"`{argument}`: photos of compressed shards cannot be read by number, got {text!r}; decompress them, or "
+            f"`{argument}`: photos of compressed shards cannot be read by index, got {text!r}; decompress them, or "
             "stream them: `hf:webdataset?data_files=...&streaming=1`"
         )
     if text.endswith(".parquet"):
@@ -82,11 +82,11 @@ def open_source(
         _, options = _split("?" + (shards["options"] or ""), ("column",), argument)
         paths = expand_shards(shards["pattern"], argument)
         return ShardSource(paths, cache_bytes=cache_bytes, column=_one(options, "column"), **common)
-    return PhotoFolder(text, cache_bytes=cache_bytes, **common)  # raises with the reason
+    return PhotoFolder(text, cache_bytes=cache_bytes, **common)  # raises an error with the reason
 
 
 def _split(text: str, known: Sequence[str], argument: str) -> tuple[str, dict[str, list[str]]]:
-    """`location?name=value&name=value` -> location and the values of each name."""
+    """Splits `location?name=value&name=value` into location and values by name."""
     location, _, query = text.partition("?")
     options: dict[str, list[str]] = {}
     for part in filter(None, query.split("&")):
@@ -150,26 +150,25 @@ def _load_dataset(location: str, options: Mapping[str, list[str]], streams: bool
             revision=_one(options, "revision"),
             streaming=streams,
         )
-    except Exception as error:  # builders, parsers and the Hub's client each raise their own
+    except Exception as error:  # builders, parsers and the Hub's client each raise their own errors
         reason = str(error) or type(error).__name__
         cause = f" ({error.__cause__})" if error.__cause__ else ""
         raise ConfigurationError(f"`{argument}`: cannot open the dataset {location!r}: {reason}{cause}") from error
 
 
 def check_sources(roles: Mapping[str, Sequence[PhotoSource]], patch: int) -> None:
-    """Checks of a run's sources before its first step, from headers alone.
+    """Checks the sources of a run before its first step, reading only headers.
 
-    Photos smaller than the patch are mirrored at their borders. A warning is logged where this holds for more than half
-    of the (at most 50) photos of a source that are checked, and an error raised where each of them has a side below a
-    quarter of the patch.
+    Photos smaller than the patch are mirrored at their borders. If more than half of a source's inspected photos (at
+    most 50) are smaller, a warning is logged; if all have a side below a quarter of the patch, an error is raised.
 
     Args:
         roles: sources by role; those of "real" are compared with the clean ones.
-        patch: side of the training patches.
+        patch: side of the training patches in pixels.
 
     Raises:
-        ConfigurationError: a real source is a clean one or holds it; no checked photo has a readable header; all are
-            far too small. The message lists all problems.
+        ConfigurationError: a real source equals or contains a clean one, or is contained in it; no inspected photo has
+            a readable header; or all are far too small. The message lists all problems.
     """
     problems = []
     for role, sources in roles.items():
@@ -178,8 +177,8 @@ def check_sources(roles: Mapping[str, Sequence[PhotoSource]], patch: int) -> Non
     for real in roles.get("real", ()):
         for role in ("clean", "unpaired_clean", "paired_clean"):
             problems += [
-                f"`real` {real.location!r} and `{role}` {clean.location!r} hold the same photos; real photos are those "
-                "with the degradation to adapt to, clean ones are without it"
+                f"`real` {real.location!r} and `{role}` {clean.location!r} hold the same photos; real photos have the "
+                "degradation to adapt to, clean photos do not"
                 for clean in roles.get(role, ())
                 if _same(real, clean)
             ]
@@ -193,7 +192,7 @@ def _size_problems(role: str, source: PhotoSource, patch: int) -> list[str]:
     for index in indices:
         try:
             sides.append(min(source.size(index)))
-        except (OSError, UnreadablePhotoError, IndexError) as error:  # IndexError: a stream that is shorter
+        except (OSError, UnreadablePhotoError, IndexError) as error:  # IndexError: end of a stream
             reason = reason or str(error)
     if not sides:
         return [f"`{role}` {source.location!r}: none of the {len(indices)} checked photos can be read, e.g.: {reason}"]
@@ -202,15 +201,15 @@ def _size_problems(role: str, source: PhotoSource, patch: int) -> list[str]:
     if all(side * FAR_TOO_SMALL < patch for side in sides):
         return [f"`{role}` {text}, the largest has a shorter side of {max(sides)} pixels; choose a smaller `patch`"]
     if 2 * small > len(sides):
-        logger.warning("`%s` %s; they are mirrored at their borders. A smaller `patch` avoids that", role, text)
+        logger.warning("`%s` %s; they are mirrored at their borders. A smaller `patch` avoids this", role, text)
     return []
 
 
 def _some(source: PhotoSource) -> range:
-    """Indices of at most 50 photos, spread over the source; of a stream the first ones."""
+    """Returns the indices of at most 50 photos, spread over the source; the first ones of a stream."""
     if source.count is None:
-        return range(min(LOOKED_AT, getattr(source, "window", LOOKED_AT)))
-    return range(0, source.count, -(-source.count // LOOKED_AT))
+        return range(min(INSPECTED, getattr(source, "window", INSPECTED)))
+    return range(0, source.count, -(-source.count // INSPECTED))
 
 
 def _same(real: PhotoSource, clean: PhotoSource) -> bool:
@@ -220,8 +219,8 @@ def _same(real: PhotoSource, clean: PhotoSource) -> bool:
             return True
     if real.fingerprint() != clean.fingerprint():
         return False
-    count = real.count or 3  # of a stream the first few
-    try:  # uncompressed pairs have the same names and sizes: compare the files
+    count = real.count or 3  # the first few of a stream
+    try:  # uncompressed pairs have equal names and sizes: compare the files
         return all(real.encoded(index) == clean.encoded(index) for index in sorted({0, count // 2, count - 1}))
     except (OSError, UnreadablePhotoError, IndexError):
         return False

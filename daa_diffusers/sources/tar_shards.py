@@ -1,4 +1,4 @@
-"""Numbered photos in tar shards of webdataset's layout, read in place, without the package `webdataset`."""
+"""Numbered photos in tar shards of webdataset's layout, read in place without the package `webdataset`."""
 
 import glob
 import os
@@ -16,7 +16,13 @@ from .folders import PhotoSource, digest_of_files, logger
 
 
 class Member(NamedTuple):
-    """A photo in a shard: `shard` is the number of the shard, `offset` and `size` locate its bytes."""
+    """A file in a shard.
+
+    Attributes:
+        shard: number of the shard.
+        name: path in the tar file.
+        offset, size: position and number of its bytes in the tar file.
+    """
 
     shard: int
     name: str
@@ -25,31 +31,31 @@ class Member(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The sample that it belongs to: folder and name up to the first dot, as in webdataset."""
+        """Key of its sample: folder and name up to the first dot, as in webdataset."""
         folder, base = os.path.split(self.name)
         return os.path.join(folder, base.partition(".")[0])
 
     @property
     def extension(self) -> str:
-        """Its part of the sample: what follows the first dot, lower case, as in webdataset."""
+        """Extension: the part of the name after the first dot, lower case, as in webdataset."""
         return os.path.basename(self.name).partition(".")[2].lower()
 
 
 class ShardSource(PhotoSource):
-    """Photos in uncompressed tar files; their headers are read once, then each photo is read by its offset.
+    """Photos in uncompressed tar files, whose headers are read once; each photo is then read by its offset.
 
-    So photo n needs no other photo, and a resumed run starts at once. The index costs some 0.3 kB a photo and
-    20 microseconds to make. Where `column` is not given, every file with a suffix of `PHOTO_SUFFIXES` is a photo.
-
-    Shards that are not tar files are skipped, and of truncated ones the complete photos are used; `skipped` lists both.
+    A resumed run therefore starts without reading earlier photos. The index takes about 0.3 kB of memory and 20
+    microseconds per photo. Shards that are not tar files are skipped, and only the complete photos of truncated ones
+    are used; `skipped` lists both.
 
     Args:
         shards: tar files, in the order of their photos.
-        column: extension of the wanted part of each sample, e.g. "jpg", or "clean.png" of `0001.clean.png`.
-        channels, cache_bytes, argument: as for every `PhotoSource`.
+        column: extension of the photo in each sample, e.g. "jpg", or "clean.png" for `0001.clean.png`; None: all files
+            with a suffix in `PHOTO_SUFFIXES`.
+        channels, cache_bytes, argument: as for `PhotoSource`.
 
     Raises:
-        ConfigurationError: no shard can be read, none holds a photo, or samples hold several and `column` is not given.
+        ConfigurationError: no shard can be read, none holds a photo, or a sample holds several and `column` is None.
     """
 
     def __init__(
@@ -66,7 +72,7 @@ class ShardSource(PhotoSource):
         self.column = column.lower().lstrip(".") if column else None
         first = str(self.shards[0]) if shards else "no shard"
         self.location = f"{first} and {len(shards) - 1} more" if len(shards) > 1 else first
-        self.problems: dict[Any, str] = {}  # shard: reason
+        self.problems: dict[Any, str] = {}  # shard -> reason
         self._members: list[Member] = []
         others: Counter[str] = Counter()
         for number, shard in enumerate(self.shards):
@@ -104,21 +110,21 @@ class ShardSource(PhotoSource):
 
     @property
     def name(self) -> str:
-        """The first shard's name, how many more there are, and the column."""
+        """Name of the first shard, the column, and the number of other shards."""
         more = f" and {len(self.shards) - 1} more" if len(self.shards) > 1 else ""
         return self.shards[0].name + (f"?column={self.column}" if self.column else "") + more
 
     def label(self, index: int) -> str:
-        """Shard and member, e.g. `train-000.tar/0001.png`."""
+        """Returns shard and member, e.g. `train-000.tar/0001.png`."""
         member = self._members[index]
         return f"{self.shards[member.shard].name}/{member.name}"
 
     def member(self, index: int) -> Member:
-        """Where photo `index` is."""
+        """Returns the position of photo `index` in its shard."""
         return self._members[index]
 
     def encoded(self, index: int) -> bytes:
-        """The member's bytes."""
+        """Returns the bytes of the member."""
         member = self._members[index]
         with open(self.shards[member.shard], "rb") as shard:
             shard.seek(member.offset)
@@ -128,17 +134,17 @@ class ShardSource(PhotoSource):
         return content
 
     def pair_key(self, index: int) -> str:
-        """Number of the shard, and the sample's key."""
+        """Returns the number of the shard and the sample's key."""
         member = self._members[index]
         return f"{member.shard}/{member.key}"
 
     def fingerprint(self) -> str:
-        """Of the names and sizes of the photos, as of a folder of the same files."""
+        """Returns a digest of the names and sizes of the photos, equal to that of a folder with the same files."""
         return digest_of_files((member.name, member.size) for member in self._members)
 
     @property
     def skipped(self) -> dict[Any, str]:
-        """Unreadable and truncated shards by path, then unreadable photos by `label`, with the reason."""
+        """Unreadable and truncated shards (path -> reason), then skipped photos (label -> reason)."""
         return {**self.problems, **super().skipped}
 
 
@@ -147,7 +153,7 @@ def _is_photo(member: Member) -> bool:
 
 
 def index_shard(path: Path, number: int) -> tuple[list[Member], str | None]:
-    """The complete files in a shard, without hidden ones, and the damage of the shard, if any."""
+    """Returns the complete, not hidden files in a shard, and a description of its damage, if any."""
     members: list[Member] = []
     try:
         if kind := other_kind(path):
@@ -160,7 +166,7 @@ def index_shard(path: Path, number: int) -> tuple[list[Member], str | None]:
                         continue
                     if info.offset_data + info.size <= end:
                         members.append(Member(number, info.name.removeprefix("./"), info.offset_data, info.size))
-            except (OSError, tarfile.TarError):  # distinguished from a whole one below
+            except (OSError, tarfile.TarError):  # reported by `_truncation`
                 pass
             return members, _truncation(path, archive.offset, len(members))
     except (OSError, tarfile.TarError) as error:
@@ -168,7 +174,7 @@ def index_shard(path: Path, number: int) -> tuple[list[Member], str | None]:
 
 
 def _truncation(path: Path, offset: int, whole: int) -> str | None:
-    """A tar file ends in blocks of zeros; `offset` is where tarfile found no further header."""
+    """Describes the damage of a tar file that does not end in a block of zeros at `offset`, after its last header."""
     with open(path, "rb") as shard:
         shard.seek(offset)
         if shard.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE):
@@ -181,12 +187,10 @@ RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def expand_shards(pattern: str, argument: str = "shards") -> list[Path]:
-    """The files that a path with braces (`{000..012}`, `{a,b}`) and wildcards (`*`, `?`, `[...]`) stands for.
-
-    Braces are expanded in their order, wildcards sorted. A path without either stands for itself.
+    """Expands braces (`{000..012}`, `{a,b}`, in their order) and wildcards (`*`, `?`, `[...]`, sorted) in a path.
 
     Raises:
-        ConfigurationError: a file that is not there, or a wildcard without a match.
+        ConfigurationError: a file does not exist, or a wildcard has no match.
     """
     paths: list[Path] = []
     for text in _without_braces(pattern):

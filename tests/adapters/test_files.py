@@ -70,9 +70,9 @@ def change(folder, **fields):
     [
         (lambda f: (f / "adapter.safetensors").unlink(), "adapter.safetensors is missing"),
         (lambda f: (f / "adapter.json").unlink(), "adapter.json is missing"),
-        (lambda f: (f / "adapter.json").write_text("{"), "is no adapter's config"),
+        (lambda f: (f / "adapter.json").write_text("{"), "is not an adapter's config"),
         (lambda f: (f / "adapter.json").write_text("[]"), "must hold a JSON object"),
-        (lambda f: (f / "adapter.json").write_text("{}"), "is no adapter's config"),
+        (lambda f: (f / "adapter.json").write_text("{}"), "is not an adapter's config"),
         (lambda f: change(f, color="red"), "unknown fields color"),
         (lambda f: change(f, format_version=2), "`format_version` must be 1, got 2"),
         (lambda f: change(f, kind="full"), "`kind` must be one of"),
@@ -98,7 +98,7 @@ def test_tensors_that_are_not_finite_are_refused(updates, tmp_path):
 
 @pytest.mark.parametrize("name", ["nowhere", "./nowhere", "a/b/c", "/nowhere/at/all"])
 def test_what_is_neither_folder_nor_repository_is_refused(name):
-    with pytest.raises(CheckpointError, match="is no folder, and no id of a Hub repository"):
+    with pytest.raises(CheckpointError, match="is neither a folder nor a Hub repository"):
         read_adapter(name)
 
 

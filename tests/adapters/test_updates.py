@@ -172,7 +172,7 @@ def test_what_cannot_be_is_refused(restorer, arguments, message):
 
 
 def test_a_network_without_such_parameters_is_refused():
-    with pytest.raises(ConfigurationError, match="'pointwise': Linear has no parameters of this kind"):
+    with pytest.raises(ConfigurationError, match="'pointwise': Linear has no parameters for this kind"):
         updates_for(nn.Linear(3, 3, bias=False), "pointwise")
 
 
@@ -197,5 +197,5 @@ def test_the_nearest_low_rank_change_comes_nearer_with_its_rank(restorer):
         for rank in (1, 3, 8)
     ]
     assert errors[0] > errors[1] > 10 * errors[2]
-    with pytest.raises(ConfigurationError, match="must be of one architecture"):
+    with pytest.raises(ConfigurationError, match="must have the same architecture"):
         extract(restorer, RestorationUNet(width=4, depth=2), "bias")

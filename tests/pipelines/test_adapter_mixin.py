@@ -136,7 +136,7 @@ def test_unloaded_while_fused_the_change_stays_for_good(own, tmp_path):
     pipe.unload_adapter()
     pipe.set_adapter(None)
     assert same(state(own), wanted)
-    with pytest.raises(CheckpointError, match="was made for another restorer"):
+    with pytest.raises(CheckpointError, match="is for another restorer"):
         pipe.load_adapter(tmp_path / "camera")
 
 

@@ -80,7 +80,7 @@ def test_foreign_files_are_named_and_nothing_is_written(tmp_path):
     (tmp_path / "clean").mkdir()
     (tmp_path / "clean" / "holiday.jpg").write_bytes(b"mine")
     (tmp_path / "clean" / ".hidden").write_bytes(b"")
-    with pytest.raises(ConfigurationError, match=r"but 1 other files are there: \[.*holiday\.jpg"):
+    with pytest.raises(ConfigurationError, match=r"got 1 other files: \[.*holiday\.jpg"):
         demo_photos(tmp_path)
     assert sorted(path.name for path in tmp_path.rglob("*")) == [".hidden", "clean", "holiday.jpg"]
 

@@ -176,7 +176,7 @@ def test_splits_and_columns_are_chosen(clean_folder, tmp_path):
     assert torch.equal(DatasetSource(content, column="png").photo(3), PhotoFolder(clean_folder).photo(3))
     with pytest.raises(ConfigurationError, match=r"one of \['png'\], got 'label'; the columns are \['png', 'label'\]"):
         DatasetSource(content, column="label")
-    with pytest.raises(ConfigurationError, match="`dataset`: 'dataset' must hold photos, it has no rows"):
+    with pytest.raises(ConfigurationError, match="`dataset`: 'dataset' must hold photos, but has no rows"):
         DatasetSource(table([]))
 
 
