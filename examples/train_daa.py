@@ -56,7 +56,7 @@ def run(config: TrainingConfig, begun: float | None = None) -> int:
 
         differences = verify_resume(config)
         print(
-            "\n".join(differences) or f"{config.verify_resume} steps end bit-identical when interrupted in the middle"
+            "\n".join(differences) or f"{config.verify_resume} steps end bit-identical when interrupted half-way"
         )
         return 1 if differences else 0
     from accelerate import PartialState

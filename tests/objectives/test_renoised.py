@@ -251,5 +251,5 @@ def test_no_start_is_too_little_of_a_denoiser_for_it():
 
 
 def test_a_predictor_of_another_range_is_refused():
-    with pytest.raises(ConfigurationError, match=r"`noise_predictor_from`: .* in \[0.0, 1.0\], the restorer's are in"):
+    with pytest.raises(ConfigurationError, match=r"`noise_predictor_from`: .* in \[0.0, 1.0\], the restorer is for photos in"):
         ScoreDistillation(RestorationUNet(width=4, depth=2, value_range=(-1.0, 1.0)))

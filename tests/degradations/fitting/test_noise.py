@@ -277,7 +277,7 @@ def test_a_gray_photo_gets_the_luma_of_the_noise():
         ({"version": 2}, "`version` of fitted noise must be 1, got 2"),
         ({"brightness": [0.5, 0.5]}, "`brightness` must increase"),
         ({"deviation": [[1], [1]]}, "three lists"),
-        ({"deviation": [[1], [1], [1, 2]]}, "must hold 1 numbers a color"),
+        ({"deviation": [[1], [1], [1, 2]]}, "must hold 1 numbers per color"),
         ({"deviation": [[1], [1], [-1]]}, "`deviation` must be a number in"),
         ({"level": [2, 1]}, "do not decrease"),
         ({"spread": 0.5}, "`spread` must be a number in"),

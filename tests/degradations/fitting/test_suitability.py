@@ -234,7 +234,7 @@ def test_an_earlier_coding_shows_in_the_coefficients(tmp_path, first, second):
 def test_lossy_files_of_other_codecs_are_said_to_hold_less_noise(tmp_path):
     profile = fit_noise(write(tmp_path / "photos", noisy(), ".webp", quality=90))
     assert profile.codecs == {"WebP": len(CLEAN)}
-    assert f"({len(CLEAN)} WebP): they hold less noise than there was before coding" in profile.describe()
+    assert f"({len(CLEAN)} WebP): their levels are those after coding" in profile.describe()
     (whole, *_) = write(tmp_path / "whole", noisy()[:1], ".webp", lossless=True).iterdir()
     assert other_codec(whole.read_bytes()) is None
     pixels = np.ascontiguousarray((noisy()[0][:, :64, :64] * 255).round().byte().permute(1, 2, 0).numpy())
