@@ -55,9 +55,7 @@ def run(config: TrainingConfig, begun: float | None = None) -> int:
         from daa_diffusers.training.verification import verify_resume
 
         differences = verify_resume(config)
-        print(
-            "\n".join(differences) or f"{config.verify_resume} steps end bit-identical when interrupted half-way"
-        )
+        print("\n".join(differences) or f"{config.verify_resume} steps end bit-identical when interrupted half-way")
         return 1 if differences else 0
     from accelerate import PartialState
 

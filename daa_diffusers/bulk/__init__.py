@@ -1,7 +1,7 @@
 """Bulk restoration: numbered shards of photos, restored on any number of machines, each exactly once.
 
-`plan_job` lists photos and cuts them, `restore_shard` restores one shard, `restore_job` all that are left with Ray, and
-`read_manifest` reads the record of each photo. Only `restore_job` needs Ray.
+`plan_job` lists photos and divides them into shards, `restore_shard` restores one shard, `restore_job` restores all
+unfinished shards with Ray, and `read_manifest` reads the record of each photo. Only `restore_job` needs Ray.
 """
 
 from .cluster import restore_job

@@ -1,4 +1,4 @@
-"""Bulk restoration with Ray Data: a pool of actors on all machines of a cluster, each with a pipeline, takes shards."""
+"""Bulk restoration with Ray Data, by a pool of actors on all machines of a cluster."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ..files import of_the_machine
 from .job import BulkJob
 from .shards import ShardResult, restore_shard, restorer_fingerprint
 
-NO_ADDRESS = "240.0.0.1"  # reserved: no machine has it
-LOCAL_OBJECT_STORE = 200 * 2**20  # only shard numbers and counts are transferred
+NO_ADDRESS = "240.0.0.1"  # a reserved address that no machine has
+LOCAL_OBJECT_STORE = 200 * 2**20  # bytes; only shard numbers and counts are transferred
 
 
 def restore_job(
@@ -28,22 +28,23 @@ def restore_job(
     gpus_per_worker: float | None = None,
     address: str | None = None,
 ) -> Iterator[ShardResult]:
-    """Restores all unfinished shards of a job with Ray; where a worker dies, another one does its shard again.
+    """Restores all unfinished shards of a job with Ray; if a worker dies, another one repeats its shard.
 
     Args:
-        job: in a folder that all machines see under this path, as they see the photos.
-        workers: maximum number of processes; None: as many as the cluster holds at the start.
-        cpus_per_worker: CPU cores of each, and its threads.
-        gpus_per_worker: None: 1 where the cluster has GPUs, else 0. A fraction lets several workers share one: while
-            one decodes and encodes, another one's photo is on the GPU.
-        address: of a running cluster; None: `$RAY_ADDRESS`, else a new one on this machine, which ends with the loop.
+        job: job whose folder and photos have the same paths on all machines.
+        workers: largest number of processes; None: as many as fit into the cluster at the start.
+        cpus_per_worker: number of CPU cores, and of threads, of each worker.
+        gpus_per_worker: number of GPUs of each worker; None: 1 if the cluster has GPUs, else 0. With a fraction,
+            several workers share a GPU, so that one decodes and encodes while another restores.
+        address: address of a running cluster; None: `$RAY_ADDRESS` if set, else a new cluster on this machine, which
+            ends with the iteration.
 
     Yields:
-        The result of each shard as it ends, in no order. One with an "error" is left for another call; one that "stops"
-        (a full or read-only disk) is the last.
+        The result of each shard when it ends, in any order. A shard with an "error" is left to another call; after one
+        that "stops" (a full or read-only disk), no more follow.
 
     Raises:
-        ConfigurationError: Ray is not installed, no cluster at `address`, or one too small for a worker.
+        ConfigurationError: Ray is not installed, there is no cluster at `address`, or it is too small for a worker.
     """
     left = job.unfinished()
     if not left:
@@ -59,16 +60,16 @@ def restore_job(
 def cluster(
     address: str | None = None, cpus_per_worker: float = 1, gpus_per_worker: float | None = None
 ) -> Iterator[tuple[int, float]]:
-    """A connection to a Ray cluster, or one of this machine that ends with the context; an open one is used as it is.
+    """Context with a connection to a Ray cluster; an existing connection is used, and kept open.
 
     Args:
-        address, cpus_per_worker, gpus_per_worker: of `restore_job`.
+        address, cpus_per_worker, gpus_per_worker: as for `restore_job`.
 
     Yields:
-        How many workers it holds, and the GPUs of each.
+        The number of workers that fit into the cluster, and the number of GPUs per worker.
 
     Raises:
-        ConfigurationError: as `restore_job`.
+        ConfigurationError: as for `restore_job`.
     """
     ray = import_ray()
     started = not ray.is_initialized()
@@ -84,10 +85,10 @@ def cluster(
 
 
 def import_ray() -> Any:
-    """The package.
+    """Imports and returns the package Ray.
 
     Raises:
-        ConfigurationError: it is not installed.
+        ConfigurationError: Ray is not installed.
     """
     try:
         import ray
@@ -98,17 +99,18 @@ def import_ray() -> Any:
 
 
 def _start(ray: Any, address: str | None) -> None:
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it warns of how Ray Data starts actors
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray warns about how Ray Data starts actors
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     own: dict[str, Any] = {}
     if address == "local":
-        # Without a dashboard Ray still starts its process for the usage module, which asks the metadata services of
-        # cloud providers even if reports are off. Where it cannot listen on the given port, Ray runs without it.
+        # Even without a dashboard, Ray starts its process for the usage module, which queries the metadata services of
+        # cloud providers even if usage reports are disabled. If the process cannot listen at the given address and
+        # port, Ray runs without it.
         own = {"include_dashboard": False, "dashboard_host": NO_ADDRESS, "dashboard_port": 1}
         own["object_store_memory"] = LOCAL_OBJECT_STORE
     try:
         host, _, port = address.removeprefix("ray://").rpartition(":")
-        if port.isdecimal():  # Ray itself would try for minutes
+        if port.isdecimal():  # fails fast: Ray would retry for minutes
             socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **own)
     except (OSError, OverflowError, ValueError, RuntimeError) as error:
@@ -116,14 +118,14 @@ def _start(ray: Any, address: str | None) -> None:
 
 
 def check_worker(cpus: float, gpus: float | None) -> None:
-    """ConfigurationError for what no worker can be; GPUs of None are decided by the cluster."""
+    """Raises ConfigurationError for impossible resources of a worker; `gpus` None means that the cluster decides."""
     if not (0 <= cpus < math.inf and 0 <= (gpus or 0) < math.inf and (cpus or gpus is None or gpus)):
         got = f"{cpus:g} and {'None' if gpus is None else f'{gpus:g}'}"
         raise ConfigurationError(f"`cpus_per_worker` and `gpus_per_worker`: a worker needs CPUs or GPUs, got {got}")
 
 
 def _room(room: dict[str, float], cpus: float, gpus: float) -> int:
-    """How many workers a cluster holds."""
+    """Returns the number of workers that fit into a cluster with resources `room`."""
     wanted = {"CPU": cpus, "GPU": gpus}
     check_worker(cpus, gpus)
     most = min(int(room.get(name, 0) / share) for name, share in wanted.items() if share)
@@ -136,7 +138,7 @@ def _room(room: dict[str, float], cpus: float, gpus: float) -> int:
 def _map(ray: Any, job: BulkJob, shards: list[int], workers: int, cpus: float, gpus: float) -> Iterator[ShardResult]:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False  # ours counts photos
+    context.enable_progress_bars = False  # this package's own progress bar counts photos
     results = ray.data.from_items(
         [{"shard": number} for number in shards], override_num_blocks=len(shards)
     ).map_batches(
@@ -145,26 +147,26 @@ def _map(ray: Any, job: BulkJob, shards: list[int], workers: int, cpus: float, g
         batch_size=1,
         num_cpus=cpus,
         num_gpus=gpus,
-        # one shard per worker and none queued, so that near the end no worker holds shards that another could take
+        # one shard per worker and none queued, so that near the end no shard waits for a busy worker
         compute=ray.data.ActorPoolStrategy(
             min_size=1, initial_size=workers, max_size=workers, max_tasks_in_flight_per_actor=1
         ),
     )
-    for batch in results.iter_batches(batch_size=None, prefetch_batches=0):  # each as soon as it is finished
+    for batch in results.iter_batches(batch_size=None, prefetch_batches=0):  # each shard as soon as it is finished
         columns = {name: values.tolist() for name, values in batch.items()}
         yield from (ShardResult(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
 
 
 class ShardWorker:
-    """Actor that loads the pipeline once, then restores shard after shard.
+    """Actor that loads the pipeline once, then restores one shard after another.
 
     Args:
-        folder: the job's.
-        device: "cpu", or "cuda": the GPU that Ray gives the actor.
-        threads: of its own.
+        folder: folder of the job.
+        device: "cpu", or "cuda" for the GPU that Ray assigns to the actor.
+        threads: number of CPU threads.
 
     Raises:
-        CheckpointError: this machine has other weights under the checkpoint's name than the job began with.
+        CheckpointError: this machine's checkpoint of this name has other weights than the job started with.
     """
 
     def __init__(self, folder: str, device: str, threads: int):
@@ -175,25 +177,25 @@ class ShardWorker:
 
         disable_progress_bar()
         torch.set_num_threads(threads)
-        logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its errors are raised as well
+        logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # errors that it logs are also raised
         self.job = BulkJob.open(folder)
         os.chdir(self.job.working_folder)
         settings = self.job.settings
         pipeline = DAARestorationPipeline.from_pretrained(settings.checkpoint, dtype=getattr(torch, settings.dtype))
         if self.job.fingerprint and restorer_fingerprint(pipeline) != self.job.fingerprint:
-            raise CheckpointError(f"{settings.checkpoint!r} holds other weights here than where the job began")
+            raise CheckpointError(f"{settings.checkpoint!r} has other weights here than where the job was planned")
         self.pipeline = pipeline.to(device)
         self.pipeline.set_progress_bar_config(disable=True)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Restores the shard {"shard": [number]}; gives the fields of its result, each in a list of one."""
+        """Restores the shard {"shard": [number]}; returns the fields of its result, each in a list of one."""
         import torch
 
         (number,) = batch["shard"]
         try:
             result = restore_shard(self.job, int(number), self.pipeline)
         except torch.AcceleratorError:
-            os._exit(1)  # the device is lost to this process: Ray starts another one, which does the shard again
+            os._exit(1)  # this process cannot use the device any more: Ray starts another one and repeats the shard
         except Exception as error:
             stops = of_the_machine(error)
             words = str(error) if stops else f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""Listing of the photos of folders, tar shards and datasets, each with its key and the place of its bytes."""
+"""Listing of the photos of folders, tar shards and datasets, with the key and location of each photo."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from ..sources.tar_shards import ShardSource
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Input:
-    """One photo to restore: a file, a part of a tar file (with `offset` and `size`), or a `row` of a `dataset`.
+    """One photo to restore: a file, a part of a tar file (`offset` and `size`), or a `row` of a `dataset`.
 
     Args:
-        key: its name in the output, without a dot in the last part; no other photo of the job has it.
-        source: its name in messages.
-        suffix: what follows the key in its file's name, from the dot on; "" where that is unknown.
-        path: the file that holds it; "" for a dataset's row.
-        offset, size: of its bytes in that file; a size of -1 is the whole file.
-        dataset: what `open_source` opens, "" for a file.
-        row: of that dataset.
+        key: unique name in the output of the job, without a dot in its last part.
+        source: name in messages.
+        suffix: extension of the file name, with the dot; "" if unknown.
+        path: file that contains the photo; "" for a dataset.
+        offset, size: position and number of the photo's bytes in this file; a size of -1: the whole file.
+        dataset: spec for `open_source`; "" for a file.
+        row: row of the dataset.
     """
 
     key: str
@@ -41,28 +41,29 @@ class Input:
     row: int = -1
 
     def to_line(self) -> str:
-        """A line of JSON without default values; names that are not UTF-8 are kept."""
+        """Returns a line of JSON without default values; names that are not UTF-8 are preserved."""
         fields = dataclasses.fields(self)
         return json.dumps({f.name: value for f in fields if (value := getattr(self, f.name)) != f.default}) + "\n"
 
     @classmethod
     def from_line(cls, line: str) -> Input:
-        """The inverse of `to_line`."""
+        """Inverts `to_line`."""
         return cls(**json.loads(line))
 
 
 def list_inputs(sources: Sequence[str]) -> Iterator[Input]:
-    """All photos of all sources, always in the same order as long as the sources do not change.
+    """Lists all photos of all sources, in an order that is always the same for unchanged sources.
 
-    A photo's key is its path below the folder without the suffix, the sample's key of a tar shard, or the number of a
-    row. Dots in the last part become "_" (webdataset ends keys there), parts that lead out of a folder are dropped, and
-    a key that an earlier photo has gets "_2", "_3", ...
+    The key of a photo is its path below the folder without the suffix, the key of its sample in a tar shard, or the
+    number of its row. Dots in the last part are replaced by "_" (webdataset ends keys at a dot), parts that lead out of
+    a folder are removed, and "_2", "_3", ... is appended to a key that is already used.
 
     Args:
-        sources: what `open_source` opens; of folders, HEIC and raw files are listed too.
+        sources: specs for `open_source`.
 
     Raises:
-        ConfigurationError: no sources, one that cannot be opened or holds no photos, or a stream, which has no numbers.
+        ConfigurationError: no sources; a source cannot be opened or holds no photos, or is a stream, which cannot be
+            read by index.
     """
     if not sources:
         raise ConfigurationError("`sources` must name at least one folder, tar shard or dataset")
@@ -95,7 +96,7 @@ def _of_source(spec: str) -> Iterator[Input]:
         for row in range(len(source)):
             yield Input(f"{row:0{digits}d}", source.label(row), dataset=spec, row=row)
     else:
-        raise ConfigurationError(f"`sources`: photos of a stream have no numbers, got {spec!r}; leave out `streaming`")
+        raise ConfigurationError(f"`sources`: streams cannot be read by index, got {spec!r}; omit `streaming`")
 
 
 def _of_folder(folder: Path) -> Iterator[Input]:
@@ -112,10 +113,10 @@ def _clean(key: str) -> str:
 
 
 def open_input(one: Input, folder: str | os.PathLike) -> str:
-    """A file with the photo: its own, or a new one in `folder` that holds its bytes.
+    """Returns the path of a file with the photo: its own file, or a copy in `folder`.
 
     Raises:
-        UnreadablePhotoError, OSError: there are no such bytes (any more).
+        UnreadablePhotoError, OSError: the photo does not exist (any more).
     """
     if one.dataset:
         content = _dataset(one.dataset).encoded(one.row)

@@ -1,4 +1,4 @@
-"""Job of bulk restoration: a folder with its settings, its finished shards, and a record of each photo."""
+"""Bulk restoration job: a folder with its settings, its finished shards, and a record of each photo."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from ..restoring.loading import check_dtype
 from ..restoring.options import Options
 from .inputs import Input, list_inputs
 
-LAYOUT = 1
-OURS = ("inputs", "manifest", "attempts")
+LAYOUT = 1  # version of the folder's layout
+SUBFOLDERS = ("inputs", "manifest", "attempts")
 
 
 @dataclasses.dataclass(frozen=True)
 class BulkSettings:
-    """Settings of a job. It resumes only with the settings that it began with: one restorer for the whole output.
+    """Settings of a job. A job is only resumed with the same settings, so that one restorer made the whole output.
 
     Args:
-        sources: folders, tar shards and datasets as `sources.specs.open_source` takes them.
-        checkpoint: as `DAARestorationPipeline.from_pretrained` takes it.
+        sources: folders, tar shards and datasets, as specs for `sources.specs.open_source`.
+        checkpoint: checkpoint, as for `DAARestorationPipeline.from_pretrained`.
         dtype: "float32", "bfloat16" or "float16".
-        photos_per_shard: size of the unit that is finished whole, and repeated where a process was killed.
-        options: of `daa restore`; `overwrite`, `compare` and `dry_run` have no effect here.
+        photos_per_shard: number of photos per shard, the unit that is repeated if a process is killed.
+        options: options of `daa restore`; `overwrite`, `compare` and `dry_run` have no effect here.
 
     Raises:
-        ConfigurationError: values that cannot work.
+        ConfigurationError: a value is invalid.
     """
 
     sources: tuple[str, ...]
@@ -51,14 +51,14 @@ class BulkSettings:
         check_dtype(self.dtype)
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as one flat JSON mapping."""
+        """Returns the settings as one flat JSON mapping."""
         fields = dataclasses.asdict(self)
         options = fields.pop("options")
         return {**fields, "sources": list(self.sources)} | {k: options[k] for k in options if k not in _NOT_OF_JOBS}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> BulkSettings:
-        """The inverse of `to_json`."""
+        """Inverts `to_json`."""
         own = {field.name for field in dataclasses.fields(cls)}
         options = Options(**{name: value for name, value in fields.items() if name not in own})
         return cls(**{name: value for name, value in fields.items() if name in own}, options=options)
@@ -69,19 +69,21 @@ _NOT_OF_JOBS = ("overwrite", "compare", "dry_run")
 
 @dataclasses.dataclass(frozen=True)
 class BulkJob:
-    """A planned job. Paths of shard n, all in `folder`, on a file system that all workers share:
+    """A planned job.
 
-    - `inputs/n.jsonl`: its photos, fixed when the job was planned.
-    - `n.tar`: the restored ones, in webdataset's layout.
-    - `manifest/n.jsonl`: a record of each photo; written last, so that the shard is finished where this file is.
-    - `attempts/n.log`: while it is in progress, the photos that processes began (`shards.AttemptLog`).
+    The files of shard n are in `folder`, on a file system that all workers share:
+
+    - `inputs/n.jsonl`: its photos, fixed when the job is planned.
+    - `n.tar`: the restored photos, in webdataset's layout.
+    - `manifest/n.jsonl`: a record of each photo. It is written last: a shard with this file is finished.
+    - `attempts/n.log`: while in progress, the photos that processes started to restore (`shards.AttemptLog`).
 
     Args:
-        folder: absolute.
-        settings: what to do.
-        photos, shards: how many.
+        folder: absolute path of the job's folder.
+        settings: settings of the job.
+        photos, shards: number of photos and shards.
         working_folder: base of the relative paths in `settings`.
-        fingerprint: of the restorer's weights, where it is known.
+        fingerprint: fingerprint of the restorer's weights, if known.
     """
 
     folder: Path
@@ -93,42 +95,42 @@ class BulkJob:
 
     @classmethod
     def open(cls, folder: str | os.PathLike) -> BulkJob:
-        """The job that `plan_job` put into `folder`.
+        """Opens the job that `plan_job` wrote to `folder`.
 
         Raises:
-            ConfigurationError: there is none, or a newer version's.
+            ConfigurationError: there is no job, or one of another version.
         """
         folder = Path(folder).absolute()
         try:
             fields = json.loads((folder / "job.json").read_text(encoding="utf-8"))
             if fields.pop("layout") != LAYOUT:
-                raise ValueError("its layout is another version's")
+                raise ValueError("it has the layout of another version")
             settings = BulkSettings.from_json(fields.pop("settings"))
             return cls(folder, settings, *(fields[k] for k in ("photos", "shards", "working_folder", "fingerprint")))
         except FileNotFoundError:
             raise ConfigurationError(f"{str(folder)!r} holds no job: job.json is missing") from None
         except (KeyError, TypeError, ValueError) as error:
-            raise ConfigurationError(f"{str(folder / 'job.json')!r} is no job of this version: {error}") from error
+            raise ConfigurationError(f"{str(folder / 'job.json')!r} is not a job of this version: {error}") from error
 
     def tar_path(self, number: int) -> Path:
-        """The shard's photos."""
+        """Returns the path of a shard's tar file."""
         return self.folder / f"{number:06d}.tar"
 
     def manifest_path(self, number: int) -> Path:
-        """The shard's records."""
+        """Returns the path of a shard's records."""
         return self.folder / "manifest" / f"{number:06d}.jsonl"
 
     def attempts_path(self, number: int) -> Path:
-        """How far processes got with the shard."""
+        """Returns the path of a shard's `AttemptLog`."""
         return self.folder / "attempts" / f"{number:06d}.log"
 
     def inputs(self, number: int) -> list[Input]:
-        """The photos of shard `number`."""
+        """Reads the photos to restore in shard `number`."""
         with open(self.folder / "inputs" / f"{number:06d}.jsonl", encoding="utf-8") as lines:
             return [Input.from_line(line) for line in lines]
 
     def records(self, number: int) -> list[dict[str, Any]] | None:
-        """The records of shard `number`, None where it is not finished."""
+        """Reads the records of shard `number`; None if it is not finished."""
         try:
             with open(self.manifest_path(number), encoding="utf-8") as lines:
                 return [json.loads(line) for line in lines]
@@ -136,17 +138,17 @@ class BulkJob:
             return None
 
     def unfinished(self) -> list[int]:
-        """The shards that are left, in order."""
+        """Returns the numbers of unfinished shards, in order."""
         names = set(os.listdir(self.folder / "manifest"))
         return [number for number in range(self.shards) if f"{number:06d}.jsonl" not in names]
 
     def photos_of(self, shards: Iterable[int]) -> int:
-        """How many photos these shards have: all as many as `photos_per_shard`, but the last."""
+        """Returns the total number of photos in these shards."""
         size = self.settings.photos_per_shard
         return sum(min(size, self.photos - number * size) for number in shards)
 
     def reopen_failed(self) -> int:
-        """Makes shards with failed photos unfinished, to be done again whole; returns how many."""
+        """Marks shards with failed photos as unfinished, so that they are repeated; returns their number."""
         count = 0
         for number in range(self.shards):
             if any(record["status"] == "failed" for record in self.records(number) or ()):
@@ -158,16 +160,16 @@ class BulkJob:
         return count
 
     def clear_leftovers(self) -> None:
-        """Removes the incomplete files of processes that were killed. No process may be at work."""
-        for folder in (self.folder, *(self.folder / name for name in OURS)):
+        """Removes incomplete files of killed processes. No process may be restoring meanwhile."""
+        for folder in (self.folder, *(self.folder / name for name in SUBFOLDERS)):
             for path in itertools.chain(folder.glob(".*.tar"), folder.glob(".*.jsonl")):
                 path.unlink(missing_ok=True)
 
     def join_manifest(self) -> Path:
-        """Writes `manifest.jsonl`, the records of all shards in order, when all are finished; returns its path.
+        """Writes `manifest.jsonl`, the records of all shards in order, and returns its path.
 
         Raises:
-            ConfigurationError: shards are missing, or a shard's records are not those of its photos.
+            ConfigurationError: shards are unfinished, or the number of records differs from that of photos.
         """
         path, lines = self.folder / "manifest.jsonl", 0
         if left := self.unfinished():
@@ -183,26 +185,29 @@ class BulkJob:
 
 
 def check_new(folder: Path) -> None:
-    """ConfigurationError where a folder that holds no job holds something else, or is no folder."""
+    """Raises ConfigurationError unless `folder`, which has no job yet, is new or empty."""
     if folder.exists() and not folder.is_dir():
         raise ConfigurationError(f"the output must be a folder, got the file {str(folder)!r}")
-    others = [name for name in (os.listdir(folder) if folder.exists() else ()) if name not in OURS and name[0] != "."]
+    names = os.listdir(folder) if folder.exists() else ()
+    others = [name for name in names if name not in SUBFOLDERS and name[0] != "."]
     if others:
-        raise ConfigurationError(f"the output {str(folder)!r} must be new, empty or a job's, it holds {others[0]!r}")
+        raise ConfigurationError(
+            f"the output {str(folder)!r} must be new, empty or that of a job, but holds {others[0]!r}"
+        )
 
 
 def plan_job(folder: str | os.PathLike, settings: BulkSettings, fingerprint: str | None = None) -> BulkJob:
-    """Lists the photos and cuts them into shards; or returns the job that `folder` holds already, as it was planned.
+    """Lists the photos and divides them into shards; if `folder` already holds the job, returns it.
 
-    Photos that come to the sources later belong to another job, those that vanish are recorded as failed.
+    Photos added to the sources later are not part of the job; removed ones are recorded as failed.
 
     Args:
-        folder: made where missing; must be empty, or hold a job of the same settings.
-        settings: what to do.
-        fingerprint: of the restorer's weights, as `shards.restorer_fingerprint` gives it; None is not compared.
+        folder: folder of the job, created if missing; must be empty, or hold a job with the same settings.
+        settings: settings of the job.
+        fingerprint: fingerprint of the restorer's weights, from `shards.restorer_fingerprint`; None: not compared.
 
     Raises:
-        ConfigurationError: other settings or weights than the job began with, a folder of other things, or sources that
+        ConfigurationError: the job in `folder` has other settings or weights, the folder holds other files, or a source
             cannot be listed.
     """
     folder = Path(folder).absolute()
@@ -215,8 +220,8 @@ def plan_job(folder: str | os.PathLike, settings: BulkSettings, fingerprint: str
     first = list(itertools.islice(listed, settings.photos_per_shard))  # errors come before anything is written
     made = not folder.exists()
     try:
-        for name in OURS:
-            shutil.rmtree(folder / name, ignore_errors=True)  # of a plan that was cut short
+        for name in SUBFOLDERS:
+            shutil.rmtree(folder / name, ignore_errors=True)  # left by an interrupted plan
             (folder / name).mkdir(parents=True)
         photos, shards = _write_inputs(folder, first, listed, settings.photos_per_shard)
         job = BulkJob(folder, settings, photos, shards, os.getcwd(), fingerprint)
@@ -225,7 +230,7 @@ def plan_job(folder: str | os.PathLike, settings: BulkSettings, fingerprint: str
         # last: its presence marks the plan as complete
         write_whole(folder / "job.json", (json.dumps(content, indent=2) + "\n").encode())
     except BaseException:
-        for name in OURS:
+        for name in SUBFOLDERS:
             shutil.rmtree(folder / name, ignore_errors=True)
         if made:
             shutil.rmtree(folder, ignore_errors=True)
@@ -250,17 +255,19 @@ def _check_same(job: BulkJob, settings: BulkSettings, fingerprint: str | None) -
         wrong = [f"other weights under the checkpoint's name {settings.checkpoint!r}"]
     if wrong:
         raise ConfigurationError(
-            f"the job in {str(job.folder)!r} began with {'; '.join(wrong)}; go on as it began, or choose another output"
+            f"the job in {str(job.folder)!r} began with {'; '.join(wrong)}; resume it with the same, or choose another "
+            "output"
         )
 
 
 def read_manifest(folder: str | os.PathLike) -> Iterator[dict[str, Any]]:
-    """The records of all photos of the finished shards of a job, in order.
+    """Reads the records of all photos of a job's finished shards, in order.
 
     Yields:
-        "key" (its sample), "source" (what it was), "shard" (the tar file it belongs to), "member" (its name there),
-        "status" ("restored" or "failed"), "error" (why), "checksum" ("sha256:..." of the restored file), "width",
-        "height", "format", "bits", "seconds", "notes" and "guard" as `daa restore --json`; null where there is none.
+        For each photo "key" (of its sample), "source" (name of the input), "shard" (tar file), "member" (name in it),
+        "status" ("restored" or "failed"), "error" (reason of a failure), "checksum" ("sha256:..." of the restored file)
+        and, as in `daa restore --json`, "width", "height", "format", "bits", "seconds", "notes" and "guard". Values
+        that do not apply are None.
     """
     job = BulkJob.open(folder)
     for number in range(job.shards):
@@ -269,10 +276,10 @@ def read_manifest(folder: str | os.PathLike) -> Iterator[dict[str, Any]]:
 
 @contextlib.contextmanager
 def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
-    """Context that excludes a second command from the same job, until this process ends in any way.
+    """Context that locks a job for this process; the lock is released when the process ends in any way.
 
     Raises:
-        ConfigurationError: one is at work.
+        ConfigurationError: another process has locked the job.
     """
     from filelock import FileLock, Timeout
 
@@ -285,17 +292,16 @@ def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
         with FileLock(lock, timeout=0):
             yield
     except Timeout:
-        raise ConfigurationError(f"another `daa bulk` is at work in {str(folder)!r}") from None
+        raise ConfigurationError(f"another `daa bulk` is running in {str(folder)!r}") from None
     finally:
-        if not locked_before and not (folder / "job.json").exists():  # refused: the folder stays as it was
+        if not locked_before and not (folder / "job.json").exists():  # no job was planned: leave the folder unchanged
             lock.unlink(missing_ok=True)
             if made and not os.listdir(folder):
                 folder.rmdir()
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """As `files.replacing`, and written to the disk before it is renamed: a crash of the machine leaves no empty
-    file."""
+    """Writes a file atomically like `files.replacing`, also if the machine crashes: data are synced before renaming."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write(content)
         file.flush()

@@ -1,4 +1,4 @@
-"""Restoration of one shard of a job: a tar file of restored photos and a record of each, written atomically."""
+"""Restoration of one shard of a job to a tar file of restored photos and a record of each, written atomically."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_DEATHS = 3  # of processes on the same photo; fewer may have another cause, such as Ctrl-C
+MAX_DEATHS = 3  # processes that died on the same photo before it fails; fewer may have other causes, such as Ctrl-C
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +41,9 @@ class ShardResult:
     Args:
         shard: number of the shard.
         restored, failed: numbers of photos.
-        seconds: time taken; 0 where the shard was finished before.
-        error: why the shard is not finished (another run may finish it); "" where it is.
-        stops: whether the other shards would fail with the same error, such as a full disk.
+        seconds: time taken; 0 if the shard was already finished.
+        error: reason why the shard is not finished (another run may finish it), or "".
+        stops: whether other shards would fail with the same error, such as a full disk.
     """
 
     shard: int
@@ -55,21 +55,21 @@ class ShardResult:
 
     @classmethod
     def of(cls, shard: int, records: list[dict[str, Any]], seconds: float = 0.0) -> ShardResult:
-        """The result of a shard with these records of its photos."""
+        """Builds the result of a shard from the records of its photos."""
         counts = Counter(record["status"] for record in records)
         return cls(shard, counts[RESTORED], counts[FAILED], round(seconds, 3))
 
 
 def restore_shard(job: BulkJob, number: int, pipeline: DAARestorationPipeline) -> ShardResult:
-    """Restores the photos of shard `number`, unless that is done.
+    """Restores the photos of shard `number`, unless it is finished.
 
-    The tar file is written under a temporary name and renamed, then the records are, in the same way. So a finished
-    shard is never repeated, and an interrupted one starts from the beginning. A photo that cannot be restored is
-    recorded as failed, and so is one on which `MAX_DEATHS` processes died (a decoder that crashes, too little memory).
+    The tar file, then the records, are written under a temporary name and renamed: a finished shard is never repeated,
+    and an interrupted one starts from the beginning. A photo that cannot be restored is recorded as failed, as is one
+    on which `MAX_DEATHS` processes died (a crash of the decoder, too little memory).
 
     Raises:
-        OSError: a cause other than the photo, such as a full disk.
-        torch.AcceleratorError: the device fails; this process cannot use it any more.
+        OSError: an error not caused by a photo, such as a full disk.
+        torch.AcceleratorError: the device failed; this process cannot use it any more.
     """
     start = time.perf_counter()
     if (done := job.records(number)) is not None:
@@ -93,18 +93,17 @@ def restore_shard(job: BulkJob, number: int, pipeline: DAARestorationPipeline) -
 def _restored(
     job: BulkJob, one: Input, log: AttemptLog, index: int, pipeline: DAARestorationPipeline, scratch: str
 ) -> tuple[dict[str, Any], bytes | None]:
-    """The record of a photo, and the restored file; None where it failed."""
+    """Returns the record of a photo, and the content of the restored file (None if it failed)."""
     record: dict[str, Any] = {"key": one.key, "source": one.source, "shard": None, "member": None, "status": FAILED}
-    record |= dict.fromkeys(
-        ("error", "checksum", "width", "height", "format", "bits", "seconds", "notes", "guard")
-    )  # every line has every key, as table readers expect
+    # every line has every key, as table readers expect
+    record |= dict.fromkeys(("error", "checksum", "width", "height", "format", "bits", "seconds", "notes", "guard"))
     if log.deaths[str(index)] >= MAX_DEATHS:
         return record | {"error": f"{log.deaths[str(index)]} processes died while they restored it"}, None
     log.begin(str(index))
     target = os.path.join(scratch, "restored")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # libraries warn of damaged metadata; losses are in the notes
+            warnings.simplefilter("ignore")  # libraries warn about damaged metadata; losses are in the notes
             done = restore_one(pipeline, Job(open_input(one, scratch), target), job.settings.options)
         content = Path(target).read_bytes()
     except Exception as error:
@@ -128,22 +127,22 @@ def _of_the_machine(error: Exception) -> bool:
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
-    info = tarfile.TarInfo(name)  # time and owner stay zero, so that the same photos give the same bytes
+    info = tarfile.TarInfo(name)  # time and owner stay zero, so that the same photos give the same tar file
     info.size = len(content)
     archive.addfile(info, io.BytesIO(content))
 
 
 class AttemptLog:
-    """Log of the photos of a shard that each process began: a line for each process, "host:pid 0 1 2 ...".
+    """Log of the photos of a shard that each process started to restore, one line per process: "host:pid 0 1 2 ...".
 
-    A few bytes are appended for each photo and not synced to disk: they survive a crash of the process, but not of the
-    machine. A process that finishes, or ends with a Python exception, records that.
+    The entries are not synced to disk: they survive a crash of the process, but not of the machine. A process that
+    finishes or ends with a Python exception adds an entry for this.
 
     Args:
-        path: of this shard; the folder must exist.
+        path: path of the log; its folder must exist.
 
     Attributes:
-        deaths: number of processes that died, by the photo they were restoring.
+        deaths: number of processes that died, by the photo that they were restoring.
     """
 
     def __init__(self, path: Path):
@@ -154,14 +153,14 @@ class AttemptLog:
         self._file.write(f"\n{socket.gethostname()}:{os.getpid()}".encode())
 
     def begin(self, what: str) -> None:
-        """Records that `what` begins."""
+        """Adds an entry for the start of `what`."""
         self._file.write(f" {what}".encode())
 
     def close(self) -> None:
-        """Records that the process finished, or ended with an exception."""
+        """Adds an entry for the end of the process, unless it was killed."""
         try:
             self._file.write(b" -")
-        except OSError:  # the disk is full, but the line can still be removed
+        except OSError:  # the disk is full, but this process's line can still be removed
             self._file.truncate(self._start)
         self._file.close()
 
@@ -175,7 +174,7 @@ def _attempt(path: Path) -> Iterator[AttemptLog]:
     except Exception as error:
         import torch
 
-        if not isinstance(error, torch.AcceleratorError):  # the process cannot use its device any more
+        if not isinstance(error, torch.AcceleratorError):  # a failure of the device counts as a death
             log.close()
         raise
     log.close()
@@ -183,7 +182,7 @@ def _attempt(path: Path) -> Iterator[AttemptLog]:
 
 
 def restorer_fingerprint(pipeline: DAARestorationPipeline) -> str:
-    """16 hexadecimal digits of the restorer's weights."""
+    """Returns a fingerprint of 16 hexadecimal digits for the restorer's weights."""
     from ..adapters.updates import fingerprint
 
     return fingerprint(pipeline.restorer.state_dict())

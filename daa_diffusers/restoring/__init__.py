@@ -1,1 +1,1 @@
-"""Restoration of files, shared by the `daa` command, its page and the bulk job."""
+"""Restoration of photo files, shared by the `daa` command, the demo page and bulk jobs."""

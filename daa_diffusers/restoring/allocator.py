@@ -5,6 +5,6 @@ import ctypes
 
 
 def return_freed_memory() -> None:
-    """Returns memory that glibc keeps after it was freed, in all threads; other C libraries return it themselves."""
+    """Returns freed memory that glibc keeps to the system, for all threads; other C libraries do so automatically."""
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Loading of the checkpoint and device that the commands' `--checkpoint` and `--device` name."""
+"""Loading of checkpoints and devices given as `--checkpoint` and `--device`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_model(checkpoint: str, device: str | None = None) -> None:
     """Checks a checkpoint and a device without loading anything or querying the Hub.
 
     Raises:
-        CheckpointError: there is no such checkpoint, or it is of another kind.
+        CheckpointError: there is no such checkpoint, or the file is not a restorer's.
         ConfigurationError: there is no such device.
     """
     from ..foreign.weights import something_else
@@ -40,7 +40,7 @@ def check_model(checkpoint: str, device: str | None = None) -> None:
 
 
 def usable_device(device: str) -> torch.device:
-    """A device by its name.
+    """Returns a device by its name.
 
     Raises:
         ConfigurationError: there is no such device.
@@ -56,7 +56,7 @@ def usable_device(device: str) -> torch.device:
 
 
 def fastest_device() -> str:
-    """The default device of restoring."""
+    """Returns the name of the fastest available device, which is the default for restoring."""
     import torch
 
     mps = torch.backends.mps.is_available()
@@ -64,20 +64,22 @@ def fastest_device() -> str:
 
 
 def check_dtype(dtype: str) -> None:
-    """ConfigurationError where restoring does not run in `dtype`."""
+    """Raises ConfigurationError unless restoring supports `dtype`."""
     if dtype not in DTYPES:
         raise ConfigurationError(f"`dtype` must be {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, got {dtype!r}")
 
 
 def load_pipeline(checkpoint: str, device: str | None, dtype: str = "float32") -> DAARestorationPipeline:
-    """The pipeline of a checkpoint, on a device; None: the fastest one available.
+    """Loads the pipeline of a checkpoint.
 
     Args:
-        dtype: of the weights, by its name in torch; "auto": float32, with `enable_mixed_precision`.
+        checkpoint: checkpoint, as for `DAARestorationPipeline.from_pretrained`.
+        device: name of the device; None: the fastest one available.
+        dtype: torch's name of the weights' dtype; "auto": float32 with `enable_mixed_precision`.
 
     Raises:
         ConfigurationError: there is no such device.
-        CheckpointError: as `from_pretrained`.
+        CheckpointError: as for `from_pretrained`.
     """
     import torch
     from diffusers.utils.logging import disable_progress_bar
@@ -85,7 +87,7 @@ def load_pipeline(checkpoint: str, device: str | None, dtype: str = "float32") -
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 
     check_model(checkpoint)
-    disable_progress_bar()  # of loading
+    disable_progress_bar()  # that of loading
     where = usable_device(device or fastest_device())
     weights = torch.float32 if dtype == "auto" else getattr(torch, dtype)
     pipeline = DAARestorationPipeline.from_pretrained(checkpoint, dtype=weights).to(where)
@@ -95,15 +97,15 @@ def load_pipeline(checkpoint: str, device: str | None, dtype: str = "float32") -
 
 
 def convert_weights(path: str | os.PathLike, folder: str | os.PathLike, task: str | None = None) -> Path:
-    """Writes a pipeline's folder from a restorer's weights, with their record and the names of their files.
+    """Writes a pipeline's folder from the weights of a restorer; the record names the source files.
 
     Args:
-        path: .safetensors, .pth, .pt, .ckpt or .bin, or the folder of a restorer alone.
-        folder: to write; must not hold a pipeline yet.
-        task: a key of `checkpoints.tasks.TASKS`; None: that of the record, if it has one.
+        path: file (.safetensors, .pth, .pt, .ckpt or .bin), or folder of a restorer.
+        folder: folder to write to; must not hold a pipeline.
+        task: a key of `checkpoints.tasks.TASKS`; None: that of the weights' record, if any.
 
     Raises:
-        CheckpointError: as `hub.single_files.load_restorer`.
+        CheckpointError: as for `hub.single_files.load_restorer`.
         ConfigurationError: unknown `task`, or `folder` holds a pipeline or is a file.
     """
     from ..checkpoints.tasks import TASKS
@@ -116,7 +118,7 @@ def convert_weights(path: str | os.PathLike, folder: str | os.PathLike, task: st
     if task is not None and task not in TASKS:
         raise ConfigurationError(f"`--task` must be one of {', '.join(TASKS)}, got {task!r}")
     if (folder / MODEL_INDEX).exists() or folder.is_file():
-        raise ConfigurationError(f"`output` must be new, or hold no pipeline yet, got {str(folder)!r}")
+        raise ConfigurationError(f"`output` must be a folder without a pipeline, got {str(folder)!r}")
     pipeline = DAARestorationPipeline.from_pretrained(path)
     files, _ = files_of(Path(resolve(path).location))
     sources = [{"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()} for file in files]

@@ -1,4 +1,4 @@
-"""Options of restoring photo files, validated once for the command, the page and bulk jobs."""
+"""Options for restoring photo files, validated here for the command, the demo page and bulk jobs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ..pipelines.limits import check_strength, check_tile
 
 @dataclass(frozen=True)
 class Options:
-    """Options of `daa restore`, by their names.
+    """Options of `daa restore`.
 
     Args:
-        format: to write, a key of `photos.FORMATS` or an alias; None: the photo's.
-        bits: per value, 8 or 16; None: the photo's.
-        quality: 1 to 100, of lossy formats; None: a JPEG's own.
-        strip_location: leave out GPS coordinates and names of places.
+        format: format to write, a key of `photos.FORMATS` or an alias; None: that of the photo.
+        bits: bits per value, 8 or 16; None: those of the photo.
+        quality: quality of lossy formats, 1 to 100; None: that of the photo, for JPEG.
+        strip_location: remove GPS coordinates and place names.
         overwrite: replace existing files.
-        max_megapixels: limit on the size of a photo; None: that of `open_photo`.
-        strength, guard, self_ensemble, tile: as the pipeline takes them.
-        compare: folder of sheets that show each photo before and after; None: no sheets.
-        dry_run: list the photos, restore none.
+        max_megapixels: largest size of a photo; None: that of `open_photo`.
+        strength, guard, self_ensemble, tile: as for the pipeline.
+        compare: folder for sheets that show each photo before and after; None: no sheets.
+        dry_run: only list the photos.
 
     Raises:
-        ConfigurationError: values that cannot work, alone or together.
+        ConfigurationError: a value is invalid, or values contradict each other.
     """
 
     format: str | None = None

@@ -1,4 +1,4 @@
-"""Mapping of photos to output files, and outputs that must not be written."""
+"""Mapping of photos to output files, with detection of conflicts."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Job:
     """One photo to restore.
 
     Args:
-        source: its file.
-        target: the file to write.
-        refused: why it cannot be restored; "" if it can.
-        skipped: why it need not be; "" if it must.
+        source: path of its file.
+        target: path of the file to write.
+        refused: reason why it cannot be restored, or "".
+        skipped: reason why it need not be restored, or "".
     """
 
     source: str
@@ -40,8 +40,8 @@ class Plan:
     """Result of `find_jobs`.
 
     Args:
-        jobs: a photo each.
-        left_out: how many files of folders and patterns are no jobs, by reason.
+        jobs: jobs, one per photo.
+        left_out: number of skipped files in folders and patterns, by reason.
     """
 
     jobs: list[Job]
@@ -49,13 +49,14 @@ class Plan:
 
 
 def format_of_output(inputs: Sequence[str], output: str, format: str | None = None, suffix: str = "") -> str | None:
-    """The file format that `output` names, where it is to be a file: of one photo, and with a photo's suffix.
+    """Returns the file format of `output` if it is a file, which requires a photo's suffix and a single input.
 
     Returns:
-        A key of `photos.FORMATS`; None: `output` is a folder.
+        A key of `photos.FORMATS`; None if `output` is a folder.
 
     Raises:
-        ConfigurationError: `output` is a file's name, but there may be several photos, or another format is asked for.
+        ConfigurationError: `output` is a file's name, but there may be several photos, or `format` or `suffix`
+            contradicts it.
     """
     if os.path.isdir(output) or output.endswith((os.sep, "/")):
         return None
@@ -69,16 +70,16 @@ def format_of_output(inputs: Sequence[str], output: str, format: str | None = No
     one = inputs[0]
     if len(inputs) > 1 or one == "-" or os.path.isdir(one) or (glob.has_magic(one) and not os.path.lexists(one)):
         raise ConfigurationError(
-            f"`--output` {output!r} is a file's name, which is for one photo; several go into a folder: give it "
-            "another name, or make it first"
+            f"`--output` {output!r} is a file's name, but several photos need a folder: choose another name, or create "
+            "the folder first"
         )
     if named is None or named.name not in FORMATS:
         writable = ", ".join(one for suffixes in FORMATS.values() for one in suffixes)
         raise ConfigurationError(f"`--output` must end in one of {writable}, or be a folder, got {output!r}")
     if format not in (None, named.name):
-        raise ConfigurationError(f"`--output` {output!r} is {named.name}, `--format` is {format}: leave one out")
+        raise ConfigurationError(f"`--output` {output!r} is {named.name}, `--format` is {format}: omit one of them")
     if suffix:
-        raise ConfigurationError(f"`--suffix` is for folders of results; `--output` {output!r} is a file's name")
+        raise ConfigurationError(f"`--suffix` needs a folder as `--output`, got the file's name {output!r}")
     return named.name
 
 
@@ -92,23 +93,23 @@ def find_jobs(
     listed: Iterable[str] = (),
     compare: str | None = None,
 ) -> Plan:
-    """All photos of `inputs`, each once, with the files that they are restored to.
+    """Finds all photos of `inputs`, each once, and the files to restore them to.
 
-    A file keeps its name, a folder's or a glob's photos the folders below it, and a list's those below what its files
-    have in common. What an earlier run made is left out, where it lies in a folder of photos or matches a pattern:
-    everything in `output`, if that is inside, sheets in `compare`, and what other photos are restored to.
+    A named file keeps its name. Photos of a folder, of a pattern or of a list keep their path below the folder, the
+    fixed part of the pattern or the common folder of the list. Results of earlier runs in folders and patterns are
+    skipped: all files in `output`, sheets in `compare`, and outputs of other photos.
 
     Args:
         inputs: files, folders, patterns ("**" for any depth), or "-" for `listed`.
-        output: the folder that everything is written below, or a file, where `format_of_output` gives a format.
-        format: a key of `photos.FORMATS`, which decides the suffix; None keeps the input's (.tif for raw files).
-        suffix: put before the file's suffix.
-        overwrite: a photo may be its own output.
-        listed: one path each.
-        compare: the folder of the sheets.
+        output: folder for all outputs, or a file if `format_of_output` returns a format.
+        format: a key of `photos.FORMATS`, which determines the suffix; None: that of the input (.tif for raw files).
+        suffix: text to insert before the file's suffix.
+        overwrite: whether a photo may be its own output.
+        listed: paths of the list.
+        compare: folder of the sheets.
 
     Raises:
-        ConfigurationError: a `suffix` that is no part of a file name, or nothing to restore.
+        ConfigurationError: `suffix` is not a part of a file name, or there is nothing to restore.
     """
     if os.path.basename(suffix) != suffix or "\0" in suffix:
         raise ConfigurationError(f"`--suffix` must be a part of a file name, got {suffix!r}")
@@ -124,7 +125,7 @@ def find_jobs(
             found[key] = replace(one, target=target)
     if not found and search.made:
         raise ConfigurationError(
-            f"nothing to restore: what lies in the output folder, and sheets, are left out, and that is all "
+            f"nothing to restore: files in the output folder and sheets are skipped, and these are all "
             f"{len(search.made)} photos, such as {search.made[0]!r}; choose another folder"
         )
     if not found:
@@ -146,16 +147,17 @@ def find_jobs(
 
 
 def renamed(relative: str, format: str | None, suffix: str = "") -> str:
-    """The name of the restored file `relative`, by `format` and `suffix` of `find_jobs`."""
+    """Returns the name of the restored file for `relative`; `format` and `suffix` are as for `find_jobs`."""
     stem, ending = os.path.splitext(relative)
     return f"{stem}{suffix}{suffix_for(ending, format)}"
 
 
 def _without_conflicts(photos: list[Found], overwrite: bool, exact: bool) -> list[Job]:
-    """Photos that would become one file are refused; one that lies where another is written is not restored.
+    """Returns the jobs of photos; conflicts of their outputs are resolved.
 
-    Such a photo is most often the other's result, but may be an original. If nothing is overwritten, both are safe: it
-    is left out if it would have a result of its own, was not named, and so is an earlier run's; else it is reported.
+    Photos with the same output are refused. A photo at the path of another photo's output is not restored: it is most
+    often that output, but may be an original. It is omitted from the jobs if it was not named by the user and would
+    have another output itself, as results of an earlier run do; else it is a skipped job, with the reason.
     """
     by_target: dict[str, list[Found]] = {}
     for photo in photos:
@@ -169,14 +171,14 @@ def _without_conflicts(photos: list[Found], overwrite: bool, exact: bool) -> lis
             makers[key] = rivals[0]
         for one in rivals if len(rivals) > 1 else ():
             others = ", ".join(repr(other.source) for other in rivals if other is not one)
-            refused[id(one)] = f"{one.target!r} would be the output of {others} too"
+            refused[id(one)] = f"{one.target!r} would also be the output of {others}"
     jobs = []
     for photo in photos:
         job = Job(photo.source, photo.target, photo.refused or refused.get(id(photo), ""))
         maker = makers.get(_key(photo.source, exact))
         if not job.refused and maker is not None and maker is not photo:
             if _key(photo.target, exact) == _key(photo.source, exact):
-                job = replace(job, skipped=f"it lies where {maker.source!r} is restored to")
+                job = replace(job, skipped=f"it is at the path of the output of {maker.source!r}")
             elif not photo.named:
                 continue
         jobs.append(job)
@@ -189,9 +191,9 @@ def _key(path: str, exact: bool) -> str:
 
 
 def _is_case_sensitive(targets: Sequence[str], folder: str) -> bool:
-    """Whether the file system of `folder` distinguishes all names that differ; many (exFAT, APFS) ignore case.
+    """Whether the file system of `folder` distinguishes all names in `targets`; many (exFAT, APFS) ignore case.
 
-    It is tested, by a temporary file, only where names differ in case alone.
+    This is tested by a temporary file, only if some names differ in case alone.
     """
     if sys.platform == "darwin":
         return False
@@ -202,14 +204,14 @@ def _is_case_sensitive(targets: Sequence[str], folder: str) -> bool:
     try:
         with tempfile.NamedTemporaryFile(prefix=".daa-case-", dir=folder) as probe:
             return not os.path.exists(os.path.join(folder, os.path.basename(probe.name).upper()))
-    except OSError:  # a folder that cannot be written in, which is reported later
+    except OSError:  # the folder is not writable, which is reported later
         return True
 
 
 def _refusal(job: Job, root: str, parent: str, overwrite: bool) -> str:
     name = os.path.basename(job.target)
     if len(os.fsencode(name)) > NAME_BYTES:
-        return f"the name of its output has {len(os.fsencode(name))} bytes, file systems hold {NAME_BYTES}: {name!r}"
+        return f"the name of its output has {len(os.fsencode(name))} bytes, file systems allow {NAME_BYTES}: {name!r}"
     if os.path.commonpath([root, parent]) != root:
         return f"{job.target!r} leads out of the output folder, to {parent!r}"
     if os.path.isdir(job.target) and not os.path.islink(job.target):

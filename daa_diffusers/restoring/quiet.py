@@ -1,4 +1,4 @@
-"""Suppression of libraries' warnings in several threads at once."""
+"""Suppression of library warnings in several threads at once."""
 
 import threading
 import warnings
@@ -12,10 +12,10 @@ _context: warnings.catch_warnings | None = None
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Context that ignores warnings (of damaged metadata) in all threads until the last of them leaves it.
+    """Context that ignores warnings (such as those on damaged metadata) until the last thread leaves it.
 
-    `warnings.catch_warnings` alone would not do: it restores the filters of the moment when it was entered, which in
-    two threads that overlap are possibly those of the other one.
+    `warnings.catch_warnings` alone is not sufficient: it restores the filters present when it was entered, which may be
+    those of another thread's context.
     """
     global _silent, _context
     with _lock:

@@ -1,4 +1,4 @@
-"""Search for photos in files, folders, patterns and lists, with counts of what is left out."""
+"""Search for photos in files, folders, patterns and lists, with counts of skipped files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ MADE = "in the output folder, or a sheet"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file, its path below the output folder, why it cannot be restored, and whether the user gave its own name."""
+    """A found file.
+
+    Args:
+        source: path of the file.
+        relative: path of its output below the output folder, before renaming.
+        refused: reason why it cannot be restored, or "".
+        named: whether the user gave the name of the file itself.
+        target: path of its output; set by `find_jobs`.
+    """
 
     source: str
     relative: str
@@ -32,12 +40,12 @@ class Search:
     """Search for photos.
 
     Args:
-        output: the folder of results: what lies in it is left out of a folder around it.
-        compare: the folder of sheets, which are left out too.
+        output: folder of the outputs; its files are skipped in folders that contain it.
+        compare: folder of the sheets, which are skipped as well.
 
     Attributes:
-        left_out: how many files of folders and patterns are left out, by reason.
-        made: photos that are left out because an earlier run made them.
+        left_out: number of skipped files in folders and patterns, by reason.
+        made: photos skipped as results of an earlier run.
     """
 
     output: str
@@ -46,7 +54,7 @@ class Search:
     made: list[str] = field(default_factory=list)
 
     def through(self, inputs: Sequence[str], listed: Iterable[str]) -> Iterable[Found]:
-        """All photos of `inputs`, as `find_jobs` takes them; what does not exist, or has none, with a reason."""
+        """Yields all photos of `inputs`, as for `find_jobs`; missing files and empty folders are refused."""
         for one in inputs:
             if one == "-":
                 files = []
@@ -106,14 +114,14 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _is_sheet(photo: str, compare: str | None) -> bool:
-    """Whether a file lies in the folder of the sheets and is named like one: a photo's name, then .png."""
+    """Whether a file is in the folder of the sheets and has the name of a sheet: a photo's name, then .png."""
     name = re.sub(r"(\.\d+)?\.png$", "", os.path.basename(photo))
     sheet = name != os.path.basename(photo) and os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES
     return sheet and compare is not None and os.path.realpath(os.path.dirname(photo)) == os.path.realpath(compare)
 
 
 def _glob(start: str, parts: list[str]) -> list[str]:
-    """As a shell does, but "**" follows no links, which may lead in circles; hidden files are not found."""
+    """Expands a pattern like a shell, except that "**" does not follow links, which may be cyclic."""
     parts = [part if part == "**" else re.sub(r"\*+", "*", part) for part in parts]
     parts += ["*"] if parts[-1] == "**" else []
     hidden = any(_is_hidden(part) for part in parts)

@@ -1,4 +1,4 @@
-"""The stages of restoring one photo file: reading, restoring, writing."""
+"""Stages of restoring one photo file: reading, restoring, writing."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Restored:
     """A photo between the stages.
 
     Args:
-        photo: as it was read.
-        pixels: restored; None before.
-        guard: the guard's verdict as a dictionary; None without one.
-        seconds: that its stages took so far.
+        photo: the photo as read.
+        pixels: restored pixels; None before restoring.
+        guard: result of the guard as a dictionary; None without a guard.
+        seconds: time taken by the stages so far.
     """
 
     photo: StoredPhoto
@@ -44,37 +44,37 @@ class Restored:
 
 
 def restore_one(pipeline: DAARestorationPipeline, job: Job, options: Options) -> Record:
-    """Restores one photo to its file, which gets the photo's permissions and modification time.
+    """Restores one photo and writes its output, which gets the photo's permissions and modification time.
 
     Returns:
-        The record of `work.restore_all` for a restored photo.
+        "width", "height", "format", "bits", "seconds", "notes" and "guard", as in the records of `work.restore_all`.
 
     Raises:
-        UnreadablePhotoError, ConfigurationError, OSError, FloatingPointError: as reading, restoring and writing do.
-        FileExistsError: another process has written its file since.
+        UnreadablePhotoError, ConfigurationError, OSError, FloatingPointError: errors of reading, restoring or writing.
+        FileExistsError: another process has written the output in the meantime.
     """
     return write(restore(pipeline, read(job, options), options), job, options)
 
 
 def read(job: Job, options: Options) -> Restored:
-    """The photo of a job, in the bit depth that it is restored in.
+    """Reads the photo of a job, converted to the bit depth for restoring.
 
     Raises:
-        UnreadablePhotoError, ConfigurationError: as `open_photo`.
+        UnreadablePhotoError, ConfigurationError: as for `open_photo`.
         OSError: the file or the folder of its output cannot be used.
     """
     start = time.perf_counter()
-    check_writable(Path(job.target).parent)  # before the work
+    check_writable(Path(job.target).parent)  # fails before the photo is restored
     photo = open_photo(job.source, max_megapixels=options.max_megapixels)
     if options.bits == 16 and 16 in BY_NAME[options.format or own_format(photo)].depths:
-        photo = _deepened(photo)  # before restoring, which then rounds to 16 bits
+        photo = _with_16_bits(photo)  # so that restoring rounds to 16 bits
     return Restored(photo, seconds=time.perf_counter() - start)
 
 
 def restore(pipeline: DAARestorationPipeline, one: Restored, options: Options) -> Restored:
-    """The photo with restored pixels; errors are those of the pipeline."""
+    """Sets the restored pixels; errors are those of the pipeline."""
     start = time.perf_counter()
-    return_freed_memory()  # of reading
+    return_freed_memory()  # that of reading
     result: Any = pipeline(
         one.photo.pixels,
         output_type="np",
@@ -91,7 +91,7 @@ def restore(pipeline: DAARestorationPipeline, one: Restored, options: Options) -
 
 
 def write(one: Restored, job: Job, options: Options) -> Record:
-    """Writes a restored photo; returns and raises as `restore_one`."""
+    """Writes a restored photo; result and errors are those of `restore_one`."""
     start = time.perf_counter()
     photo, restored, folder = one.photo, one.pixels, Path(job.target).parent
     assert restored is not None
@@ -102,7 +102,7 @@ def write(one: Restored, job: Job, options: Options) -> Record:
         raise FileExistsError(f"{job.target!r} exists")
     with replacing(job.target, like=job.source) as temporary:
         if _same(photo, restored, options):
-            shutil.copyfile(job.source, temporary)  # coding it again would only lose quality
+            shutil.copyfile(job.source, temporary)  # encoding the photo again would only lose quality
             format_, bits = own_format(photo), photo.bits
             notes: tuple[str, ...] = ("nothing to restore: the file was copied",)
         else:
@@ -115,7 +115,7 @@ def write(one: Restored, job: Job, options: Options) -> Record:
                 bits=options.bits,
                 quality=options.quality,
                 strip_location=options.strip_location,
-                overwrite=True,  # of the temporary file, which exists
+                overwrite=True,  # the temporary file exists
             )
             format_, bits, notes = saved.format, saved.bits, saved.notes
     return {
@@ -131,41 +131,41 @@ def write(one: Restored, job: Job, options: Options) -> Record:
 
 def _same(photo: StoredPhoto, restored: np.ndarray, options: Options) -> bool:
     """Whether the file can be copied unchanged."""
-    as_it_was = options.bits in (None, photo.bits) and options.quality is None and not options.strip_location
-    as_it_was &= photo.format != "RAW" and options.format in (None, own_format(photo))
-    return as_it_was and np.array_equal(photo.pixels, restored)
+    unchanged = options.bits in (None, photo.bits) and options.quality is None and not options.strip_location
+    unchanged &= photo.format != "RAW" and options.format in (None, own_format(photo))
+    return unchanged and np.array_equal(photo.pixels, restored)
 
 
-def _deepened(photo: StoredPhoto) -> StoredPhoto:
+def _with_16_bits(photo: StoredPhoto) -> StoredPhoto:
     alpha = None if photo.alpha is None else with_bits(photo.alpha, 16)
     return dataclasses.replace(photo, pixels=with_bits(photo.pixels, 16), alpha=alpha)
 
 
 def _compare(photo: StoredPhoto, restored: np.ndarray, job: Job, folder: Path) -> None:
-    """A sheet: the whole photo before and after, and its middle, enlarged."""
+    """Writes a sheet with the whole photo and its enlarged center, before and after."""
     from ..evaluation.sheets import contact_sheet
     from ..photos.stored import upright
 
     cell = 480
     rows = []
-    for pick in (_reduced, _middle):
+    for pick in (_reduced, _center):
         row = [pick(upright(pixels, photo.orientation), cell) for pixels in (photo.pixels, restored)]
         rows.append([np.ascontiguousarray(with_bits(np.ascontiguousarray(one), 8)) for one in row])
     name = os.path.basename(job.target)
     target = folder / shortened(name, ".png", append=True)
     number = 1
-    while target.exists():  # photos of several folders may have one name
+    while target.exists():  # photos of different folders may have the same name
         number += 1
         target = folder / shortened(name, f".{number}.png", append=True)
     contact_sheet(rows, ("before", "after"), (), target, cell=cell, title=os.path.basename(job.source))
 
 
 def _reduced(pixels: np.ndarray, cell: int) -> np.ndarray:
-    step = max(1, max(pixels.shape[:2]) // (2 * cell))  # the rest is done with a filter
+    step = max(1, max(pixels.shape[:2]) // (2 * cell))  # the sheet reduces the photo further, with a filter
     return pixels[::step, ::step]
 
 
-def _middle(pixels: np.ndarray, cell: int) -> np.ndarray:
+def _center(pixels: np.ndarray, cell: int) -> np.ndarray:
     height, width = (min(side, cell // 3) for side in pixels.shape[:2])
     top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
     return pixels[top : top + height, left : left + width]

@@ -1,4 +1,4 @@
-"""Restoration of one photo after another: failures are reported and skipped, finished photos are not repeated."""
+"""Restoration of a list of photos: failures are reported and the others restored, finished photos are not repeated."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RESTORED, SKIPPED, FAILED, PLANNED = "restored", "skipped", "failed", "planned"
-# Number of photos that are read ahead, and of those that are being written. On a CPU one is enough, since restoring
-# takes far longer; a GPU can be faster than decoding and encoding one file after another.
+# Number of photos that are read ahead, and that are written at the same time, on a CPU and on a GPU. On a CPU one is
+# enough, since restoring takes far longer; a GPU can be faster than decoding and encoding one file after another.
 AHEAD, AHEAD_OF_GPU = 1, 8
 
 Result = tuple[Record, OSError | None]  # a record, and the system error (`of_the_machine`) that ends the run
 
 
 def restore_all(jobs: Iterable[Job], options: Options, load: Callable[[], DAARestorationPipeline]) -> Iterator[Record]:
-    """Restores photos in order and yields a record of each; the next ones are read and finished ones written meanwhile.
+    """Restores photos in order; meanwhile the next ones are read and finished ones written.
 
     Args:
-        jobs: the result of `find_jobs`, or a part of it.
+        jobs: jobs of `find_jobs`.
         options: options of the restoration.
-        load: returns the pipeline; called before the first photo is restored, and never if there is none to restore.
+        load: function that returns the pipeline; called before the first photo is restored, if any.
 
     Yields:
-        For each job, in order, a JSON object with "input", "output", "status" (restored, skipped, failed or planned),
-        for a failed or skipped one "reason", and for a restored one "width", "height", "format", "bits", "seconds" (of
-        reading, restoring and writing it), "notes" and "guard".
+        A JSON-plain record of each job, in order: "input", "output", "status" (restored, skipped, failed or planned);
+        "reason" if failed or skipped; and if restored "width", "height", "format", "bits", "seconds" (for reading,
+        restoring and writing), "notes" and "guard".
 
     Raises:
-        OSError: a system error, such as a full or read-only disk, with which the other photos would fail as well. It is
-            raised after the record of the photo that failed; nothing more is written, and finished outputs are kept.
-        KeyboardInterrupt: after the records of the photos that are written.
+        OSError: a system error, such as a full or read-only disk, with which other photos would fail as well. It is
+            raised after the record of the failed photo; nothing more is written, and finished outputs are kept.
+        KeyboardInterrupt: raised after the records of the photos that are being written.
     """
     with _Overlap(options) as overlap:
         try:
@@ -59,7 +59,7 @@ def restore_all(jobs: Iterable[Job], options: Options, load: Callable[[], DAARes
 
 
 class _Overlap:
-    """Threads that read photos ahead and write finished ones; photos are restored in the caller's thread.
+    """Threads that read photos ahead and write finished ones; the caller's thread restores.
 
     Args:
         options: options of the restoration.
@@ -94,7 +94,7 @@ class _Overlap:
         yield from self.records(0)
 
     def records(self, left: int) -> Iterator[Record]:
-        """Yields records in order: those that are ready, and more until at most `left` photos are being written."""
+        """Yields finished records in order, and waits until at most `left` photos are being written."""
         while self.behind and (len(self.behind) > left or self.behind[0].done()):
             record, error = self.behind.popleft().result()
             yield record
@@ -109,7 +109,7 @@ class _Overlap:
         return pipeline
 
     def _read_ahead(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Record | Future[Restored]]]:
-        """Each job, with its photo as it is being read, or with its record where there is nothing to restore."""
+        """Yields each job with the future of its photo, or with its record if there is nothing to restore."""
         rest, queue = iter(jobs), deque[tuple[Job, Record | Future[Restored]]]()
         while True:
             for job in islice(rest, 1 + self.ahead - len(queue)):
@@ -126,19 +126,20 @@ class _Overlap:
         try:
             with without_warnings():
                 restored = stages.restore(pipeline, read.result(), self.options)
-        except Exception as error:  # no error in one photo stops the others
+        except Exception as error:  # an error in one photo does not stop the others
             return _finished(*self._failed(job, error))
         assert self.writers is not None
         return self.writers.submit(self._write, restored, job)
 
     def _write(self, restored: Restored, job: Job) -> Result:
         if self.stopped.is_set():
-            return {}, None  # the caller has stopped
+            return {}, None  # not yielded: the caller has stopped
         try:
             with without_warnings():
                 return _named(job) | {"status": RESTORED} | stages.write(restored, job, self.options), None
         except FileExistsError:
-            return _named(job) | {"status": SKIPPED, "reason": "another process has written the output since"}, None
+            reason = "another process has written the output in the meantime"
+            return _named(job) | {"status": SKIPPED, "reason": reason}, None
         except Exception as error:
             return self._failed(job, error)
 
@@ -161,7 +162,7 @@ def _finished(record: Record, error: OSError | None = None) -> Future[Result]:
 
 
 def _settled(job: Job, options: Options) -> Record | None:
-    """The record of a job that needs no restoring."""
+    """Returns the record of a job without anything to restore, else None."""
     if job.refused:
         return _named(job) | {"status": FAILED, "reason": job.refused}
     if job.skipped:
@@ -177,12 +178,12 @@ def _words(error: Exception) -> str:
 
 
 class Summary:
-    """Counts of photos by status, and of notes."""
+    """Counts of photos by status, and counts of notes."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.notes: dict[str, tuple[int, str]] = {}
-        self.stopped = ""  # why the rest was not tried
+        self.stopped = ""  # reason why the remaining photos were not tried
 
     def add(self, record: Record) -> None:
         """Counts one record of `restore_all`."""
@@ -191,11 +192,11 @@ class Summary:
             self._note(note, 1, record["input"])
         guard = record.get("guard")
         if guard and guard["strength"] < 1:
-            done = "left as it was" if guard["strength"] == 0 else "restored less"
+            done = "left unchanged" if guard["strength"] == 0 else "restored less"
             self._note(f"{done} by the guard: {guard['reason']}", 1, record["input"])
 
     def merge(self, other: Summary) -> None:
-        """Adds another process's counts."""
+        """Adds the counts of another process."""
         self.counts.update(other.counts)
         self.stopped = self.stopped or other.stopped
         for note, (count, example) in other.notes.items():
@@ -206,11 +207,11 @@ class Summary:
         self.notes[note] = (before + count, first)
 
     def as_dict(self) -> dict[str, int]:
-        """How many photos had each status."""
+        """Returns the number of photos with each status."""
         return {status: self.counts[status] for status in (RESTORED, SKIPPED, FAILED, PLANNED)}
 
     def describe(self) -> str:
-        """A summary of a few lines."""
+        """Returns a summary of a few lines."""
         lines = [
             one_line(f"{count} x {note} ({example}{', ...' if count > 1 else ''})")
             for note, (count, example) in self.notes.items()

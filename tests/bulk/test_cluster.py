@@ -66,7 +66,7 @@ def test_a_worker_restores_shards_with_the_pipeline_of_the_job(album, plan, pipe
 def test_a_machine_with_other_weights_is_refused(album, plan, monkeypatch, tmp_path):
     job = plan(album, fingerprint="0123456789abcdef")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError, match="holds other weights here than where the job began"):
+    with pytest.raises(CheckpointError, match="has other weights here than where the job was planned"):
         ShardWorker(str(job.folder), "cpu", 1)
 
 

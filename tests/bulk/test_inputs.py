@@ -46,7 +46,7 @@ def test_a_dataset_is_listed_by_row_and_read_by_row(tmp_path):
         assert [one.suffix for one in found] == [""] * 3
         with open(open_input(found[1], tmp_path), "rb") as file:
             assert file.read() == png(1)
-    with pytest.raises(ConfigurationError, match="leave out `streaming`"):
+    with pytest.raises(ConfigurationError, match="omit `streaming`"):
         list(list_inputs([f"hf:{tmp_path}/photos.parquet?streaming=1"]))
 
 

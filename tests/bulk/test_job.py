@@ -83,7 +83,7 @@ def test_other_folders_are_left_alone(album, tmp_path, plan):
     with pytest.raises(ConfigurationError, match="job.json is missing"):
         BulkJob.open(album)
     (tmp_path / "job.json").write_text('{"layout": 99}')
-    with pytest.raises(ConfigurationError, match="no job of this version"):
+    with pytest.raises(ConfigurationError, match="not a job of this version"):
         BulkJob.open(tmp_path)
 
 
@@ -138,7 +138,7 @@ def test_leftovers_of_killed_processes_are_cleared_and_nothing_else(album, plan)
 
 def test_one_command_at_a_time_writes_a_job(tmp_path):
     with sole_writer(tmp_path / "out"):
-        with pytest.raises(ConfigurationError, match="another `daa bulk` is at work"), sole_writer(tmp_path / "out"):
+        with pytest.raises(ConfigurationError, match="another `daa bulk` is running"), sole_writer(tmp_path / "out"):
             pass
         (tmp_path / "out/job.json").touch()
     with sole_writer(tmp_path / "out"):

@@ -63,7 +63,7 @@ def test_wrong_arguments_are_one_line_with_what_came(arguments, words, capsys):
         ("fit-noise album --spread 0", "`--spread` must be a number in [1, 10], got 0.0"),
         ("adapt album album", "`photos` has 'album' twice"),
         ("bulk album album -o job", "`sources` has 'album' twice"),
-        ("bulk album -o album", "must be new, empty or a job's, it holds 'a.png'"),
+        ("bulk album -o album", "must be new, empty or that of a job, but holds 'a.png'"),
         ("rank album --checkpoint none", "`--checkpoint` 'none' is no bundled checkpoint"),
         ("rank album --checkpoint daa-denoise -o /proc/x.csv", "nothing can be written in '/proc'"),
         ("evaluate album --clean album -o album/a.png", "a.png' is no folder"),

@@ -154,7 +154,7 @@ def test_what_the_guard_did_is_reported(album, tmp_path, restore, checkpoint, ca
     assert summary.describe().splitlines() == [
         "4 x CMYK (a, ...)",
         "2 x restored less by the guard: why (b, ...)",
-        "1 x left as it was by the guard: why (d)",
+        "1 x left unchanged by the guard: why (d)",
         "4 restored",
     ]
 

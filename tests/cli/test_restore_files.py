@@ -90,7 +90,7 @@ def test_a_name_of_255_bytes_is_restored_with_its_sheet(tmp_path, restore, capsy
     assert first.endswith("ö.png.2.png") and second.endswith("ö.png.png")
     capsys.readouterr()
     assert restore(tmp_path / "album", "-o", tmp_path / "more", "--suffix", "_restored") == 1
-    assert "the name of its output has 264 bytes, file systems hold 255" in capsys.readouterr().err
+    assert "the name of its output has 264 bytes, file systems allow 255" in capsys.readouterr().err
 
 
 def test_a_name_that_is_no_text_is_restored_printed_and_compared(tmp_path, restore, capsysbinary):
@@ -140,15 +140,15 @@ def test_one_photo_goes_into_the_file_that_is_named(tmp_path, restore, capsys):
 @pytest.mark.parametrize(
     ("inputs", "options", "message"),
     [
-        (["a.png", "b.png"], ["x.jpg"], "is a file's name, which is for one photo"),
-        (["."], ["x.jpg"], "is a file's name, which is for one photo"),
-        (["*.png"], ["x.jpg"], "is a file's name, which is for one photo"),
+        (["a.png", "b.png"], ["x.jpg"], "is a file's name, but several photos need a folder"),
+        (["."], ["x.jpg"], "is a file's name, but several photos need a folder"),
+        (["*.png"], ["x.jpg"], "is a file's name, but several photos need a folder"),
         (["a.png"], ["x.gif"], "`--output` must end in one of .jpg"),
         (["a.png"], ["-"], "photos do not go to standard output"),
         (["a.png"], ["x.nef"], "`--output` must end in one of .jpg"),
         (["a.png"], ["notes.txt"], "`--output` must end in one of .jpg"),
-        (["a.png"], ["x.jpg", "--format", "png"], "`--format` is png: leave one out"),
-        (["a.png"], ["x.jpg", "--suffix", "_r"], "`--suffix` is for folders of results"),
+        (["a.png"], ["x.jpg", "--format", "png"], "`--format` is png: omit one of them"),
+        (["a.png"], ["x.jpg", "--suffix", "_r"], "`--suffix` needs a folder"),
         (["absent.png"], ["x.jpg"], "absent.png: no such file or folder"),
     ],
     ids=str,
@@ -172,7 +172,7 @@ def test_names_that_differ_by_suffix_or_case_alone_stay_apart(tmp_path, restore,
         assert (tmp_path / "out" / name).read_bytes() == (album / name).read_bytes()
     monkeypatch.setattr(outputs, "_is_case_sensitive", lambda targets, folder: False)  # a card of a camera, say
     assert restore(album, "-o", tmp_path / "card") == 1
-    assert f"would be the output of '{album / 'A.png'}' too" in capsys.readouterr().err
+    assert f"would also be the output of '{album / 'A.png'}'" in capsys.readouterr().err
     assert names(tmp_path / "card") == ["a.jpg"]
 
 

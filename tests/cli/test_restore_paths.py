@@ -39,7 +39,7 @@ def test_two_photos_of_one_output_are_refused_by_name(album, tmp_path, restore, 
     assert restore(album, "-o", tmp_path / "out", "--format", "png") == 1
     said = capsys.readouterr()
     assert said.out.strip().endswith("2 restored, 2 failed")
-    assert f"failed: {album / 'a.bmp'}: " in said.err and f"would be the output of '{album / 'a.png'}' too" in said.err
+    assert f"failed: {album / 'a.bmp'}: " in said.err and f"would also be the output of '{album / 'a.png'}'" in said.err
     assert files(tmp_path / "out") == ["day 1/b.png", "day 1/ночь/c.png"]
 
 
@@ -63,7 +63,7 @@ def test_other_formats_beside_the_photos_are_their_results(album, restore, capsy
         assert capsys.readouterr().out.strip().endswith(expected)
     before = (album / "a.jpg").read_bytes()
     assert restore(album, "-o", album, "--format", "jpeg", "--overwrite") == 1  # a.jpg may be an original
-    assert f"would be the output of '{album / 'a.jpg'}' too" in capsys.readouterr().err
+    assert f"would also be the output of '{album / 'a.jpg'}'" in capsys.readouterr().err
     assert (album / "a.jpg").read_bytes() == before
 
 

@@ -157,7 +157,9 @@ def test_a_given_end_of_the_range_is_kept():
 def test_a_restorer_that_is_no_denoiser_is_refused():
     clean = torch.stack([smooth_photo(48)] * 4)
     assert white_noise_gain(Mean(), clean, torch.Generator().manual_seed(0)) > 10
-    with pytest.raises(ConfigurationError, match="renoised needs a restorer that removes white noise.* takes 0.0"):
+    with pytest.raises(
+        ConfigurationError, match="renoised needs a restorer that removes white noise.* reduces it by 0.0"
+    ):
         Renoised(Mean(1)).measure([smooth_photo()], clean, torch.Generator().manual_seed(0))
     with pytest.raises(ConfigurationError, match="`real` must hold photos at least 32 pixels .*`sigma_min`"):
         Renoised(Mean()).measure([smooth_photo(16)], clean, torch.Generator().manual_seed(0))
@@ -251,5 +253,7 @@ def test_no_start_is_too_little_of_a_denoiser_for_it():
 
 
 def test_a_predictor_of_another_range_is_refused():
-    with pytest.raises(ConfigurationError, match=r"`noise_predictor_from`: .* in \[0.0, 1.0\], the restorer is for photos in"):
+    with pytest.raises(
+        ConfigurationError, match=r"`noise_predictor_from`: .* in \[0.0, 1.0\], the restorer is for photos in"
+    ):
         ScoreDistillation(RestorationUNet(width=4, depth=2, value_range=(-1.0, 1.0)))
