@@ -1,4 +1,4 @@
-"""Evaluation: folders of photos, scores with and without ground truth, confidence intervals, contact sheets."""
+"""Evaluation on folders of photos: scores with and without ground truth, confidence intervals, contact sheets."""
 
 from .folders import evaluate_folder
 from .metrics import psnr, ssim

@@ -1,4 +1,4 @@
-"""PSNR without ground truth from bursts: two or more frames of one static scene, whose noise is independent."""
+"""PSNR without ground truth from bursts, which are two or more frames of a static scene with independent noise."""
 
 import logging
 import math
@@ -23,17 +23,17 @@ from .statistics import bootstrap_interval, markdown_table, paired_bootstrap
 
 logger = logging.getLogger(__name__)
 
-MOST_FRAMES = 4  # of a burst, equally spaced: the number of pairs grows with its square
-MOST_SHIFT = 4.0  # pixels, along either side
-MOST_GAIN = 1.25  # between the mean brightness of two frames, or its inverse
-COARSE = 16  # pixels: side of the blocks in which noise averages out and scenes do not
-# Mean square of the means of blocks, over that of single pixels, of the difference of two frames. Of white noise it is
-# 1/256; of noise correlated over three pixels, up to 0.1.
+MOST_FRAMES = 4  # largest number of frames per burst, equally spaced; the number of pairs is quadratic in it
+MOST_SHIFT = 4.0  # largest shift of two frames along either axis, in pixels
+MOST_GAIN = 1.25  # largest ratio of the mean brightness of two frames
+COARSE = 16  # side in pixels of blocks in which noise averages out, but not the scene
+# Largest ratio, for the difference of two frames, of the mean square of block means to that of pixels. White noise has
+# 1/256; noise correlated over three pixels has up to 0.1.
 MOVED = 0.2
-QUIET = 0.4 / 255  # deviation of a difference below which motion is not judged: 8-bit rounding alone makes 0.41/255
-ALIKE = 0.5  # least correlation of the means of blocks of two frames of one scene
-LEAST_MSE = 1e-8
-SMOOTHED, REFINEMENTS = 1.5, 4  # pixels and steps, of the search for a shift
+QUIET = 0.4 / 255  # deviation of a difference below which motion is not checked; 8-bit rounding alone gives 0.41/255
+ALIKE = 0.5  # least correlation of the block means of two frames of the same scene
+LEAST_MSE = 1e-8  # lower bound of errors: 80 dB
+SMOOTHED, REFINEMENTS = 1.5, 4  # search for a shift: standard deviation of the filter in pixels, number of refinements
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class BurstScores:
     """Scores of restorers on bursts.
 
     Attributes:
-        bursts: names of those that were scored.
-        psnr: row -> one number a burst, in dB; the untouched input, "identity", is the first row.
-        noise: deviation (1/255) of the noise of each burst's frames.
-        skipped: bursts that were left out, and why.
+        bursts: names of the scored bursts.
+        psnr: row -> PSNR of each burst in dB; the first row, "identity", is the untouched input.
+        noise: standard deviation (1/255) of the noise of each burst's frames.
+        skipped: name of a skipped burst -> reason.
     """
 
     bursts: tuple[str, ...]
@@ -53,11 +53,11 @@ class BurstScores:
     skipped: dict[str, str] = field(default_factory=dict)
 
     def mean(self, row: str) -> float:
-        """Mean over bursts, in dB."""
+        """Returns the mean over bursts, in dB."""
         return sum(self.psnr[row]) / len(self.bursts)
 
     def report(self, baseline: str = IDENTITY) -> str:
-        """Markdown: mean PSNR of each row, with intervals over bursts, and what was left out."""
+        """Returns a Markdown report: mean PSNR of each row with intervals over bursts, and skipped bursts."""
         lines = []
         for row, values in self.psnr.items():
             line = {"row": row, "PSNR": f"{self.mean(row):.2f}"}
@@ -68,34 +68,34 @@ class BurstScores:
                     d = paired_bootstrap(values, self.psnr[baseline])
                     line[f"minus {baseline}"] = f"{d.mean:+.2f} [{d.low:+.2f}, {d.high:+.2f}]"
             lines.append(line)
-        left_out = [one_line(f"left out: {name}: {reason}") for name, reason in self.skipped.items()]
+        skipped = [one_line(f"skipped: {name}: {reason}") for name, reason in self.skipped.items()]
         return "\n\n".join(
             [
                 f"# {len(self.bursts)} bursts, no ground truth",
                 "PSNR (dB, RGB, floating point, without 8 pixels of border) of a restored frame against other frames "
-                "of its burst, less the variance of their noise. Brackets: 95 % bootstrap intervals over bursts. What "
-                "all frames of a burst share, such as fixed patterns of the sensor and errors of color, counts as part "
-                "of the scene.",
+                "of its burst, minus the variance of their noise. Brackets: 95 % bootstrap intervals over bursts. "
+                "Errors shared by all frames of a burst, such as fixed patterns of the sensor and color errors, count "
+                "as part of the scene.",
                 markdown_table(lines),
-                *left_out,
+                *skipped,
             ]
         )
 
 
 def evaluate_bursts(restorers: Restorers, folder: str | os.PathLike[str]) -> BurstScores:
-    """Estimates the PSNR of restorers from bursts; unbiased where the noise of frames is independent.
+    """Estimates the PSNR of restorers from bursts; unbiased if the noise of frames is independent.
 
     With frames `x_i = c + n_i`, `E |f(x_1) - x_2|^2 = |f(x_1) - c|^2 + var(n_2)`, since n_2 is independent of f(x_1),
-    and `var(n_2) = |x_1 - x_2|^2 / 2`. The mean goes over all ordered pairs of frames. A frame is brought to the
-    other's brightness by the ratio of their means, color by color, and to its place by a shift of whole and part
-    pixels in the Fourier domain, which does not change the variance of noise.
+    and `var(n_2) = |x_1 - x_2|^2 / 2`. The mean is taken over all ordered pairs of frames. The first frame of a pair is
+    matched to the second: in brightness by the ratio of their means for each color, and in position by a subpixel shift
+    in the Fourier domain, which preserves the variance of noise.
 
     Args:
-        restorers: as `evaluate_folder` takes them.
+        restorers: as for `evaluate_folder`.
         folder: as for `read_bursts`, whose errors are raised.
 
     Returns:
-        The scores; what `read_bursts` leaves out is named with the reason.
+        The scores of the bursts, with the reasons for skipped ones.
     """
     rows: dict[str, DAARestorationPipeline | None] = {IDENTITY: None, **restorers}
     scores = BurstScores((), {row: [] for row in rows})
@@ -115,17 +115,19 @@ def read_bursts(
     side: int | None = None,
     argument: str = "bursts",
 ) -> Iterator["Burst"]:
-    """The bursts of a folder, one after the other.
+    """Yields the bursts of a folder.
+
+    Bursts are skipped if they have only one frame, or if their frames differ in size or scene, or too much in position
+    or exposure.
 
     Args:
-        folder: one folder a burst, each with two or more photos of one size.
-        skipped: gets the names of the bursts that are left out, and why: those of one frame, of several sizes or
-            scenes, shifted or exposed too differently.
-        side: of the middle square that is read of larger frames, in pixels; None: all of them.
-        argument: what messages call `folder`.
+        folder: folder with one folder per burst, each with two or more photos of the same size.
+        skipped: mapping to which skipped bursts are added: name -> reason.
+        side: side of the center crop of larger frames in pixels; None: frames are not cropped.
+        argument: name of the caller's argument, for messages.
 
     Raises:
-        ConfigurationError: `folder` holds no folder with photos, or all bursts are left out.
+        ConfigurationError: `folder` has no folders, or all bursts are skipped.
     """
     root, skipped = Path(folder), {} if skipped is None else skipped
     names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
@@ -149,14 +151,14 @@ def read_bursts(
 
 @dataclass(frozen=True)
 class Burst:
-    """The frames of a static scene.
+    """Frames of a static scene.
 
     Attributes:
-        name: of its folder.
-        source: its folder.
-        frames: (C, H, W) in [0, 1].
-        pairs: all ordered pairs of them, by the indices of their frames.
-        variance: of the noise of a frame.
+        name: name of its folder.
+        source: source of its photos.
+        frames: frames (C, H, W) in [0, 1].
+        pairs: all ordered pairs of frames, by their indices.
+        variance: variance of the noise of a frame.
     """
 
     name: str
@@ -167,13 +169,13 @@ class Burst:
 
     @classmethod
     def of(cls, name: str, source: PhotoFolder, frames: list[torch.Tensor]) -> "Burst":
-        """Aligns the frames; raises ValueError where they are not of one static scene."""
+        """Aligns the frames; raises ValueError unless they show the same static scene."""
         pairs = {(i, j): _aligned(frames[i], frames[j]) for i, j in permutations(range(len(frames)), 2)}
         return cls(name, source, frames, pairs, sum(pair.variance for pair in pairs.values()) / len(pairs))
 
     def psnr(self, pipeline: DAARestorationPipeline | None) -> float:
-        """Estimated PSNR of the restored frames in dB; of the frames as they are for None."""
-        if pipeline is None:  # a frame's own noise is what it has
+        """Estimates the PSNR of the restored frames in dB; without a pipeline, of the untouched frames."""
+        if pipeline is None:  # the error of an untouched frame is its noise
             error = self.variance
         else:
             restored = [restore(pipeline, frame) for frame in self.frames]
@@ -187,10 +189,10 @@ class _Pair:
     """Two frames of a burst.
 
     Attributes:
-        gain: (C, 1, 1), factor of the first.
-        shift: (down, right) by which the first is moved.
-        second: (C, h, w), without the border that the shift invalidates.
-        variance: of the noise of one frame.
+        gain: (C, 1, 1), factor of the first frame.
+        shift: shift (down, right) of the first frame in pixels.
+        second: second frame (C, h, w), without the border invalidated by the shift.
+        variance: variance of the noise of one frame.
     """
 
     gain: torch.Tensor
@@ -199,13 +201,13 @@ class _Pair:
     variance: float
 
     def error(self, restored: torch.Tensor) -> float:
-        """Mean squared error of the first frame, restored, against the scene."""
+        """Estimates the mean squared error of the restored first frame against the scene."""
         difference = _inside(_moved(restored * self.gain, self.shift)) - self.second
         return float(difference.double().square().mean()) - self.variance
 
 
 def _aligned(first: torch.Tensor, second: torch.Tensor) -> _Pair:
-    """The pair of two frames (C, H, W); ValueError where they do not show one static scene."""
+    """Aligns two frames (C, H, W); raises ValueError unless they show the same static scene."""
     gain = second.mean((1, 2), keepdim=True) / first.mean((1, 2), keepdim=True).clamp(min=1e-3)
     blocks = [F.avg_pool2d(frame[None], COARSE)[0] for frame in (first, second)]
     if _correlation(*blocks) < ALIKE:
@@ -252,14 +254,14 @@ def _inside(photo: torch.Tensor) -> torch.Tensor:
 
 
 def _shift(first: torch.Tensor, second: torch.Tensor) -> tuple[float, float]:
-    """(down, right) in pixels by which the first of two frames (C, H, W) has to be moved to lie on the second.
+    """Estimates the shift (down, right) in pixels that aligns the first of two frames (C, H, W) with the second.
 
-    Whole pixels by the largest cross-correlation of details, the rest by least squares on gradients (Lucas and Kanade
-    1981), repeated: its fixed point has no bias by noise.
+    Whole pixels are found by cross-correlation of detail, and refined by repeated least squares on gradients (Lucas and
+    Kanade 1981), whose fixed point is not biased by noise.
     """
     a, b = (gaussian_filter(frame.mean(0)[None, None], SMOOTHED) for frame in (first, second))  # (1, 1, H, W)
     details = [x - gaussian_filter(x, 4 * SMOOTHED) for x in (a, b)]
-    if min(float(x.std()) for x in details) < QUIET / 4:  # no detail that shows a shift
+    if min(float(x.std()) for x in details) < QUIET / 4:  # too little detail to detect a shift
         return 0.0, 0.0
     height, width = a.shape[2:]
     spectra = [torch.fft.rfft2(x[0, 0], s=(2 * height, 2 * width)) for x in details]
@@ -279,13 +281,13 @@ def _shift(first: torch.Tensor, second: torch.Tensor) -> tuple[float, float]:
 
 
 def _moved(photo: torch.Tensor, shift: Sequence[float]) -> torch.Tensor:
-    """A photo (C, H, W) moved down and right by a number of pixels, by the Fourier shift theorem, mirrored outside."""
+    """Shifts a photo (C, H, W) down and right by the Fourier shift theorem, mirrored at the borders."""
     if shift[0] == shift[1] == 0:
         return photo
     height, width = photo.shape[1:]
     both = torch.cat([photo, photo.flip(1)], 1)
-    both = torch.cat([both, both.flip(2)], 2)  # no step where its period ends
+    both = torch.cat([both, both.flip(2)], 2)  # periodic without a step at the borders
     down = torch.fft.fftfreq(2 * height)[:, None] * shift[0]
     right = torch.fft.rfftfreq(2 * width)[None] * shift[1]
-    turned = torch.fft.rfft2(both) * torch.exp(-2j * math.pi * (down + right))
-    return torch.fft.irfft2(turned, s=both.shape[1:])[:, :height, :width].to(photo)
+    shifted = torch.fft.rfft2(both) * torch.exp(-2j * math.pi * (down + right))
+    return torch.fft.irfft2(shifted, s=both.shape[1:])[:, :height, :width].to(photo)

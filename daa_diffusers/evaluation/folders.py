@@ -1,4 +1,4 @@
-"""Evaluation of restorers over a folder of photos, with or without ground truth, beside the untouched input."""
+"""Evaluation of restorers and the untouched input on a folder of photos, with or without ground truth."""
 
 import logging
 import math
@@ -24,8 +24,8 @@ from .result import IDENTITY, Evaluation, Restorers
 
 logger = logging.getLogger(__name__)
 
-LABEL_FREE_SIDE = 512  # center crop of larger photos in which the remaining noise is estimated
-NOISE_DRAWS = 1
+LABEL_FREE_SIDE = 512  # side in pixels of the center crop in which the remaining noise is estimated
+NOISE_DRAWS = 1  # draws of noise per photo
 
 
 def evaluate_folder(
@@ -43,33 +43,33 @@ def evaluate_folder(
     seed: int = 0,
     progress: bool = False,
 ) -> Evaluation:
-    """Restores every photo of a folder with every restorer, and scores the results photo by photo.
+    """Restores every photo of a folder with every restorer, and scores each result.
 
-    One photo is in memory at a time. A photo that cannot be read, has another size than its clean counterpart, or that
-    a restorer or metric cannot take, is logged, reported in `skipped`, and left out of every row.
+    One photo is in memory at a time. A photo is skipped in all rows, with the reason in `skipped`, if it cannot be
+    read, differs in size from its clean counterpart, or is not supported by a restorer or metric.
 
     Args:
-        restorers: name of the row and its pipeline. The row "identity", the untouched input, is always there.
+        restorers: name of a row -> pipeline. The row "identity", the untouched input, is always added.
         degraded: folder of photos, searched recursively.
-        clean: folder of their ground truth; None where there is none.
-        metrics: names as `named_metrics.metric_by_name` takes them. None: ("psnr", "ssim") with `clean`, () without.
+        clean: folder of their ground truth, if any.
+        metrics: names, as for `named_metrics.metric_by_name`. None: ("psnr", "ssim") with `clean`, else ().
         space: "rgb", or "y" for PSNR and SSIM on MATLAB's Y channel (deraining).
-        as_uint8: round to 8 bit first, as a saved file would be.
-        crop_border: pixels at each border that `metrics` leave out.
-        shift: of "psnr_shift", in pixels.
+        as_uint8: round to 8 bit first, as in a saved file.
+        crop_border: number of pixels at each border that `metrics` ignore.
+        shift: largest shift of "psnr_shift" in pixels.
         label_free: also measure residuals and estimate the remaining noise (`evaluation.label_free`), which takes
-            two more passes of each restorer. None: where there is no `clean`.
-        clean_name: how names pair, where they are not equal: see `PhotoPairs`.
-        seed: of the noise that `label_free` draws.
+            two more passes of each restorer. None: only without `clean`.
+        clean_name: rule for pairs whose names differ, see `PhotoPairs`.
+        seed: seed of the noise that `label_free` draws.
         progress: show a progress bar.
 
     Returns:
-        An `Evaluation`.
+        The evaluation.
 
     Raises:
         ConfigurationError: an invalid argument, a missing or empty folder, photos without a counterpart
-            (listed), a metric whose weights are not available, or no photo that can be scored.
-        ImportError: a metric's package is missing; the message names the extra.
+            (they are listed), a metric without available weights, or no photo that can be scored.
+        ImportError: the package of a metric is not installed; the message names the extra.
 
     Examples:
         >>> import tempfile
@@ -111,7 +111,7 @@ def _score_photos(
     seed: int | None,
     progress: bool,
 ) -> tuple[tuple[str, ...], dict[str, dict[str, list[float]]], dict[str, str], dict[str, str]]:
-    """`photos`, `scores`, `skipped` and `unmeasured` of an `Evaluation`; label-free scores with a `seed` only."""
+    """Returns `photos`, `scores`, `skipped` and `unmeasured` of an `Evaluation`; label-free scores need a `seed`."""
     photos: list[str] = []
     scores: dict[str, dict[str, list[float]]] = {row: {column.name: [] for column in columns} for row in rows}
     skipped: dict[str, str] = {}
@@ -152,7 +152,10 @@ def plan_evaluation(
     shift: int = 5,
     label_free: bool,
 ) -> tuple[tuple[Metric, ...], str]:
-    """The metrics of `evaluate_folder` and its protocol in words, before a photo is read; raises as it does."""
+    """Returns the metrics of `evaluate_folder` and its protocol as text, without reading a photo.
+
+    Arguments and errors are those of `evaluate_folder`.
+    """
     chosen = _check_metrics(metrics, has_clean, space=space, as_uint8=as_uint8, shift=shift)
     if not chosen and not label_free:
         raise ConfigurationError("`metrics` is empty and `label_free` off: nothing would be measured")
@@ -162,7 +165,7 @@ def plan_evaluation(
 
 
 def restore(pipeline: DAARestorationPipeline | None, degraded: torch.Tensor) -> torch.Tensor:
-    """The restored photo (C, H, W) in [0, 1], on the CPU; `degraded` itself without a pipeline."""
+    """Restores a photo (C, H, W) in [0, 1], on the CPU; without a pipeline, returns it unchanged."""
     if pipeline is None:
         return degraded
     (images,) = pipeline(degraded, output_type="pt", return_dict=False)
@@ -178,7 +181,7 @@ def _score(
     crop_border: int,
     noise: torch.Tensor | None,
 ) -> dict[str, float]:
-    """All scores of one row of one photo; `noise` (K, 1, C, h, w) where label-free ones are wanted."""
+    """Scores one photo in one row; label-free scores are included if `noise` (K, 1, C, h, w) is given."""
     restored = restore(pipeline, degraded)
     inner = _inside(restored, crop_border)
     reference = None if clean is None else _inside(clean, crop_border)
@@ -197,12 +200,12 @@ def _score(
 
 
 def _not_additive(degraded: torch.Tensor, quality: int | None) -> str | None:
-    """Why the gain on a photo cannot be estimated; None where it can, or for a photo too small to measure."""
+    """Returns the reason why the gain on a photo cannot be estimated, if any; None for photos too small to measure."""
     return None if min(degraded.shape[1:]) < 2 * BLOCK else signs_of(degraded, quality).not_additive
 
 
 def _noise(degraded: torch.Tensor, seed: int, name: str) -> torch.Tensor:
-    """Noise (K, 1, C, h, w) like that of the middle of the photo."""
+    """Draws noise (K, 1, C, h, w) like that of the photo's center."""
     photo = center_crop(degraded, LABEL_FREE_SIDE)
     if min(photo.shape[1:]) < 2 * BLOCK:
         raise ValueError(f"smaller than {2 * BLOCK} pixels: {photo.shape[2]} x {photo.shape[1]}")
@@ -219,7 +222,7 @@ def _noise_left(pipeline: DAARestorationPipeline | None, degraded: torch.Tensor,
 
     def unclamped(photo: torch.Tensor) -> torch.Tensor:  # (1, C, h, w); the pipeline refuses values outside [0, 1]
         height, width = photo.shape[2:]
-        # colors one by one, or gray repeated, as the pipeline does
+        # each color separately, or repeated grayscale, like the pipeline
         batch = photo.transpose(0, 1) if pipeline.channels == 1 else photo.expand(-1, pipeline.channels, -1, -1)
         padded = pad_to_multiple(contract.to_range(batch), contract.size_multiple)
         restored = restorer(padded.to(pipeline.device, pipeline.dtype))[..., :height, :width]
@@ -236,7 +239,7 @@ def _noise_left(pipeline: DAARestorationPipeline | None, degraded: torch.Tensor,
 def _inside(photo: torch.Tensor, border: int) -> torch.Tensor:
     height, width = photo.shape[1:]
     if min(height, width) <= 2 * border:
-        raise ValueError(f"{width} x {height} pixels, of which a `crop_border` of {border} leaves none")
+        raise ValueError(f"{width} x {height} pixels are too few for a `crop_border` of {border}")
     return photo[:, border : height - border, border : width - border]
 
 
@@ -244,7 +247,7 @@ def _check_metrics(metrics: Sequence[str] | None, has_clean: bool, **options) ->
     if metrics is None:
         metrics = ("psnr", "ssim") if has_clean else ()
     if isinstance(metrics, str) or len(set(metrics)) < len(metrics):
-        raise ConfigurationError(f"`metrics` must be a list of names, each once, got {metrics!r}")
+        raise ConfigurationError(f"`metrics` must be a list of different names, got {metrics!r}")
     if options["space"] not in ("rgb", "y"):
         raise ConfigurationError(f'`space` must be "rgb" or "y", got {options["space"]!r}')
     alone = [name for name in metrics if name in WITH_CLEAN]
@@ -278,6 +281,7 @@ def _protocol(metrics: Sequence[Metric], space: Space, as_uint8: bool, crop_bord
         parts.append(f"A PSNR above {PSNR_CAP:g} dB (identical images: infinite) counts as {PSNR_CAP:g} dB in means.")
     if label_free:
         parts.append(
+            # part of saved records, which are only extended under the same protocol: do not reword
             "Label-free values per image in floating point; the noise that is left is estimated in the middle "
             f"{LABEL_FREE_SIDE} pixels."
         )

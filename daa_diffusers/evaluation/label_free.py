@@ -1,7 +1,7 @@
 """Scores without ground truth: statistics of the residual, and an estimated gain in PSNR.
 
-All images are floating point, (C, H, W) or (B, C, H, W), in [0, 1]; they may exceed it a little (only the PSNR
-clamps them). One image gives scalars (), a batch (B,).
+All photos are floating point, (C, H, W) or (B, C, H, W), in [0, 1]; they may exceed this range slightly (only PSNR
+clamps them). Scores are scalars () for one photo, and (B,) for a batch.
 """
 
 from collections.abc import Callable
@@ -16,25 +16,23 @@ from .metrics import psnr
 
 Restorer = Callable[[torch.Tensor], torch.Tensor]
 
-WHITE = 1 / 255  # a residual below one step of 8 bit counts as none
-DETAIL_SIGMA = 2.0  # width of the Gaussian filter whose residual counts as detail
-DRIFT_BLOCK = 32
-
-
-PROBE_STEP = 0.2  # of the finite difference, in noise standard deviations
-MIN_MSE = 1e-3  # floor of the relative error: gains are at most 30 dB
+WHITE = 1 / 255  # one step of 8 bit; smaller residuals count as none
+DETAIL_SIGMA = 2.0  # standard deviation in pixels of the Gaussian filter that is subtracted to get detail
+DRIFT_BLOCK = 32  # side in pixels of the blocks for color drift
+PROBE_STEP = 0.2  # step of the finite difference in standard deviations of the noise
+MIN_MSE = 1e-3  # lower bound of the relative error: gains are at most 30 dB
 
 
 def residual_whiteness(degraded: torch.Tensor, restored: torch.Tensor) -> torch.Tensor:
-    """How white the residual `degraded - restored` is: 1 like white noise, 0 like a constant.
+    """Measures the whiteness of the residual `degraded - restored`: 1 for white noise, 0 for a constant.
 
-    `1 - rms(rho)` over the lags within two pixels, averaged over channels, where rho is the spatial autocorrelation of
-    the residual divided by its local standard deviation, so that noise that follows the signal is white too. Noise of a
-    camera that demosaics is not white (0.4 to 0.8 at lag one), so values compare restorers of the same photos only. A
-    residual of zero counts as white.
+    The whiteness is `1 - rms(rho)` over the lags within two pixels, averaged over channels. rho is the spatial
+    autocorrelation of the residual divided by its local standard deviation, so that signal-dependent noise also counts
+    as white. Noise is not white after demosaicing (rho is 0.4 to 0.8 at lag one), so values are only comparable for the
+    same photos. A residual of zero counts as white.
 
     Raises:
-        ValueError: images that differ in shape or are smaller than 16 pixels.
+        ValueError: the photos differ in shape or are smaller than 16 pixels.
     """
     degraded, restored, one = _pair(degraded, restored)
     residual = _over_local_deviation(degraded - restored - (degraded - restored).mean((2, 3), keepdim=True))
@@ -53,14 +51,14 @@ def residual_whiteness(degraded: torch.Tensor, restored: torch.Tensor) -> torch.
 
 
 def residual_signal_correlation(degraded: torch.Tensor, restored: torch.Tensor) -> torch.Tensor:
-    """Correlation in [-1, 1] of detail in the residual `degraded - restored` with detail in the restored photo.
+    """Correlates detail in the residual `degraded - restored` with detail in the restored photo, in [-1, 1].
 
-    Both are high-pass filtered (Gaussian of sigma 2) and divided by their local standard deviation. Above 0: what
-    was removed resembles what was kept: the photo is restored in part, whether noise was left or detail removed.
-    Below 0: detail was added. An untouched photo gives 0.
+    Both are high-pass filtered (Gaussian of sigma 2) and divided by their local standard deviation. Above 0, the
+    removed detail resembles the kept one: noise was left, or detail removed. Below 0, detail was added. An untouched
+    photo has 0.
 
     Raises:
-        ValueError: as `residual_whiteness`.
+        ValueError: as for `residual_whiteness`.
     """
     degraded, restored, one = _pair(degraded, restored)
     parts = [_over_local_deviation(x - gaussian_filter(x, DETAIL_SIGMA)) for x in (degraded - restored, restored)]
@@ -68,12 +66,12 @@ def residual_signal_correlation(degraded: torch.Tensor, restored: torch.Tensor) 
 
 
 def colour_drift(degraded: torch.Tensor, restored: torch.Tensor) -> torch.Tensor:
-    """Mean absolute color change, in 1/255, of the photos averaged over blocks of 32 pixels; 0 is best.
+    """Measures the mean absolute color change, in 1/255, of means over blocks of 32 pixels; 0 is best.
 
-    Noise does not quite average out: of noise of 20/255, about 1/255 is left where neighbors are correlated.
+    Noise does not average out completely: about 1/255 is left of correlated noise of 20/255.
 
     Raises:
-        ValueError: as `residual_whiteness`.
+        ValueError: as for `residual_whiteness`.
     """
     degraded, restored, one = _pair(degraded, restored)
     block = min(DRIFT_BLOCK, *degraded.shape[2:])
@@ -81,11 +79,11 @@ def colour_drift(degraded: torch.Tensor, restored: torch.Tensor) -> torch.Tensor
 
 
 def clean_fidelity(restorer: Restorer, clean: torch.Tensor) -> torch.Tensor:
-    """PSNR in dB of `restorer(clean)` against `clean`, which should come back unchanged; inf where it does.
+    """Measures the PSNR in dB of `restorer(clean)` against `clean`; inf if clean photos are unchanged.
 
     Args:
-        restorer: maps (B, C, H, W) in [0, 1] to the same.
-        clean: clean photos. Real ones hold some noise, so that a good denoiser reaches 35 to 50 dB, not more.
+        restorer: function that maps (B, C, H, W) in [0, 1] to (B, C, H, W).
+        clean: clean photos. Real ones have some noise, so that a good denoiser only reaches 35 to 50 dB.
     """
     batch = clean[None] if clean.ndim == 3 else clean
     with torch.no_grad():
@@ -94,20 +92,21 @@ def clean_fidelity(restorer: Restorer, clean: torch.Tensor) -> torch.Tensor:
 
 
 def estimated_gain(restorer: Restorer, degraded: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """Estimated gain in PSNR (dB) over the untouched input, relative to the noise of each photo.
+    """Estimates the gain in PSNR (dB) over the untouched input, relative to the noise of each photo.
 
-    Stein's unbiased risk estimate with a Monte Carlo divergence (Ramani, Blu, Unser 2008) for noise that may be
-    correlated and depend on brightness. With residual `r = f(x) - x`, drawn noise n and `h` = 0.2,
+    This is Stein's unbiased risk estimate with a Monte Carlo divergence (Ramani, Blu, Unser 2008), for noise that may
+    be correlated and depend on brightness. With residual `r = f(x) - x`, drawn noise n and `h` = 0.2,
 
         mse = mean(r^2) - mean(n^2) + 2 mean(n (f(x + h n) - f(x - h n)) / 2h),
         gain = -10 log10( mean over photos of mse / mean(n^2) ),
 
-    so every photo counts relative to its own noise. It needs additive noise, and does not apply to rain or blur.
+    so that every error is relative to the photo's own noise. The estimate requires additive noise, and does not apply
+    to rain or blur.
 
     Args:
-        restorer: maps (B, C, H, W) in [0, 1] to the same.
-        degraded: (B, C, H, W).
-        noise: (K, B, C, H, W), K draws by `Noise.sample`.
+        restorer: function that maps (B, C, H, W) in [0, 1] to (B, C, H, W).
+        degraded: noisy photos (B, C, H, W).
+        noise: (K, B, C, H, W), K draws of `Noise.sample` for each photo.
 
     Returns:
         Scalar, at most 30.
@@ -133,16 +132,16 @@ def estimated_gain(restorer: Restorer, degraded: torch.Tensor, noise: torch.Tens
 
 
 def label_free_score(gain: float, correlation: float) -> float:
-    """One number to choose between restorers of the same noisy photos; higher is better, 0 that of untouched photos.
+    """Returns a score to choose between restorers of the same noisy photos; higher is better, untouched photos have 0.
 
         score = gain - 2 max(0, |correlation| - 0.25)
 
-    in dB, of `estimated_gain` and the mean `residual_signal_correlation`. The gain includes the cost of color drift,
-    lost detail and remaining noise. But noise is easily underestimated, which favors restorers that do too little;
-    those keep noise that looks like what they removed, hence the second term. Whiteness, drift and clean fidelity are
-    left out: on real pairs they do not order restorers beyond this, and the best (supervised on the photos) had the
-    lowest fidelity. Systematic errors that only training on pairs reveals are not detected.
-    benchmarks/selection.py measures what is lost by selecting with it.
+    in dB, for the `estimated_gain` and the mean `residual_signal_correlation`. The gain includes the cost of color
+    drift, lost detail and remaining noise. However, noise is easily underestimated, which favors restorers that remove
+    too little. Such restorers leave noise that resembles the removed noise, which the second term penalizes. Whiteness,
+    drift and clean fidelity are not used: on real pairs they do not improve the order of restorers, and the best
+    restorer (supervised on the photos) had the lowest fidelity. Systematic errors that only pairs reveal are not
+    detected. benchmarks/selection.py measures the loss by selecting with this score.
     """
     return gain - 2 * max(0.0, abs(correlation) - 0.25)
 

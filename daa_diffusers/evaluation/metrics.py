@@ -1,6 +1,6 @@
 """PSNR and SSIM per image, on RGB or on the Y channel (docs/method.md, "The official sizes and recipes").
 
-Every score is of one image; a table's number is the mean of these, never the score of a whole batch at once.
+Scores are computed per image; tables have means of these, never the score of a whole batch.
 """
 
 import math
@@ -15,12 +15,12 @@ Image = torch.Tensor | np.ndarray
 Y_WEIGHTS = (65.481 / 255, 128.553 / 255, 24.966 / 255)
 Y_OFFSET = 16 / 255
 
-SSIM_SIGMA = 1.5
-SSIM_RADIUS = 5  # of the 11 x 11 window that goes with this sigma
-# A clean image may leave its range by this share of it (resampling overshoots a little); more is a wrong range.
+SSIM_SIGMA = 1.5  # pixels
+SSIM_RADIUS = 5  # radius of the 11 x 11 window for this sigma
+# Share of its range by which a clean image may exceed it, since resampling overshoots; more indicates a wrong range.
 RANGE_TOLERANCE = 0.05
 
-INTEGER_RANGES = {torch.uint8: 255.0, torch.uint16: 65535.0}
+INTEGER_RANGES = {torch.uint8: 255.0, torch.uint16: 65535.0}  # value of white
 
 
 def psnr(
@@ -31,23 +31,23 @@ def psnr(
     color: Literal["rgb", "y"] = "rgb",
     as_uint8: bool = False,
 ) -> torch.Tensor:
-    """Peak signal-to-noise ratio of each image, in dB; inf for identical images.
+    """Computes the peak signal-to-noise ratio of each image in dB; inf for identical images.
 
     Args:
         restored: image(s) to score: torch (C, H, W) or (B, C, H, W), numpy (H, W), (H, W, C) or (B, H, W, C), with C
             1 or 3; uint8, uint16 or floating point. Values outside [0, `data_range`] are clamped.
-        clean: the ground truth, same size; integer where `restored` is (the same type), floating point otherwise.
-            Unlike `restored` it has to lie in [0, `data_range`] (an excess of up to a twentieth of it is clamped).
-        data_range: the value of white. None: 255 for uint8, 65535 for uint16, 1 for floating point.
-        color: "rgb", or "y" for MATLAB's Y channel (the convention for deraining), which needs three channels.
-        as_uint8: round both to 8 bit first, as if they had been saved and read again.
+        clean: ground truth of the same size, and of the same type if `restored` is integer, else floating point.
+            Values must be in [0, `data_range`]; an excess of up to a twentieth of this range is clamped.
+        data_range: value of white. None: 255 for uint8, 65535 for uint16, 1 for floating point.
+        color: "rgb", or "y" for MATLAB's Y channel (the convention for deraining), which requires three channels.
+        as_uint8: round both images to 8 bit first, as in saved files.
 
     Returns:
         Scores on the CPU, float64: () for one image, (B,) for a batch.
 
     Raises:
         TypeError: an image is neither tensor nor array, or of another dtype.
-        ValueError: shapes or dtypes that do not match, NaN, a wrong range, or an unknown `color`.
+        ValueError: shapes or dtypes do not match, NaN, a wrong range, or an unknown `color`.
     """
     restored_pixels, clean_pixels, is_batch = _prepare(restored, clean, data_range, color, as_uint8)
     scores = -10 * torch.log10((restored_pixels - clean_pixels).square().mean(dim=(1, 2, 3)))  # (B,)
@@ -62,21 +62,21 @@ def ssim(
     color: Literal["rgb", "y"] = "rgb",
     as_uint8: bool = False,
 ) -> torch.Tensor:
-    """Structural similarity of each image, in [-1, 1]; 1 for identical images.
+    """Computes the structural similarity of each image, in [-1, 1]; 1 for identical images.
 
-    An 11 x 11 Gaussian window of sigma 1.5, the mean over channels and over the pixels whose window lies inside the
-    image: the convention of Wang et al. (2004), MATLAB and scikit-image. (torchmetrics alone pads by reflection and
-    counts the border too, which gives other numbers.)
+    The window is an 11 x 11 Gaussian of sigma 1.5, and the mean is taken over channels and over the pixels whose window
+    is inside the image: the convention of Wang et al. (2004), MATLAB and scikit-image. (torchmetrics pads by reflection
+    and includes the border, which gives other numbers.)
 
     Args:
-        restored, clean, data_range, color, as_uint8: as in `psnr`; both sides must be at least 11 pixels.
+        restored, clean, data_range, color, as_uint8: as for `psnr`; both sides must be at least 11 pixels.
 
     Returns:
         Scores on the CPU, float64: () for one image, (B,) for a batch.
 
     Raises:
-        ImportError: torchmetrics is missing.
-        TypeError, ValueError: as `psnr`, and on images smaller than the window.
+        ImportError: torchmetrics is not installed.
+        TypeError, ValueError: as for `psnr`; or images are smaller than the window.
     """
     try:
         from torchmetrics.functional.image import structural_similarity_index_measure
@@ -89,7 +89,7 @@ def ssim(
         raise ValueError(f"`clean` must be at least {window} x {window} pixels for SSIM, got {_size(clean_pixels)}")
     inside = slice(SSIM_RADIUS, -SSIM_RADIUS)
     scores = []
-    # One image at a time bounds the memory. float32: fifty times as fast here, and accurate to 1e-5.
+    # one image at a time to limit memory; float32 is fifty times as fast here, and accurate to 1e-5
     for one, reference in zip(restored_pixels.float().split(1), clean_pixels.float().split(1), strict=True):
         _, similarity = structural_similarity_index_measure(
             one, reference, sigma=SSIM_SIGMA, data_range=1.0, reduction="none", return_full_image=True
@@ -101,7 +101,7 @@ def ssim(
 def _prepare(
     restored: Image, clean: Image, data_range: float | None, color: str, as_uint8: bool
 ) -> tuple[torch.Tensor, torch.Tensor, bool]:
-    """Checks both images; returns them (B, C or 1, H, W), float64 in [0, 1], and whether a batch came."""
+    """Checks and converts both images; returns (B, C or 1, H, W), float64 in [0, 1], and whether they are a batch."""
     if color not in ("rgb", "y"):
         raise ValueError(f'`color` must be "rgb" or "y", got {color!r}')
     if data_range is not None and not (math.isfinite(data_range) and data_range > 0):
@@ -145,10 +145,10 @@ def _prepare(
 
 
 def _channels_first(name: str, image: Image) -> tuple[torch.Tensor, bool]:
-    """One image or batch as a detached CPU tensor (B, C, H, W) of its own dtype, and whether it was a batch."""
+    """Converts an image or batch to a CPU tensor (B, C, H, W) of its own dtype; also returns whether it is a batch."""
     if isinstance(image, np.ndarray):
         layout = "(H, W), (H, W, C) or (B, H, W, C)"
-        # torch warns of arrays that cannot be written, such as those of PIL images
+        # torch warns about arrays that are not writable, such as those of PIL images
         pixels = torch.from_numpy(np.require(_native(name, image), requirements=["C", "W"]))
         if pixels.ndim == 2:
             pixels = pixels[..., None]
@@ -168,7 +168,7 @@ def _channels_first(name: str, image: Image) -> tuple[torch.Tensor, bool]:
 
 
 def _native(name: str, image: np.ndarray) -> np.ndarray:
-    """The array in a dtype and byte order that torch takes."""
+    """Converts an array to a byte order that torch supports; raises TypeError on other dtypes."""
     if image.dtype.kind not in "uif" or image.dtype.itemsize > 8:
         raise TypeError(f"`{name}` must be uint8, uint16 or floating point, got {image.dtype}")
     return image.astype(image.dtype.newbyteorder("="), copy=False)

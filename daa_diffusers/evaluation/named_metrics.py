@@ -1,4 +1,4 @@
-"""Registry of metrics, each of one photo, with their scoring, formatting and protocol."""
+"""Registry of per-photo metrics by name, with their formats and protocols."""
 
 import difflib
 from collections.abc import Callable
@@ -17,20 +17,20 @@ Score = Callable[[torch.Tensor, torch.Tensor | None], float]
 Space = Literal["rgb", "y"]
 
 WITH_CLEAN = ("psnr", "ssim", "psnr_shift", "lpips")
-# Identical images have no finite PSNR. In means, differences and intervals a PSNR counts as at most this: one pixel of
-# a megapixel that is off by one step of 8 bit gives 113 dB.
+# Upper bound in dB of PSNR in means, differences and intervals, since identical images have an infinite PSNR. For
+# comparison, an error of one step of 8 bit in one pixel of a megapixel gives 113 dB.
 PSNR_CAP = 100.0
 
 
 @dataclass(frozen=True)
 class Column:
-    """One number of a photo.
+    """Description of one number per photo.
 
     Attributes:
-        name: as in the CSV.
-        title: as in tables.
-        spec: format of its numbers.
-        sign: 1 where more is better, -1 where less is, 0 for values that do not rank.
+        name: name in the CSV file.
+        title: title in tables.
+        spec: format of the number.
+        sign: 1 if higher is better, -1 if lower is better, 0 for numbers that do not rank photos.
     """
 
     name: str
@@ -41,19 +41,19 @@ class Column:
 
 @dataclass(frozen=True)
 class Metric(Column):
-    """A column that `metrics` names.
+    """Column computed by a named metric.
 
     Attributes:
-        protocol: half a sentence on how it is computed.
-        score: of (restored, clean) photos (C, H, W) in [0, 1], clean None where there is none.
+        protocol: short description of the computation.
+        score: function of (restored, clean) photos (C, H, W) in [0, 1]; clean is None without ground truth.
     """
 
     protocol: str
     score: Score
 
 
-# By `evaluation.label_free`. "noise_left" is the estimated share of a photo's noise (as mean square) that is still
-# there; the mean over photos, in dB, is `estimated_gain` of them all.
+# Columns from `evaluation.label_free`. "noise_left" is the estimated remaining share of a photo's noise (mean square);
+# its mean over photos, in dB, is the `estimated_gain` of all photos.
 LABEL_FREE = (
     Column("noise_left", "noise left", ".3f", -1),
     Column("signal_correlation", "signal correlation", "+.3f", 0),
@@ -63,18 +63,19 @@ LABEL_FREE = (
 
 
 def metric_by_name(name: str, *, space: Space = "rgb", as_uint8: bool = True, shift: int = 5) -> Metric:
-    """The metric of a name.
+    """Returns the metric of a name.
 
     - "psnr", "ssim": `evaluation.psnr`, `evaluation.ssim`;
     - "psnr_shift": `evaluation.psnr_shift`, for deblurring;
-    - "lpips", and without ground truth "pyiqa:niqe", "pyiqa:brisque", ... (`evaluation.perceptual`): always of RGB.
+    - "lpips", and without ground truth "pyiqa:niqe", "pyiqa:brisque", ... (`evaluation.perceptual`), always on RGB.
 
     Args:
-        space, as_uint8, shift: as `evaluate_folder` takes them.
+        name: name of the metric.
+        space, as_uint8, shift: as for `evaluate_folder`.
 
     Raises:
         ConfigurationError: unknown name, or weights that are not available.
-        ImportError: a package is missing; the message names the extra.
+        ImportError: a package is not installed; the message names the extra.
     """
     if name == "psnr":
         return Metric(name, "PSNR", ".2f", 1, "PSNR (dB)", _with_clean(partial(psnr, color=space, as_uint8=as_uint8)))
@@ -114,7 +115,7 @@ def _with_clean(function: Callable[..., torch.Tensor]) -> Score:
 
 
 def _given(clean: torch.Tensor | None) -> torch.Tensor:
-    assert clean is not None  # `evaluate_folder` asks for `clean` beforehand
+    assert clean is not None  # `evaluate_folder` checks that `clean` is given
     return clean
 
 

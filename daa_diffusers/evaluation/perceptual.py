@@ -1,6 +1,6 @@
 """Learned scores of other libraries: LPIPS by torchmetrics, no-reference scores by pyiqa.
 
-Nothing is bundled: weights come from these libraries' caches, or from the network the first time.
+Weights are not bundled: they are read from these libraries' caches, or downloaded the first time.
 """
 
 import importlib
@@ -11,29 +11,29 @@ import torch
 
 from ..errors import ConfigurationError
 
-LPIPS_MIN_SIDE = 32  # below, AlexNet has no feature left
+LPIPS_MIN_SIDE = 32  # pixels; AlexNet has no features for smaller photos
 
 
 def load_lpips() -> Callable[[torch.Tensor, torch.Tensor], float]:
-    """LPIPS (Zhang et al. 2018, AlexNet, version 0.1); 0 for identical photos, less is better.
+    """Loads LPIPS (Zhang et al. 2018, AlexNet, version 0.1); 0 for identical photos, lower is better.
 
-    torchmetrics ships its linear layers; the AlexNet under them is torchvision's.
+    The linear layers are part of torchmetrics, AlexNet is that of torchvision.
 
     Returns:
-        `score(restored, clean)` of photos (3, H, W) in [0, 1]; raises ValueError on sides below 32.
+        Function `score(restored, clean)` of photos (3, H, W) in [0, 1], which raises ValueError on sides below 32.
 
     Raises:
-        ConfigurationError: AlexNet's weights are not there and cannot be downloaded.
+        ConfigurationError: AlexNet's weights are neither cached nor can be downloaded.
     """
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
     from torchvision.models import AlexNet_Weights
 
     try:
         metric = LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True)
-    except (OSError, RuntimeError) as error:  # no network; a broken file
+    except (OSError, RuntimeError) as error:  # no network, or a damaged file
         raise ConfigurationError(
-            f"`metrics`: lpips needs the weights of torchvision's AlexNet, which cannot be loaded ({error}). Fetch "
-            f"{AlexNet_Weights.DEFAULT.url} where there is a network, and put the file into "
+            f"`metrics`: lpips needs the weights of torchvision's AlexNet, which cannot be loaded ({error}). Download "
+            f"{AlexNet_Weights.DEFAULT.url} on a machine with a network, and copy the file to "
             f"{torch.hub.get_dir()}/checkpoints"
         ) from error
 
@@ -44,24 +44,24 @@ def load_lpips() -> Callable[[torch.Tensor, torch.Tensor], float]:
                 f"LPIPS needs sides of at least {LPIPS_MIN_SIDE} pixels, got {clean.shape[2]} x {clean.shape[1]}"
             )
         value = float(metric(restored[None].float(), clean[None].float()))
-        metric.reset()  # the metric would accumulate a sum
+        metric.reset()  # otherwise the metric accumulates a sum
         return value
 
     return score
 
 
 def load_pyiqa(name: str) -> tuple[Callable[[torch.Tensor], float], bool]:
-    """A no-reference score of pyiqa (0.1.16 was tried), on the CPU: "niqe", "brisque", "piqe", "musiq", ...
+    """Loads a no-reference score of pyiqa (tested with 0.1.16), on the CPU: "niqe", "brisque", "piqe", "musiq", ...
 
-    pyiqa is no dependency, nor an extra: its license forbids commercial use, and it brings two builds of OpenCV. It
-    has to be installed by hand. "piqe" needs no weights.
+    pyiqa has to be installed separately. It is neither a dependency nor an extra, because its license forbids
+    commercial use and it installs two builds of OpenCV. "piqe" needs no weights.
 
     Returns:
-        `score(photo)` of a photo (3, H, W) in [0, 1], and whether less is better.
+        Function `score(photo)` of a photo (3, H, W) in [0, 1], and whether lower is better.
 
     Raises:
-        ImportError: pyiqa is missing.
-        ConfigurationError: no such no-reference score, or its weights are not there and cannot be downloaded.
+        ImportError: pyiqa is not installed.
+        ConfigurationError: no such no-reference score, or its weights are neither cached nor can be downloaded.
     """
     pyiqa: Any
     try:
@@ -76,10 +76,10 @@ def load_pyiqa(name: str) -> tuple[Callable[[torch.Tensor], float], bool]:
         raise ConfigurationError(f"`metrics`: no-reference scores of pyiqa are {', '.join(known)}, got {name!r}")
     try:
         metric = pyiqa.create_metric(name, device="cpu")
-    except (OSError, RuntimeError) as error:  # no network; a broken file
+    except (OSError, RuntimeError) as error:  # no network, or a damaged file
         raise ConfigurationError(
             f"`metrics`: the weights of 'pyiqa:{name}' cannot be loaded ({error}). Run "
-            f"`pyiqa.create_metric({name!r})` where there is a network, and copy what it stored under "
+            f"`pyiqa.create_metric({name!r})` on a machine with a network, and copy the files that it stores in "
             f"{torch.hub.get_dir()}/pyiqa (or in the cache of huggingface_hub)"
         ) from error
 

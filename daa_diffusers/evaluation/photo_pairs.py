@@ -14,19 +14,19 @@ from ..sources.sampling import pair_by_name
 
 
 class PhotoPairs:
-    """Degraded photos and, where there are any, their clean counterparts.
+    """Degraded photos and their clean counterparts, if any.
 
     Args:
-        degraded, clean: folders, searched recursively; `clean` None where there is no ground truth.
-        clean_name: None pairs by equal names (without suffixes). Else a regular expression and its replacement, which
-            turn the name of a degraded photo into that of the clean one: `(r"(.*)_\\d+", r"im\\1")` for `2_4.png` and
-            `im2.png`. Several degraded photos may share a clean one.
+        degraded, clean: folders, searched recursively; `clean` is None without ground truth.
+        clean_name: a regular expression and its replacement, which convert the name of a degraded photo to that of the
+            clean one: `(r"(.*)_\\d+", r"im\\1")` for `2_4.png` and `im2.png`. Several degraded photos may share a clean
+            one. None: names (without suffixes) are equal.
 
     Attributes:
-        names: of the degraded photos, within their folder.
+        names: names of the degraded photos within their folder.
 
     Raises:
-        ConfigurationError: a folder is missing or empty, or photos have no counterpart; they are listed.
+        ConfigurationError: a folder is missing or empty, or photos have no counterpart (they are listed).
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class PhotoPairs:
         return len(self._indices)
 
     def jpeg_quality(self, index: int) -> int | None:
-        """Of the file of a degraded photo, as libjpeg counts it; None of other files."""
+        """Returns libjpeg's quality of the file of a degraded photo; None for other files."""
         return jpeg_quality(self.degraded.encoded(self._indices[index][0]))
 
     def read(self, index: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(degraded, clean), each (C, H, W) float32 in [0, 1]; of one shape: grayscale is repeated beside color.
+        """Reads (degraded, clean), each (C, H, W) float32 in [0, 1]; grayscale is repeated if the other is color.
 
         Raises:
-            UnreadablePhotoError: one of them cannot be read, or their sizes differ.
+            UnreadablePhotoError: a photo cannot be read, or their sizes differ.
         """
         ours, theirs = self._indices[index]
         degraded = _read(self.degraded, ours)

@@ -1,8 +1,8 @@
-"""Ranking of photos by their distance from the clean distribution, with the noise predictor as a critic.
+"""Ranking of photos by their distance from the distribution of clean photos, measured by a noise predictor.
 
 The predictor was trained to predict the noise of a noised clean photo, given two restored ones (eq. (2)). Here it
-gets a noised version of a restored photo q, and q itself as both conditions: the farther q is from the clean
-distribution, the worse its prediction should be. benchmarks/ranking.py measures how well that orders photos by their
+gets a noised version of a restored photo q, and q as both conditions: the farther q is from the distribution of clean
+photos, the larger the prediction error should be. benchmarks/ranking.py measures how well this orders photos by their
 true error.
 """
 
@@ -27,19 +27,19 @@ from .folders import restore
 
 logger = logging.getLogger(__name__)
 
-NOISE_LEVELS = (0.95, 0.8, 0.5, 0.2)  # g, the share of the signal's power that is left
-SEEDS = 2
-PATCH = 64  # pixels, close to the patch size of training
-PATCHES = 16  # of a photo at most
+NOISE_LEVELS = (0.95, 0.8, 0.5, 0.2)  # g, the remaining share of the signal's power
+SEEDS = 2  # number of draws of noise at each level
+PATCH = 64  # side of a patch in pixels, similar to that of training
+PATCHES = 16  # largest number of patches per photo
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Photos by their distance from clean ones, the farthest first.
+    """Photos ordered by their distance from clean ones, the farthest first.
 
     Attributes:
-        scores: by name within the folder; comparable for one checkpoint only.
-        skipped: photos that cannot be read, and why.
+        scores: name within the folder -> score; only comparable for the same checkpoint.
+        skipped: name of an unreadable photo -> reason.
     """
 
     scores: dict[str, float]
@@ -56,21 +56,21 @@ def rank_photos(
     seeds: int = SEEDS,
     progress: bool = False,
 ) -> Ranking:
-    """Restores every photo of a folder and orders them by how far the results are from clean photos.
+    """Restores every photo of a folder, and orders the photos by the distance of the results from clean photos.
 
-    The same photos give the same scores, on the same machine bit for bit, whatever else the folder holds.
+    Scores do not depend on other photos in the folder; on the same machine they are bit-exact.
 
     Args:
-        pipeline: with its noise predictor: `from_pretrained(..., load_noise_predictor=True)`.
-        folder: of photos, searched recursively; one is in memory at a time.
-        restored: the photos are restored ones and are not restored again.
-        against_input: score by how much larger the prediction error is with the unrestored photo as both conditions
-            than with the restored one. This correlates better with the true error of the photo.
-        noise_levels, seeds: the fixed grid, see `prediction_error`.
+        pipeline: pipeline with a noise predictor: `from_pretrained(..., load_noise_predictor=True)`.
+        folder: folder of photos, searched recursively; one is in memory at a time.
+        restored: whether the photos are already restored.
+        against_input: score by the increase of the prediction error when both conditions are the unrestored photo
+            instead of the restored one. This correlates better with the true error of a photo.
+        noise_levels, seeds: fixed grid, see `prediction_error`.
         progress: show a progress bar.
 
     Raises:
-        ConfigurationError: no noise predictor, no folder, no photo that can be read, or an invalid grid.
+        ConfigurationError: no noise predictor, no folder, no readable photo, or an invalid grid.
     """
     unet = pipeline.unet
     if unet is None:
@@ -117,18 +117,18 @@ def prediction_error(
     noise_levels: Sequence[float] = NOISE_LEVELS,
     seeds: int = SEEDS,
 ) -> float:
-    """Mean squared error of the predicted noise of a photo, over patches and a fixed grid of noise levels and seeds.
+    """Returns the mean squared error of the predicted noise, over patches and a fixed grid of noise levels and seeds.
 
-    `mean |eps - eps_theta(cat[sqrt(g) q + sqrt(1 - g) eps, c, c], g)|^2` (eq. (1) and (2)); a predictor that
-    always returns 0 has an error of 1. Patches and noise are the same for every photo of a size.
+    The error is `mean |eps - eps_theta(cat[sqrt(g) q + sqrt(1 - g) eps, c, c], g)|^2` (eq. (1) and (2)), which is 1 for
+    a predictor that always returns 0. Patches and noise are the same for all photos of the same size.
 
     Args:
-        unet: the noise predictor.
-        photo: q (C, H, W) in [0, 1]; gray is repeated.
+        unet: noise predictor.
+        photo: q (C, H, W) in [0, 1]; grayscale is repeated.
         conditions: c, of the same shape; None: q.
-        value_range: of the restorer that the predictor was trained with.
-        noise_levels: g, each in (0, 1).
-        seeds: draws of eps at each noise level.
+        value_range: value range of the restorer that the predictor was trained with.
+        noise_levels: noise levels g, in (0, 1).
+        seeds: number of draws of eps at each noise level.
     """
     _check_grid(noise_levels, seeds)
     low, high = value_range
@@ -153,7 +153,10 @@ def prediction_error(
 
 
 def patches(photo: torch.Tensor, side: int = PATCH, most: int = PATCHES) -> torch.Tensor:
-    """At most `most` patches (P, C, side, side) spread evenly over a photo (C, H, W); smaller sides are taken whole."""
+    """Returns at most `most` patches (P, C, side, side), spread evenly over a photo (C, H, W).
+
+    Patches of smaller photos extend over their whole width or height.
+    """
     per_axis = int(most**0.5)
     corners = []
     for length in photo.shape[1:]:

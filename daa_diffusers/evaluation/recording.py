@@ -1,4 +1,4 @@
-"""Records of evaluations beside the evaluated weights: `evaluation.json`, which the model card shows."""
+"""Records of evaluations with the evaluated weights: `evaluation.json`, which the model card shows."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def _recording_folder(folder: str | os.PathLike[str]) -> Path:
-    """Of a pipeline; the bundled ones are the package's own."""
+    """Returns the folder of a pipeline; raises ConfigurationError for other folders and for bundled checkpoints."""
     pipeline = pipeline_folder(Path(folder))
     if is_bundled(str(folder)) or not (pipeline / MODEL_INDEX).is_file():
         raise ConfigurationError(f"`folder` must be a pipeline's, got {str(folder)!r}")
@@ -30,25 +30,25 @@ def _recording_folder(folder: str | os.PathLike[str]) -> Path:
 
 
 def check_record(folder: str | os.PathLike[str], name: str, columns: Sequence[str], protocol: str) -> dict[str, Any]:
-    """The content of a folder's `evaluation.json`, or of a new one, checked before anything is measured for it.
+    """Returns the content of a folder's `evaluation.json`, or of a new one; checks arguments before an evaluation.
 
     Raises:
-        ConfigurationError: as `record_evaluation` would, of an evaluation with these columns and this protocol.
+        ConfigurationError: as for `record_evaluation`, with an evaluation of these columns and this protocol.
     """
     if not name.strip():
         raise ConfigurationError(f"`name` must name these photos, got {name!r}")
     if not any(column.startswith("psnr") for column in columns):
-        raise ConfigurationError("`evaluation` must hold a PSNR, which needs the photos' ground truth")
+        raise ConfigurationError("`evaluation` must include a PSNR, which needs the photos' ground truth")
     path = _recording_folder(folder) / EVALUATION
     known = evaluation_record(path.parent)
     if measured_otherwise(known, path.parent / "restorer"):
-        logger.warning("the numbers in %s are of other weights than those beside it, and are replaced", path)
+        logger.warning("the numbers in %s are for other weights than those in the folder, and are replaced", path)
         known = {}
     known = known or {"protocol": protocol, "sets": []}
     if known["protocol"] != protocol:
         raise ConfigurationError(
-            f"`evaluation` was measured otherwise ({protocol}) than what {str(path)!r} holds "
-            f"({known['protocol']}): one table shows one protocol"
+            f"`evaluation` has another protocol ({protocol}) than the entries of {str(path)!r} ({known['protocol']}): "
+            "all entries must have the same protocol"
         )
     return known
 
@@ -56,19 +56,19 @@ def check_record(folder: str | os.PathLike[str], name: str, columns: Sequence[st
 def record_evaluation(
     folder: str | os.PathLike[str], name: str, evaluation: Evaluation, *, note: str | None = None
 ) -> Path:
-    """Writes an evaluation's means into a folder's `evaluation.json`, which its card will show.
+    """Writes the means of an evaluation to a folder's `evaluation.json`, for its model card.
 
-    That is the PSNR of each row; of the last row, the checkpoint's own, the difference from the others with
-    its interval, and its worst photo; and each row's label-free scores, where they were taken.
+    These are the PSNR of each row, and the label-free scores of each row if measured. For the last row, that of the
+    checkpoint, the differences from the other rows with their intervals, and the worst photo, are added.
 
     Args:
-        folder: of a pipeline or a training run.
-        name: of the photos, e.g. "RENOIR (low light)". An entry of this name is replaced.
-        evaluation: of `evaluation.evaluate_folder`, with ground truth; the checkpoint's own row last.
-        note: a remark for readers, e.g. that a choice was made on these photos.
+        folder: folder of a pipeline or a training run.
+        name: name of the photos, e.g. "RENOIR (low light)". An entry of this name is replaced.
+        evaluation: result of `evaluation.evaluate_folder` with ground truth; the checkpoint's row must be the last.
+        note: remark for readers, e.g. that a choice was made on these photos.
 
     Raises:
-        ConfigurationError: empty `name`, no PSNR in the evaluation, or the entries there have another protocol.
+        ConfigurationError: `name` is empty, the evaluation has no PSNR, or existing entries have another protocol.
     """
     known = check_record(folder, name, [column.name for column in evaluation.columns], evaluation.protocol)
     folder = _recording_folder(folder)
@@ -80,7 +80,7 @@ def record_evaluation(
     entry["minus"] = {row: [round(v, 4) for v in (d.mean, d.low, d.high)] for row, d in differences.items() if d}
     against = evaluation.values(own, column) - evaluation.values(IDENTITY, column)
     entry["worst"] = round(float(against.min()), 4)
-    # the remaining noise is undefined where no noise is removed, such as rain
+    # the remaining noise is undefined for tasks without noise, such as rain
     noisy = evaluation.gain_is_known and judged_by_noise(describe(folder).task)
     label_free = [c for c in evaluation.columns if c in LABEL_FREE and (noisy or c.name != "noise_left")]
     if label_free:

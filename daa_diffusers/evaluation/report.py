@@ -1,4 +1,4 @@
-"""Files of an evaluation: a Markdown report, a CSV of all photos, contact sheets of best, median and worst."""
+"""Files of an evaluation: a Markdown report, a CSV file of all photos, contact sheets of best, median and worst."""
 
 import csv
 import io
@@ -21,21 +21,21 @@ from .sheets import SheetImage, _to_pil, contact_sheet
 from .statistics import markdown_table
 
 CROP = 64  # side of the crops in a sheet, in pixels
-CELL = 256
-FEW_PHOTOS = 20  # below, the bootstrap's intervals are noticeably too narrow
-MARK = (220, 38, 38)
+CELL = 256  # side of a cell in a sheet, in pixels
+FEW_PHOTOS = 20  # number of photos below which bootstrap intervals are noticeably too narrow
+MARK = (220, 38, 38)  # color of the mark
 
 
 def write_report(
     evaluation: Evaluation, folder: str | os.PathLike[str], *, baseline: str = IDENTITY, sheets: bool = True
 ) -> Path:
-    """Writes `report.md`, `scores.csv` and a contact sheet for each row into a folder, each atomically.
+    """Writes `report.md`, `scores.csv` and a contact sheet for each row to a folder, each atomically.
 
     Args:
-        evaluation: of `evaluate_folder`.
-        folder: made where it is missing.
-        baseline: the row with which the others are compared, pair by pair.
-        sheets: False leaves them out (they restore three photos again for each row).
+        evaluation: result of `evaluate_folder`.
+        folder: folder to write to, created if missing.
+        baseline: name of the row with which the others are compared, photo by photo.
+        sheets: whether to write contact sheets, which requires restoring three photos again for each row.
 
     Returns:
         The path of `report.md`.
@@ -59,7 +59,7 @@ def write_report(
 
 
 def write_csv(evaluation: Evaluation, path: str | os.PathLike[str]) -> Path:
-    """Writes a line for each photo and row, with every score, not capped (the PSNR of identical images is inf)."""
+    """Writes a line for each photo and row with all scores; PSNR is not capped (inf for identical images)."""
     file = io.StringIO()
     names = [column.name for column in evaluation.columns]
     writer = csv.writer(file, lineterminator="\n")
@@ -71,7 +71,7 @@ def write_csv(evaluation: Evaluation, path: str | os.PathLike[str]) -> Path:
 
 
 def markdown_report(evaluation: Evaluation, *, baseline: str = IDENTITY) -> str:
-    """The tables, the protocol, and the photos that were left out, as Markdown.
+    """Returns the tables, the protocol and the skipped photos as Markdown.
 
     Raises:
         ConfigurationError: unknown `baseline`.
@@ -83,7 +83,7 @@ def markdown_report(evaluation: Evaluation, *, baseline: str = IDENTITY) -> str:
     if count > 1:
         lines.append(f"Brackets: 95 % bootstrap interval over the photos; differences are paired, minus `{baseline}`.")
     if 1 < count < FEW_PHOTOS:
-        lines.append("With so few photos intervals are too narrow (5 photos: they cover 85 %, 12: 90 %, 20: 93 %).")
+        lines.append("With so few photos, intervals are too narrow (5 photos: they cover 85 %, 12: 90 %, 20: 93 %).")
     metrics = [column for column in evaluation.columns if column not in LABEL_FREE]
     if metrics:
         rows = [_line(evaluation, row, metrics, baseline) for row in evaluation.rows]
@@ -92,13 +92,13 @@ def markdown_report(evaluation: Evaluation, *, baseline: str = IDENTITY) -> str:
         lines += ["", _about_gain(evaluation), ""]
         lines.append(markdown_table([_label_free_line(evaluation, row) for row in evaluation.rows]))
     if evaluation.skipped:
-        lines += ["", f"Left out of every row, {len(evaluation.skipped)} of {len(pairs)} photos:", ""]
+        lines += ["", f"Skipped in every row, {len(evaluation.skipped)} of {len(pairs)} photos:", ""]
         lines += [one_line(f"- `{name}`: {reason}") for name, reason in evaluation.skipped.items()]
     return "\n".join(lines) + "\n"
 
 
 def _line(evaluation: Evaluation, row: str, metrics: list[Column], baseline: str) -> dict[str, Any]:
-    """A row of the main table: mean, interval and difference of every metric, worst photo by the first."""
+    """Returns a row of the main table: mean, interval and difference of every metric, worst photo by the first."""
     line: dict[str, Any] = {"row": row}
     for column in metrics:
         name, spec = column.name, column.spec
@@ -117,20 +117,20 @@ def _line(evaluation: Evaluation, row: str, metrics: list[Column], baseline: str
 
 
 def _about_gain(evaluation: Evaluation) -> str:
-    """Caption of the label-free table, with the photos that it leaves out."""
+    """Returns the caption of the label-free table, with the photos that are not included."""
     kinds = Counter(reason.partition(":")[0] for reason in evaluation.unmeasured.values())
     why = "; ".join(f"{kind}: {count}" for kind, count in kinds.most_common())
     count = f"{len(evaluation.unmeasured)} of {len(evaluation.photos)} photos"
     if not evaluation.gain_is_known:
         return (
-            f"Without labels. No gain is estimated: that needs additive noise, which cannot be measured in {count} "
+            f"Without labels. No gain is estimated, because the noise of {count} cannot be measured as additive noise "
             f"({why})."
         )
     text = (
-        "Without labels: the estimated gain (dB) over the untouched input, and the score that orders restorers "
-        "of the same noisy photos. They hold for additive noise, not for rain or blur."
+        "Without labels: the estimated gain (dB) over the untouched input, and the score to order restorers of the "
+        "same noisy photos. Both are valid for additive noise, not for rain or blur."
     )
-    return text + (f" They leave out {count}, whose noise cannot be measured ({why})." if kinds else "")
+    return text + (f" They exclude {count}, whose noise cannot be measured ({why})." if kinds else "")
 
 
 def _label_free_line(evaluation: Evaluation, row: str) -> dict[str, Any]:
@@ -138,20 +138,21 @@ def _label_free_line(evaluation: Evaluation, row: str) -> dict[str, Any]:
     scores = evaluation.label_free_scores(row)
     if scores is not None:
         line |= {"estimated gain": f"{scores[0]:+.2f}", "score": f"{scores[1]:+.2f}"}
-    for column in LABEL_FREE[1:]:  # the first is the gain
+    for column in LABEL_FREE[1:]:  # the first is shown as the gain
         line[column.title] = f"{evaluation.mean(row, column.name):{column.spec}}"
     return line
 
 
 def write_sheet(evaluation: Evaluation, row: str, path: str | os.PathLike[str], *, against: str = IDENTITY) -> Path:
-    """Writes a contact sheet of the photos that `row` changes for the best, by the median, and for the worst.
+    """Writes a contact sheet of the photos with the best, the median and the worst gain of `row` over `against`.
 
-    Each line shows the photo, and the square of 64 pixels in it (marked) where `row` is worst against `against`: where
-    it adds the most squared error, or, without ground truth, where it differs most. Photos are restored again for it.
+    Each line shows the photo, and crops of the marked square of 64 pixels with the largest increase of the squared
+    error, or, without ground truth, with the largest difference. Photos are restored again.
 
     Args:
+        evaluation: result of `evaluate_folder`.
         row, against: names of rows.
-        path: a PNG.
+        path: path of the PNG file.
 
     Raises:
         ConfigurationError: unknown row.
@@ -162,7 +163,7 @@ def write_sheet(evaluation: Evaluation, row: str, path: str | os.PathLike[str], 
     gains = evaluation.gains(row, main, against)
     order = gains.argsort()
     chosen = {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]}
-    kept = {int(index): label for label, index in chosen.items()}  # of fewer than three photos each is shown once
+    kept = {int(index): label for label, index in chosen.items()}  # each photo once, if there are fewer than three
     shown = [IDENTITY, *([against] if against != IDENTITY else []), row]
     has_clean = evaluation.pairs.clean is not None
     rows: list[list[SheetImage | None]] = []
@@ -180,7 +181,7 @@ def write_sheet(evaluation: Evaluation, row: str, path: str | os.PathLike[str], 
 
 
 def _crops(evaluation: Evaluation, name: str, shown: list[str], row: str, against: str) -> list[SheetImage | None]:
-    """The whole photo with a mark, and the marked square of every row that is shown and of the clean photo."""
+    """Returns the whole photo with a mark, and crops of the marked square of all rows shown and of the clean photo."""
     degraded, clean = evaluation.pairs.read(evaluation.pairs.names.index(name))
     photos = {one: restore(evaluation.restorers[one], degraded) for one in shown}
     if clean is None:
@@ -191,12 +192,12 @@ def _crops(evaluation: Evaluation, name: str, shown: list[str], row: str, agains
     whole = _to_pil(degraded, name)
     pen = max(1, round(max(whole.size) / 100))
     ImageDraw.Draw(whole).rectangle((left, top, left + width - 1, top + height - 1), outline=MARK, width=pen)
-    pictures = [*photos.values(), *([] if clean is None else [clean])]
-    return [whole, *(photo[:, top : top + height, left : left + width] for photo in pictures)]
+    cropped = [*photos.values(), *([] if clean is None else [clean])]
+    return [whole, *(photo[:, top : top + height, left : left + width] for photo in cropped)]
 
 
 def _worst_place(harm: torch.Tensor) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of the square of `CROP` pixels with the largest sum of `harm` (C, H, W)."""
+    """Returns (top, left, height, width) of the square of `CROP` pixels with the largest sum of `harm` (C, H, W)."""
     height, width = (min(CROP, side) for side in harm.shape[1:])
     sums = F.avg_pool2d(harm.mean(0)[None, None], (height, width), stride=1)[0, 0]
     top, left = divmod(int(sums.argmax()), sums.shape[1])

@@ -1,4 +1,4 @@
-"""Result of an evaluation: per-image scores of several rows, with means, intervals and differences."""
+"""Result of an evaluation: scores of each photo in several rows, with means, intervals and differences."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,25 +13,24 @@ from .named_metrics import PSNR_CAP, Column
 from .photo_pairs import PhotoPairs
 from .statistics import PairedDifference, bootstrap_interval, paired_bootstrap
 
-IDENTITY = "identity"  # the row of the untouched input
+IDENTITY = "identity"  # name of the row of the untouched input
 
 Restorers = Mapping[str, DAARestorationPipeline | None]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Per-image scores of several rows on the same photos.
+    """Scores of each photo in several rows.
 
     Attributes:
-        columns: what was measured.
-        photos: the names of the scored photos, in order.
-        scores: `scores[row][column.name]`: one number a photo, in the order of `photos`; "identity" is the first row.
-            The PSNR of identical images is inf here.
-        skipped: photos that are left out of every row, and why.
-        pairs, restorers: the evaluated photos and restorers, for contact sheets.
-        protocol: how all numbers were computed, as text for every report.
-        unmeasured: of label-free scores, photos whose noise cannot be measured, so that no gain can be estimated on
-            them, and why.
+        columns: measured columns.
+        photos: names of the scored photos.
+        scores: row -> name of a column -> scores in the order of `photos`. "identity" is the first row. The PSNR of
+            identical images is inf.
+        skipped: name of a photo skipped in all rows -> reason.
+        pairs, restorers: evaluated photos and restorers, for contact sheets.
+        protocol: description of the computation of all numbers, for reports.
+        unmeasured: name of a photo excluded from the estimated gain, because its noise cannot be measured -> reason.
     """
 
     columns: tuple[Column, ...]
@@ -50,39 +49,41 @@ class Evaluation:
 
     @property
     def main(self) -> Column:
-        """The column by which photos are ranked: the first metric, else the noise that is left."""
+        """Column by which photos are ranked: the first metric, else the remaining noise."""
         return self.columns[0]
 
     def values(self, row: str, column: str) -> npt.NDArray[np.float64]:
-        """Scores (n,) as used in means: PSNR is capped at 100 dB, the value of identical images."""
+        """Returns the scores (n,) as used in means, with PSNR capped at 100 dB."""
         return _capped(column, self.scores[row][column])
 
     def mean(self, row: str, column: str) -> float:
-        """Mean of the per-image scores."""
+        """Returns the mean of the scores."""
         return float(self.values(row, column).mean())
 
     def interval(self, row: str, column: str) -> tuple[float, float] | None:
-        """Bootstrap interval (95 %) of the mean; None with a single photo."""
+        """Returns the bootstrap interval (95 %) of the mean; None with a single photo."""
         return bootstrap_interval(self.values(row, column)) if len(self.photos) > 1 else None
 
     def difference(self, row: str, column: str, baseline: str) -> PairedDifference | None:
-        """Mean per-image difference of `row` minus `baseline` with its interval (95 %); None with a single photo."""
+        """Returns the mean of `row` minus `baseline` over photos with its interval (95 %); None with a single photo."""
         if len(self.photos) < 2:
             return None
         return paired_bootstrap(self.values(row, column), self.values(baseline, column))
 
     def gains(self, row: str, column: Column, baseline: str = IDENTITY) -> npt.NDArray[np.float64]:
-        """By how much each photo (n,) is better in `row` than in `baseline`; negative where it is worse."""
+        """Returns by how much each photo (n,) is better in `row` than in `baseline`; negative if worse."""
         return (column.sign or 1) * (self.values(row, column.name) - self.values(baseline, column.name))
 
     @property
     def gain_is_known(self) -> bool:
-        """Whether the noise of at least half of the photos can be measured, which the estimated gain requires."""
+        """Whether a gain is estimated, which requires that the noise of at least half of the photos can be measured."""
         return 2 * len(self.unmeasured) <= len(self.photos)
 
     def label_free_scores(self, row: str) -> tuple[float, float] | None:
-        """(estimated gain in dB, score) of `evaluation.label_free`, over the photos whose noise can be measured; None
-        where `gain_is_known` is not true."""
+        """Returns (estimated gain in dB, score) of `evaluation.label_free` over the photos whose noise can be measured.
+
+        None unless `gain_is_known`.
+        """
         if not self.gain_is_known:
             return None
         counts = [name not in self.unmeasured for name in self.photos]

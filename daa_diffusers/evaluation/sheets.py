@@ -1,4 +1,4 @@
-"""Contact sheets: a grid of photos with titles and captions, as one PNG."""
+"""Contact sheets: a grid of photos with titles and captions, as a PNG file."""
 
 import os
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ SheetImage = Image.Image | np.ndarray | torch.Tensor
 
 WHITE = (255, 255, 255)
 EMPTY = (244, 244, 245)  # background of a cell
-INK = (24, 24, 27)
-SOFT_INK = (92, 92, 99)  # captions
-MIN_CELL = 32
+INK = (24, 24, 27)  # color of titles
+SOFT_INK = (92, 92, 99)  # color of captions
+MIN_CELL = 32  # pixels
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Sizes in pixels, all derived from the cell."""
+    """Sizes in pixels, all derived from that of a cell."""
 
     cell: int
 
@@ -36,7 +36,7 @@ class _Layout:
 
     def font(self, share: float = 1.0) -> ImageFont.FreeTypeFont:
         font = ImageFont.load_default(size=max(10, round(share * self.cell / 15)))
-        assert isinstance(font, ImageFont.FreeTypeFont)  # type of Pillow's font for a size
+        assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow's default font, if a size is given
         return font
 
 
@@ -51,27 +51,27 @@ def contact_sheet(
     zoom: int | None = None,
     title: str | None = None,
 ) -> Path:
-    """Draws rows of photos in equal cells on white and writes them as a PNG.
+    """Draws rows of photos in equal cells on white, and writes them as a PNG file.
 
     Args:
         rows: photos, row by row: PIL images, numpy uint8 (H, W), (H, W, 1) or (H, W, 3), or float tensors (C, H, W) in
-            [0, 1] with C 1 or 3, which are clamped. None leaves a cell blank. Sizes may differ.
-        column_titles: one above each column; () for none.
-        row_titles: one to the left of each row; () for none. Long ones are wrapped, then cut.
-        path: the file to write, ending in ".png"; its folder is made where it is missing. Written atomically.
-        captions: a text below each photo, such as "31.2 dB"; same rows and columns as `rows`, None for no text.
-        cell: width of a cell in pixels, at least 32; its height too, unless no photo needs that much.
-        zoom: None shows the whole photo, reduced to the cell or, where it is small, enlarged by a whole factor. A
-            whole number shows the middle of the photo, each pixel as a block of `zoom` x `zoom`: noise is visible.
-        title: a line above everything.
+            [0, 1] with C 1 or 3, which are clamped; None for an empty cell. Sizes may differ.
+        column_titles: titles above the columns; () for none.
+        row_titles: titles to the left of the rows; () for none. Long ones are wrapped, then abbreviated.
+        path: path of the file, ending in ".png"; its folder is created if missing. Written atomically.
+        captions: texts below the photos, such as "31.2 dB", in rows and columns like `rows`; None for no text.
+        cell: width and largest height of a cell in pixels, at least 32.
+        zoom: whole number: show the center of each photo, with each pixel as a block of `zoom` x `zoom`, which makes
+            noise visible. None: show whole photos, reduced to the cell or enlarged by a whole factor.
+        title: title above the sheet.
 
     Returns:
         `path`.
 
     Raises:
-        TypeError: an image that is none of the above.
-        ValueError: rows, titles or captions whose numbers differ, an image of another shape or with
-            NaN, a `cell` or `zoom` out of bounds, or a `path` that is no PNG.
+        TypeError: an image has another type.
+        ValueError: numbers of rows, titles or captions differ, an image has another shape or NaN, `cell` or `zoom` is
+            out of bounds, or `path` does not end in ".png".
     """
     path = Path(path)
     _check_grid(rows, column_titles, row_titles, captions)
@@ -85,7 +85,7 @@ def contact_sheet(
         [None if one is None else _fit(_to_pil(one, f"rows[{i}][{j}]"), cell, zoom) for j, one in enumerate(row)]
         for i, row in enumerate(rows)
     ]
-    columns, lines = ([printable(text) for text in titles] for titles in (column_titles, row_titles))  # files' names
+    columns, lines = ([printable(text) for text in titles] for titles in (column_titles, row_titles))
     if captions is not None:
         captions = [[None if text is None else printable(text) for text in row] for row in captions]
     title = None if title is None else printable(title)
@@ -96,10 +96,10 @@ def contact_sheet(
 
 def _check_grid(rows, column_titles, row_titles, captions) -> None:
     if not rows or not rows[0] or any(len(row) != len(rows[0]) for row in rows):
-        raise ValueError(f"`rows` must hold rows of equally many photos, got {[len(row) for row in rows]} photos")
+        raise ValueError(f"`rows` must have equal numbers of photos, got {[len(row) for row in rows]}")
     for name, titles, count in (("column", column_titles, len(rows[0])), ("row", row_titles, len(rows))):
         if isinstance(titles, str) or len(titles) not in (0, count):
-            raise ValueError(f"`{name}_titles` must be {count} texts (one a {name}) or (), got {titles!r}")
+            raise ValueError(f"`{name}_titles` must be {count} texts (one per {name}) or (), got {titles!r}")
     if captions is not None and [len(row) for row in captions] != [len(row) for row in rows]:
         raise ValueError(
             f"`captions` must be {len(rows)} rows of {len(rows[0])} texts, got {[len(row) for row in captions]}"
@@ -107,7 +107,7 @@ def _check_grid(rows, column_titles, row_titles, captions) -> None:
 
 
 def _to_pil(image: SheetImage, name: str) -> Image.Image:
-    """As a PIL image in mode RGB; transparent parts become white."""
+    """Converts an image to a PIL image in mode RGB; transparent parts become white."""
     if isinstance(image, torch.Tensor):
         if image.ndim != 3 or image.shape[0] not in (1, 3) or not image.is_floating_point():
             raise ValueError(f"`{name}` must be a float tensor (1 or 3, H, W), got {image.dtype} {tuple(image.shape)}")
@@ -136,7 +136,7 @@ def _to_pil(image: SheetImage, name: str) -> Image.Image:
 
 
 def _fit(photo: Image.Image, cell: int, zoom: int | None) -> Image.Image:
-    """The photo, or its enlarged middle, at most `cell` wide and high."""
+    """Scales a photo, or enlarges its center, to at most `cell` pixels wide and high."""
     if zoom is None:
         longest = max(photo.size)
         if longest > cell:
@@ -145,8 +145,8 @@ def _fit(photo: Image.Image, cell: int, zoom: int | None) -> Image.Image:
         zoom = cell // longest
     width, height = (min(side, cell // zoom) for side in photo.size)
     left, top = (photo.width - width) // 2, (photo.height - height) // 2
-    middle = photo.crop((left, top, left + width, top + height))
-    return middle.resize((width * zoom, height * zoom), Image.Resampling.NEAREST)
+    center = photo.crop((left, top, left + width, top + height))
+    return center.resize((width * zoom, height * zoom), Image.Resampling.NEAREST)
 
 
 def _draw(photos, column_titles, row_titles, captions, layout: _Layout, title: str | None) -> Image.Image:
@@ -169,8 +169,8 @@ def _draw(photos, column_titles, row_titles, captions, layout: _Layout, title: s
     if title:
         draw.text((margin, margin), _cut(title, title_font, width - 2 * margin), INK, title_font, anchor="lt")
     for j, text in enumerate(column_titles):
-        middle = left + j * (cell + gap) + cell // 2
-        draw.text((middle, top - 0.55 * head_font.size), _cut(text, head_font, cell), INK, head_font, anchor="ms")
+        center = left + j * (cell + gap) + cell // 2
+        draw.text((center, top - 0.55 * head_font.size), _cut(text, head_font, cell), INK, head_font, anchor="ms")
     for i, row in enumerate(photos):
         y = top + i * step
         for k, text in enumerate(labels[i] if labels else []):
@@ -189,7 +189,7 @@ def _draw(photos, column_titles, row_titles, captions, layout: _Layout, title: s
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float, most: int = 3) -> list[str]:
-    """At most `most` lines, each at most `width` wide."""
+    """Wraps a text to at most `most` lines, each at most `width` wide."""
     lines: list[str] = []
     for word in text.split():
         if lines and font.getlength(f"{lines[-1]} {word}") <= width:
@@ -202,7 +202,7 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float, most: int = 3) 
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """The text on one line, its middle left out where it is wider than `width` (file names differ at their ends)."""
+    """Abbreviates a text in its center to one line of `width`, since file names differ at their ends."""
     text = " ".join(text.split())
     if font.getlength(text) <= width:
         return text

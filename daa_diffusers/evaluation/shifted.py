@@ -1,4 +1,4 @@
-"""PSNR at the best shift, for blind deblurring, where the restored photo may be shifted by a few pixels."""
+"""PSNR at the best shift, for blind deblurring, which may shift the restored photo by a few pixels."""
 
 from typing import Literal
 
@@ -16,21 +16,21 @@ def psnr_shift(
     color: Literal["rgb", "y"] = "rgb",
     as_uint8: bool = False,
 ) -> torch.Tensor:
-    """The highest PSNR in dB of each image over all whole-pixel shifts of at most `shift` in each direction.
+    """Computes the highest PSNR in dB of each image over all whole-pixel shifts of at most `shift` in each direction.
 
-    A blur kernel is known only up to a shift, and so is the photo (Levin et al. 2009). Every shift is scored on the
-    same pixels: those of `clean` that are `shift` or more from its border. Rows are comparable where all of them,
-    the untouched input included, may choose their shift.
+    A blur kernel is only known up to a shift, and therefore the photo as well (Levin et al. 2009). Every shift is
+    scored on the same pixels, those of `clean` at least `shift` from its border. Rows are only comparable if all of
+    them, including the untouched input, are scored at their best shift.
 
     Args:
-        restored, clean, data_range, color, as_uint8: as in `psnr`; both sides must exceed `2 * shift`.
-        shift: 0 gives `psnr`.
+        restored, clean, data_range, color, as_uint8: as for `psnr`; both sides must exceed `2 * shift`.
+        shift: largest shift in pixels; 0 gives `psnr`.
 
     Returns:
         Scores on the CPU, float64: () for one image, (B,) for a batch.
 
     Raises:
-        TypeError, ValueError: as `psnr`, and on a negative `shift` or images without a pixel left.
+        TypeError, ValueError: as for `psnr`; or `shift` is negative, or images are too small for it.
     """
     if isinstance(shift, bool) or not isinstance(shift, int) or shift < 0:
         raise ValueError(f"`shift` must be a whole number of pixels, at least 0, got {shift!r}")

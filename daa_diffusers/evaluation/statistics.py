@@ -1,4 +1,4 @@
-"""Statistics of per-image scores: bootstrap intervals, paired differences, the share of a gap; Markdown tables."""
+"""Statistics of per-image scores (bootstrap intervals, paired differences, share of a gap), and Markdown tables."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,16 +10,16 @@ import numpy.typing as npt
 
 Scores = Sequence[float] | npt.NDArray[np.floating[Any]]
 
-DRAWS_AT_A_TIME = 2_000_000  # resampled values held in memory at once
+DRAWS_AT_A_TIME = 2_000_000  # largest number of resampled values in memory
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """The mean per-image difference of two rows of scores, with its interval.
+    """Mean per-image difference of two rows of scores, with its interval.
 
     Attributes:
         mean: mean of `a - b`.
-        low, high: bounds of the bootstrap interval of that mean.
+        low, high: bounds of the bootstrap interval of the mean.
         n: number of images.
     """
 
@@ -32,17 +32,17 @@ class PairedDifference:
 def bootstrap_interval(
     values: Scores, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean.
+    """Computes the percentile bootstrap interval of the mean.
 
-    With few images it is too narrow: of normally distributed scores, an interval of 95 % covers the true mean 85 times
-    in 100 with 5 images, 90 times with 12, 93 times with 20. It covers other images of the same kind, not other
+    With few images it is too narrow: for normally distributed scores, an interval of 95 % covers the true mean with
+    85 % probability for 5 images, 90 % for 12, 93 % for 20. It accounts for the choice of images, not for that of
     training runs.
 
     Args:
-        values: one score for each image (n,), n >= 2, finite.
-        level: wanted coverage, in (0, 1).
-        resamples: how many times the images are drawn anew, at least 1.
-        seed: makes it repeatable.
+        values: score of each image (n,), n >= 2, finite.
+        level: nominal coverage, in (0, 1).
+        resamples: number of bootstrap samples, at least 1.
+        seed: seed of the random draws.
 
     Returns:
         (low, high).
@@ -66,7 +66,7 @@ def bootstrap_interval(
 
 
 def paired_bootstrap(a: Scores, b: Scores) -> PairedDifference:
-    """Mean of the per-image differences `a - b` and its `bootstrap_interval`.
+    """Returns the mean of the per-image differences `a - b` with its `bootstrap_interval`.
 
     Args:
         a, b: scores of the same images in the same order, (n,) each, n >= 2, finite.
@@ -83,13 +83,13 @@ def paired_bootstrap(a: Scores, b: Scores) -> PairedDifference:
 
 
 def gap_closed(adapted: float, control: float, oracle: float) -> float:
-    """The share `(adapted - control) / (oracle - control)` of the gap that adaptation closes.
+    """Returns the share `(adapted - control) / (oracle - control)` of the gap that adaptation closes.
 
-    0: no better than training on without real photos; 1: as good as training on the real pairs; negative: worse than
-    the control. NaN where the oracle is not above the control, because then there is no gap.
+    0 means no better than training further without real photos (control), 1 as good as supervised training on the real
+    pairs (oracle), negative worse than the control. NaN if the oracle is not above the control.
 
     Args:
-        adapted, control, oracle: mean scores of which more is better, finite.
+        adapted, control, oracle: mean scores, finite; higher is better.
 
     Raises:
         ValueError: a score is not finite.
@@ -101,18 +101,20 @@ def gap_closed(adapted: float, control: float, oracle: float) -> float:
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | Mapping[str, str] | None = None) -> str:
-    """A Markdown table, padded so that its text reads as a table too.
+    """Formats a Markdown table, padded to be readable as plain text.
+
+    Columns of numbers are aligned to the right.
 
     Args:
-        rows: a dict for each row. A missing key or None is an empty cell.
-        columns: the columns in order, or a dict from column to format (`{"PSNR": ".2f"}`; an empty one is `str`).
-            None: the keys, in order of appearance. Columns of numbers are aligned to the right.
+        rows: a mapping for each row, from column to value. A missing value or None is an empty cell.
+        columns: columns in order, or a mapping from column to format (`{"PSNR": ".2f"}`; an empty format is `str`).
+            None: the keys of the rows, in order of appearance.
 
     Returns:
         The table without a final newline.
 
     Raises:
-        ValueError: no column.
+        ValueError: there are no columns.
     """
     if columns is None:
         columns = list(dict.fromkeys(key for row in rows for key in row))

@@ -115,9 +115,9 @@ def test_numbers_can_be_recorded_for_the_card(tmp_path, capsys):
     capsys.readouterr()
     assert main([*command, mine, "--space", "y"]) == 2  # and nothing was measured
     said = capsys.readouterr()
-    assert "one table shows one protocol" in said.err and "| identity" not in said.out
+    assert "all entries must have the same protocol" in said.err and "| identity" not in said.out
     assert main([*command, mine, "--metrics", "ssim"]) == 2
-    assert "must hold a PSNR" in capsys.readouterr().err
+    assert "must include a PSNR" in capsys.readouterr().err
 
 
 def test_the_folder_of_a_run_stands_for_its_pipeline(folders, checkpoint, capsys):

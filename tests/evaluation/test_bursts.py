@@ -91,7 +91,7 @@ def test_what_is_no_burst_is_left_out_by_name(tmp_path, scene, smoother, frames,
     found = evaluate_bursts({}, tmp_path)
     assert found.bursts == ("good",)
     assert list(found.skipped) == ["odd"]
-    assert "left out: odd: " in found.report()
+    assert "skipped: odd: " in found.report()
 
 
 def test_a_folder_without_bursts_is_refused(tmp_path):

@@ -199,8 +199,8 @@ def test_unequal_numbers_of_files_are_listed(folders):
     [
         ({"metrics": ["pnsr"]}, "`metrics` must be of psnr, .*got 'pnsr'; did you mean 'psnr'"),
         ({"metrics": [3]}, "`metrics` must be of psnr, .*got 3"),
-        ({"metrics": "psnr"}, "`metrics` must be a list of names, each once, got 'psnr'"),
-        ({"metrics": ["psnr", "psnr"]}, "each once"),
+        ({"metrics": "psnr"}, "`metrics` must be a list of different names, got 'psnr'"),
+        ({"metrics": ["psnr", "psnr"]}, "different names"),
         ({"metrics": []}, "nothing would be measured"),
         ({"metrics": ["ssim"], "clean": None}, "ssim compare with clean photos, and `clean` is not given"),
         ({"space": "lab"}, '`space` must be "rgb" or "y", got \'lab\''),

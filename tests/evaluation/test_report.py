@@ -58,7 +58,7 @@ def test_the_report_states_rows_protocol_intervals_and_what_was_left_out(evaluat
     assert f"{evaluation.gains('a row/x', evaluation.main).min():+.2f}" in text
     assert "estimated gain" in text and lines["control"]
     assert "intervals are too narrow" in text
-    assert "Left out of every row, 1 of 4 photos:" in text and "- `broken.png`: cannot read" in text
+    assert "Skipped in every row, 1 of 4 photos:" in text and "- `broken.png`: cannot read" in text
     assert str(evaluation.pairs.degraded.folder) not in text
 
 

@@ -168,8 +168,8 @@ PHOTO = plain(RED)
     ("changes", "error", "message"),
     [
         ({"rows": []}, ValueError, "`rows` must hold"),
-        ({"rows": [[]]}, ValueError, "`rows` must hold"),
-        ({"rows": [[PHOTO], [PHOTO, PHOTO]]}, ValueError, r"equally many photos, got \[1, 2\]"),
+        ({"rows": [[]]}, ValueError, "`rows` must have"),
+        ({"rows": [[PHOTO], [PHOTO, PHOTO]]}, ValueError, r"equal numbers of photos, got \[1, 2\]"),
         ({"column_titles": ["a", "b"]}, ValueError, "`column_titles` must be 1 texts"),
         ({"column_titles": "a"}, ValueError, "`column_titles` must be 1 texts"),
         ({"row_titles": ["a", "b"]}, ValueError, "`row_titles` must be 1 texts"),
