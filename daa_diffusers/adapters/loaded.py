@@ -127,9 +127,9 @@ class LoadedAdapters:
             raise ConfigurationError("no adapter is active: set_adapter(name) first")
         self.fused = True
         self._license = stated_license(self.restorer)
-        said = self.configs[self.active].licence
-        if said:
-            inherit_license(self.restorer, license_named(said))
+        license = self.configs[self.active].licence
+        if license:
+            inherit_license(self.restorer, license_named(license))
 
     def unfuse(self) -> None:
         """Reverts `fuse`; the adapter stays active."""

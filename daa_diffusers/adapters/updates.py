@@ -18,7 +18,7 @@ from ..hub.fingerprint import fingerprint as fingerprint
 
 KINDS = ("bias", "pointwise", "lora")
 
-_CONVOLUTIONS = nn.modules.conv._ConvNd  # of one to three dimensions, transposed ones as well
+_CONVOLUTIONS = nn.modules.conv._ConvNd  # base class of all convolutions, transposed ones included
 _ORIGINAL = "original"  # name under which `parametrize` keeps the parameter without its update
 
 

@@ -127,7 +127,7 @@ def open_input(one: Input, folder: str | os.PathLike) -> str:
             shard.seek(one.offset)
             content = shard.read(one.size)
         if len(content) < one.size:
-            raise UnreadablePhotoError(f"the shard {os.path.basename(one.path)} has become shorter")
+            raise UnreadablePhotoError(f"the shard {os.path.basename(one.path)} has been truncated")
     path = os.path.join(folder, "photo" + os.path.splitext(one.suffix)[1])
     with open(path, "wb") as file:
         file.write(content)

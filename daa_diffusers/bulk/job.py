@@ -217,7 +217,7 @@ def plan_job(folder: str | os.PathLike, settings: BulkSettings, fingerprint: str
         return job
     check_new(folder)
     listed = list_inputs(settings.sources)
-    first = list(itertools.islice(listed, settings.photos_per_shard))  # errors come before anything is written
+    first = list(itertools.islice(listed, settings.photos_per_shard))  # raises errors before anything is written
     made = not folder.exists()
     try:
         for name in SUBFOLDERS:

@@ -106,7 +106,7 @@ def metric_by_name(name: str, *, space: Space = "rgb", as_uint8: bool = True, sh
     near = difflib.get_close_matches(str(name), WITH_CLEAN, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ConfigurationError(
-        f"`metrics` must be of {', '.join(WITH_CLEAN)}, or pyiqa:NAME without ground truth, got {name!r}{hint}"
+        f"`metrics` must be from {', '.join(WITH_CLEAN)}, or pyiqa:NAME without ground truth, got {name!r}{hint}"
     )
 
 

@@ -23,7 +23,7 @@ from .statistics import markdown_table
 CROP = 64  # side of the crops in a sheet, in pixels
 CELL = 256  # side of a cell in a sheet, in pixels
 FEW_PHOTOS = 20  # number of photos below which bootstrap intervals are noticeably too narrow
-MARK = (220, 38, 38)  # color of the mark
+MARK = (220, 38, 38)  # color of the rectangle that marks the position of the crops
 
 
 def write_report(
@@ -181,7 +181,7 @@ def write_sheet(evaluation: Evaluation, row: str, path: str | os.PathLike[str], 
 
 
 def _crops(evaluation: Evaluation, name: str, shown: list[str], row: str, against: str) -> list[SheetImage | None]:
-    """Returns the whole photo with a mark, and crops of the marked square of all rows shown and of the clean photo."""
+    """Returns the whole photo with a marked square, and crops of this square from all shown rows and clean photo."""
     degraded, clean = evaluation.pairs.read(evaluation.pairs.names.index(name))
     photos = {one: restore(evaluation.restorers[one], degraded) for one in shown}
     if clean is None:

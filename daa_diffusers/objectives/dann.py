@@ -34,7 +34,7 @@ def reverse_gradient(features: torch.Tensor, factor: float) -> torch.Tensor:
 
 
 class Dann(RealTermObjective):
-    """Training in which the restorer's deepest features become indistinguishable between synthetic and real photos.
+    """Trains the restorer's deepest features to be indistinguishable between synthetic and real photos.
 
     A classifier reads the features (B, F, h, w) at every position and learns, by cross-entropy, which photos are real.
     Its gradient is multiplied by `-lambda(p)`, `lambda(p) = weight (2 / (1 + exp(-10 p)) - 1)`, before it reaches the

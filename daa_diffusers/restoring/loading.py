@@ -87,7 +87,7 @@ def load_pipeline(checkpoint: str, device: str | None, dtype: str = "float32") -
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 
     check_model(checkpoint)
-    disable_progress_bar()  # that of loading
+    disable_progress_bar()  # disables the progress bar of loading
     where = usable_device(device or fastest_device())
     weights = torch.float32 if dtype == "auto" else getattr(torch, dtype)
     pipeline = DAARestorationPipeline.from_pretrained(checkpoint, dtype=weights).to(where)

@@ -74,7 +74,7 @@ def read(job: Job, options: Options) -> Restored:
 def restore(pipeline: DAARestorationPipeline, one: Restored, options: Options) -> Restored:
     """Sets the restored pixels; errors are those of the pipeline."""
     start = time.perf_counter()
-    return_freed_memory()  # that of reading
+    return_freed_memory()  # memory that was used for reading
     result: Any = pipeline(
         one.photo.pixels,
         output_type="np",

@@ -130,7 +130,7 @@ class ShardSource(PhotoSource):
             shard.seek(member.offset)
             content = shard.read(member.size)
         if len(content) < member.size:
-            raise UnreadablePhotoError(f"the shard {self.shards[member.shard].name} has become shorter")
+            raise UnreadablePhotoError(f"the shard {self.shards[member.shard].name} has been truncated")
         return content
 
     def pair_key(self, index: int) -> str:

@@ -143,13 +143,13 @@ class RunLog:
 
     def images(self, step: int, name: str, grid: torch.Tensor) -> None:
         """Sends an image (3, H, W) in [0, 1] to the trackers that accept images."""
-        picture = (grid.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()  # (H, W, 3)
+        image = (grid.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()  # (H, W, 3)
         for tracker in self.accelerator.trackers:
             if tracker.name == "tensorboard":
-                tracker.log_images({name: picture[None]}, step=step, dataformats="NHWC")
+                tracker.log_images({name: image[None]}, step=step, dataformats="NHWC")
             elif tracker.name == "trackio":  # accelerate only passes numbers on to this tracker
                 import trackio
 
-                tracker.log({name: trackio.Image(picture)}, step=step)
+                tracker.log({name: trackio.Image(image)}, step=step)
             elif hasattr(tracker, "log_images"):
-                tracker.log_images({name: [picture]}, step=step)
+                tracker.log_images({name: [image]}, step=step)

@@ -23,7 +23,7 @@ def check_push(config: TrainingConfig) -> str | None:
         return None
     try:
         account = HfApi().whoami()
-    except Exception as error:  # of the client, the network or the system
+    except Exception as error:  # the client, the network and the system raise different errors
         raise ConfigurationError(
             "`push_to_hub` needs the Hub, and a token that may write (`hf auth login`, or HF_TOKEN in the "
             "environment); the Hub's client reports: "
@@ -73,7 +73,7 @@ def push_result(config: TrainingConfig, repo_id: str) -> str:
     try:
         upload = prepare(config.output_dir, repo_id, license=config.hub_license)
         return send(upload, private=config.hub_private, commit_message="End of training")
-    except Exception as error:  # of the network, the Hub or the card; the run itself is done
+    except Exception as error:  # whatever fails here, the run itself is done
         more = f" --license {config.hub_license}" if config.hub_license else ""
         raise ConfigurationError(
             f"the run is done and saved, but pushing it failed: {error}\n"

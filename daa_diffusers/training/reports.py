@@ -80,6 +80,6 @@ def _harm(losses: dict[str, float]) -> list[str]:
         return []
     return [
         f"restored synthetic photos are farther from the clean ones than untouched: loss {losses['pair']:.4f} against "
-        f"{losses['untouched']:.4f}. Most often a step was too large: begin anew with `gradient_clip` 0.5 or a lower "
+        f"{losses['untouched']:.4f}. Most often a step was too large: start over with `gradient_clip` 0.5 or a lower "
         "`learning_rate` (`gradient/all` in the log shows where); or train longer"
     ]

@@ -1,4 +1,4 @@
-"""Output folder of a run: its lock, its claim by one set of options, its record, and the paths of its files."""
+"""Output folder of a run: its lock, its record, a check that only the same run resumes there, and its paths."""
 
 import contextlib
 import json
@@ -66,7 +66,7 @@ class RunFolder:
         self._made = False  # this object created the folder
 
     def take(self, samples_per_step: int, sources: Mapping[str, Sequence[PhotoSource]]) -> None:
-        """Locks and claims the folder; see `lock_output` and `claim_output` for what is refused."""
+        """Locks the folder for this process and claims it for this run, as `lock_output` and `claim_output` do."""
         if not self.writes:
             return
         photos = {role: [contents(source) for source in each] for role, each in sources.items() if each}
@@ -160,7 +160,7 @@ def claim_output(
 
     Args:
         config: options of the run.
-        samples_per_step: synthetic samples per step, over all processes; determines the numbers of the samples.
+        samples_per_step: synthetic samples per step, over all processes, on which the samples of a step depend.
         photos: contents of the sources, by role.
 
     Raises:
@@ -206,7 +206,7 @@ def claim_output(
         known["changes"] = [*known.get("changes", []), {**changes, **({"photos": other} if other else {})}]
         known["options"] = identity
         if {"steps", "minutes"} & set(changes):
-            known["steps"] = None  # planned anew
+            known["steps"] = None  # to be planned again
         write_text(record, json.dumps(known, indent=2))
     if before != photos:
         write_text(folder / PHOTOS, json.dumps({**before, **photos}))

@@ -119,7 +119,7 @@ class Steps:
         position = self.progress.position(step)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * self.curve(position)
-        self.optimizer.param_groups[0]["lr"] *= self.factor  # of the restorer
+        self.optimizer.param_groups[0]["lr"] *= self.factor  # group 0 is the restorer
         self.optimizer.step()
         self.optimizer.zero_grad()
         if not self.accelerator.optimizer_step_was_skipped:
@@ -146,7 +146,7 @@ class Steps:
             # eq. (5) for a restorer that returns its input, as a reference
             untouched = charbonnier(batch["synthetic"], batch["clean"], self.bare.charbonnier_eps)
             scalars["loss/untouched"] = scalars.get("loss/untouched", 0.0) + untouched / parts
-            for name, value in output.gradients.items():  # of loss * scale / parts, summed over the parts
+            for name, value in output.gradients.items():  # gradients of loss * scale / parts, summed over the parts
                 scale = self.accelerator.scaler.get_scale() if self.accelerator.scaler else 1.0
                 scalars[f"gradient/{name}"] = scalars.get(f"gradient/{name}", 0.0) + value.detach() / scale
         self.accelerator.unscale_gradients()

@@ -72,7 +72,7 @@ def test_a_job_goes_on_only_as_it_began(album, plan, change, message):
 
 
 def test_other_folders_are_left_alone(album, tmp_path, plan):
-    with pytest.raises(ConfigurationError, match="it holds '"):
+    with pytest.raises(ConfigurationError, match="but holds '"):
         plan(album, folder="album")
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="must be a folder"):

@@ -50,7 +50,7 @@ def test_a_folder_becomes_a_degradation_file_and_a_picture(noisy_folder, tmp_pat
     [
         (lambda f: ["fit-noise", str(f / "none")], "must be an existing folder"),
         (lambda f: ["fit-noise", str(f), "--output", str(f / "noise.txt")], "must end in .yaml"),
-        (lambda f: ["fit-noise", str(f), "--output", str(f / "no" / "noise.yaml")], "no folder"),
+        (lambda f: ["fit-noise", str(f), "--output", str(f / "no" / "noise.yaml")], "there is no "),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line_without_traceback(change, message, noisy_folder, capsys):

@@ -197,8 +197,8 @@ def test_unequal_numbers_of_files_are_listed(folders):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"metrics": ["pnsr"]}, "`metrics` must be of psnr, .*got 'pnsr'; did you mean 'psnr'"),
-        ({"metrics": [3]}, "`metrics` must be of psnr, .*got 3"),
+        ({"metrics": ["pnsr"]}, "`metrics` must be from psnr, .*got 'pnsr'; did you mean 'psnr'"),
+        ({"metrics": [3]}, "`metrics` must be from psnr, .*got 3"),
         ({"metrics": "psnr"}, "`metrics` must be a list of different names, got 'psnr'"),
         ({"metrics": ["psnr", "psnr"]}, "different names"),
         ({"metrics": []}, "nothing would be measured"),

@@ -25,7 +25,8 @@ class NoiseProfile(Profile):
 
     Attributes:
         degradation: degradation that synthesizes the noise; None if the photos have none.
-        observed: (3, 10), number of blocks of red, green and blue at each brightness; at 0, `degradation` extrapolates.
+        observed: (3, 10), number of blocks of red, green and blue at each brightness; without blocks, `degradation`
+            extrapolates.
         as_seen: (3, 10), standard deviation (1/255) in the files, that is, after JPEG coding.
         shot, read: parameters of `variance = shot * brightness + read**2`, fitted to the green curve (stored
             brightness, white = 1).

@@ -64,7 +64,7 @@ ANSWERS: dict[str, str] = {
     "instance_prompt": _PROMPT,
     "validation_image": "use --validation_degraded, and --validation_clean for its ground truth",
     "num_validation_images": "PSNR is of all --validation_degraded photos, grids show the first four",
-    "eval_batch_size": "photos are validated one at a time, whole",
+    "eval_batch_size": "photos are validated one at a time, without cropping",
     "model_config_name_or_path": "use --restorer for a new restorer, --init_from for a trained one",
     "revision": "give a local folder as --init_from: hf download NAME --revision REVISION --local-dir FOLDER",
     "use_ema": _EMA,
