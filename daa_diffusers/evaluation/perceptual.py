@@ -23,7 +23,7 @@ def load_lpips() -> Callable[[torch.Tensor, torch.Tensor], float]:
         Function `score(restored, clean)` of photos (3, H, W) in [0, 1], which raises ValueError on sides below 32.
 
     Raises:
-        ConfigurationError: AlexNet's weights are neither cached nor can be downloaded.
+        ConfigurationError: AlexNet's weights are not cached and cannot be downloaded.
     """
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
     from torchvision.models import AlexNet_Weights
@@ -61,7 +61,7 @@ def load_pyiqa(name: str) -> tuple[Callable[[torch.Tensor], float], bool]:
 
     Raises:
         ImportError: pyiqa is not installed.
-        ConfigurationError: no such no-reference score, or its weights are neither cached nor can be downloaded.
+        ConfigurationError: no such no-reference score, or its weights are not cached and cannot be downloaded.
     """
     pyiqa: Any
     try:

@@ -24,7 +24,7 @@ class MeanTeacher(RealTermObjective):
         weight: weight of L_real at the end of the ramp.
         decay: decay of the moving average per step.
         views: number of flips and rotations, 1 to 8, over which the teacher averages.
-        noise_max: upper end of the uniform standard deviation of n, in 1/255 of the value range.
+        noise_max: largest standard deviation of n, which is uniform in [0, noise_max], in 1/255 of the value range.
         options: further arguments of `RealTermObjective`.
 
     Losses: "adaptation" L_real. The output's `restored_real` is t. The teacher's weights are in the state dict.

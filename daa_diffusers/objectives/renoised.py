@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 
 TEACHERS = ("start", "average")
 UNMEASURED = (10.0, 50.0)  # sigma_min and sigma_max before `measure`, in 1/255
-# sigma_min and sigma_max as multiples of the hiding deviation, their smallest values, and the largest of both (1/255).
+# sigma_min and sigma_max as multiples of the measured `renoising.hiding_deviation`, their smallest values, and the
+# largest value of both (1/255).
 SHARES, LEAST, MOST = (0.5, 2.5), (3.0, 15.0), 75.0
 LAG = 1.25  # lag of the average behind the restorer, as a multiple of the planned steps
 LEAST_GAIN = 5.0  # dB, least reduction of white noise by a restorer that counts as a denoiser, see `measure`
@@ -98,7 +99,7 @@ class Renoised(RealTermObjective):
         """Measures the noise that the restorer leaves in real photos, and derives the range of the noise to add.
 
         Let h be the median over the photos of the `renoising.hiding_deviation` of the remaining noise: the range is
-        h / 2 to 2.5 h, at least 3 and 15 (1/255). If the photos' own noise is white, the residual noise is in truth
+        h / 2 to 2.5 h, at least 3 and 15 (1/255). If the photos' own noise is white, the remaining noise is actually
         detail, and `use_measured` disables the term on real photos.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Numbered training samples: all random draws are functions of (seed, stream, sample number).
+"""Numbered training samples: all random draws are functions of (seed, role, sample number).
 
 Without any saved state, the samples are the same for a resumed run and for any number of workers and processes.
 """
@@ -23,12 +23,12 @@ from .folders import PhotoSource
 
 @functools.lru_cache(maxsize=64)
 def _permutation(seed: int, stream: str, source: int, length: int, *keys: int) -> torch.Tensor:
-    """Returns the order of a source's photos; `keys` are the epoch and, for a stream, the window."""
+    """Returns the order of a source's photos; `keys` are the epoch and, for a streamed source, the window."""
     return torch.randperm(length, generator=generator_for(seed, "order", stream, source, *keys))
 
 
 def take_turns(lengths: Sequence[int], n: int, *, seed: int, stream: str) -> tuple[int, int]:
-    """Returns the indices (source, photo) of sample `n` of a stream.
+    """Returns the indices (source, photo) of sample `n` for one role.
 
     Sources are used in turn, so that small and large collections have equal weight. Within a source, every photo is
     used once per epoch of that source, in a new random order in each epoch.
@@ -36,7 +36,7 @@ def take_turns(lengths: Sequence[int], n: int, *, seed: int, stream: str) -> tup
     Args:
         lengths: number of photos in each source.
         n: number of the sample, from 0.
-        seed, stream: seed and name (e.g. "real") on which the orders depend.
+        seed, stream: seed and role (e.g. "real") on which the orders depend.
     """
     position, source = divmod(n, len(lengths))
     epoch, step = divmod(position, lengths[source])
@@ -50,8 +50,8 @@ def pair_by_name(degraded: PhotoSource, clean: PhotoSource) -> list[tuple[int, i
     or the row of a dataset.
 
     Raises:
-        ConfigurationError: photos have no counterpart or share a key (the message lists them), or a source is a
-            stream.
+        ConfigurationError: photos have no counterpart or share a key (the message lists them), or a source is
+            streamed.
     """
     ours, theirs = _by_key(degraded), _by_key(clean)
     alone = [sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))]
@@ -186,7 +186,7 @@ class TrainingPatches(Dataset):
         return sample
 
     def _patch(self, sources: Sequence[PhotoSource], stream: str, n: int) -> torch.Tensor:
-        position, number = divmod(n, len(sources))  # like `take_turns`, also for streams of unknown length
+        position, number = divmod(n, len(sources))  # like `take_turns`, also for streamed sources of unknown length
         source = sources[number]
         index = source.turn(position, functools.partial(_permutation, self.seed, stream, number))
         generator = generator_for(self.seed, "crop", stream, n)

@@ -82,7 +82,7 @@ def memory_need(
 
 
 def step_bytes(config: TrainingConfig, model: Objective) -> float:
-    """Estimates the peak bytes of a step's tensors from two small steps: it is linear in the number of pixels."""
+    """Estimates the peak bytes of a step's tensors, which are linear in the number of pixels, from two small steps."""
     sides = small_sides(config, model)
     samples = min(SAMPLES, config.batch_size)
     pixels = [samples * side**2 for side in sides]

@@ -87,7 +87,7 @@ def open_all_sources(
         config: options of the run, with the sources as `sources.specs.open_source` takes them.
         channels: number of channels of the restorer.
         check: check the photos' sizes, and that real photos are not also clean ones (`sources.specs.check_sources`).
-        real: sources of this role, if already open.
+        real: sources of the role "real", if already open.
 
     Raises:
         ConfigurationError: a source cannot be opened, holds no photos, or fails a check.
@@ -121,7 +121,7 @@ def build_dataset(
     if sources is None:
         sources = open_all_sources(config, channels, check=check)
     unpaired = sources.get("unpaired_clean")
-    if config.reads("unpaired_clean") and not unpaired:  # the batch's own photos differ between processes
+    if config.reads("unpaired_clean") and not unpaired:  # not those of the batch, which differ between processes
         unpaired = sources["clean"] or sources["paired_clean"]
     return TrainingPatches(
         sources["clean"],

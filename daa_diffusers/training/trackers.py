@@ -13,7 +13,7 @@ TENSORBOARD_FOLDER = "logs"  # in the output folder
 
 
 def start_trackers(accelerator: Accelerator, config: TrainingConfig, steps: int) -> None:
-    """Starts the tracker of `report_to`; the run is named after its folder, lists and mappings are sent as JSON.
+    """Starts the tracker of `report_to`, with the folder's name as that of the run, and the options of the run.
 
     Args:
         accelerator: accelerate's handle, which starts the tracker.

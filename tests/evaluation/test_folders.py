@@ -205,7 +205,7 @@ def test_unequal_numbers_of_files_are_listed(folders):
         ({"metrics": ["ssim"], "clean": None}, "ssim compare with clean photos, and `clean` is not given"),
         ({"space": "lab"}, '`space` must be "rgb" or "y", got \'lab\''),
         ({"crop_border": -1}, "`crop_border` must be a whole number of pixels"),
-        ({"crop_border": 32}, "none of the 4 photos can be scored.*`crop_border` of 32 leaves none"),
+        ({"crop_border": 32}, "none of the 4 photos can be scored.*too few for a `crop_border` of 32"),
         ({"metrics": ["psnr_shift"], "shift": -1}, "`shift` must be a whole number of pixels"),
         ({"restorers": {"identity": "smooth"}}, "the row 'identity' is the untouched input"),
         ({"restorers": {"a": "smooth"}}, r"`restorers\['a'\]` must be a DAARestorationPipeline or None, got str"),

@@ -191,7 +191,8 @@ def _before_coding(
     """Inverts JPEG coding of noise.
 
     Returns:
-        Deviation (3,) and correlation (6, 7, 7) before coding, and the share of the brightness amplitude left by it.
+        Deviation (3,) and correlation (6, 7, 7) before coding, and the share of the brightness amplitude that coding
+        leaves.
     """
     observed = Covariance.of(deviation, correlation)
     guess = coded = first_guess(observed)

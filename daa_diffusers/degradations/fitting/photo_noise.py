@@ -1,11 +1,10 @@
-"""Noise estimation from the flat parts of a single photo.
+"""Noise estimation from the flat blocks of a single photo, used by all of the package.
 
-All noise estimation in this package uses these flat blocks. Among the blocks of each brightness, those with the least
-coarse structure are candidates. A candidate is flat if its coarse part is a small share of its energy: noise is finer
-than detail, since natural photos have most of their energy in low frequencies. The residual of a flat block after
-subtraction of a fitted plane is noise. Estimators by high-pass filters and principal components (Liu, Tanaka, Okutomi
-2013; Pyatykh, Hesser, Zheng 2013; Chen, Zhu, Heng 2015) assume white noise, and underestimate the correlated noise of
-camera photos; flat blocks do not.
+Among the blocks of each brightness, those with the least coarse structure are candidates. A candidate is flat if its
+coarse part is a small share of its energy: noise is finer than detail, since natural photos have most of their energy
+in low frequencies. The residual of a flat block after subtraction of a fitted plane is noise. Estimators by high-pass
+filters and principal components (Liu, Tanaka, Okutomi 2013; Pyatykh, Hesser, Zheng 2013; Chen, Zhu, Heng 2015) assume
+white noise, and underestimate the correlated noise of camera photos; flat blocks do not.
 """
 
 from collections.abc import Callable

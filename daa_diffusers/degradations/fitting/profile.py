@@ -27,7 +27,7 @@ class Profile(ABC):
 
     @abstractmethod
     def to_degradation(self) -> Degradation:
-        """Returns the degradation for training; raises ConfigurationError if the photos have no such degradation."""
+        """Returns the degradation for training; raises ConfigurationError if there is nothing to synthesize."""
 
     @abstractmethod
     def describe(self) -> str:

@@ -20,18 +20,19 @@ SIDE = 512  # pixels, side of the measured center crops
 SMALLEST = 96  # pixels, shorter side of a usable photo
 DIRECTIONS = 12  # directions of the autocorrelation, equally spaced over 180 degrees
 MAX_LAG, STEP = 60, 0.25  # pixels, the longest lag of the autocorrelation and the distance between lags
-# Smallest half width in pixels, in the direction of the largest one, of a shaken photo. Sharp photos (BSDS and others)
-# have 0.75 to 1.75, those of Levin et al. 2.75 to 5.25 and of Koehler et al. 2.5 to 5.75.
+# Longest half width in pixels from which a photo counts as shaken. It is 0.75 to 1.75 in sharp photos (BSDS and
+# others), 2.75 to 5.25 in those of Levin et al. and 2.5 to 5.75 in those of Koehler et al.
 SHAKEN = 2.0
 SHAKEN_PHOTOS = 0.5  # least share of shaken photos for a fit
 IMAGES, DISKS, SMALLEST_DISK = 6, 500, 8.0  # sharp synthetic images, disks in each, smallest radius in pixels
-ROUNDS, AVERAGED_ROUNDS = 6, 3  # rounds of synthesis and comparison, and the last of them, over which is averaged
+ROUNDS, AVERAGED_ROUNDS = 6, 3  # rounds of synthesis and comparison, and number of last rounds that are averaged
 COMMON = 0.8  # smallest length of the mean of exp(2i direction) over photos with a common direction
 # Kinds of shake, as fields of `MotionBlur`: a drift, and a tremor of the hand.
 KINDS: dict[str, dict[str, Any]] = {
     "straight": {"shake": (0.0, 0.5), "pull": (0.0, 0.0), "reversals": (0.0, 0.0)},
     "curved": {"shake": (0.0, 6.0), "pull": (0.0, 10.0), "reversals": (0.0, 2.0)},
 }
+# Fields of `MotionBlur` that disable everything but the trajectory.
 STILL: dict[str, Any] = {"defocus": (0, 0), "tone_probability": 0.0, "highlight_probability": 0.0}
 
 

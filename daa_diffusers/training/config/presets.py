@@ -91,5 +91,5 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper-deblur": _PAPER_PAIRED,
 }
 
-# Adapters have few trained parameters: they take a higher learning rate where none is given.
+# Default learning rates of adapters, which are higher because adapters have few trained parameters.
 ADAPTER_LEARNING_RATES = {"bias": 3e-3, "pointwise": 1e-3, "lora": 3e-3}
