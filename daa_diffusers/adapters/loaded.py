@@ -122,7 +122,7 @@ class LoadedAdapters:
             del self.configs[one], self._changes[one]
 
     def fuse(self) -> None:
-        """Makes the active adapter part of the restorer until `unfuse`, which gets the stricter of both licenses."""
+        """Makes the active adapter part of the restorer, which gets the stricter of both licenses, until `unfuse`."""
         if self.active is None:
             raise ConfigurationError("no adapter is active: set_adapter(name) first")
         self.fused = True

@@ -198,7 +198,7 @@ class Streaks(NamedTuple):
         return ((self.width / FWHM) ** 2 + self.lens**2).sqrt()
 
     def touching(self, height: int, width: int) -> "Streaks":
-        """The streaks whose light may reach a photo of this size."""
+        """Selects the streaks whose light may reach a photo of this size."""
         reach = REACH * self.sigma + 1
         down = self.length / 2 * self.angle.cos().abs() + reach
         right = self.length / 2 * self.angle.sin().abs() + reach

@@ -25,7 +25,7 @@ def _recording_folder(folder: str | os.PathLike[str]) -> Path:
     """Returns the folder of a pipeline; raises ConfigurationError for other folders and for bundled checkpoints."""
     pipeline = pipeline_folder(Path(folder))
     if is_bundled(str(folder)) or not (pipeline / MODEL_INDEX).is_file():
-        raise ConfigurationError(f"`folder` must be a pipeline's, got {str(folder)!r}")
+        raise ConfigurationError(f"`folder` must be the folder of a pipeline, got {str(folder)!r}")
     return pipeline
 
 

@@ -1,4 +1,4 @@
-"""Terms of the joint objective, eq. (4) to (6) of docs/method.md. Half-precision inputs are compared in float32."""
+"""Terms of the joint objective, eq. (4) to (6) of docs/method.md; half-precision inputs are converted to float32."""
 
 from collections.abc import Callable
 
@@ -61,7 +61,7 @@ class _Entrance(torch.autograd.Function):
             ctx.report(*norms, None)
             return pair_gradient + synthetic_gradient, real_gradient, None, None
         norms = mean_over_processes(norms)
-        # balanced: w = ratio |dL_pair/ds| / |dL_noise/dq|, on what reaches the restorer alone
+        # balanced: w = ratio |dL_pair/ds| / |dL_noise/dq|, applied only to the gradient that reaches the restorer
         factor = ctx.ratio * norms[0] / (norms[1] + 1e-12)
         ctx.report(*norms, factor)
         factor = factor.to(real_gradient.dtype)

@@ -1,4 +1,4 @@
-"""Registry of noise predictors, and channel shuffling for those that do not shuffle.
+"""Registry of noise predictors, and a wrapper that adds channel shuffling to those without it.
 
 A noise predictor is any module that maps (z, noise level, first condition, second condition) to the predicted noise:
 z, both conditions and the noise are (B, C, H, W), the noise level is (B,) in (0, 1). Its class, or a factory, is called
@@ -51,7 +51,7 @@ def _preset(name: str) -> Factory:
     return build
 
 
-# To add a noise predictor: its class (or factory) in a file of its own, and one line here.
+# To add a noise predictor: its class (or factory) in its own file, and one line here.
 NOISE_PREDICTORS: dict[str, Factory] = {
     **{name: _preset(name) for name in PRESETS},
 }

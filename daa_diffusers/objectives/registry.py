@@ -19,7 +19,7 @@ from .renoised import Renoised
 from .score import ScoreDistillation
 from .supervised import Supervised
 
-# To add an objective: its class in a file of its own, and one line here.
+# To add an objective: its class in its own file, and one line here.
 _CLASSES: tuple[type[Objective], ...] = (
     NoiseSpaceAdaptation,
     Renoised,

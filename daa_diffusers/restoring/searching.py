@@ -54,7 +54,7 @@ class Search:
     made: list[str] = field(default_factory=list)
 
     def through(self, inputs: Sequence[str], listed: Iterable[str]) -> Iterable[Found]:
-        """Yields all photos of `inputs`, as for `find_jobs`; missing files and empty folders have a reason `refused`."""
+        """Yields all photos of `inputs`, as for `find_jobs`; missing files and empty folders get a reason `refused`."""
         for one in inputs:
             if one == "-":
                 files = []

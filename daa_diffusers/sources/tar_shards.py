@@ -153,7 +153,7 @@ def _is_photo(member: Member) -> bool:
 
 
 def index_shard(path: Path, number: int) -> tuple[list[Member], str | None]:
-    """Returns the complete, not hidden files in a shard, and a description of its damage, if any."""
+    """Returns the complete files in a shard, except hidden ones, and a description of its damage, if any."""
     members: list[Member] = []
     try:
         if kind := other_kind(path):

@@ -15,7 +15,7 @@ def keep_freed_memory() -> bool:
     memory is unchanged. The setting applies to the whole process.
 
     Returns:
-        Whether the options were set; False where the allocator is not glibc's.
+        Whether the options were set; False if the allocator is not glibc's.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -27,7 +27,7 @@ class Batches:
 
     Args:
         dataset: numbered samples.
-        accelerator: accelerate's handle of the processes.
+        accelerator: accelerator of the run.
         config: options of the run.
         value_range: value range of the restorer, (low, high).
 

@@ -44,7 +44,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "renoised_fitted": {**_RENOISED, "fit_noise": 0.75},
 }
 TITLES = {
-    "preset": "the preset: noise fitted to the photos, and restored photos as further clean ones",
+    "preset": "the preset: noise fitted to the photos, and restored photos as additional clean ones",
     "renoised": "renoised self-distillation",
     "renoised_fitted": "renoised self-distillation with noise fitted to the photos",
 }
@@ -117,7 +117,7 @@ def measure(
     Returns:
         "white_noise_gain" and the entries of `remainder`. If they can be estimated, also "gain", the estimated gain
         (dB) of one pass over the photos, and "renoised_gain", that of a second pass over the restored photos plus
-        white noise with the deviation `remainder` gives as "hiding".
+        white noise with the deviation "hiding" of `remainder`.
 
     Raises:
         ConfigurationError: no photo is at least 32 pixels wide and high.

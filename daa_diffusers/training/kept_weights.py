@@ -13,7 +13,7 @@ from .selection import BestWeights
 
 
 class KeptWeights:
-    """The moving average of a restorer in training, its blend with the start, and the best weights.
+    """Moving average of a restorer in training, its blend with the initial weights, and the best weights.
 
     Args:
         restorer: initial restorer, before a checkpoint is loaded into it.

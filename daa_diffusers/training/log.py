@@ -109,7 +109,7 @@ class RunLog:
     """The JSONL file of a run and its trackers. Only the main process writes.
 
     Args:
-        accelerator: accelerate's handle, whose trackers are used.
+        accelerator: accelerator of the run, whose trackers are used.
         path: path of the file. Each line is a JSON object: "step", named scalars, and "time" (speed and memory).
     """
 

@@ -13,7 +13,7 @@ class TrainingResult:
     """Location of a run's results, and its final state.
 
     Attributes:
-        pipeline: folder to pass to `DAARestorationPipeline.from_pretrained`; None where the run was interrupted.
+        pipeline: folder to pass to `DAARestorationPipeline.from_pretrained`; None if the run was interrupted.
         steps: optimizer steps taken so far, in all calls.
         seconds: duration of this call, without a resumed run's earlier calls.
         losses: the last logged losses.

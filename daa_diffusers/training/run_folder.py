@@ -185,7 +185,7 @@ def claim_output(
     there = flattened({**defaults, **options, "objective": with_defaults(options["objective"])})
     before = _photos_before(folder, known)
     other = differences(before, photos)
-    if config.select_by == "last":  # validation photos may differ where they do not select weights
+    if config.select_by == "last":  # other validation photos are allowed if they do not select weights
         for role in VALIDATION:
             if role in other and [each["name"] for each in before[role]] != [each["name"] for each in photos[role]]:
                 del other[role]

@@ -33,7 +33,7 @@ class Steps:
         config: options of the run.
         model: objective of the run, on the device.
         batches: batches of the run.
-        accelerator: accelerate's handle of the processes.
+        accelerator: accelerator of the run.
 
     Attributes:
         bare: the objective without accelerate's wrapper.

@@ -16,7 +16,7 @@ def start_trackers(accelerator: Accelerator, config: TrainingConfig, steps: int)
     """Starts the tracker of `report_to`, with the folder's name as that of the run, and the options of the run.
 
     Args:
-        accelerator: accelerate's handle, which starts the tracker.
+        accelerator: accelerator of the run, which starts the tracker.
         config: options of the run.
         steps: planned number of steps of the run.
     """

@@ -135,5 +135,5 @@ def test_nothing_is_recorded_into_a_bundled_checkpoint(folders, tmp_path, capsys
     options = ("--clean", str(folders / "clean"), "--checkpoint", "daa-denoise", "--record", "my camera")
     assert main(["evaluate", str(folders / "noisy"), *options]) == 2
     said = capsys.readouterr()
-    assert "`folder` must be a pipeline's, got 'daa-denoise'" in said.err and "| identity" not in said.out
+    assert "`folder` must be the folder of a pipeline, got 'daa-denoise'" in said.err and "| identity" not in said.out
     assert "my camera" not in str(describe(bundled_path("daa-denoise")).evaluation)

@@ -113,7 +113,7 @@ class Noise:
         """Returns the noise's standard deviation (C, H, W) at every pixel of `photo` (C, H, W), by local brightness."""
         levels = torch.linspace(0, 1, 65, device=photo.device)
         distance = (levels[:, None, None] - self.brightness).abs()  # (65, K, C)
-        # a narrow kernel, and a wide one where no flat block is near
+        # a narrow kernel, and a wide one for brightnesses without flat blocks
         weight = torch.exp(-0.5 * (distance / BRIGHTNESS_WIDTH).square()) + 1e-6 * torch.exp(-distance)
         table = ((weight * self.variance).sum(1) / weight.sum(1)).sqrt()  # (65, C)
         index = (gaussian_filter(photo[None], LOCAL_SIGMA)[0].clamp(0, 1) * 64).round().long()

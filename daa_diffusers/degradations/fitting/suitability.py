@@ -16,7 +16,7 @@ NEARLY_CLEAN = 1.0  # 1/255 rms (48 dB), level of noise below which a photo coun
 # small for noise and large after coarse coding.
 ERASED = 0.4
 # Unlike texture, noise is present everywhere. The floor, the noise of the smoothest 8 x 8 blocks (quantile FLOOR) as a
-# share of that of flat blocks, is therefore large for noise: 0.34 to 0.9 in the noisy photos of RENOIR and SIDD, and at
+# share of that of flat blocks, is therefore large for noise: 0.34 to 0.9 in the noisy photos of RENOIR and SIDD, but at
 # most 0.3 in half of the clean photos of BSDS. Texture is mostly brightness, so that its colors are correlated. The
 # required floor, interpolated in FLOOR_OF_COLORS, therefore grows with the correlation of the colors (COLORS); below
 # the first of COLORS, none is required.
@@ -85,8 +85,8 @@ def signs_of(photo: torch.Tensor, quality: int | None = None, flat: FlatBlocks |
     """Measures the signs of a photo.
 
     Args:
-        photo: (C, H, W) in [0, 1], C = 1 or 3, at least 32 pixels wide and high. `impulses` is that of this photo; for
-            the other signs, pass the result of `without_impulses`.
+        photo: (C, H, W) in [0, 1], C = 1 or 3, at least 32 pixels wide and high; after `without_impulses`, except to
+            measure `impulses`.
         quality: quality of its JPEG coding; None: not a JPEG file.
         flat: flat blocks of the photo, if already computed.
     """
