@@ -122,10 +122,7 @@ def _about_gain(evaluation: Evaluation) -> str:
     why = "; ".join(f"{kind}: {count}" for kind, count in kinds.most_common())
     count = f"{len(evaluation.unmeasured)} of {len(evaluation.photos)} photos"
     if not evaluation.gain_is_known:
-        return (
-            f"Without labels. No gain is estimated, because the noise of {count} cannot be measured as additive noise "
-            f"({why})."
-        )
+        return f"Without labels. No gain is estimated, because additive noise cannot be measured in {count} ({why})."
     text = (
         "Without labels: the estimated gain (dB) over the untouched input, and the score to order restorers of the "
         "same noisy photos. Both are valid for additive noise, not for rain or blur."

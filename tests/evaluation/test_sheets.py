@@ -167,7 +167,7 @@ PHOTO = plain(RED)
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"rows": []}, ValueError, "`rows` must hold"),
+        ({"rows": []}, ValueError, "`rows` must have"),
         ({"rows": [[]]}, ValueError, "`rows` must have"),
         ({"rows": [[PHOTO], [PHOTO, PHOTO]]}, ValueError, r"equal numbers of photos, got \[1, 2\]"),
         ({"column_titles": ["a", "b"]}, ValueError, "`column_titles` must be 1 texts"),

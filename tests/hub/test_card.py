@@ -168,7 +168,7 @@ def test_numbers_of_two_protocols_do_not_meet_in_one_table(folder, measured, tmp
     other = evaluate_folder(
         {"mine": restorers["mine"]}, tmp_path / "noisy", tmp_path / "clean", metrics=["psnr"], space="y"
     )
-    with pytest.raises(ConfigurationError, match="has another protocol .*one table shows one protocol"):
+    with pytest.raises(ConfigurationError, match="has another protocol .*all entries must have the same protocol"):
         record_evaluation(folder, "y", other)
     without = evaluate_folder({"mine": restorers["mine"]}, tmp_path / "noisy")
     with pytest.raises(ConfigurationError, match="`evaluation` must include a PSNR"):
