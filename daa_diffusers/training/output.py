@@ -1,4 +1,4 @@
-"""Check of an output folder before a run, without the slow imports of one."""
+"""Check of a run's output folder, without the slow imports of training."""
 
 from pathlib import Path
 
@@ -10,16 +10,16 @@ LOCK_FILE = ".lock"
 
 
 def check_output(folder: Path) -> None:
-    """Whether a run can be written to a folder: a new or empty one, or one that holds a run.
+    """Checks that a run can be written to a folder, which must be new, empty, or that of a run.
 
     Raises:
-        ConfigurationError: it holds something else, or is no folder.
-        UnwritableError: nothing can be written there.
+        ConfigurationError: the folder holds other files, or the path is not a folder.
+        UnwritableError: the folder cannot be written to.
     """
     is_folder = folder.is_dir()
     holds_run = is_folder and (folder / RECORD).exists()
     if folder.exists() and not holds_run and (not is_folder or any(p.name != LOCK_FILE for p in folder.iterdir())):
         raise ConfigurationError(
-            f"`output_dir` must be a new or empty folder, or one of the same run, got {str(folder)!r}"
+            f"`output_dir` must be a new or empty folder, or that of the same run, got {str(folder)!r}"
         )
     check_writable(folder)
