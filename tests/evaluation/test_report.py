@@ -141,4 +141,4 @@ def test_no_gain_is_given_where_the_noise_cannot_be_measured(evaluation, tmp_pat
     gain, _ = mixed.label_free_scores("spot")
     left = [mixed.scores["spot"]["noise_left"][mixed.photos.index(f"p{number}.png")] for number in (1, 2)]
     assert gain == pytest.approx(-10 * np.log10(np.mean(left)))
-    assert "They leave out 2 of 4 photos" in markdown_report(mixed)
+    assert "They exclude 2 of 4 photos" in markdown_report(mixed)
