@@ -129,6 +129,9 @@ def _status(given: Sequence[str], begun: float, debug: bool) -> int:
         if _is_network(error):
             typer.echo(f"error: {_unreachable(error, given)}", err=True)
             return 2
+        if any(kind.__name__ == "HfHubHTTPError" for kind in type(error).__mro__):
+            typer.echo(f"error: {_refused(error)}", err=True)
+            return 2
         if isinstance(error, EXPECTED):
             typer.echo(f"error: {_as_typed(_message(error), given)}", err=True)
             return 2
@@ -199,3 +202,11 @@ def _unreachable(error: Exception, given: Sequence[str]) -> str:
     what = f"{', '.join(asked)} (no folder or file here): " if asked else ""
     reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return one_line(f"the Hub cannot be reached: {what}{reason}")
+
+
+def _refused(error: Any) -> str:
+    """One line on a request that the Hub has refused, and where a token may be missing."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("For more information")]
+    private = getattr(error.response, "status_code", None) in (401, 403) or "Repository Not Found" in str(error)
+    advice = "; a private repository, or writing, needs a token: `hf auth login`, or HF_TOKEN" if private else ""
+    return one_line(f"the Hub refuses: {' '.join(lines[:2]).rstrip('.') or type(error).__name__}{advice}")

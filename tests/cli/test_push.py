@@ -75,3 +75,11 @@ def test_a_hub_that_cannot_be_reached_is_no_defect(folder, monkeypatch, capsys):
     assert main(["push", str(folder), "org/mine"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: the Hub cannot be reached: ") and "defect" not in error
+
+
+@pytest.mark.parametrize("arguments", [["push", "{folder}", "org/mine"], ["info", "org/absent"]], ids=["push", "info"])
+def test_a_token_that_the_hub_refuses_is_one_line_with_the_way_to_another(folder, hub, capsys, monkeypatch, arguments):
+    monkeypatch.setenv("HF_TOKEN", "wrong")
+    assert main([one.format(folder=folder) for one in arguments]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and "`hf auth login`" in said, said
