@@ -183,7 +183,7 @@ def check_sources(roles: Mapping[str, Sequence[PhotoSource]], patch: int) -> Non
                 if _same(real, clean)
             ]
     if problems:
-        raise ConfigurationError("these photos do not fit:\n- " + "\n- ".join(problems))
+        raise ConfigurationError("unsuitable photos:\n- " + "\n- ".join(problems))
 
 
 def _size_problems(role: str, source: PhotoSource, patch: int) -> list[str]:

@@ -54,7 +54,7 @@ class Trainer:
         progress_bar: whether the main process shows a progress bar.
         begun: `time.time()` at which `config.minutes` begin to count; None: now.
         after: seconds of `config.minutes` to reserve for the caller's work after `train`.
-        inputs: initial restorer and sources, if they are already open. The restorer is trained in place.
+        inputs: initial restorer and sources, if already loaded. The restorer is trained in place.
 
     Raises:
         ConfigurationError: options, sources or the output folder are invalid; raised before the first step.
@@ -132,7 +132,7 @@ class Trainer:
     def train(self, *, stop_after: int | None = None) -> TrainingResult:
         """Runs to the last step and saves the pipeline; the same call on the same folder resumes.
 
-        SIGTERM and Ctrl-C end it after the current step, with a checkpoint.
+        SIGTERM and Ctrl-C end the run after the current step, with a checkpoint.
 
         Args:
             stop_after: number of steps after which to end as on a SIGTERM.

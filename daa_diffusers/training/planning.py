@@ -83,6 +83,6 @@ def describe(config: TrainingConfig, shown: TrainingConfig | None = None) -> str
     lines += [f"# {role}: " + ", ".join(map(_photos, each)) for role, each in sources.items() if each]
     lines += [
         f"# memory of a process: {need}; {free_memory(torch.device('cpu')) / 2**30:.2f} GiB are free on this machine",
-        f"# time: {duration} in one process, {seconds:.2f} s a step of {samples} samples",
+        f"# time: {duration} in one process, {seconds:.2f} s per step of {samples} samples",
     ]
     return "\n".join(lines)

@@ -60,7 +60,7 @@ ANSWERED = {
     "logging_dir": "--output_dir",
     "hub_token": "hf auth login",
     "cache_dir": "HF_HOME",
-    "center_crop": "at random places",
+    "center_crop": "at random positions",
     "random_flip": "always flipped",
     "local_rank": "accelerate launch",
     "rank": "--adapter_rank",

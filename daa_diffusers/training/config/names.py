@@ -25,18 +25,18 @@ RETIRED: dict[str, tuple[Any, str]] = {
 _LR = "the schedules have diffusers' defaults: see --learning_rate_schedule"
 _ADAM = "Adam runs with PyTorch's values (0.9, 0.999, 1e-8, no weight decay), as the paper's"
 _EMA = "a moving average is always kept, with diffusers' warm-up: --ema_decay is its decay"
-_COLUMN = "a dataset is written with its options: hf:NAME?split=train&config=NAME&column=NAME, as --clean or --real"
+_COLUMN = "give the options of a dataset with its name: --clean or --real hf:NAME?split=train&config=NAME&column=NAME"
 _PROMPT = "restoration has no prompts: --validation_degraded names photos to validate on"
 _LORA = "use --adapter lora and --adapter_rank"
-_DEVICE = "a GPU is used if there is one; CUDA_VISIBLE_DEVICES in the environment chooses, an empty one means the CPU"
-_EPOCH = "patches are drawn without end, so that there are no epochs"
+_DEVICE = "a GPU is used if there is one; CUDA_VISIBLE_DEVICES in the environment selects it, empty means the CPU"
+_EPOCH = "patches are drawn endlessly, so there are no epochs"
 
 # Options of diffusers' training scripts without an equivalent here, or with another name.
 ANSWERS: dict[str, str] = {
     "resolution": "use --patch, the side of the training patches; photos are cropped and never resized to it",
     "resume_from_checkpoint": "not needed: the same command resumes from the newest checkpoint in --output_dir",
     "resume": "not needed: the same command resumes from the newest checkpoint in --output_dir",
-    "overwrite_output_dir": "an output folder is one run's: choose another --output_dir",
+    "overwrite_output_dir": "an output folder belongs to one run: choose another --output_dir",
     "train_data_dir": "use --clean for photos to be degraded, or --paired_degraded and --paired_clean for ready pairs; "
     "--real for photos to adapt to",
     "instance_data_dir": "use --real for photos to adapt to",
@@ -63,7 +63,7 @@ ANSWERS: dict[str, str] = {
     "validation_prompts": _PROMPT,
     "instance_prompt": _PROMPT,
     "validation_image": "use --validation_degraded, and --validation_clean for its ground truth",
-    "num_validation_images": "PSNR is of all --validation_degraded photos, grids show the first four",
+    "num_validation_images": "PSNR is computed on all --validation_degraded photos, grids show the first four",
     "eval_batch_size": "photos are validated one at a time, without cropping",
     "model_config_name_or_path": "use --restorer for a new restorer, --init_from for a trained one",
     "revision": "give a local folder as --init_from: hf download NAME --revision REVISION --local-dir FOLDER",
@@ -85,12 +85,12 @@ ANSWERS: dict[str, str] = {
     "lr_num_cycles": _LR,
     "lr_power": _LR,
     "snr_gamma": "the noise loss is not weighted by signal-to-noise ratio; --timestep_range bounds the noise levels",
-    "center_crop": "patches are cropped at random places",
+    "center_crop": "patches are cropped at random positions",
     "random_flip": "patches are always flipped and rotated at random",
-    "local_rank": "start several processes by accelerate launch",
-    "logging_dir": "logs are written into --output_dir",
+    "local_rank": "start several processes with accelerate launch",
+    "logging_dir": "logs are written to --output_dir",
     "tracker_project_name": "a tracker's run has the name of --output_dir, its project is daa-diffusers",
-    "hub_token": "log in by `hf auth login`, or set HF_TOKEN; other users of a machine can read its command lines",
+    "hub_token": "log in with `hf auth login`, or set HF_TOKEN; other users of a machine can read its command lines",
     "rank": _LORA,
     "lora_rank": _LORA,
     "lora_alpha": _LORA,

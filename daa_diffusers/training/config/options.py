@@ -304,7 +304,7 @@ class TrainingConfig:
         """Raises ConfigurationError listing everything that is contradictory or out of range; returns self."""
         errors = list(problems(self))
         if errors:
-            raise ConfigurationError("these options do not fit:\n- " + "\n- ".join(errors))
+            raise ConfigurationError("invalid options:\n- " + "\n- ".join(errors))
         return self
 
     @property
