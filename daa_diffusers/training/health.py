@@ -35,7 +35,7 @@ class HealthReport:
         values: entries of the log under `health/`. `loss_*` and `slot_accuracy` are those of `Shortcuts`.
             `residual_whiteness`, `signal_correlation` and `colour_drift` (1/255) are means over fixed real patches,
             `clean_fidelity` (dB, at most 100) over clean ones. `estimated_gain` (dB) is the mean over the patches whose
-            noise can be measured; absent if there are none. `score` is the attribute, with an absent gain as 0.
+            noise can be measured; absent if there are none. `score` is the attribute below (absent gain: 0).
         alarms: warnings, one sentence each.
         score: `label_free.label_free_score`; higher is better. Comparable within one run only.
     """

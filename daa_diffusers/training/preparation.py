@@ -1,4 +1,4 @@
-"""Preparation of a run from its real photos: their fitted noise, and pseudo-clean photos."""
+"""Preparation of a run from its real photos: fitted degradations, pseudo-clean photos and residuals."""
 
 import json
 import logging

@@ -77,7 +77,7 @@ class Snapshot:
 
     @classmethod
     def of(cls, model: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer) -> "Snapshot":
-        """Returns the current state, on the CPU. It shares memory with the model there; `copy` makes it independent."""
+        """Returns the current state on the CPU. Memory of a model on the CPU is shared until `copy` is called."""
         state = optimizer.state_dict()
         files = {
             "model": dict(model.state_dict()),
