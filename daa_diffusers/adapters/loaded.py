@@ -8,7 +8,7 @@ from torch import nn
 
 from ..errors import CheckpointError, ConfigurationError
 from ..hub.licenses import UNKNOWN, license_named
-from ..hub.records import inherit_license, state_license, stated_license
+from ..hub.records import inherit_license, set_license, stated_license
 from ..hub.untrusted import check_shapes, shapes_of
 from .files import AdapterConfig
 from .updates import Update, fingerprint, statistics, updates_for
@@ -136,7 +136,7 @@ class LoadedAdapters:
         if not self.fused:
             raise ConfigurationError("no adapter is fused")
         self.fused = False
-        state_license(self.restorer, self._license)
+        set_license(self.restorer, self._license)
 
     @contextmanager
     @torch.no_grad()

@@ -6,10 +6,10 @@ from .tasks import DEFAULT_TASK, TASKS
 
 _FOLDER = Path(__file__).resolve().parent
 _INDEX = "model_index.json"
-# Noise predictor that noise-space adaptation starts from where it fits; `examples/bundle_checkpoint.py` writes it.
+# Initial noise predictor of noise-space adaptation, where it fits; written by `examples/bundle_checkpoint.py`.
 NOISE_PREDICTOR = _FOLDER / "noise-predictor"
 
-# Task -> default checkpoint for restoring, and default start of an adaptation.
+# Task -> default checkpoint for restoring and for starting an adaptation.
 DEFAULTS = {task.name: task.checkpoint for task in TASKS.values() if task.checkpoint is not None}
 STARTS = {task.name: task.start for task in TASKS.values()}
 DEFAULT = DEFAULTS[DEFAULT_TASK]
@@ -20,20 +20,20 @@ RENAMED = {"daa-denoise-plain": "daa-denoise"}
 
 
 def bundled_names() -> tuple[str, ...]:
-    """The names that `DAARestorationPipeline.from_pretrained` resolves without a path or the Hub, sorted."""
+    """Names of the bundled checkpoints, sorted."""
     return tuple(sorted(path.parent.name for path in _FOLDER.glob(f"*/{_INDEX}")))
 
 
 def is_bundled(name: str) -> bool:
-    """Whether `bundled_path` has a folder for a name."""
+    """Whether `name` is a bundled checkpoint, or one that a bundled checkpoint has replaced."""
     return RENAMED.get(name, name) in bundled_names()
 
 
 def bundled_path(name: str) -> Path:
-    """The folder of a bundled checkpoint, or of its replacement.
+    """Folder of a bundled checkpoint, or of its replacement.
 
     Raises:
-        KeyError: no checkpoint of this name is bundled.
+        KeyError: no such bundled checkpoint.
     """
     name = RENAMED.get(name, name)
     if name not in bundled_names():

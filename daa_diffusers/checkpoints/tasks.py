@@ -7,24 +7,23 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Task:
-    """What a restorer is for.
+    """Restoration task.
 
     Args:
-        name: in configs, records and `--task`; lower case with underscores.
-        doing: the noun of model cards and of their tag: "denoising".
-        purpose: a sentence on what such a restorer does.
-        limits: sentences on what it does not do.
-        degradations: types of the synthetic degradations that train for it, the usual one first; a degradation belongs
-            to one task.
-        start: bundled checkpoint that an adaptation starts from by default.
-        checkpoint: bundled checkpoint that restores by default; None: none is bundled.
-        caution: a further sentence of the model card on its use.
-        removes_noise: it removes noise. The guard of the pipeline measures noise, the noise left in results is
-            reported, and adaptation fits noise to the photos and trains on their restored versions.
-        removes_streaks: it removes streaks of light, which the guard of the pipeline measures.
-        example: the degradation of example photos, as in a config; default: the first of `degradations`, with its
-            defaults.
-        example_words: the degradation's name in the title of the examples: "camera noise".
+        name: name in configs, records and `--task`; lower case with underscores.
+        doing: gerund for model cards and their tag, e.g. "denoising".
+        purpose: sentence on what restorers for this task do.
+        limits: sentences on what they do not do.
+        degradations: types of synthetic degradations for training, the default first; each belongs to one task only.
+        start: bundled checkpoint from which adaptation starts by default.
+        checkpoint: default bundled checkpoint for restoring; None: none is bundled.
+        caution: additional sentence for the model card.
+        removes_noise: whether the task is noise removal. If so, the pipeline's guard measures noise, evaluation reports
+            the noise left in results, and adaptation fits a noise model to the photos and trains on their restored
+            versions.
+        removes_streaks: whether the task is removal of streaks of light, which the pipeline's guard then measures.
+        example: degradation config for example photos; empty: the first of `degradations`, with its defaults.
+        example_words: name of that degradation in the title of the examples, e.g. "camera noise".
     """
 
     name: str
@@ -42,12 +41,12 @@ class Task:
 
     @property
     def description(self) -> str:
-        """What such a restorer does and does not do."""
+        """Sentences on what restorers for this task do and do not do."""
         return f"{self.purpose} {self.limits}"
 
     @property
     def preset(self) -> str:
-        """The preset of training that adapts to this task."""
+        """Name of the training preset that adapts a restorer to this task."""
         return "adapt" if self.name == DEFAULT_TASK else f"adapt-{self.name.replace('_', '-')}"
 
 
@@ -110,21 +109,21 @@ TASKS = {task.name: task for task in _TASKS}
 
 
 def task_of_degradation(kind: str) -> str | None:
-    """The task that a type of degradation trains for; None where it belongs to none, such as "mixture"."""
+    """The task of a degradation type; None for types without one, such as "mixture"."""
     return next((task.name for task in TASKS.values() if kind in task.degradations), None)
 
 
 def judged_by_noise(task: str | None) -> bool:
-    """Whether a restorer of this task removes noise; True where the task is unknown."""
+    """Whether the guard and the scores for noise apply to a task; True if the task is unknown (None)."""
     return task not in TASKS or TASKS[task].removes_noise
 
 
 def judged_by_streaks(task: str | None) -> bool:
-    """Whether a restorer of this task removes streaks of light."""
+    """Whether the guard for streaks of light applies to a task."""
     return task in TASKS and TASKS[task].removes_streaks
 
 
 def known_tasks() -> str:
-    """The names of all tasks for messages and help: "denoise, derain or deblur"."""
+    """All task names, for messages and help: "denoise, derain or deblur"."""
     *others, last = TASKS
     return f"{', '.join(others)} or {last}"

@@ -1,1 +1,1 @@
-"""The command `daa`: a module for each of its commands, which imports torch and diffusers only when it runs."""
+"""The command `daa`: one module per subcommand, which imports torch and diffusers only when it runs."""

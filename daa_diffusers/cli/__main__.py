@@ -1,4 +1,4 @@
-"""`python -m daa_diffusers.cli` is `daa`."""
+"""Entry point of `python -m daa_diffusers.cli`, the same as `daa`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Command `daa adapt`: adaptation to a folder of photos within a time budget, with the trainer's presets."""
+"""`daa adapt`: adaptation of a restorer to a folder of photos within a time budget."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from ..training.setup import Inputs
 
 SHEET_PHOTOS = 4
-SHEET_SECONDS = 3.0  # reserved for loading both restorers and rendering the sheet
-CHECKED_PHOTOS = 48  # of a source, before anything is written
+SHEET_SECONDS = 3.0  # of the time budget, reserved for loading both restorers and rendering the sheet
+CHECKED_PHOTOS = 48  # number of photos per source that are inspected before anything is written
 
-AUTO = "auto"  # method
+AUTO = "auto"  # choose the method by measurement
 METHODS = (AUTO, "preset", "renoised", "renoised_fitted")
 
 app = typer.Typer(add_completion=False)
@@ -42,15 +42,15 @@ TaskName = Annotated[
 Method = Annotated[
     str,
     typer.Option(
-        help="auto: chosen by measurements on the photos and the initial restorer. Or preset (as in "
-        "examples/train_daa.py), renoised, renoised_fitted."
+        help="auto (chosen by measurements on the photos and the initial restorer), preset (as in "
+        "examples/train_daa.py), renoised or renoised_fitted."
     ),
 ]
 Bursts = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of folders, each with two or more frames of one static scene, of the same camera: the weights "
-        "that restore them best are kept. Default: the last weights.",
+        help="Folder with a subfolder per static scene, each with two or more frames, from the same camera as the "
+        "photos: the weights that restore them best are kept. Default: the last weights.",
         show_default=False,
     ),
 ]
@@ -63,18 +63,18 @@ def adapt(
     clean: Annotated[
         list[str] | None,
         typer.Option(
-            help="Clean photos of any kind; may be repeated. Default: a few of scikit-image's.", show_default=False
+            help="Clean photos of any kind; may be repeated. Default: photos of scikit-image.", show_default=False
         ),
     ] = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            help="Restorer to start from: name, folder, file of weights (.safetensors, .pth), Hub id. Default: bundled",
+            help="Restorer to start from: name, folder, weight file (.safetensors, .pth), Hub id. Default: bundled",
             show_default=False,
         ),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of the run; the same command resumes it.")
+        Path, typer.Option("--output", "-o", help="Output folder of the run; the same command resumes it.")
     ] = Path("adapted"),
     minutes: Annotated[
         float, typer.Option(help="Time budget of the whole command, preparation and saving included.")
@@ -89,10 +89,9 @@ def adapt(
 ) -> None:
     """Adapt a restorer to your own photos, without ground truth. Nothing leaves your machine.
 
-    This is examples/train_daa.py with preset adapt, or adapt-TASK of another --task, and the options of the --method;
-    options.yaml in the output folder holds every option. The exit status is 3 where no trained weights restore held-out
-    synthetic photos as well as the initial restorer, whose weights are then saved unchanged (2: invalid options or
-    photos).
+    Equivalent to examples/train_daa.py with preset adapt (adapt-TASK for another --task) and the options of --method;
+    options.yaml in the output folder lists all options. Exit status 2: invalid options or photos. Exit status 3: no
+    trained weights restore held-out synthetic photos as well as the initial restorer; its weights are saved unchanged.
     """
     from ..training.choosing import with_method
 
@@ -127,10 +126,10 @@ def adapt(
 
 
 def _open(config: TrainingConfig, written: bool) -> Inputs:
-    """Opens what a run reads; with `written`, its clean photos are written once the real ones are known to fit.
+    """Opens the restorer and the photos of a run; with `written`, writes the clean photos once the real ones are valid.
 
     Raises:
-        ConfigurationError: before anything is written, if the photos or the output folder do not fit.
+        ConfigurationError: the photos or the output folder are not suitable; nothing has been written.
     """
     from ..degradations.fitting.choosing import check_choices, inspect_photos
     from ..models.restorer import RestorerContract
@@ -149,7 +148,7 @@ def _open(config: TrainingConfig, written: bool) -> Inputs:
 
 
 def _chosen(config: TrainingConfig, inputs: Inputs) -> tuple[str, tuple[str, ...]]:
-    """The method chosen by measurement, and the reasons; for a run to resume, its own."""
+    """The method chosen by measurement, and the reasons. A resumed run keeps its method."""
     import yaml
 
     from ..training.choosing import choose, method_of
@@ -164,7 +163,7 @@ def _chosen(config: TrainingConfig, inputs: Inputs) -> tuple[str, tuple[str, ...
 
 
 def _describe(config: TrainingConfig, written: bool) -> str:
-    """The plan as text; with `written`, of a run that writes its clean photos first: here into a temporary folder."""
+    """The plan as text. With `written`, the clean photos that the run would write go into a temporary folder."""
     from ..training.planning import describe
 
     if not written:
@@ -175,7 +174,7 @@ def _describe(config: TrainingConfig, written: bool) -> str:
 
 
 def _train(config: TrainingConfig, inputs: Inputs, reasons: Sequence[str], begun: float | None) -> None:
-    """Trains; prints the `reasons` for the method when all checks of the run have passed, and the result."""
+    """Trains. Prints the `reasons` for the method after all checks of the run, and the result at the end."""
     from accelerate import PartialState
 
     from ..training.loop import Trainer
@@ -195,7 +194,7 @@ def _train(config: TrainingConfig, inputs: Inputs, reasons: Sequence[str], begun
     print_summary(result)
     if any("`" in alarm for alarm in result.alarms):
         options = Path(config.output_dir) / "options.yaml"
-        typer.echo(f"(the options that alarms name are in {options}, for examples/train_daa.py)")
+        typer.echo(f"(options named in alarms: {options}, for examples/train_daa.py)")
     assert result.pipeline is not None
     if result.start_kept:
         typer.echo(
@@ -219,9 +218,9 @@ def plan(
     seed: int,
     bursts: Path | None = None,
 ) -> TrainingConfig:
-    """The checked options of the run; nothing is written.
+    """Resolves and checks the options of the run; nothing is written.
 
-    Without `clean`, they name a folder beside `output`, for scikit-image's photos.
+    Without `clean`, the options name a folder next to `output`, for scikit-image's photos.
 
     Raises:
         ConfigurationError: unknown task, or a checkpoint or source that cannot be opened.
@@ -235,14 +234,14 @@ def plan(
         check_model(checkpoint)
         known = _task_of(checkpoint)
         if task is not None and known not in (None, task):
-            typer.echo(f"warning: {checkpoint} is for task {known}, and is adapted to {task}", err=True)
+            typer.echo(f"warning: {checkpoint} was trained for task {known}, and is adapted to {task}", err=True)
         task = task or known
         if task is None:
-            typer.echo(f"task: {DEFAULT_TASK} (no task is recorded for {checkpoint}: see --task)")
+            typer.echo(f"task: {DEFAULT_TASK} (none is recorded for {checkpoint}; set --task)")
     task = task or DEFAULT_TASK
     check_once(photos, "photos")
     for spec in photos:
-        if not spec.startswith("hf:"):  # slow to open: left to the trainer
+        if not spec.startswith("hf:"):  # slow to open, so checked by the trainer only
             open_source(spec, argument="photos")
     if not clean:
         beside = output if output.name not in ("", "..") else output.resolve()
@@ -266,7 +265,7 @@ def plan(
 
 
 def _task_of(checkpoint: str) -> str | None:
-    """The task in the config or record of a checkpoint; None: not recorded."""
+    """The task in the config or record of a checkpoint, or None."""
     from ..hub.description import describe, describe_repository
     from ..hub.resolving import resolve
 
@@ -285,20 +284,19 @@ def _write_clean(folder: Path) -> None:
         clean_photos(folder)
     except ImportError as error:
         raise ConfigurationError(
-            "`--clean` must name clean photos, or install those that come with scikit-image: "
-            "pip install 'daa-diffusers[demo]'"
+            "`--clean` must name clean photos; scikit-image's, the default, need pip install 'daa-diffusers[demo]'"
         ) from error
     except ConfigurationError as error:
         raise ConfigurationError(
-            f"{str(folder)!r} may contain scikit-image's photos only: give `--clean`, or another `--output`"
+            f"{str(folder)!r} must contain only scikit-image's photos: set `--clean`, or another `--output`"
         ) from error
 
 
 def compare(config: TrainingConfig, adapted: Path, source: PhotoSource) -> Path | None:
-    """Writes a sheet of some photos of a source: untouched, restored by the initial and by the adapted restorer.
+    """Writes a comparison sheet of some photos: the input, and the results of the initial and the adapted restorer.
 
     Returns:
-        The image file; None where no photo can be read.
+        Path of the sheet, or None if no photo can be read.
     """
     from ..evaluation.folders import restore
     from ..evaluation.sheets import contact_sheet

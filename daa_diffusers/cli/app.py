@@ -1,4 +1,4 @@
-"""Entry point of `daa`: dispatch to its commands, and errors as one line."""
+"""Entry point of `daa`: dispatch to the commands, and errors in one line."""
 
 import importlib
 import io
@@ -19,7 +19,7 @@ from . import process
 from .common import as_typed
 from .lean import lean_diffusers
 
-# Name of the command -> its module in this folder, which has an `app` of one command.
+# Command name -> module in this folder; its `app` has one command.
 COMMANDS = {
     "restore": "restore",
     "adapt": "adapt",
@@ -33,7 +33,7 @@ COMMANDS = {
     "push": "push",
     "rank": "rank",
 }
-UsageError: type[Exception] = cast(Any, typer.BadParameter.__mro__[1])  # which typer gives no public name
+UsageError: type[Exception] = cast(Any, typer.BadParameter.__mro__[1])  # not public in typer
 MAY_BE_EMPTY = ("--suffix",)
 EXPECTED = (ConfigurationError, CheckpointError, UnreadablePhotoError, OSError)
 
@@ -52,7 +52,7 @@ def _interrupts() -> Iterator[None]:
 
 
 class _Commands(TyperGroup):
-    """Commands whose modules are imported when they are listed or run; those modules import nothing heavy."""
+    """Command group that imports a command's module when the command is listed or run."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         with _interrupts():
@@ -64,7 +64,7 @@ class _Commands(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self.commands = cast(Any, dict.fromkeys(COMMANDS))  # names that a wrong one is compared with
+        self.commands = cast(Any, dict.fromkeys(COMMANDS))  # for suggestions on a misspelled name
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         return list(COMMANDS)
@@ -92,31 +92,31 @@ def _daa(debug: bool = typer.Option(False, "--debug", help="Show the whole trace
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs `daa` with `arguments` (default: those of the process) and returns its exit status.
+    """Runs `daa` with `arguments` (default: `sys.argv`) and returns the exit status.
 
-    0: done; 1: a defect; 2: invalid options or input; 130: interrupted by Ctrl-C. Commands may have others.
+    0: success; 1: internal error; 2: invalid options or input; 130: interrupted by Ctrl-C. Commands may define others.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     process.let_waiting_threads_sleep()
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names that are no text are printed as they are, as `ls` does
+    if isinstance(sys.stdout, io.TextIOWrapper):  # undecodable file names are printed unchanged, as by `ls`
         sys.stdout.reconfigure(errors="surrogateescape")
     if isinstance(sys.stderr, io.TextIOWrapper):
-        sys.stderr.reconfigure(errors="backslashreplace")  # a message never fails
-    if arguments is None:  # a process of its own
+        sys.stderr.reconfigure(errors="backslashreplace")  # printing a message must never fail
+    if arguments is None:  # called as the command, not from Python
         lean_diffusers()
-    begun = process.begun() if arguments is None else time.time()  # of time budgets
+    begun = process.begun() if arguments is None else time.time()  # time budgets start here
     return process.run(lambda: _status(given, begun, "--debug" in given), is_last=arguments is None)
 
 
 def _status(given: Sequence[str], begun: float, debug: bool) -> int:
-    """Runs a command, with one line on standard error where it fails; returns the exit status."""
+    """Runs a command and returns its exit status; an error is reported in one line on standard error."""
     try:
         _check_empty(given)
         ended = app([one for one in given if one != "--debug"], prog_name="daa", obj=begun, standalone_mode=False)
         return ended if isinstance(ended, int) else 0
     except _Interrupted:
         raise KeyboardInterrupt from None
-    except SystemExit as closed:  # the reader of the output has ended
+    except SystemExit as closed:  # the reader of the output has exited
         return closed.code if isinstance(closed.code, int) else 1
     except typer.Abort:
         return 1
@@ -140,7 +140,7 @@ def _status(given: Sequence[str], begun: float, debug: bool) -> int:
 
 
 def _usage(error: Any, given: Sequence[str]) -> str:
-    """One line on arguments that typer does not take: which, what came, and where those that it takes are listed."""
+    """One-line message for arguments that typer rejects: the argument, its value, and how to list the valid ones."""
     message = " ".join(error.format_message().split()) or "a command is missing"
     names = getattr(getattr(error, "param", None), "opts", ())
     came = [after for before, after in pairwise(given) if before in names]
@@ -153,13 +153,13 @@ def _usage(error: Any, given: Sequence[str]) -> str:
 
 
 def _message(error: Exception) -> str:
-    """The text of an error; of the system's, without its number."""
+    """The text of an error; system errors without their number."""
     is_bare = isinstance(error, OSError) and error.strerror and str(error).startswith("[Errno")
     return f"{error.filename!r}: {error.strerror}" if is_bare and error.filename else str(error)  # type: ignore[attr-defined]
 
 
 def _as_typed(message: str, given: Sequence[str]) -> str:
-    """A message with the names of arguments as the command has them."""
+    """A message with argument names as options of the command."""
     command = _command(given)
     if command is None:
         return message
@@ -171,19 +171,17 @@ def _command(given: Sequence[str]) -> str | None:
 
 
 def _check_empty(given: Sequence[str]) -> None:
-    """ConfigurationError on an empty argument, which as a path would be the current folder."""
+    """Raises ConfigurationError for an empty argument; as a path it would mean the current folder."""
     for before, text in pairwise(["", *given]):
         name, equals, value = text.partition("=")
         name = before if not text else name
         if (not text or (equals and not value and name.startswith("--"))) and name not in MAY_BE_EMPTY:
             where = f"`{name}`" if name.startswith("-") else "an argument"
-            raise ConfigurationError(
-                f"{where} is empty, which is no path and no name: is a variable of the shell unset?"
-            )
+            raise ConfigurationError(f"{where} is empty; expected a path or a name (is a shell variable unset?)")
 
 
 def _is_network(error: Exception) -> bool:
-    """Whether huggingface_hub, or the client that it asks with (httpx, or httpx2), could not reach a server."""
+    """Whether an error of huggingface_hub or its HTTP client (httpx or httpx2) is a failed connection."""
     return any(
         (kind.__name__ == "TransportError" and "httpx" in kind.__module__)
         or (
@@ -195,7 +193,7 @@ def _is_network(error: Exception) -> bool:
 
 
 def _unreachable(error: Exception, given: Sequence[str]) -> str:
-    """One line on a Hub that cannot be reached, with what it was asked for."""
+    """One-line message for an unreachable Hub, with the repositories that were requested."""
     from ..hub.resolving import is_repo_id  # slow to import
 
     asked = [repr(one) for one in given if is_repo_id(one) and not os.path.exists(one)]

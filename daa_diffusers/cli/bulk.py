@@ -1,4 +1,4 @@
-"""`daa bulk`: restoration of very many photos on any number of machines."""
+"""`daa bulk`: restoration of large collections of photos on any number of machines."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 PhotosPerShard = Annotated[
-    int, typer.Option(help="Photos per shard, which is finished or repeated whole.", rich_help_panel=RUN)
+    int, typer.Option(help="Photos per shard, the unit that is completed or repeated.", rich_help_panel=RUN)
 ]
-SHOWN = 10  # failed photos that are named
+SHOWN = 10  # number of failed photos that are named
 
 
 @app.command()
@@ -49,7 +49,7 @@ def bulk(
         list[str],
         typer.Argument(help='Folders, tar shards ("in/{000..999}.tar"), Hugging Face datasets ("hf:NAME?split=test").'),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the job, seen by all machines.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the job, accessible from all machines.")],
     checkpoint: Checkpoint = DEFAULT,
     strength: Strength = 1.0,
     guard: Guard = True,
@@ -87,10 +87,10 @@ def bulk(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Restore very many photos, on any number of machines, into tar shards and a manifest.
+    """Restore large collections of photos, on any number of machines, into tar shards and a manifest.
 
-    The photos are cut into shards, which processes of a Ray cluster take one by one (without a cluster: as many
-    processes as this machine has GPUs or cores). The same command resumes after an interruption: each photo is restored
+    The photos are divided into shards, which processes of a Ray cluster restore one by one (without a cluster: one
+    process per GPU or core of this machine). The same command resumes after an interruption: each photo is restored
     exactly once. Photos that cannot be restored are recorded in the manifest; the exit status is then 1.
     """
     from ..bulk import BulkSettings
@@ -131,16 +131,16 @@ def _plan_and_run(
     gpus: float | None,
     address: str | None,
 ) -> int:
-    """Plans the job, or opens the one that is there, and restores what is left; returns the exit status."""
+    """Plans the job, or opens the existing one, and restores the remaining shards; returns the exit status."""
     from ..bulk import job as jobs
     from ..bulk.cluster import cluster
 
     with jobs.sole_writer(output), contextlib.ExitStack() as after_cluster, contextlib.ExitStack() as stack:
         fingerprint = _fingerprint(settings)
-        if not (output / "job.json").exists():  # nothing is written if there are no photos, or no cluster for them
+        if not (output / "job.json").exists():  # checks photos and cluster before anything is written
             jobs.check_new(output)
             next(jobs.list_inputs(settings.sources), None)
-            with contextlib.redirect_stdout(sys.stderr):  # where Ray prints its remarks
+            with contextlib.redirect_stdout(sys.stderr):  # Ray prints to stdout
                 stack.enter_context(cluster(address, cpus, gpus))
         job = jobs.plan_job(output, settings, fingerprint)
         job.clear_leftovers()
@@ -183,7 +183,7 @@ def _run(job: BulkJob, as_json: bool, workers: int | None, cpus: float, gpus: fl
     stopped, output = "", sys.stdout
     bar = tqdm(total=todo, unit="photo", file=sys.stderr, disable=not sys.stderr.isatty(), smoothing=0)
     try:
-        with bar, contextlib.redirect_stdout(sys.stderr):  # where Ray prints its remarks
+        with bar, contextlib.redirect_stdout(sys.stderr):  # Ray prints to stdout
             for result in restore_job(
                 job, workers=workers, cpus_per_worker=cpus, gpus_per_worker=gpus, address=address
             ):
@@ -194,7 +194,7 @@ def _run(job: BulkJob, as_json: bool, workers: int | None, cpus: float, gpus: fl
                     if result.stops:
                         stopped = result.error
                     elif result.error:
-                        typer.echo(one_line(f"shard {result.shard} is left: {result.error}"), err=True)
+                        typer.echo(one_line(f"shard {result.shard} is not finished: {result.error}"), err=True)
                 process.check_interrupted()
     except KeyboardInterrupt:
         done = job.shards - len(job.unfinished())
@@ -218,7 +218,7 @@ def _report(job: BulkJob, as_json: bool, stopped: str) -> bool:
         summary = {**counts, "shards": job.shards, "left": left, "manifest": manifest}
         typer.echo(json.dumps({"summary": summary | ({"stopped": stopped} if stopped else {})}))
     else:
-        where = f"{left} of {job.shards} shards are left: run the same command again" if left else f"see {manifest}"
+        where = f"{left} of {job.shards} shards are not finished: rerun the command" if left else f"see {manifest}"
         typer.echo(f"{counts['restored']} restored, {counts['failed']} failed; {where}")
     if stopped:
         typer.echo(f"stopped: {stopped}", err=True)

@@ -1,4 +1,4 @@
-"""Options of restoring that several commands share, and suppression of logged warnings."""
+"""Options, checks and output shared by several commands."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PHOTO, MODEL, RUN = "Photos written", "Restoring", "Running"  # panels of the he
 
 Checkpoint = Annotated[
     str,
-    typer.Option(help="Bundled name, folder, file of weights (.safetensors, .pth) or Hub id.", rich_help_panel=MODEL),
+    typer.Option(help="Bundled name, folder, weight file (.safetensors, .pth) or Hub id.", rich_help_panel=MODEL),
 ]
 Strength = Annotated[
-    float, typer.Option(help="Share of the change: 0 leaves photos unchanged, 1 restores fully.", rich_help_panel=MODEL)
+    float, typer.Option(help="Fraction of the change: 0 leaves photos unchanged, 1 is full.", rich_help_panel=MODEL)
 ]
 Guard = Annotated[
     bool, typer.Option(help="Leave photos without noise unchanged (denoisers only).", rich_help_panel=MODEL)
@@ -37,7 +37,7 @@ Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.", rich_h
 AutoDtype = Annotated[
     str,
     typer.Option(
-        help='float32, bfloat16, float16, or "auto": bfloat16 within, where that is faster and the result the same.',
+        help='float32, bfloat16, float16, or "auto": bfloat16 where that is faster and the result the same.',
         rich_help_panel=MODEL,
     ),
 ]
@@ -47,32 +47,32 @@ Format = Annotated[
 ]
 Bits = Annotated[int | None, typer.Option(help="8 or 16. Default: the photo's.", rich_help_panel=PHOTO)]
 Quality = Annotated[
-    int | None, typer.Option(help="1 to 100, of lossy formats. Default: a JPEG's own.", rich_help_panel=PHOTO)
+    int | None, typer.Option(help="1 to 100, for lossy formats. Default: a JPEG's own.", rich_help_panel=PHOTO)
 ]
 StripLocation = Annotated[
-    bool, typer.Option("--strip-location", help="Leave out GPS and place names.", rich_help_panel=PHOTO)
+    bool, typer.Option("--strip-location", help="Remove GPS and place names.", rich_help_panel=PHOTO)
 ]
 MaxMegapixels = Annotated[
     float, typer.Option(help="Limit on the size of a photo; larger ones fail.", rich_help_panel=RUN)
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON object per photo and line.", rich_help_panel=RUN)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line and photo.", rich_help_panel=RUN)]
 
 
 def parse_tile(text: str) -> int | Literal["auto"] | None:
-    """The value of `--tile` as the pipeline takes it.
+    """Converts the value of `--tile` to the pipeline's argument `tile`.
 
     Raises:
-        ConfigurationError: it is no number of pixels from 32, "auto" or "none".
+        ConfigurationError: neither a number of at least 32 pixels, "auto" nor "none".
     """
     if text.lower() in ("auto", "none"):
         return "auto" if text.lower() == "auto" else None
     if not text.isdecimal() or int(text) < 32:
-        raise ConfigurationError(f'`--tile` must be a number of pixels from 32, "auto" or "none", got {text!r}')
+        raise ConfigurationError(f'`--tile` must be at least 32 (pixels), "auto" or "none", got {text!r}')
     return int(text)
 
 
 def check_once(sources: Sequence[str], argument: str) -> None:
-    """ConfigurationError for a folder that is given twice: its photos would count twice."""
+    """Raises ConfigurationError for a source that is given twice; its photos would count twice."""
     places: set[str] = set()
     for one in sources:
         place = os.path.realpath(one) if os.path.exists(one) else one
@@ -82,25 +82,26 @@ def check_once(sources: Sequence[str], argument: str) -> None:
 
 
 def as_typed(text: str, app: typer.Typer) -> str:
-    """A message with the arguments that it names as the options of a command: `max_megapixels`: `--max-megapixels`.
+    """Replaces argument names in a message by the options of a command: `max_megapixels` by `--max-megapixels`.
 
     Args:
-        app: of the command, with nothing else in it.
+        text: message with names in backticks.
+        app: typer app with this one command.
     """
     parameters = typer.main.get_command(app).params
     names = {one.name: max(one.opts, key=len) for one in parameters if one.opts[0].startswith("-")}
     return re.sub(r"`(\w+)`", lambda match: f"`{names.get(match[1], match[1])}`", text)
 
 
-def print_left_out(skipped: Mapping[str, str], limit: int | None = None, *, err: bool = True) -> None:
-    """Prints photos that were left out, each in a line with its reason."""
+def print_skipped(skipped: Mapping[str, str], limit: int | None = None, *, err: bool = True) -> None:
+    """Prints skipped photos (name -> reason), one a line, at most `limit`."""
     for name, reason in list(skipped.items())[:limit]:
-        typer.echo(one_line(f"left out: {name}: {reason}"), err=err)
+        typer.echo(one_line(f"skipped: {name}: {reason}"), err=err)
 
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Context without this package's logged warnings, for commands that print by themselves what was left out."""
+    """Context without this package's logged warnings, for commands that print the skipped photos themselves."""
     ours = logging.getLogger("daa_diffusers")
     level = ours.level
     ours.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""`daa convert`: official checkpoints to pipelines, pipelines to ONNX."""
+"""`daa convert`: conversion of weight files to pipelines, and of restorers to ONNX."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ def convert(
     checkpoint: Annotated[
         str,
         typer.Argument(
-            help="A file of weights (.pth, .safetensors: official, or of an architecture that spandrel recognizes), or "
-            "what else daa restore takes: a name, folder or Hub id."
+            help="A weight file (.pth, .safetensors: official, or of an architecture that spandrel recognizes), or a "
+            "bundled name, folder or Hub id."
         ),
     ],
     output: Annotated[Path, typer.Argument(help="A new folder for a pipeline, or a file that ends in .onnx.")],
     task: Annotated[
         str | None,
-        typer.Option(help=f"Task of a file of weights: {known_tasks()}. Required for official ones."),
+        typer.Option(help=f"Task of the weight file: {known_tasks()}. Required for official weights."),
     ] = None,
     predictor: Annotated[
-        Path | None, typer.Option(help="File of the official noise predictor, where it is a separate one.")
+        Path | None, typer.Option(help="File of the official noise predictor, if it is a separate file.")
     ] = None,
 ) -> None:
-    """Convert a file of weights into a pipeline's folder, or a restorer into ONNX.
+    """Convert a weight file into a pipeline folder, or a restorer into ONNX.
 
-    Official weights keep their license (non-commercial), which is recorded in the folder, and so do weights whose
-    record is beside the file; of others it is unknown.
+    The folder records the license of the weights: that of official weights is non-commercial; for other files, it is
+    read from the record next to the file, if any.
     """
     from ..foreign.weights import PICKLED, SAFETENSORS
     from ..hub.resolving import resolve
@@ -47,9 +47,9 @@ def convert(
     official = is_official_file(source)
     is_file = official or resolve(checkpoint, "checkpoint").kind == "file"
     if not official and predictor is not None:
-        raise ConfigurationError(f"`--predictor` is for official files, {checkpoint!r} is none")
+        raise ConfigurationError(f"`--predictor` is only for official files, which {checkpoint!r} is not")
     if task is not None and not is_file:
-        raise ConfigurationError(f"`--task` is for files of weights, {checkpoint!r} is none")
+        raise ConfigurationError(f"`--task` is only for weight files, which {checkpoint!r} is not")
     if output.suffix == ".onnx" and not output.parent.is_dir():
         raise ConfigurationError(f"`output` must be in an existing folder, got {str(output)!r}")
     check_writable(output.parent if output.suffix == ".onnx" or output.is_file() else output)
@@ -64,7 +64,7 @@ def convert(
         return
     if not is_file:
         raise ConfigurationError(
-            f"`output` must end in .onnx for {checkpoint!r}, got {str(output)!r}: only files of weights become folders"
+            f"`output` must end in .onnx for {checkpoint!r}, got {str(output)!r}: only weight files become folders"
         )
     if not official:
         from ..hub.description import describe
@@ -72,7 +72,7 @@ def convert(
 
         license = describe(convert_weights(checkpoint, output, task)).license
         typer.echo(f"written: {output}")
-        unknown = "The license of the weights is unknown: their publisher decides on their use."
+        unknown = "The license of the weights is unknown; ask their publisher before you use them."
         typer.echo(unknown if license.key is None else f"The weights keep their license, {license.key}: {license.text}")
         return
     if task is None:

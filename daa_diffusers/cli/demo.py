@@ -1,4 +1,4 @@
-"""`daa demo`: a page in the browser to restore photos and to adapt a restorer to them."""
+"""`daa demo`: a web page to restore photos and to adapt a restorer to them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def demo(
     checkpoint: Annotated[
         list[str] | None,
         typer.Option(
-            help="Offered beside the bundled ones, the first one preselected: folder, file or Hub id; may be repeated.",
+            help="Checkpoint to offer too (folder, file or Hub id); may be repeated. The first is preselected.",
             show_default=False,
         ),
     ] = None,
-    runs: Annotated[Path, typer.Option(help="Folder of adapted checkpoints.")] = Path("adapted"),
+    runs: Annotated[Path, typer.Option(help="Folder for adapted checkpoints.")] = Path("adapted"),
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, ...")] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 for all networks.", rich_help_panel=SERVED)
@@ -34,7 +34,7 @@ def demo(
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
-            help="A further host name under which the page is served, of a reverse proxy or a tunnel; may be repeated.",
+            help="Additional host name of the page, such as that of a reverse proxy or a tunnel; may be repeated.",
             show_default=False,
             rich_help_panel=SERVED,
         ),
@@ -63,7 +63,7 @@ def demo(
 ) -> None:
     """Open a page to restore photos, compare before and after, and adapt a restorer. Nothing leaves your machine.
 
-    Ctrl-C ends it; the state of a running adaptation is saved.
+    Ctrl-C stops the server; the state of a running adaptation is saved.
     """
     from ..demo.restore_job import Limits
     from ..demo.serving import Settings, served
@@ -90,8 +90,8 @@ def demo(
     if not settings.local:
         typer.echo("anyone who reaches this page can use it: it has no passwords", err=True)
     if threading.current_thread() is threading.main_thread():  # Python allows signal handlers in the main thread only
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as by Ctrl-C: cleans up
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up, as Ctrl-C does
     with served(settings, browser=browser) as address:
-        typer.echo(f"{address} (Ctrl-C ends it)")
-        while True:  # a signal that reaches another thread is handled when this one wakes
+        typer.echo(f"{address} (Ctrl-C to stop)")
+        while True:  # signals are handled when this thread wakes up
             time.sleep(0.5)

@@ -1,4 +1,4 @@
-"""`daa evaluate`: scores of restorers on a folder of photos, beside the untouched input."""
+"""`daa evaluate`: scores of restorers on a folder of photos, compared with the untouched input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..checkpoints import DEFAULT
 from ..errors import ConfigurationError
 from ..files import check_writable
 from ..restoring.loading import load_pipeline
-from .common import print_left_out
+from .common import print_skipped
 
 if TYPE_CHECKING:
     from ..evaluation.result import Evaluation, Restorers
@@ -21,21 +21,21 @@ app = typer.Typer(add_completion=False)
 Bursts = Annotated[
     Path | None,
     typer.Option(
-        help="Instead of photos: a folder of folders, each with two or more frames of one static scene.",
+        help="Instead of photos: a folder with a subfolder per static scene, each with two or more frames.",
         show_default=False,
     ),
 ]
 Checkpoints = Annotated[
     list[str] | None,
     typer.Option(
-        help="Bundled name, folder, file of weights (.safetensors, .pth) or Hub id; may be repeated.",
+        help="Bundled name, folder, weight file (.safetensors, .pth) or Hub id; may be repeated.",
         show_default=False,
     ),
 ]
 Record = Annotated[
     str | None,
     typer.Option(
-        help="Record the numbers under this name for the model card of the last --checkpoint, a folder.",
+        help="Name of the test set: record the numbers for the model card of the last --checkpoint, a folder.",
         show_default=False,
     ),
 ]
@@ -46,7 +46,7 @@ def evaluate(
     degraded: Annotated[
         Path | None, typer.Argument(help="Folder of photos, searched recursively.", show_default=False)
     ] = None,
-    clean: Annotated[Path | None, typer.Option(help="Their clean counterparts, paired by name.")] = None,
+    clean: Annotated[Path | None, typer.Option(help="Folder of clean photos, paired with them by name.")] = None,
     bursts: Bursts = None,
     checkpoint: Checkpoints = None,
     metrics: Annotated[
@@ -54,25 +54,25 @@ def evaluate(
         typer.Option(help="Comma-separated names: psnr, ssim, psnr_shift, lpips, and no-reference ones."),
     ] = None,
     space: Annotated[str, typer.Option(help="rgb, or y for the Y channel (deraining).")] = "rgb",
-    crop_border: Annotated[int, typer.Option(help="Pixels at each border to leave out.")] = 0,
+    crop_border: Annotated[int, typer.Option(help="Pixels to crop at each border.")] = 0,
     label_free: Annotated[
         bool | None,
-        typer.Option(help="Statistics of residuals and remaining noise; default: without --clean.", show_default=False),
+        typer.Option(help="Statistics of residuals and remaining noise. Default: without --clean.", show_default=False),
     ] = None,
-    baseline: Annotated[str, typer.Option(help="Row that the others are compared with.")] = "identity",
+    baseline: Annotated[str, typer.Option(help="Row that the other rows are compared with.")] = "identity",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for report.md, scores.csv and contact sheets.")
     ] = None,
-    sheets: Annotated[bool, typer.Option(help="Write contact sheets of the best, median and worst photo.")] = True,
+    sheets: Annotated[bool, typer.Option(help="Write contact sheets of the best, median and worst photos.")] = True,
     record: Record = None,
     device: Annotated[str | None, typer.Option(help="Device, such as cuda; default: cpu.", show_default=False)] = None,
 ) -> None:
-    """Measure restorers on photos, with ground truth, on bursts, or without. The row of the untouched input is there.
+    """Measure restorers on photos with or without ground truth, or on bursts; includes the untouched input as a row.
 
-    Of --bursts only --checkpoint, --baseline, --output and --device are used.
+    With --bursts, only --checkpoint, --baseline, --output and --device are used.
     """
     if (degraded is None) == (bursts is None):
-        raise ConfigurationError("give either a folder of photos, or `--bursts` with a folder of folders of frames")
+        raise ConfigurationError("give either a folder of photos or `--bursts`")
     if space not in ("rgb", "y"):
         raise ConfigurationError(f"`--space` must be rgb or y, got {space!r}")
     if record is not None and not (checkpoint and Path(checkpoint[-1]).is_dir() and clean):
@@ -123,7 +123,7 @@ def _evaluate_photos(
 
     result = evaluate_folder(restorers, degraded, clean, **protocol, progress=True)
     typer.echo(markdown_report(result, baseline=baseline))
-    print_left_out(result.skipped)
+    print_skipped(result.skipped)
     if output is not None:
         typer.echo(f"written: {write_report(result, output, baseline=baseline, sheets=sheets)}")
     return result
@@ -141,7 +141,7 @@ def _evaluate_bursts(restorers: Restorers, bursts: Path, baseline: str, output: 
 
 
 def row_names(checkpoints: list[str]) -> dict[str, str]:
-    """Checkpoints by the name of their row: the last part of a path that distinguishes them."""
+    """Row name -> checkpoint. The name is as many trailing parts of the path as distinguish the checkpoints."""
     rows: dict[str, str] = {}
     for checkpoint in checkpoints:
         if checkpoint in rows.values():

@@ -1,4 +1,4 @@
-"""`daa fit`: a degradation file fitted to the noise, rain or shake of a folder of photos."""
+"""`daa fit`: a degradation file fitted to the noise, rain or camera shake of a folder of photos."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from ..checkpoints.tasks import DEFAULT_TASK, TASKS, known_tasks
 from ..errors import ConfigurationError
 from ..restoring.loading import check_model
-from .common import check_once, print_left_out, without_warnings
+from .common import check_once, print_skipped, without_warnings
 from .fit_noise import SHOWN
 from .fit_noise import fit_noise as fit_noise_command
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..degradations.fitting.rain import RainProfile
     from ..degradations.fitting.shake import ShakeProfile
 
-FILES = {"denoise": "noise.yaml", "derain": "rain.yaml", "deblur": "shake.yaml"}  # by task
+FILES = {"denoise": "noise.yaml", "derain": "rain.yaml", "deblur": "shake.yaml"}  # task -> default output file
 
 app = typer.Typer(add_completion=False)
 
@@ -29,16 +29,18 @@ def fit(
     task: Annotated[str, typer.Option(help=f"Task whose degradation is fitted: {known_tasks()}.")] = DEFAULT_TASK,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The degradation file, .yaml or .json; default noise, rain or shake.yaml."),
+        typer.Option(
+            "--output", "-o", help="The degradation file, .yaml or .json. Default: noise, rain or shake.yaml."
+        ),
     ] = None,
     checkpoint: Annotated[
-        str | None, typer.Option(help="derain: the derainer that looks for streaks. Default: the bundled one.")
+        str | None, typer.Option(help="derain only: restorer that detects the streaks. Default: bundled")
     ] = None,
 ) -> None:
-    """Estimate what degrades photos without ground truth, and write a degradation to train with.
+    """Estimate the degradation of photos without ground truth, and write it as a file for training.
 
-    Use the file as `degradation: rain.yaml` in a training config, or `--degradation rain.yaml`. Where the photos have
-    none of it, that is reported and nothing is written. `daa fit-noise` has more options for noise.
+    Use the file as `degradation: rain.yaml` in a training config, or `--degradation rain.yaml`. If the photos do not
+    have the degradation, this is reported and nothing is written. `daa fit-noise` has more options for noise.
     """
     if task not in FILES:
         raise ConfigurationError(f"`--task` must be {known_tasks()}, got {task!r}")
@@ -55,7 +57,7 @@ def fit(
     with without_warnings():  # skipped photos are printed below
         profile = _rain(photos, checkpoint) if task == "derain" else _shake(photos)
     typer.echo(profile.describe())
-    print_left_out(profile.skipped, SHOWN, err=False)
+    print_skipped(profile.skipped, SHOWN, err=False)
     typer.echo(f"written: {profile.save(output)}")
 
 

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import ConfigurationError
 from ..files import replacing
-from .common import check_once, print_left_out, without_warnings
+from .common import check_once, print_skipped, without_warnings
 
 if TYPE_CHECKING:
     from ..degradations.fitting.noise import NoiseProfile
@@ -28,13 +28,13 @@ def fit_noise(
     ),
     plot: Annotated[Path | None, typer.Option(help="Plot of the fit, .png; needs matplotlib.")] = None,
     spread: Annotated[
-        float, typer.Option(help="Factor by which noise levels may be below or above the photos'.")
+        float, typer.Option(help="Factor by which the noise levels extend below and above the photos'.")
     ] = 1.25,
     mixed: Annotated[
-        bool, typer.Option(help="Mix in one third of camera and Gaussian noise, for other photos.")
+        bool, typer.Option(help="Mix in one third of camera and Gaussian noise, for use on other photos too.")
     ] = False,
 ) -> None:
-    """Estimate the noise of photos without ground truth, and write a degradation to train with.
+    """Estimate the noise of photos without ground truth, and write it as a degradation for training.
 
     Use the file as `degradation: noise.yaml` in a training config, or `--degradation noise.yaml`.
     """
@@ -53,7 +53,7 @@ def fit_noise(
     with without_warnings():  # skipped photos are printed below
         profile = fit(photos)
     typer.echo(profile.describe())
-    print_left_out(profile.skipped, SHOWN, err=False)
+    print_skipped(profile.skipped, SHOWN, err=False)
     path = profile.save(output, spread=spread, mixed=mixed)
     typer.echo(f"written: {path}")
     if plot is not None:
@@ -62,7 +62,7 @@ def fit_noise(
 
 
 def plot_profile(profile: NoiseProfile, path: Path) -> None:
-    """Draws noise curves, levels of the photos and correlation of a profile that has noise, as a PNG."""
+    """Writes a PNG plot of the noise curves, the photos' noise levels and the correlation of a profile."""
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
     noise = profile.degradation
@@ -77,7 +77,7 @@ def plot_profile(profile: NoiseProfile, path: Path) -> None:
     curves.set(xlabel="brightness", ylabel="standard deviation (1/255)", ylim=(0, None), title="noise level")
     share = [100 * k / (len(noise.level) - 1) for k in range(len(noise.level))]
     levels.plot(share, noise.level, "k")
-    levels.set(xlabel="photos (%)", ylabel="level relative to the median photo", ylim=(0, None), title="photos differ")
+    levels.set(xlabel="photos (%)", ylabel="level relative to the median photo", ylim=(0, None), title="photo levels")
     assert noise.correlation is not None
     half = len(noise.correlation[1]) // 2
     image = correlation.imshow(

@@ -1,4 +1,4 @@
-"""`daa info`: description of a checkpoint, read off its files."""
+"""`daa info`: description of a checkpoint, read from its files."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def info(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Describe a checkpoint: networks, value range, task, license, numbers, training, precision on this machine.
+    """Describe a checkpoint: networks, value range, task, license, measured scores, training, precision.
 
-    No weights are downloaded from the Hub; precision is stated for local weights.
+    No weights are downloaded from the Hub. The precision chosen on this machine is stated for local weights only.
     """
     facts = facts_of(checkpoint, revision)
     if as_json:
@@ -47,7 +47,7 @@ def facts_of(checkpoint: str, revision: str | None = None) -> dict[str, Any]:
     """The description of a checkpoint as plain JSON.
 
     Raises:
-        CheckpointError: no such checkpoint, or it cannot be read.
+        CheckpointError: the checkpoint does not exist or cannot be read.
         RepositoryNotFoundError, ...: the errors of huggingface_hub, unchanged.
     """
     from ..hub.resolving import resolve
@@ -72,7 +72,7 @@ def facts_of(checkpoint: str, revision: str | None = None) -> dict[str, Any]:
 
 
 def _precision(location: str) -> dict[str, Any]:
-    """What `daa restore --dtype auto` computes in on this machine, and why; found by restoring a test image."""
+    """The precision of `daa restore --dtype auto` on this machine, and the reason; determined on a test image."""
     from ..errors import CheckpointError
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
     from ..pipelines.precision import automatic_precision
@@ -81,7 +81,7 @@ def _precision(location: str) -> dict[str, Any]:
     device = fastest_device()
     try:
         restorer = DAARestorationPipeline.from_pretrained(Path(location)).to(device).restorer
-    except CheckpointError as error:  # it is described nevertheless
+    except CheckpointError as error:  # the rest of the description is still printed
         return {"precision here": f"unknown: {one_line(str(error))}"}
     choice = automatic_precision(restorer)
     name = str(choice.dtype).removeprefix("torch.") if choice.dtype else "float32"
@@ -162,7 +162,7 @@ def _official(path: Path) -> dict[str, Any]:
     try:
         networks = convert_official_state_dict(load_official_file(path))
     except ValueError as error:
-        raise CheckpointError(f"{str(path)!r} is no official checkpoint: {error}") from error
+        raise CheckpointError(f"{str(path)!r} is not an official checkpoint: {error}") from error
     described = [
         None
         if network is None
@@ -173,7 +173,7 @@ def _official(path: Path) -> dict[str, Any]:
     ]
     assert described[0] is not None
     facts = _pipeline(Description(described[0], described[1], {"license": S_LAB.name, "converted_from": []}))
-    hidden = ("value range", "task", "training")  # depends on the task, which the file does not state
+    hidden = ("value range", "task", "training")  # depend on the task, which the file does not state
     facts = {name: value for name, value in facts.items() if name not in hidden}
     return {"kind": "an official checkpoint; convert it: daa convert FILE OUT --task ...", **facts}
 

@@ -1,8 +1,8 @@
-"""Fast import of diffusers, without optional libraries that no command needs, in half the time.
+"""Import of diffusers in half the time, without the optional libraries that no command needs.
 
-diffusers also works without transformers, scipy and torchvision, except for features that restoring and training do
-not use. torch's compiler, and a module of attention masks that imports sympy, are slow to import, too, and are needed
-for compilation only. All of these are hidden from diffusers while it is imported, and only then.
+diffusers works without transformers, scipy and torchvision, except for features that restoring and training do not
+use. torch's compiler, and a module of attention masks that imports sympy, are slow to import and needed only for
+compilation. All of these are hidden from diffusers only while it is imported.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from types import ModuleType
 from typing import Any
 
 UNUSED = ("transformers", "scipy", "torchvision", "torch._dynamo")
-MASKS = "torch.nn.attention.flex_attention"  # video transformers of diffusers import names from it
+MASKS = "torch.nn.attention.flex_attention"  # imported by diffusers' video transformers
 
 
 def lean_diffusers() -> None:
-    """Installs the import hook, unless diffusers is imported already; for processes that compile nothing."""
+    """Installs the import hook, unless diffusers is already imported. For processes without torch.compile only."""
     if "diffusers" not in sys.modules:
         sys.meta_path.insert(0, _Finder())
 
@@ -38,7 +38,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Lean(Loader):
-    """Loader that imports diffusers, and the modules of it that pipelines need, while libraries are hidden."""
+    """Loader that imports diffusers and its modules for pipelines while the libraries are hidden."""
 
     def __init__(self, usual: Loader):
         self.usual = usual
@@ -61,7 +61,7 @@ class _Lean(Loader):
 
 @contextmanager
 def _hidden() -> Iterator[None]:
-    """Context in which `UNUSED` cannot be imported and `MASKS` is a placeholder, except what is imported already."""
+    """Context in which `UNUSED` cannot be imported and `MASKS` is a placeholder, unless already imported."""
     hidden = {name: None for name in UNUSED if name not in sys.modules}
     hidden |= {MASKS: _Placeholder(MASKS)} if MASKS not in sys.modules else {}  # type: ignore[dict-item]
     sys.modules.update(hidden)  # type: ignore[arg-type]
@@ -85,7 +85,7 @@ class _Placeholder(ModuleType):
 
 @contextmanager
 def _compiler_on_demand(compiler: Any) -> Iterator[None]:
-    """Context in which `@torch.compiler.disable` does not import the compiler; it has no effect before that import."""
+    """Context in which `@torch.compiler.disable` does not import the compiler; until then it has no effect."""
     disable = compiler.disable
 
     def on_demand(function: Callable | None = None, recursive: bool = True, **options: Any) -> Callable:
@@ -111,6 +111,6 @@ def _compiler_on_demand(compiler: Any) -> Iterator[None]:
 
 
 def _is_compiled(module: Any) -> bool:
-    """`diffusers.utils.torch_utils.is_compiled_module` without an import of the compiler."""
+    """Same as `diffusers.utils.torch_utils.is_compiled_module`, without importing the compiler."""
     loaded = sys.modules.get("torch._dynamo")
     return loaded is not None and isinstance(module, loaded.eval_frame.OptimizedModule)

@@ -1,4 +1,4 @@
-"""Process of a command: its start time, the wait policy of its threads, and Ctrl-C. No heavy imports."""
+"""Start time of the process, wait policy of its threads, and Ctrl-C. Imports nothing heavy."""
 
 import os
 import signal
@@ -13,16 +13,16 @@ _interrupted = False
 
 
 def begun() -> float:
-    """`time.time()` at the start of this process, before its imports."""
+    """Start of this process, in seconds since the epoch as `time.time()`; earlier than any import."""
     import psutil  # type: ignore[import-untyped]
 
     return psutil.Process().create_time()
 
 
 def let_waiting_threads_sleep() -> None:
-    """Sets the OpenMP wait policy to passive, unless the user has set it; for use before the import of torch.
+    """Sets the OpenMP wait policy to passive, unless the user has set it. Call it before torch is imported.
 
-    On two cores with two other busy programs, spinning threads made a training step 15 times as long.
+    On two cores shared with two other busy programs, spinning threads made a training step 15 times slower.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

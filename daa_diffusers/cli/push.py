@@ -1,4 +1,4 @@
-"""`daa push`: a pipeline's folder, with its card, to the Hub."""
+"""`daa push`: upload of a pipeline folder and its model card to the Hub."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ def push(
         typer.Option("--private/--public", help="Visibility of a new repository. Default: your account's setting."),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, created if it does not exist. Default: main.")] = None,
-    message: Annotated[str | None, typer.Option(help="Message of the commit.")] = None,
+    message: Annotated[str | None, typer.Option(help="Commit message.")] = None,
     license: Annotated[
-        str | None, typer.Option(help="License of the weights, an identifier of the Hub (apache-2.0).")
+        str | None, typer.Option(help="License of the weights, as an identifier of the Hub (apache-2.0).")
     ] = None,
-    card: Annotated[Path | None, typer.Option(help="A Markdown file to use as README.md, not a rendered one.")] = None,
+    card: Annotated[
+        Path | None, typer.Option(help="Markdown file to use as README.md; default: a rendered card.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the files and print the card without uploading.")
     ] = False,
 ) -> None:
     """Upload a pipeline to the Hugging Face Hub, with its model card, in one commit.
 
-    Needs a token that may write: `hf auth login`, or HF_TOKEN in the environment.
+    Needs a token with write access: `hf auth login`, or HF_TOKEN in the environment.
     """
     from ..hub.publish import check_revision, prepare, send
 
@@ -41,8 +43,8 @@ def push(
     if dry_run:
         for name in sorted(upload.files):
             typer.echo(f"{upload.size(name):>12,} {name}")
-        for name in upload.left_out:
-            typer.echo(f"{'stays here':>12} {name}")
+        for name in upload.skipped:
+            typer.echo(f"{'not sent':>12} {name}")
         typer.echo(f"\n{upload.card}")
         return
     typer.echo(f"pushed: {send(upload, private=private, revision=revision, commit_message=message)}")

@@ -1,4 +1,4 @@
-"""`daa rank`: photos of a folder, ordered by how far they are from clean ones after restoring."""
+"""`daa rank`: the photos of a folder, ordered by estimated distance from clean photos after restoration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 from ..errors import ConfigurationError
 from ..files import one_line
 from ..restoring.loading import check_model
-from .common import print_left_out, without_warnings
+from .common import print_skipped, without_warnings
 
 if TYPE_CHECKING:
     from ..evaluation.ranking import Ranking
@@ -31,12 +31,12 @@ def rank(
         ),
     ],
     restored: Annotated[
-        bool, typer.Option("--restored", help="The photos are restored already: do not restore them again.")
+        bool, typer.Option("--restored", help="The photos are already restored: score them as they are.")
     ] = False,
     against_input: Annotated[
         bool,
         typer.Option(
-            "--against-input", help="Score relative to the unrestored photo: correlates better with the true error."
+            "--against-input", help="Score relative to the unrestored photo; correlates better with the true error."
         ),
     ] = False,
     top: Annotated[int | None, typer.Option(min=1, help="Number of photos to print; --output writes all.")] = None,
@@ -46,14 +46,14 @@ def rank(
     ] = None,
     device: Annotated[str | None, typer.Option(help="Device, such as cuda; default: cpu.", show_default=False)] = None,
 ) -> None:
-    """Order photos by how far they are from clean ones, the farthest first.
+    """Order photos by estimated distance from clean photos, the farthest first.
 
     Every photo is restored, and the noise predictor that was trained with the restorer scores the result. Scores are
-    deterministic and comparable for one checkpoint only. benchmarks/results/ranking.md reports how well they correlate
-    with the true error.
+    deterministic, and comparable only between photos scored with the same checkpoint. Their correlation with the true
+    error is in benchmarks/results/ranking.md.
     """
     if restored and against_input:
-        raise ConfigurationError("`--against-input` needs unrestored photos: leave out `--restored`")
+        raise ConfigurationError("`--against-input` needs unrestored photos: remove `--restored`")
     if output is not None and (output.suffix.lower() not in (".csv", ".json") or not output.parent.is_dir()):
         raise ConfigurationError(f"`--output` must be a .csv or .json file in an existing folder, got {str(output)!r}")
     from ..files import check_writable, write_text
@@ -80,7 +80,7 @@ def rank(
     width = len(str(len(ranking.scores)))
     for place, (name, score) in enumerate(list(ranking.scores.items())[:top], start=1):
         typer.echo(one_line(f"{place:>{width}}  {score:.5f}  {name}"))
-    print_left_out(ranking.skipped)
+    print_skipped(ranking.skipped)
     if output is not None:
         typer.echo(f"written: {output}", err=True)
 

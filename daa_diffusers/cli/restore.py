@@ -1,4 +1,4 @@
-"""`daa restore`: restoration of photo files, with all their metadata."""
+"""`daa restore`: restoration of photo files, keeping their metadata."""
 
 from __future__ import annotations
 
@@ -46,26 +46,24 @@ app = typer.Typer(add_completion=False)
 
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, ...", rich_help_panel=MODEL)]
 Backend = Annotated[
-    str, typer.Option(help="torch, or onnx: ONNX Runtime, on the CPU; faster there.", rich_help_panel=MODEL)
+    str, typer.Option(help="torch, or onnx (ONNX Runtime, CPU only, faster there).", rich_help_panel=MODEL)
 ]
-Suffix = Annotated[str, typer.Option(help='Added to names: "_restored".', rich_help_panel=PHOTO)]
-Compare = Annotated[Path | None, typer.Option(help="Folder for before / after sheets.", rich_help_panel=PHOTO)]
+Suffix = Annotated[str, typer.Option(help='Suffix of the new file names, e.g. "_restored".', rich_help_panel=PHOTO)]
+Compare = Annotated[Path | None, typer.Option(help="Folder for before/after sheets.", rich_help_panel=PHOTO)]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace existing files. Default: skip them.", rich_help_panel=RUN)
 ]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="List what would be done, without doing it.", rich_help_panel=RUN)
-]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="List the photos that would be restored.", rich_help_panel=RUN)]
 
 
 @app.command()
 def restore(
     inputs: Annotated[
         list[str],
-        typer.Argument(help='Photos, folders (with all below them), patterns ("raw/**/*.jpg"), or - for a list.'),
+        typer.Argument(help='Photos, folders (recursive), patterns ("raw/**/*.jpg"), or -: list on standard input.'),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder to write to, made if missing; of one photo also a file.")
+        Path, typer.Option("--output", "-o", help="Output folder, created if missing; for one photo also a file.")
     ],
     checkpoint: Checkpoint = DEFAULT,
     strength: Strength = 1.0,
@@ -86,11 +84,11 @@ def restore(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Restore photos; format, bit depth, color profile, EXIF, transparency, permissions and time are kept.
+    """Restore photos. Format, bit depth, color profile, EXIF, transparency, permissions and time are kept.
 
-    Finished photos are skipped, so that the same command resumes after an interruption. A photo that cannot be
-    restored is named and skipped; the exit status is then 1. A full or read-only disk ends the run (2). Run by
-    `accelerate launch -m daa_diffusers.cli restore ...`, the photos are shared among its processes.
+    Photos whose output exists are skipped, so that the same command resumes after an interruption. Photos that cannot
+    be restored are reported; the exit status is then 1. A full or read-only disk stops the run (exit status 2). With
+    `accelerate launch -m daa_diffusers.cli restore ...`, the photos are divided among the processes.
     """
     from ..files import check_writable
     from ..photos.registry import checked_format
@@ -118,7 +116,7 @@ def restore(
     for folder in () if dry_run else (output.parent if named else output, compare):
         if folder is not None:
             check_writable(folder)
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its errors are raised as well
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it also raises the errors that it logs
     team = _Team()
 
     def plan() -> Plan:
@@ -136,7 +134,7 @@ def restore(
 
 
 def _check_backend(backend: str, checkpoint: str, device: str | None, dtype: str) -> None:
-    """Checks what restores, and where: wrong options are reported even where nothing is left to do."""
+    """Checks backend, checkpoint, device and dtype, even if no photo remains to be restored."""
     if dtype != "auto":
         check_dtype(dtype)
     if backend not in ("torch", "onnx"):
@@ -152,10 +150,10 @@ def _check_backend(backend: str, checkpoint: str, device: str | None, dtype: str
 
 
 def _lines() -> Iterable[str]:
-    """The paths on standard input: one a line, or with a NUL behind each (`find -print0`).
+    """The paths on standard input, one per line or terminated by NUL (`find -print0`).
 
-    Only newlines end lines: anything else may be part of a name. Characters that Windows editors add to lines are
-    removed where no such file exists.
+    Only newlines end lines, as other characters may be part of a name. The byte order mark and carriage returns that
+    Windows editors add are removed, unless a file of that name exists.
     """
     content = os.fsdecode(sys.stdin.buffer.read())
     if "\0" in content:
@@ -180,7 +178,7 @@ def _run(plan: Plan, options: Options, load: Any, team: _Team, as_json: bool) ->
 
     def load_quietly() -> Any:
         pipeline = load()
-        if len(jobs) > 1 or not sys.stderr.isatty():  # else its tiles are shown
+        if len(jobs) > 1 or not sys.stderr.isatty():  # otherwise shows progress over tiles
             pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
@@ -213,7 +211,7 @@ def _run(plan: Plan, options: Options, load: Any, team: _Team, as_json: bool) ->
 
 
 def _report(plan: Plan, summary: Summary, as_json: bool) -> None:
-    """Prints the counts of all photos, what was left out, and what stopped the run."""
+    """Prints the counts of all photos, the skipped files, and the error that stopped the run."""
     from ..restoring.work import RESTORED, SKIPPED
 
     left = len(plan.jobs) - summary.counts.total()
@@ -223,12 +221,12 @@ def _report(plan: Plan, summary: Summary, as_json: bool) -> None:
         return
     if plan.left_out:
         reasons = ", ".join(f"{count} {reason}" for reason, count in plan.left_out.most_common())
-        typer.echo(one_line(f"left out: {reasons}"), err=True)
+        typer.echo(one_line(f"skipped in folders: {reasons}"), err=True)
     typer.echo(summary.describe())
     if summary.counts[SKIPPED] and not summary.counts[RESTORED]:
-        typer.echo("skipped: their outputs are there already; --overwrite makes them again", err=True)
+        typer.echo("skipped: the outputs exist; --overwrite replaces them", err=True)
     if summary.stopped:
-        typer.echo(f"stopped: {summary.stopped}; {left} photos are left, the same command resumes", err=True)
+        typer.echo(f"stopped: {summary.stopped}; {left} photos remain, the same command resumes", err=True)
 
 
 def _say(text: str, bar: Any, stream: Any) -> None:
@@ -239,7 +237,7 @@ def _say(text: str, bar: Any, stream: Any) -> None:
 
 
 def _load_onnx(checkpoint: str) -> Any:
-    """The pipeline of an .onnx file, or of a checkpoint that is exported for this run."""
+    """Loads the pipeline of an .onnx file, or exports a checkpoint for this run."""
     import tempfile
 
     from ..export import OnnxRestorer, export_onnx
@@ -247,7 +245,7 @@ def _load_onnx(checkpoint: str) -> Any:
 
     if checkpoint.endswith(".onnx"):
         return DAARestorationPipeline(OnnxRestorer(checkpoint))
-    with tempfile.TemporaryDirectory() as folder:  # read when the session opens
+    with tempfile.TemporaryDirectory() as folder:  # the session reads the whole file when it is opened
         restorer = DAARestorationPipeline.from_pretrained(checkpoint).restorer
         return DAARestorationPipeline(OnnxRestorer(export_onnx(restorer, Path(folder, "restorer.onnx"))))
 
@@ -266,7 +264,7 @@ class _Team:
             self.index, self.device = self.state.process_index, str(self.state.device)
 
     def share(self, plan: Any) -> Plan:
-        """What the first process plans: it alone reads standard input, and all see the same folders."""
+        """Broadcasts the plan of the first process, the only one that can read standard input."""
         if self.state is None:
             return plan()
         from accelerate.utils import broadcast_object_list
@@ -283,14 +281,14 @@ class _Team:
         return shared
 
     def part(self, jobs: list[Job]) -> list[Job]:
-        """This process's share."""
+        """The jobs of this process."""
         if self.state is None:
             return jobs
         with self.state.split_between_processes(jobs) as mine:
             return mine
 
     def gather(self, summary: Any) -> list[Any]:
-        """The other processes' summaries, in the first one."""
+        """The summaries of the other processes, in the first one; empty in the others."""
         if self.state is None:
             return []
         from accelerate.utils import gather_object

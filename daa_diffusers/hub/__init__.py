@@ -1,1 +1,1 @@
-"""Checkpoints by name, folder, file and Hub id: validation, descriptions, model cards, publishing."""
+"""Checkpoints: resolution of names, validation, descriptions, model cards, publishing."""

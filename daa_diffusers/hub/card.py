@@ -1,4 +1,4 @@
-"""The model card of a checkpoint, rendered from its own files: `README.md` of its repository."""
+"""Model cards (`README.md` of a repository), rendered from the files of a checkpoint."""
 
 import json
 import re
@@ -19,9 +19,9 @@ from .record_files import IDENTITY, RENDERED, is_adapted, recorded_objective
 PAPER = "https://arxiv.org/abs/2406.18516"
 PREDICTOR = "DAAUNet2DConditionModel"
 _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
-# Options that do not affect the weights.
-_LEFT_OUT = ("output_dir", "config", "dry_run")
-# Origins of weights that were not trained here -> their sentence on the card.
+# Training options that do not affect the weights and are not shown.
+_HIDDEN = ("output_dir", "config", "dry_run")
+# Entry of a training record, for weights that this package did not train -> sentence on the card.
 _TAKEN_FROM = {
     "converted_from": "Converted, number for number, from official weights:",
     "wrapped_from": "Weights of another publisher, in their original architecture:",
@@ -29,12 +29,12 @@ _TAKEN_FROM = {
 
 
 def metadata_of(description: Description, name: str, license: License) -> ModelCardData:
-    """The fields that the Hub reads: license, tags, and PSNR of every set that was measured.
+    """The metadata that the Hub reads: license, tags, and PSNR on each test set.
 
     Args:
-        description: of the checkpoint.
-        name: under which its numbers stand in `evaluation.json`, and on the Hub.
-        license: of the weights.
+        description: description of the checkpoint.
+        name: model name on the Hub, and row of its scores in `evaluation.json`.
+        license: license of the weights.
     """
     tags = ["image-restoration", "daa-diffusers"]
     if description.task:
@@ -67,20 +67,20 @@ def metadata_of(description: Description, name: str, license: License) -> ModelC
 
 
 def main_row(evaluation: Mapping[str, Any], name: str) -> str | None:
-    """The row of an `evaluation.json` that is about the checkpoint itself: of its name, else the only or last one."""
+    """The row of an `evaluation.json` for the checkpoint itself: the one with its name, else the last one."""
     rows = list(dict.fromkeys(row for one in evaluation.get("sets", ()) for row in one["psnr"] if row != IDENTITY))
     own = name.rpartition("/")[2]
     return own if own in rows else rows[-1] if rows else None
 
 
 def render_card(description: Description, name: str, license: License | None = None, *, with_code: bool = False) -> str:
-    """The card as Markdown, with the Hub's metadata on top.
+    """Renders the card as Markdown, with the Hub's metadata on top.
 
     Args:
-        description: of the checkpoint.
-        name: what `from_pretrained` is to be given.
-        license: None: that of the checkpoint's own files.
-        with_code: the repository holds code for users without this package.
+        description: description of the checkpoint.
+        name: argument of `from_pretrained` in the usage example.
+        license: license of the weights. None: as recorded in the checkpoint.
+        with_code: whether the repository contains code for users without this package.
     """
     license = license or description.license
     metadata = metadata_of(description, name, license).to_yaml()
@@ -102,10 +102,10 @@ def render_card(description: Description, name: str, license: License | None = N
 
 
 def given_card(text: str, description: Description, name: str, license: License) -> str:
-    """A user's own card: its text, with metadata added where it has none; a restrictive license is always written.
+    """Completes the metadata of a card that a user wrote; a restrictive license is always written.
 
     Raises:
-        ConfigurationError: the metadata is no YAML, or claims a license that the weights do not have.
+        ConfigurationError: the metadata is not valid YAML, or states a license that the weights do not have.
     """
     try:
         card = ModelCard(text, ignore_metadata_errors=False)
@@ -129,7 +129,7 @@ def given_card(text: str, description: Description, name: str, license: License)
 def _what(description: Description) -> str:
     restorer, low, high = description.restorer, *description.value_range
     if _is_predictor(description):
-        return f"The noise predictor of a restorer's training, `{PREDICTOR}`; it restores nothing by itself."
+        return f"The noise predictor of a restorer's training, `{PREDICTOR}`; it is not a restorer."
     task = f"A {TASKS[description.task].doing} network" if description.task else "A restoration network"
     training = description.training
     adapted = f", adapted to real photos by {_objective(training)}" if is_adapted(training) else ""
@@ -153,7 +153,7 @@ def _what(description: Description) -> str:
 
 def _limits(task: str | None) -> str:
     if task not in TASKS:
-        return "Photos with the degradation that it was trained on, and no others."
+        return "Only for photos with the degradation that it was trained on."
     return f"{TASKS[task].description} {TASKS[task].caution}".strip()
 
 
@@ -227,7 +227,7 @@ def _making(description: Description) -> list[str]:
     facts += [f"objective {_text(name)}{form}"]
     versions = training.get("versions")
     used = ", ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, Mapping) else ""
-    shown = {key: value for key, value in options.items() if key not in _LEFT_OUT}
+    shown = {key: value for key, value in options.items() if key not in _HIDDEN}
     text = yaml.safe_dump(json.loads(json.dumps(shown)), sort_keys=False, allow_unicode=True)
     return [
         "Trained by `examples/train_daa.py` of daa_diffusers: " + "; ".join(fact for fact in facts if fact) + ".",
@@ -240,15 +240,13 @@ def _making(description: Description) -> list[str]:
 def _numbers(description: Description) -> list[str]:
     evaluation = description.evaluation
     if not evaluation.get("sets"):
-        return [
-            "Nothing was measured, or the numbers were not recorded. Check it on your own photos before you rely on it."
-        ]
+        return ["No scores are recorded. Test it on your own photos before you rely on it."]
     protocol = f"PSNR in dB; *{IDENTITY}* is the untouched input. {_text(evaluation['protocol'])}"
     return [protocol, numbers_table(evaluation), _text(evaluation.get("note", "")), _label_free_table(evaluation)]
 
 
 def numbers_table(evaluation: Mapping[str, Any]) -> str:
-    """The sets of an `evaluation.json` as a Markdown table of PSNR, the untouched input first."""
+    """Markdown table of the PSNR in an `evaluation.json`: a line per test set, the untouched input first."""
     rows = list(dict.fromkeys(row for one in evaluation["sets"] for row in one["psnr"] if row != IDENTITY))
     baselines = list(dict.fromkeys(row for one in evaluation["sets"] for row in one.get("minus", {})))
     worst = any("worst" in one for one in evaluation["sets"])
@@ -265,7 +263,7 @@ def numbers_table(evaluation: Mapping[str, Any]) -> str:
 
 
 def _label_free_table(evaluation: Mapping[str, Any]) -> str:
-    """Means of the label-free scores, a line for each row of each set; empty where there are none."""
+    """Markdown table of the mean label-free scores, a line per test set and row; "" if there are none."""
     lines: list[list[str]] = []
     for one in evaluation["sets"]:
         for row, scores in one.get("label_free", {}).items():
@@ -275,13 +273,13 @@ def _label_free_table(evaluation: Mapping[str, Any]) -> str:
 
 
 def _table(lines: Sequence[Sequence[str]], text: int = 1) -> str:
-    """Markdown; the first line is the heading, columns from `text` on hold numbers."""
+    """Markdown table; the first line is the heading, columns from index `text` on are right-aligned numbers."""
     cells = [f"| {' | '.join(_text(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
     return "\n".join([cells[0], f"|{'---|' * text}{'---:|' * (len(lines[0]) - text)}", *cells[1:]])
 
 
 def _objective(training: Mapping[str, Any]) -> str:
-    """The objective of a record as a card names it, with a link to its paper where it is the paper's."""
+    """Name of a record's objective for the card, with a link to the paper for the paper's objective."""
     from ..objectives.registry import OBJECTIVES
 
     name, _ = recorded_objective(training["options"])
@@ -290,24 +288,24 @@ def _objective(training: Mapping[str, Any]) -> str:
 
 
 def millions(count: int) -> str:
-    """A number of parameters in short form: 2.1 M."""
+    """A parameter count in short form: "2.1 M"."""
     return f"{count / 1e6:.1f} M" if count >= 50_000 else str(count)
 
 
 def stored_as(network: Network) -> str:
-    """The dtypes of its files, in torch's words."""
+    """The dtypes of a network's files, named as in torch."""
     return ", ".join(_DTYPES[dtype] for dtype in network.dtypes if dtype in _DTYPES) or "integers"
 
 
 def _text(value: Any) -> str:
-    """Text from a file on one line, with HTML escaped."""
+    """A value from a file as one line of text, with HTML escaped."""
     return " ".join(str(value).split()).replace("<", "&lt;")
 
 
 def read_card(path: Path) -> str:
-    """A card's file.
+    """Reads the file of a card.
 
     Raises:
-        ConfigurationError: there is none, or it is no UTF-8 text.
+        ConfigurationError: the file does not exist, or is not UTF-8 text.
     """
     return text_of(path, "card", "Markdown")

@@ -1,8 +1,8 @@
-"""Description of a checkpoint, read off its own files.
+"""Description of a checkpoint, read from its files.
 
-Task, value range and license stand in the restorer's config. Beside the weights a folder may hold `training.json`
-(options, photos, versions of the training) and `evaluation.json` (numbers, with the row of the untouched input).
-Nothing here loads weights.
+The restorer's config has task, value range and license. Next to the weights, a folder may contain `training.json`
+(options, photos and library versions of the training) and `evaluation.json` (scores, with a row for the untouched
+input). No weights are loaded.
 """
 
 import logging
@@ -29,10 +29,10 @@ class Network:
     """One network of a checkpoint.
 
     Args:
-        config: as saved.
-        parameters: None where neither the config states it nor weights are available.
-        size_multiple: None for a class that does not state it.
-        dtypes: how the weights are stored; empty where no weights are available.
+        config: saved config.
+        parameters: number of parameters. None: neither known from the config nor from weights.
+        size_multiple: height and width of an input must be multiples of it. None: not known.
+        dtypes: dtypes of the stored weights; empty without weights.
         bytes: size of the weight files.
     """
 
@@ -44,13 +44,13 @@ class Network:
 
     @property
     def class_name(self) -> str:
-        """The name of its class."""
+        """Class name of the network."""
         return str(self.config.get("_class_name"))
 
 
 @dataclass(frozen=True)
 class Description:
-    """A checkpoint by its own files."""
+    """Content of a checkpoint, as far as its files state it."""
 
     restorer: Network
     unet: Network | None = None
@@ -59,13 +59,13 @@ class Description:
 
     @property
     def task(self) -> str | None:
-        """Key of `checkpoints.tasks.TASKS`; None where the files state none, or several."""
+        """Key of `checkpoints.tasks.TASKS`; None if the files state no task, or several."""
         stated = self.restorer.config.get("task")
         return stated if stated in TASKS else task_of(self.training)
 
     @property
     def license(self) -> License:
-        """The strictest license that is recorded for the weights."""
+        """The strictest license recorded for the weights."""
         return license_of(self.training, self.restorer.config)
 
     @property
@@ -76,16 +76,16 @@ class Description:
 
 
 def describe(folder: Path, training: dict[str, Any] | None = None) -> Description:
-    """Describes the folder of a pipeline, or of a lone restorer, without reading its weights.
+    """Describes the folder of a pipeline or of a single restorer; the weights may be absent and are not read.
 
-    The weights may be absent. Numbers with the fingerprint of other weights than those in the folder are left out.
+    Scores with the fingerprint of other weights than those in the folder are ignored.
 
     Args:
-        folder: of a pipeline, or of a restorer.
-        training: its training record; None: that of the folder.
+        folder: folder of a pipeline or of a restorer.
+        training: training record. None: that of the folder.
 
     Raises:
-        CheckpointError: it is no such folder, or its files are damaged or out of bounds.
+        CheckpointError: the folder holds no restorer, or its files are damaged or out of bounds.
     """
     networks: dict[str, Network] = {}
     alone = not (folder / MODEL_INDEX).is_file() and (folder / "config.json").is_file()
@@ -104,17 +104,17 @@ def describe(folder: Path, training: dict[str, Any] | None = None) -> Descriptio
         raise CheckpointError(f"{str(folder)!r} holds no restorer: see {MODEL_INDEX}")
     evaluation = evaluation_record(folder)
     if measured_otherwise(evaluation, folder if alone else folder / "restorer"):
-        logger.warning("the numbers in %s are of other weights than those beside it, and are left out", EVALUATION)
+        logger.warning("the scores in %s belong to other weights than those next to it, and are ignored", EVALUATION)
         evaluation = {}
     record = training_record(folder) if training is None else training
     return Description(networks["restorer"], networks.get("unet"), record, evaluation)
 
 
 def describe_repository(repo_id: str, revision: str | None = None) -> Description:
-    """Describes a repository on the Hub; no weights are fetched.
+    """Describes a repository on the Hub, without downloading weights.
 
     Raises:
-        CheckpointError: as `describe`.
+        CheckpointError: see `describe`.
         RepositoryNotFoundError, ...: the errors of huggingface_hub, unchanged.
     """
     patterns = ["*.json", "restorer/config.json", "unet/config.json"]
@@ -123,12 +123,12 @@ def describe_repository(repo_id: str, revision: str | None = None) -> Descriptio
 
 
 def describe_network(folder: Path, config: dict[str, Any]) -> Network:
-    """One network by its config, and its weights in `folder` where they are."""
+    """Describes one network by its config, and by its weights in `folder` if they are present."""
     network = empty_network(config, str(folder / "config.json"))
     files = [path for path in sorted(folder.glob("*.safetensors")) if path.is_file()]
     if network is not None:
         parameters = sum(parameter.numel() for parameter in network.parameters())
-    else:  # of another architecture: what its files hold
+    else:  # architecture of another package: count the tensors in its files
         with loading_errors(folder):
             parameters = sum(math.prod(shape) for shape in stored_shapes(files).values())
     return Network(

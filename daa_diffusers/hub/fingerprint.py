@@ -1,4 +1,4 @@
-"""Fingerprints of weights: equal in float32 and float16, different after any change."""
+"""Fingerprints of weights: the same in float32 and float16, different after any change."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 
 def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
-    """16 hexadecimal digits of names, shapes and values, the values in float16: the same in either precision."""
+    """Hash of names, shapes and values (in float16) as 16 hexadecimal digits; the same for float32 and float16."""
     digest = hashlib.blake2b(digest_size=8)
     for name in sorted(tensors):
         values = tensors[name].detach().to("cpu", torch.float16).contiguous()
@@ -19,7 +19,7 @@ def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def stored_fingerprint(folder: Path) -> str:
-    """`fingerprint` of the safetensors in a network's folder: that of its state dict."""
+    """The `fingerprint` of a network's state dict, computed from the safetensors in its folder."""
     tensors: dict[str, torch.Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
         tensors |= load_file(file)

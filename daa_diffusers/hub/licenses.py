@@ -1,4 +1,4 @@
-"""Licenses of weights: the one that applies, by the record of the weights."""
+"""Licenses of weights, and which of them applies to a checkpoint."""
 
 import difflib
 import json
@@ -14,13 +14,13 @@ from ..errors import ConfigurationError
 
 @dataclass(frozen=True)
 class License:
-    """A license of weights.
+    """License of weights.
 
     Args:
-        identifier: of the Hub ("apache-2.0", "other", ...); None: not stated.
-        name, link: of a license without an identifier on the Hub.
-        text: a sentence for the card.
-        non_commercial: the weights may not be used commercially, whatever other records state.
+        identifier: identifier of the Hub ("apache-2.0", "other", ...). None: not stated.
+        name, link: name and address of a license without an identifier on the Hub.
+        text: sentence for the card.
+        non_commercial: whether commercial use is forbidden. Takes precedence over other records.
     """
 
     identifier: str | None
@@ -31,11 +31,11 @@ class License:
 
     @property
     def key(self) -> str | None:
-        """The entry of a saved config: the name, else the identifier; None where neither is stated."""
+        """The entry for a saved config: the name, else the identifier; None if neither is stated."""
         return self.name or self.identifier
 
     def metadata(self) -> dict[str, str]:
-        """The fields of a card's metadata."""
+        """The license fields of a card's metadata."""
         named = {"license": self.identifier, "license_name": self.name, "license_link": self.link}
         return {key: value for key, value in named.items() if value}
 
@@ -57,7 +57,7 @@ S_LAB = License(
 )
 UNKNOWN = License(None, text="The publisher of the weights has not stated a license.")
 _NAMED = {license.name: license for license in (RESEARCH, S_LAB)}
-# The identifiers that the Hub accepts in a card: huggingface.co/docs/hub/repositories-licenses
+# Identifiers that the Hub accepts in a card: huggingface.co/docs/hub/repositories-licenses
 _IDENTIFIERS = """
 afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0
 bigscience-openrail-m bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5
@@ -72,13 +72,13 @@ unlicense wtfpl zlib
 HUB_LICENSES = frozenset(_IDENTIFIERS.split())
 
 
-# Bundled checkpoints whose weights were once, under this name, trained on research-only photos. Records without
-# a license are from before the change, so that training may have started from the earlier weights.
+# Names of bundled checkpoints whose earlier weights were trained on research-only photos. A record without a license
+# predates the change of weights, so that its training may have started from the earlier ones.
 ONCE_RESEARCH = frozenset({"daa-denoise", "daa-denoise-plain", "daa-derain", "daa-deblur"})
 
 
 def license_named(said: str) -> License:
-    """The license that a config, a record or a person names: a known name, an identifier of the Hub, or free text."""
+    """Parses a license from a config, a record or a user: a known name, an identifier of the Hub, or free text."""
     if said in _NAMED:
         return _NAMED[said]
     words = said.lower()
@@ -95,10 +95,10 @@ def license_named(said: str) -> License:
 
 
 def check_license(said: Any, argument: str = "license") -> None:
-    """Checks the license that a person states for an upload; None: none.
+    """Checks the license that a user states for an upload; None is valid.
 
     Raises:
-        ConfigurationError: it is no identifier of the Hub, whatever its case, and no name of this package's.
+        ConfigurationError: neither an identifier of the Hub (in any case) nor a license name of this package.
     """
     if said is None or (isinstance(said, str) and (said in _NAMED or said.lower() in HUB_LICENSES)):
         return
@@ -110,24 +110,24 @@ def check_license(said: Any, argument: str = "license") -> None:
 
 
 def strictest(*licenses: License) -> License:
-    """The first one that forbids commercial use, else the first that states anything."""
+    """The first license that forbids commercial use, else the first that is stated, else `UNKNOWN`."""
     stated = [license for license in licenses if license != UNKNOWN]
     return next((license for license in stated if license.non_commercial), next(iter(stated), UNKNOWN))
 
 
 def license_of(training: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> License:
-    """The license of weights, by all that is recorded of them; a stricter one is never lost.
+    """The strictest license that the records of weights state.
 
     Args:
-        training: how they were made (`training.json`). What starts from bundled weights inherits their license.
-        config: of the restorer.
+        training: training record (`training.json`). Weights trained from bundled ones inherit their license.
+        config: config of the restorer.
     """
     said = [training.get("license"), training.get("licence"), (config or {}).get("license")]
     options = training.get("options")
     starts = Path(str(options.get("init_from"))).name if isinstance(options, Mapping) else ""
     stated = [license_named(one) for one in said if isinstance(one, str) and one]
     inherited = [_bundled(starts)] if starts in bundled_names() else []
-    if starts in RENAMED or (not stated and starts in ONCE_RESEARCH):  # no free weights ever had a name that is renamed
+    if starts in RENAMED or (not stated and starts in ONCE_RESEARCH):  # all renamed checkpoints are research-only
         inherited = [RESEARCH]
     return strictest(*stated, *inherited)
 

@@ -1,4 +1,4 @@
-"""Uploads of pipelines and restorers: their files, without paths of this machine, with card and code, in one commit."""
+"""Uploads of pipelines and restorers to the Hub, with model card and code, in one commit."""
 
 import inspect
 import os
@@ -33,35 +33,35 @@ from .untrusted import check_inside, read_json
 from .weight_files import WEIGHTS, stored_variant
 
 COMPONENTS = ("restorer", "unet", "scheduler")
-PULL_REQUESTS = "refs/pr/"  # the Hub makes these branches itself
-# parts between slashes that begin with no "." and end with no ".lock"; no "..", no "@{", no "." at the end
+PULL_REQUESTS = "refs/pr/"  # the Hub creates these branches itself
+# No part between slashes starts with "." or ends in ".lock"; the name contains no ".." or "@{" and no "." at its end.
 _BRANCH = re.compile(r"(?!-)(?!@$)(?!.*(\.\.|@\{|\.$))(?:(?!\.)[^\s\x00-\x20~^:?*\[\\/\x7f]+(?<!\.lock)(/(?!$)|$))+")
 _COMMIT = re.compile(r"[0-9a-f]{40}$")
 
 
 @dataclass(frozen=True)
 class Upload:
-    """The content of a push, for inspection before it is sent.
+    """Content of a push, for inspection before it is sent.
 
     Args:
         repo_id: "owner/name".
-        files: path in the repository -> content, or the local file that holds it.
-        left_out: files of the folder that do not belong to a pipeline, and are not sent.
+        files: path in the repository -> content, or local file with the content.
+        skipped: files of the folder that are not sent, because they do not belong to a pipeline.
     """
 
     repo_id: str
     files: dict[str, bytes | Path]
-    left_out: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
     @property
     def card(self) -> str:
-        """The text of README.md."""
+        """Text of README.md."""
         content = self.files[CARD]
         assert isinstance(content, bytes)
         return content.decode()
 
     def size(self, name: str) -> int:
-        """Bytes of a file."""
+        """Size of a file in bytes."""
         content = self.files[name]
         return len(content) if isinstance(content, bytes) else content.stat().st_size
 
@@ -73,18 +73,18 @@ def prepare(
     license: str | None = None,
     card: str | os.PathLike[str] | None = None,
 ) -> Upload:
-    """Collects what a push of a folder sends. Nothing is changed, nothing sent.
+    """Collects the files of a push; nothing is changed or sent.
 
     Args:
-        folder: of a pipeline or a restorer, the output folder of a training run, or a bundled name.
+        folder: folder of a pipeline or a restorer, output folder of a training run, or bundled name.
         repo_id: "owner/name".
-        license: of the weights, an identifier of the Hub ("apache-2.0"). Not needed where the folder states it.
-        card: a Markdown file to use as README.md. None: the folder's own, else one rendered from the folder's files.
+        license: license of the weights, as an identifier of the Hub ("apache-2.0"). None: as recorded in the folder.
+        card: Markdown file to use as README.md. None: the one in the folder if a user wrote it, else a rendered one.
 
     Raises:
-        CheckpointError: the folder is no complete pipeline, or a file is a link out of it.
-        ConfigurationError: another invalid argument, a license that the weights do not have, or a file
-            with an access token or a path of this machine.
+        CheckpointError: the folder is not a complete checkpoint, or a file is a link to a place outside it.
+        ConfigurationError: another invalid argument, a license that the weights do not have, or a file that contains
+            an access token, a password or a path of this machine.
     """
     check_license(license)
     try:
@@ -97,7 +97,7 @@ def prepare(
     alone = source.kind == "file" and Path(folder).is_dir()
     if source.kind != "folder" and not alone:
         raise CheckpointError(
-            f"`folder` must be of a pipeline or a restorer, or a bundled name, got {os.fspath(folder)!r}"
+            f"`folder` must be the folder of a pipeline or restorer, or a bundled name, got {os.fspath(folder)!r}"
         )
     folder = Path(folder) if alone else Path(source.location)
     if alone:
@@ -127,8 +127,8 @@ def prepare(
         check_traces(name, content, folder)
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
     known = {*files, LOADER_FILE}
-    left_out = tuple(name for name in (path.relative_to(folder).as_posix() for path in paths) if name not in known)
-    return Upload(repo_id, files, left_out)
+    skipped = tuple(name for name in (path.relative_to(folder).as_posix() for path in paths) if name not in known)
+    return Upload(repo_id, files, skipped)
 
 
 def send(
@@ -141,22 +141,22 @@ def send(
     commit_description: str | None = None,
     create_pr: bool = False,
 ) -> str:
-    """Creates the repository if it does not exist, and commits everything at once.
+    """Creates the repository if it does not exist, and sends all files in one commit.
 
     Args:
-        upload: of `prepare`.
-        private: of a new repository; None: its owner's setting for new ones.
-        token: None: of `hf auth login` or $HF_TOKEN.
-        revision: a branch, made where it does not exist; None: "main".
-        commit_message: None: "Upload NAME".
-        commit_description: what follows the message.
-        create_pr: propose the commit as a pull request.
+        upload: result of `prepare`.
+        private: visibility of a new repository. None: default of the owner's account.
+        token: access token. None: that of `hf auth login` or $HF_TOKEN.
+        revision: branch, created if it does not exist. None: "main".
+        commit_message: first line of the commit message. None: "Upload NAME".
+        commit_description: rest of the commit message.
+        create_pr: whether to open a pull request instead of committing to the branch.
 
     Returns:
-        The address of the commit, or of the pull request.
+        URL of the commit or pull request.
 
     Raises:
-        ConfigurationError: `revision` cannot be a branch.
+        ConfigurationError: `revision` is not a valid branch name.
         RepositoryNotFoundError, GatedRepoError, HfHubHTTPError, ...: the errors of huggingface_hub, unchanged.
     """
     check_revision(revision)
@@ -164,7 +164,7 @@ def send(
     api.create_repo(upload.repo_id, private=private, exist_ok=True)
     if revision not in (None, "main") and not str(revision).startswith(PULL_REQUESTS):
         api.create_branch(upload.repo_id, branch=str(revision), exist_ok=True)
-    # not upload_folder, which may split what it sends into several commits
+    # not `upload_folder`, which may create several commits
     commit = api.create_commit(
         upload.repo_id,
         [CommitOperationAdd(name, content) for name, content in upload.files.items()],
@@ -177,21 +177,23 @@ def send(
 
 
 def check_revision(revision: Any) -> None:
-    """Checks the name of a branch to push to, as `git check-ref-format --branch` does; None: the main one.
+    """Checks the name of a branch to push to, as `git check-ref-format --branch` does; None is valid.
 
     Raises:
-        ConfigurationError: no branch can have it.
+        ConfigurationError: not a valid branch name.
     """
     if revision is None or (isinstance(revision, str) and _BRANCH.fullmatch(revision) and not _COMMIT.match(revision)):
         return
     what = (
-        "no commit" if isinstance(revision, str) and _COMMIT.match(revision) else "without spaces and any of ~^:?*[\\"
+        "not a commit"
+        if isinstance(revision, str) and _COMMIT.match(revision)
+        else "without spaces and any of ~^:?*[\\"
     )
-    raise ConfigurationError(f"`revision` must be the name of a branch, {what}, got {revision!r}")
+    raise ConfigurationError(f"`revision` must be a branch name, {what}, got {revision!r}")
 
 
 def full_id(repo_id: str, token: bool | str | None = None) -> str:
-    """ "owner/name"; the owner of a bare name is whom the token belongs to, as in huggingface_hub."""
+    """Completes a bare repository name to "owner/name" with the owner of the token, as huggingface_hub does."""
     if not isinstance(repo_id, str) or "/" in repo_id or not repo_id:
         return repo_id
     return f"{HfApi(token=token).whoami()['name']}/{repo_id}"
@@ -208,17 +210,18 @@ def push(
     safe_serialization: bool = True,
     **options: Any,
 ) -> str:
-    """Saves a pipeline or a lone restorer (by `save_pretrained`) into a temporary folder, and pushes it.
+    """Saves a pipeline or a single restorer to a temporary folder, and pushes it.
 
     Args:
-        saved: the pipeline or restorer.
-        repo_id, license, card: of `prepare`; the owner of a bare name is whom `token` belongs to.
-        variant: of the weights' file names, e.g. "fp16".
-        token, options: of `send`.
-        safe_serialization: must be True: this package writes no pickle.
+        saved: pipeline or restorer, with `save_pretrained`.
+        repo_id: "owner/name", or a name in the namespace of the token's owner.
+        license, card: see `prepare`.
+        variant: variant in the names of the weight files, e.g. "fp16".
+        token, options: see `send`.
+        safe_serialization: must be True; this package writes no pickle files.
 
     Raises:
-        TypeError: an argument that is not known.
+        TypeError: unknown argument.
         ValueError: `safe_serialization=False`.
     """
     unknown = sorted(set(options) - ({*inspect.signature(send).parameters} - {"upload"}))
@@ -238,7 +241,7 @@ def push(
 
 
 def _checked_components(folder: Path) -> list[str]:
-    """The components that a pipeline's folder holds, all of them whole."""
+    """Names of the components in a pipeline's folder, after a check that they are complete."""
     index = read_index(folder)
     components = [name for name in COMPONENTS if isinstance(index.get(name), list) and index[name][1]]
     check_folder(folder, components, [PIPELINE_CLASS], stored_variant(folder / "restorer"))
@@ -246,7 +249,7 @@ def _checked_components(folder: Path) -> list[str]:
 
 
 def _network_files(folder: Path, component: str, repo_id: str, license: License) -> dict[str, bytes | Path]:
-    """Config and weights of one component, or of the lone network of a folder (""); the config states the license."""
+    """Config, with the license, and weights of one component, or of a folder that holds a single network ("")."""
     place = f"{component}/" if component else ""
     name = f"{place}{CONFIG_NAMES.get(component, 'config.json')}"
     config = {**without_machine(read_json(folder / name, "")), "_name_or_path": repo_id}
@@ -263,14 +266,14 @@ def _network_files(folder: Path, component: str, repo_id: str, license: License)
 
 
 def _given(folder: Path, card: str | os.PathLike[str] | None) -> str | None:
-    """The card that a user wrote; None where it is to be rendered."""
+    """Text of the card that a user wrote; None if the card is to be rendered."""
     path = Path(card) if card is not None else folder / CARD
     text = read_card(path) if card is not None or path.is_file() else RENDERED
     return None if RENDERED in text else text
 
 
 def _stated(description: Description, identifier: str | None) -> License:
-    """The license of an upload: that of the weights, or where none binds the one that the publisher states."""
+    """The license of an upload: as the publisher states it, unless the weights are under a non-commercial license."""
     recorded = description.license
     if identifier is None or identifier in (recorded.identifier, recorded.name):
         return recorded

@@ -1,4 +1,4 @@
-"""Files of the record of weights: names, contents, and removal of those that belong to other weights."""
+"""Files of a weights record: names, contents, and removal of records that belong to other weights."""
 
 import os
 from collections.abc import Collection, Mapping
@@ -15,27 +15,27 @@ from .untrusted import MAX_JSON_BYTES, check_inside, read_json
 RUN = "run.json"
 CARD = "README.md"
 IDENTITY = "identity"
-WEIGHTS_KEY = "weights"  # of evaluation.json: the fingerprint of the weights that were measured
+WEIGHTS_KEY = "weights"  # entry of evaluation.json: fingerprint of the evaluated weights
 RECORD_FILES = (TRAINING, EVALUATION, *LICENSE_FILES, CARD)
-# Marks a rendered card, which may be rendered again.
+# Line that marks a rendered card; cards without it were edited by a user and are kept.
 RENDERED = (
     "<!-- Rendered by daa_diffusers from this repository's own files; take this line out to keep what you write. -->"
 )
-# Entries of a run's record that a copy of its weights keeps.
+# Entries of a run's record that are saved with copies of its weights.
 RUN_FIELDS = ("steps", "options", "photos", "versions")
 
 
 @dataclass(frozen=True)
 class WeightsRecord:
-    """The files that belong to weights.
+    """Contents of the record files that belong to weights.
 
     Args:
-        training: how they were made; empty where it is not recorded.
-        evaluation: the numbers that were measured.
-        licenses: name -> content of the license files.
-        card: that a user wrote; None: there is none, and one is rendered for every upload.
-        weights: fingerprint of the weights that `evaluation` and `card` are about; None: not known, so that these two
-            are not saved again.
+        training: training record; empty if there is none.
+        evaluation: evaluation scores; empty if there are none.
+        licenses: file name -> content of the license files.
+        card: card that a user wrote. None: a card is rendered for each upload.
+        weights: fingerprint of the weights that `evaluation` and `card` describe. None: not known; these two are then
+            not saved again.
     """
 
     training: dict[str, Any] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class WeightsRecord:
 
 
 def training_record(folder: Path) -> dict[str, Any]:
-    """The training record of the weights in a folder: its `training.json`, else the `run.json` of its run."""
+    """The training record of the weights in a folder: from `training.json`, else from `run.json` of the run."""
     if (folder / TRAINING).is_file():
         return read_json(folder / TRAINING, "")
     run = folder.resolve().parent / RUN
@@ -60,7 +60,7 @@ def training_record(folder: Path) -> dict[str, Any]:
 
 
 def evaluation_record(folder: Path) -> dict[str, Any]:
-    """The numbers in a folder's `evaluation.json`; empty where there is none.
+    """The content of a folder's `evaluation.json`; empty if there is none.
 
     Raises:
         CheckpointError: its content is invalid.
@@ -72,10 +72,10 @@ def evaluation_record(folder: Path) -> dict[str, Any]:
 
 
 def read_record(folder: Path) -> WeightsRecord:
-    """The record in a folder of a pipeline or of a lone network; of a pipeline's component, the pipeline's.
+    """The record in the folder of a pipeline or of a single network; for a component's folder, the pipeline's record.
 
     Raises:
-        CheckpointError: a file is damaged, too large, or a link out of the folder.
+        CheckpointError: a file is damaged, too large, or a link to a place outside the folder.
     """
     own = any((folder / name).is_file() for name in (TRAINING, EVALUATION, *LICENSE_FILES))
     if not own and (folder.parent / MODEL_INDEX).is_file():
@@ -97,19 +97,19 @@ def read_record(folder: Path) -> WeightsRecord:
 
 
 def task_of(training: Mapping[str, Any]) -> str | None:
-    """Key of `checkpoints.tasks.TASKS`, by a training record; None where it states none or several."""
+    """The task of a training record, a key of `checkpoints.tasks.TASKS`; None if it states no task, or several."""
     if training.get("task") in TASKS:
         return training["task"]
     options = training.get("options")
     degradation = options.get("degradation") if isinstance(options, Mapping) else None
     tasks = {task for kind in _kinds(degradation) if (task := task_of_degradation(kind)) is not None}
-    others = {task for task in tasks if not TASKS[task].removes_noise}  # noise accompanies any other degradation
+    others = {task for task in tasks if not TASKS[task].removes_noise}  # noise is part of most synthetic degradations
     named = others or tasks
     return named.pop() if len(named) == 1 else None
 
 
 def recorded_objective(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Name and options of the objective of a training record; those of earlier versions are flat."""
+    """Name and options of the objective in a training record, including the flat form of earlier versions."""
     given = options.get("objective", "noise_space")
     if isinstance(given, Mapping):
         return str(given.get("type")), {name: value for name, value in given.items() if name != "type"}
@@ -119,7 +119,7 @@ def recorded_objective(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]
 
 
 def is_adapted(training: Mapping[str, Any]) -> bool:
-    """Whether the weights were adapted to real photos, by their record."""
+    """Whether a training record states that the weights were adapted to real photos."""
     options = training.get("options")
     if not isinstance(options, Mapping) or not options.get("real"):
         return False
@@ -127,7 +127,7 @@ def is_adapted(training: Mapping[str, Any]) -> bool:
 
 
 def _kinds(degradation: Any) -> set[str]:
-    """The types of a degradation's config and of its parts."""
+    """The types of all degradations in a degradation's config, parts included."""
     if isinstance(degradation, Mapping):
         inner = set().union(*map(_kinds, degradation.values())) if degradation else set()
         return inner | ({degradation["type"]} if isinstance(degradation.get("type"), str) else set())
@@ -138,7 +138,7 @@ def _kinds(degradation: Any) -> set[str]:
 
 
 def move_record(folder: Path, target: Path | None) -> None:
-    """Moves the files of a record out of a component's folder, to where a pipeline has them; None: removes them."""
+    """Moves the record files from a component's folder to the pipeline's folder `target`; None: deletes them."""
     for name in RECORD_FILES:
         if target is None:
             (folder / name).unlink(missing_ok=True)
@@ -147,12 +147,15 @@ def move_record(folder: Path, target: Path | None) -> None:
 
 
 def stale_files(target: Path, new: Path) -> list[str]:
-    """The record files in a pipeline's folder of weights that those in the folder `new` are about to replace."""
+    """Names of the record files in a pipeline's folder that do not apply to the new weights in `new`."""
     return outdated(target, new / "restorer", [name for name in RECORD_FILES if (new / name).is_file()])
 
 
 def outdated(folder: Path, weights: Path, written: Collection[str]) -> list[str]:
-    """The record files of earlier weights in a folder; numbers of exactly those in the folder `weights` may stay."""
+    """Names of the record files in `folder` that do not apply to the weights in the folder `weights`.
+
+    Cards that a user wrote, and an evaluation of exactly these weights, are kept; so are the files named in `written`.
+    """
     old = [name for name in (TRAINING, EVALUATION, CARD) if name not in written and (folder / name).is_file()]
     if EVALUATION in old:
         try:
@@ -167,16 +170,16 @@ def outdated(folder: Path, weights: Path, written: Collection[str]) -> list[str]
 
 
 def measured_otherwise(evaluation: Mapping[str, Any], weights: Path) -> bool:
-    """Whether numbers have the fingerprint of other weights than those in a network's folder."""
+    """Whether an evaluation has the fingerprint of other weights than those in a network's folder."""
     measured = evaluation.get(WEIGHTS_KEY)
     return measured is not None and any(weights.glob("*.safetensors")) and measured != stored_fingerprint(weights)
 
 
-# --- numbers ---
+# --- checks of evaluation.json ---
 
 
 def check_evaluation(evaluation: Mapping[str, Any], path: Path) -> None:
-    """CheckpointError where a file holds no numbers as `evaluation.recording.record_evaluation` writes them."""
+    """Raises CheckpointError if the content of `path` is not as `evaluation.recording.record_evaluation` writes it."""
     if not evaluation:
         return
     sets = evaluation.get("sets")

@@ -1,8 +1,8 @@
-"""Records of weights: task, license, training and evaluation, kept with a network and saved with it.
+"""Weights records: task, license, training and evaluation, attached to a network and saved with it.
 
-Task and license are in the network's config. The files beside the weights (`training.json`, `evaluation.json`, a
-license's text, a card that a user wrote) are read when weights are loaded, kept as `network.weights_record`, and
-written beside every copy of the weights. An evaluation and a card apply only to the very weights that were evaluated.
+Task and license are in the network's config. The files next to the weights (`training.json`, `evaluation.json`, a
+license text, a card that a user wrote) are read when weights are loaded, kept as `network.weights_record`, and written
+next to every copy of the weights. Evaluation and card apply only to exactly the weights that were evaluated.
 """
 
 import json
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 def record_of(network: nn.Module) -> WeightsRecord:
-    """The record of a network's weights; empty where there is none."""
+    """The record of a network's weights; empty if there is none."""
     record = unwrapped(network).__dict__.get("weights_record")
     return record if isinstance(record, WeightsRecord) else WeightsRecord()
 
@@ -57,26 +57,26 @@ def stated_license(network: nn.Module) -> License:
     return license_of(record_of(network).training, config_of(unwrapped(network)))
 
 
-def state_license(network: nn.Module, license: License) -> None:
-    """Writes a license into a network's config, or into its record where the config has no such entry."""
+def set_license(network: nn.Module, license: License) -> None:
+    """Writes a license to a network's config, or to its record if the config has no such entry."""
     network = unwrapped(network)
     if not _configure(network, license=license.key):
         record = record_of(network)
-        names = ("license", "licence")  # the second in records of earlier versions
+        names = ("license", "licence")  # earlier versions wrote the second
         kept = {name: value for name, value in record.training.items() if name not in names}
         stated = {"license": license.key} if license.key else {}
         network.weights_record = replace(record, training={**kept, **stated})  # type: ignore[assignment]
 
 
 def inherit_license(network: nn.Module, license: License) -> None:
-    """Sets a network's license to `license` if that is the stricter one."""
+    """Sets a network's license to `license` if that is stricter than its own."""
     strict = strictest(stated_license(network), license)
     if strict.key is not None and strict.key != config_of(unwrapped(network)).get("license"):
-        state_license(network, strict)
+        set_license(network, strict)
 
 
 def _configure(network: nn.Module, **values: str | None) -> bool:
-    """Sets entries of a network's config; False where it has no such entries, as in a class of another library."""
+    """Sets entries of a network's config. Returns False if its class, from another library, has no such entries."""
     has_entries = all(name in config_of(network) for name in values) and hasattr(network, "register_to_config")
     if has_entries:
         network.register_to_config(**values)  # type: ignore[operator]
@@ -84,14 +84,14 @@ def _configure(network: nn.Module, **values: str | None) -> bool:
 
 
 def check_class(kind: type, source: str | os.PathLike[str] | None, subfolder: str | None = None) -> None:
-    """Checks that a folder holds a network of this class; for another one, diffusers would initialize new weights.
+    """Checks that a folder holds a network of the class `kind`; otherwise diffusers would initialize new weights.
 
     Args:
-        kind: the class whose `from_pretrained` is called.
-        source, subfolder: its arguments; a source that is not on disk is not checked.
+        kind: class whose `from_pretrained` is called.
+        source, subfolder: arguments of `from_pretrained`; a source that is not on disk is not checked.
 
     Raises:
-        CheckpointError: `source` names a bundled pipeline, or a folder that holds a pipeline or another class of this
+        CheckpointError: `source` is a bundled pipeline, or the folder of a pipeline or of another class of this
             package.
     """
     if source is None:
@@ -109,7 +109,7 @@ def check_class(kind: type, source: str | os.PathLike[str] | None, subfolder: st
 
 
 def attach_record(network: nn.Module, folder: Path) -> None:
-    """Attaches the record in the folder of weights that were just loaded; a damaged one is skipped with a warning."""
+    """Attaches the record in the folder of weights that were just loaded; a damaged one is ignored with a warning."""
     try:
         record = read_record(folder)
     except CheckpointError as error:
@@ -121,7 +121,7 @@ def attach_record(network: nn.Module, folder: Path) -> None:
 
 
 def attach_from(network: nn.Module, source: str | os.PathLike[str] | None, options: Mapping[str, Any]) -> None:
-    """Attaches the record beside weights loaded by `from_pretrained(source, **options)`; a failure is logged."""
+    """Attaches the record of weights loaded by `from_pretrained(source, **options)`; failures are logged."""
     if source is None:
         return
     folder = Path(source)
@@ -141,7 +141,7 @@ def attach_from(network: nn.Module, source: str | os.PathLike[str] | None, optio
 
 
 def weights_of(network: nn.Module) -> str | None:
-    """The fingerprint of a network's weights; None for bfloat16, which is too imprecise, and for meta tensors."""
+    """The fingerprint of a network's weights; None for bfloat16 (too imprecise) and meta tensors."""
     tensors = unwrapped(network).state_dict()
     if any(tensor.dtype == torch.bfloat16 or tensor.is_meta for tensor in tensors.values()):
         return None
@@ -149,10 +149,10 @@ def weights_of(network: nn.Module) -> str | None:
 
 
 def keep_run_record(network: nn.Module, run: Mapping[str, Any]) -> None:
-    """Attaches the record of a training run to the network that it trained.
+    """Attaches the record of a training run to the trained network.
 
-    From the record of the initial weights, the license and its text are kept, but not the evaluation and the card. The
-    task is that of the run's degradation, where it has one.
+    License and license text are inherited from the initial weights; evaluation and card are not. The task is that of
+    the run's degradation, or for a run on pairs that of the initial weights.
     """
     start = record_of(network)
     training = {key: run[key] for key in RUN_FIELDS if key in run}
@@ -161,7 +161,7 @@ def keep_run_record(network: nn.Module, run: Mapping[str, Any]) -> None:
     if inherited.key is not None:
         training["license"] = inherited.key
     task = task_of(training)
-    if not (training.get("options") or {}).get("degradation"):  # a run on pairs keeps the task of the initial weights
+    if not (training.get("options") or {}).get("degradation"):  # a run on pairs
         task = config_of(unwrapped(network)).get("task") or task_of(start.training)
     if task is not None:
         training["task"] = task
@@ -173,7 +173,7 @@ def keep_run_record(network: nn.Module, run: Mapping[str, Any]) -> None:
 
 
 def record_files(network: nn.Module) -> dict[str, bytes]:
-    """Files saved beside a network's weights: name -> content."""
+    """Record files to save with a network's weights: name -> content."""
     record = record_of(network)
     files = dict(record.licenses)
     if record.training:
@@ -185,12 +185,12 @@ def record_files(network: nn.Module) -> dict[str, bytes]:
             if record.card is not None:
                 files[CARD] = record.card.encode()
         else:
-            logger.warning("these weights are not those that were evaluated: evaluation and card are left out")
+            logger.warning("the weights changed after their evaluation: evaluation and card are not saved")
     return files
 
 
 def write_record(network: nn.Module, folder: str | os.PathLike[str]) -> None:
-    """Writes a network's record into the folder of its saved weights, and removes records of other weights there."""
+    """Writes a network's record to the folder of its saved weights, and removes records of other weights there."""
     folder = Path(folder)
     files = record_files(network)
     for name, content in files.items():

@@ -1,4 +1,4 @@
-"""Content of a repository beside weights: code for users without this package; checks against private data."""
+"""Code in repositories for users without this package, and checks for private data before an upload."""
 
 import ast
 import json
@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 
 PIPELINE_CLASS = "DAARestorationPipeline"
 LOADER_FILE = "pipeline.py"
-# Name in a repository -> source, relative to this package.
+# File name in a repository -> source file, relative to this package.
 PIPELINE_CODE = {LOADER_FILE: "pipelines/standalone.py", "image_processor.py": "pipelines/image_processor.py"}
-# The pipeline.py of a saved folder: diffusers' own class finds the pipeline by it, or raises an error with the remedy.
+# Content of pipeline.py in a saved folder, by which diffusers' `DiffusionPipeline` finds the pipeline class.
 LOADER = """# For DiffusionPipeline.from_pretrained(folder, trust_remote_code=True).
 # DAARestorationPipeline.from_pretrained(folder) needs neither this file nor that argument.
 try:
@@ -31,12 +31,12 @@ try:
 except ImportError as error:
     raise ImportError("this pipeline needs the package daa-diffusers: pip install daa-diffusers") from error
 """
-# Packages that the code may import: those that come with diffusers.
+# Packages that the code may import, all installed with diffusers.
 PLAIN_IMPORTS = {"torch", "diffusers", "numpy", "PIL"}
-# Modules that are put into the files which import them. Of a component diffusers loads one file, of a pipeline also the
-# files that its own imports, but none that these import.
+# Modules that are inlined into the files that import them: diffusers loads a single file per component, and for the
+# pipeline only its file and those that it imports directly.
 INLINED = {".record_mixin": "record_mixin.py", ".forward": "forward.py", ".transfers": "transfers.py"}
-# Private data that must not be uploaded, searched for in every text file.
+# Patterns of private data, which must not be uploaded; searched in every text file.
 _TRACES = {
     "an access token": re.compile(r"\bhf_[A-Za-z0-9]{16,}"),
     "a password in an address": re.compile(r"://[^/\s:@]+:[^/\s@]+@"),
@@ -50,15 +50,15 @@ _TRACES = {
 
 
 def with_code(index: Mapping[str, Any], components: Sequence[str]) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """The code that makes a repository work without this package, and the model_index.json that names it.
+    """Collects the code that makes a repository work without this package, and the model_index.json that refers to it.
 
     Args:
-        index: the model_index.json, with this package's classes.
-        components: those that it holds.
+        index: content of model_index.json, with this package's classes.
+        components: names of the components in the index.
 
     Returns:
-        File -> content, and the index; no files and the same index where a component's class is not of this package, or
-        its module imports more than torch and diffusers.
+        Files (name -> content) and the new index. If the class of a component is not from this package, or its module
+        imports more than `PLAIN_IMPORTS`, there are no files and the index is unchanged.
     """
     package = Path(__file__).parents[1]
     named = dict(index)
@@ -69,11 +69,11 @@ def with_code(index: Mapping[str, Any], components: Sequence[str]) -> tuple[dict
         if home is None:
             if module.split(".")[0] in ("diffusers", "transformers"):
                 continue
-            logger.warning("`%s` is a %s.%s: loading it needs that module", component, module, class_name)
+            logger.warning("`%s` is a %s.%s: loading it requires that module", component, module, class_name)
             return {}, dict(index)
         path = package.joinpath(*home.split(".")).with_suffix(".py")
         if not top_level_imports(path) <= {*PLAIN_IMPORTS, *INLINED}:
-            logger.warning("`%s` is a %s, which needs the package daa-diffusers", component, class_name)
+            logger.warning("`%s` is a %s, which requires the package daa-diffusers", component, class_name)
             return {}, dict(index)
         code[f"{component}/{path.name}"] = _source(path)
         named[component] = [path.stem, class_name]
@@ -83,10 +83,10 @@ def with_code(index: Mapping[str, Any], components: Sequence[str]) -> tuple[dict
 
 
 def write_loader(folder: Path) -> None:
-    """Writes pipeline.py into the folder of a pipeline, and names it in its model_index.json.
+    """Writes pipeline.py to the folder of a pipeline, and adds it to the folder's model_index.json.
 
-    `DiffusionPipeline.from_pretrained(folder)` finds diffusers' own pipelines; of others it runs the code that the
-    index names, and asks for `trust_remote_code=True` before. An index of another class is not changed.
+    `DiffusionPipeline.from_pretrained(folder)` finds only diffusers' own pipelines; for others it runs the code that
+    the index names, if `trust_remote_code=True`. An index of another pipeline class is not changed.
     """
     index = read_json(folder / MODEL_INDEX, f"{str(folder)!r} has no {MODEL_INDEX}")
     if index.get("_class_name") == PIPELINE_CLASS:
@@ -95,12 +95,12 @@ def write_loader(folder: Path) -> None:
 
 
 def _home_of(class_name: str) -> str | None:
-    """The module of a restorer of this package, relative to it; None of another class."""
+    """Module of a restorer class, relative to this package; None for other classes."""
     return RESTORERS[class_name].__module__.partition(".")[2] if class_name in RESTORERS else None
 
 
 def _source(path: Path) -> bytes:
-    """A file of this package for a repository, with its imports from `INLINED` inlined."""
+    """Source file of this package for a repository, with the modules of `INLINED` inlined."""
     text = path.read_text(encoding="utf-8")
     for module, file in INLINED.items():
         before, imported, after = text.partition(f"from {module} import ")
@@ -110,7 +110,7 @@ def _source(path: Path) -> bytes:
 
 
 def top_level_imports(path: Path) -> set[str]:
-    """The packages, beyond Python's own, that importing a file imports; those of its own package start with a dot."""
+    """Packages outside the standard library that a file imports at import time; relative imports start with a dot."""
     modules = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Import):
@@ -124,10 +124,7 @@ def top_level_imports(path: Path) -> set[str]:
 
 
 def without_machine(value: Any) -> Any:
-    """JSON without local folder names: absolute paths are reduced to their last part.
-
-    Names of photos that were skipped become their number.
-    """
+    """Removes local data from JSON: absolute paths are reduced to their last part, skipped photos to their number."""
     if isinstance(value, Mapping):
         kept = {key: without_machine(item) for key, item in value.items()}
         if isinstance(kept.get("skipped"), dict | list):  # a list: names alone, of earlier versions
@@ -141,12 +138,12 @@ def without_machine(value: Any) -> Any:
 
 
 def check_traces(name: str, content: bytes | Path, folder: Path) -> None:
-    """ConfigurationError where a file holds a token, a password, or a path of a machine; of weights their metadata.
+    """Raises ConfigurationError if a text file, or the metadata of a weight file, contains private data (`_TRACES`).
 
     Args:
-        name: of the file, for the message.
-        content: itself, or its path.
-        folder: that it comes from, whose path must not be in it.
+        name: file name for the message.
+        content: content of the file, or its path.
+        folder: folder of the file; its path counts as private data.
     """
     if isinstance(content, Path) and content.suffix == SAFETENSORS:
         with safe_open(content, framework="pt") as handle:
@@ -166,5 +163,5 @@ def check_traces(name: str, content: bytes | Path, folder: Path) -> None:
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:
-    """The content of a JSON file."""
+    """Encodes the content of a JSON file."""
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,4 +1,4 @@
-"""Resolution of checkpoint names: bundled names, folders, single files and the Hub; checks of completeness."""
+"""Resolution of checkpoint names (bundled names, folders, single files, Hub ids), and checks of completeness."""
 
 import difflib
 import logging
@@ -22,12 +22,12 @@ from .weight_files import WEIGHTS, stored_variant, weight_files, weights_file
 
 logger = logging.getLogger(__name__)
 
-ROOT_PACKAGE = __package__.partition(".")[0]  # saved indices hold the full module paths of this package's classes
+ROOT_PACKAGE = __package__.partition(".")[0]  # model_index.json has full module paths
 MODEL_INDEX = "model_index.json"
 PICKLE_SUFFIXES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
 NO_PICKLE = "only safetensors are read, because pickle files run code when they are opened"
-CONFIG_NAMES = {"scheduler": "scheduler_config.json"}  # of a component; else config.json
-TRAINING, EVALUATION = "training.json", "evaluation.json"  # training record with license; numbers
+CONFIG_NAMES = {"scheduler": "scheduler_config.json"}  # component -> config file, if not config.json
+TRAINING, EVALUATION = "training.json", "evaluation.json"  # training record with license; evaluation scores
 LICENSE_FILES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.md", "NOTICE.txt")
 DOWNLOAD_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "variant")
 
@@ -37,9 +37,9 @@ class Source:
     """Location of a checkpoint.
 
     Args:
-        kind: "folder" of a pipeline, "file" of a restorer's weights, or "hub".
-        location: its path, or the id of its repository.
-        name: for records; never a local path.
+        kind: "folder" (of a pipeline), "file" (weights of a restorer), or "hub".
+        location: path, or repository id.
+        name: name for records; never a local path.
     """
 
     kind: Literal["folder", "file", "hub"]
@@ -50,23 +50,21 @@ class Source:
 def resolve(
     name_or_path: str | os.PathLike, argument: str = "pretrained_model_name_or_path", variant: str | None = None
 ) -> Source:
-    """Resolves a name without using the network.
+    """Resolves the name of a checkpoint, without network access.
 
-    The name of a bundled checkpoint has priority; then comes what exists on the disk (of the output folder
-    of a training run, the pipeline in it); then the Hub. A `Path` is always on the disk. Of a restorer alone that was
-    saved in shards, the file is their index; of one that was saved as variants only, the first without `variant`.
+    Names of bundled checkpoints take precedence over local files and folders, and these over the Hub. A `Path` is
+    always local. The output folder of a training run resolves to its pipeline. For a single restorer saved in shards,
+    the location is their index; if only variants were saved and `variant` is None, it is the first variant.
 
     Raises:
         TypeError: neither a string nor a path.
-        CheckpointError: no such checkpoint, or a pickle file.
+        CheckpointError: the checkpoint does not exist, or is a pickle file.
     """
     if not isinstance(name_or_path, str | os.PathLike):
         raise TypeError(f"`{argument}` must be a string or a path, got {type(name_or_path).__name__}")
     path, text = Path(name_or_path), os.fspath(name_or_path)
     if not text:
-        raise CheckpointError(
-            f"`{argument}` is empty: a name, a folder, a file or the id of a Hub repository is expected"
-        )
+        raise CheckpointError(f"`{argument}` is empty; expected a name, a folder, a file or the id of a Hub repository")
     if isinstance(name_or_path, str) and is_bundled(text):
         if path.is_dir():
             logger.warning(
@@ -75,21 +73,19 @@ def resolve(
                 f"./{text}",
             )
         if text in RENAMED:
-            logger.warning("%r is no longer bundled; %r takes its place", text, RENAMED[text])
+            logger.warning("%r is no longer bundled; loading its successor %r", text, RENAMED[text])
         return Source("folder", str(bundled_path(text)), RENAMED.get(text, text))
     if path.is_dir():
         alone = weights_file(path, variant or stored_variant(path))
-        if not (path / MODEL_INDEX).is_file() and alone is not None:  # what restorer.save_pretrained writes
+        if not (path / MODEL_INDEX).is_file() and alone is not None:  # written by restorer.save_pretrained
             return Source("file", str(alone), path.resolve().name)
         if variant and not (path / MODEL_INDEX).is_file() and (path / "config.json").is_file():
-            raise CheckpointError(f"`variant` is {variant!r}, but {text!r} holds no such weights of its restorer")
+            raise CheckpointError(f"`variant` is {variant!r}, but {text!r} has no such weights")
         return Source("folder", str(pipeline_folder(name_or_path)), path.resolve().name)
     suffixes = (SAFETENSORS, *PICKLED)
     if path.is_file():
         if path.suffix not in suffixes:
-            raise CheckpointError(
-                f"`{argument}` {text!r} must be a folder, or a file of weights: {', '.join(suffixes)}"
-            )
+            raise CheckpointError(f"`{argument}` {text!r} must be a folder or a weight file ({', '.join(suffixes)})")
         return Source("file", text, path.name)
     if isinstance(name_or_path, str) and is_repo_id(text) and path.suffix not in suffixes:
         return Source("hub", text, text)
@@ -97,12 +93,12 @@ def resolve(
 
 
 def is_repo_id(text: str) -> bool:
-    """Whether a text may be the id of a repository on the Hub, "owner/name"."""
+    """Whether `text` has the form of a repository id, "owner/name"."""
     return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text) is not None
 
 
 def pipeline_folder(name_or_path: str | os.PathLike[str]) -> Path:
-    """The folder of a pipeline: itself, the one in the output folder of a training run, or of a bundled name."""
+    """The pipeline folder for a pipeline folder, the output folder of a training run, or a bundled name."""
     if isinstance(name_or_path, str) and is_bundled(name_or_path):
         return bundled_path(name_or_path)
     folder = Path(name_or_path)
@@ -113,15 +109,15 @@ def pipeline_folder(name_or_path: str | os.PathLike[str]) -> Path:
 def _unknown(text: str, argument: str) -> str:
     on_hub = re.match(r"https?://[^/]+/(\w[\w.-]*/\w[\w.-]*)", text)
     if on_hub:
-        return f"`{argument}` {text!r} is an address: of a Hub repository, give the id, {on_hub[1]!r}"
+        return f"`{argument}` {text!r} is an address; use the repository id, {on_hub[1]!r}"
     name, at, revision = text.partition("@")
     if at and is_repo_id(name):
-        return f"`{argument}` {text!r}: give the id, {name!r}, and the revision {revision!r} by the argument `revision`"
+        return f"`{argument}` {text!r}: use the id {name!r}, and {revision!r} as the argument `revision`"
     known = list(bundled_names())
     close = difflib.get_close_matches(text, known, n=1)
     return (
-        f"`{argument}` {text!r} is no bundled checkpoint ({', '.join(known) or 'none is bundled'}), "
-        f'no folder or file of weights, and no id of a Hub repository ("owner/name")'
+        f"`{argument}` {text!r} is not a bundled checkpoint ({', '.join(known) or 'none is bundled'}), "
+        f'an existing folder or weight file, or the id of a Hub repository ("owner/name")'
         + (f"; did you mean {close[0]!r}?" if close else "")
     )
 
@@ -137,7 +133,7 @@ def download(
     revision: str | None = None,
     variant: str | None = None,
 ) -> str:
-    """Fetches the configs and safetensors of some components of a pipeline repository, or takes them from the cache.
+    """Downloads the configs and safetensors of some components of a pipeline repository, unless they are cached.
 
     Returns:
         The local folder.
@@ -153,7 +149,7 @@ def download(
         f"{WEIGHTS}{SAFETENSORS}.index{suffix}.json",
     )
     patterns = [MODEL_INDEX, TRAINING, EVALUATION, *LICENSE_FILES]
-    patterns += ["config.json", *files]  # of a lone restorer, which has no index
+    patterns += ["config.json", *files]  # for a single restorer, which has no index
     for component in components:
         patterns.append(f"{component}/{CONFIG_NAMES.get(component, 'config.json')}")
         if component not in CONFIG_NAMES:
@@ -169,7 +165,7 @@ def download(
     )
     folder = fetch(allow_patterns=patterns)
     lone = Path(folder, "config.json").is_file() and not Path(folder, MODEL_INDEX).is_file()
-    if lone and variant is None and weights_file(Path(folder), None) is None:  # there are variants only
+    if lone and variant is None and weights_file(Path(folder), None) is None:  # only variants exist
         fetch(allow_patterns=[f"{WEIGHTS}*{SAFETENSORS}*"])
     return folder
 
@@ -178,7 +174,7 @@ def download(
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """The model_index.json of a folder, with this package's classes (`own_classes`).
+    """Reads the model_index.json of a folder, with this package's classes (`own_classes`).
 
     Raises:
         CheckpointError: it is missing or damaged.
@@ -189,16 +185,16 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def no_pipeline(folder: Path) -> str:
-    """Message on a folder that is no checkpoint, with what it holds instead, such as photos."""
+    """Error message for a folder that is not a checkpoint, with the file types in it (photos, for example)."""
     suffixes = Counter(path.suffix.lower() or "no suffix" for path in folder.glob("*") if path.is_file())
     held = ", ".join(f"{count} x {suffix}" for suffix, count in suffixes.most_common(3)) or "no files"
-    return f"{str(folder)!r} is no pipeline folder: {MODEL_INDEX} is missing; a checkpoint is expected, it has {held}"
+    return f"{str(folder)!r} is not a pipeline folder: {MODEL_INDEX} is missing; the folder has {held}"
 
 
 def own_classes(index: Mapping[str, Any]) -> dict[str, Any]:
-    """A model_index.json with this package's classes, where a repository names its own copies of them.
+    """Replaces a repository's own copies of classes in a model_index.json by this package's classes.
 
-    A pushed repository carries code for users without this package; with the package, that code is not run.
+    A pushed repository contains code for users without this package; with the package, that code is not run.
     """
     own = dict(index)
     class_name = own.get("_class_name")
@@ -216,23 +212,23 @@ def check_folder(
     """Checks every file that loading `components` needs, before anything is loaded.
 
     Args:
-        folder: of a pipeline.
-        components: "restorer", "unet", "scheduler"; a scheduler may be absent.
-        class_names: of the pipeline that the folder may be of.
-        variant: e.g. "fp16".
+        folder: folder of a pipeline.
+        components: names among "restorer", "unet" and "scheduler"; the scheduler may be absent.
+        class_names: accepted pipeline classes.
+        variant: variant of the weight files, e.g. "fp16".
 
     Returns:
-        The weight files of each component that has weights.
+        Component -> its weight files, for components with weights.
 
     Raises:
-        CheckpointError: listing all missing files; naming a config of another class or with a value out of bounds, a
-            file that is not inside the folder, or tensors that do not fit the config.
+        CheckpointError: files are missing (all are listed), a config is of another class or has a value out of bounds,
+            a file is outside the folder, or tensors do not fit the config.
     """
     index_file = folder / MODEL_INDEX
     index = read_index(folder)
     class_name = index.get("_class_name")
     if class_name not in class_names:
-        raise CheckpointError(f"{MODEL_INDEX} in {str(folder)!r} is of a {class_name}, expected a {class_names[0]}")
+        raise CheckpointError(f"{MODEL_INDEX} in {str(folder)!r} has class {class_name}, expected {class_names[0]}")
     check_inside(folder, [index_file])
     missing: list[str] = []
     pickles: list[str] = []
@@ -270,7 +266,7 @@ def check_folder(
 
 
 def check_network_folder(folder: Path, variant: str | None = None) -> None:
-    """CheckpointError where the folder of a lone network lacks a file, or its tensors do not fit its config."""
+    """Raises CheckpointError if the folder of a single network lacks a file, or its tensors do not fit its config."""
     weights, absent = weight_files(folder, variant)
     check_inside(folder, [folder / "config.json", *weights])
     if absent:

@@ -1,4 +1,4 @@
-"""Restorers in single files of weights: networks of this package, and those that spandrel recognizes."""
+"""Restorers in single weight files: networks of this package, and those that spandrel recognizes."""
 
 import logging
 import re
@@ -22,19 +22,20 @@ logger = logging.getLogger(__name__)
 
 
 def load_restorer(path: Path, dtype: torch.dtype = torch.float32) -> ModelMixin:
-    """Loads the weights of a restorer from one file, in eval mode.
+    """Loads a restorer from a single weight file, in eval mode.
 
-    A config.json of this package beside a safetensors file defines the network. Without one, names and shapes do: a
-    `RestorationUNet` gets default values, with a warning, for what they do not determine (value range, slope, corner
-    alignment); any other file must be of a network that spandrel recognizes (`ForeignRestorer.from_checkpoint`).
+    The network is defined by the config.json of this package next to a safetensors file. Without a config, it is
+    inferred from names and shapes: a `RestorationUNet` gets default values, with a warning, for what these do not
+    determine (value range, slope, corner alignment); any other network must be one that spandrel recognizes
+    (`ForeignRestorer.from_checkpoint`).
 
     Args:
-        path: .safetensors, the index.json of its shards, or .pth, .pt, .ckpt, .bin, of which tensors alone are read.
-        dtype: of the restorer.
+        path: .safetensors, the index.json of its shards, or .pth, .pt, .ckpt, .bin, from which only tensors are read.
+        dtype: dtype of the restorer.
 
     Raises:
-        CheckpointError: a file that is something else or damaged, a config of another class, tensors that do not fit
-            (all listed), or an unknown architecture (known ones are listed).
+        CheckpointError: the file is damaged or not a weight file, the config is of another class, tensors do not fit
+            (all are listed), or the architecture is unknown (the known ones are listed).
     """
     config_file = path.with_name("config.json")
     has_config = path.suffix in (SAFETENSORS, ".json") and config_file.is_file()
@@ -45,7 +46,7 @@ def load_restorer(path: Path, dtype: torch.dtype = torch.float32) -> ModelMixin:
     shapes = shapes_of(weights)
     if "down_path.0.block.0.weight" in shapes:
         raise CheckpointError(
-            f"{str(path)!r} has the official implementation's names; convert it first: `daa convert {path.name} OUT`"
+            f"{str(path)!r} has tensor names of the official code; convert it first: `daa convert {path.name} OUT`"
         )
     name = read_json(config_file, "")["_class_name"] if has_config else None
     if name == ForeignRestorer.__name__:
@@ -83,9 +84,9 @@ def _infer(shapes: Mapping[str, tuple[int, ...]], path: Path) -> dict[str, Any]:
     first = shapes["down_blocks.0.conv1.weight"]
     if len(first) != 4:
         raise CheckpointError(
-            f"{str(path)!r} holds no {RestorationUNet.__name__}: down_blocks.0.conv1.weight is {first}"
+            f"{str(path)!r} holds no {RestorationUNet.__name__}: down_blocks.0.conv1.weight has shape {first}"
         )
     levels = {int(match[1]) for match in map(re.compile(r"down_blocks\.(\d{1,9})\.").match, shapes) if match}
     config = {"channels": first[1], "width": first[0], "depth": len(levels)}
-    logger.warning("no config.json beside %s: sizes inferred (%s), everything else by default", path.name, config)
+    logger.warning("no config.json next to %s: sizes inferred (%s), all else at the defaults", path.name, config)
     return config

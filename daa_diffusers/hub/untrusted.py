@@ -1,6 +1,6 @@
-"""Validation of untrusted checkpoint files: bounded configs, no files outside the folder, tensors that fit the config.
+"""Validation of untrusted checkpoint files: configs within bounds, paths inside the folder, tensors that fit.
 
-All checks run before memory is allocated or a network is built. Checkpoints are not trusted.
+All checks run before memory is allocated or a network is built.
 """
 
 import json
@@ -24,12 +24,12 @@ from ..models.registry import RESTORERS
 logger = logging.getLogger(__name__)
 
 MAX_JSON_BYTES = 10 * 2**20
-# Limits on the values of a config, about a hundred times what networks of this package need.
+# Limits on the values of a config, about a hundred times those of this package's networks.
 MAX_INTEGER = 2**16
 MAX_FLOAT = 1e9
-MAX_LIST = 4096  # a scheduler may list its betas
+MAX_LIST = 4096  # a scheduler's config may list its betas
 MAX_NESTING = 8
-# Limits on fields of this package's networks whose cost grows faster than their value.
+# Lower limits on config fields whose cost grows faster than their value.
 MAX_BY_NAME = {
     "depth": 10, "layers_per_block": 16, "channels": 1024, "width": 4096, "widths": 4096, "blocks": 64, "unshuffle": 16
 }  # fmt: skip
@@ -42,10 +42,11 @@ NETWORKS: dict[str, Any] = {**RESTORERS, "DAAUNet2DConditionModel": DAAUNet2DCon
 
 
 def read_json(path: Path, if_missing: str) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Reads a JSON file that holds an object.
 
     Raises:
-        CheckpointError: no such file (with the message `if_missing`), more than 10 MB, or no JSON object.
+        CheckpointError: the file does not exist (with the message `if_missing`), has more than 10 MB, or is not a JSON
+            object.
     """
     if not path.is_file():
         raise CheckpointError(if_missing)
@@ -54,27 +55,27 @@ def read_json(path: Path, if_missing: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{str(path)!r} is no JSON file: {error}") from error
+        raise CheckpointError(f"{str(path)!r} is not a JSON file: {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{str(path)!r} must hold a JSON object, got {type(content).__name__}")
     return content
 
 
 def read_config(path: Path, expected: str) -> dict[str, Any]:
-    """The config of a component.
+    """Reads the config of a component.
 
     Raises:
-        CheckpointError: it is of another class than `expected`, or holds a value out of bounds (named).
+        CheckpointError: the config is of another class than `expected`, or has a value out of bounds.
     """
     content = read_json(path, f"{str(path)!r} is missing")
     if content.get("_class_name") != expected:
-        raise CheckpointError(f"{str(path)!r} is the config of a {content.get('_class_name')}, expected a {expected}")
+        raise CheckpointError(f"{str(path)!r} has class {content.get('_class_name')}, expected {expected}")
     check_bounds(content, str(path))
     return content
 
 
 def check_bounds(config: Mapping[str, Any], where: str) -> None:
-    """CheckpointError where a config holds a value that no network needs, such as a width of a million."""
+    """Raises CheckpointError if a config has an implausible value, such as a width of a million."""
     limits = MAX_BY_NAME if config.get("_class_name") in NETWORKS else {}
     for name, value in config.items():
         _check_value(value, str(name), where, limits, 0)
@@ -101,17 +102,17 @@ def _check_value(value: Any, name: str, where: str, limits: Mapping[str, int], n
 
 
 def _short(value: int) -> str:
-    return str(value) if abs(value) < 10**18 else "a number of more than 18 digits"  # str() of a huge one is refused
+    return str(value) if abs(value) < 10**18 else "a number of more than 18 digits"  # str() fails for huge integers
 
 
 # --- paths ---
 
 
 def check_name(name: Any, where: str) -> str:
-    """The name of a file as a repository gives it.
+    """Checks a file name that a repository's index states, and returns it.
 
     Raises:
-        CheckpointError: it is absolute or leads out of its folder.
+        CheckpointError: the name is absolute or points outside its folder.
     """
     parts = PurePosixPath(str(name).replace("\\", "/"))
     if not isinstance(name, str) or not name or parts.is_absolute() or ".." in parts.parts or ":" in name:
@@ -120,9 +121,9 @@ def check_name(name: Any, where: str) -> str:
 
 
 def check_inside(folder: Path, paths: Iterable[Path]) -> None:
-    """CheckpointError where a file is a link to something outside `folder`.
+    """Raises CheckpointError if a file is a link to a place outside `folder`.
 
-    The Hub's cache is made of links to its own blobs; those are followed.
+    The links of the Hub's cache to its own blobs are allowed.
     """
     root = folder.resolve()
     allowed = [root]
@@ -132,7 +133,7 @@ def check_inside(folder: Path, paths: Iterable[Path]) -> None:
         real = path.resolve()
         if path.exists() and not any(real.is_relative_to(place) for place in allowed):
             raise CheckpointError(
-                f"{str(path.relative_to(folder))!r} in {str(folder)!r} is a link out of the folder, and is not followed"
+                f"{str(path.relative_to(folder))!r} in {str(folder)!r} is a link to a place outside the folder"
             )
 
 
@@ -140,27 +141,27 @@ def check_inside(folder: Path, paths: Iterable[Path]) -> None:
 
 
 def empty_network(config: Mapping[str, Any], where: str) -> nn.Module | None:
-    """A network of this package by its config, without memory for its weights; None of another class.
+    """Builds a network of this package from its config, without memory for its weights; None for other classes.
 
     Raises:
-        CheckpointError: the config builds none.
+        CheckpointError: the class rejects the config.
     """
     network = NETWORKS.get(str(config.get("_class_name")))
     if network is None:
         return None
     check_bounds(config, where)
     try:
-        with torch.device("meta"), no_init_weights():  # on "meta", drawing numbers would load torch's compiler
+        with torch.device("meta"), no_init_weights():  # random initialization on "meta" would import torch's compiler
             return network.from_config(dict(config))
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        raise CheckpointError(f"{where!r} builds no {network.__name__}: {error}") from error
+        raise CheckpointError(f"{where!r} is not a valid config of {network.__name__}: {error}") from error
 
 
 def stored_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor in safetensors files, from their headers alone.
+    """Tensor name -> shape in safetensors files, read from their headers.
 
     Raises:
-        CheckpointError: a file is something else, such as the pointer that Git LFS leaves where it fetched nothing.
+        CheckpointError: a file is something else, such as a Git LFS pointer.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for file in files:
@@ -172,7 +173,7 @@ def stored_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
 
 
 def stored_dtypes(files: Sequence[Path]) -> tuple[str, ...]:
-    """How the tensors in safetensors files are stored ("F32", "F16", ...), sorted, from their headers alone."""
+    """Dtypes of the tensors in safetensors files ("F32", "F16", ...), sorted, read from their headers."""
     dtypes: set[str] = set()
     for file in files:
         with safe_open(file, framework="pt") as handle:
@@ -181,12 +182,12 @@ def stored_dtypes(files: Sequence[Path]) -> tuple[str, ...]:
 
 
 def shapes_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor."""
+    """Tensor name -> shape."""
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def check_shapes(what: str, tensors: Mapping[str, torch.Tensor], found: Mapping[str, tuple[int, ...]]) -> None:
-    """CheckpointError unless `found` are exactly the shapes of `tensors`; all that differ are listed."""
+    """Raises CheckpointError, listing all differences, unless `found` are exactly the shapes of `tensors`."""
     expected = shapes_of(tensors)
     wrong = [
         f"{name} {found[name]} instead of {shape}"
@@ -197,9 +198,9 @@ def check_shapes(what: str, tensors: Mapping[str, torch.Tensor], found: Mapping[
 
 
 def check_keys(component: str, module: nn.Module, files: Sequence[Path]) -> None:
-    """CheckpointError unless the files hold exactly the module's tensors.
+    """Raises CheckpointError unless the files hold exactly the module's tensors.
 
-    diffusers only logs missing ones, and leaves random weights.
+    diffusers only logs missing tensors, and leaves them at random values.
     """
     stored = set(stored_shapes(files))
     tensors = module.state_dict()
@@ -209,7 +210,7 @@ def check_keys(component: str, module: nn.Module, files: Sequence[Path]) -> None
 
 
 def raise_unfitting(what: str, missing: Sequence[str], unknown: Sequence[str], shapes: Sequence[str]) -> None:
-    """CheckpointError that lists what does not fit, if anything does not."""
+    """Raises CheckpointError with the given problems, if there are any."""
     kinds = (("missing tensors", missing), ("unknown tensors", unknown), ("wrong shapes", shapes))
     problems = [f"{kind}: {', '.join(names)}" for kind, names in kinds if names]
     if problems:
@@ -218,7 +219,7 @@ def raise_unfitting(what: str, missing: Sequence[str], unknown: Sequence[str], s
 
 @contextmanager
 def loading_errors(folder: Path) -> Iterator[None]:
-    """Converts exceptions of diffusers and safetensors on damaged or unfitting files to CheckpointError."""
+    """Context that converts errors of diffusers and safetensors about damaged or unfitting files to CheckpointError."""
     try:
         yield
     except CheckpointError:

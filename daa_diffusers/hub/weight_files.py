@@ -1,4 +1,4 @@
-"""Files that hold a network's weights: a single one or shards, of the plain weights or of a variant such as fp16."""
+"""Weight files of a network: a single file or shards, without or with a variant such as fp16."""
 
 import re
 from pathlib import Path
@@ -13,10 +13,10 @@ WEIGHTS = "diffusion_pytorch_model"
 
 
 def weight_files(folder: Path, variant: str | None) -> tuple[list[Path], list[str]]:
-    """The weight files of a component, and the names of those that should be there and are not.
+    """The weight files of a component, and the names of those that are missing.
 
     Raises:
-        CheckpointError: the index of the shards is damaged, or names a file that is not inside the folder.
+        CheckpointError: the index of the shards is damaged, or names a file outside the folder.
     """
     single, shards = _single(folder, variant), _shards(folder, variant)
     if single.is_file() or not shards.is_file():
@@ -25,12 +25,12 @@ def weight_files(folder: Path, variant: str | None) -> tuple[list[Path], list[st
 
 
 def weights_file(folder: Path, variant: str | None) -> Path | None:
-    """The file that represents the weights in a network's folder: the single one, or the shards' index."""
+    """The single weight file in a network's folder, or the index of the shards; None if there is neither."""
     return next((path for path in (_single(folder, variant), _shards(folder, variant)) if path.is_file()), None)
 
 
 def files_of(path: Path) -> tuple[list[Path], list[str]]:
-    """As `weight_files`, of a file that `weights_file` found, or of any other file of weights."""
+    """Same as `weight_files`, for a given weight file or index of shards."""
     if path.suffix != ".json":
         return [path], [] if path.is_file() else [path.name]
     table = read_json(path, f"{str(path)!r} is missing").get("weight_map")
@@ -41,7 +41,7 @@ def files_of(path: Path) -> tuple[list[Path], list[str]]:
 
 
 def read_stored(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file of weights (`foreign.weights.read_weights`), or of all shards that an index names."""
+    """Reads the tensors of a weight file (`foreign.weights.read_weights`), or of all shards of an index."""
     files, absent = files_of(path)
     if path.suffix == ".json":
         check_inside(path.parent, files)
@@ -51,7 +51,7 @@ def read_stored(path: Path) -> dict[str, torch.Tensor]:
 
 
 def stored_variant(folder: Path) -> str | None:
-    """None where a network's folder has weights without a variant, or none, else the first variant that it has."""
+    """The first variant in a network's folder; None if it has weights without a variant, or no weights."""
     names = [path.name for path in sorted(folder.glob(f"{WEIGHTS}*")) if not path.is_dir()]
     if any(re.match(rf"{WEIGHTS}(-\d|{re.escape(SAFETENSORS)}(\.index\.json)?$)", name) for name in names):
         return None

@@ -1,4 +1,4 @@
-"""The restoration pipeline, from photo to photo."""
+"""Restoration pipeline for photos."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ __all__ = ["DAARestorationPipeline", "DAARestorationPipelineOutput"]
 
 
 def __getattr__(name: str) -> Any:
-    """The public names, imported when first used: `limits` is read by commands that import no torch."""
+    """Imports public names when they are first used: commands read `limits` without importing torch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import daa_diffusers

@@ -1,4 +1,4 @@
-"""Camera adapters of a pipeline: loading, choosing, setting, fusing, unloading."""
+"""Camera adapters of a pipeline: loading, selection, fusing, unloading."""
 
 import os
 from typing import Any
@@ -16,8 +16,8 @@ from ..models.restorer import unwrapped
 class AdapterMixin:
     """Mixin for camera adapters of a pipeline whose `restorer` is any `torch.nn.Module`.
 
-    An adapter's change is added to the parameters of the restorer, so that restoring is as fast as before, and removing
-    it restores the parameters bit for bit. Load adapters before casting to bfloat16.
+    An adapter's update is added to the parameters of the restorer, so that inference is as fast as before. Removing it
+    recovers the parameters bit for bit. Load adapters before casting to bfloat16.
 
     Examples:
         >>> import tempfile
@@ -43,30 +43,30 @@ class AdapterMixin:
 
     @property
     def active_adapter(self) -> str | None:
-        """Name of the adapter that photos are restored with, or None."""
+        """Name of the active adapter, or None."""
         return self._adapters.active
 
     def load_adapter(
         self, adapter: str | os.PathLike, name: str | None = None, *, subfolder: str | None = None, **hub_options: Any
     ) -> str:
-        """Loads an adapter beside those that are loaded, and makes it the active one.
+        """Loads an adapter in addition to those already loaded, and activates it.
 
         Args:
-            adapter: its folder, or the id of a Hub repository ("owner/name"); a `Path` is always a folder.
-            name: its name in this pipeline; None: that of its folder.
-            subfolder: of the folder or repository, where that holds several adapters.
+            adapter: folder of the adapter, or id of a Hub repository ("owner/name"); a `Path` is always a folder.
+            name: name of the adapter in this pipeline. None: the folder's name.
+            subfolder: subfolder of the adapter in a folder or repository that holds several.
             hub_options: `cache_dir`, `force_download`, `local_files_only`, `token`, `revision`.
 
         Returns:
-            The name.
+            Name of the adapter in this pipeline.
 
         Raises:
-            CheckpointError: no adapter there, damaged files, or it was made for another restorer.
-            ConfigurationError: the name is taken, or an adapter is fused.
-            RepositoryNotFoundError: the Hub has no such repository; other errors of huggingface_hub pass unchanged.
+            CheckpointError: no adapter found, damaged files, or an adapter for another restorer.
+            ConfigurationError: the name is in use, or an adapter is fused.
+            RepositoryNotFoundError, ...: the errors of huggingface_hub, unchanged.
         """
         if name is not None and (not isinstance(name, str) or not name):
-            raise ConfigurationError(f"`name` must be a text or None, got {name!r}")
+            raise ConfigurationError(f"`name` must be a non-empty string or None, got {name!r}")
         config, tensors, own_name = read_adapter(adapter, subfolder=subfolder, **hub_options)
         name = name or own_name
         self._adapters.add(name, config, tensors)
@@ -74,22 +74,22 @@ class AdapterMixin:
         return name
 
     def set_adapter(self, name: str | None, scale: float = 1.0) -> None:
-        """Restores with a loaded adapter from now on, or with none.
+        """Activates a loaded adapter, or deactivates all.
 
         Args:
-            name: of the adapter; None: the restorer as it was, bit for bit.
-            scale: factor of its change: 0 none, 1 all.
+            name: name of the adapter. None: use the original restorer, bit for bit.
+            scale: factor of the adapter's update, e.g. 0 (no update) to 1 (full update).
 
         Raises:
-            ConfigurationError: no such adapter, a `scale` that is no finite number, or an adapter is fused.
+            ConfigurationError: unknown adapter, `scale` is not a finite number, or an adapter is fused.
         """
         self._adapters.activate(name, scale)
 
     def choose_adapter(self, photo: Image.Image | Image.Exif | str | os.PathLike | bytes | Camera) -> str | None:
-        """The name of the loaded adapter that was made for the camera and ISO number of `photo`, or None.
+        """Returns the name of the loaded adapter for the camera and ISO number of `photo`, or None.
 
         Args:
-            photo: a PIL image as opened (with EXIF), its EXIF, a file, a file's bytes, or a `Camera`.
+            photo: PIL image with EXIF, its EXIF, path or bytes of a file, or `Camera`.
 
         Examples:
             `pipe.set_adapter(pipe.choose_adapter(photo))`
@@ -98,7 +98,7 @@ class AdapterMixin:
         return choose_adapter(camera, self._adapters.configs)
 
     def fuse_adapter(self) -> None:
-        """Makes the active adapter's change part of the restorer: `save_pretrained` saves it, too.
+        """Makes the update of the active adapter part of the restorer, so that `save_pretrained` saves it.
 
         Raises:
             ConfigurationError: no adapter is active.
@@ -106,7 +106,7 @@ class AdapterMixin:
         self._adapters.fuse()
 
     def unfuse_adapter(self) -> None:
-        """Undoes `fuse_adapter`: the adapter is still active, but no longer saved with the restorer.
+        """Undoes `fuse_adapter`: the adapter remains active, but is no longer saved with the restorer.
 
         Raises:
             ConfigurationError: no adapter is fused.
@@ -114,15 +114,15 @@ class AdapterMixin:
         self._adapters.unfuse()
 
     def unload_adapter(self, name: str | None = None) -> None:
-        """Removes one adapter, or all of them. A fused one's change stays in the restorer.
+        """Removes one adapter, or all of them. The update of a fused adapter stays in the restorer.
 
         Raises:
-            ConfigurationError: no such adapter.
+            ConfigurationError: unknown adapter.
         """
         self._adapters.remove(name)
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """Saves the pipeline without the change of an adapter that is active, unless it is fused."""
+        """Saves the pipeline, without the update of an active adapter unless it is fused."""
         with self._adapters.as_saved():
             super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
 

@@ -1,4 +1,4 @@
-"""Memory that restored pixels are written into: new, or the caller's `out`, possibly a mapped file."""
+"""Memory for restored pixels: newly allocated, or the caller's `out`, possibly a memory-mapped file."""
 
 import mmap
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from .image_processor import Photo
 
 
 def check_out(out: Any, photos: Sequence[Photo], image: Any, output_type: str) -> None:
-    """ValueError or TypeError where restored pixels cannot be written into `out`, if it is given."""
+    """Raises ValueError or TypeError if `out` is given and cannot hold the restored pixels."""
     if out is None:
         return
     if not isinstance(out, np.ndarray) or not isinstance(image, np.ndarray) or output_type != "np" or len(photos) > 1:
@@ -29,7 +29,7 @@ def check_out(out: Any, photos: Sequence[Photo], image: Any, output_type: str) -
     if not out.flags.writeable or any(stride < 0 for stride in out.strides):
         raise ValueError("`out` must be writable, without negative strides")
     if np.may_share_memory(out, image):
-        raise ValueError("`out` must not share memory with `image`: tiles overlap, and a restored one would be read")
+        raise ValueError("`out` must not share memory with `image`: overlapping tiles would read restored pixels")
 
 
 def shared_files(*arrays: Any) -> list[np.memmap]:
@@ -38,7 +38,7 @@ def shared_files(*arrays: Any) -> list[np.memmap]:
 
 
 def let_go(mapped: Sequence[np.memmap]) -> None:
-    """Releases pages of mapped files, which count as memory of this process; written values stay in the file."""
+    """Releases the memory pages of mapped files; written values stay in the file."""
     for array in mapped:
         pages = getattr(array, "_mmap", None)
         if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
@@ -46,7 +46,7 @@ def let_go(mapped: Sequence[np.memmap]) -> None:
 
 
 def blank(photo: Photo, out: np.ndarray | None = None) -> Photo:
-    """A photo to be filled with colors, alpha in place, in memory (H, W, C): that of `out`, or new."""
+    """A photo with uninitialized colors, and alpha copied, in memory of layout (H, W, C): `out`, or new memory."""
     colors, height, width = photo.pixels.shape
     if out is not None:
         memory = torch.from_numpy(out if out.ndim == 3 else out[:, :, None])
@@ -60,7 +60,7 @@ def blank(photo: Photo, out: np.ndarray | None = None) -> Photo:
 
 
 def untouched(photo: Photo, out: np.ndarray | None = None) -> Photo:
-    """A copy of the photo, in `out` or in new memory."""
+    """Copies a photo into `out`, or into new memory."""
     copy = blank(photo, out)
     copy.pixels.copy_(photo.pixels)
     return copy

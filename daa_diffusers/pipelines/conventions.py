@@ -1,4 +1,4 @@
-"""Conventions of diffusers' pipelines: `from_pipe`, progress bars, saving in place, arguments without effect."""
+"""Conventions of diffusers pipelines: `from_pipe`, progress bars, saving to existing folders, unused arguments."""
 
 import json
 import logging
@@ -19,16 +19,16 @@ from .transfers import weights_in_channels_last
 
 logger = logging.getLogger(__name__)
 
-# Arguments of `from_pretrained` for a single file, besides those of a download.
+# Arguments of `from_pretrained` for a single file, in addition to those of a download.
 FILE_ARGUMENTS = ("dtype", "torch_dtype", "trust_remote_code")
 
 
 class ConventionsMixin:
-    """Mixin for pipelines with `restorer`, `unet` and `scheduler`; it precedes `DiffusionPipeline` in the bases."""
+    """Mixin for pipelines with `restorer`, `unet` and `scheduler`; must precede `DiffusionPipeline` in the bases."""
 
-    # the folder that the pipeline was loaded from, and the components there that were not requested
+    # folder of the loaded pipeline, and its components that were not loaded
     _unloaded: tuple[Path, Sequence[str]] | None = None
-    # progress bars appear after a second, so not for short calls; `set_progress_bar_config` overrides this
+    # progress bars appear after a second, so not in short calls; `set_progress_bar_config` overrides this
     _progress_bar_config: dict[str, Any] = {"delay": 1.0}
     restorer: nn.Module
     unet: nn.Module | None
@@ -36,13 +36,13 @@ class ConventionsMixin:
 
     @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> Self:
-        """A pipeline over the components of another one, without copying a weight.
+        """Creates a pipeline from the components of another one, without copying weights.
 
-        The restorer, of any class, and the noise predictor are shared; other models under these names are not. The
-        components keep their dtype unless `dtype` is given (diffusers casts to float32).
+        The restorer (of any class) and the noise predictor are shared; other models under these names are not. The
+        components keep their dtype unless `dtype` is given, whereas diffusers casts to float32.
 
         Args:
-            pipeline: a pipeline with a `restorer`, or any other where `restorer` is given.
+            pipeline: pipeline with a `restorer`, or any other pipeline if `restorer` is given.
             kwargs: `dtype`, or components that replace those of `pipeline`.
         """
         for name, kind in (("restorer", nn.Module), ("unet", DAAUNet2DConditionModel)):
@@ -53,16 +53,16 @@ class ConventionsMixin:
             kwargs.setdefault("dtype", pipeline.dtype)
         made = super().from_pipe(pipeline, **kwargs)  # type: ignore[misc]
         if isinstance(pipeline, cls) and made.restorer is pipeline.restorer:
-            made._loaded_adapters = pipeline._loaded_adapters  # the shared restorer may hold one's update
+            made._loaded_adapters = pipeline._loaded_adapters  # the shared restorer may contain an adapter's update
         return made
 
     def maybe_free_model_hooks(self) -> None:
-        """As `DiffusionPipeline.maybe_free_model_hooks`, which takes time to find that there are none."""
+        """Same as `DiffusionPipeline.maybe_free_model_hooks`, but faster if there are no hooks."""
         if getattr(self, "_all_hooks", None):
             super().maybe_free_model_hooks()  # type: ignore[misc]
 
     def to(self, *args, **kwargs) -> Self:
-        """As `DiffusionPipeline.to`, also for plain modules; on CUDA, weights become channels-last."""
+        """Same as `DiffusionPipeline.to`, also for plain modules; on CUDA, weights become channels-last."""
         if isinstance(self.restorer, ModelMixin):
             super().to(*args, **kwargs)  # type: ignore[misc]
         else:
@@ -76,7 +76,7 @@ class ConventionsMixin:
 
 
 def keep_unloaded(pipeline: ConventionsMixin, target: Path, index_file: Path) -> None:
-    """Adds to a new model_index.json the components of `target` without which `pipeline` was loaded from there."""
+    """Adds components of `target` that were not loaded with `pipeline` to the new model_index.json, to keep them."""
     if pipeline._unloaded is None or pipeline._unloaded[0] != target.resolve():
         return
     saved = json.loads((target / index_file.name).read_text(encoding="utf-8"))
@@ -89,14 +89,12 @@ def keep_unloaded(pipeline: ConventionsMixin, target: Path, index_file: Path) ->
 def warn_of_idle_arguments(num_inference_steps: int | None) -> None:
     """Warns that `num_inference_steps` has no effect, unless it is 1 or None."""
     if num_inference_steps not in (None, 1):
-        logger.warning(
-            "`num_inference_steps` is %r, but restoring takes one step: it has no effect", num_inference_steps
-        )
+        logger.warning("`num_inference_steps` is %r, but has no effect: restoring takes one step", num_inference_steps)
 
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Context without diffusers' progress bar over the components: loading a restorer is fast."""
+    """Context without diffusers' progress bar over the components, since loading a restorer is fast."""
     shown = diffusers_logging.is_progress_bar_enabled()
     diffusers_logging.disable_progress_bar()
     try:
@@ -107,17 +105,17 @@ def quiet_loading() -> Iterator[None]:
 
 
 def warn_of_unknown(names: Collection[str], place: str | Path) -> None:
-    """Warns of arguments without effect, as diffusers does."""
+    """Warns of unknown arguments, as diffusers does."""
     if names:
         text = ", ".join(f"`{name}`" for name in sorted(names))
-        logger.warning("%s: %s: not expected here, and ignored", place, text)
+        logger.warning("%s: unknown arguments %s are ignored", place, text)
 
 
 def with_dtypes(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of `from_pretrained` with dtypes in place of their names; "auto" is float32.
+    """Replaces names of dtypes in arguments of `from_pretrained` by dtypes; "auto" is float32.
 
     Raises:
-        ValueError: a dtype that is not a floating point type of torch.
+        ValueError: not a floating point dtype of torch.
     """
     changed = dict(kwargs)
     for argument in ("dtype", "torch_dtype"):
@@ -134,11 +132,11 @@ def _dtype(value: Any, argument: str) -> torch.dtype:
         value = torch.float32 if value == "auto" else getattr(torch, value.removeprefix("torch."), value)
     if isinstance(value, torch.dtype) and value.is_floating_point:
         return value
-    raise ValueError(f"`{argument}` must be a floating point type of torch, such as torch.float16, got {value!r}")
+    raise ValueError(f"`{argument}` must be a floating point dtype such as torch.float16, got {value!r}")
 
 
 def dtype_of(component: str, kwargs: dict[str, Any]) -> torch.dtype:
-    """The dtype that `from_pretrained(dtype=...)` gives a component (see `with_dtypes`), else float32."""
+    """The dtype of a component in arguments of `from_pretrained` (see `with_dtypes`); default: float32."""
     dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
     if isinstance(dtype, dict):
         dtype = dtype.get(component, dtype.get("default"))
@@ -146,7 +144,7 @@ def dtype_of(component: str, kwargs: dict[str, Any]) -> torch.dtype:
 
 
 class _KeepsNothing(logging.Filter):
-    """Drops diffusers' warning about modules to keep in float32 where the list of these is empty."""
+    """Logging filter that drops diffusers' warning about modules to keep in float32 if their list is empty."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return "should be kept in float32: []" not in record.getMessage()

@@ -1,4 +1,4 @@
-"""Conversion of photos to network batches and back: bit depth, alpha, grayscale, any size. No resizing, no file IO."""
+"""Conversion of photos to network batches and back, without resizing: bit depth, alpha, grayscale, padding."""
 
 import warnings
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from .transfers import uploaded
 PhotoInput = PIL.Image.Image | np.ndarray | torch.Tensor
 OUTPUT_TYPES = ("pil", "np", "pt")
 
-# PIL mode -> the mode it is read as. Others (CMYK, LAB, HSV, F) are refused: converting them to RGB needs a color
-# profile or a scale that the pixels do not hold.
+# PIL mode -> mode to which it is converted. Others (CMYK, LAB, HSV, F) are rejected: their conversion to RGB needs a
+# color profile, or a scale that is not stored with the pixels.
 _PIL_MODES = {
     **{"1": "L", "L": "L", "LA": "LA", "La": "LA", "RGB": "RGB", "RGBX": "RGB", "YCbCr": "RGB", "P": "RGB"},
     **{"RGBA": "RGBA", "RGBa": "RGBA", "PA": "RGBA", "I": "I", "I;16": "I;16", "I;16L": "I;16", "I;16B": "I;16"},
@@ -27,14 +27,14 @@ _FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 @dataclass(frozen=True)
 class Photo:
-    """One photo as separate pixels and alpha, in its own bit depth.
+    """Pixels and alpha of one photo, in its own bit depth.
 
     Args:
-        pixels: colors (C, H, W), C = 1 for gray: uint8, uint16, or floating point in [0, 1].
-        alpha: (1, H, W) of the same dtype, or None.
-        flat: the photo had no channel axis (H, W), so that as an array it gets none again.
+        pixels: colors (C, H, W), C = 1 for grayscale; uint8, uint16, or floating point in [0, 1].
+        alpha: alpha channel (1, H, W) of the same dtype, or None.
+        flat: whether the photo was an array without channel axis (H, W), so that the result is one as well.
         info: metadata of a PIL image (ICC profile, EXIF, resolution).
-        device: of a tensor, to which the result is moved back.
+        device: device of the given tensor, to which the result is moved back.
     """
 
     pixels: torch.Tensor
@@ -49,11 +49,11 @@ class Photo:
         return self.pixels.shape[1], self.pixels.shape[2]
 
     def rows(self, channels: int) -> int:
-        """How many rows of a batch this photo takes: one, or one per color for a grayscale restorer."""
+        """Number of batch rows for this photo: one, or one per color for a grayscale restorer."""
         return 1 if self.pixels.shape[0] in (1, channels) else self.pixels.shape[0]
 
     def crop(self, rows: slice, columns: slice) -> "Photo":
-        """A part of the photo, without alpha; the same memory."""
+        """Part of the photo without alpha, as a view."""
         return replace(self, pixels=self.pixels[:, rows, columns], alpha=None)
 
 
@@ -61,21 +61,21 @@ class Photo:
 
 
 def read_photos(image: PhotoInput | Sequence[PhotoInput], channels: int) -> tuple[list[Photo], bool]:
-    """Parses photos of any accepted kind, checking all of them.
+    """Checks photos of any accepted type and converts them to `Photo`.
 
     Args:
-        image: a PIL image; an array (H, W), (H, W, C) or (B, H, W, C); a tensor (C, H, W) or (B, C, H, W); or a list
-            of one such kind, of mixed sizes and bit depths (a batch in a list counts as its photos). Arrays
-            may carry alpha as a second or fourth channel, as image readers give it; tensors hold colors only.
-        channels: colors of the restorer.
+        image: PIL image; array (H, W), (H, W, C) or (B, H, W, C); tensor (C, H, W) or (B, C, H, W); or a list of one of
+            these types, of mixed sizes and bit depths (batches in a list are split into photos). Arrays may have alpha
+            as second or fourth channel, as returned by image readers; tensors have colors only.
+        channels: number of color channels of the restorer.
 
     Returns:
-        The photos, and whether they came as a list.
+        The photos, and whether they were given as a list.
 
     Raises:
-        TypeError: a wrong type, types mixed in a list, or a dtype other than uint8, uint16 and floating point.
-        ValueError: empty list, no pixels, a wrong rank or number of channels, a PIL mode that cannot be read,
-            NaN, infinity, or floats outside [0, 1]. The message names the place in the list.
+        TypeError: unsupported type, mixed types in a list, or a dtype other than uint8, uint16 and floating point.
+        ValueError: empty list, no pixels, wrong rank or number of channels, unsupported PIL mode, NaN, infinity, or
+            floats outside [0, 1]. The message states the index in the list.
     """
     if not isinstance(image, list | tuple):
         return _read(image, "`image`", channels), False
@@ -83,7 +83,7 @@ def read_photos(image: PhotoInput | Sequence[PhotoInput], channels: int) -> tupl
         raise ValueError("`image` must hold at least one photo, got an empty list")
     kinds = sorted({_kind(item, f"`image[{i}]`") for i, item in enumerate(image)})
     if len(kinds) > 1:
-        raise TypeError(f"`image` must hold photos of one kind, got {' and '.join(kinds)} in one list")
+        raise TypeError(f"`image` must hold photos of one type, got {' and '.join(kinds)} in one list")
     return [photo for i, item in enumerate(image) for photo in _read(item, f"`image[{i}]`", channels)], True
 
 
@@ -122,11 +122,11 @@ def _read_pil(image: PIL.Image.Image, name: str, channels: int) -> Photo:
             'image.convert("RGB") or, exactly, by PIL.ImageCms with its color profile'
         )
     if mode in ("L", "RGB") and image.has_transparency_data:
-        mode += "A"  # a palette entry or color key that stands for "transparent"
+        mode += "A"  # a palette entry or color key marks transparent pixels
     if image.mode != mode and mode not in ("I", "I;16"):
         image = image.convert(mode)
     array = np.asarray(image)
-    if mode == "I":  # what some readers make of 16-bit gray
+    if mode == "I":  # some readers return 16-bit grayscale in this mode
         if array.min() < 0 or array.max() > 65535:
             raise ValueError(f"{name} of PIL mode I must hold 16-bit values, got {array.min()} to {array.max()}")
         array = array.astype(np.uint16)
@@ -147,7 +147,7 @@ def _read_array(array: np.ndarray, name: str, channels: int) -> list[Photo]:
     has_alpha = count in (2, 4) and count != channels
     if count - has_alpha not in _color_counts(channels):
         raise ValueError(_channel_message(name, "last", array.shape, channels, "or one more for alpha"))
-    # torch reads neither foreign byte order nor negative strides
+    # torch supports neither foreign byte order nor negative strides
     if any(stride < 0 for stride in batch.strides):
         batch = np.ascontiguousarray(batch)
     batch = np.require(batch, dtype=batch.dtype.newbyteorder("="), requirements=["A"])
@@ -172,7 +172,7 @@ def _read_tensor(tensor: torch.Tensor, name: str, channels: int) -> list[Photo]:
 
 
 def _color_counts(channels: int) -> set[int]:
-    # A gray restorer takes color photos channel by channel.
+    # A grayscale restorer restores color photos channel by channel.
     return {1, 3} if channels == 1 else {1, channels}
 
 
@@ -194,10 +194,10 @@ def _check_range(pixels: torch.Tensor, name: str) -> None:
 
 
 def in_own_depth(image: Any, as_float: bool | None, out: Any = None) -> bool:
-    """Whether arrays and tensors are given in the photo's bit depth; `as_float` None: unless PIL images came.
+    """Whether arrays and tensors are returned in the photo's bit depth. `as_float` None: unless PIL images were given.
 
     Raises:
-        ValueError: floats are requested in an `out` of integers.
+        ValueError: floats are requested, but `out` is of integers.
     """
     if as_float is None:
         first = image[0] if isinstance(image, list | tuple) else image
@@ -208,7 +208,7 @@ def in_own_depth(image: Any, as_float: bool | None, out: Any = None) -> bool:
 
 
 def as_floats(photo: Photo) -> Photo:
-    """A photo of integers in float32 of [0, 1]; one of floats unchanged."""
+    """Converts an integer photo to float32 in [0, 1]; floating point photos are returned unchanged."""
     maximum = _INTEGER_MAXIMUM.get(photo.pixels.dtype)
     if maximum is None:
         return photo
@@ -222,20 +222,20 @@ def as_floats(photo: Photo) -> Photo:
 def to_batch(
     photos: Sequence[Photo], channels: int, value_range: tuple[float, float], device: torch.device
 ) -> torch.Tensor:
-    """Photos of one size as a batch in the restorer's range: `low + x (high - low)`, x in [0, 1].
+    """Converts photos of one size to a batch in the restorer's range: `low + x (high - low)`, x in [0, 1].
 
-    Grayscale is repeated to the restorer's channels; a grayscale restorer gets each color as a row (`Photo.rows`).
+    Grayscale is repeated to the restorer's channels; for a grayscale restorer, each color is a row (`Photo.rows`).
 
     Returns:
-        (N, channels, H, W), float32, new memory in channels-last order (convolutions on CPU are up to 1.4 times faster
-        that way, and interleaved photos fit without a transposition).
+        (N, channels, H, W), float32, in new memory in channels-last order, which makes convolutions on the CPU up to
+        1.4 times faster and needs no transposition of interleaved photos.
     """
     rows = [photo.rows(channels) for photo in photos]
     shape = (sum(rows), channels, *photos[0].size)
     batch = torch.empty(shape, device=device, memory_format=torch.channels_last)
     for photo, target in zip(photos, batch.split(rows), strict=True):
         one_row = target.shape[0] == 1
-        # integers are transferred unconverted, less than floats; not every device supports 16-bit unsigned integers
+        # integers are transferred before conversion, as they are smaller; not every device supports uint16
         pixels = photo.pixels
         if device.type == "cuda" or pixels.dtype == torch.uint8:
             pixels = uploaded(pixels, device)
@@ -251,14 +251,14 @@ def to_batch(
 def from_batch(
     photos: Sequence[Photo], batch: torch.Tensor, channels: int, value_range: tuple[float, float]
 ) -> list[Photo]:
-    """The inverse of `to_batch`: restored rows become photos of the given ones' bit depth, rounded, with their alpha.
+    """Inverse of `to_batch`: converts restored rows to photos, rounded to the original bit depth, with original alpha.
 
     Args:
-        photos: the photos that `batch` was made of.
-        batch: restored (N, channels, H, W), float32, in `value_range`. Clamped here, and only here.
+        photos: photos from which the batch was made.
+        batch: restored batch (N, channels, H, W), float32, in `value_range`; clamped here and nowhere else.
 
     Returns:
-        Photos on the devices of the given ones.
+        Photos on the devices of `photos`.
     """
     low, high = value_range
     restored = []
@@ -279,16 +279,16 @@ def from_batch(
 
 
 def _as_uint16(values: torch.Tensor) -> torch.Tensor:
-    """Whole numbers of 0 to 65535, by way of int32: not every device has 16-bit unsigned arithmetic."""
+    """Casts whole numbers in 0 to 65535 to uint16 by way of int32; not every device has 16-bit unsigned arithmetic."""
     if values.device.type == "cuda":
         return values.to(torch.int32).to(torch.int16).view(torch.uint16)  # the low 16 bits
     return values.to(torch.int32).cpu().to(torch.uint16)
 
 
 def pad_to_multiple(batch: torch.Tensor, multiple: int) -> torch.Tensor:
-    """Extends (N, C, H, W) at the right and the bottom to sizes that are multiples of `multiple`.
+    """Pads (N, C, H, W) at the right and bottom to multiples of `multiple`.
 
-    By reflection; an axis that is too short for it by repeating its last line. Cropping to the old size undoes it.
+    Padding is by reflection, or by replication along an axis that is too short for that.
     """
     height, width = batch.shape[2:]
     for padding, side in (((0, -width % multiple, 0, 0), width), ((0, 0, 0, -height % multiple), height)):
@@ -301,7 +301,7 @@ def pad_to_multiple(batch: torch.Tensor, multiple: int) -> torch.Tensor:
 
 
 def check_output_type(output_type: str, photos: Sequence[Photo]) -> None:
-    """ValueError where `output_type` is unknown or cannot hold one of the photos."""
+    """Raises ValueError if `output_type` is unknown or cannot represent one of the photos."""
     if output_type not in OUTPUT_TYPES:
         raise ValueError(f"`output_type` must be one of {list(OUTPUT_TYPES)}, got {output_type!r}")
     if output_type == "pil" and any(
@@ -309,14 +309,14 @@ def check_output_type(output_type: str, photos: Sequence[Photo]) -> None:
         for photo in photos
     ):
         raise ValueError(
-            '`output_type` "pil" has 8 bits for colors and alpha, got a photo of 16 bits: choose "np" or "pt"'
+            '`output_type` "pil" supports 8 bits for colors and alpha, got a photo of 16 bits: choose "np" or "pt"'
         )
     if output_type == "pil" and any(photo.pixels.shape[0] not in (1, 3) for photo in photos):
-        raise ValueError('`output_type` "pil" has gray and RGB only: choose "np" or "pt"')
+        raise ValueError('`output_type` "pil" supports grayscale and RGB only: choose "np" or "pt"')
 
 
 def assemble(photos: Sequence[Photo], output_type: str, as_list: bool) -> Any:
-    """Photos as a list, or (`as_list` False) arrays and tensors as one batch; PIL images always as a list."""
+    """Converts photos to `output_type`: a list, or with `as_list` False one batch (PIL images are always a list)."""
     if output_type == "pil":
         return [_to_pil(photo) for photo in photos]
     if output_type == "np":

@@ -1,4 +1,4 @@
-"""Row-by-row computation of layers: each keeps the input rows that its next output rows need."""
+"""Incremental computation of layers from the top row to the bottom, keeping only the input rows still needed."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,27 +8,27 @@ from torch import nn
 
 from ..models.fast_restoration_unet import ResidualBlock
 
-SPARE = 8  # rows for what is kept and for later strips, of which more is known than of the first
+SPARE = 8  # extra rows of memory: later strips complete more output rows than the first one
 
 
 class Line:
-    """Rows of a tensor (N, C, total, W), written in order; those that no reader needs any more are freed.
+    """Buffer for the rows of a tensor (N, C, total, W), written in order; rows that no reader needs are freed.
 
-    A row of zeros precedes the first and follows the last row, as the padding of convolutions.
+    A row of zeros before the first and after the last row is the padding of convolutions.
 
     Args:
-        total: the number of rows in the end.
+        total: height of the complete tensor.
     """
 
     def __init__(self, total: int):
         self.total = total
-        self.stop = 0  # one after the last row that was written
-        self._first = -1  # the row that is first in memory
+        self.stop = 0  # index after the last written row
+        self._first = -1  # index of the first row in memory; -1 is the padding
         self._memory: torch.Tensor | None = None
-        self._needs: dict[int, int] = {}  # by `id`: a reference would be a cycle, whose memory is freed late
+        self._needs: dict[int, int] = {}  # `id` of a reader (a reference would be a cycle) -> its first needed row
 
     def write(self, count: int, like: torch.Tensor, channels: int | None = None) -> torch.Tensor:
-        """Memory of `count` more rows, to be filled, of the kind of `like` (N, C, h, W)."""
+        """Returns memory for the next `count` rows, to be filled; other properties are those of `like` (N, C, h, W)."""
         begun, self.stop = self.stop, self.stop + count
         end = self.stop + (self.stop == self.total)
         if self._memory is None:
@@ -46,7 +46,7 @@ class Line:
         return self.read(begun, self.stop)
 
     def read(self, first: int, stop: int) -> torch.Tensor:
-        """Rows from `first` to `stop` (-1 to `total` + 1); a view."""
+        """Returns rows from `first` to `stop`, within -1 to `total` + 1, as a view."""
         assert self._memory is not None and first >= self._first
         return self._memory[:, :, first - self._first : stop - self._first]
 
@@ -61,18 +61,18 @@ def _rows(like: torch.Tensor, channels: int, count: int) -> torch.Tensor:
 
 
 class Step:
-    """A layer along a line.
+    """Layer that is computed incrementally.
 
     Args:
-        source: its input.
+        source: input rows.
     """
 
     def __init__(self, source: Line):
-        self.source, self.done = source, 0  # rows of its output
+        self.source, self.done = source, 0  # number of output rows computed so far
         source.hold(self)
 
     def more(self) -> torch.Tensor | None:
-        """The rows of the output that can be computed by now, (N, C, h, W), up to `done`; None: there are none."""
+        """Computes the next output rows, (N, C, h, W), as far as the input allows, and updates `done`; None: none."""
         stop = self.reach()
         if stop <= self.done:
             return None
@@ -80,29 +80,29 @@ class Step:
         return rows
 
     def reach(self) -> int:
-        """Number of output rows that the input suffices for."""
+        """Number of output rows for which the input is available."""
         raise NotImplementedError
 
     def compute(self, first: int, stop: int) -> torch.Tensor:
-        """These rows; registers with the source which of its rows are still needed."""
+        """Computes output rows `first` to `stop`, and registers which rows of the source are still needed."""
         raise NotImplementedError
 
     def into(self, target: Line) -> None:
-        """Writes these rows."""
+        """Writes the next output rows (see `more`) to `target`."""
         rows = self.more()
         if rows is not None:
             target.write(rows.shape[2], rows).copy_(rows)
 
 
 class Conv(Step):
-    """A 3x3 convolution with padding 1."""
+    """3x3 convolution with padding 1."""
 
     def __init__(self, layer: nn.Conv2d, source: Line):
         super().__init__(source)
         self.layer = layer
 
     def reach(self) -> int:
-        """All rows, or one less than were written."""
+        """See `Step`. One row less than written, until the source is complete."""
         return self.source.stop - (self.source.stop < self.source.total)
 
     def compute(self, first: int, stop: int) -> torch.Tensor:
@@ -113,7 +113,7 @@ class Conv(Step):
 
 
 class Halved(Step):
-    """A layer that makes one row of two."""
+    """Layer that computes one row from two."""
 
     def __init__(self, layer: Callable[[torch.Tensor], torch.Tensor], source: Line):
         super().__init__(source)
@@ -130,7 +130,7 @@ class Halved(Step):
 
 
 class Doubled(Step):
-    """Bilinear upsampling by two, without aligned corners: rows of a pair depend on the rows beside theirs."""
+    """Bilinear upsampling by two, without aligned corners; output rows also depend on the neighboring input row."""
 
     def reach(self) -> int:
         """See `Step`."""
@@ -146,7 +146,7 @@ class Doubled(Step):
 
 
 class Shuffled(Step):
-    """A 1x1 convolution whose channels become pixels, two by two."""
+    """1x1 convolution followed by a pixel shuffle by two."""
 
     def __init__(self, layer: nn.Conv2d, source: Line):
         super().__init__(source)
@@ -163,12 +163,12 @@ class Shuffled(Step):
 
 
 class Chain:
-    """Convolutions one after the other, each followed by an activation.
+    """Sequence of 3x3 convolutions, each followed by a leaky rectifier.
 
     Args:
-        layers: see `Conv`.
-        source: input of the first one.
-        slope: of the leaky rectifier for negative values; 0: they become zero.
+        layers: convolutions (see `Conv`).
+        source: input rows of the first layer.
+        slope: negative slope of the leaky rectifier.
     """
 
     def __init__(self, layers: Sequence[nn.Conv2d], source: Line, slope: float = 0.0):
@@ -178,19 +178,19 @@ class Chain:
 
     @property
     def result(self) -> Line:
-        """The output of the last one."""
+        """Output rows of the last layer."""
         return self.lines[-1]
 
     def advance(self) -> None:
-        """Computes all rows that the source suffices for."""
+        """Computes all rows for which the source is available."""
         for step, target in zip(self.steps, self.lines, strict=True):
             rows = step.more()
-            if rows is not None:  # the activation copies, so that no further pass over memory is needed
+            if rows is not None:  # the activation writes to the target, which saves a copy
                 torch.ops.aten.leaky_relu.out(rows, self.slope, out=target.write(rows.shape[2], rows))
 
 
 class Residual:
-    """A `ResidualBlock`: `x + W2 relu(W1 x)`."""
+    """`ResidualBlock`: `x + W2 relu(W1 x)`."""
 
     def __init__(self, block: ResidualBlock, source: Line):
         self.source, self.result = source, Line(source.total)
@@ -199,13 +199,13 @@ class Residual:
         source.hold(self)
 
     def advance(self) -> None:
-        """Computes all rows that the source suffices for."""
+        """Computes all rows for which the source is available."""
         self.inner.advance()
         add(self.outer, self.source, self.result, self)
 
 
 def add(step: Step, line: Line, target: Line, reader: object) -> None:
-    """Adds a step's rows to those of a line, into another one."""
+    """Adds the next rows of `step` to the same rows of `line`, and writes the sum to `target`."""
     first = step.done
     rows = step.more()
     if rows is not None:

@@ -1,4 +1,4 @@
-"""One pass of the restorer over a batch: padding, precision, the eight flips and rotations, strength."""
+"""Forward passes of the restorer over a batch: padding, precision, self-ensemble, strength."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,24 +27,24 @@ def restore_batch(
     mixed: torch.dtype | None = None,
     contract: RestorerContract | None = None,
 ) -> torch.Tensor:
-    """Pads, restores in the restorer's dtype, crops: `x + strength (f(x) - x)`.
+    """Restores a batch: `x + strength (f(x) - x)`, with padding, and f in the restorer's dtype.
 
     Args:
-        restorer: in eval mode.
+        restorer: f, in eval mode.
         batch: x, (N, C, H, W), float32, in the restorer's range, any size.
-        rows: (N,), the photo that each row belongs to, for messages.
-        dtype: of the restorer.
-        strength: one for all rows, or (N,); 0 leaves a row as it is.
-        self_ensemble: f is the mean over the eight flips and rotations, each undone afterwards.
-        inside: rows and columns that are wanted, (0 <= start < stop <= H or W); None: all.
-        mixed: dtype of the operations that `torch.autocast` covers; None: `dtype`.
-        contract: of the restorer, where it is known already.
+        rows: (N,), index of the photo of each batch row, for messages.
+        dtype: dtype of the restorer.
+        strength: scalar, or (N,); 0 leaves a photo unchanged.
+        self_ensemble: average f over the eight flips and rotations, each undone afterwards.
+        inside: rows and columns to return (0 <= start < stop <= H or W); None: all.
+        mixed: dtype of operations under `torch.autocast`; None: no autocast.
+        contract: contract of the restorer, if already known.
 
     Returns:
-        (N, C, H, W), or what is `inside` of it, float32.
+        (N, C, H, W), or its part `inside`, float32.
 
     Raises:
-        FloatingPointError: NaN or infinity (after a second try in float32, if `dtype` is float16).
+        FloatingPointError: NaN or infinity in the result (for float16, also after another pass in float32).
         ValueError: the restorer does not return a tensor of its input's shape.
     """
     rows_inside, columns = inside or (slice(0, batch.shape[2]), slice(0, batch.shape[3]))
@@ -53,7 +53,7 @@ def restore_batch(
     height, width = padded.shape[2:]
     margins = (rows_inside.start, height - rows_inside.stop, columns.start, width - columns.stop)
     run = _run_ensemble if self_ensemble else _run
-    # padding alone is not worth skipping
+    # margins that consist of padding only are not worth skipping
     skips = contract.skips_margins and max(margins) >= contract.size_multiple
     with torch.autocast(batch.device.type, dtype=mixed, enabled=mixed is not None):
         restored = run(restorer, padded.to(dtype), margins, skips)
@@ -65,7 +65,7 @@ def restore_batch(
             restored[broken] = run(restorer, padded[broken], margins, skips)
         broken = ~_finite_rows(restored)
     if broken.any():
-        raise FloatingPointError(f"`restorer` gave NaN or infinite pixels for photo {_places(rows, broken)}")
+        raise FloatingPointError(f"`restorer` returned NaN or infinite pixels for photo {_places(rows, broken)}")
     restored = restored.float()
     if isinstance(strength, float | int):
         if strength == 1:
@@ -84,17 +84,16 @@ def restore_strips(
     strength: torch.Tensor | float = 1.0,
     mixed: torch.dtype | None = None,
 ) -> Iterator[torch.Tensor]:
-    """As `restore_batch` of a whole photo, strip by strip, for restorers in float32.
+    """Same as `restore_batch` for a whole photo, but strip by strip; for restorers in float32.
 
     Args:
-        restorer: of `strips`, in eval mode.
-        strips: of a photo of this height, padded to the restorer's `size_multiple`.
-        batches: the strips, (N, C, h, W), float32, as `plan_strips` gives them.
+        restorer: restorer for which `strips` was made, in eval mode.
+        strips: state for a photo of this height, padded to the restorer's `size_multiple`.
+        batches: strips of the photo, (N, C, h, W), float32, as planned by `plan_strips`.
         rows, strength, mixed: see `restore_batch`.
 
     Yields:
-        Rows that are known so far, (N, C, h, W), float32, from the top; possibly none, h = 0, and in the end those that
-        padding added.
+        The next restored rows, (N, C, h, W), float32, from the top; h may be 0, and padding rows follow at the end.
 
     Raises:
         FloatingPointError: NaN or infinity.
@@ -109,18 +108,18 @@ def restore_strips(
         given, restored = (x[..., : batch.shape[3]] for x in known)
         broken = ~_finite_rows(restored)
         if broken.any():
-            raise FloatingPointError(f"`restorer` gave NaN or infinite pixels for photo {_places(rows, broken)}")
+            raise FloatingPointError(f"`restorer` returned NaN or infinite pixels for photo {_places(rows, broken)}")
         if isinstance(strength, torch.Tensor) or strength != 1:
             weight = torch.as_tensor(strength).expand(len(batch)).to(batch)[:, None, None, None]
             restored = torch.lerp(given, restored, weight)
         yield restored
 
 
-Margins = tuple[int, int, int, int]  # pixels at the top, bottom, left and right that are not needed
+Margins = tuple[int, int, int, int]  # pixels at the top, bottom, left and right that are cropped from the result
 
 
 def _run(restorer: nn.Module, batch: torch.Tensor, margins: Margins, skips: bool) -> torch.Tensor:
-    """(N, C, H, W) without its margins, which the restorer itself `skips` or which are cropped."""
+    """Restores (N, C, H, W) and removes `margins`, by cropping or, with `skips`, in the restorer itself."""
     top, bottom, left, right = margins
     height, width = batch.shape[2:]
     if skips:
@@ -133,7 +132,7 @@ def _run(restorer: nn.Module, batch: torch.Tensor, margins: Margins, skips: bool
 
 
 def _run_ensemble(restorer: nn.Module, batch: torch.Tensor, margins: Margins, skips: bool) -> torch.Tensor:
-    """The mean over the eight flips and rotations, each undone; as `_run`."""
+    """Same as `_run`, averaged over the eight flips and rotations, each undone."""
     total: torch.Tensor | float = 0.0
     for transposed in (False, True):
         for axes in ((), (2,), (3,), (2, 3)):
@@ -151,12 +150,12 @@ def _run_ensemble(restorer: nn.Module, batch: torch.Tensor, margins: Margins, sk
 
 
 def tensors_of(module: nn.Module) -> Iterator[torch.Tensor]:
-    """Parameters and buffers."""
+    """Parameters and buffers of a module."""
     return chain(module.parameters(), module.buffers())
 
 
 def bytes_of(*modules: nn.Module | None) -> int:
-    """Bytes of the parameters and buffers of modules."""
+    """Size in bytes of the parameters and buffers of modules."""
     tensors = chain.from_iterable(tensors_of(module) for module in modules if module is not None)
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
@@ -166,13 +165,13 @@ def _places(rows: Sequence[int], broken: torch.Tensor) -> str:
 
 
 def _finite_rows(batch: torch.Tensor) -> torch.Tensor:
-    # NaN and infinity survive a sum; this is several times faster than looking at each pixel. (N,) bool
+    # (N,) bool. NaN and infinity propagate through the sum, which is several times faster than testing each pixel.
     return batch.sum(dim=(1, 2, 3), dtype=torch.float32).isfinite()
 
 
 @contextmanager
 def _in_float32(module: nn.Module) -> Iterator[None]:
-    """Context in which half-precision weights are in float32; the original tensors are put back afterwards."""
+    """Context in which half-precision weights are in float32; the original tensors are restored afterwards."""
     kept = [(t, t.data) for t in tensors_of(module) if t.dtype == torch.float16]
     try:
         for tensor, data in kept:

@@ -1,4 +1,4 @@
-"""The restoration pipeline: restored photos of the same size and kind, in one pass of the restorer."""
+"""Restoration pipeline: one pass of the restorer; size and type of the result are those of the photo."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ from ..hub.saving import move_files
 from ..hub.single_files import load_restorer
 from ..hub.untrusted import check_keys, loading_errors
 
-# diffusers finds a saved component's class in sys.modules only: every component module is imported here.
+# diffusers looks up a saved component's class in sys.modules, so every component module is imported here.
 from ..models.daa_unet import DAAUNet2DConditionModel
 from ..models.record_mixin import RecordMixin
 from ..models.registry import RESTORERS  # noqa: F401
@@ -51,14 +51,14 @@ from .run import Run, bar_of, check_options, checked_names, plan_batches
 
 
 class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin, DiffusionPipeline):
-    """Restores photos with a restorer that was adapted in noise space; the noise predictor takes no part in it.
+    """Pipeline that restores photos with a restorer adapted in noise space. It does not use the noise predictor.
 
     Args:
         restorer: `x (B, C, H, W) -> restored (B, C, H, W)` in the value range of its config. `RestorationUNet`, or any
-            module; its `size_multiple` (else 1), `config.channels` (else 3) and `config.value_range` (else [0, 1]) are
-            read where they exist. Only `ModelMixin`s can be saved.
-        unet: the noise predictor that the restorer was trained with, kept for further training. Not used here.
-        scheduler: the noise schedule of that training, likewise.
+            module; its `size_multiple` (default 1), `config.channels` (default 3) and `config.value_range` (default
+            [0, 1]) are read if present. Only a `ModelMixin` can be saved.
+        unet: noise predictor of the training, kept for further training only.
+        scheduler: noise schedule of the training, kept for further training only.
 
     Examples:
         >>> import numpy as np
@@ -83,35 +83,35 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
             raise TypeError(f"`restorer` must be a torch.nn.Module, got {type(restorer).__name__}")
         self.register_modules(restorer=restorer, unet=unet, scheduler=scheduler)
 
-    # --- what the restorer needs ---
+    # --- properties of the restorer ---
 
     @property
     def channels(self) -> int:
-        """Color channels of the restorer."""
+        """Number of color channels of the restorer."""
         return RestorerContract.of(self.restorer).channels
 
     @property
     def value_range(self) -> tuple[float, float]:
-        """(low, high) in which the restorer takes and gives photos."""
+        """Value range (low, high) of the restorer's input and output."""
         return RestorerContract.of(self.restorer).value_range
 
     @property
     def task(self) -> str | None:
-        """Key of `checkpoints.tasks.TASKS`, by the restorer's config, else its record; None where neither states it."""
+        """Task, a key of `checkpoints.tasks.TASKS`, from the restorer's config or record; None if neither states it."""
         return RestorerContract.of(self.restorer).task or record_files.task_of(
             records.record_of(self.restorer).training
         )
 
     @property
     def device(self) -> torch.device:
-        """Where the restorer is."""
+        """Device of the restorer."""
         return next((t.device for t in tensors_of(self.restorer)), torch.device("cpu"))
 
     @property
     def dtype(self) -> torch.dtype:
-        """The floating point type that the restorer computes in."""
+        """Floating point dtype of the restorer's computation."""
         if isinstance(restorer := unwrapped(self.restorer), ModelMixin):
-            return restorer.dtype  # not that of the weights, where `enable_layerwise_casting` stores them in another
+            return restorer.dtype  # differs from that of the weights after `enable_layerwise_casting`
         return next((t.dtype for t in tensors_of(self.restorer) if t.is_floating_point()), torch.float32)
 
     # --- restoring ---
@@ -135,37 +135,37 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
         generator: torch.Generator | list[torch.Generator] | None = None,
         num_inference_steps: int | None = None,
     ) -> DAARestorationPipelineOutput | tuple:
-        """Restores photos of any size, which the results have as well.
+        """Restores photos of any size; the size does not change.
 
         Args:
-            image: one PIL image, numpy array (H, W), (H, W, C) or (B, H, W, C), torch tensor (C, H, W) or
-                (B, C, H, W), or a list of one of these kinds, sizes and bit depths mixed. uint8, uint16, or floating
-                point in [0, 1]. PIL modes: 1, L, RGB, I;16, YCbCr, P (read as RGB), and those with alpha; alpha comes
-                back untouched, in PIL images and arrays. Grayscale is repeated for restorers of three channels and the
-                mean returned; a restorer of one channel restores colors one by one.
-            output_type: "pil", "np" or "pt". The bit depth stays the photo's (PIL: 8 bits, or 16 for gray; floats
-                become 8 bits), but see `as_float`. A list gives a list, anything else a batch.
-            batch_size: photos of one size that share a pass, at most. None: as many as make one megapixel.
+            image: PIL image, numpy array (H, W), (H, W, C) or (B, H, W, C), torch tensor (C, H, W) or (B, C, H, W), or
+                a list of one of these types, of mixed sizes and bit depths; uint8, uint16, or floating point in [0, 1].
+                PIL modes: 1, L, RGB, I;16, YCbCr, P (read as RGB), and those with alpha. Alpha of PIL images and arrays
+                is returned unchanged. For a restorer of three channels, grayscale is repeated and the mean is returned;
+                a restorer of one channel restores colors one by one.
+            output_type: "pil", "np" or "pt", in the photo's bit depth (PIL: 8 bits, or 16 for grayscale; floats become
+                8 bits), but see `as_float`. The result is a list if `image` is a list, else a batch.
+            batch_size: maximum number of photos of one size per pass. None: one megapixel in total.
             return_dict: return a `DAARestorationPipelineOutput` (default) or the tuple `(images,)`.
-            callback_on_step_end: called after each pass as `callback(pipeline, step, timestep, callback_kwargs)`;
-                `timestep` is always 0, restoring has one. A returned dict replaces what it names. Each tile is a pass.
-            callback_on_step_end_tensor_inputs: what `callback_kwargs` holds: "restored" (N, C, H, W), float32, in the
-                restorer's range, not clamped, and "indices" (B,), the places of the pass's photos in `image`.
-            tile: side in pixels, at least 32, of the tiles in which photos are restored that are larger. "auto": strips
-                (see `strips`) or else tiles as memory allows, for photos above a megapixel. None: no tiles. Those that
-                hold the receptive field change nothing (see `tiling`); when memory runs out, they are halved.
-            strength: s in [0, 1] of `x + s (f(x) - x)`; 0 returns the photo itself.
-            self_ensemble: the mean over the eight flips and rotations of the photo: eight times the work.
-            guard: undo changes that are not like noise (of derainers: rain); the output's `guard` has the verdicts.
-            out: an array of the photo's shape and dtype, which may be a `np.memmap`, to write a single array into
+            callback_on_step_end: called after each pass (a batch or a tile) as `callback(pipeline, step, timestep,
+                callback_kwargs)`, with `timestep` 0. The entries of a returned dict replace tensors.
+            callback_on_step_end_tensor_inputs: names of the tensors in `callback_kwargs`: "restored" (N, C, H, W),
+                float32, in the restorer's range, not clamped, and "indices" (B,), indices of the photos in `image`.
+            tile: side in pixels, at least 32, of the tiles into which larger photos are divided. "auto": strips (see
+                `strips`), or tiles as memory allows, for photos above a megapixel. None: no tiles. Tiles larger than
+                the receptive field do not change the result (see `tiling`). When memory runs out, they are halved.
+            strength: s in [0, 1] in `x + s (f(x) - x)`; 0 returns the photo unchanged.
+            self_ensemble: average over the eight flips and rotations of the photo, at eight times the cost.
+            guard: undo changes that do not resemble noise (for derainers: rain); the output's `guard` has the verdicts.
+            out: array of the photo's shape and dtype, possibly an `np.memmap`, for the result of a single array
                 (`output_type` "np"); `images` is then a view of it.
-            as_float: "np" and "pt" as float32 in [0, 1], not rounded (True), or in the photo's bit depth (False). None:
-                floats for PIL images, as everywhere in diffusers, the bit depth of arrays and tensors.
-            generator, num_inference_steps: no effect; accepted because callers pass them to any pipeline.
+            as_float: return "np" and "pt" as float32 in [0, 1], not rounded (True), or in the photo's bit depth
+                (False). None: True for PIL images, as in diffusers; False for arrays and tensors.
+            generator, num_inference_steps: no effect; accepted for compatibility with other pipelines.
 
         Raises:
-            TypeError, ValueError: an `image` or another argument that cannot work, before anything is restored.
-            FloatingPointError: the restorer gives NaN or infinity; where it runs in float16, in float32 too.
+            TypeError, ValueError: invalid `image` or other argument; nothing has been restored.
+            FloatingPointError: the restorer returns NaN or infinity, also in float32.
         """
         # 1. Check inputs
         contract = RestorerContract.of(self.restorer)
@@ -181,7 +181,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
         run = Run(self, contract, tile, self_ensemble, callback_on_step_end, names)
 
         with in_eval_mode(self.restorer), bar_of(self, photos, tile) as progress_bar:
-            # 2. Preprocess: how strongly each photo is restored, and which ones share a pass
+            # 2. Preprocess: strength for each photo, batches
             verdicts = [run.judge(photo, index) for index, photo in enumerate(photos)] if judged else None
             strengths = [strength * (verdicts[index].strength if verdicts else 1) for index in range(len(photos))]
             restored = {index: untouched(photo, out) for index, photo in enumerate(photos) if strengths[index] == 0}
@@ -201,18 +201,18 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
     # --- files and the Hub ---
 
     def save_pretrained(self, save_directory: str | os.PathLike, safe_serialization: bool = True, **kwargs) -> None:
-        """Saves the pipeline and the record of its weights, as safetensors and JSON; what was there stays if it fails.
+        """Saves the pipeline and the record of its weights, as safetensors and JSON. A failure leaves files unchanged.
 
         Args:
-            save_directory: the folder, made if it does not exist.
-            safe_serialization: must be True: this package writes and reads no pickle.
-            kwargs: `variant`, `max_shard_size`, and `push_to_hub=True` to upload it as well, with `repo_id` (by default
+            save_directory: folder, created if it does not exist.
+            safe_serialization: must be True; this package writes and reads no pickle files.
+            kwargs: `variant`, `max_shard_size`, and `push_to_hub=True` to upload the folder, with `repo_id` (default:
                 the folder's name) and the other arguments of the method `push_to_hub`.
 
         Raises:
-            TypeError: the restorer is no `ModelMixin` (`save_pretrained` alone would leave it out).
+            TypeError: the restorer is not a `ModelMixin` (diffusers would silently not save it).
             ValueError: `safe_serialization` is False.
-            UnwritableError: nothing can be written there.
+            UnwritableError: the folder cannot be written.
         """
         if not safe_serialization:
             raise ValueError("`safe_serialization` must be True: pickle files run code when they are opened")
@@ -230,7 +230,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
             if not isinstance(restorer, RecordMixin):
                 with self._adapters.as_saved():
                     records.write_record(restorer, folder / "restorer")
-            record_files.move_record(folder / "restorer", folder)  # which is that of the pipeline
+            record_files.move_record(folder / "restorer", folder)  # a pipeline has its record at the top
             record_files.move_record(folder / "unet", None)
             stale = record_files.stale_files(target, folder)
             keep_unloaded(self, target, folder / self.config_name)
@@ -243,26 +243,25 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike, *, load_noise_predictor: bool = False, **kwargs
     ) -> "DAARestorationPipeline":
-        """Loads a pipeline, in float32 unless `dtype` is given, whatever the precision of the files.
+        """Loads a pipeline, in float32 unless `dtype` is given.
 
         Args:
-            pretrained_model_name_or_path: in this order:
-                - the name of a bundled checkpoint, e.g. "daa-denoise". It comes first, so that a name means the same
-                  everywhere; a local folder of that name is logged as a warning: write "./daa-denoise", or
-                  pass a `Path`, for the folder;
-                - a folder that `save_pretrained` wrote (of a pipeline, or of a restorer alone);
-                - a file of weights: of a restorer of this package, with its config.json beside it, else sizes inferred;
-                  or of a network that spandrel recognizes (tensors alone are read), as a `ForeignRestorer`;
-                - the id of a Hub repository, "owner/name", of a pipeline or of a restorer alone.
+            pretrained_model_name_or_path: one of these, tried in this order:
+                - name of a bundled checkpoint, e.g. "daa-denoise". It takes precedence, with a warning, over a local
+                  folder of the same name; for the folder, write "./daa-denoise" or pass a `Path`;
+                - folder written by `save_pretrained` of a pipeline or a restorer;
+                - weight file of a restorer of this package, defined by the config.json next to it or else with inferred
+                  sizes, or of a network that spandrel recognizes, loaded as a `ForeignRestorer`;
+                - id of a Hub repository, "owner/name", of a pipeline or a restorer.
             load_noise_predictor: also load, and download, the noise predictor and its scheduler.
-            kwargs: as for `DiffusionPipeline.from_pretrained`: `dtype`, `variant`, `revision`, `cache_dir`,
-                `force_download`, `local_files_only`, `token`, `trust_remote_code` (which lets a `ForeignRestorer`
-                import the module of its network), or components that replace saved ones.
+            kwargs: arguments of `DiffusionPipeline.from_pretrained`: `dtype`, `variant`, `revision`, `cache_dir`,
+                `force_download`, `local_files_only`, `token`, `trust_remote_code` (allows a `ForeignRestorer` to
+                import the module of its network), or components to use instead of the saved ones.
 
         Raises:
-            CheckpointError: unknown name, missing files (all listed), pickle files, a config of another class,
-                or weights that do not fit.
-            RepositoryNotFoundError: the Hub has no such repository; other errors of huggingface_hub pass unchanged.
+            CheckpointError: unknown name, missing files (all are listed), pickle files, a config of another class, or
+                weights that do not fit.
+            RepositoryNotFoundError, ...: the errors of huggingface_hub, unchanged.
         """
         if kwargs.pop("use_safetensors", True) is False:
             raise ValueError("`use_safetensors` must be True: pickle files run code when they are opened")
@@ -276,7 +275,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
             pipeline = cls._load_file(Path(source.location), load_noise_predictor, kwargs)
         else:
             pipeline = cls._load_folder(Path(source.location), load_noise_predictor, kwargs)
-        # diffusers records the folder, which would carry the paths of this machine into saved configs
+        # diffusers records the folder, so that saved configs would contain local paths
         pipeline.register_to_config(_name_or_path=source.name)
         for name, component in pipeline.components.items():
             if name in ("restorer", "unet") and hasattr(component, "register_to_config"):
@@ -286,7 +285,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
     @classmethod
     def _load_file(cls, file: Path, load_noise_predictor: bool, kwargs: dict) -> "DAARestorationPipeline":
         if load_noise_predictor and "unet" not in kwargs:
-            raise CheckpointError(f"{str(file)!r} holds no noise predictor: it is a restorer alone")
+            raise CheckpointError(f"{str(file)!r} holds no noise predictor, only a restorer")
         parts = {name: kwargs[name] for name in ("restorer", *cls._optional_components) if name in kwargs}
         warn_of_unknown({*kwargs} - {*parts, *resolving.DOWNLOAD_ARGUMENTS, *FILE_ARGUMENTS}, file)
         if "restorer" not in parts:
@@ -317,17 +316,17 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
 
     @classmethod
     def load_config(cls, *args, **kwargs):
-        """As in diffusers; where a repository carries code of its own, this package's classes are named instead."""
+        """Same as in diffusers, but with this package's classes instead of code in the repository."""
         config = super().load_config(*args, **kwargs)
         return resolving.own_classes(config) if isinstance(config, dict) else config
 
     def push_to_hub(self, repo_id: str, **kwargs) -> str:
-        """Pushes the pipeline with its model card to the Hub, in one commit; returns the commit's address.
+        """Pushes the pipeline with its model card to the Hub, in one commit. Returns the commit's URL.
 
         Args:
-            repo_id: "owner/name", or a name in one's own namespace; made where it does not exist.
-            kwargs: `private`, `token`, `revision`, `commit_message`, `commit_description`, `create_pr` (the address is
-                the pull request's then), `license`, `card`, `variant` of `hub.publish.push`.
+            repo_id: "owner/name", or a name in the user's namespace; created if it does not exist.
+            kwargs: arguments `private`, `token`, `revision`, `commit_message`, `commit_description`, `create_pr` (the
+                URL is then that of the pull request), `license`, `card` and `variant` of `hub.publish.push`.
         """
         from ..hub.publish import push
 
@@ -335,14 +334,14 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
 
     @classmethod
     def download(cls, pretrained_model_name: str, *, load_noise_predictor: bool = False, **kwargs) -> str:
-        """Downloads a repository of the Hub, or takes it from the cache, and returns its folder.
+        """Downloads a repository of the Hub, unless it is cached, and returns its folder.
 
-        The general `DiffusionPipeline.download` refuses components of other packages. Only configs and safetensors
-        are fetched, and the noise predictor's only if `load_noise_predictor`.
+        Unlike `DiffusionPipeline.download`, it supports components from other packages. Only configs and safetensors
+        are downloaded.
 
         Args:
             pretrained_model_name: "owner/name".
-            load_noise_predictor: also fetch the noise predictor and its scheduler.
+            load_noise_predictor: also download the noise predictor and its scheduler.
             kwargs: `cache_dir`, `force_download`, `local_files_only`, `token`, `revision`, `variant`.
         """
         components = ("restorer", *(cls._optional_components if load_noise_predictor else ()))

@@ -12,14 +12,14 @@ from .guard import Verdict
 
 @dataclass
 class DAARestorationPipelineOutput(BaseOutput):
-    """The restored photos, in the order of the given ones; `images[i]` always belongs to photo i.
+    """Restored photos, in the order of the input photos.
 
     Args:
-        images: for `output_type="pil"` a list of PIL images. For `"np"` and `"pt"` a list of arrays or tensors where a
-            list was given (sizes may differ), else one array (B, H, W, C) or tensor (B, C, H, W), B being 1 for a
-            single photo. Same size, bit depth (uint8, uint16 or floating point in [0, 1]) and number of channels as
-            the photo; gray arrays that came without a channel axis have none here either.
-        guard: the guard's verdict on each photo; None without a guard, and for a restorer that is no denoiser.
+        images: for `output_type="pil"`, a list of PIL images. For "np" and "pt", a list of arrays or tensors if a list
+            was given (sizes may differ), else one array (B, H, W, C) or tensor (B, C, H, W), with B = 1 for a single
+            photo. Size, number of channels and bit depth (uint8, uint16 or floating point in [0, 1]) are those of the
+            photo; grayscale arrays given without a channel axis are returned without one.
+        guard: verdict of the guard on each photo; None without a guard, or if the restorer's task has none.
     """
 
     images: list[PIL.Image.Image] | list[np.ndarray] | list[torch.Tensor] | np.ndarray | torch.Tensor

@@ -1,4 +1,4 @@
-"""Mixed precision of the pipeline: bfloat16 where the processor is faster in it and the result hardly changes."""
+"""Mixed precision: bfloat16 if the processor is faster in it and the result hardly changes."""
 
 import math
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from torch import nn
 from ..models.restorer import RestorerContract, in_eval_mode
 from .image_processor import pad_to_multiple
 
-# Largest root mean square difference to float32 on the probe, in units of [0, 1]: with it, a PSNR of 40 dB falls by at
+# Maximum root mean square difference to float32 on the test image, in units of [0, 1]. It lowers a PSNR of 40 dB by at
 # most 0.02 dB (benchmarks/results/precision.md).
 TOLERATED = 0.3 / 255
-PROBE_SIDE = 128  # pixels
-PROBE_NOISE = 10 / 255  # standard deviation
+PROBE_SIDE = 128  # pixels, side of the test image
+PROBE_NOISE = 10 / 255  # standard deviation of the noise in the test image
 
 
 def is_fast_in_bfloat16(device: torch.device) -> bool:
-    """Whether a processor has instructions for bfloat16 (AMX, AVX-512 BF16); False for other devices: unknown."""
+    """Whether the CPU has instructions for bfloat16 (AMX, AVX-512 BF16); False for devices other than a CPU."""
     # torch has no public function for this
     known = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
     return device.type == "cpu" and any(supported() for supported in known if supported is not None)
@@ -25,11 +25,11 @@ def is_fast_in_bfloat16(device: torch.device) -> bool:
 
 @dataclass(frozen=True)
 class Choice:
-    """The precision that suits a restorer where it is.
+    """Precision chosen for a restorer on its device.
 
     Args:
-        dtype: of the operations that autocast covers; None: no autocast, all are in the dtype of the weights.
-        reason: why, in words.
+        dtype: dtype of operations under autocast; None: no autocast.
+        reason: explanation of the choice.
     """
 
     dtype: torch.dtype | None
@@ -37,19 +37,19 @@ class Choice:
 
 
 def automatic_precision(restorer: nn.Module) -> Choice:
-    """What `enable_mixed_precision("auto")` chooses for a restorer, on the device of its weights."""
+    """The choice of `enable_mixed_precision("auto")` for a restorer on the device of its weights."""
     weight = next(restorer.parameters(), None)
     if weight is None:
         return Choice(None, "the restorer has no weights")
     if weight.dtype != torch.float32:
         return Choice(None, f"the weights are in {str(weight.dtype).removeprefix('torch.')}")
     if weight.device.type != "cpu":
-        return Choice(None, f"mixed precision is not chosen by itself on {weight.device.type}")
+        return Choice(None, f"mixed precision is not enabled automatically on {weight.device.type}")
     if not is_fast_in_bfloat16(weight.device):
         return Choice(None, "the processor has no instructions for bfloat16 (AMX, AVX-512 BF16)")
     error, bound = 255 * bfloat16_error(restorer), f"{255 * TOLERATED:g}/255"
     if math.isinf(error):
-        return Choice(None, "the restorer's result itself would be in bfloat16, whose steps are too coarse")
+        return Choice(None, "the restorer would return bfloat16, which is too coarse for a photo")
     differs = f"on a test image bfloat16 differs from float32 by {error:.2g}/255 rms"
     if error > 255 * TOLERATED:
         return Choice(None, f"{differs}, more than {bound}")
@@ -58,9 +58,9 @@ def automatic_precision(restorer: nn.Module) -> Choice:
 
 @torch.no_grad()
 def bfloat16_error(restorer: nn.Module) -> float:
-    """Root mean square difference, in units of [0, 1], of a noisy test image restored in bfloat16 and in float32.
+    """Root mean square difference, in units of [0, 1], between a test image restored in bfloat16 and in float32.
 
-    Infinite where the result itself is in bfloat16, whose steps are too coarse for a photo.
+    Infinite if the restorer returns values rounded to bfloat16, which is too coarse for a photo.
     """
     contract, weight = RestorerContract.of(restorer), next(restorer.parameters())
     generator = torch.Generator().manual_seed(0)
@@ -79,10 +79,10 @@ def bfloat16_error(restorer: nn.Module) -> float:
 
 
 class MixedPrecisionMixin:
-    """Mixin for passes of the restorer under `torch.autocast`.
+    """Mixin to run the restorer under `torch.autocast`.
 
     Attributes:
-        mixed_precision: dtype of the operations that autocast covers; None: no autocast.
+        mixed_precision: dtype of operations under autocast; None: no autocast.
     """
 
     restorer: nn.Module
@@ -92,12 +92,12 @@ class MixedPrecisionMixin:
         """Sets the dtype of convolutions and matrix products; additions to the photo stay in float32.
 
         Args:
-            dtype: torch.bfloat16 or torch.float16; "auto": bfloat16 if the processor has it, the weights are in
-                float32, and the error on a test image (`bfloat16_error`) is at most `TOLERATED`; else none
-                (`automatic_precision` says why).
+            dtype: torch.bfloat16 or torch.float16; "auto": bfloat16 if the processor supports it, the weights are in
+                float32, and the error on a test image (`bfloat16_error`) is at most `TOLERATED`; else no autocast
+                (`automatic_precision` returns the reason).
 
         Returns:
-            The dtype that was set; None: no autocast.
+            The dtype set, or None for no autocast.
 
         Raises:
             ValueError: any other `dtype`.
@@ -111,5 +111,5 @@ class MixedPrecisionMixin:
         return self.mixed_precision
 
     def disable_mixed_precision(self) -> None:
-        """Turns autocast off: all operations are in the dtype of the weights."""
+        """Disables autocast: all operations use the dtype of the weights."""
         self.mixed_precision = None

@@ -1,12 +1,12 @@
-"""Guard of derainers, by which changes that are not like rain are undone.
+"""Guard of derainers: undoes changes that do not resemble rain.
 
-Rain streaks are thin, bright and elongated; those of one exposure share a direction, and even dense rain adds little
-light on average. A derainer can also remove a pattern of the scene, such as the print of a dress: then the removed
-light is much brighter on average, or its gradients have no common direction. Both are measured in the neighborhood of
-each pixel of the removed light, and where it is not like rain the input pixels are put back.
+Rain streaks are thin, bright and elongated. Streaks in one photo share a direction, and even dense rain adds little
+light on average. A derainer may also remove a pattern of the scene, such as the print of a dress; the removed light is
+then much brighter on average, or its gradients have no common direction. Both are measured in the neighborhood of each
+pixel, and where the removed light does not resemble rain, the input pixels are kept.
 
-The thresholds below were set on the val photos of Rain100L and ten photos of real rain, with a margin: of these, rain
-is at most 0.08 on average where it is densest, as a share of white, and the one pattern removed by mistake 0.21.
+The thresholds below were set, with a margin, on the validation photos of Rain100L and ten photos of real rain: the
+densest rain there has a mean of 0.08 (1 is white), and the only pattern removed by mistake 0.21.
 """
 
 from dataclasses import dataclass
@@ -17,24 +17,24 @@ import torch.nn.functional as F
 from .guard import Verdict
 from .image_processor import Photo, as_floats
 
-CELL = 8  # pixels, side of the cells in which the removed light is measured
-STRIP = 32  # cells that are measured, and blended, at a time
+CELL = 8  # pixels, side of the cells over which the removed light is averaged
+STRIP = 32  # height in cells of the strips that are processed one by one
 # Standard deviation, in cells, of the Gaussian window over which light and directions are averaged.
 LIGHT_SIGMA, DIRECTION_SIGMA = 3.0, 1.5
-# Mean removed light: like rain up to the first number, unlike rain from the second on; as a share of white, and as a
-# multiple of the photo's median (dense rain). The larger bound holds.
+# Bounds of the mean removed light: rain up to the first number, not rain from the second on. `LIGHT` is absolute (1 is
+# white), `DENSE` relative to the photo's median, for dense rain; the larger bound applies.
 LIGHT, DENSE = (0.08, 0.12), (3.0, 5.0)
 MARGIN = 3  # cells by which a region of too much light is dilated
-# Agreement of the local direction with that of the photo: unlike rain up to the first number, like rain from the second
-# on; as a share of the coherence of the whole photo, which is lower where streaks cross each other.
+# Agreement of the local direction with that of the photo, relative to the coherence of the whole photo (which is lower
+# if streaks cross each other): not rain up to the first number, rain from the second on.
 AGREEMENT = 0.3, 0.55
-MOSTLY = 0.95  # share of the removed light that stays removed, above which a verdict is that of rain
-FAINT = 1e-3  # rms gradient of the removed light, as a share of white, below which it has no direction
+MOSTLY = 0.95  # minimum fraction of the removed light that stays removed, for the verdict "like rain"
+FAINT = 1e-3  # rms gradient of the removed light (1 is white) below which it has no direction
 
 
 @dataclass(frozen=True)
 class _Removed:
-    """What was removed, in cells (1, 1, H / CELL, W / CELL): mean light, and the structure tensor of its gradients."""
+    """Removed light per cell, (1, 1, H / CELL, W / CELL): its mean, and the structure tensor of its gradients."""
 
     light: torch.Tensor
     xx: torch.Tensor
@@ -48,13 +48,13 @@ class _Removed:
 
 
 def undo_unlike_rain(photo: Photo, restored: Photo) -> Verdict:
-    """Puts the photo back into the restored one, in place, where what was removed is not like rain.
+    """Replaces pixels of `restored` by those of `photo`, in place, where the removed light does not resemble rain.
 
     Args:
         photo, restored: pixels (C, H, W) of one size and dtype.
 
     Returns:
-        The verdict; its strength is the share of the removed light, by its power, that stays removed.
+        Verdict whose strength is the fraction of the removed light, by power, that stays removed.
     """
     removed = _measure(photo, restored)
     change = 255 * float(removed.power.mean().sqrt())
@@ -69,7 +69,7 @@ def undo_unlike_rain(photo: Photo, restored: Photo) -> Verdict:
 
 
 def _measure(photo: Photo, restored: Photo) -> _Removed:
-    """Strip by strip, so that no more than a strip is in floating point."""
+    """Measures strip by strip, to limit the memory for floating point pixels."""
     height, step = photo.size[0], CELL * STRIP
     parts = []
     for top in range(0, height, step):
@@ -87,27 +87,27 @@ def _measure(photo: Photo, restored: Photo) -> _Removed:
 
 
 def _cells(values: torch.Tensor) -> torch.Tensor:
-    """Means of cells, those at the borders of the pixels that they have."""
+    """Means over cells; border cells may have fewer pixels."""
     return F.avg_pool2d(values, CELL, ceil_mode=True, count_include_pad=False)
 
 
 def _like_rain(removed: _Removed) -> torch.Tensor:
-    """From 0, unlike rain, to 1, for every cell."""
+    """Similarity to rain of each cell, from 0 (not rain) to 1 (rain)."""
     xx, yy, xy = (_smooth(each, DIRECTION_SIGMA) for each in (removed.xx, removed.yy, removed.xy))
-    # agreement of the direction in each cell with that of the photo: cos(2 angle) times coherence
+    # agreement of the direction in a cell with that of the photo: cos(2 angle) times coherence
     across, along = (removed.xx - removed.yy).mean(), 2 * removed.xy.mean()
     length = (across.square() + along.square()).sqrt().clamp(min=1e-12)
     agreement = ((xx - yy) * across + 2 * xy * along) / length / (xx + yy).clamp(min=FAINT**2)
     light, usual = _smooth(removed.light, LIGHT_SIGMA), float(removed.light.median())
     light = _ramp(light, *(max(bound, ratio * usual) for bound, ratio in zip(LIGHT, DENSE, strict=True)))
-    # at the edge of a pattern, half of the window has no light
+    # dilate, since at the edge of a pattern half of the window has no removed light
     light = F.max_pool2d(light, 2 * MARGIN + 1, stride=1, padding=MARGIN)
     whole = float(length / removed.power.mean().clamp(min=FAINT**2))
     return _ramp(agreement, *(share * whole for share in AGREEMENT)) * (1 - light)
 
 
 def _smooth(cells: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Gaussian filter of (1, 1, H, W); beyond the borders, border cells are repeated."""
+    """Gaussian filter of (1, 1, H, W) with replicated borders."""
     radius = round(3 * sigma)
     kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma).square())
     kernel = (kernel / kernel.sum())[None, None, None]
@@ -116,16 +116,16 @@ def _smooth(cells: torch.Tensor, sigma: float) -> torch.Tensor:
 
 
 def _ramp(values: torch.Tensor, low: float, high: float) -> torch.Tensor:
-    """0 up to `low`, 1 from `high` on."""
+    """Linear ramp: 0 up to `low`, 1 from `high` on."""
     return ((values - low) / (high - low)).clamp(0, 1)
 
 
 def _blend(photo: Photo, restored: Photo, kept: torch.Tensor) -> None:
-    """photo + kept (restored - photo), into `restored`, strip by strip."""
+    """Writes photo + kept (restored - photo) to `restored`, strip by strip."""
     (height, width), step = photo.size, CELL * STRIP
     for top in range(0, height, step):
         rows = slice(top, min(height, top + step))
-        # cells of the strip and their neighbors, so that strips join
+        # cells of the strip and their neighbors, for interpolation without seams
         first, last = max(0, top // CELL - 1), -(-rows.stop // CELL) + 1
         part = kept[..., first:last, :]
         large = F.interpolate(part, scale_factor=CELL, mode="bilinear", align_corners=False)[0]

@@ -1,4 +1,4 @@
-"""One call of the pipeline: the guard's verdicts, tiles, and passes of the restorer."""
+"""Steps of a pipeline call: verdicts of the guard, tiles and strips, passes of the restorer."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,13 +25,13 @@ from .transfers import downloaded, uploaded
 
 logger = logging.getLogger(__name__)
 
-# Without a `batch_size`, photos of one size share a batch up to this many pixels: larger batches are no faster on a CPU
-# and need more memory everywhere. Smaller photos are never cut into tiles unless requested.
+# Maximum pixels of a batch if no `batch_size` is given: larger batches are no faster on a CPU, and need more memory.
+# Photos up to this size are divided into tiles on request only.
 DEFAULT_BATCH_PIXELS = 2**20
 
 
 def plan_batches(photos: Mapping[int, Photo], batch_size: int | None) -> list[dict[int, Photo]]:
-    """Photos, by their places, that share a pass: of one size, at most `batch_size` (None: `DEFAULT_BATCH_PIXELS`)."""
+    """Groups photos (by index) of one size into batches of at most `batch_size`, or of `DEFAULT_BATCH_PIXELS`."""
     by_size: dict[tuple[int, int], list[int]] = {}
     for index, photo in photos.items():
         by_size.setdefault(photo.size, []).append(index)
@@ -43,7 +43,7 @@ def plan_batches(photos: Mapping[int, Photo], batch_size: int | None) -> list[di
 
 
 def check_options(batch_size: Any, tile: Any, strength: Any) -> None:
-    """ValueError where one of these arguments of the pipeline cannot work."""
+    """Raises ValueError if one of these pipeline arguments is invalid."""
     if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
         raise ValueError(f"`batch_size` must be a positive integer or None, got {batch_size!r}")
     check_tile(tile)
@@ -51,11 +51,11 @@ def check_options(batch_size: Any, tile: Any, strength: Any) -> None:
 
 
 def checked_names(callback: Any, names: Sequence[str], known: Sequence[str]) -> Sequence[str]:
-    """The names of the tensors that a callback gets: its own where it is one of diffusers' classes, else `names`.
+    """Checks and returns the tensor names for a callback: those of a diffusers callback class, else `names`.
 
     Raises:
-        TypeError: the callback cannot be called.
-        ValueError: it asks for tensors that are not `known`.
+        TypeError: the callback is not callable.
+        ValueError: a name is not in `known`.
     """
     if isinstance(callback, PipelineCallback | MultiPipelineCallbacks):
         names = callback.tensor_inputs
@@ -63,23 +63,24 @@ def checked_names(callback: Any, names: Sequence[str], known: Sequence[str]) -> 
         raise TypeError(f"`callback_on_step_end` must be callable, got {type(callback).__name__}")
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f"`callback_on_step_end_tensor_inputs` must be of {known}, got {unknown}")
+        raise ValueError(f"`callback_on_step_end_tensor_inputs` must be among {known}, got {unknown}")
     return names
 
 
 def bar_of(pipeline: DiffusionPipeline, photos: Sequence[Photo], tile: int | Literal["auto"] | None) -> tqdm:
-    """The pipeline's progress bar; off for a single pass, where a delayed one never appears but takes time."""
+    """The pipeline's progress bar; disabled for a single pass, where it would cost time but never appear."""
     (height, width), delayed = photos[0].size, bool(pipeline._progress_bar_config.get("delay"))
     single = len(photos) == 1 and tile in (None, "auto") and height * width <= DEFAULT_BATCH_PIXELS
     return tqdm(total=1, disable=True) if single and delayed else pipeline.progress_bar(total=len(photos))
 
 
 class Run:
-    """One call of a pipeline, whose restorer is in eval mode; counts the passes for the callback.
+    """State of one call of a pipeline. The restorer must be in eval mode.
 
     Args:
-        pipeline: with a `restorer`; see `DAARestorationPipeline.__call__` for it and the others.
-        contract: of the restorer.
+        pipeline: pipeline with a `restorer`.
+        contract: contract of the restorer.
+        tile, self_ensemble, callback, callback_inputs: see `DAARestorationPipeline.__call__`.
     """
 
     def __init__(
@@ -95,10 +96,10 @@ class Run:
         self.restorer = pipeline.restorer
         self.contract = contract
         self.channels, self.value_range = self.contract.channels, self.contract.value_range
-        where = pipeline.device  # of weights that may be offloaded from where they are used
+        where = pipeline.device  # device of the weights, unless they are offloaded
         self.device = where if where.type == "cuda" else pipeline._execution_device
         self.dtype, self.mixed = pipeline.dtype, pipeline.mixed_precision
-        self.moves_photos = self.device.type == "cuda"  # whole, once; else part by part, as they are needed
+        self.moves_photos = self.device.type == "cuda"  # as a whole, in advance; else tile by tile
         self.multiple, self.radius = self.contract.size_multiple, self.contract.receptive_radius
         self.is_global = self.contract.is_global
         self.tile = tile
@@ -109,7 +110,7 @@ class Run:
     # --- the guard ---
 
     def judge(self, photo: Photo, index: int) -> Verdict:
-        """The guard's verdict on a photo, by some windows of it."""
+        """The guard's verdict on a photo, from windows of it."""
         windows = [photo.crop(rows, columns) for rows, columns in sample_windows(photo.size)]
         batch = to_batch(windows, self.channels, self.value_range, self.device)  # (windows * rows, C, h, w)
         precision = {"dtype": self.dtype, "mixed": self.mixed, "contract": self.contract}
@@ -124,7 +125,7 @@ class Run:
         return judge(as_photo(batch), as_photo(restored))
 
     def judge_streaks(self, photos: Sequence[Photo], restored: Mapping[int, Photo]) -> list[Verdict]:
-        """Verdicts of `rain_guard`, which changes the restored photos."""
+        """Verdicts of `rain_guard`, which modifies the restored photos."""
         return [undo_unlike_rain(photo, restored[index]) for index, photo in enumerate(photos)]
 
     # --- tiles ---
@@ -134,7 +135,7 @@ class Run:
         return bytes_per_pixel(self.restorer, self.channels, self.device, self.dtype)
 
     def _tile(self, size: tuple[int, int], rows: int) -> int | None:
-        """Side of the tiles for photos of one size that make `rows` rows; None for the whole."""
+        """Tile side for photos of one size with `rows` batch rows; None: no tiles."""
         pixels = size[0] * size[1]
         if self.tile != "auto":
             return self.tile
@@ -151,9 +152,9 @@ class Run:
         mapped: Sequence[np.memmap],
         progress_bar: Any,
     ) -> dict[int, Photo]:
-        """Restores photos of one size, in smaller tiles where memory runs out; by their places in the call."""
+        """Restores photos of one size (by index), in smaller tiles if memory runs out."""
         if not self.moves_photos or out is not None or mapped:
-            # a file is possibly larger than memory: tile by tile from there and back
+            # a file may be larger than memory, so it is read and written tile by tile
             return self._restore_fitting(photos, strengths, out, mapped, progress_bar)
         moved = {
             index: replace(photo, pixels=uploaded(photo.pixels, self.device), alpha=None)
@@ -180,13 +181,13 @@ class Run:
             mosaic = Mosaic(size, tile, self.multiple, self.radius)
             if len(mosaic) > 1 and self.radius is not None and not is_exact(tile or 0, self.multiple, self.radius):
                 logger.warning(
-                    "tiles of %s px are too small for the restorer's receptive radius of %s px: seams are faded, and "
-                    "pixels near them are not quite those of the whole photo",
+                    "tiles of %s px are too small for the restorer's receptive radius of %s px: seams are blended, "
+                    "and pixels near them differ slightly from those of the whole photo",
                     *(tile, self.radius),
                 )
             if len(mosaic) > 1 and self.is_global:
                 logger.warning(
-                    "the restorer uses the whole photo: tiles of %s px change the result a little (tile=None does not)",
+                    "the restorer has global reach: tiles of %s px change the result slightly (tile=None avoids this)",
                     tile,
                 )
             shown, passes = progress_bar.n, len(photos) * len(mosaic)
@@ -198,7 +199,7 @@ class Run:
                 if self.tile is None or smaller is None or not is_out_of_memory(error):
                     raise
                 logger.warning("memory ran out in photo %s; restoring it in tiles of %d px", [*photos], smaller)
-            # outside of the handler, where the exception no longer holds the tensors
+            # outside of the handler, since the exception refers to the tensors
             tile = smaller
             progress_bar.total += len(photos) - passes
             progress_bar.n = shown
@@ -208,12 +209,12 @@ class Run:
     # --- strips ---
 
     def _takes_strips(self, size: tuple[int, int], rows: int) -> bool:
-        """Whether photos of one size that make `rows` rows are restored in strips, which compute no pixel twice."""
+        """Whether photos of one size with `rows` batch rows are restored in strips, which do not overlap."""
         large = self.tile == "auto" and size[0] * size[1] > DEFAULT_BATCH_PIXELS and not self.self_ensemble
         if not large or self.device.type != "cpu" or self.dtype != torch.float32 or strips_of(self.restorer) is None:
             return False
         strip = plan_strips(size, self.multiple)[0]
-        pixels = size[1] * (strip.stop - strip.start + (self.radius or 0))  # with rows that are kept
+        pixels = size[1] * (strip.stop - strip.start + (self.radius or 0))  # including rows that layers keep
         return self._bytes_per_pixel * rows * pixels <= FREE_SHARE * free_memory(self.device)
 
     def _restore_strips(self, photos, rows, strengths, out, mapped, progress_bar) -> dict[int, Photo]:
@@ -270,7 +271,7 @@ class Run:
             )
             batch = self._call_back(batch, [*photos])
             finished = from_batch(group, mosaic.place(batch, down, right), self.channels, self.value_range)
-            # a single pass needs no bar: with a delay it never appears
+            # no update for a single pass, where a delayed bar never appears
             if progress_bar.total > 1 or not getattr(progress_bar, "delay", 0):
                 progress_bar.update(len(group))
             if not canvases:

@@ -1,8 +1,8 @@
-"""Standalone pipeline without the package daa_diffusers: a repository's code for `trust_remote_code=True`.
+"""Standalone pipeline for use without the package daa_diffusers: code of a repository for `trust_remote_code=True`.
 
-A pushed repository holds this file as `pipeline.py`, beside `image_processor.py`; they import torch, diffusers, numpy
-and Pillow only. Each photo is restored whole, in one pass. Tiles for large photos, files with their metadata, training
-and the rest are in the package: pip install daa-diffusers.
+A pushed repository contains this file as `pipeline.py`, and `image_processor.py`; they import only torch, diffusers,
+numpy and Pillow. Each photo is restored in one pass. The package (pip install daa-diffusers) adds tiles for large
+photos, photo files with metadata, training and more.
 """
 
 from collections.abc import Sequence
@@ -29,17 +29,17 @@ from .image_processor import (
 
 @dataclass
 class DAARestorationPipelineOutput(BaseOutput):
-    """The restored photos, in the order of the given ones: PIL images, arrays or tensors, by `output_type`."""
+    """Restored photos, in the order of the input photos: PIL images, arrays or tensors, as set by `output_type`."""
 
     images: Any
 
 
 class DAARestorationPipeline(DiffusionPipeline):
-    """Restores photos to photos of the same size and kind.
+    """Pipeline that restores photos; size and type of the result are those of the photo.
 
     Args:
         restorer: `x (B, C, H, W) -> restored (B, C, H, W)` in the value range of its config.
-        unet, scheduler: of the training; not used here.
+        unet, scheduler: noise predictor and scheduler of the training; not used here.
     """
 
     model_cpu_offload_seq = "restorer->unet"
@@ -60,20 +60,20 @@ class DAARestorationPipeline(DiffusionPipeline):
         generator: Any = None,
         num_inference_steps: int | None = None,
     ) -> DAARestorationPipelineOutput | tuple:
-        """Restores photos; any size in, the same size out.
+        """Restores photos of any size; the size does not change.
 
         Args:
-            image: a PIL image, an array (H, W), (H, W, C) or (B, H, W, C), a tensor (C, H, W) or (B, C, H, W), or a
-                list of one of these kinds. uint8, uint16, or floating point in [0, 1]. Alpha comes back untouched.
-            output_type: "pil", "np" or "pt"; the bit depth stays the photo's, but see `as_float`.
+            image: PIL image, array (H, W), (H, W, C) or (B, H, W, C), tensor (C, H, W) or (B, C, H, W), or a list of
+                one of these types; uint8, uint16, or floating point in [0, 1]. Alpha is returned unchanged.
+            output_type: "pil", "np" or "pt", in the photo's bit depth (but see `as_float`).
             return_dict: return a `DAARestorationPipelineOutput` (default) or the tuple `(images,)`.
-            as_float: "np" and "pt" as float32 in [0, 1] (True), or in the photo's bit depth (False). None: floats for
-                PIL images, the bit depth of arrays and tensors.
-            generator, num_inference_steps: without effect: restoring draws nothing and takes one step.
+            as_float: return "np" and "pt" as float32 in [0, 1] (True), or in the photo's bit depth (False). None: True
+                for PIL images, False for arrays and tensors.
+            generator, num_inference_steps: no effect; restoring is deterministic and takes one step.
 
         Raises:
-            TypeError, ValueError: an `image` or `output_type` that cannot work.
-            FloatingPointError: the restorer gives NaN or infinity.
+            TypeError, ValueError: invalid `image` or `output_type`.
+            FloatingPointError: the restorer returns NaN or infinity.
         """
         # 1. Check inputs
         config = self.restorer.config
@@ -95,7 +95,7 @@ class DAARestorationPipeline(DiffusionPipeline):
             # 3. Restore
             result = self.restorer(padded.to(self.restorer.dtype))[:, :, :height, :width].float()
             if not result.isfinite().all():
-                raise FloatingPointError("`restorer` gave NaN or infinite pixels; use dtype=torch.float32")
+                raise FloatingPointError("`restorer` returned NaN or infinite pixels; use dtype=torch.float32")
 
             # 4. Postprocess
             restored += from_batch([photo], result, channels, (low, high))

@@ -1,8 +1,8 @@
-"""Restoration strip by strip, from the top to the bottom, without computing a pixel twice.
+"""Restoration in strips, from top to bottom, without computing any pixel twice.
 
-Tiles overlap by twice the receptive radius, and the overlaps are computed twice. Here each convolution keeps the last
-rows of its input, and continues with them at the next strip: the operations are those of the whole photo, in the memory
-of a strip. It is implemented for the networks of this package only, layer by layer.
+Tiles overlap by twice the receptive radius, and overlaps are computed twice. Here, each convolution keeps the last rows
+of its input for the next strip: the operations are those on the whole photo, in the memory of a strip. Strips are
+implemented layer by layer, for the networks of this package only.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from ..models.restoration_unet import ConvBlock, RestorationUNet, UpBlock
 from ..models.restorer import config_of
 from .lines import Chain, Conv, Doubled, Halved, Line, Residual, Shuffled, Step, add
 
-# Pixels of a strip and its least height: lower ones copy more rows than they compute, higher ones are not faster.
+# Pixels per strip, and minimum height: smaller strips copy more rows than they compute, larger ones are not faster.
 STRIP_PIXELS, MIN_ROWS = 2**18, 64
 
 
@@ -24,8 +24,8 @@ class Strips:
     """State of a network while it restores a photo strip by strip.
 
     Args:
-        network: in eval mode.
-        height: of the photo, a multiple of the network's `size_multiple`.
+        network: restorer in eval mode.
+        height: height of the photo, a multiple of the network's `size_multiple`.
     """
 
     def __init__(self, network: nn.Module, height: int):
@@ -34,13 +34,14 @@ class Strips:
         self.last: Step
 
     def push(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """The photo's and the restored rows that are known by its next rows; those before were returned before.
+        """Adds the next rows of the photo, and returns the rows that can be restored now.
 
         Args:
             rows: (N, C, h, W) in the network's range and dtype, h and W multiples of its `size_multiple`.
 
         Returns:
-            Both (N, C, k, W), the photo's until the next call; None where more rows are needed.
+            The photo's rows (valid until the next call) and the restored rows, both (N, C, k, W); None if more rows are
+            needed.
         """
         self.photo.write(rows.shape[2], rows).copy_(rows)
         self.advance(rows)
@@ -56,11 +57,11 @@ class Strips:
         return given, given + residual
 
     def advance(self, rows: torch.Tensor) -> None:
-        """Computes what these rows suffice for."""
+        """Computes all layers as far as these rows allow."""
         raise NotImplementedError
 
     def finish(self, residual: torch.Tensor) -> torch.Tensor:
-        """What is added to the photo."""
+        """Converts the output of the last layer to the residual, which is added to the photo."""
         return residual
 
 
@@ -173,9 +174,9 @@ _LAYERS = {
 
 
 def strips_of(restorer: nn.Module) -> type[Strips] | None:
-    """The class that restores in strips what this restorer does as a whole; None: unknown or changed layers.
+    """The `Strips` class for a restorer; None for unknown networks and modified layers.
 
-    Changed by hooks, by another `forward` (offloading), or by other classes of layers (LoRA, parametrizations).
+    Modifications are hooks, a replaced `forward` (offloading), and other classes of layers (LoRA, parametrizations).
     """
     for module in restorer.modules():
         hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
@@ -189,10 +190,10 @@ def strips_of(restorer: nn.Module) -> type[Strips] | None:
 
 
 def plan_strips(size: tuple[int, int], multiple: int) -> list[slice]:
-    """Rows of the strips of a photo (H, W), from the top; all start at multiples of `multiple`."""
+    """Row ranges of the strips of a photo (H, W), from the top; all start at multiples of `multiple`."""
     height, width = size
     rows = -(-max(MIN_ROWS, STRIP_PIXELS // width) // multiple) * multiple
     starts = list(range(0, height, rows))
-    if len(starts) > 1 and height - starts[-1] < 2 * multiple:  # too low to be padded by reflection
+    if len(starts) > 1 and height - starts[-1] < 2 * multiple:  # too small to be padded by reflection
         starts.pop()
     return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], height], strict=True)]

@@ -1,8 +1,8 @@
 """Tiled restoration in bounded memory: overlapping tiles, restored one by one and blended.
 
-A pixel whose whole receptive field lies in a tile is restored there exactly as in the whole photo. Tiles overlap by
-twice the receptive radius and a little more. In the middle of the overlap both are exact, and blending changes nothing.
-For a restorer without a known radius (such as one with global pooling) the blending hides the seams.
+A pixel whose receptive field lies within a tile is restored exactly as in the whole photo. Tiles overlap by twice the
+receptive radius and a little more. In the center of the overlap, both tiles are exact, and blending changes nothing.
+For restorers without a known radius, such as those with global pooling, blending hides the seams.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ from .limits import MIN_TILE
 
 logger = logging.getLogger(__name__)
 
-BLEND = 8  # pixels over which exact tiles fade into each other
-PROBE = 128  # pixels, side of the batch whose memory is measured
-SLACK = 1.25  # of memory that a convolution takes beside its tensors
-# "auto": the share of free memory that a pass may take, and its limit on a CPU: larger tiles overlap less, but their
-# tensors leave the caches and are mapped anew each time, and are slower (benchmarks/inference.py --tiles).
+BLEND = 8  # pixels over which exact tiles are blended
+PROBE = 128  # pixels, side of the input for measuring memory
+SLACK = 1.25  # factor for memory of convolutions in addition to their tensors
+# Automatic tile size: fraction of the free memory that a pass may use, and a limit on a CPU. Larger tiles overlap less,
+# but their tensors exceed the caches and are allocated anew each time (benchmarks/inference.py --tiles).
 FREE_SHARE = 0.5
 CPU_BYTES = 256 * 2**20
 
@@ -40,8 +40,8 @@ class Span:
 
     Attributes:
         start, stop: range of the restorer's input.
-        first, last: range that the tile writes; its first `before` pixels are shared with the tile before it.
-        before, after: pixels of fading; `after` pixels from `last` on are kept for the next tile.
+        first, last: range that the tile writes; its first `before` pixels are blended with the previous tile.
+        before, after: widths of the blending; `after` pixels from `last` on are kept for the next tile.
     """
 
     start: int
@@ -58,20 +58,21 @@ class Span:
 
 
 def plan_spans(length: int, tile: int, multiple: int = 1, radius: int | None = None) -> list[Span]:
-    """Tiles along an axis of `length` pixels: equal ones, as few and then as small as `tile` allows.
+    """Plans tiles of equal size along an axis: as few as `tile` allows, and then as small as possible.
 
     Args:
-        length: at least 1.
-        tile: longest side of a tile, rounded down to `multiple` but to two of them at least.
-        multiple: tiles start at its multiples, and are padded to them: pooling cells are then those of the whole photo.
-        radius: receptive radius of the restorer. None, or one too large for `tile`: half of each tile overlaps, and
+        length: number of pixels, at least 1.
+        tile: maximum side of a tile in pixels, rounded down to a multiple of `multiple`, at least two of them.
+        multiple: size multiple of the restorer. Tiles start at multiples of it and are padded to them, so that pooling
+            cells are those of the whole photo.
+        radius: receptive radius of the restorer. If it is None or too large for `tile`, half of each tile overlaps, and
             the result is not exact.
     """
     cells = -(-length // multiple)
-    side = max(2, tile // multiple)  # in cells, as all below
+    side = max(2, tile // multiple)  # in cells of `multiple` pixels, as below
     if cells <= side:
         return [Span(0, length, 0, length)]
-    # 1. overlap of two tiles: exact where both hold the receptive field of the blended pixels
+    # 1. overlap of two tiles: exact if both contain the receptive field of the blended pixels
     if is_exact(tile, multiple, radius):
         assert radius is not None
         margin, blend = radius, BLEND
@@ -82,7 +83,7 @@ def plan_spans(length: int, tile: int, multiple: int = 1, radius: int | None = N
     # 2. as few tiles as possible, then as small as possible
     count = -(-(cells - overlap) // (side - overlap))
     side = -(-(cells - overlap) // count) + overlap
-    # 3. input ranges, and the places where the next tile takes over
+    # 3. input ranges, and the positions of the blending
     starts = [min(k * (side - overlap), cells - side) * multiple for k in range(count)]
     stops = [min(start + side * multiple, length) for start in starts]
     fades = [stop - margin - blend for stop in stops[:-1]]  # where the blending into the next tile begins
@@ -93,7 +94,7 @@ def plan_spans(length: int, tile: int, multiple: int = 1, radius: int | None = N
 
 
 def is_exact(tile: int, multiple: int, radius: int | None) -> bool:
-    """Whether tiles of this size agree with the whole photo: they hold two radii and three times the fading."""
+    """Whether tiles of this size give the same result as the whole photo: side >= two radii and three times BLEND."""
     if radius is None:
         return False
     side = max(2, tile // multiple)
@@ -101,20 +102,21 @@ def is_exact(tile: int, multiple: int, radius: int | None) -> bool:
 
 
 class Mosaic:
-    """Tiles of photos of one size, in an order that keeps little memory, and the blending of their overlaps.
+    """Grid of tiles for photos of one size, with blending of their overlaps, in an order that needs little memory.
 
     Args:
         size: (H, W) of the photos.
-        tile: None for one tile, the whole photo; else see `plan_spans`, as for the others.
+        tile: maximum side of a tile; None: one tile.
+        multiple, radius: see `plan_spans`.
     """
 
     def __init__(self, size: tuple[int, int], tile: int | None, multiple: int = 1, radius: int | None = None):
         self.spans = [plan_spans(length, tile or max(size) + multiple, multiple, radius) for length in size]
         self.size = size
-        # Strips of tiles run along the shorter side; the overlap kept for the next strip is as long as that side.
+        # Strips of tiles run along the shorter side, since the overlap kept for the next strip has its length.
         self.inner = 3 if size[1] <= size[0] else 2  # dimension of (N, C, H, W)
-        self._edge: torch.Tensor | None = None  # of the tile before, in a strip
-        self._hem: torch.Tensor | None = None  # of the strip before
+        self._edge: torch.Tensor | None = None  # overlap with the previous tile of the strip
+        self._hem: torch.Tensor | None = None  # overlap with the previous strip
 
     def __len__(self) -> int:
         return len(self.spans[0]) * len(self.spans[1])
@@ -128,10 +130,10 @@ class Mosaic:
             yield from ((row, column) for column in columns for row in rows)
 
     def place(self, tile: torch.Tensor, rows: Span, columns: Span) -> torch.Tensor:
-        """The pixels that a restored tile contributes: `first` to `last`, blended with the tiles before.
+        """Blends a restored tile with the previous ones, and returns its pixels from `first` to `last`.
 
         Args:
-            tile: what is `rows.inside` and `columns.inside` of it, (N, C, h, w), floating point. May be changed.
+            tile: part `rows.inside`, `columns.inside` of the tile, (N, C, h, w), floating point. May be modified.
 
         Returns:
             (N, C, rows.last - rows.first, columns.last - columns.first).
@@ -139,11 +141,11 @@ class Mosaic:
         if len(self) == 1:
             return tile
         inner, outer = (columns, rows) if self.inner == 3 else (rows, columns)
-        # blend with the tile before in this strip, keep the overlap for the next one
+        # blend with the previous tile of this strip, keep the overlap for the next one
         tile, self._edge = _fade(tile, self.inner, inner, self._edge)
         if not outer.before and not outer.after:
             return tile
-        # blend with the strip before, by its overlap along the whole side
+        # blend with the previous strip, whose overlap runs along the whole side
         if self._hem is None:
             shape = [*tile.shape[:2], 0, 0]
             shape[self.inner], shape[5 - self.inner] = self.size[self.inner - 2], max(outer.before, outer.after)
@@ -158,7 +160,7 @@ class Mosaic:
 def _fade(
     tile: torch.Tensor, dim: int, span: Span, before: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Fades `before` into the tile along `dim`, and cuts off what is kept for the next one."""
+    """Blends `before` into the tile along `dim`. Returns the tile without its last overlap, and that overlap."""
     if span.before:
         assert before is not None
         weight = torch.arange(1, span.before + 1, device=tile.device, dtype=tile.dtype) / (span.before + 1)
@@ -174,9 +176,9 @@ def _fade(
 
 
 def auto_tile(pixel_bytes: float, device: torch.device, multiple: int = 1, is_global: bool = False) -> int:
-    """Side of the square tile, a multiple of `multiple`, that fits the free memory at `pixel_bytes` for each pixel.
+    """Side of a square tile, a multiple of `multiple`, that fits into free memory at `pixel_bytes` per pixel.
 
-    A restorer with global reach (`is_global`) gets tiles as large as memory allows, on a CPU as well.
+    For restorers with global reach (`is_global`), tiles are as large as memory allows, on a CPU as well.
     """
     budget = FREE_SHARE * free_memory(device)
     if device.type == "cpu" and not is_global:
@@ -185,7 +187,7 @@ def auto_tile(pixel_bytes: float, device: torch.device, multiple: int = 1, is_gl
 
 
 def bytes_per_pixel(restorer: nn.Module, channels: int, device: torch.device, dtype: torch.dtype) -> float:
-    """Peak bytes of all tensors in a pass of `restorer`, for each pixel of one row; measured once for each restorer."""
+    """Peak memory of a pass of `restorer`, in bytes per pixel of one batch row; measured once per restorer."""
     known, key = _MEASURED.setdefault(restorer, {}), (channels, device, dtype)
     if key not in known:
         known[key] = _measured_bytes(restorer, channels, device, dtype)
@@ -198,16 +200,16 @@ def _measured_bytes(restorer: nn.Module, channels: int, device: torch.device, dt
     probe = torch.zeros(1, channels, side, side, device=device, dtype=dtype)
     with torch.no_grad(), LiveBytes() as watch:
         unwrapped(restorer)(probe)
-    # the batch and the result in float32 are added
+    # plus the batch and the result in float32
     return SLACK * watch.peak / side**2 + 2 * 4 * channels
 
 
 def free_memory(device: torch.device, groups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Free bytes on `device`; those of the machine where the device does not report them.
+    """Free memory of `device` in bytes, or of the host if the device does not report it.
 
     Args:
-        device: of a restorer.
-        groups: folder of the control groups, which limit a container's memory.
+        device: torch device.
+        groups: folder of the Linux control groups, which limit a container's memory.
     """
     if device.type == "cuda":
         reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -219,7 +221,7 @@ def free_memory(device: torch.device, groups: Path = Path("/sys/fs/cgroup")) -> 
         (groups, "memory.max", "memory.current", "inactive_file"),
         (groups / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
-        with contextlib.suppress(OSError, ValueError, KeyError):  # no such group, or "max": no limit
+        with contextlib.suppress(OSError, ValueError, KeyError):  # no such group, or no limit ("max")
             most, used = (int((folder / name).read_text()) for name in (limit, usage))
             statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
             left.append(max(0, most - used + int(statistics[cache])))  # the system drops cached files
@@ -236,16 +238,16 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def halved(tile: int | None, size: tuple[int, int], multiple: int) -> int | None:
-    """The next smaller tile for a photo of (H, W) after `tile` did not fit; None where there is none."""
+    """The next smaller tile for a photo of (H, W) after `tile` did not fit in memory; None if there is none."""
     side = min(tile or max(size), max(size)) // 2 // multiple * multiple
     return side if side >= max(MIN_TILE, 2 * multiple) else None
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors that are allocated in its context and not freed.
+    """Context that counts the bytes of tensors allocated in it and not yet freed.
 
     Attributes:
-        peak: the most at a time.
+        peak: maximum number of bytes.
     """
 
     def __init__(self) -> None:
@@ -254,7 +256,7 @@ class LiveBytes(TorchDispatchMode):
         self._storages: dict[int, int] = {}
 
     @classmethod
-    def _should_skip_dynamo(cls) -> bool:  # torch's compiler would be loaded to skip it
+    def _should_skip_dynamo(cls) -> bool:  # otherwise torch would import its compiler
         return False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):

@@ -135,7 +135,9 @@ def test_a_checkpoint_says_its_own_task(photos, tmp_path, capsys):
     assert "type: rain" in said.out and "warning" not in said.err
     assert main([*command, "--task", "denoise"]) == 0
     said = capsys.readouterr()
-    assert "type: camera" in said.out and "daa-derain is for task derain, and is adapted to denoise" in said.err
+    assert (
+        "type: camera" in said.out and "daa-derain was trained for task derain, and is adapted to denoise" in said.err
+    )
 
 
 def test_errors_name_the_options_of_this_command(photos, start, tmp_path, capsys):

@@ -41,7 +41,7 @@ def test_output_has_the_same_short_form_in_every_command(name):
         (["restore", "in", "-o"], ("'-o'", "requires an argument")),
         (["restore", "--", "in", "-o", "out"], ("Missing option '--output' / '-o' (daa restore -h",)),
         (["restor", "in"], ("'restor'", "'restore'")),
-        (["restore", "in", "-o", ""], ("`-o` is empty", "variable of the shell")),
+        (["restore", "in", "-o", ""], ("`-o` is empty", "is a shell variable unset")),
         (["restore", "", "-o", "out"], ("an argument is empty",)),
         (["info", "--revision="], ("`--revision` is empty",)),
     ],

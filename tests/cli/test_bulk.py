@@ -26,7 +26,7 @@ def test_dry_run_counts_and_writes_nothing(album, tmp_path, capsys):  # noqa: F8
         (["--strength", "1.5"], "`--strength` must be a number from 0"),
         (["--format", "gif"], "`--format` must be one of"),
         (["--photos-per-shard", "0"], "`--photos-per-shard` must be at least 1"),
-        (["--tile", "7"], "`--tile` must be a number of pixels from 32"),
+        (["--tile", "7"], "`--tile` must be at least 32"),
         (["--dtype", "int8"], "`--dtype` must be"),
         (["--checkpoint", "daa-denoize"], "daa-denoise"),
         (

@@ -91,7 +91,7 @@ def test_official_names_in_safetensors_are_converted_and_said_so_when_loaded(tmp
         (["code.pth", "out", "--task", "denoise"], "needs more than tensors"),
         (["absent.pth", "out", "--task", "denoise"], "`checkpoint` must be an existing file"),
         (["there", "elsewhere"], "`output` must end in .onnx"),
-        (["there", "out", "--task", "denoise"], "`--task` is for files of weights"),
+        (["there", "out", "--task", "denoise"], "`--task` is only for weight files"),
         (["there.ckpt", "out"], "`output` must end in .onnx for 'there.ckpt'"),  # a pipeline, whatever it is called
     ],
 )

@@ -43,7 +43,7 @@ def test_pairs_are_scored_beside_the_untouched_input_and_a_broken_photo_is_named
     assert main(["evaluate", str(folders / "noisy"), *options]) == 0
     said = capsys.readouterr()
     assert all(f"| {row} " in said.out for row in ("identity", "daa-denoise", "mine/pipeline"))
-    assert "left out: broken" in said.err and "PSNR" in said.out
+    assert "skipped: broken" in said.err and "PSNR" in said.out
     with open(folders / "report" / "scores.csv") as file:
         rows = list(csv.DictReader(file))
     assert {row["row"] for row in rows} == {"identity", "daa-denoise", "mine/pipeline"}
@@ -87,7 +87,7 @@ def test_bursts_are_scored_without_ground_truth(tmp_path, checkpoint, capsys):
     assert main(["evaluate", *options, "--output", str(tmp_path / "report")]) == 0
     assert "| identity " in capsys.readouterr().out and (tmp_path / "report" / "report.md").exists()
     assert main(["evaluate", str(tmp_path), *options]) == 2
-    assert "give either a folder of photos, or `--bursts`" in capsys.readouterr().err
+    assert "give either a folder of photos or `--bursts`" in capsys.readouterr().err
 
 
 def test_rows_are_named_by_what_tells_checkpoints_apart():

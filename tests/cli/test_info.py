@@ -107,8 +107,8 @@ def test_an_onnx_file(pipeline, tmp_path, capsys):
     ("name", "message"),
     [
         ("daa-denose", "did you mean 'daa-denoise"),
-        ("absent/a/b", "is no bundled checkpoint"),
-        (".", "'.' is no pipeline folder: model_index.json is missing; a checkpoint is expected, it has 2 x .png"),
+        ("absent/a/b", "is not a bundled checkpoint"),
+        (".", "'.' is not a pipeline folder: model_index.json is missing; the folder has 2 x .png"),
     ],
 )
 def test_an_unknown_checkpoint_is_said_in_a_line(name, message, capsys, tmp_path, monkeypatch):

@@ -34,7 +34,7 @@ def test_a_dry_run_lists_the_files_prints_the_card_and_sends_nothing(folder, hub
     (folder / "notes.txt").write_text("x")
     assert main(["push", str(folder), "org/mine", "--dry-run"]) == 0
     said = capsys.readouterr().out
-    for text in ("restorer/restoration_unet.py", "stays here notes.txt", "library_name: diffusers", "# mine"):
+    for text in ("restorer/restoration_unet.py", "not sent notes.txt", "library_name: diffusers", "# mine"):
         assert text in said
     assert hub.requests == []
 
@@ -42,7 +42,7 @@ def test_a_dry_run_lists_the_files_prints_the_card_and_sends_nothing(folder, hub
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere", "org/mine"], "`folder` 'nowhere' is no bundled checkpoint"),
+        (["nowhere", "org/mine"], "`folder` 'nowhere' is not a bundled checkpoint"),
         (["daa-denois", "org/mine"], "did you mean 'daa-denoise'?"),
         (["not/here", "org/mine"], "`folder` must be of a pipeline or a restorer, or a bundled name, got 'not/here'"),
         (["daa-denoise", "mine"], '`repo_id` must be "owner/name"'),

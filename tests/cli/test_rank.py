@@ -40,7 +40,7 @@ def test_a_table_a_file_and_json_say_the_same(folder, checkpoint, tmp_path, caps
     lines = [line.split(maxsplit=2) for line in said.out.splitlines()]
     assert [line[0] for line in lines] == ["1", "2", "3"]
     assert {line[2] for line in lines} == {"photo 0.png", "photo 1.png", "photo 2.png"}
-    assert "left out: broken.jpg" in said.err and "r.csv" in said.err
+    assert "skipped: broken.jpg" in said.err and "r.csv" in said.err
     with open(tmp_path / "r.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["photo"] for row in rows] == [line[2] for line in lines]
@@ -61,8 +61,8 @@ def test_a_table_a_file_and_json_say_the_same(folder, checkpoint, tmp_path, caps
         (lambda f, c, t: [str(f), "--checkpoint", c, "--output", "ranks.txt"], "must be a .csv or .json file"),
         (lambda f, c, t: [str(f), "--checkpoint", c, "--output", str(t / "no" / "r.csv")], "in an existing folder"),
         (lambda f, c, t: [str(f), "--checkpoint", "daa-denoise"], "holds no noise predictor"),
-        (lambda f, c, t: [str(f), "--checkpoint", str(t / "nothing")], "is no bundled checkpoint"),
-        (lambda f, c, t: [str(f), "--checkpoint", c, "--restored", "--against-input"], "leave out `--restored`"),
+        (lambda f, c, t: [str(f), "--checkpoint", str(t / "nothing")], "is not a bundled checkpoint"),
+        (lambda f, c, t: [str(f), "--checkpoint", c, "--restored", "--against-input"], "remove `--restored`"),
         (lambda f, c, t: [str(f)], "--checkpoint"),
     ],
 )

@@ -108,7 +108,7 @@ def test_dry_run_writes_nothing_and_loads_no_checkpoint(album, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--checkpoint", "daa-denois", "`--checkpoint` 'daa-denois' is no bundled checkpoint"),
+        ("--checkpoint", "daa-denois", "`--checkpoint` 'daa-denois' is not a bundled checkpoint"),
         ("--device", "cuda:99", "`--device` 'cuda:99' cannot be used"),
         ("--checkpoint", "absent.onnx", "`--checkpoint` must be an existing .onnx file, on the cpu; got 'absent.onnx'"),
     ],
@@ -165,7 +165,7 @@ def test_what_the_guard_did_is_reported(album, tmp_path, restore, checkpoint, ca
         (["--strength", "1.5"], "`--strength` must be a number from 0"),
         (["--format", "gif"], "`--format` must be one of"),
         (["--bits", "12"], "`--bits` must be 8 or 16"),
-        (["--tile", "7"], "`--tile` must be a number of pixels from 32"),
+        (["--tile", "7"], "`--tile` must be at least 32"),
         (["--dtype", "int8"], "`--dtype` must be"),
         (["--device", "quantum"], "`--device` 'quantum'"),
         (["--backend", "coreml"], "`--backend` must be torch or onnx"),

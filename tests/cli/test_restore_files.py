@@ -54,7 +54,7 @@ def test_a_full_disk_ends_the_run_after_the_photo_that_it_hit(small_disk, tmp_pa
     for number in range(2):
         assert open_photo(small_disk / f"out/{number}.{kind}").pixels.shape == noise.shape
     assert restore(tmp_path / "album", "-o", small_disk / "out") == 2
-    assert "2 photos are left, the same command resumes" in capsys.readouterr().err
+    assert "2 photos remain, the same command resumes" in capsys.readouterr().err
 
 
 def test_a_read_only_disk_is_said_before_the_work(small_disk, tmp_path, restore, capsys):
@@ -219,7 +219,9 @@ def test_what_is_left_out_of_folders_is_counted(tmp_path, restore, capsys):
     assert summary["left_out"] == {**no_photos, "hidden": 2, "in the output folder, or a sheet": 1}
     assert restore(album, "-o", album / "out") == 0
     said = capsys.readouterr()
-    assert said.out.strip() == "0 restored, 1 skipped" and "left out: 2 " in said.err and "2 hidden" in said.err
+    assert (
+        said.out.strip() == "0 restored, 1 skipped" and "skipped in folders: 2 " in said.err and "2 hidden" in said.err
+    )
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path, restore, capsys, monkeypatch):

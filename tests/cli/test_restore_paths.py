@@ -110,11 +110,11 @@ def test_one_photo_is_one_line_whatever_its_name(tmp_path, restore, capsys):
         (folder / name).write_bytes(b"no photo")
     (folder / "two\nlines.pn\ng").write_bytes(b"no suffix of photos")
     assert restore(folder, "-o", tmp_path / "out") == 1
-    *failed, left_out = capsys.readouterr().err.splitlines()
+    *failed, skipped = capsys.readouterr().err.splitlines()
     assert sorted(line.split(": ")[1] for line in failed) == sorted(
         rf"{folder}/{name}" for name in (r"new\nline.jpg", r"re\rturn.jpg", r"col\x1b[31mor.jpg")
     )
-    assert left_out == r"left out: 1 no photo (.pn\ng)"
+    assert skipped == r"skipped in folders: 1 no photo (.pn\ng)"
     Image.fromarray(PHOTO).save(folder / "whole\n.png")
     assert restore(folder, "-o", tmp_path / "out", "--dry-run") == 0
     planned = capsys.readouterr().out.splitlines()[3]

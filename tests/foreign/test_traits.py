@@ -144,6 +144,6 @@ def test_tiles_of_a_global_network_are_as_large_as_memory_allows_and_warned_of(c
     photo = torch.rand(1, 3, 160, 160)
     with caplog.at_level("WARNING", logger="daa_diffusers"):
         pipe(photo)
-        assert "uses the whole photo" not in caplog.text
+        assert "global reach" not in caplog.text
         pipe(photo, tile=96)
-    assert "uses the whole photo: tiles of 96 px" in caplog.text
+    assert "global reach: tiles of 96 px" in caplog.text

@@ -80,7 +80,7 @@ def test_a_card_of_a_bare_folder_says_what_is_not_known(folder):
         "pipeline_tag": "image-to-image",
         "tags": ["image-restoration", "daa-diffusers"],
     }
-    for text in ("# mine", "value range [-1, 1]", "Nothing was measured", "Not recorded.", UNKNOWN.text):
+    for text in ("# mine", "value range [-1, 1]", "No scores are recorded", "Not recorded.", UNKNOWN.text):
         assert text in card
     for heading in ("Data and licenses", "How it was made", "Numbers", "Intended use and limits"):
         assert f"## {heading}" in (PROJECT_ROOT / "model_cards" / "TEMPLATE.md").read_text() and f"## {heading}" in card

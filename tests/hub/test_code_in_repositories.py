@@ -113,7 +113,7 @@ def test_a_restorer_of_another_class_goes_without_code_and_its_card_does_not_pro
     DAARestorationPipeline(Elsewhere(width=4, depth=2)).save_pretrained(tmp_path / "mine")
     upload = prepare(tmp_path / "mine", "org/mine")
     assert set(upload.files) == FILES and "trust_remote_code" not in upload.card
-    assert "loading it needs that module" in caplog.text
+    assert "loading it requires that module" in caplog.text
     assert f"{sum(p.numel() for p in Elsewhere(width=4, depth=2).parameters())} parameters" in upload.card
 
 

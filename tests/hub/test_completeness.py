@@ -36,16 +36,16 @@ def test_a_missing_shard_is_listed(tmp_path):
 
 def test_a_config_of_another_class_is_named(saved):
     edit(saved / "restorer/config.json", _class_name="UNet2DModel")
-    with pytest.raises(CheckpointError, match="config of a UNet2DModel, expected a RestorationUNet"):
+    with pytest.raises(CheckpointError, match="has class UNet2DModel, expected RestorationUNet"):
         DAARestorationPipeline.from_pretrained(saved)
     edit(saved / "model_index.json", _class_name="StableDiffusionPipeline")
-    with pytest.raises(CheckpointError, match="is of a StableDiffusionPipeline, expected a DAARestorationPipeline"):
+    with pytest.raises(CheckpointError, match="has class StableDiffusionPipeline, expected DAARestorationPipeline"):
         DAARestorationPipeline.from_pretrained(saved)
 
 
 def test_a_broken_config_is_named(saved):
     (saved / "restorer/config.json").write_text("{")
-    with pytest.raises(CheckpointError, match="config.json' is no JSON file"):
+    with pytest.raises(CheckpointError, match="config.json' is not a JSON file"):
         DAARestorationPipeline.from_pretrained(saved)
     (saved / "model_index.json").write_text("[]")
     with pytest.raises(CheckpointError, match="model_index.json' must hold a JSON object, got list"):

@@ -122,7 +122,7 @@ def test_a_repository_with_pickle_only_says_what_is_missing(hub, load, saved):
 
 def test_a_repository_of_something_else_is_refused(hub, load, saved):
     (saved / "model_index.json").unlink()
-    with pytest.raises(CheckpointError, match="no pipeline folder: model_index.json is missing"):
+    with pytest.raises(CheckpointError, match="not a pipeline folder: model_index.json is missing"):
         load()
 
 

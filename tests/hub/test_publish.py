@@ -95,7 +95,7 @@ def test_only_what_belongs_to_a_pipeline_is_sent(saved):
     (saved / "LICENSE").write_text("MINE")
     upload = prepare(saved, "org/mine")
     assert set(upload.files) == FILES | CODE | {"LICENSE"}
-    assert set(upload.left_out) == {
+    assert set(upload.skipped) == {
         ".env",
         "notes.txt",
         "optimizer.safetensors",
@@ -161,7 +161,7 @@ def test_weights_whose_metadata_holds_a_path_are_refused(saved):
 def test_a_link_out_of_the_folder_is_refused(saved, tmp_path):
     (tmp_path / "secret").write_text("MINE")
     os.symlink(tmp_path / "secret", saved / "LICENSE")
-    with pytest.raises(CheckpointError, match="'LICENSE' in .* is a link out of the folder"):
+    with pytest.raises(CheckpointError, match="'LICENSE' in .* is a link to a place outside the folder"):
         prepare(saved, "org/mine")
 
 
@@ -169,7 +169,7 @@ def test_a_folder_that_is_not_whole_is_refused(saved, tmp_path):
     (saved / "restorer/config.json").unlink()
     with pytest.raises(CheckpointError, match="missing files: restorer/config.json"):
         prepare(saved, "org/mine")
-    with pytest.raises(CheckpointError, match="no folder or file of weights"):
+    with pytest.raises(CheckpointError, match="an existing folder or weight file"):
         prepare(tmp_path / "absent", "org/mine")
 
 
@@ -218,7 +218,7 @@ def test_a_loaded_pipeline_takes_its_record_along_and_its_numbers_while_they_hol
     with torch.no_grad():
         pipeline.restorer.conv_out.bias += 1
     pipeline.push_to_hub("org/other")
-    assert "these weights are not those that were evaluated" in caplog.text
+    assert "the weights changed after their evaluation" in caplog.text
     pushed = writable_hub.revisions["org/other"]["main"]
     assert not (pushed / "evaluation.json").exists()
     assert "license_name: non-commercial-research" in (pushed / "README.md").read_text()

@@ -65,7 +65,9 @@ def test_a_local_folder_of_a_bundled_name_neither_wins_nor_loses_silently(bundle
     "name", ["daa-tset", "nothing-like-it", "a/b/c", "./absent", "/absent/folder", "x.safetensors"]
 )
 def test_an_unknown_name_lists_the_known_ones(bundle, name):
-    with pytest.raises(CheckpointError, match=rf"{name}' is no bundled checkpoint \(daa-test\), no folder or") as error:
+    with pytest.raises(
+        CheckpointError, match=rf"{name}' is not a bundled checkpoint \(daa-test\), an existing"
+    ) as error:
         DAARestorationPipeline.from_pretrained(name)
     assert ("did you mean 'daa-test'?" in str(error.value)) == (name == "daa-tset")
 
@@ -91,7 +93,7 @@ def test_a_restorer_alone_in_shards_or_as_a_variant_loads_from_folder_and_hub(hu
         assert same(load("org/alone", **options), start)
     check_model(str(tmp_path / "alone"))
     assert facts_of(str(tmp_path / "alone"))["parameters"] == sum(p.numel() for p in start.restorer.parameters())
-    with pytest.raises(CheckpointError, match="`variant` is 'bf16', but .* holds no such weights of its restorer"):
+    with pytest.raises(CheckpointError, match="`variant` is 'bf16', but .* has no such weights"):
         DAARestorationPipeline.from_pretrained(tmp_path / "alone", variant="bf16")
     if "max_shard_size" in saving:
         shard = sorted((tmp_path / "alone").glob("*-of-*.safetensors"))[1]
@@ -110,8 +112,8 @@ def test_a_dtype_may_be_given_by_component(saved):
     ("text", "message"),
     [
         ("", "`checkpoint` is empty"),
-        ("https://huggingface.co/org/name/tree/main", "is an address: of a Hub repository, give the id, 'org/name'"),
-        ("org/name@v2", "give the id, 'org/name', and the revision 'v2' by the argument `revision`"),
+        ("https://huggingface.co/org/name/tree/main", "is an address; use the repository id, 'org/name'"),
+        ("org/name@v2", "use the id 'org/name', and 'v2' as the argument `revision`"),
     ],
 )
 def test_what_is_nearly_an_id_is_explained(text, message):

@@ -1,4 +1,4 @@
-"""Restorers in single files of weights."""
+"""Restorers in single weight files."""
 
 import logging
 import shutil
@@ -46,7 +46,7 @@ def test_a_single_file_without_config_says_its_sizes(tmp_path, sizes, caplog):
     save_file(restorer.state_dict(), tmp_path / "my weights.safetensors")
     with caplog.at_level(logging.WARNING, logger="daa_diffusers"):
         pipeline = DAARestorationPipeline.from_pretrained(str(tmp_path / "my weights.safetensors"))
-    assert any("no config.json beside my weights.safetensors: sizes inferred" in m for m in caplog.messages)
+    assert any("no config.json next to my weights.safetensors: sizes inferred" in m for m in caplog.messages)
     assert pipeline.dtype == torch.float32
     assert {name: pipeline.restorer.config[name] for name in sizes} == sizes
     assert all(torch.equal(t, restorer.state_dict()[n].float()) for n, t in weights(pipeline).items())
@@ -79,14 +79,14 @@ def test_a_single_file_of_something_else_is_refused(tmp_path, saved):
     (tmp_path / "broken.safetensors").write_bytes(b"\x10")
     load("broken.safetensors", "is damaged")
     (tmp_path / "photo.png").write_bytes(b"png")
-    load("photo.png", "must be a folder, or a file of weights: .safetensors, .pth")
+    load("photo.png", "must be a folder or a weight file ..safetensors, .pth")
     torch.save({}, tmp_path / "model.pth")
     load("model.pth", r"must hold a state dict \(tensors by name\), got none")
     shutil.copy(saved / "restorer/diffusion_pytorch_model.safetensors", tmp_path / "good.safetensors")
     (tmp_path / "config.json").write_text('{"_class_name": "UNet2DModel"}')
-    load("good.safetensors", "config of a UNet2DModel, expected a RestorationUNet")
+    load("good.safetensors", "has class UNet2DModel, expected RestorationUNet")
     (tmp_path / "config.json").write_text('{"_class_name": "RestorationUNet", "width": -4}')
-    load("good.safetensors", "builds no RestorationUNet: `width` must be a positive integer")
+    load("good.safetensors", "is not a valid config of RestorationUNet: `width` must be a positive integer")
 
 
 def test_a_single_file_has_no_noise_predictor(saved):

@@ -43,7 +43,7 @@ def peak() -> int:
         ({"negative_slope": float("nan")}, "`negative_slope` in .* must be finite"),
         ({"other": [0] * 5000}, "`other` in .* must have at most 4096 entries, got 5000"),
         ({"width": 4096, "depth": 10}, "the weights do not fit the restorer of"),
-        ({"width": "4"}, "builds no RestorationUNet: `width` must be a positive integer, got '4'"),
+        ({"width": "4"}, "is not a valid config of RestorationUNet: `width` must be a positive integer, got '4'"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -65,7 +65,7 @@ def test_absurd_configs_are_refused_before_memory_is_taken(saved, changes, messa
         ({"blocks": [1, 10**4]}, "`blocks` in .* must be at most 64"),
         ({"unshuffle": 1000}, "`unshuffle` in .* must be at most 16"),
         ({"widths": [4096] * 9, "blocks": [64] * 9}, "the weights do not fit the restorer of"),
-        ({"widths": "48"}, "builds no FastRestorationUNet: `widths` must be a list of integers"),
+        ({"widths": "48"}, "is not a valid config of FastRestorationUNet: `widths` must be a list of integers"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -81,7 +81,7 @@ def test_absurd_configs_of_a_fast_restorer_are_refused_before_memory_is_taken(tm
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"width": 1' + "0" * 5000 + "}"], ids=["nested", "long number"])
 def test_what_python_refuses_to_read_is_no_config(saved, content):
     (saved / "restorer/config.json").write_text(content)
-    with pytest.raises(CheckpointError, match="is no JSON file"):
+    with pytest.raises(CheckpointError, match="is not a JSON file"):
         DAARestorationPipeline.from_pretrained(saved)
 
 
@@ -106,7 +106,7 @@ def test_a_huge_config_is_not_read(tmp_path):
 def test_a_link_out_of_the_folder_is_not_followed(saved, tmp_path, component):
     shutil.move(saved / component, tmp_path / "outside")
     os.symlink(tmp_path / "outside", saved / component)
-    with pytest.raises(CheckpointError, match=f"'{component}' in .* is a link out of the folder, and is not followed"):
+    with pytest.raises(CheckpointError, match=f"'{component}' in .* is a link to a place outside the folder"):
         DAARestorationPipeline.from_pretrained(saved)
 
 

@@ -63,7 +63,7 @@ def test_noise_of_any_camera_is_taken_out(rms):
         assert abs(verdict.brightness - verdict.colour) < 0.05
 
 
-@pytest.mark.parametrize(("rms", "reason"), [(3.0, "clean"), (7.0, "not what the restorer is for"), (15.0, "not what")])
+@pytest.mark.parametrize(("rms", "reason"), [(3.0, "clean"), (7.0, "unsuited to the restorer"), (15.0, "unsuited")])
 def test_of_detail_only_a_little_is_taken_out(rms, reason):
     verdict = verdict_on(detail(rms))
     assert verdict.strength * verdict.change == pytest.approx(HARMLESS, rel=1e-3)
@@ -170,7 +170,7 @@ def test_each_photo_gets_its_own_share_and_verdict():
     pipe = quiet(TakesOut(detail(5.0)))
     gray = np.full((128, 128, 3), 0.5, np.float32)
     result = pipe([gray, gray[:16, :16]], output_type="np", guard=True, strength=0.5)
-    assert [verdict.reason[:9] for verdict in result.guard] == ["not what ", "too small"]
+    assert [verdict.reason[:9] for verdict in result.guard] == ["unsuited ", "too small"]
     for verdict, restored in zip(result.guard, result.images, strict=True):
         change = 255 * np.sqrt(np.square(restored - 0.5).mean())
         assert change == pytest.approx(0.5 * verdict.strength * verdict.change, rel=0.01)

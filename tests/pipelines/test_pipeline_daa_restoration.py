@@ -63,7 +63,7 @@ def test_a_restorer_that_gives_nan_is_reported_with_the_photo():
     restorer = RestorationUNet(width=4, depth=1)
     with torch.no_grad():
         restorer.conv_out.bias.fill_(torch.nan)
-    with pytest.raises(FloatingPointError, match="`restorer` gave NaN or infinite pixels for photo 0, 1$"):
+    with pytest.raises(FloatingPointError, match="`restorer` returned NaN or infinite pixels for photo 0, 1$"):
         DAARestorationPipeline(restorer)([photo(4, 4)] * 2)
 
 

@@ -129,7 +129,7 @@ def test_dtypes_are_taken_by_name_and_other_ones_refused(place, request):
         assert DAARestorationPipeline.from_pretrained(folder, dtype=dtype).dtype == meant
     assert DAARestorationPipeline.from_pretrained(folder, dtype={"restorer": "float16"}).dtype == torch.float16
     for wrong in ("half precision", "int8", torch.int8, 16):
-        with pytest.raises(ValueError, match="`dtype` must be a floating point type of torch"):
+        with pytest.raises(ValueError, match="`dtype` must be a floating point dtype"):
             DAARestorationPipeline.from_pretrained(folder, dtype=wrong)
 
 

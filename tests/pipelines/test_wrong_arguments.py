@@ -19,7 +19,7 @@ BAD_PHOTOS = {
     "file name": ("photo.png", TypeError, r"`image` must be a PIL image.*got builtins.str; open the file first"),
     "None": (None, TypeError, r"`image` must be .*NoneType"),
     "None in a list": ([photo(4, 4), None], TypeError, r"`image\[1\]` must be"),
-    "mixed kinds": ([photo(4, 4), torch.rand(3, 4, 4)], TypeError, "one kind, got numpy arrays and torch tensors"),
+    "mixed kinds": ([photo(4, 4), torch.rand(3, 4, 4)], TypeError, "one type, got numpy arrays and torch tensors"),
     "rank 1": (np.zeros(3, np.uint8), ValueError, r"\(H, W\), \(H, W, C\) or \(B, H, W, C\), got shape \(3,\)"),
     "rank 2 tensor": (torch.rand(4, 4), ValueError, r"\(C, H, W\) or \(B, C, H, W\), got shape \(4, 4\)"),
     "rank 5": (torch.rand(1, 1, 3, 4, 4), ValueError, r"`image` must be a tensor \(C, H, W\)"),
