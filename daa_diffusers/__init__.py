@@ -1,11 +1,11 @@
-"""Noise-space domain adaptation of image restorers to real photos, as a plugin of Hugging Face diffusers.
+"""Noise-space domain adaptation of image restorers to real photos, as a plugin for Hugging Face diffusers.
 
     from daa_diffusers import DAARestorationPipeline
 
     restored = DAARestorationPipeline.from_pretrained("daa-denoise")(photo).images[0]
 
-The public names are loaded when they are first used (PEP 562), so that `import daa_diffusers` itself loads neither
-torch nor diffusers. Their module paths are public too: saved pipelines (`model_index.json`) hold them.
+Public names are imported when they are first used (PEP 562), so that `import daa_diffusers` imports neither torch nor
+diffusers. Their module paths are public too: saved pipelines (`model_index.json`) refer to them.
 """
 
 import importlib
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .pipelines.pipeline_daa_restoration import DAARestorationPipeline
     from .pipelines.pipeline_output import DAARestorationPipelineOutput
 
-telemetry.switch_off()  # before the import of any library that sends reports
+telemetry.switch_off()  # before the import of any library with telemetry
 
 __version__ = "0.1.0"
 
@@ -39,7 +39,7 @@ __all__ = [
     "convert_official_state_dict",
 ]
 
-# Where each public name lives, relative to this package.
+# Public name -> its module, relative to this package.
 _MODULES = {
     "DAARestorationPipeline": "pipelines.pipeline_daa_restoration",
     "DAARestorationPipelineOutput": "pipelines.pipeline_output",
@@ -56,7 +56,7 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
-    globals()[name] = value  # the next access does not come here
+    globals()[name] = value  # later accesses do not call this function
     return value
 
 

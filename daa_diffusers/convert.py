@@ -1,4 +1,4 @@
-"""Earlier path of `daa_diffusers.official.convert`, kept for code that imports it."""
+"""Earlier path of `daa_diffusers.official.convert`, kept for existing code."""
 
 from .official.convert import convert_official_state_dict
 

@@ -1,22 +1,21 @@
-"""The typed errors of ``daa_diffusers``.
+"""Exceptions of ``daa_diffusers``.
 
-All of them are ``ValueError`` subclasses, so a caller who does not care about the difference catches that one class. A
-message names the argument, option or file, the value received, and the value expected. The files in
-``daa_diffusers/models`` raise plain ``ValueError``: they import only torch and diffusers, so that each of them also
-works as a single file of custom Hub code.
+All of them are subclasses of ``ValueError``. A message states the argument, option or file, the value received, and the
+value expected. The modules in ``daa_diffusers/models`` raise plain ``ValueError``: they import only torch and
+diffusers, so that each also works as custom code in a Hub repository.
 """
 
 
 class ConfigurationError(ValueError):
-    """Options, folders or degradations that cannot work, alone or together."""
+    """Invalid options, folders or degradations, or invalid combinations of them."""
 
 
 class UnreadablePhotoError(ValueError):
-    """A file that should hold a photo cannot be decoded, or holds values or a layout that no restorer can take.
+    """A photo file cannot be decoded, or has values or a layout that restorers do not support.
 
     Args:
-        message: the whole text.
-        reason: the same without the file's name, for lists that have it already; None: the message.
+        message: full message.
+        reason: message without the file name, for lists that show the name; None: same as `message`.
     """
 
     def __init__(self, message: str, reason: str | None = None):
@@ -25,11 +24,11 @@ class UnreadablePhotoError(ValueError):
 
 
 class MissingPackageError(ConfigurationError, UnreadablePhotoError):
-    """A file format needs a package that is not installed."""
+    """A file format requires a package that is not installed."""
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is missing, incomplete, of an unknown kind, or does not fit the model it is loaded into."""
+    """A checkpoint is missing, incomplete or of an unknown type, or does not fit the model."""
 
 
 __all__ = ["CheckpointError", "ConfigurationError", "MissingPackageError", "UnreadablePhotoError"]

@@ -1,4 +1,4 @@
-"""Restorers as ONNX files, and ONNX files as restorers; needs the extra: pip install 'daa-diffusers[onnx]'."""
+"""Export of restorers to ONNX, and use of ONNX files as restorers (extra: pip install 'daa-diffusers[onnx]')."""
 
 import json
 import logging
@@ -19,36 +19,36 @@ from .models.restorer import RestorerContract, unwrapped
 
 logger = logging.getLogger(__name__)
 
-METADATA = "daa_diffusers"  # metadata key of the restorer's contract
+METADATA = "daa_diffusers"  # key in the ONNX metadata for the restorer's contract
 INPUT, OUTPUT = "degraded", "restored"
-MAX_ERROR = 1e-4  # of a [0, 1] photo, between torch and ONNX Runtime; typical values are below 1e-5
-# Advice for a network that cannot be exported, mostly one with windowed attention.
+MAX_ERROR = 1e-4  # maximum difference between torch and ONNX Runtime in [0, 1]; typical values are below 1e-5
+# Advice for networks that cannot be exported, such as those with windowed attention.
 _INSTEAD = (
     "Restore with torch instead (`--backend torch`, the default). Networks of convolutions, such as DnCNN, DRUNet, "
-    "NAFNet and the U-Net of this package, can be exported, also after their adaptation"
+    "NAFNet and the U-Net of this package, can be exported, also after adaptation"
 )
-# Sizes, in size multiples, at which a new file is compared with the exported network.
+# (batch, height, width), the latter in size multiples, at which the ONNX file is compared with the network.
 _COMPARED = ((1, 1, 1), (1, 3, 2), (2, 2, 5))
 
 
 def export_onnx(restorer: nn.Module, path: str | os.PathLike[str], *, check: bool = True) -> Path:
-    """Writes a restorer as an ONNX file with dynamic batch, height and width.
+    """Exports a restorer to an ONNX file with dynamic batch size, height and width.
 
-    The file holds the weights, and in its metadata the contract of the restorer (channels, value range, size multiple).
+    The file contains the weights, and as metadata the contract of the restorer (channels, value range, size multiple).
 
     Args:
-        restorer: maps (B, C, H, W) to (B, C, H, W), float32, in its value range; H and W multiples of its
-            `size_multiple` (1 where it has none).
-        path: a name in an existing folder, ending in .onnx.
-        check: compare what ONNX Runtime computes with torch at three sizes, before anything is written.
+        restorer: network that maps (B, C, H, W) to (B, C, H, W), float32, in its value range; H and W multiples of its
+            `size_multiple`.
+        path: output file in an existing folder, ending in .onnx.
+        check: compare the results of ONNX Runtime and torch at three sizes before the file is written.
 
     Returns:
         The path.
 
     Raises:
-        ImportError: without the extra `onnx`.
-        ConfigurationError: `path` is no .onnx file in an existing folder; the restorer cannot be exported for all
-            sizes; or (`check`) both results differ by more than 1e-4 of the value range.
+        ImportError: the extra `onnx` is not installed.
+        ConfigurationError: `path` is not an .onnx file in an existing folder, the restorer cannot be exported for all
+            sizes, or (with `check`) the results differ by more than 1e-4 of the value range.
     """
     path = Path(path)
     if path.suffix != ".onnx" or not path.parent.is_dir():
@@ -73,13 +73,13 @@ def export_onnx(restorer: nn.Module, path: str | os.PathLike[str], *, check: boo
 
 
 def _export(network: nn.Module, channels: int, multiple: int) -> Any:
-    """The ONNX model (`onnx.ModelProto`) of a network."""
+    """Converts a network to an ONNX model (`onnx.ModelProto`)."""
     batch, rows, columns = (torch.export.Dim(name) for name in ("batch", "rows", "columns"))
     shapes = ({0: batch, 2: multiple * rows, 3: multiple * columns},)
     example = torch.zeros(2, channels, 3 * multiple, 4 * multiple)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecations inside the exporter
+            warnings.simplefilter("ignore")  # deprecation warnings of the exporter
             program = torch.onnx.export(
                 network,
                 (example,),
@@ -142,12 +142,11 @@ def _facts(network: nn.Module) -> dict[str, Any]:
 
 
 def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Metadata that `export_onnx` wrote into a file: class, channels, value_range, size_multiple, perhaps
-    receptive_radius.
+    """Reads the metadata that `export_onnx` wrote: class, channels, value_range, size_multiple, ...
 
     Raises:
-        ImportError: without the extra `onnx`.
-        CheckpointError: it is no ONNX file, or not one of `export_onnx`.
+        ImportError: the extra `onnx` is not installed.
+        CheckpointError: not an ONNX file, or not written by `export_onnx`.
     """
     return _facts_of(_open(Path(path), 1), Path(path))
 
@@ -167,20 +166,20 @@ def _facts_of(session: Any, path: Path) -> dict[str, Any]:
 
 
 class OnnxRestorer(nn.Module):
-    """An ONNX file as the restorer of a `DAARestorationPipeline`, on the CPU by ONNX Runtime.
+    """Restorer that runs an ONNX file with ONNX Runtime on the CPU, for a `DAARestorationPipeline`.
 
     Args:
-        path: written by `export_onnx`.
-        threads: of one pass; None: torch's number.
+        path: file written by `export_onnx`.
+        threads: number of threads per pass. None: as torch.
 
     Attributes:
-        config: `channels`, `value_range`, `task` and `license`, as the exported restorer's.
-        size_multiple: height and width of an input must be multiples of it.
-        receptive_radius: as the exported restorer's, where it had one.
+        config: `channels`, `value_range`, `task` and `license` of the exported restorer.
+        size_multiple: integer of which height and width of an input must be multiples.
+        receptive_radius: receptive radius of the exported restorer; absent if unknown.
 
     Raises:
-        ImportError: without the extra `onnx`.
-        CheckpointError: it is no ONNX file, or not one of `export_onnx`.
+        ImportError: the extra `onnx` is not installed.
+        CheckpointError: not an ONNX file, or not written by `export_onnx`.
     """
 
     def __init__(
@@ -204,7 +203,7 @@ class OnnxRestorer(nn.Module):
         """Restores a batch (B, C, H, W), float32, in `config.value_range`; H and W multiples of `size_multiple`.
 
         Raises:
-            ValueError: wrong dtype, rank, number of channels or size.
+            ValueError: wrong dtype, rank, number of channels, or size.
         """
         channels, multiple = self.config.channels, self.size_multiple
         if x.ndim != 4 or x.shape[1] != channels or x.shape[2] % multiple or x.shape[3] % multiple or 0 in x.shape:
@@ -221,15 +220,15 @@ class OnnxRestorer(nn.Module):
 def _open(path: Path, threads: int) -> Any:
     _require("onnxruntime")
     if not path.is_file():
-        raise CheckpointError(f"`path` must name an .onnx file, got {str(path)!r}, which is not a file")
+        raise CheckpointError(f"`path` must be an existing .onnx file, got {str(path)!r}")
     try:
         return _session(path.read_bytes(), threads)
     except Exception as error:  # ONNX Runtime has exceptions of its own
-        raise CheckpointError(f"{str(path)!r} is no readable ONNX file: {error}") from error
+        raise CheckpointError(f"{str(path)!r} is not a readable ONNX file: {error}") from error
 
 
 def _session(content: bytes, threads: int) -> Any:
-    # from memory, so that references to other files (external data) are not followed
+    # from memory, so that references to other files (external data) are not resolved
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -1,4 +1,4 @@
-"""Atomic writing of files: a temporary file beside the target, then renamed; and checks of the target."""
+"""Atomic writing of files by renaming a temporary file, and checks of paths."""
 
 import errno
 import os
@@ -13,8 +13,8 @@ from pathlib import Path
 
 from .errors import ConfigurationError
 
-NAME_BYTES = 255  # of a file's name, on nearly all file systems
-# Not the fault of the file at hand: the next one would fail as well.
+NAME_BYTES = 255  # maximum length of a file name on nearly all file systems
+# Errors that do not depend on the file: the next file would fail as well.
 OF_THE_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ESTALE})
 _OF_WRITING = OF_THE_MACHINE | {
     errno.EACCES,
@@ -25,7 +25,7 @@ _OF_WRITING = OF_THE_MACHINE | {
     errno.ENOENT,
     errno.ENOTDIR,
 }
-# characters that move to another line or column, color a terminal, or reverse the direction of text
+# characters that break lines, control a terminal, or change the direction of text
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -37,13 +37,13 @@ _KINDS = (
 
 
 class UnwritableError(OSError):
-    """A file cannot be written, for a reason that lies in its folder, its name or the machine.
+    """A file cannot be written because of its folder, its name or the machine.
 
     Args:
-        number: of `errno`.
-        message: the whole text, for people.
-        path: the file.
-        written: bytes of it that were written before that.
+        number: error number of `errno`.
+        message: full message.
+        path: path of the file.
+        written: number of bytes written before the error.
     """
 
     def __init__(self, number: int, message: str, path: str, written: int = 0):
@@ -56,10 +56,10 @@ class UnwritableError(OSError):
 
 @contextmanager
 def written(path: str | os.PathLike) -> Iterator[None]:
-    """Context in which errors of writing to `path` itself are raised with the messages of `replacing`.
+    """Context for writing to `path` directly; write errors get the messages of `replacing`.
 
     Raises:
-        UnwritableError: as `replacing` does.
+        UnwritableError: see `replacing`.
     """
     try:
         yield
@@ -71,30 +71,30 @@ def written(path: str | os.PathLike) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: str | os.PathLike, like: str | os.PathLike | None = None) -> Iterator[Path]:
-    """Yields a hidden name beside `path` to write to, and renames that file to `path` after success.
+    """Yields the path of a hidden temporary file, to be written, and renames it to `path` after success.
 
-    A reader never finds a partial file, and an earlier file at `path` stays until the new one is complete. On an error,
-    or where nothing was written, nothing is left behind. The suffix is that of `path`, as writers choose their format
-    by it; the rest of the name is short, so that any valid name can be written.
+    Readers never see a partial file, and an existing file stays until the new one is complete. On an error, or if
+    nothing was written, the temporary file is removed. It has the suffix of `path`, which determines the format for
+    many writers, and a short name, so that any valid file name can be written.
 
     Args:
-        path: the file.
-        like: a file whose permissions (less the umask, as `cp` does) and modification time the new one gets. None: the
-            permissions of the file that is replaced, if any. While it is written, only its owner may read it.
+        path: file to write.
+        like: file whose permissions (minus the umask, as with `cp`) and modification time are copied. None: the
+            permissions of the file to replace, if any. The temporary file is readable by its owner only.
 
     Raises:
-        UnwritableError: full or read-only disk, no permission, too long a name; whatever exception the writing library
-            raised.
+        UnwritableError: full or read-only disk, no permission, or too long a name; replaces any exception of the
+            library that writes.
     """
     path = Path(path)
-    suffix = path.suffix if len(os.fsencode(path.suffix)) <= 32 else ""  # a longer one is no format's
-    # by chance, not by process: processes of several machines may share a folder and a number
+    suffix = path.suffix if len(os.fsencode(path.suffix)) <= 32 else ""  # a longer one is not that of a format
+    # random, not the process id, since processes of several machines may share a folder
     temporary = path.with_name(f".{secrets.token_hex(6)}{suffix}")
     try:
         mode = _reserved(temporary, path, like)
         yield temporary
         if temporary.exists() and not (mode is not None and _is_untouched(temporary)):
-            with suppress(OSError):  # file systems of cameras support neither
+            with suppress(OSError):  # not supported by file systems of cameras
                 if like is not None:
                     status = os.stat(like)
                     os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -106,18 +106,18 @@ def replacing(path: str | os.PathLike, like: str | os.PathLike | None = None) ->
             raise refused from error
         raise
     finally:
-        with suppress(OSError):  # the reason is reported already
+        with suppress(OSError):  # the error is already reported
             temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def replacing_folder(path: str | os.PathLike, needed: int = 0) -> Iterator[Path]:
-    """Gives a hidden new folder, on the disk of the folder `path`, to write to; removes what is left of it at the end.
+    """Yields a new hidden folder on the disk of `path`, to be written; removes its remaining content at the end.
 
     Args:
-        path: the folder that its content is for. If it exists, the new one is made in it, because it may be a mounted
-            disk; else beside it, after its parent.
-        needed: bytes of that content, for the message; 0: not known.
+        path: folder for which the content is meant. If it exists, the hidden folder is created in it, since it may be a
+            mounted disk; else next to it.
+        needed: size of the content in bytes, for messages; 0: unknown.
 
     Raises:
         UnwritableError: as `replacing` does.
@@ -138,7 +138,7 @@ def replacing_folder(path: str | os.PathLike, needed: int = 0) -> Iterator[Path]
 
 
 def _reserved(temporary: Path, path: Path, like: str | os.PathLike | None) -> int | None:
-    """Makes the temporary file for its owner alone; returns the permissions that it gets. None: those of any file."""
+    """Creates the temporary file, readable by its owner only; returns its final permissions (None: the default)."""
     if like is not None:
         wanted = stat.S_IMODE(os.stat(like).st_mode) & 0o777
     elif os.path.isfile(path) and not os.path.islink(path):
@@ -147,10 +147,10 @@ def _reserved(temporary: Path, path: Path, like: str | os.PathLike | None) -> in
         return None
     made = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, wanted if like is not None else 0o600)
     try:
-        granted = stat.S_IMODE(os.fstat(made).st_mode)  # what the umask leaves
+        granted = stat.S_IMODE(os.fstat(made).st_mode)  # after the umask
         with suppress(OSError):
             os.chmod(temporary, 0o600)
-        os.utime(temporary, (0, 0))  # by which any writing, also of nothing, is noticed
+        os.utime(temporary, (0, 0))  # to detect any write, even of zero bytes
     finally:
         os.close(made)
     return granted if like is not None else wanted
@@ -162,17 +162,17 @@ def _is_untouched(temporary: Path) -> bool:
 
 
 def _unwritable(error: Exception, path: Path, temporary: Path, needed: int = 0) -> UnwritableError | None:
-    """The reason why `temporary`, a file or a folder, cannot be written, where that caused `error`; else None."""
+    """Converts `error` if its cause is that the file or folder `temporary` cannot be written; else None."""
     number = written = 0
     if isinstance(error, UnwritableError):
-        if not _lies_in(error.path, temporary):  # else of a `replacing` inside of this one
+        if not _lies_in(error.path, temporary):  # otherwise it is from a nested `replacing`
             return None
         number, written = error.errno or 0, error.written
     elif isinstance(error, OSError) and error.errno:
         if error.filename is None or _lies_in(error.filename, temporary):
             number = error.errno if error.errno in _OF_WRITING else 0
     else:
-        said = re.search(r"\(os error (\d+)\)", str(error))  # by what is written in Rust: safetensors
+        said = re.search(r"\(os error (\d+)\)", str(error))  # message of Rust libraries (safetensors)
         number = int(said[1]) if said else _refusal_of_more(temporary)
     if not number:
         return None
@@ -192,9 +192,9 @@ def _size(path: Path) -> int:
 
 
 def _refusal_of_more(temporary: Path) -> int:
-    """The error number of writing more to a file, or a file in a folder; 0 where that works.
+    """The error number of an attempt to write more to a file, or a file in a folder; 0 on success.
 
-    Libraries written in C report a full disk by messages such as "encoder error -2", without a number.
+    Some C libraries report a full disk without error number, by messages such as "encoder error -2".
     """
     if temporary.is_dir():
         temporary = temporary / secrets.token_hex(6)
@@ -211,13 +211,13 @@ def _refusal_of_more(temporary: Path) -> int:
 def _words(number: int, path: Path, written: int, needed: int = 0) -> str:
     folder = str(path.parent)
     if number == errno.ENOSPC:
-        room = shutil.disk_usage(folder).free + written  # what is written is removed again
+        room = shutil.disk_usage(folder).free + written  # written bytes are freed
         if hasattr(os, "statvfs") and os.statvfs(folder).f_favail == 0:
             return f"the disk of {folder!r} holds no more files (inodes): remove some, or choose another folder"
         need = (
             f"about {in_bytes(needed)}, {in_bytes(room)} are free"
             if needed > room
-            else (f"more than the {in_bytes(room)} that are free")
+            else (f"more than the {in_bytes(room)} available")
         )
         return f"the disk of {folder!r} is full: {path.name!r} needs {need}; make room, or choose another folder"
     return {
@@ -225,15 +225,15 @@ def _words(number: int, path: Path, written: int, needed: int = 0) -> str:
         errno.EROFS: f"the file system of {folder!r} is read-only: choose another folder",
         errno.EACCES: f"no permission to write in {folder!r}",
         errno.EPERM: f"no permission to write in {folder!r}",
-        errno.EFBIG: f"{str(path)!r} becomes larger than a file may be there (file system, `ulimit -f`)",
+        errno.EFBIG: f"{str(path)!r} exceeds the maximum file size (file system, `ulimit -f`)",
         errno.ENAMETOOLONG: f"the name {path.name!r} of {len(os.fsencode(path.name))} bytes is too long for {folder!r}",
-        errno.ENOENT: f"the folder {folder!r} does not exist (any more)",
-        errno.ENOTDIR: f"{folder!r} is no folder",
+        errno.ENOENT: f"the folder {folder!r} does not exist",
+        errno.ENOTDIR: f"{folder!r} is not a folder",
     }.get(number, f"{str(path)!r} cannot be written: {os.strerror(number)}")
 
 
 def in_bytes(count: int) -> str:
-    """A number of bytes for people: "812 bytes", "3.2 MB"."""
+    """A readable size: "812 bytes", "3.2 MB"."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if count >= size:
             return f"{count / size:.1f} {unit}"
@@ -241,10 +241,10 @@ def in_bytes(count: int) -> str:
 
 
 def check_writable(folder: str | os.PathLike) -> None:
-    """Checks that files can be written in a folder, or the folder be made, by making a folder for a moment.
+    """Checks that files can be written in a folder, or the folder created, by creating a temporary folder.
 
     Raises:
-        UnwritableError: they cannot.
+        UnwritableError: writing is not possible.
     """
     folder = Path(folder).absolute()
     existing = next((one for one in (folder, *folder.parents) if os.path.lexists(one)), folder)
@@ -258,39 +258,39 @@ def check_writable(folder: str | os.PathLike) -> None:
     if number:
         raise UnwritableError(number, _words(number, existing / "file", 0), str(folder))
     try:
-        os.rmdir(tempfile.mkdtemp(prefix=".", dir=existing))  # /proc and immutable folders let nobody write
+        os.rmdir(tempfile.mkdtemp(prefix=".", dir=existing))  # detects /proc and immutable folders
     except OSError as error:
         if error.errno not in (
             errno.ENOSPC,
             errno.EDQUOT,
-        ):  # the file to write may fit
+        ):  # the file itself may still fit
             message = f"nothing can be written in {str(existing)!r}: {os.strerror(error.errno or 0)}"
             raise UnwritableError(error.errno or 0, message, str(folder)) from error
 
 
 def of_the_machine(error: BaseException) -> bool:
-    """Whether an error is not the fault of the file at hand, such as a full disk: the next file would fail as well."""
+    """Whether an error does not depend on the file, such as a full disk: the next file would fail as well."""
     return isinstance(error, OSError) and error.errno in OF_THE_MACHINE
 
 
 def other_kind(path: str | os.PathLike) -> str:
-    """What `path` is instead of a regular file; "" for a regular one. Only those are read: others may block.
+    """Describes what `path` is if not a regular file; "" for a regular file. Reading other types may block.
 
     Raises:
-        OSError: it cannot be accessed.
+        OSError: `path` cannot be accessed.
     """
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
-        return "a link that leads nowhere" if os.path.islink(path) else "no such file"
-    return "" if stat.S_ISREG(mode) else next((kind for test, kind in _KINDS if test(mode)), "no regular file")
+        return "a broken link" if os.path.islink(path) else "no such file"
+    return "" if stat.S_ISREG(mode) else next((kind for test, kind in _KINDS if test(mode)), "not a regular file")
 
 
 def read_regular(path: str | os.PathLike) -> bytes:
-    """The content of a regular file.
+    """Reads a regular file.
 
     Raises:
-        OSError: it cannot be read, or is a named pipe, a socket or a device.
+        OSError: the file cannot be read, or is a named pipe, a socket or a device.
     """
     if kind := other_kind(path):
         raise OSError(errno.ENOENT if kind == "no such file" else errno.EINVAL, kind, os.fspath(path))
@@ -298,26 +298,26 @@ def read_regular(path: str | os.PathLike) -> bytes:
 
 
 def text_of(path: str | os.PathLike, argument: str, kind: str) -> str:
-    """The content of a text file (UTF-8) that an argument names.
+    """Reads a text file (UTF-8) given as an argument.
 
     Args:
-        path: the file.
-        argument, kind: for the message: "config", "YAML".
+        path: path of the file.
+        argument, kind: name of the argument and file format for the message, such as "config" and "YAML".
 
     Raises:
-        ConfigurationError: there is none, it cannot be read, or is no text.
+        ConfigurationError: the file does not exist, cannot be read, or is not text.
     """
     try:
         return read_regular(path).decode("utf-8-sig")
     except OSError as error:
         reason = str(error.strerror)
     except UnicodeDecodeError:
-        reason = "it is no text (UTF-8)"
+        reason = "it is not UTF-8 text"
     raise ConfigurationError(f"`{argument}` must be a readable {kind} file, got {os.fspath(path)!r}: {reason}")
 
 
 def shortened(name: str, more: str = "", *, append: bool = False) -> str:
-    """The name of a file with `more` before its suffix, or behind it; the stem is cut where the name is too long."""
+    """Inserts `more` before the suffix of a file name, or appends it; cuts the stem of names that are too long."""
     stem, suffix = os.path.splitext(name)
     end = suffix + more if append else more + suffix
     while stem and len(os.fsencode(stem + end)) > NAME_BYTES:
@@ -326,18 +326,17 @@ def shortened(name: str, more: str = "", *, append: bool = False) -> str:
 
 
 def printable(name: str) -> str:
-    """A name as one line of text that every library takes: bytes that are not UTF-8 become "\\xe9"."""
+    """A file name as one line of valid text: bytes that are not UTF-8 become "\\xe9"."""
     return one_line(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def one_line(text: str) -> str:
-    """Text that contains file names as one line without control characters: a newline becomes "\\n"."""
+    """Text with file names as one line without control characters: a newline becomes "\\n"."""
     return _CONTROLS.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def write_text(path: str | os.PathLike, text: str) -> Path:
-    """Writes `text` to `path` as `replacing` does, in UTF-8 (file names that are not keep their bytes); returns
-    `path`."""
+    """Writes `text` to `path` in UTF-8 by `replacing`; undecodable file names keep their bytes. Returns `path`."""
     path = Path(path)
     with replacing(path) as temporary:
         temporary.write_bytes(text.encode("utf-8", "surrogateescape"))

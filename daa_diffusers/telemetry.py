@@ -1,7 +1,7 @@
-"""Deactivation of the usage reports of libraries that this package uses.
+"""Deactivation of telemetry in libraries that this package uses.
 
-Each of these libraries reads its variable when it is imported, so `daa_diffusers/__init__.py` calls `switch_off` before
-any of them is. A variable that is set already is the user's decision and stays. wandb is not listed: it is
+Each library reads its environment variable when it is imported, so `daa_diffusers/__init__.py` calls `switch_off`
+before any of these imports. Variables that are already set are the user's decision and stay. wandb is not listed: it is
 imported only where `report_to` asks for it, and reporting is its purpose.
 """
 
@@ -11,25 +11,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 OFF = {
-    "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime: a device id and a database of events in the cache, a collector
+    "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime
     "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub, and with it diffusers, transformers, accelerate and datasets
-    "GRADIO_ANALYTICS_ENABLED": "False",  # gradio, which trackio's dashboard uses too
+    "GRADIO_ANALYTICS_ENABLED": "False",  # gradio, also used by trackio's dashboard
     "RAY_USAGE_STATS_ENABLED": "0",  # Ray; its workers inherit it
 }
 
 
 def switch_off() -> None:
-    """Sets the variables of `OFF` that are not set, for this process and those that it starts."""
+    """Sets the environment variables in `OFF` that are not yet set, for this process and its subprocesses."""
     for name, value in OFF.items():
         os.environ.setdefault(name, value)
 
 
 @contextmanager
 def without_onnxruntime() -> Iterator[None]:
-    """Keeps diffusers from importing ONNX Runtime while it loads a pipeline.
+    """Context in which diffusers does not import ONNX Runtime when it loads a pipeline.
 
-    Diffusers asks of every component whether it is a `diffusers.OnnxRuntimeModel`, whose module imports ONNX Runtime.
-    No component of this package is one, so an empty class answers the question.
+    diffusers checks whether a component is a `diffusers.OnnxRuntimeModel`, whose module imports ONNX Runtime. An empty
+    class replaces it, since no component of this package is one.
     """
     import diffusers
 

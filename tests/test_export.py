@@ -111,10 +111,10 @@ def test_a_path_ends_in_onnx(tmp_path, name):
 
 
 def test_another_file_is_refused(tmp_path, exported):
-    with pytest.raises(CheckpointError, match="must name an .onnx file, got .*absent.onnx', which is not a file"):
+    with pytest.raises(CheckpointError, match="must be an existing .onnx file, got .*absent.onnx'"):
         OnnxRestorer(tmp_path / "absent.onnx")
     (tmp_path / "broken.onnx").write_bytes(exported.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match="broken.onnx' is no readable ONNX file"):
+    with pytest.raises(CheckpointError, match="broken.onnx' is not a readable ONNX file"):
         OnnxRestorer(tmp_path / "broken.onnx")
 
 

@@ -90,7 +90,7 @@ def test_a_full_disk_is_named_whatever_the_library_says(small_disk, write):
     with pytest.raises(UnwritableError) as raised, replacing(small_disk / "new.jpg") as temporary:
         write(temporary)
     said = str(raised.value)
-    assert f"the disk of '{small_disk}' is full: 'new.jpg' needs more than the " in said and "kB that are free" in said
+    assert f"the disk of '{small_disk}' is full: 'new.jpg' needs more than the " in said and "kB available" in said
     assert raised.value.errno == errno.ENOSPC and of_the_machine(raised.value)
     assert names(small_disk) == ["old"] and (small_disk / "old").stat().st_size == 20_000
 
@@ -104,7 +104,7 @@ def test_a_file_that_may_not_be_so_large_is_its_own_fault(tmp_path, write):
             write(temporary)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert "becomes larger than a file may be there" in str(raised.value)
+    assert "exceeds the maximum file size" in str(raised.value)
     assert not of_the_machine(raised.value) and names(tmp_path) == []
 
 
@@ -125,7 +125,7 @@ def test_where_nothing_can_be_written_is_said_before_the_work(tmp_path, small_di
     with pytest.raises(UnwritableError, match=f"the file system of '{small_disk}' is read-only") as raised:
         write_text(small_disk / "a.txt", "text")
     (tmp_path / "file").touch()
-    with pytest.raises(UnwritableError, match="file' is no folder"):
+    with pytest.raises(UnwritableError, match="file' is not a folder"):
         check_writable(tmp_path / "file/deep")
     with pytest.raises(UnwritableError, match="nothing can be written in '/proc': "):  # whatever its permissions say
         check_writable("/proc/x/y")

@@ -1,4 +1,4 @@
-"""Registry of restoration tasks: description, degradations and checkpoints; a new task is an entry of `_TASKS`."""
+"""Registry of restoration tasks: descriptions, degradations and checkpoints. A new task is an entry of `_TASKS`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

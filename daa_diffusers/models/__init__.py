@@ -1,1 +1,1 @@
-"""Networks: restorers and the noise predictor. No file or photo IO, no training code."""
+"""Networks: restorers and the noise predictor, without photo IO or training code."""

@@ -1,4 +1,4 @@
-"""Noise predictor: diffusers' UNet2DConditionModel, conditioned on two restored photos, with channel shuffling."""
+"""Noise predictor: diffusers' UNet2DConditionModel conditioned on two restored photos, with channel shuffling."""
 
 from typing import Any
 
@@ -23,9 +23,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class WideLinear(nn.Linear):
-    """A linear layer computed in float32 or wider, whatever the precision of its weights: `(B, in) -> (B, out)`.
+    """Linear layer computed in float32 or wider, whatever the precision of its weights: `(B, in) -> (B, out)`.
 
-    The result stays as wide, or, where `rounds` is set, has the dtype of the weights.
+    The result keeps this precision, or is cast to the dtype of the weights if `rounds` is True.
     """
 
     rounds = False
@@ -38,28 +38,28 @@ class WideLinear(nn.Linear):
 
 
 class NoiseLevelEmbedding(TimestepEmbedding):
-    """Diffusers' timestep embedding, computed in float32 whatever the model's precision: `(B, in) -> (B, out)`.
+    """Diffusers' timestep embedding, computed in float32 for any precision of the model: `(B, in) -> (B, out)`.
 
-    Noise levels close to 1 differ in the fourth digit; half precision, as weights or by autocast, would merge them.
+    Noise levels close to 1 differ in the fourth digit, which half precision (weights or autocast) does not resolve.
     """
 
     def __init__(self, in_channels: int, time_embed_dim: int):
         super().__init__(in_channels, time_embed_dim)
-        self.linear_1.__class__ = self.linear_2.__class__ = WideLinear  # same weights, drawn as before
+        self.linear_1.__class__ = self.linear_2.__class__ = WideLinear  # same weights, and the same random draws
         self.linear_2.rounds = True
 
     def forward(self, sample: torch.Tensor, condition: None = None) -> torch.Tensor:
-        """Embeds sinusoids (B, in), float32 or wider; the result has the dtype of the weights."""
+        """Embeds sinusoids (B, in), float32 or wider. The result has the dtype of the weights."""
         with torch.autocast(sample.device.type, enabled=False):
             return self.linear_2(self.act(self.linear_1(sample)))
 
 
 class UpsamplingConv2d(nn.Conv2d):
-    """A 3x3 convolution, with nearest upsampling by two before it on request: `(B, in, H, W) -> (B, out, H, W)`.
+    """3x3 convolution, optionally after nearest upsampling by two: `(B, in, H, W) -> (B, out, H, W)`.
 
-    Each pixel of `forward(x, upsample=True)`, (B, out, 2H, 2W), depends on 2x2 pixels of `x` only, so that a transposed
-    convolution with the 4x4 kernel `(w2, w1 + w2, w0 + w1, w0)` along each axis computes it with 4/9 of the
-    multiplications, and the enlarged input is never stored.
+    Each pixel of `forward(x, upsample=True)`, (B, out, 2H, 2W), depends on 2x2 pixels of `x` only. A transposed
+    convolution with the 4x4 kernel `(w2, w1 + w2, w0 + w1, w0)` along each axis therefore computes it with 4/9 of the
+    multiplications, without storing the upsampled input.
     """
 
     def forward(self, x: torch.Tensor, upsample: bool = False) -> torch.Tensor:
@@ -73,14 +73,14 @@ class UpsamplingConv2d(nn.Conv2d):
 
 
 class UpsamplingResnetBlock2D(ResnetBlock2D):
-    """Diffusers' residual block as `ResnetUpsampleBlock2D` ends with it: `(B, C, H, W), (B, T) -> (B, C, 2H, 2W)`."""
+    """The last residual block of diffusers' `ResnetUpsampleBlock2D`: `(B, C, H, W), (B, T) -> (B, C, 2H, 2W)`."""
 
     def forward(self, input_tensor: torch.Tensor, temb: torch.Tensor) -> torch.Tensor:
         """See the class."""
         hidden = self.nonlinearity(self.norm1(input_tensor))
         if isinstance(self.conv1, UpsamplingConv2d):
             hidden = self.conv1(hidden, upsample=True)
-        else:  # a layer that replaced it, such as LoRA's, which supports convolutions that keep the size only
+        else:  # a replacement such as LoRA's, which supports only convolutions that keep the size
             hidden = self.conv1(self.upsample(hidden))
         scale, shift = self.time_emb_proj(self.nonlinearity(temb))[:, :, None, None].chunk(2, dim=1)
         hidden = self.norm2(hidden) * (1 + scale) + shift  # (B, C, 2H, 2W)
@@ -89,9 +89,9 @@ class UpsamplingResnetBlock2D(ResnetBlock2D):
 
 
 class Dropout(nn.Dropout):
-    """Dropout whose mask takes half the time on a CPU: each 64-bit random number decides for four values.
+    """Dropout that draws its mask in half the time on a CPU, from one 64-bit random number for four values.
 
-    The probability is a multiple of 2^-16 there; the scale is exact for it.
+    The probability is rounded to a multiple of 2^-16 there, for which the scale is exact.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -105,24 +105,25 @@ class Dropout(nn.Dropout):
 
 
 class DAAUNet2DConditionModel(RecordMixin, UNet2DConditionModel):
-    """Predicts the noise in a noised clean image from that image and two restored ones (eq. (2)).
+    """Predicts the noise in a noised clean image from this image and two restored images (eq. (2)).
 
-    It is the guided-diffusion U-Net of the official implementation, laid out as a `UNet2DConditionModel` without text
+    This is the guided-diffusion U-Net of the official implementation as a `UNet2DConditionModel` without text
     conditioning: residual up- and downsampling, scale-shift GroupNorm, attention in the mid block only, and an
-    embedding of the continuous noise level g itself. Per sample the two conditions can be exchanged (channel
-    shuffling), so that the network cannot learn which of its channels hold the restored real photo.
+    embedding of the continuous noise level g. The two conditions can be swapped for each sample (channel shuffling), so
+    that the network cannot learn which channels hold the restored real photo.
 
     Args:
-        sample_size: kept for compatibility with diffusers; any height and width that are multiples of
-            `2 ** (levels - 1)` work.
-        in_channels: channels of the noised image and both conditions together.
-        out_channels: channels of an image; `in_channels` must be three times as many.
-        block_out_channels: channels of each level.
-        layers_per_block: residual blocks a level.
-        dropout: inside the residual blocks.
-        norm_num_groups, norm_eps: of every GroupNorm. The groups must divide every entry of `block_out_channels`.
-        attention_head_dim: channels a head in the mid block; must divide the last entry of `block_out_channels`.
-        value_range: (low, high) of the images that it was trained on, for the record; None: not recorded.
+        sample_size: no effect, kept for compatibility with diffusers. Height and width of an input must be multiples of
+            `2 ** (levels - 1)`.
+        in_channels: total number of channels of the noised image and both conditions.
+        out_channels: number of channels of an image, a third of `in_channels`.
+        block_out_channels: number of channels of each level.
+        layers_per_block: number of residual blocks per level.
+        dropout: dropout probability in the residual blocks.
+        norm_num_groups, norm_eps: arguments of every GroupNorm. The number of groups must divide each of
+            `block_out_channels`.
+        attention_head_dim: channels per attention head; must divide the last of `block_out_channels`.
+        value_range: (low, high), value range of the training images, recorded only; None: unknown.
 
     Source: docs/method.md, "The official noise predictor as a UNet2DConditionModel".
     """
@@ -174,7 +175,7 @@ class DAAUNet2DConditionModel(RecordMixin, UNet2DConditionModel):
             resnet_time_scale_shift="scale_shift",
             time_embedding_dim=time_embedding_dim,
         )
-        # "UNetMidBlock2D" as the parent builds it has no attention; the official network has its only one here.
+        # The parent's "UNetMidBlock2D" has no attention; here is the only attention of the official network.
         self.mid_block = UNetMidBlock2D(
             in_channels=block_out_channels[-1],
             temb_channels=time_embedding_dim,
@@ -200,16 +201,16 @@ class DAAUNet2DConditionModel(RecordMixin, UNet2DConditionModel):
 
     @classmethod
     def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs):
-        """As in diffusers, without the fields that this class fixes."""
-        # The saved config holds every field of the parent (its forward reads them); those that this class fixes are
-        # no constructor arguments here and would be reported as unexpected.
+        """Same as in diffusers, without the parent's arguments that this class fixes."""
+        # The saved config holds all arguments of the parent, whose forward reads them. Those that this class fixes
+        # would be reported as unexpected.
         fixed = cls._get_init_keys(UNet2DConditionModel) - cls._get_init_keys(cls)
         return super().extract_init_dict({k: v for k, v in config_dict.items() if k not in fixed}, **kwargs)
 
     def _speed_up(self) -> None:
-        """Replaces layers by faster ones of the same function and weights: fewer multiplications, cheaper masks.
+        """Replaces layers by faster ones with the same weights that compute the same.
 
-        Each faster layer is a subclass without weights of its own, and is called as any module, so that hooks work.
+        Each is a subclass of the original layer without new weights, and is called as a module, so that hooks work.
         """
         for block in self.up_blocks:
             for upsampler in block.upsamplers or ():
@@ -220,7 +221,7 @@ class DAAUNet2DConditionModel(RecordMixin, UNet2DConditionModel):
                 module.dropout.__class__ = Dropout
 
     def reset_parameters(self) -> None:
-        """Kaiming-normal weights and zero biases in every convolution and linear layer (docs/method.md, step 8)."""
+        """Initializes convolutions and linear layers: Kaiming-normal weights, zero biases (docs/method.md, step 8)."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
@@ -229,7 +230,7 @@ class DAAUNet2DConditionModel(RecordMixin, UNet2DConditionModel):
 
     @property
     def size_multiple(self) -> int:
-        """Height and width of an input must be multiples of this."""
+        """Integer of which height and width of an input must be multiples."""
         return 2 ** (len(self.config.block_out_channels) - 1)
 
     def forward(
@@ -247,15 +248,14 @@ class DAAUNet2DConditionModel(RecordMixin, UNet2DConditionModel):
         """Predicts the noise: `e = eps_theta(cat[z, c1, c2], g)`.
 
         Args:
-            sample: noised clean images z (B, 3, H, W) when `conditions` are given, else (B, 9, H, W), the three
-                already concatenated.
-            timestep: noise level g in (0, 1), a float tensor (B,) or one float for all. It is continuous: never
-                rounded, always embedded in float32.
-            encoder_hidden_states: accepted for compatibility; must be None.
-            conditions: the restored images (a, b), each (B, 3, H, W).
-            swap: (B,) bool; where True the two conditions are exchanged. None draws it with probability 1/2 in
-                training mode and swaps nothing in eval mode.
-            generator: draws `swap`.
+            sample: noised clean images z (B, 3, H, W) if `conditions` are given, else the concatenation with both
+                conditions (B, 9, H, W).
+            timestep: continuous noise level g in (0, 1), a float tensor (B,) or one float for all.
+            encoder_hidden_states: must be None; accepted for compatibility.
+            conditions: restored images (a, b), each (B, 3, H, W).
+            swap: (B,) bool, samples whose conditions are swapped. None: drawn with probability 1/2 in training mode,
+                no swaps in eval mode.
+            generator: random generator for `swap`.
             return_dict: return a `UNet2DConditionOutput` (default) or a tuple.
             kwargs: passed on to `UNet2DConditionModel.forward`.
 
@@ -263,7 +263,7 @@ class DAAUNet2DConditionModel(RecordMixin, UNet2DConditionModel):
             The predicted noise (B, 3, H, W).
 
         Raises:
-            ValueError: shapes that do not fit, a noise level outside (0, 1), or `encoder_hidden_states`.
+            ValueError: wrong shapes, a noise level outside (0, 1), or `encoder_hidden_states` is given.
         """
         if encoder_hidden_states is not None:
             raise ValueError("`encoder_hidden_states` must be None: this model has no cross-attention")
@@ -277,7 +277,7 @@ class DAAUNet2DConditionModel(RecordMixin, UNet2DConditionModel):
         return super().forward(sample, noise_level, None, return_dict=return_dict, **kwargs)
 
     def get_time_embed(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        """Sinusoids of the noise level (B, width), float32 or wider; the parent rounds them to the model's dtype."""
+        """Sinusoids of the noise level (B, width), in float32 or wider (the parent casts to the model's dtype)."""
         return self.time_proj(timestep).to(torch.promote_types(sample.dtype, torch.float32))
 
     def _split(self, sample, conditions):

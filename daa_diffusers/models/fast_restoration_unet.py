@@ -1,4 +1,4 @@
-"""Restorer for CPUs: a residual U-Net between pixel-unshuffle and pixel-shuffle."""
+"""Fast restorer for CPUs: a residual U-Net between pixel-unshuffle and pixel-shuffle."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from torch import nn
 from .forward import as_output, check_batch
 from .record_mixin import RecordMixin
 
-# Constructor arguments by preset name.
+# Preset name -> constructor arguments.
 FAST_PRESETS: dict[str, dict[str, Any]] = {
     "fast-tiny": {"widths": (16, 32, 64), "blocks": (1, 1, 1)},
     "fast-small": {"widths": (32, 64, 128), "blocks": (1, 1, 2)},
@@ -24,7 +24,7 @@ FAST_PRESETS: dict[str, dict[str, Any]] = {
 
 
 class ResidualBlock(nn.Module):
-    """`x + W2 relu(W1 x)`, two 3x3 convolutions: (B, width, H, W) -> the same shape."""
+    """Residual block `x + W2 relu(W1 x)` with two 3x3 convolutions: `(B, width, H, W) -> (B, width, H, W)`."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -37,31 +37,32 @@ class ResidualBlock(nn.Module):
 
 
 class FastRestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
-    """Predicts a residual and adds it to its input: `f(x) = x + r(x)`, never clamped.
+    """Restorer that adds a predicted residual to its input, without clamping: `f(x) = x + r(x)`.
 
-    No convolution runs at full resolution: pixels are moved into channels first and back last (pixel-unshuffle and
-    -shuffle). Levels are blocks with identity paths, joined by 2x2 convolutions of stride two downwards and a 1x1
-    convolution with pixel-shuffle upwards; skip connections are added. Nothing is computed over the whole photo, so
-    that a result depends on its neighborhood only, and tiles agree exactly with the whole. The branches of all blocks
-    and the residual start small, which lets training take large steps from the start. Of the architectures in
-    `benchmarks/results/architectures.md` this one restores best after equal processor time of training.
+    No convolution runs at full resolution: a pixel-unshuffle at the start moves pixels to channels, and a pixel-shuffle
+    at the end moves them back. Each level has residual blocks. Levels are connected by 2x2 convolutions of stride two
+    downwards, and by 1x1 convolutions with pixel-shuffle upwards; skip connections are added. No operation is global,
+    so each output pixel depends on its neighborhood only, and tiles give exactly the same result as the whole photo.
+    Residual branches and the residual are initialized to small values, which allows a high learning rate from the
+    start. Of the architectures in `benchmarks/results/architectures.md`, this one restores best after equal training
+    time on a CPU.
 
     Args:
-        channels: color channels of the photo, in and out (3 for RGB, 1 for grayscale).
-        widths: channels of the levels, the finest first. At least one.
-        blocks: residual blocks of each level: on the way down and, but for the last level, as many on the way up.
-        unshuffle: side of the squares of pixels that become channels.
-        value_range: `[low, high]`, the range in which this restorer takes and gives photos. It is read by callers
-            (pipeline, training), like the next two arguments; the network itself does not use it.
-        task: key of `daa_diffusers.checkpoints.tasks.TASKS`; None: not known.
-        license: of the weights, an identifier of the Hub or a name; None: not stated.
+        channels: number of color channels of a photo (3 for RGB, 1 for grayscale).
+        widths: number of channels of each level, the finest first.
+        blocks: number of residual blocks of each level in the encoder, and in the decoder (except the last level).
+        unshuffle: downscaling factor of the pixel-unshuffle.
+        value_range: `[low, high]`, value range of input and output. Like the next two arguments, it is read by callers
+            (pipeline, training), and not used by the network.
+        task: key of `daa_diffusers.checkpoints.tasks.TASKS`; None: unknown.
+        license: license of the weights, an identifier of the Hub or a name; None: not stated.
 
     Raises:
-        ValueError: an argument out of its range (named).
+        ValueError: an argument is out of range.
     """
 
     _supports_gradient_checkpointing = True
-    _no_split_modules = ["ResidualBlock"]  # diffusers' `device_map="auto"` asks for it
+    _no_split_modules = ["ResidualBlock"]  # used by diffusers' `device_map="auto"`
     presets = FAST_PRESETS
 
     @register_to_config
@@ -83,7 +84,7 @@ class FastRestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
             if not isinstance(values, Sequence) or not all(isinstance(v, int) and v >= least for v in values):
                 raise ValueError(f"`{name}` must be a list of integers of at least {least}, got {values!r}")
         if not widths or len(widths) != len(blocks):
-            raise ValueError(f"`widths` and `blocks` must be of one length, 1 or more, got {widths!r} and {blocks!r}")
+            raise ValueError(f"`widths` and `blocks` must have one length, at least 1, got {widths!r} and {blocks!r}")
         if len(value_range) != 2 or not value_range[0] < value_range[1]:
             raise ValueError(f"`value_range` must be [low, high] with low < high, got {value_range!r}")
         self.register_to_config(
@@ -100,7 +101,7 @@ class FastRestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
             _stage(width, count) for width, count in zip(widths[-2::-1], blocks[-2::-1], strict=True)
         )
         self.conv_out = nn.Conv2d(widths[0], folded, 3, padding=1)
-        self.gradient_checkpointing = False  # `enable_gradient_checkpointing` of diffusers sets it
+        self.gradient_checkpointing = False  # set by diffusers' `enable_gradient_checkpointing`
         self.reset_parameters()
 
     @classmethod
@@ -112,24 +113,24 @@ class FastRestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
 
     @property
     def size_multiple(self) -> int:
-        """Height and width of an input must be multiples of this."""
+        """Integer of which height and width of an input must be multiples."""
         return self.config.unshuffle * 2 ** (len(self.config.widths) - 1)
 
     @property
     def receptive_radius(self) -> int:
-        """How far, in pixels, an input pixel can reach: tiles that overlap by this much agree with the whole."""
-        reach = 0  # in cells of the level below: nothing is below the last
+        """Maximum distance, in pixels, between an output pixel and an input pixel that affects it."""
+        reach = 0  # in cells of the next coarser level
         for level, count in reversed(list(enumerate(self.config.blocks))):
             last = level == len(self.config.blocks) - 1
-            # a coarse cell covers two fine ones, of which the nearer one reaches one further; a block reaches two cells
+            # a coarse cell covers two fine cells, which adds one; a block adds two cells
             reach = 2 * count if last else 2 * reach + 1 + 4 * count
-        return self.config.unshuffle * (reach + 2) + self.config.unshuffle - 1  # conv_in and conv_out: a cell each
+        return self.config.unshuffle * (reach + 2) + self.config.unshuffle - 1  # conv_in and conv_out add a cell each
 
     def reset_parameters(self) -> None:
-        """Kaiming-normal weights and zero biases; what ends a branch (`conv2`, `conv_out`) is a tenth of that."""
+        """Initializes weights Kaiming-normal (divided by ten at the end of branches: `conv2`, `conv_out`), biases 0."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d):
-                rectified = name.endswith("conv1")  # elsewhere no activation follows
+                rectified = name.endswith("conv1")  # no activation follows the other layers
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu" if rectified else "linear")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
@@ -145,18 +146,18 @@ class FastRestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         Args:
             x: degraded photos (B, C, H, W), floating point, in `config.value_range` (noise may exceed it); H and W
                 multiples of `size_multiple`.
-            return_dict: None (default): the tensor itself. Otherwise as of any model of diffusers: a `UNet2DOutput`
-                with the tensor as `sample` (True), or the tuple `(tensor,)` (False).
+            return_dict: None (default): return the tensor. Otherwise as for any diffusers model: return a
+                `UNet2DOutput` with the tensor as `sample` (True), or the tuple `(tensor,)` (False).
 
         Returns:
             Restored photos of the same shape, dtype and device, not clamped.
 
         Raises:
-            ValueError: wrong rank or number of channels, or a size that is no multiple of `size_multiple`.
+            ValueError: wrong rank or number of channels, or a size that is not a multiple of `size_multiple`.
         """
         check_batch(x, self.config.channels, self.size_multiple)
         folded = F.pixel_unshuffle(x, self.config.unshuffle)  # (B, C u u, H / u, W / u)
-        # convolutions keep this order, in which they are a third faster on CPUs, most of all in bfloat16
+        # convolutions keep this memory format, in which they are a third faster on CPUs, and even more in bfloat16
         hidden = self.conv_in(folded.contiguous(memory_format=torch.channels_last))
         skips = []
         for block, downsampler in zip(self.down_blocks, self.downsamplers, strict=False):

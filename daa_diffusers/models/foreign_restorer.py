@@ -1,4 +1,4 @@
-"""Earlier path of `daa_diffusers.foreign.restorer`, kept for saved pipelines that name it."""
+"""Earlier path of `daa_diffusers.foreign.restorer`, kept for saved pipelines that refer to it."""
 
 from diffusers import ModelMixin  # diffusers looks for this name in the module of a component
 

@@ -1,7 +1,7 @@
-"""Mixin of networks that are saved as safetensors with the record of their weights: license, training and numbers.
+"""Mixin that saves and loads a network with the record of its weights: license, training and evaluation.
 
-`hub.records` does the work, where the package is installed. A Hub repository carries this code with a network's, for
-users without this package: it then saves weights and config, which hold task and license.
+The implementation is in `hub.records`. Hub repositories contain a copy of this code for users without this package; it
+then saves only weights and config, which states task and license.
 """
 
 import importlib
@@ -14,18 +14,18 @@ logger = logging.getLogger(__name__)
 
 
 class RecordMixin:
-    """Mixin before `ModelMixin` in a network's bases: the record is read, saved and pushed with the weights."""
+    """Mixin that loads, saves and pushes the record with the weights; must precede `ModelMixin` in the bases."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike | None, **kwargs: Any) -> Any:
-        """As `ModelMixin.from_pretrained`, from safetensors; the record beside the weights is kept as `weights_record`.
+        """Loads a network from safetensors, as `ModelMixin.from_pretrained`, and its record as `weights_record`.
 
         Args:
-            pretrained_model_name_or_path: a folder, or the id of a Hub repository.
-            kwargs: as for `ModelMixin.from_pretrained`.
+            pretrained_model_name_or_path: folder, or id of a Hub repository.
+            kwargs: arguments of `ModelMixin.from_pretrained`.
 
         Raises:
-            ValueError: `use_safetensors=False`; or the folder is of a pipeline, or of another class of this package.
+            ValueError: `use_safetensors=False`, or the folder is that of a pipeline or another class of this package.
         """
         if kwargs.get("use_safetensors") is False:
             raise ValueError("`use_safetensors` must be True: pickle files run code when they are opened")
@@ -50,14 +50,14 @@ class RecordMixin:
         push_to_hub: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Saves weights (safetensors), config and record; what was there stays if it fails.
+        """Saves weights as safetensors, config and record. A failure leaves existing files unchanged.
 
         Args:
-            save_directory: the folder, made if it does not exist.
-            is_main_process, save_function, variant, max_shard_size: as for `ModelMixin.save_pretrained`.
-            safe_serialization: must be True: this package writes no pickle.
-            push_to_hub: also upload the folder, with its model card, as `push_to_hub` does.
-            kwargs: with `push_to_hub`: `repo_id` (by default the folder's name) and the other arguments of the method.
+            save_directory: folder, created if it does not exist.
+            is_main_process, save_function, variant, max_shard_size: see `ModelMixin.save_pretrained`.
+            safe_serialization: must be True; this package writes no pickle files.
+            push_to_hub: also upload the folder, with a model card.
+            kwargs: with `push_to_hub`, `repo_id` (default: the folder's name) and arguments of the method `push_to_hub`.
 
         Raises:
             ValueError: `safe_serialization=False`.
@@ -84,14 +84,14 @@ class RecordMixin:
             self.push_to_hub(repo_id, variant=variant, **kwargs)
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
-        """Pushes the network with its record and model card to the Hub, in one commit; returns the commit's address.
+        """Pushes the network with its record and model card to the Hub, in one commit. Returns the commit's URL.
 
         Args:
-            repo_id: "owner/name"; made where it does not exist.
-            kwargs: as for `hub.publish.push`: `token`, `revision`, `license`, `card`, ...
+            repo_id: "owner/name"; created if it does not exist.
+            kwargs: arguments of `hub.publish.push`: `token`, `revision`, `license`, `card`, ...
 
         Raises:
-            ImportError: without the package daa-diffusers, which renders the card.
+            ImportError: the package daa-diffusers, which renders the card, is not installed.
         """
         publish = _package_module("hub.publish")
         if publish is None:
@@ -100,8 +100,7 @@ class RecordMixin:
 
 
 def _package_module(name: str) -> Any:
-    """A module of the package; None where only this file is installed. Imported late, since those modules import this
-    one."""
+    """Imports a module of the package; None if the package is not installed. Late, since these modules import this."""
     try:
         return importlib.import_module(f"daa_diffusers.{name}")
     except ImportError:

@@ -1,4 +1,4 @@
-"""The restorers of this package, and the presets of new ones."""
+"""Registry of the restorers of this package and their presets."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from torch import nn
 from .fast_restoration_unet import FastRestorationUNet
 from .restoration_unet import RestorationUNet
 
-# To add a restorer: its class in a file of its own, and one line here. Its attribute `presets` maps names to arguments.
+# A new restorer is a class in its own file and one line here; its attribute `presets` maps names to arguments.
 _CLASSES: tuple[Any, ...] = (
     RestorationUNet,
     FastRestorationUNet,
@@ -20,14 +20,14 @@ PRESETS: dict[str, Mapping[str, Any]] = {
 
 
 def new_restorer(preset: str, **overrides: Any) -> nn.Module:
-    """A restorer with new weights from torch's global generator.
+    """Creates a restorer with random weights, drawn by torch's global generator.
 
     Args:
-        preset: a key of `PRESETS`.
+        preset: key of `PRESETS`.
         overrides: constructor arguments.
 
     Raises:
-        ValueError: unknown preset or a wrong argument (named).
+        ValueError: unknown preset or invalid argument.
     """
     for network in _CLASSES:
         if preset in network.presets:
@@ -36,5 +36,5 @@ def new_restorer(preset: str, **overrides: Any) -> nn.Module:
 
 
 def presets_in_words() -> str:
-    """The presets of every restorer, for help: "tiny, small: RestorationUNet; fast: FastRestorationUNet"."""
+    """The presets of all restorers, for help: "tiny, small: RestorationUNet; fast: FastRestorationUNet"."""
     return "; ".join(f"{', '.join(network.presets)}: {network.__name__}" for network in _CLASSES)

@@ -10,7 +10,7 @@ from torch import nn
 from .forward import as_output, check_batch
 from .record_mixin import RecordMixin
 
-# The widths behind the preset names; "paper" is the official size (8,559,171 parameters).
+# Preset name -> width; "paper" is the official size (8,559,171 parameters).
 PRESET_WIDTHS = {"tiny": 16, "small": 32, "paper": 64}
 
 
@@ -21,7 +21,7 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        # in place, which halves the memory: with a positive slope the gradient is computed from the result
+        # in place, which halves the memory; with a positive slope, the gradient can be computed from the result
         self.activation = nn.LeakyReLU(negative_slope, inplace=negative_slope > 0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -30,7 +30,7 @@ class ConvBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Doubles the size, joins the skip connection: `(B, in, H, W), (B, out, 2H, 2W) -> (B, out, 2H, 2W)`."""
+    """Upsamples by two and merges the skip connection: `(B, in, H, W), (B, out, 2H, 2W) -> (B, out, 2H, 2W)`."""
 
     def __init__(self, in_channels: int, out_channels: int, negative_slope: float, align_corners: bool):
         super().__init__()
@@ -43,34 +43,34 @@ class UpBlock(nn.Module):
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=self.align_corners)
         x = self.upsample_conv(x)  # (B, out, 2H, 2W)
         x = torch.cat([x, skip], dim=1)
-        # layer by layer: without gradients each input is freed early, which lowers peak memory by a third
+        # layer by layer, so that without gradients each input is freed early: a third less peak memory
         for conv in (self.block.conv1, self.block.conv2):
             x = self.block.activation(conv(x))
         return x
 
 
 class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
-    """Predicts a residual and adds it to its input: `f(x) = x + r(x)`, never clamped.
+    """Restorer that adds a predicted residual to its input, without clamping: `f(x) = x + r(x)`.
 
     Args:
-        channels: color channels of the photo, in and out (3 for RGB, 1 for grayscale).
-        width: channels of the first level; each further level doubles them. At least 1.
-        depth: number of levels. Height and width of an input must be multiples of `size_multiple`.
-        negative_slope: slope of the LeakyReLU.
-        align_corners: how the bilinear upsampling places its samples. False (default): the result at a pixel depends
-            on its neighborhood only, so that tiles agree exactly with the whole. True: as the official weights.
-        value_range: `[low, high]`, the range in which this restorer takes and gives photos. It is read by callers
-            (pipeline, training), like the next two arguments; the network itself does not use it.
-        task: key of `daa_diffusers.checkpoints.tasks.TASKS`; None: not known.
-        license: of the weights, an identifier of the Hub or a name; None: not stated.
+        channels: number of color channels of a photo (3 for RGB, 1 for grayscale).
+        width: number of channels of the first level, doubled at each further level.
+        depth: number of levels.
+        negative_slope: negative slope of the LeakyReLU.
+        align_corners: sampling grid of the bilinear upsampling. False (default): each output pixel depends on its
+            neighborhood only, so that tiles give exactly the same result as the whole photo. True: official weights.
+        value_range: `[low, high]`, value range of input and output. Like the next two arguments, it is read by callers
+            (pipeline, training), and not used by the network.
+        task: key of `daa_diffusers.checkpoints.tasks.TASKS`; None: unknown.
+        license: license of the weights, an identifier of the Hub or a name; None: not stated.
 
     Source: docs/method.md, "The official sizes and recipes" (row "restorer") and step 8 (initialization).
     """
 
     _supports_gradient_checkpointing = True
-    _no_split_modules = ["ConvBlock", "UpBlock"]  # diffusers' `device_map="auto"` asks for it
+    _no_split_modules = ["ConvBlock", "UpBlock"]  # used by diffusers' `device_map="auto"`
     presets = {name: {"width": width} for name, width in PRESET_WIDTHS.items()}
-    skips_margins = True  # `forward` takes `margins`
+    skips_margins = True  # `forward` has the argument `margins`
 
     @register_to_config
     def __init__(
@@ -102,7 +102,7 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
             for inner, outer in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
         self.conv_out = nn.Conv2d(width, channels, 3, padding=1)
-        self.gradient_checkpointing = False  # `enable_gradient_checkpointing` of diffusers sets it
+        self.gradient_checkpointing = False  # set by diffusers' `enable_gradient_checkpointing`
         self.reset_parameters()
 
     @classmethod
@@ -114,23 +114,23 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
 
     @property
     def size_multiple(self) -> int:
-        """Height and width of an input must be multiples of this."""
+        """Integer of which height and width of an input must be multiples."""
         return 2 ** (self.config.depth - 1)
 
     @property
     def receptive_radius(self) -> int:
-        """How far, in pixels, an input pixel can reach: tiles that overlap by this much agree with the whole.
+        """Maximum distance, in pixels, between an output pixel and an input pixel that affects it.
 
-        Exact for the pixel of the pooling grid with the largest reach: 3, 12, 30, 66, 138 for depth 1 to 5. With
-        `align_corners=True` it bounds the reach too, but the weights of the upsampling then depend on the size of the
-        whole, so that tiles agree only roughly.
+        It is 3, 12, 30, 66 or 138 for depth 1 to 5, attained at one position of the pooling grid. With
+        `align_corners=True` it is an upper bound, and the weights of the upsampling depend on the size of the photo, so
+        that tiles give only approximately the same result.
         """
-        # One level (two convolutions, conv_out) reaches 3 px; wrapping a network of radius R into a further level
-        # gives 2 R + 6: pooling doubles it, the convolutions and the upsampling around it add six.
+        # One level (two convolutions, conv_out) has radius 3. A further level around a network of radius R has radius
+        # 2 R + 6: pooling doubles R, convolutions and upsampling add six.
         return 9 * self.size_multiple - 6
 
     def reset_parameters(self) -> None:
-        """Kaiming-normal weights and zero biases everywhere (docs/method.md, step 8)."""
+        """Initializes Kaiming-normal weights and zero biases (docs/method.md, step 8)."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
@@ -148,16 +148,16 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         Args:
             x: degraded photos (B, C, H, W), floating point, in `config.value_range` (noise may exceed it); H and W
                 multiples of `size_multiple`.
-            margins: pixels at the top, bottom, left and right that are left out of the result, and mostly not computed:
-                the margins of a tile are context only.
-            return_dict: None (default): the tensor itself. Otherwise as of any model of diffusers: a `UNet2DOutput`
-                with the tensor as `sample` (True), or the tuple `(tensor,)` (False).
+            margins: pixels at the top, bottom, left and right that are cropped from the result and mostly not computed,
+                for tiles whose margins are only context.
+            return_dict: None (default): return the tensor. Otherwise as for any diffusers model: return a
+                `UNet2DOutput` with the tensor as `sample` (True), or the tuple `(tensor,)` (False).
 
         Returns:
             Restored photos (B, C, H - top - bottom, W - left - right), same dtype and device, not clamped.
 
         Raises:
-            ValueError: wrong rank or number of channels, or a size that is no multiple of `size_multiple`.
+            ValueError: wrong rank or number of channels, or a size that is not a multiple of `size_multiple`.
         """
         check_batch(x, self.config.channels, self.size_multiple)
         return as_output(self._restore(x, margins), return_dict)
@@ -177,13 +177,12 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         return x + self.conv_out(hidden)
 
     def _decode_inside(self, x, hidden, skips: list[torch.Tensor], margins: tuple[int, int, int, int]) -> torch.Tensor:
-        """The second half of `forward`; each level is computed only where the result inside the margins depends on
-        it."""
+        """Decoder; each level is computed only where the result inside the margins depends on it."""
         (height, width), (top, bottom, left, right) = x.shape[2:], margins
         wanted = (top, height - bottom), (left, width - right)
         levels = zip(self._parts(wanted[0], height), self._parts(wanted[1], width), strict=True)
-        at = 0, 0  # where `hidden` lies in its level
-        # parts keep the memory format of the whole: otherwise kernels differ in the last bit
+        at = 0, 0  # position of `hidden` in its level
+        # keep the memory format of the whole photo; other kernels differ in the last bit
         order = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
         for block, (rows, columns) in zip(self.up_blocks, levels, strict=True):
             skip = skips.pop()[..., 2 * rows[0] : 2 * rows[1], 2 * columns[0] : 2 * columns[1]]
@@ -193,15 +192,14 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         return _inside(x, wanted) + _inside(self.conv_out(hidden), wanted, at)
 
     def _parts(self, wanted: tuple[int, int], size: int) -> list[tuple[int, int]]:
-        """[low, high) of the levels, from the deepest to the second, along one axis: the rows or columns that the level
-        above depends on."""
+        """Ranges [low, high) along one axis, for each level from the deepest to the second, needed by the next one."""
         low, high = wanted
         parts = []
         for level in range(1, self.config.depth):
-            # pixels that an edge affects: one by upsampling, one by each of three convolutions, and one by conv_out
+            # pixels affected by an edge: one by upsampling, one by each of three convolutions, and one by conv_out
             reach = 5 if level == 1 else 4
             low, high = max(0, (low - reach) // 2), min(size >> level, -(-(high + reach) // 2))
-            if self.config.align_corners:  # upsampling depends on the size of the whole
+            if self.config.align_corners:  # upsampling depends on the full size
                 low, high = 0, size >> level
             parts.append((low, high))
         return parts[::-1]
@@ -213,6 +211,6 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
 
 
 def _inside(x: torch.Tensor, parts: tuple[tuple[int, int], tuple[int, int]], at: tuple[int, int] = (0, 0)):
-    """Rows and columns [low, high) of a level, of which `x` (B, C, H, W) begins at `at`."""
+    """Crops `x` (B, C, H, W), which starts at position `at` of a level, to rows and columns [low, high) of it."""
     (top, bottom), (left, right) = parts
     return x[..., top - at[0] : bottom - at[0], left - at[1] : right - at[1]]

@@ -1,4 +1,4 @@
-"""Contract of a restorer: the properties of a network that callers rely on. Only this file reads them from networks."""
+"""Contract of a restorer: the properties of a network that callers need. Only this module reads them from networks."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,18 +13,20 @@ _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 @dataclass(frozen=True)
 class RestorerContract:
-    """Properties of a restorer, which maps (B, C, H, W) to (B, C, H, W); the defaults are those of a plain module.
+    """Properties of a restorer, a network that maps (B, C, H, W) to (B, C, H, W). The defaults apply to plain modules.
 
     Args:
-        channels: C, of the input and the output.
-        value_range: (low, high) of the values of input and output.
-        size_multiple: height and width of the input must be multiples of this.
-        receptive_radius: largest distance, in pixels, between an input pixel and an output pixel that depends on it;
-            None: unknown.
-        is_global: every output pixel depends on the whole input, so that a tiled result differs from an untiled one.
-        skips_margins: `forward` has an argument `margins`, pixels (top, bottom, left, right) left out of the result.
-        has_batch_statistics: some layers normalize over the batch; synthetic and real photos need separate batches.
-        has_gradient_checkpointing: `enable_gradient_checkpointing` works.
+        channels: number of channels C.
+        value_range: (low, high), value range of input and output.
+        size_multiple: integer of which height and width of the input must be multiples.
+        receptive_radius: maximum distance, in pixels, between an output pixel and an input pixel that affects it; None:
+            unknown.
+        is_global: whether every output pixel depends on the whole input, so that tiles change the result.
+        skips_margins: whether `forward` has an argument `margins`: pixels (top, bottom, left, right) to crop from the
+            result.
+        has_batch_statistics: whether layers normalize over the batch; synthetic and real photos then need separate
+            batches.
+        has_gradient_checkpointing: whether `enable_gradient_checkpointing` is supported.
         task: key of `daa_diffusers.checkpoints.tasks.TASKS`; None: unknown.
         license: identifier or name of the license of the weights; None: not stated.
     """
@@ -42,7 +44,7 @@ class RestorerContract:
 
     @classmethod
     def of(cls, restorer: nn.Module) -> "RestorerContract":
-        """The contract of any module: each property is its attribute, else an entry of its `config`, else the default.
+        """The contract of a module. Each property is an attribute, or an entry of its `config`, or the default.
 
         Examples:
             >>> from torch import nn
@@ -70,23 +72,23 @@ class RestorerContract:
         )
 
     def to_range(self, x: torch.Tensor) -> torch.Tensor:
-        """Photos in [0, 1], of any shape -> the restorer's range: `low + x (high - low)`, not clamped."""
+        """Converts photos in [0, 1], of any shape, to the restorer's range: `low + x (high - low)`, not clamped."""
         low, high = self.value_range
         return x * (high - low) + low
 
     def from_range(self, x: torch.Tensor) -> torch.Tensor:
-        """The inverse of `to_range`: photos in the restorer's range -> [0, 1], not clamped."""
+        """Inverse of `to_range`: converts photos in the restorer's range to [0, 1], not clamped."""
         low, high = self.value_range
         return (x - low) / (high - low)
 
 
 def restore_photos(restorer: nn.Module, photos: torch.Tensor, at_once: int | None = None) -> torch.Tensor:
-    """Photos in [0, 1] -> the restored photos in [0, 1], not clamped, float32 on the CPU.
+    """Restores photos in [0, 1]. The result is in [0, 1], not clamped, in float32 on the CPU.
 
     Args:
-        restorer: on any device, in any precision.
-        photos: (B, C, H, W), H and W multiples of the restorer's `size_multiple`, on any device.
-        at_once: batch size; None: all photos in one batch.
+        restorer: restorer on any device, in any precision.
+        photos: (B, C, H, W) on any device, H and W multiples of the restorer's `size_multiple`.
+        at_once: batch size. None: all photos in one batch.
     """
     contract, weight = RestorerContract.of(restorer), next(restorer.parameters())
     batches = (contract.to_range(part.to(weight.device, weight.dtype)) for part in photos.split(at_once or len(photos)))
@@ -94,7 +96,7 @@ def restore_photos(restorer: nn.Module, photos: torch.Tensor, at_once: int | Non
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The network inside the wrappers of `torch.compile` and of parallel training."""
+    """Removes the wrappers of `torch.compile` and of parallel training from a network."""
     while True:
         if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
             module = module.module
@@ -105,16 +107,16 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def config_of(network: nn.Module) -> Mapping[str, Any]:
-    """The config of a network as a mapping, empty for a module without one."""
+    """The config of a network as a mapping; empty for a module without a config."""
     config = getattr(network, "config", None)
     if isinstance(config, Mapping):
         return config
-    # configs of the transformers library are objects
+    # configs in transformers are objects
     return vars(config) if hasattr(config, "__dict__") else {}
 
 
 def _property(network: nn.Module, config: Mapping[str, Any], name: str) -> Any:
-    """An attribute of the network, else the entry of its config, else None."""
+    """An attribute of the network, or else an entry of its config, or else None."""
     value = getattr(network, name, None)
     return config.get(name) if value is None else value
 
@@ -129,4 +131,4 @@ def in_eval_mode(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         for m in training:
-            m.training = True  # `train()` would set its submodules too
+            m.training = True  # `train()` would also change submodules

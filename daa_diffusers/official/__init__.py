@@ -1,1 +1,1 @@
-"""Conversion of official checkpoints into the classes of this package."""
+"""Conversion of official checkpoints to the classes of this package."""

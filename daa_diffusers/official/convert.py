@@ -1,7 +1,7 @@
 """Conversion of official checkpoints to this package's classes.
 
-Only names and layouts change, not the values: a converted network computes the same as the official one. Weights that
-come from official checkpoints keep those checkpoints' license (non-commercial), whatever the license of this package.
+Names and layouts change, values do not: a converted network computes the same as the official one. The converted
+weights keep the official license (non-commercial), regardless of the license of this package.
 
 Source: docs/method.md, "The official noise predictor as a UNet2DConditionModel".
 """
@@ -28,7 +28,7 @@ PREDICTOR_PREFIX = "denoise_fn."
 VALUE_RANGES = {"denoise": (0.0, 1.0), "derain": (-1.0, 1.0), "deblur": (-1.0, 1.0)}
 
 _RESTORER_MODULES = ("down_path.", "up_path.", "last.")
-# Names of wrappers that training scripts put around the weights.
+# Keys under which training scripts nest the weights.
 _WRAPPERS = ("state_dict", "params")
 
 
@@ -39,13 +39,13 @@ def _compare(state_dict: Mapping[str, Any], network: Network, prefix: str) -> di
         tensor, shape = state_dict[name], tuple(expected[name].shape)
         if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
             kind = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
-            wrong.append(f"{prefix}{name} is {kind}, not a floating-point tensor")
+            wrong.append(f"{prefix}{name} is {kind}, not a floating point tensor")
         elif tuple(tensor.shape) != shape:
             wrong.append(f"{prefix}{name} is {tuple(tensor.shape)}, should be {shape}")
     return {
         "missing": [prefix + name for name in expected.keys() - state_dict.keys()],
         "unknown": [prefix + name for name in state_dict.keys() - expected.keys()],
-        "of a wrong shape or kind": wrong,
+        "of a wrong shape or type": wrong,
     }
 
 
@@ -60,12 +60,12 @@ def _fill(network: Network, state_dict: Mapping[str, torch.Tensor]) -> None:
 
 
 def _split(state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]:
-    """Restorer, noise predictor, everything else, and the prefix that the restorer had."""
-    # `module.` is what data-parallel wrappers add, at whatever depth; no official module has that name
+    """Splits a state dict into restorer, noise predictor and the rest; also returns the restorer's prefix."""
+    # data-parallel wrappers insert `module.` at any depth; no official module has that name
     names = {key: ".".join(part for part in str(key).split(".") if part != "module") for key in state_dict}
     twice = sorted(name for name, count in Counter(names.values()).items() if count > 1)
     if twice:
-        raise ValueError(f"`state_dict` must hold each name once, with or without `module.`; it has two of {twice}")
+        raise ValueError(f"`state_dict` must hold each name once, with or without `module.`, got twice: {twice}")
     state_dict = {names[key]: value for key, value in state_dict.items()}
     prefixed = any(key.startswith(RESTORER_PREFIX) for key in state_dict)
     restorer, predictor, rest = {}, {}, {}
@@ -127,26 +127,27 @@ def convert_official_state_dict(
 ) -> tuple[RestorationUNet, DAAUNet2DConditionModel | None]:
     """Builds this package's networks from official weights.
 
-    All sizes (widths, depth, levels, blocks per level) are read off the tensors' shapes. Sizes that no shape determines
-    are arguments, with the official defaults. The schedule's buffers are checked and dropped.
+    Sizes (widths, depth, levels, blocks per level) are inferred from the tensors' shapes; those that no shape
+    determines are arguments, with the official values as defaults. Buffers of the noise schedule are checked and
+    dropped.
 
     Args:
-        state_dict: official names -> floating tensors of any float dtype: a full checkpoint (`RestorationNet.*`,
-            optionally `denoise_fn.*` and schedule buffers), or a restorer alone (`down_path.*`, ...). `module.`, as
-            data-parallel training adds it, is ignored.
+        state_dict: official names -> floating point tensors, of a full checkpoint (`RestorationNet.*`, optionally
+            `denoise_fn.*` and schedule buffers) or of a single restorer (`down_path.*`, ...). `module.` in names, added
+            by data-parallel training, is ignored.
         task: "denoise" (value range [0, 1]), "derain" or "deblur" ([-1, 1]).
-        head_channels: channels of an attention head.
+        head_channels: channels per attention head of the noise predictor.
         groups: number of groups of every GroupNorm of the noise predictor.
-        dropout: dropout of the noise predictor, in case it is trained further.
+        dropout: dropout probability of the noise predictor, for further training.
 
     Returns:
-        The restorer (`align_corners=True`, as the official one) and the noise predictor, None where the state dict
-        holds none; both float32, on the CPU unless the tensors are elsewhere, in eval mode, sharing no memory with
+        The restorer (with `align_corners=True`, as in the official code) and the noise predictor, or None if the state
+        dict has none. Both are in float32 and eval mode, on the device of the tensors, and share no memory with
         `state_dict`.
 
     Raises:
-        ValueError: an invalid argument, or keys that are missing, unknown, of a wrong shape, or not of the official
-            schedule; the message lists all of them.
+        ValueError: an invalid argument, or tensors that are missing, unknown, of a wrong shape, or not of the official
+            noise schedule; all are listed.
     """
     _check_arguments(state_dict, task, head_channels, groups, dropout)
     restorer_weights, predictor_weights, rest, prefix = _split(state_dict)
@@ -180,14 +181,14 @@ def convert_official_state_dict(
 
 
 def load_official_file(path: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """Reads a state dict from `.pth`, `.pt`, `.ckpt`, `.bin` (tensors only, no code is run) or `.safetensors`.
+    """Reads a state dict from `.pth`, `.pt`, `.ckpt`, `.bin` (with `weights_only=True`) or `.safetensors`.
 
-    Weights inside a `{"state_dict": ...}` or `{"params": ...}` are unwrapped.
+    Weights nested under the keys "state_dict" or "params" are unwrapped.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        CheckpointError: wrong suffix, a damaged file, a pickle that needs more than tensors, or anything but a
-            dict of tensors by name.
+        FileNotFoundError: the file does not exist.
+        CheckpointError: wrong suffix, a damaged file, a pickle of more than tensors, or not a mapping of names to
+            tensors.
     """
     path = Path(path)
     if not path.is_file():

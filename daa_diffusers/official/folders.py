@@ -21,10 +21,10 @@ from .layout import schedule_buffers
 
 
 def is_official_file(path: str | os.PathLike) -> bool:
-    """Whether a file has the names that the official code gives to weights.
+    """Whether the tensors in a file have names of the official code.
 
     Raises:
-        CheckpointError: a file of weights, by its suffix, that cannot be read as one.
+        CheckpointError: the file has the suffix of a weight file, but cannot be read.
     """
     path = Path(path)
     if not path.is_file() or path.suffix not in (SAFETENSORS, *PICKLED):
@@ -40,26 +40,26 @@ def convert_official_file(
     predictor: str | os.PathLike | None = None,
     **sizes,
 ) -> Path:
-    """Writes a pipeline's folder from official checkpoint files: weights, configs, their license, and a card.
+    """Converts official checkpoint files to a pipeline folder with weights, configs, license and card.
 
     Args:
-        path: as `load_official_file` reads it: of a restorer, or of restorer and noise predictor together.
-        folder: to write; made if it does not exist, and must not hold a pipeline yet.
+        path: file of a restorer, or of restorer and noise predictor (see `load_official_file`).
+        folder: output folder, created if it does not exist; must not contain a pipeline.
         task: "denoise" (value range [0, 1]), "derain" or "deblur" ([-1, 1]).
-        predictor: a file of the noise predictor, where it is not in `path`.
-        sizes: `head_channels`, `groups` and `dropout` of `convert_official_state_dict`.
+        predictor: file of the noise predictor, if it is not in `path`.
+        sizes: arguments `head_channels`, `groups` and `dropout` of `convert_official_state_dict`.
 
     Returns:
         The folder.
 
     Raises:
-        FileNotFoundError, CheckpointError: see `load_official_file`; also on weights that are not the official ones, or
-            not of this task's kind.
-        ConfigurationError: `folder` holds a pipeline, or is a file.
+        FileNotFoundError, CheckpointError: see `load_official_file`, and for weights that are not official or do not
+            fit the task.
+        ConfigurationError: `folder` contains a pipeline, or is a file.
     """
     folder = Path(folder)
     if (folder / "model_index.json").exists() or folder.is_file():
-        raise ConfigurationError(f"`folder` must be new, or hold no pipeline yet, got {str(folder)!r}")
+        raise ConfigurationError(f"`folder` must be new, or contain no pipeline, got {str(folder)!r}")
     files = [Path(path), *([] if predictor is None else [Path(predictor)])]
     weights = load_official_file(files[0])
     if predictor is not None:
@@ -76,7 +76,7 @@ def convert_official_file(
 
 
 def _predictor_weights(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The noise predictor's tensors in a file, under its prefix; schedule buffers are unchanged."""
+    """Adds the official prefix to the names of a noise predictor's tensors; schedule buffers are unchanged."""
     prefixed = any(PREDICTOR_PREFIX in name for name in state_dict)
     buffers = schedule_buffers()
     weights = {}

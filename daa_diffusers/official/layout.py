@@ -52,8 +52,9 @@ def _official_restorer_module(name: str) -> str:
 
 
 def _official_predictor_module(name: str, layers: int) -> str:
-    # The official lists run through all levels: `layers` blocks and a downsampler each on the way down (after the
-    # first convolution), `layers + 1` blocks on the way up, the upsampler sharing the index of the last of them.
+    # The official lists number the modules of all levels: after the first convolution, `layers` blocks and a
+    # downsampler per level in the encoder; `layers + 1` blocks per level in the decoder, where the upsampler shares the
+    # index of the last block.
     match name.split("."):
         case ["down_blocks", level, kind, index, part]:
             position = 1 + int(level) * (layers + 1) + (layers if kind == "downsamplers" else int(index))
@@ -68,7 +69,7 @@ def _official_predictor_module(name: str, layers: int) -> str:
 
 
 def official_names(network: Network) -> dict[str, tuple[str, ...]]:
-    """Official parameter name (no prefix) -> the names of ours that it holds: one, or those of q, k, v."""
+    """Official parameter name (without prefix) -> names of this package's parameters: one, or those of q, k and v."""
     names: dict[str, tuple[str, ...]] = {}
     for ours in network.state_dict():
         module, _, leaf = ours.rpartition(".")
@@ -84,7 +85,7 @@ def official_names(network: Network) -> dict[str, tuple[str, ...]]:
 
 
 def pack(official: str, tensors: list[torch.Tensor], head_channels: int) -> torch.Tensor:
-    """Ours -> official: q, k, v interleave per head, (heads, 3, head_channels), and are 1x1 convolutions in 1-d."""
+    """Converts to the official layout: q, k, v interleaved per head, (heads, 3, head_channels), as 1D convolutions."""
     tensor = tensors[0]
     if len(tensors) == 3:
         tensor = torch.stack([t.unflatten(0, (-1, head_channels)) for t in tensors], dim=1).flatten(0, 2)  # (3C, ...)
@@ -92,7 +93,7 @@ def pack(official: str, tensors: list[torch.Tensor], head_channels: int) -> torc
 
 
 def unpack(official: str, tensor: torch.Tensor, parts: int, head_channels: int) -> list[torch.Tensor]:
-    """The inverse of `pack`; `parts` is 3 for q, k, v."""
+    """Inverse of `pack`; `parts` is 3 for q, k, v, else 1."""
     if official in ("middle_block.1.qkv.weight", "middle_block.1.proj_out.weight"):
         tensor = tensor[..., 0]
     if parts == 1:
@@ -101,14 +102,14 @@ def unpack(official: str, tensor: torch.Tensor, parts: int, head_channels: int) 
 
 
 def packed(network: Network) -> dict[str, torch.Tensor]:
-    """The weights of a network under their official names (no prefix), in the official layout."""
+    """The weights of a network with official names (without prefix) and in the official layout."""
     state = network.state_dict()
     head_channels = getattr(network.config, "attention_head_dim", 1)
     return {o: pack(o, [state[name] for name in ours], head_channels) for o, ours in official_names(network).items()}
 
 
 def schedule_buffers(steps: int = 1000, beta_start: float = 1e-6, beta_end: float = 1e-2) -> dict[str, torch.Tensor]:
-    """The schedule buffers of an official checkpoint, each (T,), in float64 (docs/method.md, "Notation")."""
+    """The noise schedule buffers of an official checkpoint, each (T,), float64 (docs/method.md, "Notation")."""
     beta = torch.linspace(beta_start, beta_end, steps, dtype=torch.float64)
     gamma = torch.cumprod(1 - beta, dim=0)
     previous = torch.cat([gamma.new_ones(1), gamma[:-1]])
@@ -122,7 +123,7 @@ def schedule_buffers(steps: int = 1000, beta_start: float = 1e-6, beta_end: floa
     }
 
 
-# Sizes: the majority over the tensors, so that one broken tensor is reported as such and does not change the others.
+# Sizes are inferred by majority over the tensors, so that a single wrong tensor is reported and does not change them.
 
 
 def _majority(votes: Iterable[int], default: int) -> int:
@@ -131,13 +132,13 @@ def _majority(votes: Iterable[int], default: int) -> int:
 
 
 def _count(weights: Mapping[str, Any], container: str) -> int:
-    """How many of `container.0`, `container.1`, ... there are, without a gap."""
+    """Number of `container.0`, `container.1`, ... up to the first gap."""
     indices = {match[1] for name in weights if (match := re.match(rf"{container}\.(\d+)\.", name))}
     return next(i for i in range(len(indices) + 1) if str(i) not in indices)
 
 
 def _sizes(weights: Mapping[str, Any], pattern: str, dim: int = 0) -> Iterable[tuple[int, int]]:
-    """(number in the name or 0, size of `dim`) of every tensor whose name matches `pattern`."""
+    """(number in the name or 0, size of dimension `dim`) of every tensor whose name matches `pattern`."""
     for name, tensor in weights.items():
         match = re.fullmatch(pattern, name)
         if match and isinstance(tensor, torch.Tensor) and tensor.ndim > dim:
@@ -145,7 +146,7 @@ def _sizes(weights: Mapping[str, Any], pattern: str, dim: int = 0) -> Iterable[t
 
 
 def infer_restorer(weights: Mapping[str, Any]) -> dict[str, int]:
-    """The sizes of a `RestorationUNet`, as its constructor arguments, from official weights (no prefix)."""
+    """Infers constructor arguments of a `RestorationUNet` from official weights (without prefix)."""
     depth = max(_count(weights, "down_path"), _count(weights, "up_path") + 1)
     widths = (size >> i for i, size in _sizes(weights, r"down_path\.(\d+)\.block\.[02]\.(?:weight|bias)") if i < depth)
     channels = [size for _, size in _sizes(weights, r"last\.(?:weight|bias)")]
@@ -154,10 +155,11 @@ def infer_restorer(weights: Mapping[str, Any]) -> dict[str, int]:
 
 
 def infer_predictor(weights: Mapping[str, Any], groups: int) -> dict[str, Any]:
-    """The sizes of a `DAAUNet2DConditionModel`, as its constructor arguments, from official weights (no prefix).
+    """Infers constructor arguments of a `DAAUNet2DConditionModel` from official weights (without prefix).
 
     Args:
-        groups: must divide the channels of a level that no tensor shows.
+        weights: official names -> tensors.
+        groups: number of groups of every GroupNorm; used for the channels of a level without tensors.
     """
     blocks = max(_count(weights, "input_blocks"), _count(weights, "output_blocks"), 2)  # levels * (layers + 1)
     upsamplers = {i for i, _ in _sizes(weights, r"output_blocks\.(\d+)\.1\.in_layers\.\d\.(?:weight|bias)")}

@@ -1,4 +1,4 @@
-"""Reading photos for training, and opening and saving photos with all metadata for restoration."""
+"""Photo files: reading for training, and opening and saving with all metadata for restoration."""
 
 from .opening import DEFAULT_MAX_MEGAPIXELS, open_photo
 from .reading import PHOTO_SUFFIXES, list_photos, read_photo, to_float

@@ -1,19 +1,19 @@
-"""Color information of AV1 data, from its sequence header (AV1 specification, sections 5.5.1 and 5.5.2)."""
+"""Color information in the sequence header of AV1 data (AV1 specification, sections 5.5.1 and 5.5.2)."""
 
 from collections.abc import Iterator
 
 SEQUENCE_HEADER = 1
-MAX_BYTES = 4096  # of the data that are parsed: the header is at their beginning
+MAX_BYTES = 4096  # bytes to parse; the header is at the start
 
 
 class _Bits:
-    """Reader of unsigned numbers, most significant bit first; raises IndexError at the end."""
+    """Reader of unsigned integers from a bit stream, most significant bit first; raises IndexError at the end."""
 
     def __init__(self, content: bytes):
         self.content, self.at = content, 0
 
     def read(self, count: int) -> int:
-        """f(n), section 4.10.2: the next `count` bits."""
+        """Reads `count` bits: f(n), section 4.10.2."""
         value = 0
         for _ in range(count):
             value = 2 * value + (self.content[self.at // 8] >> (7 - self.at % 8) & 1)
@@ -21,7 +21,7 @@ class _Bits:
         return value
 
     def variable(self) -> int:
-        """uvlc(), section 4.10.3."""
+        """Reads a number of variable length: uvlc(), section 4.10.3."""
         zeros = 0
         while not self.read(1):
             zeros += 1
@@ -29,7 +29,7 @@ class _Bits:
 
 
 def color_of(data: bytes) -> tuple[int, int] | None:
-    """Codes (primaries, transfer) of ITU-T H.273 in the first sequence header; None where there are none."""
+    """(primaries, transfer) of the first sequence header, as code points of ITU-T H.273; None if not stated."""
     try:
         header = next((content for kind, content in _units(data[:MAX_BYTES]) if kind == SEQUENCE_HEADER), None)
         return None if header is None else _color(_Bits(header))
@@ -38,7 +38,7 @@ def color_of(data: bytes) -> tuple[int, int] | None:
 
 
 def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Open bitstream units (section 5.3), as (type, payload)."""
+    """(type, payload) of the open bitstream units (section 5.3)."""
     at = 0
     while at < len(data):
         kind, extended, sized = data[at] >> 3 & 15, data[at] & 4, data[at] & 2
@@ -56,7 +56,7 @@ def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _color(bits: _Bits) -> tuple[int, int] | None:
-    """sequence_header_obu(), section 5.5.1, up to the color description."""
+    """Parses sequence_header_obu(), section 5.5.1, up to the color description."""
     read = bits.read
     profile, _still, reduced = read(3), read(1), read(1)
     if reduced:
@@ -80,7 +80,7 @@ def _color(bits: _Bits) -> tuple[int, int] | None:
 
 
 def _operating_points(bits: _Bits) -> None:
-    """The operating points of section 5.5.1, skipped."""
+    """Skips the operating points (section 5.5.1)."""
     read, delay = bits.read, 0
     if read(1):  # timing_info()
         read(64)
@@ -101,13 +101,13 @@ def _operating_points(bits: _Bits) -> None:
 
 
 def _tools(bits: _Bits) -> None:
-    """The coding tools of section 5.5.1, skipped."""
+    """Skips the coding tools (section 5.5.1)."""
     read = bits.read
     read(4)  # compound, warped motion, dual filter
     ordered = read(1)  # order hints
     if ordered:
         read(2)
-    screen = 1 if read(1) else read(1)  # screen content tools: per frame, or as given here
+    screen = 1 if read(1) else read(1)  # screen content tools: chosen per frame, or stated here
     if screen and not read(1):
         read(1)
     if ordered:

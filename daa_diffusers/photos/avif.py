@@ -1,4 +1,4 @@
-"""AVIF format, of 8 bits."""
+"""AVIF format (8 bits)."""
 
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ from .photo_format import PhotoFormat, SizeCheck, write_pieces
 from .source import Source
 from .stored import Encoding, StoredPhoto
 
-DEFAULT_QUALITY = 90  # the files do not state theirs
+DEFAULT_QUALITY = 90  # files do not state their quality
 
 
 def recognizes(source: Source) -> bool:
-    """Whether a file is an AVIF."""
+    """Whether a file is an AVIF file."""
     return bool(boxes.brands(source) & {b"avif", b"avis"})
 
 
@@ -29,7 +29,7 @@ def size(source: Source) -> tuple[int, int]:
 
 
 def read(source: Source, check: SizeCheck) -> StoredPhoto:
-    """The main picture, as stored; HDR is refused, see `boxes.check_color`."""
+    """Reads the main picture as stored. HDR is rejected (see `boxes.check_color`)."""
     items = boxes.read_items(source)
     stated = boxes.size_of(items)
     if stated:
@@ -49,7 +49,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
 def write(
     path: Path, photo: StoredPhoto, pixels: np.ndarray, alpha: np.ndarray | None, quality: int | None
 ) -> list[str]:
-    """Writes an AVIF; a photo from an AVIF keeps its subsampling."""
+    """Writes an AVIF file; photos from AVIF files keep their chroma subsampling."""
     options: dict[str, Any] = {"quality": DEFAULT_QUALITY if quality is None else quality}
     if photo.format == "AVIF" and photo.encoding.subsampling:
         options["subsampling"] = photo.encoding.subsampling

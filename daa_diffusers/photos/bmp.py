@@ -1,4 +1,4 @@
-"""BMP format, of 8 bits."""
+"""BMP format (8 bits)."""
 
 import struct
 from dataclasses import replace
@@ -17,7 +17,7 @@ _HEADERS = frozenset(struct.pack("<I", one) for one in (12, 16, 40, 52, 56, 64, 
 
 
 def recognizes(source: Source) -> bool:
-    """Whether a file is a BMP: its signature, and a header of a known size."""
+    """Whether a file has the signature of a BMP file and a header of known size."""
     start = source.read(0, 18)
     return start[:2] == b"BM" and start[14:18] in _HEADERS
 
@@ -28,11 +28,11 @@ def size(source: Source) -> tuple[int, int]:
     if start[14:18] == _HEADERS_OF_12:
         return struct.unpack("<HH", start[18:22])
     width, height = struct.unpack("<ii", start[18:26])
-    return width, abs(height)  # negative: stored from the top
+    return width, abs(height)  # negative: top row first
 
 
 def read(source: Source, check: SizeCheck) -> StoredPhoto:
-    """The whole photo; bitmaps of fewer bits become 8 bits a sample."""
+    """Reads a photo; samples of fewer bits are converted to 8."""
     check(*size(source))
     with by_pillow.opened(BmpImagePlugin.BmpImageFile, source.stream()) as image:
         check(*image.size)
@@ -46,12 +46,12 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     if bits in (2, 4, 16, 32) and bits != 8 * samples:
         notes.append(f"{bits} bits per pixel became {8 * samples}")
     if compression in (1, 2):
-        notes.append("run-length coding became none")
+        notes.append("run-length coding was removed")
     return StoredPhoto(pixels, alpha, "BMP", metadata=metadata, notes=tuple(notes))
 
 
 def _profile(source: Source) -> bytes | None:
-    """The ICC profile that a header of version 5 may embed."""
+    """The ICC profile in a header of version 5, if any."""
     header = source.read(14, 124)
     if len(header) < 124 or header[:4] != struct.pack("<I", 124) or header[56:60] != b"DEBM":  # "MBED", little-endian
         return None
@@ -62,7 +62,7 @@ def _profile(source: Source) -> bytes | None:
 def write(
     path: Path, photo: StoredPhoto, pixels: np.ndarray, alpha: np.ndarray | None, quality: int | None
 ) -> list[str]:
-    """Writes a BMP; with alpha, one of 32 bits that states where it is, as readers ignore it elsewhere."""
+    """Writes a BMP file. With alpha, it has 32 bits and a header with channel masks; readers ignore alpha otherwise."""
     if alpha is None:
         write_pieces(path, [by_pillow.encode("BMP", photo, pixels, alpha)])
         return []
@@ -73,7 +73,7 @@ def write(
     start = 14 + len(header)
     values = np.dstack([np.broadcast_to(pixels, (height, width, 3))[..., ::-1], alpha])  # BGRA
     file = struct.pack("<2sIHHI", b"BM", start + 4 * alpha.size, 0, 0, start)
-    write_pieces(path, [file, header, np.ascontiguousarray(values[::-1]).tobytes()])  # from the last row on
+    write_pieces(path, [file, header, np.ascontiguousarray(values[::-1]).tobytes()])  # bottom row first
     return ["gray became RGB"] if pixels.shape[2] == 1 else []
 
 

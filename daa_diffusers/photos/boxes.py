@@ -1,4 +1,4 @@
-"""The boxes of HEIC and AVIF files (ISO 14496-12 and 23008-12): the pictures in them, and how the main one is coded."""
+"""Boxes of HEIC and AVIF files (ISO 14496-12 and 23008-12): the items, and the coding of the main picture."""
 
 import struct
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from ..errors import UnreadablePhotoError
 from .color import check_transfer
 from .source import Source
 
-MAX_META = 2**24  # bytes of the box that describes the items
+MAX_META = 2**24  # maximum bytes of the box that describes the items
 MAX_ITEMS = 2**16
 XMP_TYPE = "application/rdf+xml"
 C2PA_UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
@@ -21,11 +21,11 @@ class Items:
 
     Args:
         primary: number of the main item.
-        types: of the items by number, such as "hvc1", "grid", "Exif", "tmap", or of its content: "application/rdf+xml".
-        references: (kind, from, to) such as ("thmb", 3, (1,)).
-        properties: (kind, content) by item.
-        boxes: (kind, first 16 bytes) of the boxes of the file itself.
-        places: offset in the file and size of an item's data, of its first part where there are several.
+        types: item number -> type, such as "hvc1", "grid", "Exif" or "tmap", or MIME type ("application/rdf+xml").
+        references: (kind, from, to), such as ("thmb", 3, (1,)).
+        properties: item number -> (kind, content) of its properties.
+        boxes: (kind, first 16 bytes) of the top-level boxes.
+        places: item number -> offset and size of its data in the file (of the first part, if there are several).
     """
 
     primary: int = 0
@@ -36,7 +36,7 @@ class Items:
     places: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def of_primary(self, kind: str) -> list[bytes]:
-        """The properties of a kind of the main item, or else of the tiles that it is made of."""
+        """Contents of the main item's properties of type `kind`, or else of its tiles' properties."""
         for item in self._of_main():
             contents = [content for name, content in self.properties.get(item, ()) if name == kind]
             if contents:
@@ -44,7 +44,7 @@ class Items:
         return []
 
     def data_of_primary(self, source: Source, kind: str, size: int) -> bytes:
-        """The first `size` bytes of the main item's data, or of its first tile's, if it is of this kind."""
+        """The first `size` bytes of the main item's data, or of its first tile's, if of type `kind`; else b""."""
         for item in self._of_main():
             if self.types.get(item) == kind and item in self.places:
                 offset, whole = self.places[item]
@@ -52,7 +52,7 @@ class Items:
         return b""
 
     def codec_of_primary(self) -> str:
-        """The type of the main item, or of the tiles that it is made of, such as "hvc1"; "" where it is not stated."""
+        """Type of the main item, or of its tiles, such as "hvc1"; "" if not stated."""
         return self.types.get(self._of_main()[-1], "")
 
     def _of_main(self) -> tuple[int, ...]:
@@ -63,7 +63,7 @@ class Items:
 
 
 def brands(source: Source) -> set[bytes]:
-    """The brands of a file's first box; none where it is not of this family."""
+    """The brands in a file's first box; empty for files that are not of this family."""
     start = source.read(0, 12)
     if start[4:8] != b"ftyp":
         return set()
@@ -73,7 +73,7 @@ def brands(source: Source) -> set[bytes]:
 
 
 def walk(read: Callable[[int, int], bytes], start: int, end: int) -> Iterator[tuple[str, int, int]]:
-    """(kind, offset and size of the content) of the boxes in a range."""
+    """(kind, offset of the content, size of the content) of the boxes in a range."""
     while start + 8 <= end:
         head = read(start, 16)
         if len(head) < 8:
@@ -90,7 +90,7 @@ def walk(read: Callable[[int, int], bytes], start: int, end: int) -> Iterator[tu
 
 
 def read_items(source: Source) -> Items:
-    """The items of a file; empty where they cannot be read: decoders report what is wrong with such a file."""
+    """Reads the items of a file; empty if the file is damaged, which decoders report."""
     try:
         return _items(source)
     except (struct.error, IndexError, KeyError, ValueError):
@@ -138,7 +138,7 @@ def _types(box: bytes) -> dict[int, str]:
 
 
 def _places(box: bytes, idat: int) -> dict[int, tuple[int, int]]:
-    """Offset and size of items by the content of a box `iloc`; `idat` is where the data inside of `meta` begin."""
+    """Offset and size of items from the content of a box `iloc`; `idat` is the offset of the data within `meta`."""
     places: dict[int, tuple[int, int]] = {}
     at = 6
 
@@ -153,7 +153,7 @@ def _places(box: bytes, idat: int) -> dict[int, tuple[int, int]]:
     for _ in range(min(read(4 if version == 2 else 2), MAX_ITEMS)):
         number = read(4 if version == 2 else 2)
         inside = read(2) & 15 if version else 0
-        read(2)  # of another file
+        read(2)  # index of the file with the data
         base = read(of_base) + (idat if inside == 1 else 0)
         for part in range(read(2)):
             read(of_index if version else 0)
@@ -203,7 +203,7 @@ def _properties(box: bytes) -> dict[int, list[tuple[str, bytes]]]:
 
 
 def size_of(items: Items) -> tuple[int, int] | None:
-    """(width, height) of the main picture as stored; None where the file does not state it."""
+    """(width, height) of the main picture as stored; None if not stated."""
     for content in items.of_primary("ispe"):
         if len(content) >= 12:
             return struct.unpack(">II", content[4:12])
@@ -211,12 +211,12 @@ def size_of(items: Items) -> tuple[int, int] | None:
 
 
 def check_color(items: Items, name: str, coded: tuple[int, int] | None = None) -> None:
-    """UnreadablePhotoError for HDR, and for primaries that no profile describes: both would be read as sRGB.
+    """Raises UnreadablePhotoError for HDR, and for other primaries without profile: both would be read as sRGB.
 
     Args:
-        items: of the file.
-        name: of the format, for messages.
-        coded: (primaries, transfer) that the coded picture states, which holds where no box does.
+        items: items of the file.
+        name: name of the format, for messages.
+        coded: (primaries, transfer) in the data of the picture, used if no box states them.
     """
     profiles = items.of_primary("colr")
     icc = any(content[:4] in (b"prof", b"rICC") for content in profiles)
@@ -232,12 +232,12 @@ def check_color(items: Items, name: str, coded: tuple[int, int] | None = None) -
 
 
 def stores_rgb(items: Items) -> bool:
-    """Whether the main picture is coded as RGB (matrix 0 of ITU-T H.273), not as luma and chroma."""
+    """Whether the main picture is coded as RGB (matrix 0 of ITU-T H.273) instead of luma and chroma."""
     return any(content[:4] == b"nclx" and content[8:10] == bytes(2) for content in items.of_primary("colr"))
 
 
 def depth_of(items: Items) -> int:
-    """Bits per sample of the main picture, 8 where the file does not state them."""
+    """Bits per sample of the main picture; 8 if not stated."""
     for content in items.of_primary("pixi"):
         if len(content) > 5:
             return content[5]
@@ -248,7 +248,7 @@ def depth_of(items: Items) -> int:
 
 
 def subsampling_of(items: Items) -> str | None:
-    """Of the chroma of the main picture: "4:4:4", "4:2:2", "4:2:0", "4:0:0" for gray; None: not stated."""
+    """Chroma subsampling of the main picture: "4:4:4", "4:2:2", "4:2:0", or "4:0:0" for gray; None: not stated."""
     for content in items.of_primary("av1C"):
         if len(content) > 2:
             if content[2] & 0x10:
@@ -261,7 +261,7 @@ def subsampling_of(items: Items) -> str | None:
 
 
 def other_parts(items: Items) -> set[str]:
-    """The parts of a file beside its main picture, its alpha channel, EXIF and XMP."""
+    """Descriptions of the parts of a file other than the main picture, its alpha channel, EXIF and XMP."""
     parts: set[str] = set()
     for kind, start, to in items.references:
         if kind == "thmb" and items.primary in to:

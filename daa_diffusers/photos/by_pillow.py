@@ -1,4 +1,4 @@
-"""Decoding and encoding of files by Pillow."""
+"""Decoding and encoding with Pillow."""
 
 import io
 import struct
@@ -18,15 +18,15 @@ ALPHA_MODES = frozenset({"LA", "PA", "RGBA"})
 
 
 def opened(plugin: Callable[[BinaryIO], ImageFile.ImageFile], stream: BinaryIO) -> ImageFile.ImageFile:
-    """A file opened by the given plugin of Pillow only: others run programs, or read files that are no photos.
+    """Opens a file with a given plugin of Pillow only; other plugins run programs, or read files that are not photos.
 
-    `Image.open` would also check the size against Pillow's limit; formats have checked it before.
+    `Image.open` would also check the size against Pillow's limit; this package has its own limit.
     """
     return plugin(stream)
 
 
 def metadata_of(image: Image.Image, blocks: tuple[tuple[str, bytes], ...] = ()) -> Metadata:
-    """Metadata of a file as Pillow reads it."""
+    """Metadata of a file opened by Pillow."""
     exif = image.info.get("exif")
     xmp = image.info.get("xmp")
     dpi = image.info.get("dpi")
@@ -41,11 +41,11 @@ def metadata_of(image: Image.Image, blocks: tuple[tuple[str, bytes], ...] = ()) 
 
 
 def pixels_of(image: Image.Image, icc: bytes | None = None) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
-    """Colors (H, W, 1 or 3), alpha (H, W) or None, both uint8, and notes on what was converted.
+    """Decodes colors (H, W, 1 or 3) and alpha (H, W) or None, both uint8; also returns notes on conversions.
 
     Args:
-        image: open; decoded here.
-        icc: the profile with which CMYK is converted.
+        image: open image.
+        icc: color profile for the conversion of CMYK.
     """
     if image.mode not in GRAY_MODES | COLOR_MODES:
         raise UnreadablePhotoError(
@@ -82,13 +82,13 @@ def pixels_of(image: Image.Image, icc: bytes | None = None) -> tuple[np.ndarray,
 
 
 def srgb_profile() -> bytes:
-    """An ICC profile of sRGB, always the same bytes."""
+    """An ICC profile of sRGB, the same bytes in each call."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    return profile[:24] + struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + profile[36:]  # not the time of this call
+    return profile[:24] + struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + profile[36:]  # constant creation time
 
 
 def _from_cmyk(icc: bytes | None) -> tuple[Any, str]:
-    """A transformation to sRGB by the file's profile (None without one), and the note about it."""
+    """Transformation from CMYK to sRGB by the file's profile (None without one), and a note about it."""
     if icc:
         try:
             profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
@@ -100,17 +100,17 @@ def _from_cmyk(icc: bytes | None) -> tuple[Any, str]:
 
 
 def encode(format: str, photo: StoredPhoto, pixels: np.ndarray, alpha: np.ndarray | None, **options: Any) -> memoryview:
-    """A file of one of Pillow's encoders with EXIF, XMP, profile and resolution of `photo`.
+    """Encodes a photo with Pillow, with EXIF, XMP, profile and resolution of `photo`.
 
     Args:
-        format: Pillow's name of it.
-        photo: where the metadata is taken from.
+        format: Pillow's name of the format.
+        photo: photo with the metadata.
         pixels: (H, W, 1 or 3), uint8.
         alpha: (H, W), uint8, or None.
-        options: of Pillow's encoder.
+        options: options of Pillow's encoder.
     """
     values = pixels if alpha is None else np.dstack([pixels, alpha])
-    if alpha is not None and values.shape[2] == 2:  # no encoder takes gray with alpha
+    if alpha is not None and values.shape[2] == 2:  # encoders do not support gray with alpha
         values = np.dstack([pixels, pixels, pixels, alpha])
     image = Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)
     metadata = photo.metadata

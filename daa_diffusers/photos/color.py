@@ -1,4 +1,4 @@
-"""Transfer functions in ICC profiles and code points (ITU-T H.273); refusal of HDR."""
+"""Transfer functions in ICC profiles and as code points (ITU-T H.273), and rejection of HDR."""
 
 import re
 
@@ -8,11 +8,11 @@ HDR_TRANSFERS = (16, 18)  # PQ and HLG
 
 
 def check_transfer(transfer: int, format: str) -> None:
-    """Refuses HDR, which would be misread as SDR.
+    """Rejects HDR, which would be misread as SDR.
 
     Args:
-        transfer: the code point of the transfer function.
-        format: the name of the file format, for messages.
+        transfer: code point of the transfer function.
+        format: name of the file format, for messages.
 
     Raises:
         UnreadablePhotoError: the transfer function is PQ or HLG.
@@ -23,9 +23,9 @@ def check_transfer(transfer: int, format: str) -> None:
 
 
 def transfer_of_profile(icc: bytes | None) -> int:
-    """The code point of an ICC profile's transfer function; 2 (unspecified) where the profile does not state it.
+    """Code point of an ICC profile's transfer function; 2 (unspecified) if not stated.
 
-    It is taken from the `cicp` tag (ICC.1:2022, 9.2.17), else from a description such as "Rec. ITU-R BT.2100 PQ".
+    It is read from the `cicp` tag (ICC.1:2022, 9.2.17), or from a description such as "Rec. ITU-R BT.2100 PQ".
     """
     tags = _tags(icc or b"")
     stated = tags.get(b"cicp", b"")

@@ -1,6 +1,6 @@
-"""EXIF blocks and TIFF directories, entry by entry; unknown values are kept unchanged.
+"""Reading and writing of EXIF blocks and TIFF directories by entry, keeping unknown values.
 
-An EXIF block is a small TIFF file. `exif_edits` changes it in place.
+An EXIF block is a small TIFF file. `exif_edits` edits blocks in place.
 """
 
 import struct
@@ -10,25 +10,25 @@ from typing import Literal
 
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x0112, 0x011A, 0x011B, 0x0128
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 0x8769, 0x8825, 0xA005
-# Bytes of a value by its type (TIFF 6.0, section 2; 16 to 18 are BigTIFF's).
+# Type of a value -> its bytes (TIFF 6.0, section 2; 16 to 18 are from BigTIFF).
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 MAX_ENTRIES = 4096
-MAX_BYTES = 2**26  # of one value: hostile files claim more than they hold
+MAX_BYTES = 2**26  # maximum size of a value, as hostile files claim more than they contain
 
-# Of a TIFF file's tags, those on the storage of its pixels; a new file has its own.
+# TIFF tags about the storage of pixels; new files get new ones.
 STRUCTURAL = frozenset(
     {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 280, 281, 284, 288, 289, 290, 291, 292}
     | {293, 297, 301, 317, 320, 321, 322, 323, 324, 325, 330, 332, 333, 334, 336, 338, 339, 340, 341, 342, 343, 347}
     | {400, 700, *range(512, 533), 559, 32997, 32998, 33723, 34377, 34675, EXIF_IFD, GPS_IFD, INTEROP_IFD, 37724, 52545}
-    | {*range(50706, 51200)}  # of DNG: how its raw values become colors; of others: how layers and stacks are stored
+    | {*range(50706, 51200)}  # DNG: conversion of raw values to colors; others: storage of layers and stacks
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One tag: its type (a key of `SIZES`), number of values, and their bytes in the file's byte order.
+    """One tag: type (key of `SIZES`), number of values, and their bytes in the file's byte order.
 
-    `at` is the offset of the entry and `value_at` that of its bytes, both from the start of the block.
+    `at` is the offset of the entry, `value_at` that of its values, both from the start of the block.
     """
 
     type: int
@@ -54,10 +54,10 @@ class Tags:
 
 
 def read_header(start: bytes) -> tuple[Literal["<", ">"], bool, int]:
-    """(byte order, whether BigTIFF, offset of the first directory) of the first 16 bytes of a block.
+    """Parses the first 16 bytes of a block: (byte order, whether BigTIFF, offset of the first directory).
 
     Raises:
-        ValueError: it is no TIFF header.
+        ValueError: not a TIFF header.
     """
     order: Literal["<", ">"] = "<" if start[:2] == b"II" else ">"
     if start[:2] not in (b"II", b"MM") or len(start) < 8:
@@ -71,9 +71,9 @@ def read_header(start: bytes) -> tuple[Literal["<", ">"], bool, int]:
 
 
 def read_directory(read: Reader, offset: int, order: str, big: bool = False) -> tuple[Directory, int]:
-    """The entries of the directory at `offset`, and the offset of the next one (0: none).
+    """Reads the entries of the directory at `offset`, and the offset of the next directory (0: none).
 
-    Entries that lie outside the file, or are of an unknown type, are left out.
+    Entries outside the file or of an unknown type are skipped.
 
     Raises:
         ValueError: there is no directory.
@@ -105,7 +105,7 @@ def read_directory(read: Reader, offset: int, order: str, big: bool = False) -> 
 
 
 def value_of(directory: Mapping[int, Entry], tag: int, order: str, default: int = 0) -> int:
-    """The first value of an integer tag."""
+    """The first value of an integer tag, or `default`."""
     entry = directory.get(tag)
     if entry is None or entry.type not in (1, 3, 4, 13, 16, 18):
         return default
@@ -114,14 +114,14 @@ def value_of(directory: Mapping[int, Entry], tag: int, order: str, default: int 
 
 
 def read_tags(read: Reader, picture: int = 0) -> Tags:
-    """All directories of a block, without its thumbnail.
+    """Reads all directories of a block, except that of the thumbnail.
 
     Args:
-        read: the block, or a TIFF file.
-        picture: offset of the directory of a TIFF file's picture, which adds to the first one; 0: none.
+        read: reader of the block or TIFF file.
+        picture: offset of another directory to merge into the first one, that of a picture in a TIFF file; 0: none.
 
     Raises:
-        ValueError: its header or its first directory are broken; broken ones below that are empty.
+        ValueError: header or first directory are damaged. Damaged directories below are returned empty.
     """
     order, big, offset = read_header(read(0, 16))
     main, _ = read_directory(read, offset, order, big)
@@ -144,7 +144,7 @@ def reader_of(block: bytes) -> Reader:
 
 
 def orientation_of(block: bytes | None) -> int:
-    """The orientation (1 to 8) of an EXIF block; 1 where there is none, or it is broken."""
+    """The orientation (1 to 8) in an EXIF block; 1 if it is absent or damaged."""
     try:
         tags = read_tags(reader_of(block or b""))
     except ValueError:
@@ -154,7 +154,7 @@ def orientation_of(block: bytes | None) -> int:
 
 
 def write_directory(entries: Mapping[int, Entry], order: str, start: int, big: bool = False) -> bytes:
-    """The bytes of a directory for offset `start`, followed by its values; it refers to no further directory."""
+    """Encodes a directory for offset `start`, followed by its values; it has no next directory."""
     count_format, entry_format, inline = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
     offset_format = "Q" if big else "I"
     table = bytearray(struct.pack(f"{order}{count_format}", len(entries)))
@@ -166,7 +166,7 @@ def write_directory(entries: Mapping[int, Entry], order: str, start: int, big: b
             table += entry.data.ljust(inline, b"\0")
         else:
             table += struct.pack(f"{order}{offset_format}", start + size + len(values))
-            values += entry.data + bytes(len(entry.data) % 2)  # values begin at even offsets
+            values += entry.data + bytes(len(entry.data) % 2)  # values start at even offsets
     return bytes(table + bytes(inline) + values)
 
 
@@ -176,7 +176,7 @@ def pointer(offset: int, order: str, big: bool = False) -> Entry:
 
 
 def write_below(tags: Tags, start: int, big: bool = False) -> tuple[bytes, Directory]:
-    """The EXIF, GPS and interoperability directories for `start` (even) on, and the entries that point at them."""
+    """Encodes the EXIF, GPS and interoperability directories from offset `start` (even), and returns their pointers."""
     content, pointers = bytearray(), {}
 
     def add(directory: Mapping[int, Entry]) -> Entry:
@@ -196,7 +196,7 @@ def write_below(tags: Tags, start: int, big: bool = False) -> tuple[bytes, Direc
 
 
 def write_block(tags: Tags) -> bytes | None:
-    """An EXIF block of the descriptive tags; None where there are none."""
+    """Encodes the descriptive tags as an EXIF block; None if there are none."""
     main = {tag: entry for tag, entry in tags.main.items() if tag not in STRUCTURAL and entry.type < 16}
     if not main and not tags.exif and not tags.gps:
         return None

@@ -1,6 +1,6 @@
-"""Edits of EXIF blocks in place.
+"""In-place edits of EXIF blocks.
 
-Libraries that rewrite a block move its values, which breaks makers' notes: their offsets count from the block's start.
+Libraries that rewrite a block move its values, which breaks makers' notes: their offsets are relative to the block.
 """
 
 import struct
@@ -17,12 +17,12 @@ from .exif import (
     value_of,
 )
 
-JPEG_OFFSET, JPEG_SIZE, STRIP_OFFSETS, STRIP_SIZES = 513, 514, 273, 279  # of a thumbnail
-GEOGRAPHIC = frozenset({GPS_IFD, 33550, 33922, 34264, 34735, 34736, 34737})  # and the tags of GeoTIFF
+JPEG_OFFSET, JPEG_SIZE, STRIP_OFFSETS, STRIP_SIZES = 513, 514, 273, 279  # tags of a thumbnail
+GEOGRAPHIC = frozenset({GPS_IFD, 33550, 33922, 34264, 34735, 34736, 34737})  # the others are of GeoTIFF
 
 
 def turned_upright(block: bytes) -> bytes:
-    """The block with orientation 1 and, because it is not turned with the photo, without a thumbnail."""
+    """Sets the orientation of a block to 1, and removes the thumbnail, which is not rotated with the photo."""
     try:
         order, big, offset = read_header(block[:16])
         main, following = read_directory(reader_of(block), offset, order, big)
@@ -40,7 +40,7 @@ def turned_upright(block: bytes) -> bytes:
 
 
 def without_thumbnail(block: bytes) -> tuple[bytes, bool]:
-    """The block without its thumbnail, overwritten or cut off, and whether it had one."""
+    """Removes the thumbnail of a block (by overwriting or truncation); also returns whether there was one."""
     try:
         order, big, offset = read_header(block[:16])
         main, following = read_directory(reader_of(block), offset, order, big)
@@ -70,7 +70,7 @@ def without_thumbnail(block: bytes) -> tuple[bytes, bool]:
 
 
 def _extents(main: Directory, order: str, block: bytes) -> set[tuple[int, int]]:
-    """(offset, size) of the directories below the first one, and of all their values."""
+    """(offset, size) of all directories below the first one, and of their values."""
     spans, open_, visited = set(), [main], set()
     while open_:
         directory = open_.pop()
@@ -88,7 +88,7 @@ def _extents(main: Directory, order: str, block: bytes) -> set[tuple[int, int]]:
 
 
 def without_gps(block: bytes) -> bytes | None:
-    """The block without its GPS directory and GeoTIFF tags, overwritten; None where that cannot be guaranteed."""
+    """Removes GPS directory and GeoTIFF tags of a block by overwriting; None if that cannot be guaranteed."""
     changed = bytearray(block)
     try:
         order, big, offset = read_header(block[:16])
@@ -99,7 +99,7 @@ def without_gps(block: bytes) -> bytes | None:
             if GPS_IFD in directory:
                 _erase_directory(changed, value_of(directory, GPS_IFD, order), order)
             entries = [directory[tag] for tag in GEOGRAPHIC & directory.keys()]
-            for entry in sorted(entries, key=lambda entry: -entry.at):  # from the back, because entries move up
+            for entry in sorted(entries, key=lambda entry: -entry.at):  # last first: removal moves entries up
                 changed[entry.value_at : entry.value_at + len(entry.data)] = bytes(len(entry.data))
                 _erase_entry(changed, offset, entry.at, order)
             if len(directory) > len(entries):
@@ -124,7 +124,7 @@ def _erase_directory(block: bytearray, offset: int, order: str) -> None:
 
 
 def _erase_entry(block: bytearray, offset: int, at: int, order: str) -> None:
-    """Closes the gap of 12 bytes: the entries after it, and the offset of the next directory, move up."""
+    """Removes the 12 bytes of an entry: later entries and the offset of the next directory move up."""
     count = struct.unpack_from(f"{order}H", block, offset)[0]
     end = offset + 2 + 12 * count + 4
     block[at:end] = block[at + 12 : end] + bytes(12)

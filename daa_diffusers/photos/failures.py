@@ -1,4 +1,4 @@
-"""Diagnosis of files that are no photos or cannot be decoded, with advice."""
+"""Error messages, with advice, for files that are not photos or cannot be decoded."""
 
 import errno
 
@@ -6,7 +6,7 @@ from ..errors import UnreadablePhotoError
 from .source import Source
 
 _EXPORT = "export it as JPEG, PNG or TIFF"
-# Signatures of files that are mistaken for photos: (offset, bytes, diagnosis and advice).
+# Signatures of other file types: (offset, bytes, diagnosis and advice).
 _KNOWN = (
     (0, b"GIF8", f"it is a GIF, whose colors are reduced too far: {_EXPORT} from the original"),
     (0, b"8BPS", f"it is a Photoshop document: {_EXPORT}"),
@@ -28,8 +28,8 @@ _KNOWN = (
     (0, b"Rar!", "it is a RAR archive: unpack it first"),
     (8, b"AVI ", "it is a video"),
     (0, b"\x1aE\xdf\xa3", "it is a video"),
-    (4, b"ftyp", "it is a video"),  # photos of this family are recognized before
-    (0, b"version https://git-lfs", "it is a Git LFS pointer, not the photo itself: fetch it by `git lfs pull`"),
+    (4, b"ftyp", "it is a video"),  # photos of this family are recognized earlier
+    (0, b"version https://git-lfs", "it is a Git LFS pointer, not the photo: fetch the photo by `git lfs pull`"),
     (0, b"\x89PNG", "it is a PNG whose signature is damaged, as by a transfer as text: copy it again, as binary"),
 )
 _OF_THE_DISK = (errno.EIO, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ESTALE, errno.EMFILE, errno.ENOMEM)
@@ -47,21 +47,21 @@ _TRUNCATED = (
 
 
 def truncated(format: str) -> str:
-    """The reason for a file that ends too early."""
+    """Message for a truncated file."""
     return f"the {format.upper()} is truncated: it ends before its picture does; copy or download it again"
 
 
 def damaged(format: str) -> str:
-    """The reason for a file whose picture cannot be decoded."""
+    """Message for a file whose picture cannot be decoded."""
     return f"the {format.upper()} is damaged: its picture cannot be decoded; copy or download it again"
 
 
 def reason(error: Exception, format: str) -> str:
-    """Message for a decoder's error; its own message stays in the chain of exceptions.
+    """Message for an error of a decoder, whose own message stays in the exception chain.
 
     Args:
-        error: what was raised.
-        format: the name of the file format.
+        error: exception of the decoder.
+        format: name of the file format.
     """
     if isinstance(error, UnreadablePhotoError):
         return str(error)
@@ -74,7 +74,7 @@ def reason(error: Exception, format: str) -> str:
 
 
 def unknown_content(source: Source) -> str:
-    """Diagnosis of a file that no format recognizes."""
+    """Message for a file that no format recognizes."""
     start = source.read(0, 4096)
     if not source.size:
         return "the file is empty"
@@ -82,15 +82,15 @@ def unknown_content(source: Source) -> str:
         return "it begins with zeros only: its copy or download has not finished, or its disk is damaged"
     for offset, signature, what in _KNOWN:
         if start[offset:].startswith(signature):
-            return f"its content is no photo in a known format: {what}"
+            return f"its content is not a photo in a known format: {what}"
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith(_PAGES):
-        return "its content is no photo in a known format: it is a web page (HTML); download the photo itself"
+        return "its content is not a photo in a known format: it is a web page (HTML); download the photo itself"
     if text.startswith(b"<svg") or (text.startswith(b"<?xml") and b"<svg" in text):
-        return f"its content is no photo in a known format: it is a drawing (SVG): {_EXPORT}"
+        return f"its content is not a photo in a known format: it is a drawing (SVG): {_EXPORT}"
     if _is_text(start):
-        return "its content is no photo in a known format: it is text"
-    return "its content is no photo in a known format, or its beginning is damaged"
+        return "its content is not a photo in a known format: it is text"
+    return "its content is not a photo in a known format, or its beginning is damaged"
 
 
 def _is_text(start: bytes) -> bool:

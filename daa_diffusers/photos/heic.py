@@ -1,4 +1,4 @@
-"""HEIC and HEIF formats; needs the extra `heic`."""
+"""HEIC and HEIF formats (extra `heic`)."""
 
 import io
 from pathlib import Path
@@ -19,7 +19,7 @@ DEFAULT_QUALITY = 90
 
 
 def recognizes(source: Source) -> bool:
-    """Whether a file is a HEIC, not an AVIF, which is of the same family."""
+    """Whether a file is a HEIC or HEIF file, but not AVIF, which is of the same family."""
     brands = boxes.brands(source)
     return bool(brands & _BRANDS) and not brands & {b"avif", b"avis"}
 
@@ -38,11 +38,11 @@ def size(source: Source) -> tuple[int, int]:
 
 
 def read(source: Source, check: SizeCheck) -> StoredPhoto:
-    """The main picture of a file, upright (decoders turn it), of 8 bits, or 10 or 12 bits as uint16.
+    """Reads the main picture, in 8 bits, or 10 or 12 bits as uint16; decoders rotate it upright.
 
     Raises:
         MissingPackageError: pillow-heif is not installed.
-        UnreadablePhotoError: for HDR (PQ or HLG), see `boxes.check_color`.
+        UnreadablePhotoError: HDR (PQ or HLG), see `boxes.check_color`.
     """
     library = _library()
     items = boxes.read_items(source)
@@ -53,7 +53,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     bits = image.info.get("bit_depth", 8)
     values = np.asarray(image)
     if values.dtype == np.uint16:
-        values = values | (values >> bits)  # 10 bits come as multiples of 64: white is to be 65535
+        values = values | (values >> bits)  # 10 bits are decoded as multiples of 64; white must be 65535
     values = values[..., None] if values.ndim == 2 else values
     colors = 1 if values.shape[2] < 3 else 3
     alpha = np.ascontiguousarray(values[..., colors]) if values.shape[2] > colors else None
@@ -71,7 +71,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
 def write(
     path: Path, photo: StoredPhoto, pixels: np.ndarray, alpha: np.ndarray | None, quality: int | None
 ) -> list[str]:
-    """Writes a HEIC; uint16 is written with 10 bits, or 12 where it was 12."""
+    """Writes a HEIC file; uint16 is written with 10 bits, or 12 if the photo had 12."""
     library = _library()
     deep = pixels.dtype == np.uint16
     gray = pixels.shape[2] == 1 and alpha is None and not deep
@@ -80,7 +80,7 @@ def write(
     bits = 12 if photo.encoding.maximum == 4095 else 10
     if deep:
         library.options.SAVE_HDR_TO_12_BIT = bits == 12
-        values = rescaled(values, 65535, 2**bits - 1, np.uint16) << (16 - bits)  # the encoder cuts the lower bits
+        values = rescaled(values, 65535, 2**bits - 1, np.uint16) << (16 - bits)  # the encoder drops the lower bits
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[values.shape[2]] + (";16" if deep else "")
     file = library.from_bytes(mode, (values.shape[1], values.shape[0]), values.tobytes())
     metadata = photo.metadata

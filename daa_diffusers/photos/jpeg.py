@@ -1,4 +1,4 @@
-"""JPEG format, with the quantization tables, subsampling and segments of the original file."""
+"""JPEG format, keeping quantization tables, subsampling and segments of the original file."""
 
 import io
 import re
@@ -18,25 +18,25 @@ from .source import Source
 from .stored import Encoding, Metadata, StoredPhoto
 
 DEFAULT_QUALITY = 95
-MAX_SCANS = 500  # a progressive file has about 10; hostile ones have thousands, each as slow as decoding the photo
+MAX_SCANS = 500  # progressive files have about 10; hostile ones have thousands, each as slow as decoding the photo
 SEGMENT_BYTES = 65533
 EXIF_HEADER = b"Exif\0\0"
 XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
 ICC_HEADER = b"ICC_PROFILE\0"
-SUBSAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}  # as Pillow's encoder numbers those that it writes
+SUBSAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}  # options of Pillow's encoder
 _SAMPLING_NAMES = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (4, 1): "4:1:1", (1, 2): "4:4:0"}
 SOS, EOI, COM = 0xDA, 0xD9, 0xFE
-_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # the markers of frame headers
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # within coded data: not a stuffed byte, not a restart
+_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # markers of frame headers
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # within coded data: neither a stuffed byte nor a restart
 
 
 def recognizes(source: Source) -> bool:
-    """Whether a file is a JPEG."""
+    """Whether a file is a JPEG file."""
     return source.read(0, 3) == b"\xff\xd8\xff"
 
 
 def segments(source: Source) -> Iterator[tuple[int, int, int]]:
-    """(marker, offset and size of the content) of the segments up to the first coded data."""
+    """(marker, offset of the content, size of the content) of the segments before the coded data."""
     at = 2
     while len(head := source.read(at, 4)) == 4 and head[0] == 0xFF:
         if head[1] in (0xFF, 0x01) or 0xD0 <= head[1] <= 0xD8:  # fill bytes, and markers without content
@@ -64,7 +64,7 @@ def size(source: Source) -> tuple[int, int]:
 
 
 def read(source: Source, check: SizeCheck) -> StoredPhoto:
-    """The first picture of a file, as stored. CMYK becomes sRGB."""
+    """Reads the first picture as stored; CMYK is converted to sRGB."""
     bits, width, height = _frame(source)
     check(width, height)
     if bits != 8:
@@ -86,10 +86,10 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
 
 
 def end_of_picture(content: bytes, start: int = 0) -> int:
-    """Where the first JPEG from `start` on ends, behind its last marker; the end of the content where that is missing.
+    """Offset of the end of the first JPEG picture from `start` on; the end of `content` if its last marker is missing.
 
     Raises:
-        UnreadablePhotoError: for very many scans.
+        UnreadablePhotoError: more than `MAX_SCANS` scans.
     """
     with Source("", content[start:] if start else content) as source:
         at = next((at + length for marker, at, length in segments(source) if marker == SOS), source.size) + start
@@ -106,7 +106,7 @@ def end_of_picture(content: bytes, start: int = 0) -> int:
 
 
 def _parts_after(content: bytes, end: int) -> set[str]:
-    """Description of the data after a picture in its file."""
+    """Descriptions of the data after the picture in a file."""
     parts = set()
     while content.startswith(b"\xff\xd8\xff", end):
         parts.add("further pictures")
@@ -121,11 +121,11 @@ def _parts_after(content: bytes, end: int) -> set[str]:
 
 
 def encoding_of(image: Image.Image) -> Encoding:
-    """How an open JPEG is coded."""
+    """Encoding of an open JPEG image."""
     layers, tables = image.layer, image.quantization  # type: ignore[attr-defined]
     subsampling = None
     if len(layers) == 3:
-        (_, horizontal, vertical, _), *chroma = layers  # not in the order that Pillow documents
+        (_, horizontal, vertical, _), *chroma = layers  # the order differs from Pillow's documentation
         same = all(layer[1:3] == chroma[0][1:3] for layer in chroma)
         ratio = (horizontal / chroma[0][1], vertical / chroma[0][2]) if chroma[0][1] and chroma[0][2] else (0, 0)
         subsampling = _SAMPLING_NAMES.get(ratio, "unusual") if same else "unusual"
@@ -140,9 +140,9 @@ def encoding_of(image: Image.Image) -> Encoding:
 
 
 def _blocks(image: Image.Image) -> tuple[tuple[tuple[str, bytes], ...], set[str]]:
-    """The segments that stay valid for other pixels, and the names of others.
+    """Returns the segments that stay valid for new pixels, and descriptions of the others.
 
-    EXIF, XMP and ICC are read elsewhere; Adobe's APP14 belongs to the coding.
+    EXIF, XMP and ICC are read elsewhere; Adobe's APP14 is part of the coding.
     """
     kept, parts, packets = [], set(), 0
     for name, content in image.applist:  # type: ignore[attr-defined]
@@ -161,7 +161,7 @@ def _blocks(image: Image.Image) -> tuple[tuple[tuple[str, bytes], ...], set[str]
 
 
 def _left_out(name: str, content: bytes) -> str:
-    """Description of a segment that shows the unrestored photo, or refers to other parts or to bytes of the file."""
+    """Description of a segment with a preview, or with references to parts or bytes of the file; "" for others."""
     if content.startswith(b"MPF\0"):
         return "the index of further pictures (MPF)"
     if content.startswith(b"urn:iso:std:iso:ts:21496:"):
@@ -176,13 +176,13 @@ def _left_out(name: str, content: bytes) -> str:
 def write(
     path: Path, photo: StoredPhoto, pixels: np.ndarray, alpha: np.ndarray | None, quality: int | None
 ) -> list[str]:
-    """Writes a JPEG; a photo from a JPEG keeps its quantization tables unless `quality` is given."""
+    """Writes a JPEG file; photos from JPEG files keep their quantization tables unless `quality` is given."""
     notes = []
     options: dict = {"quality": DEFAULT_QUALITY if quality is None else quality}
     own = photo.format == "JPEG"
     if own and quality is None and photo.encoding.quantization:
         tables = photo.encoding.quantization
-        while len(tables) > 1 and tables[-1] == tables[-2]:  # the encoder uses the last one for all that follow
+        while len(tables) > 1 and tables[-1] == tables[-2]:  # the encoder repeats the last one
             tables = tables[:-1]
         options = {"qtables": [list(table) for table in tables]}
     if own and photo.encoding.rgb and pixels.shape[2] == 3:
@@ -215,7 +215,7 @@ def _segment(one: tuple[int, bytes]) -> bytes:
 
 
 def _split(content: memoryview) -> tuple[bytes, memoryview]:
-    """The APP0 segments that the encoder wrote first, and the rest of its file."""
+    """Splits an encoded file into its leading APP0 segments and the rest."""
     at = 2
     while content[at + 1] == 0xE0:
         at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
@@ -223,7 +223,7 @@ def _split(content: memoryview) -> tuple[bytes, memoryview]:
 
 
 def _segments(metadata: Metadata, own: bool) -> tuple[list[tuple[int, bytes]], list[str]]:
-    """(marker, content) of all metadata, and notes on what does not fit."""
+    """(marker, content) of all metadata segments, and notes on metadata that does not fit."""
     segments, missing = [], []
     extra = metadata.blocks if own else ()
     segments += [(0xE0, content) for name, content in extra if name == "APP0"]

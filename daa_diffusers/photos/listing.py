@@ -1,4 +1,4 @@
-"""Listing of the photos of a folder and its subfolders, and counts of other files."""
+"""Listing of the photos in a folder and its subfolders, and counts of other files."""
 
 import logging
 import os
@@ -18,14 +18,14 @@ HIDDEN = "hidden"
 
 @dataclass
 class Listing:
-    """Content of a folder.
+    """Content of a folder and its subfolders.
 
     Args:
-        photos: known by suffix, sorted by path. Broken links and other irregular files are among them: an error names
-            them when they are opened.
-        hidden: files and folders whose name begins with a dot.
-        others: files that are no photos, by suffix, lower case; "no suffix" too.
-        unreadable: folders that cannot be read, with the reason.
+        photos: files with the suffix of a photo, sorted by path. They include broken links and other irregular files,
+            which raise an error when they are opened.
+        hidden: number of files and folders whose name starts with a dot.
+        others: number of other files by suffix, lower case, or "no suffix".
+        unreadable: folders that cannot be read -> reason.
     """
 
     photos: Paths = field(default_factory=Paths)
@@ -34,17 +34,16 @@ class Listing:
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def left_out(self) -> Counter[str]:
-        """Number of files and folders that are left out, by reason."""
+        """Number of skipped files and folders by reason."""
         counts = Counter({f"no photo ({suffix})": count for suffix, count in self.others.items()})
         return counts + Counter({HIDDEN: self.hidden})
 
 
 def look_through(folder: str | os.PathLike[str]) -> Listing:
-    """Lists a folder and its subfolders. Links to folders are followed, each real folder being visited once."""
+    """Lists a folder and its subfolders. Links to folders are followed; each real folder is visited once."""
     listing = Listing(Paths(folder))
     visited = {os.path.realpath(folder)}
-    # Entries of a folder are sorted by name, those of a subfolder in its place, which gives the order of paths. The
-    # rest of a folder is kept while a subfolder is listed.
+    # Depth first, with the entries of each folder sorted by name, which gives the order of paths.
     left = [_entries(os.fspath(folder), "", listing, visited)]
     while left:
         name = next(left[-1], None)
@@ -59,13 +58,13 @@ def look_through(folder: str | os.PathLike[str]) -> Listing:
 
 
 def _entries(folder: str, within: str, listing: Listing, visited: set[str]) -> Iterator[str]:
-    """Photos and new subfolders of a folder, sorted; the latter end in a separator. The rest is counted.
+    """Yields photos and new subfolders of a folder, sorted; subfolders end in a separator. Counts all other entries.
 
     Args:
-        folder: its path.
-        within: its name within the folder that is listed: nothing, or with a separator at the end.
-        listing: to count in.
-        visited: real paths of the folders that were listed, or will be.
+        folder: path of the folder.
+        within: prefix for names, the path relative to the listed folder: "" or with a separator at the end.
+        listing: listing with the counts.
+        visited: real paths of all folders found so far.
     """
     files: list[str] = []
     folders: list[str] = []
@@ -76,7 +75,7 @@ def _entries(folder: str, within: str, listing: Listing, visited: set[str]) -> I
     except OSError as error:
         listing.unreadable[os.fspath(error.filename)] = error.strerror or str(error)
     new = []
-    for name in sorted(folders):  # sorted, so that of two links to a folder the same one is followed on every machine
+    for name in sorted(folders):  # sorted, so that of two links to a folder, all machines follow the same one
         real = "" if name.startswith(".") else os.path.realpath(os.path.join(folder, name))
         listing.hidden += not real
         if real and real not in visited:
@@ -103,17 +102,17 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def list_photos(folder: str | os.PathLike, argument: str = "folder") -> Paths:
-    """All photos in a folder and its subfolders, sorted by path.
+    """Lists the photos in a folder and its subfolders, sorted by path.
 
-    Known by suffix, upper or lower case. Hidden files and folders are skipped; links to folders are followed, each real
-    folder being visited once. Folders that cannot be read are logged.
+    Photos are recognized by suffix, in upper or lower case. Hidden files and folders are skipped. Links to folders are
+    followed; each real folder is visited once. Folders that cannot be read are logged.
 
     Args:
-        folder: where to look.
-        argument: the caller's name of `folder`, for messages.
+        folder: folder to search.
+        argument: name of the caller's argument, for messages.
 
     Raises:
-        ConfigurationError: no such folder, not a folder, or no photo in it.
+        ConfigurationError: the folder does not exist, is not a folder, or contains no photos.
     """
     folder = Path(folder).expanduser()
     if not folder.exists():
@@ -128,6 +127,6 @@ def list_photos(folder: str | os.PathLike, argument: str = "folder") -> Paths:
         if listing.unreadable:
             held += f", and {len(listing.unreadable)} folders that cannot be read"
         raise ConfigurationError(
-            f"`{argument}` must hold photos ({', '.join(sorted(PHOTO_SUFFIXES))}); in {str(folder)!r} there is {held}"
+            f"`{argument}` must hold photos ({', '.join(sorted(PHOTO_SUFFIXES))}); {str(folder)!r} has {held}"
         )
     return listing.photos

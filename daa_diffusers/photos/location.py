@@ -1,4 +1,4 @@
-"""Removal of a photo's location from its metadata."""
+"""Removal of the location from a photo's metadata."""
 
 import re
 from dataclasses import replace
@@ -8,7 +8,7 @@ from .stored import Metadata
 from .xmp import without_names
 
 MAX_XMP = 2**20
-# Of the XMP schemas exif, photoshop, Iptc4xmpCore and Iptc4xmpExt; the prefix is the writer's choice.
+# Property names in the XMP schemas exif, photoshop, Iptc4xmpCore and Iptc4xmpExt; writers may choose any prefix.
 _PLACES = (
     r"(?:GPS\w*|City|State|Country|CountryCode|CountryName|Location|Sublocation|ProvinceState|WorldRegion"
     r"|LocationCreated|LocationShown|LocationId|LocationName)"
@@ -17,10 +17,10 @@ _LEFT = re.compile(rf"[\w.-]+:{_PLACES}\b")
 
 
 def without_location(metadata: Metadata) -> tuple[Metadata, list[str]]:
-    """The metadata without GPS and place names, and notes on what else was removed with them.
+    """Removes GPS and place names from metadata; also returns notes on what else was removed.
 
-    EXIF loses its GPS directory, XMP its places. Blocks of IPTC and similar ones, which may hold places, are removed
-    completely. Makers' notes are not searched.
+    The GPS directory of EXIF and the place names in XMP are removed. IPTC and similar blocks, which may contain place
+    names, are removed completely. Makers' notes are not searched.
     """
     notes = []
     exif, xmp = metadata.exif, metadata.xmp

@@ -1,4 +1,4 @@
-"""Opening of photos: the stored pixels in their own depth, with all metadata of the file."""
+"""Opening of photos: stored pixels in their own bit depth, with all metadata of the file."""
 
 import math
 import os
@@ -17,27 +17,26 @@ from .source import Source
 from .stored import StoredPhoto
 
 Result = TypeVar("Result")
-DEFAULT_MAX_MEGAPIXELS = 300.0  # cameras reach 200; the header's size is compared with it before memory is allocated
+DEFAULT_MAX_MEGAPIXELS = 300.0  # cameras reach 200
 
 
 def open_photo(path: str | os.PathLike, *, max_megapixels: float | None = None) -> StoredPhoto:
-    """Opens a photo for restoration: nothing is turned, blended, or taken out of its color space.
+    """Opens a photo for restoration, without rotation, blending, or conversion to another color space.
 
-    The pixels stay as stored, and so does the orientation that shows them upright (`StoredPhoto.orientation`).
-    Palettes become RGB, black and white becomes gray, CMYK becomes sRGB (by its profile, where there is one); `notes`
-    lists it. Of several pictures in one file the first of full size is taken. Uncompressed large TIFFs are mapped, not
-    read.
+    Pixels are returned as stored, and the EXIF orientation as `StoredPhoto.orientation`. Palettes are converted to RGB,
+    black and white to gray, CMYK to sRGB (by its profile, if any); `notes` lists these conversions. Of several pictures
+    in a file, the first of full size is read. Large uncompressed TIFF files are memory-mapped.
 
     Args:
-        path: a file in any format of `registry.REGISTRY`; HEIC and raw files with the extras `heic` and `raw`. The
-            content decides, not the name, except for raw files.
-        max_megapixels: the largest size that is opened; the header is checked before memory is allocated. None: 300.
+        path: file in a format of `registry.REGISTRY`; HEIC and raw files need the extras `heic` and `raw`. The content
+            determines the format, except for raw files.
+        max_megapixels: maximum size; the header is checked before memory is allocated. None: 300.
 
     Raises:
-        UnreadablePhotoError: no such file, no photo, broken or truncated, too large, or samples that no restorer can
-            take.
-        MissingPackageError: the format needs an extra that is not installed.
-        ConfigurationError: `max_megapixels` is no positive number.
+        UnreadablePhotoError: the file does not exist, is not a photo, is damaged, truncated or too large, or has
+            samples that restorers do not support.
+        MissingPackageError: the format requires an extra that is not installed.
+        ConfigurationError: `max_megapixels` is not a positive number.
     """
     limit = pixel_limit(max_megapixels)
     path = Path(path)
@@ -50,7 +49,7 @@ def open_photo(path: str | os.PathLike, *, max_megapixels: float | None = None) 
 
 
 def check_file(path: Path) -> None:
-    """UnreadablePhotoError for what is no regular file: a named pipe would block."""
+    """Raises UnreadablePhotoError if `path` is not a regular file; reading a named pipe would block."""
     try:
         kind = other_kind(path)
     except OSError as error:
@@ -60,7 +59,7 @@ def check_file(path: Path) -> None:
 
 
 def open_source(source: Source, limit: int) -> StoredPhoto:
-    """As `open_photo`, of at most `limit` pixels."""
+    """Same as `open_photo`, for at most `limit` pixels."""
 
     def check(width: int, height: int) -> None:
         check_size(width, height, limit)
@@ -74,14 +73,14 @@ def open_source(source: Source, limit: int) -> StoredPhoto:
 
 
 def size_of_source(source: Source) -> tuple[int, int]:
-    """(width, height) as stored, from the header alone: a broken photo may pass."""
+    """(width, height) as stored. Only the header is read, so a damaged photo may pass."""
     return _decoded(source, lambda format: format.size(source))
 
 
 def _decoded(source: Source, decode: Callable[[PhotoFormat], Result]) -> Result:
-    """The result of `decode` for the format of a file; errors of decoders are raised as UnreadablePhotoError.
+    """Calls `decode` with the format of a file, and converts errors of decoders to UnreadablePhotoError.
 
-    Decoders raise nearly anything on broken files: OSError, SyntaxError, struct.error, ...
+    Decoders raise exceptions of many types on damaged files: OSError, SyntaxError, struct.error, ...
     """
     format = None
     try:
@@ -97,23 +96,23 @@ def _decoded(source: Source, decode: Callable[[PhotoFormat], Result]) -> Result:
 
 
 def _misnamed(source: Source, format: PhotoFormat) -> tuple[str, ...]:
-    """A note on a file name of another format than the content."""
+    """A note if the suffix of a file does not match its content."""
     named = BY_SUFFIX.get(source.suffix, format)
     if named is format or format.write is None:
         return ()
     if named.write is None:
         raise UnreadablePhotoError(
-            f"its name says that it is a camera's raw file, its content is {format.name.upper()}: rename it to "
+            f"it has the suffix of a raw file, but its content is {format.name.upper()}: rename it to "
             f"{format.suffixes[0]}"
         )
     return (f"its name ends in {source.suffix}, its content is {format.name.upper()}, and is written as such",)
 
 
 def pixel_limit(max_megapixels: float | None) -> int:
-    """`max_megapixels` in pixels.
+    """Checks `max_megapixels`, and converts it to pixels.
 
     Raises:
-        ConfigurationError: it is no positive number.
+        ConfigurationError: not a positive number.
     """
     limit = DEFAULT_MAX_MEGAPIXELS if max_megapixels is None else max_megapixels
     if not isinstance(limit, int | float) or not 0 < limit < math.inf:
@@ -122,11 +121,11 @@ def pixel_limit(max_megapixels: float | None) -> int:
 
 
 def check_size(width: int, height: int, limit: int) -> None:
-    """UnreadablePhotoError for an image without pixels, or with more than `limit`."""
+    """Raises UnreadablePhotoError for an image without pixels, or with more than `limit`."""
     if width < 1 or height < 1:
         raise UnreadablePhotoError(f"it has no pixels, {width} x {height}")
     if width * height > limit:
         raise UnreadablePhotoError(
-            f"{width} x {height} pixels are more than `max_megapixels` {limit / 1e6:g}; if the file is what it claims "
-            "to be, raise that"
+            f"{width} x {height} pixels are more than `max_megapixels` {limit / 1e6:g}; increase it if you trust the "
+            "file"
         )

@@ -1,4 +1,4 @@
-"""Removal of metadata on parts that a saved photo lacks: previews, videos, gain maps, content credentials."""
+"""Removal of metadata about parts that are not saved: previews, videos, gain maps, content credentials."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -9,23 +9,23 @@ from .stored import Metadata
 
 EXTENDED_HEADER = b"http://ns.adobe.com/xmp/extension/\0"
 PHOTOSHOP_HEADER = b"Photoshop 3.0\0"
-_THUMBNAILS = (1033, 1036)  # Photoshop's image resources with thumbnails of the unrestored photo
+_THUMBNAILS = (1033, 1036)  # Photoshop image resources with thumbnails of the unrestored photo
 
 
 def left_out(parts: set[str]) -> list[str]:
-    """A note on parts of a file, or none."""
+    """A note on the parts of a file that are left out, if any."""
     return [f"left out: {', '.join(sorted(parts))}"] if parts else []
 
 
 def merged(notes: Iterable[str]) -> tuple[str, ...]:
-    """The notes, each once, those of `left_out` as one."""
+    """Removes duplicate notes, and joins those of `left_out`."""
     notes, start = list(dict.fromkeys(notes)), "left out: "
     parts = {part for note in notes if note.startswith(start) for part in note.removeprefix(start).split(", ")}
     return (*left_out(parts), *(note for note in notes if not note.startswith(start)))
 
 
 def without_other_parts(metadata: Metadata) -> tuple[Metadata, list[str]]:
-    """The metadata without thumbnails and without descriptions of other parts of its file, and notes."""
+    """Removes thumbnails and descriptions of other parts of a file from metadata; also returns notes."""
     parts: set[str] = set()
     notes = []
     exif, packet, blocks = metadata.exif, metadata.xmp, []
@@ -50,18 +50,18 @@ def without_other_parts(metadata: Metadata) -> tuple[Metadata, list[str]]:
 
 
 def _extended(blocks: list[tuple[str, bytes]]) -> bytes:
-    """The extended XMP packet of a JPEG: its segments hold digest, length and offset before their part of it."""
+    """The extended XMP packet of a JPEG file. Each segment has a part of it after digest, length and offset."""
     start = len(EXTENDED_HEADER) + 32 + 4
     parts = [content[start:] for _, content in blocks if content.startswith(EXTENDED_HEADER)]
     return b"".join(content[4:] for content in sorted(parts))
 
 
 def without_lost_extension(metadata: Metadata, own: bool) -> Metadata:
-    """The metadata without XMP's reference to an extended packet where that is not saved.
+    """Removes the reference to an extended packet from XMP if that packet is not saved.
 
     Args:
-        metadata: as it is saved.
-        own: whether the file holds `metadata.blocks`.
+        metadata: metadata to save.
+        own: whether `metadata.blocks` are saved.
     """
     if metadata.xmp is None or (own and any(content.startswith(EXTENDED_HEADER) for _, content in metadata.blocks)):
         return metadata
@@ -69,7 +69,7 @@ def without_lost_extension(metadata: Metadata, own: bool) -> Metadata:
 
 
 def without_photoshop_thumbnails(block: bytes) -> bytes:
-    """Photoshop's image resources without thumbnails; other blocks are returned unchanged."""
+    """Removes thumbnails from Photoshop image resources; other blocks are returned unchanged."""
     header = PHOTOSHOP_HEADER if block.startswith(PHOTOSHOP_HEADER) else b""
     kept, at = [header], len(header)
     while block[at : at + 4] == b"8BIM" and at + 12 <= len(block):

@@ -1,4 +1,4 @@
-"""Paths below a folder in compact form: a million of them take some tens of megabytes."""
+"""Compact sequence of paths below a folder: a million paths need some tens of megabytes."""
 
 import os
 from array import array
@@ -8,29 +8,29 @@ from typing import Any
 
 
 class Paths(Sequence[Path]):
-    """Paths of files below a folder, in the order in which they were added; a `Path` is made when it is asked for.
+    """Paths of files below a folder, in the order of addition. `Path` objects are created on access.
 
     Args:
-        folder: that all of them begin with.
+        folder: common start of all paths.
     """
 
     def __init__(self, folder: str | os.PathLike[str] = ""):
         self.folder = os.fspath(folder)
-        self._names = bytearray()  # one after the other, as the file system encodes them
+        self._names = bytearray()  # concatenated, in the encoding of the file system
         self._ends = array("Q")
 
     def append(self, name: str) -> None:
-        """Adds the file of this name within the folder."""
+        """Adds a file, named relative to the folder."""
         self._names += os.fsencode(name)
         self._ends.append(len(self._names))
 
     def name(self, index: int) -> str:
-        """The name of a file within the folder."""
+        """Name of a file relative to the folder."""
         start = self._ends[index - 1] if index else 0
         return os.fsdecode(bytes(memoryview(self._names)[start : self._ends[index]]))
 
     def names(self) -> Iterator[str]:
-        """All names within the folder."""
+        """Names of all files relative to the folder."""
         return map(self.name, range(len(self)))
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Record of a file format: its recognition, reading and writing, and the metadata that it holds."""
+"""Record of a file format: recognition, reading, writing, supported metadata."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -10,30 +10,30 @@ import numpy as np
 from .source import Source
 from .stored import StoredPhoto
 
-SizeCheck = Callable[[int, int], None]  # raises on a (width, height) that is too large
+SizeCheck = Callable[[int, int], None]  # (width, height); raises if too large
 Reader = Callable[[Source, SizeCheck], StoredPhoto]
-# (file, photo, pixels (H, W, 1 or 3), alpha (H, W) or None, quality) -> notes on what the file does not hold
+# (file, photo, pixels (H, W, 1 or 3), alpha (H, W) or None, quality) -> notes on what could not be saved
 Writer = Callable[[Path, StoredPhoto, np.ndarray, np.ndarray | None, int | None], list[str]]
 
 
 @dataclass(frozen=True)
 class PhotoFormat:
-    """One file format; `registry.REGISTRY` holds one record for each.
+    """File format of photos; an entry of `registry.REGISTRY`.
 
     Args:
-        name: what `format` options and messages call it; upper case in `StoredPhoto.format`.
-        suffixes: of its files, lower case; the first is that of new ones.
-        recognizes: whether a file is of this format, by its signature.
-        read: the whole photo, see `open_photo`.
-        size: (width, height) by the header alone, as stored.
-        write: None where files are only read.
-        saved_as: of a format that is only read: name of the format in which its photos are written.
-        aliases: further names of the format.
-        depths: bits per sample in memory that it can hold, 8 or 16.
+        name: name in `format` options and messages; upper case in `StoredPhoto.format`.
+        suffixes: file suffixes, lower case; new files get the first one.
+        recognizes: function that tests whether a file has this format, by its signature.
+        read: function that reads a photo (see `open_photo`).
+        size: function that returns (width, height) as stored, from the header only.
+        write: function that writes a photo; None: read-only format.
+        saved_as: for read-only formats, name of the format in which their photos are saved.
+        aliases: additional names of the format.
+        depths: supported bits per sample in memory, among 8 and 16.
         lossy: whether `quality` applies.
-        alpha: whether it holds an alpha channel.
-        carries: the fields of `Metadata` that it holds.
-        max_side: the most pixels a side.
+        alpha: whether alpha channels are supported.
+        carries: supported fields of `Metadata`.
+        max_side: maximum width and height in pixels.
     """
 
     name: str
@@ -52,7 +52,7 @@ class PhotoFormat:
 
 
 def write_pieces(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
-    """Writes the parts of a file one after another."""
+    """Writes a file from consecutive pieces."""
     with open(path, "wb") as file:
         for piece in pieces:
             file.write(piece)

@@ -1,9 +1,9 @@
-"""Decoded photos as tensors (C, H, W): luma, range and crops."""
+"""Photos as tensors (C, H, W): luma, value range and crops."""
 
 import numpy as np
 import torch
 
-# ITU-R BT.601, as Pillow's mode "L"
+# ITU-R BT.601, as in Pillow's mode "L"
 LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
@@ -14,16 +14,16 @@ def crop_patch(
     augment: bool = True,
     quarter_turns: bool = True,
 ) -> torch.Tensor:
-    """A random square of a photo; equal generators and photo sizes give the same square.
+    """Crops a random square patch; equal generator states and photo sizes give the same position.
 
-    Photos with a side smaller than the patch are mirrored at their borders (as often as it takes), at a random place.
+    Photos smaller than the patch are extended by reflection (repeatedly if necessary), with a random offset.
 
     Args:
         photo: (C, H, W), uint8, uint16, or float in [0, 1].
-        patch: side of the square.
-        generator: draws the place, and the flips and rotations.
-        augment: draw one of the eight flips and 90-degree rotations.
-        quarter_turns: whether the rotations by 90 and 270 degrees are among them; without, upright lines stay upright.
+        patch: side of the patch in pixels.
+        generator: random generator for position, flips and rotations.
+        augment: apply one of the eight flips and 90-degree rotations.
+        quarter_turns: include rotations by 90 and 270 degrees; without them, vertical lines stay vertical.
 
     Returns:
         (C, patch, patch), float32 in [0, 1], contiguous.
@@ -46,12 +46,12 @@ def crop_patch(
 
 
 def unit_float(photo: torch.Tensor) -> torch.Tensor:
-    """uint8 or uint16 of any shape as float32 in [0, 1]; floating point as float32, unchanged."""
+    """Converts uint8 or uint16 of any shape to float32 in [0, 1], and floating point to float32 without scaling."""
     return photo.float() if photo.is_floating_point() else photo.float() / torch.iinfo(photo.dtype).max
 
 
 def _mirrored(side: int, patch: int, before: int) -> torch.Tensor:
-    """Indices that extend `side` pixels to `patch`, `before` of them in front, by reflection without the edge."""
+    """Indices that extend `side` pixels to `patch`, `before` of them at the start, by reflection without the edge."""
     if side == 1:
         return torch.zeros(patch, dtype=torch.long)
     index = (torch.arange(patch) - before) % (2 * side - 2)

@@ -1,4 +1,4 @@
-"""PNG format of 8 and 16 bits, with its metadata chunks. (Pillow would keep 8 bits only.)"""
+"""PNG format (8 and 16 bits) with its metadata chunks. Pillow supports only 8 bits for RGB."""
 
 import io
 import struct
@@ -23,18 +23,18 @@ from .stored import Metadata, StoredPhoto
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER_BYTES = 33  # signature and IHDR
 XMP_KEYWORD = b"XML:com.adobe.xmp\0"
-MAX_TEXT = 2**26  # bytes of a profile or a packet once it is decompressed
+MAX_TEXT = 2**26  # maximum bytes of a decompressed profile or packet
 # Chunks that stay valid for restored pixels; not sBIT, bKGD, hIST and tRNS, which refer to stored values or a palette.
 KEPT = frozenset(
     {"cICP", "mDCV", "cLLI", "cHRM", "gAMA", "sRGB", "iCCP", "pHYs", "eXIf", "tIME", "tEXt", "zTXt", "iTXt"}
 )
 _PICTURE = frozenset({"IHDR", "PLTE", "tRNS", "IDAT", "IEND"})
-_CODING = frozenset({"iDOT"})  # depends on the coding, as the sizes of chunks do
+_CODING = frozenset({"iDOT"})  # depends on the coding
 _LEFT_OUT = {"caBX": "content credentials (C2PA)"} | dict.fromkeys(("acTL", "fcTL", "fdAT"), "further frames")
 
 
 class Chunk(NamedTuple):
-    """A chunk of a file: its name, its content, whether its checksum is right, and all its bytes."""
+    """Chunk of a file: name, content, whether length and checksum are correct, and all bytes."""
 
     name: str
     content: memoryview
@@ -43,7 +43,7 @@ class Chunk(NamedTuple):
 
 
 def recognizes(source: Source) -> bool:
-    """Whether a file is a PNG."""
+    """Whether a file is a PNG file."""
     return source.read(0, 8) == SIGNATURE
 
 
@@ -55,12 +55,12 @@ def size(source: Source) -> tuple[int, int]:
 def _header(source: Source) -> bytes:
     start = source.read(0, HEADER_BYTES)
     if len(start) < HEADER_BYTES or start[12:16] != b"IHDR":
-        raise UnreadablePhotoError("the PNG does not begin with its header (IHDR)")
+        raise UnreadablePhotoError("the PNG does not start with its header (IHDR)")
     return start[16:29]
 
 
 def read_chunks(source: Source) -> list[Chunk]:
-    """All chunks up to the end of the picture; a truncated one is the last."""
+    """All chunks up to the end of the picture; the last one may be truncated."""
     content, chunks, at = memoryview(source.content()), [], 8
     while at + 8 <= len(content):
         length, name = struct.unpack(">I", content[at : at + 4])[0], bytes(content[at + 4 : at + 8]).decode("latin-1")
@@ -75,10 +75,10 @@ def read_chunks(source: Source) -> list[Chunk]:
 
 
 def read(source: Source, check: SizeCheck) -> StoredPhoto:
-    """The picture, or the default picture of an animation.
+    """Reads the picture, or the default picture of an animation.
 
     Raises:
-        UnreadablePhotoError: for HDR (PQ or HLG) too.
+        UnreadablePhotoError: damaged file, or HDR (PQ or HLG).
     """
     header = _header(source)
     check(*struct.unpack(">II", header[:8]))
@@ -91,7 +91,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     if interlaced:
         notes.append("interlaced became sequential")
     for chunk in chunks:
-        if chunk.name in _PICTURE and not chunk.whole:  # decoders do not always check this
+        if chunk.name in _PICTURE and not chunk.whole:  # not checked by all decoders
             ends_early = len(chunk.stored) < 12 + int.from_bytes(chunk.stored[:4])
             raise UnreadablePhotoError(truncated("PNG") if ends_early else damaged("PNG"))
         if chunk.name == "cICP" and len(chunk.content) == 4:
@@ -113,7 +113,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
 
 
 def _parts(chunks: list[Chunk], color: int) -> set[str]:
-    """The names of the parts of a file that are not saved."""
+    """Descriptions of the parts of a file that are not saved."""
     parts = {
         _LEFT_OUT.get(one.name, f"the chunk {one.name}")
         for one in chunks
@@ -122,27 +122,27 @@ def _parts(chunks: list[Chunk], color: int) -> set[str]:
     if color in (2, 6) and any(chunk.name == "PLTE" for chunk in chunks):
         parts.add("a suggested palette")
     if "CgBI" in (chunk.name for chunk in chunks):
-        raise UnreadablePhotoError("it is Apple's own variant of PNG (CgBI), not a PNG; export it anew")
+        raise UnreadablePhotoError("it is Apple's variant of PNG (CgBI), not a PNG: export it again")
     return parts
 
 
 def _is_kept(name: str) -> bool:
-    """Known chunks, and unknown ones marked as valid for other pixels too (safe to copy)."""
+    """Whether a chunk stays valid for new pixels: a known one, or one marked as safe to copy."""
     return name in KEPT or (name[:1].islower() and name[3:].islower())
 
 
 def _picture(chunks: list[Chunk], without: frozenset[str] = frozenset()) -> bytes:
-    """A file of the picture's own chunks: damage in others does not stop the decoder."""
+    """A PNG file of the picture's own chunks only, so that damage in others does not stop the decoder."""
     return b"".join([SIGNATURE, *(chunk.stored for chunk in chunks if chunk.name in _PICTURE - without)])
 
 
 def _deep(chunks: list[Chunk]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Colors (H, W, 1 or 3) and alpha (H, W) or None, uint16."""
+    """Decodes colors (H, W, 1 or 3) and alpha (H, W) or None, uint16."""
     import imagecodecs
 
     values = imagecodecs.png_decode(_picture(chunks, frozenset({"tRNS"})))
     if values.dtype != np.uint16:
-        raise UnreadablePhotoError(f"a PNG of 16 bits that is decoded as {values.dtype}")
+        raise UnreadablePhotoError(f"a PNG of 16 bits was decoded as {values.dtype}")
     values = values[..., None] if values.ndim == 2 else values
     if values.shape[2] in (2, 4):
         return np.ascontiguousarray(values[..., :-1]), np.ascontiguousarray(values[..., -1])
@@ -154,7 +154,7 @@ def _deep(chunks: list[Chunk]) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _metadata(chunks: list[Chunk], notes: list[str]) -> Metadata:
-    """Metadata in the kept chunks; damaged ones are read as far as possible, with a note."""
+    """Metadata in the kept chunks; damaged chunks are read as far as possible, with a note."""
     exif = xmp = icc = dpi = None
     blocks = []
     for name, view, whole, _ in chunks:
@@ -185,12 +185,12 @@ def _profile(content: bytes) -> bytes | None:
 
 def _packet(content: bytes) -> bytes | None:
     compressed = content[len(XMP_KEYWORD) : len(XMP_KEYWORD) + 1] == b"\1"
-    text = content[len(XMP_KEYWORD) + 2 :].split(b"\0", 2)[-1]  # behind language and translated keyword
+    text = content[len(XMP_KEYWORD) + 2 :].split(b"\0", 2)[-1]  # after language and translated keyword
     return _inflated(text) if compressed else text
 
 
 def _inflated(content: bytes) -> bytes | None:
-    """The decompressed content; None where it is damaged, or larger than `MAX_TEXT`."""
+    """Decompresses `content`; None if it is damaged, or larger than `MAX_TEXT`."""
     inflating = zlib.decompressobj()
     try:
         result = inflating.decompress(content, MAX_TEXT)
@@ -202,7 +202,7 @@ def _inflated(content: bytes) -> bytes | None:
 def write(
     path: Path, photo: StoredPhoto, pixels: np.ndarray, alpha: np.ndarray | None, quality: int | None
 ) -> list[str]:
-    """Writes a PNG of 8 or 16 bits, as the pixels are."""
+    """Writes a PNG file in the bit depth of the pixels, 8 or 16."""
     import imagecodecs
 
     values = pixels if alpha is None else np.dstack([pixels, alpha])

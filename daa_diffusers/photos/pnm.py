@@ -1,4 +1,4 @@
-"""PNM formats (PGM, PPM and PBM), of any maximum value."""
+"""PNM formats (PGM, PPM and PBM) with any maximum value."""
 
 import math
 import re
@@ -21,7 +21,7 @@ _BINARY = re.compile(rb"P[56]" + _SPACE + rb"\d+" + _SPACE + rb"\d+" + _SPACE + 
 
 
 def recognizes(source: Source) -> bool:
-    """Whether a file is a PNM."""
+    """Whether a file is a PNM file."""
     start = source.read(0, 3)
     return (
         len(start) == 3 and start[:1] == b"P" and start[1:2] in b"123456" and (start[2:].isspace() or start[2:] == b"#")
@@ -32,7 +32,7 @@ def _header(source: Source) -> tuple[bytes, int, int]:
     """(type, width, height)."""
     match = _HEADER.match(source.read(0, 2**16))
     if match is None:
-        raise UnreadablePhotoError("its PNM header is damaged: a type, a width and a height are needed")
+        raise UnreadablePhotoError("its PNM header is damaged: type, width and height are missing")
     return match[1], int(match[2]), int(match[3])
 
 
@@ -42,7 +42,7 @@ def size(source: Source) -> tuple[int, int]:
 
 
 def read(source: Source, check: SizeCheck) -> StoredPhoto:
-    """The whole photo, as uint16 unless its largest value is 255."""
+    """Reads a photo, as uint16 unless its maximum value is 255."""
     kind, width, height = _header(source)
     check(width, height)
     notes = ["comments are left out"] if b"#" in _SPACE_AND_COMMENTS.match(source.read(0, 2**16))[0] else []  # type: ignore[index]
@@ -69,23 +69,23 @@ _SPACE_AND_COMMENTS = re.compile(rb"P[1-6](?:\s|#[^\n]*\n|\d+(?=\s))*")
 
 
 def _binary(source: Source, header: re.Match[bytes], shape: tuple[int, int, int]) -> tuple[np.ndarray, int]:
-    """Pixels as uint16 of [0, 65535], and the file's largest value."""
+    """Pixels as uint16 in [0, 65535], and the file's maximum value."""
     maximum = int(header[1])
     if not 0 < maximum <= 65535:
-        raise UnreadablePhotoError(f"it is a PNM with largest value {maximum}; 1 to 65535 are possible")
+        raise UnreadablePhotoError(f"it is a PNM with maximum value {maximum}; 1 to 65535 are valid")
     dtype = np.dtype(">u2" if maximum > 255 else "u1")
     content = source.read(header.end(), math.prod(shape) * dtype.itemsize)
     if len(content) < math.prod(shape) * dtype.itemsize:
         raise UnreadablePhotoError(truncated("PNM"))
     values = np.frombuffer(content, dtype).reshape(shape)
     pixels = rescaled(values, maximum, 65535, np.uint16)
-    return np.ascontiguousarray(pixels, dtype=np.uint16), maximum  # the machine's byte order
+    return np.ascontiguousarray(pixels, dtype=np.uint16), maximum  # native byte order
 
 
 def write(
     path: Path, photo: StoredPhoto, pixels: np.ndarray, alpha: np.ndarray | None, quality: int | None
 ) -> list[str]:
-    """Writes a binary PGM or PPM; a photo from a PNM keeps its largest value."""
+    """Writes a binary PGM or PPM file; photos from PNM files keep their maximum value."""
     height, width, channels = pixels.shape
     full = int(np.iinfo(pixels.dtype).max)
     own = photo.encoding.maximum if photo.format == "PNM" and pixels.dtype == np.uint16 else None

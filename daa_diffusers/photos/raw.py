@@ -1,4 +1,4 @@
-"""Raw formats of cameras, developed by LibRaw to 16 bits; needs the extra `raw`."""
+"""Raw formats of cameras, developed to 16 bits by LibRaw (extra `raw`)."""
 
 from typing import Any
 
@@ -15,11 +15,19 @@ RAW_SUFFIXES = (
     ".dng", ".3fr", ".arw", ".cr2", ".cr3", ".dcr", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw",
     ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
 )  # fmt: skip
-_SIGNATURES = (b"FUJIFILMCCD-RAW", b"IIU\0", b"IIRO", b"IIRS", b"MMOR", b"FOVb", b"\0MRM")  # of those that are no TIFF
+_SIGNATURES = (
+    b"FUJIFILMCCD-RAW",
+    b"IIU\0",
+    b"IIRO",
+    b"IIRS",
+    b"MMOR",
+    b"FOVb",
+    b"\0MRM",
+)  # of raw files that are not TIFF files
 
 
 def recognizes(source: Source) -> bool:
-    """Whether a file is a raw file: by its suffix, its signature, or as a TIFF that holds values of a sensor."""
+    """Whether a file is a raw file, by its suffix, its signature, or sensor values in a TIFF file."""
     if source.suffix in RAW_SUFFIXES:
         return True
     start = source.read(0, 16)
@@ -39,18 +47,18 @@ def _opened(source: Source) -> Any:
         return rawpy.imread(source.stream())
     except rawpy.LibRawError as error:
         raise UnreadablePhotoError(
-            "LibRaw can develop no raw photo from it: it is damaged, or of a camera that LibRaw does not know"
+            "LibRaw cannot develop it: it is damaged, or from a camera that LibRaw does not support"
         ) from error
 
 
 def size(source: Source) -> tuple[int, int]:
-    """(width, height) as developed before it is turned upright."""
+    """(width, height) of the developed photo before rotation."""
     with _opened(source) as file:
         return file.sizes.iwidth, file.sizes.iheight
 
 
 def read(source: Source, check: SizeCheck) -> StoredPhoto:
-    """Develops a raw file: the camera's white balance, no automatic brightening, sRGB, upright, 16 bits.
+    """Develops a raw file to sRGB of 16 bits, upright, with the camera's white balance and no automatic brightening.
 
     Raises:
         MissingPackageError: rawpy is not installed.
@@ -64,12 +72,12 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
             no_auto_bright=True,
             output_bps=16,
             output_color=rawpy.ColorSpace.sRGB,
-            gamma=(2.4, 12.92),  # sRGB's curve, not LibRaw's default of BT.709
+            gamma=(2.4, 12.92),  # sRGB curve; LibRaw's default is BT.709
         )
     stored = tiff.metadata_of(source)  # most raw files are TIFF files
     exif = turned_upright(stored.exif) if stored.exif else None
     metadata = Metadata(exif=exif, xmp=stored.xmp, icc=by_pillow.srgb_profile())
-    notes = ["developed from raw by the camera's white balance, to sRGB"]
+    notes = ["developed from raw to sRGB with the camera's white balance"]
     if exif is None:
         notes.append("EXIF could not be read")
     return StoredPhoto(np.ascontiguousarray(pixels), None, "RAW", 1, metadata, notes=tuple(notes))

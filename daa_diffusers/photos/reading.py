@@ -1,4 +1,4 @@
-"""Photos as arrays for training and evaluation: full bit depth, upright, one or three channels."""
+"""Reading of photos as arrays for training and evaluation: full bit depth, upright, one or three channels."""
 
 from __future__ import annotations
 
@@ -22,18 +22,16 @@ __all__ = ["PHOTO_SUFFIXES", "decode_photo", "list_photos", "photo_size", "read_
 
 
 def read_photo(path: str | os.PathLike) -> np.ndarray:
-    """Reads one photo, upright (EXIF orientation applied), in its own bit depth.
-
-    As `open_photo`, for training and evaluation. Alpha is dropped, not blended.
+    """Reads a photo in its own bit depth, with the EXIF orientation applied. Alpha is dropped.
 
     Args:
-        path: a file in any format of `registry.REGISTRY`.
+        path: file in a format of `registry.REGISTRY`.
 
     Returns:
         (H, W, C), C = 1 (gray) or 3 (RGB), uint8 in [0, 255] or uint16 in [0, 65535], contiguous, writable.
 
     Raises:
-        UnreadablePhotoError: as `open_photo`; also for a format whose extra is not installed.
+        UnreadablePhotoError: see `open_photo`; also if the format requires an extra that is not installed.
     """
     path = Path(path)
     check_file(path)
@@ -45,25 +43,25 @@ def read_photo(path: str | os.PathLike) -> np.ndarray:
 
 
 def decode_photo(content: bytes, name: str = "photo") -> np.ndarray:
-    """As `read_photo`, from the bytes of a file: of a dataset's row, or a member of an archive.
+    """Same as `read_photo`, from the bytes of a file (in a dataset or an archive).
 
     Args:
-        content: the whole file.
-        name: for messages; the suffix identifies raw files.
+        content: content of the file.
+        name: file name for messages; its suffix identifies raw files.
     """
     photo = open_source(Source(name, content), pixel_limit(None))
     return np.require(upright(photo.pixels, photo.orientation), requirements=["C", "W"])
 
 
 def photo_size(photo: str | os.PathLike | bytes, name: str = "photo") -> tuple[int, int]:
-    """(width, height) as stored (EXIF orientation not applied), from the header alone: a broken photo may pass.
+    """(width, height) as stored, without EXIF orientation. Only the header is read, so a damaged photo may pass.
 
     Args:
-        photo: a file, or the bytes of one.
-        name: of bytes, for messages; the suffix identifies raw files.
+        photo: path or content of a file.
+        name: file name for messages if `photo` is content; its suffix identifies raw files.
 
     Raises:
-        UnreadablePhotoError: no such file, or no header of a photo.
+        UnreadablePhotoError: the file does not exist, or is not a photo.
     """
     if isinstance(photo, bytes):
         return size_of_source(Source(name, photo))
@@ -73,7 +71,7 @@ def photo_size(photo: str | os.PathLike | bytes, name: str = "photo") -> tuple[i
 
 
 def to_float(photo: np.ndarray) -> torch.Tensor:
-    """(H, W, C) uint8 or uint16 (as `read_photo` gives) -> (C, H, W) float32 in [0, 1].
+    """Converts (H, W, C) uint8 or uint16 (see `read_photo`) to (C, H, W) float32 in [0, 1].
 
     Raises:
         ValueError: wrong rank or dtype.

@@ -1,4 +1,4 @@
-"""Saving of restored photos in the format, depth and quality of the original file, with its metadata."""
+"""Saving of restored photos in the format, bit depth and quality of the original file, with its metadata."""
 
 import os
 from dataclasses import dataclass, replace
@@ -19,13 +19,13 @@ from .stored import Metadata, StoredPhoto, upright, with_bits
 
 @dataclass(frozen=True)
 class SavedPhoto:
-    """A file that `save_photo` wrote.
+    """File written by `save_photo`.
 
     Args:
-        path: of the file.
-        format: one of `FORMATS`.
-        bits: per sample.
-        notes: what could not be kept, each a short sentence; those of the opened photo come first.
+        path: path of the file.
+        format: key of `FORMATS`.
+        bits: bits per sample.
+        notes: short sentences on what could not be kept; those of the opened photo come first.
     """
 
     path: Path
@@ -35,7 +35,7 @@ class SavedPhoto:
 
 
 def check_options(format: str | None, bits: int | None, quality: int | None) -> None:
-    """ConfigurationError where options of `save_photo` cannot work, alone or together."""
+    """Raises ConfigurationError for invalid options of `save_photo`, or invalid combinations of them."""
     name = checked_format(format)
     if bits not in (None, 8, 16):
         raise ConfigurationError(f"`bits` must be 8 or 16, got {bits!r}")
@@ -51,11 +51,11 @@ def check_options(format: str | None, bits: int | None, quality: int | None) -> 
 
 def _check_depth(bits: int | None, target: PhotoFormat) -> None:
     if bits == 16 and bits not in target.depths:
-        raise ConfigurationError(f"`bits` 16 does not fit into {target.name}; choose `format` png or tiff")
+        raise ConfigurationError(f"`bits` 16 is not supported by {target.name}; choose `format` png or tiff")
 
 
 def own_format(photo: StoredPhoto) -> str:
-    """The format that a photo is written in unless another is asked for; a raw file becomes a TIFF."""
+    """The default format for saving a photo: its own, or TIFF for raw files."""
     return written_as(photo.format).name
 
 
@@ -70,27 +70,27 @@ def save_photo(
     strip_location: bool = False,
     overwrite: bool = False,
 ) -> SavedPhoto:
-    """Writes a photo with new pixels, and the metadata and encoding of the original file.
+    """Saves a photo with new pixels, and the metadata and encoding of the original file.
 
-    In its own format, the pixels and their EXIF orientation stay as stored, a JPEG keeps its quantization tables and
-    subsampling, a TIFF its compression. In another format the photo is turned upright and its orientation reset,
-    because not every reader of that format would turn it. docs/photos.md lists what each format keeps. The file is
-    written atomically: under a temporary name in the same folder, then renamed.
+    In the original format, pixels and EXIF orientation stay as stored, JPEG keeps its quantization tables and
+    subsampling, TIFF its compression. In another format, the photo is rotated upright and its orientation reset, since
+    not all readers of that format apply it. docs/photos.md lists what each format keeps. The file is written under a
+    temporary name in the same folder, and then renamed.
 
     Args:
-        path: the file; its suffix does not determine the format.
-        photo: as returned by `open_photo`.
-        pixels: (H, W, 1 or 3) of the photo's size and number of colors, uint8 or uint16; None: the photo's own.
-        format: one of `FORMATS`; None: the photo's, TIFF for a raw file.
-        bits: 8 or 16 per sample; None: the photo's where the format holds them, else 8.
-        quality: 1 to 100, of lossy formats (others ignore it); None: a JPEG's own, else 95, or 90 for WebP, AVIF and
-            HEIC.
-        strip_location: leave out GPS and place names.
+        path: output file; its suffix does not determine the format.
+        photo: photo returned by `open_photo`.
+        pixels: (H, W, 1 or 3) of the photo's size and number of colors, uint8 or uint16. None: the photo's pixels.
+        format: key of `FORMATS`. None: the photo's format, or TIFF for raw files.
+        bits: bits per sample, 8 or 16. None: those of the photo if the format supports them, else 8.
+        quality: quality of lossy formats, 1 to 100. None: the original quality of a JPEG file, else 95, or 90 for WebP,
+            AVIF and HEIC.
+        strip_location: remove GPS and place names.
         overwrite: replace an existing file.
 
     Raises:
-        ConfigurationError: options that cannot work, or a photo that the format cannot hold.
-        ValueError: `pixels` that are not of the photo's shape.
+        ConfigurationError: invalid options, or a photo that the format does not support.
+        ValueError: `pixels` do not have the photo's shape.
         FileExistsError: `path` exists and `overwrite` is False.
     """
     path = Path(path)
@@ -103,14 +103,14 @@ def save_photo(
         )
     if max(pixels.shape[:2]) > target.max_side:
         raise ConfigurationError(
-            f"{target.name} holds at most {target.max_side} pixels a side; choose `format` tiff or png"
+            f"{target.name} supports at most {target.max_side} pixels per side; choose `format` tiff or png"
         )
     _check_depth(bits, target)
     if not overwrite and os.path.lexists(path):
-        raise FileExistsError(f"{str(path)!r} exists; `overwrite` would replace it")
+        raise FileExistsError(f"{str(path)!r} exists; set `overwrite` to replace it")
     depth = bits or (photo.bits if photo.bits in target.depths else 8)
     photo, pixels, alpha, notes = _prepared(photo, pixels, target, depth, strip_location)
-    assert target.write is not None, "formats that are only read are no targets"
+    assert target.write is not None, "read-only formats have `saved_as`"
     with replacing(path) as temporary:
         notes += target.write(temporary, photo, pixels, alpha, quality)
     return SavedPhoto(path, target.name, depth, merged((*photo.notes, *notes)))
@@ -119,7 +119,7 @@ def save_photo(
 def _prepared(
     photo: StoredPhoto, pixels: np.ndarray, target: PhotoFormat, bits: int, strip_location: bool
 ) -> tuple[StoredPhoto, np.ndarray, np.ndarray | None, list[str]]:
-    """The photo, its pixels and its alpha as `target` holds them, and notes."""
+    """Converts the photo, its pixels and its alpha for the format `target`; also returns notes."""
     metadata, notes = without_other_parts(photo.metadata)
     own, alpha = target.name == own_format(photo), photo.alpha
     stored_bits = photo.encoding.maximum.bit_length() if photo.encoding.maximum else photo.bits
@@ -135,7 +135,7 @@ def _prepared(
             notes.append("a channel of unknown meaning is left out")
         elif not target.alpha:
             alpha = None
-            notes.append(f"{target.name} holds no alpha channel: it is left out")
+            notes.append(f"{target.name} does not support alpha: it is left out")
         elif photo.encoding.premultiplied and target.name != "tiff":
             notes.append("colors stay multiplied by alpha")
     if not own:
@@ -159,7 +159,7 @@ def _prepared(
 
 
 def _turned(metadata: Metadata, orientation: int) -> Metadata:
-    """The metadata of pixels that were turned upright."""
+    """Metadata for pixels that were rotated upright."""
     exif = None if metadata.exif is None else turned_upright(metadata.exif)
     packet = metadata.xmp and (xmp.without(metadata.xmp, xmp.ORIENTATION) or metadata.xmp)
     dpi = metadata.dpi[::-1] if metadata.dpi and orientation >= 5 else metadata.dpi

@@ -1,4 +1,4 @@
-"""Access to the bytes of a photo's file, on disk or in memory, by offset."""
+"""Access to the bytes of a photo's file, on disk or in memory."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import BinaryIO
 
 
 class Source:
-    """A photo's file: decoders read its parts by offset, as a whole, or as a stream.
+    """File of a photo, to be read by offset, as a whole, or as a stream.
 
     Args:
-        name: for messages; its suffix is used where the content does not determine the format.
-        content: the whole file; None: `path` is read.
-        path: the file on disk, or None.
+        name: file name for messages; its suffix is used if the content does not determine the format.
+        content: content of the file. None: read from `path`.
+        path: path of the file on disk, or None.
     """
 
     def __init__(self, name: str, content: bytes | None = None, path: str | os.PathLike | None = None):
@@ -31,11 +31,11 @@ class Source:
 
     @property
     def suffix(self) -> str:
-        """Of the name, lower case, with its dot."""
+        """Suffix of the name, lower case, with its dot."""
         return os.path.splitext(self.name)[1].lower()
 
     def read(self, offset: int, size: int) -> bytes:
-        """At most `size` bytes from `offset` on."""
+        """Reads at most `size` bytes from `offset`."""
         if self._content is not None:
             return self._content[offset : offset + size]
         file = self._opened()
@@ -43,13 +43,13 @@ class Source:
         return file.read(size)
 
     def content(self) -> bytes:
-        """The whole file."""
+        """Content of the file."""
         if self._content is None:
             self._content = self.read(0, self.size)
         return self._content
 
     def stream(self) -> BinaryIO:
-        """The file from its start, for libraries; it is closed with the source."""
+        """The file as a stream from its start; closed with the source."""
         if self._content is not None:
             return io.BytesIO(self._content)
         self._opened().seek(0)

@@ -1,24 +1,23 @@
-"""Content of a photo's file: its pixels as they are stored, metadata and encoding."""
+"""Content of a photo's file: stored pixels, metadata and encoding."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
-STRIP_PIXELS = 2**20  # whole photos are converted in strips of about this many pixels, to need no second copy
+STRIP_PIXELS = 2**20  # pixels per strip for conversions of whole photos, which limits their memory
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """Metadata of a file.
+    """Metadata of a photo's file.
 
     Args:
-        exif: a TIFF block (without "Exif\\0\\0" before it), or None. Of a TIFF file: its own descriptive tags.
-        xmp: an XMP packet.
-        icc: an ICC color profile.
+        exif: EXIF block (without the prefix "Exif\\0\\0"); for TIFF files, their descriptive tags.
+        xmp: XMP packet.
+        icc: ICC color profile.
         dpi: (horizontal, vertical) pixels per inch.
-        blocks: what only the file's own format can hold, byte for byte: (name, content) of JPEG segments, PNG chunks
-            or TIFF tags.
+        blocks: (name, content) of JPEG segments, PNG chunks or TIFF tags that only this format supports, byte for byte.
     """
 
     exif: bytes | None = None
@@ -30,23 +29,23 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Encoding:
-    """Encoding of the pixels in a file, as far as saving repeats it.
+    """Encoding of the pixels in a file, as far as it is used again when the photo is saved.
 
     Args:
-        quantization: of a JPEG, a table of 64 divisors for each component, in natural order.
-        subsampling: of the chroma of a JPEG: "4:4:4", "4:2:2", "4:2:0", or another; None for gray.
-        progressive: of a JPEG.
-        rgb: of a JPEG that holds RGB, not YCbCr.
-        lossless: of a WebP.
-        compression: of a TIFF, as tifffile names it; None for none.
-        predictor: of a TIFF: horizontal differences are compressed.
-        tile: of a TIFF: height and width of its tiles.
-        planes: of a TIFF: its colors are stored one after another.
-        byte_order: of a TIFF: "<" or ">".
-        big: of a BigTIFF.
-        unknown_channel: of a TIFF: what is in `alpha` is no transparency, but a channel of unknown meaning.
-        premultiplied: of a TIFF: its colors are multiplied by alpha.
-        maximum: the largest value of a PNM or of a HEIC; None for the largest of the bit depth.
+        quantization: JPEG: quantization table for each component, 64 divisors in natural order.
+        subsampling: JPEG, AVIF, HEIC: chroma subsampling, such as "4:2:0"; None for gray.
+        progressive: JPEG: whether it is progressive.
+        rgb: JPEG: whether it stores RGB instead of YCbCr.
+        lossless: WebP: whether it is lossless.
+        compression: TIFF: name of the compression in tifffile; None: uncompressed.
+        predictor: TIFF: whether horizontal differences are compressed.
+        tile: TIFF: height and width of tiles.
+        planes: TIFF: whether color planes are stored separately.
+        byte_order: TIFF: "<" or ">".
+        big: TIFF: whether it is a BigTIFF.
+        unknown_channel: TIFF: whether `alpha` is a channel of unknown meaning instead of transparency.
+        premultiplied: TIFF: whether colors are multiplied by alpha.
+        maximum: PNM, HEIC: maximum value; None: that of the bit depth.
     """
 
     quantization: tuple[tuple[int, ...], ...] = ()
@@ -67,17 +66,17 @@ class Encoding:
 
 @dataclass(frozen=True)
 class StoredPhoto:
-    """A photo as its file holds it; `open_photo` makes them, `save_photo` writes them.
+    """Photo as stored in a file: returned by `open_photo`, written by `save_photo`.
 
     Args:
-        pixels: colors (H, W, 1) gray or (H, W, 3) RGB, uint8 or uint16, as stored: neither turned upright nor taken
-            out of their color space. May be a memory map of the file.
-        alpha: (H, W) of the same dtype, or None.
+        pixels: colors (H, W, 1) gray or (H, W, 3) RGB, uint8 or uint16, without rotation or conversion of the color
+            space. May be a memory map of the file.
+        alpha: alpha channel (H, W) of the same dtype, or None.
         format: "JPEG", "PNG", "TIFF", "WEBP", "AVIF", "PNM", "BMP", "HEIC" or "RAW".
-        orientation: the EXIF orientation, 1 to 8, that shows `pixels` upright.
-        metadata: of the file.
-        encoding: how they were stored.
-        notes: what of the file is left out or converted, each a short sentence.
+        orientation: EXIF orientation of `pixels`, 1 to 8.
+        metadata: metadata of the file.
+        encoding: encoding of the file.
+        notes: short sentences on parts of the file that are left out or converted.
     """
 
     pixels: np.ndarray
@@ -90,23 +89,23 @@ class StoredPhoto:
 
     @property
     def bits(self) -> int:
-        """8 or 16: of a sample in memory."""
+        """Bits per sample in memory: 8 or 16."""
         return 8 * self.pixels.dtype.itemsize
 
     @property
     def megapixels(self) -> float:
-        """Millions of pixels."""
+        """Size in megapixels."""
         return self.pixels.shape[0] * self.pixels.shape[1] / 1e6
 
 
 def strips(shape: tuple[int, ...]) -> list[slice]:
-    """Rows of an image (H, W, ...) in order, in strips of about `STRIP_PIXELS`."""
+    """Row ranges of strips of about `STRIP_PIXELS` in an image (H, W, ...)."""
     rows = max(1, STRIP_PIXELS // max(1, shape[1]))
     return [slice(top, min(top + rows, shape[0])) for top in range(0, shape[0], rows)]
 
 
 def rescaled(pixels: np.ndarray, maximum: int, new_maximum: int, dtype: type) -> np.ndarray:
-    """Integers of [0, maximum] as integers of [0, new_maximum], rounded; strip by strip. (H, W, ...)"""
+    """Rescales integers (H, W, ...) from [0, maximum] to [0, new_maximum], with rounding, strip by strip."""
     if maximum == new_maximum and pixels.dtype == dtype:
         return pixels
     result: np.ndarray = np.empty(pixels.shape, dtype)
@@ -117,13 +116,13 @@ def rescaled(pixels: np.ndarray, maximum: int, new_maximum: int, dtype: type) ->
 
 
 def with_bits(pixels: np.ndarray, bits: int) -> np.ndarray:
-    """Integers of 8 or 16 bits with `bits` (8 or 16), black and white staying black and white; rounded, not cut."""
+    """Converts between 8 and 16 bits by rescaling with rounding; black and white are preserved."""
     dtype = np.uint8 if bits == 8 else np.uint16
     return rescaled(pixels, int(np.iinfo(pixels.dtype).max), 2**bits - 1, dtype)
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Applies an EXIF orientation (1 to 8; anything else changes nothing) to (H, W, C)."""
+    """Applies an EXIF orientation (1 to 8; other values have no effect) to an image (H, W, C)."""
     if orientation in {5, 6, 7, 8}:
         pixels = pixels.swapaxes(0, 1)
     if orientation in {2, 3, 6, 7}:

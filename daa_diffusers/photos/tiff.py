@@ -1,4 +1,4 @@
-"""TIFF format of 8 and 16 bits, with memory mapping of large files and all descriptive tags."""
+"""TIFF format (8 and 16 bits), with memory mapping of large files and all descriptive tags."""
 
 import struct
 import sys
@@ -32,12 +32,12 @@ from .stored import Encoding, Metadata, StoredPhoto, rescaled
 from .tiff_writing import ICC, XMP, write
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-MAP_BYTES = 2**26  # smaller photos are read: a mapped file must not change until it is restored
+MAP_BYTES = 2**26  # smaller photos are read, since a mapped file must not change until it is restored
 MAX_SAMPLES = 5
-MAX_PAGES = 1000  # that are looked through for the first picture of full size
+MAX_PAGES = 1000  # number of pages that are searched for the first picture of full size
 SUB_IFDS, PHOTOMETRIC, DNG_VERSION = 330, 262, 50706
 SUBFILE_TYPE, DESCRIPTION, LAYERS, SKETCHBOOK, C2PA = 254, 270, 37724, 50784, 52545
-# Of the tags on the storage of pixels, those that a new file has of its own, or that stand elsewhere in it.
+# Tags about the storage of pixels that are written anew, or in another form.
 REMADE = frozenset(
     {254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 280, 281, 284, 292, 293, 317, 320, 322, 323, 324, 325}
     | {338, 339, 340, 341, 347, *range(512, 533), 700, 33723, 34377, 34675, 34665, 34853}
@@ -45,7 +45,7 @@ REMADE = frozenset(
 MINISWHITE, MINISBLACK, RGB, PALETTE, SEPARATED, YCBCR = 0, 1, 2, 3, 5, 6  # photometric interpretations
 SENSOR_VALUES = (32803, 34892)  # photometric interpretations of raw files
 IPTC, PHOTOSHOP = 33723, 34377
-# tifffile's names of lossless compressions, of reading -> of writing
+# Lossless compressions: tifffile's name in reading -> in writing.
 LOSSLESS = {
     "NONE": None,
     "LZW": "lzw",
@@ -58,12 +58,12 @@ LOSSLESS = {
 
 
 def recognizes(source: Source) -> bool:
-    """Whether a file is a TIFF."""
+    """Whether a file is a TIFF file."""
     return source.read(0, 4) in SIGNATURES
 
 
 def holds_raw(source: Source) -> bool:
-    """Whether a TIFF holds the values of a camera's sensor."""
+    """Whether a TIFF file has values of a camera sensor."""
     try:
         order, big, offset = read_header(source.read(0, 16))
         main, _ = read_directory(source.read, offset, order, big)
@@ -94,7 +94,7 @@ def size(source: Source) -> tuple[int, int]:
 
 
 def _main_page(file: Any) -> tuple[Any, int | None]:
-    """The first page of full size, and its number; None for one that another page holds (SubIFD)."""
+    """The first page of full size, and its number; None for a page below another (SubIFD)."""
     if not file.pages:
         raise UnreadablePhotoError("the TIFF holds no image")
     first = file.pages.first
@@ -113,10 +113,10 @@ def _main_page(file: Any) -> tuple[Any, int | None]:
 
 
 def read(source: Source, check: SizeCheck) -> StoredPhoto:
-    """The first picture of full size.
+    """Reads the first picture of full size.
 
     Raises:
-        UnreadablePhotoError: for samples, layouts or colors that no restorer can take.
+        UnreadablePhotoError: samples, layouts or colors that restorers do not support.
     """
     import tifffile
 
@@ -158,7 +158,7 @@ def _compression(page: Any) -> str:
 
 
 def _encoding(file: Any, page: Any, notes: list[str]) -> Encoding:
-    """Encoding of a page; lossy and bilevel compressions become zlib."""
+    """Encoding of a page; lossy and bilevel compressions are replaced by zlib."""
     compression = _compression(page)
     if compression not in LOSSLESS:
         notes.append(f"compression {compression} became zlib, which loses nothing")
@@ -179,7 +179,7 @@ def _encoding(file: Any, page: Any, notes: list[str]) -> Encoding:
 
 
 def _check_samples(page: Any) -> None:
-    """UnreadablePhotoError for samples and colors that no restorer can take."""
+    """Raises UnreadablePhotoError for samples and colors that restorers do not support."""
     import tifffile
 
     compression = _compression(page)
@@ -187,7 +187,7 @@ def _check_samples(page: Any) -> None:
     if kind != "unsigned integer" or (page.bitspersample > 8 and page.bitspersample != 16):
         raise UnreadablePhotoError(
             f"TIFF samples of {page.bitspersample} bits, {kind}; 8 or 16 bits of unsigned integer are supported (the "
-            "range of anything else is a guess: convert it first)"
+            "range of other types is unknown: convert it first)"
         )
     if page.imagedepth != 1:
         raise UnreadablePhotoError("a TIFF of several layers (a volume) is not supported: export them one by one")
@@ -206,7 +206,7 @@ def _check_samples(page: Any) -> None:
 
 def _bilevel(source: Source, number: int | None, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
     if number is None:
-        raise UnreadablePhotoError("the TIFF's picture of full size is a black and white one below another (SubIFD)")
+        raise UnreadablePhotoError("a black and white picture of full size in a SubIFD is not supported")
     with by_pillow.opened(TiffImagePlugin.TiffImageFile, source.stream()) as image:
         image.seek(number)
         pixels, alpha, converted = by_pillow.pixels_of(image)
@@ -215,7 +215,7 @@ def _bilevel(source: Source, number: int | None, notes: list[str]) -> tuple[np.n
 
 
 def _colors(page: Any, values: np.ndarray, icc: bytes | None, notes: list[str]) -> tuple[np.ndarray, int]:
-    """Stored values as gray or RGB of 8 or 16 bits (H, W, S), and how many of the S are colors."""
+    """Converts stored values to gray or RGB of 8 or 16 bits (H, W, S); also returns how many of the S are colors."""
     values = values[..., None] if values.ndim == 2 else values  # (H, W, S)
     bits, photometric = int(page.bitspersample), page.photometric
     if photometric == PALETTE:
@@ -241,7 +241,7 @@ def _joined(colors: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _values(source: Source, file: Any, page: Any) -> np.ndarray:
-    """(H, W) or (H, W, S) as stored, mapped where it is large and nothing needs decoding."""
+    """Stored values (H, W) or (H, W, S); a memory map if they are large and uncompressed."""
     native = file.byteorder == ("<" if sys.byteorder == "little" else ">")
     if (
         source.path is not None
@@ -249,18 +249,18 @@ def _values(source: Source, file: Any, page: Any) -> np.ndarray:
         and page.nbytes >= MAP_BYTES
         and (native or page.bitspersample == 8)
     ):
-        # copy on write: writable for torch, and never written to the file
+        # copy-on-write: writable for torch, without changing the file
         values = np.memmap(source.path, page.dtype, "c", int(page.dataoffsets[0]), tuple(page.shape))
     else:
         whole = page.bitspersample < 8 or page.compression != 1 or sum(page.databytecounts) >= page.nbytes
         if sum(page.databytecounts) > 0 and not whole:
             raise UnreadablePhotoError(truncated("TIFF"))
         values = page.asarray()
-    return np.moveaxis(values, 0, -1) if page.axes.startswith("S") else values  # planes one after another
+    return np.moveaxis(values, 0, -1) if page.axes.startswith("S") else values  # separate planes
 
 
 def _split(values: np.ndarray, colors: int, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Colors (H, W, 1 or 3) and alpha (H, W) or None, of (H, W, S)."""
+    """Splits (H, W, S) into colors (H, W, 1 or 3) and alpha (H, W) or None."""
     if values.shape[2] > colors + 1:
         notes.append(f"{values.shape[2] - colors - 1} further channels are not kept")
     if values.shape[2] == colors:
@@ -279,18 +279,18 @@ def _tags(source: Source, offset: int) -> Tags | None:
 
 
 def _is_of_stack(tags: Tags | None) -> bool:
-    """Whether the description of a page is one of all pages of its file, as ImageJ, tifffile and OME write them."""
+    """Whether the description of a page is about all pages of a file, as written by ImageJ, tifffile and OME."""
     entry = tags.main.get(DESCRIPTION) if tags else None
     return entry is not None and entry.data.lstrip().startswith((b"ImageJ=", b'{"shape"', b"<?xml", b"<OME"))
 
 
 def metadata_of(source: Source, offset: int = 0, several: bool = False) -> Metadata:
-    """The descriptive tags of a TIFF file's picture.
+    """Metadata of a picture in a TIFF file, with its descriptive tags.
 
     Args:
-        source: the file.
-        offset: of the picture's directory; tags that it lacks come from the file's first one. 0: the first alone.
-        several: the file has further pages; a description of them all is left out.
+        source: TIFF file.
+        offset: offset of the picture's directory; missing tags are read from the first directory. 0: only the first.
+        several: whether the file has further pages; a description of all pages is then left out.
     """
     tags = _tags(source, offset)
     if tags is None:
@@ -304,7 +304,7 @@ def metadata_of(source: Source, offset: int = 0, several: bool = False) -> Metad
 
 
 def _tags_left_out(tags: Tags | None) -> set[str]:
-    """The names of tags that are neither descriptive nor written anew."""
+    """Names of the tags that are neither kept nor written anew."""
     import tifffile
 
     known = {
@@ -318,7 +318,7 @@ def _tags_left_out(tags: Tags | None) -> set[str]:
 
 
 def _other_pages(source: Source, chosen: int) -> set[str]:
-    """The names of the pages of a file beside the chosen one."""
+    """Descriptions of the other pages of a file."""
     parts: set[str] = set()
     try:
         order, big, offset = read_header(source.read(0, 16))

@@ -1,4 +1,4 @@
-"""Writing of TIFF files with the original's compression, tiles, planes, byte order and descriptive tags."""
+"""Writing of TIFF files with compression, tiles, planes, byte order and descriptive tags of the original file."""
 
 import struct
 import sys
@@ -32,7 +32,7 @@ NATIVE: Literal["<", ">"] = "<" if sys.byteorder == "little" else ">"
 def write(
     path: Path, photo: StoredPhoto, pixels: np.ndarray, alpha: np.ndarray | None, quality: int | None
 ) -> list[str]:
-    """Writes a TIFF in the compression and byte order of `photo`."""
+    """Writes a TIFF file with the compression and byte order of `photo`."""
     import tifffile
 
     own, notes = photo.format == "TIFF", []
@@ -91,14 +91,14 @@ def _new_tags(photo: StoredPhoto, order: str) -> Directory:
 
 
 def _add_tags(path: Path, tags: Tags, new: Directory) -> None:
-    """Writes a second first directory at the end of the file: its own tags, `new` ones, and those of `tags`.
+    """Replaces the first directory by a new one at the end of the file, with the tags `new` and `tags` added.
 
-    tifffile writes no EXIF and GPS directories.
+    tifffile does not write EXIF and GPS directories.
     """
     with Source(str(path), path=path) as source:
         order, big, offset = read_header(source.read(0, 16))
         own, _ = read_directory(source.read, offset, order, big)
-    for tag in (X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT):  # tifffile states one where there is none
+    for tag in (X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT):  # tifffile always writes a resolution
         own.pop(tag, None)
     with open(path, "r+b") as file:
         kept = {tag: entry for tag, entry in tags.main.items() if tag not in STRUCTURAL}

@@ -1,4 +1,4 @@
-"""WebP format, lossless and lossy, of 8 bits."""
+"""WebP format, lossless and lossy (8 bits)."""
 
 import struct
 from collections.abc import Iterator
@@ -15,19 +15,19 @@ from .photo_format import PhotoFormat, SizeCheck, write_pieces
 from .source import Source
 from .stored import Encoding, StoredPhoto
 
-DEFAULT_QUALITY = 90  # the files do not state theirs
+DEFAULT_QUALITY = 90  # files do not state their quality
 _LEFT_OUT = {"ANIM": "further frames", "ANMF": "further frames", "C2PA": "content credentials (C2PA)"}
 _KNOWN = frozenset({"VP8 ", "VP8L", "VP8X", "ALPH", "ICCP", "EXIF", "XMP "})
 
 
 def recognizes(source: Source) -> bool:
-    """Whether a file is a WebP."""
+    """Whether a file is a WebP file."""
     start = source.read(0, 12)
     return start[:4] == b"RIFF" and start[8:] == b"WEBP"
 
 
 def chunks(source: Source) -> Iterator[tuple[str, int, int]]:
-    """(name, offset and size of the content) of the chunks of a file."""
+    """(name, offset of the content, size of the content) of the chunks of a file."""
     at = 12
     while len(head := source.read(at, 8)) == 8:
         size = struct.unpack("<I", head[4:])[0]
@@ -50,7 +50,7 @@ def size(source: Source) -> tuple[int, int]:
 
 
 def read(source: Source, check: SizeCheck) -> StoredPhoto:
-    """The picture, or the first frame of an animation."""
+    """Reads the picture, or the first frame of an animation."""
     check(*size(source))
     names = [name for name, _, _ in chunks(source)]
     notes = left_out({_LEFT_OUT.get(name, f"the chunk {name}") for name in names if name not in _KNOWN})
@@ -70,10 +70,10 @@ def _first_frame_is_lossless(source: Source) -> bool:
 def write(
     path: Path, photo: StoredPhoto, pixels: np.ndarray, alpha: np.ndarray | None, quality: int | None
 ) -> list[str]:
-    """Writes a WebP, lossless where it was."""
+    """Writes a WebP file, lossless if the photo's file was."""
     lossless = photo.format == "WEBP" and photo.encoding.lossless and quality is None
     options = {"quality": DEFAULT_QUALITY if quality is None else quality, "lossless": lossless}
-    # exact: colors below transparent pixels too
+    # exact: keep the colors of transparent pixels
     write_pieces(path, [by_pillow.encode("WEBP", photo, pixels, alpha, exact=True, **options)])
     return ["gray became RGB"] if pixels.shape[2] == 1 else []
 

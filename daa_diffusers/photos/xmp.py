@@ -1,15 +1,15 @@
-"""Edits of XMP packets in place: properties are removed by name, the rest is kept byte for byte."""
+"""Removal of properties from XMP packets by name; the rest is kept byte for byte."""
 
 import re
 from collections.abc import Mapping
 
-MAX_XMP = 2**22  # bytes; larger packets are not searched
-MAX_PREFIXES = 8  # of one namespace: writers use one
+MAX_XMP = 2**22  # bytes; larger packets are not edited
+MAX_PREFIXES = 8  # per namespace; usually one
 ANY = r"[\w.-]+"
 TIFF_NAMESPACE = "http://ns.adobe.com/tiff/1.0/"
 OTHER_RENDERING = b"http://ns.google.com/photos/1.0/image/"
-# Namespace -> the properties that describe another part of the file, such as a video or a gain map; None: all of them.
-# A file that is saved holds its main picture alone.
+# Namespace -> properties (None: all) that describe other parts of a file, such as a video or a gain map, which are not
+# saved.
 OF_OTHER_PARTS: dict[str, str | None] = {
     "http://ns.google.com/photos/1.0/camera/": r"(?:MotionPhoto|MicroVideo)\w*",
     "http://ns.google.com/photos/1.0/container/": None,
@@ -27,7 +27,7 @@ OF_OTHER_PARTS: dict[str, str | None] = {
     "http://ns.adobe.com/photoshop/1.0/": "TextLayers",
     "http://purl.org/dc/terms/": "provenance",  # location of C2PA claims
 }
-# What refers to a JPEG's extended packet, or has its values there.
+# Properties that refer to a JPEG's extended packet, or have values in it.
 OF_EXTENDED: dict[str, str | None] = {
     "http://ns.adobe.com/xmp/note/": "HasExtendedXMP",
     "http://ns.google.com/photos/1.0/depthmap/": None,
@@ -37,15 +37,15 @@ ORIENTATION: dict[str, str | None] = {TIFF_NAMESPACE: "Orientation"}
 
 
 def without(packet: bytes, properties: Mapping[str, str | None]) -> bytes | None:
-    """The packet without some properties; None where they cannot be separated from the rest.
+    """Removes properties from a packet; None if they cannot be separated from the rest.
 
     Args:
-        packet: in an encoding compatible with ASCII.
-        properties: namespace -> regular expression of the names to remove, None for all.
+        packet: XMP packet, in an encoding compatible with ASCII.
+        properties: namespace -> regular expression for the names to remove, or None for all.
     """
     if len(packet) > MAX_XMP:
         return None
-    text = packet.decode("latin-1")  # one character a byte, in any encoding
+    text = packet.decode("latin-1")  # one character per byte, for any encoding
     for namespace, names in properties.items():
         prefixes = set(re.findall(rf"""xmlns:([\w.-]+)\s*=\s*["']{re.escape(namespace)}["']""", text))
         if len(prefixes) > MAX_PREFIXES:
@@ -61,11 +61,11 @@ def without(packet: bytes, properties: Mapping[str, str | None]) -> bytes | None
 
 
 def without_names(text: str, names: str) -> str | None:
-    """The text of a packet without attributes and elements of some names; None where they cannot be separated.
+    """Removes attributes and elements by name from a packet; None if they cannot be separated from the rest.
 
     Args:
-        text: of the packet.
-        names: a regular expression of qualified names.
+        text: text of the packet.
+        names: regular expression for qualified names.
     """
     text = re.sub(rf"""\s{names}\s*=\s*(?:"[^"]*"|'[^']*')""", "", text)
     edited = _without_elements(text, re.compile(rf"<({names})(?=[\s/>])[^<>]*>"))
@@ -73,7 +73,7 @@ def without_names(text: str, names: str) -> str | None:
 
 
 def _without_elements(text: str, start: re.Pattern[str]) -> str | None:
-    """None where an element does not end."""
+    """Removes the elements that match `start`; None if one has no end."""
     parts, at = [], 0
     while (match := start.search(text, at)) is not None:
         parts.append(text[at : match.start()])

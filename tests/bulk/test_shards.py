@@ -78,7 +78,7 @@ def test_every_photo_has_one_record_that_finds_it_again(album, plan, pipeline):
             assert record["member"] is None and record["checksum"] is None
     assert not files
     errors = {record["key"]: record["error"] for record in records if record["status"] == "failed"}
-    assert set(errors) == {"bad", "cut"} and "no photo in a known format" in errors["bad"]
+    assert set(errors) == {"bad", "cut"} and "not a photo in a known format" in errors["bad"]
 
 
 def test_a_shard_of_bad_photos_is_an_empty_tar_file(tmp_path, plan, pipeline):

@@ -38,7 +38,7 @@ def test_a_folder_of_photos_is_all_it_takes(photos, start, opened, tmp_path, cap
     said = capsys.readouterr().out
     assert (
         "scikit-image's" in said
-        and "broken.jpg: its content is no photo" in said
+        and "broken.jpg: its content is not a photo" in said
         and f"--checkpoint {output / 'pipeline'}" in said
     )
     assert "chosen: the preset" in said

@@ -66,7 +66,7 @@ def test_wrong_arguments_are_one_line_with_what_came(arguments, words, capsys):
         ("bulk album -o album", "must be new, empty or that of a job, but holds 'a.png'"),
         ("rank album --checkpoint none", "`--checkpoint` 'none' is no bundled checkpoint"),
         ("rank album --checkpoint daa-denoise -o /proc/x.csv", "nothing can be written in '/proc'"),
-        ("evaluate album --clean album -o album/a.png", "a.png' is no folder"),
+        ("evaluate album --clean album -o album/a.png", "a.png' is not a folder"),
         ("evaluate album -o /proc/x", "nothing can be written in '/proc'"),
         ("convert daa-denoise none/x.onnx", "`output` must be in an existing folder, got 'none/x.onnx'"),
         ("convert daa-denoise /proc/x.onnx", "nothing can be written in '/proc'"),

@@ -44,13 +44,16 @@ def test_a_dry_run_lists_the_files_prints_the_card_and_sends_nothing(folder, hub
     [
         (["nowhere", "org/mine"], "`folder` 'nowhere' is not a bundled checkpoint"),
         (["daa-denois", "org/mine"], "did you mean 'daa-denoise'?"),
-        (["not/here", "org/mine"], "`folder` must be of a pipeline or a restorer, or a bundled name, got 'not/here'"),
+        (
+            ["not/here", "org/mine"],
+            "`folder` must be the folder of a pipeline or restorer, or a bundled name, got 'not/here'",
+        ),
         (["daa-denoise", "mine"], '`repo_id` must be "owner/name"'),
         (["daa-denoise-research", "org/mine", "--license", "mit"], "under non-commercial-research"),
         (["daa-denoise", "org/mine", "--license", "foo"], "`--license` must be an identifier that the Hub lists"),
         (["daa-denoise", "org/mine", "--license", "apache2"], "did you mean 'apache-2.0'?"),
-        (["daa-denoise", "org/mine", "--revision", "my branch"], "`--revision` must be the name of a branch"),
-        (["daa-denoise", "org/mine", "--revision", 40 * "0"], "`--revision` must be the name of a branch, no commit"),
+        (["daa-denoise", "org/mine", "--revision", "my branch"], "`--revision` must be a branch name"),
+        (["daa-denoise", "org/mine", "--revision", 40 * "0"], "`--revision` must be a branch name, not a commit"),
         (["daa-denoise", "org/mine", "--card", "nowhere.md"], "`--card` must be a readable Markdown file"),
     ],
 )

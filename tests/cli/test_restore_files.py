@@ -48,7 +48,7 @@ def test_a_full_disk_ends_the_run_after_the_photo_that_it_hit(small_disk, tmp_pa
     assert [record["status"] for record in records] == ["restored", "restored", "failed"]
     reason = records[-1]["reason"]
     assert f"the disk of '{small_disk / 'out'}' is full: '2.{kind}' needs more than the " in reason
-    assert "kB that are free" in reason
+    assert "kB available" in reason
     assert summary["summary"]["stopped"] == reason and summary["summary"]["left"] == 2
     assert names(small_disk / "out") == [f"0.{kind}", f"1.{kind}"]
     for number in range(2):
@@ -248,7 +248,7 @@ def test_only_regular_files_are_read(tmp_path, restore, capsys, monkeypatch):
     os.mkfifo("album/pipe.png")
     os.symlink("nowhere", "album/gone.png")
     os.symlink("/dev/zero", "album/device.png")
-    kinds = {"pipe": "a named pipe", "gone": "a link that leads nowhere", "device": "a device", "socket": "a socket"}
+    kinds = {"pipe": "a named pipe", "gone": "a broken link", "device": "a device", "socket": "a socket"}
     with socket.socket(socket.AF_UNIX) as one:
         one.bind("album/socket.png")
         for inputs in (["album"], ["album/*.png"], [f"album/{name}" for name in sorted(os.listdir("album"))]):

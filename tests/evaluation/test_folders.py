@@ -211,7 +211,7 @@ def test_unequal_numbers_of_files_are_listed(folders):
         ({"restorers": {"a": "smooth"}}, r"`restorers\['a'\]` must be a DAARestorationPipeline or None, got str"),
         ({"restorers": ["a"]}, "`restorers` must map row names to pipelines, got list"),
         ({"degraded": "nowhere"}, "`degraded` must be an existing folder"),
-        ({"clean": "empty"}, "`clean` must hold photos .*there is nothing"),
+        ({"clean": "empty"}, "`clean` must hold photos .*has nothing"),
     ],
 )
 def test_bad_arguments_are_named(folders, changes, message):

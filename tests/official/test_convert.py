@@ -175,10 +175,10 @@ def test_every_problem_is_listed_in_one_error():
     assert lines[1:] == [
         "2 missing: RestorationNet.down_path.0.block.0.weight, denoise_fn.input_blocks.3.0.emb_layers.1.bias",
         "2 unknown: denoise_fn.output_blocks.2.1.qkv.weight, optimizer.step",
-        "4 of a wrong shape or kind: RestorationNet.last.bias is torch.int64, not a floating-point tensor, "
+        "4 of a wrong shape or type: RestorationNet.last.bias is torch.int64, not a floating point tensor, "
         "RestorationNet.last.weight is (3, 9, 3, 3), should be (3, 4, 3, 3), "
         "denoise_fn.middle_block.1.qkv.weight is (48, 16), should be (48, 16, 1), "
-        "denoise_fn.out.2.bias is str, not a floating-point tensor",
+        "denoise_fn.out.2.bias is str, not a floating point tensor",
         "2 not of the schedule beta 1e-6..1e-2 in 1000 steps: gammas differs by up to 0.001, "
         "posterior_mean_coef1 is (2000,), should be (1000,)",
     ]
@@ -217,7 +217,7 @@ def test_any_one_missing_or_misshapen_weight_is_named_alone(name):
     wrong = (shape[0] + 8, *shape[1:])
     with pytest.raises(ValueError) as error:
         convert_official_state_dict(official(**{name: torch.zeros(wrong)}), **SIZES)
-    expected = f"1 of a wrong shape or kind: {name} is {wrong}, should be {shape}"
+    expected = f"1 of a wrong shape or type: {name} is {wrong}, should be {shape}"
     assert str(error.value).splitlines()[1:] == [expected]
 
 

@@ -177,7 +177,7 @@ def test_formats_that_are_no_photos_are_not_even_tried(tmp_path):
         "b.jpg": b"GIF89a" + bytes(40),
     }.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(UnreadablePhotoError, match="no photo in a known format"):
+        with pytest.raises(UnreadablePhotoError, match="not a photo in a known format"):
             open_photo(tmp_path / name)
     for name, reason in {"absent.png": "no such file", ".": "a folder"}.items():
         with pytest.raises(UnreadablePhotoError, match=reason):

@@ -50,7 +50,7 @@ def reason(content, name="photo.jpg"):
         (b"PK\3\4" + bytes(40), "it is a ZIP archive"),
         (b"<?xml version='1.0'?><svg/>", r"a drawing \(SVG\)"),
         ("Mit freundlichen Grüßen\n".encode(), "it is text"),
-        (b"\1\2\3\4\5\6\7\x08" * 20, "no photo in a known format, or its beginning is damaged"),
+        (b"\1\2\3\4\5\6\7\x08" * 20, "not a photo in a known format, or its beginning is damaged"),
     ],
     ids=lambda value: repr(value[:12]),
 )
@@ -107,7 +107,7 @@ def test_ycbcr_in_a_tiff_is_named():
 
 
 def test_pnm_and_bmp_headers_are_named():
-    assert "largest value 70000; 1 to 65535 are possible" in reason(b"P6 60 40 70000\n" + bytes(14400))
+    assert "maximum value 70000; 1 to 65535 are valid" in reason(b"P6 60 40 70000\n" + bytes(14400))
     assert "PNM header is damaged" in reason(b"P6 sixty 40 255\n")
     assert "the PNM is truncated" in reason(b"P6 60 40 1023\n" + bytes(50))
 

@@ -200,7 +200,7 @@ def test_a_file_of_another_kind_than_its_name_says_is_noted(tmp_path):
         "its name ends in .jpg, its content is PNG, and is written as such",
     )
     (tmp_path / "a.nef").write_bytes(rich_bytes("jpeg"))
-    with pytest.raises(UnreadablePhotoError, match=r"camera's raw file, its content is JPEG: rename it to \.jpg"):
+    with pytest.raises(UnreadablePhotoError, match=r"a raw file, but its content is JPEG: rename it to \.jpg"):
         open_photo(tmp_path / "a.nef")
 
 

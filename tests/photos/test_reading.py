@@ -230,7 +230,7 @@ def test_what_is_no_photo_is_refused_with_its_reason(tmp_path):
         assert name in str(caught.value)
         return str(caught.value)
 
-    assert "no photo in a known format" in reason("notes.png", b"this is a text\n")
+    assert "not a photo in a known format" in reason("notes.png", b"this is a text\n")
     assert "empty" in reason("empty.jpg", b"")
     assert "60000 x 60000 pixels are more than" in reason("bomb.png", png_header(60000, 60000))
     assert "cannot read" in reason("none.png", png_header(0, 7))
@@ -277,10 +277,10 @@ def test_list_photos_names_the_argument_and_what_it_found(tmp_path):
     (tmp_path / "a.gif").touch()
     with pytest.raises(ConfigurationError, match="`real` must be a folder of photos, got the file"):
         list_photos(tmp_path / "a.gif", argument="real")
-    with pytest.raises(ConfigurationError, match=r"`folder` must hold photos .*there is 1 x \.gif"):
+    with pytest.raises(ConfigurationError, match=r"`folder` must hold photos .*has 1 x \.gif"):
         list_photos(tmp_path)
     (tmp_path / "a.gif").unlink()
-    with pytest.raises(ConfigurationError, match="there is nothing"):
+    with pytest.raises(ConfigurationError, match="has nothing"):
         list_photos(tmp_path)
 
 

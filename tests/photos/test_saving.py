@@ -207,7 +207,7 @@ def test_an_existing_file_is_never_overwritten_unless_asked_and_nothing_is_left_
         ({"format": "gif"}, "`format` must be one of jpeg, png"),
         ({"bits": 12}, "`bits` must be 8 or 16, got 12"),
         ({"quality": 0}, "`quality` must be a whole number from 1 to 100"),
-        ({"bits": 16, "format": "jpg"}, "`bits` 16 does not fit into jpeg"),
+        ({"bits": 16, "format": "jpg"}, "`bits` 16 is not supported by jpeg"),
         ({"quality": 90, "format": "png"}, "`quality` is for lossy formats"),
     ],
     ids=str,

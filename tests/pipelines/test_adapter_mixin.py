@@ -238,7 +238,7 @@ def test_the_photo_chooses(own, tmp_path):
         (lambda pipe, folder: pipe.set_adapter("none"), r"`name` must be one of \['camera'\] or None, got 'none'"),
         (lambda pipe, folder: pipe.unload_adapter("none"), "got 'none'"),
         (lambda pipe, folder: pipe.load_adapter(folder), "`name` 'camera' is already loaded"),
-        (lambda pipe, folder: pipe.load_adapter(folder, name=""), "`name` must be a text or None, got ''"),
+        (lambda pipe, folder: pipe.load_adapter(folder, name=""), "`name` must be a non-empty string or None, got ''"),
         (lambda pipe, folder: pipe.set_adapter("camera", scale=float("nan")), "`scale` must be a finite number"),
         (lambda pipe, folder: pipe.set_adapter("camera", scale="1"), "`scale` must be a finite number"),
         (lambda pipe, folder: pipe.unfuse_adapter(), "no adapter is fused"),

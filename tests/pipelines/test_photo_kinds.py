@@ -92,7 +92,7 @@ def test_sixteen_bits_are_not_eight(pipe):
 
 @pytest.mark.parametrize("channels", [2, 3, 4])
 def test_sixteen_bit_colors_do_not_fit_a_pil_image(pipe, channels):
-    with pytest.raises(ValueError, match='`output_type` "pil" has 8 bits for colors.*choose "np" or "pt"'):
+    with pytest.raises(ValueError, match='`output_type` "pil" supports 8 bits for colors.*choose "np" or "pt"'):
         pipe(np.zeros((4, 4, channels), np.uint16))
 
 

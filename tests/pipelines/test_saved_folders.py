@@ -15,7 +15,7 @@ from daa_diffusers.files import UnwritableError
 def test_a_place_where_nothing_can_be_saved_is_named(tmp_path):
     (tmp_path / "file.txt").touch()
     pipeline = DAARestorationPipeline(RestorationUNet(width=4, depth=2))
-    with pytest.raises(UnwritableError, match="file.txt' is no folder"):
+    with pytest.raises(UnwritableError, match="file.txt' is not a folder"):
         pipeline.save_pretrained(tmp_path / "file.txt")
     with pytest.raises(UnwritableError, match="nothing can be written in '/proc'"):
         pipeline.save_pretrained("/proc/new")
@@ -141,9 +141,9 @@ def test_a_given_restorer_replaces_the_saved_one(place, request):
 
 def test_arguments_without_effect_are_said(alone, tmp_path, caplog):
     pipeline = DAARestorationPipeline.from_pretrained(alone, device_map="cuda", revision="main")
-    assert "`device_map`: not expected" in caplog.text and "`revision`" not in caplog.text
+    assert "unknown arguments `device_map` are ignored" in caplog.text and "`revision`" not in caplog.text
     pipeline.save_pretrained(tmp_path / "saved", license="mit")
-    assert "without `push_to_hub`: `license`: not expected" in caplog.text
+    assert "without `push_to_hub`: unknown arguments `license`" in caplog.text
 
 
 def test_casting_warns_of_nothing(trained, caplog):

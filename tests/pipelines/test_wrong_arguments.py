@@ -94,14 +94,14 @@ def test_nothing_is_restored_before_every_photo_is_checked(pipe):
         ({"output_type": "latent"}, ValueError, r"`output_type` must be one of \['pil', 'np', 'pt'\], got 'latent'"),
         ({"batch_size": 0}, ValueError, "`batch_size` must be a positive integer or None, got 0"),
         ({"batch_size": 1.5}, ValueError, "`batch_size` must be a positive integer"),
-        ({"strength": 1.5}, ValueError, r"`strength` must be a number from 0 \(the photo itself\) to 1, got 1.5"),
+        ({"strength": 1.5}, ValueError, r"`strength` must be a number from 0 \(unchanged photo\) to 1, got 1.5"),
         ({"strength": float("nan")}, ValueError, "`strength` must be a number"),
         ({"strength": "half"}, ValueError, "`strength` must be a number"),
         ({"callback_on_step_end": 3}, TypeError, "`callback_on_step_end` must be callable, got int"),
         (
             {"callback_on_step_end_tensor_inputs": ["latents"]},
             ValueError,
-            r"`callback_on_step_end_tensor_inputs` must be of \['restored', 'indices'\], got \['latents'\]",
+            r"`callback_on_step_end_tensor_inputs` must be among \['restored', 'indices'\], got \['latents'\]",
         ),
     ],
 )
