@@ -1,11 +1,11 @@
-"""Turns a finished run into a bundled checkpoint: the pipeline in half precision, and how it was made beside it.
+"""Converts a finished run to a bundled checkpoint: the pipeline in half precision, with its training record.
 
 python examples/bundle_checkpoint.py outputs/daa-derain daa-derain --minutes 5
 daa evaluate val/rainy --clean val/clean --space y --metrics psnr,ssim --label-free \\
     --checkpoint daa_diffusers/checkpoints/daa-derain --record "Rain100L (val)"
 python examples/model_cards.py                      # its card, from these files
 
-Of a run of objective `noise_predictor`, the noise predictor alone, as it was after the last step or after some:
+For a run of objective `noise_predictor`, only the noise predictor is saved, after the last step or after given steps:
 
 python examples/bundle_checkpoint.py outputs/noise-predictor noise-predictor --noise_predictor
 python examples/bundle_checkpoint.py outputs/noise-predictor plain --noise_predictor 500 --folder outputs/predictors
@@ -27,7 +27,7 @@ from daa_diffusers.hub.records import keep_record
 from daa_diffusers.training.run_state import list_checkpoints
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "daa_diffusers" / "checkpoints"
-# Sets of photos that may train weights for anyone, by the last parts of their folders; then all others.
+# Photo sets with free licenses, by the last parts of their folders -> description for the record.
 FREE_SOURCES = {
     "clean/free": "budgie-backgrounds (CC0) and Unsplash before June 2017 (public domain), reduced.",
     "photos/lomiri": (
@@ -50,12 +50,12 @@ NOTE = (
     "Weights trained on research-only photos: for non-commercial research use only. The code that made them is under "
     "Apache-2.0."
 )
-AVERAGE = "average."  # of names in a checkpoint of a noise predictor's training
+AVERAGE = "average."  # prefix of the averaged weights in checkpoints of a noise predictor's training
 FREE_NOTE = "cc-by-4.0"
 
 
 def stages(run: Path) -> Iterator[dict[str, Any]]:
-    """The record of a run and of those that it went on from, the last first."""
+    """The records of a run and of the runs from which it started, the last first."""
     record = json.loads((run / "run.json").read_text())
     yield record
     start = Path(str(record["options"].get("init_from")))
@@ -64,13 +64,13 @@ def stages(run: Path) -> Iterator[dict[str, Any]]:
 
 
 def photo_folders(record: dict[str, Any]) -> set[str]:
-    """All that a run has read photos from."""
+    """All folders from which a run has read photos."""
     roles = ("clean", "real", "unpaired_clean", "paired_degraded", "paired_clean")
     return {str(Path(folder)) for role in roles for folder in record["options"].get(role) or ()}
 
 
 def is_free(records: list[dict[str, Any]]) -> bool:
-    """Whether every stage from the first on has read photos of free licenses alone, and what it began from has."""
+    """Whether all stages have read only photos of free licenses, and the first one started from free weights."""
     folders = set().union(*map(photo_folders, records))
     start = records[-1]["options"].get("init_from")
     from_nothing = start is None or (is_bundled(start) and training_record(bundled_path(start))["license"] == FREE_NOTE)
@@ -78,17 +78,17 @@ def is_free(records: list[dict[str, Any]]) -> bool:
 
 
 def training_of(run: Path, **further: Any) -> dict[str, Any]:
-    """What is recorded beside the weights of a run: license, options, photos and their sources."""
+    """Training record for the weights of a run: license, options, photos and their sources."""
     record = json.loads((run / "run.json").read_text())
-    # folders by their last three parts: what they are, not where they lay on the machine that trained
+    # the last three parts of folders, without the local path
     options = {
         name: ["/".join(Path(folder).parts[-3:]) for folder in value] if name in ("clean", "real") else value
         for name, value in record["options"].items()
     }
     start = Path(str(options.get("init_from")))
-    if start.name == "pipeline":  # a run: by its own name
+    if start.name == "pipeline":  # use the name of the run
         options["init_from"] = start.parent.name
-    if options.get("minutes") is not None:  # elsewhere, as many minutes would be another number of steps
+    if options.get("minutes") is not None:  # the same time gives another number of steps on other machines
         options |= {"steps": record["steps"], "minutes": None}
     records = list(stages(run))
     made = {
@@ -100,13 +100,13 @@ def training_of(run: Path, **further: Any) -> dict[str, Any]:
     made["versions"] = record["versions"]
     folders = set().union(*map(photo_folders, records))
     found = {k: text for k, text in SOURCES.items() if any(folder.endswith(k) for folder in folders)}
-    # by the names that the record has: of two parts of a path the last one
+    # named as in the record: by the last part of two
     made["sources"] = {k if k.count("/") != 1 else k.split("/")[1]: text for k, text in found.items()}
     return made | {name: value for name, value in further.items() if value is not None}
 
 
 def bundle_noise_predictors(run: Path, folder: Path, steps: list[int]) -> None:
-    """Saves the moving average of the noise predictor at these steps, or at the last one right into `folder`."""
+    """Saves the moving average of the noise predictor after the given steps, or after the last one to `folder`."""
     unet = DAAUNet2DConditionModel.from_config(DAAUNet2DConditionModel.load_config(run / "pipeline" / "unet"))
     checkpoints = {int(path.name.split("-")[1]): path for path in list_checkpoints(run / "checkpoints")}
     for step in steps or [max(checkpoints)]:
@@ -123,14 +123,14 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="output folder of a finished run of train_daa.py")
     parser.add_argument("name", help="name of the bundled checkpoint")
-    parser.add_argument("--minutes", type=float, help="that the training took")
-    parser.add_argument("--history", help="what came before the run, in words")
-    parser.add_argument("--folder", type=Path, default=CHECKPOINTS, help="where bundled checkpoints lie")
+    parser.add_argument("--minutes", type=float, help="duration of the training")
+    parser.add_argument("--history", help="description of what preceded the run")
+    parser.add_argument("--folder", type=Path, default=CHECKPOINTS, help="folder of bundled checkpoints")
     parser.add_argument(
         "--noise_predictor",
         type=int,
         nargs="*",
-        help="of these steps, each in a folder of its number; default: the last",
+        help="steps to save, each in a folder of that number; default: the last one",
     )
     arguments = parser.parse_args(argv)
     if arguments.noise_predictor is not None:
@@ -140,7 +140,7 @@ def main(argv: list[str] | None = None) -> None:
     made = training_of(arguments.run, minutes=arguments.minutes, history=arguments.history)
     keep_record(pipeline.restorer, WeightsRecord(made))
     pipeline.save_pretrained(arguments.folder / arguments.name)
-    (arguments.folder / arguments.name / "pipeline.py").unlink()  # which loads folders from the Hub
+    (arguments.folder / arguments.name / "pipeline.py").unlink()  # only needed for folders on the Hub
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""The main job, in a few minutes: adapt a restorer that knows white noise only to noisy photos, then compare.
+"""Demonstration in a few minutes: adapt a restorer trained on white noise to noisy photos, then compare.
 
     python examples/demo.py [--photos FOLDER | --self_made] [--minutes 3]
 
-Runs `daa adapt` from `examples/white-noise` on unlabeled noisy photos, restores held-out ones with that network before
-and after, and with the bundled `daa-denoise`, prints a table and writes a before/after sheet. It takes the photos of
-`$DAA_DATA` where there are any, or makes its own from scikit-image's pictures.
+Runs `daa adapt` from `examples/white-noise` on unlabeled noisy photos; restores held-out photos with that network
+before and after adaptation, and with the bundled `daa-denoise`; prints a table and writes a before/after sheet. The
+photos are those of `$DAA_DATA`, if any, or made from scikit-image's.
 """
 
 import argparse
@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-START = ROOT / "examples" / "white-noise"  # by examples/configs/white-noise.yaml
+START = ROOT / "examples" / "white-noise"  # trained with examples/configs/white-noise.yaml
 
 
 @dataclass
 class DemoData:
-    """Folders of the demo: `clean` for synthetic pairs, `real` to adapt to, held-out photos to restore."""
+    """Folders of the demo: `clean` for synthetic pairs, `real` for adaptation, held-out photos to restore."""
 
     origin: str
     clean: list[Path]
@@ -52,7 +52,7 @@ def find_data(output: Path, photos: str | None, self_made: bool = False) -> Demo
 
 
 def adapt(data: DemoData, output: Path, minutes: float) -> Path:
-    """Adapts the network of white noise by `daa adapt`; returns the pipeline's folder.
+    """Adapts the network by `daa adapt`, and returns the folder of the pipeline.
 
     Raises:
         subprocess.CalledProcessError: the command failed.
@@ -74,9 +74,9 @@ def compare(data: DemoData, adapted: Path | None, sheet: Path, most: int = 12, r
     """Restores the held-out photos with each checkpoint, prints the table, writes the sheet.
 
     Args:
-        adapted: the just-adapted pipeline; None compares the other two alone.
-        most: photos restored, at most.
-        rows_shown: photos on the sheet, at most.
+        adapted: folder of the adapted pipeline; None: compare only the other two.
+        most: maximum number of photos to restore.
+        rows_shown: maximum number of photos on the sheet.
     """
     from tqdm.auto import tqdm
 
@@ -131,9 +131,9 @@ def compare(data: DemoData, adapted: Path | None, sheet: Path, most: int = 12, r
 def main() -> int:
     """Runs the demo; see the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", help="a folder of your own noisy photos to adapt to")
-    parser.add_argument("--self_made", action="store_true", help="make photos even where $DAA_DATA has some")
-    parser.add_argument("--minutes", type=float, default=3.0, help="time for the adaptation; 0 leaves it out")
+    parser.add_argument("--photos", help="folder of your own noisy photos to adapt to")
+    parser.add_argument("--self_made", action="store_true", help="make photos even if $DAA_DATA has some")
+    parser.add_argument("--minutes", type=float, default=3.0, help="time for the adaptation; 0 skips it")
     parser.add_argument("--output", type=Path, default=Path("outputs") / "demo")
     arguments = parser.parse_args()
     from daa_diffusers.errors import ConfigurationError
@@ -147,7 +147,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except subprocess.CalledProcessError as error:
-        return error.returncode  # `daa adapt` has said why
+        return error.returncode  # `daa adapt` has reported the error
     return 0
 
 

@@ -2,9 +2,9 @@
 
     python examples/make_textures.py outputs/photos/textures [--count 60] [--side 512]
 
-Few photos contain nets of bright lines, stripes, lattices or text, and a derainer trained without them removes them as
-rain: one trained on 39 photos of landscapes removed the bright pattern of a leopard print. Takes about half a second
-per image; an image is a function of its number. The images are free of any rights.
+Few photos contain nets of bright lines, stripes, lattices or text, and a derainer trained without them removes them
+like rain: one trained on 39 landscape photos removed the bright pattern of a leopard print. Takes about half a second
+per image. An image is determined by its number. The images are free of any rights.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def cells(draws: np.random.Generator, side: int) -> np.ndarray:
 
 
 def stripes(draws: np.random.Generator, side: int) -> np.ndarray:
-    """Stripes of one width, straight or wavy."""
+    """Stripes of equal width, straight or wavy."""
     period, share = draws.uniform(8, 60), draws.uniform(0.15, 0.6)
     return (warped(draws, side)[0] / period % 1) < share
 
@@ -65,7 +65,7 @@ def lattice(draws: np.random.Generator, side: int) -> np.ndarray:
 
 
 def spots(draws: np.random.Generator, side: int) -> np.ndarray:
-    """Spots of irregular shape."""
+    """Irregular spots."""
     return smooth_noise(draws, side, draws.uniform(6, 40)) > draws.uniform(-0.3, 1.0)
 
 
@@ -80,7 +80,7 @@ def text(draws: np.random.Generator, side: int) -> np.ndarray:
 
 
 def lines(draws: np.random.Generator, side: int) -> np.ndarray:
-    """Long lines, straight or curved, as wires, branches and blades of grass."""
+    """Long lines, straight or curved, like wires, branches and blades of grass."""
     picture = Image.new("L", (side, side))
     pen = ImageDraw.Draw(picture)
     main, spread = draws.uniform(0, np.pi), draws.choice([0.5, 3.0])
@@ -114,8 +114,8 @@ def render(number: int, side: int) -> np.ndarray:
     large = 2 * side
     mask = PATTERNS[number % len(PATTERNS)](draws, large).astype(np.float64)[..., None]
     background, foreground = draws.uniform(0, 0.6, 3), draws.uniform(0, 1, 3)
-    background += draws.random() * (background.mean() - background)  # of any saturation
-    if draws.random() < 0.5:  # bright and gray, as rain is
+    background += draws.random() * (background.mean() - background)  # random saturation
+    if draws.random() < 0.5:  # bright and gray, like rain
         foreground = draws.uniform(0.7, 1.0) + draws.normal(0, 0.04, 3)
     shade = 1 + 0.2 * smooth_noise(draws, large, large / 3)[..., None]
     grain = 0.03 * smooth_noise(draws, large, 4)[..., None]
@@ -126,7 +126,7 @@ def render(number: int, side: int) -> np.ndarray:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="Folder for the images, PNG files.")
+    parser.add_argument("folder", type=Path, help="Output folder for PNG files.")
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--side", type=int, default=512)
     arguments = parser.parse_args(argv)

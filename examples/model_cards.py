@@ -1,4 +1,4 @@
-"""Writes the cards of the bundled checkpoints, each rendered from the checkpoint's own files.
+"""Renders the model cards of the bundled checkpoints from their files.
 
 python examples/model_cards.py
 """

@@ -1,4 +1,4 @@
-"""Draws the log of one or more training runs: losses, weight and gradients, validation, label-free health.
+"""Plots the logs of training runs: losses, weight and gradients, validation, label-free health.
 
 python examples/plot_run.py outputs/daa-denoise outputs/daa-denoise-control --output curves.png
 """
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# Panels, each with the names whose values it shows; a name that ends in "/" stands for all that begin with it.
+# Panel title -> names of its values; a name that ends in "/" matches all names with that prefix.
 PANELS = {
     "losses": ("loss/pair", "loss/noise", "loss/noise_positive", "loss/noise_negative", "loss/adaptation"),
     "weight and gradients": ("loss/weight", "gradient/"),
@@ -19,7 +19,7 @@ PANELS = {
 
 
 def read_run(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Curves by name: steps and values, from `folder/log.jsonl`."""
+    """Reads the curves of a run, name -> (steps, values), from `folder/log.jsonl`."""
     curves: dict[str, tuple[list[int], list[float]]] = {}
     for line in (folder / "log.jsonl").read_text().splitlines():
         entry = json.loads(line)
@@ -33,7 +33,7 @@ def read_run(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
 
 
 def draw(runs: Sequence[Path], output: Path) -> None:
-    """One panel for each kind of value that a run has logged; runs differ by line style."""
+    """Draws a panel for each type of logged value; each run has a line style."""
     import matplotlib
 
     matplotlib.use("Agg")

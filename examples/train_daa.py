@@ -3,11 +3,11 @@
     accelerate launch examples/train_daa.py --init_from daa-denoise --clean clean_photos/ --real my_photos/ \
         --output_dir outputs/mine --minutes 30
 
-`--help` lists every option, `--dry-run` prints the resolved ones with the memory and time that they need. The same
-command resumes an interrupted run, bit for bit on a CPU (`--verify-resume 20` checks it on your machine).
+`--help` lists all options; `--dry-run` prints the resolved ones, with the required memory and time. The same command
+resumes an interrupted run, bit for bit on a CPU (`--verify-resume 20` checks this on your machine).
 
-Exit status: 0 at the end of a run, 2 on options or photos that do not fit, 3 where nothing that was learned restores
-better than --init_from, whose weights are then saved unchanged, 128 and the signal's number after an interruption.
+Exit status: 0: success; 2: invalid options or photos; 3: no trained weights restore better than --init_from, whose
+weights are saved unchanged; 128 plus the signal number: interrupted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from daa_diffusers.errors import CheckpointError, ConfigurationError
 if TYPE_CHECKING:
     from daa_diffusers.training.config import TrainingConfig
 
-ANSWERS = {"--dry_run", "--dry-run", "--help", "-h"}  # nothing is compiled for them
+ANSWERS = {"--dry_run", "--dry-run", "--help", "-h"}  # options without training, hence without compilation
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -74,7 +74,7 @@ def run(config: TrainingConfig, begun: float | None = None) -> int:
             print(f'the pipeline: DAARestorationPipeline.from_pretrained("{result.pipeline}")')
             if result.start_kept:
                 pushed = "; nothing is pushed" if repo_id is not None else ""
-                print(f"nothing learned restores better than --init_from, whose weights the pipeline holds{pushed}")
+                print(f"no trained weights restore better than --init_from, whose weights are in the pipeline{pushed}")
             elif repo_id is not None:
                 print(f"pushed: {push_result(config, repo_id)}")
     if result.start_kept:

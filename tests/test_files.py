@@ -199,7 +199,9 @@ def test_text_with_names_in_it_is_one_line():
     assert printable("a\n\udcff") == r"a\n\xff"
 
 
-@pytest.mark.parametrize(("name", "reason"), [("none", "no such file"), ("sub", "a folder"), ("photo.png", "no text")])
+@pytest.mark.parametrize(
+    ("name", "reason"), [("none", "no such file"), ("sub", "a folder"), ("photo.png", "not UTF-8 text")]
+)
 def test_a_text_that_cannot_be_read_is_named_with_its_argument(tmp_path, name, reason):
     (tmp_path / "sub").mkdir()
     (tmp_path / "photo.png").write_bytes(b"\x89PNG")

@@ -1,1 +1,1 @@
-"""Page of `daa demo`: restoration of one photo or many, and adaptation of a restorer, in the browser."""
+"""Web page of `daa demo`: restoration of photos, and adaptation of a restorer."""

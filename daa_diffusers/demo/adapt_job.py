@@ -1,4 +1,4 @@
-"""Subprocess of `daa adapt`: its progress, read off its files, and its cancellation by a signal."""
+"""Subprocess of `daa adapt`: start, progress (read from its files), and cancellation."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from ..errors import ConfigurationError
 from ..files import replacing
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
-# Of the progress bar in the process's output: step, steps, time left ("?" at first).
+# Progress bar in the output of the process: step, number of steps, remaining time ("?" at first).
 BAR = re.compile(r"training:[^\r\n]*?(\d+)/(\d+) \[[^\r\n<]*<([\d:?]+)")
-STAGE = re.compile(r"^preparing: (.+)$", re.MULTILINE)  # messages of the training before its first step
-LOSSES = ("pair", "untouched", "noise", "adaptation")  # of the log, as they are shown
-TAIL = 4000  # bytes of the output that are read
+STAGE = re.compile(r"^preparing: (.+)$", re.MULTILINE)  # messages before the first training step
+LOSSES = ("pair", "untouched", "noise", "adaptation")  # names of the displayed losses in the log
+TAIL = 4000  # bytes read from the end of the output
 State = Literal["idle", "preparing", "training", "finishing", "stopping", "done", "stopped", "failed"]
 
 
@@ -35,11 +35,11 @@ class Progress:
 
     Args:
         state: "preparing" until the first step, "finishing" after the last; "stopped" by `Adaptation.cancel`.
-        step, steps: taken and planned.
-        left: time, "mm:ss"; "" where unknown.
-        losses: (step, name, value) of each log line.
-        message: a sentence to display.
-        checkpoint: folder of the adapted pipeline, or of the weights of a stopped run. None: none.
+        step, steps: number of completed and of planned steps.
+        left: remaining time, "mm:ss"; "" if unknown.
+        losses: (step, name, value) of the logged losses.
+        message: sentence to display.
+        checkpoint: folder of the pipeline with the adapted weights, or those of a stopped run; None: none yet.
     """
 
     state: State = "idle"
@@ -52,16 +52,16 @@ class Progress:
 
     @property
     def running(self) -> bool:
-        """Whether its process is running."""
+        """Whether the process is running."""
         return self.state in ("preparing", "training", "finishing", "stopping")
 
 
 class Adaptation:
-    """One run of `daa adapt` at a time.
+    """Manager of a `daa adapt` process, one at a time.
 
     Args:
-        runs: parent of the folders of the runs, which are kept.
-        folder: for photos, which may be removed when nothing runs.
+        runs: parent of the runs' folders, which are kept.
+        folder: folder for copies of photos, which may be removed when no process runs.
     """
 
     def __init__(self, runs: Path, folder: Path) -> None:
@@ -75,22 +75,22 @@ class Adaptation:
         self._launched = 0.0
 
     def start(self, photos: Sequence[str], clean: Sequence[str], *, checkpoint: str, minutes: float) -> None:
-        """Begins a run.
+        """Starts a run.
 
         Args:
-            photos: files to adapt to.
-            clean: files of clean photos; none: those of scikit-image.
-            checkpoint: to start from; its task decides the degradation, as for `daa adapt`.
-            minutes: of training, without the preparation.
+            photos: photo files to adapt to.
+            clean: clean photo files; empty: those of scikit-image.
+            checkpoint: initial checkpoint; its task determines the degradation, as in `daa adapt`.
+            minutes: time budget in minutes.
 
         Raises:
-            ConfigurationError: while one is running, or without photos.
+            ConfigurationError: a run is in progress, or there are no photos.
         """
         if not photos:
             raise ConfigurationError("choose photos to adapt to first")
         with self._lock:
             if self.progress().running:
-                raise ConfigurationError("an adaptation is running already: wait for it, or cancel it")
+                raise ConfigurationError("an adaptation is already running: wait for it, or cancel it")
             name = _new_name(self.runs, self.folder / "photos")
             files = self.folder / "photos" / name
             command = [str(_copied(photos, files / "your photos")), "--output", str(self.runs / name)]
@@ -101,10 +101,10 @@ class Adaptation:
             self._launch()
 
     def resume(self) -> None:
-        """Resumes a run that was stopped.
+        """Resumes a stopped run.
 
         Raises:
-            ConfigurationError: there is none.
+            ConfigurationError: there is no stopped run.
         """
         with self._lock:
             if self.progress().state != "stopped":
@@ -112,14 +112,14 @@ class Adaptation:
             self._launch()
 
     def cancel(self) -> None:
-        """Asks the process to save and end; `progress` reports when it has."""
+        """Requests the process to save and exit; `progress` reports when it has done so."""
         with self._lock:
             if self._process is not None and self._process.poll() is None:
                 self._canceled = True
                 self._process.terminate()
 
     def close(self, seconds: float = 60.0) -> None:
-        """Ends the process, and waits until it has saved; kills it where that takes longer than `seconds`."""
+        """Stops the process, and waits until it has saved; kills it after `seconds`."""
         self.cancel()
         if self._process is not None:
             try:
@@ -129,7 +129,7 @@ class Adaptation:
                 self._process.wait()
 
     def progress(self) -> Progress:
-        """The present progress, read off the process and its files."""
+        """Current progress, from the state of the process and its files."""
         with self._lock:
             if self._process is None:
                 return Progress()
@@ -184,11 +184,11 @@ class Adaptation:
         return Progress("stopped", step, steps, "", losses, message, self._kept or None)
 
     def _reason(self, output: str) -> str:
-        at = output.rfind("\nerror: ")  # which may be of several lines
+        at = output.rfind("\nerror: ")  # may have several lines
         said = output[at + len("\nerror: ") :] if at >= 0 else output.strip().rpartition("\n")[2]
         reason = said.strip() or "the process ended"
         for folder in (*sorted(self.folder.glob("photos/*/*")), self._run):
-            reason = reason.replace(str(folder), folder.name)  # no folders of this machine
+            reason = reason.replace(str(folder), folder.name)  # hide local folders
         return reason
 
     def _clean_photos(self) -> Path:
@@ -198,26 +198,26 @@ class Adaptation:
 
 
 NOTHING_GAINED = (
-    "No trained weights restore better than the checkpoint that you started from; it stays the one to use. "
-    "More time, or clean photos that look more like yours, may help."
+    "No trained weights restore better than the initial checkpoint, so keep using that one. More time, or clean photos "
+    "similar to yours, may help."
 )
 _MESSAGES: dict[State, str] = {
     "training": "Training.",
     "finishing": "Saving, and comparing before and after.",
-    "stopping": "Saving what has been learned.",
-    "done": "Done. The adapted checkpoint can be chosen above.",
-    "stopped": "Stopped. What had been learned can be chosen above; Continue resumes from here.",
+    "stopping": "Saving the current weights.",
+    "done": "Done. The adapted checkpoint can be selected above.",
+    "stopped": "Stopped. The current weights can be selected above. Continue resumes the run.",
 }
 
 
 def keep_newest(run: Path) -> Path | None:
-    """Saves the weights of a stopped run as a pipeline: its moving average, blended with the initial weights.
+    """Saves the weights of a stopped run as a pipeline: their moving average, blended with the initial weights.
 
     Args:
         run: output folder of the run.
 
     Returns:
-        The pipeline's folder, "stopped-at-N" in `run`; None where no step was saved.
+        Folder of the pipeline, "stopped-at-N" in `run`; None if no step was saved.
     """
     import yaml
     from diffusers.utils.logging import disable_progress_bar
@@ -227,7 +227,7 @@ def keep_newest(run: Path) -> Path | None:
     from ..training.run_folder import RECORD
     from ..training.run_state import list_checkpoints, load_average
 
-    disable_progress_bar()  # of loading
+    disable_progress_bar()  # for loading
     saved = list_checkpoints(run / "checkpoints")
     if not saved:
         return None
@@ -242,14 +242,14 @@ def keep_newest(run: Path) -> Path | None:
 
 
 def _new_name(*folders: Path) -> str:
-    """The time, and a number where something in one of the folders has that name."""
+    """A new name from the current time, with a number if it exists in one of the folders."""
     now = time.strftime("%Y-%m-%d_%H-%M-%S")
     names = itertools.chain([now], (f"{now}_{number}" for number in itertools.count(2)))
     return next(name for name in names if not any((folder / name).exists() for folder in folders))
 
 
 def _copied(files: Sequence[str], folder: Path) -> Path:
-    """Copies of files in one folder, each under a name of its own."""
+    """Copies files into one folder, under unique names."""
     folder.mkdir(parents=True)
     for number, file in enumerate(files):
         with replacing(folder / f"{number:04d}_{os.path.basename(file)}") as temporary:
@@ -270,7 +270,7 @@ def _losses(path: Path) -> tuple[tuple[int, str, float], ...]:
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 entry: dict[str, Any] = json.loads(line)
-            except json.JSONDecodeError:  # being written
+            except json.JSONDecodeError:  # incomplete: being written
                 break
             values = ((name, entry.get(f"loss/{name}")) for name in LOSSES)
             losses += [(entry["step"], name, value) for name, value in values if value is not None]

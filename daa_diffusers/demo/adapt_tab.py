@@ -14,31 +14,29 @@ from .restore_job import Work
 if TYPE_CHECKING:
     import gradio
 
-PLOTS = {  # title -> names of logged losses
+PLOTS = {  # title -> losses
     "Synthetic photos": ("pair", "untouched"),
     "Noise prediction": ("noise", "adaptation"),
 }
 
 
 def adapt_tab(work: Work, adaptation: Adaptation, page: gradio.Blocks, checkpoint: gradio.Dropdown) -> None:
-    """Builds the adaptation tab: start, progress, cancellation and resumption of a run."""
+    """Builds the adaptation tab."""
     import gradio as gr
 
     limits, offered = work.limits, work.offered
     gr.Markdown(
-        "Trains a checkpoint further on photos like those that you want to restore. It takes a dozen or more of one "
-        "kind (for a denoiser, noisy photos from one camera), and no clean counterparts. Nothing leaves this machine."
+        "Adapts a checkpoint to photos like those that you want to restore: a dozen or more of one kind (for a "
+        "denoiser, noisy photos from one camera), without clean counterparts. Nothing leaves this machine."
     )
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             photos = gr.File(label="Photos to adapt to", file_count="multiple", height=170, elem_classes="upload")
-            clean = gr.File(
-                label="Clean photos, if you have some", file_count="multiple", height=170, elem_classes="upload"
-            )
+            clean = gr.File(label="Clean photos (optional)", file_count="multiple", height=170, elem_classes="upload")
             start_from = gr.Dropdown(
                 offered.choices(),
                 value=offered.start,
-                label="Checkpoint to start from",
+                label="Initial checkpoint",
                 allow_custom_value=True,
                 elem_id="start-from",
             )
@@ -79,7 +77,7 @@ def adapt_tab(work: Work, adaptation: Adaptation, page: gradio.Blocks, checkpoin
             limits.check([*(files or []), *(clean_files or [])])
             if not isinstance(time, int | float) or not 0 < time <= limits.max_minutes:
                 raise ConfigurationError(f"the minutes must be in (0, {limits.max_minutes:g}], got {time!r}")
-            work.load(name)  # reports a wrong name at once
+            work.load(name)  # reports an invalid name immediately
             adaptation.start(files or [], clean_files or [], checkpoint=name.strip(), minutes=time)
 
         return attempt(action)
@@ -95,7 +93,7 @@ def adapt_tab(work: Work, adaptation: Adaptation, page: gradio.Blocks, checkpoin
 
 
 def updates_of(progress: Progress, offered: Offered) -> list[Any]:
-    """Values of the plots, the buttons adapt, cancel and continue, the timer, and the two lists of checkpoints."""
+    """Updates for the plots, the buttons (adapt, cancel, continue), the timer, and the two lists of checkpoints."""
     import gradio as gr
     import pandas
 
@@ -107,7 +105,7 @@ def updates_of(progress: Progress, offered: Offered) -> list[Any]:
         top = None if part.empty else 1.1 * part["loss"].max()
         return gr.update(value=part, visible=not part.empty, y_lim=[0, top])
 
-    choices: Any = gr.update() if running else gr.update(choices=offered.choices())  # a new one may exist
+    choices: Any = gr.update() if running else gr.update(choices=offered.choices())  # may include a new one
     return [
         *map(plot, PLOTS.values()),
         gr.update(interactive=not running),
@@ -120,7 +118,7 @@ def updates_of(progress: Progress, offered: Offered) -> list[Any]:
 
 
 def progress_text(progress: Progress) -> str:
-    """Two lines: the current state and the progress."""
+    """Two lines: message and progress."""
     if not progress.steps:
         return progress.message
     share = progress.step / progress.steps

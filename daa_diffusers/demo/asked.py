@@ -1,4 +1,4 @@
-"""Validation of a visitor's requests, and error messages for the page."""
+"""Validation of requests, and error messages for the page."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ logger = logging.getLogger(__name__)
 
 
 def options_from(strength: float, guard: bool, ensemble: bool, location: bool) -> Options:
-    """The options of restoring, by the page's controls.
+    """Restoration options from the values of the page's controls.
 
     Raises:
-        ConfigurationError: a strength that is no number in [0, 1].
+        ConfigurationError: `strength` is not a number in [0, 1].
     """
     return Options(strength=strength, guard=guard, self_ensemble=ensemble, strip_location=location)
 
 
 def in_words(error: Exception) -> str:
-    """The message of an error for the page; of an unexpected one only its type, and the details are logged."""
+    """Error message for the page. Unexpected errors are logged, and start with their type."""
     if isinstance(error, ConfigurationError | CheckpointError | UnreadablePhotoError):
         return str(error)
     logger.error("the page's request failed", exc_info=error)
@@ -33,9 +33,11 @@ def in_words(error: Exception) -> str:
 
 
 def follow(choice: gradio.Dropdown, shown: gradio.blocks.Block, of: Callable[[str], Any]) -> None:
-    """Keeps a text or a row of examples in step with the chosen checkpoint.
+    """Updates a text or a row of examples when another checkpoint is selected.
 
     Args:
-        of: the name of a checkpoint -> what is shown of it.
+        choice: list of checkpoints.
+        shown: block to update.
+        of: function from the name of a checkpoint to the new value.
     """
     choice.change(of, choice, shown, show_progress="hidden", trigger_mode="always_last", api_visibility="private")

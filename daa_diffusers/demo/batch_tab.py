@@ -1,4 +1,4 @@
-"""Tab of many photos: a table of results, and a zip."""
+"""Tab for many photos: table of results, and zip archive."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .restore_job import Work, describe
 
 
 def batch_tab(work: Work, options: list[Any]) -> None:
-    """Tab of many photos: a table of results, and a zip."""
+    """Tab for many photos: table of results, and zip archive."""
     import gradio as gr
 
     with gr.Row():

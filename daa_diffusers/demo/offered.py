@@ -1,4 +1,4 @@
-"""Checkpoints that the page offers, the preselected one, and a description of each."""
+"""Checkpoints offered by the page, with their descriptions."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ UNKNOWN = "Its files do not state its task."
 
 
 class Offered:
-    """The checkpoints to choose from.
+    """Checkpoints that can be selected.
 
     Args:
-        given: by the command that started the page; the first one is preselected.
+        given: checkpoints given on the command line; the first one is preselected.
         runs: folder of adaptations, whose results are offered too.
     """
 
@@ -26,16 +26,16 @@ class Offered:
 
     @property
     def default(self) -> str:
-        """The default for restoring: the first given one, else that of `daa restore`."""
+        """Default for restoring: the first of `given`, else that of `daa restore`."""
         return self.given[0] if self.given else DEFAULT
 
     @property
     def start(self) -> str:
-        """The default for adapting: the first given one, else that of `daa adapt`."""
+        """Default for adaptation: the first of `given`, else that of `daa adapt`."""
         return self.given[0] if self.given else STARTS[DEFAULT_TASK]
 
     def choices(self) -> list[tuple[str, str]]:
-        """(label, name): those given, the bundled ones, and adapted ones, newest first, that are not their start."""
+        """(label, name) of given, bundled and adapted checkpoints (newest first), except unchanged initial ones."""
         names = list(dict.fromkeys([*self.given, DEFAULT, *bundled_names()]))
         adapted = sorted(self.runs.glob("*/*/model_index.json"), reverse=True) if self.runs else []
         return [(name, name) for name in names] + [
@@ -49,23 +49,23 @@ class Offered:
         return [name for _, name in self.choices()]
 
     def purpose(self, name: str) -> str:
-        """The description of a checkpoint, by its own files; no other file is read, and the Hub is not queried.
+        """Description of a checkpoint from its files, without access to the Hub.
 
-        A checkpoint that is not offered has no description: visitors over a network must not probe folders.
+        Checkpoints that are not offered have no description, so that remote visitors cannot probe folders.
         """
         name = (name or "").strip()
         if name not in self.names():
-            return "A folder, or an id of the Hub: its task is known when it is loaded." if name else ""
+            return "A folder or Hub id: its task is known after loading." if name else ""
         return _read(name)[1]
 
     def task(self, name: str) -> Task:
-        """The task of an offered checkpoint, by its own files; the default one where they do not state it."""
+        """Task of an offered checkpoint from its files; the default task if they do not state it."""
         task = _read(name)[0] if name in self.names() else None
         return task or TASKS[DEFAULT_TASK]
 
 
 def _read(name: str) -> tuple[Task | None, str]:
-    """The task of a local checkpoint, None where its files do not state it, and a sentence or two about it."""
+    """Task of a local checkpoint (None if not stated), and its description."""
     from ..hub.description import describe
     from ..hub.resolving import resolve
 
@@ -97,7 +97,7 @@ def _stopped(pipeline: Path) -> str:
 
 
 def _is_start(pipeline: Path) -> bool:
-    """Whether a run's pipeline holds the weights that it began with, because nothing that it learned was better."""
+    """Whether a run's pipeline has the initial weights, because no trained weights were better."""
     try:
         held = json.loads((pipeline.parent / "run.json").read_text(encoding="utf-8")).get("held_to_start")
     except (OSError, ValueError, AttributeError):

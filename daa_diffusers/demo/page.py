@@ -1,4 +1,4 @@
-"""Layout of the page: the head, with the checkpoint and the options of restoring, and the tabs."""
+"""Layout of the page: checkpoint and restoration options at the top, and tabs."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ footer { display: none !important; }
 
 
 def build(work: Work, adaptation: Adaptation) -> gradio.Blocks:
-    """The page; `serving.served` launches it."""
+    """Builds the page, to be launched by `serving.served`."""
     import gradio as gr
 
     offered = work.offered
     with gr.Blocks(title="daa demo", analytics_enabled=False, delete_cache=(3600, 4 * 3600)) as page:
         gr.Markdown(
             "# Restore photos\n"
-            "Format, bit depth, colors, EXIF and transparency stay. Photos do not leave the machine that runs this "
-            "page."
+            "Format, bit depth, colors, EXIF and transparency are kept. Photos do not leave the machine that runs "
+            "this page."
         )
         with gr.Row():
             with gr.Column(min_width=260):
@@ -50,7 +50,7 @@ def build(work: Work, adaptation: Adaptation) -> gradio.Blocks:
         with gr.Accordion("More options", open=False):
             guard = gr.Checkbox(True, label="Leave photos without noise unchanged (denoisers only)")
             ensemble = gr.Checkbox(False, label="Mean over 8 flips and rotations (8 times the time)")
-            location = gr.Checkbox(False, label="Leave out GPS and place names")
+            location = gr.Checkbox(False, label="Remove GPS and place names")
         options = [checkpoint, strength, guard, ensemble, location]
         with gr.Tab("Photo"):
             photo_tab(work, options)

@@ -1,4 +1,4 @@
-"""Tab of one photo: restoring, comparison, magnified parts, download."""
+"""Tab for one photo: restoration, comparison, zoom, download."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SIDES = '<div class="sides"><span>before</span><span>after</span></div>'
 
 
 class Examples:
-    """Example photos of each task, which are made when they are first shown.
+    """Example photos for each task, created when they are first shown.
 
     Args:
-        folder: where they are written.
+        folder: output folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,11 +29,11 @@ class Examples:
         self._lock = threading.Lock()
 
     def title(self, task: Task) -> str:
-        """Of the row of examples."""
+        """Title of the row of examples."""
         return f"Examples: free photos with simulated {task.example_words or 'degradation'}"
 
     def files(self, task: Task) -> list[str]:
-        """The degraded photos."""
+        """Files of the degraded photos."""
         from ..sources.demo_photos import example_photos
 
         with self._lock:
@@ -43,12 +43,12 @@ class Examples:
             return self._made[task.name]
 
     def samples(self, task: Task) -> list[list[str]]:
-        """Small copies of them, one a row."""
+        """Thumbnails of the degraded photos, one per row."""
         return [[str(path)] for path in thumbnails(self.files(task), self.folder / "thumbnails" / task.name)]
 
 
 def photo_tab(work: Work, options: list[Any]) -> None:
-    """Tab of one photo: restoring, comparison, magnified parts, download."""
+    """Tab for one photo: restoration, comparison, zoom, download."""
     import gradio as gr
 
     examples = Examples(work.folder)
@@ -92,7 +92,7 @@ def photo_tab(work: Work, options: list[Any]) -> None:
             if files is None:
                 return nothing | {report: describe(record)}
             pictures = views(files, 0)
-        except Exception as error:  # an error must not stop the page
+        except Exception as error:  # an error must not stop the server
             return nothing | {report: in_words(error)}
         return {
             pair: files,
@@ -130,7 +130,7 @@ def photo_tab(work: Work, options: list[Any]) -> None:
 
 
 def _part(files: Pair | None, level: int, across: float, down: float) -> tuple[Any, Any]:
-    """Values of the comparison and of the row of its position: a part of the photo, at a place in percent."""
+    """Updates for the comparison, which shows a part of the photo (position in percent), and for the position row."""
     import gradio as gr
 
     if files is None:
@@ -138,6 +138,6 @@ def _part(files: Pair | None, level: int, across: float, down: float) -> tuple[A
     try:
         pictures = views(files, level, across / 100, down / 100)
     except UnreadablePhotoError:
-        raise gr.Error("the photo is no longer here: restore it again", print_exception=False) from None
-    width = CROP[0] if level else None  # a pixel of the part is one of the page, where the page is as wide
+        raise gr.Error("the photo was removed: restore it again", print_exception=False) from None
+    width = CROP[0] if level else None  # one image pixel per page pixel, if the page is wide enough
     return gr.update(value=tuple(map(str, pictures)), width=width), gr.update(visible=level > 0)

@@ -1,4 +1,4 @@
-"""Restoration of one photo or many for the page, independent of its layout."""
+"""Restoration of photos for the page, independent of its layout."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from .views import Pair
 if TYPE_CHECKING:
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 
-KEPT_SECONDS = 4 * 3600  # results older than this are removed
+KEPT_SECONDS = 4 * 3600  # age at which results are removed
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits on the requests of a visitor.
+    """Limits on requests.
 
     Args:
-        max_megapixels: of a photo.
-        max_file_mb: of a file, in MB.
-        max_files: of a batch, or of photos to adapt to.
-        max_minutes: of an adaptation.
+        max_megapixels: maximum size of a photo.
+        max_file_mb: maximum size of a file, in MB.
+        max_files: maximum number of photos in a batch or an adaptation.
+        max_minutes: maximum time budget of an adaptation.
     """
 
     max_megapixels: float = 50.0
@@ -50,28 +50,28 @@ class Limits:
                 raise ConfigurationError(f"`--{option}` must be a positive number, got {value!r}")
 
     def check(self, files: Sequence[str]) -> None:
-        """ConfigurationError where there are no files, too many, or too large ones."""
+        """Raises ConfigurationError if there are no files, too many files, or too large files."""
         if not files:
             raise ConfigurationError("choose photos first")
         if len(files) > self.max_files:
-            raise ConfigurationError(f"{len(files)} photos are more than the {self.max_files} that are allowed at once")
+            raise ConfigurationError(f"{len(files)} photos are more than the allowed {self.max_files}")
         for file in files:
             megabytes = os.path.getsize(file) / 1e6
             if megabytes > self.max_file_mb:
                 name = os.path.basename(file)
-                raise ConfigurationError(f"{name}: {megabytes:.0f} MB are more than the {self.max_file_mb:g} allowed")
+                raise ConfigurationError(f"{name}: {megabytes:.0f} MB are more than the allowed {self.max_file_mb:g}")
 
 
 class Work:
-    """State that all visitors share: a folder of results, limits, checkpoints, and the pipeline used last.
+    """State shared by all visitors: folder of results, limits, checkpoints, and the last used pipeline.
 
     Args:
-        folder: for results; everything below it may be removed.
-        limits: of a visitor.
-        checkpoints: offered beside the bundled ones.
+        folder: folder for results; its content may be removed.
+        limits: limits on requests.
+        checkpoints: checkpoints to offer in addition to the bundled ones.
         runs: folder of adaptations, whose results are offered too.
-        only_offered: refuse checkpoints that are not offered, so that visitors over a network open no local folder.
-        device: as for `daa restore`.
+        only_offered: reject checkpoints that are not offered, so that remote visitors cannot open local folders.
+        device: device of the pipeline, as in `daa restore`.
     """
 
     def __init__(
@@ -90,10 +90,10 @@ class Work:
         self._loaded: tuple[str, DAARestorationPipeline] | None = None
 
     def load(self, checkpoint: str) -> DAARestorationPipeline:
-        """The pipeline of a checkpoint; the last one stays loaded.
+        """Loads the pipeline of a checkpoint; the last one is cached.
 
         Raises:
-            CheckpointError: it cannot be loaded, or may not be (custom code).
+            CheckpointError: the checkpoint cannot be loaded, or is not allowed.
         """
         from ..restoring.loading import load_pipeline
 
@@ -104,14 +104,14 @@ class Work:
             raise CheckpointError(f"checkpoint {name!r} is not among those offered")
         with self._lock:
             if self._loaded is None or self._loaded[0] != name:
-                self._loaded = None  # two may not fit into memory
+                self._loaded = None  # two may not fit in memory
                 pipeline = load_pipeline(name, self.device, "auto")
                 pipeline.set_progress_bar_config(disable=True)
                 self._loaded = (name, pipeline)
             return self._loaded[1]
 
     def restore(self, file: str, checkpoint: str, options: Options) -> tuple[Record, Pair | None]:
-        """Restores one photo; returns its record as of `restore_all`, and the files, None where it failed."""
+        """Restores a photo. Returns its record (see `restore_all`), and the files or, if it failed, None."""
         self.limits.check([file] if file else [])
         (job,) = self._jobs([file])
         record = next(self._restore([job], checkpoint, options))
@@ -120,7 +120,7 @@ class Work:
     def restore_many(
         self, files: Sequence[str], checkpoint: str, options: Options
     ) -> Iterator[tuple[Record, Path | None]]:
-        """Restores photos one by one; the last record comes with a zip of all restored ones, if there are any."""
+        """Restores photos one by one. Yields their records, the last one with a zip of all restored photos, if any."""
         self.limits.check(files)
         jobs = self._jobs(files)
         restored = []
@@ -136,7 +136,7 @@ class Work:
             yield _without_folders(record)
 
     def _jobs(self, files: Sequence[str]) -> list[Job]:
-        """Jobs that write to a new folder, each under a name of its own."""
+        """Jobs that write to a new folder under unique names."""
         results = self.folder / "results"
         results.mkdir(parents=True, exist_ok=True)
         for old in results.iterdir():
@@ -147,7 +147,7 @@ class Work:
         for file in files:
             (job,) = find_jobs([file], folder).jobs
             name, number = shortened(os.path.basename(job.target), "_restored"), 1
-            while name.lower() in taken:  # photos of several folders may have one name
+            while name.lower() in taken:  # photos from several folders may have the same name
                 number += 1
                 name = shortened(os.path.basename(job.target), f"_restored_{number}")
             taken.add(name.lower())
@@ -156,7 +156,7 @@ class Work:
 
 
 def describe(record: Record) -> str:
-    """A few lines about one record of `restore_all`, for display."""
+    """A few lines of text about a record of `restore_all`."""
     name = os.path.basename(record["input"])
     if record["status"] == FAILED:
         return f"{name} could not be restored: {record['reason']}"
@@ -166,13 +166,13 @@ def describe(record: Record) -> str:
     ]
     guard = record["guard"]
     if guard and guard["strength"] < 1:
-        done = "Left as it was" if guard["strength"] == 0 else f"Restored with {guard['strength']:.0%} strength"
+        done = "Left unchanged" if guard["strength"] == 0 else f"Restored with {guard['strength']:.0%} strength"
         lines.append(f"{done} by the guard ({guard['reason']}).")
     return "\n".join([*lines, *(f"Note: {note}." for note in record["notes"])])
 
 
 def _without_folders(record: Record) -> Record:
-    """The record without this machine's folders in its text."""
+    """Removes local folders from the texts of a record."""
     if "reason" not in record:
         return record
     reason = record["reason"]
@@ -183,6 +183,6 @@ def _without_folders(record: Record) -> Record:
 
 def _zipped(files: Sequence[str], path: Path) -> Path:
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", strict_timestamps=False) as archive:
-        for file in files:  # stored: photos are compressed already; their times may be before those of ZIP
+        for file in files:  # uncompressed, as photos are compressed already
             archive.write(file, printable(os.path.basename(file)))
     return path

@@ -1,7 +1,8 @@
-"""Protection of the page: requests of other web pages and through rebound host names are refused.
+"""Protection of the page: requests from other web pages and through rebound host names are rejected.
 
-A browser sends requests to this machine for any web page that asks it to. `Host` is the name that the browser takes
-to talk to, which a page elsewhere can have resolve to 127.0.0.1 (DNS rebinding); `Origin` is the page that asks.
+Any web page can make a browser send requests to this machine. The header `Host` is the name to which the browser
+connects, which a foreign page can make resolve to 127.0.0.1 (DNS rebinding); `Origin` is the page that sends the
+request.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ Scope = dict[str, Any]
 
 
 class ServedNames:
-    """Which `Host` and `Origin` are served.
+    """Accepted values of `Host` and `Origin`.
 
     Args:
-        host: that the page listens on. Of all interfaces: this machine's name, and every address, because an address
-            cannot be rebound.
-        allowed: further names, of a reverse proxy or a tunnel. A page of one of them may ask whatever its port.
+        host: address on which the page listens. For all interfaces, this machine's name and any address are accepted,
+            since an address cannot be rebound.
+        allowed: additional names, of a reverse proxy or a tunnel; pages under these names may use any port.
     """
 
     def __init__(self, host: str, allowed: Iterable[str] = ()) -> None:
@@ -43,11 +44,11 @@ class ServedNames:
         self.own = own
 
     def allow(self, name: str) -> None:
-        """Serves another name from now on."""
+        """Accepts another name from now on."""
         self.allowed.add(bare_name(name))
 
     def refusal(self, headers: Iterable[tuple[bytes, bytes]], method: str = "GET") -> str | None:
-        """Why a request with these headers is not served; None: it is."""
+        """Reason to reject a request with these headers; None if it is accepted."""
         fields: dict[str, list[str]] = {}
         for key, value in headers:
             fields.setdefault(key.decode("latin-1").lower(), []).append(value.decode("latin-1"))
@@ -61,7 +62,7 @@ class ServedNames:
             origin = _split(origins[0])
             if origin is None or not (origin[0] in self.allowed or _same(host, origin, origins[0])):
                 return f"this page takes no requests from pages of {origins[0]!r}"
-        # a picture, a frame or a script on another page: such requests have no Origin
+        # requests by images, frames and scripts of other pages have no Origin
         site = fields.get("sec-fetch-site", ["none"])[0]
         opened = method in ("GET", "HEAD") and fields.get("sec-fetch-dest", [""])[0] == "document"
         if not origins and site in ("cross-site", "same-site") and not opened:
@@ -75,13 +76,13 @@ class ServedNames:
 
 
 class RefuseOthers:
-    """ASGI application that hands on what `names` serve, and answers 403 to the rest."""
+    """ASGI middleware that answers 403 to requests that `names` does not accept."""
 
     def __init__(self, app: Any, names: ServedNames) -> None:
         self.app, self.names = app, names
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        """Serves one request, or refuses it."""
+        """Forwards or rejects a request."""
         reason = None
         if scope["type"] in ("http", "websocket"):
             reason = self.names.refusal(scope["headers"], scope.get("method", "GET"))
@@ -90,32 +91,32 @@ class RefuseOthers:
             return
         logger.warning("refused %s %r: %s (see --allow-host)", scope.get("method", "WebSocket"), scope["path"], reason)
         if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008, "reason": ""})  # before it is accepted: 403
+            await send({"type": "websocket.close", "code": 1008, "reason": ""})  # before acceptance, this is a 403
             return
         body = f"403: {reason}. `daa demo --allow-host NAME` adds a name.\n".encode()
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"x-content-type-options", b"nosniff")]
-        headers += [(b"connection", b"close")]  # what is being uploaded is not read
+        headers += [(b"connection", b"close")]  # uploads are not read
         await send({"type": "http.response.start", "status": 403, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
 
 def bare_name(name: str) -> str:
-    """A host name or address as `Host` has it, without a port, in lower case.
+    """Checks a host name or address without port, and converts it to lower case.
 
     Raises:
-        ConfigurationError: it is something else, such as an URL or a pattern.
+        ConfigurationError: not a name or address, but for example a URL or a pattern.
     """
     bare = name.strip()
     bare = _spelling(bare[1:-1] if bare.startswith("[") and bare.endswith("]") else bare)
     if not (_is_address(bare) or re.fullmatch(NAME, bare)):
         raise ConfigurationError(
-            f"`--allow-host` must be a name alone, such as photos.example.org, without scheme, port or *, got {name!r}"
+            f"`--allow-host` must be a host name, such as photos.example.org, without scheme, port or *, got {name!r}"
         )
     return bare
 
 
 def _split(url: str) -> tuple[str, int | None] | None:
-    """Name and port of an origin or "//host"; None where it is none."""
+    """Name and port of an origin or of "//host"; None if invalid."""
     try:
         parts = urlsplit(url)
         name, port = parts.hostname, parts.port
@@ -127,7 +128,7 @@ def _split(url: str) -> tuple[str, int | None] | None:
 
 
 def _spelling(name: str) -> str:
-    """One spelling of each name and address."""
+    """Canonical spelling of a name or address."""
     name = name.lower().rstrip(".")
     return str(ipaddress.ip_address(name)) if _is_address(name) else name
 
@@ -141,5 +142,5 @@ def _is_address(name: str) -> bool:
 
 
 def _same(host: tuple[str, int | None], origin: tuple[str, int | None], spelled: str) -> bool:
-    """Whether the page that asks is this one; `Host` leaves out the port that its scheme has by default."""
+    """Whether the requesting page is this one; `Host` omits the default port of its scheme."""
     return host[0] == origin[0] and (host[1] or PORTS.get(urlsplit(spelled).scheme)) == origin[1]

@@ -1,4 +1,4 @@
-"""Server of the page: its address, its host names, and temporary files that are removed at the end."""
+"""Server of the page: address, host names, and temporary files, which are removed at the end."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True)
 class Settings:
-    """How the page is served.
+    """Settings of the server.
 
     Args:
-        host, port: to listen on; None: the first free port from 7860.
-        allow_hosts: names that it answers to beside its own: of a reverse proxy, a tunnel, a name service.
-        share: also through a public address of gradio's servers.
-        limits: of a visitor.
-        checkpoints: offered beside the bundled ones; the first one is preselected.
-        runs: folder of adapted checkpoints.
-        device: as for `daa restore`.
+        host, port: address and port to listen on; port None: the first free one from 7860.
+        allow_hosts: additional accepted host names, such as those of a reverse proxy or a tunnel.
+        share: also serve at a public address through gradio's servers.
+        limits: limits on requests.
+        checkpoints: checkpoints to offer in addition to the bundled ones; the first one is preselected.
+        runs: folder for adapted checkpoints.
+        device: device of the pipeline, as in `daa restore`.
     """
 
     host: str = "127.0.0.1"
@@ -49,22 +49,22 @@ class Settings:
 
     @property
     def local(self) -> bool:
-        """Whether only this machine reaches the page."""
+        """Whether only this machine can reach the page."""
         return self.host.strip("[]") in LOOPBACK and not self.share and not self.allow_hosts
 
 
 @contextlib.contextmanager
 def served(settings: Settings, *, browser: bool = False) -> Iterator[str]:
-    """Context in which the page is served, from a thread; yields its address.
+    """Context in which the page is served by a thread; yields its address.
 
-    Uploads and results lie in a temporary folder, which is removed at the end, after an adaptation that runs has
-    been asked to save. No other file of this machine can be reached, and nothing is fetched from or sent to the
-    network, unless a checkpoint is a Hub id or `share` is asked for. Requests under other names than the page's, and
-    those of other web pages, are refused (`served_names`).
+    Uploads and results are in a temporary folder, which is removed at the end, after a running adaptation has saved its
+    state. No other file of this machine is accessible. Nothing is downloaded or sent over the network, unless a
+    checkpoint is a Hub id or `share` is set. Requests under other host names, and those of other web pages, are
+    rejected (`served_names`).
 
     Raises:
-        ConfigurationError: without gradio, or for an entry of `allow_hosts` that is no host name.
-        OSError: the port is taken, or the host is none of this machine's.
+        ConfigurationError: gradio is not installed, or an entry of `allow_hosts` is not a host name.
+        OSError: the port is in use, or the host is not an address of this machine.
     """
     names = ServedNames(settings.host, settings.allow_hosts)
     _check_listening(settings.host.strip("[]"), settings.port)
@@ -83,7 +83,7 @@ def served(settings: Settings, *, browser: bool = False) -> Iterator[str]:
         )
         adaptation = Adaptation(settings.runs, Path(folder))
         page = build(work, adaptation)
-        page.queue(max_size=32, api_open=False, default_concurrency_limit=1)  # no call overtakes the queue
+        page.queue(max_size=32, api_open=False, default_concurrency_limit=1)  # no calls outside the queue
         try:
             yield _launch(page, settings, names, browser)
         finally:
@@ -92,7 +92,7 @@ def served(settings: Settings, *, browser: bool = False) -> Iterator[str]:
 
 
 def _check_listening(host: str, port: int | None) -> None:
-    """gradio itself would try a hundred ports, five seconds each."""
+    """Checks the port first, since gradio would try a hundred ports for five seconds each."""
     try:
         addresses = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, kind, protocol, _, address in addresses:
@@ -109,11 +109,11 @@ def _launch(page: gradio.Blocks, settings: Settings, names: ServedNames, browser
 
     @contextlib.asynccontextmanager
     async def refuse_others(app: Any) -> AsyncIterator[None]:
-        """Before the first request, and around all that gradio adds, which answers some requests by itself."""
+        """Adds the middleware before the first request, outside of gradio's, which answers some requests itself."""
         app.middleware_stack = RefuseOthers(app.middleware_stack, names)
         yield
 
-    plain = ["system-ui", "sans-serif"]  # fonts of the browser's own: none is fetched
+    plain = ["system-ui", "sans-serif"]  # fonts of the browser, without downloads
     host = settings.host
     try:
         _, local, public = page.launch(
@@ -134,7 +134,7 @@ def _launch(page: gradio.Blocks, settings: Settings, names: ServedNames, browser
             css=CSS,
             app_kwargs={"lifespan": refuse_others},
         )
-    except OSError as error:  # taken since it was checked, or all of them
+    except OSError as error:  # used since the check, or all are in use
         raise OSError(f"cannot listen on {settings.host}, port {settings.port or '7860 to 7959'}: taken") from error
     if public:
         names.allow(urlsplit(public).hostname or "")
@@ -143,9 +143,9 @@ def _launch(page: gradio.Blocks, settings: Settings, names: ServedNames, browser
 
 @contextlib.contextmanager
 def _temporary_files(folder: str) -> Iterator[None]:
-    """Temporary folders for gradio's uploads, and for the font cache of matplotlib, which gradio imports.
+    """Sets temporary folders for gradio's uploads, and for the font cache of matplotlib, which gradio imports.
 
-    Both read it from the environment, when they are imported and later.
+    Both read the folder from the environment, when they are imported and later.
     """
     wanted = {"GRADIO_TEMP_DIR": "uploads", "MPLCONFIGDIR": "matplotlib"}
     before = {name: os.environ.get(name) for name in wanted}

@@ -1,4 +1,4 @@
-"""Views of a photo before and after restoring: the whole, or a magnified part."""
+"""Views of a photo before and after restoration: the whole photo, or a zoomed part."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from ..files import replacing
 if TYPE_CHECKING:
     from PIL import Image
 
-VIEW = 1600  # pixels: the longer side of a whole photo as it is shown
+VIEW = 1600  # pixels, longer side of the view of a whole photo
 THUMBNAIL = 160
-CROP = (600, 420)  # width and height of the part shown at 100 % and more
+CROP = (600, 420)  # pixels, width and height of a zoomed part
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A photo's file before and after, for display."""
+    """Files of a photo before and after restoration."""
 
     before: str
     after: str
 
 
 def views(pair: Pair, zoom: int, across: float = 0.5, down: float = 0.5) -> tuple[Path, Path]:
-    """PNG files of a photo before and after, upright, in their own color space, transparency over white.
+    """Writes PNG files of a photo before and after restoration: upright, in its color space, on white.
 
     Args:
-        pair: the files.
-        zoom: 0 for the whole photo, reduced to `VIEW`; 1 or 2 for a part in which a pixel is 1 or 2 pixels wide.
-        across, down: where the part is, from 0 (left, top) to 1 (right, bottom).
+        pair: files of the photo.
+        zoom: 0 for the whole photo, reduced to `VIEW`; 1 or 2 for a part at that magnification.
+        across, down: position of the part, from 0 (left, top) to 1 (right, bottom).
 
     Raises:
-        UnreadablePhotoError: a file is gone.
+        UnreadablePhotoError: a file does not exist any more.
     """
     from PIL import Image
 
@@ -52,7 +52,7 @@ def views(pair: Pair, zoom: int, across: float = 0.5, down: float = 0.5) -> tupl
             left, top = round(across * (image.width - width)), round(down * (image.height - height))
             image = image.crop((left, top, left + width, top + height))
             image = image.resize((zoom * width, zoom * height), Image.Resampling.NEAREST)
-            image = _centered(image)  # always of one size, so that the page scales every part alike
+            image = _centered(image)  # constant size, so that the page scales all parts equally
         path = Path(pair.after).parent / f"{name}.view.png"
         with replacing(path) as temporary:
             image.save(temporary, icc_profile=icc, compress_level=1)
@@ -61,7 +61,7 @@ def views(pair: Pair, zoom: int, across: float = 0.5, down: float = 0.5) -> tupl
 
 
 def thumbnails(files: Sequence[str], folder: Path) -> list[Path]:
-    """Writes a small PNG of each file into a folder, under the same stem."""
+    """Writes a small PNG of each file to a folder, with the same stem."""
     from PIL import Image
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,13 +81,13 @@ def _centered(image: Image.Image) -> Image.Image:
     return full
 
 
-@lru_cache(maxsize=2)  # a photo before and after, while its parts are viewed
+@lru_cache(maxsize=2)  # for one photo, before and after restoration
 def _shown(file: str) -> tuple[np.ndarray, bytes | None]:
-    """(H, W, 1 or 3) uint8, upright, and their color profile."""
+    """Pixels (H, W, 1 or 3) uint8, upright, and their color profile."""
     from ..photos import open_photo
     from ..photos.stored import upright, with_bits
 
-    photo = open_photo(file, max_megapixels=1e5)  # its size was checked when it was restored
+    photo = open_photo(file, max_megapixels=1e5)  # the size was checked during restoration
     pixels = with_bits(photo.pixels, 8)
     if photo.alpha is not None:
         alpha = with_bits(photo.alpha, 8)[..., None].astype(np.uint16)  # (H, W, 1)

@@ -1,1 +1,1 @@
-"""Restorers from networks of other libraries."""
+"""Networks of other libraries as restorers."""

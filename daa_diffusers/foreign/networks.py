@@ -1,4 +1,4 @@
-"""Recipes of networks of other libraries: class and arguments as plain JSON, from which a network is rebuilt."""
+"""Recipes for networks of other libraries: class and arguments as plain JSON, to rebuild a network."""
 
 import importlib
 import inspect
@@ -24,12 +24,12 @@ logger = logging.getLogger(__name__)
 
 LIBRARIES = ("spandrel", "transformers", "module")
 NEEDS_ZOO = 'spandrel is missing: pip install "daa-diffusers[zoo]"'
-SHOWN_KEYS = 4  # of an unknown state dict, in a message
-# Exceptions of spandrel on weights that only resemble those of an architecture.
+SHOWN_KEYS = 4  # number of names of an unknown state dict in a message
+# Exceptions of spandrel for weights that only resemble those of an architecture.
 UNDETECTED = (KeyError, RuntimeError, ValueError, AssertionError, AttributeError, IndexError, TypeError)
 
-# The multiple to which these networks pad their input, NAFNet with zeros. The pipeline pads by reflection instead, and
-# aligns tiles with the grid of windows and pooling.
+# Size multiples to which networks pad their input themselves (NAFNet with zeros). The pipeline pads by reflection
+# instead, and aligns tiles with the grid of windows and pooling.
 OWN_PADDING: dict[str, Callable[[Any], int]] = {
     "NAFNet": lambda network: network.padder_size,
     "SwinIR": lambda network: network.window_size,
@@ -45,9 +45,8 @@ class Recipe:
 
     Args:
         library: "spandrel", "transformers", or "module" for any importable class.
-        architecture: "NAFNet:NAFNet" (id and class) of spandrel, the name of a class of transformers, or
-            "package.module:Class".
-        arguments: of the constructor (spandrel, module) or of the model's config (transformers), plain JSON.
+        architecture: id and class in spandrel ("NAFNet:NAFNet"), class name in transformers, or "package.module:Class".
+        arguments: arguments of the constructor (spandrel, module) or of the model's config (transformers), plain JSON.
     """
 
     library: str
@@ -55,12 +54,12 @@ class Recipe:
     arguments: dict[str, Any]
 
     def build(self) -> nn.Module:
-        """A new network with weights of its own.
+        """Builds the network with new weights.
 
         Raises:
-            ValueError: an unknown library or architecture, a class whose module is not imported (see `trusted_code`),
-                or arguments that it does not take.
-            ImportError: the library is missing.
+            ValueError: unknown library or architecture, a class whose module is not imported (see `trusted_code`), or
+                invalid arguments.
+            ImportError: the library is not installed.
         """
         if self.library == "spandrel":
             make: Any = _spandrel_class(self.architecture)
@@ -78,7 +77,7 @@ class Recipe:
 
 @contextmanager
 def trusted_code(allow: bool) -> Iterator[None]:
-    """Lets `Recipe.build` import the module that a config names, which runs its code (`trust_remote_code`)."""
+    """Context in which, with `allow`, `Recipe.build` may import the module named in a config (`trust_remote_code`)."""
     token = _imports_code.set(allow)
     try:
         yield
@@ -90,17 +89,17 @@ def trusted_code(allow: bool) -> Iterator[None]:
 
 
 def recipe_of(network: nn.Module, arguments: Mapping[str, Any] | None = None) -> Recipe:
-    """The recipe that rebuilds `network`; `arguments` where they cannot be read off it.
+    """The recipe to rebuild `network`; `arguments` are needed if the network does not store them.
 
     Raises:
-        ValueError: its class cannot be found by name, or its arguments are unknown or not plain JSON.
+        ValueError: the class cannot be found by name, or the arguments are unknown or not plain JSON.
     """
     kind = type(network)
     if kind.__module__.startswith("spandrel.architectures."):
         identity = kind.__module__.split(".")[2]
         public = vars(importlib.import_module(f"spandrel.architectures.{identity}"))
-        name = next((name for name, value in public.items() if value is kind), kind.__name__)  # ESRGAN is an RRDBNet
-        stored: Any = network.hyperparameters  # all arguments; a class among them (of the norm) is the default
+        name = next((name for name, value in public.items() if value is kind), kind.__name__)  # not the name in ESRGAN
+        stored: Any = network.hyperparameters  # a class among them (the norm) is the default
         return Recipe("spandrel", f"{identity}:{name}", _only_json(arguments or stored))
     if is_transformers(network):
         _transformers_factory(kind.__name__)
@@ -112,7 +111,7 @@ def recipe_of(network: nn.Module, arguments: Mapping[str, Any] | None = None) ->
 
 
 def is_transformers(network: nn.Module) -> bool:
-    """Whether it is a model of transformers; that library is not imported for it."""
+    """Whether a network is a model of transformers, without importing that library."""
     return any(base.__module__ == "transformers.modeling_utils" for base in type(network).__mro__)
 
 
@@ -127,17 +126,17 @@ def _path_of(kind: type) -> str:
             f"a torch.nn.{kind.__name__} cannot be rebuilt from arguments: put it into a class of your own"
         )
     if kind.__module__ == "__main__":
-        logger.warning("%s lives in __main__: only programs that define it can load it again", kind.__name__)
+        logger.warning("%s is defined in __main__: only programs that define it can load it again", kind.__name__)
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
 def _arguments_of(network: nn.Module, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The constructor's arguments: as given, else from `hyperparameters`, else attributes of the same names."""
+    """The constructor's arguments: `given`, else `hyperparameters`, else attributes of the same names."""
     if given is not None:
         arguments = dict(given)
         if _only_json(arguments).keys() != arguments.keys():
             wrong = sorted(arguments.keys() - _only_json(arguments).keys())
-            raise ValueError(f"`arguments` must be plain JSON (numbers, strings, lists, ...), these are not: {wrong}")
+            raise ValueError(f"`arguments` must be plain JSON (numbers, strings, lists, ...), unlike {wrong}")
         return _only_json(arguments)
     stored = getattr(network, "hyperparameters", None)
     if isinstance(stored, Mapping):
@@ -153,8 +152,8 @@ def _arguments_of(network: nn.Module, given: Mapping[str, Any] | None) -> dict[s
             unknown.append(name)
     if unknown:
         raise ValueError(
-            f"`arguments` must be given, the constructor's as a mapping: {', '.join(unknown)} of "
-            f"{type(network).__name__} cannot be read off the instance"
+            f"`arguments` must be a mapping with the constructor's arguments: {', '.join(unknown)} of "
+            f"{type(network).__name__} cannot be read from the instance"
         )
     return _only_json(values)
 
@@ -168,7 +167,7 @@ def _is_json(value: Any) -> bool:
 
 
 def _only_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries that JSON can hold, as it returns them; the others keep their defaults."""
+    """The entries that are plain JSON; the others keep their defaults."""
     return {str(name): json.loads(json.dumps(value)) for name, value in values.items() if _is_json(value)}
 
 
@@ -188,7 +187,7 @@ def _spandrel_class(architecture: str) -> type[nn.Module]:
     registry = _registry()
     if identity not in registry:
         known = ", ".join(sorted(entry.architecture.id for entry in registry))
-        raise ValueError(f"`architecture` {architecture!r} is none of spandrel's: {known}")
+        raise ValueError(f"`architecture` must be one of spandrel's ({known}), got {architecture!r}")
     public = importlib.import_module(f"spandrel.architectures.{identity}")
     return _network_class(getattr(public, name, None), architecture)
 
@@ -198,7 +197,7 @@ def _transformers_factory(name: str) -> Any:
 
     known = tuple(transformers.models.auto.modeling_auto.MODEL_FOR_IMAGE_TO_IMAGE_MAPPING_NAMES.values())
     if name not in known:
-        raise ValueError(f"of transformers, only image-to-image models can restore: {', '.join(known)}; got {name}")
+        raise ValueError(f"only image-to-image models of transformers can restore: {', '.join(known)}; got {name}")
     model = getattr(transformers, name)
     return lambda **config: model(model.config_class.from_dict(config))
 
@@ -208,7 +207,7 @@ def _imported_class(path: str) -> type[nn.Module]:
     if module_name not in sys.modules:
         if not _imports_code.get():
             raise ValueError(
-                f"the restorer is a {qualified} of the module {module_name!r}, which is not imported: import it first, "
+                f"the restorer is a {qualified} of module {module_name!r}, which is not imported: import it first, "
                 "or load with trust_remote_code=True, which runs its code"
             )
         importlib.import_module(module_name)
@@ -228,12 +227,12 @@ def _network_class(value: Any, path: str) -> type[nn.Module]:
 
 
 def load_network(path: str | os.PathLike) -> nn.Module:
-    """The network of a checkpoint, in float32: a file that spandrel recognizes, or a folder that transformers wrote.
+    """Loads a network in float32 from a file that spandrel recognizes, or a folder written by transformers.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be read safely, is of no known architecture (all that were tried are listed), or is none
-            of a restorer (another size or number of channels out than in).
+        FileNotFoundError: the file does not exist.
+        ValueError: the file cannot be read safely, the architecture is unknown (the known ones are listed), or is not
+            that of a restorer (its output has another size or number of channels than its input).
     """
     source = Path(path)
     if source.is_dir():
@@ -242,18 +241,18 @@ def load_network(path: str | os.PathLike) -> nn.Module:
 
 
 def network_of(tensors: Mapping[str, torch.Tensor], name: str) -> nn.Module:
-    """The network, in float32, of an architecture that spandrel recognizes by its `tensors` (`files.read_weights`).
+    """Builds a network in float32 from `tensors` (see `weights.read_weights`), by which spandrel recognizes it.
 
     Raises:
-        CheckpointError, ValueError: as `load_network`; messages call the file `name`.
+        CheckpointError, ValueError: see `load_network`; `name` is the file name for messages.
     """
     registry = _registry()
     from spandrel import UnsupportedModelError
 
     if "down_blocks.0.conv1.weight" in tensors or "down_path.0.block.0.weight" in tensors:
         raise ValueError(
-            f"{name!r} holds the U-Net of this method: DAARestorationPipeline.from_pretrained loads it, and "
-            "convert_official_state_dict the official files"
+            f"{name!r} holds a U-Net of Noise-DA: load it with DAARestorationPipeline.from_pretrained, or official "
+            "files with convert_official_state_dict"
         )
     for candidate in (tensors, *_without_outer_names(tensors)):
         try:
@@ -268,7 +267,7 @@ def network_of(tensors: Mapping[str, torch.Tensor], name: str) -> nn.Module:
     else:
         tried = ", ".join(entry.architecture.id for entry in registry.architectures("detection"))
         raise CheckpointError(
-            f"{name!r} is of no architecture that spandrel recognizes. It starts with "
+            f"{name!r} has no architecture that spandrel recognizes. Its first tensors are "
             f"{', '.join(list(tensors)[:SHOWN_KEYS])}. Tried: {tried}. Build the network yourself and use "
             "ForeignRestorer.wrap(network)"
         )
@@ -277,22 +276,22 @@ def network_of(tensors: Mapping[str, torch.Tensor], name: str) -> nn.Module:
 
 
 def _without_outer_names(tensors: Mapping[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
-    """The tensors without the first part of their names, as long as all share it ("model." of a training module)."""
+    """Removes the first part of all names ("model." of a training module) step by step, as long as it is the same."""
     while len({name.partition(".")[0] for name in tensors}) == 1 and all("." in name for name in tensors):
         tensors = {name.partition(".")[2]: tensor for name, tensor in tensors.items()}
         yield dict(tensors)
 
 
 def check_task(descriptor: Any, name: str) -> None:
-    """Raises ValueError unless spandrel's descriptor is of a network that maps photos to photos of the same size."""
+    """Raises ValueError unless spandrel's descriptor states that the network maps photos to photos of the same size."""
     kind = descriptor.architecture.name
     if descriptor.purpose == "Inpainting" or descriptor.scale != 1:
         what = "fills masks" if descriptor.purpose == "Inpainting" else f"enlarges photos {descriptor.scale} times"
-        raise ValueError(f"{name!r} ({kind}) {what}; a restorer gives a photo of the size that it takes")
+        raise ValueError(f"{name!r} ({kind}) {what}; a restorer must keep the size")
     if descriptor.input_channels != descriptor.output_channels:
         raise ValueError(
-            f"{name!r} ({kind}) takes {descriptor.input_channels} channels and gives {descriptor.output_channels}; a "
-            "restorer gives as many as it takes"
+            f"{name!r} ({kind}) has {descriptor.input_channels} input and {descriptor.output_channels} output "
+            "channels; a restorer must have equal numbers"
         )
 
 
@@ -300,7 +299,7 @@ def _load_transformers(folder: Path) -> nn.Module:
     config = folder / "config.json"
     names = json.loads(config.read_text(encoding="utf-8")).get("architectures") if config.is_file() else None
     if not names:
-        raise ValueError(f"{str(folder)!r} must be a checkpoint file, or a folder that a model of transformers wrote")
+        raise ValueError(f"{str(folder)!r} must be a checkpoint file, or a folder written by transformers")
     import transformers
 
     _transformers_factory(names[0])
@@ -308,7 +307,7 @@ def _load_transformers(folder: Path) -> nn.Module:
 
 
 def descriptor_of(network: nn.Module, architecture: str) -> Any:
-    """Spandrel's descriptor of one of its networks, with a copy of it as `model`; None where sizes cannot be detected.
+    """Spandrel's descriptor for one of its networks, with a copy as `model`; None if sizes cannot be detected.
 
     Raises:
         ValueError: see `check_task`.
@@ -317,14 +316,14 @@ def descriptor_of(network: nn.Module, architecture: str) -> Any:
     try:
         descriptor = _registry()[identity].architecture.load(dict(network.state_dict()))
     except UNDETECTED as error:
-        logger.debug("spandrel does not detect the sizes of this %s: %s", identity, error)
+        logger.debug("spandrel cannot detect the sizes of this %s: %s", identity, error)
         return None
     check_task(descriptor, identity)
     return descriptor
 
 
 def spandrel_traits(descriptor: Any) -> dict[str, Any]:
-    """Channels, sizes and the way to call a network, as `ForeignRestorer` names them."""
+    """Traits of a network in spandrel, as arguments of `ForeignRestorer`."""
     identity, size = descriptor.architecture.id, descriptor.size_requirements
     traits = {
         "channels": descriptor.input_channels,

@@ -1,4 +1,4 @@
-"""Probing of foreign networks: channels, sizes and reach, measured by running them when they are wrapped."""
+"""Probing of foreign networks by running them: channels, sizes and receptive field."""
 
 import copy
 import logging
@@ -13,14 +13,14 @@ from ..models.restorer import in_eval_mode
 
 logger = logging.getLogger(__name__)
 
-SIDE = 64  # side of the test photos; larger where the size multiple or the smallest size requires it
-MULTIPLES = (2, 4, 8, 16, 32, 64, 128)  # that are tried where a size fails
-REACH_SIDES = (64, 128, 256)  # side of the photos on which the receptive field is measured
-REACH_BYTES = 2**30  # limit on the memory of a measurement
+SIDE = 64  # side of the test photos in pixels; larger if the size multiple or the minimum size requires it
+MULTIPLES = (2, 4, 8, 16, 32, 64, 128)  # size multiples to try after a failure
+REACH_SIDES = (64, 128, 256)  # sides of the test photos for measuring the receptive field
+REACH_BYTES = 2**30  # memory limit for that measurement
 FAINT = 1e-20  # relative to the strongest influence: masked attention leaks about 1e-44
-BLOCK = 8  # side of the block of outputs whose reach is measured: covers the phases of strides and windows
+BLOCK = 8  # side of the block of output pixels for that measurement, which covers all phases of strides and windows
 
-# Layers that pool over the whole photo (SE and SCA blocks, whole-photo statistics): tiles differ from the whole then.
+# Layers that pool over the whole photo (SE and SCA blocks, statistics), so that tiles change the result.
 GLOBAL_LAYERS = (
     nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm
 )  # fmt: skip
@@ -28,9 +28,9 @@ GLOBAL_LAYERS = (
 
 @dataclass(frozen=True)
 class Traits:
-    """Facts of a network that callers need; the fields are those of `ForeignRestorer`'s config.
+    """Traits of a network; the fields are those of `ForeignRestorer`'s config.
 
-    `minimum_size`, `receptive_radius` and `is_global` may be None: not known yet.
+    `minimum_size`, `receptive_radius` and `is_global` may be None: not measured yet.
     """
 
     channels: int = 3
@@ -45,9 +45,9 @@ class Traits:
 
 
 def call(network: nn.Module, photos: torch.Tensor, noise_level: float | None, item: int | str | None) -> Any:
-    """The output of a network for photos (B, C, H, W): all that it returns, or one item of it.
+    """Calls a network on photos (B, C, H, W), and returns its output, or one item of the output.
 
-    Networks with the noise level as input (DRUNet, FDnCNN) get it as a further, constant channel.
+    For networks with the noise level as input (DRUNet, FDnCNN), it is appended as a constant channel.
     """
     if noise_level is not None:
         photos = torch.cat([photos, torch.full_like(photos[:, :1], noise_level)], dim=1)
@@ -56,11 +56,11 @@ def call(network: nn.Module, photos: torch.Tensor, noise_level: float | None, it
 
 
 def probe(network: nn.Module, traits: Traits) -> Traits:
-    """Runs `network` on random photos, and returns `traits` with the measured fields filled in.
+    """Runs `network` on random photos, and returns `traits` completed by measurements.
 
     Raises:
-        ValueError: it holds NaN, fails, changes the size, returns no tensor, is not deterministic, mixes the photos of
-            a batch, or needs a trait that is not declared. The message names what to declare.
+        ValueError: the network holds NaN, fails, changes the size, does not return a tensor, is not deterministic,
+            mixes the photos of a batch, or needs a trait that is not declared (the message states which).
     """
     check_weights(network)
     with in_eval_mode(network), torch.no_grad():
@@ -74,16 +74,16 @@ def probe(network: nn.Module, traits: Traits) -> Traits:
 
 
 def check_weights(network: nn.Module) -> None:
-    """Raises ValueError where a parameter or buffer holds NaN, or a parameter infinity; names them."""
+    """Raises ValueError if a parameter or buffer holds NaN, or a parameter infinity."""
     broken = [name for name, t in network.named_parameters() if t.is_floating_point() and not torch.isfinite(t).all()]
     broken += [name for name, t in network.named_buffers() if torch.isnan(t).any()]  # masks may be infinite
     if broken:
         names = ", ".join(broken[:4])
-        raise ValueError(f"the network holds NaN or infinite weights: {names}; the checkpoint is broken")
+        raise ValueError(f"the network has NaN or infinite weights: {names}; the checkpoint is damaged")
 
 
 class _Runs:
-    """The runs of `probe`, in eval mode and without gradients."""
+    """Runs of a network in eval mode and without gradients, for `probe`."""
 
     def __init__(self, network: nn.Module, traits: Traits):
         self.network = network
@@ -92,20 +92,20 @@ class _Runs:
         self.device, self.dtype = first.device, first.dtype
 
     def check(self) -> Traits:
-        """All checks; the traits with the smallest size."""
+        """Runs all checks, and returns the traits with the minimum size."""
         traits = self.traits
         side = self.side()
         wide = side if traits.square else side + traits.size_multiple
         photos = self.photos(2, side, wide)
         restored = self._first_run(photos)
         if not torch.isfinite(restored).all():
-            raise ValueError("the network gives NaN or infinity for a photo of random pixels in `value_range`")
+            raise ValueError("the network returns NaN or infinity for a photo of random pixels in `value_range`")
         self._check_determinism(photos, restored)
         self._check_sizes(side)
         return replace(traits, minimum_size=traits.minimum_size or self._smallest(side))
 
     def photos(self, batch: int, height: int, width: int) -> torch.Tensor:
-        """(B, C, H, W) of random pixels in the value range, each photo darker than the one before."""
+        """Photos (B, C, H, W) of random pixels in the value range, each darker than the previous one."""
         low, high = self.traits.value_range
         draw = torch.Generator().manual_seed(0)
         photos = torch.rand(batch, self.traits.channels, height, width, generator=draw)
@@ -113,7 +113,7 @@ class _Runs:
         return (low + (high - low) * photos).to(self.device, self.dtype)
 
     def restore(self, photos: torch.Tensor) -> torch.Tensor | str:
-        """The restored photos, or what went wrong."""
+        """The restored photos, or a description of the problem."""
         try:
             restored = call(self.network, photos, self.traits.noise_level, self.traits.output_item)
         except Exception as error:  # a foreign network may raise any exception
@@ -125,7 +125,7 @@ class _Runs:
         return restored
 
     def works(self, height: int, width: int, channels: int | None = None) -> bool:
-        """Whether a photo of this size comes back at this size."""
+        """Whether the network restores a photo of this size without changing the size."""
         runs = self if channels is None else _Runs(self.network, replace(self.traits, channels=channels))
         return isinstance(runs.restore(runs.photos(1, height, width)), torch.Tensor)
 
@@ -137,7 +137,7 @@ class _Runs:
         restored = self.restore(photos)
         if isinstance(restored, torch.Tensor):
             return restored
-        # Which declaration would help?
+        # Find the trait whose declaration solves the problem.
         height, width = photos.shape[2:]
         declared = self.traits.size_multiple
         sides = {m: -(-SIDE // m) * m for m in (declared, *MULTIPLES) if m % declared == 0}
@@ -147,24 +147,24 @@ class _Runs:
         for multiple, side in sides.items():
             if self.works(side, side) and self.works(side + multiple, side + multiple):
                 more = f", size_multiple={multiple}" if multiple != declared else ""
-                raise ValueError(f"the network takes square photos only: declare square=True{more}")
+                raise ValueError(f"the network requires square photos: declare square=True{more}")
         for channels in (1, 3, 4):
             if channels != self.traits.channels and self.works(height, width, channels):
-                raise ValueError(f"the network takes {channels} channels: declare channels={channels}")
+                raise ValueError(f"the network requires {channels} channels: declare channels={channels}")
         raise ValueError(self._explain(photos, restored))
 
     def _explain(self, photos: torch.Tensor, problem: str) -> str:
         try:
             output = call(self.network, photos, self.traits.noise_level, None)
-        except Exception:  # reported by `problem`
+        except Exception:  # described by `problem`
             return f"the network fails on photos {tuple(photos.shape)}: {problem}"
         if isinstance(output, torch.Tensor) and output.ndim == 4:
             ratio = output.shape[3] / photos.shape[3]
             size = f" ({ratio:g} times the size)" if ratio > 1 and ratio == output.shape[2] / photos.shape[2] else ""
             shapes = f"{tuple(photos.shape)} became {tuple(output.shape)}"
-            return f"the network changes the shape: {shapes}{size}; it must not"
+            return f"the network must not change the shape: {shapes}{size}"
         if self.traits.output_item is not None:
-            return f"`output_item` {self.traits.output_item!r} is no photo: {problem}"
+            return f"`output_item` {self.traits.output_item!r} is not a photo: {problem}"
         return _explain_items(photos, output)
 
     def _check_determinism(self, photos: torch.Tensor, restored: torch.Tensor) -> None:
@@ -175,18 +175,18 @@ class _Runs:
         torch.set_rng_state(state)
         if not isinstance(again, torch.Tensor) or (again - restored).abs().max() > 1e-3 * scale:
             raise ValueError(
-                "the network is not deterministic in eval mode: restoring the same photo twice gives two results "
-                "(dropout or noise that ignores `self.training`?); it must be"
+                "the network must be deterministic in eval mode, but two results for one photo differ (dropout or "
+                "noise that ignores `self.training`?)"
             )
         alone = self.restore(photos[:1])
         if not isinstance(alone, torch.Tensor) or (alone - restored[:1]).abs().max() > 1e-2 * scale:
             raise ValueError(
-                "the result for a photo depends on the other photos of its batch (batch statistics in eval mode: "
-                "track_running_stats=False?); it must not"
+                "the result for a photo must not depend on the other photos of its batch (batch statistics in eval "
+                "mode: track_running_stats=False?)"
             )
 
     def _check_sizes(self, side: int) -> None:
-        """Checks further multiples of the declared size multiple than `side`."""
+        """Checks other multiples of the declared size multiple."""
         multiple = self.traits.size_multiple
         for more in (1, 3):
             height = side + more * multiple
@@ -201,7 +201,7 @@ class _Runs:
             raise ValueError(f"the network works on {side} x {side} pixels, but not on {height} x {width}: {problem}")
 
     def _smallest(self, side: int) -> int:
-        """The smallest size that works among 1, 2, 4, ... times the size multiple."""
+        """The smallest valid size among 1, 2, 4, ... times the size multiple."""
         size = self.traits.size_multiple
         while size < side and not self.works(size, size):
             size *= 2
@@ -210,7 +210,7 @@ class _Runs:
 
 def _needs_multiple(multiple: int, declared: int) -> str:
     return (
-        f"the network needs sizes that are multiples of {multiple}, not of {declared} alone: declare "
+        f"the network needs sizes that are multiples of {multiple}, not only of {declared}: declare "
         f"size_multiple={multiple}"
     )
 
@@ -223,7 +223,7 @@ def _explain_items(photos: torch.Tensor, output: Any) -> str:
         items = dict(enumerate(output))
     fitting = [key for key, item in items.items() if isinstance(item, torch.Tensor) and item.shape == photos.shape]
     if not fitting:
-        return f"the network returns a {type(output).__name__} without a tensor of its input's shape; a photo is needed"
+        return f"the network must return a photo, but returns a {type(output).__name__} without such a tensor"
     return (
         f"the network returns a {type(output).__name__}, not a tensor: declare which item is the restored photo, "
         f"output_item={fitting[0]!r}" + (f" (or {', '.join(map(repr, fitting[1:]))})" if len(fitting) > 1 else "")
@@ -234,12 +234,12 @@ def _explain_items(photos: torch.Tensor, output: Any) -> str:
 
 
 def measure_reach(network: nn.Module, traits: Traits) -> tuple[int | None, bool]:
-    """(receptive radius in pixels, whether it is global: outputs depend on all inputs) of a network of any weights.
+    """Measures the receptive radius of a network, in pixels, and whether outputs depend on all inputs (global).
 
-    Measured by the gradient of a small block of outputs, on a copy with positive random weights, so that layers which
-    start at zero count as well. The radius is an upper bound, at most the block's side too large; None where it is
-    larger than can be measured. It is global with layers that pool over the photo, or where the influence does not
-    fade with the distance.
+    The gradient of a small block of outputs is measured on a copy with positive random weights, so that layers
+    initialized to zero count as well. The radius is an upper bound, too large by at most the side of the block; None if
+    it is too large to be measured. The network is global if it has layers that pool over the photo, or if the influence
+    of inputs does not decrease with distance.
     """
     if any(isinstance(module, GLOBAL_LAYERS) for module in network.modules()):
         return None, True
@@ -276,7 +276,7 @@ def _with_positive_weights(network: nn.Module) -> nn.Module:
 
 
 def _influence(network: nn.Module, traits: Traits, side: int, block: int) -> torch.Tensor | None:
-    """|d(block of outputs) / d(input)| (side, side), or None: too large, or not finite."""
+    """|d(block of outputs) / d(input)|, (side, side); None if it needs too much memory, or is not finite."""
     runs = _Runs(network, traits)
     photos = runs.photos(1, side, side).requires_grad_()
     start = (side // block // 2) * block
@@ -303,23 +303,23 @@ def _influence(network: nn.Module, traits: Traits, side: int, block: int) -> tor
 
 
 def _is_flat(influence: torch.Tensor) -> bool:
-    """Whether the influence at the edge is about as large as half-way to it, as with pooling over the whole photo."""
+    """Whether the influence at the edge is about as large as closer to the block, as with pooling over the photo."""
     side = len(influence)
     if side < REACH_SIDES[-1]:
         return False
     near, far = slice(side // 10, side // 8), slice(0, side // 40)  # rows, from the edge
-    turned = [influence.rot90(turns) for turns in range(4)]  # an attention window may end near one edge only
-    return all(bool(edge[far].mean() > edge[near].mean() / 2 > 0) for edge in turned)
+    rotated = [influence.rot90(turns) for turns in range(4)]  # an attention window may end near one edge only
+    return all(bool(edge[far].mean() > edge[near].mean() / 2 > 0) for edge in rotated)
 
 
 def photos_of(network: nn.Module, traits: Any, least: int) -> torch.Tensor:
-    """A random photo (1, C, side, side) of a size that the network takes, at least `least`, on the network's device."""
+    """A random photo (1, C, side, side) of a valid size, at least `least`, on the network's device."""
     side = -(-least // traits.size_multiple) * traits.size_multiple
     return _Runs(network, traits).photos(1, side, side)
 
 
 def same_output(network: nn.Module, other: nn.Module, traits: Traits) -> bool:
-    """Whether two networks restore the same photo alike, up to rounding."""
+    """Whether two networks restore a photo equally, up to rounding."""
     runs = [_Runs(network, traits), _Runs(other, traits)]
     other.to(runs[0].device, runs[0].dtype)
     side = runs[0].side()

@@ -1,4 +1,4 @@
-"""Wrapper of any other network as a restorer: from spandrel, from transformers, or a module of the user."""
+"""Wrapper for networks of other libraries (spandrel, transformers) or of the user as restorers."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -23,33 +23,31 @@ OUTPUTS = ("restored", "residual", "noise")
 
 
 class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
-    """A network that was not written for this package, with the restorer's contract in its config.
+    """Restorer that wraps a network of another library, with the restorer's contract in its config.
 
-    Create one by `wrap` or `from_checkpoint`, which run the network once and raise where it is unsuitable. The
-    constructor builds the network from the config without running it.
+    Use `wrap` or `from_checkpoint` to create it: they run the network on test photos, and raise if it is unsuitable.
+    The constructor builds the network from the config without running it.
 
     Args:
-        library: "spandrel", "transformers" or "module" (`Recipe`).
-        architecture: the network's class, as the library names it.
-        arguments: of the class's constructor.
-        channels: color channels of the photo, in and out.
-        value_range: `[low, high]`, the range in which this restorer takes and gives photos.
-        network_range: value range of the wrapped network where it differs; None: the same.
-        size_multiple: height and width of an input must be multiples of this.
-        minimum_size: smaller photos are padded to it, and cropped again.
-        square: the network takes square photos only; others are padded, and cropped again.
-        output: of the network: "restored" photos, the "residual" to add to its input, or the "noise" to subtract from
-            it.
-        noise_level: for networks that take it as a further channel (DRUNet, FDnCNN): its constant, in the network's
-            range.
-        output_item: which item of what the network returns is the photo: an index, a name, or None for all of it.
-        receptive_radius: how far, in pixels, an input pixel can reach; None: not known.
-        is_global: every pixel depends on the whole photo (global pooling): tiles differ from the whole.
-        task: key of `daa_diffusers.checkpoints.tasks.TASKS`; None: not known.
-        license: of the weights, an identifier of the Hub or a name; None: not stated.
+        library, architecture, arguments: class of the network and its arguments (see `Recipe`).
+        channels: number of color channels of a photo.
+        value_range: `[low, high]`, value range of input and output.
+        network_range: value range of the wrapped network; None: same as `value_range`.
+        size_multiple: integer of which height and width of an input must be multiples.
+        minimum_size: minimum height and width of the network's input. Smaller photos are padded, then cropped.
+        square: whether the network requires square photos. Others are padded, then cropped.
+        output: output of the network: "restored" photos, the "residual" to add to its input, or the "noise" to subtract
+            from it.
+        noise_level: constant noise level, in the network's range, for networks with this input (DRUNet, FDnCNN).
+        output_item: index or name of the photo in the network's output; None: the output is the photo.
+        receptive_radius: maximum distance, in pixels, between an output pixel and an input pixel that affects it; None:
+            unknown.
+        is_global: whether every output pixel depends on the whole photo (global pooling), so that tiles change the
+            result.
+        task: key of `daa_diffusers.checkpoints.tasks.TASKS`; None: unknown.
+        license: license of the weights, an identifier of the Hub or a name; None: not stated.
 
-    The network is kept as `network`. Nothing is clamped. Layers with batch statistics are found by
-    `NoiseSpaceAdaptation`, which then restores synthetic and real photos in separate passes.
+    The wrapped network is the attribute `network`. The output is not clamped.
     """
 
     @register_to_config
@@ -97,28 +95,27 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
         output: str = "restored",
         **traits: Any,
     ) -> "ForeignRestorer":
-        """Wraps a network, the instance itself. It is run on small random photos, and rebuilt from `arguments` as a
-        test.
+        """Wraps a network instance. As a test, it is run on small random photos, and rebuilt from `arguments`.
 
         Args:
-            network: of spandrel, of transformers (scale 1), or of a class that can be imported.
-            arguments: its constructor's, plain JSON. None: taken from attributes of the instance with the same names.
-            value_range: the range of photos that it takes and gives, such as [-1, 1] or [0, 255]. Outside of [-1, 1]
-                the restorer works on [0, 1] and converts.
-            output: "restored", "residual" or "noise", see the class.
-            traits: `channels`, `size_multiple`, `square`, `noise_level`, `output_item` where they are not the defaults
-                or what spandrel and transformers report; `minimum_size`, `receptive_radius`, `is_global` where
-                they are not to be measured.
+            network: network of spandrel, of transformers (scale 1), or of an importable class.
+            arguments: constructor arguments of the network, plain JSON. None: attributes of the same names.
+            value_range: value range of the network's input and output, such as [-1, 1] or [0, 255]. If it exceeds
+                [-1, 1], the restorer has the range [0, 1] and converts.
+            output: "restored", "residual" or "noise" (see the class).
+            traits: `channels`, `size_multiple`, `square`, `noise_level` and `output_item`, if they differ from the
+                defaults and from what spandrel and transformers report; `minimum_size`, `receptive_radius` and
+                `is_global`, to set them instead of measuring them.
 
         Raises:
-            ValueError: what `probe.probe` refuses, a class that cannot be found by name, or `arguments`
-                that build another network.
+            ValueError: the network is unsuitable (see `probe.probe`), its class cannot be found by name, or `arguments`
+                build another network.
         """
         if not isinstance(network, nn.Module):
             raise ValueError(f"`network` must be a torch.nn.Module, got {type(network).__name__}")
         network = unwrapped(network)
         if isinstance(network, cls):
-            raise ValueError("`network` is a ForeignRestorer already")
+            raise ValueError("`network` is already a ForeignRestorer")
         _check_range("value_range", value_range)
         known = set(Traits.__dataclass_fields__) - {"value_range"}
         if unknown := sorted(set(traits) - known):
@@ -151,43 +148,43 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
         restorer.network = network
         if descriptor is not None and (*value_range, output) == (0, 1, "restored") and not traits:
             _check_like_spandrel(restorer, descriptor)
-        restorer.training = network.training  # the network's own modes stay as they are
+        restorer.training = network.training  # without changing the modes of submodules
         return restorer
 
     @classmethod
     def from_checkpoint(cls, path: str | os.PathLike, **options: Any) -> "ForeignRestorer":
-        """Wraps the network of a checkpoint file that spandrel recognizes, or of a folder that transformers wrote.
+        """Wraps the network of a checkpoint file that spandrel recognizes, or of a folder written by transformers.
 
         Args:
-            path: .safetensors, or .pth, .pt, .ckpt, .bin (read with `weights_only=True`); or a folder.
-            options: as for `wrap`, where the checkpoint does not determine them.
+            path: folder, or file: .safetensors, .pth, .pt, .ckpt, .bin (pickle files with `weights_only=True`).
+            options: arguments of `wrap` that the checkpoint does not determine.
 
         Raises:
-            FileNotFoundError, ValueError: see `networks.load_network`, and `wrap`.
-            ImportError: spandrel is missing; it comes with the extra `[zoo]`.
+            FileNotFoundError, ValueError: see `networks.load_network` and `wrap`.
+            ImportError: the extra `zoo` (spandrel) is not installed.
         """
         return cls.wrap(load_network(path), **options).eval()
 
     @classmethod
     def from_weights(cls, weights: Mapping[str, torch.Tensor], name: str, **options: Any) -> "ForeignRestorer":
-        """As `from_checkpoint`, of tensors that were read already from the file `name`."""
+        """Same as `from_checkpoint`, for tensors already read from the file `name`."""
         return cls.wrap(network_of(weights, name), **options).eval()
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
         cls, pretrained_model_name_or_path: str | os.PathLike, *, trust_remote_code: bool = False, **kwargs: Any
     ) -> "ForeignRestorer":
-        """Loads what `save_pretrained` wrote, as `ModelMixin.from_pretrained`.
+        """Loads a restorer saved by `save_pretrained`.
 
         Args:
             pretrained_model_name_or_path: folder or Hub id.
-            trust_remote_code: import the module of the network's class, if it is not imported yet: runs its code.
-            kwargs: as for `ModelMixin.from_pretrained`; `use_safetensors=False` is refused.
+            trust_remote_code: import the module of the network's class, which runs its code, if not yet imported.
+            kwargs: arguments of `ModelMixin.from_pretrained`; `use_safetensors` must not be False.
         """
         if kwargs.get("device_map") is None:
-            # a network may compute tensors while it is built, which an empty one would lose
+            # a constructor may compute tensors, which would be lost on the meta device
             kwargs["low_cpu_mem_usage"] = False
-        if not trust_remote_code:  # or as set by the pipeline that is being loaded
+        if not trust_remote_code:  # keep the setting of a pipeline that is being loaded
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         with trusted_code(True):
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
@@ -196,17 +193,17 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
 
     @property
     def size_multiple(self) -> int:
-        """Height and width of an input must be multiples of this."""
+        """Integer of which height and width of an input must be multiples."""
         return self.config.size_multiple
 
     @property
     def receptive_radius(self) -> int | None:
-        """How far, in pixels, an input pixel can reach: tiles that overlap by this much agree with the whole."""
+        """Maximum distance, in pixels, between an output pixel and an input pixel that affects it; None: unknown."""
         return self.config.receptive_radius
 
     @property
     def is_global(self) -> bool:
-        """Whether every pixel depends on the whole photo, so that no overlap makes tiles agree with it."""
+        """Whether every output pixel depends on the whole photo, so that tiles change the result."""
         return self.config.is_global
 
     def forward(
@@ -217,19 +214,19 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
         Args:
             x: degraded photos (B, C, H, W), floating point, in `config.value_range` (noise may exceed it); H and W
                 multiples of `size_multiple`.
-            return_dict: None (default): the tensor itself. Otherwise as of any model of diffusers: a `UNet2DOutput`
-                with the tensor as `sample` (True), or the tuple `(tensor,)` (False).
+            return_dict: None (default): return the tensor. Otherwise as for any diffusers model: return a
+                `UNet2DOutput` with the tensor as `sample` (True), or the tuple `(tensor,)` (False).
 
         Returns:
             Restored photos (B, C, H, W), not clamped.
 
         Raises:
-            ValueError: wrong rank or number of channels, or a size that is no multiple of `size_multiple`.
+            ValueError: wrong rank or number of channels, or a size that is not a multiple of `size_multiple`.
         """
         config = self.config
         check_batch(x, config.channels, config.size_multiple)
         given = self._to_network(self._pad(x))
-        # networks that create float32 tensors inside (attention masks) would fail in half precision
+        # autocast, since networks that create float32 tensors (attention masks) fail in half precision
         is_half = x.dtype in (torch.float16, torch.bfloat16)
         with torch.autocast(x.device.type, dtype=x.dtype) if is_half else nullcontext():
             output = call(self.network, given, config.noise_level, config.output_item).to(x.dtype)
@@ -244,7 +241,7 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
         multiple = self.config.size_multiple
         least = -(-self.config.minimum_size // multiple) * multiple
         if least <= multiple and not self.config.square:
-            return x  # without a condition on the size, so that it can be exported for all sizes
+            return x  # no condition on the size, for exports with dynamic size
         if self.config.square:
             least = max(least, height, width)
         if height >= least and width >= least:
@@ -281,8 +278,8 @@ def _transformers_traits(network: nn.Module, recipe: Recipe) -> dict[str, Any]:
     config: Any = network.config
     if config.upscale != 1:
         raise ValueError(
-            f"{recipe.architecture} enlarges photos {config.upscale} times (config.upscale); a restorer gives a "
-            "photo of the size that it takes: only upscale=1 can be adapted"
+            f"{recipe.architecture} enlarges photos {config.upscale} times (config.upscale); a restorer must keep the "
+            "size: upscale=1"
         )
     return {
         "channels": config.num_channels,
@@ -292,20 +289,20 @@ def _transformers_traits(network: nn.Module, recipe: Recipe) -> dict[str, Any]:
 
 
 def _check_like_spandrel(restorer: ForeignRestorer, descriptor: Any) -> None:
-    """ValueError where spandrel does more than call the network, such as converting the value range."""
+    """Raises ValueError if spandrel does more than call the network, such as converting the value range."""
     photo = photos_of(restorer.network, restorer.config, max(64, restorer.config.minimum_size))
     with in_eval_mode(restorer), torch.no_grad():
         mine = restorer(photo).clamp(0, 1).cpu().float()
         theirs = descriptor.float().cpu()(photo.cpu().float())
     if (mine - theirs).abs().max() > 2e-2:
         raise ValueError(
-            f"spandrel calls a {descriptor.architecture.name} in a way of its own, perhaps with another value range: "
-            "declare `value_range`, `output` or `noise_level`"
+            f"spandrel calls a {descriptor.architecture.name} differently, perhaps with another value range: declare "
+            "`value_range`, `output` or `noise_level`"
         )
 
 
 def _check_rebuilding(network: nn.Module, recipe: Recipe, traits: Traits) -> None:
-    """ValueError unless the recipe builds a network that takes the weights and restores as `network` does."""
+    """Raises ValueError unless the recipe builds a network with the same tensors and output as `network`."""
     again = recipe.build()
     mine, theirs = network.state_dict(), again.state_dict()
     differing = sorted(
@@ -321,6 +318,6 @@ def _check_rebuilding(network: nn.Module, recipe: Recipe, traits: Traits) -> Non
     again.load_state_dict(mine)
     if not same_output(network, again, traits):
         raise ValueError(
-            f"{recipe.architecture} built from {recipe.arguments} restores otherwise than the network, with the same "
+            f"{recipe.architecture} built from {recipe.arguments} gives other results than the network with the same "
             f"weights: {hint}"
         )

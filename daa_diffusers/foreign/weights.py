@@ -1,4 +1,4 @@
-"""Safe reading of weight files: tensors only, with a diagnosis of files that hold none."""
+"""Safe reading of weight files (tensors only), with error messages for other files."""
 
 import os
 import pickle
@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from ..errors import CheckpointError
 
 SAFETENSORS = ".safetensors"
-PICKLED = (".pth", ".pt", ".ckpt", ".bin")  # suffixes of what torch.save writes; read with weights_only=True
-HEAD = 1024  # bytes at the start that identify the kind of a file
+PICKLED = (".pth", ".pt", ".ckpt", ".bin")  # suffixes for torch.save; read with weights_only=True
+HEAD = 1024  # bytes at the start that identify the type of a file
 MAX_HEADER = 100 * 2**20  # bytes; limit of the safetensors library
 
-# Keys under which checkpoints hold a state dict, averaged weights first; else the only entry that holds tensors.
+# Keys for a state dict in checkpoints, averaged weights first. Without them, the only entry with tensors is used.
 CONTAINERS = ("params_ema", "params-ema", "state_dict_ema", "ema", "model_ema", "model_state_dict", "state_dict",
               "params", "model", "net", "network", "net_g", "generator")  # fmt: skip
 COMPILED = "_orig_mod"  # inserted into names by torch.compile, at any depth; no network has such a part
@@ -27,33 +27,33 @@ PARALLEL = "module."  # prefix of all names under nn.DataParallel
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """The tensors in a file by name, without wrappers; the format is detected by content, not by suffix.
+    """Reads the tensors in a file, name -> tensor, without wrappers; the content determines the format.
 
-    Files of torch.save may hold tensors and plain values only (`weights_only=True`).
+    Files of torch.save may contain only tensors and plain values (`weights_only=True`).
 
     Raises:
-        FileNotFoundError: there is no such file.
-        CheckpointError: another kind of file, which the message names, such as a Git LFS pointer or a web page; a
-            damaged file; a pickle of more than tensors.
+        FileNotFoundError: the file does not exist.
+        CheckpointError: the file is of another type (stated in the message, such as a Git LFS pointer or a web page),
+            damaged, or a pickle file with more than tensors.
     """
     return bare_names(tensors_of(read_state(path), str(path)))
 
 
 def weight_names(path: str | os.PathLike) -> list[str]:
-    """The names of `read_weights`, without reading the tensors; raises as that does."""
+    """The tensor names of `read_weights`, without reading the tensors. Raises the same errors."""
     return list(bare_names(tensors_of(read_state(path, names_only=True), str(path))))
 
 
 def read_state(path: str | os.PathLike, *, names_only: bool = False) -> Any:
-    """The content of a file of weights, in whatever structure it was saved; raises as `read_weights`.
+    """Reads the content of a weight file in its original structure. Raises the errors of `read_weights`.
 
     Args:
-        path: of the file.
-        names_only: only names and shapes are needed: the tensors are not read where that saves time.
+        path: path of the file.
+        names_only: return only names and shapes; tensors are not read if that saves time.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {str(path)!r}")
+        raise FileNotFoundError(f"the checkpoint {str(path)!r} does not exist")
     if other := something_else(path):
         raise CheckpointError(f"{str(path)!r} {other}")
     try:
@@ -61,14 +61,14 @@ def read_state(path: str | os.PathLike, *, names_only: bool = False) -> Any:
             return _empty_tensors(path) if names_only else load_file(path)
         if names_only and path.suffix != SAFETENSORS and zipfile.is_zipfile(path):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        with open(path, "rb") as file:  # given a path, torch.load trusts the suffix
+        with open(path, "rb") as file:  # with a path, torch.load relies on the suffix
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         match = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise CheckpointError(
             f"{str(path)!r} is damaged, or its pickle needs more than tensors{f' (a {match[1]})' if match else ''} and "
-            "is not opened, because that could run code. If you trust it, load it elsewhere and save its state_dict() "
-            "with safetensors.torch.save_file, or wrap the network itself: ForeignRestorer.wrap(network)"
+            "is not opened, because that could run code. If you trust it, load it yourself and save its state_dict() "
+            "with safetensors.torch.save_file, or wrap the network: ForeignRestorer.wrap(network)"
         ) from error
     except Exception as error:  # readers raise exceptions of any type on damaged files
         raise CheckpointError(
@@ -79,29 +79,29 @@ def read_state(path: str | os.PathLike, *, names_only: bool = False) -> Any:
 
 def _empty_tensors(path: Path) -> dict[str, torch.Tensor]:
     with safe_open(path, framework="pt") as handle:
-        names = handle.keys()  # the handle itself cannot be iterated
+        names = handle.keys()  # the handle is not iterable
         return {name: torch.empty(handle.get_slice(name).get_shape(), device="meta") for name in names}
 
 
 def something_else(path: Path) -> str | None:
-    """Diagnosis of a file without weights despite its suffix, as the end of a sentence; None: it may hold some."""
+    """Predicate of an error message for a file that is not a weight file despite its suffix; None if it may be one."""
     with open(path, "rb") as file:
         head = file.read(HEAD)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not head:
         return "is empty: download it again"
     if text.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer, not the weights: fetch them with `git lfs pull`, or download the file itself"
+        return "is a Git LFS pointer, not weights: fetch them with `git lfs pull`, or download the file"
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return "is a web page, not weights: the address led to a page about the file; download the file itself"
+        return "is a web page, not weights: download the file itself"
     if head.startswith(b"\x89HDF"):
-        return "is an HDF5 file (Keras); only weights of torch and safetensors are read"
+        return "is an HDF5 file (Keras); only torch and safetensors files are supported"
     if head.startswith((b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"BZh")):
         return "is an archive: unpack it first"
     if head.startswith(b"PK"):
         return _strange_zip(path)
     if not head.startswith(b"\x80") and _is_text(head):  # pickles start with 0x80, safetensors with a length
-        return f"is a text file, not weights; it begins with {head[:40].decode(errors='replace').splitlines()[0]!r}"
+        return f"is a text file, not weights; it starts with {head[:40].decode(errors='replace').splitlines()[0]!r}"
     return None
 
 
@@ -116,9 +116,9 @@ def _strange_zip(path: Path) -> str | None:
     except (zipfile.BadZipFile, OSError):
         return f"is damaged, or was not downloaded completely ({path.stat().st_size} bytes): its end is missing"
     if any(name.endswith("constants.pkl") for name in names):
-        return "is a TorchScript archive, which holds code and is not opened: save the network's state_dict() instead"
+        return "is a TorchScript archive, which has code and is not opened: save the network's state_dict() instead"
     if not any(name.endswith("data.pkl") for name in names):
-        return "is a zip archive without weights of torch: unpack it first"
+        return "is a zip archive, not a file of torch.save: unpack it first"
     return None
 
 
@@ -131,15 +131,15 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _claims_header(head: bytes) -> bool:
-    """Whether a file starts as safetensors does: the length of a JSON object, and its brace."""
+    """Whether a file starts like a safetensors file: the length of a JSON object, and its brace."""
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER
 
 
 def tensors_of(content: Any, name: str) -> dict[str, torch.Tensor]:
-    """The state dict in a training checkpoint, without counters, optimizers and the like.
+    """Extracts the state dict from a training checkpoint, without counters, optimizers and the like.
 
     Raises:
-        CheckpointError: it holds no tensors by name, or several networks, none of them under a usual name.
+        CheckpointError: there are no named tensors, or several networks without a usual name.
     """
     wanted = f"{name!r} must hold a state dict (tensors by name), got"
     for _ in range(3):  # {"model": {"state_dict": {...}}}
@@ -162,14 +162,14 @@ def tensors_of(content: Any, name: str) -> dict[str, torch.Tensor]:
 
 
 def _has_tensors(value: Any) -> bool:
-    """Whether it is a mapping that holds tensors, at whatever depth."""
+    """Whether a value is a mapping with tensors at any depth."""
     if not isinstance(value, Mapping):
         return False
     return any(isinstance(one, torch.Tensor) or _has_tensors(one) for one in value.values())
 
 
 def bare_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Names without the prefixes of torch.compile and data-parallel wrappers, in any order."""
+    """Removes the prefixes of torch.compile and data-parallel wrappers, in any order, from names."""
     names = {name: ".".join(part for part in name.split(".") if part != COMPILED) for name in tensors}
     while names and all(name.startswith(PARALLEL) for name in names.values()):
         names = {key: name.removeprefix(PARALLEL) for key, name in names.items()}

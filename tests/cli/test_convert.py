@@ -86,7 +86,7 @@ def test_official_names_in_safetensors_are_converted_and_said_so_when_loaded(tmp
         (["net.pth", "out", "--task", "denoise", "--predictor", "absent.pth"], "absent.pth"),
         (
             ["other.pth", "out", "--task", "denoise"],
-            "'other.pth' is of no architecture that spandrel recognizes",
+            "'other.pth' has no architecture that spandrel recognizes",
         ),
         (["code.pth", "out", "--task", "denoise"], "needs more than tensors"),
         (["absent.pth", "out", "--task", "denoise"], "`checkpoint` must be an existing file"),

@@ -148,7 +148,7 @@ def test_the_page_says_what_is_for_what_and_shows_all_of_it(browser):
         box.click()
         box.send_keys(Keys.CONTROL, "a")
         box.send_keys("somebody/theirs", Keys.ENTER)
-        until(lambda: all_of(browser, text)[0].text.startswith("A folder, or an id of the Hub"))  # noqa: B023
+        until(lambda: all_of(browser, text)[0].text.startswith("A folder or Hub id"))  # noqa: B023
 
     uploads = until(lambda: [one for one in all_of(browser, ".upload") if one.is_displayed()])
     for upload in uploads:

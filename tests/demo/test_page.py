@@ -92,7 +92,7 @@ def test_a_batch_comes_back_as_a_zip(client, photos, checkpoint):
     assert report == "2 of 2, 1 failed" and Path(archive["value"]).name == "restored.zip"
     assert [row[:2] for row in table["data"]] == [["side.jpg", "restored"], ["no photo.jpg", "failed"]]
     report, *_ = ask(client, "/restore_all", 4 * [photos["side.jpg"]], checkpoint)
-    assert report == "4 photos are more than the 3 that are allowed at once"
+    assert report == "4 photos are more than the allowed 3"
 
 
 def test_adapting_says_what_is_missing(client):

@@ -53,7 +53,7 @@ def test_a_batch_goes_into_a_zip_without_what_failed(work, photos, checkpoint, t
         assert stored.namelist() == ["side_restored.jpg", "side_restored_2.jpg"] and stored.testzip() is None
 
 
-@pytest.mark.parametrize(("strength", "done"), [(0.0, "Left as it was"), (0.25, "Restored with 25% strength")])
+@pytest.mark.parametrize(("strength", "done"), [(0.0, "Left unchanged"), (0.25, "Restored with 25% strength")])
 def test_what_the_guard_did_is_told(work, photos, checkpoint, strength, done):
     record, _ = work.restore(photos["side.jpg"], checkpoint, Options())
     said = describe(record | {"guard": record["guard"] | {"strength": strength, "reason": "clean"}})
@@ -66,7 +66,7 @@ def test_limits_are_kept(work, photos, checkpoint, tmp_path):
     with pytest.raises(ConfigurationError, match="choose photos first"):
         work.restore("", checkpoint, PLAIN)
     (tmp_path / "heavy.jpg").write_bytes(bytes(1_100_000))
-    with pytest.raises(ConfigurationError, match="heavy.jpg: 1 MB are more than the 1 allowed"):
+    with pytest.raises(ConfigurationError, match="heavy.jpg: 1 MB are more than the allowed 1"):
         work.restore(str(tmp_path / "heavy.jpg"), checkpoint, PLAIN)
     with pytest.raises(ConfigurationError, match="`--max-files` must be a positive number, got 0"):
         Limits(max_files=0)

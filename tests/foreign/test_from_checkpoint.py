@@ -62,13 +62,13 @@ def test_a_file_with_code_is_not_opened(tmp_path):
 
 def test_an_unknown_checkpoint_lists_what_was_tried(tmp_path):
     torch.save(Layers(width=4).state_dict(), tmp_path / "mine.pth")
-    with pytest.raises(ValueError, match=r"'mine.pth' is of no architecture .*layers.0.weight.*Tried: .*NAFNet.*wrap"):
+    with pytest.raises(ValueError, match=r"'mine.pth' has no architecture .*layers.0.weight.*Tried: .*NAFNet.*wrap"):
         ForeignRestorer.from_checkpoint(tmp_path / "mine.pth")
 
 
 def test_a_checkpoint_that_enlarges_is_refused_with_its_scale(tmp_path):
     torch.save(swinir(upscale=2, upsampler="pixelshuffledirect").state_dict(), tmp_path / "x2.pth")
-    with pytest.raises(ValueError, match="SwinIR.* enlarges photos 2 times; a restorer gives a photo of the size"):
+    with pytest.raises(ValueError, match="SwinIR.* enlarges photos 2 times; a restorer must keep the size"):
         ForeignRestorer.from_checkpoint(tmp_path / "x2.pth")
     with pytest.raises(ValueError, match=r"enlarges photos 2 times \(config.upscale\).*only upscale=1"):
         ForeignRestorer.wrap(swin2sr(upscale=2, upsampler="pixelshuffle"))
@@ -77,7 +77,9 @@ def test_a_checkpoint_that_enlarges_is_refused_with_its_scale(tmp_path):
 def test_other_models_of_transformers_are_refused():
     from transformers import Swin2SRConfig, Swin2SRModel
 
-    with pytest.raises(ValueError, match="only image-to-image models can restore: Swin2SR.*got Swin2SRModel"):
+    with pytest.raises(
+        ValueError, match="only image-to-image models of transformers can restore: Swin2SR.*got Swin2SRModel"
+    ):
         ForeignRestorer.wrap(Swin2SRModel(Swin2SRConfig(embed_dim=12, depths=[1], num_heads=[2])))
 
 
@@ -85,7 +87,7 @@ def test_a_missing_file_the_own_u_net_and_a_lone_tensor_are_told_apart(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
         ForeignRestorer.from_checkpoint(tmp_path / "nowhere.pth")
     torch.save(RestorationUNet(width=4, depth=2).state_dict(), tmp_path / "own.pth")
-    with pytest.raises(ValueError, match="holds the U-Net of this method"):
+    with pytest.raises(ValueError, match="holds a U-Net of Noise-DA"):
         ForeignRestorer.from_checkpoint(tmp_path / "own.pth")
     torch.save(torch.zeros(3), tmp_path / "tensor.pth")
     with pytest.raises(ValueError, match=r"must hold a state dict \(tensors by name\), got Tensor"):

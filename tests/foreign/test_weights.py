@@ -1,4 +1,4 @@
-"""Files of weights: what wrappers put around names and tensors, and files that hold no weights."""
+"""Weight files: what wrappers put around names and tensors, and files that hold no weights."""
 
 import io
 import shutil
@@ -81,11 +81,11 @@ NOT_WEIGHTS = {
     "empty": (b"", "is empty"),
     "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS pointer.*git lfs pull"),
     "page": (b"\n <!DOCTYPE html><html><head>", "is a web page"),
-    "text": (b'{"error": "Entry not found"}', 'is a text file, not weights; it begins with \'{"error"'),
+    "text": (b'{"error": "Entry not found"}', 'is a text file, not weights; it starts with \'{"error"'),
     "truncated": (WHOLE[:-30], "was not downloaded completely"),
     "head": (WHOLE[: len(WHOLE) // 2], "was not downloaded completely"),
     "pickle": (b"\x80\x02}q\x00", "is damaged"),
-    "zip": (_bytes_of(_zip), "is a zip archive without weights"),
+    "zip": (_bytes_of(_zip), "is a zip archive, not a file of torch.save"),
     "script": (_bytes_of(lambda stream: torch.jit.save(torch.jit.script(torch.nn.ReLU()), stream)), "TorchScript"),
     "gzip": (b"\x1f\x8b\x08\x00", "is an archive: unpack it"),
     "keras": (b"\x89HDF\r\n\x1a\n", "HDF5"),

@@ -73,7 +73,7 @@ def test_a_single_file_of_something_else_is_refused(tmp_path, saved):
             DAARestorationPipeline.from_pretrained(tmp_path / name)
 
     save_file({"conv.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
-    load("other.safetensors", "is of no architecture that spandrel recognizes.*Tried: .*NAFNet")
+    load("other.safetensors", "has no architecture that spandrel recognizes.*Tried: .*NAFNet")
     save_file({"down_path.0.block.0.weight": torch.zeros(4, 3, 3, 3)}, tmp_path / "official.safetensors")
     load("official.safetensors", "convert it first: `daa convert official.safetensors OUT`")
     (tmp_path / "broken.safetensors").write_bytes(b"\x10")

@@ -251,7 +251,7 @@ def test_without_a_restorer_the_error_says_what_is_needed(state):
 
 def test_one_name_given_twice_raises():
     state = restorer_only(official())
-    with pytest.raises(ValueError, match=r"two of \['last.bias'\]"):
+    with pytest.raises(ValueError, match=r"got twice: \['last.bias'\]"):
         convert_official_state_dict({**state, "module.last.bias": state["last.bias"]})
 
 

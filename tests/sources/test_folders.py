@@ -88,7 +88,7 @@ def test_broken_photos_are_reported_once_and_replaced_by_the_next(clean_folder, 
 def test_a_folder_of_broken_photos_only_is_an_error(tmp_path):
     for name in ("a.png", "b.jpg"):
         (tmp_path / name).write_text("no photo")
-    with pytest.raises(ConfigurationError, match=r"`clean`: none of the 2 photos .* 'a.png': .*no photo"):
+    with pytest.raises(ConfigurationError, match=r"`clean`: none of the 2 photos .* 'a.png': .*not a photo"):
         PhotoFolder(tmp_path, argument="clean").photo(1)
 
 
