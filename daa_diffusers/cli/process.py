@@ -28,13 +28,13 @@ def let_waiting_threads_sleep() -> None:
 
 
 def run(command: Callable[[], int], *, is_last: bool) -> int:
-    """Runs `command` and returns its exit status; after Ctrl-C that is `INTERRUPTED`, with a line on standard error.
+    """Runs `command` and returns its exit status; after Ctrl-C, `INTERRUPTED`, with a line on standard error.
 
-    Where Ctrl-C is ignored, as in a process that a script starts in the background, it stays ignored.
+    If Ctrl-C is ignored, as in a background process of a script, it stays ignored.
 
     Args:
-        command: called once; a status of `INTERRUPTED` means that it has reported the interruption itself.
-        is_last: the process ends afterwards; Ctrl-C then ends it without a traceback.
+        command: function that is called once; it returns `INTERRUPTED` if it has reported an interruption itself.
+        is_last: whether the process ends afterwards; Ctrl-C then ends it without a traceback.
     """
     global _interrupted
     _interrupted = False
@@ -58,9 +58,9 @@ def run(command: Callable[[], int], *, is_last: bool) -> int:
 
 
 def check_interrupted() -> None:
-    """Raises KeyboardInterrupt where Ctrl-C was pressed since the start of `run`.
+    """Raises KeyboardInterrupt if Ctrl-C was pressed since the start of `run`.
 
-    The exception that the signal itself raises is lost where it meets a finalizer or a library that catches everything.
+    The exception of the signal handler is lost in a finalizer, or in a library that catches all exceptions.
     """
     if _interrupted:
         raise KeyboardInterrupt
@@ -73,6 +73,6 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _report_lost(lost: Any) -> None:
-    """`sys.unraisablehook`: a KeyboardInterrupt that is lost is not printed, since `check_interrupted` repeats it."""
+    """Hook for `sys.unraisablehook` that ignores a lost KeyboardInterrupt, as `check_interrupted` raises it again."""
     if not issubclass(lost.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(lost)

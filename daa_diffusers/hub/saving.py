@@ -1,4 +1,4 @@
-"""Saving of networks and pipelines: a new folder that is complete replaces the earlier files."""
+"""Atomic saving of networks and pipelines: files are written to a new folder, and moved when complete."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -15,16 +15,16 @@ from .weight_files import WEIGHTS
 
 @contextmanager
 def saving(network: nn.Module, target: str | os.PathLike, config: str, variant: str | None) -> Iterator[Path]:
-    """Yields a new folder to save a network in; its files and the network's record are then moved to `target`.
+    """Yields a temporary folder in which to save a network; moves its files and the network's record to `target`.
 
     Args:
-        network: of which the record is.
-        target: the folder, made if it does not exist; if saving fails, it stays as it is.
-        config: the name of the network's config file.
-        variant: of the weights.
+        network: network to save.
+        target: folder, created if it does not exist. A failure leaves it unchanged.
+        config: name of the network's config file.
+        variant: variant of the weight files.
 
     Raises:
-        UnwritableError: nothing can be written there, or the disk is full.
+        UnwritableError: the folder cannot be written, or the disk is full.
     """
     target = Path(target)
     check_writable(target)
@@ -38,10 +38,10 @@ def saving(network: nn.Module, target: str | os.PathLike, config: str, variant: 
 
 
 def earlier_weights(target: Path, written: Path, variant: str | None) -> list[Path]:
-    """Weight files of an earlier save in `target` that the files of the new save, in `written`, do not replace.
+    """Weight files of an earlier save in `target` that the new files in `written` do not replace.
 
-    For example a single file beside new shards, which could be loaded instead of them. Weights of another `variant` are
-    kept.
+    An example is a single file next to new shards, which could be loaded instead of them. Weights of another `variant`
+    are not listed.
     """
     earlier: list[Path] = []
     suffix = f".{variant}" if variant else ""
@@ -54,16 +54,16 @@ def earlier_weights(target: Path, written: Path, variant: str | None) -> list[Pa
 
 
 def move_files(written: Path, target: Path, last: str, variant: str | None, stale: Sequence[str] = ()) -> None:
-    """Moves what was saved in `written` to `target`: a new folder at once, else file by file.
+    """Moves the saved files in `written` to `target`: as a whole if `target` is new, else file by file.
 
-    The file of the name `last` is moved last: a folder that gets it is complete. Earlier weights in
-    other files, and the files of `target` named in `stale`, are removed.
+    The file named `last` is moved last, so that a folder with this file is complete. Earlier weights in other files
+    (`earlier_weights`), and the files in `target` named in `stale`, are removed.
     """
     if not target.exists():
         os.replace(written, target)
         return
     earlier = earlier_weights(target, written, variant)
-    for path in written.rglob("*"):  # new folders may need disk space: first, before anything is replaced
+    for path in written.rglob("*"):  # before anything is replaced, since the disk may be full
         if path.is_dir():
             (target / path.relative_to(written)).mkdir(exist_ok=True)
     for name in stale:

@@ -82,7 +82,7 @@ def test_official_names_in_safetensors_are_converted_and_said_so_when_loaded(tmp
         (["net.pth", "out"], "`--task` must name the task of the official file"),
         (["net.pth", "out", "--task", "dehaze"], "`--task` must be one of"),
         (["net.pth", "out.onnx", "--task", "denoise"], "to a folder first"),
-        (["net.pth", "there", "--task", "denoise"], "`folder` must be new, or hold no pipeline yet"),
+        (["net.pth", "there", "--task", "denoise"], "`folder` must be new, or contain no pipeline"),
         (["net.pth", "out", "--task", "denoise", "--predictor", "absent.pth"], "absent.pth"),
         (
             ["other.pth", "out", "--task", "denoise"],

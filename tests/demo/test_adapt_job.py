@@ -110,7 +110,7 @@ def test_progress_is_told_in_words():
 def test_cancelled_at_once_nothing_is_learned_and_another_can_begin(adaptation, noisy, checkpoint):
     assert adaptation.progress().state == "idle"
     adaptation.start(noisy, noisy[:1], checkpoint=checkpoint, minutes=1)
-    with pytest.raises(ConfigurationError, match="running already"):
+    with pytest.raises(ConfigurationError, match="already running"):
         adaptation.start(noisy, noisy[:1], checkpoint=checkpoint, minutes=1)
     adaptation.cancel()
     stopped = until(adaptation, lambda progress: not progress.running)

@@ -156,7 +156,7 @@ def test_only_this_machine_is_listened_to_and_the_page_asks_nobody_else(address)
         (["--port", "PORT"], "cannot listen on 127.0.0.1, port PORT: "),
         (["--checkpoint", "daa-denois"], "did you mean 'daa-denoise'"),
         (["--device", "gpu"], "`--device` 'gpu' cannot be used"),
-        (["--allow-host", "http://example.org"], "`--allow-host` must be a name alone"),
+        (["--allow-host", "http://example.org"], "`--allow-host` must be a host name"),
         (["--max-files", "0"], "`--max-files` must be a positive number, got 0"),
     ],
     ids=str,

@@ -61,7 +61,7 @@ def test_what_the_guard_did_is_told(work, photos, checkpoint, strength, done):
 
 
 def test_limits_are_kept(work, photos, checkpoint, tmp_path):
-    with pytest.raises(ConfigurationError, match="4 photos are more than the 3"):
+    with pytest.raises(ConfigurationError, match="4 photos are more than the allowed 3"):
         list(work.restore_many(4 * [photos["side.jpg"]], checkpoint, PLAIN))
     with pytest.raises(ConfigurationError, match="choose photos first"):
         work.restore("", checkpoint, PLAIN)

@@ -150,5 +150,5 @@ def test_a_page_of_one_network_answers_to_that_address_and_a_shared_one_to_its_n
     "name", ["https://photos.example.org", "photos.example.org:80", "*", "*.example.org", "", "a b"]
 )
 def test_what_is_no_name_cannot_be_allowed(name):
-    with pytest.raises(ConfigurationError, match="`--allow-host` must be a name alone"):
+    with pytest.raises(ConfigurationError, match="`--allow-host` must be a host name"):
         bare_name(name)

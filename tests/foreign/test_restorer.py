@@ -121,7 +121,7 @@ def test_arguments_that_cannot_be_read_off_or_build_something_else_are_refused()
         ForeignRestorer.wrap(nn.Sequential(nn.Conv2d(3, 3, 1)))
     network = Layers(width=4)
     del network.width
-    with pytest.raises(ValueError, match="`arguments` must be given.*: width of Layers cannot be read off"):
+    with pytest.raises(ValueError, match="`arguments` must be a mapping.*: width of Layers cannot be read from"):
         ForeignRestorer.wrap(network)
     with pytest.raises(ValueError, match=r"has other tensors than the network \(layers.0.bias"):
         ForeignRestorer.wrap(network, arguments={"width": 5})

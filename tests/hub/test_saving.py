@@ -46,7 +46,7 @@ def test_a_full_disk_is_named_with_what_is_needed_and_the_earlier_weights_stay(n
 
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(UnwritableError, match="taken' is no folder"):
+    with pytest.raises(UnwritableError, match="taken' is not a folder"):
         RestorationUNet(width=4, depth=2).save_pretrained(tmp_path / "taken")
     assert (tmp_path / "taken").read_text() == "a file"
 
