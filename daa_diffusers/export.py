@@ -223,7 +223,7 @@ def _open(path: Path, threads: int) -> Any:
         raise CheckpointError(f"`path` must be an existing .onnx file, got {str(path)!r}")
     try:
         return _session(path.read_bytes(), threads)
-    except Exception as error:  # ONNX Runtime has exceptions of its own
+    except Exception as error:  # ONNX Runtime raises its own exception types
         raise CheckpointError(f"{str(path)!r} is not a readable ONNX file: {error}") from error
 
 

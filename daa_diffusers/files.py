@@ -112,15 +112,15 @@ def replacing(path: str | os.PathLike, like: str | os.PathLike | None = None) ->
 
 @contextmanager
 def replacing_folder(path: str | os.PathLike, needed: int = 0) -> Iterator[Path]:
-    """Yields a new hidden folder on the disk of `path`, to be written; removes its remaining content at the end.
+    """Yields a new hidden folder on the disk of `path`, for files that the caller then moves; removes it at the end.
 
     Args:
-        path: folder for which the content is meant. If it exists, the hidden folder is created in it, since it may be a
-            mounted disk; else next to it.
+        path: target folder of the files. If it exists, the hidden folder is created in it, since it may be a mounted
+            disk; else next to it.
         needed: size of the content in bytes, for messages; 0: unknown.
 
     Raises:
-        UnwritableError: as `replacing` does.
+        UnwritableError: see `replacing`.
     """
     path = Path(path)
     with written(path):
@@ -162,7 +162,7 @@ def _is_untouched(temporary: Path) -> bool:
 
 
 def _unwritable(error: Exception, path: Path, temporary: Path, needed: int = 0) -> UnwritableError | None:
-    """Converts `error` if its cause is that the file or folder `temporary` cannot be written; else None."""
+    """An UnwritableError with a clear message, if `error` occurred because `temporary` cannot be written; else None."""
     number = written = 0
     if isinstance(error, UnwritableError):
         if not _lies_in(error.path, temporary):  # otherwise it is from a nested `replacing`
@@ -173,7 +173,7 @@ def _unwritable(error: Exception, path: Path, temporary: Path, needed: int = 0) 
             number = error.errno if error.errno in _OF_WRITING else 0
     else:
         said = re.search(r"\(os error (\d+)\)", str(error))  # message of Rust libraries (safetensors)
-        number = int(said[1]) if said else _refusal_of_more(temporary)
+        number = int(said[1]) if said else _errno_of_more(temporary)
     if not number:
         return None
     with suppress(OSError):
@@ -191,7 +191,7 @@ def _size(path: Path) -> int:
     return sum(one.stat().st_size for one in files)
 
 
-def _refusal_of_more(temporary: Path) -> int:
+def _errno_of_more(temporary: Path) -> int:
     """The error number of an attempt to write more to a file, or a file in a folder; 0 on success.
 
     Some C libraries report a full disk without error number, by messages such as "encoder error -2".
@@ -221,7 +221,7 @@ def _words(number: int, path: Path, written: int, needed: int = 0) -> str:
         )
         return f"the disk of {folder!r} is full: {path.name!r} needs {need}; make room, or choose another folder"
     return {
-        errno.EDQUOT: f"the disk quota for {folder!r} is used up: remove files of yours, or choose another folder",
+        errno.EDQUOT: f"the disk quota for {folder!r} is used up: remove some of your files, or choose another folder",
         errno.EROFS: f"the file system of {folder!r} is read-only: choose another folder",
         errno.EACCES: f"no permission to write in {folder!r}",
         errno.EPERM: f"no permission to write in {folder!r}",

@@ -69,9 +69,7 @@ def bulk(
     cpus_per_worker: Annotated[float, typer.Option(help="CPU cores per process.", rich_help_panel=RUN)] = 1,
     gpus_per_worker: Annotated[
         float | None,
-        typer.Option(
-            help="GPUs per process. Default: 1 where there are GPUs; 0.25: four share one.", rich_help_panel=RUN
-        ),
+        typer.Option(help="GPUs per process; 0.25: four share one. Default: 1 if there are GPUs.", rich_help_panel=RUN),
     ] = None,
     address: Annotated[
         str | None,

@@ -42,7 +42,7 @@ def run(command: Callable[[], int], *, is_last: bool) -> int:
     takes = handler is signal.default_int_handler and threading.current_thread() is threading.main_thread()
     if takes:
         signal.signal(signal.SIGINT, _interrupt)
-        sys.unraisablehook = _report_lost
+        sys.unraisablehook = _ignore_lost_interrupt
     try:
         status = command()
         if status != INTERRUPTED:
@@ -60,7 +60,7 @@ def run(command: Callable[[], int], *, is_last: bool) -> int:
 def check_interrupted() -> None:
     """Raises KeyboardInterrupt if Ctrl-C was pressed since the start of `run`.
 
-    The exception of the signal handler is lost in a finalizer, or in a library that catches all exceptions.
+    The exception of the signal handler may be lost in a finalizer, or in a library that catches all exceptions.
     """
     if _interrupted:
         raise KeyboardInterrupt
@@ -72,7 +72,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _report_lost(lost: Any) -> None:
+def _ignore_lost_interrupt(lost: Any) -> None:
     """Hook for `sys.unraisablehook` that ignores a lost KeyboardInterrupt, as `check_interrupted` raises it again."""
     if not issubclass(lost.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(lost)

@@ -95,7 +95,7 @@ def restore(
     from ..restoring.options import Options
     from ..restoring.outputs import find_jobs, format_of_output
 
-    named = format_of_output(inputs, os.fspath(output), checked_format(format), suffix)  # of a file, not a folder
+    named = format_of_output(inputs, os.fspath(output), checked_format(format), suffix)  # if the output is a file
     options = Options(
         format=named or format,
         bits=bits,
@@ -251,7 +251,7 @@ def _load_onnx(checkpoint: str) -> Any:
 
 
 class _Team:
-    """The processes that `accelerate launch` started, or this one alone."""
+    """The processes started by `accelerate launch`, or a single process."""
 
     def __init__(self) -> None:
         self.index, self.state = 0, None

@@ -61,7 +61,7 @@ class ServedNames:
         if origins:
             origin = _split(origins[0])
             if origin is None or not (origin[0] in self.allowed or _same(host, origin, origins[0])):
-                return f"this page takes no requests from pages of {origins[0]!r}"
+                return f"this page accepts no requests from pages of {origins[0]!r}"
         # requests by images, frames and scripts of other pages have no Origin
         site = fields.get("sec-fetch-site", ["none"])[0]
         opened = method in ("GET", "HEAD") and fields.get("sec-fetch-dest", [""])[0] == "document"
@@ -89,7 +89,7 @@ class RefuseOthers:
         if reason is None:
             await self.app(scope, receive, send)
             return
-        logger.warning("refused %s %r: %s (see --allow-host)", scope.get("method", "WebSocket"), scope["path"], reason)
+        logger.warning("rejected %s %r: %s (see --allow-host)", scope.get("method", "WebSocket"), scope["path"], reason)
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": ""})  # before acceptance, this is a 403
             return

@@ -98,7 +98,7 @@ def recipe_of(network: nn.Module, arguments: Mapping[str, Any] | None = None) ->
     if kind.__module__.startswith("spandrel.architectures."):
         identity = kind.__module__.split(".")[2]
         public = vars(importlib.import_module(f"spandrel.architectures.{identity}"))
-        name = next((name for name, value in public.items() if value is kind), kind.__name__)  # not the name in ESRGAN
+        name = next((name for name, value in public.items() if value is kind), kind.__name__)  # alias, if any
         stored: Any = network.hyperparameters  # a class among them (the norm) is the default
         return Recipe("spandrel", f"{identity}:{name}", _only_json(arguments or stored))
     if is_transformers(network):
@@ -122,9 +122,7 @@ def _path_of(kind: type) -> str:
             "the top level of a module"
         )
     if kind.__module__.startswith("torch.nn."):
-        raise ValueError(
-            f"a torch.nn.{kind.__name__} cannot be rebuilt from arguments: put it into a class of your own"
-        )
+        raise ValueError(f"a torch.nn.{kind.__name__} cannot be rebuilt from arguments: wrap it in a class of your own")
     if kind.__module__ == "__main__":
         logger.warning("%s is defined in __main__: only programs that define it can load it again", kind.__name__)
     return f"{kind.__module__}:{kind.__qualname__}"

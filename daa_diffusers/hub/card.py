@@ -45,7 +45,7 @@ def metadata_of(description: Description, name: str, license: License) -> ModelC
     results = [
         EvalResult(
             task_type="image-to-image",
-            dataset_type=re.sub(r"\W+", "-", one["set"].lower()).strip("-"),  # results of one type would be merged
+            dataset_type=re.sub(r"\W+", "-", one["set"].lower()).strip("-"),  # the Hub merges results with equal types
             dataset_name=one["set"],
             metric_type="psnr",
             metric_name=f"PSNR (dB; {one['psnr'][IDENTITY]:.2f} of the untouched input)",

@@ -127,7 +127,7 @@ def without_machine(value: Any) -> Any:
     """Removes local data from JSON: absolute paths are reduced to their last part, skipped photos to their number."""
     if isinstance(value, Mapping):
         kept = {key: without_machine(item) for key, item in value.items()}
-        if isinstance(kept.get("skipped"), dict | list):  # a list: names alone, of earlier versions
+        if isinstance(kept.get("skipped"), dict | list):  # earlier versions wrote a list of names
             kept["skipped"] = len(kept["skipped"])
         return kept
     if isinstance(value, list):

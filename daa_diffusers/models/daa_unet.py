@@ -23,7 +23,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class WideLinear(nn.Linear):
-    """Linear layer computed in float32 or wider, whatever the precision of its weights: `(B, in) -> (B, out)`.
+    """Linear layer computed in float32 or wider for weights of any precision: `(B, in) -> (B, out)`.
 
     The result keeps this precision, or is cast to the dtype of the weights if `rounds` is True.
     """

@@ -211,7 +211,7 @@ def size_of(items: Items) -> tuple[int, int] | None:
 
 
 def check_color(items: Items, name: str, coded: tuple[int, int] | None = None) -> None:
-    """Raises UnreadablePhotoError for HDR, and for other primaries without profile: both would be read as sRGB.
+    """Raises UnreadablePhotoError for HDR, and for primaries other than sRGB's without profile (misread as sRGB).
 
     Args:
         items: items of the file.

@@ -21,7 +21,7 @@ JPEG_OFFSET, JPEG_SIZE, STRIP_OFFSETS, STRIP_SIZES = 513, 514, 273, 279  # tags 
 GEOGRAPHIC = frozenset({GPS_IFD, 33550, 33922, 34264, 34735, 34736, 34737})  # the others are of GeoTIFF
 
 
-def turned_upright(block: bytes) -> bytes:
+def rotated_upright(block: bytes) -> bytes:
     """Sets the orientation of a block to 1, and removes the thumbnail, which is not rotated with the photo."""
     try:
         order, big, offset = read_header(block[:16])

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import MissingPackageError
 from . import boxes
-from .exif_edits import turned_upright
+from .exif_edits import rotated_upright
 from .other_parts import left_out
 from .photo_format import PhotoFormat, SizeCheck, write_pieces
 from .source import Source
@@ -58,12 +58,12 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     colors = 1 if values.shape[2] < 3 else 3
     alpha = np.ascontiguousarray(values[..., colors]) if values.shape[2] > colors else None
     exif = image.info.get("exif")
-    exif = turned_upright(exif.removeprefix(b"Exif\0\0")) if exif else None
+    exif = rotated_upright(exif.removeprefix(b"Exif\0\0")) if exif else None
     metadata = Metadata(exif, image.info.get("xmp") or None, image.info.get("icc_profile") or None)
     pixels = np.ascontiguousarray(values[..., :colors])
     notes = left_out(boxes.other_parts(items))
     if items.of_primary("irot") or items.of_primary("imir"):
-        notes.append("turned upright")
+        notes.append("rotated upright")
     encoding = Encoding(maximum=2**bits - 1 if bits > 8 else None, subsampling=boxes.subsampling_of(items))
     return StoredPhoto(pixels, alpha, "HEIC", 1, metadata, encoding, tuple(notes))
 

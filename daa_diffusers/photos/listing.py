@@ -33,13 +33,13 @@ class Listing:
     others: Counter[str] = field(default_factory=Counter)
     unreadable: dict[str, str] = field(default_factory=dict)
 
-    def left_out(self) -> Counter[str]:
+    def skipped(self) -> Counter[str]:
         """Number of skipped files and folders by reason."""
         counts = Counter({f"no photo ({suffix})": count for suffix, count in self.others.items()})
         return counts + Counter({HIDDEN: self.hidden})
 
 
-def look_through(folder: str | os.PathLike[str]) -> Listing:
+def scan_folder(folder: str | os.PathLike[str]) -> Listing:
     """Lists a folder and its subfolders. Links to folders are followed; each real folder is visited once."""
     listing = Listing(Paths(folder))
     visited = {os.path.realpath(folder)}
@@ -119,7 +119,7 @@ def list_photos(folder: str | os.PathLike, argument: str = "folder") -> Paths:
         raise ConfigurationError(f"`{argument}` must be an existing folder, got {str(folder)!r}")
     if not folder.is_dir():
         raise ConfigurationError(f"`{argument}` must be a folder of photos, got the file {str(folder)!r}")
-    listing = look_through(folder)
+    listing = scan_folder(folder)
     for path, reason in listing.unreadable.items():
         logger.warning("`%s`: the folder %s cannot be read: %s", argument, path, reason)
     if not listing.photos:

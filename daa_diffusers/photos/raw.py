@@ -6,7 +6,7 @@ import numpy as np
 
 from ..errors import MissingPackageError, UnreadablePhotoError
 from . import by_pillow, tiff
-from .exif_edits import turned_upright
+from .exif_edits import rotated_upright
 from .photo_format import PhotoFormat, SizeCheck
 from .source import Source
 from .stored import Metadata, StoredPhoto
@@ -75,7 +75,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
             gamma=(2.4, 12.92),  # sRGB curve; LibRaw's default is BT.709
         )
     stored = tiff.metadata_of(source)  # most raw files are TIFF files
-    exif = turned_upright(stored.exif) if stored.exif else None
+    exif = rotated_upright(stored.exif) if stored.exif else None
     metadata = Metadata(exif=exif, xmp=stored.xmp, icc=by_pillow.srgb_profile())
     notes = ["developed from raw to sRGB with the camera's white balance"]
     if exif is None:

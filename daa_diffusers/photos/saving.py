@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import ConfigurationError
 from ..files import replacing
 from . import xmp
-from .exif_edits import turned_upright
+from .exif_edits import rotated_upright
 from .location import without_location
 from .other_parts import merged, without_lost_extension, without_other_parts
 from .photo_format import PhotoFormat
@@ -110,7 +110,7 @@ def save_photo(
         raise FileExistsError(f"{str(path)!r} exists; set `overwrite` to replace it")
     depth = bits or (photo.bits if photo.bits in target.depths else 8)
     photo, pixels, alpha, notes = _prepared(photo, pixels, target, depth, strip_location)
-    assert target.write is not None, "read-only formats have `saved_as`"
+    assert target.write is not None, "photos of read-only formats are saved in another one"
     with replacing(path) as temporary:
         notes += target.write(temporary, photo, pixels, alpha, quality)
     return SavedPhoto(path, target.name, depth, merged((*photo.notes, *notes)))
@@ -145,8 +145,8 @@ def _prepared(
     if photo.orientation != 1 and (not own or "exif" not in target.carries):
         pixels = np.ascontiguousarray(upright(pixels, photo.orientation))
         alpha = None if alpha is None else np.ascontiguousarray(upright(alpha[..., None], photo.orientation)[..., 0])
-        metadata = _turned(metadata, photo.orientation)
-        notes.append("turned upright")
+        metadata = _upright_metadata(metadata, photo.orientation)
+        notes.append("rotated upright")
     if strip_location:
         metadata, more = without_location(metadata)
         notes += more
@@ -158,9 +158,9 @@ def _prepared(
     return replace(photo, metadata=metadata), pixels, alpha, notes
 
 
-def _turned(metadata: Metadata, orientation: int) -> Metadata:
+def _upright_metadata(metadata: Metadata, orientation: int) -> Metadata:
     """Metadata for pixels that were rotated upright."""
-    exif = None if metadata.exif is None else turned_upright(metadata.exif)
+    exif = None if metadata.exif is None else rotated_upright(metadata.exif)
     packet = metadata.xmp and (xmp.without(metadata.xmp, xmp.ORIENTATION) or metadata.xmp)
     dpi = metadata.dpi[::-1] if metadata.dpi and orientation >= 5 else metadata.dpi
     return replace(metadata, exif=exif, dpi=dpi, xmp=packet)

@@ -91,7 +91,7 @@ def _new_tags(photo: StoredPhoto, order: str) -> Directory:
 
 
 def _add_tags(path: Path, tags: Tags, new: Directory) -> None:
-    """Replaces the first directory by a new one at the end of the file, with the tags `new` and `tags` added.
+    """Replaces the first directory by one at the end of the file, which adds `new` and the descriptive tags of `tags`.
 
     tifffile does not write EXIF and GPS directories.
     """

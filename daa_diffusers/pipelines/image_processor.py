@@ -57,7 +57,7 @@ class Photo:
         return replace(self, pixels=self.pixels[:, rows, columns], alpha=None)
 
 
-# --- in ---
+# --- reading of inputs ---
 
 
 def read_photos(image: PhotoInput | Sequence[PhotoInput], channels: int) -> tuple[list[Photo], bool]:
@@ -203,7 +203,7 @@ def in_own_depth(image: Any, as_float: bool | None, out: Any = None) -> bool:
         first = image[0] if isinstance(image, list | tuple) else image
         return not isinstance(first, PIL.Image.Image)
     if as_float and out is not None and out.dtype.kind != "f":
-        raise ValueError(f"`as_float` must be False or None where `out` is of integers, got `out` of {out.dtype}")
+        raise ValueError(f"`as_float` must be False or None if `out` is of integers, got `out` of {out.dtype}")
     return not as_float
 
 
@@ -216,7 +216,7 @@ def as_floats(photo: Photo) -> Photo:
     return replace(photo, pixels=photo.pixels.float() / maximum, alpha=alpha)
 
 
-# --- to the network and back ---
+# --- conversion to batches and back ---
 
 
 def to_batch(
@@ -297,7 +297,7 @@ def pad_to_multiple(batch: torch.Tensor, multiple: int) -> torch.Tensor:
     return batch.contiguous(memory_format=torch.channels_last)
 
 
-# --- out ---
+# --- assembly of results ---
 
 
 def check_output_type(output_type: str, photos: Sequence[Photo]) -> None:

@@ -88,7 +88,7 @@ def restore_strips(
 
     Args:
         restorer: restorer for which `strips` was made, in eval mode.
-        strips: state for a photo of this height, padded to the restorer's `size_multiple`.
+        strips: new state for the padded height of the photo.
         batches: strips of the photo, (N, C, h, W), float32, as planned by `plan_strips`.
         rows, strength, mixed: see `restore_batch`.
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..photos.listing import look_through
+from ..photos.listing import scan_folder
 from ..photos.registry import PHOTO_SUFFIXES
 
 MADE = "in the output folder, or a sheet"
@@ -74,8 +74,8 @@ class Search:
                 yield Found(one, os.path.basename(one) or "photo", "no such file or folder")
 
     def _in_folder(self, folder: str) -> Iterable[Found]:
-        listing = look_through(folder)
-        self.left_out.update(listing.left_out())
+        listing = scan_folder(folder)
+        self.left_out.update(listing.skipped())
         for path, reason in listing.unreadable.items():
             yield Found(path, "photo", f"the folder cannot be read: {reason}")
         if not listing.photos and not listing.unreadable:

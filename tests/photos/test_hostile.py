@@ -15,7 +15,7 @@ from PIL import Image
 from daa_diffusers.errors import ConfigurationError, UnreadablePhotoError
 from daa_diffusers.photos import open_photo, save_photo
 from daa_diffusers.photos.exif import orientation_of
-from daa_diffusers.photos.exif_edits import turned_upright, without_gps
+from daa_diffusers.photos.exif_edits import rotated_upright, without_gps
 from daa_diffusers.photos.location import without_location
 from daa_diffusers.photos.stored import Metadata
 from daa_diffusers.photos.xmp import OF_OTHER_PARTS, without
@@ -192,7 +192,7 @@ def test_damaged_exif_is_carried_along_or_left_out_but_never_trusted():
     for _ in range(500):
         damaged = mutated(block, rng)
         assert 1 <= orientation_of(damaged) <= 8
-        assert len(turned_upright(damaged)) == len(damaged)
+        assert len(rotated_upright(damaged)) == len(damaged)
         stripped = without_gps(damaged)
         if stripped is not None:
             assert len(stripped) == len(damaged)

@@ -7,7 +7,7 @@ import tracemalloc
 
 import pytest
 
-from daa_diffusers.photos.listing import look_through
+from daa_diffusers.photos.listing import scan_folder
 from daa_diffusers.photos.paths import Paths
 from daa_diffusers.sources import PhotoFolder, contents
 from daa_diffusers.sources.folders import digest_of_files
@@ -21,7 +21,7 @@ def test_the_order_is_that_of_paths_whatever_the_names(tmp_path):
         (tmp_path / first / second / "0.png").touch()
         (tmp_path / first / (second + ".x.png")).touch()
         (tmp_path / (first + ".x.png")).touch()
-    listed = look_through(tmp_path).photos
+    listed = scan_folder(tmp_path).photos
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert list(listed) == sorted(files) and len(files) > 150
 

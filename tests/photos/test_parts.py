@@ -209,7 +209,7 @@ def test_what_heic_cannot_keep_is_named(tmp_path, more):
     options = {"thumbnail": {"thumbnails": [32]}, "turned": {"exif": b"Exif\0\0" + exif(6)}}.get(more, {})
     heic_file(tmp_path / "a.heic", np.tile(PHOTO, (4, 4, 1)), further=more == "further pictures", **options)
     done = save_photo(tmp_path / "b.heic", open_photo(tmp_path / "a.heic"))
-    said = {"thumbnail": "the thumbnail", "turned": "turned upright"}.get(more, more)
+    said = {"thumbnail": "the thumbnail", "turned": "rotated upright"}.get(more, more)
     assert any(said in note for note in done.notes), done.notes
     gone = differences((tmp_path / "a.heic").read_bytes(), (tmp_path / "b.heic").read_bytes())
     assert gone <= {"item hvc1", "reference thmb", "irot", "hvcC", "pixi", "colr"}
