@@ -26,7 +26,7 @@ from daa_diffusers.sources.folders import PhotoFolder
 DRAWS_SHOWN = 4
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 NOISE = {"type": "camera", "shot": [5e-4, 1e-2]}
-RAIN = {"type": "rain", "across_probability": 0.0}  # the photos in the docs are upright
+RAIN = {"type": "rain", "across_probability": 0.0}  # vertical rain only, as the photos are upright
 DEGRADATIONS = {
     "gaussian": {"type": "gaussian", "sigma_max": 50.0},
     "camera": {"type": "camera"},

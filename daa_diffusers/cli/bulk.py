@@ -142,7 +142,7 @@ def _plan_and_run(
                 stack.enter_context(cluster(address, cpus, gpus))
         job = jobs.plan_job(output, settings, fingerprint)
         job.clear_leftovers()
-        after_cluster.callback(job.clear_leftovers)  # of workers that its end has killed
+        after_cluster.callback(job.clear_leftovers)  # left by workers that were killed
         if redo_failed and (again := job.reopen_failed()):
             typer.echo(f"{again} shards with failed photos are repeated", err=True)
         return _run(job, as_json, workers, cpus, gpus, address)

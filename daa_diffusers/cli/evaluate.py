@@ -35,7 +35,7 @@ Checkpoints = Annotated[
 Record = Annotated[
     str | None,
     typer.Option(
-        help="Name of the test set: record the numbers for the model card of the last --checkpoint, a folder.",
+        help="Name of the test set: record the scores for the model card of the last --checkpoint, a folder.",
         show_default=False,
     ),
 ]

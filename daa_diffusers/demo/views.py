@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 VIEW = 1600  # pixels, longer side of the view of a whole photo
-THUMBNAIL = 160
+THUMBNAIL = 160  # pixels, longer side
 CROP = (600, 420)  # pixels, width and height of a zoomed part
 
 

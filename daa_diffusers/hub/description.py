@@ -31,7 +31,7 @@ class Network:
     Args:
         config: saved config.
         parameters: number of parameters. None: neither known from the config nor from weights.
-        size_multiple: height and width of an input must be multiples of it. None: not known.
+        size_multiple: integer of which height and width of an input must be multiples. None: unknown.
         dtypes: dtypes of the stored weights; empty without weights.
         bytes: size of the weight files.
     """

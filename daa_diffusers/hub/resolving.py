@@ -22,7 +22,7 @@ from .weight_files import WEIGHTS, stored_variant, weight_files, weights_file
 
 logger = logging.getLogger(__name__)
 
-ROOT_PACKAGE = __package__.partition(".")[0]  # model_index.json has full module paths
+ROOT_PACKAGE = __package__.partition(".")[0]  # start of this package's module paths in model_index.json
 MODEL_INDEX = "model_index.json"
 PICKLE_SUFFIXES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
 NO_PICKLE = "only safetensors are read, because pickle files run code when they are opened"
@@ -98,7 +98,7 @@ def is_repo_id(text: str) -> bool:
 
 
 def pipeline_folder(name_or_path: str | os.PathLike[str]) -> Path:
-    """The pipeline folder for a pipeline folder, the output folder of a training run, or a bundled name."""
+    """The pipeline folder of a bundled name or of a training run's output folder; itself for a pipeline folder."""
     if isinstance(name_or_path, str) and is_bundled(name_or_path):
         return bundled_path(name_or_path)
     folder = Path(name_or_path)
@@ -177,7 +177,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     """Reads the model_index.json of a folder, with this package's classes (`own_classes`).
 
     Raises:
-        CheckpointError: it is missing or damaged.
+        CheckpointError: the index is missing or damaged.
     """
     if not (folder / MODEL_INDEX).is_file():
         raise CheckpointError(no_pipeline(folder))
@@ -255,7 +255,7 @@ def check_folder(
     if missing:
         hint = f" (there is {', '.join(sorted(pickles))}: {NO_PICKLE})" if pickles else ""
         if not pickles and variant is None and (other := stored_variant(folder / components[0])):
-            hint = f" (there is the variant {other!r}: `variant`)"
+            hint = f" (the variant {other!r} exists: set `variant`)"
         raise CheckpointError(f"checkpoint {str(folder)!r} has missing files: {', '.join(missing)}{hint}")
     for component, files in weights.items():
         network = empty_network(configs[component], str(folder / component / "config.json"))

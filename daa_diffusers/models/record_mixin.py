@@ -57,7 +57,7 @@ class RecordMixin:
             is_main_process, save_function, variant, max_shard_size: see `ModelMixin.save_pretrained`.
             safe_serialization: must be True; this package writes no pickle files.
             push_to_hub: also upload the folder, with a model card.
-            kwargs: with `push_to_hub`, `repo_id` (default: the folder's name) and arguments of the method `push_to_hub`.
+            kwargs: with `push_to_hub`, `repo_id` (default: the folder's name) and arguments of that method.
 
         Raises:
             ValueError: `safe_serialization=False`.

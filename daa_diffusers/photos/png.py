@@ -29,7 +29,7 @@ KEPT = frozenset(
     {"cICP", "mDCV", "cLLI", "cHRM", "gAMA", "sRGB", "iCCP", "pHYs", "eXIf", "tIME", "tEXt", "zTXt", "iTXt"}
 )
 _PICTURE = frozenset({"IHDR", "PLTE", "tRNS", "IDAT", "IEND"})
-_CODING = frozenset({"iDOT"})  # depends on the coding
+_CODING = frozenset({"iDOT"})  # chunks about the coding of the original file
 _LEFT_OUT = {"caBX": "content credentials (C2PA)"} | dict.fromkeys(("acTL", "fcTL", "fdAT"), "further frames")
 
 

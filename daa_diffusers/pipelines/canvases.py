@@ -37,7 +37,7 @@ def shared_files(*arrays: Any) -> list[np.memmap]:
     return [array for array in arrays if isinstance(array, np.memmap) and array.mode != "c"]
 
 
-def let_go(mapped: Sequence[np.memmap]) -> None:
+def release_pages(mapped: Sequence[np.memmap]) -> None:
     """Releases the memory pages of mapped files; written values stay in the file."""
     for array in mapped:
         pages = getattr(array, "_mmap", None)

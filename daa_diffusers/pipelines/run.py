@@ -13,7 +13,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from tqdm.auto import tqdm
 
 from ..models.restorer import RestorerContract
-from .canvases import blank, let_go
+from .canvases import blank, release_pages
 from .guard import Verdict, judge, sample_windows
 from .image_processor import Photo, from_batch, to_batch
 from .limits import check_strength, check_tile
@@ -246,7 +246,7 @@ class Run:
                         canvas.pixels[:, first:last] = photo.pixels
                     first = last
                 progress_bar.update(len(group))
-                let_go(mapped)
+                release_pages(mapped)
         except BaseException:
             progress_bar.total += len(photos) - passes
             progress_bar.n = shown
@@ -278,7 +278,7 @@ class Run:
                 return dict(zip(photos, finished, strict=True))
             for canvas, photo in zip(canvases, finished, strict=True):
                 canvas.pixels[:, down.first : down.last, right.first : right.last] = photo.pixels
-            let_go(mapped)
+            release_pages(mapped)
         return dict(zip(photos, canvases, strict=True))
 
     def _call_back(self, batch: torch.Tensor, indices: list[int]) -> torch.Tensor:

@@ -164,5 +164,5 @@ def test_a_network_of_another_class_or_a_pipeline_is_not_loaded_as_new_weights(t
 
 def test_a_folder_of_a_variant_alone_names_it(tmp_path):
     DAARestorationPipeline(RestorationUNet(width=4, depth=2)).save_pretrained(tmp_path, variant="fp16")
-    with pytest.raises(CheckpointError, match="there is the variant 'fp16': `variant`"):
+    with pytest.raises(CheckpointError, match="the variant 'fp16' exists: set `variant`"):
         DAARestorationPipeline.from_pretrained(tmp_path)
