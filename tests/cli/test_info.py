@@ -59,7 +59,7 @@ def test_the_precision_that_is_chosen_here_is_said_with_its_reason(pipeline, tmp
     said = facts(capsys, "daa-denoise")["precision here"]
     chosen = DAARestorationPipeline.from_pretrained("daa-denoise").enable_mixed_precision()
     if torch.cuda.is_available() or torch.backends.mps.is_available():
-        assert said.startswith("float32 on the ") and "not chosen by itself" in said
+        assert said.startswith("float32 on the ") and "not enabled automatically" in said
     elif chosen is None:
         assert said.startswith("float32 on the cpu") and ("no instructions" in said or "more than 0.3/255" in said)
     else:

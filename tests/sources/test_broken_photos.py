@@ -45,9 +45,9 @@ def test_broken_photos_are_skipped_counted_and_listed(clean_folder, tmp_path, ca
 def test_sources_of_broken_photos_only_are_an_error(tmp_path):
     files = [("a.png", b"no photo"), ("b.png", b"")]
     for source in (DatasetSource(table(files)), StreamSource(table(files).to_iterable_dataset())):
-        with pytest.raises(ConfigurationError, match=r"none of the 2 photos .*\[0\]': .*no photo"):
+        with pytest.raises(ConfigurationError, match=r"none of the 2 photos .*\[0\]': .*not a photo"):
             source.photo(1)
-    with pytest.raises(ConfigurationError, match="none of the 2 photos .* 'a.tar/a.png': .*no photo"):
+    with pytest.raises(ConfigurationError, match="none of the 2 photos .* 'a.tar/a.png': .*not a photo"):
         ShardSource([pack(tmp_path / "a.tar", files)]).photo(1)
 
 

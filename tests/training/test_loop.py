@@ -236,7 +236,7 @@ def test_dry_run_tells_what_a_run_needs(tiny_config):
 def test_a_dry_run_refuses_what_a_run_would(tiny_config, photo_folders, begin):
     with pytest.raises(ConfigurationError, match="`output_dir` must be a new or empty folder"):
         begin(tiny_config(output_dir=str(photo_folders / "clean")))
-    with pytest.raises(CheckpointError, match="`init_from` 'nope' is no bundled checkpoint"):
+    with pytest.raises(CheckpointError, match="`init_from` 'nope' is not a bundled checkpoint"):
         begin(tiny_config(init_from="nope"))
 
 
