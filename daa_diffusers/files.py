@@ -15,8 +15,8 @@ from .errors import ConfigurationError
 
 NAME_BYTES = 255  # maximum length of a file name on nearly all file systems
 # Errors that do not depend on the file: the next file would fail as well.
-OF_THE_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ESTALE})
-_OF_WRITING = OF_THE_MACHINE | {
+CONCERN_ALL_FILES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ESTALE})
+_OF_WRITING = CONCERN_ALL_FILES | {
     errno.EACCES,
     errno.EPERM,
     errno.EFBIG,
@@ -260,17 +260,14 @@ def check_writable(folder: str | os.PathLike) -> None:
     try:
         os.rmdir(tempfile.mkdtemp(prefix=".", dir=existing))  # detects /proc and immutable folders
     except OSError as error:
-        if error.errno not in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-        ):  # the file itself may still fit
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # with these, a smaller file may still fit
             message = f"nothing can be written in {str(existing)!r}: {os.strerror(error.errno or 0)}"
             raise UnwritableError(error.errno or 0, message, str(folder)) from error
 
 
-def of_the_machine(error: BaseException) -> bool:
+def concerns_all_files(error: BaseException) -> bool:
     """Whether an error does not depend on the file, such as a full disk: the next file would fail as well."""
-    return isinstance(error, OSError) and error.errno in OF_THE_MACHINE
+    return isinstance(error, OSError) and error.errno in CONCERN_ALL_FILES
 
 
 def other_kind(path: str | os.PathLike) -> str:

@@ -19,7 +19,7 @@ from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.files import (
     UnwritableError,
     check_writable,
-    of_the_machine,
+    concerns_all_files,
     one_line,
     printable,
     replacing,
@@ -91,7 +91,7 @@ def test_a_full_disk_is_named_whatever_the_library_says(small_disk, write):
         write(temporary)
     said = str(raised.value)
     assert f"the disk of '{small_disk}' is full: 'new.jpg' needs more than the " in said and "kB available" in said
-    assert raised.value.errno == errno.ENOSPC and of_the_machine(raised.value)
+    assert raised.value.errno == errno.ENOSPC and concerns_all_files(raised.value)
     assert names(small_disk) == ["old"] and (small_disk / "old").stat().st_size == 20_000
 
 
@@ -105,7 +105,7 @@ def test_a_file_that_may_not_be_so_large_is_its_own_fault(tmp_path, write):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "exceeds the maximum file size" in str(raised.value)
-    assert not of_the_machine(raised.value) and names(tmp_path) == []
+    assert not concerns_all_files(raised.value) and names(tmp_path) == []
 
 
 def test_other_errors_stay_what_they_are(tmp_path):

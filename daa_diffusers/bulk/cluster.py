@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import CheckpointError, ConfigurationError
-from ..files import of_the_machine
+from ..files import concerns_all_files
 from .job import BulkJob
 from .shards import ShardResult, restore_shard, restorer_fingerprint
 
@@ -197,7 +197,7 @@ class ShardWorker:
         except torch.AcceleratorError:
             os._exit(1)  # this process cannot use the device any more: Ray starts another one and repeats the shard
         except Exception as error:
-            stops = of_the_machine(error)
+            stops = concerns_all_files(error)
             words = str(error) if stops else f"{type(error).__name__}: {error}"
             result = ShardResult(int(number), error=words, stops=stops)
         return {name: [value] for name, value in dataclasses.asdict(result).items()}

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import of_the_machine, replacing, written
+from ..files import concerns_all_files, replacing, written
 from ..photos.registry import FORMATS
 from ..restoring.outputs import Job, renamed
 from ..restoring.work import FAILED, RESTORED, restore_one
@@ -107,7 +107,7 @@ def _restored(
             done = restore_one(pipeline, Job(open_input(one, scratch), target), job.settings.options)
         content = Path(target).read_bytes()
     except Exception as error:
-        if _of_the_machine(error):
+        if _concerns_all_items(error):
             raise
         logger.debug("%s", one.source, exc_info=True)
         return record | {"error": str(error) or type(error).__name__}, None
@@ -120,10 +120,11 @@ def _restored(
     return record | {"status": RESTORED, "member": member, "checksum": checksum} | done, content
 
 
-def _of_the_machine(error: Exception) -> bool:
+def _concerns_all_items(error: Exception) -> bool:
+    """Whether the next photo would fail as well, such as on a full disk or after an error of the accelerator."""
     import torch
 
-    return isinstance(error, torch.AcceleratorError) or of_the_machine(error)
+    return isinstance(error, torch.AcceleratorError) or concerns_all_files(error)
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,7 +95,8 @@ def restore(
     from ..restoring.options import Options
     from ..restoring.outputs import find_jobs, format_of_output
 
-    named = format_of_output(inputs, os.fspath(output), checked_format(format), suffix)  # if the output is a file
+    # None if the output is a folder
+    named = format_of_output(inputs, os.fspath(output), checked_format(format), suffix)
     options = Options(
         format=named or format,
         bits=bits,
@@ -116,7 +117,7 @@ def restore(
     for folder in () if dry_run else (output.parent if named else output, compare):
         if folder is not None:
             check_writable(folder)
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it also raises the errors that it logs
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # tifffile also raises the errors that it logs
     team = _Team()
 
     def plan() -> Plan:
@@ -128,7 +129,7 @@ def restore(
             return _load_onnx(checkpoint)
         return load_pipeline(checkpoint, device or team.device, dtype)
 
-    status = _run(team.share(plan), options, load, team, as_json)
+    status = _run(team.broadcast(plan), options, load, team, as_json)
     if status:
         raise typer.Exit(status)
 
@@ -145,7 +146,7 @@ def _check_backend(backend: str, checkpoint: str, device: str | None, dtype: str
         check_model(checkpoint, device)
     elif not Path(checkpoint).is_file() or device not in (None, "cpu"):
         raise ConfigurationError(
-            f"`--checkpoint` must be an existing .onnx file, on the cpu; got {checkpoint!r} and {device or 'cpu'}"
+            f"`--checkpoint` must be an existing .onnx file, `--device` cpu; got {checkpoint!r} and {device or 'cpu'}"
         )
 
 
@@ -166,10 +167,10 @@ def _lines() -> Iterable[str]:
 
 
 def _run(plan: Plan, options: Options, load: Any, team: _Team, as_json: bool) -> int:
-    """Restores this process's share and reports; returns the exit status."""
+    """Restores the jobs of this process, and prints their results; returns the exit status."""
     from tqdm import tqdm
 
-    from ..files import of_the_machine
+    from ..files import concerns_all_files
     from ..restoring.work import FAILED, PLANNED, Summary, restore_all
 
     summary = Summary()
@@ -178,7 +179,7 @@ def _run(plan: Plan, options: Options, load: Any, team: _Team, as_json: bool) ->
 
     def load_quietly() -> Any:
         pipeline = load()
-        if len(jobs) > 1 or not sys.stderr.isatty():  # otherwise shows progress over tiles
+        if len(jobs) > 1 or not sys.stderr.isatty():  # a single photo has a progress bar over its tiles
             pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
@@ -200,7 +201,7 @@ def _run(plan: Plan, options: Options, load: Any, team: _Team, as_json: bool) ->
         typer.echo(f"interrupted; {summary.describe()}; the same command resumes", err=True)
         raise typer.Exit(process.INTERRUPTED) from None
     except OSError as error:
-        if not of_the_machine(error):
+        if not concerns_all_files(error):
             raise
         summary.stopped = str(error)
     for other in team.gather(summary):
@@ -237,7 +238,7 @@ def _say(text: str, bar: Any, stream: Any) -> None:
 
 
 def _load_onnx(checkpoint: str) -> Any:
-    """Loads the pipeline of an .onnx file, or exports a checkpoint for this run."""
+    """Loads a pipeline that runs on ONNX Runtime, from an .onnx file or from a checkpoint exported for this run."""
     import tempfile
 
     from ..export import OnnxRestorer, export_onnx
@@ -245,7 +246,7 @@ def _load_onnx(checkpoint: str) -> Any:
 
     if checkpoint.endswith(".onnx"):
         return DAARestorationPipeline(OnnxRestorer(checkpoint))
-    with tempfile.TemporaryDirectory() as folder:  # the session reads the whole file when it is opened
+    with tempfile.TemporaryDirectory() as folder:  # ONNX Runtime reads the whole file when it opens it
         restorer = DAARestorationPipeline.from_pretrained(checkpoint).restorer
         return DAARestorationPipeline(OnnxRestorer(export_onnx(restorer, Path(folder, "restorer.onnx"))))
 
@@ -263,8 +264,8 @@ class _Team:
             self.state = PartialState(cpu=not torch.cuda.is_available())
             self.index, self.device = self.state.process_index, str(self.state.device)
 
-    def share(self, plan: Any) -> Plan:
-        """Broadcasts the plan of the first process, the only one that can read standard input."""
+    def broadcast(self, plan: Callable[[], Plan]) -> Plan:
+        """Returns the result of `plan()` in the first process, the only one that can read standard input."""
         if self.state is None:
             return plan()
         from accelerate.utils import broadcast_object_list

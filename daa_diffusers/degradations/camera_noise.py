@@ -14,7 +14,7 @@ from .jpeg_coding import code_some
 
 # Constants of the tone curve of sRGB (IEC 61966-2-1); `gamma` replaces its exponent.
 TONE_OFFSET, SRGB_GAMMA = 0.055, 2.4
-# Bilinear demosaicing of a Bayer mosaic whose missing samples are zero: red, green, blue.
+# Filters that demosaic a Bayer mosaic bilinearly, one for red and blue, one for green; missing samples are zero.
 _RED_BLUE = [[0.25, 0.5, 0.25], [0.5, 1.0, 0.5], [0.25, 0.5, 0.25]]
 _GREEN = [[0.0, 0.25, 0.0], [0.25, 1.0, 0.25], [0.0, 0.25, 0.0]]
 
@@ -31,11 +31,11 @@ class CameraNoise(ConfigurableDegradation):
 
         degraded = clean + tone(demosaic(mosaic + noise)) - tone(demosaic(mosaic)),
 
-    because clean photos are already demosaiced, and a restorer should not learn to invert that blur. Later processing
-    changes the correlation of the noise. So some samples skip the mosaic, which makes the noise independent between
-    pixels and colors, as in photos that were scaled down; and some have their noise smoothed, as by a camera's own
-    denoising or by scaling up. Grayscale photos (C = 1) never have a mosaic. Color correction matrices and sharpening
-    are not simulated.
+    because clean photos are already demosaiced, and a restorer should not learn to invert the blur of demosaicing.
+    Later processing changes the correlation of the noise. So some samples skip the mosaic, which makes the noise
+    independent between pixels and colors, as in photos that were scaled down; and some have their noise smoothed, as by
+    a camera's own denoising or by scaling up. Grayscale photos (C = 1) never have a mosaic. Color correction matrices
+    and sharpening are not simulated.
 
     In linear light, before clipping, the noise has zero mean; the curvature of the tone curve then makes dark photos
     slightly darker on average, as in cameras. With a mosaic, the correlation of the noise of neighboring pixels is
@@ -161,11 +161,11 @@ def tone_slope(toned: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
 
 
 def tone_bend(toned: torch.Tensor, gamma: float) -> torch.Tensor:
-    """Returns the effect of the curvature of `apply_tone` on weak noise that is Gaussian in linear light.
+    """Returns the factor b by which the curvature of `apply_tone` shifts and skews weak noise, at the values `toned`.
 
-    To second order, tone-mapped noise of variance v has the mean `bend * v` and the third moment `6 * bend * v**2` at
-    values `toned` above the toe. The third moment of Poisson noise has the opposite sign and, for sRGB, 0.57 times the
-    size.
+    Noise that is Gaussian in linear light and has the variance v after `apply_tone` has the mean `b v` and the third
+    moment `6 b v^2` there, to second order and above the toe. If it is Poisson noise, its own third moment adds to
+    that: of opposite sign and, for sRGB, 0.57 times as large.
     """
     return (1 - gamma) / 2 / (toned + TONE_OFFSET)
 

@@ -1,4 +1,4 @@
-"""Transplant of residuals, which a restorer removed from real photos, to clean ones."""
+"""Transplant of real degradation: what a restorer removed from real photos is added to clean photos."""
 
 import functools
 import os
@@ -25,12 +25,12 @@ class Transplant(ConfigurableDegradation):
 
     Residuals are randomly cropped, rotated and flipped. The pairs show the real degradation on known content, with two
     errors. Degradation that f leaves in x is missing, which a gain above 1 compensates in part. Detail that f removes
-    from x is included; the pairs are therefore mixed with others. The residual is that of eq. (3) with the opposite
-    sign.
+    from x is included; therefore train on other pairs as well. The residual is that of eq. (3) of docs/method.md with
+    the opposite sign.
 
     Args:
         folder: folder of residuals written by `write_residual`.
-        gain: range of the factor, uniform for each sample.
+        gain: range of the factor of the residual, drawn uniformly for each sample.
         quarter_turns: whether residuals are also rotated by 90 degrees; rain then falls in any direction.
     """
 

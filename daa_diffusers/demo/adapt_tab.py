@@ -21,7 +21,14 @@ PLOTS = {  # title -> losses
 
 
 def adapt_tab(work: Work, adaptation: Adaptation, page: gradio.Blocks, checkpoint: gradio.Dropdown) -> None:
-    """Builds the adaptation tab."""
+    """Builds the adaptation tab.
+
+    Args:
+        work: limits and checkpoints of the demo.
+        adaptation: the only adaptation, shared by all visitors.
+        page: page that holds the tab.
+        checkpoint: list of checkpoints on the restoration tab; a new checkpoint is added to it.
+    """
     import gradio as gr
 
     limits, offered = work.limits, work.offered
@@ -61,8 +68,8 @@ def adapt_tab(work: Work, adaptation: Adaptation, page: gradio.Blocks, checkpoin
     timer = gr.Timer(1.0, active=False)
     outputs = [report, *plots, start, cancel, resume, timer, checkpoint, start_from]
 
-    def shown(progress: Progress, said: str = "") -> list[Any]:
-        return [said or progress_text(progress), *updates_of(progress, offered)]
+    def shown(progress: Progress, message: str = "") -> list[Any]:
+        return [message or progress_text(progress), *updates_of(progress, offered)]
 
     def attempt(action: Callable[[], None]) -> list[Any]:
         try:
@@ -118,7 +125,7 @@ def updates_of(progress: Progress, offered: Offered) -> list[Any]:
 
 
 def progress_text(progress: Progress) -> str:
-    """Two lines: message and progress."""
+    """Text of the box "Progress": the message and, once the number of steps is known, a progress bar below."""
     if not progress.steps:
         return progress.message
     share = progress.step / progress.steps

@@ -1,4 +1,4 @@
-"""Restoration of photos for the page, independent of its layout."""
+"""Restoration of photos for the web page of the demo, independent of its layout."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Limits:
                 raise ConfigurationError(f"`--{option}` must be a positive number, got {value!r}")
 
     def check(self, files: Sequence[str]) -> None:
-        """Raises ConfigurationError if there are no files, too many files, or too large files."""
+        """Raises ConfigurationError if there are no files, too many files, or files that are too large."""
         if not files:
             raise ConfigurationError("choose photos first")
         if len(files) > self.max_files:
@@ -66,7 +66,7 @@ class Work:
     """State shared by all visitors: folder of results, limits, checkpoints, and the last used pipeline.
 
     Args:
-        folder: folder for results; its content may be removed.
+        folder: folder for results, which are removed after `KEPT_SECONDS`.
         limits: limits on requests.
         checkpoints: checkpoints to offer in addition to the bundled ones.
         runs: folder of adaptations, whose results are offered too.
@@ -136,7 +136,7 @@ class Work:
             yield _without_folders(record)
 
     def _jobs(self, files: Sequence[str]) -> list[Job]:
-        """Jobs that write to a new folder under unique names."""
+        """Creates jobs that write to a new folder under unique names; also removes the folders of old results."""
         results = self.folder / "results"
         results.mkdir(parents=True, exist_ok=True)
         for old in results.iterdir():

@@ -1,4 +1,4 @@
-"""Protection of the page: requests from other web pages and through rebound host names are rejected.
+"""Protection of the demo: requests from other web pages and through rebound host names are rejected.
 
 Any web page can make a browser send requests to this machine. The header `Host` is the name to which the browser
 connects, which a foreign page can make resolve to 127.0.0.1 (DNS rebinding); `Origin` is the page that sends the
@@ -29,8 +29,8 @@ class ServedNames:
     """Accepted values of `Host` and `Origin`.
 
     Args:
-        host: address on which the page listens. For all interfaces, this machine's name and any address are accepted,
-            since an address cannot be rebound.
+        host: address on which the demo listens. If that is 0.0.0.0 or ::, all interfaces, this machine's name and
+            every IP address are accepted; addresses, unlike names, cannot be rebound.
         allowed: additional names, of a reverse proxy or a tunnel; pages under these names may use any port.
     """
 
@@ -54,7 +54,7 @@ class ServedNames:
             fields.setdefault(key.decode("latin-1").lower(), []).append(value.decode("latin-1"))
         hosts, origins = fields.get("host", []), fields.get("origin", [])
         if len(hosts) != 1 or len(origins) > 1:
-            return "a request must have one Host and one Origin at most"
+            return "a request must have exactly one Host and at most one Origin"
         host = _split(f"//{hosts[0]}")
         if host is None or not self._serves(host[0]):
             return f"this page is not served as {hosts[0]!r}"
@@ -66,7 +66,7 @@ class ServedNames:
         site = fields.get("sec-fetch-site", ["none"])[0]
         opened = method in ("GET", "HEAD") and fields.get("sec-fetch-dest", [""])[0] == "document"
         if not origins and site in ("cross-site", "same-site") and not opened:
-            return "this page is not embedded in others"
+            return "this page must not be embedded in other pages"
         return None
 
     def _serves(self, name: str) -> bool:
@@ -142,5 +142,10 @@ def _is_address(name: str) -> bool:
 
 
 def _same(host: tuple[str, int | None], origin: tuple[str, int | None], spelled: str) -> bool:
-    """Whether the requesting page is this one; `Host` omits the default port of its scheme."""
+    """Whether the requesting page is this one.
+
+    Args:
+        host, origin: name and port from the headers `Host`, which omits the default port, and `Origin`.
+        spelled: the header `Origin`, whose scheme tells the default port.
+    """
     return host[0] == origin[0] and (host[1] or PORTS.get(urlsplit(spelled).scheme)) == origin[1]

@@ -181,7 +181,7 @@ def _score(
     crop_border: int,
     noise: torch.Tensor | None,
 ) -> dict[str, float]:
-    """Scores one photo in one row; label-free scores are included if `noise` (K, 1, C, h, w) is given."""
+    """Scores one photo in one row; with `noise` (K, 1, C, h, w), from `_noise`, label-free scores are included."""
     restored = restore(pipeline, degraded)
     inner = _inside(restored, crop_border)
     reference = None if clean is None else _inside(clean, crop_border)
@@ -200,7 +200,7 @@ def _score(
 
 
 def _not_additive(degraded: torch.Tensor, quality: int | None) -> str | None:
-    """Returns the reason why the gain on a photo cannot be estimated, if any; None for photos too small to measure."""
+    """Returns the reason why `label_free.estimated_gain` does not apply to a photo; None if it does or is unknown."""
     return None if min(degraded.shape[1:]) < 2 * BLOCK else signs_of(degraded, quality).not_additive
 
 
@@ -215,6 +215,7 @@ def _noise(degraded: torch.Tensor, seed: int, name: str) -> torch.Tensor:
 
 
 def _noise_left(pipeline: DAARestorationPipeline | None, degraded: torch.Tensor, noise: torch.Tensor) -> float:
+    """Estimates the mean squared error of the restored photo, relative to that of the untouched one."""
     if pipeline is None:
         return 1.0
     restorer = pipeline.restorer
@@ -250,9 +251,9 @@ def _check_metrics(metrics: Sequence[str] | None, has_clean: bool, **options) ->
         raise ConfigurationError(f"`metrics` must be a list of different names, got {metrics!r}")
     if options["space"] not in ("rgb", "y"):
         raise ConfigurationError(f'`space` must be "rgb" or "y", got {options["space"]!r}')
-    alone = [name for name in metrics if name in WITH_CLEAN]
-    if alone and not has_clean:
-        raise ConfigurationError(f"`metrics`: {', '.join(alone)} compare with clean photos, and `clean` is not given")
+    needing = [name for name in metrics if name in WITH_CLEAN]
+    if needing and not has_clean:
+        raise ConfigurationError(f"`metrics`: {', '.join(needing)} compare with clean photos, and `clean` is not given")
     return tuple(metric_by_name(name, **options) for name in metrics)
 
 
@@ -260,7 +261,7 @@ def _check_restorers(restorers: Restorers) -> dict[str, DAARestorationPipeline |
     if not isinstance(restorers, Mapping):
         raise ConfigurationError(f"`restorers` must map row names to pipelines, got {type(restorers).__name__}")
     if restorers.get(IDENTITY) is not None:
-        raise ConfigurationError(f"`restorers`: the row {IDENTITY!r} is the untouched input, it takes no pipeline")
+        raise ConfigurationError(f"`restorers`: the row {IDENTITY!r} is the untouched input and takes no pipeline")
     for row, pipeline in restorers.items():
         if pipeline is not None and not isinstance(pipeline, DAARestorationPipeline):
             raise ConfigurationError(

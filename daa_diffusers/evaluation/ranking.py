@@ -1,9 +1,9 @@
 """Ranking of photos by their distance from the distribution of clean photos, measured by a noise predictor.
 
-The predictor was trained to predict the noise of a noised clean photo, given two restored ones (eq. (2)). Here it
-gets a noised version of a restored photo q, and q as both conditions: the farther q is from the distribution of clean
-photos, the larger the prediction error should be. benchmarks/ranking.py measures how well this orders photos by their
-true error.
+The predictor was trained to predict the noise of a noised clean photo, given two restored photos (eq. (2) of
+docs/method.md). Here it gets a noised version of a restored photo q, and q as both conditions: the farther q is from
+the distribution of clean photos, the larger the prediction error should be. benchmarks/ranking.py measures how well
+this orders photos by their true error.
 """
 
 import logging
@@ -58,7 +58,7 @@ def rank_photos(
 ) -> Ranking:
     """Restores every photo of a folder, and orders the photos by the distance of the results from clean photos.
 
-    Scores do not depend on other photos in the folder; on the same machine they are bit-exact.
+    Scores do not depend on other photos in the folder; repeated on the same machine, they are identical.
 
     Args:
         pipeline: pipeline with a noise predictor: `from_pretrained(..., load_noise_predictor=True)`.
@@ -66,7 +66,7 @@ def rank_photos(
         restored: whether the photos are already restored.
         against_input: score by the increase of the prediction error when both conditions are the unrestored photo
             instead of the restored one. This correlates better with the true error of a photo.
-        noise_levels, seeds: fixed grid, see `prediction_error`.
+        noise_levels, seeds: noise levels, and draws of noise at each; see `prediction_error`.
         progress: show a progress bar.
 
     Raises:
@@ -132,21 +132,21 @@ def prediction_error(
     """
     _check_grid(noise_levels, seeds)
     low, high = value_range
-    like = next(unet.parameters())
+    weight = next(unet.parameters())
 
     def batch(whole: torch.Tensor) -> torch.Tensor:  # (P, 3, h, w)
         color = whole.expand(3, -1, -1) if len(whole) == 1 else whole
         scaled = patches(color) * (high - low) + low
-        return pad_to_multiple(scaled, RestorerContract.of(unet).size_multiple).to(like)
+        return pad_to_multiple(scaled, RestorerContract.of(unet).size_multiple).to(weight)
 
     q = batch(photo)
     c = q if conditions is None else batch(conditions)
     errors = []
     with in_eval_mode(unet):
-        for level, g in enumerate(noise_levels):
+        for index, g in enumerate(noise_levels):
             for seed in range(seeds):
-                noise = torch.randn(q.shape, generator=generator_for(seed, "rank", level)).to(q)
-                z = g**0.5 * q + (1 - g) ** 0.5 * noise  # (1)
+                noise = torch.randn(q.shape, generator=generator_for(seed, "rank", index)).to(q)
+                z = g**0.5 * q + (1 - g) ** 0.5 * noise  # eq. (1)
                 predicted = unet(z, torch.full((len(q),), g, device=q.device), conditions=(c, c)).sample
                 errors.append((predicted - noise).double().square().mean())
     return float(torch.stack(errors).mean())

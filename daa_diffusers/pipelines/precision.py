@@ -1,4 +1,4 @@
-"""Mixed precision: bfloat16 if the processor is faster in it and the result hardly changes."""
+"""Mixed precision: bfloat16 where the processor computes faster with it and the result hardly changes."""
 
 import math
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ PROBE_NOISE = 10 / 255  # standard deviation of the noise in the test image
 def is_fast_in_bfloat16(device: torch.device) -> bool:
     """Whether the CPU has instructions for bfloat16 (AMX, AVX-512 BF16); False for devices other than a CPU."""
     # torch has no public function for this
-    known = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
-    return device.type == "cpu" and any(supported() for supported in known if supported is not None)
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    return device.type == "cpu" and any(check() for check in checks if check is not None)
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ def automatic_precision(restorer: nn.Module) -> Choice:
     error, bound = 255 * bfloat16_error(restorer), f"{255 * TOLERATED:g}/255"
     if math.isinf(error):
         return Choice(None, "the restorer would return bfloat16, which is too coarse for a photo")
-    differs = f"on a test image bfloat16 differs from float32 by {error:.2g}/255 rms"
+    differs = f"on a test image the result differs from that in float32 by {error:.2g}/255 rms"
     if error > 255 * TOLERATED:
-        return Choice(None, f"{differs}, more than {bound}")
-    return Choice(torch.bfloat16, f"the processor has instructions for it, and {differs}, at most {bound}")
+        return Choice(None, f"bfloat16 is too coarse: {differs}, more than {bound}")
+    return Choice(torch.bfloat16, f"the processor has instructions for bfloat16, and {differs}, at most {bound}")
 
 
 @torch.no_grad()
@@ -73,7 +73,7 @@ def bfloat16_error(restorer: nn.Module) -> float:
         exact = restorer(batch)
         with torch.autocast(batch.device.type, torch.bfloat16):
             mixed = restorer(batch)
-    if torch.equal(mixed.bfloat16().to(mixed), mixed):  # also if a wrapper cast it back to float32
+    if torch.equal(mixed.bfloat16().to(mixed), mixed):  # also finds bfloat16 results that were cast to float32
         return math.inf
     return float((contract.from_range(mixed) - contract.from_range(exact)).square().mean().sqrt())
 
@@ -89,7 +89,7 @@ class MixedPrecisionMixin:
     mixed_precision: torch.dtype | None = None
 
     def enable_mixed_precision(self, dtype: torch.dtype | str = "auto") -> torch.dtype | None:
-        """Sets the dtype of convolutions and matrix products; additions to the photo stay in float32.
+        """Sets the dtype of convolutions and matrix products; adding the photo to a network's output stays in float32.
 
         Args:
             dtype: torch.bfloat16 or torch.float16; "auto": bfloat16 if the processor supports it, the weights are in

@@ -11,7 +11,7 @@ from itertools import islice
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from ..files import of_the_machine, one_line
+from ..files import concerns_all_files, one_line
 from . import stages
 from .options import Options
 from .outputs import Job
@@ -29,7 +29,7 @@ RESTORED, SKIPPED, FAILED, PLANNED = "restored", "skipped", "failed", "planned"
 # enough, since restoring takes far longer; a GPU can be faster than decoding and encoding one file after another.
 AHEAD, AHEAD_OF_GPU = 1, 8
 
-Result = tuple[Record, OSError | None]  # a record, and the system error (`of_the_machine`) that ends the run
+Result = tuple[Record, OSError | None]  # a record, and the system error (`concerns_all_files`) that ends the run
 
 
 def restore_all(jobs: Iterable[Job], options: Options, load: Callable[[], DAARestorationPipeline]) -> Iterator[Record]:
@@ -145,7 +145,7 @@ class _Overlap:
 
     def _failed(self, job: Job, error: Exception) -> Result:
         logger.debug("%s", job.source, exc_info=True)
-        ends = error if isinstance(error, OSError) and of_the_machine(error) else None
+        ends = error if isinstance(error, OSError) and concerns_all_files(error) else None
         if ends is not None:
             self.stopped.set()
         return _named(job) | {"status": FAILED, "reason": _words(error)}, ends

@@ -110,7 +110,11 @@ def test_dry_run_writes_nothing_and_loads_no_checkpoint(album, tmp_path, capsys)
     [
         ("--checkpoint", "daa-denois", "`--checkpoint` 'daa-denois' is not a bundled checkpoint"),
         ("--device", "cuda:99", "`--device` 'cuda:99' cannot be used"),
-        ("--checkpoint", "absent.onnx", "`--checkpoint` must be an existing .onnx file, on the cpu; got 'absent.onnx'"),
+        (
+            "--checkpoint",
+            "absent.onnx",
+            "must be an existing .onnx file, `--device` cpu; got 'absent.onnx'",
+        ),
     ],
 )
 def test_a_slip_is_found_where_nothing_is_left_to_do(album, tmp_path, restore, capsys, option, value, message):
