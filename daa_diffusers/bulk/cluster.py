@@ -40,8 +40,8 @@ def restore_job(
             ends with the iteration.
 
     Yields:
-        The result of each shard when it ends, in any order. A shard with an "error" is left to another call; after one
-        that "stops" (a full or read-only disk), no more follow.
+        The result of each shard when it ends, in any order. A shard whose result has an `error` is not finished; a
+        later call repeats it. A result with `stops` (a full or read-only disk) is the last one.
 
     Raises:
         ConfigurationError: Ray is not installed, there is no cluster at `address`, or it is too small for a worker.
@@ -49,8 +49,9 @@ def restore_job(
     left = job.unfinished()
     if not left:
         return
-    with cluster(address, cpus_per_worker, gpus_per_worker) as (most, gpus):
-        for result in _map(import_ray(), job, left, min(workers or most, most, len(left)), cpus_per_worker, gpus):
+    with cluster(address, cpus_per_worker, gpus_per_worker) as (fitting, gpus):
+        count = min(workers or fitting, fitting, len(left))
+        for result in _map(import_ray(), job, left, count, cpus_per_worker, gpus):
             yield result
             if result.stops:
                 return
@@ -76,9 +77,9 @@ def cluster(
     if started:
         _start(ray, address)
     try:
-        room = ray.cluster_resources()
-        gpus = gpus_per_worker if gpus_per_worker is not None else (1 if room.get("GPU") else 0)
-        yield _room(room, cpus_per_worker, gpus), gpus
+        resources = ray.cluster_resources()
+        gpus = gpus_per_worker if gpus_per_worker is not None else (1 if resources.get("GPU") else 0)
+        yield _fitting_workers(resources, cpus_per_worker, gpus), gpus
     finally:
         if started:
             ray.shutdown()
@@ -103,9 +104,9 @@ def _start(ray: Any, address: str | None) -> None:
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     own: dict[str, Any] = {}
     if address == "local":
-        # Even without a dashboard, Ray starts its process for the usage module, which queries the metadata services of
-        # cloud providers even if usage reports are disabled. If the process cannot listen at the given address and
-        # port, Ray runs without it.
+        # Even without a dashboard, Ray starts the dashboard's process to collect usage data, which queries the metadata
+        # services of cloud providers even if usage reports are disabled. Here this process cannot listen at its address
+        # and ends; Ray runs without it.
         own = {"include_dashboard": False, "dashboard_host": NO_ADDRESS, "dashboard_port": 1}
         own["object_store_memory"] = LOCAL_OBJECT_STORE
     try:
@@ -124,15 +125,15 @@ def check_worker(cpus: float, gpus: float | None) -> None:
         raise ConfigurationError(f"`cpus_per_worker` and `gpus_per_worker`: a worker needs CPUs or GPUs, got {got}")
 
 
-def _room(room: dict[str, float], cpus: float, gpus: float) -> int:
-    """Returns the number of workers that fit into a cluster with resources `room`."""
+def _fitting_workers(resources: dict[str, float], cpus: float, gpus: float) -> int:
+    """Returns the number of workers, each of `cpus` and `gpus`, that fit into a cluster with these resources."""
     wanted = {"CPU": cpus, "GPU": gpus}
     check_worker(cpus, gpus)
-    most = min(int(room.get(name, 0) / share) for name, share in wanted.items() if share)
-    if most < 1:
-        has = ", ".join(f"{room.get(name, 0):g} {name}s" for name in wanted)
-        raise ConfigurationError(f"the cluster has {has}, a worker needs {cpus:g} CPUs and {gpus:g} GPUs")
-    return most
+    count = min(int(resources.get(name, 0) / each) for name, each in wanted.items() if each)
+    if count < 1:
+        has = ", ".join(f"{resources.get(name, 0):g} {name}s" for name in wanted)
+        raise ConfigurationError(f"the cluster has {has}, but a worker needs {cpus:g} CPUs and {gpus:g} GPUs")
+    return count
 
 
 def _map(ray: Any, job: BulkJob, shards: list[int], workers: int, cpus: float, gpus: float) -> Iterator[ShardResult]:
@@ -188,7 +189,7 @@ class ShardWorker:
         self.pipeline.set_progress_bar_config(disable=True)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Restores the shard {"shard": [number]}; returns the fields of its result, each in a list of one."""
+        """Restores a shard, given as {"shard": [number]}; returns the fields of its result, each in a list of one."""
         import torch
 
         (number,) = batch["shard"]

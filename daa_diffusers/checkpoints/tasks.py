@@ -1,4 +1,4 @@
-"""Registry of restoration tasks: descriptions, degradations and checkpoints. A new task is an entry of `_TASKS`."""
+"""Registry of restoration tasks: descriptions, degradations and checkpoints. To add a task, extend `_TASKS`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,9 +11,9 @@ class Task:
 
     Args:
         name: name in configs, records and `--task`; lower case with underscores.
-        doing: gerund for model cards and their tag, e.g. "denoising".
+        doing: gerund for the text of model cards and their Hub tag, e.g. "denoising".
         purpose: sentence on what restorers for this task do.
-        limits: sentences on what they do not do.
+        limits: sentences on what these restorers do not do.
         degradations: types of synthetic degradations for training, the default first; each belongs to one task only.
         start: bundled checkpoint from which adaptation starts by default.
         checkpoint: default bundled checkpoint for restoring; None: none is bundled.

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 PhotosPerShard = Annotated[
-    int, typer.Option(help="Photos per shard, the unit that is completed or repeated.", rich_help_panel=RUN)
+    int, typer.Option(help="Photos per shard; an interrupted shard is repeated as a whole.", rich_help_panel=RUN)
 ]
 SHOWN = 10  # number of failed photos that are named
 
@@ -64,7 +64,9 @@ def bulk(
     photos_per_shard: PhotosPerShard = 500,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Maximum number of processes. Default: as many as fit.", rich_help_panel=RUN),
+        typer.Option(
+            min=1, help="Maximum number of processes. Default: as many as the cluster can run.", rich_help_panel=RUN
+        ),
     ] = None,
     cpus_per_worker: Annotated[float, typer.Option(help="CPU cores per process.", rich_help_panel=RUN)] = 1,
     gpus_per_worker: Annotated[
@@ -198,11 +200,12 @@ def _run(job: BulkJob, as_json: bool, workers: int | None, cpus: float, gpus: fl
         done = job.shards - len(job.unfinished())
         typer.echo(f"interrupted; {done} of {job.shards} shards are done; run the same command to resume", err=True)
         raise typer.Exit(process.INTERRUPTED) from None
-    left_or_failed = _report(job, as_json, stopped)
-    return 2 if stopped else int(left_or_failed)
+    incomplete = _report(job, as_json, stopped)
+    return 2 if stopped else int(incomplete)
 
 
 def _report(job: BulkJob, as_json: bool, stopped: str) -> bool:
+    """Prints failed photos and the counts; returns whether photos failed or shards are unfinished."""
     from ..bulk import read_manifest
 
     counts = {"restored": 0, "failed": 0}

@@ -35,7 +35,7 @@ Checkpoints = Annotated[
 Record = Annotated[
     str | None,
     typer.Option(
-        help="Name of the test set: record the scores for the model card of the last --checkpoint, a folder.",
+        help="Record the scores under this name of the test set, for the card of the last --checkpoint (a folder).",
         show_default=False,
     ),
 ]
@@ -51,7 +51,7 @@ def evaluate(
     checkpoint: Checkpoints = None,
     metrics: Annotated[
         str | None,
-        typer.Option(help="Comma-separated names: psnr, ssim, psnr_shift, lpips, and no-reference ones."),
+        typer.Option(help="Comma-separated names: psnr, ssim, psnr_shift, lpips, or no-reference metrics."),
     ] = None,
     space: Annotated[str, typer.Option(help="rgb, or y for the Y channel (deraining).")] = "rgb",
     crop_border: Annotated[int, typer.Option(help="Pixels to crop at each border.")] = 0,
@@ -141,7 +141,7 @@ def _evaluate_bursts(restorers: Restorers, bursts: Path, baseline: str, output: 
 
 
 def row_names(checkpoints: list[str]) -> dict[str, str]:
-    """Row name -> checkpoint. The name is as many trailing parts of the path as distinguish the checkpoints."""
+    """Row name -> checkpoint. The name is the end of the path, with just enough folders to differ from earlier rows."""
     rows: dict[str, str] = {}
     for checkpoint in checkpoints:
         if checkpoint in rows.values():

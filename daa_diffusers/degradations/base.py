@@ -26,7 +26,7 @@ class Degradation(Protocol):
         ...
 
     def to_config(self) -> dict[str, Any]:
-        """Returns a JSON-plain mapping from which `degradation_from_config` builds an equal degradation."""
+        """Returns a mapping of plain JSON values from which `degradation_from_config` builds an equal degradation."""
         ...
 
 
@@ -50,16 +50,14 @@ class ConfigurableDegradation(ABC):
         Raises:
             ConfigurationError: a value is not a number, not a pair, or out of range.
         """
-        for name, (
-            low,
-            high,
-        ) in bounds.items():  # the dataclass is frozen: the validated values are set by `object.__setattr__`
+        for name, (low, high) in bounds.items():
+            # plain assignment fails: the dataclass is frozen
             object.__setattr__(self, name, check_range(name, getattr(self, name), low, high))
         for name in probabilities:
             check_number(name, getattr(self, name), 0, 1)
 
     def to_config(self) -> dict[str, Any]:
-        """Returns `{"type": name, **fields}`, JSON-plain."""
+        """Returns `{"type": name, **fields}`, with plain JSON values."""
         options = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
         return {"type": self.type_name, **options}
 
@@ -76,7 +74,7 @@ class ConfigurableDegradation(ABC):
 
 
 def check_degradation(part: Any) -> None:
-    """Raises ConfigurationError unless `part`, an entry of `parts`, is a degradation."""
+    """Raises ConfigurationError unless `part`, an entry of `parts` of a mixture or sequence, is a degradation."""
     if not isinstance(part, Degradation):
         raise ConfigurationError(f"`parts` must hold degradations, got {part!r}")
 

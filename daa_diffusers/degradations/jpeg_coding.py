@@ -10,7 +10,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
 
 JPEG_BLOCK = 8
-IN_THREADS = 8  # smallest number of photos for which threads are faster
+MIN_PHOTOS_FOR_THREADS = 8  # with fewer photos, threads are slower than a loop
 
 # Luma quantization table at quality 50 (ITU-T T.81, annex K.1), in Pillow's order; libjpeg scales it by quality.
 LUMA_TABLE = (
@@ -61,7 +61,7 @@ def code_some(
     """JPEG-codes a random share of photos, each with a random offset of the block grid.
 
     Args:
-        photos: (B, C, H, W).
+        photos: (B, C, H, W) in [0, 1]; other values are clipped in the photos that are coded.
         quality: range of the quality (whole numbers in [1, 100]), uniform; None: no coding.
         probability: probability that a photo is coded.
         generator: source of all random draws, made on its own device.
@@ -77,11 +77,11 @@ def code_some(
     chosen = coded.nonzero()[:, 0]
     if not len(chosen):
         return photos
-    places = shift[chosen].T.tolist()
-    arguments = (qualities[chosen].tolist(), *places, [2 if half_chroma else 0] * len(chosen))
+    down, right = shift[chosen].T.tolist()
+    arguments = (qualities[chosen].tolist(), down, right, [2 if half_chroma else 0] * len(chosen))
     chosen = chosen.to(photos.device)
     pixels = _as_bytes(photos[chosen])
-    if len(chosen) < IN_THREADS:
+    if len(chosen) < MIN_PHOTOS_FOR_THREADS:
         done = list(map(_coded, pixels, *arguments))
     else:
         with ThreadPoolExecutor() as pool:
@@ -90,9 +90,10 @@ def code_some(
 
 
 def jpeg_quality(content: bytes) -> int | None:
-    """Returns the libjpeg quality (1 to 100) with the luma quantization nearest to a JPEG file's; None for other files.
+    """Returns the quality (1 to 100) at which a JPEG file was coded; None for other files.
 
-    Cameras have their own tables; for these, the result is the quality with the most similar quantization.
+    This is the quality of libjpeg whose luma quantization table is most similar to that of the file, since cameras have
+    tables of their own.
     """
     try:
         with Image.open(io.BytesIO(content)) as image:  # reads the header only
@@ -126,10 +127,10 @@ def _scaled(quality: int) -> np.ndarray:
 
 
 def blockiness(photo: torch.Tensor) -> float:
-    """Measures the steps at the boundaries of JPEG's 8 x 8 blocks relative to nearby ones; about 1 without coding.
+    """Measures the steps at the boundaries of JPEG's 8 x 8 blocks, relative to others; about 1 without coding.
 
     Args:
-        photo: floating point (C, H, W), at least 24 pixels wide and high, whose block grid starts in the corner.
+        photo: floating point (C, H, W), at least 24 pixels wide and high, whose block grid starts top left.
     """
     ratios = []
     for axis in (1, 2):

@@ -1,4 +1,4 @@
-"""Checkpoints offered by the page, with their descriptions."""
+"""Checkpoints offered by the web page of the demo, with their descriptions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ class Offered:
         return self.given[0] if self.given else STARTS[DEFAULT_TASK]
 
     def choices(self) -> list[tuple[str, str]]:
-        """(label, name) of given, bundled and adapted checkpoints (newest first), except unchanged initial ones."""
+        """(label, name) of given, bundled and adapted checkpoints, the newest of these first.
+
+        Adaptations that kept the initial weights are left out.
+        """
         names = list(dict.fromkeys([*self.given, DEFAULT, *bundled_names()]))
         adapted = sorted(self.runs.glob("*/*/model_index.json"), reverse=True) if self.runs else []
         return [(name, name) for name in names] + [
@@ -45,7 +48,7 @@ class Offered:
         ]
 
     def names(self) -> list[str]:
-        """Of `choices`."""
+        """Names of the `choices`."""
         return [name for _, name in self.choices()]
 
     def purpose(self, name: str) -> str:
@@ -80,10 +83,11 @@ def _read(name: str) -> tuple[Task | None, str]:
     except (CheckpointError, OSError) as error:
         return None, f"It cannot be loaded: {error}"
     task = TASKS.get(description.task or "")
-    return task, f"{task.description if task else UNKNOWN} {_making(description.training)}".strip()
+    return task, f"{task.description if task else UNKNOWN} {_trained_on(description.training)}".strip()
 
 
-def _making(record: Mapping) -> str:
+def _trained_on(record: Mapping) -> str:
+    """Sentence on the photos of training, from the record of a run; "" if the record does not state them."""
     options = record.get("options")
     if not isinstance(options, Mapping):
         return ""
@@ -93,6 +97,7 @@ def _making(record: Mapping) -> str:
 
 
 def _stopped(pipeline: Path) -> str:
+    """Label of a pipeline that a stopped run saved; "" for the result of a completed run."""
     return "" if pipeline.name == "pipeline" else f" ({pipeline.name.replace('-', ' ')})"
 
 

@@ -1,4 +1,4 @@
-"""Server of the page: address, host names, and temporary files, which are removed at the end."""
+"""Server of the demo: address, host names, and temporary files, which are removed at the end."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def served(settings: Settings, *, browser: bool = False) -> Iterator[str]:
         )
         adaptation = Adaptation(settings.runs, Path(folder))
         page = build(work, adaptation)
-        page.queue(max_size=32, api_open=False, default_concurrency_limit=1)  # no calls outside the queue
+        page.queue(max_size=32, api_open=False, default_concurrency_limit=1)  # all calls wait in the queue
         try:
             yield _launch(page, settings, names, browser)
         finally:
@@ -109,7 +109,7 @@ def _launch(page: gradio.Blocks, settings: Settings, names: ServedNames, browser
 
     @contextlib.asynccontextmanager
     async def refuse_others(app: Any) -> AsyncIterator[None]:
-        """Adds the middleware before the first request, outside of gradio's, which answers some requests itself."""
+        """Adds the middleware before the first request, as the outermost: gradio's middleware answers some requests."""
         app.middleware_stack = RefuseOthers(app.middleware_stack, names)
         yield
 
@@ -134,8 +134,8 @@ def _launch(page: gradio.Blocks, settings: Settings, names: ServedNames, browser
             css=CSS,
             app_kwargs={"lifespan": refuse_others},
         )
-    except OSError as error:  # used since the check, or all are in use
-        raise OSError(f"cannot listen on {settings.host}, port {settings.port or '7860 to 7959'}: taken") from error
+    except OSError as error:  # port taken since the check, or no free port left
+        raise OSError(f"cannot listen on {settings.host}, port {settings.port or '7860 to 7959'}: in use") from error
     if public:
         names.allow(urlsplit(public).hostname or "")
     return public or local
@@ -145,7 +145,7 @@ def _launch(page: gradio.Blocks, settings: Settings, names: ServedNames, browser
 def _temporary_files(folder: str) -> Iterator[None]:
     """Sets temporary folders for gradio's uploads, and for the font cache of matplotlib, which gradio imports.
 
-    Both read the folder from the environment, when they are imported and later.
+    Both libraries read these environment variables when they are imported, and again later.
     """
     wanted = {"GRADIO_TEMP_DIR": "uploads", "MPLCONFIGDIR": "matplotlib"}
     before = {name: os.environ.get(name) for name in wanted}

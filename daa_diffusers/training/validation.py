@@ -56,7 +56,6 @@ class Validation:
 
     @staticmethod
     def _photos_of(config: TrainingConfig, real: Sequence[PhotoSource]) -> PhotoSource | PairedFolders | None:
-
         def source(spec: str, argument: str) -> PhotoSource:
             return open_source(spec, cache_bytes=CACHE_BYTES, argument=argument)
 
@@ -71,7 +70,7 @@ class Validation:
 
     @property
     def sources(self) -> dict[str, list[PhotoSource]]:
-        """The sources that are only read for validation, by role."""
+        """The sources that are only read for validation, by option name."""
         if isinstance(self.photos, PairedFolders):
             each = [self.photos.degraded, self.photos.clean]
         else:
@@ -110,7 +109,7 @@ class Validation:
             for index in range(len(self.photos)):
                 degraded, clean = self.photos.pair(index)
                 yield unit_float(degraded), unit_float(clean)
-        elif self.photos is not None:  # a stream may hold fewer photos
+        elif self.photos is not None:  # may yield fewer than GRID_PHOTOS
             for _, photo in self.photos.sample(GRID_PHOTOS):
                 yield unit_float(photo), None
 

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from daa_diffusers.bulk import read_manifest, restore_job
-from daa_diffusers.bulk.cluster import ShardWorker, _room
+from daa_diffusers.bulk.cluster import ShardWorker, _fitting_workers
 from daa_diffusers.bulk.job import sole_writer
 from daa_diffusers.bulk.shards import MAX_DEATHS, AttemptLog, restorer_fingerprint
 from daa_diffusers.errors import CheckpointError, ConfigurationError
@@ -32,7 +32,7 @@ def test_without_ray_the_error_names_the_extra(monkeypatch, album, plan):
     ("cpus", "gpus", "wanted"), [(1, 0, 16), (4, 0, 4), (1, 1, 2), (1, 0.25, 8), (4, 0.25, 4), (0, 0.5, 4)]
 )
 def test_the_cluster_says_how_many_workers_it_holds(cpus, gpus, wanted):
-    assert _room({"CPU": 16, "GPU": 2}, cpus, gpus) == wanted
+    assert _fitting_workers({"CPU": 16, "GPU": 2}, cpus, gpus) == wanted
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_the_cluster_says_how_many_workers_it_holds(cpus, gpus, wanted):
 )
 def test_a_cluster_that_is_too_small_is_said_to_be(cpus, gpus, message):
     with pytest.raises(ConfigurationError, match=message):
-        _room({"CPU": 16, "GPU": 2}, cpus, gpus)
+        _fitting_workers({"CPU": 16, "GPU": 2}, cpus, gpus)
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,14 @@ SIDE = 512  # pixels, side of the measured center crops
 SMALLEST = 96  # pixels, shorter side of a usable photo
 DIRECTIONS = 12  # directions of the autocorrelation, equally spaced over 180 degrees
 MAX_LAG, STEP = 60, 0.25  # pixels, the longest lag of the autocorrelation and the distance between lags
-# Longest half width in pixels from which a photo counts as shaken. It is 0.75 to 1.75 in sharp photos (BSDS and
-# others), 2.75 to 5.25 in those of Levin et al. and 2.5 to 5.75 in those of Koehler et al.
+# A photo counts as shaken if its `ShakeMeasurement.longest` is at least this. It is 0.75 to 1.75 in sharp photos (BSDS
+# and others), 2.75 to 5.25 in the shaken ones of Levin et al. and 2.5 to 5.75 in those of Koehler et al.
 SHAKEN = 2.0
 SHAKEN_PHOTOS = 0.5  # least share of shaken photos for a fit
 IMAGES, DISKS, SMALLEST_DISK = 6, 500, 8.0  # sharp synthetic images, disks in each, smallest radius in pixels
 ROUNDS, AVERAGED_ROUNDS = 6, 3  # rounds of synthesis and comparison, and number of last rounds that are averaged
 COMMON = 0.8  # smallest length of the mean of exp(2i direction) over photos with a common direction
-# Kinds of shake, as fields of `MotionBlur`: a drift, and a tremor of the hand.
+# Kinds of shake, as fields of `MotionBlur`: the camera drifts in one direction, or the hand trembles.
 KINDS: dict[str, dict[str, Any]] = {
     "straight": {"shake": (0.0, 0.5), "pull": (0.0, 0.0), "reversals": (0.0, 0.0)},
     "curved": {"shake": (0.0, 6.0), "pull": (0.0, 10.0), "reversals": (0.0, 2.0)},
@@ -40,7 +40,8 @@ class ShakeMeasurement(NamedTuple):
     """Measurement of a photo.
 
     Attributes:
-        longest, shortest: half widths of the autocorrelation of the photo's derivatives, in pixels.
+        longest, shortest: half widths in pixels: lags at which the autocorrelation of the photo's derivative falls to a
+            half, in the direction where this lag is longest, and on average in the two where it is shortest.
         direction: direction of the longest half width, in degrees from vertical.
     """
 
@@ -98,8 +99,8 @@ def fit_shake(photos: Photos) -> ShakeProfile:
     """Estimates the camera shake of unlabeled photos from the autocorrelation of their edges.
 
     Sharp synthetic images (`dead_leaves`) are blurred by trajectories, whose length is adjusted until the half widths
-    of the images equal those of the photos. The length of a drift is estimated with an error of up to a fifth if it is
-    at most about 16 pixels, else up to a third, because photos have few structures of this size. Defocus is not
+    of the images equal those of the photos. The length of straight shake is estimated with an error of up to a fifth if
+    it is at most about 16 pixels, else up to a third, because photos have few structures of this size. Defocus is not
     distinguished from shake: it blurs equally in all directions, like a trajectory with many reversals.
 
     Args:
@@ -115,7 +116,7 @@ def fit_shake(photos: Photos) -> ShakeProfile:
     table = np.array(shaken)
     bases = [dead_leaves(number) for number in range(IMAGES)]
     fitted = {kind: _fitted(MotionBlur(**STILL, **fields), table, bases) for kind, fields in KINDS.items()}
-    elongation = np.median(table[:, 0] / table[:, 1])
+    elongation = np.median(table[:, 0] / table[:, 1])  # longest by shortest half width
     kind = min(fitted, key=lambda name: abs(math.log(fitted[name][1] / elongation)))
     # lengths are assumed to be proportional to half widths
     least, most = np.quantile(table[:, 0], (0.1, 0.9))
@@ -124,7 +125,7 @@ def fit_shake(photos: Photos) -> ShakeProfile:
     return ShakeProfile(
         kind,
         (round(length / spread, 2), round(min(200.0, length * spread), 2)),
-        _common(table[:, 2]),
+        _common_range(table[:, 2]),
         len(usable),
         len(shaken),
         skipped,
@@ -152,7 +153,16 @@ def dead_leaves(number: int, side: int = 256) -> torch.Tensor:
 
 
 def _fitted(blur: MotionBlur, table: np.ndarray, bases: list[torch.Tensor]) -> tuple[float, float]:
-    """Finds the length of trajectories that give `bases` the half widths in `table`; also returns the elongation."""
+    """Finds the length of trajectories for which blurred synthetic images have the half widths of the shaken photos.
+
+    Args:
+        blur: degradation whose `length` is replaced.
+        table: `ShakeMeasurement` of each shaken photo, (N, 3).
+        bases: sharp synthetic images.
+
+    Returns:
+        The length in pixels, and the elongation of the blurred images: longest by shortest half width.
+    """
     target = float(np.median(table[:, 0]))
     length, lengths, elongations = 2.5 * target, [], []
     for _ in range(ROUNDS):
@@ -168,7 +178,7 @@ def _fitted(blur: MotionBlur, table: np.ndarray, bases: list[torch.Tensor]) -> t
     return math.exp(np.mean(lengths[-AVERAGED_ROUNDS:])), float(np.mean(elongations[-AVERAGED_ROUNDS:]))
 
 
-def _common(directions: np.ndarray) -> tuple[float, float] | None:
+def _common_range(directions: np.ndarray) -> tuple[float, float] | None:
     """Returns the range of directions (degrees, modulo 180) if they are similar, else None."""
     mean = np.exp(2j * np.deg2rad(directions)).mean()
     if abs(mean) < COMMON:
