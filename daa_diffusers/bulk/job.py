@@ -54,7 +54,7 @@ class BulkSettings:
         """Returns the settings as one flat JSON mapping."""
         fields = dataclasses.asdict(self)
         options = fields.pop("options")
-        return {**fields, "sources": list(self.sources)} | {k: options[k] for k in options if k not in _NOT_OF_JOBS}
+        return {**fields, "sources": list(self.sources)} | {k: options[k] for k in options if k not in _UNUSED_OPTIONS}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> BulkSettings:
@@ -64,7 +64,7 @@ class BulkSettings:
         return cls(**{name: value for name, value in fields.items() if name in own}, options=options)
 
 
-_NOT_OF_JOBS = ("overwrite", "compare", "dry_run")
+_UNUSED_OPTIONS = ("overwrite", "compare", "dry_run")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +160,7 @@ class BulkJob:
         return count
 
     def clear_leftovers(self) -> None:
-        """Removes incomplete files of killed processes. No process may be restoring meanwhile."""
+        """Removes incomplete files of killed processes. Must not run while processes restore."""
         for folder in (self.folder, *(self.folder / name for name in SUBFOLDERS)):
             for path in itertools.chain(folder.glob(".*.tar"), folder.glob(".*.jsonl")):
                 path.unlink(missing_ok=True)
@@ -173,14 +173,14 @@ class BulkJob:
         """
         path, lines = self.folder / "manifest.jsonl", 0
         if left := self.unfinished():
-            raise ConfigurationError(f"{len(left)} of {self.shards} shards are not finished, the first is {left[0]}")
+            raise ConfigurationError(f"{len(left)} of {self.shards} shards are not finished; the first is {left[0]}")
         with replacing(path) as temporary, open(temporary, "wb") as joined:
             for number in range(self.shards):
                 content = self.manifest_path(number).read_bytes()
                 lines += content.count(b"\n")
                 joined.write(content)
             if lines != self.photos:
-                raise ConfigurationError(f"the manifest holds {lines} records, the job has {self.photos} photos")
+                raise ConfigurationError(f"the manifest holds {lines} records, but the job has {self.photos} photos")
         return path
 
 
@@ -255,8 +255,8 @@ def _check_same(job: BulkJob, settings: BulkSettings, fingerprint: str | None) -
         wrong = [f"other weights under the checkpoint's name {settings.checkpoint!r}"]
     if wrong:
         raise ConfigurationError(
-            f"the job in {str(job.folder)!r} began with {'; '.join(wrong)}; resume it with the same, or choose another "
-            "output"
+            f"the job in {str(job.folder)!r} began with {'; '.join(wrong)}; resume it with the same settings, or "
+            "choose another output"
         )
 
 

@@ -43,7 +43,8 @@ Method = Annotated[
     str,
     typer.Option(
         help="auto (chosen by measurements on the photos and the initial restorer), preset (as in "
-        "examples/train_daa.py), renoised or renoised_fitted."
+        "examples/train_daa.py), renoised (self-distillation, no noise predictor) or renoised_fitted (the same, with "
+        "noise fitted to the photos)."
     ),
 ]
 Bursts = Annotated[
@@ -69,7 +70,8 @@ def adapt(
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            help="Restorer to start from: name, folder, weight file (.safetensors, .pth), Hub id. Default: bundled",
+            help="Restorer to start from: name, folder, weight file (.safetensors, .pth), Hub id. Default: bundled for "
+            "the task.",
             show_default=False,
         ),
     ] = None,
@@ -116,17 +118,19 @@ def adapt(
                 )
             else:
                 config = with_method(config, method)
-            typer.echo(_describe(config, written=not clean))
+            typer.echo(_describe(config, write_clean=not clean))
             return
-        inputs = _open(config, written=not clean)
+        inputs = _open(config, write_clean=not clean)
         reasons: tuple[str, ...] = ()
         if method == AUTO:
             method, reasons = _chosen(config, inputs)
         _train(with_method(config, method), inputs, reasons, begun=context.obj)
 
 
-def _open(config: TrainingConfig, written: bool) -> Inputs:
-    """Opens the restorer and the photos of a run; with `written`, writes the clean photos once the real ones are valid.
+def _open(config: TrainingConfig, write_clean: bool) -> Inputs:
+    """Opens the restorer and the photos of a run.
+
+    With `write_clean`, writes scikit-image's photos as the clean ones, after the real ones are checked.
 
     Raises:
         ConfigurationError: the photos or the output folder are not suitable; nothing has been written.
@@ -142,7 +146,7 @@ def _open(config: TrainingConfig, written: bool) -> Inputs:
     real = setup.open_sources(config, "real", channels)
     if config.fit_noise and not (Path(config.output_dir) / "run.json").exists():
         check_choices(real, [inspect_photos(source, CHECKED_PHOTOS) for source in real])
-    if written:
+    if write_clean:
         _write_clean(Path(config.clean[0]))
     return setup.Inputs(restorer, setup.open_all_sources(config, channels, real=real))
 
@@ -162,11 +166,11 @@ def _chosen(config: TrainingConfig, inputs: Inputs) -> tuple[str, tuple[str, ...
     return choice.method, choice.reasons
 
 
-def _describe(config: TrainingConfig, written: bool) -> str:
-    """The plan as text. With `written`, the clean photos that the run would write go into a temporary folder."""
+def _describe(config: TrainingConfig, write_clean: bool) -> str:
+    """The plan as text. With `write_clean`, clean photos as in `_open`, but in a temporary folder."""
     from ..training.planning import describe
 
-    if not written:
+    if not write_clean:
         return describe(config)
     with tempfile.TemporaryDirectory() as folder:
         _write_clean(Path(folder))
@@ -174,7 +178,10 @@ def _describe(config: TrainingConfig, written: bool) -> str:
 
 
 def _train(config: TrainingConfig, inputs: Inputs, reasons: Sequence[str], begun: float | None) -> None:
-    """Trains. Prints the `reasons` for the method after all checks of the run, and the result at the end."""
+    """Trains and prints the result; prints the `reasons` for the method once the run passed all checks.
+
+    `begun` is the time at which the command started, from which --minutes count.
+    """
     from accelerate import PartialState
 
     from ..training.loop import Trainer
@@ -194,7 +201,7 @@ def _train(config: TrainingConfig, inputs: Inputs, reasons: Sequence[str], begun
     print_summary(result)
     if any("`" in alarm for alarm in result.alarms):
         options = Path(config.output_dir) / "options.yaml"
-        typer.echo(f"(options named in alarms: {options}, for examples/train_daa.py)")
+        typer.echo(f"(the options that alarms name are those of examples/train_daa.py; {options} has their values)")
     assert result.pipeline is not None
     if result.start_kept:
         typer.echo(
@@ -204,7 +211,9 @@ def _train(config: TrainingConfig, inputs: Inputs, reasons: Sequence[str], begun
         raise typer.Exit(START_KEPT)
     sheet = compare(config, result.pipeline, inputs.sources["real"][0])
     typer.echo(f"before and after: {sheet}" if sheet else "before and after: no photo could be shown")
-    typer.echo(f"to restore photos with it: daa restore PHOTOS -o restored --checkpoint {result.pipeline}")
+    typer.echo(
+        f"to restore photos with the adapted checkpoint: daa restore PHOTOS -o restored --checkpoint {result.pipeline}"
+    )
 
 
 def plan(

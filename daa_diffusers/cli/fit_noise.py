@@ -28,10 +28,12 @@ def fit_noise(
     ),
     plot: Annotated[Path | None, typer.Option(help="Plot of the fit, .png; needs matplotlib.")] = None,
     spread: Annotated[
-        float, typer.Option(help="Factor by which the noise levels extend below and above the photos'.")
+        float,
+        typer.Option(help="Widens the range of noise levels, dividing its lower end and multiplying its upper end."),
     ] = 1.25,
     mixed: Annotated[
-        bool, typer.Option(help="Mix in one third of camera and Gaussian noise, for use on other photos too.")
+        bool,
+        typer.Option(help="Use camera or Gaussian noise in a third of the samples, for photos with other noise too."),
     ] = False,
 ) -> None:
     """Estimate the noise of photos without ground truth, and write it as a degradation for training.

@@ -16,7 +16,7 @@ from .metrics import psnr
 
 Restorer = Callable[[torch.Tensor], torch.Tensor]
 
-WHITE = 1 / 255  # one step of 8 bit; smaller residuals count as none
+EIGHT_BIT_STEP = 1 / 255  # smaller residuals count as none
 DETAIL_SIGMA = 2.0  # standard deviation in pixels of the Gaussian filter that is subtracted to get detail
 DRIFT_BLOCK = 32  # side in pixels of the blocks for color drift
 PROBE_STEP = 0.2  # step of the finite difference in standard deviations of the noise
@@ -47,26 +47,26 @@ def residual_whiteness(degraded: torch.Tensor, restored: torch.Tensor) -> torch.
             ours = residual[..., down:, max(right, 0) : width + min(right, 0)]
             theirs = residual[..., : height - down, max(-right, 0) : width - max(right, 0)]
             squares.append(((ours * theirs).mean((2, 3)) / energy).square())
-    return _given(1 - torch.stack(squares).mean(0).sqrt().mean(1), one)
+    return _as_given(1 - torch.stack(squares).mean(0).sqrt().mean(1), one)
 
 
 def residual_signal_correlation(degraded: torch.Tensor, restored: torch.Tensor) -> torch.Tensor:
     """Correlates detail in the residual `degraded - restored` with detail in the restored photo, in [-1, 1].
 
     Both are high-pass filtered (Gaussian of sigma 2) and divided by their local standard deviation. Above 0, the
-    removed detail resembles the kept one: noise was left, or detail removed. Below 0, detail was added. An untouched
-    photo has 0.
+    removed detail resembles that which was kept: noise was left, or detail removed. Below 0, detail was added. The
+    untouched photo scores 0.
 
     Raises:
         ValueError: as for `residual_whiteness`.
     """
     degraded, restored, one = _pair(degraded, restored)
     parts = [_over_local_deviation(x - gaussian_filter(x, DETAIL_SIGMA)) for x in (degraded - restored, restored)]
-    return _given((parts[0] * parts[1]).mean((1, 2, 3)), one)
+    return _as_given((parts[0] * parts[1]).mean((1, 2, 3)), one)
 
 
 def colour_drift(degraded: torch.Tensor, restored: torch.Tensor) -> torch.Tensor:
-    """Measures the mean absolute color change, in 1/255, of means over blocks of 32 pixels; 0 is best.
+    """Measures how much the mean colors of blocks of 32 x 32 pixels change: mean absolute change in 1/255, 0 is best.
 
     Noise does not average out completely: about 1/255 is left of correlated noise of 20/255.
 
@@ -75,7 +75,7 @@ def colour_drift(degraded: torch.Tensor, restored: torch.Tensor) -> torch.Tensor
     """
     degraded, restored, one = _pair(degraded, restored)
     block = min(DRIFT_BLOCK, *degraded.shape[2:])
-    return _given(255 * F.avg_pool2d(restored - degraded, block).abs().mean((1, 2, 3)), one)
+    return _as_given(255 * F.avg_pool2d(restored - degraded, block).abs().mean((1, 2, 3)), one)
 
 
 def clean_fidelity(restorer: Restorer, clean: torch.Tensor) -> torch.Tensor:
@@ -88,7 +88,7 @@ def clean_fidelity(restorer: Restorer, clean: torch.Tensor) -> torch.Tensor:
     batch = clean[None] if clean.ndim == 3 else clean
     with torch.no_grad():
         restored = restorer(batch)
-    return _given(psnr(restored, batch), clean.ndim == 3)
+    return _as_given(psnr(restored, batch), clean.ndim == 3)
 
 
 def estimated_gain(restorer: Restorer, degraded: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
@@ -110,9 +110,11 @@ def estimated_gain(restorer: Restorer, degraded: torch.Tensor, noise: torch.Tens
 
     Returns:
         Scalar, at most 30.
+
+    Raises:
+        ValueError: the shapes do not match.
     """
-    check = degraded.shape == noise.shape[1:] and degraded.ndim == 4
-    if not check:
+    if degraded.shape != noise.shape[1:] or degraded.ndim != 4:
         raise ValueError(
             f"`noise` must be (K, B, C, H, W) for `degraded` (B, C, H, W), got {tuple(noise.shape)} for "
             f"{tuple(degraded.shape)}"
@@ -132,7 +134,7 @@ def estimated_gain(restorer: Restorer, degraded: torch.Tensor, noise: torch.Tens
 
 
 def label_free_score(gain: float, correlation: float) -> float:
-    """Returns a score to choose between restorers of the same noisy photos; higher is better, untouched photos have 0.
+    """Returns a score to choose between restorers of the same noisy photos; higher is better, untouched photos score 0.
 
         score = gain - 2 max(0, |correlation| - 0.25)
 
@@ -141,16 +143,17 @@ def label_free_score(gain: float, correlation: float) -> float:
     too little. Such restorers leave noise that resembles the removed noise, which the second term penalizes. Whiteness,
     drift and clean fidelity are not used: on real pairs they do not improve the order of restorers, and the best
     restorer (supervised on the photos) had the lowest fidelity. Systematic errors that only pairs reveal are not
-    detected. benchmarks/selection.py measures the loss by selecting with this score.
+    detected. benchmarks/selection.py measures how much is lost by choosing with this score.
     """
     return gain - 2 * max(0.0, abs(correlation) - 0.25)
 
 
 def _over_local_deviation(x: torch.Tensor) -> torch.Tensor:
-    return x / (gaussian_filter(x.square(), LOCAL_SIGMA).clamp(min=0) + (WHITE / 4) ** 2).sqrt()
+    return x / (gaussian_filter(x.square(), LOCAL_SIGMA).clamp(min=0) + (EIGHT_BIT_STEP / 4) ** 2).sqrt()
 
 
 def _pair(degraded: torch.Tensor, restored: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    """Checks both, and returns them as batches, with whether they were a single photo each."""
     if degraded.shape != restored.shape or degraded.ndim not in (3, 4) or min(degraded.shape[-2:]) < BLOCK:
         raise ValueError(
             f"`degraded` and `restored` must have one shape, (C, H, W) or (B, C, H, W), with sides of at least "
@@ -160,5 +163,5 @@ def _pair(degraded: torch.Tensor, restored: torch.Tensor) -> tuple[torch.Tensor,
     return (degraded[None], restored[None], True) if one else (degraded, restored, False)
 
 
-def _given(values: torch.Tensor, one: bool) -> torch.Tensor:
+def _as_given(values: torch.Tensor, one: bool) -> torch.Tensor:
     return values[0] if one else values

@@ -26,7 +26,8 @@ class RealTermObjective(Objective):
     Args:
         restorer: network that maps (B, C, H, W) to restored (B, C, H, W).
         weight: w(1), the weight at the end of the ramp.
-        weight_schedule: "paper", `w(p) = weight (2 / (1 + exp(-steepness p)) - 1)` as in eq. (6), or "constant".
+        weight_schedule: "paper", `w(p) = weight (2 / (1 + exp(-steepness p)) - 1)` as in eq. (6) of docs/method.md, or
+            "constant".
         charbonnier_eps: constant of the Charbonnier loss, eq. (5).
 
     Raises:

@@ -26,7 +26,7 @@ def opened(plugin: Callable[[BinaryIO], ImageFile.ImageFile], stream: BinaryIO) 
 
 
 def metadata_of(image: Image.Image, blocks: tuple[tuple[str, bytes], ...] = ()) -> Metadata:
-    """Metadata of a file opened by Pillow."""
+    """Metadata of a file opened by Pillow; `blocks` are further parts that the caller read, as in `Metadata`."""
     exif = image.info.get("exif")
     xmp = image.info.get("xmp")
     dpi = image.info.get("dpi")

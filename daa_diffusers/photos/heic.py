@@ -38,7 +38,7 @@ def size(source: Source) -> tuple[int, int]:
 
 
 def read(source: Source, check: SizeCheck) -> StoredPhoto:
-    """Reads the main picture, in 8 bits, or 10 or 12 bits as uint16; decoders rotate it upright.
+    """Reads the main picture: 8 bits as uint8, 10 or 12 bits scaled to uint16; the decoder rotates it upright.
 
     Raises:
         MissingPackageError: pillow-heif is not installed.

@@ -1,4 +1,4 @@
-"""Incremental computation of layers from the top row to the bottom, keeping only the input rows still needed."""
+"""Layers that compute their rows from top to bottom as input rows arrive; only rows that are still needed are kept."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,10 +8,10 @@ from torch import nn
 
 from ..models.fast_restoration_unet import ResidualBlock
 
-SPARE = 8  # extra rows of memory: later strips complete more output rows than the first one
+SPARE = 8  # extra rows in a buffer: the first strip of a photo completes fewer output rows than later ones
 
 
-class Line:
+class RowBuffer:
     """Buffer for the rows of a tensor (N, C, total, W), written in order; rows that no reader needs are freed.
 
     A row of zeros before the first and after the last row is the padding of convolutions.
@@ -27,8 +27,14 @@ class Line:
         self._memory: torch.Tensor | None = None
         self._needs: dict[int, int] = {}  # `id` of a reader (a reference would be a cycle) -> its first needed row
 
-    def write(self, count: int, like: torch.Tensor, channels: int | None = None) -> torch.Tensor:
-        """Returns memory for the next `count` rows, to be filled; other properties are those of `like` (N, C, h, W)."""
+    def extend(self, count: int, like: torch.Tensor, channels: int | None = None) -> torch.Tensor:
+        """Adds `count` rows, and returns them as a view (N, C, count, W), which the caller fills.
+
+        Args:
+            count: number of rows.
+            like: tensor (N, C, h, W) of the same N, W, dtype and device.
+            channels: number of channels; None: that of `like`.
+        """
         begun, self.stop = self.stop, self.stop + count
         end = self.stop + (self.stop == self.total)
         if self._memory is None:
@@ -51,7 +57,7 @@ class Line:
         return self._memory[:, :, first - self._first : stop - self._first]
 
     def hold(self, reader: object, first: int = -1) -> None:
-        """Registers that `reader` will need rows from `first` on."""
+        """Registers that `reader` only needs rows from `first` on."""
         self._needs[id(reader)] = first
 
 
@@ -67,7 +73,7 @@ class Step:
         source: input rows.
     """
 
-    def __init__(self, source: Line):
+    def __init__(self, source: RowBuffer):
         self.source, self.done = source, 0  # number of output rows computed so far
         source.hold(self)
 
@@ -87,17 +93,17 @@ class Step:
         """Computes output rows `first` to `stop`, and registers which rows of the source are still needed."""
         raise NotImplementedError
 
-    def into(self, target: Line) -> None:
+    def into(self, target: RowBuffer) -> None:
         """Writes the next output rows (see `more`) to `target`."""
         rows = self.more()
         if rows is not None:
-            target.write(rows.shape[2], rows).copy_(rows)
+            target.extend(rows.shape[2], rows).copy_(rows)
 
 
 class Conv(Step):
     """3x3 convolution with padding 1."""
 
-    def __init__(self, layer: nn.Conv2d, source: Line):
+    def __init__(self, layer: nn.Conv2d, source: RowBuffer):
         super().__init__(source)
         self.layer = layer
 
@@ -115,7 +121,7 @@ class Conv(Step):
 class Halved(Step):
     """Layer that computes one row from two."""
 
-    def __init__(self, layer: Callable[[torch.Tensor], torch.Tensor], source: Line):
+    def __init__(self, layer: Callable[[torch.Tensor], torch.Tensor], source: RowBuffer):
         super().__init__(source)
         self.layer = layer
 
@@ -148,7 +154,7 @@ class Doubled(Step):
 class Shuffled(Step):
     """1x1 convolution followed by a pixel shuffle by two."""
 
-    def __init__(self, layer: nn.Conv2d, source: Line):
+    def __init__(self, layer: nn.Conv2d, source: RowBuffer):
         super().__init__(source)
         self.layer = layer
 
@@ -171,29 +177,29 @@ class Chain:
         slope: negative slope of the leaky rectifier.
     """
 
-    def __init__(self, layers: Sequence[nn.Conv2d], source: Line, slope: float = 0.0):
+    def __init__(self, layers: Sequence[nn.Conv2d], source: RowBuffer, slope: float = 0.0):
         self.slope = slope
-        self.lines = [Line(source.total) for _ in layers]
-        self.steps = [Conv(layer, line) for layer, line in zip(layers, [source, *self.lines], strict=False)]
+        self.buffers = [RowBuffer(source.total) for _ in layers]
+        self.steps = [Conv(layer, buffer) for layer, buffer in zip(layers, [source, *self.buffers], strict=False)]
 
     @property
-    def result(self) -> Line:
+    def result(self) -> RowBuffer:
         """Output rows of the last layer."""
-        return self.lines[-1]
+        return self.buffers[-1]
 
     def advance(self) -> None:
         """Computes all rows for which the source is available."""
-        for step, target in zip(self.steps, self.lines, strict=True):
+        for step, target in zip(self.steps, self.buffers, strict=True):
             rows = step.more()
             if rows is not None:  # the activation writes to the target, which saves a copy
-                torch.ops.aten.leaky_relu.out(rows, self.slope, out=target.write(rows.shape[2], rows))
+                torch.ops.aten.leaky_relu.out(rows, self.slope, out=target.extend(rows.shape[2], rows))
 
 
 class Residual:
     """`ResidualBlock`: `x + W2 relu(W1 x)`."""
 
-    def __init__(self, block: ResidualBlock, source: Line):
-        self.source, self.result = source, Line(source.total)
+    def __init__(self, block: ResidualBlock, source: RowBuffer):
+        self.source, self.result = source, RowBuffer(source.total)
         self.inner = Chain([block.conv1], source)
         self.outer = Conv(block.conv2, self.inner.result)
         source.hold(self)
@@ -204,10 +210,10 @@ class Residual:
         add(self.outer, self.source, self.result, self)
 
 
-def add(step: Step, line: Line, target: Line, reader: object) -> None:
-    """Adds the next rows of `step` to the same rows of `line`, and writes the sum to `target`."""
+def add(step: Step, buffer: RowBuffer, target: RowBuffer, reader: object) -> None:
+    """Adds the next rows of `step` to the same rows of `buffer`, and writes the sum to `target`."""
     first = step.done
     rows = step.more()
     if rows is not None:
-        torch.add(line.read(first, step.done), rows, out=target.write(rows.shape[2], rows))
-        line.hold(reader, step.done)
+        torch.add(buffer.read(first, step.done), rows, out=target.extend(rows.shape[2], rows))
+        buffer.hold(reader, step.done)

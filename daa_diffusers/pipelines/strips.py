@@ -14,7 +14,7 @@ from torch import nn
 from ..models.fast_restoration_unet import FastRestorationUNet, ResidualBlock
 from ..models.restoration_unet import ConvBlock, RestorationUNet, UpBlock
 from ..models.restorer import config_of
-from .lines import Chain, Conv, Doubled, Halved, Line, Residual, Shuffled, Step, add
+from .lines import Chain, Conv, Doubled, Halved, Residual, RowBuffer, Shuffled, Step, add
 
 # Pixels per strip, and minimum height: smaller strips copy more rows than they compute, larger ones are not faster.
 STRIP_PIXELS, MIN_ROWS = 2**18, 64
@@ -29,7 +29,7 @@ class Strips:
     """
 
     def __init__(self, network: nn.Module, height: int):
-        self.photo = Line(height)
+        self.photo = RowBuffer(height)
         self.photo.hold(self)
         self.last: Step
 
@@ -43,7 +43,7 @@ class Strips:
             The photo's rows (valid until the next call) and the restored rows, both (N, C, k, W); None if more rows are
             needed.
         """
-        self.photo.write(rows.shape[2], rows).copy_(rows)
+        self.photo.extend(rows.shape[2], rows).copy_(rows)
         self.advance(rows)
         first = self.last.done
         residual = self.last.more()
@@ -71,31 +71,31 @@ class FastStrips(Strips):
     def __init__(self, network: Any, height: int):
         super().__init__(network, height)
         self.unshuffle = network.config.unshuffle
-        self.folded = Line(height // self.unshuffle)
+        self.folded = RowBuffer(height // self.unshuffle)
         self.first = Conv(network.conv_in, self.folded)
-        line = self.entry = Line(self.folded.total)
-        self.down: list[tuple[list[Residual], Halved | None, Line]] = []
+        buffer = self.entry = RowBuffer(self.folded.total)
+        self.down: list[tuple[list[Residual], Halved | None, RowBuffer]] = []
         skips = []
         for stage, layer in zip(network.down_blocks, [*network.downsamplers, None], strict=True):
-            blocks, line = _blocks(stage, line)
-            below = Line(line.total // 2)
-            self.down.append((blocks, None if layer is None else Halved(layer, line), below))
+            blocks, buffer = _blocks(stage, buffer)
+            below = RowBuffer(buffer.total // 2)
+            self.down.append((blocks, None if layer is None else Halved(layer, buffer), below))
             if layer is not None:
-                skips.append(line)
-                line = below
-        self.up: list[tuple[Shuffled, Line, Line, list[Residual]]] = []
+                skips.append(buffer)
+                buffer = below
+        self.up: list[tuple[Shuffled, RowBuffer, RowBuffer, list[Residual]]] = []
         for layer, stage in zip(network.upsamplers, network.up_blocks, strict=True):
-            skip, joined = skips.pop(), Line(2 * line.total)
+            skip, joined = skips.pop(), RowBuffer(2 * buffer.total)
             skip.hold(joined)
-            step = Shuffled(layer, line)
-            blocks, line = _blocks(stage, joined)
+            step = Shuffled(layer, buffer)
+            blocks, buffer = _blocks(stage, joined)
             self.up.append((step, skip, joined, blocks))
-        self.last = Conv(network.conv_out, line)
+        self.last = Conv(network.conv_out, buffer)
 
     def advance(self, rows: torch.Tensor) -> None:
         """See `Strips`."""
         folded = F.pixel_unshuffle(rows, self.unshuffle)
-        self.folded.write(folded.shape[2], folded).copy_(folded)
+        self.folded.extend(folded.shape[2], folded).copy_(folded)
         self.first.into(self.entry)
         for blocks, step, below in self.down:
             for block in blocks:
@@ -112,12 +112,12 @@ class FastStrips(Strips):
         return F.pixel_shuffle(residual, self.unshuffle)
 
 
-def _blocks(stage: Any, line: Line) -> tuple[list[Residual], Line]:
+def _blocks(stage: Any, buffer: RowBuffer) -> tuple[list[Residual], RowBuffer]:
     blocks = []
     for block in stage:
-        blocks.append(Residual(block, line))
-        line = blocks[-1].result
-    return blocks, line
+        blocks.append(Residual(block, buffer))
+        buffer = blocks[-1].result
+    return blocks, buffer
 
 
 class UNetStrips(Strips):
@@ -126,23 +126,23 @@ class UNetStrips(Strips):
     def __init__(self, network: Any, height: int):
         super().__init__(network, height)
         slope = network.config.negative_slope
-        line = self.photo
-        self.down: list[tuple[Chain, Halved, Line]] = []
+        buffer = self.photo
+        self.down: list[tuple[Chain, Halved, RowBuffer]] = []
         for block in network.down_blocks[:-1]:
-            chain = Chain([block.conv1, block.conv2], line, slope)
-            line = Line(line.total // 2)
-            self.down.append((chain, Halved(_pooled, chain.result), line))
-        self.middle = Chain([network.down_blocks[-1].conv1, network.down_blocks[-1].conv2], line, slope)
-        line = self.middle.result
-        self.up: list[tuple[Doubled, Line, Conv, Line, Line, Chain]] = []
+            chain = Chain([block.conv1, block.conv2], buffer, slope)
+            buffer = RowBuffer(buffer.total // 2)
+            self.down.append((chain, Halved(_pooled, chain.result), buffer))
+        self.middle = Chain([network.down_blocks[-1].conv1, network.down_blocks[-1].conv2], buffer, slope)
+        buffer = self.middle.result
+        self.up: list[tuple[Doubled, RowBuffer, Conv, RowBuffer, RowBuffer, Chain]] = []
         for block, (chain, _, _) in zip(network.up_blocks, self.down[::-1], strict=True):
-            doubled, joined = Line(2 * line.total), Line(2 * line.total)
+            doubled, joined = RowBuffer(2 * buffer.total), RowBuffer(2 * buffer.total)
             chain.result.hold(joined)
             after = Chain([block.block.conv1, block.block.conv2], joined, slope)
-            step = Doubled(line), doubled, Conv(block.upsample_conv, doubled), chain.result, joined, after
+            step = Doubled(buffer), doubled, Conv(block.upsample_conv, doubled), chain.result, joined, after
             self.up.append(step)
-            line = after.result
-        self.last = Conv(network.conv_out, line)
+            buffer = after.result
+        self.last = Conv(network.conv_out, buffer)
 
     def advance(self, rows: torch.Tensor) -> None:
         """See `Strips`."""
@@ -156,7 +156,7 @@ class UNetStrips(Strips):
             computed = conv.more()
             if computed is not None:
                 channels = computed.shape[1]
-                both = joined.write(computed.shape[2], computed, 2 * channels)
+                both = joined.extend(computed.shape[2], computed, 2 * channels)
                 both[:, :channels] = computed
                 both[:, channels:] = skip.read(first, conv.done)
                 skip.hold(joined, conv.done)

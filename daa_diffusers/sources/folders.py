@@ -90,7 +90,7 @@ class PhotoSource(ABC):
         """Returns (width, height) of photo `index` from its header; raises the errors of `encoded`."""
         return photo_size(self.encoded(index), str(self.label(index)))
 
-    def turn(self, position: int, order: Order) -> int:
+    def index_at(self, position: int, order: Order) -> int:
         """Returns the index of the photo at `position` (0, 1, ...); every epoch uses each photo once, in `order`."""
         epoch, step = divmod(position, len(self))
         return int(order(len(self), epoch)[step])
@@ -142,7 +142,7 @@ class PhotoSource(ABC):
         """
         if index < 0 or (self.count is not None and index >= self.count):
             raise IndexError(f"photo {index} of {self.count}")
-        candidates = self._from(index)
+        candidates = self._replacements(index)
         for candidate in candidates:
             photo = self.try_photo(candidate)
             if photo is not None:
@@ -154,7 +154,7 @@ class PhotoSource(ABC):
             f"{label.name if isinstance(label, Path) else label!r}: {self._skipped[first]}"
         )
 
-    def _from(self, index: int) -> Sequence[int]:
+    def _replacements(self, index: int) -> Sequence[int]:
         """Returns the indices of photos that may replace photo `index`, starting with it."""
         return _Cycle(index, len(self))
 

@@ -148,8 +148,8 @@ class StreamSource(_ColumnSource):
             raise IndexError(f"photo {index} of {self._length}")
         return file_content(examples[index % self.window])
 
-    def turn(self, position: int, order: Order) -> int:
-        """Returns the index of the example at `position`."""
+    def index_at(self, position: int, order: Order) -> int:
+        """See `PhotoSource.index_at`; the photos of each window are in their own order."""
         length = self._length
         epoch, step = (0, position) if length is None else divmod(position, length)
         number, step = divmod(step, self.window)
@@ -157,10 +157,11 @@ class StreamSource(_ColumnSource):
         if step >= len(examples):
             if length is not None:
                 raise RuntimeError(f"`{self.argument}`: the stream {self.location!r} had {length} photos, now fewer")
-            return self.turn(position, order)  # beyond the end: `_load` has now set `_length`
+            return self.index_at(position, order)  # beyond the end: `_load` has now set `_length`
         return number * self.window + int(order(len(examples), epoch, number)[step])
 
-    def _from(self, index: int) -> Sequence[int]:
+    def _replacements(self, index: int) -> Sequence[int]:
+        """See `PhotoSource._replacements`; only photos of the same window."""
         start = index - index % self.window
         length = len(self._load(index // self.window))
         if index - start >= length:
@@ -205,11 +206,15 @@ class StreamSource(_ColumnSource):
         else:  # started beyond the end
             self._length = sum(1 for _ in self._read_from(0))
         if not self._length:
-            raise ConfigurationError(f"`{self.argument}`: {self.location!r} must hold photos, the stream is empty")
+            raise ConfigurationError(f"`{self.argument}`: {self.location!r} must hold photos, but the stream is empty")
 
 
 def image_column(features: Any, column: str | None, argument: str, name: str) -> str:
-    """Returns `column` or, if it is None, the only column of images; raises ConfigurationError if there is none."""
+    """Returns `column` or, if it is None, the only column of images.
+
+    Raises:
+        ConfigurationError: `column` does not hold photos, or it is None, and there is not exactly one column of images.
+    """
     from datasets import Image
 
     kinds = dict(features or {})

@@ -188,7 +188,7 @@ class TrainingPatches(Dataset):
     def _patch(self, sources: Sequence[PhotoSource], stream: str, n: int) -> torch.Tensor:
         position, number = divmod(n, len(sources))  # like `take_turns`, also for streamed sources of unknown length
         source = sources[number]
-        index = source.turn(position, functools.partial(_permutation, self.seed, stream, number))
+        index = source.index_at(position, functools.partial(_permutation, self.seed, stream, number))
         generator = generator_for(self.seed, "crop", stream, n)
         side = self.patch if stream == "real" else self._side_before_scaling(stream, n)
         patch = crop_patch(source.photo(index), side, generator, self.augment, self.quarter_turns)

@@ -1,4 +1,6 @@
-"""Health checks of a run, without labels: shortcuts of the noise predictor, statistics of restored real photos."""
+"""Health checks of a run, without ground truth: statistics of restored real photos, and shortcuts: whether the noise
+predictor can tell which of its two conditions (slots) holds the real photo.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -23,7 +25,7 @@ NOISE_SIDE = 256  # side of the real patches from which noise is estimated; smal
 PHOTO_SIDE = 128  # side of the part of these patches that is restored
 PHOTOS = 12  # number of patches for the statistics
 LOSS_PATCHES = 8  # number of patches for the noise-prediction losses
-PROBE_PATCHES = 32  # number of patches for the slot probe
+PROBE_PATCHES = 32  # number of patches for the linear probe of `slot_accuracy`
 NOISE_DRAWS = 1  # draws of noise per patch for `estimated_gain`
 
 
@@ -35,9 +37,10 @@ class HealthReport:
         values: entries of the log under `health/`. `loss_*` and `slot_accuracy` are those of `Shortcuts`.
             `residual_whiteness`, `signal_correlation` and `colour_drift` (1/255) are means over fixed real patches,
             `clean_fidelity` (dB, at most 100) over clean ones. `estimated_gain` (dB) is the mean over the patches whose
-            noise can be measured; absent if there are none. `score` is the attribute below (absent gain: 0).
+            noise can be measured; absent if there are none. `score` is the attribute below.
         alarms: warnings, one sentence each.
-        score: `label_free.label_free_score`; higher is better. Comparable within one run only.
+        score: `label_free.label_free_score`, with a gain of 0 if it is absent; higher is better. Only comparable within
+            one run.
     """
 
     values: dict[str, float]
@@ -97,14 +100,14 @@ class Health:
         self.slots_at_start = 0.0
 
     @torch.no_grad()
-    def see_start(self, restorer: nn.Module) -> None:
+    def measure_start(self, restorer: nn.Module) -> None:
         """Measures the slot accuracy of the initial restorer; later values are compared with it."""
         if len(self.patches["real"]) < 8:  # too few for the probe
             return
-        contract, like = RestorerContract.of(restorer), next(restorer.parameters())
+        contract, weight = RestorerContract.of(restorer), next(restorer.parameters())
         with in_eval_mode(restorer):
             s, q = (
-                restorer(contract.to_range(self.patches[name].to(like.device, like.dtype)))
+                restorer(contract.to_range(self.patches[name].to(weight.device, weight.dtype)))
                 for name in ("synthetic", "real")
             )
         self.slots_at_start = slot_accuracy(s, q)
@@ -126,7 +129,6 @@ class Health:
         if not (config.reads("real") and config.real):
             return None
         seed = generator_for(config.seed, "health").initial_seed()
-
         probe = replace(config, seed=seed)
         dataset = setup.build_dataset(probe, channels, PROBE_PATCHES, check=False, sources=sources)
         patches = _stacked(dataset, PROBE_PATCHES)
@@ -165,8 +167,8 @@ class Health:
             values = self._measured(partial(restore_photos, restorer, at_once=4))
         alarms = []
         if adaptation is not None:
-            like = next(restorer.parameters())
-            patches = {name: each.to(like.device, like.dtype) for name, each in self.patches.items()}
+            weight = next(restorer.parameters())
+            patches = {name: each.to(weight.device, weight.dtype) for name, each in self.patches.items()}
             images = {name: contract.to_range(each) for name, each in patches.items()}
             shape = (min(LOSS_PATCHES, len(images["real"])), *images["real"].shape[1:])
             draws = fixed_draws(adaptation.schedule, shape, seed=self.seed)

@@ -89,7 +89,7 @@ class Trainer:
         check_space(Path(config.output_dir), model, is_held=bool(config.init_from and config.hold_to_start))
         model.to(self.accelerator.device)  # before the real photos are restored, for speed
         if health is not None and self.main:
-            health.see_start(model.restorer)
+            health.measure_start(model.restorer)
         self.batches = Batches(self.dataset, self.accelerator, config, contract.value_range)
         # 3. the run's folder, and files prepared from the real photos
         self.folder = RunFolder(config, writes=self.main)

@@ -106,13 +106,13 @@ def test_the_manifest_is_joined_when_every_photo_has_its_record(album, plan):
     finish(job, 0)
     assert job.unfinished() == [1]
     assert [record["key"] for record in read_manifest(job.folder)] == ["0", "1", "2", "day 1/c"]
-    with pytest.raises(ConfigurationError, match="1 of 3 shards are not finished, the first is 1"):
+    with pytest.raises(ConfigurationError, match="1 of 3 shards are not finished; the first is 1"):
         job.join_manifest()
     finish(job, 1, failed=["bad"])
     keys = [record["key"] for record in lines(job.join_manifest())]
     assert keys == [one.key for k in range(3) for one in job.inputs(k)]
     job.manifest_path(1).write_text('{"key": "bad", "status": "failed"}\n')
-    with pytest.raises(ConfigurationError, match="5 records, the job has 7 photos"):
+    with pytest.raises(ConfigurationError, match="5 records, but the job has 7 photos"):
         job.join_manifest()
 
 
