@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 TRIED_SIDE = 128  # side in pixels of the center crops that renoising is tried on
 MIN_RENOISING_GAIN = 0.25  # minimum estimated gain in dB for which renoising is chosen
 # Fraction of the noise's standard deviation; an initial restorer that leaves more than this hardly removes this noise.
-MOST_LEFT = 0.5
+MOST_LEFT = 0.25
 
 _RENOISED: dict[str, Any] = {
     "objective": {"type": "renoised", "weight": 0.3, "decay": None},
@@ -84,7 +84,7 @@ def choose(config: TrainingConfig, inputs: setup.Inputs) -> Choice:
     """Chooses the method of a run from its initial restorer and its photos; deterministic for a given seed.
 
     Renoising is chosen if the initial restorer removes white noise, the noise of the photos is correlated, and one of
-    two conditions holds: the initial restorer leaves at least half of that noise, or a second pass over the renoised
+    two conditions holds: the initial restorer leaves at least a quarter of that noise, or a second pass over the renoised
     result is better than the first by Stein's estimate (`label_free.estimated_gain`).
 
     Args:

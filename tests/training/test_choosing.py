@@ -76,10 +76,10 @@ def test_a_start_that_renoising_makes_no_better_is_left_to_the_preset():
     assert "cannot be estimated" in choice(found).reasons[1]
 
 
-def test_a_start_that_leaves_half_of_the_noise_is_renoised_whatever_the_estimate():
+def test_a_start_that_leaves_a_quarter_of_the_noise_is_renoised_whatever_the_estimate():
     found = {"white_noise_gain": 8.5, "noise": 2.3, "hiding": 7.4, "neighbors": 0.6, "gain": 0.3, "renoised_gain": -0.2}
-    assert choice({**found, "left": 2.2}).method == "renoised_fitted"
-    assert choice({**found, "left": 1.1}).method == "preset"
+    assert choice({**found, "left": 0.8}).method == "renoised_fitted"
+    assert choice({**found, "left": 0.5}).method == "preset"
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -1,0 +1,177 @@
+"""Does `daa adapt` choose well? Regret of its choice against the best row of `adaptation.py`, and where renoising pays.
+
+    python benchmarks/choice.py
+
+Reads the rows that are kept with the project and trains none. Regret is the PSNR on `val` of the best row, without the
+oracle, minus that of the method chosen; both are means over the seeds measured. A domain is shown once the rows of both
+methods of the choice were measured: the preset (without its noise-space term from starts of white noise: fitted noise,
+pseudo-clean), and renoised self-distillation with fitted noise. The figure shows their difference against the share of
+the photos' noise that the start leaves, and the correlation of neighboring pixels: both are measured without labels.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import adaptation
+import common
+from adaptation_plan import ABLATION, DOMAINS, ROWS
+
+from daa_diffusers.evaluation.statistics import markdown_table
+from daa_diffusers.files import replacing
+from daa_diffusers.training.choosing import MOST_LEFT
+
+# Domains with the photos' own noise (those held out from the rule last), each with the row of the preset.
+ROUGH, FULL = "fitted noise, pseudo-clean", "adapted"
+RENOISED = ("chosen", "renoised slowly, fitted noise")
+SHOWN = {
+    **{f"{kind}_white": ROUGH for kind in ("renoir", "polyu")},
+    **dict.fromkeys(("phone", "grain", "enlarged", "coded", "sharpened", "scanned", "blotched"), ROUGH),
+    **dict.fromkeys(("renoir", "polyu"), FULL),
+    **{f"{kind}_strong": FULL for kind in ("phone", "grain", "enlarged", "coded", "sharpened", "scanned", "blotched")},
+}
+HELD_OUT = ("sharpened", "scanned", "blotched")
+COLUMNS = [
+    "domain",
+    "left / noise",
+    "correlation",
+    "start",
+    "control",
+    "preset",
+    "renoised",
+    "oracle",
+    "chosen",
+    "regret",
+]
+COLUMNS += ["best row", "of oracle minus control"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A domain: the share of noise that its start leaves, the noise's correlation, the choice, and PSNR (dB) by row."""
+
+    domain: str
+    left: float
+    neighbors: float
+    method: str
+    psnr: dict[str, float]
+    preset: str
+    renoised: str
+
+    @property
+    def gain(self) -> float:
+        """PSNR of renoising minus that of the preset, in dB."""
+        return self.psnr[self.renoised] - self.psnr[self.preset]
+
+    @property
+    def chosen(self) -> str:
+        """The row of the method that was chosen."""
+        return self.preset if self.method == "preset" else self.renoised
+
+    @property
+    def best(self) -> str:
+        """The row of most PSNR, without the oracle."""
+        return max((row for row in self.psnr if row not in ("oracle", "plain", "identity")), key=self.psnr.__getitem__)
+
+
+def measured(arguments: argparse.Namespace) -> Iterator[Measured]:
+    """The domains whose rows are there."""
+    for name, preset in SHOWN.items():
+        options = adaptation.parse(
+            ["--domains", name, "--scores", str(arguments.scores), "--data", str(arguments.data)]
+        )
+        psnr: dict[str, list[float]] = {}
+        for row in (*ROWS, *ABLATION):
+            for seed in range(3):
+                if ROWS.get(row, ABLATION.get(row)).chosen and not known(options, name, seed):
+                    continue
+                scores = adaptation.plan(options, name, row, seed).scores
+                if scores.exists():
+                    psnr.setdefault(row, []).append(statistics.fmean(json.loads(scores.read_text())["psnr"]))
+        renoised = next((row for row in RENOISED if row in psnr), "")
+        if preset not in psnr or not renoised:
+            continue
+        start = adaptation.fixed_rows(options, name)["plain"]["psnr"]
+        adaptation.chosen_method(options, name, adaptation.plan(options, name, FULL, 0).options)
+        choice = json.loads((options.scores / "chosen.json").read_text())[key_of(options, name, 0)]
+        means = {row: statistics.fmean(values) for row, values in psnr.items()} | {"plain": statistics.fmean(start)}
+        share = choice["left"] / choice["noise"]
+        yield Measured(name, share, choice["neighbors"], choice["method"], means, preset, renoised)
+
+
+def key_of(options: argparse.Namespace, name: str, seed: int) -> str:
+    """The choice's key in `chosen.json`."""
+    return f"{name} {adaptation.fingerprint_of_start(options, DOMAINS[name])} {seed}"
+
+
+def known(options: argparse.Namespace, name: str, seed: int) -> bool:
+    """Whether the choice was measured before, so that the options of row "chosen" cost nothing."""
+    kept = options.scores / "chosen.json"
+    return kept.exists() and key_of(options, name, seed) in json.loads(kept.read_text())
+
+
+def line_of(one: Measured) -> dict[str, str]:
+    """The line of a domain in the table."""
+    psnr = one.psnr
+    line = {
+        "domain": one.domain + (" (made after the rule)" if one.domain.split("_")[0] in HELD_OUT else ""),
+        "left / noise": f"{one.left:.2f}",
+        "correlation": f"{one.neighbors:.2f}",
+        "chosen": "preset" if one.method == "preset" else "renoised",
+        "regret": f"{psnr[one.best] - psnr[one.chosen]:.2f}",
+        "best row": one.best,
+    }
+    rows = {"start": "plain", "control": "control", "preset": one.preset, "renoised": one.renoised, "oracle": "oracle"}
+    line |= {title: f"{psnr[row]:.2f}" for title, row in rows.items() if row in psnr}
+    if {"control", "oracle"} <= set(psnr) and psnr["oracle"] > psnr["control"]:
+        closed = (psnr[one.chosen] - psnr["control"]) / (psnr["oracle"] - psnr["control"])
+        line["of oracle minus control"] = f"{100 * closed:.0f} %"
+    return line
+
+
+def plot(domains: list[Measured], path: Path) -> None:
+    """Gain of renoising over the preset against the share of noise that the start leaves; color: correlation."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    points = axes.scatter(
+        [one.left for one in domains],
+        [one.gain for one in domains],
+        c=[one.neighbors for one in domains],
+        cmap="viridis",
+        zorder=3,
+    )
+    for one in domains:
+        axes.annotate(one.domain, (one.left, one.gain), xytext=(4, 3), textcoords="offset points", fontsize=6)
+    axes.axhline(0, color="0.5", linewidth=0.8)
+    axes.axvline(MOST_LEFT, color="0.5", linewidth=0.8, linestyle="--")
+    axes.set_xscale("log")
+    axes.set_xlabel("share of the photos' noise that the start leaves (dashed: the rule's threshold)")
+    axes.set_ylabel("renoised minus preset, dB")
+    figure.colorbar(points, label="correlation of neighboring pixels")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+
+
+def main() -> None:
+    parser = common.parser(__doc__, "choice.md", data=True)
+    parser.add_argument("--scores", type=Path, default=common.RESULTS / "adaptation", help="folder of the kept rows")
+    arguments = parser.parse_args()
+    domains = list(measured(arguments))
+    plot(domains, arguments.report.with_suffix(".png"))
+    common.publish(
+        arguments.report,
+        "# The choice of `daa adapt` against the best row",
+        f"`{common.command(__file__)}`: PSNR (dB) on `val`, means over the seeds measured.",
+        markdown_table([line_of(one) for one in domains], COLUMNS),
+        f"![Where renoising pays]({arguments.report.with_suffix('.png').name})",
+    )
+
+
+if __name__ == "__main__":
+    main()
