@@ -89,7 +89,8 @@ def budget_of(arguments: argparse.Namespace) -> str:
     where = "on a CUDA card" if on_cuda(arguments) else "on one thread"
     if "mixed_precision" in options:
         where = f"in {options['mixed_precision']} {where}"
-    steps, patches = options.get("steps", arguments.steps), f"{options['batch_size']} patches of {options['patch']} px"
+    steps = DOMAINS[arguments.domains[0]].options.get("steps", arguments.steps)
+    patches = f"{options['batch_size']} patches of {options['patch']} px"
     return f"{steps} steps of {patches} from the domain's plain restorer, {where}"
 
 
