@@ -2,7 +2,7 @@
 
     python benchmarks/ranking.py        # it may be stopped and repeated at any time
 
-The checkpoint is that of examples/configs/daa-denoise-research.yaml, trained again with its noise predictor kept (480
+The checkpoint is that of examples/configs/daa-denoise-hybrid.yaml, trained again with its noise predictor kept (480
 steps on the noisy training photos of the three sets). The true error of a restored photo is its PSNR against the clean
 one. Scores are compared on `train` first, where one may choose, and measured on `val`.
 """
@@ -30,7 +30,7 @@ from daa_diffusers.files import write_text
 SETS = ("renoir", "sidd_small", "polyu")
 PARTS = {"train": 12, "val": 1000}  # and how many photos of each set
 LEVELS = (0.95, 0.8, 0.5, 0.2)
-CONFIG = common.ROOT / "examples" / "configs" / "daa-denoise-research.yaml"
+CONFIG = common.ROOT / "examples" / "configs" / "daa-denoise-hybrid.yaml"
 
 
 def train(arguments: argparse.Namespace) -> Path:
@@ -110,7 +110,7 @@ def report(arguments: argparse.Namespace, found: dict) -> str:
     text = [
         "# `daa rank`: does the order of its scores follow the true error?",
         f"`{arguments.command}`",
-        "The checkpoint is that of examples/configs/daa-denoise-research.yaml with its noise predictor kept "
+        "The checkpoint is that of examples/configs/daa-denoise-hybrid.yaml with its noise predictor kept "
         "(480 steps). "
         "Spearman correlation of the score with the negative PSNR of the restored photo (RGB, 8 bit): 1 is the right "
         "order, 0 none. `pooled`: photos of all sets in one list. `p`: share of random orders that correlate as "
