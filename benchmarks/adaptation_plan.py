@@ -130,6 +130,8 @@ DOMAINS = {
         f"{kind}_strong": replace(_own(kind, "daa-denoise"), degradation=CAMERA, adapted={}, strongest=None)
         for kind in OWN
     },
+    # its pairs hold white noise; a run that is held to what the start makes of them must not learn the photos' noise
+    "phone_free": _own("phone", "white-noise", **WHITE, hold_to_start=False),
     "phone_tiny": _own("phone", "weak-tiny", **MATURITY),
     "rain100l": Domain(
         "rain100l/train/rainy",

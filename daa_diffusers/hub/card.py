@@ -132,7 +132,7 @@ def _what(description: Description) -> str:
         return f"The noise predictor of a restorer's training, `{PREDICTOR}`; it is not a restorer."
     task = f"A {TASKS[description.task].doing} network" if description.task else "A restoration network"
     training = description.training
-    adapted = f", adapted to real photos by {_objective(training)}" if is_adapted(training) else ""
+    adapted = f", adapted to real photos by {_adaptation(training)}" if is_adapted(training) else ""
     facts = [f"`{restorer.class_name}`"]
     if "width" in restorer.config:
         facts.append(f"width {restorer.config['width']}")
@@ -285,6 +285,12 @@ def _objective(training: Mapping[str, Any]) -> str:
     name, _ = recorded_objective(training["options"])
     title = OBJECTIVES[name].title if name in OBJECTIVES else _text(name)
     return f"{title} ([Noise-DA]({PAPER}))" if name == "noise_space" else title
+
+
+def _adaptation(training: Mapping[str, Any]) -> str:
+    """How the weights of a record were adapted to real photos: the objective, or the pairs of supervised training."""
+    supervised = recorded_objective(training["options"])[0] == "supervised"
+    return "synthetic pairs that were fitted to them" if supervised else _objective(training)
 
 
 def millions(count: int) -> str:

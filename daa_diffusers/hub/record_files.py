@@ -118,12 +118,16 @@ def recorded_objective(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]
     return str(given), {"variant": options["variant"]} if given == "noise_space" and "variant" in options else {}
 
 
+# Options that make synthetic pairs from real photos.
+PAIRS_FROM_REAL = ("fit_noise", "fit_rain", "fit_shake", "pseudo_clean", "transplant")
+
+
 def is_adapted(training: Mapping[str, Any]) -> bool:
     """Whether a training record states that the weights were adapted to real photos."""
     options = training.get("options")
     if not isinstance(options, Mapping) or not options.get("real"):
         return False
-    return recorded_objective(options)[0] != "supervised"
+    return recorded_objective(options)[0] != "supervised" or any(options.get(name) for name in PAIRS_FROM_REAL)
 
 
 def _kinds(degradation: Any) -> set[str]:

@@ -3,7 +3,7 @@
 import copy
 import itertools
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 
 import torch
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from ..degradations.draws import generator_for
 from ..objectives.base import Batch
 from ..sources.sampling import TrainingPatches
+from ..sources.specs import PhotoSource
 from . import setup
 from .config import TrainingConfig
 from .processes import accumulation_steps
@@ -30,6 +31,7 @@ class Batches:
         accelerator: accelerator of the run.
         config: options of the run.
         value_range: value range of the restorer, (low, high).
+        real: real photos of the run, for the record; see `setup.training_photos`.
 
     Attributes:
         accumulation: batches per optimizer step in each process.
@@ -42,8 +44,10 @@ class Batches:
         accelerator: Accelerator,
         config: TrainingConfig,
         value_range: tuple[float, float],
+        real: Sequence[PhotoSource] = (),
     ):
         self.dataset, self.accelerator, self.config, self.value_range = dataset, accelerator, config, value_range
+        self.real = real
         self.accumulation = accumulation_steps(config, accelerator.num_processes)
         self.samples_per_step = config.batch_size * self.accumulation * accelerator.num_processes
 
@@ -116,7 +120,7 @@ class Batches:
 
         All processes must call it together.
         """
-        everyones = gather_object([setup.training_photos(self.dataset)])
+        everyones = gather_object([setup.training_photos(self.dataset, self.real)])
         photos = everyones[0]
         for role, sources in photos.items():
             for number, source in enumerate(sources):

@@ -84,8 +84,8 @@ def choose(config: TrainingConfig, inputs: setup.Inputs) -> Choice:
     """Chooses the method of a run from its initial restorer and its photos; deterministic for a given seed.
 
     Renoising is chosen if the initial restorer removes white noise, the noise of the photos is correlated, and one of
-    two conditions holds: the initial restorer leaves at least a quarter of that noise, or a second pass over the renoised
-    result is better than the first by Stein's estimate (`label_free.estimated_gain`).
+    two conditions holds: the initial restorer leaves at least a quarter of that noise, or a second pass over the
+    renoised result is better than the first by Stein's estimate (`label_free.estimated_gain`).
 
     Args:
         config: options of the run, with the method of its preset.

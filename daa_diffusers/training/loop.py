@@ -90,7 +90,7 @@ class Trainer:
         model.to(self.accelerator.device)  # before the real photos are restored, for speed
         if health is not None and self.main:
             health.measure_start(model.restorer)
-        self.batches = Batches(self.dataset, self.accelerator, config, contract.value_range)
+        self.batches = Batches(self.dataset, self.accelerator, config, contract.value_range, self.real)
         # 3. the run's folder, and files prepared from the real photos
         self.folder = RunFolder(config, writes=self.main)
         self.folder.take(self.batches.samples_per_step, {**sources, **(validation.sources if validation else {})})
@@ -119,7 +119,7 @@ class Trainer:
         if held_out is not None:
             self.steps.factor = learning_rate_factor(config, self.folder, self.steps, held_out)
         self.pace.plan(self.steps, self.folder, held_out)
-        self.folder.update(photos=setup.training_photos(self.dataset), **self.pace.record())
+        self.folder.update(photos=setup.training_photos(self.dataset, self.real), **self.pace.record())
         self.kept = KeptWeights(
             self.bare.restorer, decay=self.pace.ema_decay(0), blend=config.blend, best=self.folder.best
         )

@@ -179,8 +179,11 @@ def _within(source: PhotoSource, label: Path | str) -> str:
     return label.relative_to(source.folder).as_posix() if isinstance(source, PhotoFolder) else label.name
 
 
-def training_photos(dataset: TrainingPatches) -> Photos:
+def training_photos(dataset: TrainingPatches, real: Sequence[PhotoSource] = ()) -> Photos:
     """Returns a record of the photos of a run for the model card, by role.
+
+    `real` are the opened real photos of the run, which fits, restored photos and transplants come from where the
+    objective itself reads none.
 
     Each source has its name ("folder"), number of "photos" (None if a stream's is not known yet), "fingerprint", and
     the photos and shards "skipped" so far (name -> reason).
@@ -188,7 +191,7 @@ def training_photos(dataset: TrainingPatches) -> Photos:
     pairs = dataset.paired or []
     roles = {
         "clean": dataset.clean,
-        "real": dataset.real,
+        "real": dataset.real or real,
         "unpaired_clean": dataset.unpaired_clean,
         "paired_degraded": [degraded for degraded, _ in pairs],
         "paired_clean": [clean for _, clean in pairs],

@@ -97,6 +97,7 @@ def test_the_vanilla_variant_can_have_both(config):
     assert result.steps == 2
     record = json.loads((result.pipeline.parent / "run.json").read_text())
     assert [source["folder"] for source in record["photos"]["clean"]] == ["clean", "pseudo_clean"]
+    assert [source["folder"] for source in record["photos"]["real"]] == ["noisy0"]  # the fit read them
 
 
 def test_without_either_nothing_is_written_or_changed(config):
