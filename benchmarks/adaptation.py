@@ -30,7 +30,7 @@ from daa_diffusers.hub.resolving import resolve as locate
 from daa_diffusers.models.restorer import RestorerContract
 from daa_diffusers.objectives.registry import OBJECTIVES, objective_class, with_defaults
 from daa_diffusers.training import setup
-from daa_diffusers.training.choosing import METHODS, choose
+from daa_diffusers.training.choosing import METHODS, choice, choose
 from daa_diffusers.training.config import TrainingConfig, resolve
 from daa_diffusers.training.run_state import list_checkpoints, load_average
 
@@ -108,7 +108,7 @@ def options_of(domain: Domain, row: Row) -> dict[str, Any]:
 
 
 def chosen_method(arguments: argparse.Namespace, name: str, options: dict[str, Any]) -> str:
-    """What `daa adapt` chooses for a domain and a seed; kept with the scores."""
+    """What `daa adapt` chooses for a domain and a seed, by measurements that are kept with the scores."""
     cache = arguments.scores / "chosen.json"
     known = json.loads(cache.read_text()) if cache.exists() else {}
     key = f"{name} {fingerprint_of_start(arguments, DOMAINS[name])} {options['seed']}"
@@ -116,11 +116,12 @@ def chosen_method(arguments: argparse.Namespace, name: str, options: dict[str, A
         config = resolve(options)
         restorer = setup.build_restorer(config)
         channels = RestorerContract.of(restorer).channels
-        choice = choose(config, setup.Inputs(restorer, setup.open_all_sources(config, channels)))
-        known[key] = {"method": choice.method, **choice.measured}
+        made = choose(config, setup.Inputs(restorer, setup.open_all_sources(config, channels)))
+        known[key] = {"method": made.method, **made.measured}
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_text(cache, json.dumps(known, indent=1, sort_keys=True) + "\n")
-    return known[key]["method"]
+    found = known[key]
+    return choice(found).method if "neighbors" in found else found["method"]
 
 
 def what_differs(options: dict[str, Any]) -> dict[str, Any]:

@@ -4,9 +4,9 @@
 
 Reads the rows that are kept with the project and trains none. Regret is the PSNR on `val` of the best row, without the
 oracle, minus that of the method chosen; both are means over the seeds measured. A domain is shown once the rows of both
-methods of the choice were measured: the preset (without its noise-space term from starts of white noise: fitted noise,
-pseudo-clean), and renoised self-distillation with fitted noise. The figure shows their difference against the share of
-the photos' noise that the start leaves, and the correlation of neighboring pixels: both are measured without labels.
+methods of the choice were measured: pairs fitted to the photos, and renoised self-distillation with fitted noise. The
+figure shows their difference against the share of the photos' noise that the start leaves, and the correlation of
+neighboring pixels: both are measured without labels.
 """
 
 import argparse
@@ -24,15 +24,11 @@ from daa_diffusers.evaluation.statistics import markdown_table
 from daa_diffusers.files import replacing
 from daa_diffusers.training.choosing import MOST_LEFT
 
-# Domains with the photos' own noise (those held out from the rule last), each with the row of the preset.
-ROUGH, FULL = "fitted noise, pseudo-clean", "adapted"
-RENOISED = ("chosen", "renoised slowly, fitted noise")
-SHOWN = {
-    **{f"{kind}_white": ROUGH for kind in ("renoir", "polyu")},
-    **dict.fromkeys(("phone", "grain", "enlarged", "coded", "sharpened", "scanned", "blotched"), ROUGH),
-    **dict.fromkeys(("renoir", "polyu"), FULL),
-    **{f"{kind}_strong": FULL for kind in ("phone", "grain", "enlarged", "coded", "sharpened", "scanned", "blotched")},
-}
+FITTED = "fitted noise, pseudo-clean"
+RENOISED = ("chosen", "renoised slowly, fitted noise")  # the first that was measured
+KINDS = ("phone", "grain", "enlarged", "coded", "sharpened", "scanned", "blotched")
+STRONG = ("renoir", "polyu", *(f"{kind}_strong" for kind in KINDS))
+SHOWN = ("renoir_white", "polyu_white", *KINDS, *STRONG)
 HELD_OUT = ("sharpened", "scanned", "blotched")
 COLUMNS = [
     "domain",
@@ -58,18 +54,17 @@ class Measured:
     neighbors: float
     method: str
     psnr: dict[str, float]
-    preset: str
     renoised: str
 
     @property
     def gain(self) -> float:
-        """PSNR of renoising minus that of the preset, in dB."""
-        return self.psnr[self.renoised] - self.psnr[self.preset]
+        """PSNR of renoising minus that of fitted pairs, in dB."""
+        return self.psnr[self.renoised] - self.psnr[FITTED]
 
     @property
     def chosen(self) -> str:
         """The row of the method that was chosen."""
-        return self.preset if self.method == "preset" else self.renoised
+        return self.renoised if self.method == "renoised_fitted" else FITTED
 
     @property
     def best(self) -> str:
@@ -79,7 +74,7 @@ class Measured:
 
 def measured(arguments: argparse.Namespace) -> Iterator[Measured]:
     """The domains whose rows are there."""
-    for name, preset in SHOWN.items():
+    for name in SHOWN:
         options = adaptation.parse(
             ["--domains", name, "--scores", str(arguments.scores), "--data", str(arguments.data)]
         )
@@ -91,15 +86,15 @@ def measured(arguments: argparse.Namespace) -> Iterator[Measured]:
                 scores = adaptation.plan(options, name, row, seed).scores
                 if scores.exists():
                     psnr.setdefault(row, []).append(statistics.fmean(json.loads(scores.read_text())["psnr"]))
-        renoised = next((row for row in RENOISED if row in psnr), "")
-        if preset not in psnr or not renoised:
+        rows = RENOISED[1:] if name in STRONG else RENOISED  # from a strong start, "chosen" may be another method
+        renoised = next((row for row in rows if row in psnr), "")
+        if FITTED not in psnr or not renoised:
             continue
         start = adaptation.fixed_rows(options, name)["plain"]["psnr"]
-        adaptation.chosen_method(options, name, adaptation.plan(options, name, FULL, 0).options)
-        choice = json.loads((options.scores / "chosen.json").read_text())[key_of(options, name, 0)]
+        method = adaptation.chosen_method(options, name, adaptation.plan(options, name, FITTED, 0).options)
+        found = json.loads((options.scores / "chosen.json").read_text())[key_of(options, name, 0)]
         means = {row: statistics.fmean(values) for row, values in psnr.items()} | {"plain": statistics.fmean(start)}
-        share = choice["left"] / choice["noise"]
-        yield Measured(name, share, choice["neighbors"], choice["method"], means, preset, renoised)
+        yield Measured(name, found["left"] / found["noise"], found["neighbors"], method, means, renoised)
 
 
 def key_of(options: argparse.Namespace, name: str, seed: int) -> str:
@@ -120,11 +115,11 @@ def line_of(one: Measured) -> dict[str, str]:
         "domain": one.domain + (" (made after the rule)" if one.domain.split("_")[0] in HELD_OUT else ""),
         "left / noise": f"{one.left:.2f}",
         "correlation": f"{one.neighbors:.2f}",
-        "chosen": "preset" if one.method == "preset" else "renoised",
+        "chosen": "renoised" if one.chosen == one.renoised else "fitted",
         "regret": f"{psnr[one.best] - psnr[one.chosen]:.2f}",
         "best row": one.best,
     }
-    rows = {"start": "plain", "control": "control", "preset": one.preset, "renoised": one.renoised, "oracle": "oracle"}
+    rows = {"start": "plain", "control": "control", "fitted": FITTED, "renoised": one.renoised, "oracle": "oracle"}
     line |= {title: f"{psnr[row]:.2f}" for title, row in rows.items() if row in psnr}
     if {"control", "oracle"} <= set(psnr) and psnr["oracle"] > psnr["control"]:
         closed = (psnr[one.chosen] - psnr["control"]) / (psnr["oracle"] - psnr["control"])
@@ -133,7 +128,7 @@ def line_of(one: Measured) -> dict[str, str]:
 
 
 def plot(domains: list[Measured], path: Path) -> None:
-    """Gain of renoising over the preset against the share of noise that the start leaves; color: correlation."""
+    """Gain of renoising over fitted pairs against the share of noise that the start leaves; color: correlation."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -151,7 +146,7 @@ def plot(domains: list[Measured], path: Path) -> None:
     axes.axvline(MOST_LEFT, color="0.5", linewidth=0.8, linestyle="--")
     axes.set_xscale("log")
     axes.set_xlabel("share of the photos' noise that the start leaves (dashed: the rule's threshold)")
-    axes.set_ylabel("renoised minus preset, dB")
+    axes.set_ylabel("renoised minus fitted pairs, dB")
     figure.colorbar(points, label="correlation of neighboring pixels")
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:

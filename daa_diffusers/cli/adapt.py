@@ -27,7 +27,7 @@ SHEET_SECONDS = 3.0  # of the time budget, reserved for loading both restorers a
 CHECKED_PHOTOS = 48  # number of photos per source that are inspected before anything is written
 
 AUTO = "auto"  # choose the method by measurement
-METHODS = (AUTO, "preset", "renoised", "renoised_fitted")
+METHODS = (AUTO, "preset", "fitted", "renoised", "renoised_fitted")
 
 app = typer.Typer(add_completion=False)
 
@@ -43,8 +43,8 @@ Method = Annotated[
     str,
     typer.Option(
         help="auto (chosen by measurements on the photos and the initial restorer), preset (as in "
-        "examples/train_daa.py), renoised (self-distillation, no noise predictor) or renoised_fitted (the same, with "
-        "noise fitted to the photos)."
+        "examples/train_daa.py), fitted (pairs with noise fitted to the photos, no noise predictor), renoised "
+        "(self-distillation) or renoised_fitted (both)."
     ),
 ]
 Bursts = Annotated[

@@ -31,20 +31,22 @@ MIN_RENOISING_GAIN = 0.25  # minimum estimated gain in dB for which renoising is
 # Fraction of the noise's standard deviation; an initial restorer that leaves more than this hardly removes this noise.
 MOST_LEFT = 0.25
 
+_WHOLE: dict[str, Any] = {"blend": 1.0, "predictor_warmup_steps": 0}
 _RENOISED: dict[str, Any] = {
+    **_WHOLE,
     "objective": {"type": "renoised", "weight": 0.3, "decay": None},
     "pseudo_clean": False,
-    "blend": 1.0,
-    "predictor_warmup_steps": 0,
 }
 # Method -> options that override those of the preset.
 METHODS: dict[str, dict[str, Any]] = {
     "preset": {},
+    "fitted": {**_WHOLE, "fit_noise": 0.75, "pseudo_clean": True, "objective": {"type": "supervised"}},
     "renoised": {**_RENOISED, "fit_noise": 0.0},
     "renoised_fitted": {**_RENOISED, "fit_noise": 0.75},
 }
 TITLES = {
-    "preset": "the preset: noise fitted to the photos, and restored photos as additional clean ones",
+    "preset": "the preset",
+    "fitted": "noise fitted to the photos, and restored photos as additional clean ones",
     "renoised": "renoised self-distillation",
     "renoised_fitted": "renoised self-distillation with noise fitted to the photos",
 }
@@ -75,6 +77,8 @@ def with_method(config: TrainingConfig, method: str) -> TrainingConfig:
 
 def method_of(options: Mapping[str, Any]) -> str:
     """Returns the key of `METHODS` that the options of a run correspond to."""
+    if options["objective"]["type"] == "supervised":
+        return "fitted"
     if options["objective"]["type"] != "renoised":
         return "preset"
     return "renoised_fitted" if options["fit_noise"] else "renoised"
@@ -98,7 +102,7 @@ def choose(config: TrainingConfig, inputs: setup.Inputs) -> Choice:
     try:
         measured = measure(restorer, photos, clean["clean"], generator_for(config.seed, "choice"))
     except ConfigurationError as error:
-        return _preset("their noise cannot be measured", str(error), {})
+        return _fitted("their noise cannot be measured", str(error), {})
     return choice(measured)
 
 
@@ -152,23 +156,23 @@ def choice(measured: Mapping[str, float]) -> Choice:
     )
     if not measured["white_noise_gain"] >= LEAST_GAIN:
         gain = measured["white_noise_gain"]
-        return _preset(f"it reduces white noise by {gain:.1f} dB", "It is not a denoiser.", numbers, photos)
+        return _fitted(f"it reduces white noise by {gain:.1f} dB", "It is not a denoiser.", numbers, photos)
     start = f"start: it leaves noise of {measured['left']:.1f}/255"
     if abs(measured["neighbors"]) < WHITE:
-        return _preset(start, "The photos' noise is white: renoising has nothing to add.", numbers, photos)
+        return _fitted(start, "The photos' noise is white: renoising has nothing to add.", numbers, photos)
     leaves_most = measured["left"] >= MOST_LEFT * measured["noise"]
     if "renoised_gain" not in measured and not leaves_most:
-        return _preset(start, "The gain of renoising cannot be estimated.", numbers, photos)
+        return _fitted(start, "The gain of renoising cannot be estimated.", numbers, photos)
     if "renoised_gain" in measured:
         gain = measured["renoised_gain"] - measured["gain"]
         start += f"; a second pass over the renoised result gains {gain:+.1f} dB by estimate"
         if gain < MIN_RENOISING_GAIN and not leaves_most:
-            return _preset(start, "Renoising gains too little.", numbers, photos)
+            return _fitted(start, "Renoising gains too little.", numbers, photos)
     method = "renoised_fitted"
     return Choice(method, (photos, f"{start}.", f"chosen: {TITLES[method]}."), numbers)
 
 
-def _preset(start: str, why: str, measured: dict[str, float], photos: str = "photos: not measured.") -> Choice:
-    """Returns the choice of the preset, with its reasons."""
+def _fitted(start: str, why: str, measured: dict[str, float], photos: str = "photos: not measured.") -> Choice:
+    """Returns the choice of fitted pairs, with its reasons."""
     start = start if start.startswith("start:") else f"start: {start}"
-    return Choice("preset", (photos, f"{start}. {why}", f"chosen: {TITLES['preset']}."), measured)
+    return Choice("fitted", (photos, f"{start}. {why}", f"chosen: {TITLES['fitted']}."), measured)

@@ -116,7 +116,7 @@ class Health:
     def from_config(
         cls, config: TrainingConfig, channels: int = 3, sources: setup.Sources | None = None
     ) -> "Health | None":
-        """Builds the health checks of a run; None for an objective that reads no real photos.
+        """Builds the health checks of a run; None for a run that uses no real photos.
 
         Args:
             config: options of the run.
@@ -126,16 +126,19 @@ class Health:
         Raises:
             ConfigurationError: a folder has no usable photos.
         """
-        if not (config.reads("real") and config.real):
+        if not config.uses_real:
             return None
+        if sources is None:
+            sources = setup.open_all_sources(config, channels, check=False)
         seed = generator_for(config.seed, "health").initial_seed()
         probe = replace(config, seed=seed)
         dataset = setup.build_dataset(probe, channels, PROBE_PATCHES, check=False, sources=sources)
+        dataset.real = list(sources["real"])  # also for an objective that reads none
         patches = _stacked(dataset, PROBE_PATCHES)
         dataset.patch = max(NOISE_SIDE, config.patch)
         photos = _stacked(dataset, PHOTOS)
         side = config.patch * max(1, PHOTO_SIDE // config.patch)
-        n_real = sum(_count(source) for source in dataset.real or ())
+        n_real = sum(_count(source) for source in sources["real"])
         return cls(photos["clean"], photos["real"], patches, side=side, n_real=n_real, seed=seed)
 
     def _noise(self, real: torch.Tensor) -> torch.Tensor:

@@ -93,10 +93,9 @@ def open_all_sources(
         ConfigurationError: a source cannot be opened, holds no photos, or fails a check.
     """
     roles = ["clean", "paired_degraded", "paired_clean"]
-    adapts = config.reads("real")
-    if adapts or config.prepares:
+    if config.reads("real") or config.prepares:
         roles.append("real")
-    if adapts:
+    if config.reads("real"):
         roles.append("unpaired_clean")
     sources = {role: open_sources(config, role, channels) if real is None or role != "real" else real for role in roles}
     if check:

@@ -64,7 +64,7 @@ class Validation:
             if not config.validation_clean:
                 return degraded
             return PairedFolders(degraded, source(config.validation_clean, "validation_clean"))
-        if config.real and config.reads("real"):
+        if config.uses_real:
             return real[0]
         return None
 

@@ -59,19 +59,19 @@ def test_a_denoiser_of_white_noise_is_renoised_on_correlated_noise(clean):
     assert "correlation of neighboring pixels 0." in made.reasons[0] and "renoised result gains +" in made.reasons[1]
 
 
-def test_white_noise_is_left_to_the_preset(clean):
+def test_white_noise_is_left_to_fitted_pairs(clean):
     made = choice(measured(clean, Transform(), 1))
-    assert made.method == "preset" and "The photos' noise is white" in made.reasons[1]
+    assert made.method == "fitted" and "The photos' noise is white" in made.reasons[1]
 
 
-def test_what_is_no_denoiser_is_left_to_the_preset(clean):
+def test_what_is_no_denoiser_is_left_to_fitted_pairs(clean):
     made = choice(measured(clean, nn.Conv2d(3, 3, 1), 3))
-    assert made.method == "preset" and "It is not a denoiser" in made.reasons[1]
+    assert made.method == "fitted" and "It is not a denoiser" in made.reasons[1]
 
 
-def test_a_start_that_renoising_makes_no_better_is_left_to_the_preset():
+def test_a_start_that_renoising_makes_no_better_is_left_to_fitted_pairs():
     found = {"white_noise_gain": 9.0, "noise": 9.7, "left": 0.7, "hiding": 3.7, "neighbors": 0.5}
-    assert choice({**found, "gain": 9.0, "renoised_gain": 9.1}).method == "preset"
+    assert choice({**found, "gain": 9.0, "renoised_gain": 9.1}).method == "fitted"
     assert choice({**found, "gain": 9.0, "renoised_gain": 9.4}).method == "renoised_fitted"
     assert "cannot be estimated" in choice(found).reasons[1]
 
@@ -79,11 +79,11 @@ def test_a_start_that_renoising_makes_no_better_is_left_to_the_preset():
 def test_a_start_that_leaves_a_quarter_of_the_noise_is_renoised_whatever_the_estimate():
     found = {"white_noise_gain": 8.5, "noise": 2.3, "hiding": 7.4, "neighbors": 0.6, "gain": 0.3, "renoised_gain": -0.2}
     assert choice({**found, "left": 0.8}).method == "renoised_fitted"
-    assert choice({**found, "left": 0.5}).method == "preset"
+    assert choice({**found, "left": 0.5}).method == "fitted"
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_options_of_a_method_fit_and_tell_it_again(method):
     config = with_method(resolve({"preset": "adapt", "clean": ["c"], "real": ["r"], "minutes": 1}), method)
     assert method_of(config.__dict__) == method
-    assert config.select_by == "last" and (config.objective.get("decay", 0) is None) == (method != "preset")
+    assert config.select_by == "last" and (config.objective.get("decay", 0) is None) == method.startswith("renoised")

@@ -53,8 +53,8 @@ def _run(config: "TrainingConfig") -> Iterator[str]:
         yield (
             f"`total_batch_size` must be a multiple of `batch_size` {config.batch_size}, got {config.total_batch_size}"
         )
-    if config.select_by == "label_free" and not (config.health and config.reads("real")):
-        yield "`select_by` label_free needs `health` and an `objective` that reads real photos"
+    if config.select_by == "label_free" and not (config.health and config.uses_real):
+        yield "`select_by` label_free needs `health` and real photos that are used"
     if config.select_by == "psnr" and not config.validation_clean:
         yield "`select_by` psnr needs `validation_degraded` and `validation_clean`"
     if config.select_by == "bursts" and not config.validation_bursts:

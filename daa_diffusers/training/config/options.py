@@ -316,6 +316,11 @@ class TrainingConfig:
         """Whether the objective reads photos of this role ("real", "unpaired_clean")."""
         return role in objective_class(self.objective["type"]).photo_roles(self.objective)
 
+    @property
+    def uses_real(self) -> bool:
+        """Whether real photos are given, and read by the objective or to prepare synthetic pairs."""
+        return bool(self.real) and (self.reads("real") or self.prepares)
+
     def identity(self) -> dict[str, Any]:
         """Returns the options that determine the weights; a run is only resumed with the same ones."""
         free = {f.name for f in fields(self) if facts(f).free or (facts(f).selects and self.select_by == "last")}
