@@ -87,15 +87,9 @@ def _read(name: str) -> tuple[Task | None, str]:
     return task, f"{task.description if task else UNKNOWN} {_trained_on(description.training)}".strip()
 
 
-<<<<<<< HEAD
 def _trained_on(record: Mapping) -> str:
     """Sentence on the photos of training, from the record of a run; "" if the record does not state them."""
-    options = record.get("options")
-    if not isinstance(options, Mapping):
-=======
-def _making(record: Mapping) -> str:
     if not isinstance(record.get("options"), Mapping):
->>>>>>> 08d1e48 (Cards list real photos that fits and pairs come from, and call such weights adapted; the page asks the same record)
         return ""
     if is_adapted(record):
         return "Adapted to photos without ground truth."
