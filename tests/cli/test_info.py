@@ -63,7 +63,7 @@ def test_the_precision_that_is_chosen_here_is_said_with_its_reason(pipeline, tmp
     elif chosen is None:
         assert said.startswith("float32 on the cpu") and ("no instructions" in said or "more than 0.3/255" in said)
     else:
-        assert said.startswith("bfloat16 on the cpu (--dtype auto): the processor has instructions for it")
+        assert said.startswith("bfloat16 on the cpu (--dtype auto): the processor has instructions for bfloat16")
         assert "/255 rms, at most 0.3/255" in said
     pipeline.save_pretrained(tmp_path / "mine")
     weights = tmp_path / "mine" / "restorer" / "diffusion_pytorch_model.safetensors"
