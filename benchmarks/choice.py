@@ -36,7 +36,7 @@ COLUMNS = [
     "correlation",
     "start",
     "control",
-    "preset",
+    "fitted",
     "renoised",
     "oracle",
     "chosen",
@@ -112,7 +112,7 @@ def line_of(one: Measured) -> dict[str, str]:
     """The line of a domain in the table."""
     psnr = one.psnr
     line = {
-        "domain": one.domain + (" (made after the rule)" if one.domain.split("_")[0] in HELD_OUT else ""),
+        "domain": one.domain + (" (made after the rule)" if one.domain in HELD_OUT else ""),
         "left / noise": f"{one.left:.2f}",
         "correlation": f"{one.neighbors:.2f}",
         "chosen": "renoised" if one.chosen == one.renoised else "fitted",

@@ -34,7 +34,7 @@ def test_a_bundled_checkpoint_says_task_license_numbers_and_training(name, capsy
     said = capsys.readouterr().out
     for text in (
         name.split("-")[1],  # its task
-        "1.9 M parameters" if name in FREE else "2.1 M parameters",
+        "1.9 M parameters",
         "[0, 1]",
         "cc-by-4.0" if name in FREE else "non-commercial-research (no commercial use)",
         "size multiple",

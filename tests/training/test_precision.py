@@ -40,7 +40,7 @@ def test_a_step_that_is_not_finite_is_skipped_counted_and_logged(tiny_config, mo
     config = tiny_config(steps=4)
     with caplog.at_level(logging.WARNING):
         result = quiet(config)
-    assert result.skipped_steps == 2 and "step 2: a loss or gradient is NaN or infinite" in caplog.text
+    assert result.skipped_steps == 2 and "step 2 is skipped: a loss or gradient is NaN or infinite" in caplog.text
     assert all(v.isfinite().all() for v in weights(config).values())
     log = {line["step"]: line for line in read_log(Path(config.output_dir))}
     assert [log[step]["skipped_steps"] for step in (1, 2, 3, 4)] == [0, 1, 2, 2]
