@@ -45,7 +45,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "renoised_fitted": {**_RENOISED, "fit_noise": 0.75},
 }
 TITLES = {
-    "preset": "the preset",
+    "preset": "the preset: fitted noise, restored photos and noise-space adaptation, half-way to the start",
     "fitted": "noise fitted to the photos, and restored photos as additional clean ones",
     "renoised": "renoised self-distillation",
     "renoised_fitted": "renoised self-distillation with noise fitted to the photos",
@@ -102,7 +102,7 @@ def choose(config: TrainingConfig, inputs: setup.Inputs) -> Choice:
     try:
         measured = measure(restorer, photos, clean["clean"], generator_for(config.seed, "choice"))
     except ConfigurationError as error:
-        return _fitted("their noise cannot be measured", str(error), {})
+        return _without_renoising("preset", "their noise cannot be measured", str(error), {})
     return choice(measured)
 
 
@@ -156,23 +156,27 @@ def choice(measured: Mapping[str, float]) -> Choice:
     )
     if not measured["white_noise_gain"] >= LEAST_GAIN:
         gain = measured["white_noise_gain"]
-        return _fitted(f"it reduces white noise by {gain:.1f} dB", "It is not a denoiser.", numbers, photos)
+        why = f"it reduces white noise by {gain:.1f} dB"
+        return _without_renoising("preset", why, "It is not a denoiser.", numbers, photos)
     start = f"start: it leaves noise of {measured['left']:.1f}/255"
     if abs(measured["neighbors"]) < WHITE:
-        return _fitted(start, "The photos' noise is white: renoising has nothing to add.", numbers, photos)
+        why = "The photos' noise is white: renoising has nothing to add."
+        return _without_renoising("preset", start, why, numbers, photos)
     leaves_most = measured["left"] >= MOST_LEFT * measured["noise"]
     if "renoised_gain" not in measured and not leaves_most:
-        return _fitted(start, "The gain of renoising cannot be estimated.", numbers, photos)
+        return _without_renoising("fitted", start, "The gain of renoising cannot be estimated.", numbers, photos)
     if "renoised_gain" in measured:
         gain = measured["renoised_gain"] - measured["gain"]
         start += f"; a second pass over the renoised result gains {gain:+.1f} dB by estimate"
         if gain < MIN_RENOISING_GAIN and not leaves_most:
-            return _fitted(start, "Renoising gains too little.", numbers, photos)
+            return _without_renoising("fitted", start, "Renoising gains too little.", numbers, photos)
     method = "renoised_fitted"
     return Choice(method, (photos, f"{start}.", f"chosen: {TITLES[method]}."), numbers)
 
 
-def _fitted(start: str, why: str, measured: dict[str, float], photos: str = "photos: not measured.") -> Choice:
-    """Returns the choice of fitted pairs, with its reasons."""
+def _without_renoising(
+    method: str, start: str, why: str, measured: dict[str, float], photos: str = "photos: not measured."
+) -> Choice:
+    """Returns the choice of another method than renoising, with its reasons."""
     start = start if start.startswith("start:") else f"start: {start}"
-    return Choice("fitted", (photos, f"{start}. {why}", f"chosen: {TITLES['fitted']}."), measured)
+    return Choice(method, (photos, f"{start}. {why}", f"chosen: {TITLES[method]}."), measured)

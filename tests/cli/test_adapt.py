@@ -41,7 +41,7 @@ def test_a_folder_of_photos_is_all_it_takes(photos, start, opened, tmp_path, cap
         and "broken.jpg: its content is not a photo" in said
         and f"--checkpoint {output / 'pipeline'}" in said
     )
-    assert "chosen: noise fitted to the photos" in said
+    assert "chosen: the preset" in said
     pipeline = str(output / "pipeline")
     assert opened == [start, str(photos), f"{output}_clean_photos", start, pipeline]  # the last two for the sheet
     with Image.open(output / "before_after.png") as sheet:

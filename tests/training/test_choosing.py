@@ -59,14 +59,14 @@ def test_a_denoiser_of_white_noise_is_renoised_on_correlated_noise(clean):
     assert "correlation of neighboring pixels 0." in made.reasons[0] and "renoised result gains +" in made.reasons[1]
 
 
-def test_white_noise_is_left_to_fitted_pairs(clean):
+def test_white_noise_is_left_to_the_preset(clean):
     made = choice(measured(clean, Transform(), 1))
-    assert made.method == "fitted" and "The photos' noise is white" in made.reasons[1]
+    assert made.method == "preset" and "The photos' noise is white" in made.reasons[1]
 
 
-def test_what_is_no_denoiser_is_left_to_fitted_pairs(clean):
+def test_what_is_no_denoiser_is_left_to_the_preset(clean):
     made = choice(measured(clean, nn.Conv2d(3, 3, 1), 3))
-    assert made.method == "fitted" and "It is not a denoiser" in made.reasons[1]
+    assert made.method == "preset" and "It is not a denoiser" in made.reasons[1]
 
 
 def test_a_start_that_renoising_makes_no_better_is_left_to_fitted_pairs():
