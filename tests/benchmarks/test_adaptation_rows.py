@@ -21,7 +21,8 @@ def test_every_saved_row_is_found_again(adaptation):
     for path in ROWS:
         row, seed, _ = path.stem.rsplit("-", 2)
         steps = max(map(int, json.loads(path.read_text())["steps"]))
-        arguments = adaptation.parse(["--steps", str(steps)])
+        fixed = "steps" in adaptation.DOMAINS[path.parent.name].options
+        arguments = adaptation.parse([] if fixed else ["--steps", str(steps)])
         if adaptation.plan(arguments, path.parent.name, names[row], int(seed)).scores != path:
             orphans.append(f"{path.parent.name}/{path.name}")
     assert ROWS and orphans == []
