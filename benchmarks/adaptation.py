@@ -86,7 +86,7 @@ def plan(arguments: argparse.Namespace, name: str, row_name: str, seed: int) -> 
         options |= domain.adapted
     if row.chosen:
         options["degradation"] = CAMERA
-        options |= METHODS[chosen_method(arguments, name, options)]
+        options |= METHODS[method_chosen(measured_choice(arguments, name, options))]
     if options.get("variant") == "extended":
         options["unpaired_clean"] = options["clean"]
     # a start that was bundled when its rows were measured, or that lies outside of the project, counts by its name
@@ -107,8 +107,8 @@ def options_of(domain: Domain, row: Row) -> dict[str, Any]:
     return {key: value for key, value in domain.options.items() if key not in of_others}
 
 
-def chosen_method(arguments: argparse.Namespace, name: str, options: dict[str, Any]) -> str:
-    """What `daa adapt` chooses for a domain and a seed, by measurements that are kept with the scores."""
+def measured_choice(arguments: argparse.Namespace, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """What `daa adapt` measures for its choice in a domain with a seed, and its "method"; kept with the scores."""
     cache = arguments.scores / "chosen.json"
     known = json.loads(cache.read_text()) if cache.exists() else {}
     key = f"{name} {fingerprint_of_start(arguments, DOMAINS[name])} {options['seed']}"
@@ -120,7 +120,11 @@ def chosen_method(arguments: argparse.Namespace, name: str, options: dict[str, A
         known[key] = {"method": made.method, **made.measured}
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_text(cache, json.dumps(known, indent=1, sort_keys=True) + "\n")
-    found = known[key]
+    return known[key]
+
+
+def method_chosen(found: dict[str, Any]) -> str:
+    """The method that follows from a `measured_choice` by today's rule."""
     return choice(found).method if "neighbors" in found else found["method"]
 
 

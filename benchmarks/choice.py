@@ -10,7 +10,6 @@ neighboring pixels: both are measured without labels.
 """
 
 import argparse
-import json
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,11 +17,12 @@ from pathlib import Path
 
 import adaptation
 import common
-from adaptation_plan import ABLATION, DOMAINS, ROWS
+from adaptation import ALL_ROWS
+from adaptation_report import collect
 
 from daa_diffusers.evaluation.statistics import markdown_table
 from daa_diffusers.files import replacing
-from daa_diffusers.training.choosing import MOST_LEFT
+from daa_diffusers.training.choosing import MIN_LEFT
 
 FITTED = "fitted noise, pseudo-clean"
 RENOISED = ("chosen", "renoised slowly, fitted noise")  # the first that was measured
@@ -31,18 +31,9 @@ STRONG = ("renoir", "polyu", *(f"{kind}_strong" for kind in KINDS))
 SHOWN = ("renoir_white", "polyu_white", *KINDS, *STRONG)
 HELD_OUT = ("sharpened", "scanned", "blotched")
 COLUMNS = [
-    "domain",
-    "left / noise",
-    "correlation",
-    "start",
-    "control",
-    "fitted",
-    "renoised",
-    "oracle",
-    "chosen",
-    "regret",
+    *("domain", "left / noise", "correlation", "start", "control", "fitted", "renoised", "oracle", "chosen", "regret"),
+    *("best row", "of oracle minus control"),
 ]
-COLUMNS += ["best row", "of oracle minus control"]
 
 
 @dataclass(frozen=True)
@@ -69,43 +60,25 @@ class Measured:
     @property
     def best(self) -> str:
         """The row of most PSNR, without the oracle."""
-        return max((row for row in self.psnr if row not in ("oracle", "plain", "identity")), key=self.psnr.__getitem__)
+        return max((row for row in self.psnr if row not in ("oracle", "plain")), key=self.psnr.__getitem__)
 
 
 def measured(arguments: argparse.Namespace) -> Iterator[Measured]:
     """The domains whose rows are there."""
     for name in SHOWN:
-        options = adaptation.parse(
-            ["--domains", name, "--scores", str(arguments.scores), "--data", str(arguments.data)]
-        )
-        psnr: dict[str, list[float]] = {}
-        for row in (*ROWS, *ABLATION):
-            for seed in range(3):
-                if ROWS.get(row, ABLATION.get(row)).chosen and not known(options, name, seed):
-                    continue
-                scores = adaptation.plan(options, name, row, seed).scores
-                if scores.exists():
-                    psnr.setdefault(row, []).append(statistics.fmean(json.loads(scores.read_text())["psnr"]))
-        rows = RENOISED[1:] if name in STRONG else RENOISED  # from a strong start, "chosen" may be another method
-        renoised = next((row for row in rows if row in psnr), "")
-        if FITTED not in psnr or not renoised:
+        rows = [row for row in ALL_ROWS if row != "chosen" or name not in STRONG]  # there it may be another method
+        given = ["--domains", name, "--seeds", "3", "--scores", str(arguments.scores), "--data", str(arguments.data)]
+        options = adaptation.parse([*given, "--rows", *rows])
+        tasks = [task for task in adaptation.tasks_of(options) if task.scores.exists()]
+        scores = collect(tasks, name)
+        renoised = next((row for row in RENOISED if row in scores), "")
+        if FITTED not in scores or not renoised:
             continue
-        start = adaptation.fixed_rows(options, name)["plain"]["psnr"]
-        method = adaptation.chosen_method(options, name, adaptation.plan(options, name, FITTED, 0).options)
-        found = json.loads((options.scores / "chosen.json").read_text())[key_of(options, name, 0)]
-        means = {row: statistics.fmean(values) for row, values in psnr.items()} | {"plain": statistics.fmean(start)}
-        yield Measured(name, found["left"] / found["noise"], found["neighbors"], method, means, renoised)
-
-
-def key_of(options: argparse.Namespace, name: str, seed: int) -> str:
-    """The choice's key in `chosen.json`."""
-    return f"{name} {adaptation.fingerprint_of_start(options, DOMAINS[name])} {seed}"
-
-
-def known(options: argparse.Namespace, name: str, seed: int) -> bool:
-    """Whether the choice was measured before, so that the options of row "chosen" cost nothing."""
-    kept = options.scores / "chosen.json"
-    return kept.exists() and key_of(options, name, seed) in json.loads(kept.read_text())
+        psnr = {row: statistics.fmean(found["means"]) for row, found in scores.items()}
+        psnr["plain"] = statistics.fmean(adaptation.fixed_rows(options, name)["plain"]["psnr"])
+        found = adaptation.measured_choice(options, name, adaptation.plan(options, name, FITTED, 0).options)
+        method = adaptation.method_chosen(found)
+        yield Measured(name, found["left"] / found["noise"], found["neighbors"], method, psnr, renoised)
 
 
 def line_of(one: Measured) -> dict[str, str]:
@@ -143,7 +116,7 @@ def plot(domains: list[Measured], path: Path) -> None:
     for one in domains:
         axes.annotate(one.domain, (one.left, one.gain), xytext=(4, 3), textcoords="offset points", fontsize=6)
     axes.axhline(0, color="0.5", linewidth=0.8)
-    axes.axvline(MOST_LEFT, color="0.5", linewidth=0.8, linestyle="--")
+    axes.axvline(MIN_LEFT, color="0.5", linewidth=0.8, linestyle="--")
     axes.set_xscale("log")
     axes.set_xlabel("share of the photos' noise that the start leaves (dashed: the rule's threshold)")
     axes.set_ylabel("renoised minus fitted pairs, dB")

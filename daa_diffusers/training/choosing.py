@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 
 TRIED_SIDE = 128  # side in pixels of the center crops that renoising is tried on
 MIN_RENOISING_GAIN = 0.25  # minimum estimated gain in dB for which renoising is chosen
-# Fraction of the noise's standard deviation; an initial restorer that leaves more than this hardly removes this noise.
-MOST_LEFT = 0.25
+# Fraction of the noise's standard deviation; an initial restorer that leaves so much is renoised whatever the estimate.
+MIN_LEFT = 0.25
 
 _WHOLE: dict[str, Any] = {"blend": 1.0, "predictor_warmup_steps": 0}
 _RENOISED: dict[str, Any] = {
@@ -162,13 +162,13 @@ def choice(measured: Mapping[str, float]) -> Choice:
     if abs(measured["neighbors"]) < WHITE:
         why = "The photos' noise is white: renoising has nothing to add."
         return _without_renoising("preset", start, why, numbers, photos)
-    leaves_most = measured["left"] >= MOST_LEFT * measured["noise"]
-    if "renoised_gain" not in measured and not leaves_most:
+    leaves_enough = measured["left"] >= MIN_LEFT * measured["noise"]
+    if "renoised_gain" not in measured and not leaves_enough:
         return _without_renoising("fitted", start, "The gain of renoising cannot be estimated.", numbers, photos)
     if "renoised_gain" in measured:
         gain = measured["renoised_gain"] - measured["gain"]
         start += f"; a second pass over the renoised result gains {gain:+.1f} dB by estimate"
-        if gain < MIN_RENOISING_GAIN and not leaves_most:
+        if gain < MIN_RENOISING_GAIN and not leaves_enough:
             return _without_renoising("fitted", start, "Renoising gains too little.", numbers, photos)
     method = "renoised_fitted"
     return Choice(method, (photos, f"{start}.", f"chosen: {TITLES[method]}."), numbers)

@@ -8,11 +8,12 @@ import yaml
 from ...adapters.files import INFO
 from ...adapters.updates import KINDS
 from ...errors import ConfigurationError
+from ...hub.record_files import PAIRS_FROM_REAL
 from ...models.registry import PRESETS as RESTORER_PRESETS
 from ...models.registry import presets_in_words
 from ...objectives.registry import OBJECTIVES, objective_class, with_defaults
 from ..selection import SELECTIONS
-from .checks import FITS, problems
+from .checks import problems
 from .field import facts, option
 from .objective import DEFAULT_OBJECTIVE
 from .presets import PRESETS
@@ -310,7 +311,7 @@ class TrainingConfig:
     @property
     def prepares(self) -> bool:
         """Whether real photos are prepared before the first step, even for an objective that reads none."""
-        return bool(any(getattr(self, name) for name in FITS) or self.pseudo_clean or self.transplant)
+        return any(getattr(self, name) for name in PAIRS_FROM_REAL)
 
     def reads(self, role: str) -> bool:
         """Whether the objective reads photos of this role ("real", "unpaired_clean")."""
