@@ -1,18 +1,23 @@
 """The bundled restorers beside others: published networks and classic denoisers, on the same photos, with their time.
 
     pip install bm3d                                              # for non-commercial research; without it, no row BM3D
+    python benchmarks/maxim.py ...                                # for each set of `SETS`; without it, no row MAXIM
     python benchmarks/peers.py --report benchmarks/results/peers.md
 
-Every peer is wrapped as a restorer, so that all of them read the same photos, are rounded alike and are measured by
-one code. Classic denoisers are told the noise level of the photo, estimated from it. Seconds are of the processor, one
-thread, on a photo of 512 x 512 pixels, the median of three.
+Peers that PyTorch or NumPy computes are wrapped as restorers; the results of others are read from the folders
+`outputs/peers/ROW/SET`. All are rounded to 8 bit and scored by the same code. Classic denoisers are given the noise
+level of the photo, estimated from it. Seconds are processor time on one thread: of a photo of 512 x 512 pixels, the
+median of three; of results in folders, the median of their `seconds.json`.
 """
 
 import importlib.util
+import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import common
 import numpy as np
@@ -24,11 +29,53 @@ from torch import nn
 from daa_diffusers import DAARestorationPipeline
 from daa_diffusers.evaluation.folders import evaluate_folder
 
-NOISE = ("renoir", "sidd_small", "polyu")
-NAMES = {"renoir": "RENOIR", "sidd_small": "SIDD small", "polyu": "PolyU"}
-OURS = ("daa-denoise", "daa-denoise-research")
 LAPLACIANS = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])  # the difference of two
 SIDE, REPEATS = 512, 3  # of the photo that is timed
+
+
+@dataclass(frozen=True)
+class Set:
+    """Degraded photos with ground truth, and how they are scored.
+
+    Attributes:
+        title: heading of the column.
+        degraded, clean: folders below the photos' folder.
+        metric: the score of the table.
+        options: further arguments of `evaluate_folder`.
+    """
+
+    title: str
+    degraded: str
+    clean: str
+    metric: str = "psnr"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def _noise(title: str, name: str) -> Set:
+    return Set(title, f"real_noise/{name}/val/noisy", f"real_noise/{name}/val/clean")
+
+
+# task -> name of the set -> set
+SETS = {
+    "denoise": {
+        "renoir": _noise("RENOIR", "renoir"),
+        "sidd_small": _noise("SIDD small", "sidd_small"),
+        "polyu": _noise("PolyU", "polyu"),
+    },
+    "derain": {
+        "rain100l": Set("Rain100L (Y)", "rain100l/val/rainy", "rain100l/val/clean", options={"space": "y"}),
+    },
+    "deblur": {
+        "levin": Set(
+            "Levin (best shift)",
+            "real_blur/levin/val/blurry",
+            "real_blur/levin/val/clean",
+            "psnr_shift",
+            {"clean_name": [r"(\d+)_\d+", r"im\1"]},
+        ),
+    },
+}
+OURS = {"denoise": ("daa-denoise", "daa-denoise-research"), "derain": ("daa-derain",), "deblur": ("daa-deblur",)}
 
 
 class Classic(nn.Module):
@@ -67,22 +114,23 @@ def bm3d_rgb(photo: np.ndarray, sigma: float) -> np.ndarray:
     return bm3d.bm3d_rgb(photo, max(sigma, 1e-3))
 
 
-def peers(networks: Path) -> dict[str, DAARestorationPipeline]:
-    """Name of the row -> its pipeline."""
-    rows = {name: DAARestorationPipeline.from_pretrained(name) for name in OURS}
-    published = networks / "cdncnn_b.safetensors"
-    if published.is_file():
-        rows["CDnCNN-B"] = DAARestorationPipeline.from_pretrained(str(published))
-    if importlib.util.find_spec("bm3d"):
-        rows["BM3D"] = DAARestorationPipeline(Classic(bm3d_rgb))
-    rows["NLM"] = DAARestorationPipeline(Classic(nl_means))
+def pipelines(task: str, networks: Path) -> dict[str, DAARestorationPipeline]:
+    """Name of the row -> its pipeline, for the peers that run in this process."""
+    rows = {name: DAARestorationPipeline.from_pretrained(name) for name in OURS[task]}
+    if task == "denoise":
+        published = networks / "cdncnn_b.safetensors"
+        if published.is_file():
+            rows["CDnCNN-B"] = DAARestorationPipeline.from_pretrained(str(published))
+        if importlib.util.find_spec("bm3d"):
+            rows["BM3D"] = DAARestorationPipeline(Classic(bm3d_rgb))
+        rows["NLM"] = DAARestorationPipeline(Classic(nl_means))
     for pipeline in rows.values():
         pipeline.set_progress_bar_config(disable=True)
     return rows
 
 
 def seconds(pipeline: DAARestorationPipeline) -> float:
-    """Of the processor, a megapixel."""
+    """Processor seconds per megapixel."""
     photo = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     spent = []
     for _ in range(REPEATS):
@@ -92,35 +140,53 @@ def seconds(pipeline: DAARestorationPipeline) -> float:
     return statistics.median(spent) / (SIDE**2 / 1e6)
 
 
+def table(task: str, data: Path, networks: Path, results: Path) -> list[str]:
+    """The lines of the table of `task`; `results` holds the folders ROW/SET of peers that ran elsewhere."""
+    rows = pipelines(task, networks)
+    scores: dict[str, dict[str, np.ndarray]] = {}  # row -> set -> one score per photo
+    spent: dict[str, list[float]] = {row: [seconds(pipeline)] for row, pipeline in rows.items()}
+    for name, photos in SETS[task].items():
+        arguments: Mapping[str, Any] = {"metrics": [photos.metric], **photos.options}
+        clean = data / photos.clean
+        found = evaluate_folder(rows, data / photos.degraded, clean, progress=True, **arguments)
+        for row in found.rows:
+            scores.setdefault(row, {})[name] = found.values(row, photos.metric)
+        for folder in sorted(results.glob(f"*/{name}")):
+            found = evaluate_folder({}, folder, clean, **arguments)
+            scores.setdefault(folder.parent.name, {})[name] = found.values("identity", photos.metric)
+            spent.setdefault(folder.parent.name, []).extend(json.loads((folder / "seconds.json").read_text()).values())
+    titles = [f"{photos.title}, worst gain" for photos in SETS[task].values()]
+    lines = ["| row | " + " | ".join(titles) + " | s/MP |", "| --- |" + " ---: |" * (len(titles) + 1)]
+    for row, values in scores.items():
+        cells = [
+            f"{values[name].mean():.2f}, {(values[name] - scores['identity'][name]).min():+.2f}"
+            if name in values
+            else ""
+            for name in SETS[task]
+        ]
+        took = f"{statistics.median(spent[row]):.2f}" if row in spent else ""
+        lines.append(f"| {row} | {' | '.join(cells)} | {took} |")
+    return lines
+
+
 def main() -> None:
     parser = common.parser(__doc__, data=True)
     parser.add_argument("--networks", type=Path, default=common.ROOT.parent / "shared" / "networks")
+    parser.add_argument("--results", type=Path, default=common.ROOT / "outputs" / "peers")
+    parser.add_argument("--tasks", nargs="+", choices=SETS, default=list(SETS))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    rows = peers(arguments.networks)
-    found = {}
-    for name in NOISE:
-        folder = arguments.data / "real_noise" / name / "val"
-        found[name] = evaluate_folder(rows, folder / "noisy", folder / "clean", metrics=["psnr", "ssim"], progress=True)
-    lines = [
-        "# The bundled denoisers beside others",
-        "",
-        "`python benchmarks/peers.py`: mean PSNR (dB) and SSIM per photo of `val`, RGB rounded to 8 bit, without the",
-        "guard. `worst` is the worst photo's gain over the untouched one, on any of the sets. BM3D and NLM are told a",
-        "noise level that is estimated from the photo. Seconds of the processor a megapixel, one thread, float32.",
-        "",
-        "| row | " + " | ".join(NAMES.values()) + " | worst | s/MP |",
-        "| --- |" + " ---: |" * (len(NOISE) + 2),
+    paragraphs = [
+        "# The bundled restorers beside others",
+        f"`{common.command(__file__)}`",
+        "Mean PSNR (dB) of the photos of `val`, RGB rounded to 8 bit, without the guard, and the smallest gain of any\n"
+        "photo over the untouched one. BM3D and NLM are given a noise level estimated from the photo. Processor\n"
+        "seconds per megapixel, one thread, float32.",
     ]
-    for row in ("identity", *rows):
-        gains = [(found[n].values(row, "psnr") - found[n].values("identity", "psnr")).min() for n in NOISE]
-        scores = [
-            f"{found[n].values(row, 'psnr').mean():.2f}, {found[n].values(row, 'ssim').mean():.4f}" for n in NOISE
-        ]
-        spent = f"{seconds(rows[row]):.2f}" if row in rows else ""
-        lines.append(f"| {row} | {' | '.join(scores)} | {min(gains):+.2f} | {spent} |")
-    text = "\n".join(lines) + "\n"
-    common.publish(arguments.report, text)
+    for task in arguments.tasks:
+        lines = table(task, arguments.data, arguments.networks, arguments.results)
+        paragraphs += [f"## {task}", "\n".join(lines)]
+    common.publish(arguments.report, *paragraphs)
 
 
 if __name__ == "__main__":
