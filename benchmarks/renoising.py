@@ -5,6 +5,9 @@
 For each start and set of photos (`train`, the middle of 8 photos; their clean ones are for measuring alone): what
 `Renoised.measure` finds without labels, and the PSNR of the start and of the target f(f(x) + sigma eps) of eq. (7).
 A target is one draw: its errors differ from draw to draw, so that a restorer that learns their mean ends above it.
+
+The second table is of rain and shake, where the start is no denoiser: its target is what a denoiser beside it makes
+of the noised result, g(f(x) + sigma eps), or of the photo, f(g(x + sigma eps)).
 """
 
 import os
@@ -15,9 +18,11 @@ import common
 import torch
 
 from daa_diffusers import DAARestorationPipeline
+from daa_diffusers.degradations.base import degradation_from_config
 from daa_diffusers.degradations.draws import generator_for
 from daa_diffusers.degradations.fitting.photo_noise import WHITE
 from daa_diffusers.evaluation.metrics import psnr
+from daa_diffusers.evaluation.shifted import psnr_shift
 from daa_diffusers.evaluation.statistics import markdown_table
 from daa_diffusers.objectives.renoised import Renoised
 from daa_diffusers.photos.pixels import center_crop, unit_float
@@ -28,12 +33,17 @@ SIGMAS = (5, 10, 20, 40)
 PHOTOS = 8
 MEASURED_SIDE = 256  # of the middle that is measured without labels
 CLEAN_PATCHES = 16
+SHAKE = {"type": "motion_blur", "length": [4.0, 24.0]}
 
 
 def starts(networks: str | None) -> dict[str, str]:
     """Restorers by name; CDnCNN-B where its file is at hand."""
     published = {"CDnCNN-B": str(Path(networks) / "cdncnn_b.safetensors")} if networks else {}
     return {**published, "daa-denoise": "daa-denoise"}
+
+
+def _restored(restorer: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    return torch.cat([restorer(image[None]) for image in images])
 
 
 @torch.no_grad()
@@ -48,13 +58,10 @@ def row(name: str, checkpoint: str, data: Path, photos: str, side: int) -> dict[
     patches = torch.stack([unit_float(center_crop(bsds.photo(i), 48)) for i in bsds.spread(CLEAN_PATCHES)])
     measured = Renoised(restorer).measure(iter(whole), patches, generator_for(0, "renoising", "measure"))
 
-    def restored(images: torch.Tensor) -> torch.Tensor:
-        return torch.cat([restorer(image[None]) for image in images])
-
     def quality(images: torch.Tensor) -> str:
         return f"{float(psnr(images, y, as_uint8=True).mean()):.2f}"
 
-    first, generator = restored(x), generator_for(0, "renoising", "noise")
+    first, generator = _restored(restorer, x), generator_for(0, "renoising", "noise")
     targets = {s: first + s / 255 * torch.randn(x.shape, generator=generator) for s in SIGMAS}
     is_white = abs(measured["neighbors"]) < WHITE
     return {
@@ -67,8 +74,37 @@ def row(name: str, checkpoint: str, data: Path, photos: str, side: int) -> dict[
         "sigma": "left out" if is_white else f"{measured['sigma_min']:.1f} to {measured['sigma_max']:.1f}",
         "untouched": quality(x),
         "first": quality(first),
-        **{f"target, {s}": quality(restored(target)) for s, target in targets.items()},
+        **{f"target, {s}": quality(_restored(restorer, target)) for s, target in targets.items()},
     }
+
+
+@torch.no_grad()
+def beside(checkpoint: str, data: Path, side: int) -> dict[str, str]:
+    """One line of the table of starts that are no denoisers, with `daa-denoise` as the second half of the teacher."""
+    start, denoiser = (
+        DAARestorationPipeline.from_pretrained(name).restorer.float().eval() for name in (checkpoint, "daa-denoise")
+    )
+    generator = generator_for(0, "renoising", checkpoint)
+    if checkpoint == "daa-derain":
+        sources = [PhotoFolder(data / "rain100l" / "train" / kind) for kind in ("rainy", "clean")]
+        indices = sources[0].spread(PHOTOS)
+        x, y = (torch.stack([unit_float(center_crop(s.photo(i), side)) for i in indices]) for s in sources)
+    else:
+        clean = PhotoFolder(data / "clean" / "bsds")
+        y = torch.stack([unit_float(center_crop(clean.photo(i), side)) for i in clean.spread(PHOTOS)])
+        shake = degradation_from_config(SHAKE)
+        x = torch.stack([shake(image[None], generator)[0] for image in y])
+
+    def quality(images: torch.Tensor) -> str:
+        return f"{float(psnr_shift(images, y, as_uint8=True).mean()):.2f}"
+
+    first = _restored(start, x)
+    line = {"start": checkpoint, "untouched": quality(x), "first": quality(first)}
+    for s in (0, *SIGMAS):
+        noise = s / 255 * torch.randn(x.shape, generator=generator)
+        line[f"g(f(x) + {s})"] = quality(_restored(denoiser, first + noise))
+        line[f"f(g(x + {s}))"] = quality(_restored(start, _restored(denoiser, x + noise)))
+    return line
 
 
 def main() -> None:
@@ -86,6 +122,7 @@ def main() -> None:
         for photos in arguments.sets:
             lines.append(row(name, checkpoint, arguments.data, photos, arguments.side))
             print(lines[-1], flush=True)
+    others = [beside(checkpoint, arguments.data, arguments.side) for checkpoint in ("daa-derain", "daa-deblur")]
     common.publish(
         arguments.report,
         "# The strength of renoising",
@@ -96,6 +133,10 @@ def main() -> None:
         "neighbors: correlation of the noise of neighboring pixels; hiding: deviation of white noise that hides "
         "what is left; sigma: the range that follows; first: the start; target, s: f(f(x) + s eps), one draw.",
         markdown_table(lines),
+        "## Rain and shake",
+        "f: the start; g: `daa-denoise`; + s: noise of s/255. Rain100L's `train`; shaken photos of `clean/bsds`. "
+        "PSNR at the best shift.",
+        markdown_table(others),
     )
 
 
