@@ -38,7 +38,7 @@ def color_of(data: bytes) -> tuple[int, int] | None:
 
 
 def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(type, payload) of the open bitstream units (section 5.3)."""
+    """Yields (type, payload) of the open bitstream units (section 5.3)."""
     at = 0
     while at < len(data):
         kind, extended, sized = data[at] >> 3 & 15, data[at] & 4, data[at] & 2

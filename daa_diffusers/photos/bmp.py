@@ -12,8 +12,9 @@ from .photo_format import PhotoFormat, SizeCheck, write_pieces
 from .source import Source
 from .stored import StoredPhoto
 
-_HEADERS_OF_12 = struct.pack("<I", 12)
-_HEADERS = frozenset(struct.pack("<I", one) for one in (12, 16, 40, 52, 56, 64, 108, 124))
+# Header sizes, as in the first field of the header.
+_CORE_HEADER = struct.pack("<I", 12)
+_HEADERS = frozenset(struct.pack("<I", size) for size in (12, 16, 40, 52, 56, 64, 108, 124))
 
 
 def recognizes(source: Source) -> bool:
@@ -25,14 +26,14 @@ def recognizes(source: Source) -> bool:
 def size(source: Source) -> tuple[int, int]:
     """(width, height)."""
     start = source.read(0, 26)
-    if start[14:18] == _HEADERS_OF_12:
+    if start[14:18] == _CORE_HEADER:
         return struct.unpack("<HH", start[18:22])
     width, height = struct.unpack("<ii", start[18:26])
     return width, abs(height)  # negative: top row first
 
 
 def read(source: Source, check: SizeCheck) -> StoredPhoto:
-    """Reads a photo; samples of fewer bits are converted to 8."""
+    """Reads a photo; samples of fewer than 8 bits are converted to 8 bits."""
     check(*size(source))
     with by_pillow.opened(BmpImagePlugin.BmpImageFile, source.stream()) as image:
         check(*image.size)
@@ -40,7 +41,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
         pixels, alpha, notes = by_pillow.pixels_of(image)
     header = source.read(14, 20)
     bits, compression = struct.unpack_from("<H", header, 14)[0], struct.unpack_from("<I", header, 16)[0]
-    if header[:4] == _HEADERS_OF_12:
+    if header[:4] == _CORE_HEADER:
         bits, compression = struct.unpack_from("<H", header, 10)[0], 0
     samples = pixels.shape[2] + (alpha is not None)
     if bits in (2, 4, 16, 32) and bits != 8 * samples:
@@ -62,7 +63,7 @@ def _profile(source: Source) -> bytes | None:
 def write(
     path: Path, photo: StoredPhoto, pixels: np.ndarray, alpha: np.ndarray | None, quality: int | None
 ) -> list[str]:
-    """Writes a BMP file. With alpha, it has 32 bits and a header with channel masks; readers ignore alpha otherwise."""
+    """Writes a BMP file; with alpha, 32 bits per pixel and channel masks, without which readers ignore alpha."""
     if alpha is None:
         write_pieces(path, [by_pillow.encode("BMP", photo, pixels, alpha)])
         return []

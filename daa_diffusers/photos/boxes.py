@@ -1,4 +1,4 @@
-"""Boxes of HEIC and AVIF files (ISO 14496-12 and 23008-12): the items, and the coding of the main picture."""
+"""Parser of the boxes in HEIC and AVIF files (ISO/IEC 14496-12 and 23008-12)."""
 
 import struct
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from ..errors import UnreadablePhotoError
 from .color import check_transfer
 from .source import Source
 
-MAX_META = 2**24  # maximum bytes of the box that describes the items
+MAX_META = 2**24  # maximum bytes of the `meta` box
 MAX_ITEMS = 2**16
 XMP_TYPE = "application/rdf+xml"
 C2PA_UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
@@ -17,15 +17,15 @@ ALPHA = ("urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", "urn:mpeg:hevc:2015:auxi
 
 @dataclass(frozen=True)
 class Items:
-    """Content of a file's `meta` box.
+    """Items of a file, from its `meta` box, and the kinds of its top-level boxes.
 
     Args:
-        primary: number of the main item.
-        types: item number -> type, such as "hvc1", "grid", "Exif" or "tmap", or MIME type ("application/rdf+xml").
-        references: (kind, from, to), such as ("thmb", 3, (1,)).
-        properties: item number -> (kind, content) of its properties.
+        primary: ID of the primary item, the main picture.
+        types: item ID -> type, such as "hvc1", "grid", "Exif" or "tmap", or MIME type ("application/rdf+xml").
+        references: (kind, from, to) between item IDs, such as ("thmb", 3, (1,)).
+        properties: item ID -> (kind, content) of its properties.
         boxes: (kind, first 16 bytes) of the top-level boxes.
-        places: item number -> offset and size of its data in the file (of the first part, if there are several).
+        extents: item ID -> (offset, size) of its data in the file; only the first extent of each item.
     """
 
     primary: int = 0
@@ -33,29 +33,29 @@ class Items:
     references: tuple[tuple[str, int, tuple[int, ...]], ...] = ()
     properties: dict[int, list[tuple[str, bytes]]] = field(default_factory=dict)
     boxes: tuple[tuple[str, bytes], ...] = ()
-    places: dict[int, tuple[int, int]] = field(default_factory=dict)
+    extents: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def of_primary(self, kind: str) -> list[bytes]:
-        """Contents of the main item's properties of type `kind`, or else of its tiles' properties."""
-        for item in self._of_main():
+        """Contents of the primary item's properties of type `kind`; if it has none, those of its first tile."""
+        for item in self._primary_and_tile():
             contents = [content for name, content in self.properties.get(item, ()) if name == kind]
             if contents:
                 return contents
         return []
 
     def data_of_primary(self, source: Source, kind: str, size: int) -> bytes:
-        """The first `size` bytes of the main item's data, or of its first tile's, if of type `kind`; else b""."""
-        for item in self._of_main():
-            if self.types.get(item) == kind and item in self.places:
-                offset, whole = self.places[item]
+        """The first `size` bytes of the primary item or its first tile, whichever has type `kind`; else b""."""
+        for item in self._primary_and_tile():
+            if self.types.get(item) == kind and item in self.extents:
+                offset, whole = self.extents[item]
                 return source.read(offset, min(size, whole))
         return b""
 
     def codec_of_primary(self) -> str:
-        """Type of the main item, or of its tiles, such as "hvc1"; "" if not stated."""
-        return self.types.get(self._of_main()[-1], "")
+        """Type of the primary item, or of its tiles if it is a grid, such as "hvc1"; "" if not stated."""
+        return self.types.get(self._primary_and_tile()[-1], "")
 
-    def _of_main(self) -> tuple[int, ...]:
+    def _primary_and_tile(self) -> tuple[int, ...]:
         tiles = [
             number for name, start, to in self.references if name == "dimg" and start == self.primary for number in to
         ]
@@ -63,7 +63,7 @@ class Items:
 
 
 def brands(source: Source) -> set[bytes]:
-    """The brands in a file's first box; empty for files that are not of this family."""
+    """The brands in a file's `ftyp` box; empty for files that do not start with one."""
     start = source.read(0, 12)
     if start[4:8] != b"ftyp":
         return set()
@@ -73,7 +73,7 @@ def brands(source: Source) -> set[bytes]:
 
 
 def walk(read: Callable[[int, int], bytes], start: int, end: int) -> Iterator[tuple[str, int, int]]:
-    """(kind, offset of the content, size of the content) of the boxes in a range."""
+    """Yields (kind, offset of the content, size of the content) of the boxes in a range."""
     while start + 8 <= end:
         head = read(start, 16)
         if len(head) < 8:
@@ -109,8 +109,8 @@ def _items(source: Source) -> Items:
     def read(offset: int, size: int) -> bytes:
         return meta[offset : offset + size]
 
-    places = {kind: (at, size) for kind, at, size in walk(read, 4, len(meta))}
-    parts = {kind: read(at, size) for kind, (at, size) in places.items()}
+    children = {kind: (at, size) for kind, at, size in walk(read, 4, len(meta))}
+    parts = {kind: read(at, size) for kind, (at, size) in children.items()}
     primary = parts.get("pitm", b"")
     number = int.from_bytes(primary[4 : 8 if primary[:1] == b"\1" else 6], "big")
     return Items(
@@ -119,7 +119,7 @@ def _items(source: Source) -> Items:
         tuple(_references(parts.get("iref", b""))),
         _properties(parts.get("iprp", b"")),
         tuple(boxes),
-        _places(parts.get("iloc", b""), meta_at + places.get("idat", (0, 0))[0]),
+        _extents(parts.get("iloc", b""), meta_at + children.get("idat", (0, 0))[0]),
     )
 
 
@@ -137,9 +137,9 @@ def _types(box: bytes) -> dict[int, str]:
     return types
 
 
-def _places(box: bytes, idat: int) -> dict[int, tuple[int, int]]:
-    """Offset and size of items from the content of a box `iloc`; `idat` is the offset of the data within `meta`."""
-    places: dict[int, tuple[int, int]] = {}
+def _extents(box: bytes, idat: int) -> dict[int, tuple[int, int]]:
+    """Parses the content of an `iloc` box to `Items.extents`; `idat` is the offset of the content of the `idat` box."""
+    extents: dict[int, tuple[int, int]] = {}
     at = 6
 
     def read(size: int) -> int:
@@ -148,21 +148,22 @@ def _places(box: bytes, idat: int) -> dict[int, tuple[int, int]]:
         return int.from_bytes(box[at - size : at], "big")
 
     if not box:
-        return places
-    version, (of_offset, of_length), (of_base, of_index) = box[0], divmod(box[4], 16), divmod(box[5], 16)
+        return extents
+    version = box[0]
+    (offset_bytes, length_bytes), (base_bytes, index_bytes) = divmod(box[4], 16), divmod(box[5], 16)
     for _ in range(min(read(4 if version == 2 else 2), MAX_ITEMS)):
         number = read(4 if version == 2 else 2)
-        inside = read(2) & 15 if version else 0
-        read(2)  # index of the file with the data
-        base = read(of_base) + (idat if inside == 1 else 0)
-        for part in range(read(2)):
-            read(of_index if version else 0)
-            offset, length = read(of_offset), read(of_length)
-            if part == 0 and inside < 2 and at <= len(box):
-                places[number] = (base + offset, length)
+        method = read(2) & 15 if version else 0  # construction_method: 0 offsets in the file, 1 in `idat`
+        read(2)  # data_reference_index
+        base = read(base_bytes) + (idat if method == 1 else 0)
+        for number_of_extent in range(read(2)):
+            read(index_bytes if version else 0)
+            offset, length = read(offset_bytes), read(length_bytes)
+            if number_of_extent == 0 and method < 2 and at <= len(box):
+                extents[number] = (base + offset, length)
         if at >= len(box):
             break
-    return places
+    return extents
 
 
 def _references(box: bytes) -> Iterator[tuple[str, int, tuple[int, ...]]]:
@@ -211,12 +212,12 @@ def size_of(items: Items) -> tuple[int, int] | None:
 
 
 def check_color(items: Items, name: str, coded: tuple[int, int] | None = None) -> None:
-    """Raises UnreadablePhotoError for HDR, and for primaries other than sRGB's without profile (misread as sRGB).
+    """Raises UnreadablePhotoError for HDR, and for a wide gamut without ICC profile, which would be read as sRGB.
 
     Args:
         items: items of the file.
         name: name of the format, for messages.
-        coded: (primaries, transfer) in the data of the picture, used if no box states them.
+        coded: (primaries, transfer) in the coded picture, used if no box states them.
     """
     profiles = items.of_primary("colr")
     icc = any(content[:4] in (b"prof", b"rICC") for content in profiles)
@@ -225,7 +226,7 @@ def check_color(items: Items, name: str, coded: tuple[int, int] | None = None) -
     ]
     for primaries, transfer in stated or ([coded] if coded else []):
         check_transfer(transfer, name)
-        if primaries not in (1, 2) and not icc:
+        if primaries not in (1, 2) and not icc:  # 1: those of sRGB, 2: unspecified
             raise UnreadablePhotoError(
                 f"{name} of color primaries {primaries} without an ICC profile is not supported: convert it first"
             )
@@ -243,7 +244,8 @@ def depth_of(items: Items) -> int:
             return content[5]
     for content in items.of_primary("av1C"):
         if len(content) > 2:
-            return 8 + 2 * bool(content[2] & 0x40) * (1 + bool(content[2] & 0x20))
+            high, twelve = bool(content[2] & 0x40), bool(content[2] & 0x20)  # high_bitdepth, twelve_bit
+            return 8 + 2 * high * (1 + twelve)
     return 8
 
 
@@ -251,7 +253,7 @@ def subsampling_of(items: Items) -> str | None:
     """Chroma subsampling of the main picture: "4:4:4", "4:2:2", "4:2:0", or "4:0:0" for gray; None: not stated."""
     for content in items.of_primary("av1C"):
         if len(content) > 2:
-            if content[2] & 0x10:
+            if content[2] & 0x10:  # monochrome
                 return "4:0:0"
             return {0: "4:4:4", 0x08: "4:2:2", 0x0C: "4:2:0"}.get(content[2] & 0x0C)
     for content in items.of_primary("hvcC"):
@@ -276,11 +278,11 @@ def other_parts(items: Items) -> set[str]:
                 parts |= set() if urn in ALPHA and items.primary in to else {_auxiliary(urn)}
         elif kind == "dimg" and items.types.get(start) == "tmap":
             parts.add("the gain map")
-    shown = {number for _, number, _ in items.references} | {
+    linked = {number for _, number, _ in items.references} | {
         n for kind, _, to in items.references if kind == "dimg" for n in to
     }
     for number, kind in items.types.items():
-        if number != items.primary and number not in shown and kind not in ("Exif", XMP_TYPE, "tmap"):
+        if number != items.primary and number not in linked and kind not in ("Exif", XMP_TYPE, "tmap"):
             parts.add("further pictures" if len(kind) == 4 and kind != "uri " else f"an item of {kind}")
     for kind, start_of_box in items.boxes:
         if kind == "moov":

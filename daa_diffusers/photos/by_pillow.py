@@ -18,9 +18,9 @@ ALPHA_MODES = frozenset({"LA", "PA", "RGBA"})
 
 
 def opened(plugin: Callable[[BinaryIO], ImageFile.ImageFile], stream: BinaryIO) -> ImageFile.ImageFile:
-    """Opens a file with a given plugin of Pillow only; other plugins run programs, or read files that are not photos.
+    """Opens a file with the given Pillow plugin only; some plugins run programs, or read files that are not photos.
 
-    `Image.open` would also check the size against Pillow's limit; this package has its own limit.
+    `Image.open` would also apply Pillow's limit of the size; this package has its own.
     """
     return plugin(stream)
 
@@ -49,7 +49,7 @@ def pixels_of(image: Image.Image, icc: bytes | None = None) -> tuple[np.ndarray,
     """
     if image.mode not in GRAY_MODES | COLOR_MODES:
         raise UnreadablePhotoError(
-            f"samples of mode {image.mode!r}; gray, RGB, palettes and CMYK of 8 bits, gray and RGB of 16 are supported"
+            f"pixels of mode {image.mode!r}; supported are 8-bit gray, RGB, palette and CMYK, and 16-bit gray and RGB"
         )
     gray = image.mode in GRAY_MODES
     has_alpha = image.mode in ALPHA_MODES or (image.has_transparency_data and image.mode != "1")
@@ -61,7 +61,7 @@ def pixels_of(image: Image.Image, icc: bytes | None = None) -> tuple[np.ndarray,
     elif image.mode in ("P", "PA"):
         notes.append(f"the palette became {mode}")
     elif image.mode == "1":
-        notes.append("black and white became gray of 8 bits")
+        notes.append("black and white became 8-bit gray")
     elif has_alpha and image.mode not in ALPHA_MODES:
         notes.append(TRANSPARENT)
     image.load()
@@ -82,13 +82,13 @@ def pixels_of(image: Image.Image, icc: bytes | None = None) -> tuple[np.ndarray,
 
 
 def srgb_profile() -> bytes:
-    """An ICC profile of sRGB, the same bytes in each call."""
+    """An ICC profile of sRGB, with a constant creation time, so that results are reproducible."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    return profile[:24] + struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + profile[36:]  # constant creation time
+    return profile[:24] + struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + profile[36:]
 
 
 def _from_cmyk(icc: bytes | None) -> tuple[Any, str]:
-    """Transformation from CMYK to sRGB by the file's profile (None without one), and a note about it."""
+    """Transform from CMYK to sRGB by the profile `icc` (None without a valid one), and a note about it."""
     if icc:
         try:
             profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
@@ -100,7 +100,7 @@ def _from_cmyk(icc: bytes | None) -> tuple[Any, str]:
 
 
 def encode(format: str, photo: StoredPhoto, pixels: np.ndarray, alpha: np.ndarray | None, **options: Any) -> memoryview:
-    """Encodes a photo with Pillow, with EXIF, XMP, profile and resolution of `photo`.
+    """Encodes a photo with Pillow, with the EXIF, XMP, color profile and resolution of `photo`.
 
     Args:
         format: Pillow's name of the format.

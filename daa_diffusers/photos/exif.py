@@ -13,9 +13,9 @@ EXIF_IFD, GPS_IFD, INTEROP_IFD = 0x8769, 0x8825, 0xA005
 # Type of a value -> its bytes (TIFF 6.0, section 2; 16 to 18 are from BigTIFF).
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 MAX_ENTRIES = 4096
-MAX_BYTES = 2**26  # maximum size of a value, as hostile files claim more than they contain
+MAX_BYTES = 2**26  # maximum size of a value; malicious files state more than they contain
 
-# TIFF tags about the storage of pixels; new files get new ones.
+# TIFF tags about the storage of pixels, which are not copied to new files.
 STRUCTURAL = frozenset(
     {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 280, 281, 284, 288, 289, 290, 291, 292}
     | {293, 297, 301, 317, 320, 321, 322, 323, 324, 325, 330, 332, 333, 334, 336, 338, 339, 340, 341, 342, 343, 347}
@@ -26,7 +26,7 @@ STRUCTURAL = frozenset(
 
 @dataclass(frozen=True)
 class Entry:
-    """One tag: type (key of `SIZES`), number of values, and their bytes in the file's byte order.
+    """Value of a tag: type (key of `SIZES`), number of values, and their bytes in the file's byte order.
 
     `at` is the offset of the entry, `value_at` that of its values, both from the start of the block.
     """
@@ -118,28 +118,28 @@ def read_tags(read: Reader, picture: int = 0) -> Tags:
 
     Args:
         read: reader of the block or TIFF file.
-        picture: offset of another directory to merge into the first one, that of a picture in a TIFF file; 0: none.
+        picture: offset of the directory of a picture in a TIFF file, merged into the first directory; 0: none.
 
     Raises:
-        ValueError: header or first directory are damaged. Damaged directories below are returned empty.
+        ValueError: the header or the first directory is damaged. Damaged subdirectories are returned empty.
     """
     order, big, offset = read_header(read(0, 16))
     main, _ = read_directory(read, offset, order, big)
     if picture not in (0, offset):
         main |= read_directory(read, picture, order, big)[0]
 
-    def below(directory: Directory, tag: int) -> Directory:
+    def subdirectory(directory: Directory, tag: int) -> Directory:
         try:
             return read_directory(read, value_of(directory, tag, order), order, big)[0]
         except ValueError:
             return {}
 
-    exif = below(main, EXIF_IFD)
-    return Tags(order, main, exif, below(main, GPS_IFD), below(exif, INTEROP_IFD))
+    exif = subdirectory(main, EXIF_IFD)
+    return Tags(order, main, exif, subdirectory(main, GPS_IFD), subdirectory(exif, INTEROP_IFD))
 
 
 def reader_of(block: bytes) -> Reader:
-    """A `Reader` of bytes in memory."""
+    """A `Reader` of an EXIF block in memory."""
     return lambda offset, size: block[offset : offset + size]
 
 
@@ -154,7 +154,7 @@ def orientation_of(block: bytes | None) -> int:
 
 
 def write_directory(entries: Mapping[int, Entry], order: str, start: int, big: bool = False) -> bytes:
-    """Encodes a directory for offset `start`, followed by its values; it has no next directory."""
+    """Encodes a directory for offset `start`, followed by its values; the offset of the next directory is 0."""
     count_format, entry_format, inline = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
     offset_format = "Q" if big else "I"
     table = bytearray(struct.pack(f"{order}{count_format}", len(entries)))
@@ -175,8 +175,8 @@ def pointer(offset: int, order: str, big: bool = False) -> Entry:
     return Entry(16, 1, struct.pack(f"{order}Q", offset)) if big else Entry(4, 1, struct.pack(f"{order}I", offset))
 
 
-def write_below(tags: Tags, start: int, big: bool = False) -> tuple[bytes, Directory]:
-    """Encodes the EXIF, GPS and interoperability directories from offset `start` (even), and returns their pointers."""
+def write_subdirectories(tags: Tags, start: int, big: bool = False) -> tuple[bytes, Directory]:
+    """Encodes the EXIF, GPS and interoperability directories for offset `start` (even). Also returns their pointers."""
     content, pointers = bytearray(), {}
 
     def add(directory: Mapping[int, Entry]) -> Entry:
@@ -200,6 +200,6 @@ def write_block(tags: Tags) -> bytes | None:
     main = {tag: entry for tag, entry in tags.main.items() if tag not in STRUCTURAL and entry.type < 16}
     if not main and not tags.exif and not tags.gps:
         return None
-    below, pointers = write_below(tags, 8)
-    header = (b"II*\0" if tags.order == "<" else b"MM\0*") + struct.pack(f"{tags.order}I", 8 + len(below))
-    return header + below + write_directory({**main, **pointers}, tags.order, 8 + len(below))
+    subdirectories, pointers = write_subdirectories(tags, 8)
+    header = (b"II*\0" if tags.order == "<" else b"MM\0*") + struct.pack(f"{tags.order}I", 8 + len(subdirectories))
+    return header + subdirectories + write_directory({**main, **pointers}, tags.order, 8 + len(subdirectories))

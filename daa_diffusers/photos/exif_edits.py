@@ -1,6 +1,6 @@
 """In-place edits of EXIF blocks.
 
-Libraries that rewrite a block move its values, which breaks makers' notes: their offsets are relative to the block.
+Rewriting a block moves its values, which breaks maker notes: their offsets are relative to the start of the block.
 """
 
 import struct
@@ -18,7 +18,7 @@ from .exif import (
 )
 
 JPEG_OFFSET, JPEG_SIZE, STRIP_OFFSETS, STRIP_SIZES = 513, 514, 273, 279  # tags of a thumbnail
-GEOGRAPHIC = frozenset({GPS_IFD, 33550, 33922, 34264, 34735, 34736, 34737})  # the others are of GeoTIFF
+GEOGRAPHIC = frozenset({GPS_IFD, 33550, 33922, 34264, 34735, 34736, 34737})  # the others: GeoTIFF
 
 
 def rotated_upright(block: bytes) -> bytes:
@@ -33,14 +33,14 @@ def rotated_upright(block: bytes) -> bytes:
         entry = main[ORIENTATION]
         one = (1).to_bytes(len(entry.data), "little" if order == "<" else "big")
         changed[entry.value_at : entry.value_at + len(one)] = one
-    if following and not big:
+    if following and not big:  # set the offset of the next directory, which follows 12 bytes per entry, to 0
         end = offset + 2 + 12 * struct.unpack_from(f"{order}H", block, offset)[0]
         changed[end : end + 4] = bytes(4)
     return bytes(changed)
 
 
 def without_thumbnail(block: bytes) -> tuple[bytes, bool]:
-    """Removes the thumbnail of a block (by overwriting or truncation); also returns whether there was one."""
+    """Removes the thumbnail of a block, by overwriting or truncation. Also returns whether there was one."""
     try:
         order, big, offset = read_header(block[:16])
         main, following = read_directory(reader_of(block), offset, order, big)
@@ -70,17 +70,17 @@ def without_thumbnail(block: bytes) -> tuple[bytes, bool]:
 
 
 def _extents(main: Directory, order: str, block: bytes) -> set[tuple[int, int]]:
-    """(offset, size) of all directories below the first one, and of their values."""
-    spans, open_, visited = set(), [main], set()
-    while open_:
-        directory = open_.pop()
+    """(offset, size) of the values of all directories, and of the directories themselves except the first one."""
+    spans, pending, visited = set(), [main], set()
+    while pending:
+        directory = pending.pop()
         spans |= {(entry.value_at, len(entry.data)) for entry in directory.values()}
         for at in (value_of(directory, tag, order) for tag in (EXIF_IFD, GPS_IFD, INTEROP_IFD) if tag in directory):
             if at in visited:
                 continue
             visited.add(at)
             try:
-                open_.append(read_directory(reader_of(block), at, order)[0])
+                pending.append(read_directory(reader_of(block), at, order)[0])
             except ValueError:
                 continue
             spans.add((at, 6 + 12 * struct.unpack_from(f"{order}H", block, at)[0]))
@@ -88,7 +88,7 @@ def _extents(main: Directory, order: str, block: bytes) -> set[tuple[int, int]]:
 
 
 def without_gps(block: bytes) -> bytes | None:
-    """Removes GPS directory and GeoTIFF tags of a block by overwriting; None if that cannot be guaranteed."""
+    """Removes the GPS directory and GeoTIFF tags of a block, by overwriting. None if that cannot be guaranteed."""
     changed = bytearray(block)
     try:
         order, big, offset = read_header(block[:16])

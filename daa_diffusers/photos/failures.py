@@ -5,8 +5,9 @@ import errno
 from ..errors import UnreadablePhotoError
 from .source import Source
 
+_UNKNOWN = "its content is not a photo in a known format"
 _EXPORT = "export it as JPEG, PNG or TIFF"
-# Signatures of other file types: (offset, bytes, diagnosis and advice).
+# Signatures of other file types: (offset, signature, diagnosis and advice).
 _KNOWN = (
     (0, b"GIF8", f"it is a GIF, whose colors are reduced too far: {_EXPORT} from the original"),
     (0, b"8BPS", f"it is a Photoshop document: {_EXPORT}"),
@@ -14,10 +15,10 @@ _KNOWN = (
     (4, b"JXL ", f"it is a JPEG XL: {_EXPORT}"),
     (0, b"\xff\x4f\xff\x51", f"it is a JPEG 2000: {_EXPORT}"),
     (4, b"jP  ", f"it is a JPEG 2000: {_EXPORT}"),
-    (0, b"v/1\x01", f"it is an OpenEXR of floating point, whose range is unknown: {_EXPORT}"),
-    (0, b"#?RADIANCE", f"it is a Radiance HDR of floating point, whose range is unknown: {_EXPORT}"),
-    (0, b"PF", f"it is a PFM of floating point, whose range is unknown: {_EXPORT}"),
-    (0, b"Pf", f"it is a PFM of floating point, whose range is unknown: {_EXPORT}"),
+    (0, b"v/1\x01", f"it is an OpenEXR file of floating point, whose value range is unknown: {_EXPORT}"),
+    (0, b"#?RADIANCE", f"it is a Radiance HDR file of floating point, whose value range is unknown: {_EXPORT}"),
+    (0, b"PF", f"it is a PFM of floating point, whose value range is unknown: {_EXPORT}"),
+    (0, b"Pf", f"it is a PFM of floating point, whose value range is unknown: {_EXPORT}"),
     (0, b"P7", f"it is a PAM: {_EXPORT}"),
     (0, b"\0\0\1\0", f"it is an icon: {_EXPORT}"),
     (0, b"%PDF", "it is a PDF: export its photos first"),
@@ -30,11 +31,15 @@ _KNOWN = (
     (0, b"\x1aE\xdf\xa3", "it is a video"),
     (4, b"ftyp", "it is a video"),  # photos of this family are recognized earlier
     (0, b"version https://git-lfs", "it is a Git LFS pointer, not the photo: fetch the photo by `git lfs pull`"),
-    (0, b"\x89PNG", "it is a PNG whose signature is damaged, as by a transfer as text: copy it again, as binary"),
+    (
+        0,
+        b"\x89PNG",
+        "it is a PNG whose signature was damaged, perhaps by a transfer in text mode: copy it in binary mode",
+    ),
 )
-_OF_THE_DISK = (errno.EIO, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ESTALE, errno.EMFILE, errno.ENOMEM)
+_STORAGE_ERRORS = (errno.EIO, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ESTALE, errno.EMFILE, errno.ENOMEM)
 _PAGES = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script")
-_TRUNCATED = (
+_TRUNCATED = (  # in messages of decoders
     "truncated",
     "end of file",
     "unexpected end",
@@ -48,7 +53,7 @@ _TRUNCATED = (
 
 def truncated(format: str) -> str:
     """Message for a truncated file."""
-    return f"the {format.upper()} is truncated: it ends before its picture does; copy or download it again"
+    return f"the {format.upper()} is truncated: it ends before its picture is complete; copy or download it again"
 
 
 def damaged(format: str) -> str:
@@ -57,7 +62,7 @@ def damaged(format: str) -> str:
 
 
 def reason(error: Exception, format: str) -> str:
-    """Message for an error of a decoder, whose own message stays in the exception chain.
+    """Message for an exception of a decoder; the decoder's own message stays in the exception chain.
 
     Args:
         error: exception of the decoder.
@@ -65,7 +70,7 @@ def reason(error: Exception, format: str) -> str:
     """
     if isinstance(error, UnreadablePhotoError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+    if isinstance(error, OSError) and error.errno in _STORAGE_ERRORS:
         return error.strerror or str(error)
     if isinstance(error, MemoryError):
         return "not enough memory"
@@ -79,23 +84,24 @@ def unknown_content(source: Source) -> str:
     if not source.size:
         return "the file is empty"
     if not start.strip(b"\0"):
-        return "it begins with zeros only: its copy or download has not finished, or its disk is damaged"
+        return "it starts with zeros only: its copy or download is incomplete, or its disk is damaged"
     for offset, signature, what in _KNOWN:
         if start[offset:].startswith(signature):
-            return f"its content is not a photo in a known format: {what}"
+            return f"{_UNKNOWN}: {what}"
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith(_PAGES):
-        return "its content is not a photo in a known format: it is a web page (HTML); download the photo itself"
+        return f"{_UNKNOWN}: it is a web page (HTML); download the photo itself"
     if text.startswith(b"<svg") or (text.startswith(b"<?xml") and b"<svg" in text):
-        return f"its content is not a photo in a known format: it is a drawing (SVG): {_EXPORT}"
+        return f"{_UNKNOWN}: it is a drawing (SVG): {_EXPORT}"
     if _is_text(start):
-        return "its content is not a photo in a known format: it is text"
-    return "its content is not a photo in a known format, or its beginning is damaged"
+        return f"{_UNKNOWN}: it is text"
+    return f"{_UNKNOWN}, or its beginning is damaged"
 
 
 def _is_text(start: bytes) -> bool:
+    whole = start[:-3] if len(start) == 4096 else start  # the last character may be cut
     try:
-        text = start[: len(start) - 3].decode("utf-8") if len(start) == 4096 else start.decode("utf-8")
+        text = whole.decode("utf-8")
     except UnicodeDecodeError:
         return False
     return all(one.isprintable() or one in "\t\r\n\f" for one in text)

@@ -19,7 +19,7 @@ DEFAULT_QUALITY = 90
 
 
 def recognizes(source: Source) -> bool:
-    """Whether a file is a HEIC or HEIF file, but not AVIF, which is of the same family."""
+    """Whether a file is a HEIC or HEIF file; AVIF uses the same container, and is excluded."""
     brands = boxes.brands(source)
     return bool(brands & _BRANDS) and not brands & {b"avif", b"avis"}
 
@@ -38,11 +38,11 @@ def size(source: Source) -> tuple[int, int]:
 
 
 def read(source: Source, check: SizeCheck) -> StoredPhoto:
-    """Reads the main picture: 8 bits as uint8, 10 or 12 bits scaled to uint16; the decoder rotates it upright.
+    """Reads the main picture: 8 bits as uint8, 10 and 12 bits scaled to uint16. The decoder rotates it upright.
 
     Raises:
         MissingPackageError: pillow-heif is not installed.
-        UnreadablePhotoError: HDR (PQ or HLG), see `boxes.check_color`.
+        UnreadablePhotoError: HDR, or a wide gamut without ICC profile (see `boxes.check_color`).
     """
     library = _library()
     items = boxes.read_items(source)
@@ -53,7 +53,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     bits = image.info.get("bit_depth", 8)
     values = np.asarray(image)
     if values.dtype == np.uint16:
-        values = values | (values >> bits)  # 10 bits are decoded as multiples of 64; white must be 65535
+        values = values | (values >> bits)  # values are decoded as multiples of 2**(16 - bits); white must be 65535
     values = values[..., None] if values.ndim == 2 else values
     colors = 1 if values.shape[2] < 3 else 3
     alpha = np.ascontiguousarray(values[..., colors]) if values.shape[2] > colors else None

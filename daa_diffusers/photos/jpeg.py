@@ -1,4 +1,4 @@
-"""JPEG format, keeping quantization tables, subsampling and segments of the original file."""
+"""JPEG format; the quantization tables, subsampling and segments of the original file are kept."""
 
 import io
 import re
@@ -18,8 +18,8 @@ from .source import Source
 from .stored import Encoding, Metadata, StoredPhoto
 
 DEFAULT_QUALITY = 95
-MAX_SCANS = 500  # progressive files have about 10; hostile ones have thousands, each as slow as decoding the photo
-SEGMENT_BYTES = 65533
+MAX_SCANS = 500  # progressive files have about 10; malicious ones thousands, each as slow as the decoding of a photo
+SEGMENT_BYTES = 65533  # maximum content of a segment: its length, in 16 bits, includes the length field
 EXIF_HEADER = b"Exif\0\0"
 XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
 ICC_HEADER = b"ICC_PROFILE\0"
@@ -27,7 +27,9 @@ SUBSAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}  # options of Pillow's encod
 _SAMPLING_NAMES = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (4, 1): "4:1:1", (1, 2): "4:4:0"}
 SOS, EOI, COM = 0xDA, 0xD9, 0xFE
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # markers of frame headers
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # within coded data: neither a stuffed byte nor a restart
+_MARKER = re.compile(
+    rb"\xff[^\x00\xd0-\xd7\xff]"
+)  # a marker within coded data; not stuffed bytes, restart markers or fill bytes
 
 
 def recognizes(source: Source) -> bool:
@@ -36,7 +38,7 @@ def recognizes(source: Source) -> bool:
 
 
 def segments(source: Source) -> Iterator[tuple[int, int, int]]:
-    """(marker, offset of the content, size of the content) of the segments before the coded data."""
+    """Yields (marker, offset of the content, size of the content) of the segments before the coded data."""
     at = 2
     while len(head := source.read(at, 4)) == 4 and head[0] == 0xFF:
         if head[1] in (0xFF, 0x01) or 0xD0 <= head[1] <= 0xD8:  # fill bytes, and markers without content
@@ -68,7 +70,9 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     bits, width, height = _frame(source)
     check(width, height)
     if bits != 8:
-        raise UnreadablePhotoError(f"a JPEG of {bits} bits per sample is not supported: export it as PNG or TIFF of 16")
+        raise UnreadablePhotoError(
+            f"a JPEG of {bits} bits per sample is not supported: export it as 16-bit PNG or TIFF"
+        )
     with by_pillow.opened(JpegImagePlugin.JpegImageFile, source.stream()) as image:
         check(*image.size)
         content = source.content()
@@ -112,7 +116,9 @@ def _parts_after(content: bytes, end: int) -> set[str]:
         parts.add("further pictures")
         end = end_of_picture(content, end)
     if content[-4:] in (b"SEFT", b"QDIO"):  # Samsung's trailers
-        parts.add("the video of a motion photo" if b"MotionPhoto_Data" in content[end:] else "a trailer of the phone")
+        parts.add(
+            "the video of a motion photo" if b"MotionPhoto_Data" in content[end:] else "a trailer written by the phone"
+        )
     elif content[end + 4 : end + 8] == b"ftyp":
         parts.add("the video of a motion photo")
     elif content[end:].strip(b"\0\r\n\t \xff"):
@@ -135,14 +141,14 @@ def encoding_of(image: Image.Image) -> Encoding:
         subsampling=subsampling,
         progressive=bool(image.info.get("progressive")),
         rgb=image.mode == "RGB"
-        and (image.info.get("adobe_transform") == 0 or [one[0] for one in layers] == [82, 71, 66]),
+        and (image.info.get("adobe_transform") == 0 or [layer[0] for layer in layers] == list(b"RGB")),
     )
 
 
 def _blocks(image: Image.Image) -> tuple[tuple[tuple[str, bytes], ...], set[str]]:
     """Returns the segments that stay valid for new pixels, and descriptions of the others.
 
-    EXIF, XMP and ICC are read elsewhere; Adobe's APP14 is part of the coding.
+    EXIF, XMP and ICC profiles are read elsewhere; Adobe's APP14 describes the encoding, and is written by the encoder.
     """
     kept, parts, packets = [], set(), 0
     for name, content in image.applist:  # type: ignore[attr-defined]
@@ -150,7 +156,7 @@ def _blocks(image: Image.Image) -> tuple[tuple[tuple[str, bytes], ...], set[str]
         if content.startswith((EXIF_HEADER, XMP_HEADER, ICC_HEADER)) or (name, content[:5]) == ("APP14", b"Adobe"):
             continue
         if name == "APP0" and content.startswith(b"JFIF\0") and len(content) > 14:
-            content = content[:12] + bytes(2)
+            content = content[:12] + bytes(2)  # thumbnail of 0 x 0 pixels
             parts.add("the thumbnail")
         what = _left_out(name, content)
         if what:
@@ -161,7 +167,7 @@ def _blocks(image: Image.Image) -> tuple[tuple[tuple[str, bytes], ...], set[str]
 
 
 def _left_out(name: str, content: bytes) -> str:
-    """Description of a segment with a preview, or with references to parts or bytes of the file; "" for others."""
+    """Description of a segment that holds a preview or describes other parts of the file; "" for other segments."""
     if content.startswith(b"MPF\0"):
         return "the index of further pictures (MPF)"
     if content.startswith(b"urn:iso:std:iso:ts:21496:"):

@@ -35,7 +35,7 @@ class Listing:
 
     def skipped(self) -> Counter[str]:
         """Number of skipped files and folders by reason."""
-        counts = Counter({f"no photo ({suffix})": count for suffix, count in self.others.items()})
+        counts = Counter({f"not a photo ({suffix})": count for suffix, count in self.others.items()})
         return counts + Counter({HIDDEN: self.hidden})
 
 
@@ -64,7 +64,7 @@ def _entries(folder: str, within: str, listing: Listing, visited: set[str]) -> I
         folder: path of the folder.
         within: prefix for names, the path relative to the listed folder: "" or with a separator at the end.
         listing: listing with the counts.
-        visited: real paths of all folders found so far.
+        visited: real paths of all folders found before.
     """
     files: list[str] = []
     folders: list[str] = []
@@ -75,7 +75,7 @@ def _entries(folder: str, within: str, listing: Listing, visited: set[str]) -> I
     except OSError as error:
         listing.unreadable[os.fspath(error.filename)] = error.strerror or str(error)
     new = []
-    for name in sorted(folders):  # sorted, so that of two links to a folder, all machines follow the same one
+    for name in sorted(folders):  # sorted, so that every machine follows the same one of two links to a folder
         real = "" if name.startswith(".") else os.path.realpath(os.path.join(folder, name))
         listing.hidden += not real
         if real and real not in visited:

@@ -13,14 +13,14 @@ _PLACES = (
     r"(?:GPS\w*|City|State|Country|CountryCode|CountryName|Location|Sublocation|ProvinceState|WorldRegion"
     r"|LocationCreated|LocationShown|LocationId|LocationName)"
 )
-_LEFT = re.compile(rf"[\w.-]+:{_PLACES}\b")
+_PLACE_NAME = re.compile(rf"[\w.-]+:{_PLACES}\b")
 
 
 def without_location(metadata: Metadata) -> tuple[Metadata, list[str]]:
     """Removes GPS and place names from metadata; also returns notes on what else was removed.
 
     The GPS directory of EXIF and the place names in XMP are removed. IPTC and similar blocks, which may contain place
-    names, are removed completely. Makers' notes are not searched.
+    names, are removed completely. Maker notes are not searched.
     """
     notes = []
     exif, xmp = metadata.exif, metadata.xmp
@@ -34,7 +34,7 @@ def without_location(metadata: Metadata) -> tuple[Metadata, list[str]]:
             notes.append("XMP is left out, because its location cannot be separated")
     kept = tuple(block for block in metadata.blocks if not _may_hold_places(*block))
     if len(kept) < len(metadata.blocks):
-        notes.append("IPTC, extended XMP and the like are left out, because they may hold a location")
+        notes.append("IPTC, extended XMP and similar blocks are left out, because they may hold a location")
     return replace(metadata, exif=exif, xmp=xmp, blocks=kept), notes
 
 
@@ -45,7 +45,7 @@ def _may_hold_places(name: str, content: bytes) -> bool:
         return True
     if name in ("tEXt", "zTXt", "iTXt"):
         return content.lower().startswith((b"raw profile type", b"gps", b"location"))
-    return name not in ("cICP", "mDCV", "cLLI", "cHRM", "gAMA", "sRGB", "pHYs", "tIME")  # all else: IPTC and the like
+    return name not in ("cICP", "mDCV", "cLLI", "cHRM", "gAMA", "sRGB", "pHYs", "tIME")  # others, such as IPTC, may
 
 
 def _xmp_without_places(xmp: bytes) -> bytes | None:
@@ -55,7 +55,7 @@ def _xmp_without_places(xmp: bytes) -> bytes | None:
         text = xmp.decode("utf-8")
     except UnicodeDecodeError:
         return None
-    if not _LEFT.search(text):
+    if not _PLACE_NAME.search(text):
         return xmp
     left = without_names(text, rf"[\w.-]+:{_PLACES}")
-    return None if left is None or _LEFT.search(left) else left.encode("utf-8")
+    return None if left is None or _PLACE_NAME.search(left) else left.encode("utf-8")

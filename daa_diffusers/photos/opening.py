@@ -17,7 +17,7 @@ from .source import Source
 from .stored import StoredPhoto
 
 Result = TypeVar("Result")
-DEFAULT_MAX_MEGAPIXELS = 300.0  # cameras reach 200
+DEFAULT_MAX_MEGAPIXELS = 300.0  # the largest camera photos have 200
 
 
 def open_photo(path: str | os.PathLike, *, max_megapixels: float | None = None) -> StoredPhoto:
@@ -59,7 +59,7 @@ def check_file(path: Path) -> None:
 
 
 def open_source(source: Source, limit: int) -> StoredPhoto:
-    """Same as `open_photo`, for at most `limit` pixels."""
+    """Opens a photo as `open_photo` does, of at most `limit` pixels."""
 
     def check(width: int, height: int) -> None:
         check_size(width, height, limit)
@@ -96,7 +96,11 @@ def _decoded(source: Source, decode: Callable[[PhotoFormat], Result]) -> Result:
 
 
 def _misnamed(source: Source, format: PhotoFormat) -> tuple[str, ...]:
-    """A note if the suffix of a file does not match its content."""
+    """A note if the suffix of a file does not match its content.
+
+    Raises:
+        UnreadablePhotoError: the suffix is that of a raw format, but the content is not raw.
+    """
     named = BY_SUFFIX.get(source.suffix, format)
     if named is format or format.write is None:
         return ()
@@ -105,7 +109,7 @@ def _misnamed(source: Source, format: PhotoFormat) -> tuple[str, ...]:
             f"it has the suffix of a raw file, but its content is {format.name.upper()}: rename it to "
             f"{format.suffixes[0]}"
         )
-    return (f"its name ends in {source.suffix}, its content is {format.name.upper()}, and is written as such",)
+    return (f"its suffix is {source.suffix}, but its content is {format.name.upper()}, and is saved as such",)
 
 
 def pixel_limit(max_megapixels: float | None) -> int:

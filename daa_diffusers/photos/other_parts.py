@@ -1,4 +1,4 @@
-"""Removal of metadata about parts that are not saved: previews, videos, gain maps, content credentials."""
+"""Removal of metadata about parts of a file that are not saved: previews, videos, gain maps, content credentials."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -42,7 +42,7 @@ def without_other_parts(metadata: Metadata) -> tuple[Metadata, list[str]]:
     if packet is not None:
         changed = xmp.without(packet, xmp.OF_OTHER_PARTS)
         if changed is None:
-            notes.append("XMP is left out, because what it describes is not known")
+            notes.append("XMP is left out, because descriptions of parts that are left out cannot be removed from it")
         elif changed != packet:
             notes.append("XMP no longer describes parts that are left out")
         packet = changed
@@ -50,10 +50,13 @@ def without_other_parts(metadata: Metadata) -> tuple[Metadata, list[str]]:
 
 
 def _extended(blocks: list[tuple[str, bytes]]) -> bytes:
-    """The extended XMP packet of a JPEG file. Each segment has a part of it after digest, length and offset."""
+    """The extended XMP packet of a JPEG file.
+
+    Each of its segments has the digest and the length of the packet, and a part of it with the offset of the part.
+    """
     start = len(EXTENDED_HEADER) + 32 + 4
     parts = [content[start:] for _, content in blocks if content.startswith(EXTENDED_HEADER)]
-    return b"".join(content[4:] for content in sorted(parts))
+    return b"".join(content[4:] for content in sorted(parts))  # by offset
 
 
 def without_lost_extension(metadata: Metadata, own: bool) -> Metadata:

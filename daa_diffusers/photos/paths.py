@@ -1,4 +1,4 @@
-"""Compact sequence of paths below a folder: a million paths need some tens of megabytes."""
+"""Compact sequence of paths below a folder: tens of megabytes for a million paths."""
 
 import os
 from array import array

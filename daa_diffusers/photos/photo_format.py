@@ -1,4 +1,4 @@
-"""Record of a file format: recognition, reading, writing, supported metadata."""
+"""Descriptor of a file format: recognition, reading, writing, supported metadata."""
 
 import sys
 from collections.abc import Callable, Iterable

@@ -14,7 +14,7 @@ def crop_patch(
     augment: bool = True,
     quarter_turns: bool = True,
 ) -> torch.Tensor:
-    """Crops a random square patch; equal generator states and photo sizes give the same position.
+    """Crops a random square patch; its position depends only on the generator's state and the size of the photo.
 
     Photos smaller than the patch are extended by reflection (repeatedly if necessary), with a random offset.
 

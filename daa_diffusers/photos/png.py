@@ -1,4 +1,4 @@
-"""PNG format (8 and 16 bits) with its metadata chunks. Pillow supports only 8 bits for RGB."""
+"""PNG format (8 and 16 bits) with its metadata chunks. 16 bits are decoded by imagecodecs: Pillow reads RGB as 8."""
 
 import io
 import struct
@@ -60,7 +60,7 @@ def _header(source: Source) -> bytes:
 
 
 def read_chunks(source: Source) -> list[Chunk]:
-    """All chunks up to the end of the picture; the last one may be truncated."""
+    """All chunks up to IEND; the last one may be truncated."""
     content, chunks, at = memoryview(source.content()), [], 8
     while at + 8 <= len(content):
         length, name = struct.unpack(">I", content[at : at + 4])[0], bytes(content[at + 4 : at + 8]).decode("latin-1")
@@ -99,7 +99,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
         elif chunk.name == "iCCP" and bytes(chunk.content[:18]) == b"ITUR_2100_PQ_FULL\0":  # W3C's note on HDR in PNG
             check_transfer(16, "PNG")
     if bits == 16:
-        pixels, alpha = _deep(chunks)
+        pixels, alpha = _decode_16_bits(chunks)
         if alpha is not None and color in (0, 2):
             notes.append(TRANSPARENT)
     else:
@@ -132,17 +132,17 @@ def _is_kept(name: str) -> bool:
 
 
 def _picture(chunks: list[Chunk], without: frozenset[str] = frozenset()) -> bytes:
-    """A PNG file of the picture's own chunks only, so that damage in others does not stop the decoder."""
+    """A PNG file with the chunks of the picture only, so that damage in other chunks does not stop the decoder."""
     return b"".join([SIGNATURE, *(chunk.stored for chunk in chunks if chunk.name in _PICTURE - without)])
 
 
-def _deep(chunks: list[Chunk]) -> tuple[np.ndarray, np.ndarray | None]:
+def _decode_16_bits(chunks: list[Chunk]) -> tuple[np.ndarray, np.ndarray | None]:
     """Decodes colors (H, W, 1 or 3) and alpha (H, W) or None, uint16."""
     import imagecodecs
 
     values = imagecodecs.png_decode(_picture(chunks, frozenset({"tRNS"})))
     if values.dtype != np.uint16:
-        raise UnreadablePhotoError(f"a PNG of 16 bits was decoded as {values.dtype}")
+        raise UnreadablePhotoError(f"a 16-bit PNG was decoded as {values.dtype}")
     values = values[..., None] if values.ndim == 2 else values
     if values.shape[2] in (2, 4):
         return np.ascontiguousarray(values[..., :-1]), np.ascontiguousarray(values[..., -1])
@@ -218,7 +218,7 @@ def _new_chunks(metadata: Metadata, own: bool) -> list[tuple[str, bytes]]:
     chunks = list(metadata.blocks) if own else []
     names = {name for name, _ in chunks}
     if metadata.icc:
-        chunks = [(name, content) for name, content in chunks if name != "sRGB"]  # one or the other
+        chunks = [(name, content) for name, content in chunks if name != "sRGB"]  # a file has either of them
         chunks.append(("iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc)))
     if metadata.dpi and "pHYs" not in names:
         x, y = (round(one / 0.0254) for one in metadata.dpi)

@@ -17,6 +17,7 @@ from .stored import Encoding, StoredPhoto, rescaled, strips
 
 _SPACE = rb"(?:\s|#[^\n]*\n)+"
 _HEADER = re.compile(rb"P([1-6])" + _SPACE + rb"(\d+)" + _SPACE + rb"(\d+)")
+_HEADER_WITH_COMMENTS = re.compile(rb"P[1-6](?:\s|#[^\n]*\n|\d+(?=\s))*")
 _BINARY = re.compile(rb"P[56]" + _SPACE + rb"\d+" + _SPACE + rb"\d+" + _SPACE + rb"(\d+)\s")
 
 
@@ -42,11 +43,12 @@ def size(source: Source) -> tuple[int, int]:
 
 
 def read(source: Source, check: SizeCheck) -> StoredPhoto:
-    """Reads a photo, as uint16 unless its maximum value is 255."""
+    """Reads a photo: a binary one whose maximum value is not 255 as uint16, others as uint8."""
     kind, width, height = _header(source)
     check(width, height)
-    notes = ["comments are left out"] if b"#" in _SPACE_AND_COMMENTS.match(source.read(0, 2**16))[0] else []  # type: ignore[index]
-    match = _BINARY.match(source.read(0, 2**16))
+    start = source.read(0, 2**16)
+    notes = ["comments are left out"] if b"#" in _HEADER_WITH_COMMENTS.match(start)[0] else []  # type: ignore[index]
+    match = _BINARY.match(start)
     if match is not None:
         end = match.end() + width * height * (1 if kind == b"5" else 3) * (1 if int(match[1]) < 256 else 2)
         after = source.read(end, source.size).strip()
@@ -63,9 +65,6 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     with by_pillow.opened(PpmImagePlugin.PpmImageFile, source.stream()) as image:
         pixels, alpha, converted = by_pillow.pixels_of(image)
     return StoredPhoto(pixels, alpha, "PNM", notes=(*notes, *converted))
-
-
-_SPACE_AND_COMMENTS = re.compile(rb"P[1-6](?:\s|#[^\n]*\n|\d+(?=\s))*")
 
 
 def _binary(source: Source, header: re.Match[bytes], shape: tuple[int, int, int]) -> tuple[np.ndarray, int]:

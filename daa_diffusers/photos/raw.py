@@ -1,4 +1,4 @@
-"""Raw formats of cameras, developed to 16 bits by LibRaw (extra `raw`)."""
+"""Camera raw formats, developed to 16 bits by LibRaw (extra `raw`)."""
 
 from typing import Any
 
@@ -15,15 +15,8 @@ RAW_SUFFIXES = (
     ".dng", ".3fr", ".arw", ".cr2", ".cr3", ".dcr", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw",
     ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
 )  # fmt: skip
-_SIGNATURES = (
-    b"FUJIFILMCCD-RAW",
-    b"IIU\0",
-    b"IIRO",
-    b"IIRS",
-    b"MMOR",
-    b"FOVb",
-    b"\0MRM",
-)  # of raw files that are not TIFF files
+# Signatures of raw files that are not TIFF files.
+_SIGNATURES = (b"FUJIFILMCCD-RAW", b"IIU\0", b"IIRO", b"IIRS", b"MMOR", b"FOVb", b"\0MRM")
 
 
 def recognizes(source: Source) -> bool:
@@ -31,7 +24,7 @@ def recognizes(source: Source) -> bool:
     if source.suffix in RAW_SUFFIXES:
         return True
     start = source.read(0, 16)
-    if start.startswith(_SIGNATURES) or start[4:12] == b"ftypcrx ":
+    if start.startswith(_SIGNATURES) or start[4:12] == b"ftypcrx ":  # CR3
         return True
     return start.startswith(tiff.SIGNATURES) and tiff.holds_raw(source)
 
@@ -58,7 +51,7 @@ def size(source: Source) -> tuple[int, int]:
 
 
 def read(source: Source, check: SizeCheck) -> StoredPhoto:
-    """Develops a raw file to sRGB of 16 bits, upright, with the camera's white balance and no automatic brightening.
+    """Develops a raw file to 16-bit sRGB, upright, with the camera's white balance and no automatic brightening.
 
     Raises:
         MissingPackageError: rawpy is not installed.

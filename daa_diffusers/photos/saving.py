@@ -80,7 +80,7 @@ def save_photo(
     Args:
         path: output file; its suffix does not determine the format.
         photo: photo returned by `open_photo`.
-        pixels: (H, W, 1 or 3) of the photo's size and number of colors, uint8 or uint16. None: the photo's pixels.
+        pixels: (H, W, 1 or 3), as many as the photo's, uint8 or uint16. None: the photo's pixels.
         format: key of `FORMATS`. None: the photo's format, or TIFF for raw files.
         bits: bits per sample, 8 or 16. None: those of the photo if the format supports them, else 8.
         quality: quality of lossy formats, 1 to 100. None: the original quality of a JPEG file, else 95, or 90 for WebP,
@@ -141,7 +141,7 @@ def _prepared(
     if not own:
         names = sorted({name for name, _ in metadata.blocks} - {"APP0", "pHYs", "sRGB", "tIME"})
         if names and photo.format != "RAW":
-            notes.append(f"{target.name} does not hold the file's {', '.join(names)}")
+            notes.append(f"{target.name} does not support the file's {', '.join(names)}")
     if photo.orientation != 1 and (not own or "exif" not in target.carries):
         pixels = np.ascontiguousarray(upright(pixels, photo.orientation))
         alpha = None if alpha is None else np.ascontiguousarray(upright(alpha[..., None], photo.orientation)[..., 0])
@@ -154,7 +154,7 @@ def _prepared(
     fields = {"exif": "EXIF", "xmp": "XMP", "icc": "color profile", "dpi": "resolution"}
     lost = [fields[name] for name in fields if getattr(metadata, name) and name not in target.carries]
     if lost:
-        notes.append(f"{target.name} holds no {', '.join(lost)}")
+        notes.append(f"{target.name} does not support {', '.join(lost)}")
     return replace(photo, metadata=metadata), pixels, alpha, notes
 
 

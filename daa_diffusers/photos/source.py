@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 
 class Source:
-    """File of a photo, to be read by offset, as a whole, or as a stream.
+    """Bytes of a photo's file, read by offset, as a whole, or as a stream.
 
     Args:
         name: file name for messages; its suffix is used if the content does not determine the format.

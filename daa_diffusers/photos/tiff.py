@@ -32,12 +32,12 @@ from .stored import Encoding, Metadata, StoredPhoto, rescaled
 from .tiff_writing import ICC, XMP, write
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-MAP_BYTES = 2**26  # smaller photos are read, since a mapped file must not change until it is restored
+MAP_BYTES = 2**26  # smaller photos are read into memory: a mapped file must not change while it is restored
 MAX_SAMPLES = 5
 MAX_PAGES = 1000  # number of pages that are searched for the first picture of full size
 SUB_IFDS, PHOTOMETRIC, DNG_VERSION = 330, 262, 50706
 SUBFILE_TYPE, DESCRIPTION, LAYERS, SKETCHBOOK, C2PA = 254, 270, 37724, 50784, 52545
-# Tags about the storage of pixels that are written anew, or in another form.
+# Tags about the storage of pixels that new files have as well, with values of their own.
 REMADE = frozenset(
     {254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 280, 281, 284, 292, 293, 317, 320, 322, 323, 324, 325}
     | {338, 339, 340, 341, 347, *range(512, 533), 700, 33723, 34377, 34675, 34665, 34853}
@@ -45,7 +45,7 @@ REMADE = frozenset(
 MINISWHITE, MINISBLACK, RGB, PALETTE, SEPARATED, YCBCR = 0, 1, 2, 3, 5, 6  # photometric interpretations
 SENSOR_VALUES = (32803, 34892)  # photometric interpretations of raw files
 IPTC, PHOTOSHOP = 33723, 34377
-# Lossless compressions: tifffile's name in reading -> in writing.
+# Lossless compressions: tifffile's name when reading -> when writing.
 LOSSLESS = {
     "NONE": None,
     "LZW": "lzw",
@@ -63,7 +63,7 @@ def recognizes(source: Source) -> bool:
 
 
 def holds_raw(source: Source) -> bool:
-    """Whether a TIFF file has values of a camera sensor."""
+    """Whether a TIFF file holds raw values of a camera sensor."""
     try:
         order, big, offset = read_header(source.read(0, 16))
         main, _ = read_directory(source.read, offset, order, big)
@@ -94,7 +94,7 @@ def size(source: Source) -> tuple[int, int]:
 
 
 def _main_page(file: Any) -> tuple[Any, int | None]:
-    """The first page of full size, and its number; None for a page below another (SubIFD)."""
+    """The first page of full size, and its number; the number is None for a page in a SubIFD."""
     if not file.pages:
         raise UnreadablePhotoError("the TIFF holds no image")
     first = file.pages.first
@@ -127,12 +127,12 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
             check(page.tilewidth, page.tilelength)
         if not 1 <= page.samplesperpixel <= MAX_SAMPLES:
             raise UnreadablePhotoError(
-                f"TIFF of {page.samplesperpixel} samples per pixel; up to {MAX_SAMPLES} are read"
+                f"TIFF of {page.samplesperpixel} samples per pixel; 1 to {MAX_SAMPLES} are supported"
             )
         _check_samples(page)
         tags, parts = _tags(source, page.offset), _other_pages(source, page.offset)
         metadata = metadata_of(source, page.offset, bool(parts))
-        if parts and _is_of_stack(tags):
+        if parts and _describes_stack(tags):
             parts.add("the description of a stack of pages")
         notes = left_out(parts | _tags_left_out(tags))
         if page.bitspersample == 1:
@@ -161,7 +161,7 @@ def _encoding(file: Any, page: Any, notes: list[str]) -> Encoding:
     """Encoding of a page; lossy and bilevel compressions are replaced by zlib."""
     compression = _compression(page)
     if compression not in LOSSLESS:
-        notes.append(f"compression {compression} became zlib, which loses nothing")
+        notes.append(f"compression {compression} became zlib (lossless)")
     tiles = page.is_tiled and not (page.tilelength % 16 or page.tilewidth % 16)
     if page.is_tiled and not tiles:
         notes.append("tiles became strips")
@@ -186,8 +186,8 @@ def _check_samples(page: Any) -> None:
     kind = {1: "unsigned integer", 2: "signed integer", 3: "float"}.get(page.sampleformat or 1, "unknown")
     if kind != "unsigned integer" or (page.bitspersample > 8 and page.bitspersample != 16):
         raise UnreadablePhotoError(
-            f"TIFF samples of {page.bitspersample} bits, {kind}; 8 or 16 bits of unsigned integer are supported (the "
-            "range of other types is unknown: convert it first)"
+            f"TIFF samples of {page.bitspersample} bits, {kind}; unsigned integers of 8 or 16 bits are supported (the "
+            "range of others is unknown: convert it first)"
         )
     if page.imagedepth != 1:
         raise UnreadablePhotoError("a TIFF of several layers (a volume) is not supported: export them one by one")
@@ -200,7 +200,7 @@ def _check_samples(page: Any) -> None:
         colors = name if PHOTOMETRIC in page.tags else "no stated color model"
         raise UnreadablePhotoError(
             f"TIFF of {page.bitspersample} bits in {colors} with compression {compression}; gray and RGB are "
-            "supported, of 8 bits also palettes, CMYK, and YCbCr as JPEG: convert it to RGB first"
+            "supported, and with 8 bits palettes, CMYK, and YCbCr with JPEG compression: convert it to RGB first"
         )
 
 
@@ -278,8 +278,8 @@ def _tags(source: Source, offset: int) -> Tags | None:
         return None
 
 
-def _is_of_stack(tags: Tags | None) -> bool:
-    """Whether the description of a page is about all pages of a file, as written by ImageJ, tifffile and OME."""
+def _describes_stack(tags: Tags | None) -> bool:
+    """Whether the description of a page describes all pages of the file, as written by ImageJ, tifffile and OME."""
     entry = tags.main.get(DESCRIPTION) if tags else None
     return entry is not None and entry.data.lstrip().startswith((b"ImageJ=", b'{"shape"', b"<?xml", b"<OME"))
 
@@ -290,13 +290,13 @@ def metadata_of(source: Source, offset: int = 0, several: bool = False) -> Metad
     Args:
         source: TIFF file.
         offset: offset of the picture's directory; missing tags are read from the first directory. 0: only the first.
-        several: whether the file has further pages; a description of all pages is then left out.
+        several: whether the file has other pages; a description of all pages is then left out.
     """
     tags = _tags(source, offset)
     if tags is None:
         return Metadata()
     main = tags.main
-    if several and _is_of_stack(tags):
+    if several and _describes_stack(tags):
         del main[DESCRIPTION]
     blocks = tuple((str(tag), main[tag].data) for tag in (IPTC, PHOTOSHOP) if tag in main)
     xmp, icc = (main[tag].data if tag in main else None for tag in (XMP, ICC))
@@ -304,7 +304,7 @@ def metadata_of(source: Source, offset: int = 0, several: bool = False) -> Metad
 
 
 def _tags_left_out(tags: Tags | None) -> set[str]:
-    """Names of the tags that are neither kept nor written anew."""
+    """Names of the tags that a new file does not have."""
     import tifffile
 
     known = {

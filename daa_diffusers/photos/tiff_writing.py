@@ -19,8 +19,8 @@ from .exif import (
     read_header,
     read_tags,
     reader_of,
-    write_below,
     write_directory,
+    write_subdirectories,
 )
 from .source import Source
 from .stored import StoredPhoto, strips
@@ -32,7 +32,7 @@ NATIVE: Literal["<", ">"] = "<" if sys.byteorder == "little" else ">"
 def write(
     path: Path, photo: StoredPhoto, pixels: np.ndarray, alpha: np.ndarray | None, quality: int | None
 ) -> list[str]:
-    """Writes a TIFF file with the compression and byte order of `photo`."""
+    """Writes a TIFF file; photos from TIFF files keep their encoding (see `Encoding`)."""
     import tifffile
 
     own, notes = photo.format == "TIFF", []
@@ -91,23 +91,23 @@ def _new_tags(photo: StoredPhoto, order: str) -> Directory:
 
 
 def _add_tags(path: Path, tags: Tags, new: Directory) -> None:
-    """Replaces the first directory by one at the end of the file, which adds `new` and the descriptive tags of `tags`.
+    """Adds `new` and the descriptive tags of `tags`: a new first directory is appended to the file.
 
     tifffile does not write EXIF and GPS directories.
     """
     with Source(str(path), path=path) as source:
         order, big, offset = read_header(source.read(0, 16))
-        own, _ = read_directory(source.read, offset, order, big)
+        written, _ = read_directory(source.read, offset, order, big)
     for tag in (X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT):  # tifffile always writes a resolution
-        own.pop(tag, None)
+        written.pop(tag, None)
     with open(path, "r+b") as file:
         kept = {tag: entry for tag, entry in tags.main.items() if tag not in STRUCTURAL}
         end = file.seek(0, 2)
-        file.write(bytes(end % 2))
+        file.write(bytes(end % 2))  # directories start at even offsets
         end += end % 2
-        below, pointers = write_below(tags, end, big)
-        start = end + len(below)
-        directory = write_directory({**own, **new, **kept, **pointers}, order, start, big)
-        file.write(below + directory)
+        subdirectories, pointers = write_subdirectories(tags, end, big)
+        start = end + len(subdirectories)
+        directory = write_directory({**written, **new, **kept, **pointers}, order, start, big)
+        file.write(subdirectories + directory)
         file.seek(8 if big else 4)
         file.write(struct.pack(f"{order}{'Q' if big else 'I'}", start))

@@ -27,7 +27,7 @@ def recognizes(source: Source) -> bool:
 
 
 def chunks(source: Source) -> Iterator[tuple[str, int, int]]:
-    """(name, offset of the content, size of the content) of the chunks of a file."""
+    """Yields (name, offset of the content, size of the content) of the chunks of a file."""
     at = 12
     while len(head := source.read(at, 8)) == 8:
         size = struct.unpack("<I", head[4:])[0]
@@ -70,7 +70,7 @@ def _first_frame_is_lossless(source: Source) -> bool:
 def write(
     path: Path, photo: StoredPhoto, pixels: np.ndarray, alpha: np.ndarray | None, quality: int | None
 ) -> list[str]:
-    """Writes a WebP file, lossless if the photo's file was."""
+    """Writes a WebP file; photos from lossless WebP files stay lossless unless `quality` is given."""
     lossless = photo.format == "WEBP" and photo.encoding.lossless and quality is None
     options = {"quality": DEFAULT_QUALITY if quality is None else quality, "lossless": lossless}
     # exact: keep the colors of transparent pixels

@@ -45,7 +45,7 @@ def without(packet: bytes, properties: Mapping[str, str | None]) -> bytes | None
     """
     if len(packet) > MAX_XMP:
         return None
-    text = packet.decode("latin-1")  # one character per byte, for any encoding
+    text = packet.decode("latin-1")  # one character per byte, which keeps any encoding
     for namespace, names in properties.items():
         prefixes = set(re.findall(rf"""xmlns:([\w.-]+)\s*=\s*["']{re.escape(namespace)}["']""", text))
         if len(prefixes) > MAX_PREFIXES:

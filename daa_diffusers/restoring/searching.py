@@ -93,7 +93,7 @@ class Search:
             if suffix in PHOTO_SUFFIXES and not os.path.isdir(path):
                 photos.append(path)
             elif not os.path.isdir(path):
-                self.left_out[f"no photo ({suffix or 'no suffix'})"] += 1
+                self.left_out[f"not a photo ({suffix or 'no suffix'})"] += 1
         for photo in self._but_made(photos, start):
             yield Found(photo, os.path.relpath(photo, start))
         if not photos:

@@ -86,7 +86,7 @@ def test_json_lines_say_everything(album, tmp_path, restore, capsys):
     assert restore(album, "-o", tmp_path / "out", "--json") == 1
     *records, summary = map(json.loads, capsys.readouterr().out.splitlines())
     counts = {"restored": 4, "skipped": 0, "failed": 1, "planned": 0}
-    assert summary == {"summary": {**counts, "left_out": {"no photo (.txt)": 1}}}
+    assert summary == {"summary": {**counts, "left_out": {"not a photo (.txt)": 1}}}
     by_name = {os.path.basename(record["input"]): record for record in records}
     assert by_name["bad.jpg"]["status"] == "failed" and "the file is empty" in by_name["bad.jpg"]["reason"]
     assert by_name["p.png"]["notes"] == ["the palette became RGB"]

@@ -215,7 +215,7 @@ def test_what_is_left_out_of_folders_is_counted(tmp_path, restore, capsys):
         (album / name).touch()
     assert restore(album, "-o", album / "out", "--json") == 0
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])["summary"]
-    no_photos = {"no photo (.xmp)": 2, "no photo (.mov)": 1, "no photo (no suffix)": 1}
+    no_photos = {"not a photo (.xmp)": 2, "not a photo (.mov)": 1, "not a photo (no suffix)": 1}
     assert summary["left_out"] == {**no_photos, "hidden": 2, "in the output folder, or a sheet": 1}
     assert restore(album, "-o", album / "out") == 0
     said = capsys.readouterr()

@@ -114,7 +114,7 @@ def test_one_photo_is_one_line_whatever_its_name(tmp_path, restore, capsys):
     assert sorted(line.split(": ")[1] for line in failed) == sorted(
         rf"{folder}/{name}" for name in (r"new\nline.jpg", r"re\rturn.jpg", r"col\x1b[31mor.jpg")
     )
-    assert skipped == r"skipped in folders: 1 no photo (.pn\ng)"
+    assert skipped == r"skipped in folders: 1 not a photo (.pn\ng)"
     Image.fromarray(PHOTO).save(folder / "whole\n.png")
     assert restore(folder, "-o", tmp_path / "out", "--dry-run") == 0
     planned = capsys.readouterr().out.splitlines()[3]

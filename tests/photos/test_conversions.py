@@ -75,7 +75,7 @@ def test_lab_and_floats_are_refused(tmp_path):
     with pytest.raises(ValueError, match="lab.tif.*CIELAB"):
         open_photo(tmp_path / "lab.tif")
     tifffile.imwrite(tmp_path / "f.tif", PHOTO.astype(np.float32), photometric="rgb")
-    with pytest.raises(ValueError, match="float; 8 or 16 bits"):
+    with pytest.raises(ValueError, match="float; unsigned integers of 8 or 16 bits"):
         open_photo(tmp_path / "f.tif")
 
 

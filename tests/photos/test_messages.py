@@ -35,7 +35,7 @@ def reason(content, name="photo.jpg"):
     ("content", "said"),
     [
         (b"", "the file is empty"),
-        (bytes(5000), "begins with zeros only: its copy or download has not finished"),
+        (bytes(5000), "starts with zeros only: its copy or download is incomplete"),
         (b"<!DOCTYPE html><html><body>404</body></html>", r"a web page \(HTML\); download the photo itself"),
         (b"\n  <html lang=en>", "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer.*git lfs pull"),
@@ -46,7 +46,7 @@ def reason(content, name="photo.jpg"):
         (b"\0\0\0\x0cjP  \r\n\x87\n", "it is a JPEG 2000"),
         (b"\0\0\0\x18ftypmp42" + bytes(40), "it is a video"),
         (b"PF\n60 40\n-1.0\n" + bytes(40), "it is a PFM of floating point"),
-        (b"\x89PNG\n\x1a\n" + bytes(40), "signature is damaged, as by a transfer as text"),
+        (b"\x89PNG\n\x1a\n" + bytes(40), "signature was damaged, perhaps by a transfer in text mode"),
         (b"PK\3\4" + bytes(40), "it is a ZIP archive"),
         (b"<?xml version='1.0'?><svg/>", r"a drawing \(SVG\)"),
         ("Mit freundlichen Grüßen\n".encode(), "it is text"),

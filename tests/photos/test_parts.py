@@ -196,9 +196,7 @@ def test_the_names_of_channels_and_bits_are_right_in_other_formats(tmp_path):
 
 def test_a_file_of_another_kind_than_its_name_says_is_noted(tmp_path):
     (tmp_path / "a.jpg").write_bytes(rich_bytes("png8"))
-    assert open_photo(tmp_path / "a.jpg").notes == (
-        "its name ends in .jpg, its content is PNG, and is written as such",
-    )
+    assert open_photo(tmp_path / "a.jpg").notes == ("its suffix is .jpg, but its content is PNG, and is saved as such",)
     (tmp_path / "a.nef").write_bytes(rich_bytes("jpeg"))
     with pytest.raises(UnreadablePhotoError, match=r"a raw file, but its content is JPEG: rename it to \.jpg"):
         open_photo(tmp_path / "a.nef")
