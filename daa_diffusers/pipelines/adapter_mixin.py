@@ -74,10 +74,10 @@ class AdapterMixin:
         return name
 
     def set_adapter(self, name: str | None, scale: float = 1.0) -> None:
-        """Activates a loaded adapter, or deactivates all.
+        """Activates a loaded adapter and deactivates the others.
 
         Args:
-            name: name of the adapter. None: use the original restorer, bit for bit.
+            name: name of the adapter. None: deactivate all, which recovers the original restorer bit for bit.
             scale: factor of the adapter's update, e.g. 0 (no update) to 1 (full update).
 
         Raises:
@@ -98,7 +98,7 @@ class AdapterMixin:
         return choose_adapter(camera, self._adapters.configs)
 
     def fuse_adapter(self) -> None:
-        """Makes the update of the active adapter part of the restorer, so that `save_pretrained` saves it.
+        """Merges the update of the active adapter into the restorer, so that `save_pretrained` saves it.
 
         Raises:
             ConfigurationError: no adapter is active.

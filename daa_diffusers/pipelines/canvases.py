@@ -33,7 +33,7 @@ def check_out(out: Any, photos: Sequence[Photo], image: Any, output_type: str) -
 
 
 def shared_files(*arrays: Any) -> list[np.memmap]:
-    """The memory-mapped files among the arrays."""
+    """The arrays that map files, except copy-on-write ones, whose written pages must not be released."""
     return [array for array in arrays if isinstance(array, np.memmap) and array.mode != "c"]
 
 
@@ -46,7 +46,7 @@ def release_pages(mapped: Sequence[np.memmap]) -> None:
 
 
 def blank(photo: Photo, out: np.ndarray | None = None) -> Photo:
-    """A photo with uninitialized colors, and alpha copied, in memory of layout (H, W, C): `out`, or new memory."""
+    """A photo with uninitialized colors and a copy of alpha, stored as (H, W, C): in `out`, or in new memory."""
     colors, height, width = photo.pixels.shape
     if out is not None:
         memory = torch.from_numpy(out if out.ndim == 3 else out[:, :, None])

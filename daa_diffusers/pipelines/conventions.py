@@ -51,10 +51,10 @@ class ConventionsMixin:
                 kwargs.setdefault(name, component)
         if "torch_dtype" not in kwargs:
             kwargs.setdefault("dtype", pipeline.dtype)
-        made = super().from_pipe(pipeline, **kwargs)  # type: ignore[misc]
-        if isinstance(pipeline, cls) and made.restorer is pipeline.restorer:
-            made._loaded_adapters = pipeline._loaded_adapters  # the shared restorer may contain an adapter's update
-        return made
+        created = super().from_pipe(pipeline, **kwargs)  # type: ignore[misc]
+        if isinstance(pipeline, cls) and created.restorer is pipeline.restorer:
+            created._loaded_adapters = pipeline._loaded_adapters  # the shared restorer may contain an adapter's update
+        return created
 
     def maybe_free_model_hooks(self) -> None:
         """Same as `DiffusionPipeline.maybe_free_model_hooks`, but faster if there are no hooks."""
@@ -62,7 +62,7 @@ class ConventionsMixin:
             super().maybe_free_model_hooks()  # type: ignore[misc]
 
     def to(self, *args, **kwargs) -> Self:
-        """Same as `DiffusionPipeline.to`, also for plain modules; on CUDA, weights become channels-last."""
+        """Same as `DiffusionPipeline.to`, also for plain modules; on CUDA, convolution weights become channels-last."""
         if isinstance(self.restorer, ModelMixin):
             super().to(*args, **kwargs)  # type: ignore[misc]
         else:
@@ -76,7 +76,7 @@ class ConventionsMixin:
 
 
 def keep_unloaded(pipeline: ConventionsMixin, target: Path, index_file: Path) -> None:
-    """Adds components of `target` that were not loaded with `pipeline` to the new model_index.json, to keep them."""
+    """Keeps components of the folder `target` that were not loaded with `pipeline`: adds them to the new index file."""
     if pipeline._unloaded is None or pipeline._unloaded[0] != target.resolve():
         return
     saved = json.loads((target / index_file.name).read_text(encoding="utf-8"))
@@ -86,7 +86,7 @@ def keep_unloaded(pipeline: ConventionsMixin, target: Path, index_file: Path) ->
     index_file.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def warn_of_idle_arguments(num_inference_steps: int | None) -> None:
+def warn_of_unused_arguments(num_inference_steps: int | None) -> None:
     """Warns that `num_inference_steps` has no effect, unless it is 1 or None."""
     if num_inference_steps not in (None, 1):
         logger.warning("`num_inference_steps` is %r, but has no effect: restoring takes one step", num_inference_steps)
@@ -94,7 +94,7 @@ def warn_of_idle_arguments(num_inference_steps: int | None) -> None:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Context without diffusers' progress bar over the components, since loading a restorer is fast."""
+    """Context without diffusers' progress bar of loading components, since loading a restorer is fast."""
     shown = diffusers_logging.is_progress_bar_enabled()
     diffusers_logging.disable_progress_bar()
     try:
@@ -143,11 +143,11 @@ def dtype_of(component: str, kwargs: dict[str, Any]) -> torch.dtype:
     return dtype or torch.float32
 
 
-class _KeepsNothing(logging.Filter):
+class _DropEmptyListWarning(logging.Filter):
     """Logging filter that drops diffusers' warning about modules to keep in float32 if their list is empty."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return "should be kept in float32: []" not in record.getMessage()
 
 
-logging.getLogger("diffusers.models.modeling_utils").addFilter(_KeepsNothing())
+logging.getLogger("diffusers.models.modeling_utils").addFilter(_DropEmptyListWarning())

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import torch
 
-WINDOW = 256  # pixels, side of the windows that are measured
+WINDOW = 256  # pixels, side of the measured windows
 MAX_WINDOWS = 4
 MIN_PIXELS = 1024  # of a photo; with fewer, correlations are not significant
 
@@ -38,7 +38,8 @@ COLORLESS = 0.02  # fraction of color in the power of a change, below which it c
 # excess is then no evidence of detail if the change is large, or if its power in color is below `FAINT` times that in
 # brightness.
 HALF_SIZE, NOT_HALF_SIZE, FAINT = (0.45, 0.55), (0.88, 0.92), (0.1, 0.2)
-SIZE_ALONE = 3.5, 5.0  # rms in 1/255: a colorless change is detail below the first value, noise above the second
+# Rms in 1/255, the only criterion for colorless changes: detail below the first value, noise above the second.
+COLORLESS_RMS = 3.5, 5.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Verdict:
     """Verdict of the guard on one photo.
 
     Attributes:
-        strength: fraction of the restorer's change to apply, in (0, 1]; multiplied by the caller's `strength`.
+        strength: fraction of the restorer's change that is applied, in [0, 1]. For denoisers, it is multiplied by the
+            caller's `strength`; for derainers, the fraction of the removed light, by power, that stays removed.
         reason: explanation of the strength.
         change: root mean square of the full change, in 1/255.
         brightness, colour: correlation of neighboring pixels, in [-1, 1], in the brightness of the change and in its
@@ -89,10 +91,10 @@ def judge(photo: torch.Tensor, restored: torch.Tensor) -> Verdict:
         return Verdict(1.0, "too small to judge", change, brightness, color)
     large = _ramp(change, *LARGE)
     excess = color - SLOPE * max(0.0, brightness - FLOOR) - LARGE_EXCESS * large
-    detail, small = _ramp(excess, *EXCESS), 1 - _ramp(change, *SIZE_ALONE)
+    detail, small = _ramp(excess, *EXCESS), 1 - _ramp(change, *COLORLESS_RMS)
     if has_color:
         share = color_power / max(gray_power, 1e-9)
-        faint = _ramp(share, COLORLESS, FAINT[0] / 2) - _ramp(share, *FAINT)  # no evidence with less color
+        faint = _ramp(share, COLORLESS, FAINT[0] / 2) - _ramp(share, *FAINT)
         half_size = _ramp(color, *HALF_SIZE) - _ramp(color, *NOT_HALF_SIZE)
         detail *= 1 - half_size * max(1 - small, faint)
     doubt = max(detail if has_color else small, _ramp(brightness - STRUCTURE, *EXCESS))
@@ -101,7 +103,7 @@ def judge(photo: torch.Tensor, restored: torch.Tensor) -> Verdict:
         reason = "hardly any change"
     elif strength == 1:
         reason = "the change is like noise"
-    elif change <= SIZE_ALONE[0]:
+    elif change <= COLORLESS_RMS[0]:
         reason = "clean: the change is like detail"
     else:
         reason = "unsuited to the restorer: the change is not like noise"

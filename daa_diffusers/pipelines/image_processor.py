@@ -32,7 +32,7 @@ class Photo:
     Args:
         pixels: colors (C, H, W), C = 1 for grayscale; uint8, uint16, or floating point in [0, 1].
         alpha: alpha channel (1, H, W) of the same dtype, or None.
-        flat: whether the photo was an array without channel axis (H, W), so that the result is one as well.
+        flat: whether the photo was an array (H, W) without channel axis, as its result then is.
         info: metadata of a PIL image (ICC profile, EXIF, resolution).
         device: device of the given tensor, to which the result is moved back.
     """
@@ -49,7 +49,7 @@ class Photo:
         return self.pixels.shape[1], self.pixels.shape[2]
 
     def rows(self, channels: int) -> int:
-        """Number of batch rows for this photo: one, or one per color for a grayscale restorer."""
+        """Number of batch rows for this photo: 1, or one per color channel for a grayscale restorer."""
         return 1 if self.pixels.shape[0] in (1, channels) else self.pixels.shape[0]
 
     def crop(self, rows: slice, columns: slice) -> "Photo":
@@ -179,7 +179,7 @@ def _color_counts(channels: int) -> set[int]:
 def _channel_message(name: str, axis: str, shape: tuple[int, ...], channels: int, alpha: str) -> str:
     counts = " or ".join(str(count) for count in sorted(_color_counts(channels)))
     wanted = f"{counts} channels on its {axis} axis ({alpha})"
-    return f"{name} must have {wanted} for a restorer of {channels} channels, got shape {shape}"
+    return f"{name} must have {wanted} for a restorer with {channels} channels, got shape {shape}"
 
 
 def _check_range(pixels: torch.Tensor, name: str) -> None:
@@ -194,16 +194,16 @@ def _check_range(pixels: torch.Tensor, name: str) -> None:
 
 
 def in_own_depth(image: Any, as_float: bool | None, out: Any = None) -> bool:
-    """Whether arrays and tensors are returned in the photo's bit depth. `as_float` None: unless PIL images were given.
+    """Whether arrays and tensors are returned in the photo's bit depth. `as_float` None: True unless `image` is PIL.
 
     Raises:
-        ValueError: floats are requested, but `out` is of integers.
+        ValueError: floats are requested, but `out` has an integer dtype.
     """
     if as_float is None:
         first = image[0] if isinstance(image, list | tuple) else image
         return not isinstance(first, PIL.Image.Image)
     if as_float and out is not None and out.dtype.kind != "f":
-        raise ValueError(f"`as_float` must be False or None if `out` is of integers, got `out` of {out.dtype}")
+        raise ValueError(f"`as_float` must be False or None if `out` has an integer dtype, got `out` of {out.dtype}")
     return not as_float
 
 
@@ -224,7 +224,7 @@ def to_batch(
 ) -> torch.Tensor:
     """Converts photos of one size to a batch in the restorer's range: `low + x (high - low)`, x in [0, 1].
 
-    Grayscale is repeated to the restorer's channels; for a grayscale restorer, each color is a row (`Photo.rows`).
+    Grayscale is repeated to the restorer's channels; for a grayscale restorer, each color channel is a batch row.
 
     Returns:
         (N, channels, H, W), float32, in new memory in channels-last order, which makes convolutions on the CPU up to
@@ -279,7 +279,7 @@ def from_batch(
 
 
 def _as_uint16(values: torch.Tensor) -> torch.Tensor:
-    """Casts whole numbers in 0 to 65535 to uint16 by way of int32; not every device has 16-bit unsigned arithmetic."""
+    """Casts whole numbers in [0, 65535] to uint16 via int32; not every device supports uint16."""
     if values.device.type == "cuda":
         return values.to(torch.int32).to(torch.int16).view(torch.uint16)  # the low 16 bits
     return values.to(torch.int32).cpu().to(torch.uint16)
@@ -309,7 +309,7 @@ def check_output_type(output_type: str, photos: Sequence[Photo]) -> None:
         for photo in photos
     ):
         raise ValueError(
-            '`output_type` "pil" supports 8 bits for colors and alpha, got a photo of 16 bits: choose "np" or "pt"'
+            '`output_type` "pil" supports 8 bits for colors and alpha, got a 16-bit photo: choose "np" or "pt"'
         )
     if output_type == "pil" and any(photo.pixels.shape[0] not in (1, 3) for photo in photos):
         raise ValueError('`output_type` "pil" supports grayscale and RGB only: choose "np" or "pt"')

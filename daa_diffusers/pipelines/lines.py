@@ -1,4 +1,4 @@
-"""Layers that compute their rows from top to bottom as input rows arrive; only rows that are still needed are kept."""
+"""Incremental layers: rows are computed from top to bottom as input rows arrive, and freed when no longer needed."""
 
 from collections.abc import Callable, Sequence
 
@@ -25,7 +25,7 @@ class RowBuffer:
         self.stop = 0  # index after the last written row
         self._first = -1  # index of the first row in memory; -1 is the padding
         self._memory: torch.Tensor | None = None
-        self._needs: dict[int, int] = {}  # `id` of a reader (a reference would be a cycle) -> its first needed row
+        self._needs: dict[int, int] = {}  # `id` of a reader (a reference would be a cycle) -> first row that it needs
 
     def extend(self, count: int, like: torch.Tensor, channels: int | None = None) -> torch.Tensor:
         """Adds `count` rows, and returns them as a view (N, C, count, W), which the caller fills.
@@ -36,11 +36,11 @@ class RowBuffer:
             channels: number of channels; None: that of `like`.
         """
         begun, self.stop = self.stop, self.stop + count
-        end = self.stop + (self.stop == self.total)
+        end = self.stop + (self.stop == self.total)  # with the padding row at the end
         if self._memory is None:
             self._memory = _rows(like, channels or like.shape[1], end - self._first + SPARE)
             self._memory[:, :, 0] = 0
-        elif end - self._first > self._memory.shape[2]:
+        elif end - self._first > self._memory.shape[2]:  # full: move the needed rows to the start
             kept = min(self._needs.values())
             rest = self.read(kept, begun).clone()
             if end - kept > self._memory.shape[2]:
@@ -52,12 +52,12 @@ class RowBuffer:
         return self.read(begun, self.stop)
 
     def read(self, first: int, stop: int) -> torch.Tensor:
-        """Returns rows from `first` to `stop`, within -1 to `total` + 1, as a view."""
+        """Returns rows `first` to `stop` (exclusive) as a view; row -1 and row `total` are the padding."""
         assert self._memory is not None and first >= self._first
         return self._memory[:, :, first - self._first : stop - self._first]
 
-    def hold(self, reader: object, first: int = -1) -> None:
-        """Registers that `reader` only needs rows from `first` on."""
+    def keep_for(self, reader: object, first: int = -1) -> None:
+        """Keeps the rows from `first` on for `reader`, which needs none before."""
         self._needs[id(reader)] = first
 
 
@@ -75,17 +75,17 @@ class Step:
 
     def __init__(self, source: RowBuffer):
         self.source, self.done = source, 0  # number of output rows computed so far
-        source.hold(self)
+        source.keep_for(self)
 
-    def more(self) -> torch.Tensor | None:
-        """Computes the next output rows, (N, C, h, W), as far as the input allows, and updates `done`; None: none."""
-        stop = self.reach()
+    def compute_next(self) -> torch.Tensor | None:
+        """Computes the output rows that the input now allows, (N, C, h, W), and updates `done`; None: no rows."""
+        stop = self.available()
         if stop <= self.done:
             return None
         rows, self.done = self.compute(self.done, stop), stop
         return rows
 
-    def reach(self) -> int:
+    def available(self) -> int:
         """Number of output rows for which the input is available."""
         raise NotImplementedError
 
@@ -93,9 +93,9 @@ class Step:
         """Computes output rows `first` to `stop`, and registers which rows of the source are still needed."""
         raise NotImplementedError
 
-    def into(self, target: RowBuffer) -> None:
-        """Writes the next output rows (see `more`) to `target`."""
-        rows = self.more()
+    def write_next(self, target: RowBuffer) -> None:
+        """Writes the next output rows (see `compute_next`) to `target`."""
+        rows = self.compute_next()
         if rows is not None:
             target.extend(rows.shape[2], rows).copy_(rows)
 
@@ -107,38 +107,38 @@ class Conv(Step):
         super().__init__(source)
         self.layer = layer
 
-    def reach(self) -> int:
-        """See `Step`. One row less than written, until the source is complete."""
+    def available(self) -> int:
+        """See `Step`. The last output row needs the row below it, which is padding once the source is complete."""
         return self.source.stop - (self.source.stop < self.source.total)
 
     def compute(self, first: int, stop: int) -> torch.Tensor:
         """See `Step`."""
-        self.source.hold(self, stop - 1)
+        self.source.keep_for(self, stop - 1)
         rows = self.source.read(first - 1, stop + 1)
         return F.conv2d(rows, self.layer.weight, self.layer.bias, padding=(0, 1))
 
 
-class Halved(Step):
-    """Layer that computes one row from two."""
+class Downsample(Step):
+    """Layer of kernel and stride two along rows: a convolution, or pooling."""
 
     def __init__(self, layer: Callable[[torch.Tensor], torch.Tensor], source: RowBuffer):
         super().__init__(source)
         self.layer = layer
 
-    def reach(self) -> int:
+    def available(self) -> int:
         """See `Step`."""
         return self.source.stop // 2
 
     def compute(self, first: int, stop: int) -> torch.Tensor:
         """See `Step`."""
-        self.source.hold(self, 2 * stop)
+        self.source.keep_for(self, 2 * stop)
         return self.layer(self.source.read(2 * first, 2 * stop))
 
 
-class Doubled(Step):
-    """Bilinear upsampling by two, without aligned corners; output rows also depend on the neighboring input row."""
+class Upsample(Step):
+    """Bilinear upsampling by two, with `align_corners=False`; output rows also depend on the neighboring input row."""
 
-    def reach(self) -> int:
+    def available(self) -> int:
         """See `Step`."""
         return 2 * (self.source.stop - (self.source.stop < self.source.total))
 
@@ -146,35 +146,35 @@ class Doubled(Step):
         """See `Step`."""
         above = max(first // 2 - 1, 0)
         rows = self.source.read(above, self.source.stop)
-        self.source.hold(self, max(stop // 2 - 1, 0))
+        self.source.keep_for(self, max(stop // 2 - 1, 0))
         doubled = F.interpolate(rows, scale_factor=2, mode="bilinear", align_corners=False)
         return doubled[:, :, first - 2 * above : stop - 2 * above]
 
 
-class Shuffled(Step):
+class UpShuffle(Step):
     """1x1 convolution followed by a pixel shuffle by two."""
 
     def __init__(self, layer: nn.Conv2d, source: RowBuffer):
         super().__init__(source)
         self.layer = layer
 
-    def reach(self) -> int:
+    def available(self) -> int:
         """See `Step`."""
         return 2 * self.source.stop
 
     def compute(self, first: int, stop: int) -> torch.Tensor:
         """See `Step`."""
-        self.source.hold(self, stop // 2)
+        self.source.keep_for(self, stop // 2)
         return F.pixel_shuffle(self.layer(self.source.read(first // 2, stop // 2)), 2)
 
 
 class Chain:
-    """Sequence of 3x3 convolutions, each followed by a leaky rectifier.
+    """Sequence of 3x3 convolutions, each followed by a LeakyReLU.
 
     Args:
         layers: convolutions (see `Conv`).
         source: input rows of the first layer.
-        slope: negative slope of the leaky rectifier.
+        slope: negative slope of the LeakyReLU.
     """
 
     def __init__(self, layers: Sequence[nn.Conv2d], source: RowBuffer, slope: float = 0.0):
@@ -190,8 +190,8 @@ class Chain:
     def advance(self) -> None:
         """Computes all rows for which the source is available."""
         for step, target in zip(self.steps, self.buffers, strict=True):
-            rows = step.more()
-            if rows is not None:  # the activation writes to the target, which saves a copy
+            rows = step.compute_next()
+            if rows is not None:  # the activation is written to the target, which avoids a copy
                 torch.ops.aten.leaky_relu.out(rows, self.slope, out=target.extend(rows.shape[2], rows))
 
 
@@ -202,7 +202,7 @@ class Residual:
         self.source, self.result = source, RowBuffer(source.total)
         self.inner = Chain([block.conv1], source)
         self.outer = Conv(block.conv2, self.inner.result)
-        source.hold(self)
+        source.keep_for(self)
 
     def advance(self) -> None:
         """Computes all rows for which the source is available."""
@@ -213,7 +213,7 @@ class Residual:
 def add(step: Step, buffer: RowBuffer, target: RowBuffer, reader: object) -> None:
     """Adds the next rows of `step` to the same rows of `buffer`, and writes the sum to `target`."""
     first = step.done
-    rows = step.more()
+    rows = step.compute_next()
     if rows is not None:
         torch.add(buffer.read(first, step.done), rows, out=target.extend(rows.shape[2], rows))
-        buffer.hold(reader, step.done)
+        buffer.keep_for(reader, step.done)

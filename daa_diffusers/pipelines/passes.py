@@ -53,19 +53,19 @@ def restore_batch(
     height, width = padded.shape[2:]
     margins = (rows_inside.start, height - rows_inside.stop, columns.start, width - columns.stop)
     run = _run_ensemble if self_ensemble else _run
-    # margins that consist of padding only are not worth skipping
+    # margins smaller than the size multiple are only padding, and not worth skipping
     skips = contract.skips_margins and max(margins) >= contract.size_multiple
     with torch.autocast(batch.device.type, dtype=mixed, enabled=mixed is not None):
         restored = run(restorer, padded.to(dtype), margins, skips)
     broken = ~_finite_rows(restored)
     if broken.any() and dtype == torch.float16:
-        logger.warning("float16 overflowed in photo %s; restoring it again in float32", _places(rows, broken))
+        logger.warning("float16 overflowed in photo %s; restoring it again in float32", _photos_of(rows, broken))
         restored = restored.float()
         with _in_float32(restorer):
             restored[broken] = run(restorer, padded[broken], margins, skips)
         broken = ~_finite_rows(restored)
     if broken.any():
-        raise FloatingPointError(f"`restorer` returned NaN or infinite pixels for photo {_places(rows, broken)}")
+        raise FloatingPointError(f"`restorer` returned NaN or infinite pixels for photo {_photos_of(rows, broken)}")
     restored = restored.float()
     if isinstance(strength, float | int):
         if strength == 1:
@@ -84,12 +84,12 @@ def restore_strips(
     strength: torch.Tensor | float = 1.0,
     mixed: torch.dtype | None = None,
 ) -> Iterator[torch.Tensor]:
-    """Same as `restore_batch` for a whole photo, but strip by strip; for restorers in float32.
+    """Restores photos of one size strip by strip, as `restore_batch` does at once; for restorers in float32.
 
     Args:
         restorer: restorer for which `strips` was made, in eval mode.
-        strips: new state for the padded height of the photo.
-        batches: strips of the photo, (N, C, h, W), float32, as planned by `plan_strips`.
+        strips: new state for the padded height of the photos.
+        batches: strips of the photos, (N, C, h, W), float32, as planned by `plan_strips`.
         rows, strength, mixed: see `restore_batch`.
 
     Yields:
@@ -101,17 +101,17 @@ def restore_strips(
     multiple = RestorerContract.of(restorer).size_multiple
     for batch in batches:
         with torch.autocast(batch.device.type, dtype=mixed, enabled=mixed is not None):
-            known = strips.push(pad_to_multiple(batch, multiple))
-        if known is None:
+            pushed = strips.push(pad_to_multiple(batch, multiple))
+        if pushed is None:
             yield batch[:, :, :0]
             continue
-        given, restored = (x[..., : batch.shape[3]] for x in known)
+        degraded, restored = (x[..., : batch.shape[3]] for x in pushed)
         broken = ~_finite_rows(restored)
         if broken.any():
-            raise FloatingPointError(f"`restorer` returned NaN or infinite pixels for photo {_places(rows, broken)}")
+            raise FloatingPointError(f"`restorer` returned NaN or infinite pixels for photo {_photos_of(rows, broken)}")
         if isinstance(strength, torch.Tensor) or strength != 1:
             weight = torch.as_tensor(strength).expand(len(batch)).to(batch)[:, None, None, None]
-            restored = torch.lerp(given, restored, weight)
+            restored = torch.lerp(degraded, restored, weight)
         yield restored
 
 
@@ -132,7 +132,7 @@ def _run(restorer: nn.Module, batch: torch.Tensor, margins: Margins, skips: bool
 
 
 def _run_ensemble(restorer: nn.Module, batch: torch.Tensor, margins: Margins, skips: bool) -> torch.Tensor:
-    """Same as `_run`, averaged over the eight flips and rotations, each undone."""
+    """Averages `_run` over the eight flips and rotations, each undone afterwards."""
     total: torch.Tensor | float = 0.0
     for transposed in (False, True):
         for axes in ((), (2,), (3,), (2, 3)):
@@ -160,7 +160,7 @@ def bytes_of(*modules: nn.Module | None) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _places(rows: Sequence[int], broken: torch.Tensor) -> str:
+def _photos_of(rows: Sequence[int], broken: torch.Tensor) -> str:
     return ", ".join(str(index) for index in sorted({rows[row] for row in broken.nonzero().flatten().tolist()}))
 
 
@@ -171,7 +171,7 @@ def _finite_rows(batch: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def _in_float32(module: nn.Module) -> Iterator[None]:
-    """Context in which half-precision weights are in float32; the original tensors are restored afterwards."""
+    """Context in which float16 weights are in float32; the original tensors are restored afterwards."""
     kept = [(t, t.data) for t in tensors_of(module) if t.dtype == torch.float16]
     try:
         for tensor, data in kept:

@@ -1,4 +1,4 @@
-"""Restoration pipeline: one pass of the restorer; size and type of the result are those of the photo."""
+"""Restoration pipeline for photos of any size, with one pass of the restorer."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -39,8 +39,8 @@ from .conventions import (
     dtype_of,
     keep_unloaded,
     quiet_loading,
-    warn_of_idle_arguments,
     warn_of_unknown,
+    warn_of_unused_arguments,
     with_dtypes,
 )
 from .image_processor import PhotoInput, as_floats, assemble, check_output_type, in_own_depth, read_photos
@@ -57,8 +57,8 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
         restorer: `x (B, C, H, W) -> restored (B, C, H, W)` in the value range of its config. `RestorationUNet`, or any
             module; its `size_multiple` (default 1), `config.channels` (default 3) and `config.value_range` (default
             [0, 1]) are read if present. Only a `ModelMixin` can be saved.
-        unet: noise predictor of the training, kept for further training only.
-        scheduler: noise schedule of the training, kept for further training only.
+        unet: noise predictor used in training, kept for further training only.
+        scheduler: noise schedule used in training, kept for further training only.
 
     Examples:
         >>> import numpy as np
@@ -141,8 +141,8 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
             image: PIL image, numpy array (H, W), (H, W, C) or (B, H, W, C), torch tensor (C, H, W) or (B, C, H, W), or
                 a list of one of these types, of mixed sizes and bit depths; uint8, uint16, or floating point in [0, 1].
                 PIL modes: 1, L, RGB, I;16, YCbCr, P (read as RGB), and those with alpha. Alpha of PIL images and arrays
-                is returned unchanged. For a restorer of three channels, grayscale is repeated and the mean is returned;
-                a restorer of one channel restores colors one by one.
+                is returned unchanged. For a three-channel restorer, grayscale is repeated to three channels, and their
+                mean is returned; a one-channel restorer restores each color channel separately.
             output_type: "pil", "np" or "pt", in the photo's bit depth (PIL: 8 bits, or 16 for grayscale; floats become
                 8 bits), but see `as_float`. The result is a list if `image` is a list, else a batch.
             batch_size: maximum number of photos of one size per pass. None: one megapixel in total.
@@ -157,15 +157,15 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
             strength: s in [0, 1] in `x + s (f(x) - x)`; 0 returns the photo unchanged.
             self_ensemble: average over the eight flips and rotations of the photo, at eight times the cost.
             guard: undo changes that do not resemble noise (for derainers: rain); the output's `guard` has the verdicts.
-            out: array of the photo's shape and dtype, possibly an `np.memmap`, for the result of a single array
-                (`output_type` "np"); `images` is then a view of it.
+            out: array for the result if `image` is a single numpy array and `output_type` is "np"; of the same shape
+                and dtype, possibly an `np.memmap`. `images` is then a view of it.
             as_float: return "np" and "pt" as float32 in [0, 1], not rounded (True), or in the photo's bit depth
                 (False). None: True for PIL images, as in diffusers; False for arrays and tensors.
             generator, num_inference_steps: no effect; accepted for compatibility with other pipelines.
 
         Raises:
             TypeError, ValueError: invalid `image` or other argument; nothing has been restored.
-            FloatingPointError: the restorer returns NaN or infinity, also in float32.
+            FloatingPointError: the restorer returns NaN or infinity (a float16 restorer: again in float32).
         """
         # 1. Check inputs
         contract = RestorerContract.of(self.restorer)
@@ -174,15 +174,15 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
         check_options(batch_size, tile, strength)
         check_out(out, photos, image, output_type)
         names = checked_names(callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
-        warn_of_idle_arguments(num_inference_steps)
+        warn_of_unused_arguments(num_inference_steps)
         if output_type != "pil" and not in_own_depth(image, as_float, out):
             photos = [as_floats(photo) for photo in photos]
-        judged = guard and judged_by_noise(self.task)
+        judges_noise, judges_rain = guard and judged_by_noise(self.task), guard and judged_by_streaks(self.task)
         run = Run(self, contract, tile, self_ensemble, callback_on_step_end, names)
 
         with in_eval_mode(self.restorer), bar_of(self, photos, tile) as progress_bar:
             # 2. Preprocess: strength for each photo, batches
-            verdicts = [run.judge(photo, index) for index, photo in enumerate(photos)] if judged else None
+            verdicts = [run.judge(photo, index) for index, photo in enumerate(photos)] if judges_noise else None
             strengths = [strength * (verdicts[index].strength if verdicts else 1) for index in range(len(photos))]
             restored = {index: untouched(photo, out) for index, photo in enumerate(photos) if strengths[index] == 0}
             progress_bar.update(len(restored))
@@ -191,7 +191,8 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
             # 3. Restore: each batch whole, or tile by tile
             for batch in plan_batches(left, batch_size):
                 restored |= run.restore(batch, strengths, out, shared_files(image, out), progress_bar)
-            verdicts = run.judge_streaks(photos, restored) if guard and judged_by_streaks(self.task) else verdicts
+            if judges_rain:
+                verdicts = run.judge_streaks(photos, restored)
 
         # 4. Postprocess
         images = assemble([restored[i] for i in range(len(photos))], output_type, as_list) if out is None else out[None]
@@ -201,7 +202,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
     # --- files and the Hub ---
 
     def save_pretrained(self, save_directory: str | os.PathLike, safe_serialization: bool = True, **kwargs) -> None:
-        """Saves the pipeline and the record of its weights, as safetensors and JSON. A failure leaves files unchanged.
+        """Saves the pipeline and the record of its weights (see `hub.records`). A failure leaves files unchanged.
 
         Args:
             save_directory: folder, created if it does not exist.
@@ -230,7 +231,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
             if not isinstance(restorer, RecordMixin):
                 with self._adapters.as_saved():
                     records.write_record(restorer, folder / "restorer")
-            record_files.move_record(folder / "restorer", folder)  # a pipeline has its record at the top
+            record_files.move_record(folder / "restorer", folder)  # in a pipeline, the record is in the top folder
             record_files.move_record(folder / "unet", None)
             stale = record_files.stale_files(target, folder)
             keep_unloaded(self, target, folder / self.config_name)
@@ -298,8 +299,8 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
     @classmethod
     def _load_folder(cls, folder: Path, load_noise_predictor: bool, kwargs: dict) -> "DAARestorationPipeline":
         wanted = ["restorer", *(cls._optional_components if load_noise_predictor else ())]
-        unasked = [name for name in cls._optional_components if name not in wanted and name not in kwargs]
-        kwargs = {**dict.fromkeys(unasked), **kwargs}
+        skipped = [name for name in cls._optional_components if name not in wanted and name not in kwargs]
+        kwargs = {**dict.fromkeys(skipped), **kwargs}
         saved = [name for name in wanted if name not in kwargs]
         names = [base.__name__ for base in cls.__mro__ if issubclass(base, DAARestorationPipeline)]
         files = resolving.check_folder(folder, saved, names, kwargs.get("variant"))
@@ -311,7 +312,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
         for network in (pipeline.restorer, pipeline.unet):
             if network is not None and not isinstance(network, RecordMixin):
                 records.attach_record(network, folder)
-        pipeline._unloaded = (folder.resolve(), unasked)
+        pipeline._unloaded = (folder.resolve(), skipped)
         return pipeline
 
     @classmethod

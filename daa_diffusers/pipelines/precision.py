@@ -1,4 +1,4 @@
-"""Mixed precision: bfloat16 where the processor computes faster with it and the result hardly changes."""
+"""Mixed precision: bfloat16 on processors where it is faster, if the result hardly changes."""
 
 import math
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from torch import nn
 from ..models.restorer import RestorerContract, in_eval_mode
 from .image_processor import pad_to_multiple
 
-# Maximum root mean square difference to float32 on the test image, in units of [0, 1]. It lowers a PSNR of 40 dB by at
-# most 0.02 dB (benchmarks/results/precision.md).
+# Maximum root mean square difference from float32 on the test image, in units of [0, 1]; it lowers a PSNR of 40 dB by
+# at most 0.02 dB (benchmarks/results/precision.md).
 TOLERATED = 0.3 / 255
 PROBE_SIDE = 128  # pixels, side of the test image
 PROBE_NOISE = 10 / 255  # standard deviation of the noise in the test image
@@ -73,7 +73,7 @@ def bfloat16_error(restorer: nn.Module) -> float:
         exact = restorer(batch)
         with torch.autocast(batch.device.type, torch.bfloat16):
             mixed = restorer(batch)
-    if torch.equal(mixed.bfloat16().to(mixed), mixed):  # also finds bfloat16 results that were cast to float32
+    if torch.equal(mixed.bfloat16().to(mixed), mixed):  # also detects bfloat16 results cast to float32
         return math.inf
     return float((contract.from_range(mixed) - contract.from_range(exact)).square().mean().sqrt())
 

@@ -6,7 +6,7 @@ then much brighter on average, or its gradients have no common direction. Both a
 pixel, and where the removed light does not resemble rain, the input pixels are kept.
 
 The thresholds below were set, with a margin, on the validation photos of Rain100L and ten photos of real rain: the
-densest rain there has a mean of 0.08 (1 is white), and the only pattern removed by mistake 0.21.
+densest rain there has a mean of 0.08 (1 is white), and the only pattern removed by mistake has 0.21.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ MARGIN = 3  # cells by which a region of too much light is dilated
 # Agreement of the local direction with that of the photo, relative to the coherence of the whole photo (which is lower
 # if streaks cross each other): not rain up to the first number, rain from the second on.
 AGREEMENT = 0.3, 0.55
-MOSTLY = 0.95  # minimum fraction of the removed light that stays removed, for the verdict "like rain"
+LIKE_RAIN = 0.95  # verdict "like rain" above this fraction of the removed light that stays removed, by power
 FAINT = 1e-3  # rms gradient of the removed light (1 is white) below which it has no direction
 
 
@@ -47,7 +47,7 @@ class _Removed:
         return self.xx + self.yy
 
 
-def undo_unlike_rain(photo: Photo, restored: Photo) -> Verdict:
+def undo_non_rain(photo: Photo, restored: Photo) -> Verdict:
     """Replaces pixels of `restored` by those of `photo`, in place, where the removed light does not resemble rain.
 
     Args:
@@ -63,13 +63,13 @@ def undo_unlike_rain(photo: Photo, restored: Photo) -> Verdict:
     undone = float(kept.min()) <= 1 - 1e-3 and change >= 255 * FAINT
     if undone:
         _blend(photo, restored, kept)
-    if undone and strength <= MOSTLY:
+    if undone and strength <= LIKE_RAIN:
         return Verdict(strength, "part of the change is not like rain", change)
     return Verdict(1.0, "the change is like rain", change)
 
 
 def _measure(photo: Photo, restored: Photo) -> _Removed:
-    """Measures strip by strip, to limit the memory for floating point pixels."""
+    """Measures the removed light, strip by strip, which bounds the memory for floating point pixels."""
     height, step = photo.size[0], CELL * STRIP
     parts = []
     for top in range(0, height, step):
@@ -98,12 +98,12 @@ def _like_rain(removed: _Removed) -> torch.Tensor:
     across, along = (removed.xx - removed.yy).mean(), 2 * removed.xy.mean()
     length = (across.square() + along.square()).sqrt().clamp(min=1e-12)
     agreement = ((xx - yy) * across + 2 * xy * along) / length / (xx + yy).clamp(min=FAINT**2)
-    light, usual = _smooth(removed.light, LIGHT_SIGMA), float(removed.light.median())
-    light = _ramp(light, *(max(bound, ratio * usual) for bound, ratio in zip(LIGHT, DENSE, strict=True)))
+    light, median = _smooth(removed.light, LIGHT_SIGMA), float(removed.light.median())
+    light = _ramp(light, *(max(bound, ratio * median) for bound, ratio in zip(LIGHT, DENSE, strict=True)))
     # dilate, since at the edge of a pattern half of the window has no removed light
     light = F.max_pool2d(light, 2 * MARGIN + 1, stride=1, padding=MARGIN)
-    whole = float(length / removed.power.mean().clamp(min=FAINT**2))
-    return _ramp(agreement, *(share * whole for share in AGREEMENT)) * (1 - light)
+    coherence = float(length / removed.power.mean().clamp(min=FAINT**2))
+    return _ramp(agreement, *(share * coherence for share in AGREEMENT)) * (1 - light)
 
 
 def _smooth(cells: torch.Tensor, sigma: float) -> torch.Tensor:

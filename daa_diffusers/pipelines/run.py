@@ -1,4 +1,4 @@
-"""Steps of a pipeline call: verdicts of the guard, tiles and strips, passes of the restorer."""
+"""Steps of a pipeline call: verdicts of the guard, tiles, strips, passes of the restorer."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from .guard import Verdict, judge, sample_windows
 from .image_processor import Photo, from_batch, to_batch
 from .limits import check_strength, check_tile
 from .passes import restore_batch, restore_strips
-from .rain_guard import undo_unlike_rain
+from .rain_guard import undo_non_rain
 from .strips import plan_strips, strips_of
 from .tiling import FREE_SHARE, Mosaic, auto_tile, bytes_per_pixel, free_memory, halved, is_exact, is_out_of_memory
 from .transfers import downloaded, uploaded
@@ -99,7 +99,7 @@ class Run:
         where = pipeline.device  # device of the weights, unless they are offloaded
         self.device = where if where.type == "cuda" else pipeline._execution_device
         self.dtype, self.mixed = pipeline.dtype, pipeline.mixed_precision
-        self.moves_photos = self.device.type == "cuda"  # as a whole, in advance; else tile by tile
+        self.moves_photos = self.device.type == "cuda"  # whole photos are moved in advance; otherwise tile by tile
         self.multiple, self.radius = self.contract.size_multiple, self.contract.receptive_radius
         self.is_global = self.contract.is_global
         self.tile = tile
@@ -119,14 +119,14 @@ class Run:
         def as_photo(x: torch.Tensor) -> torch.Tensor:  # (windows, colors, h, w) in [0, 1]
             x = self.contract.from_range(x)
             if self.channels == 1:
-                return x.view(len(windows), -1, *x.shape[2:])  # colors were restored one by one
+                return x.view(len(windows), -1, *x.shape[2:])  # color channels were restored separately
             return x.mean(1, keepdim=True) if photo.pixels.shape[0] == 1 else x  # gray was repeated
 
         return judge(as_photo(batch), as_photo(restored))
 
     def judge_streaks(self, photos: Sequence[Photo], restored: Mapping[int, Photo]) -> list[Verdict]:
         """Verdicts of `rain_guard`, which modifies the restored photos."""
-        return [undo_unlike_rain(photo, restored[index]) for index, photo in enumerate(photos)]
+        return [undo_non_rain(photo, restored[index]) for index, photo in enumerate(photos)]
 
     # --- tiles ---
 
@@ -155,18 +155,18 @@ class Run:
         """Restores photos of one size (by index), in smaller tiles if memory runs out."""
         if not self.moves_photos or out is not None or mapped:
             # a file may be larger than memory, so it is read and written tile by tile
-            return self._restore_fitting(photos, strengths, out, mapped, progress_bar)
+            return self._restore_with_retries(photos, strengths, out, mapped, progress_bar)
         moved = {
             index: replace(photo, pixels=uploaded(photo.pixels, self.device), alpha=None)
             for index, photo in photos.items()
         }
-        restored = self._restore_fitting(moved, strengths, None, (), progress_bar)
+        restored = self._restore_with_retries(moved, strengths, None, (), progress_bar)
         return {
             index: replace(photo, pixels=downloaded(restored[index].pixels, photo.device))
             for index, photo in photos.items()
         }
 
-    def _restore_fitting(self, photos, strengths, out, mapped, progress_bar) -> dict[int, Photo]:
+    def _restore_with_retries(self, photos, strengths, out, mapped, progress_bar) -> dict[int, Photo]:
         size = next(iter(photos.values())).size
         rows = [index for index, photo in photos.items() for _ in range(photo.rows(self.channels))]
         tile = self._tile(size, len(rows))
@@ -183,7 +183,8 @@ class Run:
                 logger.warning(
                     "tiles of %s px are too small for the restorer's receptive radius of %s px: seams are blended, "
                     "and pixels near them differ slightly from those of the whole photo",
-                    *(tile, self.radius),
+                    tile,
+                    self.radius,
                 )
             if len(mosaic) > 1 and self.is_global:
                 logger.warning(
@@ -199,7 +200,7 @@ class Run:
                 if self.tile is None or smaller is None or not is_out_of_memory(error):
                     raise
                 logger.warning("memory ran out in photo %s; restoring it in tiles of %d px", [*photos], smaller)
-            # outside of the handler, since the exception refers to the tensors
+            # outside the handler: the exception holds references to the tensors
             tile = smaller
             progress_bar.total += len(photos) - passes
             progress_bar.n = shown
@@ -214,7 +215,7 @@ class Run:
         if not large or self.device.type != "cpu" or self.dtype != torch.float32 or strips_of(self.restorer) is None:
             return False
         strip = plan_strips(size, self.multiple)[0]
-        pixels = size[1] * (strip.stop - strip.start + (self.radius or 0))  # including rows that layers keep
+        pixels = size[1] * (strip.stop - strip.start + (self.radius or 0))  # layers keep up to `radius` rows
         return self._bytes_per_pixel * rows * pixels <= FREE_SHARE * free_memory(self.device)
 
     def _restore_strips(self, photos, rows, strengths, out, mapped, progress_bar) -> dict[int, Photo]:
@@ -236,12 +237,12 @@ class Run:
         options = {"strength": 1.0 if bool((strength == 1).all()) else strength, "mixed": self.mixed}
         first = 0
         try:
-            for known in restore_strips(self.restorer, strips, batches(), rows, **options):
-                known = known[:, :, : size[0] - first]
-                if known.shape[2]:
-                    known = self._call_back(known, [*photos])
-                    last = first + known.shape[2]
-                    finished = from_batch(group, known, self.channels, self.value_range)
+            for restored in restore_strips(self.restorer, strips, batches(), rows, **options):
+                restored = restored[:, :, : size[0] - first]  # without padding rows
+                if restored.shape[2]:
+                    restored = self._call_back(restored, [*photos])
+                    last = first + restored.shape[2]
+                    finished = from_batch(group, restored, self.channels, self.value_range)
                     for canvas, photo in zip(canvases, finished, strict=True):
                         canvas.pixels[:, first:last] = photo.pixels
                     first = last
@@ -257,27 +258,30 @@ class Run:
         strength = torch.tensor([strengths[index] for index in rows])  # (N,)
         group = list(photos.values())
         canvases = [blank(photo, out) for photo in group] if len(mosaic) > 1 or out is not None else []
-        for down, right in mosaic:
-            tiles = [photo.crop(slice(down.start, down.stop), slice(right.start, right.stop)) for photo in group]
+        for vertical, horizontal in mosaic:
+            region = slice(vertical.start, vertical.stop), slice(horizontal.start, horizontal.stop)
+            tiles = [photo.crop(*region) for photo in group]
             batch = to_batch(tiles, self.channels, self.value_range, self.device)  # (N, C, h, w)
             batch = restore_batch(
-                *(self.restorer, batch, rows),
+                self.restorer,
+                batch,
+                rows,
                 dtype=self.dtype,
                 strength=1.0 if bool((strength == 1).all()) else strength,
                 self_ensemble=self.self_ensemble,
-                inside=(down.inside, right.inside),
+                inside=(vertical.inside, horizontal.inside),
                 mixed=self.mixed,
                 contract=self.contract,
             )
             batch = self._call_back(batch, [*photos])
-            finished = from_batch(group, mosaic.place(batch, down, right), self.channels, self.value_range)
+            finished = from_batch(group, mosaic.place(batch, vertical, horizontal), self.channels, self.value_range)
             # no update for a single pass, where a delayed bar never appears
             if progress_bar.total > 1 or not getattr(progress_bar, "delay", 0):
                 progress_bar.update(len(group))
             if not canvases:
                 return dict(zip(photos, finished, strict=True))
             for canvas, photo in zip(canvases, finished, strict=True):
-                canvas.pixels[:, down.first : down.last, right.first : right.last] = photo.pixels
+                canvas.pixels[:, vertical.first : vertical.last, horizontal.first : horizontal.last] = photo.pixels
             release_pages(mapped)
         return dict(zip(photos, canvases, strict=True))
 

@@ -1,4 +1,4 @@
-"""Standalone pipeline for use without the package daa_diffusers: code of a repository for `trust_remote_code=True`.
+"""Standalone pipeline, loaded from a Hub repository with `trust_remote_code=True`, without the package daa_diffusers.
 
 A pushed repository contains this file as `pipeline.py`, and `image_processor.py`; they import only torch, diffusers,
 numpy and Pillow. Each photo is restored in one pass. The package (pip install daa-diffusers) adds tiles for large
@@ -35,11 +35,11 @@ class DAARestorationPipelineOutput(BaseOutput):
 
 
 class DAARestorationPipeline(DiffusionPipeline):
-    """Pipeline that restores photos; size and type of the result are those of the photo.
+    """Restoration pipeline for photos of any size; results have the size and the type of the input.
 
     Args:
         restorer: `x (B, C, H, W) -> restored (B, C, H, W)` in the value range of its config.
-        unet, scheduler: noise predictor and scheduler of the training; not used here.
+        unet, scheduler: noise predictor and noise schedule used in training; not used here.
     """
 
     model_cpu_offload_seq = "restorer->unet"

@@ -1,8 +1,8 @@
 """Restoration in strips, from top to bottom, without computing any pixel twice.
 
-Tiles overlap by twice the receptive radius, and overlaps are computed twice. Here, each convolution keeps the last rows
-of its input for the next strip: the operations are those on the whole photo, in the memory of a strip. Strips are
-implemented layer by layer, for the networks of this package only.
+Tiles overlap by twice the receptive radius, and the overlaps are computed twice. Here, each convolution keeps the last
+rows of its input for the next strip, so that the computation is that of the whole photo, in the memory of a strip.
+Strips are implemented layer by layer (`lines`), for the networks of this package only.
 """
 
 from typing import Any
@@ -14,9 +14,9 @@ from torch import nn
 from ..models.fast_restoration_unet import FastRestorationUNet, ResidualBlock
 from ..models.restoration_unet import ConvBlock, RestorationUNet, UpBlock
 from ..models.restorer import config_of
-from .lines import Chain, Conv, Doubled, Halved, Residual, RowBuffer, Shuffled, Step, add
+from .lines import Chain, Conv, Downsample, Residual, RowBuffer, Step, Upsample, UpShuffle, add
 
-# Pixels per strip, and minimum height: smaller strips copy more rows than they compute, larger ones are not faster.
+# Pixels per strip, and minimum height in rows: smaller strips spend their time on copies, larger ones are not faster.
 STRIP_PIXELS, MIN_ROWS = 2**18, 64
 
 
@@ -30,7 +30,7 @@ class Strips:
 
     def __init__(self, network: nn.Module, height: int):
         self.photo = RowBuffer(height)
-        self.photo.hold(self)
+        self.photo.keep_for(self)
         self.last: Step
 
     def push(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -40,24 +40,24 @@ class Strips:
             rows: (N, C, h, W) in the network's range and dtype, h and W multiples of its `size_multiple`.
 
         Returns:
-            The photo's rows (valid until the next call) and the restored rows, both (N, C, k, W); None if more rows are
-            needed.
+            The degraded rows (a view, valid until the next call) and the restored rows, both (N, C, k, W); None if more
+            rows are needed.
         """
         self.photo.extend(rows.shape[2], rows).copy_(rows)
         self.advance(rows)
         first = self.last.done
-        residual = self.last.more()
+        residual = self.last.compute_next()
         if residual is None:
             return None
         residual = self.finish(residual)
-        scale = self.photo.total // self.last.source.total
+        scale = self.photo.total // self.last.source.total  # rows of the photo per row of the last layer
         first, stop = scale * first, scale * self.last.done
-        self.photo.hold(self, stop)
-        given = self.photo.read(first, stop)
-        return given, given + residual
+        self.photo.keep_for(self, stop)
+        degraded = self.photo.read(first, stop)
+        return degraded, degraded + residual
 
     def advance(self, rows: torch.Tensor) -> None:
-        """Computes all layers as far as these rows allow."""
+        """Computes all layers but the last, as far as these rows of the photo allow."""
         raise NotImplementedError
 
     def finish(self, residual: torch.Tensor) -> torch.Tensor:
@@ -74,20 +74,20 @@ class FastStrips(Strips):
         self.folded = RowBuffer(height // self.unshuffle)
         self.first = Conv(network.conv_in, self.folded)
         buffer = self.entry = RowBuffer(self.folded.total)
-        self.down: list[tuple[list[Residual], Halved | None, RowBuffer]] = []
+        self.down: list[tuple[list[Residual], Downsample | None, RowBuffer]] = []
         skips = []
         for stage, layer in zip(network.down_blocks, [*network.downsamplers, None], strict=True):
             blocks, buffer = _blocks(stage, buffer)
             below = RowBuffer(buffer.total // 2)
-            self.down.append((blocks, None if layer is None else Halved(layer, buffer), below))
+            self.down.append((blocks, None if layer is None else Downsample(layer, buffer), below))
             if layer is not None:
                 skips.append(buffer)
                 buffer = below
-        self.up: list[tuple[Shuffled, RowBuffer, RowBuffer, list[Residual]]] = []
+        self.up: list[tuple[UpShuffle, RowBuffer, RowBuffer, list[Residual]]] = []
         for layer, stage in zip(network.upsamplers, network.up_blocks, strict=True):
             skip, joined = skips.pop(), RowBuffer(2 * buffer.total)
-            skip.hold(joined)
-            step = Shuffled(layer, buffer)
+            skip.keep_for(joined)
+            step = UpShuffle(layer, buffer)
             blocks, buffer = _blocks(stage, joined)
             self.up.append((step, skip, joined, blocks))
         self.last = Conv(network.conv_out, buffer)
@@ -96,12 +96,12 @@ class FastStrips(Strips):
         """See `Strips`."""
         folded = F.pixel_unshuffle(rows, self.unshuffle)
         self.folded.extend(folded.shape[2], folded).copy_(folded)
-        self.first.into(self.entry)
+        self.first.write_next(self.entry)
         for blocks, step, below in self.down:
             for block in blocks:
                 block.advance()
             if step is not None:
-                step.into(below)
+                step.write_next(below)
         for shuffled, skip, joined, blocks in self.up:
             add(shuffled, skip, joined, joined)
             for block in blocks:
@@ -121,25 +121,25 @@ def _blocks(stage: Any, buffer: RowBuffer) -> tuple[list[Residual], RowBuffer]:
 
 
 class UNetStrips(Strips):
-    """Strips of a `RestorationUNet` without aligned corners."""
+    """Strips of a `RestorationUNet` with `align_corners=False`."""
 
     def __init__(self, network: Any, height: int):
         super().__init__(network, height)
         slope = network.config.negative_slope
         buffer = self.photo
-        self.down: list[tuple[Chain, Halved, RowBuffer]] = []
+        self.down: list[tuple[Chain, Downsample, RowBuffer]] = []
         for block in network.down_blocks[:-1]:
             chain = Chain([block.conv1, block.conv2], buffer, slope)
             buffer = RowBuffer(buffer.total // 2)
-            self.down.append((chain, Halved(_pooled, chain.result), buffer))
+            self.down.append((chain, Downsample(_pooled, chain.result), buffer))
         self.middle = Chain([network.down_blocks[-1].conv1, network.down_blocks[-1].conv2], buffer, slope)
         buffer = self.middle.result
-        self.up: list[tuple[Doubled, RowBuffer, Conv, RowBuffer, RowBuffer, Chain]] = []
+        self.up: list[tuple[Upsample, RowBuffer, Conv, RowBuffer, RowBuffer, Chain]] = []
         for block, (chain, _, _) in zip(network.up_blocks, self.down[::-1], strict=True):
             doubled, joined = RowBuffer(2 * buffer.total), RowBuffer(2 * buffer.total)
-            chain.result.hold(joined)
+            chain.result.keep_for(joined)
             after = Chain([block.block.conv1, block.block.conv2], joined, slope)
-            step = Doubled(buffer), doubled, Conv(block.upsample_conv, doubled), chain.result, joined, after
+            step = Upsample(buffer), doubled, Conv(block.upsample_conv, doubled), chain.result, joined, after
             self.up.append(step)
             buffer = after.result
         self.last = Conv(network.conv_out, buffer)
@@ -148,18 +148,18 @@ class UNetStrips(Strips):
         """See `Strips`."""
         for chain, pooled, below in self.down:
             chain.advance()
-            pooled.into(below)
+            pooled.write_next(below)
         self.middle.advance()
         for step, doubled, conv, skip, joined, after in self.up:
-            step.into(doubled)
+            step.write_next(doubled)
             first = conv.done
-            computed = conv.more()
+            computed = conv.compute_next()
             if computed is not None:
                 channels = computed.shape[1]
                 both = joined.extend(computed.shape[2], computed, 2 * channels)
                 both[:, :channels] = computed
                 both[:, channels:] = skip.read(first, conv.done)
-                skip.hold(joined, conv.done)
+                skip.keep_for(joined, conv.done)
             after.advance()
 
 
@@ -167,10 +167,8 @@ def _pooled(rows: torch.Tensor) -> torch.Tensor:
     return F.avg_pool2d(rows, 2)
 
 
-_LAYERS = {
-    *(FastRestorationUNet, ResidualBlock, RestorationUNet, ConvBlock, UpBlock),
-    *(nn.ModuleList, nn.Sequential, nn.Conv2d, nn.LeakyReLU),
-}
+_RESTORERS = (FastRestorationUNet, RestorationUNet)
+_LAYERS = (ResidualBlock, ConvBlock, UpBlock, nn.ModuleList, nn.Sequential, nn.Conv2d, nn.LeakyReLU)
 
 
 def strips_of(restorer: nn.Module) -> type[Strips] | None:
@@ -180,7 +178,7 @@ def strips_of(restorer: nn.Module) -> type[Strips] | None:
     """
     for module in restorer.modules():
         hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
-        if hooked or type(module) not in _LAYERS:
+        if hooked or type(module) not in (*_RESTORERS, *_LAYERS):
             return None
     if type(restorer) is FastRestorationUNet:
         return FastStrips

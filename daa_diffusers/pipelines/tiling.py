@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 BLEND = 8  # pixels over which exact tiles are blended
 PROBE = 128  # pixels, side of the input for measuring memory
-SLACK = 1.25  # factor for memory of convolutions in addition to their tensors
+SLACK = 1.25  # factor for workspace memory of convolutions, in addition to their tensors
 # Automatic tile size: fraction of the free memory that a pass may use, and a limit on a CPU. Larger tiles overlap less,
 # but their tensors exceed the caches and are allocated anew each time (benchmarks/inference.py --tiles).
 FREE_SHARE = 0.5
@@ -53,7 +53,7 @@ class Span:
 
     @property
     def inside(self) -> slice:
-        """The part of the restorer's input that the tile writes or keeps for the next one."""
+        """The part of the restorer's input that is written, or kept for blending with the next tile."""
         return slice(self.first - self.start, self.last + self.after - self.start)
 
 
@@ -86,15 +86,15 @@ def plan_spans(length: int, tile: int, multiple: int = 1, radius: int | None = N
     # 3. input ranges, and the positions of the blending
     starts = [min(k * (side - overlap), cells - side) * multiple for k in range(count)]
     stops = [min(start + side * multiple, length) for start in starts]
-    fades = [stop - margin - blend for stop in stops[:-1]]  # where the blending into the next tile begins
+    blends = [stop - margin - blend for stop in stops[:-1]]  # where blending with the next tile starts
     return [
         Span(start, stop, first, last, before=blend if first else 0, after=blend if last < length else 0)
-        for start, stop, first, last in zip(starts, stops, [0, *fades], [*fades, length], strict=True)
+        for start, stop, first, last in zip(starts, stops, [0, *blends], [*blends, length], strict=True)
     ]
 
 
 def is_exact(tile: int, multiple: int, radius: int | None) -> bool:
-    """Whether tiles of this size give the same result as the whole photo: side >= two radii and three times BLEND."""
+    """Whether tiles of this size give the same result as the whole photo: side >= 2 radius + 3 BLEND."""
     if radius is None:
         return False
     side = max(2, tile // multiple)
@@ -113,10 +113,10 @@ class Mosaic:
     def __init__(self, size: tuple[int, int], tile: int | None, multiple: int = 1, radius: int | None = None):
         self.spans = [plan_spans(length, tile or max(size) + multiple, multiple, radius) for length in size]
         self.size = size
-        # Strips of tiles run along the shorter side, since the overlap kept for the next strip has its length.
+        # Strips of tiles run along the shorter side: the overlap kept for the next strip has the length of that side.
         self.inner = 3 if size[1] <= size[0] else 2  # dimension of (N, C, H, W)
-        self._edge: torch.Tensor | None = None  # overlap with the previous tile of the strip
-        self._hem: torch.Tensor | None = None  # overlap with the previous strip
+        self._tile_overlap: torch.Tensor | None = None  # of the previous tile of the strip
+        self._strip_overlap: torch.Tensor | None = None  # of the previous strip
 
     def __len__(self) -> int:
         return len(self.spans[0]) * len(self.spans[1])
@@ -133,7 +133,7 @@ class Mosaic:
         """Blends a restored tile with the previous ones, and returns its pixels from `first` to `last`.
 
         Args:
-            tile: part `rows.inside`, `columns.inside` of the tile, (N, C, h, w), floating point. May be modified.
+            tile: restored tile, cropped to `rows.inside` and `columns.inside`, (N, C, h, w), floating point; modified.
 
         Returns:
             (N, C, rows.last - rows.first, columns.last - columns.first).
@@ -142,22 +142,22 @@ class Mosaic:
             return tile
         inner, outer = (columns, rows) if self.inner == 3 else (rows, columns)
         # blend with the previous tile of this strip, keep the overlap for the next one
-        tile, self._edge = _fade(tile, self.inner, inner, self._edge)
+        tile, self._tile_overlap = _blend(tile, self.inner, inner, self._tile_overlap)
         if not outer.before and not outer.after:
             return tile
         # blend with the previous strip, whose overlap runs along the whole side
-        if self._hem is None:
+        if self._strip_overlap is None:
             shape = [*tile.shape[:2], 0, 0]
             shape[self.inner], shape[5 - self.inner] = self.size[self.inner - 2], max(outer.before, outer.after)
-            self._hem = tile.new_empty(shape)
-        hem = self._hem.narrow(self.inner, inner.first, inner.last - inner.first)
-        tile, kept = _fade(tile, 5 - self.inner, outer, hem)
+            self._strip_overlap = tile.new_empty(shape)
+        overlap = self._strip_overlap.narrow(self.inner, inner.first, inner.last - inner.first)
+        tile, kept = _blend(tile, 5 - self.inner, outer, overlap)
         if kept is not None:
-            hem.copy_(kept)
+            overlap.copy_(kept)
         return tile
 
 
-def _fade(
+def _blend(
     tile: torch.Tensor, dim: int, span: Span, before: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Blends `before` into the tile along `dim`. Returns the tile without its last overlap, and that overlap."""
@@ -165,7 +165,7 @@ def _fade(
         assert before is not None
         weight = torch.arange(1, span.before + 1, device=tile.device, dtype=tile.dtype) / (span.before + 1)
         start = tile.narrow(dim, 0, span.before)
-        # a lerp of equals is exact: start + weight (end - start)
+        # start + weight (end - start): exact where both tiles agree
         start.copy_(torch.lerp(before, start.clone(), weight[:, None] if dim == 2 else weight))
     length = span.last - span.first
     kept = tile.narrow(dim, length, span.after).clone() if span.after else None
@@ -198,10 +198,10 @@ def _measured_bytes(restorer: nn.Module, channels: int, device: torch.device, dt
     multiple = RestorerContract.of(restorer).size_multiple
     side = -(-PROBE // multiple) * multiple
     probe = torch.zeros(1, channels, side, side, device=device, dtype=dtype)
-    with torch.no_grad(), LiveBytes() as watch:
+    with torch.no_grad(), LiveBytes() as live:
         unwrapped(restorer)(probe)
     # plus the batch and the result in float32
-    return SLACK * watch.peak / side**2 + 2 * 4 * channels
+    return SLACK * live.peak / side**2 + 2 * 4 * channels
 
 
 def free_memory(device: torch.device, groups: Path = Path("/sys/fs/cgroup")) -> int:

@@ -26,33 +26,33 @@ def downloaded(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def upload(pixels: torch.Tensor, device: torch.device, pinned: bool = True) -> torch.Tensor:
-    """`uploaded` from the host to `device`; without `pinned`, through pageable memory (for devices without pinning)."""
+    """Copies pixels (C, H, W) from the host to `device` in parts; `pinned`: through page-locked memory."""
     rows = pixels.permute(1, 2, 0)  # (H, W, C), the order of a photo in memory
-    landed = torch.empty(rows.shape, dtype=rows.dtype, device=device)
+    result = torch.empty(rows.shape, dtype=rows.dtype, device=device)
     for part in _parts(rows):
         staged = torch.empty(rows[part].shape, dtype=rows.dtype, pin_memory=pinned).copy_(rows[part])
-        landed[part].copy_(staged, non_blocking=True)  # torch keeps `staged` until the copy is done
-    return landed.permute(2, 0, 1)
+        result[part].copy_(staged, non_blocking=True)  # torch keeps `staged` until the copy is done
+    return result.permute(2, 0, 1)
 
 
 def download(pixels: torch.Tensor, pinned: bool = True) -> torch.Tensor:
-    """`downloaded` to ordinary host memory; `pinned` as in `upload`."""
+    """Copies pixels (C, H, W) from a device to pageable host memory in parts; `pinned` as for `upload`."""
     rows = pixels.permute(1, 2, 0).contiguous()  # (H, W, C)
-    landed = _ordinary_memory(rows)
-    on_the_way = []
+    result = _pageable_memory(rows)
+    pending = []
     for part in _parts(rows):
         staged = torch.empty(rows[part].shape, dtype=rows.dtype, pin_memory=pinned)
         staged.copy_(rows[part], non_blocking=True)
-        on_the_way.append((part, staged, _event(rows.device)))
-    for part, staged, arrived in on_the_way:
-        if arrived is not None:
-            arrived.synchronize()
-        landed[part].copy_(staged)
-    return landed.permute(2, 0, 1)
+        pending.append((part, staged, _event(rows.device)))
+    for part, staged, copied in pending:
+        if copied is not None:
+            copied.synchronize()
+        result[part].copy_(staged)
+    return result.permute(2, 0, 1)
 
 
-def _ordinary_memory(rows: torch.Tensor) -> torch.Tensor:
-    """Allocates host memory for a copy through numpy, whose huge pages are mapped in a fraction of the time."""
+def _pageable_memory(rows: torch.Tensor) -> torch.Tensor:
+    """Allocates host memory by numpy, which uses huge pages: mapping them takes a fraction of the time."""
     if rows.dtype == torch.bfloat16:  # numpy has no such type
         return torch.empty(rows.shape, dtype=rows.dtype)
     return torch.from_numpy(np.empty(rows.shape, torch.empty(0, dtype=rows.dtype).numpy().dtype))

@@ -196,7 +196,7 @@ class PipelineContract:
         assert np.array_equal(pipe(array, output_type="np", as_float=True).images, floats)
         assert np.array_equal(pipe(image, output_type="np", as_float=False).images, np.rint(floats * 255))
         assert pipe([image], output_type="pt").images[0].dtype == torch.float32
-        with pytest.raises(ValueError, match="`as_float` must be False or None if `out` is of integers"):
+        with pytest.raises(ValueError, match="`as_float` must be False or None if `out` has an integer dtype"):
             pipe(array, output_type="np", as_float=True, out=np.empty_like(array))
 
     def test_arguments_of_any_pipeline_are_taken(self, pipe, caplog):

@@ -8,7 +8,7 @@ from daa_diffusers import DAARestorationPipeline, FastRestorationUNet
 from daa_diffusers.degradations.filtered_rain import FilteredRain
 from daa_diffusers.pipelines import rain_guard
 from daa_diffusers.pipelines.image_processor import Photo
-from daa_diffusers.pipelines.rain_guard import undo_unlike_rain
+from daa_diffusers.pipelines.rain_guard import undo_non_rain
 
 SIDE = 320
 
@@ -38,7 +38,7 @@ def checks():
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_rain_stays_removed(clean, rainy, dtype):
     restored = Photo(coded(clean, dtype).clone())
-    verdict = undo_unlike_rain(Photo(coded(rainy, dtype)), restored)
+    verdict = undo_non_rain(Photo(coded(rainy, dtype)), restored)
     left = (restored.pixels.float() - coded(clean, dtype).float()).square().mean()
     assert verdict.strength == 1 and verdict.reason == "the change is like rain"
     assert left < 0.02 * (coded(rainy, dtype).float() - coded(clean, dtype).float()).square().mean()
@@ -50,7 +50,7 @@ def test_a_pattern_that_was_removed_with_the_rain_comes_back(clean, rainy):
     scene[inside] += checks()[inside[1:]]
     photo[inside] += checks()[inside[1:]]
     restored = Photo(clean.clone())  # rain and pattern are gone
-    verdict = undo_unlike_rain(Photo(photo), restored)
+    verdict = undo_non_rain(Photo(photo), restored)
     core, outside = (slice(None), slice(80, 176), slice(80, 176)), (slice(None), slice(240, None), slice(None))
     assert verdict.strength < 0.5 and verdict.reason == "part of the change is not like rain"
     assert torch.equal(restored.pixels[core], photo[core])
@@ -63,7 +63,7 @@ def test_strips_are_those_of_the_whole(clean, rainy, monkeypatch):
     for strip in (1, 3, 1000):
         monkeypatch.setattr(rain_guard, "STRIP", strip)
         restored = Photo(clean[:, :-3, :-5].clone())
-        results.append((undo_unlike_rain(Photo(photo[:, :-3, :-5]), restored), restored.pixels))
+        results.append((undo_non_rain(Photo(photo[:, :-3, :-5]), restored), restored.pixels))
     for verdict, pixels in results[1:]:
         assert verdict.strength == pytest.approx(results[0][0].strength, abs=1e-5)
         torch.testing.assert_close(pixels, results[0][1], atol=1e-5, rtol=0)
@@ -73,7 +73,7 @@ def test_strips_are_those_of_the_whole(clean, rainy, monkeypatch):
 def test_photos_of_any_size_and_no_change(size):
     photo = Photo(torch.rand(3, *size))
     restored = Photo(photo.pixels.clone())
-    assert undo_unlike_rain(photo, restored).strength == 1
+    assert undo_non_rain(photo, restored).strength == 1
     assert torch.equal(restored.pixels, photo.pixels)
 
 
