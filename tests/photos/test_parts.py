@@ -50,7 +50,7 @@ NAMED = {
     r"colr": r"",
     r"pixi|av1C": r"10 bits per sample became 8|",
     r"bits": r"palette became|bits? per pixel|black and white",
-    r"compression": r"run-length|", r"profile": r"holds no color profile",
+    r"compression": r"run-length|", r"profile": r"does not support color profile",
     r"comments": r"comments", r"type": r"plain text|black and white", r"largest": r"",
 }  # fmt: skip
 
