@@ -21,14 +21,14 @@ logger = logging.getLogger(__name__)
 
 METADATA = "daa_diffusers"  # key in the ONNX metadata for the restorer's contract
 INPUT, OUTPUT = "degraded", "restored"
-MAX_ERROR = 1e-4  # maximum difference between torch and ONNX Runtime in [0, 1]; typical values are below 1e-5
+MAX_ERROR = 1e-4  # maximum difference between torch and ONNX Runtime, in [0, 1]; typical values are below 1e-5
 # Advice for networks that cannot be exported, such as those with windowed attention.
-_INSTEAD = (
+_ADVICE = (
     "Restore with torch instead (`--backend torch`, the default). Networks of convolutions, such as DnCNN, DRUNet, "
     "NAFNet and the U-Net of this package, can be exported, also after adaptation"
 )
-# (batch, height, width), the latter in size multiples, at which the ONNX file is compared with the network.
-_COMPARED = ((1, 1, 1), (1, 3, 2), (2, 2, 5))
+# (batch, height, width), the last two in size multiples, at which the ONNX file is compared with the network.
+_CHECKED_SIZES = ((1, 1, 1), (1, 3, 2), (2, 2, 5))
 
 
 def export_onnx(restorer: nn.Module, path: str | os.PathLike[str], *, check: bool = True) -> Path:
@@ -73,7 +73,7 @@ def export_onnx(restorer: nn.Module, path: str | os.PathLike[str], *, check: boo
 
 
 def _export(network: nn.Module, channels: int, multiple: int) -> Any:
-    """Converts a network to an ONNX model (`onnx.ModelProto`)."""
+    """Converts a network to an `onnx.ModelProto`."""
     batch, rows, columns = (torch.export.Dim(name) for name in ("batch", "rows", "columns"))
     shapes = ({0: batch, 2: multiple * rows, 3: multiple * columns},)
     example = torch.zeros(2, channels, 3 * multiple, 4 * multiple)
@@ -101,7 +101,7 @@ def _not_for_all_sizes(network: nn.Module, error: Exception) -> ConfigurationErr
     reason = str(error).strip().splitlines()
     return ConfigurationError(
         f"`restorer` {type(network).__name__} cannot be exported for every batch, height and width: "
-        f"{(reason[0] if reason else type(error).__name__).rstrip('.')}. {_INSTEAD}"
+        f"{(reason[0] if reason else type(error).__name__).rstrip('.')}. {_ADVICE}"
     )
 
 
@@ -109,7 +109,7 @@ def _compare(network: nn.Module, content: bytes, facts: dict[str, Any]) -> None:
     session = _session(content, 1)
     low, high = facts["value_range"]
     generator = torch.Generator().manual_seed(0)
-    for batch, rows, columns in _COMPARED:
+    for batch, rows, columns in _CHECKED_SIZES:
         multiple = max(facts["size_multiple"], 1)
         shape = (batch, facts["channels"], rows * multiple, columns * multiple)
         photos = low + (high - low) * torch.rand(shape, generator=generator)
@@ -123,7 +123,7 @@ def _compare(network: nn.Module, content: bytes, facts: dict[str, Any]) -> None:
         if not difference <= MAX_ERROR:
             raise ConfigurationError(
                 f"`restorer` and its ONNX export differ by {difference:.1e} at {shape}, the tolerance is "
-                f"{MAX_ERROR:g}. {_INSTEAD}"
+                f"{MAX_ERROR:g}. {_ADVICE}"
             )
 
 
@@ -160,7 +160,9 @@ def _facts_of(session: Any, path: Path) -> dict[str, Any]:
         if not low < high or min(known.values()) < 1 or not all(isinstance(v, str | None) for v in texts.values()):
             raise ValueError("value_range, channels, size_multiple, task or license")
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{str(path)!r} was not made by export_onnx: its metadata lacks {error}") from error
+        raise CheckpointError(
+            f"{str(path)!r} was not made by export_onnx: its metadata has no valid {error}"
+        ) from error
     check_bounds(facts, str(path))
     return {**facts, **known, "value_range": [low, high]}
 
@@ -170,7 +172,7 @@ class OnnxRestorer(nn.Module):
 
     Args:
         path: file written by `export_onnx`.
-        threads: number of threads per pass. None: as torch.
+        threads: number of threads per pass. None: as many as torch uses.
 
     Attributes:
         config: `channels`, `value_range`, `task` and `license` of the exported restorer.
@@ -228,12 +230,12 @@ def _open(path: Path, threads: int) -> Any:
 
 
 def _session(content: bytes, threads: int) -> Any:
-    # from memory, so that references to other files (external data) are not resolved
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    # from memory, so that references to other files (external data) are not resolved
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 

@@ -16,7 +16,7 @@ from .errors import ConfigurationError
 NAME_BYTES = 255  # maximum length of a file name on nearly all file systems
 # Errors that do not depend on the file: the next file would fail as well.
 CONCERN_ALL_FILES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ESTALE})
-_OF_WRITING = CONCERN_ALL_FILES | {
+_WRITE_ERRORS = CONCERN_ALL_FILES | {
     errno.EACCES,
     errno.EPERM,
     errno.EFBIG,
@@ -56,7 +56,7 @@ class UnwritableError(OSError):
 
 @contextmanager
 def written(path: str | os.PathLike) -> Iterator[None]:
-    """Context for writing to `path` directly; write errors get the messages of `replacing`.
+    """Context for writing to `path` directly, with the error messages of `replacing`.
 
     Raises:
         UnwritableError: see `replacing`.
@@ -80,21 +80,22 @@ def replacing(path: str | os.PathLike, like: str | os.PathLike | None = None) ->
     Args:
         path: file to write.
         like: file whose permissions (minus the umask, as with `cp`) and modification time are copied. None: the
-            permissions of the file to replace, if any. The temporary file is readable by its owner only.
+            permissions of the file to replace; a new file has the default ones. Except for a new file without `like`,
+            the temporary file is readable by its owner only.
 
     Raises:
         UnwritableError: full or read-only disk, no permission, or too long a name; replaces any exception of the
             library that writes.
     """
     path = Path(path)
-    suffix = path.suffix if len(os.fsencode(path.suffix)) <= 32 else ""  # a longer one is not that of a format
+    suffix = path.suffix if len(os.fsencode(path.suffix)) <= 32 else ""  # longer ones are not suffixes of formats
     # random, not the process id, since processes of several machines may share a folder
     temporary = path.with_name(f".{secrets.token_hex(6)}{suffix}")
     try:
         mode = _reserved(temporary, path, like)
         yield temporary
         if temporary.exists() and not (mode is not None and _is_untouched(temporary)):
-            with suppress(OSError):  # not supported by file systems of cameras
+            with suppress(OSError):  # file systems of memory cards do not support this
                 if like is not None:
                     status = os.stat(like)
                     os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -145,14 +146,14 @@ def _reserved(temporary: Path, path: Path, like: str | os.PathLike | None) -> in
         wanted = stat.S_IMODE(os.stat(path).st_mode) & 0o777
     else:
         return None
-    made = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, wanted if like is not None else 0o600)
+    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, wanted if like is not None else 0o600)
     try:
-        granted = stat.S_IMODE(os.fstat(made).st_mode)  # after the umask
+        granted = stat.S_IMODE(os.fstat(descriptor).st_mode)  # after the umask
         with suppress(OSError):
             os.chmod(temporary, 0o600)
         os.utime(temporary, (0, 0))  # to detect any write, even of zero bytes
     finally:
-        os.close(made)
+        os.close(descriptor)
     return granted if like is not None else wanted
 
 
@@ -170,15 +171,15 @@ def _unwritable(error: Exception, path: Path, temporary: Path, needed: int = 0) 
         number, written = error.errno or 0, error.written
     elif isinstance(error, OSError) and error.errno:
         if error.filename is None or _lies_in(error.filename, temporary):
-            number = error.errno if error.errno in _OF_WRITING else 0
+            number = error.errno if error.errno in _WRITE_ERRORS else 0
     else:
-        said = re.search(r"\(os error (\d+)\)", str(error))  # message of Rust libraries (safetensors)
-        number = int(said[1]) if said else _errno_of_more(temporary)
+        reported = re.search(r"\(os error (\d+)\)", str(error))  # message of Rust libraries (safetensors)
+        number = int(reported[1]) if reported else _errno_of_writing(temporary)
     if not number:
         return None
     with suppress(OSError):
         written = max(written, _size(temporary))
-    return UnwritableError(number, _words(number, path, written, needed), str(path), written)
+    return UnwritableError(number, _message(number, path, written, needed), str(path), written)
 
 
 def _lies_in(name: str | bytes | os.PathLike, temporary: Path) -> bool:
@@ -191,10 +192,10 @@ def _size(path: Path) -> int:
     return sum(one.stat().st_size for one in files)
 
 
-def _errno_of_more(temporary: Path) -> int:
-    """The error number of an attempt to write more to a file, or a file in a folder; 0 on success.
+def _errno_of_writing(temporary: Path) -> int:
+    """Error number of an attempt to write to a file, or to a new file in a folder; 0 on success.
 
-    Some C libraries report a full disk without error number, by messages such as "encoder error -2".
+    Some C libraries report a full disk without an error number, by messages such as "encoder error -2".
     """
     if temporary.is_dir():
         temporary = temporary / secrets.token_hex(6)
@@ -208,7 +209,7 @@ def _errno_of_more(temporary: Path) -> int:
     return 0
 
 
-def _words(number: int, path: Path, written: int, needed: int = 0) -> str:
+def _message(number: int, path: Path, written: int, needed: int = 0) -> str:
     folder = str(path.parent)
     if number == errno.ENOSPC:
         room = shutil.disk_usage(folder).free + written  # written bytes are freed
@@ -233,7 +234,7 @@ def _words(number: int, path: Path, written: int, needed: int = 0) -> str:
 
 
 def in_bytes(count: int) -> str:
-    """A readable size: "812 bytes", "3.2 MB"."""
+    """A size for messages: "812 bytes", "3.2 MB"."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if count >= size:
             return f"{count / size:.1f} {unit}"
@@ -241,7 +242,7 @@ def in_bytes(count: int) -> str:
 
 
 def check_writable(folder: str | os.PathLike) -> None:
-    """Checks that files can be written in a folder, or the folder created, by creating a temporary folder.
+    """Checks, by creating a temporary folder, that a folder is writable or can be created.
 
     Raises:
         UnwritableError: writing is not possible.
@@ -256,7 +257,7 @@ def check_writable(folder: str | os.PathLike) -> None:
     elif not os.access(existing, os.W_OK | os.X_OK):
         number = errno.EACCES
     if number:
-        raise UnwritableError(number, _words(number, existing / "file", 0), str(folder))
+        raise UnwritableError(number, _message(number, existing / "file", 0), str(folder))
     try:
         os.rmdir(tempfile.mkdtemp(prefix=".", dir=existing))  # detects /proc and immutable folders
     except OSError as error:
@@ -271,7 +272,7 @@ def concerns_all_files(error: BaseException) -> bool:
 
 
 def other_kind(path: str | os.PathLike) -> str:
-    """Describes what `path` is if not a regular file; "" for a regular file. Reading other types may block.
+    """Describes what `path` is if it is not a regular file, whose reading might block; "" for a regular file.
 
     Raises:
         OSError: `path` cannot be accessed.

@@ -6,14 +6,14 @@ from .tasks import DEFAULT_TASK, TASKS
 
 _FOLDER = Path(__file__).resolve().parent
 _INDEX = "model_index.json"
-# Initial noise predictor of noise-space adaptation, where it fits; written by `examples/bundle_checkpoint.py`.
+# Initial noise predictor of noise-space adaptation, for runs with its architecture and value range; written by
+# `examples/bundle_checkpoint.py`.
 NOISE_PREDICTOR = _FOLDER / "noise-predictor"
 
 # Task -> default checkpoint for restoring and for starting an adaptation.
 DEFAULTS = {task.name: task.checkpoint for task in TASKS.values() if task.checkpoint is not None}
 STARTS = {task.name: task.start for task in TASKS.values()}
 DEFAULT = DEFAULTS[DEFAULT_TASK]
-
 
 # Names of checkpoints that are no longer bundled -> their replacements.
 RENAMED = {"daa-denoise-plain": "daa-denoise"}

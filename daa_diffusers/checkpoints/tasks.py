@@ -11,7 +11,7 @@ class Task:
 
     Args:
         name: name in configs, records and `--task`; lower case with underscores.
-        doing: gerund for the text of model cards and their Hub tag, e.g. "denoising".
+        doing: gerund, e.g. "denoising", for the text and the Hub tag of model cards.
         purpose: sentence on what restorers for this task do.
         limits: sentences on what these restorers do not do.
         degradations: types of synthetic degradations for training, the default first; each belongs to one task only.
@@ -21,9 +21,9 @@ class Task:
         removes_noise: whether the task is noise removal. If so, the pipeline's guard measures noise, evaluation reports
             the noise left in results, and adaptation fits a noise model to the photos and trains on their restored
             versions.
-        removes_streaks: whether the task is removal of streaks of light, which the pipeline's guard then measures.
-        example: degradation config for example photos; empty: the first of `degradations`, with its defaults.
-        example_words: name of that degradation in the title of the examples, e.g. "camera noise".
+        removes_streaks: whether the task is removal of rain streaks. If so, the pipeline's guard is that of derainers.
+        example: degradation config for the example photos; empty: the first of `degradations`, with its defaults.
+        example_words: name of that degradation in the title of the example photos, e.g. "camera noise".
     """
 
     name: str
@@ -114,12 +114,12 @@ def task_of_degradation(kind: str) -> str | None:
 
 
 def judged_by_noise(task: str | None) -> bool:
-    """Whether the guard and the scores for noise apply to a task; True if the task is unknown (None)."""
+    """Whether the guard of denoisers and the scores of noise apply to a task; True for None and unknown tasks."""
     return task not in TASKS or TASKS[task].removes_noise
 
 
 def judged_by_streaks(task: str | None) -> bool:
-    """Whether the guard for streaks of light applies to a task."""
+    """Whether the guard of derainers (`pipelines.rain_guard`) applies to a task."""
     return task in TASKS and TASKS[task].removes_streaks
 
 

@@ -45,7 +45,9 @@ class NoiseLevelEmbedding(TimestepEmbedding):
 
     def __init__(self, in_channels: int, time_embed_dim: int):
         super().__init__(in_channels, time_embed_dim)
-        self.linear_1.__class__ = self.linear_2.__class__ = WideLinear  # same weights, and the same random draws
+        self.linear_1.__class__ = self.linear_2.__class__ = (
+            WideLinear  # not new layers, so that weights and random draws stay the same
+        )
         self.linear_2.rounds = True
 
     def forward(self, sample: torch.Tensor, condition: None = None) -> torch.Tensor:
@@ -91,7 +93,7 @@ class UpsamplingResnetBlock2D(ResnetBlock2D):
 class Dropout(nn.Dropout):
     """Dropout that draws its mask in half the time on a CPU, from one 64-bit random number for four values.
 
-    The probability is rounded to a multiple of 2^-16 there, for which the scale is exact.
+    There, the probability is rounded to a multiple of 2^-16, and the scale is that of the rounded probability.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -175,7 +177,7 @@ class DAAUNet2DConditionModel(RecordMixin, UNet2DConditionModel):
             resnet_time_scale_shift="scale_shift",
             time_embedding_dim=time_embedding_dim,
         )
-        # The parent's "UNetMidBlock2D" has no attention; here is the only attention of the official network.
+        # The parent's "UNetMidBlock2D" has no attention; in the official network, only the mid block has attention.
         self.mid_block = UNetMidBlock2D(
             in_channels=block_out_channels[-1],
             temb_channels=time_embedding_dim,
@@ -208,7 +210,7 @@ class DAAUNet2DConditionModel(RecordMixin, UNet2DConditionModel):
         return super().extract_init_dict({k: v for k, v in config_dict.items() if k not in fixed}, **kwargs)
 
     def _speed_up(self) -> None:
-        """Replaces layers by faster ones with the same weights that compute the same.
+        """Replaces layers by faster equivalents with the same weights.
 
         Each is a subclass of the original layer without new weights, and is called as a module, so that hooks work.
         """
@@ -277,7 +279,7 @@ class DAAUNet2DConditionModel(RecordMixin, UNet2DConditionModel):
         return super().forward(sample, noise_level, None, return_dict=return_dict, **kwargs)
 
     def get_time_embed(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        """Sinusoids of the noise level (B, width), in float32 or wider (the parent casts to the model's dtype)."""
+        """Sinusoids of the noise level (B, width), in float32 or wider; the parent casts them to the model's dtype."""
         return self.time_proj(timestep).to(torch.promote_types(sample.dtype, torch.float32))
 
     def _split(self, sample, conditions):

@@ -1,4 +1,4 @@
-"""Fast restorer for CPUs: a residual U-Net between pixel-unshuffle and pixel-shuffle."""
+"""Fast restorer for CPUs: a residual U-Net at reduced resolution, between pixel-unshuffle and pixel-shuffle."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -40,12 +40,12 @@ class FastRestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
     """Restorer that adds a predicted residual to its input, without clamping: `f(x) = x + r(x)`.
 
     No convolution runs at full resolution: a pixel-unshuffle at the start moves pixels to channels, and a pixel-shuffle
-    at the end moves them back. Each level has residual blocks. Levels are connected by 2x2 convolutions of stride two
-    downwards, and by 1x1 convolutions with pixel-shuffle upwards; skip connections are added. No operation is global,
-    so each output pixel depends on its neighborhood only, and tiles give exactly the same result as the whole photo.
-    Residual branches and the residual are initialized to small values, which allows a high learning rate from the
-    start. Of the architectures in `benchmarks/results/architectures.md`, this one restores best after equal training
-    time on a CPU.
+    at the end moves them back. Each level has residual blocks. Levels are connected by 2x2 convolutions with stride two
+    in the encoder, and by 1x1 convolutions with pixel-shuffle in the decoder; skip connections are added. No operation
+    is global, so each output pixel depends on its neighborhood only, and tiles give exactly the same result as the
+    whole photo. The last layers of residual branches and of the network are initialized to small values, which allows a
+    high learning rate from the start. Of the architectures in `benchmarks/results/architectures.md`, this one restores
+    best after equal training time on a CPU.
 
     Args:
         channels: number of color channels of a photo (3 for RGB, 1 for grayscale).
@@ -84,7 +84,9 @@ class FastRestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
             if not isinstance(values, Sequence) or not all(isinstance(v, int) and v >= least for v in values):
                 raise ValueError(f"`{name}` must be a list of integers of at least {least}, got {values!r}")
         if not widths or len(widths) != len(blocks):
-            raise ValueError(f"`widths` and `blocks` must have one length, at least 1, got {widths!r} and {blocks!r}")
+            raise ValueError(
+                f"`widths` and `blocks` must have the same length, at least 1, got {widths!r} and {blocks!r}"
+            )
         if len(value_range) != 2 or not value_range[0] < value_range[1]:
             raise ValueError(f"`value_range` must be [low, high] with low < high, got {value_range!r}")
         self.register_to_config(
@@ -119,10 +121,10 @@ class FastRestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
     @property
     def receptive_radius(self) -> int:
         """Maximum distance, in pixels, between an output pixel and an input pixel that affects it."""
-        reach = 0  # in cells of the next coarser level
+        reach = 0  # of the levels below, in their cells
         for level, count in reversed(list(enumerate(self.config.blocks))):
             last = level == len(self.config.blocks) - 1
-            # a coarse cell covers two fine cells, which adds one; a block adds two cells
+            # resampling doubles the reach and adds one cell; each block of the encoder and of the decoder adds two
             reach = 2 * count if last else 2 * reach + 1 + 4 * count
         return self.config.unshuffle * (reach + 2) + self.config.unshuffle - 1  # conv_in and conv_out add a cell each
 
@@ -130,7 +132,7 @@ class FastRestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         """Initializes weights Kaiming-normal (divided by ten at the end of branches: `conv2`, `conv_out`), biases 0."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d):
-                rectified = name.endswith("conv1")  # no activation follows the other layers
+                rectified = name.endswith("conv1")  # the other layers have no activation
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu" if rectified else "linear")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
@@ -157,7 +159,7 @@ class FastRestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         """
         check_batch(x, self.config.channels, self.size_multiple)
         folded = F.pixel_unshuffle(x, self.config.unshuffle)  # (B, C u u, H / u, W / u)
-        # convolutions keep this memory format, in which they are a third faster on CPUs, and even more in bfloat16
+        # channels-last is kept by all layers, and a third faster on CPUs (more in bfloat16)
         hidden = self.conv_in(folded.contiguous(memory_format=torch.channels_last))
         skips = []
         for block, downsampler in zip(self.down_blocks, self.downsamplers, strict=False):

@@ -1,4 +1,4 @@
-"""Checks of the input and forms of the result shared by the `forward` methods of restorers."""
+"""Input checks and output types shared by the `forward` methods of restorers."""
 
 import torch
 from diffusers.models.unets.unet_2d import UNet2DOutput

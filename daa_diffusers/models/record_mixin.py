@@ -1,7 +1,7 @@
 """Mixin that saves and loads a network with the record of its weights: license, training and evaluation.
 
-The implementation is in `hub.records`. Hub repositories contain a copy of this code for users without this package; it
-then saves only weights and config, which states task and license.
+The implementation is in `hub.records`. Hub repositories contain a copy of this module for users without the package; it
+then saves weights and config only.
 """
 
 import importlib
@@ -67,11 +67,11 @@ class RecordMixin:
             raise ValueError("`safe_serialization` must be True: pickle files run code when they are opened")
         if kwargs and not push_to_hub:
             logger.warning("save_pretrained without `push_to_hub` ignores %s", ", ".join(f"`{one}`" for one in kwargs))
-        whole: Any = nullcontext(save_directory)
+        destination: Any = nullcontext(save_directory)
         if is_main_process and (saving := _package_module("hub.saving")) is not None:
             config = self.config_name  # type: ignore[attr-defined]
-            whole = saving.saving(self, save_directory, config, variant)
-        with whole as folder:
+            destination = saving.saving(self, save_directory, config, variant)
+        with destination as folder:
             super().save_pretrained(  # type: ignore[misc]
                 os.fspath(folder),
                 is_main_process=is_main_process,
@@ -100,7 +100,7 @@ class RecordMixin:
 
 
 def _package_module(name: str) -> Any:
-    """Imports a module of the package; None if the package is not installed. Late, since these modules import this."""
+    """Imports a module of the package when it is used, since it imports this one; None without the package."""
     try:
         return importlib.import_module(f"daa_diffusers.{name}")
     except ImportError:

@@ -21,7 +21,7 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        # in place, which halves the memory; with a positive slope, the gradient can be computed from the result
+        # in place, which halves the memory; the gradient is then computed from the result, which needs a positive slope
         self.activation = nn.LeakyReLU(negative_slope, inplace=negative_slope > 0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -43,7 +43,7 @@ class UpBlock(nn.Module):
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=self.align_corners)
         x = self.upsample_conv(x)  # (B, out, 2H, 2W)
         x = torch.cat([x, skip], dim=1)
-        # layer by layer, so that without gradients each input is freed early: a third less peak memory
+        # not by `self.block`, so that without gradients each input is freed early: a third less peak memory
         for conv in (self.block.conv1, self.block.conv2):
             x = self.block.activation(conv(x))
         return x
@@ -70,7 +70,7 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
     _supports_gradient_checkpointing = True
     _no_split_modules = ["ConvBlock", "UpBlock"]  # used by diffusers' `device_map="auto"`
     presets = {name: {"width": width} for name, width in PRESET_WIDTHS.items()}
-    skips_margins = True  # `forward` has the argument `margins`
+    skips_margins = True  # see `RestorerContract`
 
     @register_to_config
     def __init__(
@@ -94,12 +94,12 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
 
         widths = [width * 2**level for level in range(depth)]
         self.down_blocks = nn.ModuleList(
-            ConvBlock(inner, outer, negative_slope)
-            for inner, outer in zip([channels, *widths[:-1]], widths, strict=True)
+            ConvBlock(in_channels, out_channels, negative_slope)
+            for in_channels, out_channels in zip([channels, *widths[:-1]], widths, strict=True)
         )
         self.up_blocks = nn.ModuleList(
-            UpBlock(inner, outer, negative_slope, align_corners)
-            for inner, outer in zip(widths[:0:-1], widths[-2::-1], strict=True)
+            UpBlock(in_channels, out_channels, negative_slope, align_corners)
+            for in_channels, out_channels in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
         self.conv_out = nn.Conv2d(width, channels, 3, padding=1)
         self.gradient_checkpointing = False  # set by diffusers' `enable_gradient_checkpointing`
@@ -130,7 +130,7 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         return 9 * self.size_multiple - 6
 
     def reset_parameters(self) -> None:
-        """Initializes Kaiming-normal weights and zero biases (docs/method.md, step 8)."""
+        """Initializes weights Kaiming-normal, biases 0 (docs/method.md, step 8)."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
@@ -177,26 +177,27 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         return x + self.conv_out(hidden)
 
     def _decode_inside(self, x, hidden, skips: list[torch.Tensor], margins: tuple[int, int, int, int]) -> torch.Tensor:
-        """Decoder; each level is computed only where the result inside the margins depends on it."""
+        """Decodes each level only where the result inside the margins depends on it."""
         (height, width), (top, bottom, left, right) = x.shape[2:], margins
         wanted = (top, height - bottom), (left, width - right)
         levels = zip(self._parts(wanted[0], height), self._parts(wanted[1], width), strict=True)
         at = 0, 0  # position of `hidden` in its level
-        # keep the memory format of the whole photo; other kernels differ in the last bit
-        order = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        # keep the memory format of the input: kernels for other formats differ in the last bit
+        is_channels_last = x.is_contiguous(memory_format=torch.channels_last)
+        memory_format = torch.channels_last if is_channels_last else torch.contiguous_format
         for block, (rows, columns) in zip(self.up_blocks, levels, strict=True):
             skip = skips.pop()[..., 2 * rows[0] : 2 * rows[1], 2 * columns[0] : 2 * columns[1]]
-            hidden = _inside(hidden, (rows, columns), at).contiguous(memory_format=order)
-            hidden = self._run(block, hidden, skip.contiguous(memory_format=order))
+            hidden = _inside(hidden, (rows, columns), at).contiguous(memory_format=memory_format)
+            hidden = self._run(block, hidden, skip.contiguous(memory_format=memory_format))
             at = 2 * rows[0], 2 * columns[0]
         return _inside(x, wanted) + _inside(self.conv_out(hidden), wanted, at)
 
     def _parts(self, wanted: tuple[int, int], size: int) -> list[tuple[int, int]]:
-        """Ranges [low, high) along one axis, for each level from the deepest to the second, needed by the next one."""
+        """Ranges [low, high) along one axis to compute at each level, from the deepest to the second, for `wanted`."""
         low, high = wanted
         parts = []
         for level in range(1, self.config.depth):
-            # pixels affected by an edge: one by upsampling, one by each of three convolutions, and one by conv_out
+            # pixels of the finer level: one by upsampling, one by each of three convolutions, and one by conv_out
             reach = 5 if level == 1 else 4
             low, high = max(0, (low - reach) // 2), min(size >> level, -(-(high + reach) // 2))
             if self.config.align_corners:  # upsampling depends on the full size
@@ -211,6 +212,6 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
 
 
 def _inside(x: torch.Tensor, parts: tuple[tuple[int, int], tuple[int, int]], at: tuple[int, int] = (0, 0)):
-    """Crops `x` (B, C, H, W), which starts at position `at` of a level, to rows and columns [low, high) of it."""
+    """Crops `x` (B, C, H, W), whose first pixel is at `at` (row, column), to the ranges `parts` of rows and columns."""
     (top, bottom), (left, right) = parts
     return x[..., top - at[0] : bottom - at[0], left - at[1] : right - at[1]]

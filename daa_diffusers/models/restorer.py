@@ -44,7 +44,7 @@ class RestorerContract:
 
     @classmethod
     def of(cls, restorer: nn.Module) -> "RestorerContract":
-        """The contract of a module. Each property is an attribute, or an entry of its `config`, or the default.
+        """The contract of a module. A property is read from an attribute or its `config`; otherwise it is the default.
 
         Examples:
             >>> from torch import nn
@@ -96,7 +96,7 @@ def restore_photos(restorer: nn.Module, photos: torch.Tensor, at_once: int | Non
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """Removes the wrappers of `torch.compile` and of parallel training from a network."""
+    """Returns the network inside the wrappers of `torch.compile` and of parallel training."""
     while True:
         if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
             module = module.module
@@ -111,8 +111,7 @@ def config_of(network: nn.Module) -> Mapping[str, Any]:
     config = getattr(network, "config", None)
     if isinstance(config, Mapping):
         return config
-    # configs in transformers are objects
-    return vars(config) if hasattr(config, "__dict__") else {}
+    return vars(config) if hasattr(config, "__dict__") else {}  # transformers' configs are objects
 
 
 def _property(network: nn.Module, config: Mapping[str, Any], name: str) -> Any:

@@ -1,10 +1,10 @@
-"""Return of freed memory to the system between the stages of a photo."""
+"""Return of freed memory to the system, between the stages of restoring a photo."""
 
 import contextlib
 import ctypes
 
 
 def return_freed_memory() -> None:
-    """Returns freed memory that glibc keeps to the system, for all threads; other C libraries do so automatically."""
+    """Makes glibc return the memory that all threads have freed to the system; no effect with other C libraries."""
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Loading of checkpoints and devices given as `--checkpoint` and `--device`."""
+"""Loading of the pipeline given by `--checkpoint` and `--device`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_model(checkpoint: str, device: str | None = None) -> None:
     """Checks a checkpoint and a device without loading anything or querying the Hub.
 
     Raises:
-        CheckpointError: there is no such checkpoint, or the file is not a restorer's.
+        CheckpointError: there is no such checkpoint, or it is a file of other weights than a restorer's.
         ConfigurationError: there is no such device.
     """
     from ..foreign.weights import something_else
@@ -40,7 +40,7 @@ def check_model(checkpoint: str, device: str | None = None) -> None:
 
 
 def usable_device(device: str) -> torch.device:
-    """Returns a device by its name.
+    """Returns the device of a name, after a test allocation.
 
     Raises:
         ConfigurationError: there is no such device.
@@ -48,11 +48,11 @@ def usable_device(device: str) -> torch.device:
     import torch
 
     try:
-        where = torch.device(device)
-        torch.empty(0, device=where)
+        found = torch.device(device)
+        torch.empty(0, device=found)
     except (RuntimeError, AssertionError, ImportError) as error:
         raise ConfigurationError(f"`--device` {device!r} cannot be used: {str(error).splitlines()[0]}") from None
-    return where
+    return found
 
 
 def fastest_device() -> str:
@@ -75,7 +75,7 @@ def load_pipeline(checkpoint: str, device: str | None, dtype: str = "float32") -
     Args:
         checkpoint: checkpoint, as for `DAARestorationPipeline.from_pretrained`.
         device: name of the device; None: the fastest one available.
-        dtype: torch's name of the weights' dtype; "auto": float32 with `enable_mixed_precision`.
+        dtype: dtype of the weights, one of `DTYPES`; "auto": float32 with `enable_mixed_precision`.
 
     Raises:
         ConfigurationError: there is no such device.
@@ -87,26 +87,26 @@ def load_pipeline(checkpoint: str, device: str | None, dtype: str = "float32") -
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 
     check_model(checkpoint)
-    disable_progress_bar()  # disables the progress bar of loading
-    where = usable_device(device or fastest_device())
+    disable_progress_bar()
+    target = usable_device(device or fastest_device())
     weights = torch.float32 if dtype == "auto" else getattr(torch, dtype)
-    pipeline = DAARestorationPipeline.from_pretrained(checkpoint, dtype=weights).to(where)
+    pipeline = DAARestorationPipeline.from_pretrained(checkpoint, dtype=weights).to(target)
     if dtype == "auto":
         pipeline.enable_mixed_precision()
     return pipeline
 
 
 def convert_weights(path: str | os.PathLike, folder: str | os.PathLike, task: str | None = None) -> Path:
-    """Writes a pipeline's folder from the weights of a restorer; the record names the source files.
+    """Converts weights of a restorer to the folder of a pipeline, whose record lists the source files.
 
     Args:
-        path: file (.safetensors, .pth, .pt, .ckpt or .bin), or folder of a restorer.
-        folder: folder to write to; must not hold a pipeline.
+        path: weight file (.safetensors, .pth, .pt, .ckpt or .bin), or folder of a restorer.
+        folder: folder to write; must not contain a pipeline.
         task: a key of `checkpoints.tasks.TASKS`; None: that of the weights' record, if any.
 
     Raises:
         CheckpointError: as for `hub.single_files.load_restorer`.
-        ConfigurationError: unknown `task`, or `folder` holds a pipeline or is a file.
+        ConfigurationError: unknown `task`, or `folder` contains a pipeline or is a file.
     """
     from ..checkpoints.tasks import TASKS
     from ..hub.records import keep_record, record_of

@@ -49,19 +49,21 @@ class Plan:
 
 
 def format_of_output(inputs: Sequence[str], output: str, format: str | None = None, suffix: str = "") -> str | None:
-    """Returns the file format of `output` if it is a file, which requires a photo's suffix and a single input.
+    """Returns the file format of `output` if it is a file: it then has a photo's suffix, and there is one input.
 
     Returns:
         A key of `photos.FORMATS`; None if `output` is a folder.
 
     Raises:
-        ConfigurationError: `output` is a file's name, but there may be several photos, or `format` or `suffix`
+        ConfigurationError: `output` is the name of a file, but there may be several photos, or `format` or `suffix`
             contradicts it.
     """
     if os.path.isdir(output) or output.endswith((os.sep, "/")):
         return None
     if output == "-":
-        raise ConfigurationError("`--output` must be a folder or a file: photos do not go to standard output, got '-'")
+        raise ConfigurationError(
+            "`--output` must be a folder or a file: photos cannot be written to standard output, got '-'"
+        )
     ending = os.path.splitext(output)[1].lower()
     named = BY_SUFFIX.get(ending)
     is_photo = named is not None or (mimetypes.guess_type(output)[0] or "").startswith(("image/", "video/"))
@@ -70,8 +72,8 @@ def format_of_output(inputs: Sequence[str], output: str, format: str | None = No
     one = inputs[0]
     if len(inputs) > 1 or one == "-" or os.path.isdir(one) or (glob.has_magic(one) and not os.path.lexists(one)):
         raise ConfigurationError(
-            f"`--output` {output!r} is a file's name, but several photos need a folder: choose another name, or create "
-            "the folder first"
+            f"`--output` {output!r} is the name of a file, but several photos need a folder: choose another name, or "
+            "create the folder first"
         )
     if named is None or named.name not in FORMATS:
         writable = ", ".join(one for suffixes in FORMATS.values() for one in suffixes)
@@ -79,7 +81,7 @@ def format_of_output(inputs: Sequence[str], output: str, format: str | None = No
     if format not in (None, named.name):
         raise ConfigurationError(f"`--output` {output!r} is {named.name}, `--format` is {format}: omit one of them")
     if suffix:
-        raise ConfigurationError(f"`--suffix` needs a folder as `--output`, got the file's name {output!r}")
+        raise ConfigurationError(f"`--suffix` needs a folder as `--output`, got the file name {output!r}")
     return named.name
 
 
@@ -102,7 +104,7 @@ def find_jobs(
     Args:
         inputs: files, folders, patterns ("**" for any depth), or "-" for `listed`.
         output: folder for all outputs, or a file if `format_of_output` returns a format.
-        format: a key of `photos.FORMATS`, which determines the suffix; None: that of the input (.tif for raw files).
+        format: a key of `photos.FORMATS`, which determines the suffix; None: suffix of the input (.tif for raw files).
         suffix: text to insert before the file's suffix.
         overwrite: whether a photo may be its own output.
         listed: paths of the list.
@@ -118,15 +120,15 @@ def find_jobs(
         folder, name = os.path.dirname(output) or os.curdir, os.path.basename(output)
     found: dict[str, Found] = {}
     search = Search(folder, compare)
-    for one in search.through(inputs, listed):
+    for one in search.find(inputs, listed):
         target = os.path.join(folder, name or renamed(one.relative, format, suffix))
         key = f"{os.path.abspath(one.source)}\0{target}"
         if key not in found or one.named:
             found[key] = replace(one, target=target)
-    if not found and search.made:
+    if not found and search.results:
         raise ConfigurationError(
             f"nothing to restore: files in the output folder and sheets are skipped, and these are all "
-            f"{len(search.made)} photos, such as {search.made[0]!r}; choose another folder"
+            f"{len(search.results)} photos, such as {search.results[0]!r}; choose another folder"
         )
     if not found:
         raise ConfigurationError("nothing to restore: the list of photos is empty")
@@ -153,32 +155,32 @@ def renamed(relative: str, format: str | None, suffix: str = "") -> str:
 
 
 def _without_conflicts(photos: list[Found], overwrite: bool, exact: bool) -> list[Job]:
-    """Returns the jobs of photos; conflicts of their outputs are resolved.
+    """Returns the jobs of photos, after resolving conflicts between their outputs.
 
-    Photos with the same output are refused. A photo at the path of another photo's output is not restored: it is most
-    often that output, but may be an original. It is omitted from the jobs if it was not named by the user and would
-    have another output itself, as results of an earlier run do; else it is a skipped job, with the reason.
+    Photos with the same output are refused. A photo at the path of another photo's output is not restored, since it is
+    probably the result of an earlier run. If the user did not name it, and its own output would be a third file, it is
+    omitted; otherwise it becomes a skipped job with the reason, since it may be an original.
     """
     by_target: dict[str, list[Found]] = {}
     for photo in photos:
         if not photo.refused:
             by_target.setdefault(_key(photo.target, exact), []).append(photo)
     refused: dict[int, str] = {}
-    makers: dict[str, Found] = {}
-    for key, rivals in by_target.items():
-        rivals = [one for one in rivals if overwrite or _key(one.source, exact) != key]
-        if len(rivals) == 1:
-            makers[key] = rivals[0]
-        for one in rivals if len(rivals) > 1 else ():
-            others = ", ".join(repr(other.source) for other in rivals if other is not one)
+    writers: dict[str, Found] = {}  # path of an output -> the photo restored to it
+    for key, candidates in by_target.items():
+        candidates = [one for one in candidates if overwrite or _key(one.source, exact) != key]
+        if len(candidates) == 1:
+            writers[key] = candidates[0]
+        for one in candidates if len(candidates) > 1 else ():
+            others = ", ".join(repr(other.source) for other in candidates if other is not one)
             refused[id(one)] = f"{one.target!r} would also be the output of {others}"
     jobs = []
     for photo in photos:
         job = Job(photo.source, photo.target, photo.refused or refused.get(id(photo), ""))
-        maker = makers.get(_key(photo.source, exact))
-        if not job.refused and maker is not None and maker is not photo:
+        writer = writers.get(_key(photo.source, exact))
+        if not job.refused and writer is not None and writer is not photo:
             if _key(photo.target, exact) == _key(photo.source, exact):
-                job = replace(job, skipped=f"it is at the path of the output of {maker.source!r}")
+                job = replace(job, skipped=f"it is at the path of the output of {writer.source!r}")
             elif not photo.named:
                 continue
         jobs.append(job)
@@ -191,9 +193,9 @@ def _key(path: str, exact: bool) -> str:
 
 
 def _is_case_sensitive(targets: Sequence[str], folder: str) -> bool:
-    """Whether the file system of `folder` distinguishes all names in `targets`; many (exFAT, APFS) ignore case.
+    """Whether the file system of `folder` distinguishes all names in `targets`; exFAT and APFS ignore case.
 
-    This is tested by a temporary file, only if some names differ in case alone.
+    If some names differ only in case, this is tested by a temporary file.
     """
     if sys.platform == "darwin":
         return False
@@ -213,9 +215,9 @@ def _refusal(job: Job, root: str, parent: str, overwrite: bool) -> str:
     if len(os.fsencode(name)) > NAME_BYTES:
         return f"the name of its output has {len(os.fsencode(name))} bytes, file systems allow {NAME_BYTES}: {name!r}"
     if os.path.commonpath([root, parent]) != root:
-        return f"{job.target!r} leads out of the output folder, to {parent!r}"
+        return f"{job.target!r} is outside of the output folder, in {parent!r}"
     if os.path.isdir(job.target) and not os.path.islink(job.target):
         return f"{job.target!r} is a folder"
     if os.path.realpath(job.source) == os.path.join(parent, os.path.basename(job.target)) and not overwrite:
-        return "its output would be the photo itself: choose another folder, `--suffix`, or `--overwrite`"
+        return "its output would replace the photo itself: choose another folder, `--suffix`, or `--overwrite`"
     return ""

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..photos.listing import scan_folder
 from ..photos.registry import PHOTO_SUFFIXES
 
-MADE = "in the output folder, or a sheet"
+RESULT = "in the output folder, or a sheet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Found:
         source: path of the file.
         relative: path of its output below the output folder, before renaming.
         refused: reason why it cannot be restored, or "".
-        named: whether the user gave the name of the file itself.
+        named: whether the user named the file itself, instead of a folder or pattern.
         target: path of its output; set by `find_jobs`.
     """
 
@@ -45,16 +45,16 @@ class Search:
 
     Attributes:
         left_out: number of skipped files in folders and patterns, by reason.
-        made: photos skipped as results of an earlier run.
+        results: photos skipped as results of an earlier run.
     """
 
     output: str
     compare: str | None = None
     left_out: Counter[str] = field(default_factory=Counter)
-    made: list[str] = field(default_factory=list)
+    results: list[str] = field(default_factory=list)
 
-    def through(self, inputs: Sequence[str], listed: Iterable[str]) -> Iterable[Found]:
-        """Yields all photos of `inputs`, as for `find_jobs`; missing files and empty folders get a reason `refused`."""
+    def find(self, inputs: Sequence[str], listed: Iterable[str]) -> Iterable[Found]:
+        """Yields the photos of `inputs` (see `find_jobs`); missing files and empty folders have a reason `refused`."""
         for one in inputs:
             if one == "-":
                 files = []
@@ -80,7 +80,7 @@ class Search:
             yield Found(path, "photo", f"the folder cannot be read: {reason}")
         if not listing.photos and not listing.unreadable:
             yield Found(folder, "photo", "there is no photo in this folder")
-        for photo in self._but_made(map(str, listing.photos), folder):
+        for photo in self._without_results(map(str, listing.photos), folder):
             yield Found(photo, os.path.relpath(photo, folder))
 
     def _matching(self, pattern: str) -> Iterable[Found]:
@@ -94,17 +94,17 @@ class Search:
                 photos.append(path)
             elif not os.path.isdir(path):
                 self.left_out[f"not a photo ({suffix or 'no suffix'})"] += 1
-        for photo in self._but_made(photos, start):
+        for photo in self._without_results(photos, start):
             yield Found(photo, os.path.relpath(photo, start))
         if not photos:
             yield Found(pattern, "photo", "no photo matches the pattern")
 
-    def _but_made(self, photos: Iterable[str], folder: str) -> Iterable[str]:
+    def _without_results(self, photos: Iterable[str], folder: str) -> Iterable[str]:
         inside = _is_below(self.output, folder)
         for photo in photos:
             if (inside and _is_below(photo, self.output)) or _is_sheet(photo, self.compare):
-                self.made.append(photo)
-                self.left_out[MADE] += 1
+                self.results.append(photo)
+                self.left_out[RESULT] += 1
             else:
                 yield photo
 
@@ -114,7 +114,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _is_sheet(photo: str, compare: str | None) -> bool:
-    """Whether a file is in the folder of the sheets and has the name of a sheet: a photo's name, then .png."""
+    """Whether a file is in the folder of the sheets and is named like one: a photo's name followed by .png."""
     name = re.sub(r"(\.\d+)?\.png$", "", os.path.basename(photo))
     sheet = name != os.path.basename(photo) and os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES
     return sheet and compare is not None and os.path.realpath(os.path.dirname(photo)) == os.path.realpath(compare)

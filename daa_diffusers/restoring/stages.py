@@ -27,13 +27,13 @@ Record = dict[str, Any]
 
 
 @dataclasses.dataclass
-class Restored:
-    """A photo between the stages.
+class StagedPhoto:
+    """A photo between two stages.
 
     Args:
         photo: the photo as read.
-        pixels: restored pixels; None before restoring.
-        guard: result of the guard as a dictionary; None without a guard.
+        pixels: restored pixels; None before `restore`.
+        guard: the guard's verdict as a dictionary; None without a guard.
         seconds: time taken by the stages so far.
     """
 
@@ -56,7 +56,7 @@ def restore_one(pipeline: DAARestorationPipeline, job: Job, options: Options) ->
     return write(restore(pipeline, read(job, options), options), job, options)
 
 
-def read(job: Job, options: Options) -> Restored:
+def read(job: Job, options: Options) -> StagedPhoto:
     """Reads the photo of a job, converted to the bit depth for restoring.
 
     Raises:
@@ -64,50 +64,50 @@ def read(job: Job, options: Options) -> Restored:
         OSError: the file or the folder of its output cannot be used.
     """
     start = time.perf_counter()
-    check_writable(Path(job.target).parent)  # fails before the photo is restored
+    check_writable(Path(job.target).parent)  # to fail before the photo is restored
     photo = open_photo(job.source, max_megapixels=options.max_megapixels)
     if options.bits == 16 and 16 in BY_NAME[options.format or own_format(photo)].depths:
         photo = _with_16_bits(photo)  # so that restoring rounds to 16 bits
-    return Restored(photo, seconds=time.perf_counter() - start)
+    return StagedPhoto(photo, seconds=time.perf_counter() - start)
 
 
-def restore(pipeline: DAARestorationPipeline, one: Restored, options: Options) -> Restored:
+def restore(pipeline: DAARestorationPipeline, staged: StagedPhoto, options: Options) -> StagedPhoto:
     """Sets the restored pixels; errors are those of the pipeline."""
     start = time.perf_counter()
-    return_freed_memory()  # memory that was used for reading
+    return_freed_memory()  # memory used for reading
     result: Any = pipeline(
-        one.photo.pixels,
+        staged.photo.pixels,
         output_type="np",
         tile=options.tile,
         strength=options.strength,
         self_ensemble=options.self_ensemble,
         guard=options.guard,
     )
-    one.pixels = result.images[0]
-    one.guard = dataclasses.asdict(result.guard[0]) if result.guard else None
+    staged.pixels = result.images[0]
+    staged.guard = dataclasses.asdict(result.guard[0]) if result.guard else None
     return_freed_memory()
-    one.seconds += time.perf_counter() - start
-    return one
+    staged.seconds += time.perf_counter() - start
+    return staged
 
 
-def write(one: Restored, job: Job, options: Options) -> Record:
+def write(staged: StagedPhoto, job: Job, options: Options) -> Record:
     """Writes a restored photo; result and errors are those of `restore_one`."""
     start = time.perf_counter()
-    photo, restored, folder = one.photo, one.pixels, Path(job.target).parent
+    photo, restored, folder = staged.photo, staged.pixels, Path(job.target).parent
     assert restored is not None
     if options.compare is not None:
-        _compare(photo, restored, job, Path(options.compare))
+        _write_sheet(photo, restored, job, Path(options.compare))
     folder.mkdir(parents=True, exist_ok=True)
     if not options.overwrite and os.path.lexists(job.target):
         raise FileExistsError(f"{job.target!r} exists")
     with replacing(job.target, like=job.source) as temporary:
-        if _same(photo, restored, options):
+        if _can_be_copied(photo, restored, options):
             shutil.copyfile(job.source, temporary)  # encoding the photo again would only lose quality
             format_, bits = own_format(photo), photo.bits
             notes: tuple[str, ...] = ("nothing to restore: the file was copied",)
         else:
-            # frees the memory of the old pixels for the encoder
-            one.photo = photo = dataclasses.replace(photo, pixels=restored)
+            # drop the degraded pixels, which frees memory for the encoder
+            staged.photo = photo = dataclasses.replace(photo, pixels=restored)
             saved = save_photo(
                 temporary,
                 photo,
@@ -123,14 +123,14 @@ def write(one: Restored, job: Job, options: Options) -> Record:
         "height": restored.shape[0],
         "format": format_,
         "bits": bits,
-        "seconds": round(one.seconds + time.perf_counter() - start, 3),
+        "seconds": round(staged.seconds + time.perf_counter() - start, 3),
         "notes": list(notes),
-        "guard": one.guard,
+        "guard": staged.guard,
     }
 
 
-def _same(photo: StoredPhoto, restored: np.ndarray, options: Options) -> bool:
-    """Whether the file can be copied unchanged."""
+def _can_be_copied(photo: StoredPhoto, restored: np.ndarray, options: Options) -> bool:
+    """Whether the output would equal the photo's file, which is then copied."""
     unchanged = options.bits in (None, photo.bits) and options.quality is None and not options.strip_location
     unchanged &= photo.format != "RAW" and options.format in (None, own_format(photo))
     return unchanged and np.array_equal(photo.pixels, restored)
@@ -141,7 +141,7 @@ def _with_16_bits(photo: StoredPhoto) -> StoredPhoto:
     return dataclasses.replace(photo, pixels=with_bits(photo.pixels, 16), alpha=alpha)
 
 
-def _compare(photo: StoredPhoto, restored: np.ndarray, job: Job, folder: Path) -> None:
+def _write_sheet(photo: StoredPhoto, restored: np.ndarray, job: Job, folder: Path) -> None:
     """Writes a sheet with the whole photo and its enlarged center, before and after."""
     from ..evaluation.sheets import contact_sheet
     from ..photos.stored import upright
@@ -161,7 +161,7 @@ def _compare(photo: StoredPhoto, restored: np.ndarray, job: Job, folder: Path) -
 
 
 def _reduced(pixels: np.ndarray, cell: int) -> np.ndarray:
-    step = max(1, max(pixels.shape[:2]) // (2 * cell))  # the sheet reduces the photo further, with a filter
+    step = max(1, max(pixels.shape[:2]) // (2 * cell))  # the sheet then resizes it with a filter
     return pixels[::step, ::step]
 
 

@@ -1,4 +1,4 @@
-"""Restoration of a list of photos: failures are reported and the others restored, finished photos are not repeated."""
+"""Restoration of a list of photos; a failure is reported, and does not stop the others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from . import stages
 from .options import Options
 from .outputs import Job
 from .quiet import without_warnings
-from .stages import Record, Restored
+from .stages import Record, StagedPhoto
 from .stages import restore_one as restore_one
 
 if TYPE_CHECKING:
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RESTORED, SKIPPED, FAILED, PLANNED = "restored", "skipped", "failed", "planned"
-# Number of photos that are read ahead, and that are written at the same time, on a CPU and on a GPU. On a CPU one is
-# enough, since restoring takes far longer; a GPU can be faster than decoding and encoding one file after another.
+# Number of photos read in advance, and of photos being written, on a CPU and on a GPU. On a CPU one is enough, since
+# restoring takes far longer; a GPU can be faster than decoding and encoding of one file after another.
 AHEAD, AHEAD_OF_GPU = 1, 8
 
 Result = tuple[Record, OSError | None]  # a record, and the system error (`concerns_all_files`) that ends the run
 
 
 def restore_all(jobs: Iterable[Job], options: Options, load: Callable[[], DAARestorationPipeline]) -> Iterator[Record]:
-    """Restores photos in order; meanwhile the next ones are read and finished ones written.
+    """Restores photos in order, while the next ones are read and the previous ones written.
 
     Args:
         jobs: jobs of `find_jobs`.
@@ -41,7 +41,7 @@ def restore_all(jobs: Iterable[Job], options: Options, load: Callable[[], DAARes
         load: function that returns the pipeline; called before the first photo is restored, if any.
 
     Yields:
-        A JSON-plain record of each job, in order: "input", "output", "status" (restored, skipped, failed or planned);
+        A record of each job (plain JSON), in order: "input", "output", "status" (restored, skipped, failed or planned);
         "reason" if failed or skipped; and if restored "width", "height", "format", "bits", "seconds" (for reading,
         restoring and writing), "notes" and "guard".
 
@@ -52,7 +52,7 @@ def restore_all(jobs: Iterable[Job], options: Options, load: Callable[[], DAARes
     """
     with _Overlap(options) as overlap:
         try:
-            yield from overlap.through(jobs, load)
+            yield from overlap.run(jobs, load)
         except KeyboardInterrupt:
             yield from overlap.records(0)
             raise
@@ -69,7 +69,7 @@ class _Overlap:
         self.options = options
         self.readers = ThreadPoolExecutor(AHEAD_OF_GPU, "read")
         self.writers: ThreadPoolExecutor | None = None
-        self.behind: deque[Future[Result]] = deque()  # in the order of the jobs
+        self.pending: deque[Future[Result]] = deque()  # in the order of the jobs
         self.stopped = Event()  # set by a system error: nothing more is written
         self.ahead = AHEAD
 
@@ -81,22 +81,22 @@ class _Overlap:
             if pool is not None:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def through(self, jobs: Iterable[Job], load: Callable[[], DAARestorationPipeline]) -> Iterator[Record]:
+    def run(self, jobs: Iterable[Job], load: Callable[[], DAARestorationPipeline]) -> Iterator[Record]:
         """See `restore_all`."""
         pipeline = None
-        for job, given in self._read_ahead(jobs):
-            if isinstance(given, Future):
+        for job, state in self._read_ahead(jobs):
+            if isinstance(state, Future):
                 pipeline = pipeline or self._prepared(load)
-                self.behind.append(self._restored(pipeline, job, given))
+                self.pending.append(self._restored(pipeline, job, state))
             else:
-                self.behind.append(_finished(given))
+                self.pending.append(_finished(state))
             yield from self.records(self.ahead)
         yield from self.records(0)
 
     def records(self, left: int) -> Iterator[Record]:
         """Yields finished records in order, and waits until at most `left` photos are being written."""
-        while self.behind and (len(self.behind) > left or self.behind[0].done()):
-            record, error = self.behind.popleft().result()
+        while self.pending and (len(self.pending) > left or self.pending[0].done()):
+            record, error = self.pending.popleft().result()
             yield record
             if error is not None:
                 raise error
@@ -108,21 +108,21 @@ class _Overlap:
         self.writers = ThreadPoolExecutor(self.ahead, "write")
         return pipeline
 
-    def _read_ahead(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Record | Future[Restored]]]:
-        """Yields each job with the future of its photo, or with its record if there is nothing to restore."""
-        rest, queue = iter(jobs), deque[tuple[Job, Record | Future[Restored]]]()
+    def _read_ahead(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Record | Future[StagedPhoto]]]:
+        """Yields each job with the future of its photo, or with its record if it is not to be restored."""
+        rest, queue = iter(jobs), deque[tuple[Job, Record | Future[StagedPhoto]]]()
         while True:
             for job in islice(rest, 1 + self.ahead - len(queue)):
-                queue.append((job, _settled(job, self.options) or self.readers.submit(self._read, job)))
+                queue.append((job, _record_of(job, self.options) or self.readers.submit(self._read, job)))
             if not queue:
                 return
             yield queue.popleft()
 
-    def _read(self, job: Job) -> Restored:
+    def _read(self, job: Job) -> StagedPhoto:
         with without_warnings():
             return stages.read(job, self.options)
 
-    def _restored(self, pipeline: DAARestorationPipeline, job: Job, read: Future[Restored]) -> Future[Result]:
+    def _restored(self, pipeline: DAARestorationPipeline, job: Job, read: Future[StagedPhoto]) -> Future[Result]:
         try:
             with without_warnings():
                 restored = stages.restore(pipeline, read.result(), self.options)
@@ -131,15 +131,15 @@ class _Overlap:
         assert self.writers is not None
         return self.writers.submit(self._write, restored, job)
 
-    def _write(self, restored: Restored, job: Job) -> Result:
+    def _write(self, restored: StagedPhoto, job: Job) -> Result:
         if self.stopped.is_set():
-            return {}, None  # not yielded: the caller has stopped
+            return {}, None  # never yielded, since `records` raises the system error first
         try:
             with without_warnings():
-                return _named(job) | {"status": RESTORED} | stages.write(restored, job, self.options), None
+                return _paths(job) | {"status": RESTORED} | stages.write(restored, job, self.options), None
         except FileExistsError:
             reason = "another process has written the output in the meantime"
-            return _named(job) | {"status": SKIPPED, "reason": reason}, None
+            return _paths(job) | {"status": SKIPPED, "reason": reason}, None
         except Exception as error:
             return self._failed(job, error)
 
@@ -148,10 +148,10 @@ class _Overlap:
         ends = error if isinstance(error, OSError) and concerns_all_files(error) else None
         if ends is not None:
             self.stopped.set()
-        return _named(job) | {"status": FAILED, "reason": _words(error)}, ends
+        return _paths(job) | {"status": FAILED, "reason": _message(error)}, ends
 
 
-def _named(job: Job) -> Record:
+def _paths(job: Job) -> Record:
     return {"input": job.source, "output": job.target}
 
 
@@ -161,18 +161,18 @@ def _finished(record: Record, error: OSError | None = None) -> Future[Result]:
     return done
 
 
-def _settled(job: Job, options: Options) -> Record | None:
-    """Returns the record of a job without anything to restore, else None."""
+def _record_of(job: Job, options: Options) -> Record | None:
+    """Returns the record of a job that is not to be restored: refused, skipped or planned; else None."""
     if job.refused:
-        return _named(job) | {"status": FAILED, "reason": job.refused}
+        return _paths(job) | {"status": FAILED, "reason": job.refused}
     if job.skipped:
-        return _named(job) | {"status": SKIPPED, "reason": job.skipped}
+        return _paths(job) | {"status": SKIPPED, "reason": job.skipped}
     if os.path.lexists(job.target) and not options.overwrite:
-        return _named(job) | {"status": SKIPPED, "reason": "the output exists"}
-    return _named(job) | {"status": PLANNED} if options.dry_run else None
+        return _paths(job) | {"status": SKIPPED, "reason": "the output exists"}
+    return _paths(job) | {"status": PLANNED} if options.dry_run else None
 
 
-def _words(error: Exception) -> str:
+def _message(error: Exception) -> str:
     message = str(error) or "out of memory" if isinstance(error, MemoryError) else str(error)
     return message if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {message}"
 

@@ -1,4 +1,4 @@
-"""Contents of a source, file by file, to detect whether a resumed run reads the same photos."""
+"""Digests of the files of a source, by which a resumed run detects other photos."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -10,25 +10,25 @@ from .folders import PhotoFolder, PhotoSource
 from .hf_datasets import FINGERPRINTED
 
 BLOCK = 4096  # size in bytes of the blocks compared at the start, at the center and at the end of a file
-MOST = 20_000  # number of files above which only names and sizes are compared
+MAX_FILES = 20_000  # number of files above which only names and sizes are compared
 SHOWN = 5  # number of files named in a message
 
 Contents = dict[str, Any]  # "name", "window", "fingerprint", and "files" (name -> digest); JSON-plain
 
 
 def contents(source: PhotoSource) -> Contents:
-    """Returns the contents of a source, independent of the path that leads to it.
+    """Returns the contents of a source, which do not depend on its path.
 
-    A file is identified by its name within the source, its size and three blocks of `BLOCK` bytes, in which edited
-    photos in compressed formats differ. For a stream, only the first files are compared; for more than `MOST` files,
-    only names and sizes, by the fingerprint.
+    A file is identified by its name within the source, its size and three blocks of `BLOCK` bytes; editing a photo in a
+    compressed format changes some of them. For a stream, only the first files are compared; for more than `MAX_FILES`
+    files, only names and sizes, by the fingerprint.
     """
     files: dict[str, str] | None
-    if isinstance(source, PhotoFolder) and len(source) > MOST:
+    if isinstance(source, PhotoFolder) and len(source) > MAX_FILES:
         files = None
     elif isinstance(source, PhotoFolder):
         files = {source.paths[i].relative_to(source.folder).as_posix(): _of_file(source, i) for i in range(len(source))}
-    elif source.count is not None and source.count > MOST:
+    elif source.count is not None and source.count > MAX_FILES:
         files = {}
     else:
         files = {}

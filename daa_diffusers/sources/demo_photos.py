@@ -46,7 +46,7 @@ def demo_photos(folder: str | os.PathLike[str], *, seed: int = 0) -> DemoPhotos:
     """Writes a folder of demonstration photos: RGB PNG, 8 bit, 192 x 192; deterministic for a given `seed`.
 
     `clean/`, `real/train/noisy/` and `real/val/{noisy,clean}/` are cropped from different photos of scikit-image, all
-    free of copyright restrictions or included by permission. The noise is `CAMERA`. Since it is synthetic, numbers on
+    free of copyright restrictions or included by permission. The noise is `CAMERA`. Since it is synthetic, results on
     these photos show that the program works, not how well it restores photos of a camera.
 
     Args:
@@ -61,14 +61,14 @@ def demo_photos(folder: str | os.PathLike[str], *, seed: int = 0) -> DemoPhotos:
         ImportError: scikit-image is not installed.
     """
     folder = Path(folder)
-    made = DemoPhotos(
+    photos = DemoPhotos(
         clean=folder / "clean",
         real_train_noisy=folder / "real" / "train" / "noisy",
         real_val_noisy=folder / "real" / "val" / "noisy",
         real_val_clean=folder / "real" / "val" / "clean",
     )
-    folders = {"clean": made.clean, "train": made.real_train_noisy, "val": made.real_val_noisy}
-    plan = []  # file, clean photo, generator of its noise or None
+    folders = {"clean": photos.clean, "train": photos.real_train_noisy, "val": photos.real_val_noisy}
+    plan = []  # (file, clean photo, generator of its noise or None)
     for purpose, names in SOURCES.items():
         for name in names:
             for index, crop in enumerate(_crops(_load(name))):
@@ -76,18 +76,18 @@ def demo_photos(folder: str | os.PathLike[str], *, seed: int = 0) -> DemoPhotos:
                 noise = None if purpose == "clean" else generator_for(seed, "demo_photos", name, index)
                 plan.append((folders[purpose] / file, crop, noise))
                 if purpose == "val":
-                    plan.append((made.real_val_clean / file, crop, None))
+                    plan.append((photos.real_val_clean / file, crop, None))
     _check_folders(folder, {path for path, _, _ in plan})
     for path, crop, noise in plan:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(crop if noise is None else _degraded(crop, CAMERA, noise), path)
-    return made
+    return photos
 
 
 def clean_photos(folder: str | os.PathLike[str]) -> Path:
     """Writes clean crops of all photos that `demo_photos` uses (RGB PNG, 8 bit, 192 x 192), and returns `folder`.
 
-    This is for users without clean photos of their own. Errors are those of `demo_photos`.
+    For users without clean photos of their own. Errors are those of `demo_photos`.
     """
     folder = Path(folder)
     names = [name for group in SOURCES.values() for name in group]
@@ -142,16 +142,16 @@ def _degraded(clean: np.ndarray, degradation: Degradation, generator: torch.Gene
 def _check_folders(folder: Path, files: set[Path]) -> None:
     """Checks that `files` can be written, and that their folders hold nothing else."""
     parents = {path.parent for path in files}
-    for way in {way for parent in parents for way in (parent, *parent.parents)}:
-        if way.exists() and not way.is_dir():
+    for ancestor in {ancestor for parent in parents for ancestor in (parent, *parent.parents)}:
+        if ancestor.exists() and not ancestor.is_dir():
             raise ConfigurationError(
-                f"`folder` must be a folder or not exist yet, got {str(folder)!r}, where {str(way)!r} is a file"
+                f"`folder` must be a folder or not exist yet, got {str(folder)!r}, where {str(ancestor)!r} is a file"
             )
-    foreign = sorted(str(path) for parent in parents for path in parent.glob("[!.]*") if path not in files)
-    if foreign:
+    others = sorted(str(path) for parent in parents for path in parent.glob("[!.]*") if path not in files)
+    if others:
         raise ConfigurationError(
-            f"`folder` must hold only demonstration photos, got {len(foreign)} other files: "
-            f"{foreign[:5]}; choose another folder"
+            f"`folder` must hold only demonstration photos, got {len(others)} other files: "
+            f"{others[:5]}; choose another folder"
         )
 
 

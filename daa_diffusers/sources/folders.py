@@ -63,11 +63,11 @@ class PhotoSource(ABC):
     @property
     @abstractmethod
     def count(self) -> int | None:
-        """Number of photos, readable or not; None if it is not known (yet)."""
+        """Number of photos, readable or not; None while it is unknown."""
 
     @property
     def name(self) -> str:
-        """Name for records and cards, without parent folders."""
+        """Name for records and model cards, without parent folders."""
         return Path(self.location).name
 
     @abstractmethod
@@ -96,7 +96,7 @@ class PhotoSource(ABC):
         return int(order(len(self), epoch)[step])
 
     def spread(self, most: int) -> list[int]:
-        """Returns at most `most` equally spaced indices; the first ones of a stream of unknown length."""
+        """Returns up to `most` equally spaced indices; for a stream of unknown length, the first ones."""
         count = most if self.count is None else self.count
         return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
 
@@ -104,8 +104,8 @@ class PhotoSource(ABC):
         """Yields the readable photos of `spread(most)`, each with its index.
 
         Args:
-            most: largest number of photos.
-            wanted: function that returns whether to read the photo of an index; None: all.
+            most: maximum number of photos.
+            wanted: function that returns whether to read the photo at an index; None: all.
         """
         for index in self.spread(most) if wanted is None else filter(wanted, self.spread(most)):
             try:
@@ -281,7 +281,7 @@ class _Cycle(Sequence[int]):
 class _Journal:
     """Photos skipped by the processes that share a source, as lines of a temporary file of the first process.
 
-    A file works for forked and for spawned workers, and outlives killed ones.
+    A file works for forked and spawned workers, and keeps the entries of killed ones.
     """
 
     def __init__(self) -> None:
@@ -305,7 +305,7 @@ class _Journal:
 
 
 def _remove(path: str, owner: int) -> None:
-    if os.getpid() == owner:  # not a forked worker, which ends before the process that reads the file
+    if os.getpid() == owner:  # not a forked worker, which may end earlier than the owner
         with contextlib.suppress(OSError):
             os.unlink(path)
 

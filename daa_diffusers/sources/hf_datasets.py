@@ -91,8 +91,8 @@ class StreamSource(_ColumnSource):
 
     The stream is divided into windows of `window` examples, each of which is shuffled in a new order in each epoch. The
     photo at a position is therefore a function of the position and the seed, as for every source, with any number of
-    workers. An epoch ends with the stream. Photos move by less than a window, so their order in the stream should be
-    random.
+    workers. An epoch ends with the stream. Photos are shuffled within windows only, so their order in the stream
+    should be random.
 
     Every loader worker reads the whole stream, decodes only its own photos, and keeps a window of encoded files in
     memory. A resumed run skips forward to its window as fast as `datasets` can; in a later epoch, it first reads the
@@ -129,7 +129,7 @@ class StreamSource(_ColumnSource):
         self._fingerprint: str | None = None
         self._number = -1  # number of the window in memory
         self._examples: list[Any] = []  # its examples
-        # iterator over the stream from example `_start` on, of which `_consumed` were read, and its process
+        # iterator over the examples from `_start` on, number of examples read from it, and its process
         self._rows: Iterator | None = None
         self._start, self._consumed, self._process = 0, 0, os.getpid()
 
@@ -179,7 +179,9 @@ class StreamSource(_ColumnSource):
         """Returns window `number` (empty beyond the end of the stream); sets `_length` at the end."""
         if number == self._number:
             return self._examples
-        if self._rows is None or number < self._number or self._process != os.getpid():  # connections do not fork
+        if (
+            self._rows is None or number < self._number or self._process != os.getpid()
+        ):  # connections cannot be shared by forked processes
             self._start, self._consumed = number * self.window, 0
             self._rows, self._process = self._read_from(self._start), os.getpid()
             self._number = number - 1
@@ -191,12 +193,16 @@ class StreamSource(_ColumnSource):
                 if len(self._examples) < self.window and self._length is None:
                     self._set_length()
         except BaseException:
-            self._rows, self._number, self._examples = None, -1, []  # a failed iterator would look like the end
+            self._rows, self._number, self._examples = (
+                None,
+                -1,
+                [],
+            )  # after a failure, the iterator would seem to be at its end
             raise
         return self._examples
 
     def _read_from(self, start: int) -> Iterator[Any]:
-        # in a loader's worker, `iter(dataset)` yields a part of the stream, `dataset.iter` all of it
+        # in a data loader's worker, `iter(dataset)` would yield a part of the stream; `dataset.iter` yields all of it
         rows = (self.dataset.skip(start) if start else self.dataset).iter(batch_size=1)
         return (row[self.column][0] for row in rows)
 

@@ -1,6 +1,6 @@
 """Numbered training samples: all random draws are functions of (seed, role, sample number).
 
-Without any saved state, the samples are the same for a resumed run and for any number of workers and processes.
+A resumed run, and any number of workers and processes, therefore get the same samples without saved state.
 """
 
 import functools
@@ -22,12 +22,12 @@ from .folders import PhotoSource
 
 
 @functools.lru_cache(maxsize=64)
-def _permutation(seed: int, stream: str, source: int, length: int, *keys: int) -> torch.Tensor:
+def _permutation(seed: int, role: str, source: int, length: int, *keys: int) -> torch.Tensor:
     """Returns the order of a source's photos; `keys` are the epoch and, for a streamed source, the window."""
-    return torch.randperm(length, generator=generator_for(seed, "order", stream, source, *keys))
+    return torch.randperm(length, generator=generator_for(seed, "order", role, source, *keys))
 
 
-def take_turns(lengths: Sequence[int], n: int, *, seed: int, stream: str) -> tuple[int, int]:
+def take_turns(lengths: Sequence[int], n: int, *, seed: int, role: str) -> tuple[int, int]:
     """Returns the indices (source, photo) of sample `n` for one role.
 
     Sources are used in turn, so that small and large collections have equal weight. Within a source, every photo is
@@ -36,11 +36,11 @@ def take_turns(lengths: Sequence[int], n: int, *, seed: int, stream: str) -> tup
     Args:
         lengths: number of photos in each source.
         n: number of the sample, from 0.
-        seed, stream: seed and role (e.g. "real") on which the orders depend.
+        seed, role: seed and role (e.g. "real") on which the orders depend.
     """
     position, source = divmod(n, len(lengths))
     epoch, step = divmod(position, lengths[source])
-    return source, int(_permutation(seed, stream, source, lengths[source], epoch)[step])
+    return source, int(_permutation(seed, role, source, lengths[source], epoch)[step])
 
 
 def pair_by_name(degraded: PhotoSource, clean: PhotoSource) -> list[tuple[int, int]]:
@@ -84,7 +84,7 @@ class PairedFolders:
         return len(self._indices)
 
     def pair(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns (degraded, clean) number `index`, each (C, H, W); the next pair if one of them is unreadable.
+        """Returns pair `index`, (degraded, clean), each (C, H, W), or the next one that is readable and of equal sizes.
 
         Raises:
             ConfigurationError: no pair can be used.
@@ -110,9 +110,9 @@ class TrainingPatches(Dataset):
         clean: sources of clean photos, used in turn; empty with `paired`.
         degradation: degradation of clean photos into synthetic ones; None with `paired`.
         real: sources of real degraded photos.
-        unpaired_clean: sources of clean photos for the variants extended and hybrid.
-        paired: (degraded, clean) sources matched by `pair_by_name`, used as synthetic and clean photos (for ready
-            synthetic pairs, or a supervised "oracle").
+        unpaired_clean: sources of clean photos for the variants "extended" and "hybrid" of `NoiseSpaceAdaptation`.
+        paired: (degraded, clean) sources matched by `pair_by_name`, used as "synthetic" and "clean" photos: existing
+            synthetic pairs, or real pairs for supervised training.
         patch: side of the square patches in pixels.
         length: number of samples; may be changed at any time.
         seed: seed of all random draws, which depend on it and the number of the sample.
@@ -122,7 +122,7 @@ class TrainingPatches(Dataset):
             "unpaired_clean" photos are scaled down, for detail of all sizes.
 
     Attributes:
-        degrades: whether samples of `clean` photos have a "synthetic" photo; False: it is made in `training.batches`.
+        degrades: whether samples of `clean` photos have a "synthetic" photo; False: `training.batches` degrades them.
 
     Raises:
         ConfigurationError: missing or contradictory sources, a `patch` or `length` below 1, or photos that do not pair.
@@ -179,33 +179,33 @@ class TrainingPatches(Dataset):
             if self.degrades:
                 generator = generator_for(self.seed, "degradation", n)
                 sample["synthetic"] = self.degradation(clean[None], generator)[0]
-        for stream in ("real", "unpaired_clean"):
-            sources = getattr(self, stream)
+        for role in ("real", "unpaired_clean"):
+            sources = getattr(self, role)
             if sources:
-                sample[stream] = self._patch(sources, stream, n)
+                sample[role] = self._patch(sources, role, n)
         return sample
 
-    def _patch(self, sources: Sequence[PhotoSource], stream: str, n: int) -> torch.Tensor:
-        position, number = divmod(n, len(sources))  # like `take_turns`, also for streamed sources of unknown length
+    def _patch(self, sources: Sequence[PhotoSource], role: str, n: int) -> torch.Tensor:
+        position, number = divmod(n, len(sources))  # as in `take_turns`, but also for streams of unknown length
         source = sources[number]
-        index = source.index_at(position, functools.partial(_permutation, self.seed, stream, number))
-        generator = generator_for(self.seed, "crop", stream, n)
-        side = self.patch if stream == "real" else self._side_before_scaling(stream, n)
+        index = source.index_at(position, functools.partial(_permutation, self.seed, role, number))
+        generator = generator_for(self.seed, "crop", role, n)
+        side = self.patch if role == "real" else self._side_before_scaling(role, n)
         patch = crop_patch(source.photo(index), side, generator, self.augment, self.quarter_turns)
         if side == self.patch:
             return patch
         scaled = F.interpolate(patch[None], size=(self.patch, self.patch), mode="bicubic", antialias=True)
         return scaled[0].clamp(0, 1)
 
-    def _side_before_scaling(self, stream: str, n: int) -> int:
+    def _side_before_scaling(self, role: str, n: int) -> int:
         low, high = (math.log(bound) for bound in self.clean_scale)
         if low == high == 0:
             return self.patch
-        draw = torch.rand((), generator=generator_for(self.seed, "scale", stream, n), dtype=torch.float64).item()
+        draw = torch.rand((), generator=generator_for(self.seed, "scale", role, n), dtype=torch.float64).item()
         return round(self.patch / math.exp(low + draw * (high - low)))
 
     def _pair(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-        source, index = take_turns([len(p) for p in self._pairs], n, seed=self.seed, stream="paired")
+        source, index = take_turns([len(p) for p in self._pairs], n, seed=self.seed, role="paired")
         degraded, clean = (
             crop_patch(
                 photo, self.patch, generator_for(self.seed, "crop", "paired", n), self.augment, self.quarter_turns

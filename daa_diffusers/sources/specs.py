@@ -1,4 +1,4 @@
-"""Specifications of sources as strings (folders, tar shards, Hugging Face datasets), and checks of a run's sources."""
+"""Opening of sources specified by strings (folders, tar shards, Hugging Face datasets), and checks of their photos."""
 
 import difflib
 import logging
@@ -19,16 +19,16 @@ logger = logging.getLogger(__name__)
 DATASET_OPTIONS = ("split", "column", "config", "revision", "data_files", "data_dir", "streaming", "window")
 SHARDS = re.compile(r"(?P<pattern>.+\.tar)(?:\?(?P<options>[^/]*))?", re.IGNORECASE)
 COMPRESSED = re.compile(r".+\.(tar\.\w+|tgz)", re.IGNORECASE)
-SAVED_DATASET = ("state.json", "dataset_dict.json")  # files by which the result of `save_to_disk` is recognized
+SAVED_DATASET = ("state.json", "dataset_dict.json")  # files that `save_to_disk` writes
 
-INSPECTED = 50  # largest number of photos per source whose sizes are checked
-FAR_TOO_SMALL = 4  # ratio of the patch to a photo's shorter side above which the photo is refused
+INSPECTED = 50  # maximum number of photos per source whose sizes are checked
+FAR_TOO_SMALL = 4  # ratio of the patch to a photo's shorter side above which the photo is too small
 
 
 def open_source(
     spec: str | os.PathLike, *, channels: int = 3, cache_bytes: int = 2**30, argument: str = "source"
 ) -> PhotoSource:
-    """Opens the source of photos that a string specifies.
+    """Opens the source of photos specified by a string.
 
     - a folder: its photos, searched recursively, or the dataset that `Dataset.save_to_disk` wrote there;
     - `train-{000..012}.tar`, `shards/*.tar?column=clean.png`: local tar shards in webdataset's layout;
@@ -82,7 +82,7 @@ def open_source(
         _, options = _split("?" + (shards["options"] or ""), ("column",), argument)
         paths = expand_shards(shards["pattern"], argument)
         return ShardSource(paths, cache_bytes=cache_bytes, column=_one(options, "column"), **common)
-    return PhotoFolder(text, cache_bytes=cache_bytes, **common)  # raises an error with the reason
+    return PhotoFolder(text, cache_bytes=cache_bytes, **common)  # raises the error for a missing folder or a file
 
 
 def _split(text: str, known: Sequence[str], argument: str) -> tuple[str, dict[str, list[str]]]:
@@ -180,7 +180,7 @@ def check_sources(roles: Mapping[str, Sequence[PhotoSource]], patch: int) -> Non
                 f"`real` {real.location!r} and `{role}` {clean.location!r} hold the same photos; real photos have the "
                 "degradation to adapt to, clean photos do not"
                 for clean in roles.get(role, ())
-                if _same(real, clean)
+                if _share_photos(real, clean)
             ]
     if problems:
         raise ConfigurationError("unsuitable photos:\n- " + "\n- ".join(problems))
@@ -188,7 +188,7 @@ def check_sources(roles: Mapping[str, Sequence[PhotoSource]], patch: int) -> Non
 
 def _size_problems(role: str, source: PhotoSource, patch: int) -> list[str]:
     sides, reason = [], ""
-    indices = _some(source)
+    indices = _inspected(source)
     for index in indices:
         try:
             sides.append(min(source.size(index)))
@@ -205,14 +205,14 @@ def _size_problems(role: str, source: PhotoSource, patch: int) -> list[str]:
     return []
 
 
-def _some(source: PhotoSource) -> range:
+def _inspected(source: PhotoSource) -> range:
     """Returns the indices of at most 50 photos, spread over the source; the first ones of a stream."""
     if source.count is None:
         return range(min(INSPECTED, getattr(source, "window", INSPECTED)))
     return range(0, source.count, -(-source.count // INSPECTED))
 
 
-def _same(real: PhotoSource, clean: PhotoSource) -> bool:
+def _share_photos(real: PhotoSource, clean: PhotoSource) -> bool:
     if isinstance(real, PhotoFolder) and isinstance(clean, PhotoFolder):
         ours, theirs = (Path(os.path.realpath(source.folder)) for source in (real, clean))
         if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):  # folders are searched recursively
@@ -220,7 +220,7 @@ def _same(real: PhotoSource, clean: PhotoSource) -> bool:
     if real.fingerprint() != clean.fingerprint():
         return False
     count = real.count or 3  # the first few of a stream
-    try:  # uncompressed pairs have equal names and sizes: compare the files
+    try:  # noisy and clean photos of a pair may have equal names and, uncompressed, equal sizes: compare the files
         return all(real.encoded(index) == clean.encoded(index) for index in sorted({0, count // 2, count - 1}))
     except (OSError, UnreadablePhotoError, IndexError):
         return False

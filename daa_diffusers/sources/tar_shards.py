@@ -1,4 +1,4 @@
-"""Numbered photos in tar shards of webdataset's layout, read in place without the package `webdataset`."""
+"""Numbered photos in tar shards in webdataset's layout, read in place without the package `webdataset`."""
 
 import glob
 import os
@@ -42,14 +42,14 @@ class Member(NamedTuple):
 
 
 class ShardSource(PhotoSource):
-    """Photos in uncompressed tar files, whose headers are read once; each photo is then read by its offset.
+    """Photos in uncompressed tar files. Their headers are read once; each photo is then read by its offset.
 
-    A resumed run therefore starts without reading earlier photos. The index takes about 0.3 kB of memory and 20
-    microseconds per photo. Shards that are not tar files are skipped, and only the complete photos of truncated ones
+    A resumed run therefore starts without reading earlier photos. The index takes about 0.3 kB of memory per photo, and
+    20 microseconds to read. Shards that are not tar files are skipped, and only the complete photos of truncated shards
     are used; `skipped` lists both.
 
     Args:
-        shards: tar files, in the order of their photos.
+        shards: tar files; photos are numbered in their order.
         column: extension of the photo in each sample, e.g. "jpg", or "clean.png" for `0001.clean.png`; None: all files
             with a suffix in `PHOTO_SUFFIXES`.
         channels, cache_bytes, argument: as for `PhotoSource`.
@@ -93,9 +93,9 @@ class ShardSource(PhotoSource):
                 f"`{argument}`: {self.location!r} must hold {self.column or 'photos'}, found {held}{reasons}"
             )
         if self.column is None:
-            self._check_one_photo_a_sample()
+            self._check_one_photo_per_sample()
 
-    def _check_one_photo_a_sample(self) -> None:
+    def _check_one_photo_per_sample(self) -> None:
         for before, member in zip(self._members, self._members[1:], strict=False):
             if (before.shard, before.key) == (member.shard, member.key):
                 raise ConfigurationError(

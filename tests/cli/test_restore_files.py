@@ -130,7 +130,7 @@ def test_one_photo_goes_into_the_file_that_is_named(tmp_path, restore, capsys):
     assert restore(photo, "-o", result, "--strength", "0.5", "--overwrite") == 0
     assert result.read_bytes() != first
     assert restore(photo, "-o", photo) == 1
-    assert "its output would be the photo itself" in capsys.readouterr().err
+    assert "its output would replace the photo itself" in capsys.readouterr().err
     for folder in ("folder.png", "v1.2"):
         if folder == "folder.png":
             (tmp_path / folder).mkdir()
@@ -140,11 +140,11 @@ def test_one_photo_goes_into_the_file_that_is_named(tmp_path, restore, capsys):
 @pytest.mark.parametrize(
     ("inputs", "options", "message"),
     [
-        (["a.png", "b.png"], ["x.jpg"], "is a file's name, but several photos need a folder"),
-        (["."], ["x.jpg"], "is a file's name, but several photos need a folder"),
-        (["*.png"], ["x.jpg"], "is a file's name, but several photos need a folder"),
+        (["a.png", "b.png"], ["x.jpg"], "is the name of a file, but several photos need a folder"),
+        (["."], ["x.jpg"], "is the name of a file, but several photos need a folder"),
+        (["*.png"], ["x.jpg"], "is the name of a file, but several photos need a folder"),
         (["a.png"], ["x.gif"], "`--output` must end in one of .jpg"),
-        (["a.png"], ["-"], "photos do not go to standard output"),
+        (["a.png"], ["-"], "photos cannot be written to standard output"),
         (["a.png"], ["x.nef"], "`--output` must end in one of .jpg"),
         (["a.png"], ["notes.txt"], "`--output` must end in one of .jpg"),
         (["a.png"], ["x.jpg", "--format", "png"], "`--format` is png: omit one of them"),

@@ -75,8 +75,8 @@ def test_counts_must_be_positive_integers(name, value):
         ({"widths": (4, 0)}, r"`widths` must be a list of integers of at least 1, got \(4, 0\)"),
         ({"widths": 4}, "`widths` must be a list of integers of at least 1, got 4"),
         ({"blocks": (1, -1)}, "`blocks` must be a list of integers of at least 0"),
-        ({"blocks": (1,)}, r"`widths` and `blocks` must have one length, at least 1, got \(4, 6\) and \(1,\)"),
-        ({"widths": (), "blocks": ()}, "`widths` and `blocks` must have one length, at least 1"),
+        ({"blocks": (1,)}, r"`widths` and `blocks` must have the same length, at least 1, got \(4, 6\) and \(1,\)"),
+        ({"widths": (), "blocks": ()}, "`widths` and `blocks` must have the same length, at least 1"),
         ({"value_range": (1.0, 1.0)}, "`value_range` must be .low, high."),
     ],
 )

@@ -56,7 +56,7 @@ def test_very_many_files_are_compared_by_their_fingerprint(tmp_path, monkeypatch
     for number in range(4):
         (tmp_path / f"{number}.png").write_bytes(b"x")
     every = contents.contents(PhotoFolder(tmp_path))
-    monkeypatch.setattr(contents, "MOST", 3)
+    monkeypatch.setattr(contents, "MAX_FILES", 3)
     many = contents.contents(PhotoFolder(tmp_path))
     assert many["files"] is None and len(every["files"]) == 4
     assert not contents.differences({"real": [every]}, {"real": [many]})  # of a run before it had a limit

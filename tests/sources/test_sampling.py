@@ -50,7 +50,7 @@ def test_generators_are_frozen():
 )
 def test_each_photo_comes_once_an_epoch_of_its_source(lengths, seed, epochs):
     samples = range(epochs * max(lengths) * len(lengths))
-    drawn = [take_turns(lengths, n, seed=seed, stream="clean") for n in samples]
+    drawn = [take_turns(lengths, n, seed=seed, role="clean") for n in samples]
     assert [source for source, _ in drawn] == [n % len(lengths) for n in samples]
     for source, length in enumerate(lengths):
         photos = [photo for s, photo in drawn if s == source]
@@ -61,7 +61,7 @@ def test_each_photo_comes_once_an_epoch_of_its_source(lengths, seed, epochs):
 def test_orders_differ_by_epoch_stream_source_and_seed():
     def order(seed, stream, source, epoch):
         numbers = range((epoch * 50) * 2 + source, ((epoch + 1) * 50) * 2 + source, 2)
-        return tuple(take_turns([50, 50], n, seed=seed, stream=stream)[1] for n in numbers)
+        return tuple(take_turns([50, 50], n, seed=seed, role=stream)[1] for n in numbers)
 
     orders = {
         order(seed, stream, source, epoch)
@@ -217,7 +217,7 @@ def test_broken_photos_do_not_stop_or_change_the_others(clean_folder, real_folde
     (real_folder / "photo 1.png").write_bytes(b"broken")
     after = patches(clean_folder, real_folder)
     changed = [n for n in range(20) if not torch.equal(after[n]["real"], intact[n]["real"])]
-    order = [take_turns([3], n, seed=7, stream="real")[1] for n in range(20)]
+    order = [take_turns([3], n, seed=7, role="real")[1] for n in range(20)]
     assert changed == [n for n in range(20) if order[n] == 1]
     assert [path.name for path in after.real[0].skipped] == ["photo 1.png"]
 
