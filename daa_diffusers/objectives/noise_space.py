@@ -188,7 +188,7 @@ class NoiseSpaceAdaptation(Objective):
             s_pair, s_noise, q_noise = s, s.detach(), q.detach()
         pair = charbonnier(s_pair, clean, self.charbonnier_eps)
 
-        # steps 3 to 6: L_noise (4), by variant (docs/method.md, "Forms of it")
+        # steps 3 to 6: L_noise (4), by variant (docs/method.md, "Variants")
         if self.variant == "hybrid" and adapt:
             noise = self._noise_loss(clean, synthetic, real, s.detach(), q.detach(), draws, losses)
             other = clean.roll(1, 0) if unpaired_clean is None else unpaired_clean

@@ -46,7 +46,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     samples = pixels.shape[2] + (alpha is not None)
     if bits in (2, 4, 16, 32) and bits != 8 * samples:
         notes.append(f"{bits} bits per pixel became {8 * samples}")
-    if compression in (1, 2):
+    if compression in (1, 2):  # BI_RLE8, BI_RLE4
         notes.append("run-length coding was removed")
     return StoredPhoto(pixels, alpha, "BMP", metadata=metadata, notes=tuple(notes))
 
@@ -69,7 +69,10 @@ def write(
         return []
     height, width = alpha.shape
     x, y = (round(one / 0.0254) for one in photo.metadata.dpi or (96, 96))
-    header = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, 4 * alpha.size, x, y, 0, 0)  # version 4
+    # BITMAPV4HEADER: size, width, height, planes, bits, BI_BITFIELDS, bytes of the pixels, resolution, no palette
+    header = struct.pack(
+        "<IiiHHIIiiII", 108, width, height, 1, 32, 3, 4 * alpha.size, x, y, 0, 0
+    )  # BITMAPV4HEADER, BI_BITFIELDS
     header += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(48)  # masks, sRGB
     start = 14 + len(header)
     values = np.dstack([np.broadcast_to(pixels, (height, width, 3))[..., ::-1], alpha])  # BGRA

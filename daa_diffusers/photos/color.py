@@ -37,6 +37,7 @@ def transfer_of_profile(icc: bytes | None) -> int:
 
 
 def _tags(icc: bytes) -> dict[bytes, bytes]:
+    """The first 1000 bytes of each tag, from the tag table after the header (ICC.1:2022, 7.3)."""
     tags = {}
     for at in range(132, 132 + 12 * min(int.from_bytes(icc[128:132], "big"), 100), 12):
         start, size = (int.from_bytes(icc[k : k + 4], "big") for k in (at + 4, at + 8))

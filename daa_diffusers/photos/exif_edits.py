@@ -64,6 +64,7 @@ def without_thumbnail(block: bytes) -> tuple[bytes, bool]:
             changed[start : start + size] = bytes(len(changed[start : start + size]))
     last = max(start + size for start, size in needed)
     tail = max((start + size for start, size in spans if start >= last), default=0)
+    # truncate a block that ends with the thumbnail, or with one byte of padding after it
     if tail >= len(changed) - 1 and not any(changed[last:]):
         del changed[last:]
     return bytes(changed), True

@@ -10,7 +10,7 @@ import PIL.Image
 import torch
 import torch.nn.functional as F
 
-from .transfers import uploaded
+from .transfers import to_device
 
 PhotoInput = PIL.Image.Image | np.ndarray | torch.Tensor
 OUTPUT_TYPES = ("pil", "np", "pt")
@@ -238,7 +238,7 @@ def to_batch(
         # integers are transferred before conversion, as they are smaller; not every device supports uint16
         pixels = photo.pixels
         if device.type == "cuda" or pixels.dtype == torch.uint8:
-            pixels = uploaded(pixels, device)
+            pixels = to_device(pixels, device)
         if pixels.dtype == torch.uint16 and pixels.device.type == "cuda":
             pixels = pixels.view(torch.int16).to(torch.int32).bitwise_and_(0xFFFF)
         target.copy_(pixels[None] if one_row else pixels[:, None])  # (1, 1 or C, H, W) or (c, 1, H, W)

@@ -21,7 +21,7 @@ from .passes import restore_batch, restore_strips
 from .rain_guard import undo_non_rain
 from .strips import plan_strips, strips_of
 from .tiling import FREE_SHARE, Mosaic, auto_tile, bytes_per_pixel, free_memory, halved, is_exact, is_out_of_memory
-from .transfers import downloaded, uploaded
+from .transfers import from_device, to_device
 
 logger = logging.getLogger(__name__)
 
@@ -157,12 +157,12 @@ class Run:
             # a file may be larger than memory, so it is read and written tile by tile
             return self._restore_with_retries(photos, strengths, out, mapped, progress_bar)
         moved = {
-            index: replace(photo, pixels=uploaded(photo.pixels, self.device), alpha=None)
+            index: replace(photo, pixels=to_device(photo.pixels, self.device), alpha=None)
             for index, photo in photos.items()
         }
         restored = self._restore_with_retries(moved, strengths, None, (), progress_bar)
         return {
-            index: replace(photo, pixels=downloaded(restored[index].pixels, photo.device))
+            index: replace(photo, pixels=from_device(restored[index].pixels, photo.device))
             for index, photo in photos.items()
         }
 

@@ -11,15 +11,15 @@ from torch import nn
 PART_BYTES = 8 * 2**20
 
 
-def uploaded(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
+def to_device(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Copies pixels (C, H, W) to `device`; to CUDA in interleaved order, without waiting for the copy."""
     if device.type != "cuda" or pixels.device.type != "cpu":
         return pixels.to(device)
     return upload(pixels, device)
 
 
-def downloaded(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Inverse of `uploaded`: copies pixels (C, H, W) to `device`, and waits for the copy."""
+def from_device(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Inverse of `to_device`: copies pixels (C, H, W) to `device`, and waits for the copy."""
     if device.type != "cpu" or pixels.device.type != "cuda":
         return pixels.to(device)
     return download(pixels)
@@ -55,7 +55,8 @@ def _pageable_memory(rows: torch.Tensor) -> torch.Tensor:
     """Allocates host memory by numpy, which uses huge pages: mapping them takes a fraction of the time."""
     if rows.dtype == torch.bfloat16:  # numpy has no such type
         return torch.empty(rows.shape, dtype=rows.dtype)
-    return torch.from_numpy(np.empty(rows.shape, torch.empty(0, dtype=rows.dtype).numpy().dtype))
+    dtype = torch.empty(0, dtype=rows.dtype).numpy().dtype  # as a numpy dtype
+    return torch.from_numpy(np.empty(rows.shape, dtype))
 
 
 def _event(device: torch.device) -> torch.cuda.Event | None:

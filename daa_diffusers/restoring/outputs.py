@@ -160,6 +160,9 @@ def _without_conflicts(photos: list[Found], overwrite: bool, exact: bool) -> lis
     Photos with the same output are refused. A photo at the path of another photo's output is not restored, since it is
     probably the result of an earlier run. If the user did not name it, and its own output would be a third file, it is
     omitted; otherwise it becomes a skipped job with the reason, since it may be an original.
+
+    Args:
+        exact: whether the file system distinguishes names that differ only in case.
     """
     by_target: dict[str, list[Found]] = {}
     for photo in photos:
@@ -168,6 +171,7 @@ def _without_conflicts(photos: list[Found], overwrite: bool, exact: bool) -> lis
     refused: dict[int, str] = {}
     writers: dict[str, Found] = {}  # path of an output -> the photo restored to it
     for key, candidates in by_target.items():
+        # a photo that would replace itself without `overwrite` is refused by `_refusal`
         candidates = [one for one in candidates if overwrite or _key(one.source, exact) != key]
         if len(candidates) == 1:
             writers[key] = candidates[0]

@@ -86,8 +86,8 @@ class _Overlap:
         pipeline = None
         for job, state in self._read_ahead(jobs):
             if isinstance(state, Future):
-                pipeline = pipeline or self._prepared(load)
-                self.pending.append(self._restored(pipeline, job, state))
+                pipeline = pipeline or self._load(load)
+                self.pending.append(self._restore(pipeline, job, state))
             else:
                 self.pending.append(_finished(state))
             yield from self.records(self.ahead)
@@ -101,7 +101,7 @@ class _Overlap:
             if error is not None:
                 raise error
 
-    def _prepared(self, load: Callable[[], DAARestorationPipeline]) -> DAARestorationPipeline:
+    def _load(self, load: Callable[[], DAARestorationPipeline]) -> DAARestorationPipeline:
         pipeline = load()
         kind = getattr(getattr(pipeline, "device", None), "type", "cpu")
         self.ahead = AHEAD if kind == "cpu" else AHEAD_OF_GPU
@@ -122,7 +122,7 @@ class _Overlap:
         with without_warnings():
             return stages.read(job, self.options)
 
-    def _restored(self, pipeline: DAARestorationPipeline, job: Job, read: Future[StagedPhoto]) -> Future[Result]:
+    def _restore(self, pipeline: DAARestorationPipeline, job: Job, read: Future[StagedPhoto]) -> Future[Result]:
         try:
             with without_warnings():
                 restored = stages.restore(pipeline, read.result(), self.options)

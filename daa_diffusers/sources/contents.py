@@ -13,7 +13,7 @@ BLOCK = 4096  # size in bytes of the blocks compared at the start, at the center
 MAX_FILES = 20_000  # number of files above which only names and sizes are compared
 SHOWN = 5  # number of files named in a message
 
-Contents = dict[str, Any]  # "name", "window", "fingerprint", and "files" (name -> digest); JSON-plain
+Contents = dict[str, Any]  # "name", "window", "fingerprint", and "files" (name -> digest, or None); plain JSON
 
 
 def contents(source: PhotoSource) -> Contents:
@@ -24,12 +24,10 @@ def contents(source: PhotoSource) -> Contents:
     files, only names and sizes, by the fingerprint.
     """
     files: dict[str, str] | None
-    if isinstance(source, PhotoFolder) and len(source) > MAX_FILES:
+    if source.count is not None and source.count > MAX_FILES:
         files = None
     elif isinstance(source, PhotoFolder):
         files = {source.paths[i].relative_to(source.folder).as_posix(): _of_file(source, i) for i in range(len(source))}
-    elif source.count is not None and source.count > MAX_FILES:
-        files = {}
     else:
         files = {}
         for index in range(FINGERPRINTED if source.count is None else source.count):
@@ -94,8 +92,8 @@ def _difference(before: Contents, now: Contents) -> str:
         }
         if any(kinds.values()):
             return ", ".join(f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names)
-        if before["window"] != now["window"]:
-            return f"streamed in windows of {before['window']} before, of {now['window']} now"
+    if before["window"] != now["window"]:
+        return f"streamed in windows of {before['window']} before, of {now['window']} now"
     if before["fingerprint"] != now["fingerprint"]:
         return "other names or sizes of files than before"
     return ""
