@@ -70,9 +70,7 @@ def write(
     height, width = alpha.shape
     x, y = (round(one / 0.0254) for one in photo.metadata.dpi or (96, 96))
     # BITMAPV4HEADER: size, width, height, planes, bits, BI_BITFIELDS, bytes of the pixels, resolution, no palette
-    header = struct.pack(
-        "<IiiHHIIiiII", 108, width, height, 1, 32, 3, 4 * alpha.size, x, y, 0, 0
-    )  # BITMAPV4HEADER, BI_BITFIELDS
+    header = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, 4 * alpha.size, x, y, 0, 0)
     header += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(48)  # masks, sRGB
     start = 14 + len(header)
     values = np.dstack([np.broadcast_to(pixels, (height, width, 3))[..., ::-1], alpha])  # BGRA
