@@ -25,7 +25,7 @@ class RecordMixin:
             kwargs: arguments of `ModelMixin.from_pretrained`.
 
         Raises:
-            ValueError: `use_safetensors=False`, or the folder is that of a pipeline or another class of this package.
+            ValueError: `use_safetensors=False`, or the folder holds a pipeline, or another class of this package.
         """
         if kwargs.get("use_safetensors") is False:
             raise ValueError("`use_safetensors` must be True: pickle files run code when they are opened")

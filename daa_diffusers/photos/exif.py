@@ -114,7 +114,7 @@ def value_of(directory: Mapping[int, Entry], tag: int, order: str, default: int 
 
 
 def read_tags(read: Reader, picture: int = 0) -> Tags:
-    """Reads all directories of a block, except that of the thumbnail.
+    """Reads all directories of a block, except the thumbnail's.
 
     Args:
         read: reader of the block or TIFF file.

@@ -43,7 +43,7 @@ def read_photo(path: str | os.PathLike) -> np.ndarray:
 
 
 def decode_photo(content: bytes, name: str = "photo") -> np.ndarray:
-    """Same as `read_photo`, from the bytes of a file (in a dataset or an archive).
+    """Reads a photo as `read_photo` does, from the bytes of a file (in a dataset or an archive).
 
     Args:
         content: content of the file.

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-STRIP_PIXELS = 2**20  # pixels per strip for conversions of whole photos, which limits their memory
+STRIP_PIXELS = 2**20  # pixels per strip in conversions of photos, which limits the memory of intermediate results
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Encoding:
         big: TIFF: whether it is a BigTIFF.
         unknown_channel: TIFF: whether `alpha` is a channel of unknown meaning instead of transparency.
         premultiplied: TIFF: whether colors are multiplied by alpha.
-        maximum: PNM, HEIC: maximum value; None: that of the bit depth.
+        maximum: PNM, HEIC: maximum value; None: 255 or 65535.
     """
 
     quantization: tuple[tuple[int, ...], ...] = ()

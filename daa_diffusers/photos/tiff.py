@@ -190,7 +190,7 @@ def _check_samples(page: Any) -> None:
             "range of others is unknown: convert it first)"
         )
     if page.imagedepth != 1:
-        raise UnreadablePhotoError("a TIFF of several layers (a volume) is not supported: export them one by one")
+        raise UnreadablePhotoError("a TIFF of several layers (a volume) is not supported: export each layer as a file")
     jpeg = compression in ("JPEG", "OJPEG")
     supported = page.photometric in (MINISWHITE, MINISBLACK, RGB)
     supported |= page.bitspersample <= 8 and page.photometric in (PALETTE, SEPARATED)

@@ -53,7 +53,7 @@ def restore_batch(
     height, width = padded.shape[2:]
     margins = (rows_inside.start, height - rows_inside.stop, columns.start, width - columns.stop)
     run = _run_ensemble if self_ensemble else _run
-    # margins smaller than the size multiple are only padding, and not worth skipping
+    # smaller margins are padding, or not worth skipping
     skips = contract.skips_margins and max(margins) >= contract.size_multiple
     with torch.autocast(batch.device.type, dtype=mixed, enabled=mixed is not None):
         restored = run(restorer, padded.to(dtype), margins, skips)

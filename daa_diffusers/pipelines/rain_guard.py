@@ -18,7 +18,7 @@ from .guard import Verdict
 from .image_processor import Photo, as_floats
 
 CELL = 8  # pixels, side of the cells over which the removed light is averaged
-STRIP = 32  # height in cells of the strips that are processed one by one
+STRIP = 32  # height, in cells, of the strips in which photos are processed, to limit memory
 # Standard deviation, in cells, of the Gaussian window over which light and directions are averaged.
 LIGHT_SIGMA, DIRECTION_SIGMA = 3.0, 1.5
 # Bounds of the mean removed light: rain up to the first number, not rain from the second on. `LIGHT` is absolute (1 is

@@ -27,7 +27,7 @@ BLEND = 8  # pixels over which exact tiles are blended
 PROBE = 128  # pixels, side of the input for measuring memory
 SLACK = 1.25  # factor for workspace memory of convolutions, in addition to their tensors
 # Automatic tile size: fraction of the free memory that a pass may use, and a limit on a CPU. Larger tiles overlap less,
-# but their tensors exceed the caches and are allocated anew each time (benchmarks/inference.py --tiles).
+# but their tensors exceed the CPU caches, and their memory is not reused (benchmarks/inference.py --tiles).
 FREE_SHARE = 0.5
 CPU_BYTES = 256 * 2**20
 

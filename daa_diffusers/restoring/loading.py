@@ -102,7 +102,7 @@ def convert_weights(path: str | os.PathLike, folder: str | os.PathLike, task: st
     Args:
         path: weight file (.safetensors, .pth, .pt, .ckpt or .bin), or folder of a restorer.
         folder: folder to write; must not contain a pipeline.
-        task: a key of `checkpoints.tasks.TASKS`; None: that of the weights' record, if any.
+        task: a key of `checkpoints.tasks.TASKS`; None: the task in the record of the weights, if any.
 
     Raises:
         CheckpointError: as for `hub.single_files.load_restorer`.

@@ -16,18 +16,18 @@ class Options:
     """Options of `daa restore`.
 
     Args:
-        format: format to write, a key of `photos.FORMATS` or an alias; None: that of the photo.
-        bits: bits per value, 8 or 16; None: those of the photo.
-        quality: quality of lossy formats, 1 to 100; None: that of the photo, for JPEG.
+        format: output format, a key of `photos.FORMATS` or an alias; None: the photo's format.
+        bits: bits per sample, 8 or 16; None: as the photo.
+        quality: quality of lossy formats, 1 to 100; None: see `photos.save_photo`.
         strip_location: remove GPS coordinates and place names.
         overwrite: replace existing files.
-        max_megapixels: largest size of a photo; None: that of `open_photo`.
+        max_megapixels: maximum size of a photo; None: default of `photos.open_photo`.
         strength, guard, self_ensemble, tile: as for the pipeline.
         compare: folder for sheets that show each photo before and after; None: no sheets.
         dry_run: only list the photos.
 
     Raises:
-        ConfigurationError: a value is invalid, or values contradict each other.
+        ConfigurationError: an invalid value, or options that contradict each other.
     """
 
     format: str | None = None
