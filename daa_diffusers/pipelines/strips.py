@@ -131,7 +131,7 @@ class UNetStrips(Strips):
         for block in network.down_blocks[:-1]:
             chain = Chain([block.conv1, block.conv2], buffer, slope)
             buffer = RowBuffer(buffer.total // 2)
-            self.down.append((chain, Downsample(_pooled, chain.result), buffer))
+            self.down.append((chain, Downsample(nn.AvgPool2d(2), chain.result), buffer))
         self.middle = Chain([network.down_blocks[-1].conv1, network.down_blocks[-1].conv2], buffer, slope)
         buffer = self.middle.result
         self.up: list[tuple[Upsample, RowBuffer, Conv, RowBuffer, RowBuffer, Chain]] = []
@@ -161,10 +161,6 @@ class UNetStrips(Strips):
                 both[:, channels:] = skip.read(first, conv.done)
                 skip.keep_for(joined, conv.done)
             after.advance()
-
-
-def _pooled(rows: torch.Tensor) -> torch.Tensor:
-    return F.avg_pool2d(rows, 2)
 
 
 _RESTORERS = (FastRestorationUNet, RestorationUNet)

@@ -17,7 +17,7 @@ class Options:
 
     Args:
         format: output format, a key of `photos.FORMATS` or an alias; None: the photo's format.
-        bits: bits per sample, 8 or 16; None: as the photo.
+        bits: bits per sample, 8 or 16; None: the photo's if the format supports them, else 8.
         quality: quality of lossy formats, 1 to 100; None: see `photos.save_photo`.
         strip_location: remove GPS coordinates and place names.
         overwrite: replace existing files.
