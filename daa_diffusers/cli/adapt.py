@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 SHEET_PHOTOS = 4
 SHEET_SECONDS = 3.0  # of the time budget, reserved for loading both restorers and rendering the sheet
-CHECKED_PHOTOS = 48  # number of photos per source that are inspected before anything is written
 
 AUTO = "auto"  # choose the method by measurement
 METHODS = (AUTO, "preset", "fitted", "renoised", "renoised_fitted")
@@ -120,35 +119,49 @@ def adapt(
                 config = with_method(config, method)
             typer.echo(_describe(config, write_clean=not clean))
             return
-        inputs = _open(config, write_clean=not clean)
+        inputs = _open(config, write_clean=not clean, begun=context.obj)
         reasons: tuple[str, ...] = ()
         if method == AUTO:
             method, reasons = _chosen(config, inputs)
         _train(with_method(config, method), inputs, reasons, begun=context.obj)
 
 
-def _open(config: TrainingConfig, write_clean: bool) -> Inputs:
-    """Opens the restorer and the photos of a run.
+def _open(config: TrainingConfig, write_clean: bool, begun: float | None) -> Inputs:
+    """Opens the restorer and the photos of a run, and inspects the real photos of a new run.
 
-    With `write_clean`, writes scikit-image's photos as the clean ones, after the real ones are checked.
+    `begun` is the time at which the command started. With `write_clean`, writes scikit-image's photos as the clean
+    ones, after the real ones are checked.
 
     Raises:
         ConfigurationError: the photos or the output folder are not suitable; nothing has been written.
     """
-    from ..degradations.fitting.choosing import check_choices, inspect_photos
     from ..models.restorer import RestorerContract
     from ..training import setup
     from ..training.output import check_output
+    from ..training.pace import Pace
+    from ..training.planning import least_preparation
+    from ..training.preparation import INSPECTION, inspect_all
 
     check_output(Path(config.output_dir))
     restorer = setup.build_restorer(config)
     channels = RestorerContract.of(restorer).channels
     real = setup.open_sources(config, "real", channels)
+    choices = None
     if config.fit_noise and not (Path(config.output_dir) / "run.json").exists():
-        check_choices(real, [inspect_photos(source, CHECKED_PHOTOS) for source in real])
+        pace = Pace(config, begun=begun)
+        before = pace.spent()
+        choices = inspect_all(real, pace.share(INSPECTION))
+        each = (pace.spent() - before) / max(1, sum(choice.inspected for choice in choices))
+        least = pace.spent() + least_preparation(config, restorer, each)
+        if least > config.minutes * 60:
+            typer.echo(
+                f"warning: --minutes {config.minutes:g} is too short: the preparation takes about {least / 60:.1f} "
+                f"minutes here, and {2 * least / 60:.1f} leave as much for the training",
+                err=True,
+            )
     if write_clean:
         _write_clean(Path(config.clean[0]))
-    return setup.Inputs(restorer, setup.open_all_sources(config, channels, real=real))
+    return setup.Inputs(restorer, setup.open_all_sources(config, channels, real=real), choices)
 
 
 def _chosen(config: TrainingConfig, inputs: Inputs) -> tuple[str, tuple[str, ...]]:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import tempfile
+import time
 import uuid
 import weakref
 from abc import ABC, abstractmethod
@@ -100,14 +101,33 @@ class PhotoSource(ABC):
         count = most if self.count is None else self.count
         return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
 
-    def sample(self, most: int, wanted: Callable[[int], bool] | None = None) -> Iterator[tuple[int, torch.Tensor]]:
+    def sample(
+        self,
+        most: int,
+        wanted: Callable[[int], bool] | None = None,
+        *,
+        seconds: float | None = None,
+        enough: Callable[[], bool] = lambda: True,
+    ) -> Iterator[tuple[int, torch.Tensor]]:
         """Yields the readable photos of `spread(most)`, each with its index.
 
         Args:
             most: maximum number of photos.
             wanted: function that returns whether to read the photo at an index; None: all.
+            seconds: time limit, which includes the caller's work: a photo that would exceed it at the mean time per
+                photo so far is not read. The photos come in an order in which those up to any one are spread over the
+                source (a stream keeps its order).
+            enough: function that returns whether the photos so far are enough; only then the limit applies.
         """
-        for index in self.spread(most) if wanted is None else filter(wanted, self.spread(most)):
+        indices = self.spread(most)
+        if seconds is not None and self.count is not None:
+            indices = _spread_first(indices)
+        began = time.monotonic()
+        for number, index in enumerate(indices if wanted is None else filter(wanted, indices)):
+            if seconds is not None and number and enough():
+                spent = time.monotonic() - began
+                if spent + spent / number > seconds:
+                    return
             try:
                 photo = self.try_photo(index)
             except IndexError:  # the stream has ended
@@ -253,6 +273,12 @@ class PhotoFolder(PhotoSource):
             return os.stat(os.path.join(self.location, name)).st_size
         except OSError:  # a broken link
             return -1
+
+
+def _spread_first(indices: Sequence[int]) -> list[int]:
+    """Reorders equally spaced indices, such that any number of the first ones are about equally spaced."""
+    bits = len(indices).bit_length()
+    return [indices[place] for place in sorted(range(len(indices)), key=lambda place: f"{place:0{bits}b}"[::-1])]
 
 
 def digest_of_files(files: Iterable[tuple[str, int]]) -> str:

@@ -78,7 +78,7 @@ class Trainer:
         model = setup.prepare_networks(config, setup.build_model(config, inputs.restorer if inputs else None))
         contract = RestorerContract.of(model.restorer)
         sources = inputs.sources if inputs else setup.open_all_sources(config, contract.channels)
-        self.real = sources.get("real", [])
+        self.real, self.choices = sources.get("real", []), inputs.choices if inputs else None
         self.dataset = setup.build_dataset(config, contract.channels, length=1, sources=sources)
         validation = Validation.from_config(config, self.real)
         health = Health.from_config(config, contract.channels, sources) if config.health else None
@@ -105,7 +105,17 @@ class Trainer:
         config = self.config
         self.accelerator.wait_for_everyone()
         if self.main:
-            prepare_files(config, model.restorer, self.folder.path, self.real)
+            prepared = prepare_files(
+                config,
+                model.restorer,
+                self.folder.path,
+                self.real,
+                seconds_of=self.pace.share,
+                choices=self.choices,
+                prepared=self.folder.record.get("prepared"),
+            )
+            if prepared:
+                self.folder.update(prepared=prepared)
             if config.init_from and model.measures and "measured" not in self.folder.record:
                 self.folder.update(measured=measure_for(model, self.real, self.dataset))
         self.accelerator.wait_for_everyone()

@@ -20,6 +20,7 @@ MIN_CHANGE = 0.01  # smallest relative change of the remaining steps for which t
 # Time reserved after the last step (health checks, saving): the smaller of a number of seconds and a fraction of the
 # budget, plus the time of a number of evaluations of the held-out pairs.
 RESERVED_SECONDS, RESERVED_FRACTION, RESERVED_EVALUATIONS = 2.0, 0.1, 3
+PREPARATION = 0.5  # fraction of the budget after which no stage of the preparation uses more photos than it must
 
 
 class Pace:
@@ -48,10 +49,22 @@ class Pace:
         """Returns the spent seconds of the budget, over this and the resumed calls; 0 without a budget."""
         return time.time() - self.begun if self.is_timed else 0.0
 
+    def share(self, fraction: float) -> float | None:
+        """Returns the seconds that a stage of the preparation may take from now on; None without a budget.
+
+        They are `fraction` of the budget, and end with its first half, as training is to have the other.
+        """
+        if self.seconds is None:
+            return None
+        return max(0.0, min(fraction * self.seconds, PREPARATION * self.seconds - self.spent()))
+
+    def left(self) -> float | None:
+        """Returns the seconds of the budget that are left for steps; None without a budget."""
+        return None if self.seconds is None else max(0.0, self.seconds - self.after - self.spent())
+
     def _affordable(self) -> int:
         """Returns the number of steps that fit into the rest of the budget."""
-        assert self.seconds is not None
-        return max(0, int((self.seconds - self.after - self.spent()) / self.per_step))
+        return int((self.left() or 0) / self.per_step)
 
     def plan(self, steps: Steps, folder: RunFolder, held_out: HeldOut | None) -> None:
         """Sets `steps.progress` from the record in `folder`, or from a new plan that the caller has to record."""

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ..degradations.base import Degradation, degradation_from_config
 from ..degradations.config_files import read_degradation, write_degradation
 from ..degradations.draws import generator_for
 from ..degradations.filters import gaussian_filter
-from ..degradations.fitting.choosing import Choice, check_choices, inspect_photos
+from ..degradations.fitting.choosing import MAX_PHOTOS, Choice, check_choices, inspect_photos
 from ..degradations.fitting.noise import Restorer, TooStrongError, fit_noise
 from ..degradations.fitting.profile import MIN_PHOTOS, Profile
 from ..degradations.fitting.rain import fit_rain
@@ -44,10 +44,26 @@ GAIN = (1.0, 1.5)  # see Transplant
 MEASURED_PHOTOS = 9  # number of photos that an objective measures, over all sources
 MEASURED_SIDE = 256  # side in pixels of their center crops
 MEASURED_PATCHES = 16  # number of clean patches for the measurements
+# Largest shares of a time budget: to find photos whose noise cannot be measured, to fit a degradation, and to restore
+# photos.
+INSPECTION, FIT, RESTORATION = 0.1, 0.12, 0.1
 STREAK_BLUR = 10.0  # pixels, standard deviation of the blur that separates light, haze and color from streaks
 
 
-def prepare_files(config: TrainingConfig, restorer: nn.Module, folder: Path, real: Sequence[PhotoSource]) -> None:
+def unlimited(share: float) -> None:
+    """Returns the seconds of a `share` of a time budget where there is none: None."""
+
+
+def prepare_files(
+    config: TrainingConfig,
+    restorer: nn.Module,
+    folder: Path,
+    real: Sequence[PhotoSource],
+    *,
+    seconds_of: Callable[[float], float | None] = unlimited,
+    choices: Sequence[Choice] | None = None,
+    prepared: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Writes the files for `fit_*`, `pseudo_clean` and `transplant` into the run's folder; existing ones are kept.
 
     Args:
@@ -55,25 +71,39 @@ def prepare_files(config: TrainingConfig, restorer: nn.Module, folder: Path, rea
         restorer: initial restorer; its train/eval mode is not changed.
         folder: folder of the run.
         real: real photos.
+        seconds_of: function that returns the seconds that a stage with a given share of the time budget may take from
+            now on; None: no limit. Each stage uses as many photos as fit into its time.
+        choices: results of `inspect_photos` for `real`, if already inspected.
+        prepared: result of an earlier call for the same run; the same photos are used.
+
+    Returns:
+        JSON-plain record of the fits ("fitted") and of the restored photos, as indices by source ("pseudo_clean" and
+        "residuals").
 
     Raises:
         ConfigurationError: no photo is suitable (`fitting.choosing.check_choices`), or the noise of the real photos
             cannot be estimated.
     """
     if not config.prepares:
-        return
-    if config.fit_noise and not (folder / NOISE_FILE).exists():
-        _skip_unfit(real, folder / SKIPPED)
-        _fit(real, as_function(restorer) if config.init_from else None, folder / NOISE_FILE)
-    if config.fit_rain and not (folder / RAIN_FILE).exists():
-        _fit_other(fit_rain(real, as_function(restorer)), folder / RAIN_FILE, "rain")
-    if config.fit_shake and not (folder / SHAKE_FILE).exists():
-        _fit_other(fit_shake(real), folder / SHAKE_FILE, "camera shake")
-    if config.pseudo_clean:
-        _restore_all(as_function(restorer), real, folder / PSEUDO_CLEAN, _write_restored)
-    if config.transplant:
-        write = _write_streaks if config.transplant_kind == "streaks" else _write_removed
-        _restore_all(as_function(restorer), real, folder / RESIDUALS, write)
+        return {}
+    before = prepared or {}
+    fitted = set(before.get("fitted", ()))
+    if config.fit_noise and NOISE_FILE not in fitted and not (folder / NOISE_FILE).exists():
+        _skip_unfit(real, folder / SKIPPED, choices, seconds_of(INSPECTION))
+        _fit(real, as_function(restorer) if config.init_from else None, folder / NOISE_FILE, seconds_of(FIT))
+    if config.fit_rain and RAIN_FILE not in fitted and not (folder / RAIN_FILE).exists():
+        _fit_other(fit_rain(real, as_function(restorer), seconds_of(FIT)), folder / RAIN_FILE, "rain")
+    if config.fit_shake and SHAKE_FILE not in fitted and not (folder / SHAKE_FILE).exists():
+        _fit_other(fit_shake(real, seconds_of(FIT)), folder / SHAKE_FILE, "camera shake")
+    fits = (config.fit_noise, NOISE_FILE), (config.fit_rain, RAIN_FILE), (config.fit_shake, SHAKE_FILE)
+    record: dict[str, Any] = {"fitted": [name for share, name in fits if share]}
+    transplanted = _write_streaks if config.transplant_kind == "streaks" else _write_removed
+    restored = (config.pseudo_clean, PSEUDO_CLEAN, _write_restored), (config.transplant, RESIDUALS, transplanted)
+    for wanted, name, write in restored:
+        if wanted:
+            seconds, restore = seconds_of(RESTORATION), as_function(restorer)
+            record[name] = _restore_all(restore, real, folder / name, write, before.get(name), seconds)
+    return record
 
 
 def measure_for(model: Objective, real: Sequence[PhotoSource], dataset: TrainingPatches) -> dict[str, Any]:
@@ -116,12 +146,35 @@ def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) ->
             dataset.unpaired_clean.append(restored)
 
 
-def _skip_unfit(sources: Sequence[PhotoSource], path: Path) -> None:
+def _skip_unfit(
+    sources: Sequence[PhotoSource], path: Path, choices: Sequence[Choice] | None, seconds: float | None
+) -> None:
     """Skips real photos whose noise cannot be measured, and writes them to `path` for a resumed run."""
-    choices = [inspect_photos(source) for source in sources]
-    check_choices(sources, choices)
+    if choices is None:
+        choices = inspect_all(sources, seconds)
     write_text(path, json.dumps([choice.unfit for choice in choices], indent=1) + "\n")
     _skip(sources, choices)
+
+
+def inspect_all(sources: Sequence[PhotoSource], seconds: float | None) -> list[Choice]:
+    """Inspects the photos of every source (`inspect_photos`), within a time limit if `seconds` is not None.
+
+    Raises:
+        ConfigurationError: at least half of the photos are unsuitable.
+    """
+    logger.info("preparing: inspecting the noise of the real photos")
+    choices = [inspect_photos(source, None if seconds is None else seconds / len(sources)) for source in sources]
+    check_choices(sources, choices)
+    inspected = sum(choice.inspected for choice in choices)
+    _say_fewer("noise is looked for in", inspected, sources, MAX_PHOTOS, seconds)
+    return choices
+
+
+def _say_fewer(what: str, used: int, sources: Sequence[PhotoSource], most: int, seconds: float | None) -> None:
+    """Logs how many photos a stage has used, if its time limit allowed no more."""
+    if seconds is not None and used < sum(len(source.spread(most)) for source in sources):
+        count = "a stream" if any(source.count is None for source in sources) else sum(map(len, sources))
+        logger.info("%s %d of %s photos: no time is planned for more (a larger budget allows it)", what, used, count)
 
 
 def _skip(sources: Sequence[PhotoSource], choices: Sequence[Choice]) -> None:
@@ -134,16 +187,21 @@ def _read(path: Path) -> list[dict[str, str]]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _fit(sources: Sequence[PhotoSource], restore: Restorer | None, path: Path) -> None:
+def _fit(sources: Sequence[PhotoSource], restore: Restorer | None, path: Path, seconds: float | None) -> None:
     """Fits the noise of every source and writes their mixture with equal weights.
 
     If a source has few photos, one noise is fitted to all sources together. Nothing is written if the noise is too
     strong to be measured.
     """
+    each = None if seconds is None else seconds / len(sources)
     are_many = all(source.count is None or source.count >= MIN_PHOTOS for source in sources)
     logger.info("preparing: estimating the noise of the real photos")
     try:
-        profiles = [fit_noise(source, restore) for source in sources] if are_many else [fit_noise(sources, restore)]
+        profiles = (
+            [fit_noise(source, restore, each) for source in sources]
+            if are_many
+            else [fit_noise(sources, restore, seconds)]
+        )
     except TooStrongError as error:
         logger.warning(
             "the noise of the real photos is too strong to be measured; the run uses `degradation` alone: %s",
@@ -152,6 +210,8 @@ def _fit(sources: Sequence[PhotoSource], restore: Restorer | None, path: Path) -
         return
     comment = "\n\n".join(profile.describe() for profile in profiles)
     logger.info("noise of the real photos:\n%s", comment)
+    used = sum(profile.photos + len(profile.skipped) for profile in profiles)
+    _say_fewer("noise is fitted to", used, sources, MAX_PHOTOS, seconds)
     noisy = [profile for profile in profiles if profile.degradation is not None]
     degradations = [profile.to_degradation(spread=SPREAD) for profile in noisy or profiles]
     one = degradations[0] if len(degradations) == 1 else Mixture([(1, degradation) for degradation in degradations])
@@ -184,17 +244,35 @@ def _restore_all(
     sources: Sequence[PhotoSource],
     folder: Path,
     write: Callable[[torch.Tensor, torch.Tensor, Path], None],
-) -> None:
-    """Restores center crops of some photos of every source, and writes a PNG file for each."""
+    chosen: Sequence[Sequence[int]] | None,
+    seconds: float | None,
+) -> list[list[int]]:
+    """Restores center crops of some photos of every source, and writes a PNG file for each; existing ones are kept.
+
+    Args:
+        chosen: indices of the photos of every source, from an earlier call; None: those that fit into the time limit.
+        seconds: time limit; None: no limit.
+
+    Returns:
+        Indices of the restored photos of every source.
+    """
     logger.info("preparing: restoring the real photos (%s)", folder.name)
     folder.mkdir(exist_ok=True)
     share = max(1, MOST_PHOTOS // len(sources))
+    if chosen is not None and len(chosen) != len(sources):  # the run's sources were changed
+        chosen = None
+    each = None if seconds is None or chosen is not None else seconds / len(sources)
+    restored: list[list[int]] = []
     for number, source in enumerate(sources):
-        paths = {index: folder / f"{number:02d}-{index:06d}.png" for index in source.spread(share)}
+        wanted = set(source.spread(share) if chosen is None else chosen[number])
+        paths = {index: folder / f"{number:02d}-{index:06d}.png" for index in wanted}
         missing = {index: path for index, path in paths.items() if not path.exists()}
-        for index, photo in source.sample(share, missing.__contains__):
+        for index, photo in source.sample(share, missing.__contains__, seconds=each):
             real = unit_float(center_crop(photo, MOST_SIDE))
             write(real, restore(real), missing[index])
+        restored.append(sorted(index for index, path in paths.items() if path.exists()))
+    _say_fewer(f"{folder.name}:", sum(map(len, restored)), sources, share, each)
+    return restored
 
 
 def _write_restored(real: torch.Tensor, restored: torch.Tensor, path: Path) -> None:

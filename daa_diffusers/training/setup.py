@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..degradations.base import degradation_from_config
+from ..degradations.fitting.choosing import Choice
 from ..errors import ConfigurationError
 from ..hub.resolving import resolve
 from ..models.registry import new_restorer
@@ -30,10 +31,15 @@ Photos = dict[str, list[dict[str, Any]]]  # record of the photos of a run, by ro
 
 @dataclass(frozen=True)
 class Inputs:
-    """Initial restorer and sources (by role) of a run, opened once and shared by all readers."""
+    """Initial restorer and sources (by role) of a run, opened once and shared by all readers.
+
+    Attributes:
+        choices: results of `preparation.inspect_all` for the real photos; None: not inspected yet.
+    """
 
     restorer: nn.Module
     sources: dict[str, list[PhotoSource]]
+    choices: Sequence[Choice] | None = None
 
 
 def build_restorer(config: TrainingConfig) -> nn.Module:

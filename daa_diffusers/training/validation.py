@@ -10,7 +10,7 @@ from torchvision.utils import make_grid
 
 from ..evaluation.bursts import Burst, read_bursts
 from ..evaluation.metrics import psnr, ssim
-from ..photos.pixels import unit_float
+from ..photos.pixels import center_crop, unit_float
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from ..sources.sampling import PairedFolders
 from ..sources.specs import PhotoSource, open_source
@@ -18,6 +18,7 @@ from .config import TrainingConfig
 
 GRID_PHOTOS = 4  # rows of the grid
 GRID_SIDE = 192  # side of a tile in pixels
+GRID_BORDER = 64  # pixels that are restored around a tile, where the photo is shown only
 BURST_SIDE = 256  # side of the center crop of each frame in pixels
 CACHE_BYTES = 2**28  # size of the cache of decoded photos per source
 
@@ -38,8 +39,8 @@ class Validation:
     def from_config(cls, config: TrainingConfig, real: Sequence[PhotoSource]) -> "Validation | None":
         """Opens the photos and bursts that a config names; None if there are neither.
 
-        Photos are `validation_degraded`, with `validation_clean` if given, else some real photos (for grids only);
-        bursts are `validation_bursts`.
+        Photos are `validation_degraded`, with `validation_clean` if given, else the center of some real photos (for
+        grids only, if there is a tracker to show them); bursts are `validation_bursts`.
 
         Args:
             config: options of the run.
@@ -64,7 +65,7 @@ class Validation:
             if not config.validation_clean:
                 return degraded
             return PairedFolders(degraded, source(config.validation_clean, "validation_clean"))
-        if config.uses_real:
+        if config.uses_real and config.report_to != "none":
             return real[0]
         return None
 
@@ -111,7 +112,7 @@ class Validation:
                 yield unit_float(degraded), unit_float(clean)
         elif self.photos is not None:  # may yield fewer than GRID_PHOTOS
             for _, photo in self.photos.sample(GRID_PHOTOS):
-                yield unit_float(photo), None
+                yield unit_float(center_crop(photo, GRID_SIDE + 2 * GRID_BORDER)), None
 
 
 def _tile(photo: torch.Tensor) -> torch.Tensor:

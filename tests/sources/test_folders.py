@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from skimage import data
 
 from daa_diffusers.errors import ConfigurationError
+from daa_diffusers.sources import folders
 from daa_diffusers.sources.folders import PhotoFolder
 from daa_diffusers.sources.hf_datasets import file_content
 from daa_diffusers.sources.tar_shards import ShardSource
@@ -49,6 +51,29 @@ def test_channels_are_converted(tmp_path):
     assert np.abs(luma.photo(2)[0].numpy() - expected * 257).max() <= 0.6
     with pytest.raises(ConfigurationError, match="`channels` must be 1 .* or 3"):
         PhotoFolder(tmp_path, channels=4)
+
+
+def test_within_a_time_limit_the_first_photos_are_spread_over_the_source(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(folders, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    source = PhotoFolder(write_photos(tmp_path / "many", 16, height=8, width=8))
+
+    def read(seconds, **options):
+        found = []
+        for index, _ in source.sample(16, seconds=seconds, **options):
+            now[0] += 1.0  # the caller's work on a photo
+            found.append(index)
+        return found
+
+    assert read(None) == list(range(16)) and read(16.0) == [0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15]
+    assert read(4.5) == [0, 8, 4, 12]
+    assert read(0.0) == [0]  # one photo whatever the time
+    few: list[int] = []
+    for index, _ in source.sample(16, seconds=0.0, enough=lambda: len(few) >= 3):
+        few.append(index)
+        now[0] += 1.0
+    assert few == [0, 8, 4]
+    assert [index for index, _ in source.sample(16, {4, 9}.__contains__, seconds=9.0)] == [4, 9]
 
 
 def test_memory_is_bounded_and_saves_decoding(clean_folder):

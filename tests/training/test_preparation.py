@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +91,37 @@ def test_the_restored_photos_are_those_of_the_start_not_of_a_resumed_step(config
     train(cut, progress_bar=False)
     assert files(cut.output_dir) == expected
     assert read_log(Path(cut.output_dir)) == read_log(Path(whole.output_dir))
+
+
+def test_a_spent_budget_prepares_with_the_fewest_photos_and_a_resumed_run_uses_the_same(config, tmp_path, caplog):
+    """The first half of the budget is over: each stage takes what it must, and the rest is left for training."""
+    caplog.set_level("INFO", logger="daa_diffusers")
+    photo = (skimage.data.chelsea() + np.random.default_rng(0).normal(0, SIGMA, (300, 451, 3))).clip(0, 255)
+    many = write_photos(tmp_path / "many", 12, height=96, width=96, photo=photo.astype(np.uint8))
+    given = config(real=[str(many)], minutes=1.0)
+    trainer = Trainer(given, progress_bar=False, begun=time.time() - 31)
+    assert "noise is looked for in 6 of 12 photos" in caplog.text and "noise is fitted to 3 of 12" in caplog.text
+    assert "pseudo_clean: 1 of 12 photos" in caplog.text
+    prepared, noise = files(given.output_dir), (Path(given.output_dir) / "noise.yaml").read_bytes()
+    assert len(prepared) == 1 and trainer.folder.record["prepared"] == {
+        "fitted": ["noise.yaml"],
+        "pseudo_clean": [[0]],
+    }
+    trainer.train(stop_after=1)
+    caplog.clear()
+    again = Trainer(given, progress_bar=False)  # the whole minute is left
+    assert files(given.output_dir) == prepared and (Path(given.output_dir) / "noise.yaml").read_bytes() == noise
+    assert "photos: no time" not in caplog.text and "estimating" not in caplog.text
+    again.folder.release()
+
+
+def test_a_generous_budget_prepares_as_no_budget_does(config, tmp_path):
+    results = []
+    for number, minutes in enumerate((None, 60.0)):
+        given = config(minutes=minutes, output_dir=str(tmp_path / str(number)))
+        Trainer(given, progress_bar=False).folder.release()
+        results.append((files(given.output_dir), (tmp_path / str(number) / "noise.yaml").read_bytes()))
+    assert results[0] == results[1] and len(results[0][0]) == 4
 
 
 def test_the_vanilla_variant_can_have_both(config):
@@ -237,9 +269,13 @@ def test_noise_too_strong_to_be_measured_is_adapted_to_without_the_fit(config, t
     for number in range(4):
         Image.fromarray(draws.choice([0, 255], (96, 96, 3)).astype(np.uint8)).save(folder / f"{number}.png")
     given = config(real=[str(folder)], pseudo_clean=False)
-    with caplog.at_level("WARNING", logger="daa_diffusers"):
+    caplog.set_level("WARNING", logger="daa_diffusers")
+    for said in (True, False):  # a resumed run does not fit again: with other photos it might find a noise
         trainer = Trainer(given, progress_bar=False)
-    assert "too strong to be measured; the run uses `degradation` alone" in caplog.text
+        assert ("too strong to be measured; the run uses `degradation` alone" in caplog.text) == said
+        trainer.train(stop_after=1)
+        caplog.clear()
+    trainer = Trainer(given, progress_bar=False)
     assert trainer.dataset.degradation.to_config()["type"] == "gaussian"
     assert not (Path(given.output_dir) / "noise.yaml").exists()
     trainer.folder.release()

@@ -10,10 +10,11 @@ from ...sources.folders import PhotoSource
 from ..jpeg_coding import jpeg_quality
 from .photo_noise import BLOCK
 from .profile import MIN_PHOTOS, NAMED
-from .suitability import signs_of, without_impulses
+from .suitability import measured_part, signs_of, without_impulses
 
 MAX_PHOTOS = 200  # largest number of photos used per source; equally spaced in a larger source
 FIT_SHARE = 0.5  # least share of photos whose noise can be measured
+ENOUGH = 6  # least number of photos to inspect within a time limit
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,18 @@ class Choice:
     unfit: dict[int, str] = field(default_factory=dict)
 
 
-def inspect_photos(source: PhotoSource, most: int = MAX_PHOTOS) -> Choice:
-    """Finds photos whose noise cannot be measured, among at most `most` equally spaced ones."""
-    unfit, inspected = {}, 0
-    for index, photo in source.sample(most):
+def inspect_photos(source: PhotoSource, seconds: float | None = None) -> Choice:
+    """Finds photos whose noise cannot be measured, among at most `MAX_PHOTOS` equally spaced ones.
+
+    With a time limit in `seconds`, as many as fit into it, and at least `ENOUGH`.
+    """
+    reasons: dict[int, str | None] = {}
+    for index, photo in source.sample(MAX_PHOTOS, seconds=seconds, enough=lambda: len(reasons) >= ENOUGH):
         if min(photo.shape[1:]) < 2 * BLOCK:  # too small to measure
             continue
-        inspected += 1
-        reason = signs_of(without_impulses(unit_float(photo)), jpeg_quality(source.encoded(index))).unfit
-        if reason:
-            unfit[index] = reason
-    return Choice(inspected, unfit)
+        part = without_impulses(unit_float(measured_part(photo)))
+        reasons[index] = signs_of(part, jpeg_quality(source.encoded(index))).unfit
+    return Choice(len(reasons), {index: reason for index, reason in sorted(reasons.items()) if reason})
 
 
 def check_choices(sources: Sequence[PhotoSource], choices: Sequence[Choice]) -> None:

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 from ...errors import ConfigurationError
-from ...photos.pixels import center_crop
+from ...photos.pixels import center_crop, unit_float
 from ..camera_noise import SRGB_GAMMA
 from ..draws import generator_for
 from ..fitted import FittedNoise
 from ..jpeg_coding import chroma_sampling, jpeg_quality
 from .choosing import FIT_SHARE, MAX_PHOTOS
 from .coding import KNOWN_SHARE
-from .earlier_coding import earlier_quality, other_codec
+from .earlier_coding import SIDE, earlier_quality, other_codec
 from .noise_curve import (
     BRIGHTNESS,
     NOISE_FREE,
@@ -34,8 +34,16 @@ from .noise_curve import (
 )
 from .noise_profile import NoiseProfile
 from .photo_noise import BLOCK, WHITE, FlatBlocks, removed_noise
-from .profile import Photos, check_usable, sources_of
-from .suitability import HIDING_QUALITY, IMPULSES, REGION, share_of_impulses, signs_of, without_impulses
+from .profile import MIN_PHOTOS, Photos, check_usable, sources_of
+from .suitability import (
+    HIDING_QUALITY,
+    IMPULSES,
+    REGION,
+    measured_part,
+    share_of_impulses,
+    signs_of,
+    without_impulses,
+)
 
 Restorer = Callable[[torch.Tensor], torch.Tensor]
 
@@ -57,6 +65,7 @@ class TooStrongError(ConfigurationError):
 def fit_noise(
     photos: Photos,
     restorer: Restorer | None = None,
+    seconds: float | None = None,
 ) -> NoiseProfile:
     """Estimates the noise of unlabeled photos, assuming that all have the same correlation and noise curve.
 
@@ -71,6 +80,8 @@ def fit_noise(
         restorer: denoiser, which maps (3, H, W) in [0, 1] to (3, H, W). If the noise of a photo is white, its strength
             is estimated from what the denoiser removes, which also works in textured photos. Correlated noise, which a
             denoiser leaves, is always estimated from flat parts.
+        seconds: time limit for measuring the photos: as many as fit into it are used, and at least 3 if there are as
+            many; None: no limit.
 
     Raises:
         ConfigurationError: fewer than 3 photos are usable; the message gives the reasons.
@@ -84,39 +95,41 @@ def fit_noise(
         >>> degradation.to_config()["type"]
         'fitted'
     """
-    measured: list[PhotoStatistics] = []
+    measured: dict[tuple[int, int], PhotoStatistics] = {}
     skipped: dict[str, str] = {}
     unfit: dict[str, str] = {}
     too_strong = 0
-    for source in sources_of(photos):
-        for index, photo in source.sample(MAX_PHOTOS):
+    sources = sources_of(photos)
+    each = None if seconds is None else seconds / len(sources)
+    for number, source in enumerate(sources):
+        for index, photo in source.sample(MAX_PHOTOS, seconds=each, enough=lambda: len(measured) >= MIN_PHOTOS):
             try:
-                measured.append(_measured(photo, source.encoded(index), restorer))
+                one = measured[number, index] = _measured(photo, source.encoded(index), restorer)
             except ConfigurationError as error:
                 skipped[str(source.label(index))] = str(error)
                 too_strong += isinstance(error, TooStrongError)
                 continue
-            if reason := measured[-1].signs.unfit:
+            if reason := one.signs.unfit:
                 unfit[str(source.label(index))] = reason
         skipped |= {str(label): reason for label, reason in source.skipped.items()}
     check_usable(len(measured), skipped, TooStrongError if too_strong else ConfigurationError)
-    return _profile(measured, skipped, unfit)
+    return _profile([measured[key] for key in sorted(measured)], skipped, unfit)
 
 
 def _measured(photo: torch.Tensor, content: bytes, restorer: Restorer | None) -> PhotoStatistics:
     """Measures a photo (C, H, W); raises ConfigurationError with the reason if it cannot be used."""
     if min(photo.shape[1:]) < 2 * BLOCK:
         raise ConfigurationError(f"smaller than {2 * BLOCK} pixels: {photo.shape[2]} x {photo.shape[1]}")
-    stored = photo.expand(3, -1, -1).float() / torch.iinfo(photo.dtype).max
-    inner = center_crop(stored, REGION)
-    if float(inner.amax() - inner.amin()) == 0:
+    photo = photo.expand(3, -1, -1)
+    stored = unit_float(measured_part(photo))
+    if float(stored.amax() - stored.amin()) == 0:
         raise ConfigurationError("constant")
     pixels = without_impulses(stored)
     flat = FlatBlocks.of(pixels, REGION)
     if flat.clipped:
         raise TooStrongError("clipped (black or white) in all flat parts")
     quality = jpeg_quality(content)
-    earlier = None if quality is None else earlier_quality(stored, quality)
+    earlier = None if quality is None else earlier_quality(unit_float(photo[:, :SIDE, :SIDE]), quality)
     quality = earlier or quality
     signs = replace(signs_of(pixels, quality, flat), impulses=share_of_impulses(stored))
     brightness, variance = flat.brightness, flat.variance

@@ -2,8 +2,9 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -18,6 +19,7 @@ from ..config_files import write_degradation
 MIN_PHOTOS = 3  # least number of usable photos for a fit
 NAMED = 10  # largest number of photos named in a message
 
+Measured = TypeVar("Measured")
 # One or several sources, or specs for `open_source`, such as folders.
 Photos = str | os.PathLike | PhotoSource | Sequence[str | os.PathLike | PhotoSource]
 
@@ -44,30 +46,42 @@ def sources_of(photos: Photos) -> list[PhotoSource]:
     return [p if isinstance(p, PhotoSource) else open_source(p, cache_bytes=0, argument="photos") for p in given]
 
 
-def usable_photos(photos: Photos, least: int, most: int, side: int) -> tuple[list[torch.Tensor], dict[str, str]]:
-    """Reads center crops (3, H, W) of photos in [0, 1]; also returns the reason for each skipped photo.
+def measure_photos(
+    photos: Photos,
+    measure: Callable[[torch.Tensor], Measured],
+    *,
+    least: int,
+    most: int,
+    side: int,
+    seconds: float | None = None,
+) -> tuple[list[Measured], dict[str, str]]:
+    """Measures center crops (3, H, W) of photos in [0, 1]; also returns the reason for each skipped photo.
 
     Args:
         photos: photos to use for a fit.
+        measure: measurement of a crop.
         least: smallest side of a usable photo, in pixels.
         most: largest number of photos.
         side: largest side of a crop, in pixels.
+        seconds: time limit: as many photos as fit into it are measured, and at least `MIN_PHOTOS` if there are as many;
+            None: no limit.
 
     Raises:
         ConfigurationError: fewer than `MIN_PHOTOS` photos are usable.
     """
     sources = sources_of(photos)
-    usable: list[torch.Tensor] = []
+    measured: dict[tuple[int, int], Measured] = {}
     skipped: dict[str, str] = {}
-    for source in sources:
-        for index, photo in source.sample(max(1, most // len(sources))):
+    share, each = max(1, most // len(sources)), None if seconds is None else seconds / len(sources)
+    for number, source in enumerate(sources):
+        for index, photo in source.sample(share, seconds=each, enough=lambda: len(measured) >= MIN_PHOTOS):
             if min(photo.shape[1:]) < least:
                 skipped[str(source.label(index))] = f"smaller than {least} pixels: {photo.shape[2]} x {photo.shape[1]}"
             else:
-                usable.append(unit_float(center_crop(photo, side)).expand(3, -1, -1))
+                measured[number, index] = measure(unit_float(center_crop(photo, side)).expand(3, -1, -1))
         skipped |= {str(label): reason for label, reason in source.skipped.items()}
-    check_usable(len(usable), skipped)
-    return usable, skipped
+    check_usable(len(measured), skipped)
+    return [measured[key] for key in sorted(measured)], skipped
 
 
 def check_usable(count: int, skipped: Mapping[str, str], error: type[ConfigurationError] = ConfigurationError) -> None:

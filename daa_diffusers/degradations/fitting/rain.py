@@ -18,7 +18,7 @@ from ..filters import gaussian_filter
 from ..mixture import Mixture
 from ..rain import RainStreaks
 from ..sequence import DegradationSequence
-from .profile import MIN_PHOTOS, Photos, Profile, usable_photos
+from .profile import MIN_PHOTOS, Photos, Profile, measure_photos
 
 Restorer = Callable[[torch.Tensor], torch.Tensor]
 
@@ -113,7 +113,7 @@ class RainProfile(Profile):
         return "\n".join(lines)
 
 
-def fit_rain(photos: Photos, restorer: Restorer) -> RainProfile:
+def fit_rain(photos: Photos, restorer: Restorer, seconds: float | None = None) -> RainProfile:
     """Estimates the rain of unlabeled photos from the streaks that a derainer removes.
 
     Rain is synthesized on the restored photos, and removed again by the derainer. The parameters of the synthesis are
@@ -123,22 +123,29 @@ def fit_rain(photos: Photos, restorer: Restorer) -> RainProfile:
     Args:
         photos: one or several sources, or specs for `open_source`, such as folders; at least 3 usable photos in total.
         restorer: derainer, which maps (3, H, W) in [0, 1] to (3, H, W).
+        seconds: time limit for restoring the photos: as many as fit into it are used; None: no limit.
 
     Raises:
         ConfigurationError: fewer than 3 photos are usable; the message gives the reasons.
     """
-    usable, skipped = usable_photos(photos, SMALLEST, MAX_PHOTOS, SIDE)
-    restored = [restorer(photo).clamp(0, 1) for photo in usable]
+    pairs, skipped = measure_photos(
+        photos,
+        lambda photo: (photo, restorer(photo).clamp(0, 1)),
+        least=SMALLEST,
+        most=MAX_PHOTOS,
+        side=SIDE,
+        seconds=seconds,
+    )
     rainy: list[StreakStatistics] = []
     backgrounds: list[torch.Tensor] = []
-    for photo, background in zip(usable, restored, strict=True):
+    for photo, background in pairs:
         light, smooth = streaks_of(gray(photo) - gray(background), background)
         one = measure_streaks(light, smooth)
         if (light[smooth] > LIGHT).mean() > RAINY and one.coherence > COHERENT:
             rainy.append(one)
             backgrounds.append(background)
-    common: dict[str, Any] = {"photos": len(usable), "rainy": len(rainy), "skipped": skipped}
-    if len(rainy) < max(MIN_PHOTOS, RAINY_PHOTOS * len(usable)):
+    common: dict[str, Any] = {"photos": len(pairs), "rainy": len(rainy), "skipped": skipped}
+    if len(rainy) < max(MIN_PHOTOS, RAINY_PHOTOS * len(pairs)):
         return RainProfile(None, None, None, None, **common)
     table = np.array(rainy)  # (N, 6)
     streaks, filtered = (
@@ -150,7 +157,7 @@ def fit_rain(photos: Photos, restorer: Restorer) -> RainProfile:
             FilteredRain(screen_probability=0, layers=(1, 1), contrast=(0.5, 2.0), angle_spread=(0, 2)),
         )
     )
-    return RainProfile(streaks, filtered, *_veil(usable), **common)
+    return RainProfile(streaks, filtered, *_veil([photo for photo, _ in pairs]), **common)
 
 
 def gray(photo: torch.Tensor) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from ...errors import ConfigurationError
 from ..blur import MotionBlur
 from ..draws import generator_for
-from .profile import MIN_PHOTOS, Photos, Profile, usable_photos
+from .profile import MIN_PHOTOS, Photos, Profile, measure_photos
 from .rain import gray
 
 MAX_PHOTOS = 32  # largest number of photos, equally spaced in the sources
@@ -95,7 +95,7 @@ class ShakeProfile(Profile):
         return "\n".join(lines)
 
 
-def fit_shake(photos: Photos) -> ShakeProfile:
+def fit_shake(photos: Photos, seconds: float | None = None) -> ShakeProfile:
     """Estimates the camera shake of unlabeled photos from the autocorrelation of their edges.
 
     Sharp synthetic images (`dead_leaves`) are blurred by trajectories, whose length is adjusted until the half widths
@@ -105,14 +105,22 @@ def fit_shake(photos: Photos) -> ShakeProfile:
 
     Args:
         photos: one or several sources, or specs for `open_source`, such as folders; at least 3 usable photos in total.
+        seconds: time limit for measuring the photos: as many as fit into it are used; None: no limit.
 
     Raises:
         ConfigurationError: fewer than 3 photos are usable; the message gives the reasons.
     """
-    usable, skipped = usable_photos(photos, SMALLEST, MAX_PHOTOS, SIDE)
-    shaken = [one for one in map(measure_shake, map(gray, usable)) if one.longest >= SHAKEN]
-    if len(shaken) < max(MIN_PHOTOS, SHAKEN_PHOTOS * len(usable)):
-        return ShakeProfile(None, (0.0, 0.0), None, len(usable), len(shaken), skipped)
+    measured, skipped = measure_photos(
+        photos,
+        lambda photo: measure_shake(gray(photo)),
+        least=SMALLEST,
+        most=MAX_PHOTOS,
+        side=SIDE,
+        seconds=seconds,
+    )
+    shaken = [one for one in measured if one.longest >= SHAKEN]
+    if len(shaken) < max(MIN_PHOTOS, SHAKEN_PHOTOS * len(measured)):
+        return ShakeProfile(None, (0.0, 0.0), None, len(measured), len(shaken), skipped)
     table = np.array(shaken)
     bases = [dead_leaves(number) for number in range(IMAGES)]
     fitted = {kind: _fitted(MotionBlur(**STILL, **fields), table, bases) for kind, fields in KINDS.items()}
@@ -126,7 +134,7 @@ def fit_shake(photos: Photos) -> ShakeProfile:
         kind,
         (round(length / spread, 2), round(min(200.0, length * spread), 2)),
         _common_range(table[:, 2]),
-        len(usable),
+        len(measured),
         len(shaken),
         skipped,
     )

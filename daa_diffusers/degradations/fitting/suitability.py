@@ -10,7 +10,7 @@ from ...photos.pixels import LUMA_WEIGHTS, center_crop
 from ..jpeg_coding import JPEG_BLOCK, blockiness
 from .photo_noise import CLIPPED, FlatBlocks, without_plane
 
-REGION = 1024  # side of the center crop in pixels
+REGION = 1024  # side of the measured part in pixels
 NEARLY_CLEAN = 1.0  # 1/255 rms (48 dB), level of noise below which a photo counts as clean
 # Largest share of values in flat blocks that differ from a fitted plane by less than a quarter of 1/255. The share is
 # small for noise and large after coarse coding.
@@ -79,6 +79,12 @@ class Signs:
         if self.impulses > IMPULSES:
             return "salt and pepper"
         return self.unfit or ("JPEG coding has changed its noise" if self.is_hidden else None)
+
+
+def measured_part(photo: torch.Tensor) -> torch.Tensor:
+    """Crops a photo (C, H, W) to the part that is measured: its center, aligned with JPEG's blocks."""
+    top, left = (max(0, side - REGION) // 2 // JPEG_BLOCK * JPEG_BLOCK for side in photo.shape[1:])
+    return photo[:, top : top + REGION, left : left + REGION]
 
 
 def signs_of(photo: torch.Tensor, quality: int | None = None, flat: FlatBlocks | None = None) -> Signs:
