@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from tqdm.auto import tqdm
 
 from ..errors import CheckpointError
 from ..files import UnwritableError
@@ -17,6 +16,7 @@ from ..objectives.base import Objective
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from . import setup
 from .adapter_training import save_trained_adapter
+from .bar import ProgressBar
 from .batches import Batches
 from .config import TrainingConfig
 from .health import Health
@@ -168,20 +168,24 @@ class Trainer:
         total = progress.total(done)
         end = done >= total or self.counters["stopped_early"]
         batches = iter(self.batches.loader(done, None if self.pace.is_timed else total - done)) if not end else iter(())
-        with self._progress_bar(done) as bar, Interruption() as interruption:
+        hidden = not (self.main and self.progress_bar)
+        bar = ProgressBar(self.pace, done=done, total=total, hidden=hidden)
+        with bar, Interruption() as interruption:
             while not end:
                 # 1. the step
                 step = done
+                bar.begins()
                 scalars = self.steps.take(step, batches, self.kept, is_outlier)
                 self.folder.begun()
+                bar.ends()
                 done = step + 1
                 if self.safeguard is not None and (scalars is None or self.safeguard.is_due(done)):
                     self.safeguard.check(done, skipped=scalars is None)
                 count_step(step, scalars, self.window, self.counters, config.max_skipped_steps)
                 self.pace.correct(done)
                 self.kept.ema.decay = self.pace.ema_decay(done)
-                bar.total = total = progress.total(done)
-                bar.update()
+                total = progress.total(done)
+                bar.advance(done, total)
                 # 2. its reports
                 if done % config.log_every == 0 or done == total:
                     losses = self.reports.losses(done, self.window, self.steps, self.counters)
@@ -231,17 +235,6 @@ class Trainer:
         self.pace.start(done, self.counters["spent"])
         self.kept.ema.decay = self.pace.ema_decay(done)
         return done
-
-    def _progress_bar(self, done: int) -> tqdm:
-        hidden = not (self.main and self.progress_bar)
-        return tqdm(
-            total=self.steps.progress.total(done),
-            initial=done,
-            desc="training",
-            unit="step",
-            smoothing=0.05,
-            disable=hidden,
-        )
 
     def _is_watched(self, step: int) -> bool:
         """Whether the weights are validated after `step`, other than the last step."""

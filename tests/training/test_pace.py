@@ -5,11 +5,13 @@ import logging
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from daa_diffusers.training import bar, pace
 from daa_diffusers.training.loop import Trainer
 from daa_diffusers.training.progress import Correction, Progress
 from daa_diffusers.training.run_state import list_checkpoints
@@ -94,3 +96,66 @@ def test_a_resumed_run_takes_the_recorded_steps(tiny_config, tmp_path, slower_fr
     again = load_file(last / "model.safetensors"), load_file(last / "ema.safetensors")
     for one, other in zip(whole, again, strict=True):
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture
+def clocked(tiny_config, monkeypatch, tmp_path_factory):
+    """Runs training by a clock that only its steps and validations advance; returns (step, seconds left, true ones)."""
+
+    def run(step_seconds, validation_seconds=0.0, **options):
+        now, shown = [1e9], []
+        clock = SimpleNamespace(time=lambda: now[0], monotonic=lambda: now[0])
+        take, update, validate = Steps.take, bar.ProgressBar.update, Trainer._validate
+
+        def taken(self, step, *arguments):
+            now[0] += step_seconds(step)
+            return take(self, step, *arguments)
+
+        def updated(self, n=1):
+            shown.append((self.seconds_left(), now[0]))
+            return update(self, n)
+
+        def validated(self, step):
+            now[0] += validation_seconds
+            return validate(self, step)
+
+        with monkeypatch.context() as patched:
+            for module in (bar, pace):
+                patched.setattr(module, "time", clock)
+            patched.setattr(Steps, "take", taken)
+            patched.setattr(Steps, "seconds", lambda self: step_seconds(0))
+            patched.setattr(bar.ProgressBar, "update", updated)
+            patched.setattr(Trainer, "_validate", validated)
+            options["output_dir"] = str(tmp_path_factory.mktemp("clocked") / "run")
+            config = tiny_config(objective="supervised", real=[], checkpoint_every=0, log_every=1000, **options)
+            steps = Trainer(config, progress_bar=False).train().steps
+        assert len(shown) == steps
+        end = shown[-1][1]
+        return [(step, left, end - then) for step, (left, then) in enumerate(shown, start=1)]
+
+    return run
+
+
+def wrong(shown, first, last, slack=0.0):
+    """The steps from `first` to `last` whose time left is wrong by more than a quarter, and by more than `slack`."""
+    return [one for one in shown if first <= one[0] <= last and abs(one[1] - one[2]) > max(0.25 * one[2], slack)]
+
+
+def test_the_time_left_of_a_budget_holds_through_a_change_of_speed(clocked):
+    for before, after in ((1.0, 2.0), (2.0, 1.0), (1.0, 4.0)):
+        shown = clocked(lambda step, before=before, after=after: before if step < 25 else after, minutes=1.2)
+        assert 25 < len(shown) < 90
+        assert wrong(shown, len(shown) // 10, len(shown), slack=5.0) == []  # seconds
+
+
+def test_the_time_left_counts_slow_validations(clocked):
+    shown = clocked(lambda step: 1.0, validation_seconds=5.0, steps=60, validate_every=5, health=False)
+    assert wrong(shown, 6, 59, slack=5.0) == []
+    assert shown[5][2] > 100  # half of the time is validation
+
+
+def test_the_time_left_without_a_budget_follows_a_change_of_speed(clocked):
+    """It cannot be known before; after a tenth of the steps at the new speed it holds."""
+    shown = clocked(lambda step: 1.0 if step < 30 else 2.0, steps=60)
+    assert wrong(shown, 36, 59) == []
+    assert wrong(clocked(lambda step: 1.0 + step % 3, steps=60), 6, 59, slack=2.0) == []

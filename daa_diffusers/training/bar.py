@@ -1,0 +1,68 @@
+"""Progress bar of a run, and its estimate of the time left."""
+
+import time
+from array import array
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from .pace import Pace
+
+# The steps left take as long as the latest ones: this share of the steps so far, and at least this number.
+RECENT, LEAST = 0.25, 10
+
+
+class ProgressBar(tqdm):
+    """Bar over the steps of a run.
+
+    With a time budget, the time left is the rest of the budget, to which the number of steps is corrected. Without one,
+    the steps left take as long as the latest ones, and the work between steps (validation, checks, checkpoints) as long
+    as on average so far.
+
+    Args:
+        pace: plan of the run's time.
+        done, total: number of steps, done and in all.
+        hidden: whether to show nothing.
+    """
+
+    def __init__(self, pace: Pace, *, done: int, total: int, hidden: bool):
+        self.pace, self.left = pace, total - done
+        self._steps, self._between = array("d"), 0.0  # seconds
+        self._last = time.monotonic()
+        super().__init__(total=total, initial=done, desc="training", unit="step", disable=hidden)
+
+    def _lap(self) -> float:
+        """Returns the seconds since the last call."""
+        now, before = time.monotonic(), self._last
+        self._last = now
+        return now - before
+
+    def begins(self) -> None:
+        """Notes that a step begins; the time since the last one was work between steps."""
+        self._between += self._lap()
+
+    def ends(self) -> None:
+        """Notes that a step has ended."""
+        self._steps.append(self._lap())
+
+    def advance(self, done: int, total: int) -> None:
+        """Shows that `done` of `total` steps are done."""
+        self.total, self.left = total, total - done
+        self.update()
+
+    def seconds_left(self) -> float | None:
+        """Returns the estimated seconds until the last step is done; None before the first step."""
+        count = len(self._steps)
+        if not count:
+            return None
+        if (planned := self.pace.left()) is not None:
+            return planned
+        recent = self._steps[-max(LEAST, int(RECENT * count)) :]
+        return self.left * (sum(recent) / len(recent) + self._between / count)
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """Values to show; tqdm computes the time left from the rate."""
+        values = super().format_dict
+        seconds = self.seconds_left()
+        return values if not seconds or not self.left else {**values, "rate": self.left / seconds}
