@@ -153,7 +153,7 @@ def _open(config: TrainingConfig, write_clean: bool, begun: float | None) -> Inp
         choices = inspect_all(real, pace.share(INSPECTION))
         each = (pace.spent() - before) / max(1, sum(choice.inspected for choice in choices))
         least = pace.spent() + least_preparation(config, restorer, each)
-        if least > config.minutes * 60:
+        if pace.seconds is not None and least > pace.seconds:
             typer.echo(
                 f"warning: --minutes {config.minutes:g} is too short: the preparation takes about {least / 60:.1f} "
                 f"minutes here, and {2 * least / 60:.1f} leave as much for the training",
