@@ -82,17 +82,18 @@ class RestorerContract:
         return (x - low) / (high - low)
 
 
-def restore_photos(restorer: nn.Module, photos: torch.Tensor, at_once: int | None = None) -> torch.Tensor:
+def restore_photos(restorer: nn.Module, photos: torch.Tensor, batch_size: int | None = None) -> torch.Tensor:
     """Restores photos in [0, 1]. The result is in [0, 1], not clamped, in float32 on the CPU.
 
     Args:
         restorer: restorer on any device, in any precision.
         photos: (B, C, H, W) on any device, H and W multiples of the restorer's `size_multiple`.
-        at_once: batch size. None: all photos in one batch.
+        batch_size: number of photos per pass. None: all.
     """
     contract, weight = RestorerContract.of(restorer), next(restorer.parameters())
-    batches = (contract.to_range(part.to(weight.device, weight.dtype)) for part in photos.split(at_once or len(photos)))
-    return torch.cat([contract.from_range(restorer(batch)).float().cpu() for batch in batches])
+    batches = photos.split(batch_size or len(photos))
+    inputs = (contract.to_range(batch.to(weight.device, weight.dtype)) for batch in batches)
+    return torch.cat([contract.from_range(restorer(x)).float().cpu() for x in inputs])
 
 
 def unwrapped(module: nn.Module) -> nn.Module:

@@ -94,7 +94,7 @@ def judge(photo: torch.Tensor, restored: torch.Tensor) -> Verdict:
     detail, small = _ramp(excess, *EXCESS), 1 - _ramp(change, *COLORLESS_RMS)
     if has_color:
         share = color_power / max(gray_power, 1e-9)
-        faint = _ramp(share, COLORLESS, FAINT[0] / 2) - _ramp(share, *FAINT)
+        faint = _ramp(share, COLORLESS, FAINT[0] / 2) - _ramp(share, *FAINT)  # 0 again for almost colorless changes
         half_size = _ramp(color, *HALF_SIZE) - _ramp(color, *NOT_HALF_SIZE)
         detail *= 1 - half_size * max(1 - small, faint)
     doubt = max(detail if has_color else small, _ramp(brightness - STRUCTURE, *EXCESS))

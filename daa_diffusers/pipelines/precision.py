@@ -63,6 +63,7 @@ def bfloat16_error(restorer: nn.Module) -> float:
     Infinite if the restorer returns values rounded to bfloat16, which is too coarse for a photo.
     """
     contract, weight = RestorerContract.of(restorer), next(restorer.parameters())
+    # test image: a smooth pattern per channel, with noise
     generator = torch.Generator().manual_seed(0)
     y, x = torch.meshgrid(*[torch.linspace(0, 1, PROBE_SIDE)] * 2, indexing="ij")
     shapes = torch.stack([(1 + torch.sin(k * x + (9 - k) * y + k)) / 2 for k in range(3, 3 + contract.channels)])

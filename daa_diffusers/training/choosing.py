@@ -140,7 +140,7 @@ def measure(
         noise = torch.stack([Noise.of(p).sample(c, generator) for p, c in zip(usable, crops, strict=True)])[None]
         added = measured["hiding"] / 255 * torch.randn(crops.shape, generator=generator)
 
-        restore = partial(restore_photos, restorer, at_once=4)
+        restore = partial(restore_photos, restorer, batch_size=4)
         gains = {
             "gain": estimated_gain(restore, crops, noise),
             "renoised_gain": estimated_gain(lambda x: restore(restore(x) + added), crops, noise),

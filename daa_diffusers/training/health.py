@@ -167,7 +167,7 @@ class Health:
                 f"{contract.channels}"
             )
         with in_eval_mode(restorer):
-            values = self._measured(partial(restore_photos, restorer, at_once=4))
+            values = self._measured(partial(restore_photos, restorer, batch_size=4))
         alarms = []
         if adaptation is not None:
             weight = next(restorer.parameters())
