@@ -27,7 +27,7 @@ _WRITE_ERRORS = CONCERN_ALL_FILES | {
 }
 # characters that break lines, control a terminal, or change the direction of text
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-_KINDS = (
+_FILE_TYPES = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
     (stat.S_ISSOCK, "a socket"),
@@ -281,7 +281,7 @@ def other_kind(path: str | os.PathLike) -> str:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return "a broken link" if os.path.islink(path) else "no such file"
-    return "" if stat.S_ISREG(mode) else next((kind for test, kind in _KINDS if test(mode)), "not a regular file")
+    return "" if stat.S_ISREG(mode) else next((kind for test, kind in _FILE_TYPES if test(mode)), "not a regular file")
 
 
 def read_regular(path: str | os.PathLike) -> bytes:

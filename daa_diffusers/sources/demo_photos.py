@@ -69,13 +69,13 @@ def demo_photos(folder: str | os.PathLike[str], *, seed: int = 0) -> DemoPhotos:
     )
     folders = {"clean": photos.clean, "train": photos.real_train_noisy, "val": photos.real_val_noisy}
     plan = []  # (file, clean photo, generator of its noise or None)
-    for purpose, names in SOURCES.items():
+    for role, names in SOURCES.items():
         for name in names:
             for index, crop in enumerate(_crops(_load(name))):
                 file = f"{name}_{index}.png"
-                noise = None if purpose == "clean" else generator_for(seed, "demo_photos", name, index)
-                plan.append((folders[purpose] / file, crop, noise))
-                if purpose == "val":
+                noise = None if role == "clean" else generator_for(seed, "demo_photos", name, index)
+                plan.append((folders[role] / file, crop, noise))
+                if role == "val":
                     plan.append((photos.real_val_clean / file, crop, None))
     _check_folders(folder, {path for path, _, _ in plan})
     for path, crop, noise in plan:

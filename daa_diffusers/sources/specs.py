@@ -81,7 +81,7 @@ def open_source(
     if shards:
         _, options = _split("?" + (shards["options"] or ""), ("column",), argument)
         paths = expand_shards(shards["pattern"], argument)
-        return ShardSource(paths, cache_bytes=cache_bytes, column=_one(options, "column"), **common)
+        return ShardSource(paths, cache_bytes=cache_bytes, column=_last(options, "column"), **common)
     return PhotoFolder(text, cache_bytes=cache_bytes, **common)  # raises the error for a missing folder or a file
 
 
@@ -101,7 +101,8 @@ def _split(text: str, known: Sequence[str], argument: str) -> tuple[str, dict[st
     return location, options
 
 
-def _one(options: Mapping[str, list[str]], name: str) -> str | None:
+def _last(options: Mapping[str, list[str]], name: str) -> str | None:
+    """The last value of an option; None if it is not given."""
     return options[name][-1] if name in options else None
 
 
@@ -109,10 +110,10 @@ def _open_dataset(
     location: str, options: dict[str, list[str]], cache_bytes: int, common: dict[str, Any]
 ) -> PhotoSource:
     argument = common["argument"]
-    streaming = (_one(options, "streaming") or "0").lower()
+    streaming = (_last(options, "streaming") or "0").lower()
     if streaming not in ("0", "1", "false", "true"):
         raise ConfigurationError(f"`{argument}`: `streaming` must be 1 or 0, got {streaming!r}")
-    window = _one(options, "window") or str(WINDOW)
+    window = _last(options, "window") or str(WINDOW)
     if not window.isdecimal():
         raise ConfigurationError(f"`{argument}`: `window` must be a number of examples, got {window!r}")
     streams = streaming in ("1", "true")
@@ -120,7 +121,7 @@ def _open_dataset(
     shown = {k: v for k, v in options.items() if k not in ("streaming", "window", "data_files", "data_dir")}
     query = "&".join(f"{name}={value}" for name, values in shown.items() for value in values)
     name = Path(location).name if os.path.exists(location) else location  # records must not contain local paths
-    common = {**common, "column": _one(options, "column"), "name": f"hf:{name}" + (f"?{query}" if query else "")}
+    common = {**common, "column": _last(options, "column"), "name": f"hf:{name}" + (f"?{query}" if query else "")}
     if streams:
         return StreamSource(dataset, window=int(window), **common)
     return DatasetSource(dataset, cache_bytes=cache_bytes, **common)
@@ -129,7 +130,7 @@ def _open_dataset(
 def _load_dataset(location: str, options: Mapping[str, list[str]], streams: bool, argument: str) -> Any:
     import datasets
 
-    split = _one(options, "split") or "train"
+    split = _last(options, "split") or "train"
     try:
         if any(os.path.isfile(os.path.join(location, name)) for name in SAVED_DATASET):
             dataset = datasets.load_from_disk(location)
@@ -143,11 +144,11 @@ def _load_dataset(location: str, options: Mapping[str, list[str]], streams: bool
             location, files = "parquet", [location]
         return datasets.load_dataset(
             location,
-            _one(options, "config"),
+            _last(options, "config"),
             split=split,
             data_files=files,
-            data_dir=_one(options, "data_dir"),
-            revision=_one(options, "revision"),
+            data_dir=_last(options, "data_dir"),
+            revision=_last(options, "revision"),
             streaming=streams,
         )
     except Exception as error:  # builders, parsers and the Hub's client each raise their own errors
@@ -213,6 +214,7 @@ def _inspected(source: PhotoSource) -> range:
 
 
 def _share_photos(real: PhotoSource, clean: PhotoSource) -> bool:
+    """Whether one folder contains the other, or files of equal names and sizes have equal content."""
     if isinstance(real, PhotoFolder) and isinstance(clean, PhotoFolder):
         ours, theirs = (Path(os.path.realpath(source.folder)) for source in (real, clean))
         if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):  # folders are searched recursively
