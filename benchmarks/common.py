@@ -2,21 +2,28 @@
 
 import argparse
 import os
+import platform
 import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from datetime import date
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from daa_diffusers.files import write_text
+from daa_diffusers.pipelines.precision import is_fast_in_bfloat16
 from daa_diffusers.training.result import START_KEPT
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+STARTED = time.perf_counter()
 
 
 def parser(document: str | None, report: str | None = None, *, data: bool = False) -> argparse.ArgumentParser:
@@ -78,6 +85,20 @@ def timed(run: Callable[[], object]) -> tuple[float, float]:
     wall, processor = time.perf_counter(), time.process_time()
     run()
     return time.perf_counter() - wall, time.process_time() - processor
+
+
+def machine(*packages: str) -> str:
+    """The line of a report that names the machine, the versions of torch and of `packages`, and how long it took."""
+    try:
+        model = Path("/proc/cpuinfo").read_text().split("model name")[1].split("\n")[0].strip("\t: ")
+    except (OSError, IndexError):  # no Linux
+        model = platform.processor() or platform.machine()
+    amx = ", AMX" if is_fast_in_bfloat16(torch.device("cpu")) else ""
+    installed = [name for name in packages if find_spec(name)]
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", *installed))
+    load = f"load {os.getloadavg()[0]:.1f} in the end" if hasattr(os, "getloadavg") else ""
+    minutes = (time.perf_counter() - STARTED) / 60
+    return f"{model}{amx}, {os.cpu_count()} cores, {load}; {versions}; {minutes:.1f} minutes, {date.today()}."
 
 
 def publish(report: Path | None, *paragraphs: str) -> None:

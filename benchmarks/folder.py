@@ -1,12 +1,13 @@
 """`daa restore` of a folder of JPEGs on a CPU against the bare network; its start, and its memory for one photo.
 
-    python benchmarks/folder.py --threads 1 --report benchmarks/results/folder.md
+    python benchmarks/folder.py --threads 1 2 --report benchmarks/results/folder.md    # 5 minutes of a quiet machine
 
-In each round the network restores one megapixel whole, the folder is restored by what the command calls (photos are
-read ahead and written behind in threads), and the network comes again: a ratio is the folder's seconds by those of as
-many megapixels of the network alone, around it. Wall-clock seconds show what overlaps, and other programs' share of the
-machine; processor seconds count all work. The precision is that of `--dtype auto`. Start and memory are those of
-the command in a process of its own: the seconds until a photo of 64 pixels is written, and the peak for one photo.
+In each round the network restores one megapixel whole some times, the folder is restored by what the command calls
+(photos are read ahead and written behind in threads), and the network comes again: a ratio is the folder's seconds by
+those of as many megapixels of the network alone, around it. Wall-clock seconds show what overlaps, and other programs'
+share of the machine; processor seconds count all work. The precision is that of `--dtype auto`. Start and memory are
+those of the command in a process of its own: the seconds until a photo of 64 pixels is written, and the peak for one
+photo.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 
 import common
@@ -32,10 +34,11 @@ from daa_diffusers.restoring.outputs import find_jobs
 from daa_diffusers.restoring.work import restore_all
 
 Seconds = tuple[float, float]  # of the clock, of the processor
+CALLS = 4  # of the bare network before and after the folder
 
 
 def folder_rows(arguments: argparse.Namespace, scratch: Path) -> list[dict]:
-    """Ratios to the bare network, with and without the guard."""
+    """Ratios to the bare network by number of threads, with and without the guard."""
     pipeline = DAARestorationPipeline.from_pretrained(arguments.checkpoint)
     pipeline.restorer.eval()
     pipeline.enable_mixed_precision()
@@ -44,11 +47,17 @@ def folder_rows(arguments: argparse.Namespace, scratch: Path) -> list[dict]:
     album.mkdir()
     for number in range(arguments.photos):
         write_photo(album / f"{number}.jpg", arguments.megapixels)
-    network = bare(pipeline, side := arguments.side, side)
-    share = side**2 / 1e6 / (arguments.megapixels * arguments.photos)  # of the folder's pixels
-    network()
+    once = bare(pipeline, side := arguments.side, side)
+    share = CALLS * side**2 / 1e6 / (arguments.megapixels * arguments.photos)  # of the folder's pixels
+
+    def network() -> None:
+        for _ in range(CALLS):
+            once()
+
     rows = []
-    for guard in (False, True):
+    for threads, guard in product(arguments.threads, (False, True)):
+        torch.set_num_threads(threads)
+        network()
         ratios: list[Seconds] = []
         per_photo: list[Seconds] = []
         for _ in range(arguments.repeats):
@@ -62,6 +71,7 @@ def folder_rows(arguments: argparse.Namespace, scratch: Path) -> list[dict]:
             per_photo.append((folder[0] / arguments.photos, folder[1] / arguments.photos))
         rows.append(
             {
+                "threads": str(threads),
                 "guard": "yes" if guard else "no",
                 "folder / bare network, wall clock": spread([each[0] for each in ratios]),
                 "folder / bare network, processor": spread([each[1] for each in ratios]),
@@ -95,10 +105,10 @@ print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 """
 
 
-def command(arguments: argparse.Namespace, photo: Path, out: Path) -> tuple[Seconds, float]:
+def command(arguments: argparse.Namespace, threads: int, photo: Path, out: Path) -> tuple[Seconds, float]:
     """Seconds and peak MiB of `daa restore` of one photo."""
     given = ["restore", photo, "-o", out, "--overwrite", "--checkpoint", arguments.checkpoint]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     before, start = os.times(), time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", COMMAND, *map(str, given)],
@@ -114,12 +124,13 @@ def command(arguments: argparse.Namespace, photo: Path, out: Path) -> tuple[Seco
 
 def command_rows(arguments: argparse.Namespace, scratch: Path) -> list[dict]:
     rows = []
-    for megapixels in (0.004, arguments.megapixels):
+    for threads, megapixels in product(arguments.threads, (0.004, arguments.megapixels)):
         photo = scratch / f"{megapixels:g}.jpg"
         write_photo(photo, megapixels)
-        runs = [command(arguments, photo, scratch / "alone") for _ in range(arguments.repeats)]
+        runs = [command(arguments, threads, photo, scratch / "alone") for _ in range(arguments.repeats)]
         rows.append(
             {
+                "threads": str(threads),
                 "one photo of": f"{megapixels:g} MP",
                 "s, wall clock": spread([seconds[0] for seconds, _ in runs]),
                 "s, processor": spread([seconds[1] for seconds, _ in runs]),
@@ -134,29 +145,27 @@ def parse() -> argparse.Namespace:
     parser = common.parser(__doc__)
     parser.add_argument("--checkpoint", default="daa-denoise")
     parser.add_argument("--megapixels", type=float, default=12)
-    parser.add_argument("--photos", type=int, default=4)
+    parser.add_argument("--photos", type=int, default=10)
     parser.add_argument("--side", type=int, default=1000, help="pixels, of what the network restores alone")
-    parser.add_argument("--threads", type=int, default=1, help="of the network")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of the network")
+    parser.add_argument("--repeats", type=int, default=2)
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = parse()
-    torch.set_num_threads(arguments.threads)
     scratch = Path(tempfile.mkdtemp(prefix="daa-folder-"))
     try:
         rows, alone = folder_rows(arguments, scratch), command_rows(arguments, scratch)
     finally:
         shutil.rmtree(scratch)
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     common.publish(
         arguments.report,
         "# `daa restore` of a folder",
         f"`{common.command(__file__)}`",
-        f"`{arguments.checkpoint}`, {arguments.photos} JPEGs of {arguments.megapixels:g} MP, {arguments.threads} "
-        f"thread(s) of {os.cpu_count()} cores; {arguments.repeats} rounds, median (range); load of the machine in the "
-        f"end {load:.1f}.",
+        common.machine(),
+        f"`{arguments.checkpoint}`, {arguments.photos} JPEGs of {arguments.megapixels:g} MP; {arguments.repeats} "
+        "rounds, median (range).",
         markdown_table(rows, list(rows[0])),
         "The command alone, with its imports:",
         markdown_table(alone, list(alone[0])),

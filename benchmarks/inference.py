@@ -42,7 +42,9 @@ def load(arguments: argparse.Namespace) -> DAARestorationPipeline:
             pipeline.restorer.conv_out.weight.mul_(0.1)
     else:
         pipeline = DAARestorationPipeline.from_pretrained(arguments.checkpoint)
-    pipeline.to(torch.device(arguments.device), getattr(torch, arguments.dtype))
+    pipeline.to(torch.device(arguments.device), getattr(torch, arguments.dtype.replace("auto", "float32")))
+    if arguments.dtype == "auto":
+        pipeline.enable_mixed_precision()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -118,7 +120,9 @@ def ratios(arguments: argparse.Namespace) -> list[dict]:
 
     @torch.no_grad()
     def bare(batch: torch.Tensor) -> torch.Tensor:
-        return restorer(batch)
+        mixed = pipeline.mixed_precision
+        with torch.autocast(batch.device.type, dtype=mixed, enabled=mixed is not None):
+            return restorer(batch)
 
     def call(**options) -> Callable[[], object]:
         return lambda: pipeline(photo, output_type="np", **options)
@@ -248,6 +252,7 @@ def report(arguments: argparse.Namespace, rows: dict) -> None:
         arguments.report,
         "# Inference",
         f"`{common.command(__file__)}`",
+        common.machine(),
         f"`{arguments.checkpoint}`, {arguments.device}, {arguments.dtype}, {arguments.threads} thread(s), "
         f"{os.cpu_count()} cores. Ratios on one photo of {arguments.side} x {arguments.side} px, 8 bit; medians of "
         f"{arguments.repeats} rounds.",
@@ -270,7 +275,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--megapixels", type=float, nargs="*", default=[1, 4, 25, 100])
     parser.add_argument("--depths", nargs="+", default=["uint8", "uint16"], choices=["uint8", "uint16"])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--dtype", default="float32", choices=["auto", "float32", "bfloat16", "float16"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output_dir", default="outputs/inference")
     parser.add_argument("--child", type=float, help=argparse.SUPPRESS)

@@ -19,7 +19,6 @@ Reference, measured once with the official implementation on 2 cores in float32,
 
 import argparse
 import multiprocessing
-import os
 import re
 import resource
 import statistics
@@ -30,7 +29,7 @@ import common
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from daa_diffusers import DAAUNet2DConditionModel, NoiseSpaceAdaptation, RestorationUNet
+from daa_diffusers import DAAUNet2DConditionModel, FastRestorationUNet, NoiseSpaceAdaptation, RestorationUNet
 from daa_diffusers.files import write_text
 from daa_diffusers.objectives.base import Batch
 from daa_diffusers.objectives.schedules import NoiseDraws, NoiseSchedule
@@ -40,11 +39,15 @@ from daa_diffusers.training.setup import build_optimizer, prepare_networks
 
 REFERENCE_SECONDS, REFERENCE_GB = 15.0, 5.5
 SIZES = {"tiny": (8, 64), "small": (8, 64), "paper": (2, 128)}  # preset: batch, patch
+EFFICIENT = {"tiny": "fast-tiny", "small": "fast-small", "paper": "fast"}
 CUDA_SIZE = ("paper", 24, 128)
 CUDA_STEPS = 10  # of one measurement
 PLAIN, OURS, UNCOMPILED = "plain reading", "ours", "ours, not compiled"
 ROWS: dict[str, dict[str, bool]] = {
     OURS: {},
+    "bfloat16": {"mixed": True},
+    "efficient restorer": {"efficient": True},
+    "efficient restorer, bfloat16": {"efficient": True, "mixed": True},
     "separate passes": {"separate_passes": True},
     "checkpointing": {"gradient_checkpointing": True},
     "both": {"separate_passes": True, "gradient_checkpointing": True},
@@ -94,7 +97,10 @@ def plain_loss(restorer, unet, synthetic, clean, real, draws: NoiseDraws, weight
 def build_step(row: str, preset: str, batch: int, patch: int, device: torch.device) -> Callable[[], None]:
     """A whole step of the row, on random images."""
     torch.manual_seed(0)
-    restorer = RestorationUNet.from_preset(preset)
+    options = ROWS.get(row, {})
+    restorer: torch.nn.Module = RestorationUNet.from_preset(preset)
+    if options.get("efficient"):
+        restorer = FastRestorationUNet.from_preset(EFFICIENT[preset])
     unet = (PlainNoisePredictor if row == PLAIN else DAAUNet2DConditionModel).from_preset(preset)
     model = NoiseSpaceAdaptation(restorer, unet).train().to(device)
     images = [torch.rand(batch, 3, patch, patch, device=device) for _ in range(3)]
@@ -110,11 +116,12 @@ def build_step(row: str, preset: str, batch: int, patch: int, device: torch.devi
             return plain_loss(restorer, unet, *images, draws)
 
     else:
-        on_cuda, options = device.type == "cuda", ROWS.get(row, {})
+        on_cuda = device.type == "cuda"
+        mixed = on_cuda or options.get("mixed", False)
         model.separate_passes = options.get("separate_passes", False)
         checkpointing = options.get("gradient_checkpointing", False)
         config = TrainingConfig(gradient_checkpointing=checkpointing, compile=on_cuda and row != UNCOMPILED)
-        if on_cuda:
+        if on_cuda:  # on CPUs, the noise predictor is slower this way
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             images = [image.contiguous(memory_format=torch.channels_last) for image in images]
         else:
@@ -123,7 +130,7 @@ def build_step(row: str, preset: str, batch: int, patch: int, device: torch.devi
         optimizer = build_optimizer(config, model, device)
 
         def loss() -> torch.Tensor:
-            with torch.autocast("cuda", torch.bfloat16, enabled=on_cuda):
+            with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
                 return model(Batch(*images), draws=draws).loss
 
     def step() -> None:
@@ -182,7 +189,7 @@ def cpu_table(arguments: argparse.Namespace) -> list[str]:
         "by processor s | peak GB |",
         "|---|---|---|---|---|---|---|",
     ]
-    reference = ""
+    references: list[str] = []
     for preset in arguments.sizes:
         batch, patch = arguments.batch or SIZES[preset][0], arguments.patch or SIZES[preset][1]
         for row in arguments.rows:
@@ -198,14 +205,14 @@ def cpu_table(arguments: argparse.Namespace) -> list[str]:
                     f"| {speed[0]} | {speed[1]} | {gigabytes:.2f} |"
                 )
                 print(lines[-1], flush=True)
-                if (name, preset, batch, patch) == (OURS, "paper", 2, 128):
-                    reference = (
-                        f"joint step at the official size: {min(seconds):.1f} s "
+                if name != PLAIN and (preset, batch, patch) == ("paper", 2, 128):
+                    references.append(
+                        f"- {name}: joint step at the official size {min(seconds):.1f} s "
                         f"({min(seconds) / REFERENCE_SECONDS:.2f} of the reference on 2 cores), {gigabytes:.1f} GB "
                         f"({gigabytes / REFERENCE_GB:.2f} of the reference)"
                     )
-                    print(reference)
-    return lines + ["", reference] if reference else lines
+                    print(references[-1])
+    return lines + ["", *references] if references else lines
 
 
 def peak_tflops(card: str) -> float | None:
@@ -266,7 +273,9 @@ def cuda_table(arguments: argparse.Namespace) -> Iterator[list[str]]:
     preset, batch, patch = CUDA_SIZE
     title = f"{preset}, batch {batch}, patch {patch}; bfloat16, channels last, fused Adam against float32"
     if not torch.cuda.is_available() or "cuda" not in arguments.devices:
-        yield [f"{title}: not measured (`python benchmarks/joint_step.py --devices cuda`)."]
+        known = arguments.report.read_text() if arguments.report is not None and arguments.report.exists() else ""
+        missing = f"{title}: not measured (`python benchmarks/joint_step.py --devices cuda`)."
+        yield [known.partition("## CUDA\n\n")[2].strip() or missing]  # what another run measured stays
         return
     card = torch.cuda.get_device_name()
     peak = arguments.peak_tflops or peak_tflops(card)
@@ -295,20 +304,21 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    started = time.perf_counter()
     cpu = cpu_table(arguments) if "cpu" in arguments.devices else ["Not measured."]
     for cuda in cuda_table(arguments):  # each row is written when it is measured
         if arguments.report is not None:
-            write_report(arguments, cpu, cuda, time.perf_counter() - started)
+            write_report(arguments, cpu, cuda)
     print(cuda[0])
 
 
-def write_report(arguments: argparse.Namespace, cpu: list[str], cuda: list[str], seconds: float) -> None:
+def write_report(arguments: argparse.Namespace, cpu: list[str], cuda: list[str]) -> None:
     text = [
         "# The joint step against the plain reading of the method",
-        f"`{common.command(__file__)}`: {arguments.threads} thread(s) of {os.cpu_count()} cores, float32 on the CPU, "
-        f"{arguments.repeats} measurements of each row by turns after one to warm up; torch {torch.__version__}; "
-        f"{seconds / 60:.0f} minutes.",
+        f"`{common.command(__file__)}`",
+        common.machine(),
+        f"{arguments.threads} thread(s), on the CPU float32 except where a row says bfloat16, {arguments.repeats} "
+        "measurements of each row by turns after one to warm up. The efficient restorer is `FastRestorationUNet` "
+        f"({', '.join(EFFICIENT.values())}) in place of `RestorationUNet`.",
         "Wall-clock seconds hold other programs' share of the machine; processor seconds do not.",
         "## CPU",
         "\n".join(cpu),

@@ -10,7 +10,7 @@ from ..models.restorer import RestorerContract, in_eval_mode
 from .image_processor import pad_to_multiple
 
 # Maximum root mean square difference from float32 on the test image, in units of [0, 1]; it lowers a PSNR of 40 dB by
-# at most 0.02 dB (benchmarks/results/precision.md).
+# at most 0.02 dB (benchmarks/results/backends.md).
 TOLERATED = 0.3 / 255
 PROBE_SIDE = 128  # pixels, side of the test image
 PROBE_NOISE = 10 / 255  # standard deviation of the noise in the test image

@@ -62,6 +62,38 @@ def test_a_card_is_measured_by_precision_and_size_and_from_folder_to_folder(tmp_
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["profile.txt", "report.md", "rows.json"]
 
 
+@pytest.mark.slow  # exports and quantizes a network
+def test_libraries_and_precisions_take_turns_on_the_same_photos(tmp_path, monkeypatch, capsys):
+    for name in ("renoir", "polyu"):
+        for part, kind in (("train", "noisy"), ("val", "noisy"), ("val", "clean")):
+            folder = tmp_path / "real_noise" / name / part / kind
+            folder.mkdir(parents=True)
+            Image.fromarray(data.astronaut()[:80, 150:240]).save(folder / "one.png")
+    options = ["--data", tmp_path, "--checkpoints", "daa-denoise", "--threads", 1, "--side", 64, "--repeats", 1]
+    shown = run(monkeypatch, capsys, "backends.py", *options, "--no_compile", "--report", tmp_path / "report.md")
+    assert flat((tmp_path / "report.md").read_text()) in shown and "`auto` is " in shown
+    for way in ("torch float32", "torch bfloat16", "ONNX Runtime float32", "ONNX Runtime int8"):
+        assert f"| {way} |" in shown
+
+
+@pytest.mark.slow  # starts processes
+def test_growth_is_measured_once_and_reported_with_plots(tmp_path, monkeypatch, capsys):
+    options = ["--checkpoint", "tiny", "--megapixels", 0.01, "--counts", 50, "--repeats", 1]
+    options += ["--output_dir", tmp_path, "--report", tmp_path / "report.md"]
+    run(monkeypatch, capsys, "growth.py", *options, "--parts", "restoring", "files")
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    sizes = [{"preset": preset, "patch": 64, "batch": 4} for preset in ("tiny", "small", "paper")]
+    sizes += [{"preset": "tiny", "patch": patch, "batch": 4} for patch in (32, 96, 128, 192)]
+    sizes += [{"preset": "tiny", "patch": 64, "batch": batch} for batch in (1, 2, 8, 16)]
+    rows["training"] = {json.dumps(size): {"s": 1.0, "least": 0.5, "most": 2.0} for size in sizes}
+    rows["restoring"]["0.01"]["s / MP"] = 123.0
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    run(monkeypatch, capsys, "growth.py", *options)  # taken up, not measured again
+    report = flat((tmp_path / "report.md").read_text())
+    assert "| 0.01 | 123.000 |" in report and "| 50 |" in report and "| 1.00 (0.50 to 2.00) |" in report
+    assert len(list(tmp_path.glob("growth_*.png"))) == 3
+
+
 @pytest.mark.slow  # starts a process
 def test_the_listing_of_many_files_is_measured(tmp_path, monkeypatch, capsys):
     shown = run(monkeypatch, capsys, "listing.py", "--counts", 1500, "--report", tmp_path / "report.md")
