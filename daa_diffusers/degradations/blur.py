@@ -14,12 +14,11 @@ from .draws import log_uniform, normal, uniform
 from .shake_field import DEPTH_CELLS, blur_along, smooth_field
 
 STEPS = 128  # positions of a trajectory
-AS_ARRAYS = 16  # smallest batch size for which trajectories are computed together
+MIN_BATCH_FOR_ARRAYS = 16  # with smaller batches, arrays are slower than plain complex numbers
 MAX_LENGTH = 200.0  # pixels
 MAX_DEFOCUS = 4.0  # pixels, standard deviation
-MAX_TURN = 0.5  # radians, largest deviation of an abrupt reversal from the opposite direction
-# Linear light above which a pixel may have been clipped; cameras compress values near white.
-HIGHLIGHT = 0.9
+MAX_TURN = 0.5  # radians, largest angle between the impulse of a reversal and the direction against the motion
+HIGHLIGHT = 0.9  # linear light above which a pixel may have been clipped; cameras compress values near white
 
 
 @register_degradation("motion_blur")
@@ -40,17 +39,18 @@ class MotionBlur(ConfigurableDegradation):
             third to a half of the length for a trembling hand, and the whole length for a pure drift.
         shake: range of the random change of direction over the exposure (standard deviation, radians), uniform: 0 gives
             a straight line, 6 a tangled path.
-        pull: range of the strength with which the path is pulled back to its start, uniform: 0 gives a drift, 10
-            circles.
+        pull: range of the strength with which the path is pulled back to its start, uniform: at 0 the camera drifts, at
+            10 it circles around its start.
         reversals: range of the expected number of abrupt reversals (a pressed button, a correction), uniform.
         direction: range of the direction of the path's largest extent in degrees from vertical, uniform; positive leans
             to the right at the top, as for rain. None: any direction.
         defocus: range of the standard deviation in pixels of the Gaussian blur of the lens, uniform; at most 4.
         varying_probability: share of the samples whose blur varies over the photo.
-        roll: range of the total rotation of the camera about its optical axis over the exposure, as the length of its
-            path in degrees, uniform.
-        zoom: range of the total relative change of scale, as the length of its path, uniform.
-        depth: range of the standard deviation of the displacement over the photo, relative to its mean, uniform.
+        roll: range of the bound on the camera's rotation about its optical axis, summed over the exposure, in degrees,
+            uniform.
+        zoom: range of the bound on the relative change of scale, summed over the exposure, uniform.
+        depth: range of the standard deviation of the displacement over the photo, relative to its mean (on a coarse
+            grid, before interpolation), uniform.
         tone_probability: share of the samples whose photo is assumed to be tone-mapped. The others are assumed to be
             linear (raw files, the photos of Levin et al. 2009), and are blurred without conversion.
         gamma: range of the exponent of the tone curve, uniform; sRGB is 2.4. Within [1.5, 4].
@@ -109,14 +109,17 @@ class MotionBlur(ConfigurableDegradation):
         """
         check_clean(clean)
         one = (clean.shape[0], 1, 1, 1)
+        # 1. linear light, with highlights beyond white
         gamma = uniform(one, *self.gamma, clean, generator)
         toned = uniform(one, 0, 1, clean, generator) < self.tone_probability
         light = torch.where(toned, invert_tone(clean, gamma), clean)
         bright = uniform(one, 0, 1, clean, generator) < self.highlight_probability
         factor = torch.where(bright, uniform(one, *self.highlights, clean, generator), 1.0)
         light = light * (1 + (factor - 1) * ((light - HIGHLIGHT) / (1 - HIGHLIGHT)).clamp(0, 1))
+        # 2. blur
         paths = self._trajectories(clean, generator)
         light = self._blur(light, paths, uniform(one, *self.defocus, clean, generator), generator).clamp(max=1)
+        # 3. noise and tone curve
         shot, read = (log_uniform(one, *bounds, clean, generator) for bounds in (self.shot, self.read))
         light = light + (shot * light.clamp(min=0) + read**2).sqrt() * normal(light.shape, clean, generator)
         light = light.clamp(max=1)
@@ -133,7 +136,7 @@ class MotionBlur(ConfigurableDegradation):
         varying = uniform(batch, 0, 1, light, generator) < self.varying_probability
         roll, zoom, depth = (uniform(batch, *b, light, generator) for b in (self.roll, self.zoom, self.depth))
         shake, pull, reversals = (uniform(batch, *b, light, generator) for b in (self.shake, self.pull, self.reversals))
-        # rotation and change of scale: the coordinates of another path, scaled to their lengths
+        # rotation and change of scale: the two coordinates of another path of length 1, scaled
         turn, scale = shake_trajectories(torch.ones_like(roll), shake, pull, reversals, generator).unbind(-1)
         cells = (batch[0], 1, DEPTH_CELLS, DEPTH_CELLS)
         height, width = light.shape[-2:]
@@ -158,34 +161,12 @@ class MotionBlur(ConfigurableDegradation):
         return rotated(paths, torch.deg2rad(uniform(batch, *self.direction, clean, generator)))
 
 
-def _unit_paths(
-    perturbation: np.ndarray,
-    angle: np.ndarray,
-    chance: np.ndarray,
-    turn: np.ndarray,
-    shake: np.ndarray,
-    pull: np.ndarray,
-    reversals: np.ndarray,
-) -> np.ndarray:
-    """Like `_unit_path` for many samples at once: arguments (B,) or (STEPS, B) -> (B, STEPS) complex."""
-    velocity, position = np.exp(1j * angle), np.zeros(len(angle), complex)
-    impulse = np.where(chance < reversals, -2 * np.exp(1j * MAX_TURN * (2 * turn - 1)), 0)  # (STEPS, B)
-    path = [position]
-    for step in range(STEPS - 1):
-        change = shake * perturbation[step] - pull * position
-        velocity = velocity + change + impulse[step] * velocity
-        size = np.abs(velocity)
-        velocity = velocity / np.where(size == 0, 1, size)
-        position = position + velocity / (STEPS - 1)
-        path.append(position)
-    return np.stack(path, axis=1)
-
-
 def rotated(paths: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
     """Rotates paths (B, T, 2) so that their positions vary most along `direction` (B,), radians from vertical."""
     off = paths - paths.mean(1, keepdim=True)
     along, across, both = (off**2).sum(1)[:, 0], (off**2).sum(1)[:, 1], (off[..., 0] * off[..., 1]).sum(1)
-    turn = direction + 0.5 * torch.atan2(2 * both, along - across)  # the axis lies at minus the latter
+    # the path's main axis is at minus the second term: positive directions lean to the right at the top
+    turn = direction + 0.5 * torch.atan2(2 * both, along - across)
     y, x = paths.unbind(-1)
     cos, sin = turn.cos()[:, None], turn.sin()[:, None]
     return torch.stack([y * cos + x * sin, x * cos - y * sin], dim=-1)
@@ -219,12 +200,11 @@ def shake_trajectories(
     noise = torch.randn((STEPS, batch, 2), generator=generator, device=device)
     chance, turn = torch.rand((2, STEPS, batch), generator=generator, device=device)
     angle = torch.rand(batch, generator=generator, device=device) * 2 * math.pi
-    if batch >= AS_ARRAYS:
+    if batch >= MIN_BATCH_FOR_ARRAYS:
         arguments = ((shake / math.sqrt(STEPS)), pull / STEPS, reversals / STEPS)
         numbers = [part.cpu().numpy().astype(np.float64) for part in (angle, chance, turn, *arguments)]
         together = _unit_paths(torch.view_as_complex(noise).cpu().numpy().astype(np.complex128), *numbers)
         return torch.view_as_real(torch.from_numpy(together)).to(length) * length[:, None, None]
-    # plain complex numbers for small batches, such as a loader's batch of one: small arrays are much slower
     perturbations = torch.view_as_complex(noise).cpu().T.tolist()
     scale = [column.cpu().tolist() for column in (shake / math.sqrt(STEPS), pull / STEPS, reversals / STEPS)]
     drawn = zip(angle.tolist(), chance.cpu().T.tolist(), turn.cpu().T.tolist(), perturbations, *scale, strict=True)
@@ -254,6 +234,29 @@ def _unit_path(
         position += velocity / (STEPS - 1)
         path.append(position)
     return path
+
+
+def _unit_paths(
+    perturbation: np.ndarray,
+    angle: np.ndarray,
+    chance: np.ndarray,
+    turn: np.ndarray,
+    shake: np.ndarray,
+    pull: np.ndarray,
+    reversals: np.ndarray,
+) -> np.ndarray:
+    """Like `_unit_path` for a batch: arguments (B,) or (STEPS, B) -> (B, STEPS) complex."""
+    velocity, position = np.exp(1j * angle), np.zeros(len(angle), complex)
+    impulse = np.where(chance < reversals, -2 * np.exp(1j * MAX_TURN * (2 * turn - 1)), 0)  # (STEPS, B)
+    path = [position]
+    for step in range(STEPS - 1):
+        change = shake * perturbation[step] - pull * position
+        velocity = velocity + change + impulse[step] * velocity
+        size = np.abs(velocity)
+        velocity = velocity / np.where(size == 0, 1, size)
+        position = position + velocity / (STEPS - 1)
+        path.append(position)
+    return np.stack(path, axis=1)
 
 
 def trajectory_psf(paths: torch.Tensor) -> torch.Tensor:
@@ -302,7 +305,7 @@ def splat(
 def convolve(photo: torch.Tensor, psf: torch.Tensor, defocus: torch.Tensor | float = 0.0) -> torch.Tensor:
     """Convolves photos with a PSF per sample and with a Gaussian, by Fourier transforms in the photo's dtype.
 
-    Photos are mirrored beyond their borders; the border pixels of photos too small for that are repeated.
+    Photos are mirrored beyond their borders; if they are smaller than the margin, their border pixels are repeated.
 
     Args:
         photo: photos (B, C, H, W).
@@ -319,5 +322,5 @@ def convolve(photo: torch.Tensor, psf: torch.Tensor, defocus: torch.Tensor | flo
     across, along = torch.fft.fftfreq(size[0]).to(photo)[:, None], torch.fft.rfftfreq(size[1]).to(photo)
     transfer = transfer * torch.exp(-2 * (math.pi * sigma) ** 2 * (across**2 + along**2))
     blurred = torch.fft.irfft2(torch.fft.rfft2(padded) * transfer, s=size)
-    start = margin + radius  # the PSF's center is at `radius`, which shifts the photo by as much
+    start = margin + radius  # the PSF's center is at `radius`, which shifts the photo by `radius` pixels
     return blurred[..., start : start + height, start : start + width]

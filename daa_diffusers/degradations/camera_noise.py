@@ -32,10 +32,10 @@ class CameraNoise(ConfigurableDegradation):
         degraded = clean + tone(demosaic(mosaic + noise)) - tone(demosaic(mosaic)),
 
     because clean photos are already demosaiced, and a restorer should not learn to invert the blur of demosaicing.
-    Later processing changes the correlation of the noise. So some samples skip the mosaic, which makes the noise
-    independent between pixels and colors, as in photos that were scaled down; and some have their noise smoothed, as by
-    a camera's own denoising or by scaling up. Grayscale photos (C = 1) never have a mosaic. Color correction matrices
-    and sharpening are not simulated.
+    Later processing changes the correlation of the noise. Therefore some samples skip the mosaic, so that the noise is
+    independent between pixels and colors, as in downscaled photos; and the noise of some is smoothed, as by a camera's
+    own denoising or by upscaling. Grayscale photos (C = 1) never have a mosaic. Color correction matrices and
+    sharpening are not simulated.
 
     In linear light, before clipping, the noise has zero mean; the curvature of the tone curve then makes dark photos
     slightly darker on average, as in cameras. With a mosaic, the correlation of the noise of neighboring pixels is
@@ -46,7 +46,7 @@ class CameraNoise(ConfigurableDegradation):
             white), log-uniform. The default range extends from a large sensor in daylight to a phone in the dark at ISO
             6400 and beyond.
         read: range of the standard deviation of the read noise (linear light), log-uniform.
-        demosaic_probability: share of the samples whose noise passes through a color filter mosaic and demosaicing.
+        demosaic_probability: share of the samples whose noise is sampled on the Bayer mosaic and demosaiced.
         smoothing_probability: share of the samples whose noise is smoothed by a Gaussian filter, in linear light.
         smoothing: range of the standard deviation of that filter in pixels, uniform; at most 3.
         gamma: range of the exponent of the tone curve, uniform; sRGB is 2.4. Within [1.5, 4].
@@ -163,15 +163,15 @@ def tone_slope(toned: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
 def tone_bend(toned: torch.Tensor, gamma: float) -> torch.Tensor:
     """Returns the factor b by which the curvature of `apply_tone` shifts and skews weak noise, at the values `toned`.
 
-    Noise that is Gaussian in linear light and has the variance v after `apply_tone` has the mean `b v` and the third
-    moment `6 b v^2` there, to second order and above the toe. If it is Poisson noise, its own third moment adds to
-    that: of opposite sign and, for sRGB, 0.57 times as large.
+    Noise that is Gaussian in linear light and has variance v after `apply_tone` then also has mean `b v` and third
+    moment `6 b v^2`, to second order and above the toe. The third moment of Poisson noise adds to this; it is of
+    opposite sign and, for sRGB, 0.57 times as large.
     """
     return (1 - gamma) / 2 / (toned + TONE_OFFSET)
 
 
 def _toe(gamma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the slope of the linear toe and the tone-mapped value of its end, where values and slopes are equal."""
+    """Returns the slope of the linear toe, and the tone-mapped value at which the power law continues it smoothly."""
     a = TONE_OFFSET
     return (1 + a) ** gamma * (gamma - 1) ** (gamma - 1) / (a ** (gamma - 1) * gamma**gamma), a / (gamma - 1)
 

@@ -50,7 +50,7 @@ def write_degradation(config: Mapping[str, Any], path: str | os.PathLike, commen
     """Writes a config as JSON (`.json`) or YAML (`.yaml`, `.yml`; `comment` becomes its header), atomically.
 
     Raises:
-        ConfigurationError: as for `check_degradation_path`.
+        ConfigurationError, UnwritableError: as for `check_degradation_path`.
     """
     path = check_degradation_path(path)
     if path.suffix.lower() == ".json":

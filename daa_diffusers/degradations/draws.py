@@ -12,8 +12,8 @@ import torch
 def generator_for(seed: int, *keys: str | int) -> torch.Generator:
     """Returns a CPU generator that depends on `seed` and `keys` alone, on every machine and in every process.
 
-    Its seed is a 63-bit hash (blake2b) of both, e.g. `generator_for(0, "crop", "real", 12)`. torch's generator uses
-    the lower 32 bits: among a million samples, some hundred share their draws with another sample, which is harmless.
+    Its seed is a 63-bit hash (blake2b) of both, e.g. `generator_for(0, "crop", "real", 12)`. Since torch's CPU
+    generator uses only the lower 32 bits, about a hundred pairs of a million samples have the same draws.
 
     Raises:
         TypeError: `seed` or a key is neither a whole number nor text.

@@ -12,7 +12,7 @@ from .draws import log_uniform, normal, uniform
 from .rain import FWHM, MAX_LENGTH, used_layers, with_light
 
 POINTS = 64  # number of points per line
-MIN_THRESHOLD = 0.03  # smallest threshold as a share of the brightest pixel; below are artifacts of the blur (ringing)
+MIN_THRESHOLD = 0.03  # smallest threshold, as a share of the brightest pixel; darker pixels are ringing of the blur
 QUANTILE_PIXELS = 1 << 16  # approximate number of pixels of a layer from which quantiles are estimated
 
 
@@ -27,9 +27,9 @@ class FilteredRain(ConfigurableDegradation):
 
         rain = brightness * min(1, contrast (noise - threshold) / mean of (noise - threshold) above the threshold).
 
-    Few grains give separate streaks of one length. Many grains overlap and give streaks of irregular length and
-    outline, side by side or in rows like beads, unlike `RainStreaks`, which draws each streak separately. The rain is
-    added to the photo or screened: 1 - (1 - clean) (1 - rain). There is no veil.
+    With few grains, streaks are separate and of one length. Many grains overlap, and form streaks of irregular length
+    and outline, side by side or in rows, unlike `RainStreaks`, which draws each streak separately. The rain is added to
+    the photo or screened: 1 - (1 - clean) (1 - rain). There is no veil.
 
     Args:
         cover: range of the share of the pixels covered by rain, log-uniform; over all layers.
@@ -37,8 +37,8 @@ class FilteredRain(ConfigurableDegradation):
             length, width and contrast.
         density: range of the share of the pixels that are grains, log-uniform.
         length: range of the length of the line in pixels, log-uniform; at most 200.
-        taper: range of the taper of the brightness along the line, uniform: 0 is constant, 1 falls linearly to both
-            ends.
+        taper: range of the taper of the brightness along the line, uniform: at 0 it is constant, at 1 it falls linearly
+            to zero at both ends.
         width: range of the full width at half maximum of a blurred grain in pixels, log-uniform.
         angle: range of the angle in degrees from vertical, uniform; positive leans to the right at the top.
         angle_spread: range of the standard deviation in degrees of the layers' angles around the main angle, uniform.
@@ -101,7 +101,7 @@ class FilteredRain(ConfigurableDegradation):
         return degraded.clamp(0, 1) if self.clip else degraded
 
     def _layers(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Draws layers (B, max layers, H, W) in [0, 1]; those above a sample's drawn number are zero."""
+        """Draws layers (B, most, H, W) in [0, 1]; those that a sample does not use are zero."""
         batch, _, height, width = clean.shape
         most = self.layers[1]
         flat = (batch * most,)

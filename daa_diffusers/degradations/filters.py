@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 
 def gaussian_filter(photos: torch.Tensor, sigma: float | torch.Tensor, radius: int | None = None) -> torch.Tensor:
-    """Applies a Gaussian filter, mirroring at borders. (torchvision's takes seconds to import.)
+    """Applies a Gaussian filter with reflection at the borders, without torchvision, whose import takes seconds.
 
     Args:
         photos: floating-point photos (B, C, H, W).

@@ -48,12 +48,12 @@ class FittedNoise(ConfigurableDegradation):
             None: white noise.
         jpeg_quality: range of the JPEG quality (whole numbers in [1, 100]), uniform; None: no JPEG coding.
         jpeg_probability: share of the samples that are JPEG-coded, with a random offset of the 8 x 8 block grid.
-        jpeg_half_chroma: whether JPEG coding halves the resolution of colors (4:2:0 instead of 4:4:4).
+        jpeg_half_chroma: whether JPEG coding halves the width and height of the chroma planes (4:2:0 instead of 4:4:4).
         clip: clip the result to [0, 1]. JPEG-coded samples are always clipped.
-        gamma: exponent, 1.5 to 4, of the tone curve (`camera_noise.apply_tone`; 2.4 is sRGB) through which noise with
-            zero mean in linear light is passed; photos become darker on average. `deviation` is then exact to first
-            order: noise that is strong relative to brightness + 0.055 becomes up to a fifth stronger, noise clipped
-            near black weaker. None: noise with zero mean in the stored values.
+        gamma: exponent, 1.5 to 4, of a tone curve (`camera_noise.apply_tone`; 2.4 is sRGB). The noise then has zero
+            mean in linear light, and the curve, which is concave, darkens the noisy photo on average. `deviation` is
+            exact only to first order in noise / (brightness + 0.055): strong noise is up to a fifth stronger, and noise
+            clipped near black is weaker. None: the noise has zero mean in the stored values.
         version: version of these fields, 1.
 
     Raises:
@@ -161,7 +161,7 @@ def expand_pairs(correlation: Sequence[Sequence[Sequence[float]]]) -> torch.Tens
 def correlation_kernels(correlation: torch.Tensor) -> torch.Tensor:
     """Computes filters that turn white noise into noise of unit variance with a given correlation.
 
-    The filters are the square root of the noise's spectrum. Negative parts, which no real noise has, are set to zero.
+    The filters are the square root of the spectrum of the correlation, whose negative eigenvalues are set to zero.
 
     Args:
         correlation: (C, C, n, n), n odd and at most 15, by offset from the center.
@@ -180,7 +180,7 @@ def correlation_kernels(correlation: torch.Tensor) -> torch.Tensor:
 
 
 def _interpolate(x: torch.Tensor, knots: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Interpolates linearly between (knots, values) at `x`; constant outside."""
+    """Interpolates (knots, values) linearly at `x`; constant outside of the knots."""
     if len(knots) == 1:
         return values.expand(x.shape)
     right = torch.searchsorted(knots, x).clamp(1, len(knots) - 1)

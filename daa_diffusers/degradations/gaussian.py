@@ -1,4 +1,4 @@
-"""White Gaussian noise of unknown strength."""
+"""White Gaussian noise of random strength."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from .draws import normal, uniform
 @register_degradation("gaussian")
 @dataclass(frozen=True)
 class BlindGaussian(ConfigurableDegradation):
-    """White Gaussian noise of unknown strength, sigma ~ U(sigma_min, sigma_max) / 255 per sample, unclipped.
+    """White Gaussian noise of random strength, sigma ~ U(sigma_min, sigma_max) / 255 per sample, unclipped.
 
     Source: docs/method.md, "The official sizes and recipes" (row "data": sigma ~ U(0, 75) / 255).
 

@@ -65,7 +65,7 @@ def code_some(
         quality: range of the quality (whole numbers in [1, 100]), uniform; None: no coding.
         probability: probability that a photo is coded.
         generator: source of all random draws, made on its own device.
-        half_chroma: whether to halve the resolution of colors (4:2:0 instead of 4:4:4).
+        half_chroma: whether to halve the width and height of the chroma planes (4:2:0 instead of 4:4:4).
     """
     if quality is None or probability == 0:
         return photos
@@ -108,7 +108,7 @@ def jpeg_quality(content: bytes) -> int | None:
 
 
 def chroma_sampling(content: bytes) -> int:
-    """Returns the chroma subsampling of a JPEG file, as `sampling` of `jpeg`; 0 for other files and subsamplings."""
+    """Returns the chroma subsampling of a JPEG file, as `sampling` of `jpeg`; 0 if it is another one or unknown."""
     try:
         with Image.open(io.BytesIO(content)) as image:  # reads the header only
             return max(0, get_sampling(image))
@@ -127,7 +127,9 @@ def _scaled(quality: int) -> np.ndarray:
 
 
 def blockiness(photo: torch.Tensor) -> float:
-    """Measures the steps at the boundaries of JPEG's 8 x 8 blocks, relative to others; about 1 without coding.
+    """Measures the steps between pixels at the borders of JPEG's 8 x 8 blocks, relative to other steps.
+
+    The result is about 1 for photos without JPEG coding, and larger after coarse coding.
 
     Args:
         photo: floating point (C, H, W), at least 24 pixels wide and high, whose block grid starts top left.

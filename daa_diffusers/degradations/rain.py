@@ -51,7 +51,7 @@ class RainStreaks(ConfigurableDegradation):
         angle_spread: range of the standard deviation in degrees of the streaks' angles around the main angle, uniform.
         across_probability: share of the samples whose rain is rotated by 90 degrees, for training with real patches
             that `TrainingPatches` rotates as well.
-        brightness: range of the mean brightness of the nearest streaks (white = 1), log-uniform.
+        brightness: range of the mean brightness of the streaks before the blur of the lens (white = 1), log-uniform.
         lens: range of the standard deviation in pixels of the Gaussian blur of the streaks, uniform.
         screen_probability: share of the samples whose rain is screened; in the others it is added.
         veil_probability: share of the samples with a veil.
@@ -167,21 +167,21 @@ class RainStreaks(ConfigurableDegradation):
 def with_light(
     photo: torch.Tensor, light: torch.Tensor, screen_probability: float, generator: torch.Generator
 ) -> torch.Tensor:
-    """Adds light (B, 1, H, W) to photos (B, C, H, W), or, for a share of the samples, screens it."""
+    """Combines photos (B, C, H, W) with light (B, 1, H, W), which is screened with this probability, else added."""
     screened = uniform((len(photo), 1, 1, 1), 0, 1, photo, generator) < screen_probability
-    # screening with light above 1 would make dark places brighter than bright ones
+    # screening with light above 1 would invert the order of brightnesses
     return photo + torch.where(screened, light.clamp(max=1) * (1 - photo), light)
 
 
 def used_layers(layers: tuple[int, int], clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Draws the number of layers of each sample from a range: (B, most), 1 for used layers and 0 for the others."""
+    """Draws each sample's number of layers from a range; returns (B, most), 1 for used layers and 0 for the others."""
     least, most = layers
     number = torch.randint(least, most + 1, (len(clean), 1), generator=generator, device=generator.device)
     return (torch.arange(most, device=generator.device) < number).to(clean)
 
 
 class Streaks(NamedTuple):
-    """Rain streaks of a batch of photos; fields are (N,), lengths in pixels, angles in radians from vertical."""
+    """Rain streaks of a batch of photos: fields (N,), lengths in pixels, angles in radians from vertical."""
 
     sample: torch.Tensor
     y: torch.Tensor
@@ -209,8 +209,8 @@ class Streaks(NamedTuple):
 def render_streaks(streaks: Streaks, size: tuple[int, int, int]) -> torch.Tensor:
     """Renders streaks of light on black images (B, H, W), without aliasing; overlaps add up.
 
-    A streak is a grid of points at most half a pixel apart, which `splat` renders. Along a streak, u in [-1, 1], its
-    light falls as 1 - u**4; across, as a Gaussian with peak `brightness` before the blur of the lens.
+    A streak is a grid of points at most half a pixel apart, which `splat` renders. Its light is 1 - u**4 along the
+    streak, u in [-1, 1], and a Gaussian across it, with peak `brightness` before the blur of the lens.
     """
     along = (streaks.length / STEP).ceil().clamp(min=1).long()
     half = REACH * streaks.sigma

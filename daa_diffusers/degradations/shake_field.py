@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 
 MAX_COPIES = 256  # largest number of copies that are averaged
-DEPTH_CELLS = 3  # cells per side of the coarse grid of the field `nearness`
+DEPTH_CELLS = 3  # cells per side of the coarse grid from which `nearness` is interpolated
+MIN_NEARNESS = 0.05  # nearness must be positive: all parts of a photo move in the same direction
 
 
 def blur_along(
@@ -36,9 +37,10 @@ def blur_along(
     y, x = (torch.arange(side).to(light) - (side - 1) / 2 for side in (height, width))
     y, x = y[:, None].expand(height, width), x[None].expand(height, width)
     corner = math.hypot(height, width) / 2
-    pixels = motion.new_tensor([1.0, 1.0, corner, corner])  # per unit of motion, at the corners
-    along = ((motion[:, 1:] - motion[:, :-1]) * pixels).norm(dim=-1).sum(1).max().item()
-    copies = min(MAX_COPIES, max(1, math.ceil(along * nearness.max().item())))  # at most a pixel apart
+    pixels = motion.new_tensor([1.0, 1.0, corner, corner])  # displacement of a corner per unit of motion
+    distance = ((motion[:, 1:] - motion[:, :-1]) * pixels).norm(dim=-1).sum(1).max().item()
+    # copies at most a pixel apart, up to MAX_COPIES
+    copies = min(MAX_COPIES, max(1, math.ceil(distance * nearness.max().item())))
     motion = F.interpolate(motion.mT, size=copies, mode="linear", align_corners=copies > 1).mT  # (B, copies, 4)
     motion = motion - motion.mean(1, keepdim=True)
     blurred = torch.zeros_like(light)
@@ -53,5 +55,5 @@ def blur_along(
 
 def smooth_field(coarse: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Interpolates a field (B, 1, H, W) with mean 1 over each photo from (B, 1, DEPTH_CELLS, DEPTH_CELLS)."""
-    field = F.interpolate(coarse, size=size, mode="bicubic", align_corners=True).clamp(min=0.05)
+    field = F.interpolate(coarse, size=size, mode="bicubic", align_corners=True).clamp(min=MIN_NEARNESS)
     return field / field.mean((2, 3), keepdim=True)

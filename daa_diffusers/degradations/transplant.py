@@ -23,10 +23,10 @@ from .draws import uniform
 class Transplant(ConfigurableDegradation):
     """Adds residuals of a restorer f on real photos x: clean + gain (x - f(x)).
 
-    Residuals are randomly cropped, rotated and flipped. The pairs show the real degradation on known content, with two
-    errors. Degradation that f leaves in x is missing, which a gain above 1 compensates in part. Detail that f removes
-    from x is included; therefore train on other pairs as well. The residual is that of eq. (3) of docs/method.md with
-    the opposite sign.
+    Residuals are randomly cropped, rotated and flipped. The pairs have real degradation on known content, except that
+    degradation that f leaves in x is missing, for which a gain above 1 partly compensates, and that detail that f
+    removes from x is included; therefore train on other pairs as well. The residual is that of eq. (3) of
+    docs/method.md with the opposite sign.
 
     Args:
         folder: folder of residuals written by `write_residual`.

@@ -1,4 +1,4 @@
-"""Inspection of sources for photos whose noise can be measured, and refusal of sources with too few."""
+"""Inspection of sources for photos whose noise cannot be measured, and rejection of sources with too many of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

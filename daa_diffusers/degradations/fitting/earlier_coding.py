@@ -14,10 +14,10 @@ FREQUENCIES = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0))  # inspected DCT frequenc
 # The score is the share of coefficients near multiples of the earlier quantization step, corrected for chance. It is
 # 0.67 to 0.99 for photos coded with quality 50 to 85 and again with 90 to 98, and at most 0.28 for photos coded once.
 FOUND = 0.5  # score above which an earlier coding is detected
-TIE = 0.08  # difference from the best score up to which scores count as equal
+TIE = 0.08  # scores less than this below the best one count as equal to it
 MIN_COEFFICIENTS = 30  # frequencies with fewer coefficients are skipped
-_CODECS = {"av01": "AVIF", "hvc1": "HEIC"}
 ROUNDING = 0.6  # error of a coefficient from rounding pixels to whole numbers
+_CODECS = {"av01": "AVIF", "hvc1": "HEIC"}
 
 
 def earlier_quality(photo: torch.Tensor, quality: int) -> int | None:
@@ -33,8 +33,8 @@ def earlier_quality(photo: torch.Tensor, quality: int) -> int | None:
         The quality of the earlier coding; None if none is detected.
     """
     height, width = (min(side, SIDE) // JPEG_BLOCK * JPEG_BLOCK for side in photo.shape[1:])
-    brightness = 255 * np.einsum("c,chw->hw", LUMA_WEIGHTS, photo[:, :height, :width].double().numpy()) - 128
-    blocks = brightness.reshape(height // JPEG_BLOCK, JPEG_BLOCK, -1, JPEG_BLOCK).swapaxes(1, 2)
+    luma = 255 * np.einsum("c,chw->hw", LUMA_WEIGHTS, photo[:, :height, :width].double().numpy()) - 128
+    blocks = luma.reshape(height // JPEG_BLOCK, JPEG_BLOCK, -1, JPEG_BLOCK).swapaxes(1, 2)
     blocks = blocks.reshape(-1, JPEG_BLOCK, JPEG_BLOCK)
     blocks = blocks[np.abs(blocks).max((1, 2)) < 126]  # blocks that are not clipped
     cosines = _cosines()
@@ -53,6 +53,7 @@ def _score(coefficients: np.ndarray, earlier: np.ndarray, now: np.ndarray) -> fl
         step, tolerance = earlier[place], now[place] / 2 + ROUNDING
         values = coefficients[:, place[0], place[1]]
         values = values[np.abs(values) > step / 2]
+        # no evidence: the step hardly differs from the file's, or nearly all values are within the tolerance
         if step < now[place] + 1.5 or 2 * tolerance > 0.85 * step or len(values) < MIN_COEFFICIENTS:
             continue
         near.append(_near(values, step, tolerance))

@@ -51,9 +51,9 @@ logger = logging.getLogger(__name__)
 
 RESTORED = 384  # side in pixels of the center crop that is restored
 QUANTILES = 11  # number of quantiles of the levels
-# Noise is assumed to have passed through a tone curve if its skewness, relative to that expected from sRGB's curve, is
-# between BENT and MOST_BENT. The skewness of pure shot noise cancels up to 0.57; more than MOST_BENT comes from
-# impulses or texture.
+# Noise is assumed to have passed through a tone curve if its skewness, as a share of that expected from sRGB's curve,
+# is between BENT and MOST_BENT. Shot noise has a skewness of its own, which reduces the share by up to 0.57; a share
+# above MOST_BENT comes from impulses or texture.
 BENT, MOST_BENT = 0.25, 2.0
 COLORS = ("red", "green", "blue")
 
@@ -71,14 +71,14 @@ def fit_noise(
 
     Each photo has its own level: the standard deviation at brightness b in photo i is `s_i v(b)`. Level s and curve v
     are fitted alternately by medians of logarithms, so that textured blocks and outlying photos have little effect. For
-    JPEG files, the noise before coding is found by simulation: noise is coded on flat photos, and changed until the
+    JPEG files, the noise before coding is estimated by simulation: noise is coded on flat photos, and changed until the
     noise after coding equals that of the photos.
 
     Args:
         photos: one or several sources, or specs for `open_source`, such as folders; at least 3 usable photos in total.
             At most 200 per source are used.
-        restorer: denoiser, which maps (3, H, W) in [0, 1] to (3, H, W). If the noise of a photo is white, its strength
-            is estimated from what the denoiser removes, which also works in textured photos. Correlated noise, which a
+        restorer: denoiser, which maps (3, H, W) in [0, 1] to (3, H, W). If the noise of a photo is white, its level is
+            estimated from what the denoiser removes, also in textured photos. The level of correlated noise, which a
             denoiser leaves, is always estimated from flat parts.
         seconds: time limit for measuring the photos: as many as fit into it are used, and at least 3 if there are as
             many; None: no limit.
@@ -138,9 +138,18 @@ def _measured(photo: torch.Tensor, content: bytes, restorer: Restorer | None) ->
         removed = removed_noise(center_crop(pixels, RESTORED), restorer, generator)
         brightness, variance = removed or (brightness, variance)
     log_deviation = variance.sqrt().clamp(min=NOISE_FREE / 10).log().numpy()
-    sampling = chroma_sampling(content)
-    coded = quality, sampling, bend_of(flat), signs, earlier is not None, other_codec(content)
-    return PhotoStatistics(brightness.numpy(), log_deviation, color_pairs(flat), *coded)
+
+    return PhotoStatistics(
+        brightness.numpy(),
+        log_deviation,
+        color_pairs(flat),
+        quality,
+        chroma_sampling(content),
+        bend_of(flat),
+        signs,
+        is_coded_twice=earlier is not None,
+        codec=other_codec(content),
+    )
 
 
 def _profile(photos: list[PhotoStatistics], skipped: dict[str, str], unfit: dict[str, str]) -> NoiseProfile:

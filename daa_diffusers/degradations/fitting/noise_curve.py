@@ -33,8 +33,8 @@ class PhotoStatistics:
         correlation: (6, 7, 7), correlation of the noise, as in `FittedNoise`.
         quality: quality of its JPEG coding, the coarser one if it was coded twice; None: not a JPEG file.
         sampling: chroma subsampling, as for `jpeg`.
-        bend: result of `bend_of`.
-        signs: statistics for its suitability.
+        bend: skewness and its weight, the result of `bend_of`.
+        signs: signs of its suitability.
         is_coded_twice: whether an earlier JPEG coding was detected.
         codec: its lossy codec other than JPEG, if any.
     """
@@ -83,7 +83,7 @@ def fit_curve(photos: Sequence[PhotoStatistics]) -> tuple[np.ndarray, np.ndarray
 
 
 def bend_of(flat: FlatBlocks) -> tuple[float, float]:
-    """Estimates the third moment of a photo's noise, relative to Gaussian noise passed through sRGB's tone curve.
+    """Estimates the third moment of a photo's noise, relative to that of Gaussian noise that sRGB's tone curve skews.
 
     Returns:
         The ratio, by weighted least squares over the flat blocks, and its weight, the inverse squared standard error;
@@ -163,20 +163,20 @@ def calibrated(
     This also corrects the bias from selecting the flattest blocks, which exists for correlated noise.
 
     Returns:
-        Curve (3, 10), levels (photos,), correlation (6, 7, 7), and the share of the amplitude of brightness noise that
-        coding left.
+        Curve (3, 10), levels (photos,), correlation (6, 7, 7), and the share of the luma noise's amplitude that coding
+        leaves.
     """
     # 1. invert JPEG coding for the median deviation over brightnesses
     deviation = np.median(curve, axis=1)  # (3,)
     share = 1.0
     if coding is not None:
         deviation, correlation, share = _before_coding(deviation, correlation, coding)
-    # 2. fixed-point iteration: simulate flat photos, correct curve and correlation by the measurements of these
+    # 2. measure simulated flat photos, and correct curve and correlation; without coding, in a fixed-point iteration
     target = correlation
     for _ in range(CALIBRATION_ROUNDS):
-        left, measured = _simulated_measurements(deviation, correlation, coding)
+        simulated, measured = _simulated_measurements(deviation, correlation, coding)
         curve, level, _ = fit_curve(
-            [replace(one, log_deviation=_inverted(one.log_deviation, deviation, left)) for one in photos]
+            [replace(one, log_deviation=_inverted(one.log_deviation, deviation, simulated)) for one in photos]
         )
         if coding is not None:
             break
@@ -191,7 +191,7 @@ def _before_coding(
     """Inverts JPEG coding of noise.
 
     Returns:
-        Deviation (3,) and correlation (6, 7, 7) before coding, and the share of the brightness amplitude that coding
+        Deviation (3,) and correlation (6, 7, 7) before coding, and the share of the luma noise's amplitude that coding
         leaves.
     """
     observed = Covariance.of(deviation, correlation)
@@ -205,7 +205,7 @@ def _before_coding(
 
 
 def _simulated(deviation: np.ndarray, correlation: np.ndarray, coding: Coding | None, level: float = 1) -> FlatBlocks:
-    """Simulates a flat photo with this noise, `level` times as strong, after coding; returns its blocks."""
+    """Simulates a flat photo with noise of `level * deviation`, and codes it; returns its flat blocks."""
     side = CALIBRATION_SIDE + KERNEL - 1
     white = torch.randn(1, 3, side, side, generator=generator_for(0, "fit"))
     kernels = correlation_kernels(expand_pairs(nested(correlation)))
@@ -225,29 +225,29 @@ def _simulated_measurements(
     if coding is None:  # measured deviations are proportional to the levels
         flat = _simulated(deviation, correlation, None)
         return np.outer(CALIBRATION_LEVELS, _median(flat)), color_pairs(flat)
-    shown = {level: _simulated(deviation, correlation, coding, level) for level in CALIBRATION_LEVELS}
-    near = [color_pairs(flat) for level, flat in shown.items() if 0.7 <= level <= 1.5]
-    return np.maximum.accumulate([_median(flat) for flat in shown.values()], 0), np.mean(near, axis=0)
+    blocks = {level: _simulated(deviation, correlation, coding, level) for level in CALIBRATION_LEVELS}
+    near = [color_pairs(flat) for level, flat in blocks.items() if 0.7 <= level <= 1.5]
+    return np.maximum.accumulate([_median(flat) for flat in blocks.values()], 0), np.mean(near, axis=0)
 
 
 def _median(flat: FlatBlocks) -> np.ndarray:
-    """Returns the median deviation (3,) of the blocks."""
+    """Returns the median standard deviation (3,) of the noise in flat blocks."""
     return np.median(flat.variance.sqrt().numpy(), axis=0)
 
 
-def _inverted(log_deviation: np.ndarray, deviation: np.ndarray, left: np.ndarray) -> np.ndarray:
-    """Converts a measured log deviation (K, 3) to that before coding.
+def _inverted(log_deviation: np.ndarray, deviation: np.ndarray, simulated: np.ndarray) -> np.ndarray:
+    """Converts measured log deviations (K, 3) to those before coding.
 
     Args:
         log_deviation: (K, 3), measured after coding.
         deviation: (3,), deviation before coding at level 1.
-        left: (levels, 3), deviations after coding at `CALIBRATION_LEVELS`.
+        simulated: (levels, 3), deviations measured after coding at `CALIBRATION_LEVELS`.
     """
     result = np.empty_like(log_deviation)
     for c in range(3):
         # strictly increasing, even if coding removes weak noise entirely
-        shown = np.log(left[:, c].clip(NOISE_FREE / 10)) + 1e-6 * np.arange(len(left))
-        result[:, c] = np.interp(log_deviation[:, c], shown, np.log(np.array(CALIBRATION_LEVELS) * deviation[c]))
+        after = np.log(simulated[:, c].clip(NOISE_FREE / 10)) + 1e-6 * np.arange(len(simulated))
+        result[:, c] = np.interp(log_deviation[:, c], after, np.log(np.array(CALIBRATION_LEVELS) * deviation[c]))
     return result
 
 

@@ -27,20 +27,20 @@ class NoiseProfile(Profile):
         degradation: degradation that synthesizes the noise; None if the photos have none.
         observed: (3, 10), number of blocks of red, green and blue at each brightness; without blocks, `degradation`
             extrapolates.
-        as_seen: (3, 10), standard deviation (1/255) in the files, that is, after JPEG coding.
+        as_seen: (3, 10), standard deviation (1/255) in the files, after JPEG coding.
         shot, read: parameters of `variance = shot * brightness + read**2`, fitted to the green curve (stored
             brightness, white = 1).
-        poisson_error: largest relative error of this fit in standard deviation; above about 0.15 it does not describe
-            the noise, because of the tone curve.
+        poisson_error: largest relative error of this fit in standard deviation. Above about 0.15, the two parameters do
+            not describe the noise, because of the tone curve.
         lag: correlation of the noise of horizontal and vertical neighbors before JPEG coding, mean of the colors.
         colors: correlations of the noise of red-green, red-blue and green-blue in one pixel.
         bend: third moment of the noise in flat parts, relative to that of Gaussian noise passed through sRGB's tone
             curve. It is 0.4 (pure shot noise) to 1 for noise that passed through such a curve, and near 0 for symmetric
-            noise, or if JPEG coding of quality 75 or less has hidden it. It decides whether noise also darkens
-            (`FittedNoise.gamma`), which cannot be measured otherwise without ground truth.
+            noise, or if JPEG coding of quality 75 or less has hidden the skewness. It decides whether the synthesized
+            noise darkens photos (`FittedNoise.gamma`), since darkening cannot be measured without ground truth.
         photos: number of used photos.
         noise_free: number of used photos whose noise cannot be measured.
-        coded_twice: number of JPEG files with an earlier, coarser JPEG coding, which is the one simulated.
+        coded_twice: number of JPEG files with an earlier, coarser JPEG coding, which is then the one that is simulated.
         codecs: number of lossy files other than JPEG, by codec; their levels are those after coding.
         blocky: number of other files whose pixels show blocks of an earlier JPEG coding of unknown quality.
         skipped: photos that cannot be used -> reason.

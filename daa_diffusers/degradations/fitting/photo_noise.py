@@ -1,10 +1,10 @@
-"""Noise estimation from the flat blocks of a single photo, used by all of the package.
+"""Noise estimation from the flat blocks of a single photo.
 
 Among the blocks of each brightness, those with the least coarse structure are candidates. A candidate is flat if its
-coarse part is a small share of its energy: noise is finer than detail, since natural photos have most of their energy
-in low frequencies. The residual of a flat block after subtraction of a fitted plane is noise. Estimators by high-pass
-filters and principal components (Liu, Tanaka, Okutomi 2013; Pyatykh, Hesser, Zheng 2013; Chen, Zhu, Heng 2015) assume
-white noise, and underestimate the correlated noise of camera photos; flat blocks do not.
+coarse part is a small share of its energy: natural photos have most of their energy in low frequencies, noise has not.
+The residual of a flat block after subtraction of a fitted plane is noise. Estimators that use high-pass filters or
+principal components (Liu, Tanaka, Okutomi 2013; Pyatykh, Hesser, Zheng 2013; Chen, Zhu, Heng 2015) assume white noise,
+and underestimate the correlated noise of camera photos; this one does not.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,8 @@ BRIGHTNESS_WIDTH = 0.08  # standard deviation in brightness of the kernel that i
 LOCAL_SIGMA = 3.0  # standard deviation in pixels of the filter for a photo's local brightness
 CLIPPED = 1 / 255  # distance from black or white below which a value counts as clipped
 WHITE = 0.2  # correlation of neighbors below which a denoiser for white noise removes all of the noise
-MAX_CLIPPED = 0.1  # largest share of clipped values in a block
+MAX_CLIPPED = 0.1  # largest share of clipped values in a block that does not count as clipped
+MIN_REMOVED = 0.36  # least share of the noise power, 60 % of the amplitude, that a denoiser must remove for an estimate
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class FlatBlocks:
         brightness: (K, C), means of the blocks.
         residual: (K, C, 16, 16), the blocks minus fitted planes, which is noise.
         correlation: (C, C, 7, 7), unbiased correlation of the noise of color a with that of color b at an offset (down,
-            right).
-        gain: (C,), ratio of the noise's variance to that of the residual, which lacks the part in the plane.
-        clipped: whether all blocks of the photo are clipped, so that these are unreliable.
+            right) from the center.
+        gain: (C,), ratio of the noise's variance to that of the residual, from which the plane is missing.
+        clipped: whether all blocks of the photo are clipped; the flat blocks are then unreliable.
     """
 
     brightness: torch.Tensor
@@ -85,7 +86,7 @@ class FlatBlocks:
 
 @dataclass(frozen=True)
 class Noise:
-    """Noise of one photo, estimated from its flat parts.
+    """Noise of one photo, estimated from its flat blocks.
 
     Attributes:
         brightness, variance: (K, C), mean and noise variance of K flat blocks.
@@ -110,7 +111,7 @@ class Noise:
         return cls(flat.brightness, flat.variance, correlation_kernels(flat.correlation))
 
     def deviation(self, photo: torch.Tensor) -> torch.Tensor:
-        """Returns the noise's standard deviation (C, H, W) at every pixel of `photo` (C, H, W), by local brightness."""
+        """Returns the noise's standard deviation (C, H, W) for the local brightness at each pixel of `photo`."""
         levels = torch.linspace(0, 1, 65, device=photo.device)
         distance = (levels[:, None, None] - self.brightness).abs()  # (65, K, C)
         # a narrow kernel, and a wide one for brightnesses without flat blocks
@@ -153,20 +154,20 @@ def removed_noise(
 
     # 1. the smoother half of the blocks that are not clipped
     clean = denoise(photo)
-    inside = blocks(clean)
-    structure = inside.var((2, 3)).mean(1)
+    clean_blocks = blocks(clean)
+    structure = clean_blocks.var((2, 3)).mean(1)
     structure[_is_clipped(blocks(photo))] = torch.inf
     smooth = structure.argsort()[: max(1, int(structure.isfinite().sum()) // 2)]
     # 2. power that the denoiser removes from the photo, and from texture in the denoised photo
     variance, texture = power(photo - clean), clean - denoise(clean)
-    # 3. share that the denoiser removes of white noise of this strength
+    # 3. share of white noise of this strength that the denoiser removes
     scale = variance.median(0).values.sqrt()[:, None, None]  # (C, 1, 1)
     probe = (clean + scale * torch.randn(photo.shape, generator=generator)).clamp(0, 1)
     removed = power(probe - denoise(probe) - texture).mean(0)
     share = removed / power(probe - clean).mean(0).clamp(min=1e-12)  # (C,)
-    if bool((share < 0.36).any()):
+    if bool((share < MIN_REMOVED).any()):
         return None
-    return inside[smooth].mean((2, 3)), (variance - power(texture)).clamp(min=0) / share
+    return clean_blocks[smooth].mean((2, 3)), (variance - power(texture)).clamp(min=0) / share
 
 
 def without_plane(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -183,7 +184,7 @@ def without_plane(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _flattest(blocks: torch.Tensor, mean: torch.Tensor, residual: torch.Tensor) -> tuple[torch.Tensor, bool]:
     """Returns the indices of flat blocks among (L, C, 16, 16), and whether all blocks are clipped.
 
-    Clipped blocks are skipped, unless all are clipped.
+    Clipped blocks are skipped; if all are clipped, the four with the least coarse energy are returned.
     """
     coarse = F.avg_pool2d(residual, CELL).square().mean((1, 2, 3))  # (L,): noise averages out, edges do not
     usable = torch.where(_is_clipped(blocks), torch.inf, coarse)
@@ -201,16 +202,16 @@ def _flattest(blocks: torch.Tensor, mean: torch.Tensor, residual: torch.Tensor) 
 
 
 def _is_clipped(blocks: torch.Tensor) -> torch.Tensor:
-    """Whether each of blocks (L, C, 16, 16) is clipped: (L,) bool."""
+    """Returns which of the blocks (L, C, 16, 16) are clipped, (L,) bool."""
     return ((blocks < CLIPPED) | (blocks > 1 - CLIPPED)).float().mean((1, 2, 3)) > MAX_CLIPPED
 
 
 def _correlation(residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Computes the correlation (C, C, 7, 7) of the noise with residuals (K, C, 16, 16), and `FlatBlocks.gain`.
+    """Computes `FlatBlocks.correlation` (C, C, 7, 7) and `FlatBlocks.gain` (C,) from residuals (K, C, 16, 16).
 
-    Blocks have equal weights, whatever their noise level. Subtracting a plane removes the three lowest frequencies,
-    which hold 3 S(0) of the energy of noise of spectrum S, about the same at every small offset. S(0) is the sum of the
-    covariance.
+    Blocks have equal weights, whatever their noise level. Subtracting a plane removes the three lowest frequencies, and
+    with them 3 S(0) of the energy of noise with spectrum S, about equally at all small offsets. S(0) is the sum of the
+    covariance over all offsets.
     """
     unit = residual / (residual.square().mean((2, 3), keepdim=True).sqrt() + 1e-4)
     side, lags = residual.shape[-1], 2 * MAX_LAG + 1
@@ -220,7 +221,7 @@ def _correlation(residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     products = torch.fft.irfft2(cross, s=(2 * side, 2 * side)).roll((MAX_LAG, MAX_LAG), (2, 3))[..., :lags, :lags]
     overlap = side - (torch.arange(lags, device=unit.device) - MAX_LAG).abs()
     covariance = products / (overlap[:, None] * overlap)  # covariance of the residual, (C, C, 7, 7)
-    # add the share that the plane removed back to every offset
+    # add what the plane removed back to every offset
     taken = 3 / side**2
     zero_frequency = covariance.sum((2, 3), keepdim=True) / (1 - taken * lags**2)
     restored = covariance + taken * zero_frequency

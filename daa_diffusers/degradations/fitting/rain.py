@@ -94,7 +94,7 @@ class RainProfile(Profile):
             veil = {"veil_probability": 1.0, "veil": self.veil, "veil_grey": self.veil_grey}
         streaks = RainStreaks(across_probability=0.0, **veil, **self.streaks)
         filtered: Degradation = FilteredRain(**self.filtered)
-        if self.veil is not None:
+        if self.veil is not None:  # `FilteredRain` has no veil: it is added by `RainStreaks` with hardly any streaks
             filtered = DegradationSequence([RainStreaks(cover=(1e-4, 1e-4), **veil), filtered])
         return Mixture([(2, filtered), (1, streaks)])
 
@@ -117,8 +117,8 @@ def fit_rain(photos: Photos, restorer: Restorer, seconds: float | None = None) -
     """Estimates the rain of unlabeled photos from the streaks that a derainer removes.
 
     Rain is synthesized on the restored photos, and removed again by the derainer. The parameters of the synthesis are
-    changed until the removed synthetic streaks have the statistics of the streaks removed from the photos. Errors of
-    the derainer affect both equally.
+    changed until the removed synthetic streaks have the same statistics as those removed from the photos, so that
+    errors of the derainer affect both.
 
     Args:
         photos: one or several sources, or specs for `open_source`, such as folders; at least 3 usable photos in total.
@@ -186,7 +186,7 @@ def measure_streaks(light: np.ndarray, where: np.ndarray) -> StreakStatistics:
     coherence = math.hypot(across - along, 2 * both) / max(across + along, 1e-12)
     inside = light[where]
     first, second = inside.mean(), (inside**2).mean()
-    # autocorrelation of the rotated streaks inside the mask, whose own autocorrelation is divided out
+    # autocorrelation of the rotated streaks inside the mask, divided by that of the mask
     upright, mask = (_rotated(part, angle) for part in ((light - first) * where, 1.0 * where))
     correlation = _autocorrelation(upright) / np.maximum(_autocorrelation(mask), 1e-3 * mask.sum())
     correlation /= max(correlation[0, 0], 1e-12)
@@ -202,7 +202,7 @@ def measure_streaks(light: np.ndarray, where: np.ndarray) -> StreakStatistics:
 
 
 def _gradient(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Filters (H, W) by derivatives of Gaussians, downward and to the right; pixel differences are anisotropic."""
+    """Filters (H, W) by derivatives of Gaussians, down and right, since pixel differences are anisotropic."""
     offsets = torch.arange(-4, 5, dtype=torch.float32)
     gaussian = torch.exp(-(offsets**2) / 2)
     gaussian, slope = gaussian / gaussian.sum(), offsets * gaussian / (offsets**2 * gaussian).sum()
@@ -296,11 +296,11 @@ def _veil(photos: list[torch.Tensor]) -> tuple[tuple[float, float] | None, tuple
     """Estimates the ranges of strength and gray of the veil; None if there is none.
 
     The estimate uses the darkest values of neighborhoods (He et al. 2009, "Single image haze removal using dark channel
-    prior"): without a veil, nearly every photo has black ones.
+    prior"), which are black in nearly every photo without a veil.
     """
     measured = []
     for photo in photos:
-        dark = -torch.nn.functional.max_pool2d(-photo.amin(0)[None], DARKEST, stride=DARKEST // 2)
+        dark = -F.max_pool2d(-photo.amin(0)[None], DARKEST, stride=DARKEST // 2)
         black, light = float(np.quantile(dark.numpy(), 0.02)), float(np.quantile(gray(photo), 0.99))
         light = max(light, MIN_VEIL_GRAY)
         measured.append((black / light, light))

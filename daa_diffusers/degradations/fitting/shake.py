@@ -32,7 +32,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "straight": {"shake": (0.0, 0.5), "pull": (0.0, 0.0), "reversals": (0.0, 0.0)},
     "curved": {"shake": (0.0, 6.0), "pull": (0.0, 10.0), "reversals": (0.0, 2.0)},
 }
-# Fields of `MotionBlur` that disable everything but the trajectory.
+# Fields of `MotionBlur` that disable everything but the trajectory and the noise, which is weak.
 STILL: dict[str, Any] = {"defocus": (0, 0), "tone_probability": 0.0, "highlight_probability": 0.0}
 
 
@@ -59,7 +59,7 @@ class ShakeProfile(Profile):
         length: range of the trajectories' lengths in pixels.
         direction: range of the photos' common direction in degrees from vertical; None if there is none.
         photos: number of used photos.
-        shaken: number of shaken photos among these.
+        shaken: number of used photos that are shaken.
         skipped: photos that cannot be used -> reason.
     """
 
@@ -145,7 +145,7 @@ def dead_leaves(number: int, side: int = 256) -> torch.Tensor:
     """Generates a sharp gray image (1, 1, H, W) of overlapping disks, with scale-invariant edges like photos.
 
     See Lee, Mumford and Huang, "Occlusion models for natural images" (2001). The smallest radius is chosen such that
-    half widths grow with blur as they do in photos.
+    half widths grow with blur as in photos.
     """
     draws = np.random.default_rng(number)
     y, x = np.arange(side)[:, None], np.arange(side)[None]

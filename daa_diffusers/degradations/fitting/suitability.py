@@ -12,17 +12,17 @@ from .photo_noise import CLIPPED, FlatBlocks, without_plane
 
 REGION = 1024  # side of the measured part in pixels
 NEARLY_CLEAN = 1.0  # 1/255 rms (48 dB), level of noise below which a photo counts as clean
-# Largest share of values in flat blocks that differ from a fitted plane by less than a quarter of 1/255. The share is
-# small for noise and large after coarse coding.
+# Noise is erased where values in flat blocks differ from a fitted plane by less than a quarter of 1/255. The share of
+# such values, at most ERASED in a usable photo, is small for noise and large after coarse coding.
 ERASED = 0.4
-# Unlike texture, noise is present everywhere. The floor, the noise of the smoothest 8 x 8 blocks (quantile FLOOR) as a
-# share of that of flat blocks, is therefore large for noise: 0.34 to 0.9 in the noisy photos of RENOIR and SIDD, but at
-# most 0.3 in half of the clean photos of BSDS. Texture is mostly brightness, so that its colors are correlated. The
-# required floor, interpolated in FLOOR_OF_COLORS, therefore grows with the correlation of the colors (COLORS); below
-# the first of COLORS, none is required.
-FLOOR = 0.02
-COLORS, FLOOR_OF_COLORS = (0.4, 0.65, 0.8), (0.34, 0.34, 0.45)
-LEAST_FLOOR = 0.3  # required floor of coarsely coded photos, whatever their colors
+# Unlike texture, noise is present everywhere. The floor, the noise of the smoothest 8 x 8 blocks (quantile SMOOTHEST)
+# as a share of that of flat blocks, is therefore large for noise: 0.34 to 0.9 in the noisy photos of RENOIR and SIDD,
+# but at most 0.3 in half of the clean photos of BSDS. Texture varies mostly in brightness, so that its colors are
+# correlated. The required floor (FLOORS) therefore grows with the correlation of the colors (CORRELATIONS), with linear
+# interpolation; below the first of CORRELATIONS, none is required.
+SMOOTHEST = 0.02
+CORRELATIONS, FLOORS = (0.4, 0.65, 0.8), (0.34, 0.34, 0.45)
+COARSE_FLOOR = 0.3  # required floor of coarsely coded photos, whatever the correlation of their colors
 # Coarse coding (quality COARSE_QUALITY or less; if unknown, a `blockiness` above BLOCKY) removes the noise of smooth
 # blocks. A small floor is then a sign of texture only if the level in flat blocks is above COARSE_LEVEL (1/255).
 COARSE_QUALITY, BLOCKY, COARSE_LEVEL = 90, 1.15, 4.5
@@ -41,7 +41,7 @@ class Signs:
 
     Attributes:
         level: noise in flat parts, root mean square over the colors, in 1/255.
-        floor: brightness noise of the smoothest blocks, as a share of that in flat parts.
+        floor: luma noise of the smoothest blocks, as a share of that in flat parts.
         colors: correlation of the noise of two colors, mean of the three pairs; 0 for gray photos.
         erased: share of the values in flat parts without noise.
         is_coarse: whether it is JPEG-coded with `COARSE_QUALITY` or less, or has visible blocks.
@@ -67,15 +67,15 @@ class Signs:
         if self.level < NEARLY_CLEAN:
             return f"nearly clean: noise of {self.level:.1f}/255"
         if self.is_coarse:
-            if self.floor < LEAST_FLOOR and self.level > COARSE_LEVEL:
+            if self.floor < COARSE_FLOOR and self.level > COARSE_LEVEL:
                 return "JPEG coding has partly removed its noise, or its flat parts are texture"
-        elif self.floor < np.interp(self.colors, COLORS, FLOOR_OF_COLORS, left=0):
+        elif self.floor < np.interp(self.colors, CORRELATIONS, FLOORS, left=0):
             return "clean: variation in its flat parts is texture, not noise"
         return None
 
     @property
     def not_additive(self) -> str | None:
-        """Reason why a gain in PSNR, whose estimate assumes additive noise, cannot be estimated; None if it can."""
+        """Reason why a gain in PSNR cannot be estimated, which assumes additive noise; None if it can."""
         if self.impulses > IMPULSES:
             return "salt and pepper"
         return self.unfit or ("JPEG coding has changed its noise" if self.is_hidden else None)
@@ -91,29 +91,29 @@ def signs_of(photo: torch.Tensor, quality: int | None = None, flat: FlatBlocks |
     """Measures the signs of a photo.
 
     Args:
-        photo: (C, H, W) in [0, 1], C = 1 or 3, at least 32 pixels wide and high; after `without_impulses`, except to
-            measure `impulses`.
+        photo: (C, H, W) in [0, 1], C = 1 or 3, at least 32 pixels wide and high. `without_impulses` should be applied
+            first; `impulses` is then the share of those that are left.
         quality: quality of its JPEG coding; None: not a JPEG file.
         flat: flat blocks of the photo, if already computed.
     """
     flat = flat or FlatBlocks.of(photo, REGION)
     weights = torch.from_numpy(LUMA_WEIGHTS)[:, None, None] if len(photo) == 3 else torch.ones(1, 1, 1)
     deviation = 255 * flat.variance.sqrt()  # (K, C)
-    brightness = (flat.residual * weights).sum(1)  # (K, 16, 16)
+    luma = (flat.residual * weights).sum(1)  # (K, 16, 16)
     half = flat.correlation.shape[-1] // 2
     same_pixel = flat.correlation[..., half, half]  # (C, C)
     is_gray = len(photo) == 1 or bool((photo == photo[:1]).all())
     is_coarse = blockiness(photo) > BLOCKY if quality is None else quality <= COARSE_QUALITY
-    quiet = _quietest((center_crop(photo, REGION) * weights).sum(0))
+    smoothest = _smoothest_noise((center_crop(photo, REGION) * weights).sum(0))
     return Signs(
         level=float(deviation.square().mean(1).sqrt().median()),
-        floor=quiet / max(255 * float(brightness.square().mean((1, 2)).sqrt().median()), 0.05),
+        floor=smoothest / max(255 * float(luma.square().mean((1, 2)).sqrt().median()), 0.05),
         colors=0.0 if is_gray else float(same_pixel[0, 1] + same_pixel[0, 2] + same_pixel[1, 2]) / 3,
         erased=float((flat.residual.abs() < 0.25 / 255).float().mean()),
         is_coarse=is_coarse,
         is_hidden=quality is not None and quality < HIDING_QUALITY,
         impulses=share_of_impulses(photo),
-        bands=_bands(brightness),
+        bands=_bands(luma),
     )
 
 
@@ -130,7 +130,7 @@ def without_impulses(photo: torch.Tensor) -> torch.Tensor:
 
 
 def _median_of_extremes(photo: torch.Tensor) -> torch.Tensor:
-    """Replaces impulses in a photo (C, H, W) by the median of 5 x 5 pixels; robust for up to a fifth of impulses."""
+    """Replaces impulses in a photo (C, H, W) by the median of 5 x 5 pixels; works for up to a fifth of impulses."""
     extreme = (photo < CLIPPED) | (photo > 1 - CLIPPED)
     if bool(extreme.any()):  # cheap preselection: most extreme pixels are in black or white areas
         extreme &= (photo - F.avg_pool2d(photo, 3, 1, 1, count_include_pad=False)).abs() > IMPULSE_STEP / 2
@@ -145,14 +145,14 @@ def _median_of_extremes(photo: torch.Tensor) -> torch.Tensor:
     return repaired
 
 
-def _quietest(brightness: torch.Tensor) -> float:
-    """Returns the deviation, in 1/255, of the smoothest 8 x 8 blocks of (H, W) that are not clipped."""
-    blocks = brightness.unfold(0, JPEG_BLOCK, JPEG_BLOCK).unfold(1, JPEG_BLOCK, JPEG_BLOCK)
+def _smoothest_noise(luma: torch.Tensor) -> float:
+    """Returns the noise, in 1/255, of the smoothest 8 x 8 blocks of (H, W) that are not clipped; 0 if all are."""
+    blocks = luma.unfold(0, JPEG_BLOCK, JPEG_BLOCK).unfold(1, JPEG_BLOCK, JPEG_BLOCK)
     blocks = blocks.reshape(-1, JPEG_BLOCK, JPEG_BLOCK)
     is_clipped = ((blocks < 2 * CLIPPED) | (blocks > 1 - 2 * CLIPPED)).float().mean((1, 2)) > 0.05
     if bool(is_clipped.all()):
         return 0.0
-    return 255 * float(without_plane(blocks[~is_clipped])[1].square().mean((1, 2)).sqrt().quantile(FLOOR))
+    return 255 * float(without_plane(blocks[~is_clipped])[1].square().mean((1, 2)).sqrt().quantile(SMOOTHEST))
 
 
 def _bands(residual: torch.Tensor) -> str | None:
