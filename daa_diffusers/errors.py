@@ -5,6 +5,9 @@ value expected. The modules in ``daa_diffusers/models`` raise plain ``ValueError
 diffusers, so that each also works as custom code in a Hub repository.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class ConfigurationError(ValueError):
     """Invalid options, folders or degradations, or invalid combinations of them."""
@@ -29,6 +32,12 @@ class MissingPackageError(ConfigurationError, UnreadablePhotoError):
 
 class CheckpointError(ValueError):
     """A checkpoint is missing, incomplete or of an unknown type, or does not fit the model."""
+
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Returns the end of a message about an unknown `name`: the most similar known one, or "" if none is similar."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 __all__ = ["CheckpointError", "ConfigurationError", "MissingPackageError", "UnreadablePhotoError"]

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
 
-from ..errors import ConfigurationError
-from .checks import check_number, check_range, nearest
+from ..errors import ConfigurationError, did_you_mean
+from .checks import check_number, check_range
 
 
 @runtime_checkable
@@ -68,7 +68,8 @@ class ConfigurableDegradation(ABC):
         for name in options:
             if name not in known:
                 raise ConfigurationError(
-                    f"degradation {cls.type_name!r} has no field {name!r}{nearest(name, known)}; its fields: {known}"
+                    f"degradation {cls.type_name!r} has no field {name!r}{did_you_mean(name, known)}; "
+                    f"its fields: {known}"
                 )
         return cls(**options)
 
@@ -107,6 +108,6 @@ def degradation_from_config(config: Mapping[str, Any]) -> Degradation:
     if name not in DEGRADATIONS:
         raise ConfigurationError(
             f"`type` of a degradation must be one of {sorted(DEGRADATIONS)}, got {name!r}"
-            f"{nearest(str(name), list(DEGRADATIONS))}"
+            f"{did_you_mean(str(name), DEGRADATIONS)}"
         )
     return DEGRADATIONS[name].from_config(options)

@@ -1,19 +1,12 @@
 """Validation of the fields of a degradation and of its input photos."""
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from ..errors import ConfigurationError
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """Returns the end of a message about an unknown `name`, which suggests the most similar known one if any."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+from ..errors import ConfigurationError, did_you_mean
 
 
 def check_parts(type_name: str, options: Mapping[str, Any], entries: str) -> Sequence[Any]:
@@ -27,7 +20,7 @@ def check_parts(type_name: str, options: Mapping[str, Any], entries: str) -> Seq
     for name in options:
         if name != "parts":
             raise ConfigurationError(
-                f"degradation {type_name!r} has no field {name!r}{nearest(name, ['parts'])}; its fields: ['parts']"
+                f"degradation {type_name!r} has no field {name!r}{did_you_mean(name, ['parts'])}; its fields: ['parts']"
             )
     parts = options.get("parts")
     if isinstance(parts, str | Mapping) or not isinstance(parts, Sequence):

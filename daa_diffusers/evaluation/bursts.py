@@ -23,7 +23,7 @@ from .statistics import bootstrap_interval, markdown_table, paired_bootstrap
 
 logger = logging.getLogger(__name__)
 
-MOST_FRAMES = 4  # largest number of frames per burst, equally spaced; the number of pairs is quadratic in it
+MOST_FRAMES = 4  # largest number of frames used per burst, equally spaced; all their ordered pairs are scored
 MOST_SHIFT = 4.0  # largest shift of two frames along either axis, in pixels
 MOST_GAIN = 1.25  # largest ratio of the mean brightness of two frames
 COARSE = 16  # side in pixels of blocks in which noise averages out, but not the scene
@@ -57,7 +57,7 @@ class BurstScores:
         return sum(self.psnr[row]) / len(self.bursts)
 
     def report(self, baseline: str = IDENTITY) -> str:
-        """Returns a Markdown report: mean PSNR of each row with intervals over bursts, and skipped bursts."""
+        """Returns a Markdown report: mean PSNR of each row with intervals over bursts, and the skipped bursts."""
         lines = []
         for row, values in self.psnr.items():
             line = {"row": row, "PSNR": f"{self.mean(row):.2f}"}
@@ -72,8 +72,9 @@ class BurstScores:
         return "\n\n".join(
             [
                 f"# {len(self.bursts)} bursts, no ground truth",
-                "PSNR (dB, RGB, floating point, without 8 pixels of border) of a restored frame against other frames "
-                "of its burst, minus the variance of their noise. Brackets: 95 % bootstrap intervals over bursts. "
+                "PSNR (dB, RGB, floating point, without 8 pixels of border) of restored frames, from their mean "
+                "squared error against other frames of the burst minus the noise variance. Brackets: 95 % bootstrap "
+                "intervals over bursts. "
                 "Errors shared by all frames of a burst, such as fixed patterns of the sensor and color errors, count "
                 "as part of the scene.",
                 markdown_table(lines),
@@ -92,10 +93,10 @@ def evaluate_bursts(restorers: Restorers, folder: str | os.PathLike[str]) -> Bur
 
     Args:
         restorers: as for `evaluate_folder`.
-        folder: as for `read_bursts`, whose errors are raised.
+        folder: as for `read_bursts`.
 
-    Returns:
-        The scores of the bursts, with the reasons for skipped ones.
+    Raises:
+        ConfigurationError: as for `read_bursts`.
     """
     rows: dict[str, DAARestorationPipeline | None] = {IDENTITY: None, **restorers}
     scores = BurstScores((), {row: [] for row in rows})
@@ -238,7 +239,8 @@ def _frames(source: PhotoFolder, side: int | None) -> list[torch.Tensor]:
         text = ", ".join(f"{width} x {height}" for height, width in sorted(sizes))
         raise ConfigurationError(f"its frames must have one size, got {text}")
     if min(frames[0].shape[1:]) < 4 * COARSE:
-        raise ConfigurationError(f"its frames must have at least {4 * COARSE} pixels a side, got {frames[0].shape}")
+        height, width = frames[0].shape[1:]
+        raise ConfigurationError(f"its frames must have sides of at least {4 * COARSE} pixels, got {width} x {height}")
     return frames if side is None else [center_crop(frame, side).clone() for frame in frames]
 
 
@@ -257,7 +259,7 @@ def _shift(first: torch.Tensor, second: torch.Tensor) -> tuple[float, float]:
     """Estimates the shift (down, right) in pixels that aligns the first of two frames (C, H, W) with the second.
 
     Whole pixels are found by cross-correlation of detail, and refined by repeated least squares on gradients (Lucas and
-    Kanade 1981), whose fixed point is not biased by noise.
+    Kanade 1981); noise does not bias the fixed point.
     """
     a, b = (gaussian_filter(frame.mean(0)[None, None], SMOOTHED) for frame in (first, second))  # (1, 1, H, W)
     details = [x - gaussian_filter(x, 4 * SMOOTHED) for x in (a, b)]

@@ -63,9 +63,6 @@ def evaluate_folder(
         seed: seed of the noise that `label_free` draws.
         progress: show a progress bar.
 
-    Returns:
-        The evaluation.
-
     Raises:
         ConfigurationError: an invalid argument, a missing or empty folder, photos without a counterpart
             (they are listed), a metric without available weights, or no photo that can be scored.

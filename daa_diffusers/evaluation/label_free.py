@@ -16,7 +16,7 @@ from .metrics import psnr
 
 Restorer = Callable[[torch.Tensor], torch.Tensor]
 
-EIGHT_BIT_STEP = 1 / 255  # smaller residuals count as none
+NEGLIGIBLE = 0.25 / 255  # local deviations well below this, a quarter of an 8-bit step, count as no residual
 DETAIL_SIGMA = 2.0  # standard deviation in pixels of the Gaussian filter that is subtracted to get detail
 DRIFT_BLOCK = 32  # side in pixels of the blocks for color drift
 PROBE_STEP = 0.2  # step of the finite difference in standard deviations of the noise
@@ -44,18 +44,18 @@ def residual_whiteness(degraded: torch.Tensor, restored: torch.Tensor) -> torch.
         for right in range(-2, 3):
             if down == 0 and right <= 0:  # the other half plane mirrors this one
                 continue
-            ours = residual[..., down:, max(right, 0) : width + min(right, 0)]
-            theirs = residual[..., : height - down, max(-right, 0) : width - max(right, 0)]
-            squares.append(((ours * theirs).mean((2, 3)) / energy).square())
+            here = residual[..., : height - down, max(-right, 0) : width - max(right, 0)]
+            there = residual[..., down:, max(right, 0) : width + min(right, 0)]
+            squares.append(((here * there).mean((2, 3)) / energy).square())
     return _as_given(1 - torch.stack(squares).mean(0).sqrt().mean(1), one)
 
 
 def residual_signal_correlation(degraded: torch.Tensor, restored: torch.Tensor) -> torch.Tensor:
     """Correlates detail in the residual `degraded - restored` with detail in the restored photo, in [-1, 1].
 
-    Both are high-pass filtered (Gaussian of sigma 2) and divided by their local standard deviation. Above 0, the
-    removed detail resembles that which was kept: noise was left, or detail removed. Below 0, detail was added. The
-    untouched photo scores 0.
+    Both are high-pass filtered (Gaussian of sigma 2) and divided by their local standard deviation. Above 0, removed
+    and kept detail are similar: noise was left, or detail was removed. Below 0, detail was added. The untouched photo
+    scores 0.
 
     Raises:
         ValueError: as for `residual_whiteness`.
@@ -123,13 +123,13 @@ def estimated_gain(restorer: Restorer, degraded: torch.Tensor, noise: torch.Tens
         # mean(r^2)
         changed = (restorer(degraded) - degraded).double().square().mean((1, 2, 3))  # (B,)
         # Monte Carlo divergence: mean(n (f(x + h n) - f(x - h n)) / 2h)
-        passed = torch.zeros_like(changed)
+        divergence = torch.zeros_like(changed)
         for n in noise:
             difference = restorer(degraded + PROBE_STEP * n) - restorer(degraded - PROBE_STEP * n)
-            passed += (n * difference).double().mean((1, 2, 3)) / (2 * PROBE_STEP * len(noise))
+            divergence += (n * difference).double().mean((1, 2, 3)) / (2 * PROBE_STEP * len(noise))
     # the risk estimate relative to the noise, mean over photos, as a gain
     power = noise.double().square().mean((0, 2, 3, 4)).clamp(min=1e-8)
-    relative = ((changed - power + 2 * passed) / power).mean()
+    relative = ((changed - power + 2 * divergence) / power).mean()
     return -10 * torch.log10(relative.clamp(min=MIN_MSE))
 
 
@@ -143,17 +143,17 @@ def label_free_score(gain: float, correlation: float) -> float:
     too little. Such restorers leave noise that resembles the removed noise, which the second term penalizes. Whiteness,
     drift and clean fidelity are not used: on real pairs they do not improve the order of restorers, and the best
     restorer (supervised on the photos) had the lowest fidelity. Systematic errors that only pairs reveal are not
-    detected. benchmarks/selection.py measures how much is lost by choosing with this score.
+    detected. benchmarks/selection.py measures the loss in PSNR from choosing by this score.
     """
     return gain - 2 * max(0.0, abs(correlation) - 0.25)
 
 
 def _over_local_deviation(x: torch.Tensor) -> torch.Tensor:
-    return x / (gaussian_filter(x.square(), LOCAL_SIGMA).clamp(min=0) + (EIGHT_BIT_STEP / 4) ** 2).sqrt()
+    return x / (gaussian_filter(x.square(), LOCAL_SIGMA).clamp(min=0) + NEGLIGIBLE**2).sqrt()
 
 
 def _pair(degraded: torch.Tensor, restored: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:
-    """Checks both, and returns them as batches, with whether they were a single photo each."""
+    """Checks and returns both as batches (B, C, H, W); also returns whether each was a single photo."""
     if degraded.shape != restored.shape or degraded.ndim not in (3, 4) or min(degraded.shape[-2:]) < BLOCK:
         raise ValueError(
             f"`degraded` and `restored` must have one shape, (C, H, W) or (B, C, H, W), with sides of at least "

@@ -1,6 +1,6 @@
 """PSNR and SSIM per image, on RGB or on the Y channel (docs/method.md, "The official sizes and recipes").
 
-Scores are computed per image; tables have means of these, never the score of a whole batch.
+Scores are computed per image; tables have means of per-image scores, never the score of a whole batch.
 """
 
 import math
@@ -101,7 +101,7 @@ def ssim(
 def _prepare(
     restored: Image, clean: Image, data_range: float | None, color: str, as_uint8: bool
 ) -> tuple[torch.Tensor, torch.Tensor, bool]:
-    """Checks and converts both images; returns (B, C or 1, H, W), float64 in [0, 1], and whether they are a batch."""
+    """Checks both images; returns them as (B, C or 1, H, W), float64 in [0, 1], and whether they are batches."""
     if color not in ("rgb", "y"):
         raise ValueError(f'`color` must be "rgb" or "y", got {color!r}')
     if data_range is not None and not (math.isfinite(data_range) and data_range > 0):

@@ -1,6 +1,5 @@
 """Registry of per-photo metrics by name, with their formats and protocols."""
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -8,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, did_you_mean
 from .metrics import psnr, ssim
 from .perceptual import load_lpips, load_pyiqa
 from .shifted import psnr_shift
@@ -103,10 +102,9 @@ def metric_by_name(name: str, *, space: Space = "rgb", as_uint8: bool = True, sh
         quality, less = load_pyiqa(title)
         how = f"{title} by pyiqa (no reference, RGB, {'less' if less else 'more'} is better)"
         return Metric(name, title, ".3f", -1 if less else 1, how, lambda x, _: quality(_rgb(x, as_uint8)))
-    near = difflib.get_close_matches(str(name), WITH_CLEAN, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ConfigurationError(
-        f"`metrics` must be from {', '.join(WITH_CLEAN)}, or pyiqa:NAME without ground truth, got {name!r}{hint}"
+        f"`metrics` must be from {', '.join(WITH_CLEAN)}, or pyiqa:NAME without ground truth, got {name!r}"
+        + did_you_mean(str(name), WITH_CLEAN)
     )
 
 

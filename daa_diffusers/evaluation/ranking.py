@@ -1,9 +1,9 @@
 """Ranking of photos by their distance from the distribution of clean photos, measured by a noise predictor.
 
 The predictor was trained to predict the noise of a noised clean photo, given two restored photos (eq. (2) of
-docs/method.md). Here it gets a noised version of a restored photo q, and q as both conditions: the farther q is from
-the distribution of clean photos, the larger the prediction error should be. benchmarks/ranking.py measures how well
-this orders photos by their true error.
+docs/method.md). Here it gets a noised restored photo q, and q as both conditions: the farther q is from the
+distribution of clean photos, the larger the prediction error should be. benchmarks/ranking.py measures how well this
+orders photos by their true error.
 """
 
 import logging
@@ -155,7 +155,7 @@ def prediction_error(
 def patches(photo: torch.Tensor, side: int = PATCH, most: int = PATCHES) -> torch.Tensor:
     """Returns at most `most` patches (P, C, side, side), spread evenly over a photo (C, H, W).
 
-    Patches of smaller photos extend over their whole width or height.
+    In photos narrower or lower than `side`, patches have the full width or height.
     """
     per_axis = int(most**0.5)
     corners = []

@@ -1,4 +1,4 @@
-"""Records of evaluations with the evaluated weights: `evaluation.json`, which the model card shows."""
+"""Records of evaluations beside the evaluated weights: `evaluation.json`, which the model card shows."""
 
 import json
 import logging
@@ -30,10 +30,17 @@ def _recording_folder(folder: str | os.PathLike[str]) -> Path:
 
 
 def check_record(folder: str | os.PathLike[str], name: str, columns: Sequence[str], protocol: str) -> dict[str, Any]:
-    """Returns the content of a folder's `evaluation.json`, or of a new one; checks arguments before an evaluation.
+    """Returns the content of a folder's `evaluation.json`, or of a new one, to which `record_evaluation` will add.
+
+    Called before an evaluation, it raises the errors that recording the evaluation would raise.
+
+    Args:
+        folder, name: as for `record_evaluation`.
+        columns: names of the columns that will be measured.
+        protocol: protocol of the evaluation.
 
     Raises:
-        ConfigurationError: as for `record_evaluation`, with an evaluation of these columns and this protocol.
+        ConfigurationError: as for `record_evaluation`.
     """
     if not name.strip():
         raise ConfigurationError(f"`name` must name these photos, got {name!r}")
@@ -58,8 +65,8 @@ def record_evaluation(
 ) -> Path:
     """Writes the means of an evaluation to a folder's `evaluation.json`, for its model card.
 
-    These are the PSNR of each row, and the label-free scores of each row if measured. For the last row, that of the
-    checkpoint, the differences from the other rows with their intervals, and the worst photo, are added.
+    These are the PSNR of each row, and its label-free scores if measured; and, for the last row, that of the
+    checkpoint, its differences from the other rows with intervals, and its worst photo's gain over the input.
 
     Args:
         folder: folder of a pipeline or a training run.

@@ -1,4 +1,4 @@
-"""Files of an evaluation: a Markdown report, a CSV file of all photos, contact sheets of best, median and worst."""
+"""Files of an evaluation: a Markdown report, a CSV file of all scores, and contact sheets of three photos per row."""
 
 import csv
 import io
@@ -98,7 +98,7 @@ def markdown_report(evaluation: Evaluation, *, baseline: str = IDENTITY) -> str:
 
 
 def _line(evaluation: Evaluation, row: str, metrics: list[Column], baseline: str) -> dict[str, Any]:
-    """Returns a row of the main table: mean, interval and difference of every metric, worst photo by the first."""
+    """Returns a row of the main table: each metric's mean, interval and difference, and the worst gain in the first."""
     line: dict[str, Any] = {"row": row}
     for column in metrics:
         name, spec = column.name, column.spec
@@ -117,7 +117,7 @@ def _line(evaluation: Evaluation, row: str, metrics: list[Column], baseline: str
 
 
 def _about_gain(evaluation: Evaluation) -> str:
-    """Returns the caption of the label-free table, with the photos that are not included."""
+    """Returns the caption of the label-free table, with the number of photos that are not included and the reasons."""
     kinds = Counter(reason.partition(":")[0] for reason in evaluation.unmeasured.values())
     why = "; ".join(f"{kind}: {count}" for kind, count in kinds.most_common())
     count = f"{len(evaluation.unmeasured)} of {len(evaluation.photos)} photos"
@@ -143,8 +143,8 @@ def _label_free_line(evaluation: Evaluation, row: str) -> dict[str, Any]:
 def write_sheet(evaluation: Evaluation, row: str, path: str | os.PathLike[str], *, against: str = IDENTITY) -> Path:
     """Writes a contact sheet of the photos with the best, the median and the worst gain of `row` over `against`.
 
-    Each line shows the photo, and crops of the marked square of 64 pixels with the largest increase of the squared
-    error, or, without ground truth, with the largest difference. Photos are restored again.
+    Each line shows a photo, and crops of its square of 64 pixels where the squared error increases most from `against`
+    to `row`, or, without ground truth, where both differ most. Photos are restored again.
 
     Args:
         evaluation: result of `evaluate_folder`.
@@ -178,7 +178,7 @@ def write_sheet(evaluation: Evaluation, row: str, path: str | os.PathLike[str], 
 
 
 def _crops(evaluation: Evaluation, name: str, shown: list[str], row: str, against: str) -> list[SheetImage | None]:
-    """Returns the whole photo with a marked square, and crops of this square from all shown rows and clean photo."""
+    """Returns the photo with a marked square, and crops of this square from all shown rows and the clean photo."""
     degraded, clean = evaluation.pairs.read(evaluation.pairs.names.index(name))
     photos = {one: restore(evaluation.restorers[one], degraded) for one in shown}
     if clean is None:

@@ -202,7 +202,7 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float, most: int = 3) 
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """Abbreviates a text in its center to one line of `width`, since file names differ at their ends."""
+    """Shortens a text to one line of `width`, omitting its middle, since file names often differ at their ends."""
     text = " ".join(text.split())
     if font.getlength(text) <= width:
         return text

@@ -18,9 +18,9 @@ def psnr_shift(
 ) -> torch.Tensor:
     """Computes the highest PSNR in dB of each image over all whole-pixel shifts of at most `shift` in each direction.
 
-    A blur kernel is only known up to a shift, and therefore the photo as well (Levin et al. 2009). Every shift is
-    scored on the same pixels, those of `clean` at least `shift` from its border. Rows are only comparable if all of
-    them, including the untouched input, are scored at their best shift.
+    Blind deblurring determines the blur kernel, and therefore the photo, only up to a shift (Levin et al. 2009). Every
+    shift is scored on the same pixels, those of `clean` at least `shift` from its border. Restorers are only comparable
+    if all of them, and the untouched input, are scored at their best shift.
 
     Args:
         restored, clean, data_range, color, as_uint8: as for `psnr`; both sides must exceed `2 * shift`.

@@ -1,6 +1,5 @@
 """Licenses of weights, and which of them applies to a checkpoint."""
 
-import difflib
 import json
 import re
 from collections.abc import Mapping
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import RENAMED, bundled_names, bundled_path
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -102,10 +101,10 @@ def check_license(said: Any, argument: str = "license") -> None:
     """
     if said is None or (isinstance(said, str) and (said in _NAMED or said.lower() in HUB_LICENSES)):
         return
-    near = difflib.get_close_matches(str(said).lower(), [*HUB_LICENSES, *filter(None, _NAMED)], n=1)
+    near = did_you_mean(str(said).lower(), [*HUB_LICENSES, *filter(None, _NAMED)])
     raise ConfigurationError(
         f"`{argument}` must be an identifier that the Hub lists (apache-2.0, mit, cc-by-4.0, other, ...), got {said!r}"
-        + (f": did you mean {near[0]!r}?" if near else "; see https://huggingface.co/docs/hub/repositories-licenses")
+        + (near or "; see https://huggingface.co/docs/hub/repositories-licenses")
     )
 
 

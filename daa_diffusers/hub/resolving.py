@@ -1,6 +1,5 @@
 """Resolution of checkpoint names (bundled names, folders, single files, Hub ids), and checks of completeness."""
 
-import difflib
 import logging
 import os
 import re
@@ -15,7 +14,7 @@ from huggingface_hub import snapshot_download
 
 from .. import _MODULES
 from ..checkpoints import RENAMED, bundled_names, bundled_path, is_bundled
-from ..errors import CheckpointError
+from ..errors import CheckpointError, did_you_mean
 from ..foreign.weights import PICKLED, SAFETENSORS
 from .untrusted import check_inside, check_shapes, empty_network, loading_errors, read_config, read_json, stored_shapes
 from .weight_files import WEIGHTS, stored_variant, weight_files, weights_file
@@ -114,11 +113,9 @@ def _unknown(text: str, argument: str) -> str:
     if at and is_repo_id(name):
         return f"`{argument}` {text!r}: use the id {name!r}, and {revision!r} as the argument `revision`"
     known = list(bundled_names())
-    close = difflib.get_close_matches(text, known, n=1)
     return (
         f"`{argument}` {text!r} is not a bundled checkpoint ({', '.join(known) or 'none is bundled'}), "
-        f'an existing folder or weight file, or the id of a Hub repository ("owner/name")'
-        + (f"; did you mean {close[0]!r}?" if close else "")
+        f'an existing folder or weight file, or the id of a Hub repository ("owner/name")' + did_you_mean(text, known)
     )
 
 

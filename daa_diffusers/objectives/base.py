@@ -13,7 +13,7 @@ from .schedules import Generators
 
 @dataclass(frozen=True)
 class Batch:
-    """Photos of one step, each (B, C, H, W) on the scale of the restorer's value range, which they may exceed.
+    """Photos of one step, each (B, C, H, W) in the restorer's value range, which noise may exceed.
 
     Attributes:
         synthetic, clean: degraded photos and their targets.
@@ -56,7 +56,7 @@ class StepOutput:
             such as "weight" w and "adaptation" (the term on real photos).
         gradients: detached scalars that noise-space adaptation sets during `.backward()`: "pair" |dL_pair/ds| and
             "noise" |dL_noise/dq| before the weight. Each is the root mean square over the samples of the L2 norm of the
-            gradient of the sample's own loss, which does not depend on the batch size (but on a loss scale).
+            gradient of the sample's own loss; it does not depend on the batch size, but includes a loss scale.
         restored_synthetic: s (B, C, H, W), detached, in the restorer's range.
         restored_real: q (B, C, H, W), detached; None if the objective restores no real photos.
     """
@@ -80,7 +80,7 @@ class Objective(nn.Module):
     Attributes:
         name: name in a config.
         title: title on a model card.
-        compares: whether the objective is a baseline, to which presets do not apply their preparation of real photos.
+        compares: whether presets omit their preparation of real photos, as for baselines.
         compiles: whether the step can be compiled.
         measures: whether to call `measure` before the first step of a run that starts from a given restorer.
         restorer: network that maps (B, C, H, W) to restored (B, C, H, W).

@@ -41,7 +41,7 @@ class ConditionDraws:
 
     @property
     def kept(self) -> torch.Tensor:
-        """(B,) bool: whether the condition is not dropped."""
+        """Whether the condition is not dropped, (B,) bool."""
         return self.kind != DROPPED
 
 
@@ -64,7 +64,7 @@ def draw_conditions(like: torch.Tensor, generator: torch.Generator) -> tuple[Con
     return ConditionDraws(*first, noise[0]), ConditionDraws(kind, amount, variant, noise[1])
 
 
-def made(
+def make_conditions(
     draws: ConditionDraws, clean: torch.Tensor, degraded: torch.Tensor, restored: torch.Tensor, scale: float = 1.0
 ) -> torch.Tensor:
     """Computes conditions (B, C, H, W) from their random draws.

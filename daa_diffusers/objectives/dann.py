@@ -10,11 +10,11 @@ from torch import nn
 from ..errors import ConfigurationError
 from ..models.restorer import RestorerContract, in_eval_mode
 from .base import Batch, StepOutput
-from .losses import _wide
+from .losses import upcast
 from .real_term import RealTermObjective, check_whole
 from .schedules import Generators
 
-PROBE_SIDE = 32  # side in pixels of the photo from which the number of feature channels is found
+PROBE_SIDE = 32  # side in pixels of the photo that is restored to determine the number of feature channels
 
 
 class _ReverseGradient(torch.autograd.Function):
@@ -89,7 +89,7 @@ class Dann(RealTermObjective):
         """See `RealTermObjective`."""
         with self._capture_features() as captured:
             restored, restored_real = self.restorer(batch.synthetic), self.restorer(real)
-        logits = [_wide(self.classifier(reverse_gradient(_normalized(features), weight))) for features in captured]
+        logits = [upcast(self.classifier(reverse_gradient(_normalized(features), weight))) for features in captured]
         is_real = [torch.full_like(logit, number) for number, logit in enumerate(logits)]
         domain = torch.stack(
             [F.binary_cross_entropy_with_logits(*pair) for pair in zip(logits, is_real, strict=True)]

@@ -7,7 +7,8 @@ import torch.distributed
 import torch.nn.functional as F
 
 
-def _wide(x: torch.Tensor) -> torch.Tensor:
+def upcast(x: torch.Tensor) -> torch.Tensor:
+    """Converts half precision to float32; other dtypes are unchanged."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
@@ -23,12 +24,12 @@ def mean_over_processes(x: torch.Tensor) -> torch.Tensor:
 
 def charbonnier(restored: torch.Tensor, clean: torch.Tensor, eps: float = 1e-3) -> torch.Tensor:
     """Eq. (5): `mean sqrt((restored - clean)^2 + eps^2)` over tensors of one shape."""
-    return ((_wide(restored) - _wide(clean)).square() + eps**2).sqrt().mean()
+    return ((upcast(restored) - upcast(clean)).square() + eps**2).sqrt().mean()
 
 
 def squared_error(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Mean squared error over tensors of one shape."""
-    return F.mse_loss(_wide(predicted), _wide(target))
+    return F.mse_loss(upcast(predicted), upcast(target))
 
 
 def noise_prediction(noise: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
@@ -56,7 +57,7 @@ class _Entrance(torch.autograd.Function):
     @staticmethod
     def backward(ctx, pair_gradient, synthetic_gradient, real_gradient):
         # |dL_pair/ds|, |dL_noise/dq|
-        norms = torch.stack([_wide(pair_gradient).norm(), _wide(real_gradient).norm()])
+        norms = torch.stack([upcast(pair_gradient).norm(), upcast(real_gradient).norm()])
         if ctx.ratio is None:
             ctx.report(*norms, None)
             return pair_gradient + synthetic_gradient, real_gradient, None, None

@@ -16,8 +16,8 @@ from .schedules import Generators
 class MeanTeacher(RealTermObjective):
     """Trains the restorer to map real photos with added noise to the teacher's result on the photos without it.
 
-    The teacher is the moving average of the restorer's weights; its result t is the mean over rotated and
-    mirrored photos. `L_real = mean sqrt((f(x + n) - t)^2 + eps^2)` with white noise n, its level drawn for each photo.
+    The teacher is the moving average of the restorer's weights; its result t is the mean over rotated and flipped
+    photos. `L_real = mean sqrt((f(x + n) - t)^2 + eps^2)` with white noise n, its level drawn for each photo.
 
     Args:
         restorer: as in `RealTermObjective`.
@@ -81,7 +81,7 @@ class MeanTeacher(RealTermObjective):
 
 
 def apply_view(photos: torch.Tensor, view: int) -> torch.Tensor:
-    """Returns view 0 to 7 of photos (B, C, H, W); the bits of the number are rotation by 180, flip, rotation by 90."""
+    """Returns view 0 to 7 of photos (B, C, H, W); its bits 1, 2 and 4 are rotation by 180, flip, rotation by 90."""
     photos = photos.rot90(2, (2, 3)) if view & 1 else photos
     photos = photos.flip(3) if view & 2 else photos
     return photos.rot90(1, (2, 3)) if view & 4 else photos

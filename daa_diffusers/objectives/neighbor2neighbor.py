@@ -35,9 +35,9 @@ def subsample(photos: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 class Neighbor2Neighbor(RealTermObjective):
     """Trains the restorer to predict a pixel's neighbor, which has about the same signal and independent noise.
 
-    With the subsampled photos `g1(x), g2(x)` of a real photo and f held fixed in the last term,
-    `L_real = |f(g1(x)) - g2(x)|^2 + gamma |f(g1(x)) - g2(x) - (g1(f(x)) - g2(f(x)))|^2`, means over pixels.
-    Assumes noise that is independent between pixels; the noise of developed photos is not.
+    With the subsampled photos `g1(x), g2(x)` of a real photo,
+    `L_real = |f(g1(x)) - g2(x)|^2 + gamma |f(g1(x)) - g2(x) - (g1(f(x)) - g2(f(x)))|^2`, means over pixels, without
+    gradient through `f(x)`. This assumes noise that is independent between pixels, which demosaicing violates.
 
     Args:
         restorer: as in `RealTermObjective`.

@@ -137,7 +137,7 @@ def new_noise_predictor(name: str, restorer: nn.Module, options: Mapping[str, An
     return unet
 
 
-def start_noise_predictor(
+def initial_noise_predictor(
     source: str | None, name: str, restorer: nn.Module, options: Mapping[str, Any] | None = None
 ) -> nn.Module:
     """Builds or loads the initial noise predictor for the adaptation of `restorer`.
@@ -171,7 +171,7 @@ def _load_bundled(unet: nn.Module) -> None:
         if not isinstance(unet, DAAUNet2DConditionModel) or _plain(unet.config[name]) != _plain(bundled[name])
     ]
     if differs:
-        logger.info("noise predictor: new weights, the bundled ones have another %s", ", ".join(differs))
+        logger.info("noise predictor: new weights, because the bundled ones differ in %s", ", ".join(differs))
         return
     unet.load_state_dict(load_file(path / SAFETENSORS_WEIGHTS_NAME))
     logger.info("noise predictor: starts from the bundled weights")
@@ -185,7 +185,7 @@ def load_noise_predictor(source: str, restorer: nn.Module) -> nn.Module:
     """Loads a trained noise predictor from its folder, a pipeline's folder or a Hub repository, or the bundled one.
 
     Raises:
-        ConfigurationError: see `start_noise_predictor`.
+        ConfigurationError: see `initial_noise_predictor`.
     """
     expanded = os.path.expanduser(os.path.expandvars(source))
     path = str(checkpoints.NOISE_PREDICTOR) if source == BUNDLED else expanded

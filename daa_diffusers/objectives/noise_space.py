@@ -10,7 +10,7 @@ from torch.func import functional_call
 from ..models.restorer import RestorerContract
 from .base import Batch, Objective, StepOutput
 from .losses import charbonnier, contrastive, entrance, noise_prediction
-from .noise_predictors import shuffling, start_noise_predictor
+from .noise_predictors import initial_noise_predictor, shuffling
 from .schedules import WEIGHT_SCHEDULES, Generators, NoiseDraws, NoiseSchedule, adaptation_weight, noised
 
 VARIANTS = ("paired", "extended", "hybrid")
@@ -37,7 +37,7 @@ class NoiseSpaceAdaptation(Objective):
         timestep_range: inclusive 0-based range of t; None: (1, 999).
         separate_passes: restore synthetic and real photos in two passes instead of one, and likewise predict positive
             and negative. Losses and gradients are the same up to rounding; it is slower and takes half the temporary
-            memory. Best combined with `enable_gradient_checkpointing()` of the networks (`benchmarks/joint_step.py`).
+            memory, best in combination with `enable_gradient_checkpointing()` (`benchmarks/joint_step.py`).
 
     Losses, besides those of every objective: "noise" (4), "noise_positive" L+, "noise_negative" L-, and, for "hybrid",
     "adaptation"; "weight" is the factor of the adaptation gradient (with "balanced", it is set by `.backward()`).
@@ -116,7 +116,7 @@ class NoiseSpaceAdaptation(Objective):
                 replaces the two arguments above.
             options: arguments of the class.
         """
-        unet = start_noise_predictor(noise_predictor_from, noise_predictor, restorer, noise_predictor_options)
+        unet = initial_noise_predictor(noise_predictor_from, noise_predictor, restorer, noise_predictor_options)
         return cls(restorer, unet, **options)
 
     @classmethod
@@ -150,8 +150,8 @@ class NoiseSpaceAdaptation(Objective):
                 photos); without u, "hybrid" uses the clean photos of the batch in another order.
             progress: p of eq. (6), in [0, 1].
             generator: one CPU generator, or one per sample.
-            adapt: False: the noise predictor is trained on detached conditions and the restorer by L_pair alone, as
-                warm-up of an untrained predictor, whose gradient does not help the restorer yet.
+            adapt: False: the noise predictor is trained on detached conditions, and the restorer by L_pair alone, while
+                the gradient of a new noise predictor does not help the restorer yet.
             draws: random draws of the step; None: drawn with `generator` (or torch's global one).
 
         Raises:

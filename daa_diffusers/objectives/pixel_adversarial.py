@@ -10,7 +10,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from ..models.restorer import RestorerContract
 from .base import Batch, StepOutput
-from .losses import _wide
+from .losses import upcast
 from .real_term import RealTermObjective, check_choice, check_whole
 from .schedules import Generators
 
@@ -40,7 +40,7 @@ def patch_discriminator(channels: int, width: int, levels: int) -> nn.Sequential
 
 
 class PixelAdversarial(RealTermObjective):
-    """Trains a discriminator to separate clean photos u from restored real ones q, and the restorer to deceive it.
+    """Trains a discriminator to separate clean photos u from restored real ones q, and the restorer to fool it.
 
     "hinge": `L_D = mean relu(1 - D(u)) + mean relu(1 + D(q))`, `L_real = -mean D(q)`;
     "least_squares" (Mao et al., ICCV 2017): `L_D = mean (D(u) - 1)^2 + mean D(q)^2`, `L_real = mean (D(q) - 1)^2`.
@@ -76,9 +76,8 @@ class PixelAdversarial(RealTermObjective):
         check_whole("width", width, 1)
         check_whole("levels", levels, 1, 5)
         self.kind = kind
-        self.smallest_side = 2 ** (
-            levels + 2
-        )  # in smaller photos, the last layers' receptive fields are mostly padding
+        # in smaller photos, the last layers' receptive fields are mostly padding
+        self.smallest_side = 2 ** (levels + 2)
         self.discriminator = patch_discriminator(RestorerContract.of(restorer).channels, width, levels)
 
     @property
@@ -91,15 +90,15 @@ class PixelAdversarial(RealTermObjective):
         restored, restored_real = self.restorer(batch.synthetic), self.restorer(real)
         clean = batch.clean if batch.unpaired_clean is None else batch.unpaired_clean
         both = torch.cat([clean, restored_real.detach().to(clean.dtype)])  # (2B, C, H, W)
-        of_clean, of_restored = _wide(self.discriminator(both)).chunk(2)
+        of_clean, of_restored = upcast(self.discriminator(both)).chunk(2)
         frozen = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
-        deceived = _wide(functional_call(self.discriminator, frozen, (restored_real,)))
+        of_real = upcast(functional_call(self.discriminator, frozen, (restored_real,)))  # gradient to the restorer only
         if self.kind == "hinge":
             discriminator = F.relu(1 - of_clean).mean() + F.relu(1 + of_restored).mean()
-            adaptation = -deceived.mean()
+            adaptation = -of_real.mean()
         else:
             discriminator = (of_clean - 1).square().mean() + of_restored.square().mean()
-            adaptation = (deceived - 1).square().mean()
+            adaptation = (of_real - 1).square().mean()
         return self.output(
             restored,
             batch.clean,

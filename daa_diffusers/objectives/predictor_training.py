@@ -9,7 +9,7 @@ from torch import nn
 
 from ..models.restorer import RestorerContract
 from .base import Batch, Objective, StepOutput
-from .conditions import RADIUS, draw_conditions, made
+from .conditions import RADIUS, draw_conditions, make_conditions
 from .losses import charbonnier, contrastive, noise_prediction
 from .noise_predictors import new_noise_predictor, shuffling
 from .real_term import check_option, follow_average
@@ -129,8 +129,8 @@ class NoisePredictorTraining(Objective):
         own = torch.arange(len(clean), device=clean.device)
         is_matched = torch.rand(len(clean), generator=draws, device=clean.device) < self.matched
         other = torch.where(is_matched, own, own.roll(1))
-        first = made(first_draws, clean, degraded, restored, high - low)
-        second = made(second_draws, clean[other], degraded[other], restored[other], high - low)
+        first = make_conditions(first_draws, clean, degraded, restored, high - low)
+        second = make_conditions(second_draws, clean[other], degraded[other], restored[other], high - low)
 
         # (1), (2)
         level = self.schedule.levels(len(clean), torch.Generator().manual_seed(seed)).to(clean.device)

@@ -19,8 +19,8 @@ class RecorruptedToRecorrupted(RealTermObjective):
     Let z be noise with the covariance of the photo's own noise: `L_real = mean (f(x + alpha z) - (x - z / alpha))^2`.
     If the noise of x is Gaussian, the expectation of L_real is the supervised error plus a constant. z is drawn from
     `photo_noise.Noise`, estimated from each training patch, with the patch's dependence on brightness and correlation.
-    In a patch without flat parts the noise is overestimated, therefore `noise_max` limits it. For inference one plain
-    pass is used; the paper averages passes over many x + alpha z.
+    In a patch without flat parts the noise is overestimated, therefore `noise_max` limits it. Inference is one pass
+    without added noise; the paper averages passes over several x + alpha z.
 
     Args:
         restorer: as in `RealTermObjective`.

@@ -1,12 +1,11 @@
 """Registry of objectives: name in a config -> class."""
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, did_you_mean
 from .base import Objective
 from .dann import Dann
 from .mean_teacher import MeanTeacher
@@ -42,9 +41,9 @@ def objective_class(name: str) -> type[Objective]:
         ConfigurationError: an unknown name; the message suggests the most similar one.
     """
     if name not in OBJECTIVES:
-        near = difflib.get_close_matches(str(name), OBJECTIVES, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ConfigurationError(f"`objective` must be one of {', '.join(OBJECTIVES)}, got {name!r}{hint}")
+        raise ConfigurationError(
+            f"`objective` must be one of {', '.join(OBJECTIVES)}, got {name!r}{did_you_mean(str(name), OBJECTIVES)}"
+        )
     return OBJECTIVES[name]
 
 
@@ -58,9 +57,8 @@ def with_defaults(objective: Mapping[str, Any]) -> dict[str, Any]:
     defaults = objective_class(str(name)).defaults()
     problems = []
     for option in sorted(set(objective) - {"type", *defaults}):
-        near = difflib.get_close_matches(option, defaults, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"its options are {', '.join(defaults)}"
-        problems.append(f"`objective` {name} has no option {option!r} ({hint})")
+        hint = did_you_mean(option, defaults) or f" (its options are {', '.join(defaults)})"
+        problems.append(f"`objective` {name} has no option {option!r}{hint}")
     if problems:
         raise ConfigurationError("; ".join(problems))
     options = {key: _number(value, defaults[key]) for key, value in objective.items() if key != "type"}

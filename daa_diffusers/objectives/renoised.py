@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 TEACHERS = ("start", "average")
 UNMEASURED = (10.0, 50.0)  # sigma_min and sigma_max before `measure`, in 1/255
-# sigma_min and sigma_max as multiples of the measured `renoising.hiding_deviation`, their smallest values, and the
+# sigma_min and sigma_max as multiples of the measured `renoising.hiding_deviation`, the smallest value of each, and the
 # largest value of both (1/255).
 SHARES, LEAST, MOST = (0.5, 2.5), (3.0, 15.0), 75.0
 LAG = 1.25  # lag of the average behind the restorer, as a multiple of the planned steps
@@ -34,14 +34,14 @@ class Renoised(RealTermObjective):
     The teacher f' restores a real photo, `q' = f'(x_r)`. Its result is noised, `z = q' + sigma n` with
     `sigma ~ U(sigma_min, sigma_max)` and `n ~ N(0, I)`, and restored again: the target is f'(z). The loss is
     `L_re = mean sqrt((f(x_r) - f'(z))^2 + eps^2)`, `L = L_pair + w L_re` (7). The errors of the target differ between
-    draws, so that the restorer learns their mean. The teacher adds two passes to supervised training. The restorer
-    must be able to remove white noise.
+    draws, so that the restorer learns their mean. The teacher adds two passes to supervised training. The initial
+    restorer must remove white noise.
 
     Args:
         restorer: as in `RealTermObjective`.
         weight: weight of L_re at the end of the ramp.
         sigma_min, sigma_max: range of the standard deviation of the added noise, in 1/255 of the value range. None:
-            found by `measure`; 10 and 50 before.
+            measured by `measure`; until then, 10 and 50.
         teacher: "start", the initial restorer; or "average", the moving average of the restorer's weights.
         decay: decay of the average per step; None: chosen such that the average lags behind the restorer by 1.25 times
             the planned number of steps. With a faster average, teacher and restorer reinforce each other's errors, and
@@ -99,8 +99,8 @@ class Renoised(RealTermObjective):
         """Measures the noise that the restorer leaves in real photos, and derives the range of the noise to add.
 
         Let h be the median over the photos of the `renoising.hiding_deviation` of the remaining noise: the range is
-        h / 2 to 2.5 h, at least 3 and 15 (1/255). If the photos' own noise is white, the remaining noise is actually
-        detail, and `use_measured` disables the term on real photos.
+        h / 2 to 2.5 h, at least 3 and 15, at most 75 (1/255). If the photos' own noise is white, a second pass removes
+        only detail, and `use_measured` disables the term on real photos.
 
         Raises:
             ConfigurationError: the restorer reduces white noise of sigma 15/255 on clean patches by less than 5 dB; or

@@ -17,9 +17,10 @@ FREQUENCIES = 16  # number of frequencies of the spectrum per axis
 def hiding_deviation(blocks: FlatBlocks) -> float:
     """Returns the standard deviation, for photos in [0, 1], of white noise that hides the noise of a photo.
 
-    White noise hides it if its power is at least that of the photo's noise at every frequency and for every mixture of
-    colors. The squared deviation is therefore the largest eigenvalue, over all frequencies, of the spectral density
-    (C, C) of the photo's noise: the variance of white noise, or several times the variance if neighbors are correlated.
+    White noise hides it if its power is at least that of the photo's noise at every frequency and for every combination
+    of colors. Its variance is therefore the largest eigenvalue, over all frequencies, of the spectral density (C, C) of
+    the photo's noise: the variance of that noise if it is white, several times this variance if neighbors are
+    correlated.
     """
     deviation = blocks.variance.median(0).values.sqrt()  # (C,)
     covariance = blocks.correlation * (deviation[:, None] * deviation)[..., None, None]  # (C, C, 7, 7)
@@ -66,7 +67,7 @@ def remainder(restorer: nn.Module, photos: Iterable[torch.Tensor]) -> dict[str, 
 
 @torch.no_grad()
 def white_noise_gain(restorer: nn.Module, clean: torch.Tensor, generator: torch.Generator) -> float:
-    """Returns by how many dB a restorer reduces white noise of sigma 15/255 on clean photos (B, C, H, W) in [0, 1]."""
+    """Returns the dB by which a restorer reduces white noise of sigma 15/255 on clean photos (B, C, H, W) in [0, 1]."""
     noisy = clean + PROBE * torch.randn(clean.shape, generator=generator)
     error = float((restore_photos(restorer, noisy) - clean).square().mean())
     if not math.isfinite(error):

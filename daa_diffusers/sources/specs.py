@@ -1,6 +1,5 @@
 """Opening of sources specified by strings (folders, tar shards, Hugging Face datasets), and checks of their photos."""
 
-import difflib
 import logging
 import os
 import re
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from ..errors import ConfigurationError, UnreadablePhotoError
+from ..errors import ConfigurationError, UnreadablePhotoError, did_you_mean
 from .folders import PhotoFolder, PhotoSource
 from .hf_datasets import WINDOW, DatasetSource, StreamSource
 from .tar_shards import ShardSource, expand_shards
@@ -92,8 +91,7 @@ def _split(text: str, known: Sequence[str], argument: str) -> tuple[str, dict[st
     for part in filter(None, query.split("&")):
         name, equals, value = part.partition("=")
         if name not in known or not value:
-            near = difflib.get_close_matches(name, known, n=1)
-            meant = f" (did you mean {near[0]!r}?)" if near and near[0] != name else ""
+            meant = "" if name in known else did_you_mean(name, known)
             raise ConfigurationError(
                 f"`{argument}`: options are written `?name=value&...` with {', '.join(known)}, got {part!r}{meant}"
             )

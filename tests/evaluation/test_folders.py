@@ -197,7 +197,7 @@ def test_unequal_numbers_of_files_are_listed(folders):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"metrics": ["pnsr"]}, "`metrics` must be from psnr, .*got 'pnsr'; did you mean 'psnr'"),
+        ({"metrics": ["pnsr"]}, "`metrics` must be from psnr, .*got 'pnsr' .did you mean 'psnr'"),
         ({"metrics": [3]}, "`metrics` must be from psnr, .*got 3"),
         ({"metrics": "psnr"}, "`metrics` must be a list of different names, got 'psnr'"),
         ({"metrics": ["psnr", "psnr"]}, "different names"),

@@ -146,7 +146,7 @@ def test_bundled_weights_are_not_for_another_size_or_range(bundled, caplog, rest
     with caplog.at_level(logging.INFO):
         network = RestorationUNet(width=4, depth=2, **restorer)
         found = started(network, noise_predictor_from="bundled", noise_predictor_options={**SMALL, **options})
-    assert not equal(found, bundled) and f"the bundled ones have another {differs}" in caplog.text
+    assert not equal(found, bundled) and f"the bundled ones differ in {differs}" in caplog.text
 
 
 def test_a_noise_predictor_that_is_no_unet_starts_new(bundled, plain):

@@ -10,7 +10,7 @@ from daa_diffusers import DAAUNet2DConditionModel, RestorationUNet
 from daa_diffusers.degradations.filters import gaussian_filter
 from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.objectives.base import Batch
-from daa_diffusers.objectives.conditions import KINDS, RADIUS, ConditionDraws, draw_conditions, made
+from daa_diffusers.objectives.conditions import KINDS, RADIUS, ConditionDraws, draw_conditions, make_conditions
 from daa_diffusers.objectives.predictor_training import NoisePredictorTraining
 from daa_diffusers.training.config import PRESETS, read_yaml, resolve
 from daa_diffusers.training.loop import train
@@ -41,7 +41,7 @@ def condition(kind, amount=0.5, variant=False):
     noise = torch.randn(3, 3, 16, 16, generator=generator())
     number = torch.full((3,), list(KINDS).index(kind))
     draws = ConditionDraws(number, torch.full((3, 1, 1, 1), amount), torch.full((3, 1, 1, 1), variant), noise)
-    return made(draws, clean, degraded, restored), clean, degraded, restored, noise
+    return make_conditions(draws, clean, degraded, restored), clean, degraded, restored, noise
 
 
 def test_each_kind_of_condition_is_what_its_comment_says():

@@ -1,12 +1,11 @@
 """Names of options: aliases, diffusers' names, names of earlier versions, and suggestions for misspelled ones."""
 
-import difflib
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from ...errors import ConfigurationError
+from ...errors import ConfigurationError, did_you_mean
 from .field import facts
 from .objective import EARLIER_OPTIONS, OBJECTIVE_OPTIONS
 from .options import TrainingConfig
@@ -112,8 +111,7 @@ def hint(name: str) -> str:
     if name in ANSWERS:
         return f" ({ANSWERS[name]})"
     # misspellings only: other similar names have different meanings
-    near = difflib.get_close_matches(name, [*NAMES, *ALIASES, *OBJECTIVE_OPTIONS], n=1, cutoff=0.85)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    return did_you_mean(name, [*NAMES, *ALIASES, *OBJECTIVE_OPTIONS], cutoff=0.85)
 
 
 def refuse_unknown(names: Iterable[str], where: str) -> None:
