@@ -1,4 +1,4 @@
-"""Reading and writing of an adapter's folder: the config `adapter.json`, and `adapter.safetensors` in float16."""
+"""Reading and writing of an adapter's folder: `adapter.json`, the config, and `adapter.safetensors`, the tensors."""
 
 import json
 import logging
@@ -36,7 +36,7 @@ class AdapterConfig:
         kind: "bias", "pointwise" or "lora" (`updates.updates_for`).
         base: fingerprint of the restorer that the adapter was trained for.
         rank: rank of kind "lora"; None for other kinds.
-        base_name: name of this restorer, for messages.
+        base_name: name of that restorer, for messages.
         make, models, iso: cameras that the adapter is for: maker, models, and inclusive range of ISO numbers; None or
             empty: any.
         licence: license of the tensors; None: not stated.
@@ -92,7 +92,7 @@ def save_adapter(
         folder: folder to write to, created if missing; an existing adapter is replaced.
         config: config of the adapter.
         updates: updates by name of the parameter. They are stored in float16; round them first if the file and the
-            module in memory must be equal.
+            updates in memory must be equal.
         statistics: batch-norm statistics (`updates.statistics`), stored in float32.
     """
     folder = Path(folder)

@@ -94,27 +94,30 @@ class LoadedAdapters:
         self._revert()
         if name is None:
             return
-        updates, means = self._changes[name]
+        updates, buffers = self._changes[name]
         tensors = self._tensors()
         for key, update in updates.items():
             parameter = tensors[key]
             wide = torch.promote_types(parameter.dtype, torch.float32)
             change = update.delta(parameter.shape).to(parameter.device, wide)
             self._put(key, parameter, parameter.to(wide) + (change if scale == 1 else scale * change))
-        for key, value in means.items():
+        for key, value in buffers.items():
             buffer = tensors[key]
             value = value.to(buffer)
             self._put(key, buffer, value if scale == 1 else buffer + scale * (value - buffer))
         self.active = name
 
     def remove(self, name: str | None = None) -> None:
-        """Unloads one adapter, or all, and reverts its updates if it is active; fused updates stay."""
+        """Unloads one adapter, or all, and reverts the updates of the active one; fused updates stay.
+
+        If the fused adapter is unloaded, all are, since the others were trained for the restorer before fusing.
+        """
         if name is not None and name not in self.configs:
             raise ConfigurationError(f"`name` must be one of {sorted(self.configs)} or None, got {name!r}")
         if self.active is not None and name in (None, self.active):
             if self.fused:
                 self._originals, self.active, self.fused = {}, None, False
-                self.configs.clear()  # the other adapters are for the restorer before fusing
+                self.configs.clear()
                 self._changes.clear()
                 return
             self._revert()

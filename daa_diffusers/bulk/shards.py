@@ -121,7 +121,7 @@ def _restored(
 
 
 def _concerns_all_items(error: Exception) -> bool:
-    """Whether the next photo would fail as well, such as on a full disk or after an error of the accelerator."""
+    """Returns whether the next photo would fail as well, as on a full disk or after an error of the accelerator."""
     import torch
 
     return isinstance(error, torch.AcceleratorError) or concerns_all_files(error)

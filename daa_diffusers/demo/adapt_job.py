@@ -129,7 +129,7 @@ class Adaptation:
                 self._process.wait()
 
     def progress(self) -> Progress:
-        """Current progress, from the state of the process and its files."""
+        """Returns the current progress, from the state of the process and its files."""
         with self._lock:
             if self._process is None:
                 return Progress()
@@ -242,7 +242,7 @@ def keep_newest(run: Path) -> Path | None:
 
 
 def _new_name(*folders: Path) -> str:
-    """A new name from the current time, with a number if it exists in one of the folders."""
+    """Returns a new name from the current time, with a number if it exists in one of the folders."""
     now = time.strftime("%Y-%m-%d_%H-%M-%S")
     names = itertools.chain([now], (f"{now}_{number}" for number in itertools.count(2)))
     return next(name for name in names if not any((folder / name).exists() for folder in folders))

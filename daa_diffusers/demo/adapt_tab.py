@@ -125,7 +125,7 @@ def updates_of(progress: Progress, offered: Offered) -> list[Any]:
 
 
 def progress_text(progress: Progress) -> str:
-    """Text of the box "Progress": the message and, once the number of steps is known, a progress bar below."""
+    """Returns the text of the box "Progress": the message and, if the number of steps is known, a progress bar."""
     if not progress.steps:
         return progress.message
     share = progress.step / progress.steps

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def options_from(strength: float, guard: bool, ensemble: bool, location: bool) -> Options:
-    """Restoration options from the values of the page's controls.
+    """Returns restoration options from the values of the page's controls.
 
     Raises:
         ConfigurationError: `strength` is not a number in [0, 1].
@@ -25,7 +25,7 @@ def options_from(strength: float, guard: bool, ensemble: bool, location: bool) -
 
 
 def in_words(error: Exception) -> str:
-    """Error message for the page. Unexpected errors are logged, and start with their type."""
+    """Returns error message for the page. Unexpected errors are logged, and start with their type."""
     if isinstance(error, ConfigurationError | CheckpointError | UnreadablePhotoError):
         return str(error)
     logger.error("the page's request failed", exc_info=error)

@@ -36,7 +36,7 @@ class Offered:
         return self.given[0] if self.given else STARTS[DEFAULT_TASK]
 
     def choices(self) -> list[tuple[str, str]]:
-        """(label, name) of given, bundled and adapted checkpoints, the newest of these first.
+        """Returns (label, name) of given, bundled and adapted checkpoints, the newest of these first.
 
         Adaptations that kept the initial weights are left out.
         """
@@ -49,11 +49,11 @@ class Offered:
         ]
 
     def names(self) -> list[str]:
-        """Names of the `choices`."""
+        """Returns the names of the `choices`."""
         return [name for _, name in self.choices()]
 
     def purpose(self, name: str) -> str:
-        """Description of a checkpoint from its files, without access to the Hub.
+        """Returns description of a checkpoint from its files, without access to the Hub.
 
         Checkpoints that are not offered have no description, so that remote visitors cannot probe folders.
         """
@@ -63,13 +63,13 @@ class Offered:
         return _read(name)[1]
 
     def task(self, name: str) -> Task:
-        """Task of an offered checkpoint from its files; the default task if they do not state it."""
+        """Returns the task of an offered checkpoint from its files; the default task if they do not state it."""
         task = _read(name)[0] if name in self.names() else None
         return task or TASKS[DEFAULT_TASK]
 
 
 def _read(name: str) -> tuple[Task | None, str]:
-    """Task of a local checkpoint (None if not stated), and its description."""
+    """Returns the task of a local checkpoint (None if not stated), and its description."""
     from ..hub.description import describe
     from ..hub.resolving import resolve
 
@@ -88,7 +88,7 @@ def _read(name: str) -> tuple[Task | None, str]:
 
 
 def _trained_on(record: Mapping) -> str:
-    """Sentence on the photos of training, from the record of a run; "" if the record does not state them."""
+    """Returns sentence on the photos of training, from the record of a run; "" if the record does not state them."""
     if not isinstance(record.get("options"), Mapping):
         return ""
     if is_adapted(record):
@@ -97,12 +97,12 @@ def _trained_on(record: Mapping) -> str:
 
 
 def _stopped(pipeline: Path) -> str:
-    """Label of a pipeline that a stopped run saved; "" for the result of a completed run."""
+    """Returns the label of a pipeline that a stopped run saved; "" for the result of a completed run."""
     return "" if pipeline.name == "pipeline" else f" ({pipeline.name.replace('-', ' ')})"
 
 
 def _is_start(pipeline: Path) -> bool:
-    """Whether a run's pipeline has the initial weights, because no trained weights were better."""
+    """Returns whether a run's pipeline has the initial weights, because no trained weights were better."""
     try:
         held = json.loads((pipeline.parent / "run.json").read_text(encoding="utf-8")).get("held_to_start")
     except (OSError, ValueError, AttributeError):

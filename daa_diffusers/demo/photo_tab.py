@@ -29,11 +29,11 @@ class Examples:
         self._lock = threading.Lock()
 
     def title(self, task: Task) -> str:
-        """Title of the row of examples."""
+        """Returns the title of the row of examples."""
         return f"Examples: free photos with simulated {task.example_words or 'degradation'}"
 
     def files(self, task: Task) -> list[str]:
-        """Files of the degraded photos."""
+        """Returns the files of the degraded photos."""
         from ..sources.demo_photos import example_photos
 
         with self._lock:

@@ -156,7 +156,7 @@ class Work:
 
 
 def describe(record: Record) -> str:
-    """A few lines of text about a record of `restore_all`."""
+    """Returns a few lines of text about a record of `restore_all`."""
     name = os.path.basename(record["input"])
     if record["status"] == FAILED:
         return f"{name} could not be restored: {record['reason']}"

@@ -48,7 +48,7 @@ class ServedNames:
         self.allowed.add(bare_name(name))
 
     def refusal(self, headers: Iterable[tuple[bytes, bytes]], method: str = "GET") -> str | None:
-        """Reason to reject a request with these headers; None if it is accepted."""
+        """Returns the reason to reject a request with these headers; None if it is accepted."""
         fields: dict[str, list[str]] = {}
         for key, value in headers:
             fields.setdefault(key.decode("latin-1").lower(), []).append(value.decode("latin-1"))
@@ -116,7 +116,7 @@ def bare_name(name: str) -> str:
 
 
 def _split(url: str) -> tuple[str, int | None] | None:
-    """Name and port of an origin or of "//host"; None if invalid."""
+    """Returns the name and port of an origin or of "//host"; None if invalid."""
     try:
         parts = urlsplit(url)
         name, port = parts.hostname, parts.port
@@ -128,7 +128,7 @@ def _split(url: str) -> tuple[str, int | None] | None:
 
 
 def _spelling(name: str) -> str:
-    """Canonical spelling of a name or address."""
+    """Returns the canonical spelling of a name or address."""
     name = name.lower().rstrip(".")
     return str(ipaddress.ip_address(name)) if _is_address(name) else name
 
@@ -142,7 +142,7 @@ def _is_address(name: str) -> bool:
 
 
 def _same(host: tuple[str, int | None], origin: tuple[str, int | None], spelled: str) -> bool:
-    """Whether the requesting page is this one.
+    """Returns whether the requesting page is this one.
 
     Args:
         host, origin: name and port from the headers `Host`, which omits the default port, and `Origin`.

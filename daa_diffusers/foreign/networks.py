@@ -28,8 +28,8 @@ SHOWN_KEYS = 4  # number of names of an unknown state dict in a message
 # Exceptions of spandrel for weights that only resemble those of an architecture.
 UNDETECTED = (KeyError, RuntimeError, ValueError, AssertionError, AttributeError, IndexError, TypeError)
 
-# Size multiples to which networks pad their input themselves (NAFNet with zeros). The pipeline pads by reflection
-# instead, and aligns tiles with the grid of windows and pooling.
+# Size multiples to which networks pad their input themselves (NAFNet with zeros). As multiples of the restorer, the
+# pipeline pads to them by reflection instead, and aligns tiles with the grid of windows and pooling.
 OWN_PADDING: dict[str, Callable[[Any], int]] = {
     "NAFNet": lambda network: network.padder_size,
     "SwinIR": lambda network: network.window_size,
@@ -77,7 +77,7 @@ class Recipe:
 
 @contextmanager
 def trusted_code(allow: bool) -> Iterator[None]:
-    """Context in which, with `allow`, `Recipe.build` may import the module named in a config (`trust_remote_code`)."""
+    """Context in which `Recipe.build` may, if `allow`, import the module that a config names (`trust_remote_code`)."""
     token = _imports_code.set(allow)
     try:
         yield
@@ -89,7 +89,7 @@ def trusted_code(allow: bool) -> Iterator[None]:
 
 
 def recipe_of(network: nn.Module, arguments: Mapping[str, Any] | None = None) -> Recipe:
-    """The recipe to rebuild `network`; `arguments` are needed if the network does not store them.
+    """Returns the recipe to rebuild `network`; `arguments` are needed if the network does not store them.
 
     Raises:
         ValueError: the class cannot be found by name, or the arguments are unknown or not plain JSON.
@@ -111,7 +111,7 @@ def recipe_of(network: nn.Module, arguments: Mapping[str, Any] | None = None) ->
 
 
 def is_transformers(network: nn.Module) -> bool:
-    """Whether a network is a model of transformers, without importing that library."""
+    """Returns whether a network is a model of transformers, without importing that library."""
     return any(base.__module__ == "transformers.modeling_utils" for base in type(network).__mro__)
 
 
@@ -129,7 +129,7 @@ def _path_of(kind: type) -> str:
 
 
 def _arguments_of(network: nn.Module, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The constructor's arguments: `given`, else `hyperparameters`, else attributes of the same names."""
+    """Returns the constructor's arguments: `given`, else `hyperparameters`, else attributes of the same names."""
     if given is not None:
         arguments = dict(given)
         if _only_json(arguments).keys() != arguments.keys():
@@ -165,7 +165,7 @@ def _is_json(value: Any) -> bool:
 
 
 def _only_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries that are plain JSON; the others keep their defaults."""
+    """Returns the entries that are plain JSON; the others keep their defaults."""
     return {str(name): json.loads(json.dumps(value)) for name, value in values.items() if _is_json(value)}
 
 

@@ -15,10 +15,10 @@ logger = logging.getLogger(__name__)
 
 SIDE = 64  # side of the test photos in pixels; larger if the size multiple or the minimum size requires it
 MULTIPLES = (2, 4, 8, 16, 32, 64, 128)  # size multiples to try after a failure
-REACH_SIDES = (64, 128, 256)  # sides of the test photos for measuring the receptive field
-REACH_BYTES = 2**30  # memory limit for that measurement
-FAINT = 1e-20  # relative to the strongest influence: masked attention leaks about 1e-44
-BLOCK = 8  # side of the block of output pixels for that measurement, which covers all phases of strides and windows
+# Measurement of the receptive field: sides of the test photos, memory limit in bytes, share of the strongest influence
+# below which an input counts as without influence (masked attention leaks about 1e-44), and smallest side of the block
+# of output pixels, which covers all phases of strides and windows.
+REACH_SIDES, REACH_BYTES, FAINT, BLOCK = (64, 128, 256), 2**30, 1e-20, 8
 
 # Layers that pool over the whole photo (SE and SCA blocks, statistics), so that tiles change the result.
 GLOBAL_LAYERS = (
@@ -113,7 +113,7 @@ class _Runs:
         return (low + (high - low) * photos).to(self.device, self.dtype)
 
     def restore(self, photos: torch.Tensor) -> torch.Tensor | str:
-        """The restored photos, or a description of the problem."""
+        """Returns the restored photos, or a description of the problem."""
         try:
             restored = call(self.network, photos, self.traits.noise_level, self.traits.output_item)
         except Exception as error:  # a foreign network may raise any exception
@@ -125,7 +125,7 @@ class _Runs:
         return restored
 
     def works(self, height: int, width: int, channels: int | None = None) -> bool:
-        """Whether the network restores a photo of this size without changing the size."""
+        """Returns whether the network restores a photo of this size without changing the size."""
         runs = self if channels is None else _Runs(self.network, replace(self.traits, channels=channels))
         return isinstance(runs.restore(runs.photos(1, height, width)), torch.Tensor)
 
@@ -201,7 +201,7 @@ class _Runs:
             raise ValueError(f"the network works on {side} x {side} pixels, but not on {height} x {width}: {problem}")
 
     def _smallest(self, side: int) -> int:
-        """The smallest valid size among 1, 2, 4, ... times the size multiple."""
+        """Returns the smallest valid size among 1, 2, 4, ... times the size multiple."""
         size = self.traits.size_multiple
         while size < side and not self.works(size, size):
             size *= 2
@@ -276,7 +276,7 @@ def _with_positive_weights(network: nn.Module) -> nn.Module:
 
 
 def _influence(network: nn.Module, traits: Traits, side: int, block: int) -> torch.Tensor | None:
-    """|d(block of outputs) / d(input)|, (side, side); None if it needs too much memory, or is not finite."""
+    """Computes |d(block of outputs) / d(input)|, (side, side); None if it needs too much memory, or is not finite."""
     runs = _Runs(network, traits)
     photos = runs.photos(1, side, side).requires_grad_()
     start = (side // block // 2) * block
@@ -303,7 +303,7 @@ def _influence(network: nn.Module, traits: Traits, side: int, block: int) -> tor
 
 
 def _is_flat(influence: torch.Tensor) -> bool:
-    """Whether the influence at the edge is about as large as closer to the block, as with pooling over the photo."""
+    """Returns whether the influence of inputs does not decrease toward the edges, as with pooling over the photo."""
     side = len(influence)
     if side < REACH_SIDES[-1]:
         return False
@@ -313,13 +313,13 @@ def _is_flat(influence: torch.Tensor) -> bool:
 
 
 def photos_of(network: nn.Module, traits: Any, least: int) -> torch.Tensor:
-    """A random photo (1, C, side, side) of a valid size, at least `least`, on the network's device."""
+    """Returns a random photo (1, C, side, side) of a valid size, at least `least`, on the network's device."""
     side = -(-least // traits.size_multiple) * traits.size_multiple
     return _Runs(network, traits).photos(1, side, side)
 
 
 def same_output(network: nn.Module, other: nn.Module, traits: Traits) -> bool:
-    """Whether two networks restore a photo equally, up to rounding."""
+    """Returns whether two networks restore a photo equally, up to rounding."""
     runs = [_Runs(network, traits), _Runs(other, traits)]
     other.to(runs[0].device, runs[0].dtype)
     side = runs[0].side()

@@ -167,7 +167,7 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
 
     @classmethod
     def from_weights(cls, weights: Mapping[str, torch.Tensor], name: str, **options: Any) -> "ForeignRestorer":
-        """Same as `from_checkpoint`, for tensors already read from the file `name`."""
+        """Wraps the network of tensors that were read from the file `name`, like `from_checkpoint`."""
         return cls.wrap(network_of(weights, name), **options).eval()
 
     @classmethod

@@ -40,7 +40,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
 
 
 def weight_names(path: str | os.PathLike) -> list[str]:
-    """The tensor names of `read_weights`, without reading the tensors. Raises the same errors."""
+    """Returns the tensor names of `read_weights`, without reading the tensors. Raises the same errors."""
     return list(bare_names(tensors_of(read_state(path, names_only=True), str(path))))
 
 
@@ -84,7 +84,7 @@ def _empty_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def something_else(path: Path) -> str | None:
-    """Predicate of an error message for a file that is not a weight file despite its suffix; None if it may be one."""
+    """Returns what a file is instead of weights, as in "FILE is empty: download it again"; None if it may be weights."""
     with open(path, "rb") as file:
         head = file.read(HEAD)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
@@ -131,7 +131,7 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _claims_header(head: bytes) -> bool:
-    """Whether a file starts like a safetensors file: the length of a JSON object, and its brace."""
+    """Returns whether a file starts like a safetensors file: the length of a JSON header, and its brace."""
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER
 
 
@@ -162,7 +162,7 @@ def tensors_of(content: Any, name: str) -> dict[str, torch.Tensor]:
 
 
 def _has_tensors(value: Any) -> bool:
-    """Whether a value is a mapping with tensors at any depth."""
+    """Returns whether a value is a mapping with tensors at any depth."""
     if not isinstance(value, Mapping):
         return False
     return any(isinstance(one, torch.Tensor) or _has_tensors(one) for one in value.values())

@@ -29,7 +29,7 @@ _TAKEN_FROM = {
 
 
 def metadata_of(description: Description, name: str, license: License) -> ModelCardData:
-    """The metadata that the Hub reads: license, tags, and PSNR on each test set.
+    """Returns the metadata that the Hub reads: license, tags, and PSNR on each test set.
 
     Args:
         description: description of the checkpoint.
@@ -67,7 +67,7 @@ def metadata_of(description: Description, name: str, license: License) -> ModelC
 
 
 def main_row(evaluation: Mapping[str, Any], name: str) -> str | None:
-    """The row of an `evaluation.json` for the checkpoint itself: the one with its name, else the last one."""
+    """Returns the row of an `evaluation.json` for the checkpoint itself: the one with its name, else the last one."""
     rows = list(dict.fromkeys(row for one in evaluation.get("sets", ()) for row in one["psnr"] if row != IDENTITY))
     own = name.rpartition("/")[2]
     return own if own in rows else rows[-1] if rows else None
@@ -246,7 +246,7 @@ def _numbers(description: Description) -> list[str]:
 
 
 def numbers_table(evaluation: Mapping[str, Any]) -> str:
-    """Markdown table of the PSNR in an `evaluation.json`: a line per test set, the untouched input first."""
+    """Returns markdown table of the PSNR in an `evaluation.json`: a line per test set, the untouched input first."""
     rows = list(dict.fromkeys(row for one in evaluation["sets"] for row in one["psnr"] if row != IDENTITY))
     baselines = list(dict.fromkeys(row for one in evaluation["sets"] for row in one.get("minus", {})))
     worst = any("worst" in one for one in evaluation["sets"])
@@ -263,7 +263,7 @@ def numbers_table(evaluation: Mapping[str, Any]) -> str:
 
 
 def _label_free_table(evaluation: Mapping[str, Any]) -> str:
-    """Markdown table of the mean label-free scores, a line per test set and row; "" if there are none."""
+    """Returns markdown table of the mean label-free scores, a line per test set and row; "" if there are none."""
     lines: list[list[str]] = []
     for one in evaluation["sets"]:
         for row, scores in one.get("label_free", {}).items():
@@ -273,13 +273,13 @@ def _label_free_table(evaluation: Mapping[str, Any]) -> str:
 
 
 def _table(lines: Sequence[Sequence[str]], text: int = 1) -> str:
-    """Markdown table; the first line is the heading, columns from index `text` on are right-aligned numbers."""
+    """Returns markdown table; the first line is the heading, columns from index `text` on are right-aligned numbers."""
     cells = [f"| {' | '.join(_text(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
     return "\n".join([cells[0], f"|{'---|' * text}{'---:|' * (len(lines[0]) - text)}", *cells[1:]])
 
 
 def _objective(training: Mapping[str, Any]) -> str:
-    """Name of a record's objective for the card, with a link to the paper for the paper's objective."""
+    """Returns the name of a record's objective for the card, with a link to the paper for the paper's objective."""
     from ..objectives.registry import OBJECTIVES
 
     name, _ = recorded_objective(training["options"])
@@ -288,23 +288,23 @@ def _objective(training: Mapping[str, Any]) -> str:
 
 
 def _adaptation(training: Mapping[str, Any]) -> str:
-    """How the weights of a record were adapted to real photos: the objective, or the pairs of supervised training."""
+    """Returns what adapted the weights of a record to real photos: the objective, or fitted pairs if supervised."""
     supervised = recorded_objective(training["options"])[0] == "supervised"
     return "synthetic pairs that were fitted to them" if supervised else _objective(training)
 
 
 def millions(count: int) -> str:
-    """A parameter count in short form: "2.1 M"."""
+    """Returns a parameter count in short form: "2.1 M"."""
     return f"{count / 1e6:.1f} M" if count >= 50_000 else str(count)
 
 
 def stored_as(network: Network) -> str:
-    """The dtypes of a network's files, named as in torch."""
+    """Returns the dtypes of a network's files, named as in torch."""
     return ", ".join(_DTYPES[dtype] for dtype in network.dtypes if dtype in _DTYPES) or "integers"
 
 
 def _text(value: Any) -> str:
-    """A value from a file as one line of text, with HTML escaped."""
+    """Returns a value from a file as one line of text, with HTML escaped."""
     return " ".join(str(value).split()).replace("<", "&lt;")
 
 

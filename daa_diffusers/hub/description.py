@@ -2,7 +2,7 @@
 
 The restorer's config has task, value range and license. Next to the weights, a folder may contain `training.json`
 (options, photos and library versions of the training) and `evaluation.json` (scores, with a row for the untouched
-input). No weights are loaded.
+input). Weights are read only if scores have a fingerprint, to compare it with theirs.
 """
 
 import logging
@@ -76,9 +76,9 @@ class Description:
 
 
 def describe(folder: Path, training: dict[str, Any] | None = None) -> Description:
-    """Describes the folder of a pipeline or of a single restorer; the weights may be absent and are not read.
+    """Describes the folder of a pipeline or of a single restorer, with or without weights.
 
-    Scores with the fingerprint of other weights than those in the folder are ignored.
+    Scores with the fingerprint of other weights than those in the folder are ignored, with a warning.
 
     Args:
         folder: folder of a pipeline or of a restorer.

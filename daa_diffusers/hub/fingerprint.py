@@ -1,4 +1,4 @@
-"""Fingerprints of weights: the same in float32 and float16, different after any change."""
+"""Fingerprints of weights: the same in float32 and float16, different after any change that float16 resolves."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 
 def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Hash of names, shapes and values (in float16) as 16 hexadecimal digits; the same for float32 and float16."""
+    """Computes a hash of names, shapes and values (in float16) of tensors, as 16 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=8)
     for name in sorted(tensors):
         values = tensors[name].detach().to("cpu", torch.float16).contiguous()
@@ -19,7 +19,7 @@ def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def stored_fingerprint(folder: Path) -> str:
-    """The `fingerprint` of a network's state dict, computed from the safetensors in its folder."""
+    """Returns the `fingerprint` of a network's state dict, computed from the safetensors in its folder."""
     tensors: dict[str, torch.Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
         tensors |= load_file(file)

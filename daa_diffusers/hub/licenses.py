@@ -34,7 +34,7 @@ class License:
         return self.name or self.identifier
 
     def metadata(self) -> dict[str, str]:
-        """The license fields of a card's metadata."""
+        """Returns the license fields of a card's metadata."""
         named = {"license": self.identifier, "license_name": self.name, "license_link": self.link}
         return {key: value for key, value in named.items() if value}
 
@@ -109,13 +109,13 @@ def check_license(said: Any, argument: str = "license") -> None:
 
 
 def strictest(*licenses: License) -> License:
-    """The first license that forbids commercial use, else the first that is stated, else `UNKNOWN`."""
+    """Returns the first license that forbids commercial use, else the first that is stated, else `UNKNOWN`."""
     stated = [license for license in licenses if license != UNKNOWN]
     return next((license for license in stated if license.non_commercial), next(iter(stated), UNKNOWN))
 
 
 def license_of(training: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> License:
-    """The strictest license that the records of weights state.
+    """Returns the strictest license that the records of weights state.
 
     Args:
         training: training record (`training.json`). Weights trained from bundled ones inherit their license.

@@ -61,7 +61,7 @@ class Upload:
         return content.decode()
 
     def size(self, name: str) -> int:
-        """Size of a file in bytes."""
+        """Returns the size of a file in bytes."""
         content = self.files[name]
         return len(content) if isinstance(content, bytes) else content.stat().st_size
 
@@ -241,7 +241,7 @@ def push(
 
 
 def _checked_components(folder: Path) -> list[str]:
-    """Names of the components in a pipeline's folder, after a check that they are complete."""
+    """Returns the names of the components in a pipeline's folder, after a check that they are complete."""
     index = read_index(folder)
     components = [name for name in COMPONENTS if isinstance(index.get(name), list) and index[name][1]]
     check_folder(folder, components, [PIPELINE_CLASS], stored_variant(folder / "restorer"))
@@ -249,7 +249,7 @@ def _checked_components(folder: Path) -> list[str]:
 
 
 def _network_files(folder: Path, component: str, repo_id: str, license: License) -> dict[str, bytes | Path]:
-    """Config, with the license, and weights of one component, or of a folder that holds a single network ("")."""
+    """Returns config, with the license, and weights of a component, or ("") of the folder of a single network."""
     place = f"{component}/" if component else ""
     name = f"{place}{CONFIG_NAMES.get(component, 'config.json')}"
     config = {**without_machine(read_json(folder / name, "")), "_name_or_path": repo_id}
@@ -266,14 +266,18 @@ def _network_files(folder: Path, component: str, repo_id: str, license: License)
 
 
 def _given(folder: Path, card: str | os.PathLike[str] | None) -> str | None:
-    """Text of the card that a user wrote; None if the card is to be rendered."""
+    """Returns the text of the card that a user wrote; None if the card is to be rendered."""
     path = Path(card) if card is not None else folder / CARD
     text = read_card(path) if card is not None or path.is_file() else RENDERED
     return None if RENDERED in text else text
 
 
 def _stated(description: Description, identifier: str | None) -> License:
-    """The license of an upload: as the publisher states it, unless the weights are under a non-commercial license."""
+    """Returns the license of an upload: the recorded one, or the one that the publisher states.
+
+    Raises:
+        ConfigurationError: the publisher states another license than the recorded one, which is non-commercial.
+    """
     recorded = description.license
     if identifier is None or identifier in (recorded.identifier, recorded.name):
         return recorded

@@ -34,8 +34,8 @@ class WeightsRecord:
         evaluation: evaluation scores; empty if there are none.
         licenses: file name -> content of the license files.
         card: card that a user wrote. None: a card is rendered for each upload.
-        weights: fingerprint of the weights that `evaluation` and `card` describe. None: not known; these two are then
-            not saved again.
+        weights: fingerprint of the weights that `evaluation` and `card` describe. None: unknown; `evaluation` and
+            `card` are then not saved again.
     """
 
     training: dict[str, Any] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class WeightsRecord:
 
 
 def training_record(folder: Path) -> dict[str, Any]:
-    """The training record of the weights in a folder: from `training.json`, else from `run.json` of the run."""
+    """Returns the training record of the weights in a folder: from `training.json`, else from `run.json` of the run."""
     if (folder / TRAINING).is_file():
         return read_json(folder / TRAINING, "")
     run = folder.resolve().parent / RUN
@@ -60,7 +60,7 @@ def training_record(folder: Path) -> dict[str, Any]:
 
 
 def evaluation_record(folder: Path) -> dict[str, Any]:
-    """The content of a folder's `evaluation.json`; empty if there is none.
+    """Returns the content of a folder's `evaluation.json`; empty if there is none.
 
     Raises:
         CheckpointError: its content is invalid.
@@ -72,7 +72,7 @@ def evaluation_record(folder: Path) -> dict[str, Any]:
 
 
 def read_record(folder: Path) -> WeightsRecord:
-    """The record in the folder of a pipeline or of a single network; for a component's folder, the pipeline's record.
+    """Reads the record in the folder of a pipeline or of a single network; for a component's folder, the pipeline's.
 
     Raises:
         CheckpointError: a file is damaged, too large, or a link to a place outside the folder.
@@ -97,7 +97,7 @@ def read_record(folder: Path) -> WeightsRecord:
 
 
 def task_of(training: Mapping[str, Any]) -> str | None:
-    """The task of a training record, a key of `checkpoints.tasks.TASKS`; None if it states no task, or several."""
+    """Returns the task of a training record, a key of `TASKS`; None if it states no task, or several."""
     if training.get("task") in TASKS:
         return training["task"]
     options = training.get("options")
@@ -109,7 +109,7 @@ def task_of(training: Mapping[str, Any]) -> str | None:
 
 
 def recorded_objective(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Name and options of the objective in a training record, including the flat form of earlier versions."""
+    """Returns name and options of the objective in a training record, including the flat form of earlier versions."""
     given = options.get("objective", "noise_space")
     if isinstance(given, Mapping):
         return str(given.get("type")), {name: value for name, value in given.items() if name != "type"}
@@ -123,7 +123,7 @@ PAIRS_FROM_REAL = ("fit_noise", "fit_rain", "fit_shake", "pseudo_clean", "transp
 
 
 def is_adapted(training: Mapping[str, Any]) -> bool:
-    """Whether a training record states that the weights were adapted to real photos."""
+    """Returns whether a training record states that the weights were adapted to real photos."""
     options = training.get("options")
     if not isinstance(options, Mapping) or not options.get("real"):
         return False
@@ -131,7 +131,7 @@ def is_adapted(training: Mapping[str, Any]) -> bool:
 
 
 def _kinds(degradation: Any) -> set[str]:
-    """The types of all degradations in a degradation's config, parts included."""
+    """Returns the types of all degradations in a degradation's config, parts included."""
     if isinstance(degradation, Mapping):
         inner = set().union(*map(_kinds, degradation.values())) if degradation else set()
         return inner | ({degradation["type"]} if isinstance(degradation.get("type"), str) else set())
@@ -151,12 +151,12 @@ def move_record(folder: Path, target: Path | None) -> None:
 
 
 def stale_files(target: Path, new: Path) -> list[str]:
-    """Names of the record files in a pipeline's folder that do not apply to the new weights in `new`."""
+    """Returns the names of the record files in a pipeline's folder that do not apply to the new weights in `new`."""
     return outdated(target, new / "restorer", [name for name in RECORD_FILES if (new / name).is_file()])
 
 
 def outdated(folder: Path, weights: Path, written: Collection[str]) -> list[str]:
-    """Names of the record files in `folder` that do not apply to the weights in the folder `weights`.
+    """Returns the names of the record files in `folder` that do not apply to the weights in the folder `weights`.
 
     Cards that a user wrote, and an evaluation of exactly these weights, are kept; so are the files named in `written`.
     """
@@ -174,7 +174,7 @@ def outdated(folder: Path, weights: Path, written: Collection[str]) -> list[str]
 
 
 def measured_otherwise(evaluation: Mapping[str, Any], weights: Path) -> bool:
-    """Whether an evaluation has the fingerprint of other weights than those in a network's folder."""
+    """Returns whether an evaluation has the fingerprint of other weights than those in a network's folder."""
     measured = evaluation.get(WEIGHTS_KEY)
     return measured is not None and any(weights.glob("*.safetensors")) and measured != stored_fingerprint(weights)
 

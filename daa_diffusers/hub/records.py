@@ -5,7 +5,6 @@ license text, a card that a user wrote) are read when weights are loaded, kept a
 next to every copy of the weights. Evaluation and card apply only to exactly the weights that were evaluated.
 """
 
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from ..models.restorer import config_of, unwrapped
 from .fingerprint import fingerprint
 from .licenses import License, license_of, strictest
 from .record_files import CARD, RUN_FIELDS, WEIGHTS_KEY, WeightsRecord, outdated, read_record, task_of
+from .repository import json_bytes
 from .resolving import EVALUATION, LICENSE_FILES, MODEL_INDEX, TRAINING
 from .untrusted import read_json
 
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 def record_of(network: nn.Module) -> WeightsRecord:
-    """The record of a network's weights; empty if there is none."""
+    """Returns the record of a network's weights; empty if there is none."""
     record = unwrapped(network).__dict__.get("weights_record")
     return record if isinstance(record, WeightsRecord) else WeightsRecord()
 
@@ -53,7 +53,7 @@ def keep_record(network: nn.Module, record: WeightsRecord) -> None:
 
 
 def stated_license(network: nn.Module) -> License:
-    """The license of a network's weights, from its config and record."""
+    """Returns the license of a network's weights, from its config and record."""
     return license_of(record_of(network).training, config_of(unwrapped(network)))
 
 
@@ -141,7 +141,7 @@ def attach_from(network: nn.Module, source: str | os.PathLike[str] | None, optio
 
 
 def weights_of(network: nn.Module) -> str | None:
-    """The fingerprint of a network's weights; None for bfloat16 (too imprecise) and meta tensors."""
+    """Returns the fingerprint of a network's weights; None for bfloat16 (too imprecise) and meta tensors."""
     tensors = unwrapped(network).state_dict()
     if any(tensor.dtype == torch.bfloat16 or tensor.is_meta for tensor in tensors.values()):
         return None
@@ -173,15 +173,15 @@ def keep_run_record(network: nn.Module, run: Mapping[str, Any]) -> None:
 
 
 def record_files(network: nn.Module) -> dict[str, bytes]:
-    """Record files to save with a network's weights: name -> content."""
+    """Returns record files to save with a network's weights: name -> content."""
     record = record_of(network)
     files = dict(record.licenses)
     if record.training:
-        files[TRAINING] = _json(record.training)
+        files[TRAINING] = json_bytes(record.training)
     if record.evaluation or record.card is not None:
         if record.weights is not None and record.weights == weights_of(network):
             if record.evaluation:
-                files[EVALUATION] = _json({**record.evaluation, WEIGHTS_KEY: record.weights})
+                files[EVALUATION] = json_bytes({**record.evaluation, WEIGHTS_KEY: record.weights})
             if record.card is not None:
                 files[CARD] = record.card.encode()
         else:
@@ -198,7 +198,3 @@ def write_record(network: nn.Module, folder: str | os.PathLike[str]) -> None:
             temporary.write_bytes(content)
     for name in outdated(folder, folder, files):
         (folder / name).unlink()
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

@@ -57,8 +57,8 @@ def with_code(index: Mapping[str, Any], components: Sequence[str]) -> tuple[dict
         components: names of the components in the index.
 
     Returns:
-        Files (name -> content) and the new index. If the class of a component is not from this package, or its module
-        imports more than `PLAIN_IMPORTS`, there are no files and the index is unchanged.
+        Files (name -> content) and the new index. If the class of a component is not from this package, diffusers or
+        transformers, or its module imports more than `PLAIN_IMPORTS`, there are no files and the index is unchanged.
     """
     package = Path(__file__).parents[1]
     named = dict(index)
@@ -95,12 +95,12 @@ def write_loader(folder: Path) -> None:
 
 
 def _home_of(class_name: str) -> str | None:
-    """Module of a restorer class, relative to this package; None for other classes."""
+    """Returns the module of a restorer class, relative to this package; None for other classes."""
     return RESTORERS[class_name].__module__.partition(".")[2] if class_name in RESTORERS else None
 
 
 def _source(path: Path) -> bytes:
-    """Source file of this package for a repository, with the modules of `INLINED` inlined."""
+    """Returns the source file of this package for a repository, with the modules of `INLINED` inlined."""
     text = path.read_text(encoding="utf-8")
     for module, file in INLINED.items():
         before, imported, after = text.partition(f"from {module} import ")
@@ -110,7 +110,7 @@ def _source(path: Path) -> bytes:
 
 
 def top_level_imports(path: Path) -> set[str]:
-    """Packages outside the standard library that a file imports at import time; relative imports start with a dot."""
+    """Returns the modules outside the standard library that a file imports at top level, relative ones with a dot."""
     modules = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Import):

@@ -92,12 +92,12 @@ def resolve(
 
 
 def is_repo_id(text: str) -> bool:
-    """Whether `text` has the form of a repository id, "owner/name"."""
+    """Returns whether `text` has the form of a repository id, "owner/name"."""
     return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text) is not None
 
 
 def pipeline_folder(name_or_path: str | os.PathLike[str]) -> Path:
-    """The pipeline folder of a bundled name or of a training run's output folder; itself for a pipeline folder."""
+    """Returns the pipeline folder of a bundled name or a training run's output folder; other folders are unchanged."""
     if isinstance(name_or_path, str) and is_bundled(name_or_path):
         return bundled_path(name_or_path)
     folder = Path(name_or_path)
@@ -182,7 +182,7 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def no_pipeline(folder: Path) -> str:
-    """Error message for a folder that is not a checkpoint, with the file types in it (photos, for example)."""
+    """Returns error message for a folder that is not a checkpoint, with the file types in it (photos, for example)."""
     suffixes = Counter(path.suffix.lower() or "no suffix" for path in folder.glob("*") if path.is_file())
     held = ", ".join(f"{count} x {suffix}" for suffix, count in suffixes.most_common(3)) or "no files"
     return f"{str(folder)!r} is not a pipeline folder: {MODEL_INDEX} is missing; the folder has {held}"

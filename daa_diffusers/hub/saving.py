@@ -38,7 +38,7 @@ def saving(network: nn.Module, target: str | os.PathLike, config: str, variant: 
 
 
 def earlier_weights(target: Path, written: Path, variant: str | None) -> list[Path]:
-    """Weight files of an earlier save in `target` that the new files in `written` do not replace.
+    """Returns weight files of an earlier save in `target` that the new files in `written` do not replace.
 
     An example is a single file next to new shards, which could be loaded instead of them. Weights of another `variant`
     are not listed.

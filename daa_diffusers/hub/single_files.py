@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 def load_restorer(path: Path, dtype: torch.dtype = torch.float32) -> ModelMixin:
     """Loads a restorer from a single weight file, in eval mode.
 
-    The network is defined by the config.json of this package next to a safetensors file. Without a config, it is
-    inferred from names and shapes: a `RestorationUNet` gets default values, with a warning, for what these do not
-    determine (value range, slope, corner alignment); any other network must be one that spandrel recognizes
+    The network is defined by this package's config.json next to a safetensors file. Without a config, it is inferred
+    from the names and shapes of the tensors. What they do not determine in a `RestorationUNet` (value range, slope,
+    corner alignment) gets default values, with a warning. Any other network must be one that spandrel recognizes
     (`ForeignRestorer.from_checkpoint`).
 
     Args:

@@ -158,7 +158,7 @@ def empty_network(config: Mapping[str, Any], where: str) -> nn.Module | None:
 
 
 def stored_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
-    """Tensor name -> shape in safetensors files, read from their headers.
+    """Returns tensor name -> shape in safetensors files, read from their headers.
 
     Raises:
         CheckpointError: a file is something else, such as a Git LFS pointer.
@@ -173,7 +173,7 @@ def stored_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
 
 
 def stored_dtypes(files: Sequence[Path]) -> tuple[str, ...]:
-    """Dtypes of the tensors in safetensors files ("F32", "F16", ...), sorted, read from their headers."""
+    """Returns the dtypes of the tensors in safetensors files ("F32", "F16", ...), sorted, read from their headers."""
     dtypes: set[str] = set()
     for file in files:
         with safe_open(file, framework="pt") as handle:
@@ -182,7 +182,7 @@ def stored_dtypes(files: Sequence[Path]) -> tuple[str, ...]:
 
 
 def shapes_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
-    """Tensor name -> shape."""
+    """Returns tensor name -> shape."""
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 

@@ -13,7 +13,7 @@ WEIGHTS = "diffusion_pytorch_model"
 
 
 def weight_files(folder: Path, variant: str | None) -> tuple[list[Path], list[str]]:
-    """The weight files of a component, and the names of those that are missing.
+    """Returns the weight files of a component, and the names of those that are missing.
 
     Raises:
         CheckpointError: the index of the shards is damaged, or names a file outside the folder.
@@ -25,12 +25,12 @@ def weight_files(folder: Path, variant: str | None) -> tuple[list[Path], list[st
 
 
 def weights_file(folder: Path, variant: str | None) -> Path | None:
-    """The single weight file in a network's folder, or the index of the shards; None if there is neither."""
+    """Returns the single weight file in a network's folder, or the index of the shards; None if there is neither."""
     return next((path for path in (_single(folder, variant), _shards(folder, variant)) if path.is_file()), None)
 
 
 def files_of(path: Path) -> tuple[list[Path], list[str]]:
-    """Same as `weight_files`, for a given weight file or index of shards."""
+    """Returns the results of `weight_files` for a given weight file or index of shards."""
     if path.suffix != ".json":
         return [path], [] if path.is_file() else [path.name]
     table = read_json(path, f"{str(path)!r} is missing").get("weight_map")
@@ -51,7 +51,7 @@ def read_stored(path: Path) -> dict[str, torch.Tensor]:
 
 
 def stored_variant(folder: Path) -> str | None:
-    """The first variant in a network's folder; None if it has weights without a variant, or no weights."""
+    """Returns the first variant in a network's folder; None if it has weights without a variant, or no weights."""
     names = [path.name for path in sorted(folder.glob(f"{WEIGHTS}*")) if not path.is_dir()]
     if any(re.match(rf"{WEIGHTS}(-\d|{re.escape(SAFETENSORS)}(\.index\.json)?$)", name) for name in names):
         return None

@@ -21,7 +21,7 @@ from .layout import schedule_buffers
 
 
 def is_official_file(path: str | os.PathLike) -> bool:
-    """Whether the tensors in a file have names of the official code.
+    """Returns whether the tensors in a file have names of the official code.
 
     Raises:
         CheckpointError: the file has the suffix of a weight file, but cannot be read.

@@ -69,7 +69,7 @@ def _official_predictor_module(name: str, layers: int) -> str:
 
 
 def official_names(network: Network) -> dict[str, tuple[str, ...]]:
-    """Official parameter name (without prefix) -> names of this package's parameters: one, or those of q, k and v."""
+    """Returns official name (without prefix) -> names of this package's parameters: one, or those of q, k and v."""
     names: dict[str, tuple[str, ...]] = {}
     for ours in network.state_dict():
         module, _, leaf = ours.rpartition(".")
@@ -93,7 +93,7 @@ def pack(official: str, tensors: list[torch.Tensor], head_channels: int) -> torc
 
 
 def unpack(official: str, tensor: torch.Tensor, parts: int, head_channels: int) -> list[torch.Tensor]:
-    """Inverse of `pack`; `parts` is 3 for q, k, v, else 1."""
+    """Inverts `pack`; `parts` is 3 for q, k, v, else 1."""
     if official in ("middle_block.1.qkv.weight", "middle_block.1.proj_out.weight"):
         tensor = tensor[..., 0]
     if parts == 1:
@@ -102,14 +102,14 @@ def unpack(official: str, tensor: torch.Tensor, parts: int, head_channels: int) 
 
 
 def packed(network: Network) -> dict[str, torch.Tensor]:
-    """The weights of a network with official names (without prefix) and in the official layout."""
+    """Returns the weights of a network with official names (without prefix) and in the official layout."""
     state = network.state_dict()
     head_channels = getattr(network.config, "attention_head_dim", 1)
     return {o: pack(o, [state[name] for name in ours], head_channels) for o, ours in official_names(network).items()}
 
 
 def schedule_buffers(steps: int = 1000, beta_start: float = 1e-6, beta_end: float = 1e-2) -> dict[str, torch.Tensor]:
-    """The noise schedule buffers of an official checkpoint, each (T,), float64 (docs/method.md, "Notation")."""
+    """Returns the noise schedule buffers of an official checkpoint, each (T,), float64 (docs/method.md, "Notation")."""
     beta = torch.linspace(beta_start, beta_end, steps, dtype=torch.float64)
     gamma = torch.cumprod(1 - beta, dim=0)
     previous = torch.cat([gamma.new_ones(1), gamma[:-1]])
@@ -132,13 +132,13 @@ def _majority(votes: Iterable[int], default: int) -> int:
 
 
 def _count(weights: Mapping[str, Any], container: str) -> int:
-    """Number of `container.0`, `container.1`, ... up to the first gap."""
+    """Returns the number of `container.0`, `container.1`, ... up to the first gap."""
     indices = {match[1] for name in weights if (match := re.match(rf"{container}\.(\d+)\.", name))}
     return next(i for i in range(len(indices) + 1) if str(i) not in indices)
 
 
 def _sizes(weights: Mapping[str, Any], pattern: str, dim: int = 0) -> Iterable[tuple[int, int]]:
-    """(number in the name or 0, size of dimension `dim`) of every tensor whose name matches `pattern`."""
+    """Yields (number in the name or 0, size of dimension `dim`) for every tensor whose name matches `pattern`."""
     for name, tensor in weights.items():
         match = re.fullmatch(pattern, name)
         if match and isinstance(tensor, torch.Tensor) and tensor.ndim > dim:
