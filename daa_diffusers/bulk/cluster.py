@@ -51,7 +51,7 @@ def restore_job(
         return
     with cluster(address, cpus_per_worker, gpus_per_worker) as (fitting, gpus):
         count = min(workers or fitting, fitting, len(left))
-        for result in _map(import_ray(), job, left, count, cpus_per_worker, gpus):
+        for result in _results(import_ray(), job, left, count, cpus_per_worker, gpus):
             yield result
             if result.stops:
                 return
@@ -86,7 +86,7 @@ def cluster(
 
 
 def import_ray() -> Any:
-    """Imports and returns the package Ray.
+    """Imports and returns Ray.
 
     Raises:
         ConfigurationError: Ray is not installed.
@@ -100,13 +100,13 @@ def import_ray() -> Any:
 
 
 def _start(ray: Any, address: str | None) -> None:
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray warns about how Ray Data starts actors
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # otherwise Ray logs warnings about Ray Data's own actors
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     own: dict[str, Any] = {}
     if address == "local":
         # Even without a dashboard, Ray starts the dashboard's process to collect usage data, which queries the metadata
-        # services of cloud providers even if usage reports are disabled. Here this process cannot listen at its address
-        # and ends; Ray runs without it.
+        # services of cloud providers even if usage reports are disabled. With an address at which it cannot listen, the
+        # process ends at once; Ray runs without it.
         own = {"include_dashboard": False, "dashboard_host": NO_ADDRESS, "dashboard_port": 1}
         own["object_store_memory"] = LOCAL_OBJECT_STORE
     try:
@@ -136,7 +136,10 @@ def _fitting_workers(resources: dict[str, float], cpus: float, gpus: float) -> i
     return count
 
 
-def _map(ray: Any, job: BulkJob, shards: list[int], workers: int, cpus: float, gpus: float) -> Iterator[ShardResult]:
+def _results(
+    ray: Any, job: BulkJob, shards: list[int], workers: int, cpus: float, gpus: float
+) -> Iterator[ShardResult]:
+    """Yields the results of shards, restored by a pool of `workers` actors, each as soon as it is finished."""
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # this package's own progress bar counts photos
@@ -153,7 +156,7 @@ def _map(ray: Any, job: BulkJob, shards: list[int], workers: int, cpus: float, g
             min_size=1, initial_size=workers, max_size=workers, max_tasks_in_flight_per_actor=1
         ),
     )
-    for batch in results.iter_batches(batch_size=None, prefetch_batches=0):  # each shard as soon as it is finished
+    for batch in results.iter_batches(batch_size=None, prefetch_batches=0):
         columns = {name: values.tolist() for name, values in batch.items()}
         yield from (ShardResult(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_DEATHS = 3  # processes that died on the same photo before it fails; fewer may have other causes, such as Ctrl-C
+MAX_DEATHS = 3  # number of processes that die on a photo before it is recorded as failed; one may be killed by Ctrl-C
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +137,7 @@ class AttemptLog:
     """Log of the photos of a shard that each process started to restore, one line per process: "host:pid 0 1 2 ...".
 
     The entries are not synced to disk: they survive a crash of the process, but not of the machine. A process that
-    finishes or ends with a Python exception adds an entry for this.
+    finishes, or ends with a Python exception, adds the entry "-", so that its last photo does not count as a death.
 
     Args:
         path: path of the log; its folder must exist.

@@ -61,7 +61,7 @@ class Adaptation:
 
     Args:
         runs: parent of the runs' folders, which are kept.
-        folder: folder for copies of photos, which may be removed when no process runs.
+        folder: folder for copies of photos and for the output of the process; it may be removed when no process runs.
     """
 
     def __init__(self, runs: Path, folder: Path) -> None:
@@ -79,7 +79,7 @@ class Adaptation:
 
         Args:
             photos: photo files to adapt to.
-            clean: clean photo files; empty: those of scikit-image.
+            clean: clean photo files; empty: photos of scikit-image are used.
             checkpoint: initial checkpoint; its task determines the degradation, as in `daa adapt`.
             minutes: time budget in minutes.
 
@@ -112,7 +112,7 @@ class Adaptation:
             self._launch()
 
     def cancel(self) -> None:
-        """Requests the process to save and exit; `progress` reports when it has done so."""
+        """Requests the process to save its state and exit; `progress` reports when it has exited."""
         with self._lock:
             if self._process is not None and self._process.poll() is None:
                 self._canceled = True

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError
 from .adapt_job import Adaptation, Progress
-from .asked import follow, in_words
 from .offered import Offered
 from .restore_job import Work
+from .shared import error_text, follow
 
 if TYPE_CHECKING:
     import gradio
 
-PLOTS = {  # title -> losses
+PLOTS = {  # title -> names of losses; "untouched" is the loss "pair" of the unrestored photos
     "Synthetic photos": ("pair", "untouched"),
     "Noise prediction": ("noise", "adaptation"),
 }
@@ -75,7 +75,7 @@ def adapt_tab(work: Work, adaptation: Adaptation, page: gradio.Blocks, checkpoin
         try:
             action()
         except Exception as error:
-            return shown(adaptation.progress(), in_words(error))
+            return shown(adaptation.progress(), error_text(error))
         return shown(adaptation.progress())
 
     def begin(files: list[str] | None, clean_files: list[str] | None, name: str, time: float) -> list[Any]:
@@ -100,7 +100,7 @@ def adapt_tab(work: Work, adaptation: Adaptation, page: gradio.Blocks, checkpoin
 
 
 def updates_of(progress: Progress, offered: Offered) -> list[Any]:
-    """Updates for the plots, the buttons (adapt, cancel, continue), the timer, and the two lists of checkpoints."""
+    """Returns updates of the plots, the buttons (adapt, cancel, continue), the timer, and both lists of checkpoints."""
     import gradio as gr
     import pandas
 

@@ -6,12 +6,12 @@ import os
 from typing import Any
 
 from ..restoring.work import FAILED
-from .asked import in_words, options_from
 from .restore_job import Work, describe
+from .shared import error_text, options_from
 
 
 def batch_tab(work: Work, options: list[Any]) -> None:
-    """Tab for many photos: table of results, and zip archive."""
+    """Builds the tab for many photos; `options` are the controls for checkpoint and restoration options."""
     import gradio as gr
 
     with gr.Row():
@@ -43,7 +43,7 @@ def batch_tab(work: Work, options: list[Any]) -> None:
                 text = f"{len(rows)} of {total}" + (f", {failed} failed" if failed else "")
                 yield text, rows, gr.update(value=str(zipped), visible=True) if zipped else hidden
         except Exception as error:
-            yield in_words(error), rows, hidden
+            yield error_text(error), rows, hidden
 
     running = start.click(
         restore_all,

@@ -27,7 +27,7 @@ class Offered:
 
     @property
     def default(self) -> str:
-        """Default for restoring: the first of `given`, else that of `daa restore`."""
+        """Default for restoration: the first of `given`, else that of `daa restore`."""
         return self.given[0] if self.given else DEFAULT
 
     @property
@@ -36,7 +36,7 @@ class Offered:
         return self.given[0] if self.given else STARTS[DEFAULT_TASK]
 
     def choices(self) -> list[tuple[str, str]]:
-        """Returns (label, name) of given, bundled and adapted checkpoints, the newest of these first.
+        """Returns (label, name) of given, bundled and adapted checkpoints, the newest adapted ones first.
 
         Adaptations that kept the initial weights are left out.
         """
@@ -53,7 +53,7 @@ class Offered:
         return [name for _, name in self.choices()]
 
     def purpose(self, name: str) -> str:
-        """Returns description of a checkpoint from its files, without access to the Hub.
+        """Returns a description of a checkpoint from its files, without access to the Hub.
 
         Checkpoints that are not offered have no description, so that remote visitors cannot probe folders.
         """
@@ -88,7 +88,7 @@ def _read(name: str) -> tuple[Task | None, str]:
 
 
 def _trained_on(record: Mapping) -> str:
-    """Returns sentence on the photos of training, from the record of a run; "" if the record does not state them."""
+    """Returns a sentence on the photos of training, from a training record; "" if the record does not state them."""
     if not isinstance(record.get("options"), Mapping):
         return ""
     if is_adapted(record):
@@ -97,7 +97,7 @@ def _trained_on(record: Mapping) -> str:
 
 
 def _stopped(pipeline: Path) -> str:
-    """Returns the label of a pipeline that a stopped run saved; "" for the result of a completed run."""
+    """Returns the suffix of the label of a pipeline that a stopped run saved; "" for the result of a completed run."""
     return "" if pipeline.name == "pipeline" else f" ({pipeline.name.replace('-', ' ')})"
 
 

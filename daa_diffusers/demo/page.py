@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from .adapt_job import Adaptation
 from .adapt_tab import adapt_tab
-from .asked import follow
 from .batch_tab import batch_tab
 from .photo_tab import photo_tab
 from .restore_job import Work
+from .shared import follow
 
 if TYPE_CHECKING:
     import gradio

@@ -8,8 +8,8 @@ from typing import Any
 
 from ..checkpoints.tasks import Task
 from ..errors import UnreadablePhotoError
-from .asked import follow, in_words, options_from
 from .restore_job import Work, describe
+from .shared import error_text, follow, options_from
 from .views import CROP, Pair, thumbnails, views
 
 ZOOMS = ("Whole photo", "100 %", "200 %")
@@ -43,12 +43,12 @@ class Examples:
             return self._made[task.name]
 
     def samples(self, task: Task) -> list[list[str]]:
-        """Thumbnails of the degraded photos, one per row."""
+        """Returns the thumbnails of the degraded photos, one per row."""
         return [[str(path)] for path in thumbnails(self.files(task), self.folder / "thumbnails" / task.name)]
 
 
 def photo_tab(work: Work, options: list[Any]) -> None:
-    """Tab for one photo: restoration, comparison, zoom, download."""
+    """Builds the tab for one photo; `options` are the controls for checkpoint and restoration options."""
     import gradio as gr
 
     examples = Examples(work.folder)
@@ -93,7 +93,7 @@ def photo_tab(work: Work, options: list[Any]) -> None:
                 return nothing | {report: describe(record)}
             pictures = views(files, 0)
         except Exception as error:  # an error must not stop the server
-            return nothing | {report: in_words(error)}
+            return nothing | {report: error_text(error)}
         return {
             pair: files,
             sides: gr.update(visible=True),
@@ -130,7 +130,7 @@ def photo_tab(work: Work, options: list[Any]) -> None:
 
 
 def _part(files: Pair | None, level: int, across: float, down: float) -> tuple[Any, Any]:
-    """Updates for the comparison, which shows a part of the photo (position in percent), and for the position row."""
+    """Returns updates of the comparison, which then shows a part at a position in percent, and of the position row."""
     import gradio as gr
 
     if files is None:

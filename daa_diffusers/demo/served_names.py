@@ -1,8 +1,7 @@
-"""Protection of the demo: requests from other web pages and through rebound host names are rejected.
+"""Rejection of requests from other web pages and through rebound host names.
 
 Any web page can make a browser send requests to this machine. The header `Host` is the name to which the browser
-connects, which a foreign page can make resolve to 127.0.0.1 (DNS rebinding); `Origin` is the page that sends the
-request.
+connects, which another page can make resolve to 127.0.0.1 (DNS rebinding); `Origin` is the page that sends the request.
 """
 
 from __future__ import annotations
@@ -146,6 +145,6 @@ def _same(host: tuple[str, int | None], origin: tuple[str, int | None], spelled:
 
     Args:
         host, origin: name and port from the headers `Host`, which omits the default port, and `Origin`.
-        spelled: the header `Origin`, whose scheme tells the default port.
+        spelled: the header `Origin`, whose scheme determines the default port.
     """
     return host[0] == origin[0] and (host[1] or PORTS.get(urlsplit(spelled).scheme)) == origin[1]

@@ -109,7 +109,7 @@ def _launch(page: gradio.Blocks, settings: Settings, names: ServedNames, browser
 
     @contextlib.asynccontextmanager
     async def refuse_others(app: Any) -> AsyncIterator[None]:
-        """Adds the middleware before the first request, as the outermost: gradio's middleware answers some requests."""
+        """Adds the middleware as the outermost one before the first request, since gradio's answers some requests."""
         app.middleware_stack = RefuseOthers(app.middleware_stack, names)
         yield
 

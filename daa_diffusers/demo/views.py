@@ -83,7 +83,7 @@ def _centered(image: Image.Image) -> Image.Image:
 
 @lru_cache(maxsize=2)  # for one photo, before and after restoration
 def _shown(file: str) -> tuple[np.ndarray, bytes | None]:
-    """Pixels (H, W, 1 or 3) uint8, upright, and their color profile."""
+    """Returns the pixels (H, W, 1 or 3) of a photo, uint8, upright, on white, and their color profile."""
     from ..photos import open_photo
     from ..photos.stored import upright, with_bits
 

@@ -84,7 +84,7 @@ def _empty_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def something_else(path: Path) -> str | None:
-    """Returns what a file is instead of weights, as in "FILE is empty: download it again"; None if it may be weights."""
+    """Returns what a file is instead of weights, as in "FILE is empty: download it again"; None if it may hold some."""
     with open(path, "rb") as file:
         head = file.read(HEAD)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()

@@ -1,4 +1,4 @@
-"""Validation of requests, and error messages for the page."""
+"""Functions shared by the tabs: restoration options, error messages, and updates on selection."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def options_from(strength: float, guard: bool, ensemble: bool, location: bool) -
     return Options(strength=strength, guard=guard, self_ensemble=ensemble, strip_location=location)
 
 
-def in_words(error: Exception) -> str:
-    """Returns error message for the page. Unexpected errors are logged, and start with their type."""
+def error_text(error: Exception) -> str:
+    """Returns the message for the page. Unexpected errors are also logged, and their message starts with their type."""
     if isinstance(error, ConfigurationError | CheckpointError | UnreadablePhotoError):
         return str(error)
     logger.error("the page's request failed", exc_info=error)
