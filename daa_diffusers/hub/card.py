@@ -23,7 +23,7 @@ _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float
 _HIDDEN = ("output_dir", "config", "dry_run")
 # Entry of a training record, for weights that this package did not train -> sentence on the card.
 _TAKEN_FROM = {
-    "converted_from": "Converted, number for number, from official weights:",
+    "converted_from": "Converted from official weights, with unchanged values:",
     "wrapped_from": "Weights of another publisher, in their original architecture:",
 }
 

@@ -80,7 +80,7 @@ class Objective(nn.Module):
     Attributes:
         name: name in a config.
         title: title on a model card.
-        compares: whether presets omit their preparation of real photos, as for baselines.
+        uses_preparation: whether presets prepare real photos for it (fits, pseudo-clean photos); not for baselines.
         compiles: whether the step can be compiled.
         measures: whether to call `measure` before the first step of a run that starts from a given restorer.
         restorer: network that maps (B, C, H, W) to restored (B, C, H, W).
@@ -94,7 +94,7 @@ class Objective(nn.Module):
 
     name: ClassVar[str]
     title: ClassVar[str]
-    compares: ClassVar[bool] = False
+    uses_preparation: ClassVar[bool] = True
     compiles: ClassVar[bool] = True
     measures: ClassVar[bool] = False
     restorer: nn.Module

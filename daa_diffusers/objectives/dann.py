@@ -54,7 +54,7 @@ class Dann(RealTermObjective):
 
     name = "dann"
     title = "domain-adversarial features (DANN)"
-    compares = True
+    uses_preparation = False
     compiles = False  # features are captured by a forward hook
     steepness = 10.0
 

@@ -32,7 +32,7 @@ class MeanTeacher(RealTermObjective):
 
     name = "mean_teacher"
     title = "mean teacher"
-    compares = True
+    uses_preparation = False
     evaluating = ("teacher",)
 
     def __init__(

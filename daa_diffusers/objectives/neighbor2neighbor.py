@@ -51,7 +51,7 @@ class Neighbor2Neighbor(RealTermObjective):
 
     name = "neighbor2neighbor"
     title = "Neighbor2Neighbor"
-    compares = True
+    uses_preparation = False
 
     def __init__(
         self,

@@ -59,7 +59,7 @@ class PixelAdversarial(RealTermObjective):
 
     name = "pixel_adversarial"
     title = "adversarial training on pixels"
-    compares = True
+    uses_preparation = False
 
     def __init__(
         self,

@@ -42,7 +42,7 @@ class NoisePredictorTraining(Objective):
 
     name = "noise_predictor"
     title = "training of a noise predictor"
-    compares = True
+    uses_preparation = False
     evaluating = ("restorer", "average")
 
     def __init__(

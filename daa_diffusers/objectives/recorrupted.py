@@ -34,7 +34,7 @@ class RecorruptedToRecorrupted(RealTermObjective):
 
     name = "recorrupted"
     title = "Recorrupted-to-Recorrupted"
-    compares = True
+    uses_preparation = False
     smallest_side = 32  # required by `Noise.of`
 
     def __init__(

@@ -69,7 +69,7 @@ def resolve(*layers: dict[str, Any]) -> TrainingConfig:
 def _of_preset(preset: str, given: dict[str, Any]) -> dict[str, Any]:
     """Returns the values of a preset, adjusted to the given objective and adapter."""
     values = dict(PRESETS[preset])
-    if objective_class(given["objective"]["type"]).compares:
+    if not objective_class(given["objective"]["type"]).uses_preparation:
         values = {name: value for name, value in values.items() if not facts(NAMES[name]).preparation}
     if given.get("adapter") in ADAPTER_LEARNING_RATES:
         values["learning_rate"] = ADAPTER_LEARNING_RATES[given["adapter"]]
