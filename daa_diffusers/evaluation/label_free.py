@@ -24,12 +24,12 @@ MIN_MSE = 1e-3  # lower bound of the relative error: gains are at most 30 dB
 
 
 def residual_whiteness(degraded: torch.Tensor, restored: torch.Tensor) -> torch.Tensor:
-    """Measures the whiteness of the residual `degraded - restored`: 1 for white noise, 0 for a constant.
+    """Measures the whiteness of the residual `degraded - restored`: 1 for white noise, near 0 for slow variation.
 
     The whiteness is `1 - rms(rho)` over the lags within two pixels, averaged over channels. rho is the spatial
-    autocorrelation of the residual divided by its local standard deviation, so that signal-dependent noise also counts
-    as white. Noise is not white after demosaicing (rho is 0.4 to 0.8 at lag one), so values are only comparable for the
-    same photos. A residual of zero counts as white.
+    autocorrelation of the residual, minus its mean and divided by its local standard deviation, so that
+    signal-dependent noise also counts as white. Noise is not white after demosaicing (rho is 0.4 to 0.8 at lag one), so
+    values are only comparable for the same photos. A constant residual counts as white.
 
     Raises:
         ValueError: the photos differ in shape or are smaller than 16 pixels.

@@ -17,7 +17,7 @@ Space = Literal["rgb", "y"]
 
 WITH_CLEAN = ("psnr", "ssim", "psnr_shift", "lpips")
 # Upper bound in dB of PSNR in means, differences and intervals, since identical images have an infinite PSNR. For
-# comparison, an error of one step of 8 bit in one pixel of a megapixel gives 113 dB.
+# comparison, an error of one 8-bit step in one color of one pixel of a megapixel gives 113 dB.
 PSNR_CAP = 100.0
 
 

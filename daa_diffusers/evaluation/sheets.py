@@ -62,7 +62,7 @@ def contact_sheet(
         captions: texts below the photos, such as "31.2 dB", in rows and columns like `rows`; None for no text.
         cell: width and largest height of a cell in pixels, at least 32.
         zoom: whole number: show the center of each photo, with each pixel as a block of `zoom` x `zoom`, which makes
-            noise visible. None: show whole photos, reduced to the cell or enlarged by a whole factor.
+            noise visible. None: show whole photos, reduced to the cell or enlarged by an integer factor.
         title: title above the sheet.
 
     Returns:

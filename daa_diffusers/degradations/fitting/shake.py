@@ -142,15 +142,14 @@ def fit_shake(photos: Photos, seconds: float | None = None) -> ShakeProfile:
 
 @functools.cache
 def dead_leaves(number: int, side: int = 256) -> torch.Tensor:
-    """Generates a sharp gray image (1, 1, H, W) of overlapping disks, with scale-invariant edges like photos.
+    """Generates a sharp gray image (1, 1, H, W) of overlapping disks of many sizes, a model of the edges in photos.
 
-    See Lee, Mumford and Huang, "Occlusion models for natural images" (2001). The smallest radius is chosen such that
-    half widths grow with blur as in photos.
+    See Lee, Mumford and Huang, "Occlusion models for natural images" (2001). Radii have the density r**-2; the smallest
+    radius is chosen such that half widths grow with blur as in photos.
     """
     draws = np.random.default_rng(number)
     y, x = np.arange(side)[:, None], np.arange(side)[None]
     image = np.zeros((side, side), dtype=np.float32)
-    # radii with density r**-2
     for share in draws.random(DISKS):
         radius = 1 / (1 / SMALLEST_DISK - share * (1 / SMALLEST_DISK - 2 / side))
         top, left = draws.random(2) * (side + 2 * radius) - radius

@@ -149,6 +149,7 @@ def _smoothest_noise(luma: torch.Tensor) -> float:
     """Returns the noise, in 1/255, of the smoothest 8 x 8 blocks of (H, W) that are not clipped; 0 if all are."""
     blocks = luma.unfold(0, JPEG_BLOCK, JPEG_BLOCK).unfold(1, JPEG_BLOCK, JPEG_BLOCK)
     blocks = blocks.reshape(-1, JPEG_BLOCK, JPEG_BLOCK)
+    # stricter than for flat blocks: the smoothest blocks are often nearly black or white
     is_clipped = ((blocks < 2 * CLIPPED) | (blocks > 1 - 2 * CLIPPED)).float().mean((1, 2)) > 0.05
     if bool(is_clipped.all()):
         return 0.0
