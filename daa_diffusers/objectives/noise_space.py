@@ -112,8 +112,8 @@ class NoiseSpaceAdaptation(Objective):
             noise_predictor_options: constructor arguments that override the preset of this name.
             noise_predictor_from: initial weights of the noise predictor. None or "none": new ones, with which the
                 paper's loss gains more (docs/adaptation.md). "bundled": the bundled ones if they fit the network and
-                the restorer's value range, else new ones. Otherwise the folder of a trained noise predictor, which
-                replaces the two arguments above.
+                the restorer's value range, else new ones. Otherwise the folder or Hub id of a trained noise predictor,
+                which replaces the two arguments above.
             options: arguments of the class.
         """
         unet = initial_noise_predictor(noise_predictor_from, noise_predictor, restorer, noise_predictor_options)
