@@ -123,8 +123,8 @@ class FilteredRain(ConfigurableDegradation):
         grains = torch.where(chance < density[:, None, None, None], light, 0.0)
         noise = convolve(grains, psf, (wide / FWHM)[:, None, None, None])
         noise = noise[..., margin : margin + height, margin : margin + width]
-        cut = _threshold(noise, cover.expand(batch, most).flatten(), contrast)
-        return cut.view(batch, most, height, width) * used[:, :, None, None]
+        layers = _threshold(noise, cover.expand(batch, most).flatten(), contrast)
+        return layers.view(batch, most, height, width) * used[:, :, None, None]
 
 
 def _lines(length: torch.Tensor, taper: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
@@ -149,8 +149,8 @@ def _threshold(noise: torch.Tensor, cover: torch.Tensor, contrast: torch.Tensor)
     ordered = pixels[:, ::step].sort(dim=1).values
     last = ordered.shape[1] - 1
     rank = ((1 - cover) * last).round().long().clamp(0, last)[:, None]
-    cut = ordered.gather(1, rank).maximum(MIN_THRESHOLD * ordered[:, -1:])
-    above = (ordered - cut).clamp(min=0)
+    threshold = ordered.gather(1, rank).maximum(MIN_THRESHOLD * ordered[:, -1:])
+    above = (ordered - threshold).clamp(min=0)
     mean = above.sum(1, keepdim=True) / (above > 0).sum(1, keepdim=True).clamp(min=1)
     scale = contrast[:, None] / mean.clamp(min=torch.finfo(noise.dtype).eps)
-    return ((pixels - cut) * scale).clamp(0, 1).view_as(noise)
+    return ((pixels - threshold) * scale).clamp(0, 1).view_as(noise)

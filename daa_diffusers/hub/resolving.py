@@ -17,7 +17,7 @@ from ..checkpoints import RENAMED, bundled_names, bundled_path, is_bundled
 from ..errors import CheckpointError, did_you_mean
 from ..foreign.weights import PICKLED, SAFETENSORS
 from .untrusted import check_inside, check_shapes, empty_network, loading_errors, read_config, read_json, stored_shapes
-from .weight_files import WEIGHTS, stored_variant, weight_files, weights_file
+from .weight_files import WEIGHTS, stored_variant, weight_files, weights_entry
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def resolve(
             logger.warning("%r is no longer bundled; loading its successor %r", text, RENAMED[text])
         return Source("folder", str(bundled_path(text)), RENAMED.get(text, text))
     if path.is_dir():
-        alone = weights_file(path, variant or stored_variant(path))
+        alone = weights_entry(path, variant or stored_variant(path))
         if not (path / MODEL_INDEX).is_file() and alone is not None:  # written by restorer.save_pretrained
             return Source("file", str(alone), path.resolve().name)
         if variant and not (path / MODEL_INDEX).is_file() and (path / "config.json").is_file():
@@ -162,7 +162,7 @@ def download(
     )
     folder = fetch(allow_patterns=patterns)
     lone = Path(folder, "config.json").is_file() and not Path(folder, MODEL_INDEX).is_file()
-    if lone and variant is None and weights_file(Path(folder), None) is None:  # only variants exist
+    if lone and variant is None and weights_entry(Path(folder), None) is None:  # only variants exist
         fetch(allow_patterns=[f"{WEIGHTS}*{SAFETENSORS}*"])
     return folder
 

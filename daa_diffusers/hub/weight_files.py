@@ -24,8 +24,8 @@ def weight_files(folder: Path, variant: str | None) -> tuple[list[Path], list[st
     return files_of(shards)
 
 
-def weights_file(folder: Path, variant: str | None) -> Path | None:
-    """Returns the single weight file in a network's folder, or the index of the shards; None if there is neither."""
+def weights_entry(folder: Path, variant: str | None) -> Path | None:
+    """Returns the file by which weights are opened: the single weight file or the index of shards; None without."""
     return next((path for path in (_single(folder, variant), _shards(folder, variant)) if path.is_file()), None)
 
 
