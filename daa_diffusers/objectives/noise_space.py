@@ -11,6 +11,7 @@ from ..models.restorer import RestorerContract
 from .base import Batch, Objective, StepOutput
 from .losses import charbonnier, contrastive, entrance, noise_prediction
 from .noise_predictors import initial_noise_predictor, shuffling
+from .real_term import check_choice, check_option
 from .schedules import WEIGHT_SCHEDULES, Generators, NoiseDraws, NoiseSchedule, adaptation_weight, noised
 
 VARIANTS = ("paired", "extended", "hybrid")
@@ -74,12 +75,10 @@ class NoiseSpaceAdaptation(Objective):
         separate_passes: bool = False,
     ):
         super().__init__()
-        if variant not in VARIANTS:
-            raise ValueError(f"`variant` must be one of {VARIANTS}, got {variant!r}")
-        if weight_schedule not in WEIGHT_SCHEDULES:
-            raise ValueError(f"`weight_schedule` must be one of {WEIGHT_SCHEDULES}, got {weight_schedule!r}")
-        if weight < 0 or charbonnier_eps <= 0:
-            raise ValueError(f"`weight` must be >= 0 and `charbonnier_eps` > 0, got {weight} and {charbonnier_eps}")
+        check_choice("variant", variant, VARIANTS)
+        check_choice("weight_schedule", weight_schedule, WEIGHT_SCHEDULES)
+        check_option("weight", weight, 0.0)
+        check_option("charbonnier_eps", charbonnier_eps, 0.0, above=True)
         self.restorer = restorer
         self.unet = shuffling(unet)
         self.variant = variant
