@@ -138,7 +138,6 @@ def _measured(photo: torch.Tensor, content: bytes, restorer: Restorer | None) ->
         removed = removed_noise(center_crop(pixels, RESTORED), restorer, generator)
         brightness, variance = removed or (brightness, variance)
     log_deviation = variance.sqrt().clamp(min=NOISE_FREE / 10).log().numpy()
-
     return PhotoStatistics(
         brightness.numpy(),
         log_deviation,
