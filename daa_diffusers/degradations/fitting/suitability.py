@@ -91,8 +91,8 @@ def signs_of(photo: torch.Tensor, quality: int | None = None, flat: FlatBlocks |
     """Measures the signs of a photo.
 
     Args:
-        photo: (C, H, W) in [0, 1], C = 1 or 3, at least 32 pixels wide and high. `without_impulses` should be applied
-            first; `impulses` is then the share of those that are left.
+        photo: (C, H, W) in [0, 1], C = 1 or 3, at least 32 pixels wide and high; its impulses must have been replaced
+            (`without_impulses`), except to measure `impulses` themselves.
         quality: quality of its JPEG coding; None: not a JPEG file.
         flat: flat blocks of the photo, if already computed.
     """
@@ -149,7 +149,6 @@ def _smoothest_noise(luma: torch.Tensor) -> float:
     """Returns the noise, in 1/255, of the smoothest 8 x 8 blocks of (H, W) that are not clipped; 0 if all are."""
     blocks = luma.unfold(0, JPEG_BLOCK, JPEG_BLOCK).unfold(1, JPEG_BLOCK, JPEG_BLOCK)
     blocks = blocks.reshape(-1, JPEG_BLOCK, JPEG_BLOCK)
-    # stricter than for flat blocks: the smoothest blocks are often nearly black or white
     is_clipped = ((blocks < 2 * CLIPPED) | (blocks > 1 - 2 * CLIPPED)).float().mean((1, 2)) > 0.05
     if bool(is_clipped.all()):
         return 0.0
