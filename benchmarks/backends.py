@@ -198,6 +198,16 @@ def table(spent: dict[str, list], scores: dict[str, dict], megapixels: float) ->
     return rows
 
 
+def conclusion(spent: dict[str, list], scores: dict[str, dict]) -> str:
+    """The fastest way without a loss, and the fastest that `auto` may choose."""
+    allowed = [name for name in spent if min(scores[name][each] - scores[EXACT][each] for each in SETS) >= -MOST]
+    fastest = min(allowed, key=lambda name: statistics.median(processor for _, processor in spent[name]))
+    return (
+        f"Fastest within {MOST} dB: {fastest}, {times(spent, fastest, MIXED, 1)} times as fast as {MIXED} by processor "
+        f"seconds, {times(spent, fastest, EXACT, 1)} times as fast as {EXACT}."
+    )
+
+
 def checkpoint_report(checkpoint: str, arguments: argparse.Namespace) -> list[str]:
     """The part of the report on a checkpoint: a table for each number of threads."""
     restorer = DAARestorationPipeline.from_pretrained(checkpoint).restorer.eval()
@@ -211,9 +221,10 @@ def checkpoint_report(checkpoint: str, arguments: argparse.Namespace) -> list[st
         for threads in arguments.threads:
             ways = ways_of(restorer, arguments, threads, Path(folder))
             scores = scores or quality(ways, contract, arguments)
-            rows = table(seconds_of(ways, contract, arguments), scores, arguments.side**2 / 1e6)
-            text += [f"{threads} thread(s):", markdown_table(rows, list(rows[0]))]
-            print(*text[-2:], sep="\n\n", flush=True, file=sys.stderr)
+            spent = seconds_of(ways, contract, arguments)
+            rows = table(spent, scores, arguments.side**2 / 1e6)
+            text += [f"{threads} thread(s):", markdown_table(rows, list(rows[0])), conclusion(spent, scores)]
+            print(*text[-3:], sep="\n\n", flush=True, file=sys.stderr)
     return text
 
 
@@ -236,6 +247,9 @@ def main() -> None:
         "seconds, which other programs disturb less. PSNR of 8 bit, mean per photo: of float32, and the differences "
         f"from it; within: a loss of at most {MOST} dB. Deviations from float32 are in levels of 255. int8 leaves out "
         "the first and the last convolution.",
+        f"`auto` chooses between {EXACT} and {MIXED} only: they need no package beside torch, no compiler and no model "
+        "compiled for each size of a photo, and they restore large photos in strips without computing a pixel twice. "
+        "int8 loses too much with calibration alone.",
         *tables,
     )
 

@@ -160,6 +160,8 @@ class Renoised(RealTermObjective):
 
     def step(self, batch: Batch, real: torch.Tensor, weight: float, generator: Generators) -> StepOutput:
         """See `RealTermObjective`."""
+        if weight == 0:  # the term is disabled: its four passes would add zero
+            return self.output(self.restorer(batch.synthetic), batch.clean, weight)
         target = self.teach(real, generator)
         restored, restored_real = self.restorer(batch.synthetic), self.restorer(real)
         adaptation = charbonnier(restored_real, target, self.charbonnier_eps)

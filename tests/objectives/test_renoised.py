@@ -56,6 +56,19 @@ def test_no_gradient_reaches_the_teacher():
     assert all(p.grad is not None for p in step.restorer.parameters())
 
 
+def test_a_disabled_term_restores_no_real_photos_and_trains_as_supervised():
+    photos, step, expected = batch(), Renoised(restorer(), weight=0.0), restorer()
+    passes = []
+    for network in (step.teacher, step.restorer):
+        network.register_forward_hook(lambda network, inputs, _: passes.append((network, *inputs)))
+    output = step(photos, generator=torch.Generator().manual_seed(0))
+    output.loss.backward()
+    charbonnier(expected(photos.synthetic), photos.clean).backward()
+    assert passes == [(step.restorer, photos.synthetic)] and output.restored_real is None
+    for one, other in zip(step.restorer.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad)
+
+
 def test_the_teacher_is_the_start_an_average_or_restarts():
     def moved(**options):
         step = Renoised(restorer(), decay=0.5, **options)
