@@ -6,7 +6,8 @@ Reads the rows that are kept with the project and trains none. Regret is the PSN
 oracle, minus that of the method chosen; both are means over the seeds measured. A domain is shown once the rows of both
 methods of the choice were measured: pairs fitted to the photos, and renoised self-distillation with fitted noise. The
 figure shows their difference against the share of the photos' noise that the start leaves, and the correlation of
-neighboring pixels: both are measured without labels.
+neighboring pixels: both are measured without labels. The second table shows what the last weights miss against the best
+ones of a run, at the planned number of steps and at four times as many.
 """
 
 import argparse
@@ -18,7 +19,8 @@ from pathlib import Path
 import adaptation
 import common
 from adaptation import ALL_ROWS
-from adaptation_report import collect
+from adaptation_plan import COMMON
+from adaptation_report import Scores, collect
 
 from daa_diffusers.evaluation.statistics import markdown_table
 from daa_diffusers.files import replacing
@@ -29,6 +31,7 @@ RENOISED = ("chosen", "renoised slowly, fitted noise")  # the first that was mea
 KINDS = ("phone", "grain", "enlarged", "coded", "sharpened", "scanned", "blotched")
 STRONG = ("renoir", "polyu", *(f"{kind}_strong" for kind in KINDS))
 SHOWN = ("renoir_white", "polyu_white", *KINDS, *STRONG)
+PLANNED = COMMON["steps"]
 HELD_OUT = ("sharpened", "scanned", "blotched")
 COLUMNS = [
     *("domain", "left / noise", "correlation", "start", "control", "fitted", "renoised", "oracle", "chosen", "regret"),
@@ -38,13 +41,17 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class Measured:
-    """A domain: the share of noise that its start leaves, the noise's correlation, the choice, and PSNR (dB) by row."""
+    """A domain: the share of noise that its start leaves, the noise's correlation, the choice, and PSNR (dB) by row.
+
+    `psnr` has means over seeds, `deviation` their standard deviation where there are several.
+    """
 
     domain: str
     left: float
     neighbors: float
     method: str
     psnr: dict[str, float]
+    deviation: dict[str, float]
     renoised: str
 
     @property
@@ -63,22 +70,28 @@ class Measured:
         return max((row for row in self.psnr if row not in ("oracle", "plain")), key=self.psnr.__getitem__)
 
 
+def saved_rows(arguments: argparse.Namespace, name: str, *given: str) -> tuple[argparse.Namespace, dict[str, Scores]]:
+    """The options of `adaptation.py` for a domain, with those `given`, and its rows that are there."""
+    rows = [row for row in ALL_ROWS if row != "chosen" or name not in STRONG]  # there it may be another method
+    options = adaptation.parse(
+        ["--domains", name, "--scores", str(arguments.scores), "--data", str(arguments.data), *given, "--rows", *rows]
+    )
+    return options, collect([task for task in adaptation.tasks_of(options) if task.scores.exists()], name)
+
+
 def measured(arguments: argparse.Namespace) -> Iterator[Measured]:
     """The domains whose rows are there."""
     for name in SHOWN:
-        rows = [row for row in ALL_ROWS if row != "chosen" or name not in STRONG]  # there it may be another method
-        given = ["--domains", name, "--seeds", "3", "--scores", str(arguments.scores), "--data", str(arguments.data)]
-        options = adaptation.parse([*given, "--rows", *rows])
-        tasks = [task for task in adaptation.tasks_of(options) if task.scores.exists()]
-        scores = collect(tasks, name)
+        options, scores = saved_rows(arguments, name, "--seeds", "3")
         renoised = next((row for row in RENOISED if row in scores), "")
         if FITTED not in scores or not renoised:
             continue
         psnr = {row: statistics.fmean(found["means"]) for row, found in scores.items()}
+        deviation = {r: statistics.stdev(f["means"]) for r, f in scores.items() if len(f["means"]) > 1}
         psnr["plain"] = statistics.fmean(adaptation.fixed_rows(options, name)["plain"]["psnr"])
         found = adaptation.measured_choice(options, name, adaptation.plan(options, name, FITTED, 0).options)
         method = adaptation.method_chosen(found)
-        yield Measured(name, found["left"] / found["noise"], found["neighbors"], method, psnr, renoised)
+        yield Measured(name, found["left"] / found["noise"], found["neighbors"], method, psnr, deviation, renoised)
 
 
 def line_of(one: Measured) -> dict[str, str]:
@@ -93,10 +106,24 @@ def line_of(one: Measured) -> dict[str, str]:
         "best row": one.best,
     }
     rows = {"start": "plain", "control": "control", "fitted": FITTED, "renoised": one.renoised, "oracle": "oracle"}
-    line |= {title: f"{psnr[row]:.2f}" for title, row in rows.items() if row in psnr}
+    for title, row in rows.items():
+        if row in psnr:
+            spread = f" ± {one.deviation[row]:.2f}" if row in one.deviation else ""
+            line[title] = f"{psnr[row]:.2f}{spread}"
     if {"control", "oracle"} <= set(psnr) and psnr["oracle"] > psnr["control"]:
         closed = (psnr[one.chosen] - psnr["control"]) / (psnr["oracle"] - psnr["control"])
         line["of oracle minus control"] = f"{100 * closed:.0f} %"
+    return line
+
+
+def drift_of(one: Measured, arguments: argparse.Namespace) -> dict[str, str]:
+    """The line of a domain in the table of drift: the chosen row of the first seed."""
+    line = {"domain": one.domain, "row": one.chosen}
+    for steps in (PLANNED, 4 * PLANNED):
+        _, scores = saved_rows(arguments, one.domain, "--seeds", "1", "--steps", str(steps))
+        if one.chosen in scores:
+            found = list(scores[one.chosen]["steps"].values())
+            line |= {f"{steps} steps": f"{found[-1]:.2f}", f"missed at {steps}": f"{max(found) - found[-1]:.2f}"}
     return line
 
 
@@ -135,9 +162,13 @@ def main() -> None:
     common.publish(
         arguments.report,
         "# The choice of `daa adapt` against the best row",
-        f"`{common.command(__file__)}`: PSNR (dB) on `val`, means over the seeds measured.",
+        f"`{common.command(__file__)}`: PSNR (dB) on `val`, mean ± standard deviation over two or three seeds, "
+        "otherwise of one.",
         markdown_table([line_of(one) for one in domains], COLUMNS),
         f"![Where renoising pays]({arguments.report.with_suffix('.png').name})",
+        "## Drift",
+        "PSNR after the last step, and what it misses against the best of four checkpoints; the first seed.",
+        markdown_table([drift_of(one, arguments) for one in domains]),
     )
 
 
