@@ -66,7 +66,10 @@ def test_loading_and_restoring_with_torch_leave_onnxruntime_alone():
     assert "onnxruntime" not in foreign(modules_loaded_by(statement))
 
 
-UNUSED = {"transformers", "scipy", "torchvision", "sympy", "datasets", "onnxruntime", "torch._dynamo"}
+UNUSED = {
+    *("transformers", "scipy", "torchvision", "sympy", "datasets", "onnxruntime", "torch._dynamo", "requests"),
+    *("diffusers.models.transformers", "diffusers.models.autoencoders", "diffusers.models.unets.unet_3d_condition"),
+}
 
 
 @pytest.mark.parametrize("answer", ["restore", "adapt"])
@@ -86,6 +89,23 @@ def test_commands_start_without_libraries_that_diffusers_takes_in_passing(answer
     program = f"import sys; sys.argv[1:] = {arguments}; from daa_diffusers.cli.app import main; assert main() == 0; "
     modules_loaded_by(f"{program} found = {UNUSED} & set(sys.modules); assert not found, found; {then}")
     assert (tmp_path / "out/a.png").is_file() == (answer == "restore")
+
+
+def test_what_the_commands_import_late_is_what_it_would_have_been():
+    """Classes of diffusers that stand for others make and recognize instances of those: `cli/lean.py`."""
+    modules_loaded_by(
+        "from daa_diffusers.cli.lean import lean_diffusers; lean_diffusers(); import diffusers; "
+        "from diffusers.models.unets.unet_2d_blocks import Transformer2DModel as Late; "
+        "from diffusers.pipelines.pipeline_utils import AutoencoderKL as Checked; "
+        "options = dict(num_attention_heads=1, attention_head_dim=8, in_channels=8, norm_num_groups=4); "
+        "made = Late(**options); "
+        "from diffusers.models.transformers.transformer_2d import Transformer2DModel; "
+        "assert type(made) is Transformer2DModel and isinstance(made, Late) and not isinstance(made, Checked); "
+        "assert diffusers.AutoencoderKL.__module__.endswith('autoencoder_kl'); "
+        "assert isinstance(diffusers.AutoencoderKL(), Checked); "
+        "import importlib.metadata; assert importlib.metadata.packages_distributions(); "
+        "import requests; from diffusers.utils import loading_utils; assert loading_utils.requests.get is requests.get"
+    )
 
 
 def test_reports_of_libraries_are_off_unless_somebody_turned_them_on():

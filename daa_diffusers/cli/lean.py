@@ -1,14 +1,17 @@
-"""Import of diffusers in half the time, without the optional libraries that no command needs.
+"""Import of diffusers in a third of the time, without the libraries and networks that no command needs.
 
 diffusers works without transformers, scipy and torchvision, except for features that restoring and training do not
 use. torch's compiler, and a module of attention masks that imports sympy, are slow to import and needed only for
-compilation. All of these are hidden from diffusers only while it is imported.
+compilation. These are hidden from diffusers only while it is imported. Of diffusers' own modules, all transformers and
+autoencoders are imported for a few classes, which are imported at their first use instead; and the files of all
+installed packages are listed, to find the names of three.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import importlib.metadata
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +21,20 @@ from types import ModuleType
 from typing import Any
 
 UNUSED = ("transformers", "scipy", "torchvision", "torch._dynamo")
-MASKS = "torch.nn.attention.flex_attention"  # imported by diffusers' video transformers
+# Modules whose classes are imported at their first use: of attention masks, for diffusers' video transformers; of
+# transformers, for blocks of U-Nets; U-Nets that import more of them; of downloads.
+LATE = (
+    "torch.nn.attention.flex_attention",
+    "diffusers.models.transformers.dual_transformer_2d",
+    "diffusers.models.transformers.transformer_2d",
+    "diffusers.models.unets.unet_3d_condition",
+    "diffusers.models.unets.unet_dreamlite",
+    "diffusers.models.unets.unet_i2vgen_xl",
+    "diffusers.models.unets.unet_motion_model",
+    "diffusers.models.unets.unet_spatio_temporal_condition",
+    "requests",
+)
+AUTOENCODER = ("diffusers.models.autoencoders.autoencoder_kl", "AutoencoderKL")  # for a check in `DiffusionPipeline`
 
 
 def lean_diffusers() -> None:
@@ -52,19 +68,36 @@ class _Lean(Loader):
     def exec_module(self, module: ModuleType) -> None:
         import torch
 
-        with _hidden(), _compiler_on_demand(torch.compiler):
+        disable = _disabled_on_demand(torch.compiler.disable)
+        installed = _replaced(importlib.metadata, "packages_distributions", dict)
+        with _hidden(), installed, _replaced(torch.compiler, "disable", disable):
             self.usual.exec_module(module)
             utils = importlib.import_module("diffusers.utils.torch_utils")
             utils.is_compiled_module = _is_compiled  # type: ignore[attr-defined] # before other modules import it
+            models = importlib.import_module("diffusers.models")
+            models.AutoencoderKL = _Late(*AUTOENCODER)  # type: ignore[attr-defined]
             importlib.import_module("diffusers.pipelines.pipeline_utils")
+            importlib.import_module("diffusers.models.unets")  # of the restorers' output and the noise predictor
+            del models.AutoencoderKL
+
+
+@contextmanager
+def _replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
+    """Context in which `module.name` is `value`."""
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
 
 
 @contextmanager
 def _hidden() -> Iterator[None]:
-    """Context in which `UNUSED` cannot be imported and `MASKS` is a placeholder, unless already imported."""
-    hidden = {name: None for name in UNUSED if name not in sys.modules}
-    hidden |= {MASKS: _Placeholder(MASKS)} if MASKS not in sys.modules else {}  # type: ignore[dict-item]
-    sys.modules.update(hidden)  # type: ignore[arg-type]
+    """Context in which `UNUSED` cannot be imported and `LATE` are placeholders, unless already imported."""
+    hidden: dict[str, Any] = {name: None for name in UNUSED if name not in sys.modules}
+    hidden |= {name: _Placeholder(name) for name in LATE if name not in sys.modules}
+    sys.modules.update(hidden)
     try:
         yield
     finally:
@@ -73,20 +106,35 @@ def _hidden() -> Iterator[None]:
 
 
 class _Placeholder(ModuleType):
-    """Module whose names are empty classes while it replaces the real module, and the real names afterwards."""
+    """Module whose names are `_Late` classes while it replaces the real module, and the real names afterwards."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:
-            return type(name, (), {})
+            return _Late(self.__name__, name)
         return getattr(importlib.import_module(self.__name__), name)
 
 
-@contextmanager
-def _compiler_on_demand(compiler: Any) -> Iterator[None]:
-    """Context in which `@torch.compiler.disable` does not import the compiler; until then it has no effect."""
-    disable = compiler.disable
+class _Late(type):
+    """Class that stands for one of another module: it imports that module when it is called."""
+
+    def __new__(cls, module: str, name: str) -> _Late:
+        return super().__new__(cls, name, (), {"module": module})
+
+    def __init__(cls, module: str, name: str):
+        super().__init__(name, (), {})
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        return getattr(importlib.import_module(cls.module), cls.__name__)(*args, **kwargs)  # type: ignore[attr-defined]
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        loaded = sys.modules.get(cls.module)  # type: ignore[attr-defined]
+        return loaded is not None and isinstance(instance, getattr(loaded, cls.__name__))
+
+
+def _disabled_on_demand(disable: Callable) -> Callable:
+    """Returns `torch.compiler.disable` such that it does not import the compiler, and has no effect until others do."""
 
     def on_demand(function: Callable | None = None, recursive: bool = True, **options: Any) -> Callable:
         if function is None:
@@ -103,11 +151,7 @@ def _compiler_on_demand(compiler: Any) -> Iterator[None]:
 
         return called
 
-    compiler.disable = on_demand
-    try:
-        yield
-    finally:
-        compiler.disable = disable
+    return on_demand
 
 
 def _is_compiled(module: Any) -> bool:
