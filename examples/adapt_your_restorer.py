@@ -1,4 +1,4 @@
-"""Adapt your own network to your photos: the 20 lines of docs/any_restorer.md.
+"""Adapt your own network to your photos; see docs/any_restorer.md.
 
 python examples/adapt_your_restorer.py CLEAN_PHOTOS/ MY_NOISY_PHOTOS/ outputs/mine
 """
@@ -26,7 +26,7 @@ class MyDenoiser(nn.Module):
 
 def main(clean, real, output, **options):
     network = MyDenoiser(width=16)  # with your weights: network.load_state_dict(...)
-    restorer = ForeignRestorer.wrap(network, arguments={"width": 16}, value_range=(0, 1))  # with test runs
+    restorer = ForeignRestorer.wrap(network, arguments={"width": 16}, value_range=(0, 1))  # includes test runs
     DAARestorationPipeline(restorer).save_pretrained(f"{output}/start")
     photos = {"clean": [clean], "real": [real], "init_from": f"{output}/start", "output_dir": f"{output}/run"}
     result = train(resolve({"preset": "adapt", **photos, **options}).check())

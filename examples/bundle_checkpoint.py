@@ -3,9 +3,9 @@
 python examples/bundle_checkpoint.py outputs/daa-derain daa-derain --minutes 5
 daa evaluate val/rainy --clean val/clean --space y --metrics psnr,ssim --label-free \\
     --checkpoint daa_diffusers/checkpoints/daa-derain --record "Rain100L (val)"
-python examples/model_cards.py                      # its card, from these files
+python examples/model_cards.py                      # renders its card from these files
 
-For a run of objective `noise_predictor`, only the noise predictor is saved, after the last step or after given steps:
+For a run of objective `noise_predictor`, saves only the noise predictor, after the last step or after given steps:
 
 python examples/bundle_checkpoint.py outputs/noise-predictor noise-predictor --noise_predictor
 python examples/bundle_checkpoint.py outputs/noise-predictor plain --noise_predictor 500 --folder outputs/predictors
@@ -51,11 +51,11 @@ NOTE = (
     "Apache-2.0."
 )
 AVERAGE = "average."  # prefix of the averaged weights in checkpoints of a noise predictor's training
-FREE_NOTE = "cc-by-4.0"
+FREE_NOTE = "cc-by-4.0"  # license of weights that were trained on `FREE_SOURCES` only
 
 
 def stages(run: Path) -> Iterator[dict[str, Any]]:
-    """The records of a run and of the runs from which it started, the last first."""
+    """Yields the records of a run and of the runs from which it started, the latest first."""
     record = json.loads((run / "run.json").read_text())
     yield record
     start = Path(str(record["options"].get("init_from")))
@@ -64,23 +64,23 @@ def stages(run: Path) -> Iterator[dict[str, Any]]:
 
 
 def photo_folders(record: dict[str, Any]) -> set[str]:
-    """All folders from which a run has read photos."""
+    """Returns all folders from which a run read photos."""
     roles = ("clean", "real", "unpaired_clean", "paired_degraded", "paired_clean")
     return {str(Path(folder)) for role in roles for folder in record["options"].get(role) or ()}
 
 
 def is_free(records: list[dict[str, Any]]) -> bool:
-    """Whether all stages have read only photos of free licenses, and the first one started from free weights."""
+    """Whether all stages read only photos with free licenses, and the first started from new or free weights."""
     folders = set().union(*map(photo_folders, records))
     start = records[-1]["options"].get("init_from")
-    from_nothing = start is None or (is_bundled(start) and training_record(bundled_path(start))["license"] == FREE_NOTE)
-    return from_nothing and all(any(folder.endswith(end) for end in FREE_SOURCES) for folder in folders)
+    started_free = start is None or (is_bundled(start) and training_record(bundled_path(start))["license"] == FREE_NOTE)
+    return started_free and all(any(folder.endswith(end) for end in FREE_SOURCES) for folder in folders)
 
 
 def training_of(run: Path, **further: Any) -> dict[str, Any]:
-    """Training record for the weights of a run: license, options, photos and their sources."""
+    """Returns the training record of a run's weights: license, options, photos and their sources."""
     record = json.loads((run / "run.json").read_text())
-    # the last three parts of folders, without the local path
+    # folders are recorded by their last three parts, without local paths
     options = {
         name: ["/".join(Path(folder).parts[-3:]) for folder in value] if name in ("clean", "real") else value
         for name, value in record["options"].items()
@@ -88,7 +88,7 @@ def training_of(run: Path, **further: Any) -> dict[str, Any]:
     start = Path(str(options.get("init_from")))
     if start.name == "pipeline":  # use the name of the run
         options["init_from"] = start.parent.name
-    if options.get("minutes") is not None:  # the same time gives another number of steps on other machines
+    if options.get("minutes") is not None:  # the number of steps depends on the machine
         options |= {"steps": record["steps"], "minutes": None}
     records = list(stages(run))
     made = {
@@ -100,18 +100,20 @@ def training_of(run: Path, **further: Any) -> dict[str, Any]:
     made["versions"] = record["versions"]
     folders = set().union(*map(photo_folders, records))
     found = {k: text for k, text in SOURCES.items() if any(folder.endswith(k) for folder in folders)}
-    # named as in the record: by the last part of two
+    # keys of two parts are recorded by the last part
     made["sources"] = {k if k.count("/") != 1 else k.split("/")[1]: text for k, text in found.items()}
     return made | {name: value for name, value in further.items() if value is not None}
 
 
 def bundle_noise_predictors(run: Path, folder: Path, steps: list[int]) -> None:
-    """Saves the moving average of the noise predictor after the given steps, or after the last one to `folder`."""
+    """Saves the moving average of the noise predictor at each given step to a subfolder, or the last to `folder`."""
     unet = DAAUNet2DConditionModel.from_config(DAAUNet2DConditionModel.load_config(run / "pipeline" / "unet"))
     checkpoints = {int(path.name.split("-")[1]): path for path in list_checkpoints(run / "checkpoints")}
     for step in steps or [max(checkpoints)]:
         if step not in checkpoints:
-            raise SystemExit(f"--noise_predictor: no checkpoint is of step {step}, there are {sorted(checkpoints)}")
+            raise SystemExit(
+                f"--noise_predictor must be steps with a checkpoint, {sorted(checkpoints)}, got {step}"
+            )
         weights = load_file(checkpoints[step] / "model.safetensors")
         unet.load_state_dict({k.removeprefix(AVERAGE): v for k, v in weights.items() if k.startswith(AVERAGE)})
         keep_record(unet, WeightsRecord({**training_of(run), "steps": step}))
@@ -124,13 +126,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("run", type=Path, help="output folder of a finished run of train_daa.py")
     parser.add_argument("name", help="name of the bundled checkpoint")
     parser.add_argument("--minutes", type=float, help="duration of the training")
-    parser.add_argument("--history", help="description of what preceded the run")
+    parser.add_argument("--history", help="description of the training before this run")
     parser.add_argument("--folder", type=Path, default=CHECKPOINTS, help="folder of bundled checkpoints")
     parser.add_argument(
         "--noise_predictor",
         type=int,
         nargs="*",
-        help="steps to save, each in a folder of that number; default: the last one",
+        help="save only the noise predictor, each of these steps in a folder of that number; default: the last step",
     )
     arguments = parser.parse_args(argv)
     if arguments.noise_predictor is not None:
@@ -140,7 +142,7 @@ def main(argv: list[str] | None = None) -> None:
     made = training_of(arguments.run, minutes=arguments.minutes, history=arguments.history)
     keep_record(pipeline.restorer, WeightsRecord(made))
     pipeline.save_pretrained(arguments.folder / arguments.name)
-    (arguments.folder / arguments.name / "pipeline.py").unlink()  # only needed for folders on the Hub
+    (arguments.folder / arguments.name / "pipeline.py").unlink()  # needed only on the Hub
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""Sheets of the degradations, as in docs/degradations.md, and their strength.
+"""Sample sheets of the degradations for docs/degradations.md, and their strength in PSNR.
 
     python examples/degradation_sheets.py [--output_dir docs/degradations] [--photos FOLDER] [--draws 200]
 
-Writes a JPEG sheet for each degradation and prints quantiles of PSNR over many draws. The photos are scikit-image's, or
-those of a folder. Takes about a minute on one core.
+Writes a JPEG sheet for each degradation and prints quantiles of PSNR over many draws. Takes about a minute on one core.
 """
 
 import argparse
@@ -26,7 +25,7 @@ from daa_diffusers.sources.folders import PhotoFolder
 DRAWS_SHOWN = 4
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 NOISE = {"type": "camera", "shot": [5e-4, 1e-2]}
-RAIN = {"type": "rain", "across_probability": 0.0}  # vertical rain only, as the photos are upright
+RAIN = {"type": "rain", "across_probability": 0.0}  # vertical rain only, because the photos are upright
 DEGRADATIONS = {
     "gaussian": {"type": "gaussian", "sigma_max": 50.0},
     "camera": {"type": "camera"},
@@ -50,9 +49,9 @@ DEGRADATIONS = {
 
 
 def load_photos(folder: str | None) -> list[torch.Tensor]:
-    """Photos (C, H, W) in [0, 1]: those in `folder`, or center crops of scikit-image's."""
-    with tempfile.TemporaryDirectory() as own:
-        made = demo_photos(own) if folder is None else None
+    """Returns photos (C, H, W) in [0, 1] from `folder`, or center crops of scikit-image's photos."""
+    with tempfile.TemporaryDirectory() as temporary:
+        made = demo_photos(temporary) if folder is None else None
         source = PhotoFolder(made.real_val_clean if made else folder)
         photos = [source.photo(index) for index in range(source.count)]
     return [photo.float() / torch.iinfo(photo.dtype).max for photo in photos]
@@ -67,14 +66,14 @@ def degrade(degradation: Degradation, photo: torch.Tensor, name: str, number: in
 
 
 def quantiles(degradation: Degradation, photos: list[torch.Tensor], name: str, draws: int) -> np.ndarray:
-    """Quantiles of PSNR (RGB, dB) over `draws` draws, which use the photos in turn."""
+    """Returns the `QUANTILES` of PSNR (RGB, dB) over `draws` draws, which use the photos in turn."""
     taken = (photos[number % len(photos)] for number in range(draws))
     values = [psnr(degrade(degradation, photo, name, number), photo) for number, photo in enumerate(taken)]
     return np.quantile(values, QUANTILES)
 
 
 def psf_sheet(psfs: torch.Tensor) -> Image.Image:
-    """Grid of the PSFs (B, 1, K, K): square root of their intensity, each scaled to full brightness."""
+    """Renders a grid of PSFs (B, 1, K, K): the square root of each, scaled to full brightness."""
     shown = (psfs / psfs.amax((2, 3), keepdim=True)).sqrt()
     shown = torch.nn.functional.pad(shown, (1, 1, 1, 1), value=0.4)
     grid = torch.cat([torch.cat(list(row), dim=2) for row in shown.split(12)], dim=1)[0]  # (H, W)
@@ -83,7 +82,7 @@ def psf_sheet(psfs: torch.Tensor) -> Image.Image:
 
 
 def default_psfs(count: int) -> torch.Tensor:
-    """PSFs of `MotionBlur` with default options, (count, 1, K, K)."""
+    """Draws PSFs (count, 1, K, K) of `MotionBlur` with default options."""
     generator, default = generator_for(0, "psfs"), MotionBlur()
     ranges = (default.length, default.shake, default.pull, default.reversals)
     drawn = [uniform((count,), *bounds, torch.zeros(1), generator) for bounds in ranges]
@@ -98,7 +97,7 @@ def write_jpeg(picture: Image.Image, path: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("docs/degradations"))
-    parser.add_argument("--photos", help="Folder of clean photos. Default: scikit-image's.")
+    parser.add_argument("--photos", help="Folder of clean photos. Default: scikit-image's photos.")
     parser.add_argument("--draws", type=int, default=200, help="Draws for the quantiles of PSNR.")
     arguments = parser.parse_args(argv)
     arguments.output_dir.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Demonstration in a few minutes: adapt a restorer trained on white noise to noisy photos, then compare.
+"""Demonstration in a few minutes: adaptation of a restorer trained on white noise, and a comparison.
 
     python examples/demo.py [--photos FOLDER | --self_made] [--minutes 3]
 
@@ -22,7 +22,7 @@ START = ROOT / "examples" / "white-noise"  # trained with examples/configs/white
 
 @dataclass
 class DemoData:
-    """Folders of the demo: `clean` for synthetic pairs, `real` for adaptation, held-out photos to restore."""
+    """Folders of the demo: `clean` for synthetic pairs, `real` to adapt to, `held_out*` to compare on."""
 
     origin: str
     clean: list[Path]
@@ -32,7 +32,7 @@ class DemoData:
 
 
 def find_data(output: Path, photos: str | None, self_made: bool = False) -> DemoData:
-    """The user's photos, else those of `$DAA_DATA`, else self-made ones."""
+    """Returns the user's photos, else the photos in `$DAA_DATA`, else self-made ones."""
     data = Path(os.environ.get("DAA_DATA", ROOT.parent / "shared" / "data"))
     renoir = data / "real_noise" / "renoir"
     found = renoir.is_dir() and (data / "clean").is_dir() and not self_made
@@ -52,7 +52,7 @@ def find_data(output: Path, photos: str | None, self_made: bool = False) -> Demo
 
 
 def adapt(data: DemoData, output: Path, minutes: float) -> Path:
-    """Adapts the network by `daa adapt`, and returns the folder of the pipeline.
+    """Adapts the network with `daa adapt`, and returns the folder of the pipeline.
 
     Raises:
         subprocess.CalledProcessError: the command failed.
@@ -74,7 +74,9 @@ def compare(data: DemoData, adapted: Path | None, sheet: Path, most: int = 12, r
     """Restores the held-out photos with each checkpoint, prints the table, writes the sheet.
 
     Args:
+        data: folders of the demo.
         adapted: folder of the adapted pipeline; None: compare only the other two.
+        sheet: file to write the sheet to.
         most: maximum number of photos to restore.
         rows_shown: maximum number of photos on the sheet.
     """
@@ -132,7 +134,7 @@ def main() -> int:
     """Runs the demo; see the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", help="folder of your own noisy photos to adapt to")
-    parser.add_argument("--self_made", action="store_true", help="make photos even if $DAA_DATA has some")
+    parser.add_argument("--self_made", action="store_true", help="use self-made photos even if $DAA_DATA has photos")
     parser.add_argument("--minutes", type=float, default=3.0, help="time for the adaptation; 0 skips it")
     parser.add_argument("--output", type=Path, default=Path("outputs") / "demo")
     arguments = parser.parse_args()

@@ -2,9 +2,9 @@
 
     python examples/make_textures.py outputs/photos/textures [--count 60] [--side 512]
 
-Few photos contain nets of bright lines, stripes, lattices or text, and a derainer trained without them removes them
-like rain: one trained on 39 landscape photos removed the bright pattern of a leopard print. Takes about half a second
-per image. An image is determined by its number. The images are free of any rights.
+Few photos contain nets of bright lines, stripes, lattices or text, and a derainer trained without such patterns removes
+them like rain: one trained on 39 landscape photos removed the bright pattern of a leopard print. An image is a function
+of its number. Takes about half a second per image. The images are free of any rights.
 """
 
 import argparse
@@ -23,14 +23,14 @@ LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
 def smooth_noise(draws: np.random.Generator, side: int, cell: float) -> np.ndarray:
-    """Noise (side, side) of about unit variance, interpolated from a grid of `cell` pixels."""
+    """Returns noise (side, side) of about unit variance, interpolated from a grid with `cell` pixels between points."""
     count = max(3, round(side / cell) + 3)
     coarse = torch.from_numpy(draws.normal(size=(1, 1, count, count)))
     return F.interpolate(coarse, size=(side, side), mode="bicubic", align_corners=True)[0, 0].numpy() * 1.3
 
 
 def warped(draws: np.random.Generator, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates (y, x) in pixels, each (side, side), rotated and distorted at random."""
+    """Returns coordinates (y, x) in pixels, each (side, side), rotated and distorted at random."""
     y, x = np.mgrid[:side, :side].astype(np.float64)
     angle, distortion = draws.uniform(0, np.pi), draws.choice([0.0, 10.0, 30.0])
     down = np.cos(angle) * y - np.sin(angle) * x + distortion * smooth_noise(draws, side, side / 4)
@@ -109,7 +109,7 @@ PATTERNS: tuple[Pattern, ...] = (cells, stripes, lattice, spots, text, lines, di
 
 
 def render(number: int, side: int) -> np.ndarray:
-    """Image `number`, (side, side, 3) uint8: a shaded pattern in two colors, rendered at twice the size and reduced."""
+    """Renders image `number`, (side, side, 3) uint8: a shaded pattern in two colors, supersampled 2 x 2."""
     draws = np.random.default_rng(number)
     large = 2 * side
     mask = PATTERNS[number % len(PATTERNS)](draws, large).astype(np.float64)[..., None]

@@ -1,4 +1,4 @@
-"""Plots the logs of training runs: losses, weight and gradients, validation, label-free health.
+"""Plots the logs of training runs: losses, weight and gradients, validation, health.
 
 python examples/plot_run.py outputs/daa-denoise outputs/daa-denoise-control --output curves.png
 """
@@ -33,7 +33,7 @@ def read_run(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
 
 
 def draw(runs: Sequence[Path], output: Path) -> None:
-    """Draws a panel for each type of logged value; each run has a line style."""
+    """Draws the `PANELS` that have values; each run has its own line style."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -3,7 +3,7 @@
     accelerate launch examples/train_daa.py --init_from daa-denoise --clean clean_photos/ --real my_photos/ \
         --output_dir outputs/mine --minutes 30
 
-`--help` lists all options; `--dry-run` prints the resolved ones, with the required memory and time. The same command
+`--help` lists all options; `--dry-run` prints the resolved options and the required memory and time. The same command
 resumes an interrupted run, bit for bit on a CPU (`--verify-resume 20` checks this on your machine).
 
 Exit status: 0: success; 2: invalid options or photos; 3: no trained weights restore better than --init_from, whose
@@ -23,7 +23,7 @@ from daa_diffusers.errors import CheckpointError, ConfigurationError
 if TYPE_CHECKING:
     from daa_diffusers.training.config import TrainingConfig
 
-ANSWERS = {"--dry_run", "--dry-run", "--help", "-h"}  # options without training, hence without compilation
+WITHOUT_TRAINING = {"--dry_run", "--dry-run", "--help", "-h"}  # hence without torch.compile, see `lean_diffusers`
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _status(arguments: list[str] | None, begun: float | None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     process.let_waiting_threads_sleep()
-    if arguments is None and ANSWERS & set(sys.argv):
+    if arguments is None and WITHOUT_TRAINING & set(sys.argv):
         lean_diffusers()
     from daa_diffusers.training.config import parse_arguments
 
@@ -55,7 +55,7 @@ def run(config: TrainingConfig, begun: float | None = None) -> int:
         from daa_diffusers.training.verification import verify_resume
 
         differences = verify_resume(config)
-        print("\n".join(differences) or f"{config.verify_resume} steps end bit-identical when interrupted half-way")
+        print("\n".join(differences) or f"{config.verify_resume} steps give identical bits if interrupted half-way")
         return 1 if differences else 0
     from accelerate import PartialState
 

@@ -1,1 +1,1 @@
-"""The command `daa`: one module per subcommand, which imports torch and diffusers only when it runs."""
+"""The command `daa`: one module per subcommand; torch and diffusers are imported only when a command runs."""

@@ -34,7 +34,7 @@ app = typer.Typer(add_completion=False)
 TaskName = Annotated[
     str | None,
     typer.Option(
-        help=f"Degradation to remove: {known_tasks()}. Default: the task recorded for --checkpoint.",
+        help=f"Degradation to remove: {known_tasks()}. Default: the task recorded in --checkpoint.",
         show_default=False,
     ),
 ]
@@ -43,7 +43,7 @@ Method = Annotated[
     typer.Option(
         help="auto (chosen by measurements on the photos and the initial restorer), preset (as in "
         "examples/train_daa.py), fitted (pairs with noise fitted to the photos, no noise predictor), renoised "
-        "(self-distillation) or renoised_fitted (both)."
+        "(self-distillation) or renoised_fitted (the last two together)."
     ),
 ]
 Bursts = Annotated[
@@ -75,7 +75,7 @@ def adapt(
         ),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Output folder of the run; the same command resumes it.")
+        Path, typer.Option("--output", "-o", help="Output folder; the same command resumes the run in it.")
     ] = Path("adapted"),
     minutes: Annotated[
         float, typer.Option(help="Time budget of the whole command, preparation and saving included.")
@@ -129,8 +129,10 @@ def adapt(
 def _open(config: TrainingConfig, write_clean: bool, begun: float | None) -> Inputs:
     """Opens the restorer and the photos of a run, and inspects the real photos of a new run.
 
-    `begun` is the time at which the command started. With `write_clean`, writes scikit-image's photos as the clean
-    ones, after the real ones are checked.
+    Args:
+        config: options of the run.
+        write_clean: whether to write the clean photos, which are scikit-image's, after the real photos are checked.
+        begun: `time.time()` at which the command started, from which --minutes count.
 
     Raises:
         ConfigurationError: the photos or the output folder are not suitable; nothing has been written.
@@ -156,7 +158,7 @@ def _open(config: TrainingConfig, write_clean: bool, begun: float | None) -> Inp
         if pace.seconds is not None and least > pace.seconds:
             typer.echo(
                 f"warning: --minutes {config.minutes:g} is too short: the preparation takes about {least / 60:.1f} "
-                f"minutes here, and {2 * least / 60:.1f} leave as much for the training",
+                f"minutes on this machine; with --minutes {2 * least / 60:.1f}, half of the time is for training",
                 err=True,
             )
     if write_clean:
@@ -165,7 +167,7 @@ def _open(config: TrainingConfig, write_clean: bool, begun: float | None) -> Inp
 
 
 def _chosen(config: TrainingConfig, inputs: Inputs) -> tuple[str, tuple[str, ...]]:
-    """The method chosen by measurement, and the reasons. A resumed run keeps its method."""
+    """Returns the method chosen by measurements, and the reasons; a resumed run keeps its method."""
     import yaml
 
     from ..training.choosing import choose, method_of
@@ -180,7 +182,7 @@ def _chosen(config: TrainingConfig, inputs: Inputs) -> tuple[str, tuple[str, ...
 
 
 def _describe(config: TrainingConfig, write_clean: bool) -> str:
-    """The plan as text. With `write_clean`, clean photos as in `_open`, but in a temporary folder."""
+    """Returns the plan as text; with `write_clean`, the clean photos are written to a temporary folder for it."""
     from ..training.planning import describe
 
     if not write_clean:
@@ -191,9 +193,13 @@ def _describe(config: TrainingConfig, write_clean: bool) -> str:
 
 
 def _train(config: TrainingConfig, inputs: Inputs, reasons: Sequence[str], begun: float | None) -> None:
-    """Trains and prints the result; prints the `reasons` for the method once the run passed all checks.
+    """Trains and prints the result.
 
-    `begun` is the time at which the command started, from which --minutes count.
+    Args:
+        config: options of the run, with those of the method.
+        inputs: result of `_open`.
+        reasons: reasons for the method, printed after the checks of the run.
+        begun: as for `_open`.
     """
     from accelerate import PartialState
 
@@ -214,7 +220,7 @@ def _train(config: TrainingConfig, inputs: Inputs, reasons: Sequence[str], begun
     print_summary(result)
     if any("`" in alarm for alarm in result.alarms):
         options = Path(config.output_dir) / "options.yaml"
-        typer.echo(f"(the options that alarms name are those of examples/train_daa.py; {options} has their values)")
+        typer.echo(f"(alarms refer to options of examples/train_daa.py; {options} has their values)")
     assert result.pipeline is not None
     if result.start_kept:
         typer.echo(
@@ -242,7 +248,7 @@ def plan(
 ) -> TrainingConfig:
     """Resolves and checks the options of the run; nothing is written.
 
-    Without `clean`, the options name a folder next to `output`, for scikit-image's photos.
+    Without `clean`, the clean photos are in a folder next to `output`, to which `_open` writes scikit-image's photos.
 
     Raises:
         ConfigurationError: unknown task, or a checkpoint or source that cannot be opened.
@@ -256,7 +262,7 @@ def plan(
         check_model(checkpoint)
         known = _task_of(checkpoint)
         if task is not None and known not in (None, task):
-            typer.echo(f"warning: {checkpoint} was trained for task {known}, and is adapted to {task}", err=True)
+            typer.echo(f"warning: {checkpoint} was trained for task {known}, but is adapted to {task}", err=True)
         task = task or known
         if task is None:
             typer.echo(f"task: {DEFAULT_TASK} (none is recorded for {checkpoint}; set --task)")
@@ -287,7 +293,7 @@ def plan(
 
 
 def _task_of(checkpoint: str) -> str | None:
-    """The task in the config or record of a checkpoint, or None."""
+    """Returns the task in the config or record of a checkpoint; None if there is none."""
     from ..hub.description import describe, describe_repository
     from ..hub.resolving import resolve
 
@@ -300,6 +306,7 @@ def _task_of(checkpoint: str) -> str | None:
 
 
 def _write_clean(folder: Path) -> None:
+    """Writes scikit-image's photos into a folder that holds nothing else."""
     from ..sources.demo_photos import clean_photos
 
     try:

@@ -40,7 +40,7 @@ app = typer.Typer(add_completion=False)
 PhotosPerShard = Annotated[
     int, typer.Option(help="Photos per shard; an interrupted shard is repeated as a whole.", rich_help_panel=RUN)
 ]
-SHOWN = 10  # number of failed photos that are named
+SHOWN = 10  # maximum number of failed photos to print
 
 
 @app.command()
@@ -151,6 +151,7 @@ def _plan_and_run(
 
 
 def _count(output: Path, settings: BulkSettings) -> None:
+    """Prints the numbers of photos and shards of a new or existing job."""
     from ..bulk import list_inputs, plan_job
 
     if (output / "job.json").exists():
@@ -164,7 +165,7 @@ def _count(output: Path, settings: BulkSettings) -> None:
 
 
 def _fingerprint(settings: BulkSettings) -> str:
-    """Fingerprint of the checkpoint's weights; loading errors are raised here, not in every worker."""
+    """Returns the fingerprint of the checkpoint's weights; loading errors are raised here, not in every worker."""
     from ..bulk.shards import restorer_fingerprint
 
     return restorer_fingerprint(load_pipeline(settings.checkpoint, "cpu", settings.dtype))

@@ -37,7 +37,7 @@ Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.", rich_h
 AutoDtype = Annotated[
     str,
     typer.Option(
-        help='float32, bfloat16, float16, or "auto": bfloat16 where that is faster and the result the same.',
+        help='float32, bfloat16, float16, or "auto": bfloat16 if it is faster and the result is the same.',
         rich_help_panel=MODEL,
     ),
 ]
@@ -72,7 +72,7 @@ def parse_tile(text: str) -> int | Literal["auto"] | None:
 
 
 def check_once(sources: Sequence[str], argument: str) -> None:
-    """Raises ConfigurationError for a source that is given twice; its photos would count twice."""
+    """Raises ConfigurationError if a source is given twice, as its photos would count twice."""
     places: set[str] = set()
     for one in sources:
         place = os.path.realpath(one) if os.path.exists(one) else one
@@ -82,11 +82,11 @@ def check_once(sources: Sequence[str], argument: str) -> None:
 
 
 def as_typed(text: str, app: typer.Typer) -> str:
-    """Replaces argument names in a message by the options of a command: `max_megapixels` by `--max-megapixels`.
+    """Replaces argument names in a message with options of a command: `max_megapixels` with `--max-megapixels`.
 
     Args:
         text: message with names in backticks.
-        app: typer app with this one command.
+        app: typer app of the command.
     """
     parameters = typer.main.get_command(app).params
     names = {one.name: max(one.opts, key=len) for one in parameters if one.opts[0].startswith("-")}
@@ -94,14 +94,14 @@ def as_typed(text: str, app: typer.Typer) -> str:
 
 
 def print_skipped(skipped: Mapping[str, str], limit: int | None = None, *, err: bool = True) -> None:
-    """Prints skipped photos (name -> reason), one a line, at most `limit`."""
+    """Prints skipped photos (name -> reason), one per line, at most `limit`."""
     for name, reason in list(skipped.items())[:limit]:
         typer.echo(one_line(f"skipped: {name}: {reason}"), err=err)
 
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Context without this package's logged warnings, for commands that print the skipped photos themselves."""
+    """Context without this package's warnings, for commands that print skipped photos themselves."""
     ours = logging.getLogger("daa_diffusers")
     level = ours.level
     ours.setLevel(logging.ERROR)

@@ -19,7 +19,7 @@ def convert(
     checkpoint: Annotated[
         str,
         typer.Argument(
-            help="A weight file (.pth, .safetensors: official, or of an architecture that spandrel recognizes), or a "
+            help="A weight file (.pth or .safetensors, official or of an architecture that spandrel recognizes), or a "
             "bundled name, folder or Hub id."
         ),
     ],
@@ -34,8 +34,8 @@ def convert(
 ) -> None:
     """Convert a weight file into a pipeline folder, or a restorer into ONNX.
 
-    The folder records the license of the weights: that of official weights is non-commercial; for other files, it is
-    read from the record next to the file, if any.
+    The license of the weights is recorded in the folder. Official weights have a non-commercial license; the license of
+    other files is read from the record next to the file, if there is one.
     """
     from ..foreign.weights import PICKLED, SAFETENSORS
     from ..hub.resolving import resolve
@@ -47,9 +47,9 @@ def convert(
     official = is_official_file(source)
     is_file = official or resolve(checkpoint, "checkpoint").kind == "file"
     if not official and predictor is not None:
-        raise ConfigurationError(f"`--predictor` is only for official files, which {checkpoint!r} is not")
+        raise ConfigurationError(f"`--predictor` is only for official files, got {checkpoint!r}")
     if task is not None and not is_file:
-        raise ConfigurationError(f"`--task` is only for weight files, which {checkpoint!r} is not")
+        raise ConfigurationError(f"`--task` is only for weight files, got {checkpoint!r}")
     if output.suffix == ".onnx" and not output.parent.is_dir():
         raise ConfigurationError(f"`output` must be in an existing folder, got {str(output)!r}")
     check_writable(output.parent if output.suffix == ".onnx" or output.is_file() else output)

@@ -22,14 +22,14 @@ def demo(
     checkpoint: Annotated[
         list[str] | None,
         typer.Option(
-            help="Checkpoint to offer too (folder, file or Hub id); may be repeated. The first is preselected.",
+            help="Additional checkpoint to offer (folder, file or Hub id); may be repeated. The first is preselected.",
             show_default=False,
         ),
     ] = None,
     runs: Annotated[Path, typer.Option(help="Folder for adapted checkpoints.")] = Path("adapted"),
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, ...")] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 for all networks.", rich_help_panel=SERVED)
+        str, typer.Option(help="Address to listen on; 0.0.0.0: all networks.", rich_help_panel=SERVED)
     ] = "127.0.0.1",
     allow_host: Annotated[
         list[str] | None,
@@ -61,9 +61,10 @@ def demo(
         float, typer.Option(help="Limit on the duration of an adaptation.", rich_help_panel=LIMITS)
     ] = 60.0,
 ) -> None:
-    """Open a page to restore photos, compare before and after, and adapt a restorer. Nothing leaves your machine.
+    """Open a page to restore photos, compare before and after, and adapt a restorer.
 
-    Ctrl-C stops the server; the state of a running adaptation is saved.
+    Photos are processed on this machine; with --share, the page is transmitted through gradio's servers. Ctrl-C stops
+    the server; the state of a running adaptation is saved.
     """
     from ..demo.restore_job import Limits
     from ..demo.serving import Settings, served
@@ -88,7 +89,7 @@ def demo(
         device=device,
     )
     if not settings.local:
-        typer.echo("anyone who reaches this page can use it: it has no passwords", err=True)
+        typer.echo("anyone who can reach this page can use it: it has no password", err=True)
     if threading.current_thread() is threading.main_thread():  # Python allows signal handlers in the main thread only
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up, as Ctrl-C does
     with served(settings, browser=browser) as address:

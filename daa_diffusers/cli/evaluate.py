@@ -1,4 +1,4 @@
-"""`daa evaluate`: scores of restorers on a folder of photos, compared with the untouched input."""
+"""`daa evaluate`: scores of restorers on photos or bursts, compared with the untouched input."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Checkpoints = Annotated[
 Record = Annotated[
     str | None,
     typer.Option(
-        help="Record the scores under this name of the test set, for the card of the last --checkpoint (a folder).",
+        help="Name of the test set under which to record the scores, for the card of the last --checkpoint (a folder).",
         show_default=False,
     ),
 ]
@@ -46,7 +46,9 @@ def evaluate(
     degraded: Annotated[
         Path | None, typer.Argument(help="Folder of photos, searched recursively.", show_default=False)
     ] = None,
-    clean: Annotated[Path | None, typer.Option(help="Folder of clean photos, paired with them by name.")] = None,
+    clean: Annotated[
+        Path | None, typer.Option(help="Folder of clean photos, paired with the degraded ones by name.")
+    ] = None,
     bursts: Bursts = None,
     checkpoint: Checkpoints = None,
     metrics: Annotated[
@@ -57,9 +59,11 @@ def evaluate(
     crop_border: Annotated[int, typer.Option(help="Pixels to crop at each border.")] = 0,
     label_free: Annotated[
         bool | None,
-        typer.Option(help="Statistics of residuals and remaining noise. Default: without --clean.", show_default=False),
+        typer.Option(
+            help="Statistics of residuals and remaining noise. Default: only without --clean.", show_default=False
+        ),
     ] = None,
-    baseline: Annotated[str, typer.Option(help="Row that the other rows are compared with.")] = "identity",
+    baseline: Annotated[str, typer.Option(help="Row with which the other rows are compared.")] = "identity",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for report.md, scores.csv and contact sheets.")
     ] = None,
@@ -67,7 +71,7 @@ def evaluate(
     record: Record = None,
     device: Annotated[str | None, typer.Option(help="Device, such as cuda; default: cpu.", show_default=False)] = None,
 ) -> None:
-    """Measure restorers on photos with or without ground truth, or on bursts; includes the untouched input as a row.
+    """Measure restorers on photos, with or without ground truth, or on bursts. One row is the untouched input.
 
     With --bursts, only --checkpoint, --baseline, --output and --device are used.
     """
@@ -86,7 +90,7 @@ def evaluate(
     if output is not None:
         check_writable(output)
     checkpoints = checkpoint or [DEFAULT]
-    if record is not None:  # fails before the measurement
+    if record is not None:  # checked before the measurement
         _check_record(checkpoints[-1], record, protocol)
     restorers = {row: load_pipeline(name, device or "cpu") for row, name in row_names(checkpoints).items()}
     if baseline != "identity" and baseline not in restorers:
@@ -141,7 +145,7 @@ def _evaluate_bursts(restorers: Restorers, bursts: Path, baseline: str, output: 
 
 
 def row_names(checkpoints: list[str]) -> dict[str, str]:
-    """Row name -> checkpoint. The name is the end of the path, with just enough folders to differ from earlier rows."""
+    """Returns row name -> checkpoint; a name is the end of the path, long enough to differ from earlier names."""
     rows: dict[str, str] = {}
     for checkpoint in checkpoints:
         if checkpoint in rows.values():
@@ -149,7 +153,7 @@ def row_names(checkpoints: list[str]) -> dict[str, str]:
         parts = Path(checkpoint).parts
         for count in range(1, len(parts) + 1):
             row = "/".join(parts[-count:])
-            if row not in rows and not (count < len(parts) and row == "pipeline"):  # the trainer's name for its result
+            if row not in rows and not (count < len(parts) and row == "pipeline"):  # the name of every training result
                 break
         rows[row] = checkpoint
     return rows

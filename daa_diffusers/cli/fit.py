@@ -25,16 +25,18 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def fit(
-    photos: Annotated[list[str], typer.Argument(help="Folders of at least 3 degraded photos of one kind.")],
+    photos: Annotated[
+        list[str], typer.Argument(help="Folders of at least 3 photos with the same kind of degradation.")
+    ],
     task: Annotated[str, typer.Option(help=f"Task whose degradation is fitted: {known_tasks()}.")] = DEFAULT_TASK,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="The degradation file, .yaml or .json. Default: noise, rain or shake.yaml."
+            "--output", "-o", help="The degradation file, .yaml or .json. Default: noise.yaml, rain.yaml or shake.yaml."
         ),
     ] = None,
     checkpoint: Annotated[
-        str | None, typer.Option(help="derain only: restorer that detects the streaks. Default: bundled")
+        str | None, typer.Option(help="Restorer that detects the streaks, for --task derain. Default: bundled.")
     ] = None,
 ) -> None:
     """Estimate the degradation of photos without ground truth, and write it as a file for training.
@@ -45,7 +47,7 @@ def fit(
     if task not in FILES:
         raise ConfigurationError(f"`--task` must be {known_tasks()}, got {task!r}")
     if checkpoint is not None and task != "derain":
-        raise ConfigurationError(f"`--checkpoint` is for `--task derain`, got it with {task!r}")
+        raise ConfigurationError(f"`--checkpoint` is only for `--task derain`, got task {task!r}")
     check_once(photos, "photos")
     output = output or Path(FILES[task])
     if task == "denoise":
@@ -53,7 +55,7 @@ def fit(
         return
     from ..degradations.config_files import check_degradation_path
 
-    check_degradation_path(output)  # fails before the fit
+    check_degradation_path(output)  # checked before the fit
     with without_warnings():  # skipped photos are printed below
         profile = _rain(photos, checkpoint) if task == "derain" else _shake(photos)
     typer.echo(profile.describe())

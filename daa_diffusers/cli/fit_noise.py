@@ -15,7 +15,7 @@ from .common import check_once, print_skipped, without_warnings
 if TYPE_CHECKING:
     from ..degradations.fitting.noise import NoiseProfile
 
-SHOWN = 10  # number of skipped photos that are named
+SHOWN = 10  # maximum number of skipped photos to print
 
 app = typer.Typer(add_completion=False)
 
@@ -29,11 +29,13 @@ def fit_noise(
     plot: Annotated[Path | None, typer.Option(help="Plot of the fit, .png; needs matplotlib.")] = None,
     spread: Annotated[
         float,
-        typer.Option(help="Widens the range of noise levels, dividing its lower end and multiplying its upper end."),
+        typer.Option(help="Factor that widens the range of noise levels at both ends."),
     ] = 1.25,
     mixed: Annotated[
         bool,
-        typer.Option(help="Use camera or Gaussian noise in a third of the samples, for photos with other noise too."),
+        typer.Option(
+            help="Use camera or Gaussian noise in a third of the samples, to also restore photos with other noise."
+        ),
     ] = False,
 ) -> None:
     """Estimate the noise of photos without ground truth, and write it as a degradation for training.
@@ -49,7 +51,7 @@ def fit_noise(
 
     check_once(photos, "photos")
     check_number("spread", spread, *SPREAD_BOUNDS)
-    check_degradation_path(output)  # fails before the fit
+    check_degradation_path(output)  # checked before the fit
     if plot is not None and (plot.suffix.lower() != ".png" or not plot.parent.is_dir()):
         raise ConfigurationError(f"`--plot` must be a .png file in an existing folder, got {str(plot)!r}")
     with without_warnings():  # skipped photos are printed below
@@ -64,7 +66,7 @@ def fit_noise(
 
 
 def plot_profile(profile: NoiseProfile, path: Path) -> None:
-    """Writes a PNG plot of the noise curves, the photos' noise levels and the correlation of a profile."""
+    """Writes a PNG plot of a profile: noise curves, noise levels of the photos, and correlation."""
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
     noise = profile.degradation

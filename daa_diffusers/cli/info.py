@@ -26,7 +26,7 @@ def info(
 ) -> None:
     """Describe a checkpoint: networks, value range, task, license, measured scores, training, precision.
 
-    No weights are downloaded from the Hub. The precision chosen on this machine is stated for local weights only.
+    No weights are downloaded from the Hub. The precision for this machine is determined for local weights only.
     """
     facts = facts_of(checkpoint, revision)
     if as_json:
@@ -44,11 +44,11 @@ def info(
 
 
 def facts_of(checkpoint: str, revision: str | None = None) -> dict[str, Any]:
-    """The description of a checkpoint as plain JSON.
+    """Returns the description of a checkpoint, JSON-plain.
 
     Raises:
         CheckpointError: the checkpoint does not exist or cannot be read.
-        RepositoryNotFoundError, ...: the errors of huggingface_hub, unchanged.
+        RepositoryNotFoundError, ...: errors of huggingface_hub are not converted.
     """
     from ..hub.resolving import resolve
     from ..official.folders import is_official_file
@@ -60,7 +60,7 @@ def facts_of(checkpoint: str, revision: str | None = None) -> dict[str, Any]:
         return _official(path)
     source = resolve(checkpoint, "checkpoint")
     if source.kind == "file":
-        return {"kind": "a restorer's weights", **_single(Path(source.location)), **_precision(source.location)}
+        return {"kind": "a restorer's weights", **_weight_file(Path(source.location)), **_precision(source.location)}
     from ..hub.description import describe, describe_repository
 
     if source.kind == "hub":
@@ -72,7 +72,7 @@ def facts_of(checkpoint: str, revision: str | None = None) -> dict[str, Any]:
 
 
 def _precision(location: str) -> dict[str, Any]:
-    """The precision of `daa restore --dtype auto` on this machine, and the reason; determined on a test image."""
+    """Returns the precision that `daa restore --dtype auto` would use here, and the reason, from a test image."""
     from ..errors import CheckpointError
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
     from ..pipelines.precision import automatic_precision
@@ -139,7 +139,7 @@ def _training(training: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _single(path: Path) -> dict[str, Any]:
+def _weight_file(path: Path) -> dict[str, Any]:
     from ..hub.description import Description, Network, describe
     from ..hub.single_files import load_restorer
 
@@ -173,7 +173,7 @@ def _official(path: Path) -> dict[str, Any]:
     ]
     assert described[0] is not None
     facts = _pipeline(Description(described[0], described[1], {"license": S_LAB.name, "converted_from": []}))
-    hidden = ("value range", "task", "training")  # depend on the task, which the file does not state
+    hidden = ("value range", "task", "training")  # unknown: they depend on the task, which the file does not state
     facts = {name: value for name, value in facts.items() if name not in hidden}
     return {"kind": "an official checkpoint; convert it: daa convert FILE OUT --task ...", **facts}
 

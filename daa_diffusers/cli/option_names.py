@@ -1,4 +1,4 @@
-"""Translation of the trainer's option names in messages of `daa adapt`."""
+"""Translation of the trainer's option names in messages to those of `daa adapt`."""
 
 import logging
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ OPTION_NAMES = {
 
 @contextmanager
 def own_option_names() -> Iterator[None]:
-    """Context in which errors and logs of the trainer use the option names of `daa adapt`."""
+    """Context in which the trainer's errors and log messages use the option names of `daa adapt`."""
     handlers = logging.getLogger().handlers[:]
     for handler in handlers:
         handler.addFilter(_rename_options)
@@ -35,13 +35,13 @@ def own_option_names() -> Iterator[None]:
 
 
 def renamed(text: str) -> str:
-    """A message of the trainer with the option names of `daa adapt`."""
+    """Replaces the option names in a message of the trainer with those of `daa adapt`."""
     for trainers, own in OPTION_NAMES.items():
         text = text.replace(f"`{trainers}`", f"`{own}`")
     return text
 
 
 def _rename_options(record: logging.LogRecord) -> bool:
-    """Logging filter that replaces option names of the trainer and keeps all records."""
+    """Renames options in a log record, as a filter that keeps all records."""
     record.msg, record.args = renamed(record.getMessage()), ()
     return True

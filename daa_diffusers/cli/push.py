@@ -23,10 +23,10 @@ def push(
     revision: Annotated[str | None, typer.Option(help="Branch, created if it does not exist. Default: main.")] = None,
     message: Annotated[str | None, typer.Option(help="Commit message.")] = None,
     license: Annotated[
-        str | None, typer.Option(help="License of the weights, as an identifier of the Hub (apache-2.0).")
+        str | None, typer.Option(help="License of the weights, as a Hub identifier such as apache-2.0.")
     ] = None,
     card: Annotated[
-        Path | None, typer.Option(help="Markdown file to use as README.md; default: a rendered card.")
+        Path | None, typer.Option(help="Markdown file to use as README.md. Default: a rendered card.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the files and print the card without uploading.")

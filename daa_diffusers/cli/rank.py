@@ -1,4 +1,4 @@
-"""`daa rank`: the photos of a folder, ordered by estimated distance from clean photos after restoration."""
+"""`daa rank`: photos of a folder in the order of their estimated distance from clean photos after restoration."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def rank(
         ),
     ],
     restored: Annotated[
-        bool, typer.Option("--restored", help="The photos are already restored: score them as they are.")
+        bool, typer.Option("--restored", help="Score the photos without restoring them first.")
     ] = False,
     against_input: Annotated[
         bool,
@@ -62,7 +62,7 @@ def rank(
     if output is not None:
         check_writable(output.parent)
     check_model(checkpoint, device)
-    list_photos(folder)  # before the checkpoint is loaded
+    list_photos(folder)  # raises before the checkpoint is loaded
     from ..evaluation.ranking import rank_photos
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 

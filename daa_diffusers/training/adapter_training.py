@@ -1,4 +1,4 @@
-"""Training of an adapter: a small change of a frozen restorer."""
+"""Training of adapters: small updates of a frozen restorer."""
 
 import copy
 import logging
@@ -17,7 +17,7 @@ from .config import TrainingConfig
 
 logger = logging.getLogger(__name__)
 
-PHOTOS = 64  # maximum number of photos per source whose EXIF data are read
+PHOTOS = 64  # maximum number of photos per source from which EXIF data are read
 
 
 def add_adapter(config: TrainingConfig, restorer: nn.Module) -> None:
@@ -37,14 +37,14 @@ def add_adapter(config: TrainingConfig, restorer: nn.Module) -> None:
 def save_trained_adapter(
     config: TrainingConfig, restorer: nn.Module, folder: Path, real: list[PhotoSource]
 ) -> nn.Module:
-    """Writes the attached adapter, and returns a copy of the restorer with the written adapter merged into it.
+    """Saves the attached adapter in half precision, and returns a copy of the restorer with it merged.
 
     Args:
         config: options of the run.
         restorer: trained restorer with the adapter attached; not changed.
         folder: folder to write the adapter to.
-        real: photos that the restorer was adapted to; the camera is read from their EXIF data, unless
-            `config.adapter_info` names one.
+        real: photos that the restorer was adapted to; their EXIF data describe the camera, except for the entries of
+            `config.adapter_info`.
     """
     restorer = copy.deepcopy(restorer)
     updates = attached(restorer)
@@ -64,7 +64,7 @@ def save_trained_adapter(
         **info,
     )
     save_adapter(folder, described, updates, statistics(restorer))
-    logger.info("the adapter: %s, %.0f kB", folder, (folder / TENSORS).stat().st_size / 1e3)
+    logger.info("adapter saved: %s, %.0f kB", folder, (folder / TENSORS).stat().st_size / 1e3)
     merge(restorer)
     return restorer
 

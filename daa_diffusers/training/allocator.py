@@ -1,4 +1,4 @@
-"""The C allocator of a training process: freed memory is kept for the next step."""
+"""C allocator of a training process, set to keep freed memory for the next step."""
 
 import ctypes
 import sys

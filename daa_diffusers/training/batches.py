@@ -1,4 +1,4 @@
-"""Batches of a run: the sample numbers of each step and process, and the transfer to the device."""
+"""Batches of a run: sample numbers of each step and process, and transfer to the device."""
 
 import copy
 import itertools
@@ -20,7 +20,7 @@ from .config import TrainingConfig
 from .processes import accumulation_steps
 
 DEGRADED_AT_ONCE = 256  # samples per call of the degradation, which has a fixed cost
-PHOTOS = tuple(field.name for field in fields(Batch))  # keys of a sample
+PHOTOS = tuple(field.name for field in fields(Batch))  # keys of the photos in a sample
 
 
 class Batches:
@@ -31,7 +31,7 @@ class Batches:
         accelerator: accelerator of the run.
         config: options of the run.
         value_range: value range of the restorer, (low, high).
-        real: real photos of the run, for the record; see `setup.training_photos`.
+        real: real photos of the run, only for the record of `photos`.
 
     Attributes:
         accumulation: batches per optimizer step in each process.
@@ -52,7 +52,7 @@ class Batches:
         self.samples_per_step = config.batch_size * self.accumulation * accelerator.num_processes
 
     def loader(self, first_step: int, steps: int | None) -> Iterable[dict[str, torch.Tensor]]:
-        """Yields this process's batches from `first_step` on, for `steps` steps (None: endless).
+        """Returns this process's batches from `first_step` on, for `steps` steps (None: endless).
 
         The content of a batch depends on its sample numbers only.
         """
@@ -83,7 +83,7 @@ class Batches:
         assert degradation is not None  # checked with the options
         size = self.config.batch_size
         together = max(1, DEGRADED_AT_ONCE // size)  # batches per group
-        before = first_step * self.accumulation % together  # batches of the first group that earlier steps took
+        before = first_step * self.accumulation % together  # batches of the first group that earlier steps used
         numbers = self._numbers(first_step, None, before)
         loader = self._data_loader(apart, iter(lambda: list(itertools.chain(*itertools.islice(numbers, together))), []))
         for group in loader:
@@ -116,7 +116,7 @@ class Batches:
         return moved
 
     def photos(self) -> setup.Photos:
-        """Returns `setup.training_photos` with the photos that any process skipped.
+        """Returns `setup.training_photos`, in which the skipped photos are those of all processes.
 
         All processes must call it together.
         """

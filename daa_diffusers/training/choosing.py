@@ -1,4 +1,4 @@
-"""Choice of the adaptation method, by measurements on the photos and the initial restorer."""
+"""Choice of the adaptation method from measurements on the photos and the initial restorer."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -26,9 +26,9 @@ from .preparation import MEASURED_PATCHES, measured_photos
 
 logger = logging.getLogger(__name__)
 
-TRIED_SIDE = 128  # side in pixels of the center crops that renoising is tried on
+TRIED_SIDE = 128  # side in pixels of the center crops on which the gain of renoising is estimated
 MIN_RENOISING_GAIN = 0.25  # minimum estimated gain in dB for which renoising is chosen
-# Fraction of the noise's standard deviation; an initial restorer that leaves so much is renoised whatever the estimate.
+# Fraction of the standard deviation of the noise; if the initial restorer leaves more, renoising is chosen in any case.
 MIN_LEFT = 0.25
 
 _WHOLE: dict[str, Any] = {"blend": 1.0, "predictor_warmup_steps": 0}
@@ -58,8 +58,8 @@ class Choice:
 
     Attributes:
         method: a key of `METHODS`.
-        reasons: three sentences, about the photos, the initial restorer, and the method.
-        measured: result of `measure`, JSON-plain; empty if the noise cannot be measured.
+        reasons: three lines, about the photos, the initial restorer, and the method.
+        measured: result of `measure`; empty if the noise cannot be measured.
     """
 
     method: str
@@ -88,11 +88,13 @@ def choose(config: TrainingConfig, inputs: setup.Inputs) -> Choice:
     """Chooses the method of a run from its initial restorer and its photos; deterministic for a given seed.
 
     Renoising is chosen if the initial restorer removes white noise, the noise of the photos is correlated, and one of
-    two conditions holds: the initial restorer leaves at least a quarter of that noise, or a second pass over the
-    renoised result is better than the first by Stein's estimate (`label_free.estimated_gain`).
+    two conditions holds: the initial restorer leaves at least `MIN_LEFT` of that noise, or a second pass over the
+    renoised result is better than the first by at least `MIN_RENOISING_GAIN`, by Stein's estimate
+    (`label_free.estimated_gain`). Otherwise the choice is "preset" if the noise is white or the initial restorer is not
+    a denoiser, else "fitted".
 
     Args:
-        config: options of the run, with the method of its preset.
+        config: options of the run, without those of a method.
         inputs: initial restorer and sources of the run.
     """
     restorer, sources = inputs.restorer, inputs.sources
@@ -102,7 +104,7 @@ def choose(config: TrainingConfig, inputs: setup.Inputs) -> Choice:
     try:
         measured = measure(restorer, photos, clean["clean"], generator_for(config.seed, "choice"))
     except ConfigurationError as error:
-        return _without_renoising("preset", "their noise cannot be measured", str(error), {})
+        return _without_renoising("preset", "not measured", str(error), {}, "photos: their noise cannot be measured.")
     return choice(measured)
 
 
@@ -120,8 +122,8 @@ def measure(
 
     Returns:
         "white_noise_gain" and the entries of `remainder`. If they can be estimated, also "gain", the estimated gain
-        (dB) of one pass over the photos, and "renoised_gain", that of a second pass over the restored photos plus
-        white noise with the deviation "hiding" of `remainder`.
+        (dB) of one pass over the photos, and "renoised_gain", the same for a second pass over the restored photos plus
+        white noise of standard deviation "hiding" (see `remainder`).
 
     Raises:
         ConfigurationError: no photo is at least 32 pixels wide and high.
@@ -149,7 +151,7 @@ def measure(
 
 
 def choice(measured: Mapping[str, float]) -> Choice:
-    """Returns the choice that follows from the measurements of `measure`."""
+    """Returns the choice for the results of `measure`, by the rules of `choose`."""
     numbers = dict(measured)
     photos = (
         f"photos: noise of {measured['noise']:.1f}/255, correlation of neighboring pixels {measured['neighbors']:.2f}."
@@ -174,9 +176,7 @@ def choice(measured: Mapping[str, float]) -> Choice:
     return Choice(method, (photos, f"{start}.", f"chosen: {TITLES[method]}."), numbers)
 
 
-def _without_renoising(
-    method: str, start: str, why: str, measured: dict[str, float], photos: str = "photos: not measured."
-) -> Choice:
-    """Returns the choice of another method than renoising, with its reasons."""
+def _without_renoising(method: str, start: str, why: str, measured: dict[str, float], photos: str) -> Choice:
+    """Returns the choice of a method without renoising, with its reasons."""
     start = start if start.startswith("start:") else f"start: {start}"
     return Choice(method, (photos, f"{start}. {why}", f"chosen: {TITLES[method]}."), measured)

@@ -1,5 +1,6 @@
-"""Health checks of a run, without ground truth: statistics of restored real photos, and shortcuts: whether the noise
-predictor can tell which of its two conditions (slots) holds the real photo.
+"""Health checks of a run, without ground truth: statistics of restored real photos, and shortcuts.
+
+A shortcut lets the noise predictor distinguish its two conditions (slots), or ignore them; see `shortcuts`.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,9 +22,9 @@ from .config import TrainingConfig
 from .shortcuts import fixed_draws, shortcut_report, slot_accuracy
 
 FEW_PHOTOS = 20  # a run with fewer real photos gets a warning
-NOISE_SIDE = 256  # side of the real patches from which noise is estimated; smaller ones may have no flat part
-PHOTO_SIDE = 128  # side of the part of these patches that is restored
-PHOTOS = 12  # number of patches for the statistics
+NOISE_SIDE = 256  # side of the real patches for noise estimation; smaller patches may have no flat part
+PHOTO_SIDE = 128  # side of the part of these patches to restore, rounded down to a multiple of `patch`
+PHOTOS = 12  # number of these patches
 LOSS_PATCHES = 8  # number of patches for the noise-prediction losses
 PROBE_PATCHES = 32  # number of patches for the linear probe of `slot_accuracy`
 NOISE_DRAWS = 1  # draws of noise per patch for `estimated_gain`
@@ -34,13 +35,13 @@ class HealthReport:
     """Result of one health check.
 
     Attributes:
-        values: entries of the log under `health/`. `loss_*` and `slot_accuracy` are those of `Shortcuts`.
+        values: entries of the log under `health/`. `loss_*` and `slot_accuracy` are the values of `Shortcuts`.
             `residual_whiteness`, `signal_correlation` and `colour_drift` (1/255) are means over fixed real patches,
             `clean_fidelity` (dB, at most 100) over clean ones. `estimated_gain` (dB) is the mean over the patches whose
             noise can be measured; absent if there are none. `score` is the attribute below.
         alarms: warnings, one sentence each.
-        score: `label_free.label_free_score`, with a gain of 0 if it is absent; higher is better. Only comparable within
-            one run.
+        score: `label_free.label_free_score`, with a gain of 0 if `estimated_gain` is absent; higher is better. Only
+            comparable within one run.
     """
 
     values: dict[str, float]
@@ -94,14 +95,14 @@ class Health:
     ):
         self.patches, self.n_real, self.seed = patches, n_real, seed
         self.clean, self.real = clean[..., :side, :side], real[..., :side, :side]
-        # photos for the estimated gain: in others Stein's estimate mistakes texture or coding artifacts for noise
+        # the gain is estimated only for these: elsewhere Stein's estimate mistakes texture or artifacts for noise
         self.measurable = torch.tensor([signs_of(photo).not_additive is None for photo in real])  # (B,)
         self.noise = self._noise(real)  # (K, B, C, side, side)
         self.slots_at_start = 0.0
 
     @torch.no_grad()
     def measure_start(self, restorer: nn.Module) -> None:
-        """Measures the slot accuracy of the initial restorer; later values are compared with it."""
+        """Measures the slot accuracy of the initial restorer, with which later values are compared."""
         if len(self.patches["real"]) < 8:  # too few for the probe
             return
         contract, weight = RestorerContract.of(restorer), next(restorer.parameters())

@@ -1,4 +1,4 @@
-"""Supervised loss on held-out synthetic pairs, compared with that of the initial restorer."""
+"""Supervised loss on held-out synthetic pairs, relative to the initial restorer."""
 
 import copy
 import math
@@ -19,7 +19,7 @@ Pairs = list[dict[str, torch.Tensor]]
 
 
 def pairs_apart(dataset: TrainingPatches, draws: str, count: int, at_once: int = AT_ONCE) -> Pairs:
-    """Returns batches of "synthetic" and "clean" patches in [0, 1], made like those of `dataset` with other draws.
+    """Returns batches of "synthetic" and "clean" patches in [0, 1], sampled like those of `dataset` with other draws.
 
     Args:
         dataset: training samples; not changed.
@@ -43,11 +43,11 @@ def pairs_apart(dataset: TrainingPatches, draws: str, count: int, at_once: int =
 class HeldOut:
     """Supervised loss of a restorer in training relative to the initial restorer, on fixed synthetic pairs.
 
-    The pairs are a function of the run's seed and have the run's own degradation. Losses are compared pair by pair, so
-    that the random noise levels do not add to the error of the difference.
+    The pairs are a function of the run's seed and have the run's own degradation. Every evaluation uses the same pairs,
+    so that their random noise levels do not add to the error of the difference.
 
     Args:
-        batches: batches of the run, after `preparation.use_files` has changed the samples.
+        batches: batches of the run, after `preparation.use_files`.
         restorer: the initial restorer.
         eps: constant of the Charbonnier loss, eq. (5).
 
@@ -64,8 +64,8 @@ class HeldOut:
         self.seconds = time.perf_counter() - began
 
     @classmethod
-    def of_start(cls, config: TrainingConfig, batches: Batches, restorer: nn.Module) -> "HeldOut | None":
-        """Builds the held-out loss of a run with `init_from` and `hold_to_start`; None for other runs."""
+    def from_config(cls, config: TrainingConfig, batches: Batches, restorer: nn.Module) -> "HeldOut | None":
+        """Builds the held-out loss of a run; None without `init_from` or `hold_to_start`, or with a frozen restorer."""
         is_trained = any(p.requires_grad for p in restorer.parameters())
         if not (config.init_from and config.hold_to_start and is_trained):
             return None
@@ -79,6 +79,6 @@ class HeldOut:
         return torch.cat([(d.square() + self.eps**2).sqrt().mean((1, 2, 3)).cpu() for d in differences])
 
     def rise(self, restorer: nn.Module) -> float:
-        """Returns how much the mean loss rose against the initial restorer, in dB; infinity if it is not finite."""
+        """Returns the rise of the mean loss relative to the initial restorer in dB; infinity if it is not finite."""
         ratio = float(self._losses(restorer).mean() / self.start.mean())
         return 20 * math.log10(ratio) if math.isfinite(ratio) and ratio > 0 else math.inf

@@ -17,7 +17,7 @@ class Interruption:
     therefore counts as a SIGTERM, so that no run continues unattended.
 
     Attributes:
-        signal: number of the received signal; None before.
+        signal: number of the received signal; None if there was none.
     """
 
     def __init__(self) -> None:
@@ -30,9 +30,7 @@ class Interruption:
         self.signal = number
 
     def __enter__(self) -> "Interruption":
-        if (
-            threading.current_thread() is threading.main_thread()
-        ):  # Python allows signal handlers in the main thread only
+        if threading.current_thread() is threading.main_thread():  # Python allows signal handlers there only
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._request)
             if sys.platform.startswith("linux") and "ACCELERATE_DYNAMO_BACKEND" in os.environ:

@@ -1,4 +1,4 @@
-"""Weights that a run keeps: the moving average blended with the initial weights, of the last or of the best step."""
+"""Weights that a run keeps: its moving average, blended with the initial weights, at the last or the best step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from .selection import BestWeights
 
 
 class KeptWeights:
-    """Moving average of a restorer in training, its blend with the initial weights, and the best weights.
+    """Moving average of a restorer during training, its blend with the initial weights, and the best of these weights.
 
     Args:
         restorer: initial restorer, before a checkpoint is loaded into it.
@@ -23,8 +23,8 @@ class KeptWeights:
 
     Attributes:
         ema: the moving average.
-        tensors: tensors of the restorer that are averaged, blended and selected: the trained parameters (an adapter's,
-            or all), and the statistics of batch norms that belong to them.
+        tensors: the tensors that are kept: trained parameters of the restorer (of an adapter, or all), and the
+            batch-norm statistics that belong to them.
         best: the best weights so far.
     """
 
@@ -43,10 +43,9 @@ class KeptWeights:
 
     @contextmanager
     def applied(self) -> Iterator[nn.Module]:
-        """Context with the weights that would be kept now: the moving average blended with the initial weights.
+        """Context in which the restorer has the weights to keep: the moving average blended with the initial weights.
 
-        A network and its fine-tuned version can be averaged: Wortsman et al. 2022, "Robust fine-tuning of zero-shot
-        models".
+        Blending follows Wortsman et al. 2022, "Robust fine-tuning of zero-shot models".
         """
         kept = [tensor.clone() for tensor in self.statistics]
         self.ema.store(self.trained)
@@ -66,7 +65,7 @@ class KeptWeights:
 
     @contextmanager
     def chosen(self) -> Iterator[nn.Module]:
-        """Context with the final weights of the run: the best ones, if any, else those of `applied`."""
+        """Context in which the restorer has the final weights: the best ones, if any, else as in `applied`."""
         with self.applied() as restorer:
             if self.best.record:
                 self.best.copy_to(self.tensors)

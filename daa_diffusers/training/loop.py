@@ -125,7 +125,7 @@ class Trainer:
         prepare_memory(self.accelerator.device)
         self.steps = Steps(config, model, self.batches, self.accelerator)
         self.bare = self.steps.bare
-        held_out = HeldOut.of_start(config, self.batches, self.bare.restorer)
+        held_out = HeldOut.from_config(config, self.batches, self.bare.restorer)
         if held_out is not None:
             self.steps.factor = learning_rate_factor(config, self.folder, self.steps, held_out)
         self.pace.plan(self.steps, self.folder, held_out)

@@ -1,4 +1,4 @@
-"""Memory of a training process: an estimate before the first step, and the free memory of the machine."""
+"""Memory of a training process: an estimate before the first step, and a check that so much is free."""
 
 import contextlib
 import math
@@ -17,12 +17,12 @@ from ..pipelines.tiling import LiveBytes, free_memory
 from ..sources.folders import PhotoSource
 from .config import TrainingConfig
 
-SMALL_SIDE = 32  # side of the patches for the measured steps; a second step takes twice this side
+SMALL_SIDE = 32  # side of the patches of the first measured step; the second takes twice this side
 SAMPLES = 2  # patches per measured step
-# Ratio of the growth of the process to the peak of a step's tensors, measured by benchmarks/memory.py: kernels need
-# memory of their own, and there are gaps between blocks. CUDA's allocator leaves smaller gaps.
+# Ratio of the growth of the process to the peak bytes of a step's tensors, measured by benchmarks/memory.py: the rest
+# is memory of the kernels, and fragmentation, which is lower with CUDA's allocator.
 OVERHEAD = {"cpu": 1.45, "cuda": 1.15}
-LIBRARIES = {"cpu": 2**26, "cuda": 2**29}  # bytes of kernels and contexts that the first step loads
+LIBRARIES = {"cpu": 2**26, "cuda": 2**29}  # bytes of the kernels and contexts that the first step loads
 MOST_BYTES_PER_PIXEL = 2**20  # more than any known network needs
 INSPECTED = 20  # photos per source whose sizes are read
 GIB = 2**30
@@ -61,7 +61,7 @@ class MemoryNeed:
 def memory_need(
     config: TrainingConfig, model: Objective, sources: Sequence[PhotoSource], device: torch.device | None = None
 ) -> MemoryNeed:
-    """Estimates the memory of a run from steps on small patches and from photos' headers, in a second or two.
+    """Estimates the memory of a process from steps on small patches and from photos' headers, in a second or two.
 
     Args:
         config: options of the run.
@@ -82,11 +82,11 @@ def memory_need(
 
 
 def step_bytes(config: TrainingConfig, model: Objective) -> float:
-    """Estimates the peak bytes of a step's tensors, which are linear in the number of pixels, from two small steps."""
+    """Estimates the peak bytes of a step's tensors from two small steps; they are linear in the number of pixels."""
     sides = small_sides(config, model)
     samples = min(SAMPLES, config.batch_size)
     pixels = [samples * side**2 for side in sides]
-    peaks = [_measured(config, model, samples, side) for side in sides]
+    peaks = [_peak_bytes(config, model, samples, side) for side in sides]
     if len(sides) == 1:
         return peaks[0] * config.batch_size / samples
     slope = (peaks[1] - peaks[0]) / (pixels[1] - pixels[0])
@@ -94,7 +94,7 @@ def step_bytes(config: TrainingConfig, model: Objective) -> float:
 
 
 def small_sides(config: TrainingConfig, model: Objective) -> list[int]:
-    """Returns two patch sides that the model supports, smaller than the run's; only the run's own if it is small."""
+    """Returns two patch sides that the model supports, smaller than `patch`; only `patch` if there are none."""
     parts = (model.restorer, *model.networks.values(), model)
     multiple = math.lcm(*(RestorerContract.of(part).size_multiple for part in parts))
     side = multiple * -(-max(SMALL_SIDE, model.smallest_side) // multiple)
@@ -109,8 +109,8 @@ def random_photos(config: TrainingConfig, model: Objective, samples: int, side: 
 
 
 @contextlib.contextmanager
-def unchanged(model: Objective):
-    """Context after which gradients, batch-norm statistics and torch's random state are as before."""
+def state_restored(model: Objective):
+    """Context that restores batch-norm statistics and torch's random state on exit, and clears the gradients."""
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     with torch.random.fork_rng(devices=[]):
         yield
@@ -120,11 +120,12 @@ def unchanged(model: Objective):
             buffer.copy_(before)
 
 
-def _measured(config: TrainingConfig, model: Objective, samples: int, side: int) -> int:
+def _peak_bytes(config: TrainingConfig, model: Objective, samples: int, side: int) -> int:
+    """Returns the peak bytes of the tensors of one step on the CPU."""
     precision: Any = contextlib.nullcontext()
     if config.mixed_precision != "no":
         precision = torch.autocast("cpu", dtype=torch.bfloat16)
-    with unchanged(model):
+    with state_restored(model):
         photos = random_photos(config, model, samples, side)
         with LiveBytes() as live:
             with precision:
@@ -139,7 +140,7 @@ def _bytes(tensors) -> int:
 
 
 def decoded_bytes(source: PhotoSource) -> int:
-    """Estimates the bytes of a source's cache of decoded photos from some of their headers."""
+    """Estimates the bytes of a source's cache of decoded photos from the headers of some photos."""
     if not source.cache_bytes or source.count is None:  # a stream has no cache
         return 0
     sizes = []
@@ -153,7 +154,7 @@ def decoded_bytes(source: PhotoSource) -> int:
 def check_memory(
     config: TrainingConfig, model: Objective, sources: Sequence[PhotoSource], device: torch.device
 ) -> None:
-    """Refuses a run that needs more memory than is free; a run that certainly fits is not measured.
+    """Checks that a run needs no more memory than is free; a run that certainly fits is not measured.
 
     Args:
         config, model, sources, device: as for `memory_need`.
@@ -168,7 +169,7 @@ def check_memory(
     if pixels * MOST_BYTES_PER_PIXEL + 8 * _bytes(model.parameters()) < free:
         return
     need = memory_need(config, model, sources, device)
-    # the GPU is still empty; this process already holds part of the machine's memory
+    # the GPU is still empty, but this process already holds part of the machine's memory
     more = need.on(device) - (0 if device.type == "cuda" else psutil.Process().memory_info().rss)
     processes = 1 if device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if more * processes <= free:

@@ -10,7 +10,7 @@ LOCK_FILE = ".lock"
 
 
 def check_output(folder: Path) -> None:
-    """Checks that a run can be written to a folder, which must be new, empty, or that of a run.
+    """Checks that a run can be written to a folder: a new or empty one, or the output folder of a run.
 
     Raises:
         ConfigurationError: the folder holds other files, or the path is not a folder.

@@ -17,23 +17,23 @@ from ..sources.folders import PhotoSource
 from . import setup
 from .config import TrainingConfig
 from .log import duration_text
-from .memory_need import SAMPLES, memory_need, random_photos, small_sides, unchanged
+from .memory_need import SAMPLES, memory_need, random_photos, small_sides, state_restored
 from .output import check_output
 
-# Least work of the preparation for a time budget, after the first inspections: in inspections of a photo, and in passes
-# of the restorer through 8 patches of 64 pixels and through training batches. Measured with daa-denoise on photos of
-# 0.3 and of 6 megapixels.
+# Minimum work of the preparation after `preparation.inspect_all`, in units that are timed on this machine: inspections
+# of a photo, restorer passes over `UNIT`, and restorer passes over training batches. Measured with daa-denoise on
+# photos of 0.3 and of 6 megapixels.
 LEAST_INSPECTIONS, LEAST_PASSES, LEAST_BATCHES = 17, 80, 48
-UNIT = (8, 64)  # number and side of the patches of a pass
+UNIT = (8, 64)  # number and side of the patches
 
 
 def seconds_per_sample(config: TrainingConfig, model: Objective) -> float:
-    """Estimates the seconds per sample of a joint step on the CPU from a small patch; proportional to the pixels.
+    """Estimates the seconds per sample of a step on the CPU from a small patch, in proportion to the pixels.
 
-    Call `memory_need` first to warm up the kernels.
+    Call `memory_need` first, which warms up the kernels.
     """
     side, samples = small_sides(config, model)[-1], min(SAMPLES, config.batch_size)
-    with unchanged(model):
+    with state_restored(model):
         photos = random_photos(config, model, samples, side)
         start = time.perf_counter()
         model(Batch(*photos), generator=torch.Generator().manual_seed(0)).loss.backward()
@@ -53,12 +53,12 @@ def seconds_per_batch(step: Callable[[Any], object], batches: Iterable) -> float
 
 @torch.no_grad()
 def least_preparation(config: TrainingConfig, restorer: nn.Module, per_inspection: float) -> float:
-    """Estimates the seconds that the rest of the preparation takes at least, at the present speed of the machine.
+    """Estimates the minimum seconds of the rest of the preparation, at the current speed of the machine.
 
     Args:
         config: options of the run.
         restorer: initial restorer.
-        per_inspection: seconds per photo of `preparation.inspect_all`.
+        per_inspection: seconds per photo that `preparation.inspect_all` took.
     """
     count, side = UNIT
     weight = next(restorer.parameters())
@@ -76,12 +76,11 @@ def _photos(source: PhotoSource) -> str:
 def describe(config: TrainingConfig, shown: TrainingConfig | None = None) -> str:
     """Returns a text with the resolved options (as YAML), parameter counts, photos, and the memory and time needed.
 
-    Only the headers of photos are read. Time and memory are estimated within seconds from small patches on the CPU; a
-    run on a GPU takes less time.
+    Only the headers of photos are read. Time and memory are estimated from small patches on the CPU, within seconds.
 
     Args:
         config: options of the run.
-        shown: options to print instead, for a caller whose photos are at other paths in the run.
+        shown: options to print instead of `config`, if the photos of the run will be at other paths.
 
     Raises:
         ConfigurationError: options, photos or the output folder are invalid.

@@ -34,24 +34,23 @@ from .held_out import pairs_apart
 logger = logging.getLogger(__name__)
 
 NOISE_FILE, RAIN_FILE, SHAKE_FILE = "noise.yaml", "rain.yaml", "shake.yaml"
-SKIPPED = "left_out.json"  # real photos whose noise cannot be measured: for each source, index and reason
+SKIPPED = "left_out.json"  # real photos whose noise cannot be measured: for each source, index -> reason
 PSEUDO_CLEAN = "pseudo_clean"
 RESIDUALS = "residuals"
-MOST_PHOTOS = 64  # number of photos that are restored for `pseudo_clean` and `transplant`, over all sources
+MOST_PHOTOS = 64  # maximum number of photos to restore for `pseudo_clean` and `transplant`, over all sources
 MOST_SIDE = 768  # side in pixels of their center crops
-SPREAD = 1.5  # see FittedNoise
-GAIN = (1.0, 1.5)  # see Transplant
-MEASURED_PHOTOS = 9  # number of photos that an objective measures, over all sources
+SPREAD = 1.5  # `FittedNoise.spread`: widens the range of noise levels
+GAIN = (1.0, 1.5)  # `Transplant.gain`: range of the factor of a residual
+MEASURED_PHOTOS = 9  # number of photos for the measurements of objectives and of `choosing`, over all sources
 MEASURED_SIDE = 256  # side in pixels of their center crops
 MEASURED_PATCHES = 16  # number of clean patches for the measurements
-# Largest shares of a time budget: to find photos whose noise cannot be measured, to fit a degradation, and to restore
-# photos.
+# Maximum shares of a time budget: inspection of the noise, fit of one degradation, restoration of photos.
 INSPECTION, FIT, RESTORATION = 0.1, 0.12, 0.1
-STREAK_BLUR = 10.0  # pixels, standard deviation of the blur that separates light, haze and color from streaks
+STREAK_BLUR = 10.0  # standard deviation in pixels of the blur that separates light, haze and color from streaks
 
 
 def unlimited(share: float) -> None:
-    """Returns the seconds of a `share` of a time budget where there is none: None."""
+    """Returns None for any share: `seconds_of` without a time budget."""
 
 
 def prepare_files(
@@ -64,7 +63,7 @@ def prepare_files(
     choices: Sequence[Choice] | None = None,
     prepared: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Writes the files for `fit_*`, `pseudo_clean` and `transplant` into the run's folder; existing ones are kept.
+    """Writes the files for `fit_*`, `pseudo_clean` and `transplant` into the run's folder; existing files are kept.
 
     Args:
         config: options of the run.
@@ -73,8 +72,8 @@ def prepare_files(
         real: real photos.
         seconds_of: function that returns the seconds that a stage with a given share of the time budget may take from
             now on; None: no limit. Each stage uses as many photos as fit into its time.
-        choices: results of `inspect_photos` for `real`, if already inspected.
-        prepared: result of an earlier call for the same run; the same photos are used.
+        choices: result of `inspect_all` for `real`, if already inspected.
+        prepared: result of an earlier call for the same run, whose photos are used again.
 
     Returns:
         JSON-plain record of the fits ("fitted") and of the restored photos, as indices by source ("pseudo_clean" and
@@ -107,7 +106,7 @@ def prepare_files(
 
 
 def measure_for(model: Objective, real: Sequence[PhotoSource], dataset: TrainingPatches) -> dict[str, Any]:
-    """Measures the photos for the objective, see `Objective.measure`; deterministic for the run's seed.
+    """Calls `Objective.measure` on some photos; deterministic for the run's seed.
 
     Raises:
         ConfigurationError: the restorer or the photos are unsuitable for the objective.
@@ -118,19 +117,19 @@ def measure_for(model: Objective, real: Sequence[PhotoSource], dataset: Training
 
 
 def measured_photos(real: Sequence[PhotoSource]) -> Iterator[torch.Tensor]:
-    """Yields center crops (C, H, W) in [0, 1] of a few photos, equally many of each source."""
+    """Returns center crops (C, H, W) in [0, 1] of a few photos, the same number from each source."""
     share = max(1, MEASURED_PHOTOS // max(1, len(real)))
     return (unit_float(center_crop(photo, MEASURED_SIDE)) for source in real for _, photo in source.sample(share))
 
 
 def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) -> None:
-    """Changes `dataset` to use the files of `prepare_files`."""
+    """Adds the degradations and clean photos in the files of `prepare_files` to `dataset`."""
     learned: list[tuple[float, Degradation]] = []
     if config.fit_noise and (folder / SKIPPED).exists() and dataset.real:
         _skip(dataset.real, [Choice(0, {int(i): why for i, why in one.items()}) for one in _read(folder / SKIPPED)])
     fits = (config.fit_noise, NOISE_FILE), (config.fit_rain, RAIN_FILE), (config.fit_shake, SHAKE_FILE)
     for share, name in fits:
-        if share and (folder / name).exists():  # no file if the noise is too strong to be measured, or without rain
+        if share and (folder / name).exists():  # not written if the photos have none, or too strong noise
             learned.append((share, degradation_from_config(read_degradation(folder / name))))
     if config.transplant:
         learned.append((config.transplant, Transplant(str(folder / RESIDUALS), GAIN, config.quarter_turns)))
@@ -157,24 +156,24 @@ def _skip_unfit(
 
 
 def inspect_all(sources: Sequence[PhotoSource], seconds: float | None) -> list[Choice]:
-    """Inspects the photos of every source (`inspect_photos`), within a time limit if `seconds` is not None.
+    """Calls `inspect_photos` for every source, within a total time limit if `seconds` is not None.
 
     Raises:
-        ConfigurationError: at least half of the photos are unsuitable.
+        ConfigurationError: there are too few photos, or more than half of the inspected ones are unsuitable.
     """
     logger.info("preparing: inspecting the noise of the real photos")
     choices = [inspect_photos(source, None if seconds is None else seconds / len(sources)) for source in sources]
     check_choices(sources, choices)
     inspected = sum(choice.inspected for choice in choices)
-    _say_fewer("noise is looked for in", inspected, sources, MAX_PHOTOS, seconds)
+    _log_limited("noise is inspected in", inspected, sources, MAX_PHOTOS, seconds)
     return choices
 
 
-def _say_fewer(what: str, used: int, sources: Sequence[PhotoSource], most: int, seconds: float | None) -> None:
-    """Logs how many photos a stage has used, if its time limit allowed no more."""
+def _log_limited(what: str, used: int, sources: Sequence[PhotoSource], most: int, seconds: float | None) -> None:
+    """Logs how many photos a stage used, if its time limit allowed no more."""
     if seconds is not None and used < sum(len(source.spread(most)) for source in sources):
         count = "a stream" if any(source.count is None for source in sources) else sum(map(len, sources))
-        logger.info("%s %d of %s photos: no time is planned for more (a larger budget allows it)", what, used, count)
+        logger.info("%s %d of %s photos; a larger time budget allows more", what, used, count)
 
 
 def _skip(sources: Sequence[PhotoSource], choices: Sequence[Choice]) -> None:
@@ -188,10 +187,10 @@ def _read(path: Path) -> list[dict[str, str]]:
 
 
 def _fit(sources: Sequence[PhotoSource], restore: Restorer | None, path: Path, seconds: float | None) -> None:
-    """Fits the noise of every source and writes their mixture with equal weights.
+    """Fits a noise degradation to every source and writes their mixture with equal weights.
 
-    If a source has few photos, one noise is fitted to all sources together. Nothing is written if the noise is too
-    strong to be measured.
+    If a source has few photos, one degradation is fitted to all sources together. Nothing is written if the noise is
+    too strong to be measured.
     """
     each = None if seconds is None else seconds / len(sources)
     are_many = all(source.count is None or source.count >= MIN_PHOTOS for source in sources)
@@ -211,7 +210,7 @@ def _fit(sources: Sequence[PhotoSource], restore: Restorer | None, path: Path, s
     comment = "\n\n".join(profile.describe() for profile in profiles)
     logger.info("noise of the real photos:\n%s", comment)
     used = sum(profile.photos + len(profile.skipped) for profile in profiles)
-    _say_fewer("noise is fitted to", used, sources, MAX_PHOTOS, seconds)
+    _log_limited("noise is fitted to", used, sources, MAX_PHOTOS, seconds)
     noisy = [profile for profile in profiles if profile.degradation is not None]
     degradations = [profile.to_degradation(spread=SPREAD) for profile in noisy or profiles]
     one = degradations[0] if len(degradations) == 1 else Mixture([(1, degradation) for degradation in degradations])
@@ -219,7 +218,7 @@ def _fit(sources: Sequence[PhotoSource], restore: Restorer | None, path: Path, s
 
 
 def _fit_other(profile: Profile, path: Path, what: str) -> None:
-    """Writes the fitted degradation; nothing if the photos have none."""
+    """Writes a fitted degradation; writes nothing if the photos do not have it."""
     logger.info("%s of the real photos:\n%s", what, profile.describe())
     try:
         profile.save(path)
@@ -250,7 +249,7 @@ def _restore_all(
     """Restores center crops of some photos of every source, and writes a PNG file for each; existing ones are kept.
 
     Args:
-        chosen: indices of the photos of every source, from an earlier call; None: those that fit into the time limit.
+        chosen: indices of the photos of every source, from an earlier call; None: as many as the time limit allows.
         seconds: time limit; None: no limit.
 
     Returns:
@@ -271,7 +270,7 @@ def _restore_all(
             real = unit_float(center_crop(photo, MOST_SIDE))
             write(real, restore(real), missing[index])
         restored.append(sorted(index for index, path in paths.items() if path.exists()))
-    _say_fewer(f"{folder.name}:", sum(map(len, restored)), sources, share, each)
+    _log_limited(f"{folder.name}:", sum(map(len, restored)), sources, share, each)
     return restored
 
 

@@ -1,4 +1,4 @@
-"""Processes of a run and their device, by accelerate's `Accelerator`."""
+"""Processes of a run and their device, managed by accelerate."""
 
 import logging
 import os
@@ -20,13 +20,14 @@ def start_accelerator(config: TrainingConfig) -> Accelerator:
     """Creates the accelerator of a run.
 
     Raises:
-        ConfigurationError: the package for `report_to` is not installed, or the device has no `mixed_precision`.
+        ConfigurationError: the package for `report_to` is not installed, or the device does not support
+            `mixed_precision`.
     """
     if config.report_to not in ("none", *(tracker.value for tracker in get_available_trackers())):
         raise ConfigurationError(f"`report_to` {config.report_to} needs a package: pip install {config.report_to}")
     AcceleratorState._reset_state()  # an earlier run in this process may have used another precision
     accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),  # otherwise several processes on CPUs would not be connected
+        cpu=not torch.accelerator.is_available(),  # otherwise processes on CPUs would not communicate
         mixed_precision=config.mixed_precision,
         log_with=None if config.report_to == "none" else config.report_to,
         project_config=ProjectConfiguration(project_dir=config.output_dir, logging_dir=config.output_dir),

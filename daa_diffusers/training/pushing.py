@@ -13,11 +13,11 @@ logger = logging.getLogger(__name__)
 
 
 def check_push(config: TrainingConfig) -> str | None:
-    """Returns the repository to push the result of a run to; None without `push_to_hub`.
+    """Checks that the result of a run can be pushed, and returns the repository; None without `push_to_hub`.
 
     Raises:
-        ConfigurationError: the Hub cannot be reached, the token may not write, the account may not write to the
-            repository, or the initial weights are for non-commercial use and under another license than `hub_license`.
+        ConfigurationError: the Hub cannot be reached, the token has no write access, the name is invalid or belongs to
+            another account, or non-commercial initial weights have another license than `hub_license`.
     """
     if not config.push_to_hub:
         return None
@@ -25,12 +25,11 @@ def check_push(config: TrainingConfig) -> str | None:
         account = HfApi().whoami()
     except Exception as error:  # the client, the network and the system raise different errors
         raise ConfigurationError(
-            "`push_to_hub` needs the Hub, and a token that may write (`hf auth login`, or HF_TOKEN in the "
-            "environment); the Hub's client reports: "
-            f"{error}"
+            "`push_to_hub` needs access to the Hub and a token with write access (`hf auth login`, or HF_TOKEN in the "
+            f"environment); huggingface_hub reports: {error}"
         ) from error
     if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
-        raise ConfigurationError("`push_to_hub` needs a token that may write, this one may only read")
+        raise ConfigurationError("`push_to_hub` needs a token with write access; this one can only read")
     name = config.hub_model_id or Path(config.output_dir).resolve().name
     repo_id = name if "/" in name else f"{account['name']}/{name}"
     try:
@@ -45,7 +44,7 @@ def check_push(config: TrainingConfig) -> str | None:
 
 
 def _check_license(config: TrainingConfig) -> None:
-    """Raises ConfigurationError if initial weights for non-commercial use would get another license."""
+    """Raises ConfigurationError if non-commercial initial weights have another license than `hub_license`."""
     from ..hub.description import describe
     from ..hub.resolving import resolve
 
@@ -73,7 +72,7 @@ def push_result(config: TrainingConfig, repo_id: str) -> str:
     try:
         upload = prepare(config.output_dir, repo_id, license=config.hub_license)
         return send(upload, private=config.hub_private, commit_message="End of training")
-    except Exception as error:  # whatever fails here, the run itself is done
+    except Exception as error:  # the run is done, whatever the error
         more = f" --license {config.hub_license}" if config.hub_license else ""
         raise ConfigurationError(
             f"the run is done and saved, but pushing it failed: {error}\n"

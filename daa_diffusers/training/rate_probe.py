@@ -1,4 +1,4 @@
-"""Probe of the learning rate by a few supervised steps at several rates."""
+"""Choice of the learning rate by a few supervised steps at several rates."""
 
 import logging
 from typing import Any
@@ -17,20 +17,20 @@ from .steps import Steps
 logger = logging.getLogger(__name__)
 
 FACTORS = (1.0, 1 / 4, 1 / 16, 1 / 64)  # tried multiples of the given learning rate
-STEPS = 12  # per tried rate
+STEPS = 12  # steps per tried rate
 ACCEPTED = 1.0  # largest accepted rise of the held-out loss in dB
 
 
 def probe_rate(config: TrainingConfig, restorer: nn.Module, batches: Batches, held_out: HeldOut) -> dict[str, Any]:
-    """Finds the largest of a few learning rates, the given one or lower, that does not make the restorer worse.
+    """Finds the largest learning rate at which the held-out loss rises by at most `ACCEPTED`.
 
-    At each rate the initial restorer takes `STEPS` steps of Adam on eq. (5), on pairs that are not used for training.
-    Since single steps fluctuate, the mean of its weights over the second half of these steps is evaluated. The restorer
-    is not changed.
+    Tries the given rate and fractions of it (`FACTORS`); the smallest is used if none is accepted. At each rate the
+    initial restorer takes `STEPS` steps of Adam on eq. (5), on pairs that are not used for training. Since single steps
+    fluctuate, the mean of its weights over the second half of these steps is evaluated. The restorer is not changed.
 
     Returns:
-        JSON-plain: "of", the given learning rate; "factor", the factor found; and "tried", a list of each tried "rate"
-        and the "rise" of the held-out loss in dB (None if not finite).
+        JSON-plain: "of", the given learning rate; "factor", the chosen factor; and "tried", a list with the "rate" and
+        the "rise" of the held-out loss in dB (None if not finite) of each try.
     """
     apart = pairs_apart(batches.dataset, "rate probe", STEPS * config.batch_size, config.batch_size)
     pairs = [batches.in_range(pair) for pair in apart]
@@ -66,7 +66,7 @@ def _train(restorer: nn.Module, pairs: Pairs, rate: float, eps: float) -> None:
 
 
 def learning_rate_factor(config: TrainingConfig, folder: RunFolder, steps: Steps, held_out: HeldOut) -> float:
-    """Returns the probe's factor of the restorer's learning rate, from the record if the run has been probed."""
+    """Returns the factor of the restorer's learning rate, from the record if the run was probed before."""
     record, accelerator = folder.record, steps.accelerator
     probed = record.get("learning_rate", {})
     if not config.probe_learning_rate or (record["steps"] and not probed):  # record of an earlier version

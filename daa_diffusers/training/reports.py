@@ -16,7 +16,7 @@ from .validation import Validation
 
 logger = logging.getLogger(__name__)
 
-HARMED = 1.01  # ratio of losses, restored to untouched photos, above which an alarm is raised; 1 plus rounding errors
+HARMED = 1.01  # alarm if the loss of restored photos exceeds that of the untouched photos by this factor
 
 
 class Reports:
@@ -34,7 +34,7 @@ class Reports:
         self.config, self.log, self.validation, self.health = config, log, validation, health
 
     def losses(self, step: int, window: Window, steps: Steps, counters: dict[str, Any]) -> dict[str, float]:
-        """Logs the means since the last line, and returns the mean losses."""
+        """Logs the means of the scalars since the last log line, and returns the mean losses."""
         accelerator = steps.accelerator
         means = window.means(accelerator)
         rate = steps.optimizer.param_groups[0]["lr"]
@@ -75,7 +75,7 @@ class Reports:
 
 
 def _harm(losses: dict[str, float]) -> list[str]:
-    """Returns an alarm if restored synthetic photos are worse than the untouched ones."""
+    """Returns an alarm in a list if restored synthetic photos are worse than the untouched ones, else an empty list."""
     if not losses or losses["pair"] <= HARMED * losses["untouched"]:  # empty if every step of the window was skipped
         return []
     return [

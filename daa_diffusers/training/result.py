@@ -10,25 +10,25 @@ START_KEPT = 3
 
 @dataclass
 class TrainingResult:
-    """Location of a run's results, and its final state.
+    """Final state of a run, and the folder of its pipeline.
 
     Attributes:
         pipeline: folder to pass to `DAARestorationPipeline.from_pretrained`; None if the run was interrupted.
         steps: optimizer steps taken so far, in all calls.
         seconds: duration of this call, without a resumed run's earlier calls.
-        losses: the last logged losses.
+        losses: the last logged mean losses.
         validation: the last validation scores; empty without validation photos.
         skipped_steps: number of steps skipped for a loss or gradient that was not finite or an outlier.
         signal: number of the signal that interrupted the run; None if the run ended.
         best: "step" and "score" of the kept weights if `select_by` chose them; else empty.
-        health: the last label-free values (`training.health`).
+        health: the last `HealthReport.values`.
         alarms: warnings, one sentence each.
-        skipped_photos: reasons for which photos were skipped, by role and name.
+        skipped_photos: role -> name -> reason for which the photo was skipped.
         returns: number of times that exploded weights were reverted.
-        rise: rise of the held-out loss of the last weights against the initial ones in dB; None if not finite, or
-            without `hold_to_start`.
+        rise: rise of the held-out loss in dB, from the initial to the last weights; None if not finite, or without
+            `hold_to_start`.
         kept_step: step of the weights that were saved instead of the last ones, 0 for the initial ones; None if the
-            last ones were good.
+            last ones were saved.
     """
 
     pipeline: Path | None

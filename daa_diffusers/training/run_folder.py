@@ -1,4 +1,4 @@
-"""Output folder of a run: its lock, its record, a check that only the same run resumes there, and its paths."""
+"""Output folder of a run: paths, lock, record, and the check that only the same run resumes in it."""
 
 import contextlib
 import json
@@ -66,7 +66,7 @@ class RunFolder:
         self._made = False  # this object created the folder
 
     def take(self, samples_per_step: int, sources: Mapping[str, Sequence[PhotoSource]]) -> None:
-        """Locks the folder for this process and claims it for this run, as `lock_output` and `claim_output` do."""
+        """Locks the folder for this process (`lock_output`) and claims it for this run (`claim_output`)."""
         if not self.writes:
             return
         photos = {role: [contents(source) for source in each] for role, each in sources.items() if each}
@@ -80,7 +80,7 @@ class RunFolder:
                 if list_checkpoints(self.checkpoints) or self.pipeline.exists() or not (self.path / RECORD).exists():
                     raise
                 # the earlier run was killed before its first checkpoint: there is nothing to resume
-                logger.info("%s holds a run with other options and no checkpoint: it is started over", self.path)
+                logger.info("%s holds a run with other options and no checkpoint, which is removed", self.path)
                 self._clear()
                 self._is_new = True
                 claim_output(self.config, samples_per_step, photos)
@@ -156,16 +156,16 @@ def claim_output(
 ) -> dict[str, Any]:
     """Claims `config.output_dir` for this run, or confirms an earlier claim; returns the run's record (`run.json`).
 
-    Photos are compared by the contents of their files, in whatever folder; other paths by their targets.
+    Photos are compared by the contents of their files, not by their folders; other paths by their targets.
 
     Args:
         config: options of the run.
-        samples_per_step: synthetic samples per step, over all processes, on which the samples of a step depend.
+        samples_per_step: synthetic samples per step over all processes, which determines the samples of each step.
         photos: contents of the sources, by role.
 
     Raises:
-        ConfigurationError: the folder holds files that are not a run's; or a run with other options or photos, and
-            `resume_with_changes` is not set. The message names each difference.
+        ConfigurationError: the folder holds files but no run; or it holds a run with other options or photos, and
+            `resume_with_changes` is not set. The message lists the differences.
     """
     folder = Path(config.output_dir)
     record = folder / RECORD
@@ -192,7 +192,7 @@ def claim_output(
     changes: dict[str, Any] = {
         name: [there.get(name), now]
         for name, now in sorted(flattened(identity).items())
-        if not _same(name, there.get(name), now) and not (name in before and name in photos)  # photos: see above
+        if not _same(name, there.get(name), now) and not (name in before and name in photos)  # photos: compared above
     }
     texts = [f"{name}: {then!r} there, {now!r} now" for name, (then, now) in changes.items()]
     texts += [f"photos of `{role}`: {text}" for role, text in other.items()]
@@ -214,7 +214,7 @@ def claim_output(
 
 
 def _photos_before(folder: Path, known: Mapping[str, Any]) -> dict[str, list[Contents]]:
-    """Returns the contents of the sources at the last start; only fingerprints for a run of an earlier version."""
+    """Returns the contents of the sources when the run last started; fingerprints only for runs of earlier versions."""
     if (folder / PHOTOS).exists():
         return json.loads((folder / PHOTOS).read_text())
     own = ("pseudo_clean",)  # written by the run itself

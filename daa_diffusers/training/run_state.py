@@ -36,7 +36,7 @@ GOOD = "good"  # folder of the last good step's state in a checkpoint
 
 
 def new_counters() -> dict[str, Any]:
-    """Returns the initial counters of a run besides its steps, JSON-plain; checkpoints save them."""
+    """Returns the initial counters of a run, JSON-plain, which checkpoints save besides the number of steps."""
     return {
         "losses": {},
         "validation": {},
@@ -65,7 +65,7 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_sc
 
 @dataclass(frozen=True)
 class Snapshot:
-    """State of training at one step: parameters, moving average and optimizer.
+    """State of training after a step: parameters, moving average and optimizer.
 
     Attributes:
         files: file (`STATE_FILES` without the suffix) -> name -> tensor.
@@ -77,7 +77,7 @@ class Snapshot:
 
     @classmethod
     def of(cls, model: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer) -> "Snapshot":
-        """Returns the current state on the CPU. Memory of a model on the CPU is shared until `copy` is called."""
+        """Returns the current state on the CPU, without copying tensors that are there already; see `copy`."""
         state = optimizer.state_dict()
         files = {
             "model": dict(model.state_dict()),
@@ -128,6 +128,7 @@ class Snapshot:
         """Reads the tensors that `write` wrote.
 
         Args:
+            folder: folder of the tensors.
             plain: the rest of the state.
         """
         return cls({name.removesuffix(".safetensors"): load_file(folder / name) for name in STATE_FILES}, plain)
@@ -156,9 +157,9 @@ def save_checkpoint(
 
     Args:
         model: unwrapped objective; its state dict is saved under its own names.
-        counters: JSON-plain values that `load_checkpoint` returns.
+        counters: JSON-plain values, which `load_checkpoint` returns.
         loss_scale: JSON-plain state of the gradient scaler (fp16), if there is one.
-        good: state of an earlier step that `load_checkpoint` returns.
+        good: state after the last good step, which `load_checkpoint` returns.
 
     Raises:
         CheckpointError: not enough disk space; the message names the bytes needed.
@@ -211,7 +212,7 @@ def check_space(output: Path, model: Objective, *, is_held: bool) -> None:
     Args:
         output: folder of the run, which need not exist.
         model: objective, with the networks that are trained.
-        is_held: whether the checkpoint also holds the last good step.
+        is_held: whether the checkpoint also contains the last good step.
 
     Raises:
         ConfigurationError: not enough disk space; the message names the bytes needed.
@@ -219,7 +220,7 @@ def check_space(output: Path, model: Objective, *, is_held: bool) -> None:
     if list_checkpoints(output / "checkpoints"):
         return
     trained, restorer = ([p for p in one.parameters() if p.requires_grad] for one in (model, model.restorer))
-    state = _bytes(model.state_dict().values()) + 2 * _bytes(trained) + _bytes(restorer)  # two moments, an average
+    state = _bytes(model.state_dict().values()) + 2 * _bytes(trained) + _bytes(restorer)  # 2 moments; average
     needed = (2 if is_held else 1) * state + _bytes(model.restorer.state_dict().values())
     existing = next(one for one in (output.absolute(), *output.absolute().parents) if one.exists())
     free = shutil.disk_usage(existing).free
@@ -313,7 +314,7 @@ def load_average(path: Path, restorer: nn.Module, blend: float = 1.0) -> nn.Modu
 
 
 def recorded_steps(folder: str | os.PathLike) -> list[int]:
-    """Returns the steps of the best weights that the readable checkpoints in `folder` refer to."""
+    """Returns the steps of the best weights to which the readable checkpoints in `folder` refer."""
     steps = []
     for path in list_checkpoints(folder):
         try:

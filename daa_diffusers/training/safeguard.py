@@ -1,4 +1,4 @@
-"""Safeguard against ending a run with weights that are worse than the ones it started from."""
+"""Safeguard against final weights that are worse than the initial ones."""
 
 import logging
 import math
@@ -15,13 +15,13 @@ from .steps import Steps
 
 logger = logging.getLogger(__name__)
 
-# Largest allowed rise of the held-out loss against the initial weights, in dB: for weights to save (`TOLERATED`) and
-# for weights in training (`EXPLODED`).
+# Maximum rise of the held-out loss relative to the initial weights, in dB: for weights to save (`TOLERATED`), and for
+# weights in training (`EXPLODED`).
 TOLERATED, EXPLODED = 0.05, 1.0
 CHECKS = 8  # number of regular checks in a run, evenly spaced
 OUTLIER_FACTORS = {"loss/pair": 10.0, "gradient/all": 30.0}  # a step above this multiple of the running mean is skipped
 DECAY = 0.9  # decay per step of the running means of logarithms
-LOWER = 0.25  # factor applied to the restorer's learning rate at every return
+LOWER = 0.25  # factor by which every return to the last good step multiplies the restorer's learning rate
 
 
 class Safeguard:
@@ -37,8 +37,8 @@ class Safeguard:
         steps, kept: steps and kept weights of the run, before its first step.
 
     Attributes:
-        state: JSON-plain state for checkpoints: "factor" of the restorer's learning rate, number of the last "good"
-            step (0: the initial weights), "returns" so far, running "means" of logarithms.
+        state: JSON-plain state for checkpoints: "factor" of the learning rate; "good", the last good step (0: the
+            initial weights); "returns" so far; and running "means" of logarithms.
         good: snapshot of the last good step.
     """
 
@@ -49,7 +49,7 @@ class Safeguard:
         self.state: dict[str, Any] = {"factor": 1.0, "good": 0, "returns": [], "means": self._first_means()}
 
     def resume(self, state: dict[str, Any], good: Snapshot | None, step: int) -> None:
-        """Resumes from a checkpoint at `step`; an empty state, from a run without a safeguard, starts a new one."""
+        """Resumes from a checkpoint at `step`; with an empty state, from a run without a safeguard, starts anew."""
         self.state |= state
         if good is not None:
             self.good = good
@@ -77,7 +77,7 @@ class Safeguard:
         return self.steps.progress.completes_part(step, CHECKS)
 
     def check(self, step: int, *, skipped: bool) -> None:
-        """Returns to the last good step if the weights in training have exploded; else notes `step` if it is good.
+        """Returns to the last good step if the weights in training have exploded; else keeps a snapshot of a good step.
 
         Args:
             step: number of steps done.
@@ -99,7 +99,7 @@ class Safeguard:
 
         Returns:
             JSON-plain "kept_step" and "rise", as in `TrainingResult`: the good step whose weights were restored (None:
-            not needed), and the rise in dB of the rejected or saved weights (None: not finite).
+            not needed), and the rise in dB of the final weights before that (None: not finite).
         """
         with self.kept.chosen() as restorer:
             rise = self._rise(restorer)
@@ -113,9 +113,9 @@ class Safeguard:
         self.kept.best.record = {}
         kept_step = self.state["good"]
         logger.warning(
-            "held-out synthetic photos: %.2f dB worse than with the initial weights; the weights of %s are saved",
+            "held-out synthetic photos are %.2f dB worse than with the initial weights; %s are saved",
             rise,
-            f"step {kept_step}" if kept_step else "the start, unchanged,",
+            f"the weights of step {kept_step}" if kept_step else "the initial weights, unchanged,",
         )
         return {"kept_step": kept_step, "rise": rise if math.isfinite(rise) else None}
 
@@ -123,7 +123,7 @@ class Safeguard:
         return {"loss/pair": math.log(float(self.held_out.start.mean()))}
 
     def _rise(self, restorer: nn.Module) -> float:
-        """Returns `HeldOut.rise`, evaluated on the main process, on all processes."""
+        """Evaluates `HeldOut.rise` on the main process, and returns it on all processes."""
         return from_main(self.accelerator, self.held_out.rise(restorer) if self.accelerator.is_main_process else 0.0)
 
     def _snapshot(self) -> Snapshot:
@@ -137,8 +137,8 @@ class Safeguard:
         entry = {"step": step, "to": self.state["good"], "rise": rise if math.isfinite(rise) else None}
         self.state["returns"].append(entry)
         logger.warning(
-            "step %d: held-out synthetic photos: %.1f dB worse than with the initial weights; the weights of step %d "
-            "are restored, the learning rate is divided by four",
+            "step %d: held-out synthetic photos are %.1f dB worse than with the initial weights; the weights of step "
+            "%d are restored, the learning rate is divided by four",
             step,
             rise,
             entry["to"],

@@ -1,5 +1,6 @@
 """Selection of the final weights: the last ones, or those with the best validation score."""
 
+import math
 import os
 import re
 from collections.abc import Iterable
@@ -17,7 +18,7 @@ SELECTIONS = ("last", "psnr", "label_free", "bursts")
 class BestWeights:
     """The restorer's averaged weights with the best score so far, in files outside of the checkpoints.
 
-    A resumed run restores its checkpoint's record; a file is therefore kept as long as a checkpoint refers to it.
+    A resumed run uses the record in its checkpoint; a file is therefore kept as long as a checkpoint refers to it.
 
     Args:
         folder: folder of the files `step-XXXXXXXX.safetensors`.
@@ -31,11 +32,18 @@ class BestWeights:
         self.record: dict[str, Any] = {}
 
     def offer(self, step: int, score: float, parameters: Iterable[torch.Tensor], *, write: bool) -> None:
-        """Compares a score with the best (higher is better, NaN never); with `write`, saves the weights if better."""
+        """Compares a score with the best one, and saves the weights if it is higher.
+
+        Args:
+            step: number of steps done.
+            score: score of the weights; NaN is never better.
+            parameters: the weights.
+            write: whether to write the file; other processes only update `record`.
+        """
         if self.record and not score > self.record["score"]:
             self.record["since"] += 1
             return
-        if score != score:
+        if math.isnan(score):
             return
         self.record = {"step": step, "score": score, "since": 0}
         if write:
@@ -44,15 +52,15 @@ class BestWeights:
                 save_file({str(i): p.detach().cpu().contiguous() for i, p in enumerate(parameters)}, temporary)
 
     def copy_to(self, parameters: Iterable[torch.Tensor]) -> None:
-        """Loads the best weights into `parameters`, in the order in which they were offered."""
+        """Loads the best weights into `parameters`, which are in the order of `offer`."""
         weights = load_file(self._path(self.record["step"]))
         with torch.no_grad():
             for index, parameter in enumerate(parameters):
                 parameter.copy_(weights[str(index)])
 
-    def prune(self, referred: Iterable[int]) -> None:
-        """Removes the files of all steps except the best and those in `referred`, which checkpoints refer to."""
-        kept = {self._path(step).name for step in referred}
+    def prune(self, steps: Iterable[int]) -> None:
+        """Removes all files except those of the best step and of `steps`, to which checkpoints refer."""
+        kept = {self._path(step).name for step in steps}
         if self.record:
             kept.add(self._path(self.record["step"]).name)
         for path in self.folder.glob("step-*.safetensors"):

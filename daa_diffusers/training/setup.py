@@ -31,9 +31,11 @@ Photos = dict[str, list[dict[str, Any]]]  # record of the photos of a run, by ro
 
 @dataclass(frozen=True)
 class Inputs:
-    """Initial restorer and sources (by role) of a run, opened once and shared by all readers.
+    """Initial restorer and photos of a run, opened once and shared.
 
     Attributes:
+        restorer: the initial restorer.
+        sources: opened sources, by role.
         choices: results of `preparation.inspect_all` for the real photos; None: not inspected yet.
     """
 
@@ -62,7 +64,7 @@ def build_model(config: TrainingConfig, restorer: nn.Module | None = None) -> Ob
         restorer: result of `build_restorer`, if already built.
 
     Raises:
-        ConfigurationError: an option of the objective, or the patch, is invalid.
+        ConfigurationError: an option of the objective, or `patch`, is invalid.
     """
     if restorer is None:
         restorer = build_restorer(config)
@@ -87,10 +89,10 @@ def open_sources(config: TrainingConfig, option: str, channels: int) -> list[Pho
 def open_all_sources(
     config: TrainingConfig, channels: int, *, check: bool = True, real: list[PhotoSource] | None = None
 ) -> dict[str, list[PhotoSource]]:
-    """Opens the sources of a run by role, each once for all readers.
+    """Opens the sources of a run, by role.
 
     Args:
-        config: options of the run, with the sources as `sources.specs.open_source` takes them.
+        config: options of the run.
         channels: number of channels of the restorer.
         check: check the photos' sizes, and that real photos are not also clean ones (`sources.specs.check_sources`).
         real: sources of the role "real", if already open.
@@ -126,7 +128,7 @@ def build_dataset(
     if sources is None:
         sources = open_all_sources(config, channels, check=check)
     unpaired = sources.get("unpaired_clean")
-    if config.reads("unpaired_clean") and not unpaired:  # not those of the batch, which differ between processes
+    if config.reads("unpaired_clean") and not unpaired:  # one choice for all processes, not from the batch
         unpaired = sources["clean"] or sources["paired_clean"]
     return TrainingPatches(
         sources["clean"],
@@ -155,7 +157,7 @@ def build_optimizer(
 
 
 def prepare_networks(config: TrainingConfig, model: Objective) -> Objective:
-    """Sets the precision, gradient checkpointing and compilation of the networks by `config`.
+    """Sets the precision, gradient checkpointing and compilation of the networks.
 
     Raises:
         ConfigurationError: a network does not support gradient checkpointing.
@@ -187,11 +189,13 @@ def _within(source: PhotoSource, label: Path | str) -> str:
 def training_photos(dataset: TrainingPatches, real: Sequence[PhotoSource] = ()) -> Photos:
     """Returns a record of the photos of a run for the model card, by role.
 
-    `real` are the opened real photos of the run, which fits, restored photos and transplants come from where the
-    objective itself reads none.
+    Args:
+        dataset: samples of the run.
+        real: sources of the real photos, for runs that only prepare files from them: `dataset` then has none.
 
-    Each source has its name ("folder"), number of "photos" (None if a stream's is not known yet), "fingerprint", and
-    the photos and shards "skipped" so far (name -> reason).
+    Returns:
+        For every source its name ("folder"), number of "photos" (None for a stream of unknown length), "fingerprint",
+        and the photos and shards "skipped" so far (name -> reason).
     """
     pairs = dataset.paired or []
     roles = {

@@ -21,7 +21,7 @@ UNTRAINED = 0.95  # noise-prediction loss; a predictor that always returns 0 has
 IGNORED = 0.01  # difference of losses without a condition
 SLOTS_DIFFER = 0.05  # difference of losses with swapped conditions
 SEPARABLE = 0.9  # held-out accuracy of the slot probe
-MORE_SEPARABLE = 0.05  # rise of the accuracy: photos with different content are separable with the initial restorer too
+MORE_SEPARABLE = 0.05  # rise of this accuracy since the start of the run: different content is separable from the start
 VISIBLE = 0.5  # ratio of noise to signal amplitude, sqrt((1 - g) / g), below which the noised photo reveals its noise
 
 
@@ -63,13 +63,12 @@ def fixed_draws(
 def slot_accuracy(restored_synthetic: torch.Tensor, restored_real: torch.Tensor, *, folds: int = 4) -> float:
     """Returns the held-out accuracy of a linear probe that separates restored synthetic from restored real photos.
 
-    The accuracy is in [0, 1], and about 0.5 if the photos are not separable. It is also raised if clean and real photos
-    show different content.
+    The accuracy is in [0, 1], and about 0.5 if the photos are not separable. Different content of clean and real photos
+    raises it, too.
 
-    The probe's features could serve a noise predictor in either slot: energies of fine, medium and coarse detail, of
-    brightness and of color, at the 0.1 and 0.5 quantiles over the cells of a patch; not colors or content. (The
-    predictor's own features are unsuitable: they have to distinguish the slots, because one of the two photos matches
-    the noised photo.)
+    The features of the probe are energies of fine, medium and coarse detail in brightness and color, at the 0.1 and 0.5
+    quantiles over the cells of a patch, because a noise predictor could use them in either slot. (The predictor's own
+    features are unsuitable: they must distinguish the slots, because one of the two photos matches the noised photo.)
 
     Args:
         restored_synthetic, restored_real: (B, C, H, W), of one shape; B at least twice `folds`, sides at least 16.
@@ -93,7 +92,7 @@ def slot_accuracy(restored_synthetic: torch.Tensor, restored_real: torch.Tensor,
         train, test = features[:, kept].flatten(0, 1), features[:, held_out]
         mean, deviation = train.mean(0), train.std(0) + 1e-6
         train, test = (train - mean) / deviation, (test - mean) / deviation
-        # ridge regression of the labels: linear discriminant analysis, shrunk
+        # ridge regression of the labels, equivalent to linear discriminant analysis with shrinkage
         gram = train.mT @ train + 0.1 * len(train) * torch.eye(train.shape[1], dtype=train.dtype)
         direction = torch.linalg.solve(gram, train.mT @ labels[:, kept].flatten())
         right += int((test @ direction * labels[:, held_out] > 0).sum())
@@ -139,7 +138,7 @@ def shortcut_report(
     Args:
         adaptation: noise-space adaptation; its train/eval modes are not changed.
         synthetic, clean, real: patches (B, C, H, W) in the restorer's range. The losses use the first of them, as many
-            as a draw holds; the probe uses all, if there are at least 8.
+            as a draw has samples; the probe uses all, if there are at least 8.
         draws: result of `fixed_draws`.
         slots_at_start: "slot_accuracy" of the initial restorer.
     """

@@ -1,4 +1,4 @@
-"""Optimizer steps: the objective on each batch, gradient accumulation, learning rate, update."""
+"""Optimizer steps: objective, gradient accumulation, learning rate, update."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -38,9 +38,9 @@ class Steps:
     Attributes:
         bare: the objective without accelerate's wrapper.
         optimizer: optimizer of all networks.
-        progress: position of the run after a number of steps; set by `begin`.
+        progress: progress of the run, on which the schedules depend; set by `begin`.
         factor: factor of the restorer's learning rate, besides its schedule.
-        watch: counter of images and time.
+        watch: stopwatch of images and time.
     """
 
     def __init__(self, config: TrainingConfig, model: Objective, batches: Batches, accelerator: Accelerator):
@@ -56,7 +56,7 @@ class Steps:
     def begin(self, progress: Progress) -> None:
         """Sets the progress, on which the learning rate and the weight of the adaptation depend."""
         self.progress = progress
-        # only the curve of diffusers' scheduler is used: here the learning rate is a function of the progress
+        # only the curve of diffusers' scheduler is used, as a function of the position
         self.curve = get_scheduler(
             self.config.learning_rate_schedule,
             torch.optim.SGD([torch.zeros(1)], lr=1.0),
@@ -80,7 +80,7 @@ class Steps:
         """Evaluates the objective on a batch from `Batches.in_range`."""
         config, numbers, progress = self.config, batch["index"].tolist(), self.progress
         torch.manual_seed(generator_for(config.seed, "dropout", numbers[0]).initial_seed())
-        # warmup: steps that only train the other networks, if there are any
+        # during the warmup only the networks besides the restorer are trained
         warmup = min(config.predictor_warmup_steps, progress.nominal // 3) if self.bare.networks else 0
         with self.accelerator.autocast():
             return self.model(
@@ -177,7 +177,7 @@ def count_step(step: int, scalars: Scalars | None, window: Window, counters: dic
     logger.warning("step %d is skipped: %s", step + 1, cause)
     if in_a_row > most:
         raise FloatingPointError(
-            f"losses or gradients were NaN or infinite in {in_a_row} steps in a row, up to step {step + 1} "
-            f"(`max_skipped_steps` is {most}); earlier checkpoints are intact. Try a lower `learning_rate`, a "
-            "`gradient_clip`, or `mixed_precision` no"
+            f"losses or gradients were NaN, infinite or far above earlier ones in {in_a_row} steps in a row, up to "
+            f"step {step + 1} (`max_skipped_steps` is {most}); earlier checkpoints are intact. Try a lower "
+            "`learning_rate`, a `gradient_clip`, or `mixed_precision` no"
         )

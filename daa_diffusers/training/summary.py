@@ -10,7 +10,7 @@ from .result import TrainingResult
 
 
 def summary_table(result: TrainingResult) -> Table:
-    """Returns a table of a run's result: losses, validation, health, skipped steps and photos, time, the pipeline."""
+    """Returns a table of a run's result."""
     table = Table(title="the run", show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column(overflow="fold")  # paths are one word, however long
@@ -46,9 +46,9 @@ def print_summary(result: TrainingResult, console: Console | None = None) -> Non
 
 def kept_text(result: TrainingResult) -> str:
     """Describes the saved weights of a run whose last weights were worse than the initial ones."""
-    worse = "by far" if result.rise is None else f"by {result.rise:.2f} dB"
-    kept = f"those of step {result.kept_step}" if result.kept_step else "the initial ones, unchanged"
-    return f"{kept}: the last ones restore held-out synthetic photos worse than the initial ones, {worse}"
+    worse = "far" if result.rise is None else f"{result.rise:.2f} dB"
+    kept = f"of step {result.kept_step}" if result.kept_step else "the initial ones, unchanged"
+    return f"{kept}: with the last weights, held-out synthetic photos are {worse} worse than with the initial ones"
 
 
 def _some(skipped: dict[str, str], most: int = 5) -> Text:

@@ -1,4 +1,4 @@
-"""Trackers of a run (tensorboard, trackio, wandb), with its name and options."""
+"""Experiment trackers of a run: tensorboard, trackio or wandb."""
 
 import json
 from dataclasses import asdict
@@ -13,7 +13,7 @@ TENSORBOARD_FOLDER = "logs"  # in the output folder
 
 
 def start_trackers(accelerator: Accelerator, config: TrainingConfig, steps: int) -> None:
-    """Starts the tracker of `report_to`, with the folder's name as that of the run, and the options of the run.
+    """Starts the tracker of `report_to`, with the name of the output folder and the options of the run.
 
     Args:
         accelerator: accelerator of the run, which starts the tracker.

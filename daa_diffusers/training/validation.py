@@ -18,7 +18,7 @@ from .config import TrainingConfig
 
 GRID_PHOTOS = 4  # rows of the grid
 GRID_SIDE = 192  # side of a tile in pixels
-GRID_BORDER = 64  # pixels that are restored around a tile, where the photo is shown only
+GRID_BORDER = 64  # pixels of context restored around a tile and not shown, for photos without ground truth
 BURST_SIDE = 256  # side of the center crop of each frame in pixels
 CACHE_BYTES = 2**28  # size of the cache of decoded photos per source
 
@@ -39,8 +39,8 @@ class Validation:
     def from_config(cls, config: TrainingConfig, real: Sequence[PhotoSource]) -> "Validation | None":
         """Opens the photos and bursts that a config names; None if there are neither.
 
-        Photos are `validation_degraded`, with `validation_clean` if given, else the center of some real photos (for
-        grids only, if there is a tracker to show them); bursts are `validation_bursts`.
+        The photos are `validation_degraded`, with `validation_clean` if given, else real photos, for grids only, if a
+        tracker is used. The bursts are `validation_bursts`.
 
         Args:
             config: options of the run.
@@ -71,7 +71,7 @@ class Validation:
 
     @property
     def sources(self) -> dict[str, list[PhotoSource]]:
-        """The sources that are only read for validation, by option name."""
+        """Sources that are only read for validation, by option name."""
         if isinstance(self.photos, PairedFolders):
             each = [self.photos.degraded, self.photos.clean]
         else:
@@ -80,7 +80,7 @@ class Validation:
         return found | ({"validation_bursts": [burst.source for burst in self.bursts]} if self.bursts else {})
 
     def run(self, restorer: nn.Module) -> tuple[dict[str, float], torch.Tensor | None]:
-        """Returns the scores, and a grid (3, H, W) in [0, 1] (None if no photo can be read).
+        """Restores the photos; returns the scores, and a grid (3, H, W) in [0, 1] (None if no photo can be read).
 
         With ground truth, the scores are the mean per-image PSNR (dB) and SSIM of the restored photos on RGB uint8, and
         the PSNR of the untouched input ("psnr_identity"). With bursts, "psnr_bursts" is the mean of `Burst.psnr`.

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def verify_resume(config: TrainingConfig) -> list[str]:
-    """Takes `config.verify_resume` steps twice in a temporary folder, once with an interruption half-way.
+    """Trains for `config.verify_resume` steps twice in a temporary folder, once with an interruption half-way.
 
     Parameters, moving average, optimizer, counters, and the log without timing are compared bit by bit.
 
@@ -43,16 +43,16 @@ def differences(first: Path, second: Path) -> list[str]:
     for name in STATE_FILES:
         one, other = load_file(ours / name), load_file(theirs / name)
         if one.keys() != other.keys():
-            sentences.append(f"{name}: other tensors")
+            sentences.append(f"{name}: the names of the tensors differ")
             continue
         unequal = [key for key in one if not torch.equal(one[key], other[key])]
         if unequal:
             worst = max((one[key].double() - other[key].double()).abs().max().item() for key in unequal)
             sentences.append(f"{name}: {len(unequal)} of {len(one)} tensors differ, by {worst:.1e} at most")
     if (ours / "state.json").read_text() != (theirs / "state.json").read_text():
-        sentences.append("state.json: other counters")
+        sentences.append("state.json: the counters differ")
     if read_log(first) != read_log(second):
-        sentences.append("log.jsonl: other lines")
+        sentences.append("log.jsonl: the lines differ")
     return sentences
 
 

@@ -10,7 +10,7 @@ from daa_diffusers.degradations.base import DEGRADATIONS
 from daa_diffusers.hub.card import _limits
 from daa_diffusers.hub.record_files import task_of
 from daa_diffusers.training.config import resolve
-from daa_diffusers.training.config.presets import PRESETS, adapting_to
+from daa_diffusers.training.config.presets import PRESETS, adaptation_preset
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
@@ -38,6 +38,6 @@ def test_one_entry_gives_a_task_its_preset_words_and_guard(monkeypatch):
     assert task_of({"options": {"degradation": {"type": "rain"}}}) == "low_light" and not judged_by_noise("low_light")
     assert known_tasks() == f"{', '.join(list(TASKS)[:-1])} or low_light"
     assert _limits("low_light") == "Brightens dark photos. It removes no rain."
-    monkeypatch.setitem(PRESETS, night.preset, adapting_to(night))
+    monkeypatch.setitem(PRESETS, night.preset, adaptation_preset(night))
     config = resolve({"preset": "adapt-low-light"})
     assert config.degradation == {"type": "rain"} and config.init_from == "daa-denoise" and not config.fit_noise

@@ -136,7 +136,7 @@ def test_a_checkpoint_says_its_own_task(photos, tmp_path, capsys):
     assert main([*command, "--task", "denoise"]) == 0
     said = capsys.readouterr()
     assert (
-        "type: camera" in said.out and "daa-derain was trained for task derain, and is adapted to denoise" in said.err
+        "type: camera" in said.out and "daa-derain was trained for task derain, but is adapted to denoise" in said.err
     )
 
 

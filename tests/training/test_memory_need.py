@@ -13,7 +13,7 @@ from daa_diffusers.objectives.base import Batch
 from daa_diffusers.pipelines.tiling import LiveBytes
 from daa_diffusers.training import setup
 from daa_diffusers.training.loop import train
-from daa_diffusers.training.memory_need import check_memory, memory_need, random_photos, step_bytes, unchanged
+from daa_diffusers.training.memory_need import check_memory, memory_need, random_photos, state_restored, step_bytes
 from daa_diffusers.training.planning import describe
 
 CPU = torch.device("cpu")
@@ -66,7 +66,7 @@ def test_the_estimate_leaves_the_model_and_the_random_numbers_as_they_were():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    with unchanged(model):
+    with state_restored(model):
         model(torch.rand(2, 3, 4, 4)).sum().backward()
         assert not torch.equal(model[1].running_mean, before["1.running_mean"])
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

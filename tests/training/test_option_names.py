@@ -110,5 +110,5 @@ def test_no_hint_where_nothing_means_the_same(name):
 
 
 def test_an_option_under_two_names_is_refused():
-    with pytest.raises(ConfigurationError, match="`steps` is given twice, as 'max_train_steps' as well"):
+    with pytest.raises(ConfigurationError, match="`steps` is given twice, also as 'max_train_steps'"):
         resolve({"steps": 3, "max_train_steps": 4})

@@ -100,7 +100,7 @@ def test_a_spent_budget_prepares_with_the_fewest_photos_and_a_resumed_run_uses_t
     many = write_photos(tmp_path / "many", 12, height=96, width=96, photo=photo.astype(np.uint8))
     given = config(real=[str(many)], minutes=1.0)
     trainer = Trainer(given, progress_bar=False, begun=time.time() - 31)
-    assert "noise is looked for in 6 of 12 photos" in caplog.text and "noise is fitted to 3 of 12" in caplog.text
+    assert "noise is inspected in 6 of 12 photos" in caplog.text and "noise is fitted to 3 of 12" in caplog.text
     assert "pseudo_clean: 1 of 12 photos" in caplog.text
     prepared, noise = files(given.output_dir), (Path(given.output_dir) / "noise.yaml").read_bytes()
     assert len(prepared) == 1 and trainer.folder.record["prepared"] == {

@@ -58,7 +58,7 @@ def test_what_cannot_be_pushed_is_refused_before_the_first_step(hub, run, tiny_c
         with pytest.raises(ConfigurationError, match=message):
             run(replace(config, **changes))
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    with pytest.raises(ConfigurationError, match="`push_to_hub` needs the Hub, and a token that may write"):
+    with pytest.raises(ConfigurationError, match="`push_to_hub` needs access to the Hub and a token with write access"):
         run(config)
     assert not Path(config.output_dir).exists() and not hub.commits and not hub.revisions
     with pytest.raises(ConfigurationError, match="`hub_model_id` needs `push_to_hub`"):

@@ -1,4 +1,4 @@
-"""Options of a training run: dataclass -> preset -> YAML file -> command line."""
+"""Options of a training run, from defaults, presets, YAML files and the command line."""
 
 from .options import TrainingConfig
 from .presets import PRESETS

@@ -1,4 +1,4 @@
-"""Checks of a run's options: each option by the facts on its field, then combinations of options."""
+"""Checks of a run's options: each against the facts on its field, then in combination."""
 
 from collections.abc import Iterator
 from dataclasses import fields
@@ -15,11 +15,11 @@ from .field import converted, facts, problem
 if TYPE_CHECKING:
     from .options import TrainingConfig
 
-FITS = ("fit_noise", "fit_rain", "fit_shake")  # options with shares of degradations estimated from the real photos
+FITS = ("fit_noise", "fit_rain", "fit_shake")  # shares of synthetic photos with degradations fitted to the real ones
 
 
 def problems(config: "TrainingConfig") -> Iterator[str]:
-    """Yields a sentence for everything contradictory or out of range; combinations only if all types are right."""
+    """Yields one sentence per invalid option or combination; combinations are checked only if all types are right."""
     hints, wrong_types = get_type_hints(type(config)), []
     for field in fields(config):
         value = getattr(config, field.name)
@@ -55,7 +55,7 @@ def _run(config: "TrainingConfig") -> Iterator[str]:
             f"`total_batch_size` must be a multiple of `batch_size` {config.batch_size}, got {config.total_batch_size}"
         )
     if config.select_by == "label_free" and not (config.health and config.uses_real):
-        yield "`select_by` label_free needs `health` and real photos that are used"
+        yield "`select_by` label_free needs `health`, and real photos that the objective or a preparation uses"
     if config.select_by == "psnr" and not config.validation_clean:
         yield "`select_by` psnr needs `validation_degraded` and `validation_clean`"
     if config.select_by == "bursts" and not config.validation_bursts:
@@ -89,7 +89,7 @@ def _preparation(config: "TrainingConfig") -> Iterator[str]:
         yield f"`transplant` must be a share of at most 1 - {shares}, got {config.transplant}"
     for name in PAIRS_FROM_REAL:
         if getattr(config, name) and not (config.clean and config.real):
-            yield f"`{name}` needs `real` photos, and `clean` ones to be degraded"
+            yield f"`{name}` needs `real` photos, and `clean` ones to degrade"
     for name in ("fit_rain", "pseudo_clean", "transplant"):
         if getattr(config, name) and not config.init_from:
             yield f"`{name}` needs a restorer to start from: give `init_from`"

@@ -1,4 +1,4 @@
-"""Command line of training: the parser, and its `--help` with the defaults of each preset."""
+"""Command line of training: parser and `--help`, with the defaults of each preset."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, 
 
 
 def typed_options(arguments: list[str] | None = None) -> dict[str, Any]:
-    """Parses the given options into field name -> value: `--name value`, aliases, `--no_name`, with - or _.
+    """Parses the given options, and returns field name -> value; accepts aliases, `--no_name`, and - or _ in names.
 
     Exits as argparse does on `--help` and on values of a wrong type.
 
@@ -33,7 +33,7 @@ def typed_options(arguments: list[str] | None = None) -> dict[str, Any]:
 
 
 def _with_underscores(argument: str) -> str:
-    """`--some-name=a-value` -> `--some_name=a-value`; other arguments are unchanged."""
+    """Converts `--some-name=a-value` to `--some_name=a-value`; other arguments are unchanged."""
     if not argument.startswith("--"):
         return argument
     name, equals, value = argument.removeprefix("--").partition("=")
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         elif element is not None:
             parser.add_argument(*flags, type=element, nargs="+", action="extend", metavar="VALUE", help=text)
         else:
-            # a degradation stays text here and is parsed in `resolve`: argparse would hide the reason of an error
+            # `degradation` is parsed in `resolve`, because argparse would hide the reason for an error
             reader = kind if kind is not dict else str if name == "degradation" else json_mapping
             shown = "JSON" if kind is dict else kind.__name__.upper()
             parser.add_argument(*flags, type=reader, metavar=shown, help=text)

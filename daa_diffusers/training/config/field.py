@@ -1,4 +1,4 @@
-"""Facts about a training option, stored on its dataclass field: help, choices, bounds, meaning for a resumed run."""
+"""Facts about a training option, stored on its dataclass field: help, choices, bounds, changes in a resumed run."""
 
 import math
 import types
@@ -17,9 +17,9 @@ class Option:
         path: whether values name files or folders; `~` and environment variables are expanded.
         photos: whether values name photo sources; a resumed run compares the photos, not the names.
         free: whether a resumed run may have another value, because it affects reports or speed, not the weights.
-        selects: whether the option is `free` unless `select_by` chooses the weights to keep.
+        selects: whether the option is `free` only if `select_by` is "last"; otherwise it affects the choice of weights.
         preparation: whether the option prepares real photos; baseline objectives use its default, not the preset's.
-        aliases: other names, those of diffusers' training scripts with the same meaning.
+        aliases: names of options of diffusers' training scripts with the same meaning.
     """
 
     help: str
@@ -66,9 +66,7 @@ NAMES = {int: "an integer", float: "a number", str: "text", bool: "true or false
 
 
 def converted(value: Any, hint: Any) -> Any:
-    """Converts `value` to a type hint without loss: integers and numbers written as text become floats.
-
-    YAML 1.1 reads `1e-4` as text.
+    """Converts `value` to a type hint without loss: integers and text become floats, as YAML 1.1 reads `1e-4` as text.
 
     Raises:
         ValueError: the value cannot be converted; the message names the expected type.
@@ -89,7 +87,7 @@ def converted(value: Any, hint: Any) -> Any:
 
 
 def problem(name: str, value: Any, known: Option) -> str | None:
-    """Returns a sentence if a value is not one of the choices or out of bounds; None and other types always pass."""
+    """Returns a sentence if a value is not one of the choices or is out of bounds, else None. Types are not checked."""
     if known.choices and value is not None and value not in known.choices:
         return f"`{name}` must be one of {', '.join(known.choices)}, got {value!r}"
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""Names of options: aliases, diffusers' names, names of earlier versions, and suggestions for misspelled ones."""
+"""Names of options: aliases, names in diffusers' scripts and earlier versions, suggestions for misspelled ones."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -27,10 +27,10 @@ _EMA = "a moving average is always kept, with diffusers' warm-up: --ema_decay is
 _COLUMN = "give the options of a dataset with its name: --clean or --real hf:NAME?split=train&config=NAME&column=NAME"
 _PROMPT = "restoration has no prompts: --validation_degraded names photos to validate on"
 _LORA = "use --adapter lora and --adapter_rank"
-_DEVICE = "a GPU is used if there is one; CUDA_VISIBLE_DEVICES in the environment selects it, empty means the CPU"
+_DEVICE = "a GPU is used if there is one; CUDA_VISIBLE_DEVICES in the environment selects it (empty: the CPU)"
 _EPOCH = "patches are drawn endlessly, so there are no epochs"
 
-# Options of diffusers' training scripts without an equivalent here, or with another name.
+# Common options of training scripts without an equivalent here, or with another name -> hint.
 ANSWERS: dict[str, str] = {
     "resolution": "use --patch, the side of the training patches; photos are cropped and never resized to it",
     "resume_from_checkpoint": "not needed: the same command resumes from the newest checkpoint in --output_dir",
@@ -110,7 +110,7 @@ def hint(name: str) -> str:
         return f" (an option of earlier versions: {RETIRED[name][1]})"
     if name in ANSWERS:
         return f" ({ANSWERS[name]})"
-    # misspellings only: other similar names have different meanings
+    # a high cutoff, for misspellings only: similar names may have different meanings
     return did_you_mean(name, [*NAMES, *ALIASES, *OBJECTIVE_OPTIONS], cutoff=0.85)
 
 
@@ -135,13 +135,13 @@ def canonical(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     for name, value in values.items():
         known = ALIASES.get(name, name)
         if known in named:
-            raise ConfigurationError(f"{where}: `{known}` is given twice, as {name!r} as well")
+            raise ConfigurationError(f"{where}: `{known}` is given twice, also as {name!r}")
         named[known] = value
     return named
 
 
 def without_retired(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Returns `values` of an earlier version without removed options; warns if one had an effect."""
+    """Returns `values` without options that no longer exist; warns if one had an effect."""
     for name, (harmless, now) in RETIRED.items():
         if values.get(name, harmless) != harmless:
             logger.warning("%s: `%s` %r is ignored, an option of earlier versions: %s", where, name, values[name], now)

@@ -1,4 +1,4 @@
-"""Options of the objective, nested under `objective` in a config or at its top level."""
+"""Options of the objective: nested under `objective` in a config, or at its top level."""
 
 import argparse
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ def nest_objective(options: Mapping[str, Any], *, record: bool = False) -> dict[
 
     Args:
         options: options of a run, nested or flat.
-        record: whether they are the recorded options of an earlier run; flat ones that its objective did not read are
+        record: whether they are the recorded options of an earlier run; flat ones that its objective does not have are
             omitted.
     """
     nested = dict(options)
@@ -45,7 +45,7 @@ def nest_objective(options: Mapping[str, Any], *, record: bool = False) -> dict[
 
 
 def flattened(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Moves the options of the objective to the top level, to compare option by option."""
+    """Moves the options of the objective to the top level, for comparisons."""
     objective = {name: value for name, value in options["objective"].items() if name != "type"}
     return {**options, **objective, "objective": options["objective"]["type"]}
 
@@ -58,7 +58,7 @@ def merge_objectives(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict
 
 
 def add_objective_options(parser: argparse.ArgumentParser) -> None:
-    """Adds every option of every objective to the command line; values are parsed as YAML, several become a list."""
+    """Adds every option of every objective to the command line; values are parsed as YAML, several as a list."""
     group = parser.add_argument_group("options of the objective")
     for name, owners in OBJECTIVE_OPTIONS.items():
         defaults = {owner: OBJECTIVES[owner].defaults()[name] for owner in owners}

@@ -28,13 +28,13 @@ DTYPES = ("float32", "float64")
 class TrainingConfig:
     """All options of `examples/train_daa.py`; every value is plain JSON / YAML.
 
-    Photos are given as `sources.specs.open_source` takes them: folders (searched recursively), tar shards
-    ("shards/*.tar"), Hugging Face datasets ("hf:NAME?split=train"). `clean` gives the synthetic pairs through
-    `degradation`; `paired_degraded` + `paired_clean` give ready ones. `real` holds the unlabeled photos to adapt to.
+    Photo sources are specified as in `sources.specs.open_source`: folders (searched recursively), tar shards
+    ("shards/*.tar"), Hugging Face datasets ("hf:NAME?split=train"). Synthetic pairs are `clean` photos degraded by
+    `degradation`, or ready pairs `paired_degraded` + `paired_clean`. `real` are the unlabeled photos to adapt to.
     """
 
     output_dir: str = option("outputs/run", "Folder of checkpoints, logs and the final pipeline.", path=True, free=True)
-    preset: str = option("small", "Starting point of all other options.", choices=tuple(PRESETS), free=True)
+    preset: str = option("small", "Preset that sets the defaults of other options.", choices=tuple(PRESETS), free=True)
     config: str | None = option(None, "YAML file with any of these options.", free=True)
     seed: int = option(0, "Seed of all random draws, which depend only on the seed and the sample's number.")
     dry_run: bool = option(
@@ -63,7 +63,7 @@ class TrainingConfig:
     paired_clean: list[str] = option([], "Clean counterparts of --paired_degraded.", path=True, photos=True)
     degradation: dict[str, Any] | None = option(
         {"type": "gaussian", "sigma_min": 0.0, "sigma_max": 60.0},
-        "How synthetic photos are degraded: a mapping in YAML, JSON on the command line, or a file (daa fit-noise).",
+        "Degradation of the synthetic photos: a mapping in YAML, JSON on the command line, or a file (daa fit).",
     )
     fit_noise: float = option(
         0.0,
@@ -191,14 +191,14 @@ class TrainingConfig:
     steps: int = option(4000, "Optimizer steps.", at_least=1, aliases=("max_train_steps",))
     minutes: float | None = option(
         None,
-        "Time of the whole run in minutes, with preparation and saving, instead of --steps.",
+        "Time budget of the whole run in minutes, including preparation and saving, instead of --steps.",
         above=0,
     )
     learning_rate: float = option(1e-4, "Adam's learning rate.", above=0)
     probe_learning_rate: bool = option(
         True,
-        "With --init_from: try a few supervised steps first, and lower the learning rate of the restorer until they do "
-        "not make it worse. Off where --learning_rate is given.",
+        "With --init_from: try a few supervised steps first, and lower the learning rate of the restorer until they "
+        "raise its held-out loss by at most 1 dB. Off if --learning_rate is given.",
     )
     predictor_learning_rate: float | None = option(
         None, "Learning rate of the noise predictor (or discriminator); default: --learning_rate.", above=0
@@ -221,7 +221,7 @@ class TrainingConfig:
     gradient_checkpointing: bool = option(False, "Recompute activations in the backward pass, to save memory.")
     compile: bool = option(False, "Compile the networks with torch.compile: slower start, faster steps on CUDA.")
     max_skipped_steps: int = option(
-        10, "Maximum number of consecutive steps skipped for NaN or infinite losses.", at_least=0, free=True
+        10, "Maximum number of consecutive skipped steps (NaN, infinite or exploding losses).", at_least=0, free=True
     )
     ema_decay: float = option(
         0.999,
@@ -268,13 +268,13 @@ class TrainingConfig:
         free=True,
         aliases=("checkpointing_steps",),
     )
-    keep: int = option(2, "Checkpoints kept.", at_least=1, free=True, aliases=("checkpoints_total_limit",))
+    keep: int = option(2, "Number of checkpoints to keep.", at_least=1, free=True, aliases=("checkpoints_total_limit",))
     health: bool = option(
         True, "At every validation, check for shortcuts and score the restorer without labels.", free=True
     )
     threads: int | None = option(None, "CPU threads; default: torch's choice.", at_least=1, free=True)
     check_memory: bool = option(
-        True, "Refuse to start if the estimated memory is not free; --dry_run shows the estimate.", free=True
+        True, "Stop before the first step if the estimated memory is not free; --dry_run shows the estimate.", free=True
     )
     report_to: str = option("tensorboard", "Experiment tracker.", choices=TRACKERS, free=True, aliases=("logger",))
     push_to_hub: bool = option(
@@ -295,14 +295,14 @@ class TrainingConfig:
     )
     verify_resume: int = option(
         0,
-        "Check in a temporary folder that this many steps end bit-identical if interrupted, then stop.",
+        "Check in a temporary folder that this many steps give identical bits if interrupted, then stop.",
         at_least=0,
         free=True,
     )
     save_noise_predictor: bool = option(False, "Keep the noise predictor in the final pipeline.", free=True)
 
     def check(self) -> "TrainingConfig":
-        """Raises ConfigurationError listing everything that is contradictory or out of range; returns self."""
+        """Raises ConfigurationError with all invalid options and combinations; returns self."""
         errors = list(problems(self))
         if errors:
             raise ConfigurationError("invalid options:\n- " + "\n- ".join(errors))
@@ -310,11 +310,11 @@ class TrainingConfig:
 
     @property
     def prepares(self) -> bool:
-        """Whether real photos are prepared before the first step, even for an objective that reads none."""
+        """Whether synthetic pairs are prepared from real photos, even for an objective that reads none."""
         return any(getattr(self, name) for name in PAIRS_FROM_REAL)
 
     def reads(self, role: str) -> bool:
-        """Whether the objective reads photos of this role ("real", "unpaired_clean")."""
+        """Whether the objective reads photos of a role ("real" or "unpaired_clean")."""
         return role in objective_class(self.objective["type"]).photo_roles(self.objective)
 
     @property

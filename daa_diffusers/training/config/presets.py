@@ -2,7 +2,7 @@
 
 "tiny", "small" and "fast" suit a CPU and short runs. "adapt" and "adapt-*", one for each task of `checkpoints.tasks`,
 adapt a trained restorer to real photos; the numbers of "adapt" were chosen by `benchmarks/adaptation.py`. The "paper-*"
-presets are the official recipes (8 GPUs, 24 patches each); "paper-denoise" has the paper's own form of the method.
+presets are the official recipes (8 GPUs, 24 patches each).
 """
 
 from typing import Any
@@ -37,9 +37,9 @@ _ADAPT: dict[str, Any] = {
     "predictor_learning_rate": 5e-4,
     "ema_decay": 0.99,
 }
-# Photos in which the restorer leaves rain or shake must not become targets.
+# No noise is fitted, and photos in which the restorer may leave rain or shake are not used as clean ones.
 _NOT_FITTED: dict[str, Any] = {"fit_noise": 0.0, "pseudo_clean": False}
-# Further options of a task.
+# Task name -> additional options.
 _ADAPT_TO: dict[str, dict[str, Any]] = {
     "derain": {
         "fit_rain": 0.5,
@@ -52,8 +52,8 @@ _ADAPT_TO: dict[str, dict[str, Any]] = {
 }
 
 
-def adapting_to(task: Task) -> dict[str, Any]:
-    """Returns the preset of a task; noise is only fitted for a task that removes noise."""
+def adaptation_preset(task: Task) -> dict[str, Any]:
+    """Returns the preset that adapts to a task; noise is fitted only for tasks that remove noise."""
     own = {} if task.removes_noise else {**_NOT_FITTED, "degradation": {"type": task.degradations[0]}}
     return {**_ADAPT, **own, "init_from": task.start, **_ADAPT_TO.get(task.name, {})}
 
@@ -85,11 +85,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate_warmup_steps": 100,
         "gradient_clip": 1.0,
     },
-    **{task.preset: adapting_to(task) for task in TASKS.values()},
+    **{task.preset: adaptation_preset(task) for task in TASKS.values()},
     "paper-denoise": _PAPER,
     "paper-derain": _PAPER_PAIRED,
     "paper-deblur": _PAPER_PAIRED,
 }
 
-# Default learning rates of adapters, which are higher because adapters have few trained parameters.
+# Default learning rates of adapters; higher, because adapters have few trained parameters.
 ADAPTER_LEARNING_RATES = {"bias": 3e-3, "pointwise": 1e-3, "lora": 3e-3}

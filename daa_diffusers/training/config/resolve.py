@@ -1,4 +1,4 @@
-"""Resolution of the options of a training run: dataclass -> preset -> YAML file -> command line."""
+"""Resolution of the options of a run: defaults, then preset, then YAML file, then command line."""
 
 import os
 from dataclasses import replace
@@ -35,7 +35,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def resolve(*layers: dict[str, Any]) -> TrainingConfig:
-    """Merges option mappings over the preset that they name; later mappings take precedence.
+    """Merges mappings of options over the preset that they name; later mappings take precedence.
 
     Only names are checked here; `TrainingConfig.check` checks values.
     """
@@ -52,13 +52,13 @@ def resolve(*layers: dict[str, Any]) -> TrainingConfig:
         if facts(NAMES[name]).path:
             given[name] = _expanded(given[name])
     if isinstance(given.get("degradation"), str):
-        given["degradation"] = _degradation(given["degradation"])  # the file may not exist when the run is resumed
+        given["degradation"] = _degradation(given["degradation"])  # the file may be gone when the run is resumed
     hints = get_type_hints(TrainingConfig)
     for name, value in given.items():
         try:
             given[name] = converted(value, hints[name])
         except ValueError:
-            continue  # `check` reports it
+            continue  # reported by `check`
     preset_objective = PRESETS[preset].get("objective", {"type": DEFAULT_OBJECTIVE})
     given["objective"] = with_defaults(merge_objectives(preset_objective, objective))
     if "learning_rate" in given:
@@ -77,9 +77,12 @@ def _of_preset(preset: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_arguments(arguments: list[str] | None = None) -> TrainingConfig:
-    """Parses the command line of `examples/train_daa.py`: `--name value` over `--config FILE` over the preset.
+    """Parses the command line of `examples/train_daa.py`, which overrides `--config FILE`, which overrides the preset.
 
-    Exits as argparse does on `--help`; raises ConfigurationError on an unknown option, with a replacement.
+    Exits on `--help`, as argparse does.
+
+    Raises:
+        ConfigurationError: an option is unknown, invalid, or contradicts another.
     """
     typed = typed_options(arguments)
     from_file = read_yaml(typed["config"]) if typed.get("config") else {}
