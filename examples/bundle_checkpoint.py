@@ -111,9 +111,7 @@ def bundle_noise_predictors(run: Path, folder: Path, steps: list[int]) -> None:
     checkpoints = {int(path.name.split("-")[1]): path for path in list_checkpoints(run / "checkpoints")}
     for step in steps or [max(checkpoints)]:
         if step not in checkpoints:
-            raise SystemExit(
-                f"--noise_predictor must be steps with a checkpoint, {sorted(checkpoints)}, got {step}"
-            )
+            raise SystemExit(f"--noise_predictor must be steps with a checkpoint, {sorted(checkpoints)}, got {step}")
         weights = load_file(checkpoints[step] / "model.safetensors")
         unet.load_state_dict({k.removeprefix(AVERAGE): v for k, v in weights.items() if k.startswith(AVERAGE)})
         keep_record(unet, WeightsRecord({**training_of(run), "steps": step}))

@@ -1,4 +1,4 @@
-"""Entry point of `daa`: dispatch to the commands, and errors in one line."""
+"""Entry point of `daa`: dispatch to the commands, and one-line error messages."""
 
 import importlib
 import io
@@ -19,7 +19,7 @@ from . import process
 from .common import as_typed
 from .lean import lean_diffusers
 
-# Command name -> module in this folder; its `app` has one command.
+# Command name -> module in this folder, whose `app` has this command.
 COMMANDS = {
     "restore": "restore",
     "adapt": "adapt",
@@ -34,17 +34,17 @@ COMMANDS = {
     "rank": "rank",
 }
 UsageError: type[Exception] = cast(Any, typer.BadParameter.__mro__[1])  # not public in typer
-MAY_BE_EMPTY = ("--suffix",)
-EXPECTED = (ConfigurationError, CheckpointError, UnreadablePhotoError, OSError)
+MAY_BE_EMPTY = ("--suffix",)  # options whose value may be empty
+EXPECTED = (ConfigurationError, CheckpointError, UnreadablePhotoError, OSError)  # exit status 2, no traceback
 
 
 class _Interrupted(Exception):
-    """KeyboardInterrupt of a command."""
+    """KeyboardInterrupt of a command, in a type that typer does not handle."""
 
 
 @contextmanager
 def _interrupts() -> Iterator[None]:
-    """Raises `_Interrupted` for KeyboardInterrupt, which typer turns into an exit without a message."""
+    """Context that raises `_Interrupted` for KeyboardInterrupt, for which typer would exit without a message."""
     try:
         yield
     except KeyboardInterrupt as error:
@@ -116,7 +116,7 @@ def _status(given: Sequence[str], begun: float, debug: bool) -> int:
         return ended if isinstance(ended, int) else 0
     except _Interrupted:
         raise KeyboardInterrupt from None
-    except SystemExit as closed:  # the reader of the output has exited
+    except SystemExit as closed:  # raised by typer if the reader of a pipe has exited
         return closed.code if isinstance(closed.code, int) else 1
     except typer.Abort:
         return 1
@@ -140,7 +140,7 @@ def _status(given: Sequence[str], begun: float, debug: bool) -> int:
 
 
 def _usage(error: Any, given: Sequence[str]) -> str:
-    """One-line message for arguments that typer rejects: the argument, its value, and how to list the valid ones."""
+    """Returns one line on arguments that typer rejects: the argument, its value, and how to list valid ones."""
     message = " ".join(error.format_message().split()) or "a command is missing"
     names = getattr(getattr(error, "param", None), "opts", ())
     came = [after for before, after in pairwise(given) if before in names]
@@ -153,13 +153,13 @@ def _usage(error: Any, given: Sequence[str]) -> str:
 
 
 def _message(error: Exception) -> str:
-    """The text of an error; system errors without their number."""
+    """Returns the text of an error; for system errors, without the error number."""
     is_bare = isinstance(error, OSError) and error.strerror and str(error).startswith("[Errno")
     return f"{error.filename!r}: {error.strerror}" if is_bare and error.filename else str(error)  # type: ignore[attr-defined]
 
 
 def _as_typed(message: str, given: Sequence[str]) -> str:
-    """A message with argument names as options of the command."""
+    """Replaces argument names in a message with the options of the command."""
     command = _command(given)
     if command is None:
         return message
@@ -193,7 +193,7 @@ def _is_network(error: Exception) -> bool:
 
 
 def _unreachable(error: Exception, given: Sequence[str]) -> str:
-    """One-line message for an unreachable Hub, with the repositories that were requested."""
+    """Returns one line on an unreachable Hub, with the requested repositories."""
     from ..hub.resolving import is_repo_id  # slow to import
 
     asked = [repr(one) for one in given if is_repo_id(one) and not os.path.exists(one)]
@@ -203,7 +203,7 @@ def _unreachable(error: Exception, given: Sequence[str]) -> str:
 
 
 def _refused(error: Any) -> str:
-    """One line on a request that the Hub has refused, and where a token may be missing."""
+    """Returns one line on a request that the Hub rejected, with advice on tokens if one may be missing."""
     lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("For more information")]
     private = getattr(error.response, "status_code", None) in (401, 403) or "Repository Not Found" in str(error)
     advice = "; a private repository, or writing, needs a token: `hf auth login`, or HF_TOKEN" if private else ""

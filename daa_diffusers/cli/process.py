@@ -1,4 +1,4 @@
-"""Start time of the process, wait policy of its threads, and Ctrl-C. Imports nothing heavy."""
+"""Start time of the process, wait policy of its threads, and Ctrl-C, without slow imports."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ _interrupted = False
 
 
 def begun() -> float:
-    """Start of this process, in seconds since the epoch as `time.time()`; earlier than any import."""
+    """Returns the start time of this process on the clock of `time.time()`; it is earlier than any import."""
     import psutil  # type: ignore[import-untyped]
 
     return psutil.Process().create_time()
@@ -60,7 +60,7 @@ def run(command: Callable[[], int], *, is_last: bool) -> int:
 def check_interrupted() -> None:
     """Raises KeyboardInterrupt if Ctrl-C was pressed since the start of `run`.
 
-    The exception of the signal handler may be lost in a finalizer, or in a library that catches all exceptions.
+    The KeyboardInterrupt of the signal handler is lost in a finalizer, or in a library that catches all exceptions.
     """
     if _interrupted:
         raise KeyboardInterrupt

@@ -60,7 +60,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="List the photos that wo
 def restore(
     inputs: Annotated[
         list[str],
-        typer.Argument(help='Photos, folders (recursive), patterns ("raw/**/*.jpg"), or -: list on standard input.'),
+        typer.Argument(
+            help='Photos, folders (recursive), patterns ("raw/**/*.jpg"), or "-" for a list on standard input.'
+        ),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Output folder, created if missing; for one photo also a file.")
@@ -151,10 +153,10 @@ def _check_backend(backend: str, checkpoint: str, device: str | None, dtype: str
 
 
 def _lines() -> Iterable[str]:
-    """The paths on standard input, one per line or terminated by NUL (`find -print0`).
+    """Returns the paths on standard input, one per line or terminated by NUL (`find -print0`).
 
-    Only newlines end lines, as other characters may be part of a name. The byte order mark and carriage returns that
-    Windows editors add are removed, unless a file of that name exists.
+    Only newlines end lines, because other characters may be part of a name. A byte order mark and carriage returns, as
+    Windows editors add, are removed unless a file with such a name exists.
     """
     content = os.fsdecode(sys.stdin.buffer.read())
     if "\0" in content:
@@ -167,7 +169,7 @@ def _lines() -> Iterable[str]:
 
 
 def _run(plan: Plan, options: Options, load: Any, team: _Team, as_json: bool) -> int:
-    """Restores the jobs of this process, and prints their results; returns the exit status."""
+    """Restores the photos of this process, and prints the results; returns the exit status."""
     from tqdm import tqdm
 
     from ..files import concerns_all_files
@@ -231,7 +233,7 @@ def _report(plan: Plan, summary: Summary, as_json: bool) -> None:
 
 
 def _say(text: str, bar: Any, stream: Any) -> None:
-    """Prints a line that neither the progress bar nor another process splits."""
+    """Prints a line in one piece, above the progress bar."""
     with bar.external_write_mode(stream):
         stream.write(one_line(text) + "\n")
         stream.flush()
@@ -282,14 +284,14 @@ class _Team:
         return shared
 
     def part(self, jobs: list[Job]) -> list[Job]:
-        """The jobs of this process."""
+        """Returns the jobs of this process."""
         if self.state is None:
             return jobs
         with self.state.split_between_processes(jobs) as mine:
             return mine
 
     def gather(self, summary: Any) -> list[Any]:
-        """The summaries of the other processes, in the first one; empty in the others."""
+        """Returns the summaries of the other processes in the first process, and an empty list in the others."""
         if self.state is None:
             return []
         from accelerate.utils import gather_object

@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 
 from .pace import Pace
 
-# The steps left take as long as the latest ones: this share of the steps so far, and at least this number.
+# Latest steps whose mean duration is used for the remaining ones: fraction of the steps so far, and minimum number.
 RECENT, LEAST = 0.25, 10
 
 
@@ -16,13 +16,13 @@ class ProgressBar(tqdm):
     """Bar over the steps of a run.
 
     With a time budget, the time left is the rest of the budget, to which the number of steps is corrected. Without one,
-    the steps left take as long as the latest ones, and the work between steps (validation, checks, checkpoints) as long
-    as on average so far.
+    it is estimated from the mean duration of the latest steps, and of the work between all steps so far (validation,
+    checks, checkpoints).
 
     Args:
         pace: plan of the run's time.
-        done, total: number of steps, done and in all.
-        hidden: whether to show nothing.
+        done, total: number of steps done, and of all steps.
+        hidden: whether to hide the bar.
     """
 
     def __init__(self, pace: Pace, *, done: int, total: int, hidden: bool):
@@ -38,11 +38,11 @@ class ProgressBar(tqdm):
         return now - before
 
     def begins(self) -> None:
-        """Notes that a step begins; the time since the last one was work between steps."""
+        """Records the start of a step; the time since the last step was work between steps."""
         self._between += self._lap()
 
     def ends(self) -> None:
-        """Notes that a step has ended."""
+        """Records the end of a step."""
         self._steps.append(self._lap())
 
     def advance(self, done: int, total: int) -> None:
@@ -62,7 +62,7 @@ class ProgressBar(tqdm):
 
     @property
     def format_dict(self) -> dict[str, Any]:
-        """Values to show; tqdm computes the time left from the rate."""
+        """Values to show, with the rate from which tqdm computes the time left."""
         values = super().format_dict
         seconds = self.seconds_left()
         return values if not seconds or not self.left else {**values, "rate": self.left / seconds}

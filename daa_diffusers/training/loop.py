@@ -148,7 +148,7 @@ class Trainer:
             stop_after: number of steps after which to end as on a SIGTERM.
 
         Raises:
-            FloatingPointError: too many steps in a row were not finite.
+            FloatingPointError: more than `max_skipped_steps` steps in a row were skipped.
             CheckpointError: not enough disk space for a checkpoint or for the final pipeline.
         """
         try:
@@ -190,7 +190,7 @@ class Trainer:
                 if done % config.log_every == 0 or done == total:
                     losses = self.reports.losses(done, self.window, self.steps, self.counters)
                     bar.set_postfix({name: f"{losses[name]:.4f}" for name in SHOWN if name in losses})
-                if done == total or self._is_watched(done):
+                if done == total or self._is_validated(done):
                     self._validate(done)
                 # 3. a checkpoint, and the end
                 stop = done == stop_after or interruption.signal is not None
@@ -236,21 +236,21 @@ class Trainer:
         self.kept.ema.decay = self.pace.ema_decay(done)
         return done
 
-    def _is_watched(self, step: int) -> bool:
-        """Whether the weights are validated after `step`, other than the last step."""
+    def _is_validated(self, step: int) -> bool:
+        """Whether a validation is due after `step`; the last step is always validated."""
         every = self.config.validate_every
         if every or self.config.select_by == "last":
             return bool(every) and step % every == 0
         return self.steps.progress.completes_part(step, VALIDATIONS)
 
     def _validate(self, step: int) -> None:
-        """Scores the weights that would be kept now, and stops early if the score has not improved for too long."""
+        """Scores the weights to keep; the run stops if `early_stopping` validations in a row have no better score."""
         self._offer(step)
         patience = self.config.early_stopping
         self.counters["stopped_early"] = patience is not None and self.kept.best.record.get("since", 0) >= patience
 
     def _offer(self, step: int) -> None:
-        """Scores the weights that would be kept now on the main process, and sends the score to every process."""
+        """Scores the weights to keep on the main process; all processes compare the score with the best one."""
         with self.kept.applied() as restorer:
             score = self.reports.evaluate(step, restorer, self.bare, self.counters) if self.main else 0.0
             if self.config.select_by == "last":

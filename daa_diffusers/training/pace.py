@@ -20,7 +20,7 @@ MIN_CHANGE = 0.01  # smallest relative change of the remaining steps for which t
 # Time reserved after the last step (health checks, saving): the smaller of a number of seconds and a fraction of the
 # budget, plus the time of a number of evaluations of the held-out pairs.
 RESERVED_SECONDS, RESERVED_FRACTION, RESERVED_EVALUATIONS = 2.0, 0.1, 3
-PREPARATION = 0.5  # fraction of the budget after which no stage of the preparation uses more photos than it must
+PREPARATION = 0.5  # fraction of the budget after which stages of the preparation use only their minimum of photos
 
 
 class Pace:
@@ -46,13 +46,13 @@ class Pace:
         return self.seconds is not None
 
     def spent(self) -> float:
-        """Returns the spent seconds of the budget, over this and the resumed calls; 0 without a budget."""
+        """Returns the spent seconds of the budget, including earlier calls of a resumed run; 0 without a budget."""
         return time.time() - self.begun if self.is_timed else 0.0
 
     def share(self, fraction: float) -> float | None:
         """Returns the seconds that a stage of the preparation may take from now on; None without a budget.
 
-        They are `fraction` of the budget, and end with its first half, as training is to have the other.
+        At most `fraction` of the budget, within its first half (`PREPARATION`): the rest is for training.
         """
         if self.seconds is None:
             return None
@@ -126,7 +126,7 @@ class Pace:
         self._measure_from(step)
 
     def ema_decay(self, step: int) -> float:
-        """Returns the decay of the moving average; with a budget, averaging is limited to a tenth of the steps."""
+        """Returns the decay of the moving average; with a budget, its span is at most a tenth of the steps."""
         if not self.is_timed:
             return self.config.ema_decay
         return min(self.config.ema_decay, max(0.0, 1 - 10 / self.steps.progress.total(step)))
