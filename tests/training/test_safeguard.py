@@ -97,7 +97,7 @@ def test_an_absurd_rate_is_taken_back_and_the_start_is_saved_where_nothing_helps
     with caplog.at_level(logging.WARNING):
         result = quiet(given)
     assert result.start_kept and result.returns > 0 and (result.rise is None or result.rise > 0.05)
-    assert "weights of the start, unchanged, are saved" in caplog.text and "of step 0 are restored" in caplog.text
+    assert "the initial weights, unchanged, are saved" in caplog.text and "of step 0 are restored" in caplog.text
     start, saved = weights(smoother), weights(result.pipeline)
     assert start.keys() == saved.keys() and all(torch.equal(start[name], saved[name]) for name in start)
     assert record(given)["held_to_start"]["kept_step"] == 0
