@@ -29,7 +29,7 @@ def parts(config: TrainingConfig) -> dict[str, Callable[[], object]]:
     """The parts of a step on random images, by name, in the order in which they are computed."""
     step = Renoised(setup.build_restorer(config)).train()
     step.teacher.eval()
-    optimizer = torch.optim.Adam(step.restorer.parameters(), lr=1e-6)
+    optimizer = setup.build_optimizer(config, step)
     synthetic, clean, real = (torch.rand(config.batch_size, 3, config.patch, config.patch) for _ in range(3))
     generators = [torch.Generator().manual_seed(number) for number in range(config.batch_size)]
 
