@@ -60,7 +60,7 @@ def test_noise_is_the_default_and_wrong_options_are_named(folder, tmp_path, caps
     assert yaml.safe_load((tmp_path / "noise.yaml").read_text())["type"] == "fitted"
     for given, message in (
         (["--task", "dehaze"], "`--task` must be denoise, derain or deblur"),
-        (["--task", "deblur", "--checkpoint", "daa-deblur"], "`--checkpoint` is for `--task derain`"),
+        (["--task", "deblur", "--checkpoint", "daa-deblur"], "`--checkpoint` is only for `--task derain`"),
         (["--task", "derain", "--output", str(tmp_path / "rain.txt")], "must end in .yaml"),
     ):
         assert main(["fit", photos, *given]) == 2

@@ -111,7 +111,7 @@ def test_a_spent_budget_prepares_with_the_fewest_photos_and_a_resumed_run_uses_t
     caplog.clear()
     again = Trainer(given, progress_bar=False)  # the whole minute is left
     assert files(given.output_dir) == prepared and (Path(given.output_dir) / "noise.yaml").read_bytes() == noise
-    assert "photos: no time" not in caplog.text and "estimating" not in caplog.text
+    assert "photos; a larger time budget" not in caplog.text and "estimating" not in caplog.text
     again.folder.release()
 
 
