@@ -1,10 +1,13 @@
 """Classic denoisers as rows of the comparison with peers."""
 
 import importlib.util
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from daa_diffusers import DAARestorationPipeline
 
@@ -30,3 +33,23 @@ def test_the_noise_level_is_estimated_and_nl_means_removes_most_of_it(peers, sig
     pipeline.set_progress_bar_config(disable=True)
     restored = pipeline(noisy.clamp(0, 1), output_type="pt").images
     assert (restored - ramp).std() < 0.5 * (noisy - ramp).std()
+
+
+def test_results_of_other_programs_are_rows_beside_the_bundled_restorer(peers, tmp_path, monkeypatch):
+    monkeypatch.setattr(peers, "SIDE", 32)
+    photos = peers.SETS["deblur"]["levin"]
+    draws = np.random.default_rng(0)
+    clean = draws.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    results = tmp_path / "results" / "OTHER" / "levin"
+    for folder, image in ((photos.clean, clean), (photos.degraded, clean // 2)):
+        (tmp_path / folder).mkdir(parents=True)
+        name = "im2.png" if folder == photos.clean else "2_4.png"
+        Image.fromarray(image).save(tmp_path / folder / name)
+    results.mkdir(parents=True)
+    Image.fromarray(clean).save(results / "2_4.png")
+    (results / "seconds.json").write_text(json.dumps({"2_4.png": 12.5}))
+    rows = {
+        line.split("|")[1].strip(): line for line in peers.table("deblur", tmp_path, tmp_path, tmp_path / "results")
+    }
+    assert {"identity", "daa-deblur", "OTHER"} <= set(rows)
+    assert "100.00" in rows["OTHER"] and rows["OTHER"].endswith("| 12.50 |")  # the clean photo itself
