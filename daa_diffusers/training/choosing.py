@@ -90,8 +90,8 @@ def choose(config: TrainingConfig, inputs: setup.Inputs) -> Choice:
     Renoising is chosen if the initial restorer removes white noise, the noise of the photos is correlated, and one of
     two conditions holds: the initial restorer leaves at least `MIN_LEFT` of that noise, or a second pass over the
     renoised result is better than the first by at least `MIN_RENOISING_GAIN`, by Stein's estimate
-    (`label_free.estimated_gain`). Otherwise the choice is "preset" if the noise is white or the initial restorer is not
-    a denoiser, else "fitted".
+    (`label_free.estimated_gain`). Otherwise the choice is "fitted", but "preset" if at least `MIN_LEFT` of white noise
+    is left or the initial restorer is not a denoiser.
 
     Args:
         config: options of the run, without those of a method.
@@ -161,10 +161,10 @@ def choice(measured: Mapping[str, float]) -> Choice:
         why = f"it reduces white noise by {gain:.1f} dB"
         return _without_renoising("preset", why, "It is not a denoiser.", numbers, photos)
     start = f"start: it leaves noise of {measured['left']:.1f}/255"
+    leaves_enough = measured["left"] >= MIN_LEFT * measured["noise"]
     if abs(measured["neighbors"]) < WHITE:
         why = "The photos' noise is white: renoising has nothing to add."
-        return _without_renoising("preset", start, why, numbers, photos)
-    leaves_enough = measured["left"] >= MIN_LEFT * measured["noise"]
+        return _without_renoising("preset" if leaves_enough else "fitted", start, why, numbers, photos)
     if "renoised_gain" not in measured and not leaves_enough:
         return _without_renoising("fitted", start, "The gain of renoising cannot be estimated.", numbers, photos)
     if "renoised_gain" in measured:

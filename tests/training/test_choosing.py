@@ -59,9 +59,11 @@ def test_a_denoiser_of_white_noise_is_renoised_on_correlated_noise(clean):
     assert "correlation of neighboring pixels 0." in made.reasons[0] and "renoised result gains +" in made.reasons[1]
 
 
-def test_white_noise_is_left_to_the_preset(clean):
-    made = choice(measured(clean, Transform(), 1))
-    assert made.method == "preset" and "The photos' noise is white" in made.reasons[1]
+def test_white_noise_is_not_renoised(clean):
+    found = measured(clean, Transform(), 1)
+    assert "The photos' noise is white" in choice(found).reasons[1]
+    assert choice({**found, "left": 0.24 * found["noise"]}).method == "fitted"
+    assert choice({**found, "left": 0.26 * found["noise"]}).method == "preset"
 
 
 def test_what_is_no_denoiser_is_left_to_the_preset(clean):
