@@ -26,7 +26,7 @@ class MyDenoiser(nn.Module):
 
 def main(clean, real, output, **options):
     network = MyDenoiser(width=16)  # with your weights: network.load_state_dict(...)
-    restorer = ForeignRestorer.wrap(network, arguments={"width": 16}, value_range=(0, 1))  # includes test runs
+    restorer = ForeignRestorer.wrap(network, arguments={"width": 16}, value_range=(0, 1))  # checked by test runs
     DAARestorationPipeline(restorer).save_pretrained(f"{output}/start")
     photos = {"clean": [clean], "real": [real], "init_from": f"{output}/start", "output_dir": f"{output}/run"}
     result = train(resolve({"preset": "adapt", **photos, **options}).check())

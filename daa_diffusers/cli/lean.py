@@ -1,10 +1,12 @@
 """Import of diffusers in a third of the time, without the libraries and networks that no command needs.
 
-diffusers works without transformers, scipy and torchvision, except for features that restoring and training do not
-use. torch's compiler, and a module of attention masks that imports sympy, are slow to import and needed only for
-compilation. These are hidden from diffusers only while it is imported. Of diffusers' own modules, all transformers and
-autoencoders are imported for a few classes, which are imported at their first use instead; and the files of all
-installed packages are listed, to find the names of three.
+While diffusers is imported, three things are avoided:
+
+1. Libraries that only unused features need (transformers, scipy, torchvision) and modules that only compilation needs
+   (torch's compiler; attention masks, which import sympy) are hidden.
+2. Modules of diffusers of which only a few classes are used are imported at the first use of a class. They would import
+   all transformers and autoencoders.
+3. diffusers lists the files of all installed packages to find the names of three. The list is empty.
 """
 
 from __future__ import annotations
@@ -21,20 +23,22 @@ from types import ModuleType
 from typing import Any
 
 UNUSED = ("transformers", "scipy", "torchvision", "torch._dynamo")
-# Modules whose classes are imported at their first use: of attention masks, for diffusers' video transformers; of
-# transformers, for blocks of U-Nets; U-Nets that import more of them; of downloads.
+# Modules that are imported at the first use of one of their classes.
 LATE = (
-    "torch.nn.attention.flex_attention",
+    "torch.nn.attention.flex_attention",  # for video transformers
     "diffusers.models.transformers.dual_transformer_2d",
-    "diffusers.models.transformers.transformer_2d",
+    "diffusers.models.transformers.transformer_2d",  # both for blocks of U-Nets
     "diffusers.models.unets.unet_3d_condition",
     "diffusers.models.unets.unet_dreamlite",
     "diffusers.models.unets.unet_i2vgen_xl",
     "diffusers.models.unets.unet_motion_model",
     "diffusers.models.unets.unet_spatio_temporal_condition",
-    "requests",
+    "requests",  # for downloads
 )
-AUTOENCODER = ("diffusers.models.autoencoders.autoencoder_kl", "AutoencoderKL")  # for a check in `DiffusionPipeline`
+AUTOENCODER = (
+    "diffusers.models.autoencoders.autoencoder_kl",
+    "AutoencoderKL",
+)  # `DiffusionPipeline` only checks for instances of it
 
 
 def lean_diffusers() -> None:
@@ -77,7 +81,7 @@ class _Lean(Loader):
             models = importlib.import_module("diffusers.models")
             models.AutoencoderKL = _Late(*AUTOENCODER)  # type: ignore[attr-defined]
             importlib.import_module("diffusers.pipelines.pipeline_utils")
-            importlib.import_module("diffusers.models.unets")  # of the restorers' output and the noise predictor
+            importlib.import_module("diffusers.models.unets")  # for the noise predictor and the restorers' output class
             del models.AutoencoderKL
 
 
@@ -117,7 +121,7 @@ class _Placeholder(ModuleType):
 
 
 class _Late(type):
-    """Class that stands for one of another module: it imports that module when it is called."""
+    """Stand-in for a class of another module, which is imported when the class is called."""
 
     def __new__(cls, module: str, name: str) -> _Late:
         return super().__new__(cls, name, (), {"module": module})
@@ -134,7 +138,7 @@ class _Late(type):
 
 
 def _disabled_on_demand(disable: Callable) -> Callable:
-    """Returns `torch.compiler.disable` such that it does not import the compiler, and has no effect until others do."""
+    """Wraps `torch.compiler.disable` so that it does not import the compiler, and has no effect before."""
 
     def on_demand(function: Callable | None = None, recursive: bool = True, **options: Any) -> Callable:
         if function is None:

@@ -21,7 +21,7 @@ UNTRAINED = 0.95  # noise-prediction loss; a predictor that always returns 0 has
 IGNORED = 0.01  # difference of losses without a condition
 SLOTS_DIFFER = 0.05  # difference of losses with swapped conditions
 SEPARABLE = 0.9  # held-out accuracy of the slot probe
-MORE_SEPARABLE = 0.05  # rise of this accuracy since the start of the run: different content is separable from the start
+MORE_SEPARABLE = 0.05  # least rise over the initial restorer's accuracy, which is high if the content differs
 VISIBLE = 0.5  # ratio of noise to signal amplitude, sqrt((1 - g) / g), below which the noised photo reveals its noise
 
 
