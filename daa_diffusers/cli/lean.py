@@ -138,7 +138,7 @@ class _Late(type):
 
 
 def _disabled_on_demand(disable: Callable) -> Callable:
-    """Wraps `torch.compiler.disable` so that it does not import the compiler, and has no effect before."""
+    """Wraps `torch.compiler.disable`: no effect, and no import of the compiler, until other code imports it."""
 
     def on_demand(function: Callable | None = None, recursive: bool = True, **options: Any) -> Callable:
         if function is None:
