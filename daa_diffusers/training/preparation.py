@@ -37,6 +37,7 @@ NOISE_FILE, RAIN_FILE, SHAKE_FILE = "noise.yaml", "rain.yaml", "shake.yaml"
 SKIPPED = "left_out.json"  # real photos whose noise cannot be measured: for each source, index -> reason
 PSEUDO_CLEAN = "pseudo_clean"
 RESIDUALS = "residuals"
+WRITTEN = (NOISE_FILE, RAIN_FILE, SHAKE_FILE, SKIPPED, PSEUDO_CLEAN, RESIDUALS)  # in the folder of the run
 MOST_PHOTOS = 64  # maximum number of photos to restore for `pseudo_clean` and `transplant`, over all sources
 MOST_SIDE = 768  # side in pixels of their center crops
 SPREAD = 1.5  # `FittedNoise.spread`: widens the range of noise levels

@@ -24,6 +24,7 @@ from .config.field import facts
 from .config.names import NAMES, without_retired
 from .config.objective import flattened, nest_objective
 from .output import LOCK_FILE, RECORD, check_output
+from .preparation import WRITTEN
 from .run_state import list_checkpoints
 from .trackers import TENSORBOARD_FOLDER
 
@@ -31,11 +32,9 @@ logger = logging.getLogger(__name__)
 
 PHOTOS = "photos.json"  # contents of the sources
 VALIDATION = ("validation_degraded", "validation_clean", "validation_bursts")
-# Files written before the first step; some are derived from real photos, see `preparation`.
-BEFORE_THE_FIRST_STEP = (
-    RECORD, PHOTOS, "options.yaml", "log.jsonl", "noise.yaml", "left_out.json", "pseudo_clean", "residuals",
-    TENSORBOARD_FOLDER,
-)  # fmt: skip
+BEST = "best"
+# Files and folders written before the first step.
+BEFORE_THE_FIRST_STEP = (RECORD, PHOTOS, "options.yaml", "log.jsonl", *WRITTEN, BEST, TENSORBOARD_FOLDER)
 LOCK_SECONDS = 60.0  # a run that was asked to stop may still be saving
 
 RECORDED_PACKAGES = ("daa-diffusers", "torch", "diffusers", "accelerate", "numpy", "safetensors")
@@ -57,7 +56,7 @@ class RunFolder:
         self.config, self.writes = config, writes
         self.path = Path(config.output_dir)
         self.checkpoints = self.path / "checkpoints"
-        self.best = self.path / "best"
+        self.best = self.path / BEST
         self.pipeline = self.path / "pipeline"
         self.adapter = self.path / "adapter"
         self.log = self.path / "log.jsonl"

@@ -297,6 +297,15 @@ def test_rain_and_shake_of_the_real_photos_reach_the_samples(tiny_config, start,
     assert fitted.parts[1][1].length == (20, 30) and rest == before
 
 
+def test_a_run_that_fails_before_its_first_step_leaves_none_of_its_fits_and_weights(tiny_config):
+    folder = Trainer(tiny_config(), progress_bar=False).folder
+    for name in (preparation.RAIN_FILE, preparation.SHAKE_FILE):
+        (folder.path / name).write_text("{}")
+    folder.best.mkdir()
+    folder.withdraw()
+    assert not folder.path.exists()
+
+
 def test_without_quarter_turns_upright_lines_stay_upright():
     photo = torch.zeros(3, 40, 40)
     photo[:, :, ::4] = 1
