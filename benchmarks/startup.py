@@ -44,11 +44,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--shown", type=int, default=15, help="number of modules and packages to list")
     arguments = parser.parse_args()
-    arguments.threads = 1
     with tempfile.TemporaryDirectory() as scratch:
         photo, out = Path(scratch, "photo.jpg"), Path(scratch, "out")
         write_photo(photo, MEGAPIXELS)
-        runs = [command(arguments, photo, out) for _ in range(arguments.repeats)]
+        runs = [command(arguments, 1, photo, out) for _ in range(arguments.repeats)]
         modules = own_seconds(photo, out)
     packages: Counter[str] = Counter()
     for name, seconds in modules.items():

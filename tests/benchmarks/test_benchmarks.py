@@ -113,6 +113,12 @@ def test_bundled_weights_are_free_where_the_photos_of_every_stage_are(tmp_path, 
 
 
 @pytest.mark.slow
+def test_the_start_of_the_command_is_measured_with_its_imports(tmp_path):
+    printed = run("benchmarks/startup.py", "--repeats", "1", "--shown", "3", cwd=tmp_path)
+    assert "peak MiB" in printed and "| `torch` " in printed
+
+
+@pytest.mark.slow
 def test_the_adaptation_benchmark_resumes_and_reports_every_row(tmp_path):
     made = demo_photos(tmp_path / "made")
     data = tmp_path / "data"
