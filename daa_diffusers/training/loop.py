@@ -3,22 +3,16 @@
 import logging
 import time
 from pathlib import Path
-from typing import cast
 
 import torch
 
-from ..errors import CheckpointError
-from ..files import UnwritableError
-from ..hub.records import keep_run_record
-from ..models.daa_unet import DAAUNet2DConditionModel
 from ..models.restorer import RestorerContract
 from ..objectives.base import Objective
-from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from . import setup
-from .adapter_training import save_trained_adapter
 from .bar import ProgressBar
 from .batches import Batches
 from .config import TrainingConfig
+from .final_pipeline import save_pipeline
 from .health import Health
 from .held_out import HeldOut
 from .interruption import Interruption
@@ -208,7 +202,12 @@ class Trainer:
             self.counters["kept"] = self.safeguard.finish(done)
             self.counters["best"] = dict(self.kept.best.record)
             self.folder.update(held_to_start={"returns": self.safeguard.state["returns"], **self.counters["kept"]})
-        pipeline = self._save_pipeline() if signal is None else None
+        pipeline = None
+        if signal is None:
+            if self.main:
+                save_pipeline(config, self.folder, self.bare, self.kept, self.real)
+            self.accelerator.wait_for_everyone()
+            pipeline = self.folder.pipeline
         if config.report_to != "none":
             self.accelerator.end_training()
         seconds = time.perf_counter() - started
@@ -280,33 +279,6 @@ class Trainer:
             )
             self.kept.best.prune(recorded_steps(self.folder.checkpoints))
         self.accelerator.wait_for_everyone()
-
-    def _save_pipeline(self) -> Path:
-        """Saves the pipeline with the final weights of the run.
-
-        Raises:
-            CheckpointError: the pipeline cannot be written. It can be saved later from the last checkpoint.
-        """
-        if self.main:
-            try:
-                self._write_pipeline()
-            except UnwritableError as error:
-                raise CheckpointError(
-                    f"all steps are done and their checkpoint is kept, but the pipeline is not saved: {error}. Run "
-                    "the same command again to save it"
-                ) from error
-        self.accelerator.wait_for_everyone()
-        return self.folder.pipeline
-
-    def _write_pipeline(self) -> None:
-        with self.kept.chosen() as restorer:
-            unet = self.bare.kept_networks.get("noise_predictor") if self.config.save_noise_predictor else None
-            restorer.float()
-            if self.config.adapter:
-                restorer = save_trained_adapter(self.config, restorer, self.folder.adapter, self.real)
-            keep_run_record(restorer, self.folder.record)
-            pipeline = DAARestorationPipeline(restorer, cast(DAAUNet2DConditionModel | None, unet))
-            pipeline.save_pretrained(str(self.folder.pipeline))
 
 
 def train(
