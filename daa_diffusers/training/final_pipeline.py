@@ -1,6 +1,5 @@
 """The pipeline that a run saves after its last step."""
 
-from collections.abc import Sequence
 from typing import cast
 
 from ..errors import CheckpointError
@@ -17,7 +16,7 @@ from .run_folder import RunFolder
 
 
 def save_pipeline(
-    config: TrainingConfig, folder: RunFolder, model: Objective, kept: KeptWeights, real: Sequence[PhotoSource]
+    config: TrainingConfig, folder: RunFolder, model: Objective, kept: KeptWeights, real: list[PhotoSource]
 ) -> None:
     """Saves the pipeline of a run with its final weights, and its adapter if it trains one.
 
