@@ -88,7 +88,7 @@ app = typer.Typer(
 
 @app.callback()
 def _daa(debug: bool = typer.Option(False, "--debug", help="Show the whole traceback of an error.")) -> None:
-    """Restores real photos, and adapts restorers to them."""
+    """Restore real photos, and adapt restorers to them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(errors="backslashreplace")  # printing a message must never fail
     if arguments is None:  # called as the command, not from Python
-        lean_diffusers()
+        lean_diffusers()  # import hook: diffusers loads without libraries that no command needs
     begun = process.begun() if arguments is None else time.time()  # time budgets start here
     return process.run(lambda: _status(given, begun, "--debug" in given), is_last=arguments is None)
 

@@ -35,7 +35,7 @@ Checkpoints = Annotated[
 Record = Annotated[
     str | None,
     typer.Option(
-        help="Name of the test set under which to record the scores, for the card of the last --checkpoint (a folder).",
+        help="Record the scores in the folder of the last --checkpoint, for its model card, under this test set name.",
         show_default=False,
     ),
 ]

@@ -12,7 +12,7 @@ from PIL.JpegImagePlugin import get_sampling
 JPEG_BLOCK = 8
 MIN_PHOTOS_FOR_THREADS = 8  # with fewer photos, threads are slower than a loop
 
-# Luma quantization table at quality 50 (ITU-T T.81, annex K.1), in Pillow's order; libjpeg scales it by quality.
+# Luma quantization table at quality 50 (ITU-T T.81, annex K.1), row by row; libjpeg scales it by quality.
 LUMA_TABLE = (
     16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55,
     14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62,
@@ -27,7 +27,7 @@ def jpeg(photo: torch.Tensor, quality: int, down: int, right: int, sampling: int
     Args:
         photo: (C, H, W) in [0, 1]; other values are clipped.
         quality: quality of libjpeg, 1 to 100.
-        down, right: offset of the block grid in pixels, 0 to 7.
+        down, right: rows and columns of the first block that lie outside the photo (top, left), 0 to 7.
         sampling: chroma subsampling as in Pillow: 0 is 4:4:4; 1 is 4:2:2, half the width, as in many cameras; 2 is
             4:2:0, half the width and height, as in most files.
     """

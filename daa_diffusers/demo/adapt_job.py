@@ -34,12 +34,13 @@ class Progress:
     """Progress of an adaptation.
 
     Args:
-        state: "preparing" until the first step, "finishing" after the last; "stopped" by `Adaptation.cancel`.
+        state: "preparing" until the first step, "finishing" after the last; "stopped" by `Adaptation.cancel`;
+            "failed" also if no trained weights were better.
         step, steps: number of completed and of planned steps.
-        left: remaining time, "mm:ss"; "" if unknown.
+        left: remaining time as tqdm prints it, such as "05:10" or "1:05:10"; "" if unknown.
         losses: (step, name, value) of the logged losses.
         message: sentence to display.
-        checkpoint: folder of the pipeline with the adapted weights, or those of a stopped run; None: none yet.
+        checkpoint: pipeline folder of a finished or stopped run; None if no weights were saved.
     """
 
     state: State = "idle"
@@ -61,7 +62,8 @@ class Adaptation:
 
     Args:
         runs: parent of the runs' folders, which are kept.
-        folder: folder for copies of photos and for the output of the process; it may be removed when no process runs.
+        folder: folder for copies of photos and for the output of the process; it is needed until no run is to be
+            resumed.
     """
 
     def __init__(self, runs: Path, folder: Path) -> None:

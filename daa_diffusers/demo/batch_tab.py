@@ -38,6 +38,7 @@ def batch_tab(work: Work, options: list[Any]) -> None:
             total = len(paths or [])
             yield f"0 of {total}", rows, hidden
             for record, zipped in work.restore_many(paths or [], name, options_from(*asked)):
+                # the report without the name of the photo, which has a column of its own
                 rows.append([os.path.basename(record["input"]), record["status"], describe(record).partition(": ")[2]])
                 failed = sum(row[1] == FAILED for row in rows)
                 text = f"{len(rows)} of {total}" + (f", {failed} failed" if failed else "")

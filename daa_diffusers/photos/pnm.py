@@ -30,7 +30,7 @@ def recognizes(source: Source) -> bool:
 
 
 def _header(source: Source) -> tuple[bytes, int, int]:
-    """(type, width, height)."""
+    """Reads the type, width and height."""
     match = _HEADER.match(source.read(0, 2**16))
     if match is None:
         raise UnreadablePhotoError("its PNM header is damaged: type, width and height are missing")

@@ -1,10 +1,10 @@
-"""Estimation of the noise before JPEG coding from the coded noise, by simulation in Y, Cb and Cr.
+"""Steps of the estimation of noise before JPEG coding; `noise_curve` runs the simulation and the iteration.
 
 JPEG quantizes chroma more coarsely than luma, and most files store it at half the resolution. The covariance of the
-noise is therefore estimated for Y, Cb and Cr (ITU-R BT.601, as in JPEG): noise of a covariance K is coded on flat
+noise is therefore estimated for Y, Cb and Cr (ITU-R BT.601, as in JPEG): noise with covariance K is coded on flat
 photos, and K is changed until the noise after coding equals that of the photos. If coding removes the chroma noise, the
-noise is assumed to be independent between colors. Since coded chroma lacks fine detail, the correlation between
-neighbors is taken from luma for all colors.
+noise is assumed to be independent between red, green and blue. Since coded chroma lacks fine detail, the correlation
+between neighbors is taken from luma for all colors.
 """
 
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ CODING_ROUNDS = 6  # fixed-point iterations
 FAINT = (0.5 / 255) ** 2  # variance below which coded chroma noise carries no information
 KNOWN_CHROMA = 0.3  # Cb and Cr are estimated separately if coding leaves at least this share of their variance
 LARGEST_STEP = 4.0  # largest factor of a variance in one round
-KNOWN_SHARE = 0.6  # the level can be estimated if coding leaves at least this share of the luma noise's amplitude
-MAX_CORRELATION = 0.95  # largest correlation of Y, Cb and Cr in the iteration
+KNOWN_SHARE = 0.6  # the noise level can be estimated if coding leaves at least this share of the luma amplitude
+MAX_CORRELATION = 0.95  # largest absolute correlation between Y, Cb and Cr in the iteration
 
 
 @dataclass(frozen=True)
 class Covariance:
-    """Covariance of colored noise.
+    """Covariance of noise in color photos.
 
     Attributes:
         ycc: (3, 3), covariance of Y, Cb and Cr in one pixel.

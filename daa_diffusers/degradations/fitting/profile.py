@@ -55,13 +55,13 @@ def measure_photos(
     side: int,
     seconds: float | None = None,
 ) -> tuple[list[Measured], dict[str, str]]:
-    """Measures center crops (3, H, W) of photos in [0, 1]; also returns the reason for each skipped photo.
+    """Measures center crops (3, H, W), in [0, 1], of photos; also returns the reason for each skipped photo.
 
     Args:
         photos: photos to use for a fit.
-        measure: measurement of a crop.
-        least: smallest side of a usable photo, in pixels.
-        most: largest number of photos.
+        measure: function that measures a crop.
+        least: minimum length of a usable photo's shorter side, in pixels.
+        most: largest number of photos in total, divided equally among the sources; each gives at least one.
         side: largest side of a crop, in pixels.
         seconds: time limit: as many photos as fit into it are measured, and at least `MIN_PHOTOS` if there are as many;
             None: no limit.

@@ -40,9 +40,9 @@ class ShakeMeasurement(NamedTuple):
     """Measurement of a photo.
 
     Attributes:
-        longest, shortest: half widths in pixels: lags at which the autocorrelation of the photo's derivative falls to a
-            half, in the direction where this lag is longest, and on average in the two where it is shortest.
-        direction: direction of the longest half width, in degrees from vertical.
+        longest, shortest: half widths in pixels, the lags at which the autocorrelation of the photo's derivative falls
+            to a half: the largest over all directions, and the mean of the two smallest.
+        direction: mean of the directions weighted by their half widths, in degrees from vertical (0 to 180).
     """
 
     longest: float
