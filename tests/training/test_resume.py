@@ -97,6 +97,7 @@ def test_three_kills_at_random_moments(long_config, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # twenty starts and 300 checkpoints: four minutes and more
 def test_twenty_kills_at_random_moments(long_config, tmp_path):
     whole, killed = long_config("whole", steps=300), long_config("killed", steps=300)
     quiet(whole)
