@@ -14,66 +14,31 @@ import importlib.util
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import common
 import numpy as np
 import torch
+from adaptation_plan import DOMAINS
+from adaptation_report import main_metric
 from scipy.ndimage import convolve
 from skimage.restoration import denoise_nl_means
 from torch import nn
 
 from daa_diffusers import DAARestorationPipeline
 from daa_diffusers.evaluation.folders import evaluate_folder
+from daa_diffusers.evaluation.statistics import markdown_table
 
 LAPLACIANS = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])  # the difference of two
 SIDE, REPEATS = 512, 3  # of the photo that is timed
 
 
-@dataclass(frozen=True)
-class Set:
-    """Degraded photos with ground truth, and how they are scored.
-
-    Attributes:
-        title: heading of the column.
-        degraded, clean: folders below the photos' folder.
-        metric: the score of the table.
-        options: further arguments of `evaluate_folder`.
-    """
-
-    title: str
-    degraded: str
-    clean: str
-    metric: str = "psnr"
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-def _noise(title: str, name: str) -> Set:
-    return Set(title, f"real_noise/{name}/val/noisy", f"real_noise/{name}/val/clean")
-
-
-# task -> name of the set -> set
+# task -> domain of `adaptation_plan`, whose `val` is restored -> heading of its column
 SETS = {
-    "denoise": {
-        "renoir": _noise("RENOIR", "renoir"),
-        "sidd_small": _noise("SIDD small", "sidd_small"),
-        "polyu": _noise("PolyU", "polyu"),
-    },
-    "derain": {
-        "rain100l": Set("Rain100L (Y)", "rain100l/val/rainy", "rain100l/val/clean", options={"space": "y"}),
-    },
-    "deblur": {
-        "levin": Set(
-            "Levin (best shift)",
-            "real_blur/levin/val/blurry",
-            "real_blur/levin/val/clean",
-            "psnr_shift",
-            {"clean_name": [r"(\d+)_\d+", r"im\1"]},
-        ),
-    },
+    "denoise": {"renoir": "RENOIR", "sidd_small": "SIDD small", "polyu": "PolyU"},
+    "derain": {"rain100l": "Rain100L (Y)"},
+    "deblur": {"levin": "Levin (best shift)"},
 }
 OURS = {"denoise": ("daa-denoise", "daa-denoise-research"), "derain": ("daa-derain",), "deblur": ("daa-deblur",)}
 
@@ -140,33 +105,32 @@ def seconds(pipeline: DAARestorationPipeline) -> float:
     return statistics.median(spent) / (SIDE**2 / 1e6)
 
 
-def table(task: str, data: Path, networks: Path, results: Path) -> list[str]:
-    """The lines of the table of `task`; `results` holds the folders ROW/SET of peers that ran elsewhere."""
+def table(task: str, data: Path, networks: Path, results: Path) -> str:
+    """The table of `task`; `results` holds the folders ROW/SET of peers that ran elsewhere."""
     rows = pipelines(task, networks)
     scores: dict[str, dict[str, np.ndarray]] = {}  # row -> set -> one score per photo
     spent: dict[str, list[float]] = {row: [seconds(pipeline)] for row, pipeline in rows.items()}
-    for name, photos in SETS[task].items():
-        arguments: Mapping[str, Any] = {"metrics": [photos.metric], **photos.options}
-        clean = data / photos.clean
-        found = evaluate_folder(rows, data / photos.degraded, clean, progress=True, **arguments)
+    for name in SETS[task]:
+        metric, domain = main_metric(name), DOMAINS[name]
+        degraded, clean = (data / folder for folder in domain.val)
+        arguments = {**domain.evaluation, "metrics": [metric]}
+        found = evaluate_folder(rows, degraded, clean, progress=True, **arguments)
         for row in found.rows:
-            scores.setdefault(row, {})[name] = found.values(row, photos.metric)
+            scores.setdefault(row, {})[name] = found.values(row, metric)
         for folder in sorted(results.glob(f"*/{name}")):
             found = evaluate_folder({}, folder, clean, **arguments)
-            scores.setdefault(folder.parent.name, {})[name] = found.values("identity", photos.metric)
+            scores.setdefault(folder.parent.name, {})[name] = found.values("identity", metric)
             spent.setdefault(folder.parent.name, []).extend(json.loads((folder / "seconds.json").read_text()).values())
-    titles = [f"{photos.title}, worst gain" for photos in SETS[task].values()]
-    lines = ["| row | " + " | ".join(titles) + " | s/MP |", "| --- |" + " ---: |" * (len(titles) + 1)]
+    lines = []
     for row, values in scores.items():
-        cells = [
-            f"{values[name].mean():.2f}, {(values[name] - scores['identity'][name]).min():+.2f}"
-            if name in values
-            else ""
-            for name in SETS[task]
-        ]
-        took = f"{statistics.median(spent[row]):.2f}" if row in spent else ""
-        lines.append(f"| {row} | {' | '.join(cells)} | {took} |")
-    return lines
+        line = {"row": row}
+        for name, own in values.items():
+            gain = (own - scores["identity"][name]).min()
+            line[f"{SETS[task][name]}, worst gain"] = f"{own.mean():.2f}, {gain:+.2f}"
+        if row in spent:
+            line["s/MP"] = f"{statistics.median(spent[row]):.2f}"
+        lines.append(line)
+    return markdown_table(lines, ["row", *(f"{title}, worst gain" for title in SETS[task].values()), "s/MP"])
 
 
 def main() -> None:
@@ -184,8 +148,7 @@ def main() -> None:
         "seconds per megapixel, one thread, float32.",
     ]
     for task in arguments.tasks:
-        lines = table(task, arguments.data, arguments.networks, arguments.results)
-        paragraphs += [f"## {task}", "\n".join(lines)]
+        paragraphs += [f"## {task}", table(task, arguments.data, arguments.networks, arguments.results)]
     common.publish(arguments.report, *paragraphs)
 
 

@@ -52,7 +52,6 @@ def main() -> None:
     packages: Counter[str] = Counter()
     for name, seconds in modules.items():
         packages[name.partition(".")[0]] += seconds
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     start = {
         "s, processor": spread([processor for (_, processor), _ in runs]),
         "s, wall clock": spread([wall for (wall, _), _ in runs]),
@@ -68,7 +67,7 @@ def main() -> None:
         "# Start of `daa restore`",
         f"`{common.command(__file__)}`",
         f"One photo of {MEGAPIXELS:g} MP, `{arguments.checkpoint}`, one thread; median (range) of {arguments.repeats} "
-        f"runs; load of the machine in the end {load:.1f} on {os.cpu_count()} cores.",
+        f"runs. {common.machine()}",
         markdown_table([start], list(start)),
         f"Imports by the time of their own code, {sum(modules.values()):.2f} s in all (wall clock, one run):",
         *(markdown_table(rows, list(rows[0])) for rows in tables),

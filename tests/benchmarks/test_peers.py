@@ -37,19 +37,18 @@ def test_the_noise_level_is_estimated_and_nl_means_removes_most_of_it(peers, sig
 
 def test_results_of_other_programs_are_rows_beside_the_bundled_restorer(peers, tmp_path, monkeypatch):
     monkeypatch.setattr(peers, "SIDE", 32)
-    photos = peers.SETS["deblur"]["levin"]
+    degraded_folder, clean_folder = peers.DOMAINS["levin"].val
     draws = np.random.default_rng(0)
     clean = draws.integers(0, 256, (48, 64, 3), dtype=np.uint8)
     results = tmp_path / "results" / "OTHER" / "levin"
-    for folder, image in ((photos.clean, clean), (photos.degraded, clean // 2)):
+    for folder, image in ((clean_folder, clean), (degraded_folder, clean // 2)):
         (tmp_path / folder).mkdir(parents=True)
-        name = "im2.png" if folder == photos.clean else "2_4.png"
+        name = "im2.png" if folder == clean_folder else "2_4.png"
         Image.fromarray(image).save(tmp_path / folder / name)
     results.mkdir(parents=True)
     Image.fromarray(clean).save(results / "2_4.png")
     (results / "seconds.json").write_text(json.dumps({"2_4.png": 12.5}))
-    rows = {
-        line.split("|")[1].strip(): line for line in peers.table("deblur", tmp_path, tmp_path, tmp_path / "results")
-    }
+    table = peers.table("deblur", tmp_path, tmp_path, tmp_path / "results")
+    rows = {line.split("|")[1].strip(): line for line in table.splitlines()}
     assert {"identity", "daa-deblur", "OTHER"} <= set(rows)
     assert "100.00" in rows["OTHER"] and rows["OTHER"].endswith("| 12.50 |")  # the clean photo itself
