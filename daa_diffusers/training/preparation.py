@@ -95,8 +95,7 @@ def prepare_files(
         _fit_other(fit_rain(real, as_function(restorer), seconds_of(FIT)), folder / RAIN_FILE, "rain")
     if config.fit_shake and SHAKE_FILE not in fitted and not (folder / SHAKE_FILE).exists():
         _fit_other(fit_shake(real, seconds_of(FIT)), folder / SHAKE_FILE, "camera shake")
-    fits = (config.fit_noise, NOISE_FILE), (config.fit_rain, RAIN_FILE), (config.fit_shake, SHAKE_FILE)
-    record: dict[str, Any] = {"fitted": [name for share, name in fits if share]}
+    record: dict[str, Any] = {"fitted": [name for share, name in _fits(config) if share]}
     transplanted = _write_streaks if config.transplant_kind == "streaks" else _write_removed
     restored = (config.pseudo_clean, PSEUDO_CLEAN, _write_restored), (config.transplant, RESIDUALS, transplanted)
     for wanted, name, write in restored:
@@ -104,6 +103,11 @@ def prepare_files(
             seconds, restore = seconds_of(RESTORATION), as_function(restorer)
             record[name] = _restore_all(restore, real, folder / name, write, before.get(name), seconds)
     return record
+
+
+def _fits(config: TrainingConfig) -> tuple[tuple[float, str], ...]:
+    """Returns the share of samples and the file of each degradation that can be fitted."""
+    return (config.fit_noise, NOISE_FILE), (config.fit_rain, RAIN_FILE), (config.fit_shake, SHAKE_FILE)
 
 
 def measure_for(model: Objective, real: Sequence[PhotoSource], dataset: TrainingPatches) -> dict[str, Any]:
@@ -128,8 +132,7 @@ def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) ->
     learned: list[tuple[float, Degradation]] = []
     if config.fit_noise and (folder / SKIPPED).exists() and dataset.real:
         _skip(dataset.real, [Choice(0, {int(i): why for i, why in one.items()}) for one in _read(folder / SKIPPED)])
-    fits = (config.fit_noise, NOISE_FILE), (config.fit_rain, RAIN_FILE), (config.fit_shake, SHAKE_FILE)
-    for share, name in fits:
+    for share, name in _fits(config):
         if share and (folder / name).exists():  # not written if the photos have none, or too strong noise
             learned.append((share, degradation_from_config(read_degradation(folder / name))))
     if config.transplant:
