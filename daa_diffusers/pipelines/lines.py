@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..models.fast_restoration_unet import ResidualBlock
+from .convolutions import convolve
 
 SPARE = 8  # extra rows in a buffer: the first strip of a photo completes fewer output rows than later ones
 
@@ -19,6 +20,8 @@ class RowBuffer:
     Args:
         total: height of the complete tensor.
     """
+
+    adds = False  # whether rows are added to those in memory (see `Sum`)
 
     def __init__(self, total: int):
         self.total = total
@@ -42,7 +45,9 @@ class RowBuffer:
             self._memory[:, :, 0] = 0
         elif end - self._first > self._memory.shape[2]:  # full: move the needed rows to the start
             kept = min(self._needs.values())
-            rest = self.read(kept, begun).clone()
+            rest = self.read(kept, begun)
+            if begun - kept > kept - self._first:  # they overlap with where they go
+                rest = rest.clone()
             if end - kept > self._memory.shape[2]:
                 self._memory = _rows(like, self._memory.shape[1], end - kept)
             self._first = kept
@@ -59,6 +64,34 @@ class RowBuffer:
     def keep_for(self, reader: object, first: int = -1) -> None:
         """Keeps the rows from `first` on for `reader`, which needs none before."""
         self._needs[id(reader)] = first
+
+
+class Sum(RowBuffer):
+    """Sum of the rows of a buffer and of those written here, in the memory of the buffer.
+
+    Other readers of the buffer must not need rows that are written here already.
+
+    Args:
+        buffer: rows to add to.
+    """
+
+    adds = True
+
+    def __init__(self, buffer: RowBuffer):
+        self.buffer, self.total, self.stop = buffer, buffer.total, 0
+
+    def extend(self, count: int, like: torch.Tensor, channels: int | None = None) -> torch.Tensor:
+        """Returns the next `count` rows of the buffer as a view, to which the caller adds."""
+        self.stop += count
+        return self.read(self.stop - count, self.stop)
+
+    def read(self, first: int, stop: int) -> torch.Tensor:
+        """See `RowBuffer`."""
+        return self.buffer.read(first, stop)
+
+    def keep_for(self, reader: object, first: int = -1) -> None:
+        """See `RowBuffer`."""
+        self.buffer.keep_for(reader, first)
 
 
 def _rows(like: torch.Tensor, channels: int, count: int) -> torch.Tensor:
@@ -101,11 +134,17 @@ class Step:
 
 
 class Conv(Step):
-    """3x3 convolution with padding 1."""
+    """3x3 convolution with padding 1.
+
+    Args:
+        layer: the convolution; a change of its weights after the first rows has no effect.
+        source: input rows.
+    """
 
     def __init__(self, layer: nn.Conv2d, source: RowBuffer):
         super().__init__(source)
         self.layer = layer
+        self._weights: tuple[torch.Tensor, torch.Tensor | None] | None = None  # in the dtype of the rows
 
     def available(self) -> int:
         """See `Step`. The last output row needs the row below it, which is padding once the source is complete."""
@@ -113,9 +152,34 @@ class Conv(Step):
 
     def compute(self, first: int, stop: int) -> torch.Tensor:
         """See `Step`."""
+        rows = self._read(first, stop)
+        return F.conv2d(rows, *self._weights_in(rows.dtype), padding=(0, 1))
+
+    def write_next(self, target: RowBuffer, slope: float | None = None) -> None:
+        """Writes the next output rows to `target`, or adds them to a `Sum`.
+
+        Args:
+            target: where to write.
+            slope: negative slope of a LeakyReLU of the output rows; None: no activation.
+        """
+        first, stop = self.done, self.available()
+        if stop > first:
+            self.done, rows = stop, self._read(first, stop)
+            view = target.extend(stop - first, rows, self.layer.out_channels)
+            convolve(rows, *self._weights_in(rows.dtype), view, slope=slope, adds=target.adds)
+
+    def _read(self, first: int, stop: int) -> torch.Tensor:
         self.source.keep_for(self, stop - 1)
         rows = self.source.read(first - 1, stop + 1)
-        return F.conv2d(rows, self.layer.weight, self.layer.bias, padding=(0, 1))
+        kind = rows.device.type
+        return rows.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else rows
+
+    def _weights_in(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if self._weights is None:
+            weight, bias = self.layer.weight.detach(), self.layer.bias
+            laid_out = weight.to(dtype, memory_format=torch.channels_last)
+            self._weights = laid_out, None if bias is None else bias.detach().to(dtype)
+        return self._weights
 
 
 class Downsample(Step):
@@ -152,20 +216,31 @@ class Upsample(Step):
 
 
 class UpShuffle(Step):
-    """1x1 convolution followed by a pixel shuffle by two."""
+    """1x1 convolution followed by a pixel shuffle by two, added to other rows."""
 
     def __init__(self, layer: nn.Conv2d, source: RowBuffer):
         super().__init__(source)
-        self.layer = layer
+        # in the order of rows, columns, channels: of a pixel in memory, all channels are added at once
+        weight, bias = layer.weight.detach(), layer.bias
+        order = torch.arange(len(weight)).view(-1, 4).T.flatten()
+        self.weight, self.bias = weight[order], None if bias is None else bias.detach()[order]
 
     def available(self) -> int:
         """See `Step`."""
         return 2 * self.source.stop
 
     def compute(self, first: int, stop: int) -> torch.Tensor:
-        """See `Step`."""
+        """Computes output rows `first` to `stop` as (N, h, 2, W, 2, C)."""
         self.source.keep_for(self, stop // 2)
-        return F.pixel_shuffle(self.layer(self.source.read(first // 2, stop // 2)), 2)
+        folded = F.conv2d(self.source.read(first // 2, stop // 2), self.weight, self.bias)  # (N, 4 C, h, W)
+        return folded.permute(0, 2, 3, 1).unflatten(3, (2, 2, -1)).transpose(2, 3)
+
+    def write_next(self, target: RowBuffer) -> None:
+        """Adds the next output rows to `target`, a `Sum`."""
+        first, pixels = self.done, self.compute_next()
+        if pixels is not None:
+            rows = target.extend(self.done - first, pixels).permute(0, 2, 3, 1)
+            rows.unflatten(1, (-1, 2)).unflatten(3, (-1, 2)).add_(pixels)
 
 
 class Chain:
@@ -190,30 +265,17 @@ class Chain:
     def advance(self) -> None:
         """Computes all rows for which the source is available."""
         for step, target in zip(self.steps, self.buffers, strict=True):
-            rows = step.compute_next()
-            if rows is not None:  # the activation is written to the target, which avoids a copy
-                torch.ops.aten.leaky_relu.out(rows, self.slope, out=target.extend(rows.shape[2], rows))
+            step.write_next(target, self.slope)
 
 
 class Residual:
-    """`ResidualBlock`: `x + W2 relu(W1 x)`."""
+    """`ResidualBlock`: `x + W2 relu(W1 x)`, in the memory of x."""
 
     def __init__(self, block: ResidualBlock, source: RowBuffer):
-        self.source, self.result = source, RowBuffer(source.total)
         self.inner = Chain([block.conv1], source)
-        self.outer = Conv(block.conv2, self.inner.result)
-        source.keep_for(self)
+        self.outer, self.result = Conv(block.conv2, self.inner.result), Sum(source)
 
     def advance(self) -> None:
         """Computes all rows for which the source is available."""
         self.inner.advance()
-        add(self.outer, self.source, self.result, self)
-
-
-def add(step: Step, buffer: RowBuffer, target: RowBuffer, reader: object) -> None:
-    """Adds the next rows of `step` to the same rows of `buffer`, and writes the sum to `target`."""
-    first = step.done
-    rows = step.compute_next()
-    if rows is not None:
-        torch.add(buffer.read(first, step.done), rows, out=target.extend(rows.shape[2], rows))
-        buffer.keep_for(reader, step.done)
+        self.outer.write_next(self.result)

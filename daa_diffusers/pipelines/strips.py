@@ -14,7 +14,7 @@ from torch import nn
 from ..models.fast_restoration_unet import FastRestorationUNet, ResidualBlock
 from ..models.restoration_unet import ConvBlock, RestorationUNet, UpBlock
 from ..models.restorer import config_of
-from .lines import Chain, Conv, Downsample, Residual, RowBuffer, Step, Upsample, UpShuffle, add
+from .lines import Chain, Conv, Downsample, Residual, RowBuffer, Step, Sum, Upsample, UpShuffle
 
 # Pixels per strip, and minimum height in rows: smaller strips spend their time on copies, larger ones are not faster.
 STRIP_PIXELS, MIN_ROWS = 2**18, 64
@@ -83,13 +83,11 @@ class FastStrips(Strips):
             if layer is not None:
                 skips.append(buffer)
                 buffer = below
-        self.up: list[tuple[UpShuffle, RowBuffer, RowBuffer, list[Residual]]] = []
+        self.up: list[tuple[UpShuffle, Sum, list[Residual]]] = []
         for layer, stage in zip(network.upsamplers, network.up_blocks, strict=True):
-            skip, joined = skips.pop(), RowBuffer(2 * buffer.total)
-            skip.keep_for(joined)
-            step = UpShuffle(layer, buffer)
+            step, joined = UpShuffle(layer, buffer), Sum(skips.pop())
             blocks, buffer = _blocks(stage, joined)
-            self.up.append((step, skip, joined, blocks))
+            self.up.append((step, joined, blocks))
         self.last = Conv(network.conv_out, buffer)
 
     def advance(self, rows: torch.Tensor) -> None:
@@ -102,8 +100,8 @@ class FastStrips(Strips):
                 block.advance()
             if step is not None:
                 step.write_next(below)
-        for shuffled, skip, joined, blocks in self.up:
-            add(shuffled, skip, joined, joined)
+        for shuffled, joined, blocks in self.up:
+            shuffled.write_next(joined)
             for block in blocks:
                 block.advance()
 

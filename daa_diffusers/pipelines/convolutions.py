@@ -1,0 +1,68 @@
+"""3x3 convolutions of rows, together with the activation or the sum that follows them.
+
+oneDNN's fused convolutions need one pass over memory instead of three. Torch's operator for them is private (it is what
+`torch.compile` calls), so it is tested before it is used; without it, `torch.nn.functional.conv2d` does the same.
+"""
+
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+
+
+def convolve(
+    rows: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    target: torch.Tensor,
+    *,
+    slope: float | None = None,
+    adds: bool = False,
+) -> None:
+    """Writes the convolution of rows to `target`, or adds it.
+
+    Args:
+        rows: (N, C, h + 2, W); padded by one column of zeros at the left and at the right.
+        weight: (D, C, 3, 3) of the same dtype.
+        bias: (D,) of the same dtype, or None.
+        target: (N, D, h, W) of the same dtype, channels last; modified.
+        slope: negative slope of a LeakyReLU of the result; None: no activation.
+        adds: add the result to `target`; without an activation only.
+    """
+    if slope in (None, 0.0) and rows.device.type == "cpu" and is_fused(rows.dtype):
+        # the operator only adds to its target, but to add to zeros is faster than to copy a result
+        _add_fused(rows, weight, bias, target if adds else target.zero_(), rectified=slope is not None)
+        return
+    result = F.conv2d(rows, weight, bias, padding=(0, 1))
+    if adds:
+        target.add_(result)
+    elif slope is None:
+        target.copy_(result)
+    else:
+        torch.ops.aten.leaky_relu.out(result, slope, out=target)
+
+
+def _add_fused(
+    rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, target: torch.Tensor, rectified: bool
+) -> None:
+    add = torch.ops.mkldnn._convolution_pointwise_.binary
+    layer = [0, 1], [1, 1], [1, 1], 1  # padding, stride, dilation, groups
+    then = "relu" if rectified else None
+    for one, given in zip(target.split(1), rows.split(1), strict=True):  # rows of one photo are contiguous
+        add(one, given, weight, bias, *layer, "add", 1.0, then, [], None)
+
+
+@cache
+def is_fused(dtype: torch.dtype) -> bool:
+    """Whether oneDNN's fused convolutions exist for `dtype`, and give the result of `conv2d` on a small example."""
+    rows, weight, target = (
+        torch.linspace(-1, 1, count).sin_().view(shape).to(dtype, memory_format=torch.channels_last)
+        for count, shape in ((480, (1, 16, 6, 5)), (2304, (16, 16, 3, 3)), (320, (1, 16, 4, 5)))
+    )
+    bias = torch.linspace(-1, 1, 16).to(dtype)
+    expected = (F.conv2d(rows, weight, bias, padding=(0, 1)) + target).relu()
+    try:
+        _add_fused(rows, weight, bias, target, rectified=True)
+    except (AttributeError, TypeError, RuntimeError):  # another torch, or another processor
+        return False
+    return torch.allclose(target, expected, rtol=0.02, atol=0.02)
