@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 import torch
 
 from ..errors import ConfigurationError, did_you_mean
-from .checks import check_number, check_range
+from .checks import check_field_names, check_number, check_range
 
 
 @runtime_checkable
@@ -58,20 +58,18 @@ class ConfigurableDegradation(ABC):
 
     def to_config(self) -> dict[str, Any]:
         """Returns `{"type": name, **fields}`, with plain JSON values."""
-        options = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
-        return {"type": self.type_name, **options}
+        return {"type": self.type_name, **{name: _plain(value) for name, value in asdict(self).items()}}
 
     @classmethod
     def from_config(cls, options: Mapping[str, Any]) -> Degradation:
         """Builds the degradation from its fields (without "type"); a ConfigurationError names an unknown field."""
-        known = [f.name for f in fields(cls)]
-        for name in options:
-            if name not in known:
-                raise ConfigurationError(
-                    f"degradation {cls.type_name!r} has no field {name!r}{did_you_mean(name, known)}; "
-                    f"its fields: {known}"
-                )
+        check_field_names(cls.type_name, options, [f.name for f in fields(cls)])
         return cls(**options)
+
+
+def _plain(value: Any) -> Any:
+    """Converts tuples, also nested ones, to lists, as JSON has them."""
+    return [_plain(v) for v in value] if isinstance(value, tuple) else value
 
 
 def check_degradation(part: Any) -> None:

@@ -13,12 +13,12 @@ from .checks import check_clean, check_flag, check_range
 from .draws import log_uniform, normal, uniform
 from .shake_field import DEPTH_CELLS, blur_along, smooth_field
 
-STEPS = 128  # positions of a trajectory
-MIN_BATCH_FOR_ARRAYS = 16  # with smaller batches, arrays are slower than plain complex numbers
+STEPS = 128  # number of positions of a trajectory, equally spaced over the exposure
+MIN_BATCH_FOR_ARRAYS = 16  # with smaller batches, numpy arrays are slower than Python's complex numbers
 MAX_LENGTH = 200.0  # pixels
 MAX_DEFOCUS = 4.0  # pixels, standard deviation
 MAX_TURN = 0.5  # radians, largest angle between the impulse of a reversal and the direction against the motion
-HIGHLIGHT = 0.9  # linear light above which a pixel may have been clipped; cameras compress values near white
+HIGHLIGHT = 0.9  # linear light (white = 1) above which a pixel may have been clipped: cameras compress highlights
 
 
 @register_degradation("motion_blur")
@@ -108,19 +108,22 @@ class MotionBlur(ConfigurableDegradation):
             ValueError: wrong rank or dtype.
         """
         check_clean(clean)
-        one = (clean.shape[0], 1, 1, 1)
+        per_sample = (clean.shape[0], 1, 1, 1)
         # 1. linear light, with highlights beyond white
-        gamma = uniform(one, *self.gamma, clean, generator)
-        toned = uniform(one, 0, 1, clean, generator) < self.tone_probability
+        gamma = uniform(per_sample, *self.gamma, clean, generator)
+        toned = uniform(per_sample, 0, 1, clean, generator) < self.tone_probability
         light = torch.where(toned, invert_tone(clean, gamma), clean)
-        bright = uniform(one, 0, 1, clean, generator) < self.highlight_probability
-        factor = torch.where(bright, uniform(one, *self.highlights, clean, generator), 1.0)
+        bright = uniform(per_sample, 0, 1, clean, generator) < self.highlight_probability
+        factor = torch.where(bright, uniform(per_sample, *self.highlights, clean, generator), 1.0)
         light = light * (1 + (factor - 1) * ((light - HIGHLIGHT) / (1 - HIGHLIGHT)).clamp(0, 1))
         # 2. blur
-        paths = self._trajectories(clean, generator)
-        light = self._blur(light, paths, uniform(one, *self.defocus, clean, generator), generator).clamp(max=1)
+        length = uniform(per_sample[:1], *self.length, clean, generator)
+        paths = self._paths(length, generator)
+        if self.direction is not None:
+            paths = rotated(paths, torch.deg2rad(uniform(length.shape, *self.direction, clean, generator)))
+        light = self._blur(light, paths, uniform(per_sample, *self.defocus, clean, generator), generator).clamp(max=1)
         # 3. noise and tone curve
-        shot, read = (log_uniform(one, *bounds, clean, generator) for bounds in (self.shot, self.read))
+        shot, read = (log_uniform(per_sample, *bounds, clean, generator) for bounds in (self.shot, self.read))
         light = light + (shot * light.clamp(min=0) + read**2).sqrt() * normal(light.shape, clean, generator)
         light = light.clamp(max=1)
         degraded = torch.where(toned, apply_tone(light, gamma), light)
@@ -129,15 +132,14 @@ class MotionBlur(ConfigurableDegradation):
     def _blur(
         self, light: torch.Tensor, paths: torch.Tensor, defocus: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
-        """Blurs light (B, C, H, W) along paths (B, T, 2), each sample by one PSF or by a varying blur."""
+        """Blurs light (B, C, H, W) along paths (B, T, 2), each sample by per_sample PSF or by a varying blur."""
         batch = (light.shape[0],)
         if not self.varying_probability:  # makes no draws, so that samples of earlier configs do not change
             return convolve(light, trajectory_psf(paths), defocus)
         varying = uniform(batch, 0, 1, light, generator) < self.varying_probability
-        roll, zoom, depth = (uniform(batch, *b, light, generator) for b in (self.roll, self.zoom, self.depth))
-        shake, pull, reversals = (uniform(batch, *b, light, generator) for b in (self.shake, self.pull, self.reversals))
+        roll, zoom, depth = (uniform(batch, *bounds, light, generator) for bounds in (self.roll, self.zoom, self.depth))
         # rotation and change of scale: the two coordinates of another path of length 1, scaled
-        turn, scale = shake_trajectories(torch.ones_like(roll), shake, pull, reversals, generator).unbind(-1)
+        turn, scale = self._paths(torch.ones_like(roll), generator).unbind(-1)
         cells = (batch[0], 1, DEPTH_CELLS, DEPTH_CELLS)
         height, width = light.shape[-2:]
         nearness = smooth_field(1 + depth[:, None, None, None] * normal(cells, light, generator), (height, width))
@@ -146,27 +148,26 @@ class MotionBlur(ConfigurableDegradation):
             blurred[~varying] = convolve(light[~varying], trajectory_psf(paths[~varying]), defocus[~varying])
         if varying.any():
             motion = (paths, turn * torch.deg2rad(roll)[:, None], scale * zoom[:, None], nearness)
-            moved = blur_along(light[varying], *(part[varying] for part in motion))
-            blurred[varying] = convolve(moved, moved.new_ones((len(moved), 1, 1, 1)), defocus[varying])
+            moved = blur_along(light[varying], *(values[varying] for values in motion))
+            point = moved.new_ones((len(moved), 1, 1, 1))  # PSF without motion: only the defocus is left
+            blurred[varying] = convolve(moved, point, defocus[varying])
         return blurred
 
-    def _trajectories(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        batch = (clean.shape[0],)
-        length, shake, pull, reversals = (
-            uniform(batch, *bounds, clean, generator) for bounds in (self.length, self.shake, self.pull, self.reversals)
+    def _paths(self, length: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Draws paths (B, STEPS, 2) of the given lengths (B,) and of random shape."""
+        shake, pull, reversals = (
+            uniform(length.shape, *bounds, length, generator) for bounds in (self.shake, self.pull, self.reversals)
         )
-        paths = shake_trajectories(length, shake, pull, reversals, generator)
-        if self.direction is None:
-            return paths
-        return rotated(paths, torch.deg2rad(uniform(batch, *self.direction, clean, generator)))
+        return shake_trajectories(length, shake, pull, reversals, generator)
 
 
 def rotated(paths: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
     """Rotates paths (B, T, 2) so that their positions vary most along `direction` (B,), radians from vertical."""
-    off = paths - paths.mean(1, keepdim=True)
-    along, across, both = (off**2).sum(1)[:, 0], (off**2).sum(1)[:, 1], (off[..., 0] * off[..., 1]).sum(1)
-    # the path's main axis is at minus the second term: positive directions lean to the right at the top
-    turn = direction + 0.5 * torch.atan2(2 * both, along - across)
+    centered = paths - paths.mean(1, keepdim=True)
+    yy, xx = (centered**2).sum(1).unbind(-1)  # second moments (B,)
+    yx = centered.prod(-1).sum(1)
+    # the direction of the main axis is minus the second term: positive directions lean to the right at the top
+    turn = direction + 0.5 * torch.atan2(2 * yx, yy - xx)
     y, x = paths.unbind(-1)
     cos, sin = turn.cos()[:, None], turn.sin()[:, None]
     return torch.stack([y * cos + x * sin, x * cos - y * sin], dim=-1)
@@ -200,35 +201,43 @@ def shake_trajectories(
     noise = torch.randn((STEPS, batch, 2), generator=generator, device=device)
     chance, turn = torch.rand((2, STEPS, batch), generator=generator, device=device)
     angle = torch.rand(batch, generator=generator, device=device) * 2 * math.pi
+    noise, chance, turn = (values.double().cpu() for values in (noise, chance, turn))
+    by_step = (torch.view_as_complex(noise), chance, turn)  # (STEPS, B); a point (y, x) is the complex number y + ix
+    per_step = (shake / math.sqrt(STEPS), pull / STEPS, reversals / STEPS)  # variances add up over the steps
+    by_path = [values.double().cpu() for values in (angle, *per_step)]  # (B,)
     if batch >= MIN_BATCH_FOR_ARRAYS:
-        arguments = ((shake / math.sqrt(STEPS)), pull / STEPS, reversals / STEPS)
-        numbers = [part.cpu().numpy().astype(np.float64) for part in (angle, chance, turn, *arguments)]
-        together = _unit_paths(torch.view_as_complex(noise).cpu().numpy().astype(np.complex128), *numbers)
-        return torch.view_as_real(torch.from_numpy(together)).to(length) * length[:, None, None]
-    perturbations = torch.view_as_complex(noise).cpu().T.tolist()
-    scale = [column.cpu().tolist() for column in (shake / math.sqrt(STEPS), pull / STEPS, reversals / STEPS)]
-    drawn = zip(angle.tolist(), chance.cpu().T.tolist(), turn.cpu().T.tolist(), perturbations, *scale, strict=True)
-    paths = torch.tensor([_unit_path(*sample) for sample in drawn], dtype=torch.complex128)  # (B, STEPS)
-    return torch.view_as_real(paths).to(length) * length[:, None, None]
+        paths = torch.from_numpy(_unit_paths(*(values.numpy() for values in (*by_step, *by_path))))
+    else:
+        lists = [values.T.tolist() for values in by_step] + [values.tolist() for values in by_path]
+        paths = torch.tensor([_unit_path(*path) for path in zip(*lists, strict=True)], dtype=torch.complex128)
+    return torch.view_as_real(paths).to(length) * length[:, None, None]  # (B, STEPS, 2)
 
 
 def _unit_path(
-    angle: float,
+    perturbation: list[complex],
     chance: list[float],
     turn: list[float],
-    perturbation: list[complex],
+    angle: float,
     shake: float,
     pull: float,
     reversals: float,
 ) -> list[complex]:
-    """Returns the positions of a path of length 1; `shake`, `pull` and `reversals` are per step."""
+    """Computes the positions of a path of length 1.
+
+    Args:
+        perturbation: (STEPS,), Gaussian noise.
+        chance: (STEPS,) in [0, 1]; below `reversals`, there is an impulse at this step.
+        turn: (STEPS,) in [0, 1], the angle of the impulse between -MAX_TURN and MAX_TURN.
+        angle: initial direction in radians.
+        shake, pull, reversals: as for `shake_trajectories`, but per step.
+    """
     velocity, position = complex(math.cos(angle), math.sin(angle)), 0j
     path = [position]
     for step in range(STEPS - 1):
         change = shake * perturbation[step] - pull * position
         if chance[step] < reversals:
-            off = MAX_TURN * (2 * turn[step] - 1)
-            change -= 2 * velocity * complex(math.cos(off), math.sin(off))
+            deflection = MAX_TURN * (2 * turn[step] - 1)
+            change -= 2 * velocity * complex(math.cos(deflection), math.sin(deflection))
         velocity += change
         velocity /= abs(velocity) or 1.0
         position += velocity / (STEPS - 1)
@@ -238,22 +247,22 @@ def _unit_path(
 
 def _unit_paths(
     perturbation: np.ndarray,
-    angle: np.ndarray,
     chance: np.ndarray,
     turn: np.ndarray,
+    angle: np.ndarray,
     shake: np.ndarray,
     pull: np.ndarray,
     reversals: np.ndarray,
 ) -> np.ndarray:
-    """Like `_unit_path` for a batch: arguments (B,) or (STEPS, B) -> (B, STEPS) complex."""
+    """Like `_unit_path` for a batch: arguments (STEPS, B) or (B,) -> (B, STEPS) complex."""
     velocity, position = np.exp(1j * angle), np.zeros(len(angle), complex)
     impulse = np.where(chance < reversals, -2 * np.exp(1j * MAX_TURN * (2 * turn - 1)), 0)  # (STEPS, B)
     path = [position]
     for step in range(STEPS - 1):
         change = shake * perturbation[step] - pull * position
         velocity = velocity + change + impulse[step] * velocity
-        size = np.abs(velocity)
-        velocity = velocity / np.where(size == 0, 1, size)
+        speed = np.abs(velocity)
+        velocity = velocity / np.where(speed == 0, 1, speed)
         position = position + velocity / (STEPS - 1)
         path.append(position)
     return np.stack(path, axis=1)
@@ -267,16 +276,17 @@ def trajectory_psf(paths: torch.Tensor) -> torch.Tensor:
     center of mass at the center: photos are blurred, not shifted. K is the smallest odd side that contains all paths.
     """
     batch, steps, _ = paths.shape
-    stretch = (paths[:, 1:] - paths[:, :-1]).norm(dim=-1).max() if steps > 1 else paths.new_zeros(())
-    between = max(1, math.ceil(2 * stretch.item()))
-    share = torch.arange(between, dtype=paths.dtype, device=paths.device)[:, None] / between
-    fine = paths[:, :-1, None] + share * (paths[:, 1:, None] - paths[:, :-1, None])  # (B, T - 1, between, 2)
-    fine = torch.cat([fine.flatten(1, 2), paths[:, -1:]], dim=1)  # (B, N, 2)
-    fine = fine - fine.mean(1, keepdim=True)
-    radius = math.ceil(fine.abs().max().item())
-    y, x = (fine + radius).flatten(0, 1).unbind(1)  # (B N,)
-    sample = torch.arange(batch, device=paths.device).repeat_interleave(fine.shape[1])
-    weight = torch.full_like(y, 1 / fine.shape[1])
+    segments = paths.diff(dim=1)  # (B, T - 1, 2)
+    longest = segments.norm(dim=-1).max().item() if steps > 1 else 0.0
+    divisions = max(1, math.ceil(2 * longest))  # points of each segment
+    share = torch.arange(divisions, dtype=paths.dtype, device=paths.device)[:, None] / divisions
+    points = paths[:, :-1, None] + share * segments[:, :, None]  # (B, T - 1, divisions, 2)
+    points = torch.cat([points.flatten(1, 2), paths[:, -1:]], dim=1)  # (B, N, 2)
+    points = points - points.mean(1, keepdim=True)
+    radius = math.ceil(points.abs().max().item())
+    y, x = (points + radius).flatten(0, 1).unbind(1)  # (B N,)
+    sample = torch.arange(batch, device=paths.device).repeat_interleave(points.shape[1])
+    weight = torch.full_like(y, 1 / points.shape[1])
     return splat(sample, y, x, weight, (batch, 2 * radius + 1, 2 * radius + 1))[:, None]
 
 
@@ -303,7 +313,7 @@ def splat(
 
 
 def convolve(photo: torch.Tensor, psf: torch.Tensor, defocus: torch.Tensor | float = 0.0) -> torch.Tensor:
-    """Convolves photos with a PSF per sample and with a Gaussian, by Fourier transforms in the photo's dtype.
+    """Convolves photos with a PSF per sample and with a Gaussian, by Fourier transforms.
 
     Photos are mirrored beyond their borders; if they are smaller than the margin, their border pixels are repeated.
 
@@ -315,12 +325,12 @@ def convolve(photo: torch.Tensor, psf: torch.Tensor, defocus: torch.Tensor | flo
     height, width = photo.shape[-2:]
     sigma = torch.as_tensor(defocus, dtype=photo.dtype, device=photo.device)
     radius = psf.shape[-1] // 2
-    margin = radius + math.ceil(4 * sigma.max().item())
+    margin = radius + math.ceil(4 * sigma.max().item())  # the Gaussian is negligible beyond 4 sigma
     padded = F.pad(photo, (margin,) * 4, mode="reflect" if margin < min(height, width) else "replicate")
     size = padded.shape[-2:]
-    transfer = torch.fft.rfft2(psf, s=size)  # (B, 1, H', W' / 2 + 1)
-    across, along = torch.fft.fftfreq(size[0]).to(photo)[:, None], torch.fft.rfftfreq(size[1]).to(photo)
-    transfer = transfer * torch.exp(-2 * (math.pi * sigma) ** 2 * (across**2 + along**2))
+    transfer = torch.fft.rfft2(psf, s=size)  # (B, 1, H', W' / 2 + 1), H' and W' including the margins
+    frequency_y, frequency_x = torch.fft.fftfreq(size[0]).to(photo)[:, None], torch.fft.rfftfreq(size[1]).to(photo)
+    transfer = transfer * torch.exp(-2 * (math.pi * sigma) ** 2 * (frequency_y**2 + frequency_x**2))
     blurred = torch.fft.irfft2(torch.fft.rfft2(padded) * transfer, s=size)
     start = margin + radius  # the PSF's center is at `radius`, which shifts the photo by `radius` pixels
     return blurred[..., start : start + height, start : start + width]

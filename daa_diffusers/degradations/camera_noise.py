@@ -104,10 +104,10 @@ class CameraNoise(ConfigurableDegradation):
                 f"`clean` must be (B, 1 or 3, H, W), H and W at least 2, for camera noise, got {tuple(clean.shape)}"
             )
         # 1. parameters of each sample
-        one = (batch, 1, 1, 1)
-        shot = log_uniform(one, *self.shot, clean, generator)
-        read = log_uniform(one, *self.read, clean, generator)
-        gamma = uniform(one, *self.gamma, clean, generator)
+        per_sample = (batch, 1, 1, 1)
+        shot = log_uniform(per_sample, *self.shot, clean, generator)
+        read = log_uniform(per_sample, *self.read, clean, generator)
+        gamma = uniform(per_sample, *self.gamma, clean, generator)
         # 2. sensor noise in linear light, before white balance
         linear = invert_tone(clean, gamma)
         if channels == 1:
@@ -117,15 +117,17 @@ class CameraNoise(ConfigurableDegradation):
             gains[:, ::2] = uniform((batch, 2, 1, 1), *self.white_balance, clean, generator)
             mask = bayer_masks(torch.randint(4, (batch,), generator=generator, device=generator.device), height, width)
             mask = mask.to(clean)  # (B, 3, H, W)
-            noise = _sensor_noise(linear / gains, shot, read, generator)  # for all colors; the mosaic selects one
+            noise = _sensor_noise(
+                linear / gains, shot, read, generator
+            )  # for all colors; the mosaic selects per_sample
             # 3. demosaicing and white balance; demosaicing is linear: signal and noise are demosaiced separately
-            mosaicked = uniform(one, 0, 1, clean, generator) < self.demosaic_probability
+            mosaicked = uniform(per_sample, 0, 1, clean, generator) < self.demosaic_probability
             light = torch.where(mosaicked, demosaic(linear * mask), linear)  # (B, 3, H, W)
             change = torch.where(mosaicked, demosaic(noise * mask), noise) * gains
         # 4. smoothing after the sensor
         if self.smoothing_probability:
-            sigma = uniform(one, *self.smoothing, clean, generator)
-            smoothed = uniform(one, 0, 1, clean, generator) < self.smoothing_probability
+            sigma = uniform(per_sample, *self.smoothing, clean, generator)
+            smoothed = uniform(per_sample, 0, 1, clean, generator) < self.smoothing_probability
             radius = min(math.ceil(3 * sigma.max().item()), height - 1, width - 1)
             change = torch.where(smoothed, gaussian_filter(change, sigma, radius), change)
         # 5. tone curve, keeping only the effect of the noise; clipping and JPEG coding
@@ -171,9 +173,10 @@ def tone_bend(toned: torch.Tensor, gamma: float) -> torch.Tensor:
 
 
 def _toe(gamma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the slope of the linear toe, and the tone-mapped value at which the power law continues it smoothly."""
+    """Returns the slope of the linear toe, and the tone-mapped value above which the power law continues smoothly."""
     a = TONE_OFFSET
-    return (1 + a) ** gamma * (gamma - 1) ** (gamma - 1) / (a ** (gamma - 1) * gamma**gamma), a / (gamma - 1)
+    slope = (1 + a) ** gamma * (gamma - 1) ** (gamma - 1) / (a ** (gamma - 1) * gamma**gamma)
+    return slope, a / (gamma - 1)
 
 
 def bayer_masks(phase: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -201,5 +204,6 @@ def demosaic(sampled: torch.Tensor) -> torch.Tensor:
 
 
 def _sensor_noise(signal: torch.Tensor, shot: torch.Tensor, read: torch.Tensor, generator: torch.Generator):
+    """Draws noise of variance `shot * signal + read**2`, of the shape of `signal`."""
     deviation = (shot * signal.clamp(min=0) + read**2).sqrt()
     return deviation * normal(signal.shape, signal, generator)

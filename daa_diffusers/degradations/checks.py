@@ -9,19 +9,27 @@ import torch
 from ..errors import ConfigurationError, did_you_mean
 
 
+def check_field_names(type_name: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Raises ConfigurationError, which suggests a similar name, if a config of a degradation has an unknown field."""
+    for name in options:
+        if name not in known:
+            raise ConfigurationError(
+                f"degradation {type_name!r} has no field {name!r}{did_you_mean(name, known)}; its fields: {known}"
+            )
+
+
 def check_parts(type_name: str, options: Mapping[str, Any], entries: str) -> Sequence[Any]:
-    """Returns the field "parts" of a degradation without other fields; a ConfigurationError names an invalid field.
+    """Returns the list "parts" of a mixture or sequence, whose entries the caller checks.
 
     Args:
         type_name: type of the degradation, for messages.
-        options: fields of the config.
+        options: its config without the type; "parts" must be the only field.
         entries: description of the entries of "parts", for messages.
+
+    Raises:
+        ConfigurationError: another field, or "parts" is not a list.
     """
-    for name in options:
-        if name != "parts":
-            raise ConfigurationError(
-                f"degradation {type_name!r} has no field {name!r}{did_you_mean(name, ['parts'])}; its fields: ['parts']"
-            )
+    check_field_names(type_name, options, ["parts"])
     parts = options.get("parts")
     if isinstance(parts, str | Mapping) or not isinstance(parts, Sequence):
         raise ConfigurationError(f"`parts` must be a list of {entries}, got {parts!r}")
@@ -39,7 +47,7 @@ def check_number(name: str, value: Any, low: float, high: float) -> float:
 
 
 def check_range(name: str, value: Any, low: float, high: float) -> tuple[float, float]:
-    """Returns `value` as a pair; raises ConfigurationError unless it is two ordered numbers in [low, high]."""
+    """Returns `value` as a pair; raises ConfigurationError unless it is two ascending numbers in [low, high]."""
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
         raise ConfigurationError(f"`{name}` must be a pair [low, high], got {value!r}")
     first, second = (check_number(name, v, low, high) for v in value)

@@ -47,7 +47,7 @@ def check_degradation_path(path: str | os.PathLike) -> Path:
 
 
 def write_degradation(config: Mapping[str, Any], path: str | os.PathLike, comment: str = "") -> Path:
-    """Writes a config as JSON (`.json`) or YAML (`.yaml`, `.yml`; `comment` becomes its header), atomically.
+    """Writes a config as JSON (`.json`) or as YAML (`.yaml`, `.yml`) with `comment` as its header, atomically.
 
     Raises:
         ConfigurationError, UnwritableError: as for `check_degradation_path`.
@@ -57,5 +57,6 @@ def write_degradation(config: Mapping[str, Any], path: str | os.PathLike, commen
         text = json.dumps(config, indent=1)
     else:
         text = "".join(f"# {line}".rstrip() + "\n" for line in comment.splitlines())
+        # `default_flow_style=None`: a list of numbers on one line
         text += yaml.safe_dump(dict(config), sort_keys=False, width=120, default_flow_style=None)
     return write_text(path, text)

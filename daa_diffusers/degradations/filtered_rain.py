@@ -11,7 +11,7 @@ from .checks import check_clean, check_flag, check_whole_range
 from .draws import log_uniform, normal, uniform
 from .rain import FWHM, MAX_LENGTH, used_layers, with_light
 
-POINTS = 64  # number of points per line
+POINTS = 64  # number of points of the line along which a grain is blurred
 MIN_THRESHOLD = 0.03  # smallest threshold, as a share of the brightest pixel; darker pixels are ringing of the blur
 QUANTILE_PIXELS = 1 << 16  # approximate number of pixels of a layer from which quantiles are estimated
 
@@ -92,11 +92,11 @@ class FilteredRain(ConfigurableDegradation):
             ValueError: wrong rank or dtype.
         """
         check_clean(clean)
-        one = (clean.shape[0], 1, 1, 1)
+        per_sample = (clean.shape[0], 1, 1, 1)
         rain = self._layers(clean, generator).sum(1, keepdim=True).clamp(max=1)  # (B, 1, H, W)
-        point = rain.new_ones(one)
-        rain = convolve(rain, point, uniform(one, *self.lens, clean, generator)).clamp(min=0)
-        rain = rain * uniform(one, *self.brightness, clean, generator)
+        point = rain.new_ones(per_sample)  # PSF without motion: only the lens blurs
+        rain = convolve(rain, point, uniform(per_sample, *self.lens, clean, generator)).clamp(min=0)
+        rain = rain * uniform(per_sample, *self.brightness, clean, generator)
         degraded = with_light(clean, rain, self.screen_probability, generator)
         return degraded.clamp(0, 1) if self.clip else degraded
 
@@ -104,37 +104,37 @@ class FilteredRain(ConfigurableDegradation):
         """Draws layers (B, most, H, W) in [0, 1]; those that a sample does not use are zero."""
         batch, _, height, width = clean.shape
         most = self.layers[1]
-        flat = (batch * most,)
+        per_layer = (batch * most,)
         used = used_layers(self.layers, clean, generator)  # (B, most)
         cover = log_uniform((batch, 1), *self.cover, clean, generator) / used.sum(1, keepdim=True)
-        density, length, wide, contrast = (
-            log_uniform(flat, *bounds, clean, generator)
+        density, length, streak_width, contrast = (
+            log_uniform(per_layer, *bounds, clean, generator)
             for bounds in (self.density, self.length, self.width, self.contrast)
         )
-        taper = uniform(flat, *self.taper, clean, generator)
-        angle, spread = (uniform((batch, 1), *b, clean, generator) for b in (self.angle, self.angle_spread))
+        taper = uniform(per_layer, *self.taper, clean, generator)
+        angle, spread = (uniform((batch, 1), *bounds, clean, generator) for bounds in (self.angle, self.angle_spread))
         across = uniform((batch, 1), 0, 1, clean, generator) < self.across_probability
         lean = angle + spread * normal((batch, most), clean, generator) + 90 * across
         psf = trajectory_psf(_lines(length, taper, torch.deg2rad(lean).flatten()))
         # margins: streaks of grains outside the photo extend into it
         margin = psf.shape[-1] // 2
-        size = (flat[0], 1, height + 2 * margin, width + 2 * margin)
+        size = (batch * most, 1, height + 2 * margin, width + 2 * margin)
         chance, light = (uniform(size, 0, 1, clean, generator) for _ in range(2))
         grains = torch.where(chance < density[:, None, None, None], light, 0.0)
-        noise = convolve(grains, psf, (wide / FWHM)[:, None, None, None])
+        noise = convolve(grains, psf, (streak_width / FWHM)[:, None, None, None])
         noise = noise[..., margin : margin + height, margin : margin + width]
         layers = _threshold(noise, cover.expand(batch, most).flatten(), contrast)
         return layers.view(batch, most, height, width) * used[:, :, None, None]
 
 
 def _lines(length: torch.Tensor, taper: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
-    """Returns paths (N, POINTS, 2) along lines, with equal light per point.
+    """Returns paths (N, POINTS, 2) along lines; points carry equal light, and are sparser where the line is darker.
 
-    Arguments are (N,), angles in radians from vertical.
+    Arguments are (N,): lengths in pixels, tapers in [0, 1], and angles in radians from vertical.
     """
-    share = (torch.arange(POINTS, dtype=length.dtype, device=length.device) + 0.5) / POINTS * 2 - 1  # (POINTS,)
-    triangle = share.sign() * (1 - (1 - share.abs()).sqrt())  # quantiles of a triangular distribution
-    along = share + taper[:, None] * (triangle - share)  # (N, POINTS)
+    even = (torch.arange(POINTS, dtype=length.dtype, device=length.device) + 0.5) / POINTS * 2 - 1  # in (-1, 1)
+    triangle = even.sign() * (1 - (1 - even.abs()).sqrt())  # quantiles of a triangular distribution
+    along = even + taper[:, None] * (triangle - even)  # (N, POINTS)
     along = along * length[:, None] / 2
     return torch.stack([-along * angle.cos()[:, None], along * angle.sin()[:, None]], dim=-1)
 

@@ -1,8 +1,8 @@
 """Fitted noise: additive noise with statistics measured by `fitting.noise` on photos."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ FORMAT_VERSION = 1
 # Order of the squares in `correlation`: each color with itself, then pairs of different colors.
 COLOR_PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 SPREAD_BOUNDS = (1.0, 10.0)
-MAX_LAG = 3  # pixels, largest offset of correlations; camera noise is hardly correlated beyond
+MAX_LAG = 3  # pixels, largest offset of measured correlations; camera noise is hardly correlated beyond
 KERNEL = 16  # side in pixels of the filters that correlate noise
 
 Numbers = tuple[float, ...]
@@ -135,17 +135,13 @@ class FittedNoise(ConfigurableDegradation):
     def deviation_of(self, photo: torch.Tensor) -> torch.Tensor:
         """Returns the noise's standard deviation (B, 3, H, W), in [0, 1], at level 1 and the brightness of `photo`."""
         knots = torch.tensor(self.brightness).to(photo)
-        table = torch.tensor(self.deviation).to(photo) / 255  # (3, K)
-        return torch.stack([_interpolate(photo[:, c].contiguous(), knots, table[c]) for c in range(3)], 1)
+        curves = torch.tensor(self.deviation).to(photo) / 255  # (3, K)
+        return torch.stack([_interpolate(photo[:, c].contiguous(), knots, curves[c]) for c in range(3)], 1)
 
-    def _levels(self, share: torch.Tensor) -> torch.Tensor:
-        """Returns the quantiles of the level at `share` in [0, 1]."""
-        quantiles = torch.tensor(self.level).to(share)
-        return _interpolate(share, torch.linspace(0, 1, len(quantiles)).to(share), quantiles)
-
-    def to_config(self) -> dict[str, Any]:
-        """Returns `{"type": "fitted", "version": 1, ...}`, JSON-plain."""
-        return {"type": self.type_name, "version": self.version, **_plain(asdict(self))}
+    def _levels(self, rank: torch.Tensor) -> torch.Tensor:
+        """Returns the quantiles of the level at `rank`, in [0, 1]: 0.5 gives the median."""
+        quantiles = torch.tensor(self.level).to(rank)
+        return _interpolate(rank, torch.linspace(0, 1, len(quantiles)).to(rank), quantiles)
 
 
 def expand_pairs(correlation: Sequence[Sequence[Sequence[float]]]) -> torch.Tensor:
@@ -184,14 +180,8 @@ def _interpolate(x: torch.Tensor, knots: torch.Tensor, values: torch.Tensor) -> 
     if len(knots) == 1:
         return values.expand(x.shape)
     right = torch.searchsorted(knots, x).clamp(1, len(knots) - 1)
-    share = ((x - knots[right - 1]) / (knots[right] - knots[right - 1])).clamp(0, 1)
-    return torch.lerp(values[right - 1], values[right], share)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _plain(v) for name, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, tuple) else value
+    weight = ((x - knots[right - 1]) / (knots[right] - knots[right - 1])).clamp(0, 1)
+    return torch.lerp(values[right - 1], values[right], weight)
 
 
 def _is_list(value: Any) -> bool:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
 
-JPEG_BLOCK = 8
+JPEG_BLOCK = 8  # side in pixels of the blocks that JPEG codes separately
 MIN_PHOTOS_FOR_THREADS = 8  # with fewer photos, threads are slower than a loop
 
 # Luma quantization table at quality 50 (ITU-T T.81, annex K.1), row by row; libjpeg scales it by quality.
@@ -31,15 +31,15 @@ def jpeg(photo: torch.Tensor, quality: int, down: int, right: int, sampling: int
         sampling: chroma subsampling as in Pillow: 0 is 4:4:4; 1 is 4:2:2, half the width, as in many cameras; 2 is
             4:2:0, half the width and height, as in most files.
     """
-    return _coded(_as_bytes(photo), quality, down, right, sampling).to(photo) / 255
+    return _code_uint8(_to_uint8(photo), quality, down, right, sampling).to(photo) / 255
 
 
-def _as_bytes(photos: torch.Tensor) -> torch.Tensor:
+def _to_uint8(photos: torch.Tensor) -> torch.Tensor:
     """Converts (..., C, H, W) in [0, 1] to uint8 on the CPU; other values are clipped."""
     return (photos.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
 
-def _coded(photo: torch.Tensor, quality: int, down: int, right: int, sampling: int) -> torch.Tensor:
+def _code_uint8(photo: torch.Tensor, quality: int, down: int, right: int, sampling: int) -> torch.Tensor:
     """Like `jpeg` for uint8."""
     padded = F.pad(photo[None], (right, 0, down, 0), mode="replicate")[0]
     pixels = padded.permute(1, 2, 0).numpy()  # (H, W, C)
@@ -47,8 +47,8 @@ def _coded(photo: torch.Tensor, quality: int, down: int, right: int, sampling: i
     Image.fromarray(pixels.squeeze(-1) if photo.shape[0] == 1 else pixels).save(
         stream, "JPEG", quality=quality, subsampling=sampling
     )
-    coded = torch.from_numpy(np.array(Image.open(stream))).reshape(pixels.shape).permute(2, 0, 1)
-    return coded[:, down:, right:]
+    decoded = torch.from_numpy(np.array(Image.open(stream))).reshape(pixels.shape).permute(2, 0, 1)
+    return decoded[:, down:, right:]
 
 
 def code_some(
@@ -70,23 +70,24 @@ def code_some(
     if quality is None or probability == 0:
         return photos
     batch, device = photos.shape[0], generator.device
-    coded = torch.rand(batch, generator=generator, device=device) < probability
+    is_coded = torch.rand(batch, generator=generator, device=device) < probability
     low, high = quality
     qualities = torch.randint(low, high + 1, (batch,), generator=generator, device=device)
     shift = torch.randint(JPEG_BLOCK, (batch, 2), generator=generator, device=device)
-    chosen = coded.nonzero()[:, 0]
+    chosen = is_coded.nonzero()[:, 0]  # indices of the photos to code
     if not len(chosen):
         return photos
     down, right = shift[chosen].T.tolist()
-    arguments = (qualities[chosen].tolist(), down, right, [2 if half_chroma else 0] * len(chosen))
+    samplings = [2 if half_chroma else 0] * len(chosen)
+    arguments = (qualities[chosen].tolist(), down, right, samplings)
     chosen = chosen.to(photos.device)
-    pixels = _as_bytes(photos[chosen])
+    pixels = _to_uint8(photos[chosen])
     if len(chosen) < MIN_PHOTOS_FOR_THREADS:
-        done = list(map(_coded, pixels, *arguments))
+        coded = list(map(_code_uint8, pixels, *arguments))
     else:
         with ThreadPoolExecutor() as pool:
-            done = list(pool.map(_coded, pixels, *arguments))
-    return photos.index_copy(0, chosen, torch.stack(done).to(photos) / 255)
+            coded = list(pool.map(_code_uint8, pixels, *arguments))
+    return photos.index_copy(0, chosen, torch.stack(coded).to(photos) / 255)
 
 
 def jpeg_quality(content: bytes) -> int | None:
@@ -102,28 +103,27 @@ def jpeg_quality(content: bytes) -> int | None:
         return None
     if not tables:
         return None
-    table = np.sort(np.array(tables[min(tables)], dtype=float))  # sorted: the order differs between releases of Pillow
-    distance = [np.abs(np.log(table) - np.log(np.sort(_scaled(quality)))).sum() for quality in range(1, 101)]
-    return int(np.argmin(distance)) + 1
+    # the table of luma has the lowest number; sorted, since the order of entries differs between releases of Pillow
+    table = np.sort(np.array(tables[min(tables)], dtype=float))
+    distances = [
+        np.abs(np.log(table) - np.log(np.sort(luma_table(quality), axis=None))).sum() for quality in range(1, 101)
+    ]
+    return int(np.argmin(distances)) + 1
 
 
 def chroma_sampling(content: bytes) -> int:
     """Returns the chroma subsampling of a JPEG file, as `sampling` of `jpeg`; 0 if it is another one or unknown."""
     try:
         with Image.open(io.BytesIO(content)) as image:  # reads the header only
-            return max(0, get_sampling(image))
+            return max(0, get_sampling(image))  # -1: unknown
     except Exception:  # as `jpeg_quality`
         return 0
 
 
 def luma_table(quality: int) -> np.ndarray:
     """Returns libjpeg's luma quantization table (8, 8) for a quality from 1 to 100."""
-    return _scaled(quality).reshape(JPEG_BLOCK, JPEG_BLOCK)
-
-
-def _scaled(quality: int) -> np.ndarray:
-    scale = 5000 / quality if quality < 50 else 200 - 2 * quality
-    return np.clip((np.array(LUMA_TABLE) * scale + 50) // 100, 1, 255)
+    percent = 5000 / quality if quality < 50 else 200 - 2 * quality
+    return np.clip((np.array(LUMA_TABLE) * percent + 50) // 100, 1, 255).reshape(JPEG_BLOCK, JPEG_BLOCK)
 
 
 def blockiness(photo: torch.Tensor) -> float:
@@ -137,7 +137,8 @@ def blockiness(photo: torch.Tensor) -> float:
     ratios = []
     for axis in (1, 2):
         step = photo.diff(dim=axis).abs().mean((0, 3 - axis))  # (H - 1,) or (W - 1,)
-        # second differences, so that slopes and slow changes of detail cancel
+        # second differences, so that slopes and slow changes of detail cancel; those centered on the borders of blocks,
+        # the first of which is step[JPEG_BLOCK - 1]
         edge = (2 * step[1:-1] - step[:-2] - step[2:])[JPEG_BLOCK - 2 :: JPEG_BLOCK]
         ratios.append(1 + float(edge.mean() / (2 * step.mean()).clamp(min=1e-6)))
     return sum(ratios) / 2

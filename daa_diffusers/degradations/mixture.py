@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +13,7 @@ from .checks import check_clean, check_number, check_parts
 
 
 @register_degradation("mixture")
+@dataclass
 class Mixture:
     """Degrades each sample by one of several degradations, drawn at random.
 
@@ -20,15 +22,16 @@ class Mixture:
     """
 
     type_name: ClassVar[str]
+    parts: Sequence[tuple[float, Degradation]]
 
-    def __init__(self, parts: Sequence[tuple[float, Degradation]]):
-        if not parts:
+    def __post_init__(self):
+        if not self.parts:
             raise ConfigurationError("`parts` must hold at least one (weight, degradation), got none")
-        for weight, degradation in parts:
+        for weight, degradation in self.parts:
             if check_number("weight", weight, 0, math.inf) == 0:
                 raise ConfigurationError("`weight` must be positive, got 0")
             check_degradation(degradation)
-        self.parts = [(float(weight), degradation) for weight, degradation in parts]
+        self.parts = [(float(weight), degradation) for weight, degradation in self.parts]
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Degrades photos (B, C, H, W) in [0, 1], each sample by one part."""
@@ -37,32 +40,24 @@ class Mixture:
         chosen = torch.multinomial(weights, clean.shape[0], replacement=True, generator=generator).to(clean.device)
         degraded = torch.empty_like(clean)
         for index, (_, degradation) in enumerate(self.parts):
-            where = chosen == index
-            if where.any():
-                degraded[where] = degradation(clean[where], generator)
+            samples = chosen == index  # (B,) bool
+            if samples.any():
+                degraded[samples] = degradation(clean[samples], generator)
         return degraded
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Mixture) and self.parts == other.parts
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return f"Mixture({self.parts!r})"
 
     def to_config(self) -> dict[str, Any]:
         """Returns `{"type": "mixture", "parts": [{"weight": w, "degradation": {...}}, ...]}`."""
         return {
             "type": self.type_name,
-            "parts": [{"weight": weight, "degradation": part.to_config()} for weight, part in self.parts],
+            "parts": [{"weight": weight, "degradation": degradation.to_config()} for weight, degradation in self.parts],
         }
 
     @classmethod
     def from_config(cls, options: Mapping[str, Any]) -> "Mixture":
         """Builds a mixture from `{"parts": [...]}`; a ConfigurationError names an invalid part."""
-        built = []
-        for part in check_parts(cls.type_name, options, "{weight, degradation}"):
-            if not isinstance(part, Mapping) or set(part) != {"weight", "degradation"}:
-                raise ConfigurationError(f"an entry of `parts` must be {{weight, degradation}}, got {part!r}")
-            built.append((part["weight"], degradation_from_config(part["degradation"])))
-        return cls(built)
+        parts = []
+        for entry in check_parts(cls.type_name, options, "{weight, degradation}"):
+            if not isinstance(entry, Mapping) or set(entry) != {"weight", "degradation"}:
+                raise ConfigurationError(f"an entry of `parts` must be {{weight, degradation}}, got {entry!r}")
+            parts.append((entry["weight"], degradation_from_config(entry["degradation"])))
+        return cls(parts)

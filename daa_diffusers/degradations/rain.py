@@ -19,7 +19,7 @@ LENGTHS, WIDTHS, BRIGHTNESSES = (0.4, 1.6), (0.6, 1.4), (0.2, 1.8)
 FWHM = 2 * math.sqrt(2 * math.log(2))  # ratio of a Gaussian's full width at half maximum to its standard deviation
 REACH = 2.5  # standard deviations at which the profile across a streak is truncated
 STEP = 0.5  # largest distance between the points of a streak, in pixels
-POINTS_AT_ONCE = 1 << 21  # number of points rendered together, which limits the memory for large photos
+POINTS_AT_ONCE = 1 << 21  # approximate number of points rendered together, which limits the memory for large photos
 VEIL_CELLS = 3  # cells per side of the coarse grid on which the veil varies
 
 
@@ -113,22 +113,22 @@ class RainStreaks(ConfigurableDegradation):
 
     def _veil(self, clean: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Draws the strength (B, 1, H, W) and gray (B, 1, 1, 1) of the veil."""
-        one = (clean.shape[0], 1, 1, 1)
-        veiled = uniform(one, 0, 1, clean, generator) < self.veil_probability
-        ends = uniform((2, *one), *self.veil, clean, generator)
+        per_sample = (clean.shape[0], 1, 1, 1)
+        veiled = uniform(per_sample, 0, 1, clean, generator) < self.veil_probability
+        start, end = uniform((2, *per_sample), *self.veil, clean, generator)
         coarse = uniform((clean.shape[0], 1, VEIL_CELLS, VEIL_CELLS), 0, 1, clean, generator)
         mixed = F.interpolate(coarse, size=clean.shape[-2:], mode="bilinear", align_corners=True)
-        strength = veiled * (ends[0] + mixed * (ends[1] - ends[0]))
-        return strength, uniform(one, *self.veil_grey, clean, generator)
+        strength = veiled * (start + mixed * (end - start))
+        return strength, uniform(per_sample, *self.veil_grey, clean, generator)
 
     def _streaks(self, clean: torch.Tensor, across: torch.Tensor, generator: torch.Generator) -> "Streaks":
-        """Draws the streaks of all samples; the number of layers is drawn for each sample."""
+        """Draws the streaks of all samples; those of samples in the mask `across` (B,) are rotated by 90 degrees."""
         batch, _, height, width = clean.shape
-        device, pair = generator.device, (batch, self.layers[1])
+        per_layer = (batch, self.layers[1])  # also of layers that a sample does not use
         used = used_layers(self.layers, clean, generator)
-        z = uniform(pair, *self.distance, clean, generator)
+        z = uniform(per_layer, *self.distance, clean, generator)
         z[:, 0] = 1
-        cover, length, wide, bright = (
+        cover, length, streak_width, brightness = (
             log_uniform((batch, 1), *bounds, clean, generator)
             for bounds in (self.cover, self.length, self.width, self.brightness)
         )
@@ -138,28 +138,29 @@ class RainStreaks(ConfigurableDegradation):
         # streaks that extend into the photo may have their center outside
         margin = self.length[1] * LENGTHS[1] / 2
         area = (height + 2 * margin) * (width + 2 * margin)
-        mean = used * cover / used.sum(1, keepdim=True) * area / (length * wide / z**2)
-        count = torch.poisson(mean.to(device), generator=generator).long().flatten().to(clean.device)  # (B * most,)
+        # expected number of streaks: area to cover in a layer, by the area of one of its streaks
+        expected = used * cover / used.sum(1, keepdim=True) * area / (length * streak_width / z**2)
+        count = torch.poisson(expected.to(generator.device), generator=generator).long().flatten().to(clean.device)
 
-        def each(of_layer: torch.Tensor) -> torch.Tensor:  # (B, 1 or most) -> a value per streak
-            return of_layer.expand(pair).flatten().repeat_interleave(count)
+        def for_streaks(value: torch.Tensor) -> torch.Tensor:  # (B, 1 or layers) -> (streaks,)
+            return value.expand(per_layer).flatten().repeat_interleave(count)
 
-        def varied(of_layer: torch.Tensor, bounds: tuple[float, float]) -> torch.Tensor:
-            streaks = each(of_layer)
-            return streaks * uniform(streaks.shape, *bounds, clean, generator)
+        def varied(value: torch.Tensor, factors: tuple[float, float]) -> torch.Tensor:
+            mean = for_streaks(value)
+            return mean * uniform(mean.shape, *factors, clean, generator)
 
-        sample = each(torch.arange(batch, device=clean.device)[:, None])
+        sample = for_streaks(torch.arange(batch, device=clean.device)[:, None])
         y, x = (uniform(sample.shape, -margin, side + margin, clean, generator) for side in (height, width))
-        lean = each(angle) + each(spread) * normal(sample.shape, clean, generator)
+        lean = for_streaks(angle) + for_streaks(spread) * normal(sample.shape, clean, generator)
         streaks = Streaks(
             sample=sample,
             y=y,
             x=x,
             length=varied(length / z, LENGTHS),
-            width=varied(wide / z, WIDTHS),
-            angle=torch.deg2rad(lean + 90 * each(across[:, None].to(clean))),
-            brightness=varied(bright, BRIGHTNESSES),
-            lens=each(lens),
+            width=varied(streak_width / z, WIDTHS),
+            angle=torch.deg2rad(lean + 90 * for_streaks(across[:, None].to(clean))),
+            brightness=varied(brightness, BRIGHTNESSES),
+            lens=for_streaks(lens),
         )
         return streaks.touching(height, width)
 
@@ -181,7 +182,10 @@ def used_layers(layers: tuple[int, int], clean: torch.Tensor, generator: torch.G
 
 
 class Streaks(NamedTuple):
-    """Rain streaks of a batch of photos: fields (N,), lengths in pixels, angles in radians from vertical."""
+    """Rain streaks of a batch of photos: fields (N,), lengths in pixels, angles in radians from vertical.
+
+    `sample` is the index of the photo, (y, x) the center, and `lens` the standard deviation of the blur of the lens.
+    """
 
     sample: torch.Tensor
     y: torch.Tensor
@@ -199,7 +203,7 @@ class Streaks(NamedTuple):
 
     def touching(self, height: int, width: int) -> "Streaks":
         """Selects the streaks whose light may reach a photo of this size."""
-        reach = REACH * self.sigma + 1
+        reach = REACH * self.sigma + 1  # a pixel more: `splat` distributes a point over the pixels around it
         down = self.length / 2 * self.angle.cos().abs() + reach
         right = self.length / 2 * self.angle.sin().abs() + reach
         kept = (self.y + down > 0) & (self.y - down < height) & (self.x + right > 0) & (self.x - right < width)
@@ -212,30 +216,29 @@ def render_streaks(streaks: Streaks, size: tuple[int, int, int]) -> torch.Tensor
     A streak is a grid of points at most half a pixel apart, which `splat` renders. Its light is 1 - u**4 along the
     streak, u in [-1, 1], and a Gaussian across it, with peak `brightness` before the blur of the lens.
     """
-    along = (streaks.length / STEP).ceil().clamp(min=1).long()
-    half = REACH * streaks.sigma
-    across = (2 * half / STEP).ceil().clamp(min=1).long()
+    half_width = REACH * streaks.sigma
+    along = (streaks.length / STEP).ceil().clamp(min=1).long()  # numbers of points of each streak
+    across = (2 * half_width / STEP).ceil().clamp(min=1).long()
     image = torch.zeros(size, dtype=streaks.y.dtype, device=streaks.y.device)
-    count = along * across  # points of each streak
+    count = along * across
     if not len(count):
         return image
-    ends = count.cumsum(0)
-    # streaks in groups of about POINTS_AT_ONCE points
-    group = (ends - count) // POINTS_AT_ONCE
-    for chosen in torch.arange(len(count), device=ends.device).split(torch.bincount(group).tolist()):
-        number = chosen.repeat_interleave(count[chosen])  # index of the streak that each point belongs to
-        first = (ends - count)[number] - (ends - count)[chosen[0]]
-        point = torch.arange(len(number), device=number.device) - first
-        u = ((point // across[number]) + 0.5) / along[number] * 2 - 1  # (N,) in (-1, 1)
-        v = ((point % across[number]) + 0.5) / across[number] * 2 - 1
-        length, sigma = streaks.length[number], streaks.sigma[number]
+    start = count.cumsum(0) - count  # number of the first point of each streak
+    group = start // POINTS_AT_ONCE  # streaks of a group are rendered together
+    for chosen in torch.arange(len(count), device=count.device).split(torch.bincount(group).tolist()):
+        # one entry per point from here on: (N,)
+        streak = chosen.repeat_interleave(count[chosen])
+        point = torch.arange(len(streak), device=streak.device) - (start[streak] - start[chosen[0]])
+        u = ((point // across[streak]) + 0.5) / along[streak] * 2 - 1  # in (-1, 1)
+        v = ((point % across[streak]) + 0.5) / across[streak] * 2 - 1
+        length, sigma = streaks.length[streak], streaks.sigma[streak]
         u, v = u.to(sigma), v.to(sigma)
-        offset = v * half[number]
-        cell = length / along[number] * 2 * half[number] / across[number]  # area of the grid cell of a point
-        peak = streaks.brightness[number] * streaks.width[number] / FWHM / sigma
-        light = peak * (1 - u**4) * torch.exp(-((offset / sigma) ** 2) / 2) * cell
-        cos, sin = streaks.angle[number].cos(), streaks.angle[number].sin()
-        y = streaks.y[number] - u * length / 2 * cos + offset * sin
-        x = streaks.x[number] + u * length / 2 * sin + offset * cos
-        image += splat(streaks.sample[number], y, x, light, size)
+        offset = v * half_width[streak]
+        area = length / along[streak] * 2 * half_width[streak] / across[streak]  # of the grid cell of a point
+        peak = streaks.brightness[streak] * streaks.width[streak] / FWHM / sigma
+        light = peak * (1 - u**4) * torch.exp(-((offset / sigma) ** 2) / 2) * area
+        cos, sin = streaks.angle[streak].cos(), streaks.angle[streak].sin()
+        y = streaks.y[streak] - u * length / 2 * cos + offset * sin
+        x = streaks.x[streak] + u * length / 2 * sin + offset * cos
+        image += splat(streaks.sample[streak], y, x, light, size)
     return image

@@ -1,6 +1,7 @@
 """Sequence of degradations, applied one after another."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -11,6 +12,7 @@ from .checks import check_clean, check_parts
 
 
 @register_degradation("sequence")
+@dataclass
 class DegradationSequence:
     """Applies several degradations one after another, e.g. rain, then camera noise.
 
@@ -21,13 +23,14 @@ class DegradationSequence:
     """
 
     type_name: ClassVar[str]
+    parts: Sequence[Degradation]
 
-    def __init__(self, parts: Sequence[Degradation]):
-        if not parts:
+    def __post_init__(self):
+        if not self.parts:
             raise ConfigurationError("`parts` must hold at least one degradation, got none")
-        for degradation in parts:
+        for degradation in self.parts:
             check_degradation(degradation)
-        self.parts = list(parts)
+        self.parts = list(self.parts)
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Degrades photos (B, C, H, W) in [0, 1] by every part."""
@@ -35,14 +38,6 @@ class DegradationSequence:
         for degradation in self.parts:
             degraded = degradation(degraded, generator)
         return degraded
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, DegradationSequence) and self.parts == other.parts
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return f"DegradationSequence({self.parts!r})"
 
     def to_config(self) -> dict[str, Any]:
         """Returns `{"type": "sequence", "parts": [{...}, ...]}`."""

@@ -26,7 +26,7 @@ def blur_along(
         light: (B, C, H, W), linear light of any range.
         paths: (B, T, 2), positions (y, x) in pixels, equally spaced in time.
         turn: (B, T), rotation in radians.
-        zoom: (B, T), relative change of scale.
+        zoom: (B, T), relative change of scale; 0.01 enlarges by 1 %.
         nearness: (B, 1, H, W), factor of the path for each pixel, with mean 1; larger for near objects.
 
     Returns:
@@ -36,9 +36,10 @@ def blur_along(
     motion = torch.cat([paths, turn[..., None], zoom[..., None]], dim=-1)  # (B, T, 4)
     y, x = (torch.arange(side).to(light) - (side - 1) / 2 for side in (height, width))
     y, x = y[:, None].expand(height, width), x[None].expand(height, width)
-    corner = math.hypot(height, width) / 2
-    pixels = motion.new_tensor([1.0, 1.0, corner, corner])  # displacement of a corner per unit of motion
-    distance = ((motion[:, 1:] - motion[:, :-1]) * pixels).norm(dim=-1).sum(1).max().item()
+    # displacement of the photo's corners, which move most, over the exposure; in pixels
+    corner = math.hypot(height, width) / 2  # distance from the center
+    pixels_per_unit = motion.new_tensor([1.0, 1.0, corner, corner])  # unit of path (y, x), turn and zoom
+    distance = (motion.diff(dim=1) * pixels_per_unit).norm(dim=-1).sum(1).max().item()
     # copies at most a pixel apart, up to MAX_COPIES
     copies = min(MAX_COPIES, max(1, math.ceil(distance * nearness.max().item())))
     motion = F.interpolate(motion.mT, size=copies, mode="linear", align_corners=copies > 1).mT  # (B, copies, 4)
@@ -48,7 +49,7 @@ def blur_along(
         dy, dx, angle, scale = (value[:, None, None] for value in (dy, dx, angle, scale))
         at_y = y - nearness[:, 0] * dy + angle * x - scale * y  # (B, H, W), where to sample the photo
         at_x = x - nearness[:, 0] * dx - angle * y - scale * x
-        grid = torch.stack([at_x * 2 / width, at_y * 2 / height], dim=-1)  # (B, H, W, 2)
+        grid = torch.stack([at_x * 2 / width, at_y * 2 / height], dim=-1)  # (B, H, W, 2); the photo spans [-1, 1]
         blurred += F.grid_sample(light, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     return blurred / copies
 

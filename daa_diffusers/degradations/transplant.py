@@ -48,7 +48,7 @@ class Transplant(ConfigurableDegradation):
 
     @functools.cached_property
     def _residuals(self) -> dict[int, torch.Tensor]:
-        return {}  # residuals (C, H, W) read so far, by index
+        return {}  # the residuals (3, H, W) in [0, 1] that were read so far, by index in `_paths`
 
     def _residual(self, index: int) -> torch.Tensor:
         if index not in self._residuals:
@@ -65,20 +65,19 @@ class Transplant(ConfigurableDegradation):
         batch, channels, height, width = check_clean(clean).shape
         chosen = torch.randint(len(self._paths), (batch,), generator=generator, device=generator.device).tolist()
         gain = uniform((batch, 1, 1, 1), *self.gain, clean, generator)
+        side = max(height, width)  # a square crop, which can be rotated
         residuals = []
         for index in chosen:
-            side = max(height, width)
             stored = crop_patch(self._residual(index), side, generator, quarter_turns=self.quarter_turns)
-            stored = stored[:, :height, :width]
-            residual = 2 * stored - 1
+            residual = 2 * stored[:, :height, :width] - 1
             residuals.append(residual if channels == 3 else residual.mean(0, keepdim=True).expand(channels, -1, -1))
         return clean + gain * torch.stack(residuals).to(clean)
 
 
 def write_residual(residual: torch.Tensor, path: str | os.PathLike) -> None:
     """Writes a residual (C, H, W) in [-1, 1], C = 1 or 3, as a 16-bit PNG with zero at mid-gray and steps of 2^-15."""
-    unit = (residual.clamp(-1, 1) + 1) / 2
+    stored = (residual.clamp(-1, 1) + 1) / 2
     # zero maps to 32767.5, is rounded up, and is read back as 2^-16
-    pixels = np.ascontiguousarray((unit * 65535).round().permute(1, 2, 0).cpu().numpy(), dtype=np.uint16)  # (H, W, C)
+    pixels = np.ascontiguousarray((stored * 65535).round().permute(1, 2, 0).cpu().numpy(), dtype=np.uint16)  # (H, W, C)
     with replacing(path) as temporary:
         Path(temporary).write_bytes(imagecodecs.png_encode(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels))

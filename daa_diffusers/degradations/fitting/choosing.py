@@ -13,8 +13,8 @@ from .profile import MIN_PHOTOS, NAMED
 from .suitability import measured_part, signs_of, without_impulses
 
 MAX_PHOTOS = 200  # largest number of photos used per source; equally spaced in a larger source
-FIT_SHARE = 0.5  # least share of photos whose noise can be measured
-ENOUGH = 6  # least number of photos to inspect within a time limit
+FIT_SHARE = 0.5  # least share of the photos whose noise can be measured, for a fit
+ENOUGH = 6  # least number of photos to inspect, whatever the time limit
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ def inspect_photos(source: PhotoSource, seconds: float | None = None) -> Choice:
     for index, photo in source.sample(MAX_PHOTOS, seconds=seconds, enough=lambda: len(reasons) >= ENOUGH):
         if min(photo.shape[1:]) < 2 * BLOCK:  # too small to measure
             continue
-        part = without_impulses(unit_float(measured_part(photo)))
-        reasons[index] = signs_of(part, jpeg_quality(source.encoded(index))).unfit
+        pixels = without_impulses(unit_float(measured_part(photo)))
+        reasons[index] = signs_of(pixels, jpeg_quality(source.encoded(index))).unfit
     return Choice(len(reasons), {index: reason for index, reason in sorted(reasons.items()) if reason})
 
 

@@ -73,8 +73,8 @@ def corrected(guess: Covariance, coded: Covariance, observed: Covariance) -> Cov
         coded: covariance of this noise after coding.
         observed: target of `coded`, the covariance in the photos.
     """
-    before, after, target = (np.diag(one.ycc).clip(0) for one in (guess, coded, observed))  # variances of Y, Cb, Cr
-    faint = np.array([1e-12, FAINT, FAINT])
+    before, after, target = (np.diag(c.ycc).clip(0) for c in (guess, coded, observed))  # variances of Y, Cb, Cr
+    faint = np.array([1e-12, FAINT, FAINT])  # the ratio tends to 1 where coded chroma noise is faint
     ratio = (target + faint) / (after + faint)
     correlation = _correlation(guess.ycc)
     if after[1:].min() > KNOWN_CHROMA * before[1:].min():
@@ -82,7 +82,7 @@ def corrected(guess: Covariance, coded: Covariance, observed: Covariance) -> Cov
         correlation = np.clip(correlation, -MAX_CORRELATION, MAX_CORRELATION)
         np.fill_diagonal(correlation, 1)
     else:
-        # one factor for Cb and Cr, damped: the variance after coding changes faster than that before
+        # one factor for Cb and Cr, damped by a square root: the variance after coding changes faster than that before
         ratio[1:] = np.sqrt(ratio[1:].prod()) ** 0.5
     variance = before * ratio.clip(1 / LARGEST_STEP, LARGEST_STEP)
     # the nearest covariance: negative eigenvalues are set to zero
@@ -93,5 +93,6 @@ def corrected(guess: Covariance, coded: Covariance, observed: Covariance) -> Cov
 
 
 def _correlation(covariance: np.ndarray) -> np.ndarray:
+    """Normalizes a covariance matrix (3, 3) to a correlation matrix."""
     deviation = np.sqrt(np.diag(covariance).clip(1e-12))
     return (covariance / np.outer(deviation, deviation)).clip(-1, 1)

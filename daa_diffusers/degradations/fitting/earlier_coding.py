@@ -17,7 +17,10 @@ FOUND = 0.5  # score above which an earlier coding is detected
 TIE = 0.08  # scores less than this below the best one count as equal to it
 MIN_COEFFICIENTS = 30  # frequencies with fewer coefficients are skipped
 ROUNDING = 0.6  # error of a coefficient from rounding pixels to whole numbers
-_CODECS = {"av01": "AVIF", "hvc1": "HEIC"}
+CLIPPED = 126  # absolute luma minus 128, of at most 128, above which a block counts as clipped
+COARSER = 1.5  # least difference of the earlier step from that of the file; smaller ones cannot be told apart
+LARGEST_CHANCE = 0.85  # share of arbitrary values within the tolerance above which a frequency gives no evidence
+_CODECS = {"av01": "AVIF", "hvc1": "HEIC"}  # codec of an image item in a file -> name
 
 
 def earlier_quality(photo: torch.Tensor, quality: int) -> int | None:
@@ -36,43 +39,46 @@ def earlier_quality(photo: torch.Tensor, quality: int) -> int | None:
     luma = 255 * np.einsum("c,chw->hw", LUMA_WEIGHTS, photo[:, :height, :width].double().numpy()) - 128
     blocks = luma.reshape(height // JPEG_BLOCK, JPEG_BLOCK, -1, JPEG_BLOCK).swapaxes(1, 2)
     blocks = blocks.reshape(-1, JPEG_BLOCK, JPEG_BLOCK)
-    blocks = blocks[np.abs(blocks).max((1, 2)) < 126]  # blocks that are not clipped
+    blocks = blocks[np.abs(blocks).max((1, 2)) < CLIPPED]
     cosines = _cosines()
     coefficients = cosines @ blocks @ cosines.T  # (K, 8, 8)
     now = luma_table(quality)
     scores = {earlier: _score(coefficients, luma_table(earlier), now) for earlier in range(LOWEST, quality - 2)}
     best = max(scores.values(), default=0.0)
+    if best <= FOUND:
+        return None
     # multiples of a step are also multiples of its divisors: take the coarsest step, that is, the lowest quality
-    return next(q for q, score in scores.items() if score >= best - TIE) if best > FOUND else None
+    return next(earlier for earlier, score in scores.items() if score >= best - TIE)
 
 
 def _score(coefficients: np.ndarray, earlier: np.ndarray, now: np.ndarray) -> float:
-    """Scores the evidence that coefficients (K, 8, 8) were quantized by the table `earlier`, then by `now`."""
-    near, by_chance = [], []
-    for place in FREQUENCIES:
-        step, tolerance = earlier[place], now[place] / 2 + ROUNDING
-        values = coefficients[:, place[0], place[1]]
-        values = values[np.abs(values) > step / 2]
-        # no evidence: the step hardly differs from the file's, or nearly all values are within the tolerance
-        if step < now[place] + 1.5 or 2 * tolerance > 0.85 * step or len(values) < MIN_COEFFICIENTS:
+    """Scores the evidence, at most 1, that coefficients (K, 8, 8) were quantized by the table `earlier`, then `now`."""
+    near, by_chance = [], []  # share of the coefficients near multiples of the earlier step, at each frequency
+    for frequency in FREQUENCIES:
+        step, tolerance = earlier[frequency], now[frequency] / 2 + ROUNDING
+        values = coefficients[:, *frequency]
+        values = values[np.abs(values) > step / 2]  # not quantized to zero
+        chance = 2 * tolerance / step  # for evenly distributed values
+        if step < now[frequency] + COARSER or chance > LARGEST_CHANCE or len(values) < MIN_COEFFICIENTS:
             continue
-        near.append(_near(values, step, tolerance))
-        others = [_near(values + shift * now[place], step, tolerance) for shift in (-2, -1, 1, 2)]
-        by_chance.append(max(float(np.mean(others)), 2 * tolerance / step))
+        near.append(_share_near(values, step, tolerance))
+        # values shifted by steps of the file are as regular, but were not quantized by the earlier step
+        shifted = [_share_near(values + shift * now[frequency], step, tolerance) for shift in (-2, -1, 1, 2)]
+        by_chance.append(max(float(np.mean(shifted)), chance))
     if len(near) < 2:
         return 0.0
     return float((np.mean(near) - np.mean(by_chance)) / (1 - np.mean(by_chance)))
 
 
-def _near(values: np.ndarray, step: float, tolerance: float) -> float:
+def _share_near(values: np.ndarray, step: float, tolerance: float) -> float:
     """Returns the share of values within `tolerance` of a multiple of `step`."""
     return float((np.abs(values - step * np.round(values / step)) <= tolerance).mean())
 
 
 def _cosines() -> np.ndarray:
     """Returns the matrix (8, 8) of JPEG's discrete cosine transform (ITU-T T.81, annex A.3.3)."""
-    at = np.arange(JPEG_BLOCK)
-    matrix = np.cos((2 * at[None] + 1) * at[:, None] * np.pi / (2 * JPEG_BLOCK)) / 2
+    index = np.arange(JPEG_BLOCK)
+    matrix = np.cos((2 * index[None] + 1) * index[:, None] * np.pi / (2 * JPEG_BLOCK)) / 2
     matrix[0] /= np.sqrt(2)
     return matrix
 

@@ -55,7 +55,6 @@ QUANTILES = 11  # number of quantiles of the levels
 # is between BENT and MOST_BENT. Shot noise has a skewness of its own, which reduces the share by up to 0.57; a share
 # above MOST_BENT comes from impulses or texture.
 BENT, MOST_BENT = 0.25, 2.0
-COLORS = ("red", "green", "blue")
 
 
 class TooStrongError(ConfigurationError):
@@ -98,26 +97,27 @@ def fit_noise(
     measured: dict[tuple[int, int], PhotoStatistics] = {}
     skipped: dict[str, str] = {}
     unfit: dict[str, str] = {}
-    too_strong = 0
+    any_too_strong = False
     sources = sources_of(photos)
-    each = None if seconds is None else seconds / len(sources)
+    limit = None if seconds is None else seconds / len(sources)  # of each source
     for number, source in enumerate(sources):
-        for index, photo in source.sample(MAX_PHOTOS, seconds=each, enough=lambda: len(measured) >= MIN_PHOTOS):
+        for index, photo in source.sample(MAX_PHOTOS, seconds=limit, enough=lambda: len(measured) >= MIN_PHOTOS):
             try:
-                one = measured[number, index] = _measured(photo, source.encoded(index), restorer)
+                statistics = _photo_statistics(photo, source.encoded(index), restorer)
             except ConfigurationError as error:
                 skipped[str(source.label(index))] = str(error)
-                too_strong += isinstance(error, TooStrongError)
+                any_too_strong |= isinstance(error, TooStrongError)
                 continue
-            if reason := one.signs.unfit:
+            measured[number, index] = statistics
+            if reason := statistics.signs.unfit:
                 unfit[str(source.label(index))] = reason
         skipped |= {str(label): reason for label, reason in source.skipped.items()}
-    check_usable(len(measured), skipped, TooStrongError if too_strong else ConfigurationError)
+    check_usable(len(measured), skipped, TooStrongError if any_too_strong else ConfigurationError)
     return _profile([measured[key] for key in sorted(measured)], skipped, unfit)
 
 
-def _measured(photo: torch.Tensor, content: bytes, restorer: Restorer | None) -> PhotoStatistics:
-    """Measures a photo (C, H, W); raises ConfigurationError with the reason if it cannot be used."""
+def _photo_statistics(photo: torch.Tensor, content: bytes, restorer: Restorer | None) -> PhotoStatistics:
+    """Measures a photo (C, H, W), of the file `content`; a ConfigurationError gives the reason if it cannot be used."""
     if min(photo.shape[1:]) < 2 * BLOCK:
         raise ConfigurationError(f"smaller than {2 * BLOCK} pixels: {photo.shape[2]} x {photo.shape[1]}")
     photo = photo.expand(3, -1, -1)
@@ -137,7 +137,7 @@ def _measured(photo: torch.Tensor, content: bytes, restorer: Restorer | None) ->
         generator = generator_for(0, "fit noise", "removed")
         removed = removed_noise(center_crop(pixels, RESTORED), restorer, generator)
         brightness, variance = removed or (brightness, variance)
-    log_deviation = variance.sqrt().clamp(min=NOISE_FREE / 10).log().numpy()
+    log_deviation = variance.sqrt().clamp(min=NOISE_FREE / 10).log().numpy()  # clamped: log of zero
     return PhotoStatistics(
         brightness.numpy(),
         log_deviation,
@@ -152,43 +152,45 @@ def _measured(photo: torch.Tensor, content: bytes, restorer: Restorer | None) ->
 
 
 def _profile(photos: list[PhotoStatistics], skipped: dict[str, str], unfit: dict[str, str]) -> NoiseProfile:
+    """Fits the noise to the measured photos; `skipped` and `unfit` are those of the profile."""
     # 1. photos whose noise can be measured, and properties that the fit does not cover
-    noisy = [one for one in photos if one.signs.unfit is None]
-    bands = [one.signs.bands for one in noisy]
+    noisy = [photo for photo in photos if photo.signs.unfit is None]
+    bands = [photo.signs.bands for photo in noisy]
     direction = max(("rows", "columns"), key=bands.count)
-    impulses = float(np.median([one.signs.impulses for one in photos]))
+    impulses = float(np.median([photo.signs.impulses for photo in photos]))
     common: dict[str, Any] = {
         "photos": len(photos),
         "noise_free": len(photos) - len(noisy),
-        "blocky": sum(one.quality is None and one.signs.is_coarse for one in photos),
+        "blocky": sum(photo.quality is None and photo.signs.is_coarse for photo in photos),
         "skipped": skipped,
         "unfit": unfit,
-        "coded_twice": sum(one.is_coded_twice for one in photos),
-        "codecs": dict(Counter(one.codec for one in photos if one.codec)),
+        "coded_twice": sum(photo.is_coded_twice for photo in photos),
+        "codecs": dict(Counter(photo.codec for photo in photos if photo.codec)),
         "impulses": impulses if impulses > IMPULSES else 0.0,
         "bands": direction if 2 * bands.count(direction) > len(bands) else None,
     }
     if len(noisy) < FIT_SHARE * len(photos):
-        nothing = tuple((0,) * len(BRIGHTNESS) for _ in COLORS)
-        return NoiseProfile(None, nothing, nothing, 0.0, 0.0, 0.0, 0.0, (0.0, 0.0, 0.0), 0.0, **common)
+        zeros = ((0,) * len(BRIGHTNESS),) * 3
+        return NoiseProfile(None, zeros, zeros, 0.0, 0.0, 0.0, 0.0, (0.0, 0.0, 0.0), 0.0, **common)
     # 2. noise in the files: curve, levels, skewness, correlation
-    curve, level, observed = fit_curve(noisy)
+    coded_curve, level, observed = fit_curve(noisy)
     bend = fit_bend(noisy)
-    correlation = unit_correlation(np.median([one.correlation for one in noisy], axis=0))
-    coded_curve = curve
+    correlation = unit_correlation(np.median([photo.correlation for photo in noisy], axis=0))
     # 3. JPEG coding, and the noise before it
-    qualities = [one.quality for one in photos if one.quality is not None]
+    qualities = [photo.quality for photo in photos if photo.quality is not None]
     jpeg, coding = None, None
     if qualities:
         jpeg = (int(np.quantile(qualities, 0.1)), int(np.ceil(np.quantile(qualities, 0.9))))
-        samplings = [one.sampling for one in photos if one.quality is not None]
+        samplings = [photo.sampling for photo in photos if photo.quality is not None]
         coding = Coding(round(float(np.median(qualities))), max(samplings, key=samplings.count))
-    curve, level, correlation, share = calibrated(noisy, curve, level, correlation, coding)
-    level = np.concatenate([level, np.full(len(photos) - len(noisy), level.min() / 4)])  # photos without noise
+    curve, level, correlation, share = calibrated(noisy, coded_curve, level, correlation, coding)
+    # the other photos are assumed to have a quarter of the weakest noise
+    level = np.concatenate([level, np.full(len(photos) - len(noisy), level.min() / 4)])
     # 4. the degradation
+    red, green, blue = (_rounded(255 * deviation) for deviation in curve)
     fitted = FittedNoise(
         brightness=BRIGHTNESS,
-        deviation=(_rounded(255 * curve[0]), _rounded(255 * curve[1]), _rounded(255 * curve[2])),
+        deviation=(red, green, blue),
         level=_rounded(np.quantile(level, np.linspace(0, 1, QUANTILES))),
         correlation=nested(correlation),
         jpeg_quality=jpeg,
@@ -196,16 +198,18 @@ def _profile(photos: list[PhotoStatistics], skipped: dict[str, str], unfit: dict
         gamma=SRGB_GAMMA if BENT < bend < MOST_BENT else None,
         jpeg_half_chroma=coding is None or coding.sampling > 0,
     )
-    half = correlation.shape[-1] // 2
-    lag = float(correlation[:3, half, half + 1].mean() + correlation[:3, half + 1, half].mean()) / 2
+    shot, read, poisson_error = fit_poisson(curve[1], observed[1])
+    center = correlation.shape[-1] // 2
     return NoiseProfile(
         fitted,
-        tuple(tuple(int(n) for n in row) for row in observed),
-        tuple(_rounded(255 * row) for row in coded_curve),
-        *fit_poisson(curve[1], observed[1]),
-        lag,
-        _rounded(correlation[3:, half, half]),
-        bend,
+        observed=tuple(tuple(int(count) for count in row) for row in observed),
+        as_seen=tuple(_rounded(255 * deviation) for deviation in coded_curve),
+        shot=shot,
+        read=read,
+        poisson_error=poisson_error,
+        lag=float(correlation[:3, center, center + 1].mean() + correlation[:3, center + 1, center].mean()) / 2,
+        colors=_rounded(correlation[3:, center, center]),
+        bend=bend,
         is_bound=coding is not None and (coding.quality < HIDING_QUALITY or share < KNOWN_SHARE),
         **common,
     )

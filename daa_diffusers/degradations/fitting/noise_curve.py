@@ -17,8 +17,8 @@ from .suitability import Signs
 
 BRIGHTNESS = tuple(round(0.05 + 0.1 * k, 2) for k in range(10))  # brightnesses of the curve
 NOISE_FREE = 0.5 / 255  # standard deviation that counts as no noise; rounding to 8 bits alone gives 0.29 / 255
-DARKEST = 0.04  # end of the linear toe of sRGB's tone curve
-ROUNDS = 8  # alternations between curve and photo levels
+DARKEST = 0.04  # end of the linear toe of sRGB's tone curve, in stored values
+ROUNDS = 8  # alternations between the fit of the curve and that of the photos' levels
 CALIBRATION_ROUNDS = 3  # fixed-point iterations without JPEG coding
 CALIBRATION_LEVELS = tuple(float(x) for x in np.geomspace(0.125, 8, 13))  # simulated multiples of the noise
 CALIBRATION_SIDE = 256  # side of the simulated photos in pixels
@@ -29,7 +29,7 @@ class PhotoStatistics:
     """Measurements of one photo.
 
     Attributes:
-        brightness, log_deviation: (K, 3), brightness and logarithm of the noise's deviation in K flat blocks.
+        brightness, log_deviation: (K, 3), brightness and logarithm of the noise's standard deviation in K blocks.
         correlation: (6, 7, 7), correlation of the noise, as in `FittedNoise`.
         quality: quality of its JPEG coding, the coarser one if it was coded twice; None: not a JPEG file.
         sampling: chroma subsampling, as for `jpeg`.
@@ -56,41 +56,39 @@ def fit_curve(photos: Sequence[PhotoStatistics]) -> tuple[np.ndarray, np.ndarray
     Returns:
         Curve v (3, 10) of the median photo, levels s (photos,), and the number of blocks at each brightness (3, 10).
     """
-    photo = np.concatenate([np.full(len(one.brightness), i) for i, one in enumerate(photos)])
-    # all photos have equal weights
-    weight = np.concatenate([np.full(len(one.brightness), 1 / len(one.brightness)) for one in photos])
-    brightness = np.concatenate([one.brightness for one in photos])  # (blocks, 3)
-    log_deviation = np.concatenate([one.log_deviation for one in photos])
-    knot = np.abs(brightness[..., None] - np.array(BRIGHTNESS)).argmin(-1)  # (blocks, 3)
-    observed = np.stack([np.bincount(knot[:, c], minlength=len(BRIGHTNESS)) for c in range(3)])
-    level = np.array([np.median(one.log_deviation) for one in photos])
+    # the blocks of all photos; all photos have equal weights
+    photo_of = np.concatenate([np.full(len(photo.brightness), i) for i, photo in enumerate(photos)])  # (blocks,)
+    weight = np.concatenate([np.full(len(photo.brightness), 1 / len(photo.brightness)) for photo in photos])
+    brightness = np.concatenate([photo.brightness for photo in photos])  # (blocks, 3)
+    log_deviation = np.concatenate([photo.log_deviation for photo in photos])
+    nearest = np.abs(brightness[..., None] - np.array(BRIGHTNESS)).argmin(-1)  # (blocks, 3), index in BRIGHTNESS
+    observed = np.stack([np.bincount(nearest[:, c], minlength=len(BRIGHTNESS)) for c in range(3)])
     # alternating medians in log deviation = log s_i + log v(b)
-    curve = np.zeros_like(observed, dtype=float)
+    log_level = np.array([np.median(photo.log_deviation) for photo in photos])
+    log_curve = np.zeros_like(observed, dtype=float)
     for _ in range(ROUNDS):
         for c in range(3):  # the curve v, given the levels
+            values = log_deviation[:, c] - log_level[photo_of]
             known = np.flatnonzero(observed[c])
-            values = [
-                _weighted_median((log_deviation[:, c] - level[photo])[knot[:, c] == k], weight[knot[:, c] == k])
-                for k in known
-            ]
-            curve[c] = np.interp(np.arange(len(BRIGHTNESS)), known, _without_spikes(values))
-        left = log_deviation - np.take_along_axis(curve.T, knot, 0)  # (blocks, 3)
+            medians = [_weighted_median(values[nearest[:, c] == k], weight[nearest[:, c] == k]) for k in known]
+            log_curve[c] = np.interp(np.arange(len(BRIGHTNESS)), known, _without_spikes(medians))
         # the levels s, given the curve
-        level = np.array([np.median(left[photo == i]) for i in range(len(photos))])
+        values = log_deviation - np.take_along_axis(log_curve.T, nearest, 0)  # (blocks, 3)
+        log_level = np.array([np.median(values[photo_of == i]) for i in range(len(photos))])
     # normalized to the median photo
-    median_level = np.median(level)
-    return np.exp(curve + median_level), np.exp(level - median_level), observed
+    median = np.median(log_level)
+    return np.exp(log_curve + median), np.exp(log_level - median), observed
 
 
 def bend_of(flat: FlatBlocks) -> tuple[float, float]:
-    """Estimates the third moment of a photo's noise, relative to that of Gaussian noise that sRGB's tone curve skews.
+    """Estimates the skewness of a photo's noise: its third moment, by that of Gaussian noise after sRGB's tone curve.
 
     Returns:
         The ratio, by weighted least squares over the flat blocks, and its weight, the inverse squared standard error;
         (0, 0) if it is unknown.
     """
     variance = flat.residual.square().mean((2, 3))  # (K, C)
-    third = flat.residual.pow(3).mean((2, 3))
+    third = flat.residual.pow(3).mean((2, 3))  # third moment
     deviation = variance.sqrt()
     expected = 6 * tone_bend(flat.brightness, SRGB_GAMMA) * variance.square()
     # blocks above the toe, without the skewness of clipping or of rounding to 8 bits
@@ -104,7 +102,7 @@ def bend_of(flat: FlatBlocks) -> tuple[float, float]:
 
 def fit_bend(photos: Sequence[PhotoStatistics]) -> float:
     """Returns the weighted median of the photos' `bend`."""
-    bend, weight = np.array([one.bend for one in photos]).T
+    bend, weight = np.array([photo.bend for photo in photos]).T
     return _weighted_median(bend, weight)
 
 
@@ -116,16 +114,16 @@ def _without_spikes(values: Sequence[float]) -> np.ndarray:
 
 def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
     order = values.argsort()
-    passed = weights[order].cumsum()
-    return float(values[order][np.searchsorted(passed, passed[-1] / 2)])
+    cumulative = weights[order].cumsum()
+    return float(values[order][np.searchsorted(cumulative, cumulative[-1] / 2)])
 
 
 def unit_correlation(correlation: np.ndarray) -> np.ndarray:
     """Makes a correlation (6, n, n) symmetric for each color with itself, and normalizes its center to 1."""
-    half = correlation.shape[-1] // 2
+    center = correlation.shape[-1] // 2
     correlation = correlation.copy()
     correlation[:3] = (correlation[:3] + correlation[:3, ::-1, ::-1]) / 2
-    correlation[:3] /= correlation[:3, half, half][:, None, None]
+    correlation[:3] /= correlation[:3, center, center][:, None, None]
     return correlation.clip(-1, 1)
 
 
@@ -133,14 +131,14 @@ def fit_poisson(curve: np.ndarray, observed: np.ndarray) -> tuple[float, float, 
     """Fits `curve**2 = shot * b + read**2` at the observed brightnesses; returns shot, read, largest relative error."""
     known = observed > 0
     b, variance = np.array(BRIGHTNESS)[known], curve[known] ** 2
-    shot, offset = 0.0, float(np.exp(np.log(variance).mean()))
+    shot, read_variance = 0.0, float(np.exp(np.log(variance).mean()))  # constant, unless the fit has a valid result
     if known.sum() >= 3:
         rows = np.stack([b, np.ones_like(b)], 1) / variance[:, None]  # least squares of relative errors
         fitted = np.linalg.lstsq(rows, np.ones_like(b), rcond=None)[0]
         if (fitted >= 0).all():
-            shot, offset = (float(v) for v in fitted)
-    error = np.abs(np.sqrt((shot * b + offset) / variance) - 1).max()
-    return shot, offset**0.5, float(error)
+            shot, read_variance = (float(v) for v in fitted)
+    error = np.abs(np.sqrt((shot * b + read_variance) / variance) - 1).max()
+    return shot, read_variance**0.5, float(error)
 
 
 @dataclass(frozen=True)
@@ -162,6 +160,12 @@ def calibrated(
 
     This also corrects the bias from selecting the flattest blocks, which exists for correlated noise.
 
+    Args:
+        photos: measurements of the photos.
+        curve, level: result of `fit_curve` for these.
+        correlation: (6, 7, 7), of the noise in the files.
+        coding: JPEG coding of the photos; None: they are not JPEG files.
+
     Returns:
         Curve (3, 10), levels (photos,), correlation (6, 7, 7), and the share of the luma noise's amplitude that coding
         leaves.
@@ -176,7 +180,7 @@ def calibrated(
     for _ in range(CALIBRATION_ROUNDS):
         simulated, measured = _simulated_measurements(deviation, correlation, coding)
         curve, level, _ = fit_curve(
-            [replace(one, log_deviation=_inverted(one.log_deviation, deviation, simulated)) for one in photos]
+            [replace(photo, log_deviation=_uncoded(photo.log_deviation, deviation, simulated)) for photo in photos]
         )
         if coding is not None:
             break
@@ -198,14 +202,14 @@ def _before_coding(
     guess = coded = first_guess(observed)
     for _ in range(CODING_ROUNDS):
         flat = _simulated(guess.deviation, guess.correlation, coding)
-        coded = Covariance.of(_median(flat), unit_correlation(color_pairs(flat)))
+        coded = Covariance.of(_median_deviation(flat), unit_correlation(color_pairs(flat)))
         guess = corrected(guess, coded, observed)
     share = float(np.sqrt(observed.ycc[0, 0].clip(0) / max(guess.ycc[0, 0], 1e-12)))
     return guess.deviation, unit_correlation(guess.correlation), share
 
 
 def _simulated(deviation: np.ndarray, correlation: np.ndarray, coding: Coding | None, level: float = 1) -> FlatBlocks:
-    """Simulates a flat photo with noise of `level * deviation`, and codes it; returns its flat blocks."""
+    """Simulates a gray photo with noise of `level * deviation`, and codes it; returns its flat blocks."""
     side = CALIBRATION_SIDE + KERNEL - 1
     white = torch.randn(1, 3, side, side, generator=generator_for(0, "fit"))
     kernels = correlation_kernels(expand_pairs(nested(correlation)))
@@ -224,18 +228,19 @@ def _simulated_measurements(
     """
     if coding is None:  # measured deviations are proportional to the levels
         flat = _simulated(deviation, correlation, None)
-        return np.outer(CALIBRATION_LEVELS, _median(flat)), color_pairs(flat)
-    blocks = {level: _simulated(deviation, correlation, coding, level) for level in CALIBRATION_LEVELS}
-    near = [color_pairs(flat) for level, flat in blocks.items() if 0.7 <= level <= 1.5]
-    return np.maximum.accumulate([_median(flat) for flat in blocks.values()], 0), np.mean(near, axis=0)
+        return np.outer(CALIBRATION_LEVELS, _median_deviation(flat)), color_pairs(flat)
+    by_level = {level: _simulated(deviation, correlation, coding, level) for level in CALIBRATION_LEVELS}
+    deviations = [_median_deviation(flat) for flat in by_level.values()]
+    correlations = [color_pairs(flat) for level, flat in by_level.items() if 0.7 <= level <= 1.5]
+    return np.maximum.accumulate(deviations, 0), np.mean(correlations, axis=0)  # deviations that never decrease
 
 
-def _median(flat: FlatBlocks) -> np.ndarray:
+def _median_deviation(flat: FlatBlocks) -> np.ndarray:
     """Returns the median standard deviation (3,) of the noise in flat blocks."""
     return np.median(flat.variance.sqrt().numpy(), axis=0)
 
 
-def _inverted(log_deviation: np.ndarray, deviation: np.ndarray, simulated: np.ndarray) -> np.ndarray:
+def _uncoded(log_deviation: np.ndarray, deviation: np.ndarray, simulated: np.ndarray) -> np.ndarray:
     """Converts measured log deviations (K, 3) to those before coding.
 
     Args:
@@ -245,9 +250,10 @@ def _inverted(log_deviation: np.ndarray, deviation: np.ndarray, simulated: np.nd
     """
     result = np.empty_like(log_deviation)
     for c in range(3):
+        before = np.log(np.array(CALIBRATION_LEVELS) * deviation[c])
         # strictly increasing, even if coding removes weak noise entirely
         after = np.log(simulated[:, c].clip(NOISE_FREE / 10)) + 1e-6 * np.arange(len(simulated))
-        result[:, c] = np.interp(log_deviation[:, c], after, np.log(np.array(CALIBRATION_LEVELS) * deviation[c]))
+        result[:, c] = np.interp(log_deviation[:, c], after, before)
     return result
 
 

@@ -17,6 +17,8 @@ from ..mixture import Mixture
 from .profile import Profile
 
 TWO_KINDS = 6.0  # ratio of the photos' levels above which the photos with least noise may be clean
+LARGEST_POISSON_ERROR = 0.15  # error up to which shot and read noise count as a description of the noise
+WHITE = 0.1  # correlation of neighbors below which noise is called white
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class NoiseProfile(Profile):
         as_seen: (3, 10), standard deviation (1/255) in the files, after JPEG coding.
         shot, read: parameters of `variance = shot * brightness + read**2`, fitted to the green curve (stored
             brightness, white = 1).
-        poisson_error: largest relative error of this fit in standard deviation. Above about 0.15, the two parameters do
-            not describe the noise, because of the tone curve.
+        poisson_error: largest relative error of this fit in standard deviation. Above `LARGEST_POISSON_ERROR`, the two
+            parameters do not describe the noise, because of the tone curve.
         lag: correlation of the noise of horizontal and vertical neighbors before JPEG coding, mean of the colors.
         colors: correlations of the noise of red-green, red-blue and green-blue in one pixel.
         bend: third moment of the noise in flat parts, relative to that of Gaussian noise passed through sRGB's tone
@@ -100,8 +102,8 @@ class NoiseProfile(Profile):
         return _described(self)
 
     def reasons(self) -> str:
-        """Returns the reasons why noise cannot be measured, with the number of photos; "" if there are none."""
-        kinds = Counter(reason.partition(":")[0] for reason in self.unfit.values())
+        """Returns ": ", then the reasons why noise cannot be measured and their numbers of photos; "" without any."""
+        kinds = Counter(reason.partition(":")[0] for reason in self.unfit.values())  # "nearly clean: ..." by its kind
         return ": " + "; ".join(f"{kind} ({count})" for kind, count in kinds.most_common()) + "." if kinds else ""
 
 
@@ -117,33 +119,38 @@ def _described(profile: NoiseProfile) -> str:
     if profile.degradation is None:
         return "\n".join([*lines, "No noise found that can be synthesized."])
     noise = profile.degradation
-    green, counts = noise.deviation[1], profile.observed[1]
-    shown = [k for k in range(len(green)) if counts[k]]
-    curve = ", ".join(f"{noise.brightness[k]:g}: {green[k]:.1f}" for k in shown[:: max(1, len(shown) // 5)])
+    measured = [
+        (brightness, deviation)
+        for brightness, deviation, count in zip(noise.brightness, noise.deviation[1], profile.observed[1], strict=True)
+        if count
+    ]
+    shown = measured[:: max(1, len(measured) // 5)]  # at most 9 of the 10 brightnesses
+    curve = ", ".join(f"{brightness:g}: {deviation:.1f}" for brightness, deviation in shown)
     lines.append(f"Noise level of the median photo (green, in 1/255, by brightness): {curve}.")
-    least, most = noise.level[1], noise.level[-2]
+    least, most = noise.level[1], noise.level[-2]  # the 0.1 and 0.9 quantiles
     lines.append(f"Levels of the photos: {least:.2f} to {most:.2f} times that of the median photo.")
     if most > TWO_KINDS * least:
-        quietest = least * float(np.median([green[k] for k in shown]))
+        quietest = least * float(np.median([deviation for _, deviation in measured]))
         lines.append(
             f"Photos with the least noise, {quietest:.1f}/255, may be clean. The fit is better for photos with similar "
             "noise, and clean photos need no adaptation."
         )
-    kind = "white: neighboring pixels are independent" if abs(profile.lag) < 0.1 else "correlated between neighbors"
-    lines.append(
-        f"The noise is {kind} ({profile.lag:.2f}); between colors: {', '.join(f'{c:.2f}' for c in profile.colors)}."
-    )
+    kind = "white: neighboring pixels are independent" if abs(profile.lag) < WHITE else "correlated between neighbors"
+    colors = ", ".join(f"{correlation:.2f}" for correlation in profile.colors)
+    lines.append(f"The noise is {kind} ({profile.lag:.2f}); between colors: {colors}.")
     if profile.bands:
         lines.append(f"It has bands along {profile.bands}; the degradation has noise of this strength without bands.")
     if noise.gamma is not None:
         lines.append(f"It is skewed as by a tone curve ({profile.bend:.2f} of sRGB's): strong noise also darkens.")
     elif noise.jpeg_probability >= 0.5:
         lines.append("JPEG coding hides the skewness; strong noise is assumed not to darken.")
-    if profile.poisson_error <= 0.15:
-        parts = f"Shot noise {profile.shot:.2e}, read noise {profile.read:.2e}"
-        lines.append(f"{parts} describe it with an error of at most {profile.poisson_error:.0%}.")
+    if profile.poisson_error <= LARGEST_POISSON_ERROR:
+        lines.append(
+            f"Shot noise {profile.shot:.2e}, read noise {profile.read:.2e} describe it with an error of at most "
+            f"{profile.poisson_error:.0%}."
+        )
     if noise.jpeg_quality:
-        lines.append(_coding(profile))
+        lines.append(_jpeg_described(profile))
     if profile.coded_twice:
         lines.append(
             f"{profile.coded_twice} of them were coded twice, first with lower quality, which is the one given here."
@@ -162,15 +169,15 @@ def _described(profile: NoiseProfile) -> str:
     return "\n".join(lines)
 
 
-def _coding(profile: NoiseProfile) -> str:
+def _jpeg_described(profile: NoiseProfile) -> str:
     assert profile.degradation is not None and profile.degradation.jpeg_quality is not None
     low, high = profile.degradation.jpeg_quality
-    size = ", with colors at half the resolution" if profile.degradation.jpeg_half_chroma else ""
-    files = f"{profile.degradation.jpeg_probability:.0%} of the files are JPEG, of quality {low} to {high}{size}; "
+    chroma = ", with colors at half the resolution" if profile.degradation.jpeg_half_chroma else ""
+    files = f"{profile.degradation.jpeg_probability:.0%} of the files are JPEG, of quality {low} to {high}{chroma}; "
     if not profile.is_bound:
         return files + "the levels are those before coding."
-    least = max(v for v, count in zip(profile.as_seen[1], profile.observed[1], strict=True) if count)
-    return files + (
-        f"coding hides so much noise that its level before coding is unknown: at least {least:.1f}. The levels above "
-        "are rough estimates."
+    least = max(seen for seen, count in zip(profile.as_seen[1], profile.observed[1], strict=True) if count)
+    return (
+        f"{files}coding hides so much noise that its level before coding is unknown: at least {least:.1f}. The levels "
+        "above are rough estimates."
     )

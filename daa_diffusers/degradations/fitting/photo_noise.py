@@ -21,9 +21,10 @@ BLOCK = 16  # side in pixels of the blocks in which noise is measured; they over
 CELL = 4  # side in pixels of the cells whose means are the coarse part of a block
 NOISE_REGION = 512  # side in pixels of the center crop from which noise is estimated
 FLAT_SHARE = 0.05  # share of the blocks of each brightness that are candidates
-FLAT_RATIO = 1.5  # largest ratio of a flat block's coarse share to that of the best candidates
+FLAT_RATIO = 1.5  # largest ratio of a flat block's coarse share to that of the best candidates (their 0.2 quantile)
 BRIGHTNESS_BINS = 6  # groups of blocks by brightness
 BRIGHTNESS_WIDTH = 0.08  # standard deviation in brightness of the kernel that interpolates the noise
+BRIGHTNESS_STEPS = 64  # steps between black and white at which the noise is interpolated
 LOCAL_SIGMA = 3.0  # standard deviation in pixels of the filter for a photo's local brightness
 CLIPPED = 1 / 255  # distance from black or white below which a value counts as clipped
 WHITE = 0.2  # correlation of neighbors below which a denoiser for white noise removes all of the noise
@@ -80,8 +81,8 @@ class FlatBlocks:
     @property
     def neighbors(self) -> float:
         """Correlation of the noise of horizontal and vertical neighbors, mean of the colors."""
-        own = self.correlation.diagonal().permute(2, 0, 1)  # (C, 7, 7)
-        return float((own[:, MAX_LAG, MAX_LAG + 1] + own[:, MAX_LAG + 1, MAX_LAG]).mean()) / 2
+        same_color = self.correlation.diagonal().permute(2, 0, 1)  # (C, 7, 7)
+        return float((same_color[:, MAX_LAG, MAX_LAG + 1] + same_color[:, MAX_LAG + 1, MAX_LAG]).mean()) / 2
 
 
 @dataclass(frozen=True)
@@ -112,13 +113,13 @@ class Noise:
 
     def deviation(self, photo: torch.Tensor) -> torch.Tensor:
         """Returns the noise's standard deviation (C, H, W) for the local brightness at each pixel of `photo`."""
-        levels = torch.linspace(0, 1, 65, device=photo.device)
-        distance = (levels[:, None, None] - self.brightness).abs()  # (65, K, C)
+        grid = torch.linspace(0, 1, BRIGHTNESS_STEPS + 1, device=photo.device)
+        distance = (grid[:, None, None] - self.brightness).abs()  # (65, K, C)
         # a narrow kernel, and a wide one for brightnesses without flat blocks
         weight = torch.exp(-0.5 * (distance / BRIGHTNESS_WIDTH).square()) + 1e-6 * torch.exp(-distance)
-        table = ((weight * self.variance).sum(1) / weight.sum(1)).sqrt()  # (65, C)
-        index = (gaussian_filter(photo[None], LOCAL_SIGMA)[0].clamp(0, 1) * 64).round().long()
-        return torch.stack([table[index[c], c] for c in range(len(photo))])
+        curve = ((weight * self.variance).sum(1) / weight.sum(1)).sqrt()  # (65, C), the deviation
+        index = (gaussian_filter(photo[None], LOCAL_SIGMA)[0].clamp(0, 1) * BRIGHTNESS_STEPS).round().long()
+        return torch.stack([curve[index[c], c] for c in range(len(photo))])
 
     def sample(self, photo: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draws noise (C, H, W) like that of the measured photo for `photo` (C, H, W), on its device."""
@@ -146,8 +147,8 @@ def removed_noise(
     """
 
     def blocks(image: torch.Tensor) -> torch.Tensor:  # (L, C, 16, 16)
-        cut = image.unfold(1, BLOCK, BLOCK).unfold(2, BLOCK, BLOCK)
-        return cut.reshape(len(image), -1, BLOCK, BLOCK).transpose(0, 1)
+        grid = image.unfold(1, BLOCK, BLOCK).unfold(2, BLOCK, BLOCK)
+        return grid.reshape(len(image), -1, BLOCK, BLOCK).transpose(0, 1)
 
     def power(image: torch.Tensor) -> torch.Tensor:  # (K, C)
         return blocks(image)[smooth].square().mean((2, 3))
@@ -159,7 +160,8 @@ def removed_noise(
     structure[_is_clipped(blocks(photo))] = torch.inf
     smooth = structure.argsort()[: max(1, int(structure.isfinite().sum()) // 2)]
     # 2. power that the denoiser removes from the photo, and from texture in the denoised photo
-    variance, texture = power(photo - clean), clean - denoise(clean)
+    variance = power(photo - clean)
+    texture = clean - denoise(clean)
     # 3. share of white noise of this strength that the denoiser removes
     scale = variance.median(0).values.sqrt()[:, None, None]  # (C, 1, 1)
     probe = (clean + scale * torch.randn(photo.shape, generator=generator)).clamp(0, 1)
@@ -221,11 +223,11 @@ def _correlation(residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     products = torch.fft.irfft2(cross, s=(2 * side, 2 * side)).roll((MAX_LAG, MAX_LAG), (2, 3))[..., :lags, :lags]
     overlap = side - (torch.arange(lags, device=unit.device) - MAX_LAG).abs()
     covariance = products / (overlap[:, None] * overlap)  # covariance of the residual, (C, C, 7, 7)
-    # add what the plane removed back to every offset
-    taken = 3 / side**2
-    zero_frequency = covariance.sum((2, 3), keepdim=True) / (1 - taken * lags**2)
-    restored = covariance + taken * zero_frequency
-    variance, left = (torch.diagonal(x[..., MAX_LAG, MAX_LAG]) for x in (restored, covariance))  # (C,)
-    scale = variance.clamp(min=1e-12).sqrt()
-    correlation = restored / (scale[:, None] * scale)[..., None, None]
-    return correlation.clamp(-1, 1), variance / left.clamp(min=1e-12)
+    # add what the plane removed, per pixel `removed` times S(0), to every offset
+    removed = 3 / side**2
+    zero_frequency = covariance.sum((2, 3), keepdim=True) / (1 - removed * lags**2)  # S(0) of the noise
+    restored = covariance + removed * zero_frequency
+    variance, residual_variance = (torch.diagonal(x[..., MAX_LAG, MAX_LAG]) for x in (restored, covariance))  # (C,)
+    deviation = variance.clamp(min=1e-12).sqrt()
+    correlation = restored / (deviation[:, None] * deviation)[..., None, None]
+    return correlation.clamp(-1, 1), variance / residual_variance.clamp(min=1e-12)

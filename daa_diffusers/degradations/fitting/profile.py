@@ -72,16 +72,16 @@ def measure_photos(
     sources = sources_of(photos)
     measured: dict[tuple[int, int], Measured] = {}
     skipped: dict[str, str] = {}
-    share, each = max(1, most // len(sources)), None if seconds is None else seconds / len(sources)
+    count, limit = max(1, most // len(sources)), None if seconds is None else seconds / len(sources)  # of each source
     for number, source in enumerate(sources):
-        for index, photo in source.sample(share, seconds=each, enough=lambda: len(measured) >= MIN_PHOTOS):
+        for index, photo in source.sample(count, seconds=limit, enough=lambda: len(measured) >= MIN_PHOTOS):
             if min(photo.shape[1:]) < least:
                 skipped[str(source.label(index))] = f"smaller than {least} pixels: {photo.shape[2]} x {photo.shape[1]}"
             else:
                 measured[number, index] = measure(unit_float(center_crop(photo, side)).expand(3, -1, -1))
         skipped |= {str(label): reason for label, reason in source.skipped.items()}
     check_usable(len(measured), skipped)
-    return [measured[key] for key in sorted(measured)], skipped
+    return [measured[key] for key in sorted(measured)], skipped  # `sample` is not in the order of the photos
 
 
 def check_usable(count: int, skipped: Mapping[str, str], error: type[ConfigurationError] = ConfigurationError) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,8 +31,12 @@ SIDE, SMALLEST = 256, 64  # pixels, sides of the center crops and of the smalles
 SMOOTH, LIGHT, RAINY, COHERENT = 0.4, 0.03, 0.015, 0.5
 RAINY_PHOTOS = 0.5  # least share of rainy photos for a fit
 BLUR = 10.0  # pixels, standard deviation of the low-pass filter that separates slow changes of brightness from streaks
+SLOPE_BLUR = 3.0  # pixels, standard deviation of the filter of the gradients by which smooth parts are selected
 ROUNDS, AVERAGED = 6, 3  # rounds of synthesis and comparison, and number of last rounds that are averaged
-TRIED = 12  # photos on which rain is synthesized in each round
+TRIED = 12  # largest number of photos on which rain is synthesized in each round
+# Fitted parameters, as shares of the pixels, relative to white, and in pixels, with their bounds.
+FITTED = ("cover", "brightness", "length", "width")
+LOWEST, HIGHEST = np.array([1e-3, 0.01, 2, 0.5]), np.array([0.8, 1.0, 150, 15])
 MIN_VEIL_GRAY = 0.5  # smallest gray of a veil
 MIN_VEIL = 0.05  # smallest strength of a veil, the ratio of the darkest values to its gray
 DARKEST = 15  # pixels, side of the neighborhoods whose darkest values indicate a veil
@@ -44,8 +48,8 @@ class StreakStatistics(NamedTuple):
     Attributes:
         angle: angle in degrees from vertical.
         coherence: coherence of the gradients, in [0, 1]; 1: all have the same direction.
-        cover, brightness: m1**2 / m2 and m2 / m1 with the moments m1 and m2 of the light, which are share and
-            brightness of the streaks if all are equally bright.
+        cover, brightness: m1**2 / m2 and m2 / m1 with the means m1 of the light and m2 of its square, which are share
+            and brightness of the streaks if all are equally bright.
         length, width: distances in pixels along and across the streaks at which the autocorrelation falls to a half.
     """
 
@@ -140,24 +144,24 @@ def fit_rain(photos: Photos, restorer: Restorer, seconds: float | None = None) -
     backgrounds: list[torch.Tensor] = []
     for photo, background in pairs:
         light, smooth = streaks_of(gray(photo) - gray(background), background)
-        one = measure_streaks(light, smooth)
-        if (light[smooth] > LIGHT).mean() > RAINY and one.coherence > COHERENT:
-            rainy.append(one)
+        statistics = measure_streaks(light, smooth)
+        if (light[smooth] > LIGHT).mean() > RAINY and statistics.coherence > COHERENT:
+            rainy.append(statistics)
             backgrounds.append(background)
     common: dict[str, Any] = {"photos": len(pairs), "rainy": len(rainy), "skipped": skipped}
     if len(rainy) < max(MIN_PHOTOS, RAINY_PHOTOS * len(pairs)):
         return RainProfile(None, None, None, None, **common)
-    table = np.array(rainy)  # (N, 6)
-    streaks, filtered = (
-        _fitted(kind, table, backgrounds, restorer)
-        for kind in (
-            RainStreaks(
-                across_probability=0, veil_probability=0, screen_probability=0, layers=(1, 1), angle_spread=(0, 2)
-            ),
-            FilteredRain(screen_probability=0, layers=(1, 1), contrast=(0.5, 2.0), angle_spread=(0, 2)),
-        )
+    # one layer, added and in a narrow range of angles: the photos' rain determines the other parameters
+    streaks = RainStreaks(
+        across_probability=0, veil_probability=0, screen_probability=0, layers=(1, 1), angle_spread=(0, 2)
     )
-    return RainProfile(streaks, filtered, *_veil([photo for photo, _ in pairs]), **common)
+    filtered = FilteredRain(screen_probability=0, layers=(1, 1), contrast=(0.5, 2.0), angle_spread=(0, 2))
+    return RainProfile(
+        _fitted(streaks, np.array(rainy), backgrounds, restorer),
+        _fitted(filtered, np.array(rainy), backgrounds, restorer),
+        *_veil([photo for photo, _ in pairs]),
+        **common,
+    )
 
 
 def gray(photo: torch.Tensor) -> np.ndarray:
@@ -173,21 +177,20 @@ def streaks_of(removed: np.ndarray, restored: torch.Tensor) -> tuple[np.ndarray,
         restored: restored photo (3, H, W) in [0, 1].
     """
     light = np.maximum(removed - _smooth(removed, BLUR), 0)
-    slope = _smooth(np.hypot(*_gradient(gray(restored))), 3)
+    slope = _smooth(np.hypot(*_gradient(gray(restored))), SLOPE_BLUR)
     return light, slope <= np.quantile(slope, SMOOTH)
 
 
-def measure_streaks(light: np.ndarray, where: np.ndarray) -> StreakStatistics:
-    """Measures the light of streaks (H, W) inside the mask `where` (H, W)."""
-    down, right = (part[where] for part in _gradient(light))
+def measure_streaks(light: np.ndarray, smooth: np.ndarray) -> StreakStatistics:
+    """Measures the light of streaks (H, W) inside the mask `smooth` (H, W)."""
+    down, right = (derivative[smooth] for derivative in _gradient(light))
     # structure tensor: direction and coherence of the gradients
-    across, along, both = (right**2).sum(), (down**2).sum(), (down * right).sum()
-    angle = math.degrees(0.5 * math.atan2(2 * both, across - along))
-    coherence = math.hypot(across - along, 2 * both) / max(across + along, 1e-12)
-    inside = light[where]
-    first, second = inside.mean(), (inside**2).mean()
+    xx, yy, xy = (right**2).sum(), (down**2).sum(), (down * right).sum()
+    angle = math.degrees(0.5 * math.atan2(2 * xy, xx - yy))
+    coherence = math.hypot(xx - yy, 2 * xy) / max(xx + yy, 1e-12)
+    first, second = light[smooth].mean(), (light[smooth] ** 2).mean()  # moments
     # autocorrelation of the rotated streaks inside the mask, divided by that of the mask
-    upright, mask = (_rotated(part, angle) for part in ((light - first) * where, 1.0 * where))
+    upright, mask = (_rotated(image, angle) for image in ((light - first) * smooth, 1.0 * smooth))
     correlation = _autocorrelation(upright) / np.maximum(_autocorrelation(mask), 1e-3 * mask.sum())
     correlation /= max(correlation[0, 0], 1e-12)
     half = min(light.shape) // 2
@@ -203,7 +206,7 @@ def measure_streaks(light: np.ndarray, where: np.ndarray) -> StreakStatistics:
 
 def _gradient(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Filters (H, W) by derivatives of Gaussians, down and right, since pixel differences are anisotropic."""
-    offsets = torch.arange(-4, 5, dtype=torch.float32)
+    offsets = torch.arange(-4, 5, dtype=torch.float32)  # pixels; the Gaussian has a standard deviation of 1
     gaussian = torch.exp(-(offsets**2) / 2)
     gaussian, slope = gaussian / gaussian.sum(), offsets * gaussian / (offsets**2 * gaussian).sum()
     padded = F.pad(_tensor(image), (4,) * 4, mode="reflect")
@@ -213,6 +216,7 @@ def _gradient(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _smooth(image: np.ndarray, sigma: float) -> np.ndarray:
+    """Filters (H, W) by a Gaussian of standard deviation `sigma` in pixels."""
     return gaussian_filter(_tensor(image), sigma)[0, 0].numpy()
 
 
@@ -226,10 +230,12 @@ def _rotated(image: np.ndarray, angle: float) -> np.ndarray:
 
 
 def _tensor(image: np.ndarray) -> torch.Tensor:
+    """Converts (H, W) to (1, 1, H, W)."""
     return torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None, None]
 
 
 def _autocorrelation(image: np.ndarray) -> np.ndarray:
+    """Computes the autocorrelation (2H, 2W) of (H, W), which is zero outside; lag (0, 0) comes first."""
     size = [2 * side for side in image.shape]  # zero padding: not circular
     return np.fft.irfft2(np.abs(np.fft.rfft2(image, size)) ** 2, size)
 
@@ -239,57 +245,60 @@ def _half_width(correlation: np.ndarray) -> float:
     below = np.flatnonzero(correlation < 0.5)
     if not len(below):
         return float(len(correlation))
-    last = below[0] - 1
+    last = below[0] - 1  # the last position above a half
     return float(last + (correlation[last] - 0.5) / (correlation[last] - correlation[last + 1]))
 
 
 def _fitted(
-    kind: RainStreaks | FilteredRain, table: np.ndarray, backgrounds: list[torch.Tensor], restorer: Restorer
+    rain: RainStreaks | FilteredRain, rainy: np.ndarray, backgrounds: list[torch.Tensor], restorer: Restorer
 ) -> dict[str, tuple[float, float]]:
-    """Fits the ranges of the parameters of a kind of rain to the statistics `table` (N, 6) of photos.
+    """Fits ranges of the angle and of the parameters `FITTED`, the other fields being those of `rain`.
 
-    The parameters of the median photo are found by rounds of synthesis on `backgrounds`. The ranges around these are as
-    wide as the spread of the photos' statistics.
+    The parameters of the median photo are found by rounds of synthesis. The ranges around these are as wide as the
+    spread of the photos' statistics.
+
+    Args:
+        rain: kind of rain to fit.
+        rainy: `StreakStatistics` of each rainy photo, (N, 6).
+        backgrounds: the restored photos, on which rain is synthesized.
+        restorer: derainer.
     """
-    names = ("cover", "brightness", "length", "width")
-    columns = [StreakStatistics._fields.index(name) for name in names]
-    target = np.median(table, 0)[columns]
-    angle = float(np.median(table[:, 0]))
-    value = target * (1, 1, 2, 1)  # initial guess
+    columns = [StreakStatistics._fields.index(name) for name in FITTED]
+    target = np.median(rainy, 0)[columns]
+    angle = float(np.median(rainy[:, 0]))
+    value = target * (1, 1, 2, 1)  # initial guess: an autocorrelation falls to a half at about half the length
     backgrounds = backgrounds[:TRIED]
     # what the derainer removes from backgrounds without rain (detail, remaining rain) is subtracted below
     offsets = [gray(background) - gray(restorer(background).clamp(0, 1)) for background in backgrounds]
-    lowest, highest = np.array([1e-3, 0.01, 2, 0.5]), np.array([0.8, 1.0, 150, 15])
     values = []
     for _ in range(ROUNDS):
-        value = value.clip(lowest, highest)
-        options = {name: (number, number) for name, number in zip(names, value.tolist(), strict=True)}
-        rain = type(kind)(**{**_fields(kind), **options, "angle": (angle, angle)})
+        value = value.clip(LOWEST, HIGHEST)
+        parameters: dict[str, Any] = {
+            name: (number, number) for name, number in zip(FITTED, value.tolist(), strict=True)
+        }
+        tried = replace(rain, angle=(angle, angle), **parameters)
         statistics = []
         for number, background in enumerate(backgrounds):
-            rainy = rain(background[None], generator_for(0, "fit rain", number))[0]
-            restored = restorer(rainy).clamp(0, 1)
-            removed = gray(rainy) - gray(restored) - offsets[number]
+            photo = tried(background[None], generator_for(0, "fit rain", number))[0]
+            restored = restorer(photo).clamp(0, 1)
+            removed = gray(photo) - gray(restored) - offsets[number]
             statistics.append(measure_streaks(*streaks_of(removed, restored)))
         measured = np.median(np.array(statistics), 0)[columns]
         value = value * (target / np.maximum(measured, 1e-6)).clip(0.3, 3) ** 0.8  # damped fixed-point iteration
         values.append(np.log(value))
     value = np.exp(np.mean(values[-AVERAGED:], axis=0))
     # parameters of photos are assumed to be proportional to their statistics
-    least, most = np.maximum(np.quantile(table[:, columns], (0.1, 0.9), axis=0), 1e-6)
+    least, most = np.maximum(np.quantile(rainy[:, columns], (0.1, 0.9), axis=0), 1e-6)
     spread = np.sqrt(most / least)
-    ranges = {
-        name: (round(float(low), 4), round(float(high), 4))
-        for name, low, high in zip(
-            names, (value / spread).clip(lowest, highest), (value * spread).clip(lowest, highest), strict=True
-        )
-    }
-    low, high = np.quantile(table[:, 0], (0.05, 0.95))
-    return {**ranges, "angle": (round(max(-90.0, float(low) - 1), 2), round(min(90.0, float(high) + 1), 2))}
+    bounds = np.stack([value / spread, value * spread], 1).clip(LOWEST[:, None], HIGHEST[:, None])  # (parameters, 2)
+    angles = np.quantile(rainy[:, 0], (0.05, 0.95)) + (-1, 1)  # a degree more on both sides
+    ranges = {name: _rounded(pair, 4) for name, pair in zip(FITTED, bounds, strict=True)}
+    return {**ranges, "angle": _rounded(angles.clip(-90, 90), 2)}
 
 
-def _fields(kind: RainStreaks | FilteredRain) -> dict[str, Any]:
-    return {name: value for name, value in kind.to_config().items() if name != "type"}
+def _rounded(pair: np.ndarray, digits: int) -> tuple[float, float]:
+    low, high = pair.tolist()
+    return round(low, digits), round(high, digits)
 
 
 def _veil(photos: list[torch.Tensor]) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
@@ -298,15 +307,12 @@ def _veil(photos: list[torch.Tensor]) -> tuple[tuple[float, float] | None, tuple
     The estimate uses the darkest values of neighborhoods (He et al. 2009, "Single image haze removal using dark channel
     prior"), which are black in nearly every photo without a veil.
     """
-    measured = []
+    strengths, grays = [], []
     for photo in photos:
-        dark = -F.max_pool2d(-photo.amin(0)[None], DARKEST, stride=DARKEST // 2)
-        black, light = float(np.quantile(dark.numpy(), 0.02)), float(np.quantile(gray(photo), 0.99))
-        light = max(light, MIN_VEIL_GRAY)
-        measured.append((black / light, light))
-    veil, light = np.array(measured).T
-    if np.median(veil) < MIN_VEIL:
+        dark = -F.max_pool2d(-photo.amin(0)[None], DARKEST, stride=DARKEST // 2)  # minima of neighborhoods
+        grays.append(max(float(np.quantile(gray(photo), 0.99)), MIN_VEIL_GRAY))
+        strengths.append(float(np.quantile(dark.numpy(), 0.02)) / grays[-1])
+    if np.median(strengths) < MIN_VEIL:
         return None, None
-    grays = np.quantile(light, (0.1, 0.9)).clip(0, 1)
-    low, high = np.quantile(veil, (0.1, 0.9)).clip(0, 0.9)
-    return (round(float(low), 3), round(float(high), 3)), (round(float(grays[0]), 3), round(float(grays[1]), 3))
+    veil = np.quantile(strengths, (0.1, 0.9)).clip(0, 0.9)
+    return _rounded(veil, 3), _rounded(np.quantile(grays, (0.1, 0.9)).clip(0, 1), 3)

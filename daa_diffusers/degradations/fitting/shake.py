@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from ...errors import ConfigurationError
-from ..blur import MotionBlur
+from ..blur import MAX_LENGTH, MotionBlur
 from ..draws import generator_for
 from .profile import MIN_PHOTOS, Photos, Profile, measure_photos
 from .rain import gray
@@ -20,11 +20,13 @@ SIDE = 512  # pixels, side of the measured center crops
 SMALLEST = 96  # pixels, shorter side of a usable photo
 DIRECTIONS = 12  # directions of the autocorrelation, equally spaced over 180 degrees
 MAX_LAG, STEP = 60, 0.25  # pixels, the longest lag of the autocorrelation and the distance between lags
+WINDOW = 0.25  # power of the Hann window that fades a photo at its borders
 # A photo counts as shaken if its `ShakeMeasurement.longest` is at least this. It is 0.75 to 1.75 in sharp photos (BSDS
 # and others), 2.75 to 5.25 in the shaken ones of Levin et al. and 2.5 to 5.75 in those of Koehler et al.
 SHAKEN = 2.0
 SHAKEN_PHOTOS = 0.5  # least share of shaken photos for a fit
 IMAGES, DISKS, SMALLEST_DISK = 6, 500, 8.0  # sharp synthetic images, disks in each, smallest radius in pixels
+LONGEST = 150.0  # pixels, longest trajectory that is tried
 ROUNDS, AVERAGED_ROUNDS = 6, 3  # rounds of synthesis and comparison, and number of last rounds that are averaged
 COMMON = 0.8  # smallest length of the mean of exp(2i direction) over photos with a common direction
 # Kinds of shake, as fields of `MotionBlur`: the camera drifts in one direction, or the hand trembles.
@@ -118,22 +120,23 @@ def fit_shake(photos: Photos, seconds: float | None = None) -> ShakeProfile:
         side=SIDE,
         seconds=seconds,
     )
-    shaken = [one for one in measured if one.longest >= SHAKEN]
+    shaken = [measurement for measurement in measured if measurement.longest >= SHAKEN]
     if len(shaken) < max(MIN_PHOTOS, SHAKEN_PHOTOS * len(measured)):
         return ShakeProfile(None, (0.0, 0.0), None, len(measured), len(shaken), skipped)
-    table = np.array(shaken)
-    bases = [dead_leaves(number) for number in range(IMAGES)]
-    fitted = {kind: _fitted(MotionBlur(**STILL, **fields), table, bases) for kind, fields in KINDS.items()}
-    elongation = np.median(table[:, 0] / table[:, 1])  # longest by shortest half width
+    longest, shortest, directions = np.array(shaken).T
+    images = [dead_leaves(number) for number in range(IMAGES)]
+    target = float(np.median(longest))
+    fitted = {kind: _fitted(MotionBlur(**STILL, **fields), target, images) for kind, fields in KINDS.items()}
+    elongation = np.median(longest / shortest)
     kind = min(fitted, key=lambda name: abs(math.log(fitted[name][1] / elongation)))
-    # lengths are assumed to be proportional to half widths
-    least, most = np.quantile(table[:, 0], (0.1, 0.9))
-    spread = math.sqrt(most / least)
     length = fitted[kind][0]
+    # lengths are assumed to be proportional to half widths
+    least, most = np.quantile(longest, (0.1, 0.9))
+    spread = math.sqrt(most / least)
     return ShakeProfile(
         kind,
-        (round(length / spread, 2), round(min(200.0, length * spread), 2)),
-        _common_range(table[:, 2]),
+        (round(length / spread, 2), round(min(MAX_LENGTH, length * spread), 2)),
+        _common_range(directions),
         len(measured),
         len(shaken),
         skipped,
@@ -147,50 +150,46 @@ def dead_leaves(number: int, side: int = 256) -> torch.Tensor:
     See Lee, Mumford and Huang, "Occlusion models for natural images" (2001). Radii have the density r**-2; the smallest
     radius is chosen such that half widths grow with blur as in photos.
     """
-    draws = np.random.default_rng(number)
-    y, x = np.arange(side)[:, None], np.arange(side)[None]
+    random = np.random.default_rng(number)
+    rows, columns = np.arange(side)[:, None], np.arange(side)[None]
     image = np.zeros((side, side), dtype=np.float32)
-    for share in draws.random(DISKS):
-        radius = 1 / (1 / SMALLEST_DISK - share * (1 / SMALLEST_DISK - 2 / side))
-        top, left = draws.random(2) * (side + 2 * radius) - radius
-        rows, columns = (slice(max(0, int(at - radius)), max(0, int(at + radius) + 2)) for at in (top, left))
-        inside = (y[rows] - top) ** 2 + (x[:, columns] - left) ** 2 < radius**2
-        image[rows, columns][inside] = draws.random()
+    for share in random.random(DISKS):
+        radius = 1 / (1 / SMALLEST_DISK - share * (1 / SMALLEST_DISK - 2 / side))  # from SMALLEST_DISK to side / 2
+        y, x = random.random(2) * (side + 2 * radius) - radius  # center
+        down, right = (slice(max(0, int(at - radius)), max(0, int(at + radius) + 2)) for at in (y, x))
+        inside = (rows[down] - y) ** 2 + (columns[:, right] - x) ** 2 < radius**2
+        image[down, right][inside] = random.random()
     return torch.from_numpy(image)[None, None]
 
 
-def _fitted(blur: MotionBlur, table: np.ndarray, bases: list[torch.Tensor]) -> tuple[float, float]:
+def _fitted(blur: MotionBlur, target: float, images: list[torch.Tensor]) -> tuple[float, float]:
     """Finds the length of trajectories for which blurred synthetic images have the half widths of the shaken photos.
 
     Args:
         blur: degradation whose `length` is replaced.
-        table: `ShakeMeasurement` of each shaken photo, (N, 3).
-        bases: sharp synthetic images.
+        target: median of the longest half width over the shaken photos, in pixels.
+        images: sharp synthetic images.
 
     Returns:
         The length in pixels, and the elongation of the blurred images: longest by shortest half width.
     """
-    target = float(np.median(table[:, 0]))
-    length, lengths, elongations = 2.5 * target, [], []
+    length, log_lengths, elongations = 2.5 * target, [], []  # initial guess
     for _ in range(ROUNDS):
-        shaken = replace(blur, length=(length, length))
-        measured = [
-            measure_shake(shaken(base, generator_for(0, "fit shake", number))[0, 0].numpy())
-            for number, base in enumerate(bases)
-        ]
-        widths = np.array(measured)
-        elongations.append(float(np.median(widths[:, 0] / widths[:, 1])))
-        length = float(np.clip(length * (target / np.median(widths[:, 0])), 1.0, 150.0))
-        lengths.append(math.log(length))
-    return math.exp(np.mean(lengths[-AVERAGED_ROUNDS:])), float(np.mean(elongations[-AVERAGED_ROUNDS:]))
+        shake = replace(blur, length=(length, length))
+        blurred = [shake(image, generator_for(0, "fit shake", i))[0, 0].numpy() for i, image in enumerate(images)]
+        longest, shortest, _ = np.array([measure_shake(image) for image in blurred]).T
+        elongations.append(float(np.median(longest / shortest)))
+        length = float(np.clip(length * (target / np.median(longest)), 1.0, LONGEST))
+        log_lengths.append(math.log(length))
+    return math.exp(np.mean(log_lengths[-AVERAGED_ROUNDS:])), float(np.mean(elongations[-AVERAGED_ROUNDS:]))
 
 
 def _common_range(directions: np.ndarray) -> tuple[float, float] | None:
-    """Returns the range of directions (degrees, modulo 180) if they are similar, else None."""
-    mean = np.exp(2j * np.deg2rad(directions)).mean()
+    """Returns the range of directions (degrees, modulo 180), mean +- 2 standard deviations; None if they differ."""
+    mean = np.exp(2j * np.deg2rad(directions)).mean()  # of doubled angles, since directions are modulo 180 degrees
     if abs(mean) < COMMON:
         return None
-    spread = math.degrees(math.sqrt(-2 * math.log(min(abs(mean), 1.0)))) / 2
+    spread = math.degrees(math.sqrt(-2 * math.log(min(abs(mean), 1.0)))) / 2  # circular standard deviation
     center = math.degrees(np.angle(mean)) / 2
     return round(center - 2 * spread, 1), round(center + 2 * spread, 1)
 
@@ -202,23 +201,23 @@ def measure_shake(photo: np.ndarray) -> ShakeMeasurement:
     direction. If the trajectory is a line in this direction, the autocorrelation of the derivative falls to a half at
     half the line's length, for edges of any orientation.
     """
-    centered = photo - photo.mean()
-    window = np.outer(np.hanning(photo.shape[0]), np.hanning(photo.shape[1])) ** 0.25
-    down, right = (part * window for part in np.gradient(centered))
-    size = [side + MAX_LAG + 1 for side in photo.shape]
-    first, second = (np.fft.rfft2(part, size) for part in (down, right))
-    products = (abs(first) ** 2, abs(second) ** 2, (first * second.conj()).real)
-    shifted = [np.roll(np.fft.irfft2(one, size), (MAX_LAG, MAX_LAG), (0, 1)) for one in products]
-    table = torch.from_numpy(np.stack([one[: 2 * MAX_LAG + 1, : 2 * MAX_LAG + 1] for one in shifted]))
-    # directions in radians from vertical, leaning to the right at the top
+    # 1. correlations of the derivatives down and right at lags up to MAX_LAG in both directions
+    window = np.outer(np.hanning(photo.shape[0]), np.hanning(photo.shape[1])) ** WINDOW
+    size = [side + MAX_LAG + 1 for side in photo.shape]  # zero padding: not circular
+    down, right = (np.fft.rfft2(derivative * window, size) for derivative in np.gradient(photo - photo.mean()))
+    spectra = np.stack([abs(down) ** 2, abs(right) ** 2, (down * right.conj()).real])
+    centered = np.roll(np.fft.irfft2(spectra, size), (MAX_LAG, MAX_LAG), (1, 2))  # lag (0, 0) at (MAX_LAG, MAX_LAG)
+    correlations = torch.from_numpy(centered[:, : 2 * MAX_LAG + 1, : 2 * MAX_LAG + 1].copy())
+    # 2. autocorrelation of the derivative along each direction, in radians from vertical, to the right at the top
     angles = torch.arange(DIRECTIONS, dtype=torch.float64)[:, None] * math.pi / DIRECTIONS
     y, x = -angles.cos(), angles.sin()  # (directions, 1)
     lag = torch.arange(0, MAX_LAG, STEP, dtype=torch.float64)
     grid = torch.stack([lag * x, lag * y], dim=-1)[None] / MAX_LAG  # (1, directions, lags, 2)
-    sampled = F.grid_sample(table[None], grid, align_corners=True)[0]  # (3, directions, lags)
-    line = y**2 * sampled[0] + x**2 * sampled[1] + 2 * x * y * sampled[2]
-    below = line < line[:, :1] / 2
+    yy, xx, yx = F.grid_sample(correlations[None], grid, align_corners=True)[0]  # (directions, lags)
+    along = y**2 * yy + x**2 * xx + 2 * x * y * yx
+    # 3. half widths, and the mean direction, of doubled angles, since directions are modulo 180 degrees
+    below = along < along[:, :1] / 2
     widths = STEP * torch.where(below.any(1), below.int().argmax(1), len(lag)).numpy()
-    turns = np.exp(2j * math.pi * np.arange(DIRECTIONS) / DIRECTIONS)
-    direction = math.degrees(np.angle((widths * turns).sum()) / 2) % 180
+    doubled = np.exp(2j * math.pi * np.arange(DIRECTIONS) / DIRECTIONS)
+    direction = math.degrees(np.angle((widths * doubled).sum()) / 2) % 180
     return ShakeMeasurement(float(widths.max()), float(np.sort(widths)[:2].mean()), direction)

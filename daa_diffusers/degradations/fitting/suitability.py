@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 
 from ...photos.pixels import LUMA_WEIGHTS, center_crop
+from ..fitted import MAX_LAG
 from ..jpeg_coding import JPEG_BLOCK, blockiness
-from .photo_noise import CLIPPED, FlatBlocks, without_plane
+from .photo_noise import CLIPPED, MAX_CLIPPED, FlatBlocks, without_plane
 
 REGION = 1024  # side of the measured part in pixels
-NEARLY_CLEAN = 1.0  # 1/255 rms (48 dB), level of noise below which a photo counts as clean
+NEARLY_CLEAN = 1.0  # root mean square in 1/255 (48 dB) below which a photo counts as clean
 # Noise is erased where values in flat blocks differ from a fitted plane by less than a quarter of 1/255. The share of
 # such values, at most ERASED in a usable photo, is small for noise and large after coarse coding.
 ERASED = 0.4
@@ -100,14 +101,14 @@ def signs_of(photo: torch.Tensor, quality: int | None = None, flat: FlatBlocks |
     weights = torch.from_numpy(LUMA_WEIGHTS)[:, None, None] if len(photo) == 3 else torch.ones(1, 1, 1)
     deviation = 255 * flat.variance.sqrt()  # (K, C)
     luma = (flat.residual * weights).sum(1)  # (K, 16, 16)
-    half = flat.correlation.shape[-1] // 2
-    same_pixel = flat.correlation[..., half, half]  # (C, C)
+    luma_deviation = 255 * float(luma.square().mean((1, 2)).sqrt().median())
+    same_pixel = flat.correlation[..., MAX_LAG, MAX_LAG]  # (C, C)
     is_gray = len(photo) == 1 or bool((photo == photo[:1]).all())
     is_coarse = blockiness(photo) > BLOCKY if quality is None else quality <= COARSE_QUALITY
     smoothest = _smoothest_noise((center_crop(photo, REGION) * weights).sum(0))
     return Signs(
         level=float(deviation.square().mean(1).sqrt().median()),
-        floor=smoothest / max(255 * float(luma.square().mean((1, 2)).sqrt().median()), 0.05),
+        floor=smoothest / max(luma_deviation, 0.05),  # no division by zero
         colors=0.0 if is_gray else float(same_pixel[0, 1] + same_pixel[0, 2] + same_pixel[1, 2]) / 3,
         erased=float((flat.residual.abs() < 0.25 / 255).float().mean()),
         is_coarse=is_coarse,
@@ -130,7 +131,7 @@ def without_impulses(photo: torch.Tensor) -> torch.Tensor:
 
 
 def _median_of_extremes(photo: torch.Tensor) -> torch.Tensor:
-    """Replaces impulses in a photo (C, H, W) by the median of 5 x 5 pixels; works for up to a fifth of impulses."""
+    """Replaces impulses in a photo (C, H, W) by the median of 5 x 5 pixels, if at most a fifth of them are impulses."""
     extreme = (photo < CLIPPED) | (photo > 1 - CLIPPED)
     if bool(extreme.any()):  # cheap preselection: most extreme pixels are in black or white areas
         extreme &= (photo - F.avg_pool2d(photo, 3, 1, 1, count_include_pad=False)).abs() > IMPULSE_STEP / 2
@@ -138,10 +139,10 @@ def _median_of_extremes(photo: torch.Tensor) -> torch.Tensor:
     if not len(row):
         return photo
     windows = F.pad(photo[None], (2, 2, 2, 2), mode="reflect")[0].unfold(1, 5, 1).unfold(2, 5, 1)
-    around = windows[channel, row, column].flatten(1).median(1).values  # (N,)
-    here = photo[channel, row, column]
+    median = windows[channel, row, column].flatten(1).median(1).values  # (N,)
+    value = photo[channel, row, column]
     repaired = photo.clone()
-    repaired[channel, row, column] = torch.where((here - around).abs() > IMPULSE_STEP, around, here)
+    repaired[channel, row, column] = torch.where((value - median).abs() > IMPULSE_STEP, median, value)
     return repaired
 
 
@@ -149,17 +150,19 @@ def _smoothest_noise(luma: torch.Tensor) -> float:
     """Returns the noise, in 1/255, of the smoothest 8 x 8 blocks of (H, W) that are not clipped; 0 if all are."""
     blocks = luma.unfold(0, JPEG_BLOCK, JPEG_BLOCK).unfold(1, JPEG_BLOCK, JPEG_BLOCK)
     blocks = blocks.reshape(-1, JPEG_BLOCK, JPEG_BLOCK)
-    is_clipped = ((blocks < 2 * CLIPPED) | (blocks > 1 - 2 * CLIPPED)).float().mean((1, 2)) > 0.05
+    # stricter than for flat blocks, since clipping makes blocks smooth
+    is_clipped = ((blocks < 2 * CLIPPED) | (blocks > 1 - 2 * CLIPPED)).float().mean((1, 2)) > MAX_CLIPPED / 2
     if bool(is_clipped.all()):
         return 0.0
-    return 255 * float(without_plane(blocks[~is_clipped])[1].square().mean((1, 2)).sqrt().quantile(SMOOTHEST))
+    _, residual = without_plane(blocks[~is_clipped])
+    return 255 * float(residual.square().mean((1, 2)).sqrt().quantile(SMOOTHEST))
 
 
 def _bands(residual: torch.Tensor) -> str | None:
     """Returns the direction along which the noise (K, 16, 16) of flat blocks is constant; None: no bands."""
     power = float(residual.square().mean())
-    if power < 1e-9:
+    if power < 1e-9:  # far less than rounding to 8 bits causes
         return None
-    share = {"rows": float(residual.mean(2).square().mean()), "columns": float(residual.mean(1).square().mean())}
-    more, less = sorted(share, key=lambda name: -share[name])
-    return more if share[more] > BANDED * power and share[more] > ONE_WAY * share[less] else None
+    constant = {"rows": float(residual.mean(2).square().mean()), "columns": float(residual.mean(1).square().mean())}
+    less, more = sorted(constant, key=lambda name: constant[name])
+    return more if constant[more] > max(BANDED * power, ONE_WAY * constant[less]) else None
