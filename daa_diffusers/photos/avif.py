@@ -23,9 +23,7 @@ def recognizes(source: Source) -> bool:
 
 def size(source: Source) -> tuple[int, int]:
     """(width, height) as stored."""
-    return (
-        boxes.size_of(boxes.read_items(source)) or by_pillow.opened(AvifImagePlugin.AvifImageFile, source.stream()).size
-    )
+    return boxes.size_of(boxes.read_items(source)) or AvifImagePlugin.AvifImageFile(source.stream()).size
 
 
 def read(source: Source, check: SizeCheck) -> StoredPhoto:
@@ -42,7 +40,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     notes = left_out(boxes.other_parts(items))
     if (bits := boxes.depth_of(items)) > 8:
         notes.append(f"{bits} bits per sample became 8")
-    with by_pillow.opened(AvifImagePlugin.AvifImageFile, source.stream()) as image:
+    with AvifImagePlugin.AvifImageFile(source.stream()) as image:
         check(*image.size)
         metadata = by_pillow.metadata_of(image)
         pixels, alpha, converted = by_pillow.pixels_of(image)

@@ -10,7 +10,7 @@ from PIL import BmpImagePlugin
 from . import by_pillow
 from .photo_format import PhotoFormat, SizeCheck, write_pieces
 from .source import Source
-from .stored import StoredPhoto
+from .stored import METERS_PER_INCH, StoredPhoto
 
 # Header sizes, as in the first field of the header.
 _CORE_HEADER = struct.pack("<I", 12)
@@ -35,12 +35,12 @@ def size(source: Source) -> tuple[int, int]:
 def read(source: Source, check: SizeCheck) -> StoredPhoto:
     """Reads a photo; samples of fewer than 8 bits are converted to 8 bits."""
     check(*size(source))
-    with by_pillow.opened(BmpImagePlugin.BmpImageFile, source.stream()) as image:
+    with BmpImagePlugin.BmpImageFile(source.stream()) as image:
         check(*image.size)
         metadata = replace(by_pillow.metadata_of(image), icc=_profile(source))
         pixels, alpha, notes = by_pillow.pixels_of(image)
     header = source.read(14, 20)
-    bits, compression = struct.unpack_from("<H", header, 14)[0], struct.unpack_from("<I", header, 16)[0]
+    bits, compression = struct.unpack_from("<HI", header, 14)
     if header[:4] == _CORE_HEADER:
         bits, compression = struct.unpack_from("<H", header, 10)[0], 0
     samples = pixels.shape[2] + (alpha is not None)
@@ -68,7 +68,7 @@ def write(
         write_pieces(path, [by_pillow.encode("BMP", photo, pixels, alpha)])
         return []
     height, width = alpha.shape
-    x, y = (round(one / 0.0254) for one in photo.metadata.dpi or (96, 96))
+    x, y = (round(dpi / METERS_PER_INCH) for dpi in photo.metadata.dpi or (96, 96))
     # BITMAPV4HEADER: size, width, height, planes, bits, BI_BITFIELDS, bytes of the pixels, resolution, no palette
     header = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, 4 * alpha.size, x, y, 0, 0)
     header += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(48)  # masks, sRGB

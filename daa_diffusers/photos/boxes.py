@@ -1,17 +1,20 @@
 """Parser of the boxes in HEIC and AVIF files (ISO/IEC 14496-12 and 23008-12)."""
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ..errors import UnreadablePhotoError
-from .color import check_transfer
+from .color import UNSPECIFIED, check_transfer
+from .exif import Reader, reader_of
 from .source import Source
 
-MAX_META = 2**24  # maximum bytes of the `meta` box
-MAX_ITEMS = 2**16
+MAX_META = 2**24  # bytes of the `meta` box that are read
+MAX_ITEMS, MAX_BOXES = 2**16, 1000  # that are read; malicious files state more
+SRGB_PRIMARIES = 1  # code point (ITU-T H.273)
 XMP_TYPE = "application/rdf+xml"
 C2PA_UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
+# Types of auxiliary pictures that are alpha channels.
 ALPHA = ("urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", "urn:mpeg:hevc:2015:auxid:1", "urn:mpeg:avc:2015:auxid:1")
 
 
@@ -38,17 +41,20 @@ class Items:
     def of_primary(self, kind: str) -> list[bytes]:
         """Contents of the primary item's properties of type `kind`; if it has none, those of its first tile."""
         for item in self._primary_and_tile():
-            contents = [content for name, content in self.properties.get(item, ()) if name == kind]
-            if contents:
+            if contents := self.properties_of(item, kind):
                 return contents
         return []
+
+    def properties_of(self, item: int, kind: str) -> list[bytes]:
+        """Contents of an item's properties of type `kind`."""
+        return [content for name, content in self.properties.get(item, ()) if name == kind]
 
     def data_of_primary(self, source: Source, kind: str, size: int) -> bytes:
         """The first `size` bytes of the primary item or its first tile, whichever has type `kind`; else b""."""
         for item in self._primary_and_tile():
             if self.types.get(item) == kind and item in self.extents:
-                offset, whole = self.extents[item]
-                return source.read(offset, min(size, whole))
+                offset, full_size = self.extents[item]
+                return source.read(offset, min(size, full_size))
         return b""
 
     def codec_of_primary(self) -> str:
@@ -56,10 +62,11 @@ class Items:
         return self.types.get(self._primary_and_tile()[-1], "")
 
     def _primary_and_tile(self) -> tuple[int, ...]:
-        tiles = [
-            number for name, start, to in self.references if name == "dimg" and start == self.primary for number in to
-        ]
-        return (self.primary, *tiles[:1])
+        """The primary item and, if it is derived from others, as a grid of tiles is, the first of these."""
+        for kind, item, others in self.references:
+            if kind == "dimg" and item == self.primary and others:
+                return self.primary, others[0]
+        return (self.primary,)
 
 
 def brands(source: Source) -> set[bytes]:
@@ -72,20 +79,24 @@ def brands(source: Source) -> set[bytes]:
     return {start[8:12], *(box[at : at + 4] for at in range(16, len(box) - 3, 4))}
 
 
-def walk(read: Callable[[int, int], bytes], start: int, end: int) -> Iterator[tuple[str, int, int]]:
-    """Yields (kind, offset of the content, size of the content) of the boxes in a range."""
+def walk(read: Reader, start: int, end: int) -> Iterator[tuple[str, int, int]]:
+    """Yields (kind, offset of the content, size of the content) of the boxes in a range.
+
+    A box is its size (4 bytes), its kind (4 bytes), and its content. The size is 1 if its real value, of 8 bytes, comes
+    after the kind, and 0 if the box extends to the end.
+    """
     while start + 8 <= end:
         head = read(start, 16)
         if len(head) < 8:
             return
-        size, kind, skip = int.from_bytes(head[:4], "big"), head[4:8].decode("latin-1"), 8
+        size, kind, head_size = int.from_bytes(head[:4], "big"), head[4:8].decode("latin-1"), 8
         if size == 1 and len(head) == 16:
-            size, skip = int.from_bytes(head[8:], "big"), 16
+            size, head_size = int.from_bytes(head[8:], "big"), 16
         elif size == 0:
             size = end - start
-        if size < skip:
+        if size < head_size:
             return
-        yield kind, start + skip, min(size, end - start) - skip
+        yield kind, start + head_size, min(size, end - start) - head_size
         start += size
 
 
@@ -103,101 +114,97 @@ def _items(source: Source) -> Items:
         boxes.append((kind, source.read(at, 16)))
         if kind == "meta" and not meta:
             meta, meta_at = source.read(at, min(size, MAX_META)), at
-        if len(boxes) > 1000:
+        if len(boxes) > MAX_BOXES:
             break
-
-    def read(offset: int, size: int) -> bytes:
-        return meta[offset : offset + size]
-
-    children = {kind: (at, size) for kind, at, size in walk(read, 4, len(meta))}
-    parts = {kind: read(at, size) for kind, (at, size) in children.items()}
-    primary = parts.get("pitm", b"")
-    number = int.from_bytes(primary[4 : 8 if primary[:1] == b"\1" else 6], "big")
+    # like most boxes below, it starts with a version (1 byte) and flags (3 bytes)
+    offsets = {kind: (at, size) for kind, at, size in walk(reader_of(meta), 4, len(meta))}
+    contents = {kind: meta[at : at + size] for kind, (at, size) in offsets.items()}
+    primary = contents.get("pitm", b"")
     return Items(
-        number,
-        _types(parts.get("iinf", b"")),
-        tuple(_references(parts.get("iref", b""))),
-        _properties(parts.get("iprp", b"")),
+        int.from_bytes(primary[4 : 8 if primary[:1] == b"\1" else 6], "big"),
+        _types(contents.get("iinf", b"")),
+        tuple(_references(contents.get("iref", b""))),
+        _properties(contents.get("iprp", b"")),
         tuple(boxes),
-        _extents(parts.get("iloc", b""), meta_at + children.get("idat", (0, 0))[0]),
+        _extents(contents.get("iloc", b""), meta_at + offsets.get("idat", (0, 0))[0]),
     )
 
 
 def _types(box: bytes) -> dict[int, str]:
+    """Parses the content of an `iinf` box to `Items.types`."""
     types: dict[int, str] = {}
-    start = 8 if box[:1] != b"\0" else 6
-    for kind, at, size in walk(lambda offset, length: box[offset : offset + length], start, len(box)):
+    start = 8 if box[:1] != b"\0" else 6  # after version, flags and number of entries
+    for kind, at, size in walk(reader_of(box), start, len(box)):
         entry = box[at : at + size]
         if kind == "infe" and entry[:1] in (b"\2", b"\3") and len(types) < MAX_ITEMS:
-            width = 4 if entry[:1] == b"\3" else 2
-            number, kind_at = int.from_bytes(entry[4 : 4 + width], "big"), 6 + width
-            types[number] = entry[kind_at : kind_at + 4].decode("latin-1")
-            if types[number] == "mime":  # followed by a name and the type of the content
-                types[number] = (entry[kind_at + 4 :].split(b"\0") + [b""])[1].decode("latin-1")
+            id_bytes = 4 if entry[:1] == b"\3" else 2
+            item, type_at = int.from_bytes(entry[4 : 4 + id_bytes], "big"), 6 + id_bytes
+            types[item] = entry[type_at : type_at + 4].decode("latin-1")
+            if types[item] == "mime":  # followed by a name and the type of the content
+                types[item] = (entry[type_at + 4 :].split(b"\0") + [b""])[1].decode("latin-1")
     return types
 
 
 def _extents(box: bytes, idat: int) -> dict[int, tuple[int, int]]:
     """Parses the content of an `iloc` box to `Items.extents`; `idat` is the offset of the content of the `idat` box."""
     extents: dict[int, tuple[int, int]] = {}
-    at = 6
-
-    def read(size: int) -> int:
-        nonlocal at
-        at += size
-        return int.from_bytes(box[at - size : at], "big")
-
     if not box:
         return extents
-    version = box[0]
+    version, numbers = box[0], _Numbers(box, 6)
     (offset_bytes, length_bytes), (base_bytes, index_bytes) = divmod(box[4], 16), divmod(box[5], 16)
-    for _ in range(min(read(4 if version == 2 else 2), MAX_ITEMS)):
-        number = read(4 if version == 2 else 2)
-        method = read(2) & 15 if version else 0  # construction_method: 0 offsets in the file, 1 in `idat`
-        read(2)  # data_reference_index
-        base = read(base_bytes) + (idat if method == 1 else 0)
-        for number_of_extent in range(read(2)):
-            read(index_bytes if version else 0)
-            offset, length = read(offset_bytes), read(length_bytes)
-            if number_of_extent == 0 and method < 2 and at <= len(box):
-                extents[number] = (base + offset, length)
-        if at >= len(box):
+    for _ in range(min(numbers.next(4 if version == 2 else 2), MAX_ITEMS)):
+        item = numbers.next(4 if version == 2 else 2)
+        method = numbers.next(2) & 15 if version else 0  # construction_method: 0 offsets in the file, 1 in `idat`
+        numbers.next(2)  # data_reference_index
+        base = numbers.next(base_bytes) + (idat if method == 1 else 0)
+        for index in range(numbers.next(2)):
+            numbers.next(index_bytes if version else 0)
+            offset, length = numbers.next(offset_bytes), numbers.next(length_bytes)
+            if index == 0 and method < 2 and numbers.at <= len(box):
+                extents[item] = (base + offset, length)
+        if numbers.at >= len(box):
             break
     return extents
 
 
+class _Numbers:
+    """Reader of consecutive unsigned numbers from offset `at`; bytes after the end are missing in the last number."""
+
+    def __init__(self, content: bytes, at: int = 0):
+        self.content, self.at = content, at
+
+    def next(self, size: int) -> int:
+        """Reads a number of `size` bytes."""
+        self.at += size
+        return int.from_bytes(self.content[self.at - size : self.at], "big")
+
+
 def _references(box: bytes) -> Iterator[tuple[str, int, tuple[int, ...]]]:
-    width = 4 if box[:1] == b"\1" else 2
-    for kind, at, size in walk(lambda offset, length: box[offset : offset + length], 4, len(box)):
-        entry = box[at : at + size]
-        count = int.from_bytes(entry[width : width + 2], "big")
-        start = width + 2
-        to = tuple(int.from_bytes(entry[k : k + width], "big") for k in range(start, start + count * width, width))
-        yield kind, int.from_bytes(entry[:width], "big"), to
+    """Parses the content of an `iref` box to `Items.references`."""
+    id_bytes = 4 if box[:1] == b"\1" else 2
+    for kind, at, size in walk(reader_of(box), 4, len(box)):
+        numbers = _Numbers(box[at : at + size])
+        item = numbers.next(id_bytes)
+        yield kind, item, tuple(numbers.next(id_bytes) for _ in range(numbers.next(2)))
 
 
 def _properties(box: bytes) -> dict[int, list[tuple[str, bytes]]]:
-    def read(offset: int, size: int) -> bytes:
-        return box[offset : offset + size]
-
+    """Parses the content of an `iprp` box to `Items.properties`: all properties, and their association with items."""
     known: list[tuple[str, bytes]] = []
     by_item: dict[int, list[tuple[str, bytes]]] = {}
-    for kind, at, size in walk(read, 0, len(box)):
+    for kind, at, size in walk(reader_of(box), 0, len(box)):
         if kind == "ipco":
-            known = [(name, read(start, length)) for name, start, length in walk(read, at, at + size)]
+            known = [(name, box[start : start + n]) for name, start, n in walk(reader_of(box), at, at + size)]
         elif kind == "ipma":
-            entry = read(at, size)
-            wide_item, wide_index = entry[0] > 0, entry[3] & 1
-            count, place = int.from_bytes(entry[4:8], "big"), 8
-            for _ in range(min(count, MAX_ITEMS)):
-                width = 4 if wide_item else 2
-                item = int.from_bytes(entry[place : place + width], "big")
-                place += width
-                associations, place = entry[place], place + 1
-                for _ in range(associations):
-                    index = int.from_bytes(entry[place : place + 1 + wide_index], "big")
-                    place += 1 + wide_index
-                    index &= 0x7FFF if wide_index else 0x7F
+            entry = box[at : at + size]
+            id_bytes, index_bytes = 4 if entry[0] > 0 else 2, 2 if entry[3] & 1 else 1
+            numbers = _Numbers(entry, 4)
+            for _ in range(min(numbers.next(4), MAX_ITEMS)):
+                item = numbers.next(id_bytes)
+                if numbers.at >= len(entry):
+                    raise IndexError("more items than the box holds")
+                for _ in range(numbers.next(1)):
+                    index = numbers.next(index_bytes) & (0x7FFF if index_bytes == 2 else 0x7F)  # without "essential"
                     if 0 < index <= len(known):
                         by_item.setdefault(item, []).append(known[index - 1])
     return by_item
@@ -219,14 +226,12 @@ def check_color(items: Items, name: str, coded: tuple[int, int] | None = None) -
         name: name of the format, for messages.
         coded: (primaries, transfer) in the coded picture, used if no box states them.
     """
-    profiles = items.of_primary("colr")
-    icc = any(content[:4] in (b"prof", b"rICC") for content in profiles)
-    stated = [
-        struct.unpack(">HH", content[4:8]) for content in profiles if content[:4] == b"nclx" and len(content) >= 10
-    ]
+    boxes = items.of_primary("colr")
+    has_icc = any(content[:4] in (b"prof", b"rICC") for content in boxes)
+    stated = [struct.unpack(">HH", content[4:8]) for content in boxes if content[:4] == b"nclx" and len(content) >= 10]
     for primaries, transfer in stated or ([coded] if coded else []):
         check_transfer(transfer, name)
-        if primaries not in (1, 2) and not icc:  # 1: those of sRGB, 2: unspecified
+        if primaries not in (SRGB_PRIMARIES, UNSPECIFIED) and not has_icc:
             raise UnreadablePhotoError(
                 f"{name} of color primaries {primaries} without an ICC profile is not supported: convert it first"
             )
@@ -244,8 +249,8 @@ def depth_of(items: Items) -> int:
             return content[5]
     for content in items.of_primary("av1C"):
         if len(content) > 2:
-            high, twelve = bool(content[2] & 0x40), bool(content[2] & 0x20)  # high_bitdepth, twelve_bit
-            return 8 + 2 * high * (1 + twelve)
+            high_bitdepth, twelve_bit = bool(content[2] & 0x40), bool(content[2] & 0x20)
+            return 8 + 2 * high_bitdepth * (1 + twelve_bit)
     return 8
 
 
@@ -255,7 +260,7 @@ def subsampling_of(items: Items) -> str | None:
         if len(content) > 2:
             if content[2] & 0x10:  # monochrome
                 return "4:0:0"
-            return {0: "4:4:4", 0x08: "4:2:2", 0x0C: "4:2:0"}.get(content[2] & 0x0C)
+            return {0: "4:4:4", 0x08: "4:2:2", 0x0C: "4:2:0"}.get(content[2] & 0x0C)  # halves width, height
     for content in items.of_primary("hvcC"):
         if len(content) > 16:
             return {0: "4:0:0", 1: "4:2:0", 2: "4:2:2", 3: "4:4:4"}[content[16] & 3]
@@ -265,31 +270,30 @@ def subsampling_of(items: Items) -> str | None:
 def other_parts(items: Items) -> set[str]:
     """Descriptions of the parts of a file other than the main picture, its alpha channel, EXIF and XMP."""
     parts: set[str] = set()
-    for kind, start, to in items.references:
-        if kind == "thmb" and items.primary in to:
+    # 1. pictures that belong to others: thumbnails, auxiliary pictures, gain maps
+    for kind, item, others in items.references:
+        if kind == "thmb" and items.primary in others:
             parts.add("the thumbnail")
         elif kind == "auxl":
-            urns = [
-                content[4:].split(b"\0")[0].decode("latin-1")
-                for name, content in items.properties.get(start, ())
-                if name == "auxC"
-            ]
-            for urn in urns:
-                parts |= set() if urn in ALPHA and items.primary in to else {_auxiliary(urn)}
-        elif kind == "dimg" and items.types.get(start) == "tmap":
+            for content in items.properties_of(item, "auxC"):
+                urn = content[4:].split(b"\0")[0].decode("latin-1")
+                if not (urn in ALPHA and items.primary in others):
+                    parts.add(_auxiliary(urn))
+        elif kind == "dimg" and items.types.get(item) == "tmap":
             parts.add("the gain map")
-    linked = {number for _, number, _ in items.references} | {
-        n for kind, _, to in items.references if kind == "dimg" for n in to
-    }
-    for number, kind in items.types.items():
-        if number != items.primary and number not in linked and kind not in ("Exif", XMP_TYPE, "tmap"):
+    # 2. other items
+    linked = {item for _, item, _ in items.references}
+    linked.update(*(others for kind, _, others in items.references if kind == "dimg"))
+    for item, kind in items.types.items():
+        if item != items.primary and item not in linked and kind not in ("Exif", XMP_TYPE, "tmap"):
             parts.add("further pictures" if len(kind) == 4 and kind != "uri " else f"an item of {kind}")
-    for kind, start_of_box in items.boxes:
+    # 3. data outside of the `meta` box
+    for kind, start in items.boxes:
         if kind == "moov":
             parts.add("the video or sequence")
         elif kind == "mpvd":
             parts.add("the video of a motion photo")
-        elif kind == "uuid" and start_of_box == C2PA_UUID:
+        elif kind == "uuid" and start == C2PA_UUID:
             parts.add("content credentials (C2PA)")
         elif kind not in ("ftyp", "meta", "mdat", "free", "skip", "wide", "idat"):
             parts.add(f"the box {kind}")
@@ -297,6 +301,7 @@ def other_parts(items: Items) -> set[str]:
 
 
 def _auxiliary(urn: str) -> str:
+    """Description of an auxiliary picture, from the name of its type."""
     name = urn.lower()
     if "gainmap" in name:
         return "the gain map"

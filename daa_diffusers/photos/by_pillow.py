@@ -1,12 +1,15 @@
-"""Decoding and encoding with Pillow."""
+"""Decoding and encoding with Pillow.
+
+The formats open files with one Pillow plugin, not by `Image.open`, which also tries plugins that run programs or read
+files that are not photos, and applies Pillow's limit of the size; this package has its own.
+"""
 
 import io
 import struct
-from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFile
+from PIL import Image, ImageCms
 
 from ..errors import UnreadablePhotoError
 from .stored import Metadata, StoredPhoto, strips
@@ -17,20 +20,12 @@ COLOR_MODES = frozenset({"RGB", "RGBA", "RGBX", "P", "PA", "CMYK"})
 ALPHA_MODES = frozenset({"LA", "PA", "RGBA"})
 
 
-def opened(plugin: Callable[[BinaryIO], ImageFile.ImageFile], stream: BinaryIO) -> ImageFile.ImageFile:
-    """Opens a file with the given Pillow plugin only; some plugins run programs, or read files that are not photos.
-
-    `Image.open` would also apply Pillow's limit of the size; this package has its own.
-    """
-    return plugin(stream)
-
-
 def metadata_of(image: Image.Image, blocks: tuple[tuple[str, bytes], ...] = ()) -> Metadata:
     """Metadata of a file opened by Pillow; `blocks` are further parts that the caller read, as in `Metadata`."""
     exif = image.info.get("exif")
     xmp = image.info.get("xmp")
     dpi = image.info.get("dpi")
-    usable = isinstance(dpi, tuple) and len(dpi) == 2 and all(0 < float(one) < 1e5 for one in dpi)
+    usable = isinstance(dpi, tuple) and len(dpi) == 2 and all(0 < float(number) < 1e5 for number in dpi)
     return Metadata(
         exif=exif.removeprefix(b"Exif\0\0") or None if isinstance(exif, bytes) else None,
         xmp=xmp.encode() if isinstance(xmp, str) else xmp or None,
@@ -84,7 +79,7 @@ def pixels_of(image: Image.Image, icc: bytes | None = None) -> tuple[np.ndarray,
 def srgb_profile() -> bytes:
     """An ICC profile of sRGB, with a constant creation time, so that results are reproducible."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    return profile[:24] + struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + profile[36:]
+    return profile[:24] + struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + profile[36:]  # year, month, day, h, min, s
 
 
 def _from_cmyk(icc: bytes | None) -> tuple[Any, str]:

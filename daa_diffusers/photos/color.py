@@ -4,7 +4,7 @@ import re
 
 from ..errors import UnreadablePhotoError
 
-HDR_TRANSFERS = (16, 18)  # PQ and HLG
+PQ, HLG, UNSPECIFIED = 16, 18, 2  # code points of transfer functions
 
 
 def check_transfer(transfer: int, format: str) -> None:
@@ -17,29 +17,32 @@ def check_transfer(transfer: int, format: str) -> None:
     Raises:
         UnreadablePhotoError: the transfer function is PQ or HLG.
     """
-    if transfer in HDR_TRANSFERS:
-        name = "PQ" if transfer == 16 else "HLG"
+    if transfer in (PQ, HLG):
+        name = "PQ" if transfer == PQ else "HLG"
         raise UnreadablePhotoError(f"HDR ({name}) in {format} is not supported; convert it to SDR first")
 
 
 def transfer_of_profile(icc: bytes | None) -> int:
-    """Code point of an ICC profile's transfer function; 2 (unspecified) if not stated.
+    """Code point of an ICC profile's transfer function; `UNSPECIFIED` if the profile does not state it.
 
     It is read from the `cicp` tag (ICC.1:2022, 9.2.17), or from a description such as "Rec. ITU-R BT.2100 PQ".
     """
     tags = _tags(icc or b"")
-    stated = tags.get(b"cicp", b"")
-    if stated[:4] == b"cicp" and len(stated) >= 12:
-        return stated[9]
-    words = tags.get(b"desc", b"").replace(b"\0", b"")  # ASCII, or UTF-16 without its zero bytes
-    named = re.search(rb"2100.{0,20}(PQ|HLG)|(PQ|HLG).{0,20}2100", words)
-    return 2 if named is None else 16 if b"PQ" in named[0] else 18
+    code_points = tags.get(b"cicp", b"")
+    if code_points[:4] == b"cicp" and len(code_points) >= 12:
+        return code_points[9]
+    description = tags.get(b"desc", b"").replace(b"\0", b"")  # ASCII, or UTF-16 without its zero bytes
+    named = re.search(rb"2100.{0,20}(PQ|HLG)|(PQ|HLG).{0,20}2100", description)
+    if named is None:
+        return UNSPECIFIED
+    return PQ if b"PQ" in named[0] else HLG
 
 
 def _tags(icc: bytes) -> dict[bytes, bytes]:
-    """The first 1000 bytes of each tag, from the tag table after the header (ICC.1:2022, 7.3)."""
+    """The first 1000 bytes of at most 100 tags by signature, from the tag table of a profile (ICC.1:2022, 7.3)."""
     tags = {}
-    for at in range(132, 132 + 12 * min(int.from_bytes(icc[128:132], "big"), 100), 12):
-        start, size = (int.from_bytes(icc[k : k + 4], "big") for k in (at + 4, at + 8))
+    count = min(int.from_bytes(icc[128:132], "big"), 100)
+    for at in range(132, 132 + 12 * count, 12):  # an entry: signature, offset and size of 4 bytes each
+        start, size = int.from_bytes(icc[at + 4 : at + 8], "big"), int.from_bytes(icc[at + 8 : at + 12], "big")
         tags[icc[at : at + 4]] = icc[start : start + min(size, 1000)]
     return tags

@@ -10,10 +10,11 @@ from typing import Literal
 
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x0112, 0x011A, 0x011B, 0x0128
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 0x8769, 0x8825, 0xA005
-# Type of a value -> its bytes (TIFF 6.0, section 2; 16 to 18 are from BigTIFF).
+# Types of values (TIFF 6.0, section 2; 16 to 18 are from BigTIFF), and type -> bytes of a value.
+BYTE, SHORT, LONG, RATIONAL, UNDEFINED, IFD, LONG8, IFD8 = 1, 3, 4, 5, 7, 13, 16, 18
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-MAX_ENTRIES = 4096
-MAX_BYTES = 2**26  # maximum size of a value; malicious files state more than they contain
+MAX_ENTRIES = 4096  # of a directory; damaged and malicious files state more
+MAX_BYTES = 2**26  # of the values of an entry; malicious files state more than they contain
 
 # TIFF tags about the storage of pixels, which are not copied to new files.
 STRUCTURAL = frozenset(
@@ -38,7 +39,7 @@ class Entry:
     value_at: int = 0
 
 
-Directory = dict[int, Entry]
+Directory = dict[int, Entry]  # tag -> entry
 Reader = Callable[[int, int], bytes]  # (offset, number of bytes) -> at most that many bytes
 
 
@@ -70,6 +71,16 @@ def read_header(start: bytes) -> tuple[Literal["<", ">"], bool, int]:
     raise ValueError(f"TIFF version {version}")
 
 
+def _layout(order: str, big: bool) -> tuple[str, str, str, int]:
+    """Formats, for `struct`, of a directory's number of entries, of an entry's tag, type and number, and of an offset.
+
+    Last comes the size in bytes of an offset; an entry has a field of this size, with its values if they fit into it.
+    """
+    formats = ("Q", "HHQ", "Q") if big else ("H", "HHI", "I")
+    count_format, entry_format, offset_format = (order + letters for letters in formats)
+    return count_format, entry_format, offset_format, struct.calcsize(offset_format)
+
+
 def read_directory(read: Reader, offset: int, order: str, big: bool = False) -> tuple[Directory, int]:
     """Reads the entries of the directory at `offset`, and the offset of the next directory (0: none).
 
@@ -78,36 +89,36 @@ def read_directory(read: Reader, offset: int, order: str, big: bool = False) -> 
     Raises:
         ValueError: there is no directory.
     """
-    count_format, entry_format, inline = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
-    head = struct.calcsize(f"{order}{count_format}")
-    size = struct.calcsize(f"{order}{entry_format}") + inline
+    count_format, entry_format, offset_format, inline = _layout(order, big)
+    head = struct.calcsize(count_format)
+    size = struct.calcsize(entry_format) + inline
     start = read(offset, head) if offset > 0 else b""
     if len(start) < head:
         raise ValueError(f"no directory at {offset}")
-    count = struct.unpack(f"{order}{count_format}", start)[0]
+    count = struct.unpack(count_format, start)[0]
     if not 0 < count <= MAX_ENTRIES:
         raise ValueError(f"a directory of {count} entries")
     table = read(offset + head, count * size)
     entries: Directory = {}
     for position in range(0, len(table) - size + 1, size):
-        tag, kind, values = struct.unpack_from(f"{order}{entry_format}", table, position)
+        tag, kind, values = struct.unpack_from(entry_format, table, position)
         length = SIZES.get(kind, 0) * values
         if not 0 < length <= MAX_BYTES:
             continue
         value_at = offset + head + position + size - inline
         if length > inline:
-            value_at = struct.unpack_from(f"{order}{'Q' if big else 'I'}", table, position + size - inline)[0]
+            value_at = struct.unpack_from(offset_format, table, position + size - inline)[0]
         data = read(value_at, length)
         if len(data) == length:
             entries.setdefault(tag, Entry(kind, values, data, offset + head + position, value_at))
     after = read(offset + head + count * size, inline)
-    return entries, struct.unpack(f"{order}{'Q' if big else 'I'}", after)[0] if len(after) == inline else 0
+    return entries, struct.unpack(offset_format, after)[0] if len(after) == inline else 0
 
 
 def value_of(directory: Mapping[int, Entry], tag: int, order: str, default: int = 0) -> int:
     """The first value of an integer tag, or `default`."""
     entry = directory.get(tag)
-    if entry is None or entry.type not in (1, 3, 4, 13, 16, 18):
+    if entry is None or entry.type not in (BYTE, SHORT, LONG, IFD, LONG8, IFD8):
         return default
     letter = {1: "B", 2: "H", 4: "I", 8: "Q"}[SIZES[entry.type]]
     return struct.unpack_from(f"{order}{letter}", entry.data)[0]
@@ -155,24 +166,23 @@ def orientation_of(block: bytes | None) -> int:
 
 def write_directory(entries: Mapping[int, Entry], order: str, start: int, big: bool = False) -> bytes:
     """Encodes a directory for offset `start`, followed by its values; the offset of the next directory is 0."""
-    count_format, entry_format, inline = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
-    offset_format = "Q" if big else "I"
-    table = bytearray(struct.pack(f"{order}{count_format}", len(entries)))
-    size = len(table) + len(entries) * (struct.calcsize(f"{order}{entry_format}") + inline) + inline
+    count_format, entry_format, offset_format, inline = _layout(order, big)
+    table = bytearray(struct.pack(count_format, len(entries)))
+    size = len(table) + len(entries) * (struct.calcsize(entry_format) + inline) + inline
     values = bytearray()
     for tag, entry in sorted(entries.items()):
-        table += struct.pack(f"{order}{entry_format}", tag, entry.type, entry.count)
+        table += struct.pack(entry_format, tag, entry.type, entry.count)
         if len(entry.data) <= inline:
             table += entry.data.ljust(inline, b"\0")
         else:
-            table += struct.pack(f"{order}{offset_format}", start + size + len(values))
+            table += struct.pack(offset_format, start + size + len(values))
             values += entry.data + bytes(len(entry.data) % 2)  # values start at even offsets
     return bytes(table + bytes(inline) + values)
 
 
 def pointer(offset: int, order: str, big: bool = False) -> Entry:
     """An entry that holds the offset of a directory."""
-    return Entry(16, 1, struct.pack(f"{order}Q", offset)) if big else Entry(4, 1, struct.pack(f"{order}I", offset))
+    return Entry(LONG8 if big else LONG, 1, struct.pack(_layout(order, big)[2], offset))
 
 
 def write_subdirectories(tags: Tags, start: int, big: bool = False) -> tuple[bytes, Directory]:
@@ -197,9 +207,10 @@ def write_subdirectories(tags: Tags, start: int, big: bool = False) -> tuple[byt
 
 def write_block(tags: Tags) -> bytes | None:
     """Encodes the descriptive tags as an EXIF block; None if there are none."""
-    main = {tag: entry for tag, entry in tags.main.items() if tag not in STRUCTURAL and entry.type < 16}
+    main = {tag: entry for tag, entry in tags.main.items() if tag not in STRUCTURAL and entry.type < LONG8}
     if not main and not tags.exif and not tags.gps:
         return None
     subdirectories, pointers = write_subdirectories(tags, 8)
-    header = (b"II*\0" if tags.order == "<" else b"MM\0*") + struct.pack(f"{tags.order}I", 8 + len(subdirectories))
-    return header + subdirectories + write_directory({**main, **pointers}, tags.order, 8 + len(subdirectories))
+    offset = 8 + len(subdirectories)  # after the header of 8 bytes
+    header = (b"II*\0" if tags.order == "<" else b"MM\0*") + struct.pack(f"{tags.order}I", offset)
+    return header + subdirectories + write_directory({**main, **pointers}, tags.order, offset)

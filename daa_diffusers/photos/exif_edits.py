@@ -31,11 +31,11 @@ def rotated_upright(block: bytes) -> bytes:
     changed = bytearray(block)
     if ORIENTATION in main:
         entry = main[ORIENTATION]
-        one = (1).to_bytes(len(entry.data), "little" if order == "<" else "big")
-        changed[entry.value_at : entry.value_at + len(one)] = one
-    if following and not big:  # set the offset of the next directory, which follows 12 bytes per entry, to 0
-        end = offset + 2 + 12 * struct.unpack_from(f"{order}H", block, offset)[0]
-        changed[end : end + 4] = bytes(4)
+        upright = (1).to_bytes(len(entry.data), "little" if order == "<" else "big")
+        changed[entry.value_at : entry.value_at + len(upright)] = upright
+    if following and not big:  # set the offset of the next directory to 0
+        end = _directory_end(block, offset, order)
+        changed[end - 4 : end] = bytes(4)
     return bytes(changed)
 
 
@@ -49,25 +49,30 @@ def without_thumbnail(block: bytes) -> tuple[bytes, bool]:
         return block, False
     if big:
         return block, False
-    count = struct.unpack_from(f"{order}H", block, offset)[0]
-    end = offset + 2 + 12 * count
+    end = _directory_end(block, offset, order)
     changed = bytearray(block)
-    changed[end : end + 4] = bytes(4)
-    spans = [(following, 2 + 12 * struct.unpack_from(f"{order}H", block, following)[0] + 4)]
+    changed[end - 4 : end] = bytes(4)  # no next directory
+    # (offset, size) of the thumbnail's directory, values and picture, and of what has to be kept
+    spans = [(following, _directory_end(block, following, order) - following)]
     spans += [(entry.value_at, len(entry.data)) for entry in thumbnail.values() if len(entry.data) > 4]
-    for at, size in ((JPEG_OFFSET, JPEG_SIZE), (STRIP_OFFSETS, STRIP_SIZES)):
-        spans.append((value_of(thumbnail, at, order), value_of(thumbnail, size, order)))
-    needed = _extents(main, order, block) | {(offset, end + 4 - offset)}
+    for offset_tag, size_tag in ((JPEG_OFFSET, JPEG_SIZE), (STRIP_OFFSETS, STRIP_SIZES)):
+        spans.append((value_of(thumbnail, offset_tag, order), value_of(thumbnail, size_tag, order)))
+    kept = _extents(main, order, block) | {(offset, end - offset)}
     for start, size in spans:
-        apart = all(start + size <= one or one + length <= start for one, length in needed)
+        apart = all(start + size <= at or at + length <= start for at, length in kept)
         if 8 <= start < len(block) and size and apart:
             changed[start : start + size] = bytes(len(changed[start : start + size]))
-    last = max(start + size for start, size in needed)
-    tail = max((start + size for start, size in spans if start >= last), default=0)
+    kept_end = max(start + size for start, size in kept)
+    thumbnail_end = max((start + size for start, size in spans if start >= kept_end), default=0)
     # truncate a block that ends with the thumbnail, or with one byte of padding after it
-    if tail >= len(changed) - 1 and not any(changed[last:]):
-        del changed[last:]
+    if thumbnail_end >= len(changed) - 1 and not any(changed[kept_end:]):
+        del changed[kept_end:]
     return bytes(changed), True
+
+
+def _directory_end(block: bytes | bytearray, offset: int, order: str) -> int:
+    """End of a directory: its number of entries (2 bytes), entries (12 each), and offset of the next directory (4)."""
+    return offset + 2 + 12 * struct.unpack_from(f"{order}H", block, offset)[0] + 4
 
 
 def _extents(main: Directory, order: str, block: bytes) -> set[tuple[int, int]]:
@@ -84,7 +89,7 @@ def _extents(main: Directory, order: str, block: bytes) -> set[tuple[int, int]]:
                 pending.append(read_directory(reader_of(block), at, order)[0])
             except ValueError:
                 continue
-            spans.add((at, 6 + 12 * struct.unpack_from(f"{order}H", block, at)[0]))
+            spans.add((at, _directory_end(block, at, order) - at))
     return spans
 
 
@@ -114,19 +119,19 @@ def without_gps(block: bytes) -> bytes | None:
 
 
 def _erase_directory(block: bytearray, offset: int, order: str) -> None:
+    """Overwrites a directory and its values by zeros."""
     try:
         entries, _ = read_directory(reader_of(bytes(block)), offset, order)
     except ValueError:
         return
-    count = struct.unpack_from(f"{order}H", block, offset)[0]
+    end = min(_directory_end(block, offset, order), len(block))
     for entry in entries.values():
         block[entry.value_at : entry.value_at + len(entry.data)] = bytes(len(entry.data))
-    block[offset : offset + 6 + 12 * count] = bytes(len(block[offset : offset + 6 + 12 * count]))
+    block[offset:end] = bytes(end - offset)
 
 
 def _erase_entry(block: bytearray, offset: int, at: int, order: str) -> None:
     """Removes the 12 bytes of an entry: later entries and the offset of the next directory move up."""
-    count = struct.unpack_from(f"{order}H", block, offset)[0]
-    end = offset + 2 + 12 * count + 4
+    end = _directory_end(block, offset, order)
     block[at:end] = block[at + 12 : end] + bytes(12)
-    struct.pack_into(f"{order}H", block, offset, count - 1)
+    struct.pack_into(f"{order}H", block, offset, struct.unpack_from(f"{order}H", block, offset)[0] - 1)

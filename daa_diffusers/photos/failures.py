@@ -5,6 +5,7 @@ import errno
 from ..errors import UnreadablePhotoError
 from .source import Source
 
+START_BYTES = 4096  # read from the start of a file to diagnose it
 _UNKNOWN = "its content is not a photo in a known format"
 _EXPORT = "export it as JPEG, PNG or TIFF"
 # Signatures of other file types: (offset, signature, diagnosis and advice).
@@ -39,16 +40,10 @@ _KNOWN = (
 )
 _STORAGE_ERRORS = (errno.EIO, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ESTALE, errno.EMFILE, errno.ENOMEM)
 _PAGES = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script")
-_TRUNCATED = (  # in messages of decoders
-    "truncated",
-    "end of file",
-    "unexpected end",
-    "premature",
-    "not enough",
-    "too short",
-    "incomplete",
-    "requested",
-)
+# Words in the messages of decoders for truncated files.
+_TRUNCATED = (
+    "truncated", "end of file", "unexpected end", "premature", "not enough", "too short", "incomplete", "requested",
+)  # fmt: skip
 
 
 def truncated(format: str) -> str:
@@ -74,20 +69,20 @@ def reason(error: Exception, format: str) -> str:
         return error.strerror or str(error)
     if isinstance(error, MemoryError):
         return "not enough memory"
-    words = str(error).lower()
-    return truncated(format) if any(one in words for one in _TRUNCATED) else damaged(format)
+    message = str(error).lower()
+    return truncated(format) if any(words in message for words in _TRUNCATED) else damaged(format)
 
 
 def unknown_content(source: Source) -> str:
     """Message for a file that no format recognizes."""
-    start = source.read(0, 4096)
+    start = source.read(0, START_BYTES)
     if not source.size:
         return "the file is empty"
     if not start.strip(b"\0"):
         return "it starts with zeros only: its copy or download is incomplete, or its disk is damaged"
-    for offset, signature, what in _KNOWN:
+    for offset, signature, diagnosis in _KNOWN:
         if start[offset:].startswith(signature):
-            return f"{_UNKNOWN}: {what}"
+            return f"{_UNKNOWN}: {diagnosis}"
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith(_PAGES):
         return f"{_UNKNOWN}: it is a web page (HTML); download the photo itself"
@@ -99,9 +94,9 @@ def unknown_content(source: Source) -> str:
 
 
 def _is_text(start: bytes) -> bool:
-    whole = start[:-3] if len(start) == 4096 else start  # the last character may be cut
+    uncut = start[:-3] if len(start) == START_BYTES else start  # the last character may be cut
     try:
-        text = whole.decode("utf-8")
+        text = uncut.decode("utf-8")
     except UnicodeDecodeError:
         return False
-    return all(one.isprintable() or one in "\t\r\n\f" for one in text)
+    return all(character.isprintable() or character in "\t\r\n\f" for character in text)

@@ -77,7 +77,7 @@ def write(
     gray = pixels.shape[2] == 1 and alpha is None and not deep
     colors = pixels if pixels.shape[2] == 3 or gray else np.dstack([pixels] * 3)
     values = np.ascontiguousarray(colors if alpha is None else np.dstack([colors, alpha]))
-    bits = 12 if photo.encoding.maximum == 4095 else 10
+    bits = 12 if photo.encoding.maximum == 2**12 - 1 else 10
     if deep:
         library.options.SAVE_HDR_TO_12_BIT = bits == 12
         values = rescaled(values, 65535, 2**bits - 1, np.uint16) << (16 - bits)  # the encoder drops the lower bits

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,22 +20,23 @@ from .stored import Encoding, Metadata, StoredPhoto
 
 DEFAULT_QUALITY = 95
 MAX_SCANS = 500  # progressive files have about 10; malicious ones thousands, each as slow as the decoding of a photo
-SEGMENT_BYTES = 65533  # maximum content of a segment: its length, in 16 bits, includes the length field
+SEGMENT_BYTES = 65533  # maximum content of a segment: its length, in 16 bits, includes the 2 bytes of the length field
 EXIF_HEADER = b"Exif\0\0"
 XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
 ICC_HEADER = b"ICC_PROFILE\0"
 SUBSAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}  # options of Pillow's encoder
+# Ratio of the sampling factors of luma and chroma (horizontal, vertical) -> name.
 _SAMPLING_NAMES = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (4, 1): "4:1:1", (1, 2): "4:4:0"}
-SOS, EOI, COM = 0xDA, 0xD9, 0xFE
+SIGNATURE = b"\xff\xd8\xff"  # start of image, and the first byte of the next marker
+SOS, EOI, APP0, COM = 0xDA, 0xD9, 0xE0, 0xFE  # markers: start of scan, end of image, first application segment, comment
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # markers of frame headers
-_MARKER = re.compile(
-    rb"\xff[^\x00\xd0-\xd7\xff]"
-)  # a marker within coded data; not stuffed bytes, restart markers or fill bytes
+# A marker within coded data; not stuffed bytes, restart markers or fill bytes.
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def recognizes(source: Source) -> bool:
     """Whether a file is a JPEG file."""
-    return source.read(0, 3) == b"\xff\xd8\xff"
+    return source.read(0, 3) == SIGNATURE
 
 
 def segments(source: Source) -> Iterator[tuple[int, int, int]]:
@@ -73,7 +75,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
         raise UnreadablePhotoError(
             f"a JPEG of {bits} bits per sample is not supported: export it as 16-bit PNG or TIFF"
         )
-    with by_pillow.opened(JpegImagePlugin.JpegImageFile, source.stream()) as image:
+    with JpegImagePlugin.JpegImageFile(source.stream()) as image:
         check(*image.size)
         content = source.content()
         parts = _parts_after(content, end_of_picture(content))
@@ -81,10 +83,11 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
         notes = left_out(parts | segments_left_out)
         metadata, encoding = by_pillow.metadata_of(image, blocks), encoding_of(image)
         pixels, alpha, converted = by_pillow.pixels_of(image, metadata.icc)
-        if metadata.icc is None and any(one.startswith(ICC_HEADER) for _, one in image.applist):  # type: ignore[attr-defined]
+        has_icc = any(segment.startswith(ICC_HEADER) for _, segment in image.applist)  # type: ignore[attr-defined]
+        if metadata.icc is None and has_icc:
             notes.append("the color profile is damaged and left out")
         if image.mode == "CMYK":
-            metadata = Metadata(metadata.exif, metadata.xmp, by_pillow.srgb_profile(), metadata.dpi, metadata.blocks)
+            metadata = replace(metadata, icc=by_pillow.srgb_profile())
             encoding = Encoding()
     return StoredPhoto(pixels, alpha, "JPEG", orientation_of(metadata.exif), metadata, encoding, (*notes, *converted))
 
@@ -112,14 +115,13 @@ def end_of_picture(content: bytes, start: int = 0) -> int:
 def _parts_after(content: bytes, end: int) -> set[str]:
     """Descriptions of the data after the picture in a file."""
     parts = set()
-    while content.startswith(b"\xff\xd8\xff", end):
+    while content.startswith(SIGNATURE, end):
         parts.add("further pictures")
         end = end_of_picture(content, end)
-    if content[-4:] in (b"SEFT", b"QDIO"):  # Samsung's trailers
-        parts.add(
-            "the video of a motion photo" if b"MotionPhoto_Data" in content[end:] else "a trailer written by the phone"
-        )
-    elif content[end + 4 : end + 8] == b"ftyp":
+    has_trailer = content[-4:] in (b"SEFT", b"QDIO")  # of Samsung
+    if has_trailer and b"MotionPhoto_Data" not in content[end:]:
+        parts.add("a trailer written by the phone")
+    elif has_trailer or content[end + 4 : end + 8] == b"ftyp":
         parts.add("the video of a motion photo")
     elif content[end:].strip(b"\0\r\n\t \xff"):
         parts.add(f"{len(content) - end} bytes after the picture")
@@ -128,20 +130,20 @@ def _parts_after(content: bytes, end: int) -> set[str]:
 
 def encoding_of(image: Image.Image) -> Encoding:
     """Encoding of an open JPEG image."""
+    # a layer: ID, horizontal and vertical sampling factor (Pillow documents another order), number of its table
     layers, tables = image.layer, image.quantization  # type: ignore[attr-defined]
     subsampling = None
     if len(layers) == 3:
-        (_, horizontal, vertical, _), *chroma = layers  # the order differs from Pillow's documentation
-        same = all(layer[1:3] == chroma[0][1:3] for layer in chroma)
-        ratio = (horizontal / chroma[0][1], vertical / chroma[0][2]) if chroma[0][1] and chroma[0][2] else (0, 0)
-        subsampling = _SAMPLING_NAMES.get(ratio, "unusual") if same else "unusual"
+        luma, *chroma = (layer[1:3] for layer in layers)
+        ratio = (luma[0] / chroma[0][0], luma[1] / chroma[0][1]) if all(chroma[0]) else (0, 0)
+        subsampling = _SAMPLING_NAMES.get(ratio, "unusual") if chroma[0] == chroma[1] else "unusual"
     quantization = tuple(tuple(tables[layer[3]]) for layer in layers if layer[3] in tables)
+    marked_rgb = image.info.get("adobe_transform") == 0 or [layer[0] for layer in layers] == list(b"RGB")
     return Encoding(
         quantization=quantization if len(quantization) == len(layers) else (),
         subsampling=subsampling,
         progressive=bool(image.info.get("progressive")),
-        rgb=image.mode == "RGB"
-        and (image.info.get("adobe_transform") == 0 or [layer[0] for layer in layers] == list(b"RGB")),
+        rgb=image.mode == "RGB" and marked_rgb,
     )
 
 
@@ -158,9 +160,8 @@ def _blocks(image: Image.Image) -> tuple[tuple[tuple[str, bytes], ...], set[str]
         if name == "APP0" and content.startswith(b"JFIF\0") and len(content) > 14:
             content = content[:12] + bytes(2)  # thumbnail of 0 x 0 pixels
             parts.add("the thumbnail")
-        what = _left_out(name, content)
-        if what:
-            parts.add(what)
+        if description := _left_out(name, content):
+            parts.add(description)
         else:
             kept.append((name, content))
     return tuple(kept), parts | ({"further XMP packets"} if packets > 1 else set())
@@ -176,7 +177,7 @@ def _left_out(name: str, content: bytes) -> str:
         return "content credentials (C2PA)" if content[:2] == b"JP" and content[12:16] == b"jumb" else "segments APP11"
     if content.startswith(b"JFXX\0"):
         return "the thumbnail"
-    return "a preview" if content.startswith(b"\xff\xd8\xff") else ""
+    return "a preview" if content.startswith(SIGNATURE) else ""
 
 
 def write(
@@ -185,74 +186,71 @@ def write(
     """Writes a JPEG file; photos from JPEG files keep their quantization tables unless `quality` is given."""
     notes = []
     options: dict = {"quality": DEFAULT_QUALITY if quality is None else quality}
-    own = photo.format == "JPEG"
-    if own and quality is None and photo.encoding.quantization:
+    was_jpeg = photo.format == "JPEG"
+    if was_jpeg and quality is None and photo.encoding.quantization:
         tables = photo.encoding.quantization
         while len(tables) > 1 and tables[-1] == tables[-2]:  # the encoder repeats the last one
             tables = tables[:-1]
         options = {"qtables": [list(table) for table in tables]}
-    if own and photo.encoding.rgb and pixels.shape[2] == 3:
+    if was_jpeg and photo.encoding.rgb and pixels.shape[2] == 3:
         options["keep_rgb"] = True
     elif pixels.shape[2] == 3:
-        subsampling = photo.encoding.subsampling if own else "4:4:4"
+        subsampling = photo.encoding.subsampling if was_jpeg else "4:4:4"
         options["subsampling"] = SUBSAMPLINGS.get(subsampling or "4:4:4", 0)
         if subsampling not in (None, *SUBSAMPLINGS):
             notes.append(f"chroma subsampling {subsampling} became 4:4:4")
     stream = io.BytesIO()
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     image.save(stream, "JPEG", progressive=photo.encoding.progressive, **options)
-    encoders_jfif, rest = _split(stream.getbuffer())
-    ours, missing = _segments(photo.metadata, own)
-    if not own and photo.metadata.dpi:
-        ours.insert(0, (0xE0, _jfif(photo.metadata.dpi)))
-    head = b"" if any(marker == 0xE0 for marker, _ in ours) else encoders_jfif
-    write_pieces(path, [b"\xff\xd8", head, *map(_segment, ours), rest])
+    encoder_app0, rest = _split(stream.getbuffer())
+    segments, missing = _segments(photo.metadata, was_jpeg)
+    if not was_jpeg and photo.metadata.dpi:
+        segments.insert(0, (APP0, _jfif(photo.metadata.dpi)))
+    head = b"" if any(marker == APP0 for marker, _ in segments) else encoder_app0
+    encoded = (bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content for marker, content in segments)
+    write_pieces(path, [SIGNATURE[:2], head, *encoded, rest])
     return notes + missing
 
 
 def _jfif(dpi: tuple[float, float]) -> bytes:
-    x, y = (min(65535, max(1, round(one))) for one in dpi)
+    """Content of a JFIF segment of version 1.1 that states pixels per inch, without thumbnail."""
+    x, y = (min(65535, max(1, round(number))) for number in dpi)
     return b"JFIF\0\1\1\1" + x.to_bytes(2, "big") + y.to_bytes(2, "big") + b"\0\0"
-
-
-def _segment(one: tuple[int, bytes]) -> bytes:
-    marker, content = one
-    return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
 
 
 def _split(content: memoryview) -> tuple[bytes, memoryview]:
     """Splits an encoded file into its leading APP0 segments and the rest."""
     at = 2
-    while content[at + 1] == 0xE0:
+    while content[at + 1] == APP0:
         at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
     return bytes(content[2:at]), content[at:]
 
 
-def _segments(metadata: Metadata, own: bool) -> tuple[list[tuple[int, bytes]], list[str]]:
-    """(marker, content) of all metadata segments, and notes on metadata that does not fit."""
-    segments, missing = [], []
-    extra = metadata.blocks if own else ()
-    segments += [(0xE0, content) for name, content in extra if name == "APP0"]
-    if metadata.exif:
-        if len(EXIF_HEADER) + len(metadata.exif) <= SEGMENT_BYTES:
-            segments.append((0xE1, EXIF_HEADER + metadata.exif))
-        else:
-            missing.append("EXIF of more than 64 kB does not fit into a JPEG")
-    if metadata.xmp:
-        if len(XMP_HEADER) + len(metadata.xmp) <= SEGMENT_BYTES:
-            segments.append((0xE1, XMP_HEADER + metadata.xmp))
-        else:
-            missing.append("XMP of more than 64 kB does not fit into a JPEG")
-    if metadata.icc:
+def _segments(metadata: Metadata, was_jpeg: bool) -> tuple[list[tuple[int, bytes]], list[str]]:
+    """(marker, content) of all metadata segments, and notes on metadata that does not fit.
+
+    Args:
+        metadata: metadata of the photo.
+        was_jpeg: whether it is from a JPEG file, whose `blocks` are then written as well.
+    """
+    missing = []
+    blocks = metadata.blocks if was_jpeg else ()
+    segments = [(APP0, content) for name, content in blocks if name == "APP0"]
+    for name, header, content in (("EXIF", EXIF_HEADER, metadata.exif), ("XMP", XMP_HEADER, metadata.xmp)):
+        if content and len(header) + len(content) <= SEGMENT_BYTES:
+            segments.append((APP0 + 1, header + content))
+        elif content:
+            missing.append(f"{name} of more than 64 kB does not fit into a JPEG")
+    if metadata.icc:  # in parts with their number, from 1, and the number of all parts, one byte each
         room = SEGMENT_BYTES - len(ICC_HEADER) - 2
         parts = [metadata.icc[start : start + room] for start in range(0, len(metadata.icc), room)]
         if len(parts) < 256:
-            segments += [(0xE2, ICC_HEADER + bytes([k + 1, len(parts)]) + part) for k, part in enumerate(parts)]
+            segments += [(APP0 + 2, ICC_HEADER + bytes([k, len(parts)]) + part) for k, part in enumerate(parts, 1)]
         else:
             missing.append("the color profile is too large for a JPEG")
-    for name, content in extra:
+    for name, content in blocks:
         if name != "APP0":
-            segments.append((COM if name == "COM" else 0xE0 + int(name[3:]), content))
+            segments.append((COM if name == "COM" else APP0 + int(name[3:]), content))
     return segments, missing
 
 

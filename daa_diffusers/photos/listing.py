@@ -13,7 +13,7 @@ from .registry import PHOTO_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
-HIDDEN = "hidden"
+HIDDEN = "hidden"  # reason in `Listing.skipped`
 
 
 @dataclass
@@ -44,14 +44,14 @@ def scan_folder(folder: str | os.PathLike[str]) -> Listing:
     listing = Listing(Paths(folder))
     visited = {os.path.realpath(folder)}
     # Depth first, with the entries of each folder sorted by name, which gives the order of paths.
-    left = [_entries(os.fspath(folder), "", listing, visited)]
-    while left:
-        name = next(left[-1], None)
+    open_folders = [_entries(os.fspath(folder), "", listing, visited)]  # a folder, a subfolder of it, ...
+    while open_folders:
+        name = next(open_folders[-1], None)
         if name is None:
-            left.pop()
+            open_folders.pop()
         elif name.endswith(os.sep):
             path = os.path.join(listing.photos.folder, name.removesuffix(os.sep))
-            left.append(_entries(path, name, listing, visited))
+            open_folders.append(_entries(path, name, listing, visited))
         else:
             listing.photos.append(name)
     return listing
@@ -69,28 +69,27 @@ def _entries(folder: str, within: str, listing: Listing, visited: set[str]) -> I
     files: list[str] = []
     folders: list[str] = []
     try:
-        with os.scandir(folder) as found:
-            for entry in found:
-                (folders if _is_folder(entry) else files).append(entry.name)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    listing.hidden += 1
+                else:
+                    (folders if _is_folder(entry) else files).append(entry.name)
     except OSError as error:
         listing.unreadable[os.fspath(error.filename)] = error.strerror or str(error)
-    new = []
+    names = []
     for name in sorted(folders):  # sorted, so that every machine follows the same one of two links to a folder
-        real = "" if name.startswith(".") else os.path.realpath(os.path.join(folder, name))
-        listing.hidden += not real
-        if real and real not in visited:
+        real = os.path.realpath(os.path.join(folder, name))
+        if real not in visited:
             visited.add(real)
-            new.append(name + os.sep)
-    photos = []
+            names.append(name + os.sep)
     for name in files:
         suffix = os.path.splitext(name)[1].lower()
-        if name.startswith("."):
-            listing.hidden += 1
-        elif suffix in PHOTO_SUFFIXES:
-            photos.append(name)
+        if suffix in PHOTO_SUFFIXES:
+            names.append(name)
         else:
             listing.others[suffix or "no suffix"] += 1
-    for name in sorted(photos + new, key=lambda name: os.path.normcase(name.removesuffix(os.sep))):
+    for name in sorted(names, key=lambda name: os.path.normcase(name.removesuffix(os.sep))):
         yield within + name
 
 

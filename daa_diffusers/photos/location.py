@@ -7,7 +7,7 @@ from .exif_edits import without_gps
 from .stored import Metadata
 from .xmp import without_names
 
-MAX_XMP = 2**20
+MAX_SEARCHED = 2**20  # bytes; larger XMP packets are left out
 # Property names in the XMP schemas exif, photoshop, Iptc4xmpCore and Iptc4xmpExt; writers may choose any prefix.
 _PLACES = (
     r"(?:GPS\w*|City|State|Country|CountryCode|CountryName|Location|Sublocation|ProvinceState|WorldRegion"
@@ -39,17 +39,19 @@ def without_location(metadata: Metadata) -> tuple[Metadata, list[str]]:
 
 
 def _may_hold_places(name: str, content: bytes) -> bool:
+    """Whether a block of `Metadata.blocks` may hold a location: unknown ones may."""
     if name in ("APP0", "APP14", "COM"):
         return False
     if name.startswith("APP"):
         return True
     if name in ("tEXt", "zTXt", "iTXt"):
         return content.lower().startswith((b"raw profile type", b"gps", b"location"))
-    return name not in ("cICP", "mDCV", "cLLI", "cHRM", "gAMA", "sRGB", "pHYs", "tIME")  # others, such as IPTC, may
+    return name not in ("cICP", "mDCV", "cLLI", "cHRM", "gAMA", "sRGB", "pHYs", "tIME")
 
 
 def _xmp_without_places(xmp: bytes) -> bytes | None:
-    if len(xmp) > MAX_XMP:
+    """Removes place names from an XMP packet; None if they cannot be separated from the rest."""
+    if len(xmp) > MAX_SEARCHED:
         return None
     try:
         text = xmp.decode("utf-8")
@@ -57,5 +59,5 @@ def _xmp_without_places(xmp: bytes) -> bytes | None:
         return None
     if not _PLACE_NAME.search(text):
         return xmp
-    left = without_names(text, rf"[\w.-]+:{_PLACES}")
-    return None if left is None or _PLACE_NAME.search(left) else left.encode("utf-8")
+    edited = without_names(text, rf"[\w.-]+:{_PLACES}")
+    return None if edited is None or _PLACE_NAME.search(edited) else edited.encode("utf-8")

@@ -17,7 +17,7 @@ class Paths(Sequence[Path]):
     def __init__(self, folder: str | os.PathLike[str] = ""):
         self.folder = os.fspath(folder)
         self._names = bytearray()  # concatenated, in the encoding of the file system
-        self._ends = array("Q")
+        self._ends = array("Q")  # the end of each name in `_names`
 
     def append(self, name: str) -> None:
         """Adds a file, named relative to the folder."""
@@ -38,7 +38,7 @@ class Paths(Sequence[Path]):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(len(self)))]
+            return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(f"path {index} of {len(self)}")
         return Path(self.folder, self.name(index % len(self)))

@@ -22,14 +22,14 @@ def crop_patch(
         photo: (C, H, W), uint8, uint16, or float in [0, 1].
         patch: side of the patch in pixels.
         generator: random generator for position, flips and rotations.
-        augment: apply one of the eight flips and 90-degree rotations.
+        augment: apply one of the eight combinations of 90-degree rotations and flips, at random.
         quarter_turns: include rotations by 90 and 270 degrees; without them, vertical lines stay vertical.
 
     Returns:
         (C, patch, patch), float32 in [0, 1], contiguous.
     """
-    top, left, turn = torch.rand(3, generator=generator, dtype=torch.float64, device=generator.device).tolist()
-    for axis, draw in ((1, top), (2, left)):
+    draws = torch.rand(3, generator=generator, dtype=torch.float64, device=generator.device).tolist()
+    for axis, draw in ((1, draws[0]), (2, draws[1])):
         side = photo.shape[axis]
         start = int(draw * (abs(side - patch) + 1))
         if side >= patch:
@@ -38,9 +38,9 @@ def crop_patch(
             photo = unit_float(photo).index_select(axis, _mirrored(side, patch, start))
     photo = unit_float(photo)
     if augment:
-        turn = int(turn * 8)
-        photo = torch.rot90(photo, turn % 4 if quarter_turns else turn % 2 * 2, (1, 2))
-        if turn >= 4:
+        variant = int(draws[2] * 8)  # rotation (variant % 4), and a flip from 4 on
+        photo = torch.rot90(photo, variant % 4 if quarter_turns else variant % 2 * 2, (1, 2))
+        if variant >= 4:
             photo = photo.flip(2)
     return photo.contiguous()
 
@@ -54,8 +54,9 @@ def _mirrored(side: int, patch: int, before: int) -> torch.Tensor:
     """Indices that extend `side` pixels to `patch`, `before` of them at the start, by reflection without the edge."""
     if side == 1:
         return torch.zeros(patch, dtype=torch.long)
-    index = (torch.arange(patch) - before) % (2 * side - 2)
-    return torch.minimum(index, 2 * side - 2 - index)
+    period = 2 * side - 2
+    index = (torch.arange(patch) - before) % period
+    return torch.minimum(index, period - index)
 
 
 def center_crop(photo: torch.Tensor, side: int) -> torch.Tensor:

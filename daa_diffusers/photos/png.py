@@ -12,16 +12,17 @@ from PIL import PngImagePlugin
 from ..errors import UnreadablePhotoError
 from . import by_pillow
 from .by_pillow import TRANSPARENT
-from .color import check_transfer
+from .color import PQ, check_transfer
 from .exif import orientation_of
 from .failures import damaged, truncated
 from .other_parts import left_out
 from .photo_format import PhotoFormat, SizeCheck, write_pieces
 from .source import Source
-from .stored import Metadata, StoredPhoto
+from .stored import METERS_PER_INCH, Metadata, StoredPhoto
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-HEADER_BYTES = 33  # signature and IHDR
+HEADER_BYTES = 33  # signature (8 bytes) and the chunk IHDR
+GRAY, RGB, RGBA = 0, 2, 6  # color types
 XMP_KEYWORD = b"XML:com.adobe.xmp\0"
 MAX_TEXT = 2**26  # maximum bytes of a decompressed profile or packet
 # Chunks that stay valid for restored pixels; not sBIT, bKGD, hIST and tRNS, which refer to stored values or a palette.
@@ -38,7 +39,7 @@ class Chunk(NamedTuple):
 
     name: str
     content: memoryview
-    whole: bool
+    is_intact: bool
     stored: memoryview
 
 
@@ -49,25 +50,26 @@ def recognizes(source: Source) -> bool:
 
 def size(source: Source) -> tuple[int, int]:
     """(width, height)."""
-    return struct.unpack(">II", _header(source)[:8])
+    width, height, *_ = _header(source)
+    return width, height
 
 
-def _header(source: Source) -> bytes:
+def _header(source: Source) -> tuple[int, ...]:
+    """Fields of IHDR: width, height, bits per sample, color type, compression, filters, whether interlaced."""
     start = source.read(0, HEADER_BYTES)
     if len(start) < HEADER_BYTES or start[12:16] != b"IHDR":
         raise UnreadablePhotoError("the PNG does not start with its header (IHDR)")
-    return start[16:29]
+    return struct.unpack(">IIBBBBB", start[16:29])
 
 
 def read_chunks(source: Source) -> list[Chunk]:
     """All chunks up to IEND; the last one may be truncated."""
-    content, chunks, at = memoryview(source.content()), [], 8
-    while at + 8 <= len(content):
-        length, name = struct.unpack(">I", content[at : at + 4])[0], bytes(content[at + 4 : at + 8]).decode("latin-1")
-        data = content[at + 8 : at + 8 + length]
+    file, chunks, at = memoryview(source.content()), [], len(SIGNATURE)
+    while at + 8 <= len(file):  # a chunk: length and name (4 bytes each), content, checksum of name and content (4)
+        length, name = int.from_bytes(file[at : at + 4]), bytes(file[at + 4 : at + 8]).decode("latin-1")
         end = at + 12 + length
-        whole = end <= len(content) and zlib.crc32(content[at + 4 : end - 4]) == int.from_bytes(content[end - 4 : end])
-        chunks.append(Chunk(name, data, whole, content[at:end]))
+        is_intact = end <= len(file) and zlib.crc32(file[at + 4 : end - 4]) == int.from_bytes(file[end - 4 : end])
+        chunks.append(Chunk(name, file[at + 8 : at + 8 + length], is_intact, file[at:end]))
         if name == "IEND":
             break
         at = end
@@ -80,33 +82,34 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     Raises:
         UnreadablePhotoError: damaged file, or HDR (PQ or HLG).
     """
-    header = _header(source)
-    check(*struct.unpack(">II", header[:8]))
+    width, height, bits, color, _, _, interlaced = _header(source)
+    check(width, height)
     chunks = read_chunks(source)
-    bits, color, interlaced = header[8], header[9], header[12]
+    if any(chunk.name == "CgBI" for chunk in chunks):
+        raise UnreadablePhotoError("it is Apple's variant of PNG (CgBI), not a PNG: export it again")
     parts = _parts(chunks, color)
-    if after := source.size - 8 - sum(len(chunk.stored) for chunk in chunks):
+    if after := source.size - len(SIGNATURE) - sum(len(chunk.stored) for chunk in chunks):
         parts.add(f"{after} bytes after the picture")
     notes = left_out(parts)
     if interlaced:
         notes.append("interlaced became sequential")
     for chunk in chunks:
-        if chunk.name in _PICTURE and not chunk.whole:  # not checked by all decoders
+        if chunk.name in _PICTURE and not chunk.is_intact:  # not checked by all decoders
             ends_early = len(chunk.stored) < 12 + int.from_bytes(chunk.stored[:4])
             raise UnreadablePhotoError(truncated("PNG") if ends_early else damaged("PNG"))
         if chunk.name == "cICP" and len(chunk.content) == 4:
             check_transfer(chunk.content[1], "PNG")
         elif chunk.name == "iCCP" and bytes(chunk.content[:18]) == b"ITUR_2100_PQ_FULL\0":  # W3C's note on HDR in PNG
-            check_transfer(16, "PNG")
+            check_transfer(PQ, "PNG")
     if bits == 16:
         pixels, alpha = _decode_16_bits(chunks)
-        if alpha is not None and color in (0, 2):
+        if alpha is not None and color in (GRAY, RGB):
             notes.append(TRANSPARENT)
     else:
-        with by_pillow.opened(PngImagePlugin.PngImageFile, io.BytesIO(_picture(chunks))) as image:
+        with PngImagePlugin.PngImageFile(io.BytesIO(_picture(chunks))) as image:
             pixels, alpha, converted = by_pillow.pixels_of(image)
         notes += converted
-        if bits in (2, 4) and color == 0:
+        if bits in (2, 4) and color == GRAY:
             notes.append(f"{bits} bits per sample became 8")
     metadata = _metadata(chunks, notes)
     return StoredPhoto(pixels, alpha, "PNG", orientation_of(metadata.exif), metadata, notes=tuple(notes))
@@ -114,16 +117,10 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
 
 def _parts(chunks: list[Chunk], color: int) -> set[str]:
     """Descriptions of the parts of a file that are not saved."""
-    parts = {
-        _LEFT_OUT.get(one.name, f"the chunk {one.name}")
-        for one in chunks
-        if not _is_kept(one.name) and one.name not in _PICTURE | _CODING
-    }
-    if color in (2, 6) and any(chunk.name == "PLTE" for chunk in chunks):
-        parts.add("a suggested palette")
-    if "CgBI" in (chunk.name for chunk in chunks):
-        raise UnreadablePhotoError("it is Apple's variant of PNG (CgBI), not a PNG: export it again")
-    return parts
+    names = {chunk.name for chunk in chunks}
+    left_out_names = {name for name in names - _PICTURE - _CODING if not _is_kept(name)}
+    parts = {_LEFT_OUT.get(name, f"the chunk {name}") for name in left_out_names}
+    return parts | ({"a suggested palette"} if color in (RGB, RGBA) and "PLTE" in names else set())
 
 
 def _is_kept(name: str) -> bool:
@@ -146,46 +143,43 @@ def _decode_16_bits(chunks: list[Chunk]) -> tuple[np.ndarray, np.ndarray | None]
     values = values[..., None] if values.ndim == 2 else values
     if values.shape[2] in (2, 4):
         return np.ascontiguousarray(values[..., :-1]), np.ascontiguousarray(values[..., -1])
-    transparent = next((bytes(one.content) for one in chunks if one.name == "tRNS"), b"")
-    if len(transparent) != 2 * values.shape[2]:
+    content = next((bytes(chunk.content) for chunk in chunks if chunk.name == "tRNS"), b"")
+    if len(content) != 2 * values.shape[2]:
         return values, None
-    key = np.frombuffer(transparent, ">u2").astype(np.uint16)
-    return values, np.where((values == key).all(axis=2), 0, 65535).astype(np.uint16)
+    transparent = np.frombuffer(content, ">u2").astype(np.uint16)  # the only color that is transparent
+    return values, np.where((values == transparent).all(axis=2), 0, 65535).astype(np.uint16)
 
 
 def _metadata(chunks: list[Chunk], notes: list[str]) -> Metadata:
     """Metadata in the kept chunks; damaged chunks are read as far as possible, with a note."""
     exif = xmp = icc = dpi = None
     blocks = []
-    for name, view, whole, _ in chunks:
+    for name, view, is_intact, _ in chunks:
         if not _is_kept(name):
             continue
         content = bytes(view)
-        if not whole:
+        if not is_intact:
             notes.append(f"the chunk {name} is damaged (wrong checksum or length)")
         if name == "eXIf" and exif is None:
             exif = content.removeprefix(b"Exif\0\0") or None
         elif name == "iCCP" and icc is None:
-            icc = _profile(content)
+            icc = _inflated(content.partition(b"\0")[2][1:])  # after name and compression method
             notes += [] if icc else ["the color profile is damaged and left out"]
         elif name == "iTXt" and content.startswith(XMP_KEYWORD) and xmp is None:
             xmp = _packet(content)
             notes += [] if xmp else ["XMP is damaged and left out"]
         else:
             blocks.append((name, content))
-        if name == "pHYs" and len(content) == 9 and content[8] == 1:
+        if name == "pHYs" and len(content) == 9 and content[8] == 1:  # pixels per meter
             x, y = struct.unpack(">II", content[:8])
-            dpi = (x * 0.0254, y * 0.0254) if x and y else None
+            dpi = (x * METERS_PER_INCH, y * METERS_PER_INCH) if x and y else None
     return Metadata(exif, xmp, icc, dpi, tuple(blocks))
 
 
-def _profile(content: bytes) -> bytes | None:
-    return _inflated(content.partition(b"\0")[2][1:])
-
-
 def _packet(content: bytes) -> bytes | None:
+    """XMP packet in an iTXt chunk: keyword, whether compressed, method, language, translated keyword, text."""
     compressed = content[len(XMP_KEYWORD) : len(XMP_KEYWORD) + 1] == b"\1"
-    text = content[len(XMP_KEYWORD) + 2 :].split(b"\0", 2)[-1]  # after language and translated keyword
+    text = content[len(XMP_KEYWORD) + 2 :].split(b"\0", 2)[-1]
     return _inflated(text) if compressed else text
 
 
@@ -214,14 +208,15 @@ def write(
     return []
 
 
-def _new_chunks(metadata: Metadata, own: bool) -> list[tuple[str, bytes]]:
-    chunks = list(metadata.blocks) if own else []
+def _new_chunks(metadata: Metadata, was_png: bool) -> list[tuple[str, bytes]]:
+    """(name, content) of the metadata chunks; `blocks` are those of a PNG file if `was_png`."""
+    chunks = list(metadata.blocks) if was_png else []
     names = {name for name, _ in chunks}
     if metadata.icc:
         chunks = [(name, content) for name, content in chunks if name != "sRGB"]  # a file has either of them
         chunks.append(("iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc)))
     if metadata.dpi and "pHYs" not in names:
-        x, y = (round(one / 0.0254) for one in metadata.dpi)
+        x, y = (round(dpi / METERS_PER_INCH) for dpi in metadata.dpi)
         chunks.append(("pHYs", struct.pack(">IIB", x, y, 1)))
     if metadata.exif:
         chunks.append(("eXIf", metadata.exif))

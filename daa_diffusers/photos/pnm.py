@@ -16,9 +16,10 @@ from .source import Source
 from .stored import Encoding, StoredPhoto, rescaled, strips
 
 _SPACE = rb"(?:\s|#[^\n]*\n)+"
+# Type (1 to 3 plain text, 4 to 6 binary: black and white, gray, color), width and height.
 _HEADER = re.compile(rb"P([1-6])" + _SPACE + rb"(\d+)" + _SPACE + rb"(\d+)")
 _HEADER_WITH_COMMENTS = re.compile(rb"P[1-6](?:\s|#[^\n]*\n|\d+(?=\s))*")
-_BINARY = re.compile(rb"P[56]" + _SPACE + rb"\d+" + _SPACE + rb"\d+" + _SPACE + rb"(\d+)\s")
+_BINARY = re.compile(rb"P[56]" + _SPACE + rb"\d+" + _SPACE + rb"\d+" + _SPACE + rb"(\d+)\s")  # and the maximum value
 
 
 def recognizes(source: Source) -> bool:
@@ -50,19 +51,17 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     notes = ["comments are left out"] if b"#" in _HEADER_WITH_COMMENTS.match(start)[0] else []  # type: ignore[index]
     match = _BINARY.match(start)
     if match is not None:
-        end = match.end() + width * height * (1 if kind == b"5" else 3) * (1 if int(match[1]) < 256 else 2)
+        shape = (height, width, 1 if kind == b"5" else 3)
+        end = match.end() + math.prod(shape) * (1 if int(match[1]) < 256 else 2)
         after = source.read(end, source.size).strip()
-        notes += left_out(
-            {"further pictures" if _HEADER.match(after) else f"{len(after)} bytes after the picture"}
-            if after
-            else set()
-        )
-    if match is not None and int(match[1]) != 255:
-        pixels, maximum = _binary(source, match, (height, width, 1 if kind == b"5" else 3))
-        return StoredPhoto(pixels, None, "PNM", encoding=Encoding(maximum=maximum), notes=tuple(notes))
+        if after:
+            notes += left_out({"further pictures" if _HEADER.match(after) else f"{len(after)} bytes after the picture"})
+        if int(match[1]) != 255:
+            pixels, maximum = _binary(source, match, shape)
+            return StoredPhoto(pixels, None, "PNM", encoding=Encoding(maximum=maximum), notes=tuple(notes))
     if kind in b"123":
         notes.append("plain text became binary")
-    with by_pillow.opened(PpmImagePlugin.PpmImageFile, source.stream()) as image:
+    with PpmImagePlugin.PpmImageFile(source.stream()) as image:
         pixels, alpha, converted = by_pillow.pixels_of(image)
     return StoredPhoto(pixels, alpha, "PNM", notes=(*notes, *converted))
 
@@ -87,8 +86,7 @@ def write(
     """Writes a binary PGM or PPM file; photos from PNM files keep their maximum value."""
     height, width, channels = pixels.shape
     full = int(np.iinfo(pixels.dtype).max)
-    own = photo.encoding.maximum if photo.format == "PNM" and pixels.dtype == np.uint16 else None
-    maximum = own or full
+    maximum = (photo.encoding.maximum if photo.format == "PNM" and pixels.dtype == np.uint16 else None) or full
     dtype = np.uint8 if maximum <= 255 else np.uint16
     pieces: list[bytes | memoryview] = [f"P{5 if channels == 1 else 6}\n{width} {height}\n{maximum}\n".encode()]
     for rows in strips(pixels.shape):

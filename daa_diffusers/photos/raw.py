@@ -65,7 +65,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
             no_auto_bright=True,
             output_bps=16,
             output_color=rawpy.ColorSpace.sRGB,
-            gamma=(2.4, 12.92),  # sRGB curve; LibRaw's default is BT.709
+            gamma=(2.4, 12.92),  # exponent and slope near black of sRGB; LibRaw's default is BT.709
         )
     stored = tiff.metadata_of(source)  # most raw files are TIFF files
     exif = rotated_upright(stored.exif) if stored.exif else None

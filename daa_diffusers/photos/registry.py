@@ -9,17 +9,17 @@ from .source import Source
 REGISTRY: tuple[PhotoFormat, ...] = tuple(
     module.FORMAT for module in (jpeg, png, raw, tiff, webp, avif, heic, pnm, bmp)
 )
-BY_NAME = {one.name: one for one in REGISTRY}
-BY_SUFFIX = {suffix: one for one in REGISTRY for suffix in one.suffixes}
+BY_NAME = {entry.name: entry for entry in REGISTRY}
+BY_SUFFIX = {suffix: entry for entry in REGISTRY for suffix in entry.suffixes}
 PHOTO_SUFFIXES = frozenset(BY_SUFFIX)  # of all readable files, lower case
 # Writable formats: name (value of `format`) -> file suffixes, the default first.
-FORMATS = {one.name: one.suffixes for one in REGISTRY if one.write is not None}
-_ALIASES = {alias: one.name for one in REGISTRY for alias in one.aliases}
+FORMATS = {entry.name: entry.suffixes for entry in REGISTRY if entry.write is not None}
+_ALIASES = {alias: entry.name for entry in REGISTRY for alias in entry.aliases}
 
 
 def format_of(source: Source) -> PhotoFormat | None:
     """The format of a file by its content; None if it is not in `REGISTRY`."""
-    return next((one for one in REGISTRY if one.recognizes(source)), None)
+    return next((entry for entry in REGISTRY if entry.recognizes(source)), None)
 
 
 def checked_format(format: str | None) -> str | None:
@@ -39,18 +39,18 @@ def checked_format(format: str | None) -> str | None:
 
 def written_as(name: str) -> PhotoFormat:
     """The default format for saving a photo of format `name`: the same, or TIFF for raw files."""
-    own = BY_NAME[name.lower()]
-    return BY_NAME[own.saved_as or own.name]
+    photo_format = BY_NAME[name.lower()]
+    return BY_NAME[photo_format.saved_as or photo_format.name]
 
 
 def suffix_for(suffix: str, format: str | None = None) -> str:
-    """The suffix of a restored photo's file.
+    """The suffix of a restored photo's file: that of the photo, unless it is not one of the format.
 
     Args:
         suffix: suffix of the photo's file.
-        format: key of `FORMATS`. None: format of the photo.
+        format: key of `FORMATS`. None: format of the photo, or TIFF for raw files.
     """
     if format is not None:
         return suffix if suffix.lower() in FORMATS[format] else FORMATS[format][0]
-    own = BY_SUFFIX.get(suffix.lower())
-    return FORMATS[own.saved_as][0] if own is not None and own.saved_as else suffix
+    photo_format = BY_SUFFIX.get(suffix.lower())
+    return FORMATS[photo_format.saved_as][0] if photo_format is not None and photo_format.saved_as else suffix

@@ -45,7 +45,7 @@ def check_options(format: str | None, bits: int | None, quality: int | None) -> 
         return
     _check_depth(bits, BY_NAME[name])
     if quality is not None and not BY_NAME[name].lossy:
-        lossy = sorted(one for one in FORMATS if BY_NAME[one].lossy)
+        lossy = sorted(key for key in FORMATS if BY_NAME[key].lossy)
         raise ConfigurationError(f"`quality` is for lossy formats ({', '.join(lossy)}), not for {name}")
 
 
@@ -121,11 +121,11 @@ def _prepared(
 ) -> tuple[StoredPhoto, np.ndarray, np.ndarray | None, list[str]]:
     """Converts the photo, its pixels and its alpha for the format `target`; also returns notes."""
     metadata, notes = without_other_parts(photo.metadata)
-    own, alpha = target.name == own_format(photo), photo.alpha
+    is_own_format, alpha = target.name == own_format(photo), photo.alpha
     stored_bits = photo.encoding.maximum.bit_length() if photo.encoding.maximum else photo.bits
     if pixels.dtype == np.uint16 and bits < stored_bits:
         notes.append(f"{stored_bits} bits became {bits}")
-    elif photo.encoding.maximum and not own:
+    elif photo.encoding.maximum and not is_own_format:
         notes.append(f"values up to {photo.encoding.maximum} became values up to {2**bits - 1}")
     pixels = with_bits(pixels, bits)
     if alpha is not None:
@@ -138,21 +138,21 @@ def _prepared(
             notes.append(f"{target.name} does not support alpha: it is left out")
         elif photo.encoding.premultiplied and target.name != "tiff":
             notes.append("colors stay multiplied by alpha")
-    if not own:
+    if not is_own_format:
         names = sorted({name for name, _ in metadata.blocks} - {"APP0", "pHYs", "sRGB", "tIME"})
         if names and photo.format != "RAW":
             notes.append(f"{target.name} does not support the file's {', '.join(names)}")
-    if photo.orientation != 1 and (not own or "exif" not in target.carries):
+    if photo.orientation != 1 and (not is_own_format or "exif" not in target.carries):
         pixels = np.ascontiguousarray(upright(pixels, photo.orientation))
         alpha = None if alpha is None else np.ascontiguousarray(upright(alpha[..., None], photo.orientation)[..., 0])
         metadata = _upright_metadata(metadata, photo.orientation)
         notes.append("rotated upright")
     if strip_location:
-        metadata, more = without_location(metadata)
-        notes += more
-    metadata = without_lost_extension(metadata, own)
+        metadata, location_notes = without_location(metadata)
+        notes += location_notes
+    metadata = without_lost_extension(metadata, is_own_format)
     fields = {"exif": "EXIF", "xmp": "XMP", "icc": "color profile", "dpi": "resolution"}
-    lost = [fields[name] for name in fields if getattr(metadata, name) and name not in target.carries]
+    lost = [text for name, text in fields.items() if getattr(metadata, name) and name not in target.carries]
     if lost:
         notes.append(f"{target.name} does not support {', '.join(lost)}")
     return replace(photo, metadata=metadata), pixels, alpha, notes

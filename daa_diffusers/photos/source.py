@@ -14,8 +14,8 @@ class Source:
 
     Args:
         name: file name for messages; its suffix is used if the content does not determine the format.
-        content: content of the file. None: read from `path`.
-        path: path of the file on disk, or None.
+        content: content of the file. None: it is read from `path`.
+        path: path of the file on disk; required without `content`.
     """
 
     def __init__(self, name: str, content: bytes | None = None, path: str | os.PathLike | None = None):

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 
 STRIP_PIXELS = 2**20  # pixels per strip in conversions of photos, which limits the memory of intermediate results
+METERS_PER_INCH = 0.0254
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Encoding:
     """Encoding of the pixels in a file, as far as it is used again when the photo is saved.
 
     Args:
-        quantization: JPEG: quantization table for each component, 64 divisors in natural order.
+        quantization: JPEG: quantization table for each component, 64 divisors row by row.
         subsampling: JPEG, AVIF, HEIC: chroma subsampling, such as "4:2:0"; None for gray.
         progressive: JPEG: whether it is progressive.
         rgb: JPEG: whether it stores RGB instead of YCbCr.

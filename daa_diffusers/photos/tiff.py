@@ -1,7 +1,6 @@
 """TIFF format (8 and 16 bits), with memory mapping of large files and all descriptive tags."""
 
 import struct
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +10,11 @@ from PIL import Image, TiffImagePlugin
 from ..errors import UnreadablePhotoError
 from . import by_pillow
 from .exif import (
+    IFD,
+    IFD8,
+    LONG,
+    LONG8,
+    RATIONAL,
     RESOLUTION_UNIT,
     STRUCTURAL,
     X_RESOLUTION,
@@ -29,12 +33,14 @@ from .other_parts import left_out
 from .photo_format import PhotoFormat, SizeCheck
 from .source import Source
 from .stored import Encoding, Metadata, StoredPhoto, rescaled
-from .tiff_writing import ICC, XMP, write
+from .tiff_writing import ICC, NATIVE, XMP, write
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAP_BYTES = 2**26  # smaller photos are read into memory: a mapped file must not change while it is restored
-MAX_SAMPLES = 5
+MAX_SAMPLES = 5  # per pixel: CMYK and alpha
 MAX_PAGES = 1000  # number of pages that are searched for the first picture of full size
+MAX_SUB_IFDS = 16  # that are searched for raw values
+# Tags.
 SUB_IFDS, PHOTOMETRIC, DNG_VERSION = 330, 262, 50706
 SUBFILE_TYPE, DESCRIPTION, LAYERS, SKETCHBOOK, C2PA = 254, 270, 37724, 50784, 52545
 # Tags about the storage of pixels that new files have as well, with values of their own.
@@ -42,19 +48,14 @@ REMADE = frozenset(
     {254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 280, 281, 284, 292, 293, 317, 320, 322, 323, 324, 325}
     | {338, 339, 340, 341, 347, *range(512, 533), 700, 33723, 34377, 34675, 34665, 34853}
 )
+IPTC, PHOTOSHOP = 33723, 34377  # tags
 MINISWHITE, MINISBLACK, RGB, PALETTE, SEPARATED, YCBCR = 0, 1, 2, 3, 5, 6  # photometric interpretations
 SENSOR_VALUES = (32803, 34892)  # photometric interpretations of raw files
-IPTC, PHOTOSHOP = 33723, 34377
 # Lossless compressions: tifffile's name when reading -> when writing.
 LOSSLESS = {
-    "NONE": None,
-    "LZW": "lzw",
-    "ADOBE_DEFLATE": "zlib",
-    "DEFLATE": "zlib",
-    "PACKBITS": "packbits",
-    "LZMA": "lzma",
+    "NONE": None, "LZW": "lzw", "ADOBE_DEFLATE": "zlib", "DEFLATE": "zlib", "PACKBITS": "packbits", "LZMA": "lzma",
     "ZSTD": "zstd",
-}
+}  # fmt: skip
 
 
 def recognizes(source: Source) -> bool:
@@ -67,21 +68,21 @@ def holds_raw(source: Source) -> bool:
     try:
         order, big, offset = read_header(source.read(0, 16))
         main, _ = read_directory(source.read, offset, order, big)
-        below = [read_directory(source.read, one, order, big)[0] for one in _sub_ifds(main, order)]
+        directories = [main, *(read_directory(source.read, at, order, big)[0] for at in _sub_ifds(main, order))]
     except ValueError:
         return False
-    return DNG_VERSION in main or any(value_of(one, PHOTOMETRIC, order) in SENSOR_VALUES for one in (main, *below))
+    return DNG_VERSION in main or any(
+        value_of(directory, PHOTOMETRIC, order) in SENSOR_VALUES for directory in directories
+    )
 
 
 def _sub_ifds(main: Directory, order: str) -> list[int]:
+    """Offsets of the directories of reduced or further pictures that belong to a page."""
     entry = main.get(SUB_IFDS)
-    if entry is None or entry.type not in (4, 13, 16, 18):
+    if entry is None or entry.type not in (LONG, IFD, LONG8, IFD8):
         return []
-    size = len(entry.data) // entry.count
-    return [
-        int.from_bytes(entry.data[k : k + size], "little" if order == "<" else "big")
-        for k in range(0, len(entry.data), size)
-    ][:16]
+    letter = "I" if entry.type in (LONG, IFD) else "Q"
+    return list(struct.unpack(f"{order}{entry.count}{letter}", entry.data))[:MAX_SUB_IFDS]
 
 
 def size(source: Source) -> tuple[int, int]:
@@ -106,9 +107,9 @@ def _main_page(file: Any) -> tuple[Any, int | None]:
         page = page.aspage()
         if not page.is_reduced:
             return page, number
-        for below in page.pages or ():
-            if not below.aspage().is_reduced:
-                return below.aspage(), None
+        for sub_page in page.pages or ():
+            if not sub_page.aspage().is_reduced:
+                return sub_page.aspage(), None
     return first, 0
 
 
@@ -196,7 +197,7 @@ def _check_samples(page: Any) -> None:
     supported |= page.bitspersample <= 8 and page.photometric in (PALETTE, SEPARATED)
     supported |= page.bitspersample == 8 and page.photometric == YCBCR and jpeg
     if not supported or PHOTOMETRIC not in page.tags:
-        name = next((one.name for one in tifffile.PHOTOMETRIC if one == page.photometric), str(page.photometric))
+        name = next((model.name for model in tifffile.PHOTOMETRIC if model == page.photometric), str(page.photometric))
         colors = name if PHOTOMETRIC in page.tags else "no stated color model"
         raise UnreadablePhotoError(
             f"TIFF of {page.bitspersample} bits in {colors} with compression {compression}; gray and RGB are "
@@ -205,9 +206,10 @@ def _check_samples(page: Any) -> None:
 
 
 def _bilevel(source: Source, number: int | None, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Reads a page of 1 bit per pixel, given its number, with Pillow, which supports the compressions of fax."""
     if number is None:
         raise UnreadablePhotoError("a black and white picture of full size in a SubIFD is not supported")
-    with by_pillow.opened(TiffImagePlugin.TiffImageFile, source.stream()) as image:
+    with TiffImagePlugin.TiffImageFile(source.stream()) as image:
         image.seek(number)
         pixels, alpha, converted = by_pillow.pixels_of(image)
     notes += converted
@@ -237,30 +239,26 @@ def _colors(page: Any, values: np.ndarray, icc: bytes | None, notes: list[str]) 
 
 
 def _joined(colors: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Joins colors (H, W, C) and further channels (H, W, any number)."""
     return np.dstack([colors, others]) if others.shape[2] else colors
 
 
 def _values(source: Source, file: Any, page: Any) -> np.ndarray:
     """Stored values (H, W) or (H, W, S); a memory map if they are large and uncompressed."""
-    native = file.byteorder == ("<" if sys.byteorder == "little" else ">")
-    if (
-        source.path is not None
-        and page.is_memmappable
-        and page.nbytes >= MAP_BYTES
-        and (native or page.bitspersample == 8)
-    ):
+    native = file.byteorder == NATIVE or page.bitspersample == 8
+    if source.path is not None and page.is_memmappable and page.nbytes >= MAP_BYTES and native:
         # copy-on-write: writable for torch, without changing the file
         values = np.memmap(source.path, page.dtype, "c", int(page.dataoffsets[0]), tuple(page.shape))
     else:
-        whole = page.bitspersample < 8 or page.compression != 1 or sum(page.databytecounts) >= page.nbytes
-        if sum(page.databytecounts) > 0 and not whole:
+        # of uncompressed pixels in whole bytes, the file states fewer than the page has
+        if page.compression == 1 and page.bitspersample >= 8 and 0 < sum(page.databytecounts) < page.nbytes:
             raise UnreadablePhotoError(truncated("TIFF"))
         values = page.asarray()
     return np.moveaxis(values, 0, -1) if page.axes.startswith("S") else values  # separate planes
 
 
 def _split(values: np.ndarray, colors: int, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Splits (H, W, S) into colors (H, W, 1 or 3) and alpha (H, W) or None."""
+    """Splits (H, W, S), the first `colors` of which are colors, into these and alpha (H, W) or None."""
     if values.shape[2] > colors + 1:
         notes.append(f"{values.shape[2] - colors - 1} further channels are not kept")
     if values.shape[2] == colors:
@@ -272,6 +270,7 @@ def _split(values: np.ndarray, colors: int, notes: list[str]) -> tuple[np.ndarra
 
 
 def _tags(source: Source, offset: int) -> Tags | None:
+    """Tags of the page whose directory is at `offset`; None if they are damaged."""
     try:
         return read_tags(source.read, offset)
     except ValueError:
@@ -318,7 +317,7 @@ def _tags_left_out(tags: Tags | None) -> set[str]:
 
 
 def _other_pages(source: Source, chosen: int) -> set[str]:
-    """Descriptions of the other pages of a file."""
+    """Descriptions of the pages of a file other than that whose directory is at offset `chosen`."""
     parts: set[str] = set()
     try:
         order, big, offset = read_header(source.read(0, 16))
@@ -327,11 +326,8 @@ def _other_pages(source: Source, chosen: int) -> set[str]:
             visited.add(offset)
             page, following = read_directory(source.read, offset, order, big)
             if offset != chosen:
-                parts.add(
-                    "reduced pages (thumbnails or a pyramid)"
-                    if value_of(page, SUBFILE_TYPE, order) & 1
-                    else "further pages"
-                )
+                is_reduced = value_of(page, SUBFILE_TYPE, order) & 1
+                parts.add("reduced pages (thumbnails or a pyramid)" if is_reduced else "further pages")
             offset = following
     except ValueError:
         pass
@@ -339,12 +335,13 @@ def _other_pages(source: Source, chosen: int) -> set[str]:
 
 
 def _dpi(main: Directory, order: str) -> tuple[float, float] | None:
-    unit = {2: 1.0, 3: 2.54}.get(value_of(main, RESOLUTION_UNIT, order, 2))
-    both = [main.get(tag) for tag in (X_RESOLUTION, Y_RESOLUTION)]
-    if unit is None or any(entry is None or entry.type != 5 for entry in both):
+    """Pixels per inch from the tags of the resolution; None if they are not stated, or invalid."""
+    units_per_inch = {2: 1.0, 3: 2.54}.get(value_of(main, RESOLUTION_UNIT, order, 2))  # inch, centimeter
+    entries = [main[tag] for tag in (X_RESOLUTION, Y_RESOLUTION) if tag in main and main[tag].type == RATIONAL]
+    if units_per_inch is None or len(entries) < 2:
         return None
-    (a, b), (c, d) = (struct.unpack(f"{order}II", entry.data[:8]) for entry in both if entry is not None)
-    return (unit * a / b, unit * c / d) if a and b and c and d else None
+    (a, b), (c, d) = (struct.unpack(f"{order}II", entry.data[:8]) for entry in entries)
+    return (units_per_inch * a / b, units_per_inch * c / d) if a and b and c and d else None
 
 
 FORMAT = PhotoFormat("tiff", (".tif", ".tiff"), recognizes, read, size, write, aliases=("tif",), depths=(8, 16))

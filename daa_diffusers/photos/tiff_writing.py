@@ -8,8 +8,12 @@ from typing import Literal
 import numpy as np
 
 from .exif import (
+    BYTE,
+    RATIONAL,
     RESOLUTION_UNIT,
+    SHORT,
     STRUCTURAL,
+    UNDEFINED,
     X_RESOLUTION,
     Y_RESOLUTION,
     Directory,
@@ -25,7 +29,7 @@ from .exif import (
 from .source import Source
 from .stored import StoredPhoto, strips
 
-XMP, ICC = 700, 34675
+XMP, ICC = 700, 34675  # tags
 NATIVE: Literal["<", ">"] = "<" if sys.byteorder == "little" else ">"
 
 
@@ -48,14 +52,21 @@ def write(
     predictor = compression in ("lzw", "zlib", "zstd", "lzma") and (photo.encoding.predictor or not own)
     extra = "assocalpha" if photo.encoding.premultiplied else "unassalpha"
     extra = "unspecified" if photo.encoding.unknown_channel else extra
-    planes = own and photo.encoding.planes and values.shape[2] > 1
+    planarconfig = None
+    if values.shape[2] == 1:
+        values = values[..., 0]
+    elif own and photo.encoding.planes:
+        values, planarconfig = np.moveaxis(values, -1, 0), "separate"
+    else:
+        planarconfig = "contig"
+    # a TIFF file has at most 4 GiB; 64 MiB are left for the metadata
     big = values.nbytes > 2**32 - 2**26 or (own and photo.encoding.big)
     with tifffile.TiffWriter(path, bigtiff=big, byteorder=tags.order) as writer:
         writer.write(
-            np.moveaxis(values, -1, 0) if planes else values[..., 0] if values.shape[2] == 1 else values,
+            values,
             photometric="rgb" if pixels.shape[2] == 3 else "minisblack",
             extrasamples=None if alpha is None else [extra],
-            planarconfig=None if values.shape[2] == 1 else "separate" if planes else "contig",
+            planarconfig=planarconfig,
             tile=photo.encoding.tile if own else None,
             compression=compression,
             predictor=predictor or None,
@@ -67,6 +78,7 @@ def write(
 
 
 def _joined(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Joins colors (H, W, C) and alpha (H, W), strip by strip, since `pixels` may be a memory map."""
     values = np.empty((*alpha.shape, pixels.shape[2] + 1), pixels.dtype)
     for rows in strips(values.shape):
         values[rows, :, :-1] = pixels[rows]
@@ -75,18 +87,19 @@ def _joined(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def _new_tags(photo: StoredPhoto, order: str) -> Directory:
+    """Tags for the resolution, XMP, color profile and blocks of a photo."""
     metadata = photo.metadata
     new: Directory = {}
     if metadata.dpi:
-        x, y = (struct.pack(f"{order}II", round(one * 10000), 10000) for one in metadata.dpi)
-        new |= {X_RESOLUTION: Entry(5, 1, x), Y_RESOLUTION: Entry(5, 1, y)}
-        new[RESOLUTION_UNIT] = Entry(3, 1, struct.pack(f"{order}H", 2))
+        x, y = (struct.pack(f"{order}II", round(dpi * 10000), 10000) for dpi in metadata.dpi)
+        new |= {X_RESOLUTION: Entry(RATIONAL, 1, x), Y_RESOLUTION: Entry(RATIONAL, 1, y)}
+        new[RESOLUTION_UNIT] = Entry(SHORT, 1, struct.pack(f"{order}H", 2))  # per inch
     if metadata.xmp:
-        new[XMP] = Entry(1, len(metadata.xmp), metadata.xmp)
+        new[XMP] = Entry(BYTE, len(metadata.xmp), metadata.xmp)
     if metadata.icc:
-        new[ICC] = Entry(7, len(metadata.icc), metadata.icc)
+        new[ICC] = Entry(UNDEFINED, len(metadata.icc), metadata.icc)
     if photo.format == "TIFF":
-        new |= {int(name): Entry(7, len(content), content) for name, content in metadata.blocks}
+        new |= {int(name): Entry(UNDEFINED, len(content), content) for name, content in metadata.blocks}
     return new
 
 

@@ -54,7 +54,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     check(*size(source))
     names = [name for name, _, _ in chunks(source)]
     notes = left_out({_LEFT_OUT.get(name, f"the chunk {name}") for name in names if name not in _KNOWN})
-    with by_pillow.opened(WebPImagePlugin.WebPImageFile, source.stream()) as image:
+    with WebPImagePlugin.WebPImageFile(source.stream()) as image:
         check(*image.size)
         metadata = by_pillow.metadata_of(image)
         pixels, alpha, converted = by_pillow.pixels_of(image)
@@ -64,7 +64,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
 
 def _first_frame_is_lossless(source: Source) -> bool:
     first = next((at for name, at, _ in chunks(source) if name == "ANMF"), None)
-    return first is not None and source.read(first + 16, 4) == b"VP8L"
+    return first is not None and source.read(first + 16, 4) == b"VP8L"  # after position, size and duration
 
 
 def write(

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Mapping
 
-MAX_XMP = 2**22  # bytes; larger packets are not edited
+MAX_EDITED = 2**22  # bytes; larger packets are not edited
 MAX_PREFIXES = 8  # per namespace; usually one
-ANY = r"[\w.-]+"
+ANY = r"[\w.-]+"  # name of any property
 TIFF_NAMESPACE = "http://ns.adobe.com/tiff/1.0/"
 OTHER_RENDERING = b"http://ns.google.com/photos/1.0/image/"
 # Namespace -> properties (None: all) that describe other parts of a file, such as a video or a gain map, which are not
@@ -43,7 +43,7 @@ def without(packet: bytes, properties: Mapping[str, str | None]) -> bytes | None
         packet: XMP packet, in an encoding compatible with ASCII.
         properties: namespace -> regular expression for the names to remove, or None for all.
     """
-    if len(packet) > MAX_XMP:
+    if len(packet) > MAX_EDITED:
         return None
     text = packet.decode("latin-1")  # one character per byte, which keeps any encoding
     for namespace, names in properties.items():
