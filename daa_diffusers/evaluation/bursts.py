@@ -25,8 +25,9 @@ logger = logging.getLogger(__name__)
 
 MOST_FRAMES = 4  # largest number of frames used per burst, equally spaced; all their ordered pairs are scored
 MOST_SHIFT = 4.0  # largest shift of two frames along either axis, in pixels
+BORDER = math.ceil(MOST_SHIFT) + 4  # pixels at each border that are not scored: shifting makes them invalid
 MOST_GAIN = 1.25  # largest ratio of the mean brightness of two frames
-COARSE = 16  # side in pixels of blocks in which noise averages out, but not the scene
+COARSE = 16  # side in pixels of blocks, in which noise averages out, but not the scene
 # Largest ratio, for the difference of two frames, of the mean square of block means to that of pixels. White noise has
 # 1/256; noise correlated over three pixels has up to 0.1.
 MOVED = 0.2
@@ -58,29 +59,25 @@ class BurstScores:
 
     def report(self, baseline: str = IDENTITY) -> str:
         """Returns a Markdown report: mean PSNR of each row with intervals over bursts, and the skipped bursts."""
-        lines = []
+        table = []
         for row, values in self.psnr.items():
-            line = {"row": row, "PSNR": f"{self.mean(row):.2f}"}
+            cells = {"row": row, "PSNR": f"{self.mean(row):.2f}"}
             if len(values) > 1:
                 low, high = bootstrap_interval(values)
-                line["PSNR"] += f" [{low:.2f}, {high:.2f}]"
+                cells["PSNR"] += f" [{low:.2f}, {high:.2f}]"
                 if row != baseline:
-                    d = paired_bootstrap(values, self.psnr[baseline])
-                    line[f"minus {baseline}"] = f"{d.mean:+.2f} [{d.low:+.2f}, {d.high:+.2f}]"
-            lines.append(line)
-        skipped = [one_line(f"skipped: {name}: {reason}") for name, reason in self.skipped.items()]
-        return "\n\n".join(
-            [
-                f"# {len(self.bursts)} bursts, no ground truth",
-                "PSNR (dB, RGB, floating point, without 8 pixels of border) of restored frames, from their mean "
-                "squared error against other frames of the burst minus the noise variance. Brackets: 95 % bootstrap "
-                "intervals over bursts. "
-                "Errors shared by all frames of a burst, such as fixed patterns of the sensor and color errors, count "
-                "as part of the scene.",
-                markdown_table(lines),
-                *skipped,
-            ]
+                    minus = paired_bootstrap(values, self.psnr[baseline])
+                    cells[f"minus {baseline}"] = f"{minus.mean:+.2f} [{minus.low:+.2f}, {minus.high:+.2f}]"
+            table.append(cells)
+        title = f"# {len(self.bursts)} bursts, no ground truth"
+        protocol = (
+            f"PSNR (dB, RGB, floating point, without {BORDER} pixels of border) of restored frames, from their mean "
+            "squared error against other frames of the burst minus the noise variance. Brackets: 95 % bootstrap "
+            "intervals over bursts. Errors shared by all frames of a burst, such as fixed patterns of the sensor and "
+            "color errors, count as part of the scene."
         )
+        skipped = [one_line(f"skipped: {name}: {reason}") for name, reason in self.skipped.items()]
+        return "\n\n".join([title, protocol, markdown_table(table), *skipped])
 
 
 def evaluate_bursts(restorers: Restorers, folder: str | os.PathLike[str]) -> BurstScores:
@@ -192,7 +189,7 @@ class _Pair:
     Attributes:
         gain: (C, 1, 1), factor of the first frame.
         shift: shift (down, right) of the first frame in pixels.
-        second: second frame (C, h, w), without the border invalidated by the shift.
+        second: second frame (C, h, w), without `BORDER`.
         variance: variance of the noise of one frame.
     """
 
@@ -213,9 +210,9 @@ def _aligned(first: torch.Tensor, second: torch.Tensor) -> _Pair:
     blocks = [F.avg_pool2d(frame[None], COARSE)[0] for frame in (first, second)]
     if _correlation(*blocks) < ALIKE:
         raise ValueError("its frames show different scenes")
-    worst = float(gain.log().abs().max().exp())
-    if worst > MOST_GAIN:
-        raise ValueError(f"the brightness of its frames differs by a factor of {worst:.2f}, above {MOST_GAIN}")
+    largest_gain = float(gain.log().abs().max().exp())  # or its inverse
+    if largest_gain > MOST_GAIN:
+        raise ValueError(f"the brightness of its frames differs by a factor of {largest_gain:.2f}, above {MOST_GAIN}")
     shift = _shift(first * gain, second)
     if max(map(abs, shift)) > MOST_SHIFT:
         raise ValueError(
@@ -227,10 +224,12 @@ def _aligned(first: torch.Tensor, second: torch.Tensor) -> _Pair:
     coarse = float(F.avg_pool2d(difference[None], COARSE).double().square().mean())
     if power > QUIET**2 and coarse > MOVED * power:
         raise ValueError("something moves, or the light changes, between its frames")
+    # the difference has the noise of both frames, that of the first one multiplied by the gain
     return _Pair(gain, shift, inside, power / (1 + float(gain.square().mean())))
 
 
 def _frames(source: PhotoFolder, side: int | None) -> list[torch.Tensor]:
+    """Reads the frames (C, H, W) of a burst; raises ConfigurationError unless they have one size, large enough."""
     if len(source) < 2:
         raise ConfigurationError("a burst has two frames or more, got one")
     frames = [unit_float(source.photo(index)) for index in source.spread(MOST_FRAMES)]
@@ -245,14 +244,15 @@ def _frames(source: PhotoFolder, side: int | None) -> list[torch.Tensor]:
 
 
 def _correlation(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Computes the correlation coefficient of two tensors of one shape."""
     a, b = (x.double() - x.double().mean() for x in (a, b))
     scale = float((a.square().sum() * b.square().sum()).sqrt())
     return float((a * b).sum()) / scale if scale > 0 else 1.0  # flat frames are alike
 
 
 def _inside(photo: torch.Tensor) -> torch.Tensor:
-    border = math.ceil(MOST_SHIFT) + 4
-    return photo[:, border:-border, border:-border]
+    """Crops a photo (C, H, W) by `BORDER`."""
+    return photo[:, BORDER:-BORDER, BORDER:-BORDER]
 
 
 def _shift(first: torch.Tensor, second: torch.Tensor) -> tuple[float, float]:
@@ -262,23 +262,24 @@ def _shift(first: torch.Tensor, second: torch.Tensor) -> tuple[float, float]:
     Kanade 1981); noise does not bias the fixed point.
     """
     a, b = (gaussian_filter(frame.mean(0)[None, None], SMOOTHED) for frame in (first, second))  # (1, 1, H, W)
-    details = [x - gaussian_filter(x, 4 * SMOOTHED) for x in (a, b)]
-    if min(float(x.std()) for x in details) < QUIET / 4:  # too little detail to detect a shift
+    details = [smooth - gaussian_filter(smooth, 4 * SMOOTHED) for smooth in (a, b)]
+    if min(float(detail.std()) for detail in details) < QUIET / 4:  # too little detail to detect a shift
         return 0.0, 0.0
+    # 1. whole pixels: the peak of the cross-correlation, zero-padded to twice the size
     height, width = a.shape[2:]
-    spectra = [torch.fft.rfft2(x[0, 0], s=(2 * height, 2 * width)) for x in details]
+    spectra = [torch.fft.rfft2(detail[0, 0], s=(2 * height, 2 * width)) for detail in details]
     peak = int(torch.fft.irfft2(spectra[0].conj() * spectra[1], s=(2 * height, 2 * width)).argmax())
-    sides = zip(divmod(peak, 2 * width), (height, width), strict=True)
-    down, right = ((at + size) % (2 * size) - size for at, size in sides)
+    y, x = divmod(peak, 2 * width)
+    down, right = (y + height) % (2 * height) - height, (x + width) % (2 * width) - width  # negative in the upper half
+    # 2. refinement
     shift = torch.tensor([float(down), float(right)], dtype=torch.float64)
     for _ in range(REFINEMENTS):
         if float(shift.abs().max()) > MOST_SHIFT:
             break
         moved = _inside(_moved(a[0], shift.tolist())).double()
-        gradients = [g.flatten() for g in torch.gradient(moved, dim=(1, 2))]
-        matrix = torch.stack(gradients, 1)  # (N, 2)
+        gradients = torch.stack([slope.flatten() for slope in torch.gradient(moved, dim=(1, 2))], 1)  # (N, 2)
         difference = (moved - _inside(b[0]).double()).flatten()
-        shift = shift + torch.linalg.lstsq(matrix, difference[:, None]).solution[:, 0]
+        shift = shift + torch.linalg.lstsq(gradients, difference[:, None]).solution[:, 0]
     return float(shift[0]), float(shift[1])
 
 
@@ -287,9 +288,8 @@ def _moved(photo: torch.Tensor, shift: Sequence[float]) -> torch.Tensor:
     if shift[0] == shift[1] == 0:
         return photo
     height, width = photo.shape[1:]
-    both = torch.cat([photo, photo.flip(1)], 1)
-    both = torch.cat([both, both.flip(2)], 2)  # periodic without a step at the borders
-    down = torch.fft.fftfreq(2 * height)[:, None] * shift[0]
-    right = torch.fft.rfftfreq(2 * width)[None] * shift[1]
-    shifted = torch.fft.rfft2(both) * torch.exp(-2j * math.pi * (down + right))
-    return torch.fft.irfft2(shifted, s=both.shape[1:])[:, :height, :width].to(photo)
+    mirrored = torch.cat([photo, photo.flip(1)], 1)
+    mirrored = torch.cat([mirrored, mirrored.flip(2)], 2)  # periodic without a step at the borders
+    cycles = torch.fft.fftfreq(2 * height)[:, None] * shift[0] + torch.fft.rfftfreq(2 * width)[None] * shift[1]
+    spectrum = torch.fft.rfft2(mirrored) * torch.exp(-2j * math.pi * cycles)
+    return torch.fft.irfft2(spectrum, s=mirrored.shape[1:])[:, :height, :width].to(photo)

@@ -117,7 +117,7 @@ def _score_photos(
         try:
             degraded, clean = pairs.read(index)
             noise = None if seed is None else _noise(degraded, seed, name)
-            of_photo = {
+            photo_scores = {
                 row: _score(row, pipeline, degraded, clean, metrics, crop_border, noise)
                 for row, pipeline in rows.items()
             }
@@ -128,7 +128,7 @@ def _score_photos(
         photos.append(name)
         if seed is not None and (reason := _not_additive(degraded, pairs.jpeg_quality(index))):
             unmeasured[name] = reason
-        for row, values in of_photo.items():
+        for row, values in photo_scores.items():
             for column, value in values.items():
                 scores[row][column].append(value)
     if not photos:
@@ -207,8 +207,8 @@ def _noise(degraded: torch.Tensor, seed: int, name: str) -> torch.Tensor:
     if min(photo.shape[1:]) < 2 * BLOCK:
         raise ValueError(f"smaller than {2 * BLOCK} pixels: {photo.shape[2]} x {photo.shape[1]}")
     generator = generator_for(seed, "evaluation", "photo noise", name)
-    own = without_labels.Noise.of(photo)
-    return torch.stack([own.sample(photo, generator) for _ in range(NOISE_DRAWS)])[:, None]
+    noise = without_labels.Noise.of(photo)
+    return torch.stack([noise.sample(photo, generator) for _ in range(NOISE_DRAWS)])[:, None]
 
 
 def _noise_left(pipeline: DAARestorationPipeline | None, degraded: torch.Tensor, noise: torch.Tensor) -> float:
@@ -235,6 +235,7 @@ def _noise_left(pipeline: DAARestorationPipeline | None, degraded: torch.Tensor,
 
 
 def _inside(photo: torch.Tensor, border: int) -> torch.Tensor:
+    """Crops `border` pixels at each border; raises ValueError if no pixels are left."""
     height, width = photo.shape[1:]
     if min(height, width) <= 2 * border:
         raise ValueError(f"{width} x {height} pixels are too few for a `crop_border` of {border}")
@@ -242,19 +243,22 @@ def _inside(photo: torch.Tensor, border: int) -> torch.Tensor:
 
 
 def _check_metrics(metrics: Sequence[str] | None, has_clean: bool, **options) -> tuple[Metric, ...]:
+    """Returns the metrics of these names; `options` are those of `metric_by_name`."""
     if metrics is None:
         metrics = ("psnr", "ssim") if has_clean else ()
     if isinstance(metrics, str) or len(set(metrics)) < len(metrics):
         raise ConfigurationError(f"`metrics` must be a list of different names, got {metrics!r}")
     if options["space"] not in ("rgb", "y"):
         raise ConfigurationError(f'`space` must be "rgb" or "y", got {options["space"]!r}')
-    needing = [name for name in metrics if name in WITH_CLEAN]
-    if needing and not has_clean:
-        raise ConfigurationError(f"`metrics`: {', '.join(needing)} compare with clean photos, and `clean` is not given")
+    with_clean = [name for name in metrics if name in WITH_CLEAN]
+    if with_clean and not has_clean:
+        names = ", ".join(with_clean)
+        raise ConfigurationError(f"`metrics`: {names} compare with clean photos, and `clean` is not given")
     return tuple(metric_by_name(name, **options) for name in metrics)
 
 
 def _check_restorers(restorers: Restorers) -> dict[str, DAARestorationPipeline | None]:
+    """Returns the rows, with the untouched input first; raises ConfigurationError for invalid ones."""
     if not isinstance(restorers, Mapping):
         raise ConfigurationError(f"`restorers` must map row names to pipelines, got {type(restorers).__name__}")
     if restorers.get(IDENTITY) is not None:
@@ -268,26 +272,28 @@ def _check_restorers(restorers: Restorers) -> dict[str, DAARestorationPipeline |
 
 
 def _protocol(metrics: Sequence[Metric], space: Space, as_uint8: bool, crop_border: int, label_free: bool) -> str:
-    parts = []
+    """Describes how the numbers are computed. Do not reword: records are only extended under the same protocol."""
+    sentences = []
     if metrics:
         names = "; ".join(metric.protocol for metric in metrics)
-        space_words = {"rgb": "RGB", "y": "the Y channel (BT.601, MATLAB's)"}[space]
+        colors = {"rgb": "RGB", "y": "the Y channel (BT.601, MATLAB's)"}[space]
         depth = "rounded to 8 bit" if as_uint8 else "floating point"
         border = f"without {crop_border} pixels of border" if crop_border else "with the border"
-        parts.append(f"Mean of per-image scores on {space_words}, {depth}, {border}: {names}.")
+        sentences.append(f"Mean of per-image scores on {colors}, {depth}, {border}: {names}.")
     if any(metric.name.startswith("psnr") for metric in metrics):
-        parts.append(f"A PSNR above {PSNR_CAP:g} dB (identical images: infinite) counts as {PSNR_CAP:g} dB in means.")
+        cap = f"{PSNR_CAP:g} dB"
+        sentences.append(f"A PSNR above {cap} (identical images: infinite) counts as {cap} in means.")
     if label_free:
-        parts.append(
-            # part of saved records, which are only extended under the same protocol: do not reword
+        sentences.append(
             "Label-free values per image in floating point; the noise that is left is estimated in the middle "
             f"{LABEL_FREE_SIDE} pixels."
         )
-    return " ".join(parts)
+    return " ".join(sentences)
 
 
 @contextmanager
 def _without_progress_bars(rows: Restorers) -> Iterator[None]:
+    """Context in which the pipelines show no progress bars."""
     pipelines = [pipeline for pipeline in rows.values() if pipeline is not None]
     before = [getattr(pipeline, "_progress_bar_config", {}) for pipeline in pipelines]
     try:

@@ -34,20 +34,17 @@ def residual_whiteness(degraded: torch.Tensor, restored: torch.Tensor) -> torch.
     Raises:
         ValueError: the photos differ in shape or are smaller than 16 pixels.
     """
-    degraded, restored, one = _pair(degraded, restored)
+    degraded, restored, is_single = _pair(degraded, restored)
     residual = _over_local_deviation(degraded - restored - (degraded - restored).mean((2, 3), keepdim=True))
     height, width = residual.shape[2:]
     energy = residual.square().mean((2, 3)).clamp(min=1e-6)  # (B, C)
-    # squared autocorrelation rho at each lag, normalized by the energy
+    # squared autocorrelation rho at each lag (down, right) of the half plane, which the other half mirrors
     squares = []
-    for down in range(3):
-        for right in range(-2, 3):
-            if down == 0 and right <= 0:  # the other half plane mirrors this one
-                continue
-            here = residual[..., : height - down, max(-right, 0) : width - max(right, 0)]
-            there = residual[..., down:, max(right, 0) : width + min(right, 0)]
-            squares.append(((here * there).mean((2, 3)) / energy).square())
-    return _as_given(1 - torch.stack(squares).mean(0).sqrt().mean(1), one)
+    for down, right in [(0, 1), (0, 2), *((down, right) for down in (1, 2) for right in range(-2, 3))]:
+        here = residual[..., : height - down, max(-right, 0) : width - max(right, 0)]
+        there = residual[..., down:, max(right, 0) : width + min(right, 0)]
+        squares.append(((here * there).mean((2, 3)) / energy).square())
+    return _as_given(1 - torch.stack(squares).mean(0).sqrt().mean(1), is_single)
 
 
 def residual_signal_correlation(degraded: torch.Tensor, restored: torch.Tensor) -> torch.Tensor:
@@ -60,9 +57,11 @@ def residual_signal_correlation(degraded: torch.Tensor, restored: torch.Tensor) 
     Raises:
         ValueError: as for `residual_whiteness`.
     """
-    degraded, restored, one = _pair(degraded, restored)
-    parts = [_over_local_deviation(x - gaussian_filter(x, DETAIL_SIGMA)) for x in (degraded - restored, restored)]
-    return _as_given((parts[0] * parts[1]).mean((1, 2, 3)), one)
+    degraded, restored, is_single = _pair(degraded, restored)
+    removed, kept = (
+        _over_local_deviation(photo - gaussian_filter(photo, DETAIL_SIGMA)) for photo in (degraded - restored, restored)
+    )
+    return _as_given((removed * kept).mean((1, 2, 3)), is_single)
 
 
 def colour_drift(degraded: torch.Tensor, restored: torch.Tensor) -> torch.Tensor:
@@ -73,9 +72,9 @@ def colour_drift(degraded: torch.Tensor, restored: torch.Tensor) -> torch.Tensor
     Raises:
         ValueError: as for `residual_whiteness`.
     """
-    degraded, restored, one = _pair(degraded, restored)
+    degraded, restored, is_single = _pair(degraded, restored)
     block = min(DRIFT_BLOCK, *degraded.shape[2:])
-    return _as_given(255 * F.avg_pool2d(restored - degraded, block).abs().mean((1, 2, 3)), one)
+    return _as_given(255 * F.avg_pool2d(restored - degraded, block).abs().mean((1, 2, 3)), is_single)
 
 
 def clean_fidelity(restorer: Restorer, clean: torch.Tensor) -> torch.Tensor:
@@ -120,16 +119,15 @@ def estimated_gain(restorer: Restorer, degraded: torch.Tensor, noise: torch.Tens
             f"{tuple(degraded.shape)}"
         )
     with torch.no_grad():
-        # mean(r^2)
-        changed = (restorer(degraded) - degraded).double().square().mean((1, 2, 3))  # (B,)
+        residual_power = (restorer(degraded) - degraded).double().square().mean((1, 2, 3))  # (B,), mean(r^2)
         # Monte Carlo divergence: mean(n (f(x + h n) - f(x - h n)) / 2h)
-        divergence = torch.zeros_like(changed)
+        divergence = torch.zeros_like(residual_power)
         for n in noise:
             difference = restorer(degraded + PROBE_STEP * n) - restorer(degraded - PROBE_STEP * n)
             divergence += (n * difference).double().mean((1, 2, 3)) / (2 * PROBE_STEP * len(noise))
-    # the risk estimate relative to the noise, mean over photos, as a gain
-    power = noise.double().square().mean((0, 2, 3, 4)).clamp(min=1e-8)
-    relative = ((changed - power + 2 * divergence) / power).mean()
+    # mean over photos of the relative error, as a gain
+    noise_power = noise.double().square().mean((0, 2, 3, 4)).clamp(min=1e-8)  # (B,), mean(n^2)
+    relative = ((residual_power - noise_power + 2 * divergence) / noise_power).mean()
     return -10 * torch.log10(relative.clamp(min=MIN_MSE))
 
 
@@ -149,19 +147,20 @@ def label_free_score(gain: float, correlation: float) -> float:
 
 
 def _over_local_deviation(x: torch.Tensor) -> torch.Tensor:
+    """Divides (B, C, H, W) of zero mean by its local standard deviation."""
     return x / (gaussian_filter(x.square(), LOCAL_SIGMA).clamp(min=0) + NEGLIGIBLE**2).sqrt()
 
 
 def _pair(degraded: torch.Tensor, restored: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:
-    """Checks and returns both as batches (B, C, H, W); also returns whether each was a single photo."""
+    """Checks both photos, and returns them as batches (B, C, H, W) and whether they were single photos."""
     if degraded.shape != restored.shape or degraded.ndim not in (3, 4) or min(degraded.shape[-2:]) < BLOCK:
         raise ValueError(
             f"`degraded` and `restored` must have one shape, (C, H, W) or (B, C, H, W), with sides of at least "
             f"{BLOCK}, got {tuple(degraded.shape)} and {tuple(restored.shape)}"
         )
-    one = degraded.ndim == 3
-    return (degraded[None], restored[None], True) if one else (degraded, restored, False)
+    return (degraded[None], restored[None], True) if degraded.ndim == 3 else (degraded, restored, False)
 
 
-def _as_given(values: torch.Tensor, one: bool) -> torch.Tensor:
-    return values[0] if one else values
+def _as_given(values: torch.Tensor, is_single: bool) -> torch.Tensor:
+    """Returns the scores (B,) of batches, or the score () of single photos."""
+    return values[0] if is_single else values

@@ -90,9 +90,9 @@ def ssim(
     inside = slice(SSIM_RADIUS, -SSIM_RADIUS)
     scores = []
     # one image at a time to limit memory; float32 is fifty times as fast here, and accurate to 1e-5
-    for one, reference in zip(restored_pixels.float().split(1), clean_pixels.float().split(1), strict=True):
+    for image, reference in zip(restored_pixels.float().split(1), clean_pixels.float().split(1), strict=True):
         _, similarity = structural_similarity_index_measure(
-            one, reference, sigma=SSIM_SIGMA, data_range=1.0, reduction="none", return_full_image=True
+            image, reference, sigma=SSIM_SIGMA, data_range=1.0, reduction="none", return_full_image=True
         )  # (1, C, H, W)
         scores.append(similarity[..., inside, inside].double().mean())
     return torch.stack(scores) if is_batch else scores[0]

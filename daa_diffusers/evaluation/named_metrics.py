@@ -28,7 +28,7 @@ class Column:
     Attributes:
         name: name in the CSV file.
         title: title in tables.
-        spec: format of the number.
+        spec: format of the number, such as ".2f".
         sign: 1 if higher is better, -1 if lower is better, 0 for numbers that do not rank photos.
     """
 
@@ -79,44 +79,41 @@ def metric_by_name(name: str, *, space: Space = "rgb", as_uint8: bool = True, sh
     if name == "psnr":
         return Metric(name, "PSNR", ".2f", 1, "PSNR (dB)", _with_clean(partial(psnr, color=space, as_uint8=as_uint8)))
     if name == "ssim":
-        how = "SSIM (11 x 11 Gaussian window, sigma 1.5, inside the border)"
-        return Metric(name, "SSIM", ".4f", 1, how, _with_clean(partial(ssim, color=space, as_uint8=as_uint8)))
+        protocol = "SSIM (11 x 11 Gaussian window, sigma 1.5, inside the border)"
+        return Metric(name, "SSIM", ".4f", 1, protocol, _with_clean(partial(ssim, color=space, as_uint8=as_uint8)))
     if name == "psnr_shift":
         if isinstance(shift, bool) or not isinstance(shift, int) or shift < 0:
             raise ConfigurationError(f"`shift` must be a whole number of pixels, at least 0, got {shift!r}")
-        how = f"PSNR at the best whole-pixel shift of at most {shift} in every row (dB)"
+        protocol = f"PSNR at the best whole-pixel shift of at most {shift} in every row (dB)"
         score = _with_clean(partial(psnr_shift, shift=shift, color=space, as_uint8=as_uint8))
-        return Metric(name, "PSNR (best shift)", ".2f", 1, how, score)
+        return Metric(name, "PSNR (best shift)", ".2f", 1, protocol, score)
     if name == "lpips":
-        distance = load_lpips()
-        return Metric(
-            name,
-            "LPIPS",
-            ".4f",
-            -1,
-            "LPIPS (AlexNet 0.1, RGB, less is better)",
-            lambda restored, clean: distance(_rgb(restored, as_uint8), _rgb(_given(clean), as_uint8)),
-        )
+        lpips = load_lpips()
+        score = _with_clean(lambda restored, clean: lpips(_rgb(restored, as_uint8), _rgb(clean, as_uint8)))
+        return Metric(name, "LPIPS", ".4f", -1, "LPIPS (AlexNet 0.1, RGB, less is better)", score)
     if str(name).startswith("pyiqa:"):
         title = name.removeprefix("pyiqa:")
-        quality, less = load_pyiqa(title)
-        how = f"{title} by pyiqa (no reference, RGB, {'less' if less else 'more'} is better)"
-        return Metric(name, title, ".3f", -1 if less else 1, how, lambda x, _: quality(_rgb(x, as_uint8)))
+        quality, lower_is_better = load_pyiqa(title)
+        sign, direction = (-1, "less") if lower_is_better else (1, "more")
+        protocol = f"{title} by pyiqa (no reference, RGB, {direction} is better)"
+        return Metric(name, title, ".3f", sign, protocol, lambda restored, _: quality(_rgb(restored, as_uint8)))
     raise ConfigurationError(
         f"`metrics` must be from {', '.join(WITH_CLEAN)}, or pyiqa:NAME without ground truth, got {name!r}"
         + did_you_mean(str(name), WITH_CLEAN)
     )
 
 
-def _with_clean(function: Callable[..., torch.Tensor]) -> Score:
-    return lambda restored, clean: float(function(restored, _given(clean)))
+def _with_clean(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor | float]) -> Score:
+    """Returns a `Score` from a function of (restored, clean)."""
 
+    def score(restored: torch.Tensor, clean: torch.Tensor | None) -> float:
+        assert clean is not None  # `evaluate_folder` checks that `clean` is given
+        return float(function(restored, clean))
 
-def _given(clean: torch.Tensor | None) -> torch.Tensor:
-    assert clean is not None  # `evaluate_folder` checks that `clean` is given
-    return clean
+    return score
 
 
 def _rgb(photo: torch.Tensor, as_uint8: bool) -> torch.Tensor:
+    """Repeats grayscale, clamps to [0, 1], and rounds to 8 bits if `as_uint8`."""
     photo = photo.expand(3, -1, -1).clamp(0, 1)
     return (photo * 255).round() / 255 if as_uint8 else photo

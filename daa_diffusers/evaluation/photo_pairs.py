@@ -37,13 +37,14 @@ class PhotoPairs:
     ):
         self.degraded = PhotoFolder(degraded, argument="degraded")
         self.clean = None if clean is None else PhotoFolder(clean, argument="clean")
+        # (degraded, clean); -1: no clean photo
         if self.clean is None:
             self._indices = [(index, -1) for index in range(self.degraded.count)]
         elif clean_name is None:
             self._indices = pair_by_name(self.degraded, self.clean)
         else:
             self._indices = _pair_by_pattern(self.degraded, self.clean, clean_name)
-        self.names = [_name(self.degraded, ours) for ours, _ in self._indices]
+        self.names = [_name(self.degraded, index) for index, _ in self._indices]
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -58,11 +59,11 @@ class PhotoPairs:
         Raises:
             UnreadablePhotoError: a photo cannot be read, or their sizes differ.
         """
-        ours, theirs = self._indices[index]
-        degraded = _read(self.degraded, ours)
+        degraded_index, clean_index = self._indices[index]
+        degraded = _read(self.degraded, degraded_index)
         if self.clean is None:
             return degraded, None
-        clean = _read(self.clean, theirs)
+        clean = _read(self.clean, clean_index)
         if degraded.shape[1:] != clean.shape[1:]:
             sizes = [f"{photo.shape[2]} x {photo.shape[1]}" for photo in (degraded, clean)]
             raise UnreadablePhotoError(f"{sizes[0]} pixels, but its clean counterpart has {sizes[1]}")
@@ -71,30 +72,33 @@ class PhotoPairs:
 
 
 def _pair_by_pattern(degraded: PhotoFolder, clean: PhotoFolder, clean_name: Sequence[str]) -> list[tuple[int, int]]:
+    """Returns indices (degraded, clean) of pairs; `clean_name` as for `PhotoPairs`."""
     try:
         pattern, replacement = clean_name
-        ours = [degraded.pair_key(index) for index in range(degraded.count)]
-        wanted = [re.sub(pattern, replacement, key, count=1) for key in ours]
+        keys = [degraded.pair_key(index) for index in range(degraded.count)]
+        clean_keys = [re.sub(pattern, replacement, key, count=1) for key in keys]
     except (ValueError, TypeError, re.error, IndexError) as error:
         raise ConfigurationError(
             f"`clean_name` must be a regular expression and its replacement, got {clean_name!r}: {error}"
         ) from error
-    theirs = {clean.pair_key(index): index for index in range(clean.count)}
-    missing = [f"{key} (as {name})" for key, name in zip(ours, wanted, strict=True) if name not in theirs]
-    unused = sorted(set(theirs) - set(wanted))
+    clean_indices = {clean.pair_key(index): index for index in range(clean.count)}
+    missing = [f"{a} (as {b})" for a, b in zip(keys, clean_keys, strict=True) if b not in clean_indices]
+    unused = sorted(set(clean_indices) - set(clean_keys))
     if missing or unused:
         raise ConfigurationError(
             f"`degraded` and `clean` must pair by `clean_name` {tuple(clean_name)}; without a clean photo: "
             f"{missing[:10]}, without a degraded one: {unused[:10]}"
         )
-    return [(index, theirs[name]) for index, name in enumerate(wanted)]
+    return [(index, clean_indices[key]) for index, key in enumerate(clean_keys)]
 
 
 def _name(folder: PhotoFolder, index: int) -> str:
+    """Returns the name of a photo within its folder."""
     return folder.paths[index].relative_to(folder.folder).as_posix()
 
 
 def _read(folder: PhotoFolder, index: int) -> torch.Tensor:
+    """Reads a photo (C, H, W), float32 in [0, 1]; raises UnreadablePhotoError."""
     name = f"{folder.folder.resolve().name}/{_name(folder, index)}"  # no local paths: reports quote the message
     if folder.argument == "clean":
         name += " (clean)"

@@ -7,6 +7,7 @@ orders photos by their true error.
 """
 
 import logging
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -134,8 +135,8 @@ def prediction_error(
     low, high = value_range
     weight = next(unet.parameters())
 
-    def batch(whole: torch.Tensor) -> torch.Tensor:  # (P, 3, h, w)
-        color = whole.expand(3, -1, -1) if len(whole) == 1 else whole
+    def batch(photo: torch.Tensor) -> torch.Tensor:  # (P, 3, h, w)
+        color = photo.expand(3, -1, -1) if len(photo) == 1 else photo
         scaled = patches(color) * (high - low) + low
         return pad_to_multiple(scaled, RestorerContract.of(unet).size_multiple).to(weight)
 
@@ -158,14 +159,17 @@ def patches(photo: torch.Tensor, side: int = PATCH, most: int = PATCHES) -> torc
     In photos narrower or lower than `side`, patches have the full width or height.
     """
     per_axis = int(most**0.5)
-    corners = []
-    for length in photo.shape[1:]:
-        count = min(per_axis, -(-length // side))
-        corners.append(np.linspace(0, max(0, length - side), count).round().astype(int))
-    return torch.stack([photo[:, top : top + side, left : left + side] for top in corners[0] for left in corners[1]])
+
+    def starts(length: int) -> np.ndarray:
+        count = min(per_axis, math.ceil(length / side))
+        return np.linspace(0, max(0, length - side), count).round().astype(int)
+
+    tops, lefts = starts(photo.shape[1]), starts(photo.shape[2])
+    return torch.stack([photo[:, top : top + side, left : left + side] for top in tops for left in lefts])
 
 
 def _check_grid(noise_levels: Sequence[float], seeds: int) -> None:
+    """Raises ConfigurationError for invalid arguments of `prediction_error`."""
     if not noise_levels or not all(0 < g < 1 for g in noise_levels):
         raise ConfigurationError(f"`noise_levels` must be numbers in (0, 1), got {noise_levels!r}")
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:

@@ -47,17 +47,17 @@ def check_record(folder: str | os.PathLike[str], name: str, columns: Sequence[st
     if not any(column.startswith("psnr") for column in columns):
         raise ConfigurationError("`evaluation` must include a PSNR, which needs the photos' ground truth")
     path = _recording_folder(folder) / EVALUATION
-    known = evaluation_record(path.parent)
-    if measured_otherwise(known, path.parent / "restorer"):
+    record = evaluation_record(path.parent)
+    if measured_otherwise(record, path.parent / "restorer"):
         logger.warning("the numbers in %s are for other weights than those in the folder, and are replaced", path)
-        known = {}
-    known = known or {"protocol": protocol, "sets": []}
-    if known["protocol"] != protocol:
+        record = {}
+    record = record or {"protocol": protocol, "sets": []}
+    if record["protocol"] != protocol:
         raise ConfigurationError(
-            f"`evaluation` has another protocol ({protocol}) than the entries of {str(path)!r} ({known['protocol']}): "
+            f"`evaluation` has another protocol ({protocol}) than the entries of {str(path)!r} ({record['protocol']}): "
             "all entries must have the same protocol"
         )
-    return known
+    return record
 
 
 def record_evaluation(
@@ -77,25 +77,31 @@ def record_evaluation(
     Raises:
         ConfigurationError: `name` is empty, the evaluation has no PSNR, or existing entries have another protocol.
     """
-    known = check_record(folder, name, [column.name for column in evaluation.columns], evaluation.protocol)
+    names = [column.name for column in evaluation.columns]
+    record = check_record(folder, name, names, evaluation.protocol)
     folder = _recording_folder(folder)
-    column = next(c.name for c in evaluation.columns if c.name.startswith("psnr"))
-    scores = {row: round(evaluation.mean(row, column), 4) for row in evaluation.rows}
-    entry: dict[str, Any] = {"set": name, "photos": len(evaluation.photos), "psnr": scores}
-    *others, own = evaluation.rows
-    differences = {row: evaluation.difference(own, column, row) for row in others if row != IDENTITY}
-    entry["minus"] = {row: [round(v, 4) for v in (d.mean, d.low, d.high)] for row, d in differences.items() if d}
-    against = evaluation.values(own, column) - evaluation.values(IDENTITY, column)
-    entry["worst"] = round(float(against.min()), 4)
-    # the remaining noise is undefined for tasks without noise, such as rain
-    noisy = evaluation.gain_is_known and judged_by_noise(describe(folder).task)
-    label_free = [c for c in evaluation.columns if c in LABEL_FREE and (noisy or c.name != "noise_left")]
+    psnr = next(column for column in names if column.startswith("psnr"))
+    scores = {row: round(evaluation.mean(row, psnr), 4) for row in evaluation.rows}
+    entry: dict[str, Any] = {"set": name, "photos": len(evaluation.photos), "psnr": scores, "minus": {}}
+    *others, checkpoint = evaluation.rows
+    for row in others:
+        difference = None if row == IDENTITY else evaluation.difference(checkpoint, psnr, row)
+        if difference:
+            numbers = (difference.mean, difference.low, difference.high)
+            entry["minus"][row] = [round(number, 4) for number in numbers]
+    gains = evaluation.values(checkpoint, psnr) - evaluation.values(IDENTITY, psnr)
+    entry["worst"] = round(float(gains.min()), 4)
+    label_free = [column for column in evaluation.columns if column in LABEL_FREE]
+    if not (evaluation.gain_is_known and judged_by_noise(describe(folder).task)):
+        # the remaining noise is undefined for tasks without noise, such as rain
+        label_free = [column for column in label_free if column.name != "noise_left"]
     if label_free:
         entry["label_free"] = {
-            row: {c.title: round(evaluation.mean(row, c.name), 4) for c in label_free} for row in evaluation.rows
+            row: {column.title: round(evaluation.mean(row, column.name), 4) for column in label_free}
+            for row in evaluation.rows
         }
-    known["sets"] = [*(one for one in known["sets"] if one["set"] != name), entry]
+    record["sets"] = [*(other for other in record["sets"] if other["set"] != name), entry]
     if note:
-        known["note"] = note
-    known[WEIGHTS_KEY] = stored_fingerprint(folder / "restorer")
-    return write_text(folder / EVALUATION, json.dumps(known, indent=2) + "\n")
+        record["note"] = note
+    record[WEIGHTS_KEY] = stored_fingerprint(folder / "restorer")
+    return write_text(folder / EVALUATION, json.dumps(record, indent=2) + "\n")

@@ -86,34 +86,36 @@ def markdown_report(evaluation: Evaluation, *, baseline: str = IDENTITY) -> str:
         lines.append("With so few photos, intervals are too narrow (5 photos: they cover 85 %, 12: 90 %, 20: 93 %).")
     metrics = [column for column in evaluation.columns if column not in LABEL_FREE]
     if metrics:
-        rows = [_line(evaluation, row, metrics, baseline) for row in evaluation.rows]
-        lines += ["", markdown_table(rows)]
+        lines += ["", markdown_table([_cells(evaluation, row, metrics, baseline) for row in evaluation.rows])]
     if len(metrics) < len(evaluation.columns):
         lines += ["", _about_gain(evaluation), ""]
-        lines.append(markdown_table([_label_free_line(evaluation, row) for row in evaluation.rows]))
+        lines.append(markdown_table([_label_free_cells(evaluation, row) for row in evaluation.rows]))
     if evaluation.skipped:
         lines += ["", f"Skipped in every row, {len(evaluation.skipped)} of {len(pairs)} photos:", ""]
         lines += [one_line(f"- `{name}`: {reason}") for name, reason in evaluation.skipped.items()]
     return "\n".join(lines) + "\n"
 
 
-def _line(evaluation: Evaluation, row: str, metrics: list[Column], baseline: str) -> dict[str, Any]:
-    """Returns a row of the main table: each metric's mean, interval and difference, and the worst gain in the first."""
-    line: dict[str, Any] = {"row": row}
+def _cells(evaluation: Evaluation, row: str, metrics: list[Column], baseline: str) -> dict[str, Any]:
+    """Returns the cells of a row of the main table, by column title.
+
+    These are the mean, interval and difference of each metric, and the worst gain in the first metric.
+    """
+    cells: dict[str, Any] = {"row": row}
     for column in metrics:
         name, spec = column.name, column.spec
         interval = evaluation.interval(row, name)
         bounds = f" [{interval[0]:{spec}}, {interval[1]:{spec}}]" if interval else ""
-        line[column.title] = f"{evaluation.mean(row, name):{spec}}{bounds}"
+        cells[column.title] = f"{evaluation.mean(row, name):{spec}}{bounds}"
         difference = evaluation.difference(row, name, baseline) if row != baseline else None
-        line[f"{column.title}, minus {baseline}"] = (
+        cells[f"{column.title}, minus {baseline}"] = (
             f"{difference.mean:+{spec}} [{difference.low:+{spec}}, {difference.high:+{spec}}]" if difference else None
         )
     main = evaluation.main
     gains = evaluation.gains(row, main)
-    line["worst photo against identity"] = f"{(main.sign or 1) * gains.min():+{main.spec}}"
-    line["worse than identity"] = f"{int((gains < 0).sum())} of {len(gains)}"
-    return line
+    cells["worst photo against identity"] = f"{(main.sign or 1) * gains.min():+{main.spec}}"
+    cells["worse than identity"] = f"{int((gains < 0).sum())} of {len(gains)}"
+    return cells
 
 
 def _about_gain(evaluation: Evaluation) -> str:
@@ -130,14 +132,16 @@ def _about_gain(evaluation: Evaluation) -> str:
     return text + (f" They exclude {count}, whose noise cannot be measured ({why})." if kinds else "")
 
 
-def _label_free_line(evaluation: Evaluation, row: str) -> dict[str, Any]:
-    line: dict[str, Any] = {"row": row}
+def _label_free_cells(evaluation: Evaluation, row: str) -> dict[str, Any]:
+    """Returns the cells of a row of the label-free table, by column title."""
+    cells: dict[str, Any] = {"row": row}
     scores = evaluation.label_free_scores(row)
     if scores is not None:
-        line |= {"estimated gain": f"{scores[0]:+.2f}", "score": f"{scores[1]:+.2f}"}
+        gain, score = scores
+        cells |= {"estimated gain": f"{gain:+.2f}", "score": f"{score:+.2f}"}
     for column in LABEL_FREE[1:]:  # the first is shown as the gain
-        line[column.title] = f"{evaluation.mean(row, column.name):{column.spec}}"
-    return line
+        cells[column.title] = f"{evaluation.mean(row, column.name):{column.spec}}"
+    return cells
 
 
 def write_sheet(evaluation: Evaluation, row: str, path: str | os.PathLike[str], *, against: str = IDENTITY) -> Path:
@@ -159,19 +163,19 @@ def write_sheet(evaluation: Evaluation, row: str, path: str | os.PathLike[str], 
     main = evaluation.main
     gains = evaluation.gains(row, main, against)
     order = gains.argsort()
-    chosen = {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]}
-    kept = {int(index): label for label, index in chosen.items()}  # each photo once, if there are fewer than three
-    shown = [IDENTITY, *([against] if against != IDENTITY else []), row]
+    # photo -> label; each photo once, if there are fewer than three
+    labels = {int(order[0]): "worst", int(order[len(order) // 2]): "median", int(order[-1]): "best"}
+    shown = [IDENTITY, *([against] if against != IDENTITY else []), row]  # rows of the evaluation, columns of the sheet
     has_clean = evaluation.pairs.clean is not None
     rows: list[list[SheetImage | None]] = []
     titles, captions = [], []
-    for index, label in sorted(kept.items(), key=lambda item: -gains[item[0]]):
+    for index, label in sorted(labels.items(), key=lambda item: -gains[item[0]]):
         name = evaluation.photos[index]
         rows.append(_crops(evaluation, name, shown, row, against))
         titles.append(f"{label}: {name}")
-        values = [evaluation.scores[one][main.name][index] for one in shown]
+        values = [evaluation.scores[column][main.name][index] for column in shown]
         texts: list[str | None] = [None, *(f"{value:{main.spec}}" for value in values)]
-        captions.append(texts + [None] * has_clean)
+        captions.append(texts + [None] * has_clean)  # neither the photo nor the clean photo has a score
     columns = ["photo", *shown, *(["clean"] if has_clean else [])]
     title = f"{row} against {against} by {main.title}, {len(evaluation.photos)} photos"
     return contact_sheet(rows, columns, titles, path, captions, CELL, title=title)
@@ -180,17 +184,17 @@ def write_sheet(evaluation: Evaluation, row: str, path: str | os.PathLike[str], 
 def _crops(evaluation: Evaluation, name: str, shown: list[str], row: str, against: str) -> list[SheetImage | None]:
     """Returns the photo with a marked square, and crops of this square from all shown rows and the clean photo."""
     degraded, clean = evaluation.pairs.read(evaluation.pairs.names.index(name))
-    photos = {one: restore(evaluation.restorers[one], degraded) for one in shown}
+    photos = {column: restore(evaluation.restorers[column], degraded) for column in shown}
     if clean is None:
         harm = (photos[row] - photos[against]).square()
     else:
         harm = (photos[row] - clean).square() - (photos[against] - clean).square()
     top, left, height, width = _worst_place(harm)
-    whole = _to_pil(degraded, name)
-    pen = max(1, round(max(whole.size) / 100))
-    ImageDraw.Draw(whole).rectangle((left, top, left + width - 1, top + height - 1), outline=MARK, width=pen)
+    marked = _to_pil(degraded, name)
+    line_width = max(1, round(max(marked.size) / 100))
+    ImageDraw.Draw(marked).rectangle((left, top, left + width - 1, top + height - 1), outline=MARK, width=line_width)
     cropped = [*photos.values(), *([] if clean is None else [clean])]
-    return [whole, *(photo[:, top : top + height, left : left + width] for photo in cropped)]
+    return [marked, *(photo[:, top : top + height, left : left + width] for photo in cropped)]
 
 
 def _worst_place(harm: torch.Tensor) -> tuple[int, int, int, int]:
@@ -202,10 +206,12 @@ def _worst_place(harm: torch.Tensor) -> tuple[int, int, int, int]:
 
 
 def _check_row(evaluation: Evaluation, argument: str, row: str) -> None:
+    """Raises ConfigurationError unless `row`, the value of `argument`, is a row of the evaluation."""
     if row not in evaluation.rows:
         raise ConfigurationError(f"`{argument}` must be one of {', '.join(evaluation.rows)}, got {row!r}")
 
 
 def _write(text: str, path: Path) -> Path:
+    """Writes a text file and, if missing, its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return write_text(path, text)

@@ -34,8 +34,8 @@ class _Layout:
     def margin(self) -> int:
         return 2 * self.gap
 
-    def font(self, share: float = 1.0) -> ImageFont.FreeTypeFont:
-        font = ImageFont.load_default(size=max(10, round(share * self.cell / 15)))
+    def font(self, scale: float = 1.0) -> ImageFont.FreeTypeFont:
+        font = ImageFont.load_default(size=max(10, round(scale * self.cell / 15)))
         assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow's default font, if a size is given
         return font
 
@@ -82,19 +82,22 @@ def contact_sheet(
     if zoom is not None and not (isinstance(zoom, int) and 1 <= zoom <= cell):
         raise ValueError(f"`zoom` must be a whole number from 1 to `cell` ({cell}) or None, got {zoom!r}")
     photos = [
-        [None if one is None else _fit(_to_pil(one, f"rows[{i}][{j}]"), cell, zoom) for j, one in enumerate(row)]
+        [None if image is None else _fit(_to_pil(image, f"rows[{i}][{j}]"), cell, zoom) for j, image in enumerate(row)]
         for i, row in enumerate(rows)
     ]
-    columns, lines = ([printable(text) for text in titles] for titles in (column_titles, row_titles))
+    column_titles, row_titles = ([printable(text) for text in titles] for titles in (column_titles, row_titles))
     if captions is not None:
         captions = [[None if text is None else printable(text) for text in row] for row in captions]
     title = None if title is None else printable(title)
-    sheet = _draw(photos, columns, lines, captions, _Layout(cell), title)
-    _write(sheet, path)
+    sheet = _draw(photos, column_titles, row_titles, captions, _Layout(cell), title)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        sheet.save(temporary, format="PNG")
     return path
 
 
 def _check_grid(rows, column_titles, row_titles, captions) -> None:
+    """Raises ValueError unless the numbers of photos, titles and captions agree."""
     if not rows or not rows[0] or any(len(row) != len(rows[0]) for row in rows):
         raise ValueError(f"`rows` must have equal numbers of photos, got {[len(row) for row in rows]}")
     for name, titles, count in (("column", column_titles, len(rows[0])), ("row", row_titles, len(rows))):
@@ -150,18 +153,20 @@ def _fit(photo: Image.Image, cell: int, zoom: int | None) -> Image.Image:
 
 
 def _draw(photos, column_titles, row_titles, captions, layout: _Layout, title: str | None) -> Image.Image:
+    """Draws a sheet of photos (PIL images or None) that fit into cells; other arguments as for `contact_sheet`."""
+    # 1. sizes; factors of a font's size are heights of its lines with their spacing
     cell, gap, margin = layout.cell, layout.gap, layout.margin
     cell_height = max((photo.height for row in photos for photo in row if photo is not None), default=cell)
     title_font, head_font, font = layout.font(1.25), layout.font(), layout.font(0.9)
-    line = round(1.3 * font.size)
-    labels = [_wrap(text, font, round(0.75 * cell)) for text in row_titles]
+    line_height = round(1.3 * font.size)
+    labels = [_wrap(text, font, round(0.75 * cell)) for text in row_titles]  # lines of each row's title
     label_width = max((font.getlength(text) for lines in labels for text in lines), default=0)
     left = margin + (round(label_width) + margin if label_width else 0)
     title_height = round(1.8 * title_font.size) if title else 0
     top = margin + title_height + (round(1.6 * head_font.size) if column_titles else 0)
     has_captions = captions is not None and any(text for row in captions for text in row)
     step = cell_height + gap + (round(1.7 * font.size) if has_captions else 0)  # from one row of photos to the next
-
+    # 2. drawing
     columns = len(photos[0])
     width = left + columns * (cell + gap) - gap + margin
     sheet = Image.new("RGB", (width, top + len(photos) * step - gap + margin), WHITE)
@@ -174,8 +179,8 @@ def _draw(photos, column_titles, row_titles, captions, layout: _Layout, title: s
     for i, row in enumerate(photos):
         y = top + i * step
         for k, text in enumerate(labels[i] if labels else []):
-            height = y + cell_height / 2 + (k - (len(labels[i]) - 1) / 2) * line
-            draw.text((left - margin, height), text, INK, font, anchor="rm")
+            middle = y + cell_height / 2 + (k - (len(labels[i]) - 1) / 2) * line_height
+            draw.text((left - margin, middle), text, INK, font, anchor="rm")
         for j, photo in enumerate(row):
             x = left + j * (cell + gap)
             if photo is not None:
@@ -211,9 +216,3 @@ def _cut(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
         if font.getlength(shorter) <= width:
             return shorter
     return text[:1] + "…"
-
-
-def _write(sheet: Image.Image, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        sheet.save(temporary, format="PNG")

@@ -123,22 +123,19 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | M
     formats = dict(columns) if isinstance(columns, Mapping) else dict.fromkeys(columns, "")
     titles = [_cell(column, "") for column in formats]
     cells = [[_cell(row.get(column), spec) for column, spec in formats.items()] for row in rows]
-    right = [all(_is_number(row[index]) for row in cells) and bool(cells) for index in range(len(titles))]
-    widths = [max(3, *(len(row[index]) for row in [titles, *cells])) for index in range(len(titles))]
-    rule = [
-        ("-" * (width - 1) + ":") if is_right else "-" * width for width, is_right in zip(widths, right, strict=True)
-    ]
-    lines = []
-    for row in [titles, rule, *cells]:
-        padded = (
-            cell.rjust(width) if is_right else cell.ljust(width)
-            for cell, width, is_right in zip(row, widths, right, strict=True)
-        )
-        lines.append("| " + " | ".join(padded) + " |")
-    return "\n".join(lines)
+    padded = []  # column by column
+    for title, *values in zip(titles, *cells, strict=True):
+        width = max(3, *map(len, [title, *values]))
+        if values and all(map(_is_number, values)):
+            rule = "-" * (width - 1) + ":"
+            padded.append([cell.rjust(width) for cell in (title, rule, *values)])
+        else:
+            padded.append([cell.ljust(width) for cell in (title, "-" * width, *values)])
+    return "\n".join("| " + " | ".join(row) + " |" for row in zip(*padded, strict=True))
 
 
 def _check_scores(name: str, values: Scores) -> npt.NDArray[np.float64]:
+    """Returns the argument `name` as an array (n,); raises ValueError unless there are two or more finite scores."""
     scores = np.asarray(values, dtype=np.float64)
     if scores.ndim != 1 or len(scores) < 2:
         raise ValueError(f"`{name}` must hold the scores of at least two images, (n,), got shape {scores.shape}")
@@ -151,11 +148,13 @@ def _check_scores(name: str, values: Scores) -> npt.NDArray[np.float64]:
 
 
 def _cell(value: Any, spec: str) -> str:
-    text = "" if value is None else value if isinstance(value, str) else format(value, spec)
+    """Formats a value as one line without column separators; None as an empty cell."""
+    text = "" if value is None else format(value, "" if isinstance(value, str) else spec)
     return " ".join(text.replace("|", "\\|").split())
 
 
 def _is_number(cell: str) -> bool:
+    """Whether a cell is a number, a percentage, or empty."""
     try:
         float(cell.removesuffix("%").strip() or "0")
     except ValueError:

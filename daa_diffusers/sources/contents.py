@@ -1,8 +1,10 @@
 """Digests of the files of a source, by which a resumed run detects other photos."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import io
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO
 
 from ..errors import UnreadablePhotoError
 from ..files import printable
@@ -32,38 +34,33 @@ def contents(source: PhotoSource) -> Contents:
         files = {}
         for index in range(FINGERPRINTED if source.count is None else source.count):
             try:
-                content = memoryview(source.encoded(index))
+                content = source.encoded(index)
             except IndexError:  # the end of the stream
                 break
             except (OSError, UnreadablePhotoError):
                 files[str(source.label(index))] = "unreadable"
                 continue
-            files[str(source.label(index))] = _of_bytes(content)
+            files[str(source.label(index))] = _digest(io.BytesIO(content))
     window = getattr(source, "window", None)  # determines the order of a stream's photos
     return {"name": source.name, "window": window, "fingerprint": source.fingerprint(), "files": files}
 
 
-def _of_bytes(content: memoryview) -> str:
-    return _digest(len(content), lambda start, end: content[start:end])
-
-
 def _of_file(source: PhotoFolder, index: int) -> str:
+    """Returns the digest of a file on disk, of which only the blocks are read."""
     try:
         with open(source.paths[index], "rb") as file:
-
-            def read(start: int, end: int) -> bytes:
-                file.seek(start)
-                return file.read(end - start)
-
-            return _digest(file.seek(0, 2), read)
+            return _digest(file)
     except OSError:
         return "unreadable"
 
 
-def _digest(size: int, read: Callable[[int, int], bytes | memoryview]) -> str:
+def _digest(file: BinaryIO) -> str:
+    """Returns the digest of the size of a file and of its blocks at the start, at the center and at the end."""
+    size = file.seek(0, os.SEEK_END)
     digest = hashlib.blake2b(str(size).encode(), digest_size=8)
     for start in sorted({0, max(0, size // 2 - BLOCK // 2), max(0, size - BLOCK)}):
-        digest.update(read(start, min(size, start + BLOCK)))
+        file.seek(start)
+        digest.update(file.read(BLOCK))
     return digest.hexdigest()
 
 
@@ -74,10 +71,13 @@ def differences(before: Mapping[str, Sequence[Contents]], now: Mapping[str, Sequ
         if len(before[role]) != len(now[role]):
             changes[role] = f"{len(before[role])} sources before, {len(now[role])} now"
             continue
-        texts = [_difference(*pair) for pair in zip(before[role], now[role], strict=True)]
-        if any(texts):
-            pairs = zip(now[role], texts, strict=True)
-            changes[role] = "; ".join(f"{each['name']!r}: {text}" for each, text in pairs if text)
+        texts = [
+            f"{new['name']!r}: {text}"
+            for old, new in zip(before[role], now[role], strict=True)
+            if (text := _difference(old, new))
+        ]
+        if texts:
+            changes[role] = "; ".join(texts)
     return changes
 
 
@@ -100,5 +100,6 @@ def _difference(before: Contents, now: Contents) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
+    """Lists the first `SHOWN` names, and the number of the others."""
     more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(printable(name) for name in names[:SHOWN]) + more

@@ -23,7 +23,7 @@ SOURCES = {
 CROP = 192  # side of the written photos in pixels
 # Camera noise instead of white Gaussian noise, so that the "real" photos differ from the synthetic ones.
 CAMERA = degradation_from_config(TASKS["denoise"].example)
-EXAMPLES = ("astronaut", "coffee", "chelsea")
+EXAMPLES = ("astronaut", "coffee", "chelsea")  # names in skimage.data of the photos of `example_photos`
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import uuid
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ class PhotoSource(ABC):
             seconds: time limit, which includes the caller's work: a photo that would exceed it at the mean time per
                 photo so far is not read. The photos come in an order in which those up to any one are spread over the
                 source (a stream keeps its order).
-            enough: function that returns whether the photos so far are enough; only then the limit applies.
+            enough: function that returns whether the photos so far are enough; the limit does not apply before.
         """
         indices = self.spread(most)
         if seconds is not None and self.count is not None:
@@ -163,20 +164,19 @@ class PhotoSource(ABC):
         if index < 0 or (self.count is not None and index >= self.count):
             raise IndexError(f"photo {index} of {self.count}")
         candidates = self._replacements(index)
-        for candidate in candidates:
+        for candidate in chain(range(index, candidates.stop), range(candidates.start, index)):
             photo = self.try_photo(candidate)
             if photo is not None:
                 return photo
-        first = min(candidates)
-        label = self.label(first)
+        label = self.label(candidates.start)
         raise ConfigurationError(
             f"`{self.argument}`: none of the {len(candidates)} photos in {self.location!r} can be used, e.g. "
-            f"{label.name if isinstance(label, Path) else label!r}: {self._skipped[first]}"
+            f"{label.name if isinstance(label, Path) else label!r}: {self._skipped[candidates.start]}"
         )
 
-    def _replacements(self, index: int) -> Sequence[int]:
-        """Returns the indices of photos that may replace photo `index`, starting with it."""
-        return _Cycle(index, len(self))
+    def _replacements(self, index: int) -> range:
+        """Returns the indices of the photos that may replace photo `index`, and its own."""
+        return range(len(self))
 
     def try_photo(self, index: int) -> torch.Tensor | None:
         """Returns photo `index` like `photo`, or None if it is unreadable or skipped."""
@@ -269,6 +269,7 @@ class PhotoFolder(PhotoSource):
         return digest_of_files((name.replace(os.sep, "/"), self._bytes(name)) for name in self.paths.names())
 
     def _bytes(self, name: str) -> int:
+        """Returns the size of a file in bytes."""
         try:
             return os.stat(os.path.join(self.location, name)).st_size
         except OSError:  # a broken link
@@ -276,7 +277,10 @@ class PhotoFolder(PhotoSource):
 
 
 def _spread_first(indices: Sequence[int]) -> list[int]:
-    """Reorders equally spaced indices, such that any number of the first ones are about equally spaced."""
+    """Reorders equally spaced indices, such that any number of the first ones are about equally spaced.
+
+    They are sorted by their positions with reversed binary digits (van der Corput sequence): 0, 4, 2, 6, 1, 5, 3, 7.
+    """
     bits = len(indices).bit_length()
     return [indices[place] for place in sorted(range(len(indices)), key=lambda place: f"{place:0{bits}b}"[::-1])]
 
@@ -287,21 +291,6 @@ def digest_of_files(files: Iterable[tuple[str, int]]) -> str:
     for name, size in files:
         digest.update(f"{name}\0{size}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
-
-
-class _Cycle(Sequence[int]):
-    """Sequence start, start + 1, ..., length - 1, 0, ..., start - 1, computed on access."""
-
-    def __init__(self, start: int, length: int):
-        self.start, self.length = start, length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, position):
-        if not 0 <= position < self.length:
-            raise IndexError(position)
-        return (self.start + position) % self.length
 
 
 class _Journal:
@@ -316,6 +305,7 @@ class _Journal:
         weakref.finalize(self, _remove, self.path, os.getpid())
 
     def append(self, index: int, reason: str) -> None:
+        """Adds an entry."""
         # a single write in append mode, so that lines of several processes do not mix
         with contextlib.suppress(OSError), open(self.path, "ab", buffering=0) as file:
             file.write(json.dumps([index, reason]).encode() + b"\n")
@@ -324,14 +314,15 @@ class _Journal:
         """Returns the entries since the last call."""
         with contextlib.suppress(OSError), open(self.path, "rb") as file:
             file.seek(self._offset)
-            whole = file.read().rpartition(b"\n")[0]
-            self._offset += len(whole) + bool(whole)
-            return dict(json.loads(line) for line in whole.splitlines())
+            lines, line_break, _ = file.read().rpartition(b"\n")  # without a line that is being written
+            self._offset += len(lines) + len(line_break)
+            return dict(json.loads(line) for line in lines.splitlines())
         return {}
 
 
 def _remove(path: str, owner: int) -> None:
-    if os.getpid() == owner:  # not a forked worker, which may end earlier than the owner
+    """Deletes a file, only in the process `owner`: forked workers may end earlier."""
+    if os.getpid() == owner:
         with contextlib.suppress(OSError):
             os.unlink(path)
 

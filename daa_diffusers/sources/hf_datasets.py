@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from ..errors import ConfigurationError, UnreadablePhotoError
@@ -79,9 +79,9 @@ class DatasetSource(_ColumnSource):
         # slices of the tables on disk: only the offsets of the files are read
         for table in self.dataset.with_format("arrow").iter(batch_size=1000):
             for values in table.column(self.column).chunks:
-                nested = pa.types.is_struct(values.type)
-                sizes = pc.binary_length(pc.struct_field(values, "bytes") if nested else values).to_pylist()
-                paths = pc.struct_field(values, "path").to_pylist() if nested else [None] * len(sizes)
+                is_struct = pa.types.is_struct(values.type)  # {"bytes", "path"}, else bytes
+                sizes = pc.binary_length(pc.struct_field(values, "bytes") if is_struct else values).to_pylist()
+                paths = pc.struct_field(values, "path").to_pylist() if is_struct else [None] * len(sizes)
                 for path, size in zip(paths, sizes, strict=True):
                     yield os.path.basename(path or ""), _size_on_disk(path) if size is None else size
 
@@ -128,10 +128,10 @@ class StreamSource(_ColumnSource):
         self._length: int | None = None
         self._fingerprint: str | None = None
         self._number = -1  # number of the window in memory
-        self._examples: list[Any] = []  # its examples
-        # iterator over the examples from `_start` on, number of examples read from it, and its process
-        self._rows: Iterator | None = None
-        self._start, self._consumed, self._process = 0, 0, os.getpid()
+        self._examples: list[Any] = []  # examples of this window
+        self._rows: Iterator | None = None  # the examples from number `_start` on, of which `_consumed` were read
+        self._start, self._consumed = 0, 0
+        self._process = os.getpid()  # process that opened `_rows`
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_rows": None, "_number": -1, "_examples": []}
@@ -160,13 +160,13 @@ class StreamSource(_ColumnSource):
             return self.index_at(position, order)  # beyond the end: `_load` has now set `_length`
         return number * self.window + int(order(len(examples), epoch, number)[step])
 
-    def _replacements(self, index: int) -> Sequence[int]:
+    def _replacements(self, index: int) -> range:
         """See `PhotoSource._replacements`; only photos of the same window."""
         start = index - index % self.window
-        length = len(self._load(index // self.window))
-        if index - start >= length:
+        end = start + len(self._load(index // self.window))
+        if index >= end:
             raise IndexError(f"photo {index} of {self._length}")
-        return [start + (index - start + offset) % length for offset in range(length)]
+        return range(start, end)
 
     def fingerprint(self) -> str:
         """Returns a digest of the names and sizes of the first files of the stream, which are read once."""
@@ -179,9 +179,8 @@ class StreamSource(_ColumnSource):
         """Returns window `number` (empty beyond the end of the stream); sets `_length` at the end."""
         if number == self._number:
             return self._examples
-        if (
-            self._rows is None or number < self._number or self._process != os.getpid()
-        ):  # connections cannot be shared by forked processes
+        # connections cannot be shared by forked processes
+        if self._rows is None or number < self._number or self._process != os.getpid():
             self._start, self._consumed = number * self.window, 0
             self._rows, self._process = self._read_from(self._start), os.getpid()
             self._number = number - 1
@@ -193,20 +192,19 @@ class StreamSource(_ColumnSource):
                 if len(self._examples) < self.window and self._length is None:
                     self._set_length()
         except BaseException:
-            self._rows, self._number, self._examples = (
-                None,
-                -1,
-                [],
-            )  # after a failure, the iterator would seem to be at its end
+            # after a failure, the iterator would seem to be at its end
+            self._rows, self._number, self._examples = None, -1, []
             raise
         return self._examples
 
     def _read_from(self, start: int) -> Iterator[Any]:
+        """Reads the stream from example `start` on."""
         # in a data loader's worker, `iter(dataset)` would yield a part of the stream; `dataset.iter` yields all of it
         rows = (self.dataset.skip(start) if start else self.dataset).iter(batch_size=1)
         return (row[self.column][0] for row in rows)
 
     def _set_length(self) -> None:
+        """Sets `_length` when the end of the stream was reached; raises ConfigurationError for an empty stream."""
         if self._consumed or not self._start:
             self._length = self._start + self._consumed
         else:  # started beyond the end
@@ -249,9 +247,15 @@ def undecoded(dataset: Any, column: str) -> Any:
 
 def _name_and_size(value: Any) -> tuple[str, int]:
     """Returns the name and size in bytes of an entry of an undecoded image column."""
-    value = {"bytes": value} if isinstance(value, bytes) else value or {}
-    content, path = value.get("bytes"), value.get("path")
+    content, path = _content_and_path(value)
     return os.path.basename(path or ""), _size_on_disk(path) if content is None else len(content)
+
+
+def _content_and_path(value: Any) -> tuple[bytes | None, str | None]:
+    """Splits an entry of an undecoded image column: {"bytes": ..., "path": ...}, bytes, or None."""
+    if isinstance(value, bytes):
+        return value, None
+    return (value or {}).get("bytes"), (value or {}).get("path")
 
 
 def _size_on_disk(path: str | None) -> int:
@@ -259,15 +263,13 @@ def _size_on_disk(path: str | None) -> int:
 
 
 def file_content(value: Any) -> bytes:
-    """Returns the file of an entry of an undecoded image column: {"bytes": ..., "path": ...}, or bytes.
+    """Returns the file of an entry of an undecoded image column.
 
     Raises:
         UnreadablePhotoError: the entry is empty.
         OSError: the file that the entry names cannot be read.
     """
-    if isinstance(value, bytes):
-        return value
-    content, path = (value or {}).get("bytes"), (value or {}).get("path")
+    content, path = _content_and_path(value)
     if content is not None:
         return content
     if not path:

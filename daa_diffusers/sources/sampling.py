@@ -23,7 +23,7 @@ from .folders import PhotoSource
 
 @functools.lru_cache(maxsize=64)
 def _permutation(seed: int, role: str, source: int, length: int, *keys: int) -> torch.Tensor:
-    """Returns the order of a source's photos; `keys` are the epoch and, for a streamed source, the window."""
+    """Returns the order of a source's photos; `source` is its number among those of the role, `keys` as for `Order`."""
     return torch.randperm(length, generator=generator_for(seed, "order", role, source, *keys))
 
 
@@ -53,17 +53,19 @@ def pair_by_name(degraded: PhotoSource, clean: PhotoSource) -> list[tuple[int, i
         ConfigurationError: photos have no counterpart or share a key (the message lists them), or a source is
             streamed.
     """
-    ours, theirs = _by_key(degraded), _by_key(clean)
-    alone = [sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))]
-    if any(alone):
+    degraded_indices, clean_indices = _index_by_key(degraded), _index_by_key(clean)
+    without_clean = sorted(degraded_indices.keys() - clean_indices)
+    without_degraded = sorted(clean_indices.keys() - degraded_indices)
+    if without_clean or without_degraded:
         raise ConfigurationError(
             f"`{degraded.argument}` and `{clean.argument}` must pair by name; without a clean photo: "
-            f"{alone[0][:10]}, without a degraded one: {alone[1][:10]}"
+            f"{without_clean[:10]}, without a degraded one: {without_degraded[:10]}"
         )
-    return [(ours[key], theirs[key]) for key in ours]
+    return [(index, clean_indices[key]) for key, index in degraded_indices.items()]
 
 
-def _by_key(source: PhotoSource) -> dict[str, int]:
+def _index_by_key(source: PhotoSource) -> dict[str, int]:
+    """Returns `pair_key` -> index of all photos; raises the errors of `pair_by_name`."""
     if source.count is None:
         raise ConfigurationError(f"`{source.argument}`: streams cannot be paired, omit `streaming`")
     keys = [source.pair_key(index) for index in range(source.count)]
@@ -90,14 +92,14 @@ class PairedFolders:
             ConfigurationError: no pair can be used.
         """
         for offset in range(len(self)):
-            ours, theirs = self._indices[(index + offset) % len(self)]
-            degraded, clean = self.degraded.try_photo(ours), self.clean.try_photo(theirs)
+            degraded_index, clean_index = self._indices[(index + offset) % len(self)]
+            degraded, clean = self.degraded.try_photo(degraded_index), self.clean.try_photo(clean_index)
             if degraded is None or clean is None:
                 continue
             if degraded.shape == clean.shape:
                 return degraded, clean
             sizes = [f"{photo.shape[2]} x {photo.shape[1]}" for photo in (degraded, clean)]
-            self.degraded.skip(ours, f"{sizes[0]} pixels, but its clean counterpart has {sizes[1]}")
+            self.degraded.skip(degraded_index, f"{sizes[0]} pixels, but its clean counterpart has {sizes[1]}")
         raise ConfigurationError(
             f"`{self.degraded.argument}` and `{self.clean.argument}`: none of the {len(self)} pairs can be used"
         )
@@ -186,6 +188,7 @@ class TrainingPatches(Dataset):
         return sample
 
     def _patch(self, sources: Sequence[PhotoSource], role: str, n: int) -> torch.Tensor:
+        """Returns the patch (C, P, P) of sample `n` from the sources of a role."""
         position, number = divmod(n, len(sources))  # as in `take_turns`, but also for streams of unknown length
         source = sources[number]
         index = source.index_at(position, functools.partial(_permutation, self.seed, role, number))
@@ -198,6 +201,7 @@ class TrainingPatches(Dataset):
         return scaled[0].clamp(0, 1)
 
     def _side_before_scaling(self, role: str, n: int) -> int:
+        """Draws the side in pixels of the crop that is scaled down to a patch."""
         low, high = (math.log(bound) for bound in self.clean_scale)
         if low == high == 0:
             return self.patch
@@ -205,11 +209,12 @@ class TrainingPatches(Dataset):
         return round(self.patch / math.exp(low + draw * (high - low)))
 
     def _pair(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-        source, index = take_turns([len(p) for p in self._pairs], n, seed=self.seed, role="paired")
-        degraded, clean = (
-            crop_patch(
-                photo, self.patch, generator_for(self.seed, "crop", "paired", n), self.augment, self.quarter_turns
-            )
-            for photo in self._pairs[source].pair(index)
-        )
-        return degraded, clean
+        """Returns the patches (degraded, clean) of sample `n`, cropped alike."""
+        source, index = take_turns([len(pairs) for pairs in self._pairs], n, seed=self.seed, role="paired")
+
+        def crop(photo: torch.Tensor) -> torch.Tensor:
+            generator = generator_for(self.seed, "crop", "paired", n)
+            return crop_patch(photo, self.patch, generator, self.augment, self.quarter_turns)
+
+        degraded, clean = self._pairs[source].pair(index)
+        return crop(degraded), crop(clean)

@@ -1,6 +1,7 @@
 """Opening of sources specified by strings (folders, tar shards, Hugging Face datasets), and checks of their photos."""
 
 import logging
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ COMPRESSED = re.compile(r".+\.(tar\.\w+|tgz)", re.IGNORECASE)
 SAVED_DATASET = ("state.json", "dataset_dict.json")  # files that `save_to_disk` writes
 
 INSPECTED = 50  # maximum number of photos per source whose sizes are checked
+COMPARED = 3  # number of photos at the start of a stream that are compared with another source
 FAR_TOO_SMALL = 4  # ratio of the patch to a photo's shorter side above which the photo is too small
 
 
@@ -88,12 +90,12 @@ def _split(text: str, known: Sequence[str], argument: str) -> tuple[str, dict[st
     """Splits `location?name=value&name=value` into location and values by name."""
     location, _, query = text.partition("?")
     options: dict[str, list[str]] = {}
-    for part in filter(None, query.split("&")):
-        name, equals, value = part.partition("=")
+    for option in filter(None, query.split("&")):
+        name, _, value = option.partition("=")
         if name not in known or not value:
-            meant = "" if name in known else did_you_mean(name, known)
+            hint = "" if name in known else did_you_mean(name, known)
             raise ConfigurationError(
-                f"`{argument}`: options are written `?name=value&...` with {', '.join(known)}, got {part!r}{meant}"
+                f"`{argument}`: options are written `?name=value&...` with {', '.join(known)}, got {option!r}{hint}"
             )
         options.setdefault(name, []).append(unquote(value))
     return location, options
@@ -107,6 +109,7 @@ def _last(options: Mapping[str, list[str]], name: str) -> str | None:
 def _open_dataset(
     location: str, options: dict[str, list[str]], cache_bytes: int, common: dict[str, Any]
 ) -> PhotoSource:
+    """Opens a dataset; `common` are arguments of every source, `options` the values by name."""
     argument = common["argument"]
     streaming = (_last(options, "streaming") or "0").lower()
     if streaming not in ("0", "1", "false", "true"):
@@ -116,16 +119,19 @@ def _open_dataset(
         raise ConfigurationError(f"`{argument}`: `window` must be a number of examples, got {window!r}")
     streams = streaming in ("1", "true")
     dataset = _load_dataset(location, options, streams, argument)
-    shown = {k: v for k, v in options.items() if k not in ("streaming", "window", "data_files", "data_dir")}
-    query = "&".join(f"{name}={value}" for name, values in shown.items() for value in values)
-    name = Path(location).name if os.path.exists(location) else location  # records must not contain local paths
-    common = {**common, "column": _last(options, "column"), "name": f"hf:{name}" + (f"?{query}" if query else "")}
+    # records must not contain local paths
+    name = f"hf:{Path(location).name if os.path.exists(location) else location}"
+    recorded = {k: v for k, v in options.items() if k not in ("streaming", "window", "data_files", "data_dir")}
+    if recorded:
+        name += "?" + "&".join(f"{option}={value}" for option, values in recorded.items() for value in values)
+    common = {**common, "column": _last(options, "column"), "name": name}
     if streams:
         return StreamSource(dataset, window=int(window), **common)
     return DatasetSource(dataset, cache_bytes=cache_bytes, **common)
 
 
 def _load_dataset(location: str, options: Mapping[str, list[str]], streams: bool, argument: str) -> Any:
+    """Returns a split as `datasets.Dataset` or, if `streams`, as `datasets.IterableDataset`."""
     import datasets
 
     split = _last(options, "split") or "train"
@@ -186,7 +192,8 @@ def check_sources(roles: Mapping[str, Sequence[PhotoSource]], patch: int) -> Non
 
 
 def _size_problems(role: str, source: PhotoSource, patch: int) -> list[str]:
-    sides, reason = [], ""
+    """Describes what makes the sizes of a source's photos unsuitable, in at most one text; logs lesser problems."""
+    sides, reason = [], ""  # shorter sides in pixels; the first error
     indices = _inspected(source)
     for index in indices:
         try:
@@ -208,18 +215,19 @@ def _inspected(source: PhotoSource) -> range:
     """Returns the indices of at most 50 photos, spread over the source; the first ones of a stream."""
     if source.count is None:
         return range(min(INSPECTED, getattr(source, "window", INSPECTED)))
-    return range(0, source.count, -(-source.count // INSPECTED))
+    return range(0, source.count, math.ceil(source.count / INSPECTED))
 
 
 def _share_photos(real: PhotoSource, clean: PhotoSource) -> bool:
     """Whether one folder contains the other, or files of equal names and sizes have equal content."""
     if isinstance(real, PhotoFolder) and isinstance(clean, PhotoFolder):
-        ours, theirs = (Path(os.path.realpath(source.folder)) for source in (real, clean))
-        if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):  # folders are searched recursively
+        real_folder, clean_folder = (Path(os.path.realpath(source.folder)) for source in (real, clean))
+        # folders are searched recursively
+        if real_folder.is_relative_to(clean_folder) or clean_folder.is_relative_to(real_folder):
             return True
     if real.fingerprint() != clean.fingerprint():
         return False
-    count = real.count or 3  # the first few of a stream
+    count = real.count or COMPARED
     try:  # noisy and clean photos of a pair may have equal names and, uncompressed, equal sizes: compare the files
         return all(real.encoded(index) == clean.encoded(index) for index in sorted({0, count // 2, count - 1}))
     except (OSError, UnreadablePhotoError, IndexError):

@@ -87,15 +87,16 @@ class ShardSource(PhotoSource):
                 else:
                     others[member.extension or "no extension"] += 1
         if not self._members:
-            held = ", ".join(f"{n} x {extension}" for extension, n in others.most_common(5)) or "nothing"
+            found = ", ".join(f"{n} x {extension}" for extension, n in others.most_common(5)) or "nothing"
             reasons = "".join(f"; {shard.name}: {reason}" for shard, reason in list(self.problems.items())[:3])
             raise ConfigurationError(
-                f"`{argument}`: {self.location!r} must hold {self.column or 'photos'}, found {held}{reasons}"
+                f"`{argument}`: {self.location!r} must hold {self.column or 'photos'}, found {found}{reasons}"
             )
         if self.column is None:
             self._check_one_photo_per_sample()
 
     def _check_one_photo_per_sample(self) -> None:
+        """Raises ConfigurationError if a sample, whose files are consecutive, holds several photos."""
         for before, member in zip(self._members, self._members[1:], strict=False):
             if (before.shard, before.key) == (member.shard, member.key):
                 raise ConfigurationError(
@@ -173,13 +174,16 @@ def index_shard(path: Path, number: int) -> tuple[list[Member], str | None]:
         return [], f"cannot be read as an uncompressed tar file: {error}"
 
 
-def _truncation(path: Path, offset: int, whole: int) -> str | None:
-    """Describes the damage of a tar file that does not end in a block of zeros at `offset`, after its last header."""
+def _truncation(path: Path, offset: int, used: int) -> str | None:
+    """Describes the damage of a tar file, of which `used` files are complete; None if it is complete.
+
+    A complete one has a block of zeros at `offset`, after its last file.
+    """
     with open(path, "rb") as shard:
         shard.seek(offset)
         if shard.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE):
             return None
-    return f"truncated or damaged; its first {whole} files are used"
+    return f"truncated or damaged; its first {used} files are used"
 
 
 BRACES = re.compile(r"\{([^{}]*)\}")
@@ -203,14 +207,14 @@ def expand_shards(pattern: str, argument: str = "shards") -> list[Path]:
 
 
 def _without_braces(text: str) -> list[str]:
+    """Returns the texts that result from expanding the braces in a text."""
     braces = BRACES.search(text)
     if not braces:
         return [text]
-    numbers = RANGE.fullmatch(braces[1])
-    if numbers:
-        first, last, width = int(numbers[1]), int(numbers[2]), len(numbers[1])
-        choices = [f"{n:0{width}d}" for n in range(first, last + 1)]
+    if numbers := RANGE.fullmatch(braces[1]):
+        digits = len(numbers[1])
+        choices = [f"{n:0{digits}d}" for n in range(int(numbers[1]), int(numbers[2]) + 1)]
     else:
         choices = braces[1].split(",")
-    rests = _without_braces(text[braces.end() :])
-    return [text[: braces.start()] + choice + rest for choice in choices for rest in rests]
+    ends = _without_braces(text[braces.end() :])
+    return [text[: braces.start()] + choice + end for choice in choices for end in ends]
