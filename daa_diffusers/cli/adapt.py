@@ -15,17 +15,17 @@ from ..checkpoints.tasks import DEFAULT_TASK, TASKS, known_tasks
 from ..errors import ConfigurationError
 from ..restoring.loading import check_model
 from .common import check_once
-from .option_names import own_option_names, renamed
+from .option_names import adapt_option_names, renamed
 
 if TYPE_CHECKING:
     from ..sources.folders import PhotoSource
     from ..training.config import TrainingConfig
     from ..training.setup import Inputs
 
-SHEET_PHOTOS = 4
+SHEET_PHOTOS, SHEET_CROP = 4, 256  # largest number of photos in the sheet, and side of their center crops in pixels
 SHEET_SECONDS = 3.0  # of the time budget, reserved for loading both restorers and rendering the sheet
 
-AUTO = "auto"  # choose the method by measurement
+AUTO = "auto"  # the method is chosen by measurement
 METHODS = (AUTO, "preset", "fitted", "renoised", "renoised_fitted")
 
 app = typer.Typer(add_completion=False)
@@ -99,7 +99,7 @@ def adapt(
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if method not in METHODS:
         raise ConfigurationError(f"`--method` must be one of {', '.join(METHODS)}, got {method!r}")
-    with own_option_names():
+    with adapt_option_names():
         config = plan(
             photos,
             clean,
@@ -153,12 +153,12 @@ def _open(config: TrainingConfig, write_clean: bool, begun: float | None) -> Inp
         pace = Pace(config, begun=begun)
         before = pace.spent()
         choices = inspect_all(real, pace.share(INSPECTION))
-        each = (pace.spent() - before) / max(1, sum(choice.inspected for choice in choices))
-        least = pace.spent() + least_preparation(config, restorer, each)
-        if pace.seconds is not None and least > pace.seconds:
+        seconds_per_photo = (pace.spent() - before) / max(1, sum(choice.inspected for choice in choices))
+        seconds = pace.spent() + least_preparation(config, restorer, seconds_per_photo)
+        if pace.seconds is not None and seconds > pace.seconds:
             typer.echo(
-                f"warning: --minutes {config.minutes:g} is too short: the preparation takes about {least / 60:.1f} "
-                f"minutes on this machine; with --minutes {2 * least / 60:.1f}, half of the time is for training",
+                f"warning: --minutes {config.minutes:g} is too short: the preparation takes about {seconds / 60:.1f} "
+                f"minutes on this machine; with --minutes {2 * seconds / 60:.1f}, half of the time is for training",
                 err=True,
             )
     if write_clean:
@@ -260,10 +260,10 @@ def plan(
         raise ConfigurationError(f"`--task` must be one of {', '.join(TASKS)}, got {task!r}")
     if checkpoint is not None:
         check_model(checkpoint)
-        known = _task_of(checkpoint)
-        if task is not None and known not in (None, task):
-            typer.echo(f"warning: {checkpoint} was trained for task {known}, but is adapted to {task}", err=True)
-        task = task or known
+        recorded = _task_of(checkpoint)
+        if task is not None and recorded not in (None, task):
+            typer.echo(f"warning: {checkpoint} was trained for task {recorded}, but is adapted to {task}", err=True)
+        task = task or recorded
         if task is None:
             typer.echo(f"task: {DEFAULT_TASK} (none is recorded for {checkpoint}; set --task)")
     task = task or DEFAULT_TASK
@@ -272,12 +272,12 @@ def plan(
         if not spec.startswith("hf:"):  # slow to open, so checked by the trainer only
             open_source(spec, argument="photos")
     if not clean:
-        beside = output if output.name not in ("", "..") else output.resolve()
-        clean = [str(beside.with_name(f"{beside.name}_clean_photos"))]
+        named = output if output.name not in ("", "..") else output.resolve()  # "." and ".." have no name of their own
+        clean = [str(named.with_name(f"{named.name}_clean_photos"))]
         typer.echo(
             f"clean photos: scikit-image's, in {clean[0]}; a folder of your own clean photos (--clean) is better"
         )
-    given = {
+    options = {
         "preset": TASKS[task].preset,
         **({"init_from": checkpoint} if checkpoint else {}),
         **({"validation_bursts": str(bursts), "select_by": "bursts"} if bursts else {}),
@@ -289,7 +289,7 @@ def plan(
         "validate_every": 0,
         "report_to": "none",
     }
-    return resolve(given).check()
+    return resolve(options).check()
 
 
 def _task_of(checkpoint: str) -> str | None:
@@ -337,8 +337,8 @@ def compare(config: TrainingConfig, adapted: Path, source: PhotoSource) -> Path 
         pipeline.set_progress_bar_config(disable=True)
     rows = []
     for _, photo in source.sample(SHEET_PHOTOS):
-        cut = unit_float(center_crop(photo, 256))
-        rows.append([cut, *(restore(pipeline, cut) for pipeline in pipelines)])
+        crop = unit_float(center_crop(photo, SHEET_CROP))
+        rows.append([crop, *(restore(pipeline, crop) for pipeline in pipelines)])
     if not rows:
         return None
     titles = ("your photo", f"{config.init_from}", "adapted")

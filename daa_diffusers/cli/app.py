@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from ..errors import CheckpointError, ConfigurationError, UnreadablePhotoError
 from ..files import one_line
 from . import process
-from .common import as_typed
+from .common import with_option_names
 from .lean import lean_diffusers
 
 # Command name -> module in this folder, whose `app` has this command.
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0: success; 1: internal error; 2: invalid options or input; 130: interrupted by Ctrl-C. Commands may define others.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    typed = list(sys.argv[1:] if arguments is None else arguments)
     process.let_waiting_threads_sleep()
     if isinstance(sys.stdout, io.TextIOWrapper):  # undecodable file names are printed unchanged, as by `ls`
         sys.stdout.reconfigure(errors="surrogateescape")
@@ -105,15 +105,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:  # called as the command, not from Python
         lean_diffusers()  # import hook: diffusers loads without libraries that no command needs
     begun = process.begun() if arguments is None else time.time()  # time budgets start here
-    return process.run(lambda: _status(given, begun, "--debug" in given), is_last=arguments is None)
+    return process.run(lambda: _status(typed, begun), is_last=arguments is None)
 
 
-def _status(given: Sequence[str], begun: float, debug: bool) -> int:
-    """Runs a command and returns its exit status; an error is reported in one line on standard error."""
+def _status(typed: Sequence[str], begun: float) -> int:
+    """Runs a command and returns its exit status; an error is reported in one line on standard error.
+
+    Args:
+        typed: the arguments of `daa`, from the command's name on.
+        begun: `time.time()` at which the command started, for the command as `context.obj`.
+    """
     try:
-        _check_empty(given)
-        ended = app([one for one in given if one != "--debug"], prog_name="daa", obj=begun, standalone_mode=False)
-        return ended if isinstance(ended, int) else 0
+        _check_empty(typed)
+        arguments = [argument for argument in typed if argument != "--debug"]
+        status = app(arguments, prog_name="daa", obj=begun, standalone_mode=False)
+        return status if isinstance(status, int) else 0
     except _Interrupted:
         raise KeyboardInterrupt from None
     except SystemExit as closed:  # raised by typer if the reader of a pipe has exited
@@ -121,33 +127,37 @@ def _status(given: Sequence[str], begun: float, debug: bool) -> int:
     except typer.Abort:
         return 1
     except UsageError as error:
-        typer.echo(f"error: {_usage(error, given)}", err=True)
+        typer.echo(f"error: {_usage(error, typed)}", err=True)
         return 2
     except Exception as error:
-        if debug:
+        if "--debug" in typed:
             raise
         if _is_network(error):
-            typer.echo(f"error: {_unreachable(error, given)}", err=True)
+            typer.echo(f"error: {_unreachable(error, typed)}", err=True)
             return 2
         if any(kind.__name__ == "HfHubHTTPError" for kind in type(error).__mro__):
             typer.echo(f"error: {_refused(error)}", err=True)
             return 2
         if isinstance(error, EXPECTED):
-            typer.echo(f"error: {_as_typed(_message(error), given)}", err=True)
+            message, command = _message(error), _command(typed)
+            if command is not None:
+                module = importlib.import_module(f"{__package__}.{COMMANDS[command]}")
+                message = with_option_names(message, module.app)
+            typer.echo(f"error: {message}", err=True)
             return 2
         typer.echo(f"error: {type(error).__name__}: {error} (a defect; --debug prints the traceback)", err=True)
         return 1
 
 
-def _usage(error: Any, given: Sequence[str]) -> str:
+def _usage(error: Any, typed: Sequence[str]) -> str:
     """Returns one line on arguments that typer rejects: the argument, its value, and how to list valid ones."""
     message = " ".join(error.format_message().split()) or "a command is missing"
-    names = getattr(getattr(error, "param", None), "opts", ())
-    came = [after for before, after in pairwise(given) if before in names]
-    came += [one.partition("=")[2] for one in given if one.partition("=")[0] in names and "=" in one]
-    if came and isinstance(error, typer.BadParameter) and not message.startswith("Missing"):
-        message += f", got {came[-1]!r}"
-    command = _command(given)
+    names = getattr(getattr(error, "param", None), "opts", ())  # spellings of the rejected option, such as -o, --output
+    values = [after for before, after in pairwise(typed) if before in names]  # --option VALUE
+    values += [value for name, equals, value in (text.partition("=") for text in typed) if equals and name in names]
+    if values and isinstance(error, typer.BadParameter) and not message.startswith("Missing"):
+        message += f", got {values[-1]!r}"
+    command = _command(typed)
     where = f"daa {command}" if command else "daa"
     return one_line(f"{message.rstrip('.')} ({where} -h lists the arguments)")
 
@@ -158,24 +168,18 @@ def _message(error: Exception) -> str:
     return f"{error.filename!r}: {error.strerror}" if is_bare and error.filename else str(error)  # type: ignore[attr-defined]
 
 
-def _as_typed(message: str, given: Sequence[str]) -> str:
-    """Replaces argument names in a message with the options of the command."""
-    command = _command(given)
-    if command is None:
-        return message
-    return as_typed(message, importlib.import_module(f"{__package__}.{COMMANDS[command]}").app)
+def _command(typed: Sequence[str]) -> str | None:
+    """Returns the name of the command, or None without one."""
+    return next((argument for argument in typed if argument in COMMANDS), None)
 
 
-def _command(given: Sequence[str]) -> str | None:
-    return next((one for one in given if one in COMMANDS), None)
-
-
-def _check_empty(given: Sequence[str]) -> None:
+def _check_empty(typed: Sequence[str]) -> None:
     """Raises ConfigurationError for an empty argument; as a path it would mean the current folder."""
-    for before, text in pairwise(["", *given]):
+    for before, text in pairwise(["", *typed]):
         name, equals, value = text.partition("=")
-        name = before if not text else name
-        if (not text or (equals and not value and name.startswith("--"))) and name not in MAY_BE_EMPTY:
+        name = name if text else before
+        is_empty = not text or (equals and not value and name.startswith("--"))  # "" or --option=
+        if is_empty and name not in MAY_BE_EMPTY:
             where = f"`{name}`" if name.startswith("-") else "an argument"
             raise ConfigurationError(f"{where} is empty; expected a path or a name (is a shell variable unset?)")
 
@@ -192,14 +196,14 @@ def _is_network(error: Exception) -> bool:
     )
 
 
-def _unreachable(error: Exception, given: Sequence[str]) -> str:
+def _unreachable(error: Exception, typed: Sequence[str]) -> str:
     """Returns one line on an unreachable Hub, with the requested repositories."""
     from ..hub.resolving import is_repo_id  # slow to import
 
-    asked = [repr(one) for one in given if is_repo_id(one) and not os.path.exists(one)]
-    what = f"{', '.join(asked)} (no folder or file here): " if asked else ""
+    repositories = [repr(text) for text in typed if is_repo_id(text) and not os.path.exists(text)]
+    requested = f"{', '.join(repositories)} (no folder or file here): " if repositories else ""
     reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return one_line(f"the Hub cannot be reached: {what}{reason}")
+    return one_line(f"the Hub cannot be reached: {requested}{reason}")
 
 
 def _refused(error: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -134,9 +135,11 @@ def _plan_and_run(
     """Plans the job, or opens the existing one, and restores the remaining shards; returns the exit status."""
     from ..bulk import job as jobs
     from ..bulk.cluster import cluster
+    from ..bulk.shards import restorer_fingerprint
 
     with jobs.sole_writer(output), contextlib.ExitStack() as after_cluster, contextlib.ExitStack() as stack:
-        fingerprint = _fingerprint(settings)
+        # errors of loading are raised here, not in every worker
+        fingerprint = restorer_fingerprint(load_pipeline(settings.checkpoint, "cpu", settings.dtype))
         if not (output / "job.json").exists():  # checks photos and cluster before anything is written
             jobs.check_new(output)
             next(jobs.list_inputs(settings.sources), None)
@@ -145,8 +148,8 @@ def _plan_and_run(
         job = jobs.plan_job(output, settings, fingerprint)
         job.clear_leftovers()
         after_cluster.callback(job.clear_leftovers)  # left by workers that were killed
-        if redo_failed and (again := job.reopen_failed()):
-            typer.echo(f"{again} shards with failed photos are repeated", err=True)
+        if redo_failed and (count := job.reopen_failed()):
+            typer.echo(f"{count} shards with failed photos are repeated", err=True)
         return _run(job, as_json, workers, cpus, gpus, address)
 
 
@@ -156,19 +159,12 @@ def _count(output: Path, settings: BulkSettings) -> None:
 
     if (output / "job.json").exists():
         job = plan_job(output, settings, None)
-        unfinished = job.unfinished()
-        photos, shards, left, todo = job.photos, job.shards, len(unfinished), job.photos_of(unfinished)
+        photos, shards, unfinished = job.photos, job.shards, job.unfinished()
+        photos_left, shards_left = job.photos_of(unfinished), len(unfinished)
     else:
-        photos = todo = sum(1 for _ in list_inputs(settings.sources))
-        shards = left = -(-photos // settings.photos_per_shard)
-    typer.echo(f"{photos} photos in {shards} shards; {todo} in {left} shards would be restored")
-
-
-def _fingerprint(settings: BulkSettings) -> str:
-    """Returns the fingerprint of the checkpoint's weights; loading errors are raised here, not in every worker."""
-    from ..bulk.shards import restorer_fingerprint
-
-    return restorer_fingerprint(load_pipeline(settings.checkpoint, "cpu", settings.dtype))
+        photos = photos_left = sum(1 for _ in list_inputs(settings.sources))
+        shards = shards_left = math.ceil(photos / settings.photos_per_shard)
+    typer.echo(f"{photos} photos in {shards} shards; {photos_left} in {shards_left} shards would be restored")
 
 
 def _run(job: BulkJob, as_json: bool, workers: int | None, cpus: float, gpus: float | None, address: str | None) -> int:
@@ -177,12 +173,13 @@ def _run(job: BulkJob, as_json: bool, workers: int | None, cpus: float, gpus: fl
 
     from ..bulk import restore_job
 
-    left = job.unfinished()
-    if len(left) < job.shards:
-        typer.echo(f"{job.shards - len(left)} of {job.shards} shards are done", err=True)
-    todo = job.photos_of(left)
+    unfinished = job.unfinished()
+    if len(unfinished) < job.shards:
+        typer.echo(f"{job.shards - len(unfinished)} of {job.shards} shards are done", err=True)
     stopped, output = "", sys.stdout
-    bar = tqdm(total=todo, unit="photo", file=sys.stderr, disable=not sys.stderr.isatty(), smoothing=0)
+    bar = tqdm(
+        total=job.photos_of(unfinished), unit="photo", file=sys.stderr, disable=not sys.stderr.isatty(), smoothing=0
+    )
     try:
         with bar, contextlib.redirect_stdout(sys.stderr):  # Ray prints to stdout
             for result in restore_job(

@@ -59,11 +59,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per 
 
 
 def parse_tile(text: str) -> int | Literal["auto"] | None:
-    """Converts the value of `--tile` to the pipeline's argument `tile`.
-
-    Raises:
-        ConfigurationError: neither a number of at least 32 pixels, "auto" nor "none".
-    """
+    """Returns `tile` of the pipeline for `--tile`; raises ConfigurationError unless it is auto, none or at least 32."""
     if text.lower() in ("auto", "none"):
         return "auto" if text.lower() == "auto" else None
     if not text.isdecimal() or int(text) < 32:
@@ -73,15 +69,15 @@ def parse_tile(text: str) -> int | Literal["auto"] | None:
 
 def check_once(sources: Sequence[str], argument: str) -> None:
     """Raises ConfigurationError if a source is given twice, as its photos would count twice."""
-    places: set[str] = set()
-    for one in sources:
-        place = os.path.realpath(one) if os.path.exists(one) else one
-        if place in places:
-            raise ConfigurationError(f"`{argument}` has {one!r} twice")
-        places.add(place)
+    seen: set[str] = set()
+    for source in sources:
+        real = os.path.realpath(source) if os.path.exists(source) else source
+        if real in seen:
+            raise ConfigurationError(f"`{argument}` has {source!r} twice")
+        seen.add(real)
 
 
-def as_typed(text: str, app: typer.Typer) -> str:
+def with_option_names(text: str, app: typer.Typer) -> str:
     """Replaces argument names in a message with options of a command: `max_megapixels` with `--max-megapixels`.
 
     Args:
@@ -89,7 +85,7 @@ def as_typed(text: str, app: typer.Typer) -> str:
         app: typer app of the command.
     """
     parameters = typer.main.get_command(app).params
-    names = {one.name: max(one.opts, key=len) for one in parameters if one.opts[0].startswith("-")}
+    names = {option.name: max(option.opts, key=len) for option in parameters if option.opts[0].startswith("-")}
     return re.sub(r"`(\w+)`", lambda match: f"`{names.get(match[1], match[1])}`", text)
 
 
@@ -102,10 +98,10 @@ def print_skipped(skipped: Mapping[str, str], limit: int | None = None, *, err: 
 @contextmanager
 def without_warnings() -> Iterator[None]:
     """Context without this package's warnings, for commands that print skipped photos themselves."""
-    ours = logging.getLogger("daa_diffusers")
-    level = ours.level
-    ours.setLevel(logging.ERROR)
+    logger = logging.getLogger("daa_diffusers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        ours.setLevel(level)
+        logger.setLevel(level)

@@ -74,8 +74,8 @@ def demo(
         raise ConfigurationError(f"`--port` must be from 1 to 65535, got {port}")
     if runs.exists() and not runs.is_dir():
         raise ConfigurationError(f"`--runs` must be a folder, got the file {str(runs)!r}")
-    for one in checkpoint or ():
-        check_model(one)
+    for name in checkpoint or ():
+        check_model(name)
     if device is not None:
         usable_device(device)
     settings = Settings(

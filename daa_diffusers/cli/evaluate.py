@@ -81,7 +81,7 @@ def evaluate(
         raise ConfigurationError(f"`--space` must be rgb or y, got {space!r}")
     if record is not None and not (checkpoint and Path(checkpoint[-1]).is_dir() and clean):
         raise ConfigurationError("`--record` needs `--clean`, and a pipeline's folder as the last `--checkpoint`")
-    protocol: dict[str, Any] = {
+    options: dict[str, Any] = {
         "metrics": [name.strip() for name in metrics.split(",") if name.strip()] if metrics else None,
         "space": space,
         "crop_border": crop_border,
@@ -91,41 +91,43 @@ def evaluate(
         check_writable(output)
     checkpoints = checkpoint or [DEFAULT]
     if record is not None:  # checked before the measurement
-        _check_record(checkpoints[-1], record, protocol)
+        _check_record(checkpoints[-1], record, options)
     restorers = {row: load_pipeline(name, device or "cpu") for row, name in row_names(checkpoints).items()}
     if baseline != "identity" and baseline not in restorers:
         raise ConfigurationError(f"`--baseline` must be one of identity, {', '.join(restorers)}, got {baseline!r}")
     if degraded is None:
         assert bursts is not None
         return _evaluate_bursts(restorers, bursts, baseline, output)
-    result = _evaluate_photos(restorers, degraded, clean, protocol, baseline, output, sheets)
+    result = _evaluate_photos(restorers, degraded, clean, options, baseline, output, sheets)
     if record is not None:
         from ..evaluation.recording import record_evaluation
 
         typer.echo(f"written: {record_evaluation(checkpoints[-1], record, result)}")
 
 
-def _check_record(checkpoint: str, record: str, protocol: dict[str, Any]) -> None:
+def _check_record(checkpoint: str, record: str, options: dict[str, Any]) -> None:
+    """Raises the errors of recording an evaluation with these options of `evaluate_folder` as `record`."""
     from ..evaluation.folders import plan_evaluation
     from ..evaluation.recording import check_record
 
-    chosen, text = plan_evaluation(True, **{**protocol, "label_free": bool(protocol["label_free"])})
-    check_record(checkpoint, record, [metric.name for metric in chosen], text)
+    metrics, protocol = plan_evaluation(True, **{**options, "label_free": bool(options["label_free"])})
+    check_record(checkpoint, record, [metric.name for metric in metrics], protocol)
 
 
 def _evaluate_photos(
     restorers: Restorers,
     degraded: Path,
     clean: Path | None,
-    protocol: dict[str, Any],
+    options: dict[str, Any],
     baseline: str,
     output: Path | None,
     sheets: bool,
 ) -> Evaluation:
+    """Scores photos with the given options of `evaluate_folder`; prints and writes the report."""
     from ..evaluation import evaluate_folder
     from ..evaluation.report import markdown_report, write_report
 
-    result = evaluate_folder(restorers, degraded, clean, **protocol, progress=True)
+    result = evaluate_folder(restorers, degraded, clean, **options, progress=True)
     typer.echo(markdown_report(result, baseline=baseline))
     print_skipped(result.skipped)
     if output is not None:
@@ -134,6 +136,7 @@ def _evaluate_photos(
 
 
 def _evaluate_bursts(restorers: Restorers, bursts: Path, baseline: str, output: Path | None) -> None:
+    """Scores bursts; prints and writes the report."""
     from ..evaluation.bursts import evaluate_bursts
     from ..files import write_text
 
@@ -153,7 +156,8 @@ def row_names(checkpoints: list[str]) -> dict[str, str]:
         parts = Path(checkpoint).parts
         for count in range(1, len(parts) + 1):
             row = "/".join(parts[-count:])
-            if row not in rows and not (count < len(parts) and row == "pipeline"):  # the name of every training result
+            says_nothing = row == "pipeline" and count < len(parts)  # the name of every training result
+            if row not in rows and not says_nothing:
                 break
         rows[row] = checkpoint
     return rows

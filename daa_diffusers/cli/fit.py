@@ -56,14 +56,18 @@ def fit(
     from ..degradations.config_files import check_degradation_path
 
     check_degradation_path(output)  # checked before the fit
+    from ..degradations.fitting.shake import fit_shake
+
+    profile: RainProfile | ShakeProfile
     with without_warnings():  # skipped photos are printed below
-        profile = _rain(photos, checkpoint) if task == "derain" else _shake(photos)
+        profile = _rain(photos, checkpoint) if task == "derain" else fit_shake(photos)
     typer.echo(profile.describe())
     print_skipped(profile.skipped, SHOWN, err=False)
     typer.echo(f"written: {profile.save(output)}")
 
 
 def _rain(photos: list[str], checkpoint: str | None) -> RainProfile:
+    """Fits rain, detected by a derainer."""
     from ..degradations.fitting.rain import fit_rain
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
     from ..training.preparation import as_function
@@ -72,9 +76,3 @@ def _rain(photos: list[str], checkpoint: str | None) -> RainProfile:
     check_model(checkpoint)
     pipeline = DAARestorationPipeline.from_pretrained(checkpoint)
     return fit_rain(photos, as_function(pipeline.restorer))
-
-
-def _shake(photos: list[str]) -> ShakeProfile:
-    from ..degradations.fitting.shake import fit_shake
-
-    return fit_shake(photos)

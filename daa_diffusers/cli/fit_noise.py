@@ -79,14 +79,13 @@ def plot_profile(profile: NoiseProfile, path: Path) -> None:
         known = [k for k, count in enumerate(counts) if count]
         curves.plot([noise.brightness[k] for k in known], [values[k] for k in known], "o", color=color, markersize=4)
     curves.set(xlabel="brightness", ylabel="standard deviation (1/255)", ylim=(0, None), title="noise level")
-    share = [100 * k / (len(noise.level) - 1) for k in range(len(noise.level))]
-    levels.plot(share, noise.level, "k")
+    percent = [100 * k / (len(noise.level) - 1) for k in range(len(noise.level))]  # of the photos with a lower level
+    levels.plot(percent, noise.level, "k")
     levels.set(xlabel="photos (%)", ylabel="level relative to the median photo", ylim=(0, None), title="photo levels")
     assert noise.correlation is not None
-    half = len(noise.correlation[1]) // 2
-    image = correlation.imshow(
-        noise.correlation[1], cmap="RdBu_r", vmin=-1, vmax=1, extent=(-half - 0.5, half + 0.5, half + 0.5, -half - 0.5)
-    )
+    green = noise.correlation[1]
+    edge = len(green) / 2  # pixels from the center to the edge of the square
+    image = correlation.imshow(green, cmap="RdBu_r", vmin=-1, vmax=1, extent=(-edge, edge, edge, -edge))
     correlation.set(xlabel="pixels to the right", ylabel="pixels down", title="correlation (green)")
     figure.colorbar(image, ax=correlation)
     with replacing(path) as temporary:

@@ -11,7 +11,7 @@ import typer
 from ..files import one_line
 
 if TYPE_CHECKING:
-    from ..hub.description import Description
+    from ..hub.description import Description, Network
 
 app = typer.Typer(add_completion=False)
 
@@ -32,15 +32,15 @@ def info(
     if as_json:
         typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
-    table = facts.pop("numbers", None)
+    scores = facts.pop("numbers", None)
     width = max(len(name) for name in facts)
     for name, value in facts.items():
         typer.echo(f"{name:{width}}  {value}")
-    if table:
+    if scores:
         from ..hub.card import numbers_table
 
-        note = f"\n\n{table['note']}" if table.get("note") else ""
-        typer.echo(f"\nPSNR in dB, {table['protocol']}\n{numbers_table(table)}{note}")
+        note = f"\n\n{scores['note']}" if scores.get("note") else ""
+        typer.echo(f"\nPSNR in dB, {scores['protocol']}\n{numbers_table(scores)}{note}")
 
 
 def facts_of(checkpoint: str, revision: str | None = None) -> dict[str, Any]:
@@ -66,9 +66,9 @@ def facts_of(checkpoint: str, revision: str | None = None) -> dict[str, Any]:
     if source.kind == "hub":
         return {
             "kind": f"Hub repository {source.location}",
-            **_pipeline(describe_repository(source.location, revision)),
+            **_facts(describe_repository(source.location, revision)),
         }
-    return {"kind": "a pipeline", **_pipeline(describe(Path(source.location))), **_precision(source.location)}
+    return {"kind": "a pipeline", **_facts(describe(Path(source.location))), **_precision(source.location)}
 
 
 def _precision(location: str) -> dict[str, Any]:
@@ -88,13 +88,13 @@ def _precision(location: str) -> dict[str, Any]:
     return {"precision here": f"{name} on the {device} (--dtype auto): {choice.reason}"}
 
 
-def _network(network: Any) -> str:
+def _network(network: Network) -> str:
+    """Describes a network in one line: class, sizes, number of parameters, size of the weights."""
     from ..hub.card import millions, stored_as
 
-    parts = [network.class_name, *filter(None, [network.config.get("architecture")])]
-    parts += [
-        f"{name} {network.config[name]}" for name in ("width", "widths", "depth", "blocks") if name in network.config
-    ]
+    config = network.config
+    parts = [network.class_name, *filter(None, [config.get("architecture")])]
+    parts += [f"{name} {config[name]}" for name in ("width", "widths", "depth", "blocks") if name in config]
     if network.parameters:
         parts.append(f"{millions(network.parameters)} parameters")
     if network.dtypes:
@@ -102,7 +102,8 @@ def _network(network: Any) -> str:
     return ", ".join(parts)
 
 
-def _pipeline(description: Description) -> dict[str, Any]:
+def _facts(description: Description) -> dict[str, Any]:
+    """Returns the facts about a pipeline, title -> value."""
     low, high = description.value_range
     restorer, license = description.restorer, description.license
     facts: dict[str, Any] = {
@@ -124,6 +125,7 @@ def _pipeline(description: Description) -> dict[str, Any]:
 
 
 def _training(training: dict[str, Any]) -> str:
+    """Describes a training record in one line."""
     from ..hub.record_files import is_adapted
 
     if "converted_from" in training:
@@ -139,46 +141,47 @@ def _training(training: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def _as_description(network: Any, size_multiple: int | None = None) -> Network:
+    """Returns the description of a network in memory."""
+    from ..hub.description import Network
+
+    config = json.loads(json.dumps({**network.config, "_class_name": type(network).__name__}))
+    return Network(config, sum(parameter.numel() for parameter in network.parameters()), size_multiple)
+
+
 def _weight_file(path: Path) -> dict[str, Any]:
-    from ..hub.description import Description, Network, describe
+    """Returns the facts about a restorer's weight file."""
+    from ..hub.description import Description, describe
     from ..hub.single_files import load_restorer
 
     if path.with_name("config.json").is_file() and path.name.startswith("diffusion_pytorch_model"):
-        facts = _pipeline(describe(path.parent))
+        facts = _facts(describe(path.parent))
         return {name: value for name, value in facts.items() if name != "noise predictor"}
     restorer = load_restorer(path)
-    config = json.loads(json.dumps({**restorer.config, "_class_name": type(restorer).__name__}))
-    parameters = sum(parameter.numel() for parameter in restorer.parameters())
-    facts = _pipeline(Description(Network(config, parameters, restorer.size_multiple)))
+    facts = _facts(Description(_as_description(restorer, restorer.size_multiple)))
     return {name: value for name, value in facts.items() if name not in ("noise predictor", "training", "task")}
 
 
 def _official(path: Path) -> dict[str, Any]:
+    """Returns the facts about a file of official weights."""
     from ..errors import CheckpointError
-    from ..hub.description import Description, Network
+    from ..hub.description import Description
     from ..hub.licenses import S_LAB
     from ..official.convert import convert_official_state_dict, load_official_file
 
     try:
-        networks = convert_official_state_dict(load_official_file(path))
+        restorer, predictor = convert_official_state_dict(load_official_file(path))
     except ValueError as error:
         raise CheckpointError(f"{str(path)!r} is not an official checkpoint: {error}") from error
-    described = [
-        None
-        if network is None
-        else Network(
-            {**network.config, "_class_name": type(network).__name__}, sum(p.numel() for p in network.parameters())
-        )
-        for network in networks
-    ]
-    assert described[0] is not None
-    facts = _pipeline(Description(described[0], described[1], {"license": S_LAB.name, "converted_from": []}))
-    hidden = ("value range", "task", "training")  # unknown: they depend on the task, which the file does not state
-    facts = {name: value for name, value in facts.items() if name not in hidden}
+    unet = None if predictor is None else _as_description(predictor)
+    facts = _facts(Description(_as_description(restorer), unet, {"license": S_LAB.name, "converted_from": []}))
+    unknown = ("value range", "task", "training")  # they depend on the task, which the file does not state
+    facts = {name: value for name, value in facts.items() if name not in unknown}
     return {"kind": "an official checkpoint; convert it: daa convert FILE OUT --task ...", **facts}
 
 
 def _onnx(path: Path) -> dict[str, Any]:
+    """Returns the facts about an ONNX file."""
     from ..export import read_facts
 
     facts = read_facts(path)

@@ -35,10 +35,8 @@ LATE = (
     "diffusers.models.unets.unet_spatio_temporal_condition",
     "requests",  # for downloads
 )
-AUTOENCODER = (
-    "diffusers.models.autoencoders.autoencoder_kl",
-    "AutoencoderKL",
-)  # `DiffusionPipeline` only checks for instances of it
+# Module and name of a class; `DiffusionPipeline` only checks for instances of it.
+AUTOENCODER = ("diffusers.models.autoencoders.autoencoder_kl", "AutoencoderKL")
 
 
 def lean_diffusers() -> None:
@@ -121,7 +119,10 @@ class _Placeholder(ModuleType):
 
 
 class _Late(type):
-    """Stand-in for a class of another module, which is imported when the class is called."""
+    """Stand-in for a class of another module, which is imported when the class is called.
+
+    It is a class itself, created by this metaclass, since it is used in type annotations and as a base class.
+    """
 
     def __new__(cls, module: str, name: str) -> _Late:
         return super().__new__(cls, name, (), {"module": module})
@@ -143,15 +144,11 @@ def _disabled_on_demand(disable: Callable) -> Callable:
     def on_demand(function: Callable | None = None, recursive: bool = True, **options: Any) -> Callable:
         if function is None:
             return functools.partial(on_demand, recursive=recursive, **options)
-        disabled: list[Callable] = []
+        disabled = functools.cache(lambda: disable(function, recursive, **options))
 
         @functools.wraps(function)
         def called(*args: Any, **kwargs: Any) -> Any:
-            if "torch._dynamo" not in sys.modules:
-                return function(*args, **kwargs)
-            if not disabled:
-                disabled.append(disable(function, recursive, **options))
-            return disabled[0](*args, **kwargs)
+            return (disabled() if "torch._dynamo" in sys.modules else function)(*args, **kwargs)
 
         return called
 

@@ -20,7 +20,7 @@ OPTION_NAMES = {
 
 
 @contextmanager
-def own_option_names() -> Iterator[None]:
+def adapt_option_names() -> Iterator[None]:
     """Context in which the trainer's errors and log messages use the option names of `daa adapt`."""
     handlers = logging.getLogger().handlers[:]
     for handler in handlers:
@@ -36,8 +36,8 @@ def own_option_names() -> Iterator[None]:
 
 def renamed(text: str) -> str:
     """Replaces the option names in a message of the trainer with those of `daa adapt`."""
-    for trainers, own in OPTION_NAMES.items():
-        text = text.replace(f"`{trainers}`", f"`{own}`")
+    for trainer_name, adapt_name in OPTION_NAMES.items():
+        text = text.replace(f"`{trainer_name}`", f"`{adapt_name}`")
     return text
 
 

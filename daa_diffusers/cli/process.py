@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 INTERRUPTED = 130  # exit status after Ctrl-C
-_interrupted = False
+_interrupted = False  # whether Ctrl-C was pressed since the start of `run`
 
 
 def begun() -> float:
@@ -39,8 +39,8 @@ def run(command: Callable[[], int], *, is_last: bool) -> int:
     global _interrupted
     _interrupted = False
     handler, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
-    takes = handler is signal.default_int_handler and threading.current_thread() is threading.main_thread()
-    if takes:
+    handles_ctrl_c = handler is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if handles_ctrl_c:
         signal.signal(signal.SIGINT, _interrupt)
         sys.unraisablehook = _ignore_lost_interrupt
     try:
@@ -51,7 +51,7 @@ def run(command: Callable[[], int], *, is_last: bool) -> int:
         sys.stderr.write("interrupted\n")
         status = INTERRUPTED
     finally:
-        if takes:
+        if handles_ctrl_c:
             sys.unraisablehook = hook
             signal.signal(signal.SIGINT, signal.SIG_DFL if is_last else handler)
     return status
@@ -67,6 +67,7 @@ def check_interrupted() -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Handles Ctrl-C: sets `_interrupted`, and raises KeyboardInterrupt."""
     global _interrupted
     _interrupted = True
     raise KeyboardInterrupt

@@ -86,8 +86,9 @@ def rank(
 
 
 def _records(ranking: Ranking, top: int | None = None) -> list[dict]:
-    shown = list(ranking.scores.items())[:top]
-    return [{"place": place, "photo": name, "score": score} for place, (name, score) in enumerate(shown, start=1)]
+    """Returns place, name and score of the first `top` photos, or of all."""
+    scores = list(ranking.scores.items())[:top]
+    return [{"place": place, "photo": name, "score": score} for place, (name, score) in enumerate(scores, start=1)]
 
 
 def _json(ranking: Ranking, top: int | None = None) -> str:

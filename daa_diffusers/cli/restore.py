@@ -33,8 +33,8 @@ from .common import (
     Strength,
     StripLocation,
     Tile,
-    as_typed,
     parse_tile,
+    with_option_names,
 )
 
 if TYPE_CHECKING:
@@ -98,9 +98,9 @@ def restore(
     from ..restoring.outputs import find_jobs, format_of_output
 
     # None if the output is a folder
-    named = format_of_output(inputs, os.fspath(output), checked_format(format), suffix)
+    file_format = format_of_output(inputs, os.fspath(output), checked_format(format), suffix)
     options = Options(
-        format=named or format,
+        format=file_format or format,
         bits=bits,
         quality=quality,
         strip_location=strip_location,
@@ -116,8 +116,8 @@ def restore(
     _check_backend(backend, checkpoint, device, dtype)
     if compare is not None and compare.exists() and not compare.is_dir():
         raise ConfigurationError(f"`--compare` must be a folder, got the file {str(compare)!r}")
-    for folder in () if dry_run else (output.parent if named else output, compare):
-        if folder is not None:
+    for folder in (output.parent if file_format else output, compare):
+        if folder is not None and not dry_run:
             check_writable(folder)
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # tifffile also raises the errors that it logs
     team = _Team()
@@ -163,8 +163,8 @@ def _lines() -> Iterable[str]:
         return content.split("\0")
     lines = []
     for line in content.split("\n"):
-        bare = line.removeprefix("\ufeff").removesuffix("\r")
-        lines.append(line if bare == line or os.path.lexists(line) else bare)
+        path = line.removeprefix("\ufeff").removesuffix("\r")
+        lines.append(line if path == line or os.path.lexists(line) else path)
     return lines
 
 
@@ -177,7 +177,7 @@ def _run(plan: Plan, options: Options, load: Any, team: _Team, as_json: bool) ->
 
     summary = Summary()
     jobs = plan.jobs
-    mine = team.part(jobs)
+    own_jobs = team.part(jobs)
 
     def load_quietly() -> Any:
         pipeline = load()
@@ -186,18 +186,19 @@ def _run(plan: Plan, options: Options, load: Any, team: _Team, as_json: bool) ->
         return pipeline
 
     hidden = len(jobs) == 1 or team.index > 0 or not sys.stderr.isatty()
-    bar = tqdm(total=len(mine), unit="photo", file=sys.stderr, disable=hidden, dynamic_ncols=True)
+    bar = tqdm(total=len(own_jobs), unit="photo", file=sys.stderr, disable=hidden, dynamic_ncols=True)
     try:
         with bar:
-            for record in restore_all(mine, options, load_quietly):
+            for record in restore_all(own_jobs, options, load_quietly):
                 summary.add(record)
                 bar.update()
                 if as_json:
-                    _say(json.dumps(record), bar, sys.stdout)
+                    _print_above(bar, json.dumps(record), sys.stdout)
                 elif record["status"] == FAILED:
-                    _say(f"failed: {record['input']}: {as_typed(record['reason'], app)}", bar, sys.stderr)
+                    reason = with_option_names(record["reason"], app)
+                    _print_above(bar, f"failed: {record['input']}: {reason}", sys.stderr)
                 elif record["status"] == PLANNED:
-                    _say(f"{record['input']} -> {record['output']}", bar, sys.stdout)
+                    _print_above(bar, f"{record['input']} -> {record['output']}", sys.stdout)
                 process.check_interrupted()
     except KeyboardInterrupt:
         typer.echo(f"interrupted; {summary.describe()}; the same command resumes", err=True)
@@ -232,8 +233,8 @@ def _report(plan: Plan, summary: Summary, as_json: bool) -> None:
         typer.echo(f"stopped: {summary.stopped}; {left} photos remain, the same command resumes", err=True)
 
 
-def _say(text: str, bar: Any, stream: Any) -> None:
-    """Prints a line in one piece, above the progress bar."""
+def _print_above(bar: Any, text: str, stream: Any) -> None:
+    """Prints a line in one piece to a stream, above the progress bar."""
     with bar.external_write_mode(stream):
         stream.write(one_line(text) + "\n")
         stream.flush()
@@ -257,7 +258,7 @@ class _Team:
     """The processes started by `accelerate launch`, or a single process."""
 
     def __init__(self) -> None:
-        self.index, self.state = 0, None
+        self.index, self.state = 0, None  # number of this process; accelerate's state, None for a single process
         self.device: str | None = None
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             import torch
@@ -272,23 +273,23 @@ class _Team:
             return plan()
         from accelerate.utils import broadcast_object_list
 
-        found: list[Any] = [None]
+        result: Any = None
         if self.index == 0:
             try:
-                found = [plan()]
+                result = plan()
             except ConfigurationError as error:
-                found = [error]
-        shared = broadcast_object_list(found)[0]
-        if isinstance(shared, ConfigurationError):
-            raise shared
-        return shared
+                result = error
+        (result,) = broadcast_object_list([result])
+        if isinstance(result, ConfigurationError):
+            raise result
+        return result
 
     def part(self, jobs: list[Job]) -> list[Job]:
         """Returns the jobs of this process."""
         if self.state is None:
             return jobs
-        with self.state.split_between_processes(jobs) as mine:
-            return mine
+        with self.state.split_between_processes(jobs) as own_jobs:
+            return own_jobs
 
     def gather(self, summary: Any) -> list[Any]:
         """Returns the summaries of the other processes in the first process, and an empty list in the others."""
@@ -296,5 +297,5 @@ class _Team:
             return []
         from accelerate.utils import gather_object
 
-        everyone = gather_object([summary])
-        return everyone[1:] if self.index == 0 else []
+        summaries = gather_object([summary])
+        return summaries[1:] if self.index == 0 else []

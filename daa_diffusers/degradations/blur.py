@@ -102,11 +102,7 @@ class MotionBlur(ConfigurableDegradation):
             object.__setattr__(self, "direction", check_range("direction", self.direction, -360, 360))
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Blurs photos (B, C, H, W) in [0, 1].
-
-        Raises:
-            ValueError: wrong rank or dtype.
-        """
+        """Blurs photos (B, C, H, W) in [0, 1]; raises ValueError for another rank or dtype."""
         check_clean(clean)
         per_sample = (clean.shape[0], 1, 1, 1)
         # 1. linear light, with highlights beyond white
@@ -222,14 +218,10 @@ def _unit_path(
     pull: float,
     reversals: float,
 ) -> list[complex]:
-    """Computes the positions of a path of length 1.
+    """Computes the positions of a path of length 1 from its initial direction `angle`, in radians.
 
-    Args:
-        perturbation: (STEPS,), Gaussian noise.
-        chance: (STEPS,) in [0, 1]; below `reversals`, there is an impulse at this step.
-        turn: (STEPS,) in [0, 1], the angle of the impulse between -MAX_TURN and MAX_TURN.
-        angle: initial direction in radians.
-        shake, pull, reversals: as for `shake_trajectories`, but per step.
+    At each step, `perturbation` is Gaussian, and `chance` and `turn` are uniform in [0, 1]: the former decides whether
+    there is an impulse, the latter is its angle. `shake`, `pull` and `reversals` are per step.
     """
     velocity, position = complex(math.cos(angle), math.sin(angle)), 0j
     path = [position]

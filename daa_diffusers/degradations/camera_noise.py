@@ -92,11 +92,7 @@ class CameraNoise(ConfigurableDegradation):
             object.__setattr__(self, "jpeg_quality", check_whole_range("jpeg_quality", self.jpeg_quality, 1, 100))
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Adds noise to photos (B, C, H, W) in [0, 1], C = 1 or 3, H and W at least 2.
-
-        Raises:
-            ValueError: wrong rank, dtype, number of channels or size.
-        """
+        """Adds noise to photos (B, 1 or 3, H, W) in [0, 1], H and W at least 2; raises ValueError for others."""
         check_clean(clean)
         batch, channels, height, width = clean.shape
         if channels not in (1, 3) or min(height, width) < 2:

@@ -15,11 +15,7 @@ DEGRADATION_SUFFIXES = (".yaml", ".yml", ".json")
 
 
 def read_degradation(path: str | os.PathLike) -> dict[str, Any]:
-    """Reads a config from a YAML or JSON file, for `degradation_from_config`.
-
-    Raises:
-        ConfigurationError: the file cannot be read, or does not hold a mapping with a `type`.
-    """
+    """Reads a config, a mapping with a `type`, from a YAML or JSON file; raises ConfigurationError if it cannot."""
     try:
         text = Path(path).read_text(encoding="utf-8")
         # JSON files are not read as YAML, because YAML 1.1 reads 5e-05 as text

@@ -86,11 +86,7 @@ class FilteredRain(ConfigurableDegradation):
         object.__setattr__(self, "layers", check_whole_range("layers", self.layers, 1, 10))
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Adds rain to photos (B, C, H, W) in [0, 1].
-
-        Raises:
-            ValueError: wrong rank or dtype.
-        """
+        """Adds rain to photos (B, C, H, W) in [0, 1]; raises ValueError for another rank or dtype."""
         check_clean(clean)
         per_sample = (clean.shape[0], 1, 1, 1)
         rain = self._layers(clean, generator).sum(1, keepdim=True).clamp(max=1)  # (B, 1, H, W)

@@ -105,16 +105,14 @@ class FittedNoise(ConfigurableDegradation):
             object.__setattr__(self, "jpeg_quality", check_whole_range("jpeg_quality", self.jpeg_quality, 1, 100))
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Adds noise to photos (B, C, H, W) in [0, 1], C = 1 or 3. Grayscale noise is the luma of color noise.
-
-        Raises:
-            ValueError: wrong rank, dtype or number of channels.
-        """
+        """Adds noise to photos (B, 1 or 3, H, W) in [0, 1], to gray ones its luma; raises ValueError for others."""
         check_clean(clean)
         batch, channels, height, width = clean.shape
         if channels not in (1, 3):
             raise ValueError(f"`clean` must be (B, 1 or 3, H, W) for fitted noise, got {tuple(clean.shape)}")
-        level = self._levels(uniform((batch,), 0, 1, clean, generator))  # (B,)
+        quantiles = torch.tensor(self.level).to(clean)
+        rank = uniform((batch,), 0, 1, clean, generator)  # 0.5 is the median
+        level = _interpolate(rank, torch.linspace(0, 1, len(quantiles)).to(clean), quantiles)  # (B,)
         level = level * uniform((batch,), -1, 1, clean, generator).mul(math.log(self.spread)).exp()
         size = (batch, 3, height + KERNEL - 1, width + KERNEL - 1) if self.correlation else (batch, 3, height, width)
         unit = normal(size, clean, generator)
@@ -137,11 +135,6 @@ class FittedNoise(ConfigurableDegradation):
         knots = torch.tensor(self.brightness).to(photo)
         curves = torch.tensor(self.deviation).to(photo) / 255  # (3, K)
         return torch.stack([_interpolate(photo[:, c].contiguous(), knots, curves[c]) for c in range(3)], 1)
-
-    def _levels(self, rank: torch.Tensor) -> torch.Tensor:
-        """Returns the quantiles of the level at `rank`, in [0, 1]: 0.5 gives the median."""
-        quantiles = torch.tensor(self.level).to(rank)
-        return _interpolate(rank, torch.linspace(0, 1, len(quantiles)).to(rank), quantiles)
 
 
 def expand_pairs(correlation: Sequence[Sequence[Sequence[float]]]) -> torch.Tensor:

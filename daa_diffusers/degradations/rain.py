@@ -97,11 +97,7 @@ class RainStreaks(ConfigurableDegradation):
         object.__setattr__(self, "layers", check_whole_range("layers", self.layers, 1, 10))
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Adds rain to photos (B, C, H, W) in [0, 1].
-
-        Raises:
-            ValueError: wrong rank or dtype.
-        """
+        """Adds rain to photos (B, C, H, W) in [0, 1]; raises ValueError for another rank or dtype."""
         check_clean(clean)
         batch, _, height, width = clean.shape
         veil, gray = self._veil(clean, generator)

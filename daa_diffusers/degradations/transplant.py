@@ -57,11 +57,7 @@ class Transplant(ConfigurableDegradation):
         return self._residuals[index]
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Degrades photos (B, C, H, W) in [0, 1]; the result is not clipped.
-
-        Raises:
-            ConfigurationError: the folder holds no residuals.
-        """
+        """Degrades photos (B, C, H, W) in [0, 1], unclipped; raises ConfigurationError if there are no residuals."""
         batch, channels, height, width = check_clean(clean).shape
         chosen = torch.randint(len(self._paths), (batch,), generator=generator, device=generator.device).tolist()
         gain = uniform((batch, 1, 1, 1), *self.gain, clean, generator)

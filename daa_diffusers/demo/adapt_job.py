@@ -20,13 +20,14 @@ from typing import Any, Literal
 from ..errors import ConfigurationError
 from ..files import replacing
 
-PACKAGE_PARENT = Path(__file__).resolve().parents[2]
+PACKAGE_PARENT = Path(__file__).resolve().parents[2]  # added to the Python path of the process
 # Progress bar in the output of the process: step, number of steps, remaining time ("?" at first).
 BAR = re.compile(r"training:[^\r\n]*?(\d+)/(\d+) \[[^\r\n<]*<([\d:?]+)")
 STAGE = re.compile(r"^preparing: (.+)$", re.MULTILINE)  # messages before the first training step
 LOSSES = ("pair", "untouched", "noise", "adaptation")  # names of the displayed losses in the log
 TAIL = 4000  # bytes read from the end of the output
 State = Literal["idle", "preparing", "training", "finishing", "stopping", "done", "stopped", "failed"]
+Losses = tuple[tuple[int, str, float], ...]  # (step, name, value)
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Progress:
             "failed" also if no trained weights were better.
         step, steps: number of completed and of planned steps.
         left: remaining time as tqdm prints it, such as "05:10" or "1:05:10"; "" if unknown.
-        losses: (step, name, value) of the logged losses.
+        losses: the logged losses.
         message: sentence to display.
         checkpoint: pipeline folder of a finished or stopped run; None if no weights were saved.
     """
@@ -47,7 +48,7 @@ class Progress:
     step: int = 0
     steps: int = 0
     left: str = ""
-    losses: tuple[tuple[int, str, float], ...] = ()
+    losses: Losses = ()
     message: str = "No adaptation is running."
     checkpoint: str | None = None
 
@@ -69,12 +70,13 @@ class Adaptation:
     def __init__(self, runs: Path, folder: Path) -> None:
         self.runs, self.folder = runs, folder
         self._lock = threading.RLock()
+        # the last run: its process, command, output folder, whether `cancel` was called, and when the process started
         self._process: subprocess.Popen | None = None
         self._command: list[str] = []
         self._run = runs
         self._canceled = False
-        self._kept: str | None = None
         self._launched = 0.0
+        self._kept: str | None = None  # result of `keep_newest` as text, "" for None; None before it is called
 
     def start(self, photos: Sequence[str], clean: Sequence[str], *, checkpoint: str, minutes: float) -> None:
         """Starts a run.
@@ -94,20 +96,17 @@ class Adaptation:
             if self.progress().running:
                 raise ConfigurationError("an adaptation is already running: wait for it, or cancel it")
             name = _new_name(self.runs, self.folder / "photos")
-            files = self.folder / "photos" / name
-            command = [str(_copied(photos, files / "your photos")), "--output", str(self.runs / name)]
-            command += ["--clean", str(_copied(clean, files / "clean photos") if clean else self._clean_photos())]
-            command += ["--checkpoint", checkpoint, "--minutes", f"{minutes:g}"]
+            copies = self.folder / "photos" / name
+            real_folder = _copied(photos, copies / "your photos")
+            clean_folder = _copied(clean, copies / "clean photos") if clean else self._clean_photos()
             self._run = self.runs / name
-            self._command = [sys.executable, "-m", "daa_diffusers.cli", "adapt", *command]
+            self._command = [sys.executable, "-m", "daa_diffusers.cli", "adapt", str(real_folder)]
+            self._command += ["--clean", str(clean_folder), "--output", str(self._run)]
+            self._command += ["--checkpoint", checkpoint, "--minutes", f"{minutes:g}"]
             self._launch()
 
     def resume(self) -> None:
-        """Resumes a stopped run.
-
-        Raises:
-            ConfigurationError: there is no stopped run.
-        """
+        """Resumes a stopped run; raises ConfigurationError if there is none."""
         with self._lock:
             if self.progress().state != "stopped":
                 raise ConfigurationError("there is no stopped adaptation to resume")
@@ -135,15 +134,16 @@ class Adaptation:
         with self._lock:
             if self._process is None:
                 return Progress()
-            code = self._process.poll()
+            code = self._process.poll()  # exit status; None: running
             output = "\n" + _tail(self._output)
-            bar = list(BAR.finditer(output))
-            step, steps = (int(bar[-1][1]), int(bar[-1][2])) if bar else (0, 0)
+            bars = BAR.findall(output)
+            step, steps, left = (int(bars[-1][0]), int(bars[-1][1]), bars[-1][2]) if bars else (0, 0, "")
             losses = _losses(self._run / "log.jsonl")
             if code is None:
-                state: State = "training" if step < steps else "finishing" if bar else "preparing"
-                state = "stopping" if self._canceled else state
-                left = bar[-1][3] if bar and "?" not in bar[-1][3] else ""
+                state: State = "stopping"
+                if not self._canceled:
+                    state = "training" if step < steps else "finishing" if bars else "preparing"
+                left = "" if "?" in left else left
                 message = self._preparing(output) if state == "preparing" else _MESSAGES[state]
                 return Progress(state, step, steps, left, losses, message)
             if code == 0:
@@ -153,17 +153,18 @@ class Adaptation:
                 return self._stopped(step, steps, losses)
             from ..training.result import START_KEPT
 
-            if code == START_KEPT:
-                return Progress("failed", step, steps, "", losses, NOTHING_GAINED)
-            return Progress("failed", step, steps, "", losses, f"It failed: {self._reason(output)}")
+            message = NOTHING_GAINED if code == START_KEPT else f"It failed: {self._reason(output)}"
+            return Progress("failed", step, steps, "", losses, message)
 
     # --- the process ---
 
     @property
     def _output(self) -> Path:
+        """File with the output of the process."""
         return self.folder / "photos" / self._run.name / "output.txt"
 
     def _launch(self) -> None:
+        """Starts the process."""
         paths = [str(PACKAGE_PARENT), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "TQDM_MININTERVAL": "0.5"}
         self._canceled, self._kept, self._launched = False, None, time.monotonic()
@@ -173,12 +174,14 @@ class Adaptation:
             )
 
     def _preparing(self, output: str) -> str:
+        """Returns the message before the first step."""
         stages = STAGE.findall(output)
         stage = stages[-1].strip() if stages else "loading"
         seconds = time.monotonic() - self._launched
         return f"Before the first step: {stage} ({seconds:.0f} s so far). Large photos take minutes."
 
-    def _stopped(self, step: int, steps: int, losses: tuple[tuple[int, str, float], ...]) -> Progress:
+    def _stopped(self, step: int, steps: int, losses: Losses) -> Progress:
+        """Returns the progress of a canceled run, after saving its weights as a pipeline."""
         if self._kept is None:
             kept = keep_newest(self._run)
             self._kept = "" if kept is None else str(kept)
@@ -186,9 +189,9 @@ class Adaptation:
         return Progress("stopped", step, steps, "", losses, message, self._kept or None)
 
     def _reason(self, output: str) -> str:
-        at = output.rfind("\nerror: ")  # may have several lines
-        said = output[at + len("\nerror: ") :] if at >= 0 else output.strip().rpartition("\n")[2]
-        reason = said.strip() or "the process ended"
+        """Returns the error in the output of the process, which may have several lines, or its last line."""
+        _, marker, error = output.rpartition("\nerror: ")
+        reason = (error if marker else output.strip().rpartition("\n")[2]).strip() or "the process ended"
         for folder in (*sorted(self.folder.glob("photos/*/*")), self._run):
             reason = reason.replace(str(folder), folder.name)  # hide local folders
         return reason
@@ -260,13 +263,15 @@ def _copied(files: Sequence[str], folder: Path) -> Path:
 
 
 def _tail(path: Path) -> str:
+    """Returns the last `TAIL` bytes of a file as text; "" if it cannot be read."""
     with contextlib.suppress(OSError), open(path, "rb") as file:
         file.seek(max(0, os.path.getsize(path) - TAIL))
         return file.read().decode("utf-8", "replace")
     return ""
 
 
-def _losses(path: Path) -> tuple[tuple[int, str, float], ...]:
+def _losses(path: Path) -> Losses:
+    """Reads the displayed losses from a log; () if it does not exist."""
     losses: list[tuple[int, str, float]] = []
     with contextlib.suppress(OSError):
         for line in path.read_text(encoding="utf-8").splitlines():

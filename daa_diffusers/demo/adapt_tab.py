@@ -68,15 +68,16 @@ def adapt_tab(work: Work, adaptation: Adaptation, page: gradio.Blocks, checkpoin
     timer = gr.Timer(1.0, active=False)
     outputs = [report, *plots, start, cancel, resume, timer, checkpoint, start_from]
 
-    def shown(progress: Progress, message: str = "") -> list[Any]:
+    def updates(message: str = "") -> list[Any]:  # of `outputs`
+        progress = adaptation.progress()
         return [message or progress_text(progress), *updates_of(progress, offered)]
 
     def attempt(action: Callable[[], None]) -> list[Any]:
         try:
             action()
         except Exception as error:
-            return shown(adaptation.progress(), error_text(error))
-        return shown(adaptation.progress())
+            return updates(error_text(error))
+        return updates()
 
     def begin(files: list[str] | None, clean_files: list[str] | None, name: str, time: float) -> list[Any]:
         def action() -> None:
@@ -93,10 +94,8 @@ def adapt_tab(work: Work, adaptation: Adaptation, page: gradio.Blocks, checkpoin
     start.click(begin, [photos, clean, start_from, minutes], outputs, show_progress_on=report, api_name="adapt")
     cancel.click(lambda: attempt(adaptation.cancel), None, outputs, show_progress="hidden", api_name="cancel_adapting")
     resume.click(lambda: attempt(adaptation.resume), None, outputs, show_progress="hidden", api_visibility="private")
-    timer.tick(
-        lambda: shown(adaptation.progress()), None, outputs, show_progress="hidden", api_name="adapting_progress"
-    )
-    page.load(lambda: shown(adaptation.progress()), None, outputs, show_progress="hidden", api_visibility="private")
+    timer.tick(lambda: updates(), None, outputs, show_progress="hidden", api_name="adapting_progress")
+    page.load(lambda: updates(), None, outputs, show_progress="hidden", api_visibility="private")
 
 
 def updates_of(progress: Progress, offered: Offered) -> list[Any]:
@@ -108,9 +107,9 @@ def updates_of(progress: Progress, offered: Offered) -> list[Any]:
     running = progress.running
 
     def plot(names: tuple[str, ...]) -> Any:
-        part = frame[frame["name"].isin(names)]
-        top = None if part.empty else 1.1 * part["loss"].max()
-        return gr.update(value=part, visible=not part.empty, y_lim=[0, top])
+        rows = frame[frame["name"].isin(names)]
+        top = None if rows.empty else 1.1 * rows["loss"].max()
+        return gr.update(value=rows, visible=not rows.empty, y_lim=[0, top])
 
     choices: Any = gr.update() if running else gr.update(choices=offered.choices())  # may include a new one
     return [
@@ -128,7 +127,7 @@ def progress_text(progress: Progress) -> str:
     """Returns the text of the box "Progress": the message and, if the number of steps is known, a progress bar."""
     if not progress.steps:
         return progress.message
-    share = progress.step / progress.steps
-    bar = "█" * round(20 * share) + "░" * (20 - round(20 * share))
+    filled = round(20 * progress.step / progress.steps)
+    bar = "█" * filled + "░" * (20 - filled)
     left = f", {progress.left} left" if progress.left and progress.running else ""
     return f"{progress.message}\n{bar} step {progress.step} of {progress.steps}{left}"

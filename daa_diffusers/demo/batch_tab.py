@@ -31,13 +31,13 @@ def batch_tab(work: Work, options: list[Any]) -> None:
             )
             archive = gr.File(label="All restored photos", interactive=False, visible=False)
 
-    def restore_all(paths: list[str] | None, name: str, *asked: Any):
+    def restore_all(paths: list[str] | None, name: str, *option_values: Any):
         rows: list[list[str]] = []
         hidden = gr.update(value=None, visible=False)
         try:
             total = len(paths or [])
             yield f"0 of {total}", rows, hidden
-            for record, zipped in work.restore_many(paths or [], name, options_from(*asked)):
+            for record, zipped in work.restore_many(paths or [], name, options_from(*option_values)):
                 # the report without the name of the photo, which has a column of its own
                 rows.append([os.path.basename(record["input"]), record["status"], describe(record).partition(": ")[2]])
                 failed = sum(row[1] == FAILED for row in rows)

@@ -40,13 +40,15 @@ class Offered:
 
         Adaptations that kept the initial weights are left out.
         """
-        names = list(dict.fromkeys([*self.given, DEFAULT, *bundled_names()]))
-        adapted = sorted(self.runs.glob("*/*/model_index.json"), reverse=True) if self.runs else []
-        return [(name, name) for name in names] + [
-            (f"adapted {path.parent.parent.name}" + _stopped(path.parent), str(path.parent))
-            for path in adapted
-            if not _is_start(path.parent)
-        ]
+        names = dict.fromkeys([*self.given, DEFAULT, *bundled_names()])
+        choices = [(name, name) for name in names]
+        for path in sorted(self.runs.glob("*/*/model_index.json"), reverse=True) if self.runs else ():
+            run, pipeline = path.parent.parent, path.parent
+            if not _is_start(pipeline):
+                # "stopped-at-N": saved by a stopped run
+                state = "" if pipeline.name == "pipeline" else f" ({pipeline.name.replace('-', ' ')})"
+                choices.append((f"adapted {run.name}{state}", str(pipeline)))
+        return choices
 
     def names(self) -> list[str]:
         """Returns the names of the `choices`."""
@@ -94,11 +96,6 @@ def _trained_on(record: Mapping) -> str:
     if is_adapted(record):
         return "Adapted to photos without ground truth."
     return "Trained on synthetic photos only; it can be adapted to yours."
-
-
-def _stopped(pipeline: Path) -> str:
-    """Returns the suffix of the label of a pipeline that a stopped run saved; "" for the result of a completed run."""
-    return "" if pipeline.name == "pipeline" else f" ({pipeline.name.replace('-', ' ')})"
 
 
 def _is_start(pipeline: Path) -> bool:

@@ -12,7 +12,7 @@ from .restore_job import Work, describe
 from .shared import error_text, follow, options_from
 from .views import CROP, Pair, thumbnails, views
 
-ZOOMS = ("Whole photo", "100 %", "200 %")
+ZOOMS = ("Whole photo", "100 %", "200 %")  # the index is the argument `zoom` of `views`
 SIDES = '<div class="sides"><span>before</span><span>after</span></div>'
 
 
@@ -59,7 +59,7 @@ def photo_tab(work: Work, options: list[Any]) -> None:
         with gr.Column(scale=1, min_width=280):
             file = gr.File(label="Photo", height=170, elem_id="photo", elem_classes="upload")
             start = gr.Button("Restore", variant="primary", elem_id="restore")
-            shown = gr.Dataset(
+            example_row = gr.Dataset(
                 label=examples.title(first),
                 components=[gr.Image(visible=False)],  # gradio removes the files of components that are not rendered
                 samples=examples.samples(first),
@@ -78,7 +78,7 @@ def photo_tab(work: Work, options: list[Any]) -> None:
                 across = gr.Slider(0, 100, 50, step=1, label="Across (%)", min_width=140)
                 down = gr.Slider(0, 100, 50, step=1, label="Down (%)", min_width=140)
 
-    def restore(path: str | None, name: str, *asked: Any):
+    def restore(path: str | None, name: str, *option_values: Any):
         nothing = {
             pair: None,
             sides: gr.update(visible=False),
@@ -88,7 +88,7 @@ def photo_tab(work: Work, options: list[Any]) -> None:
             place: gr.update(visible=False),
         }
         try:
-            record, files = work.restore(path or "", name, options_from(*asked))
+            record, files = work.restore(path or "", name, options_from(*option_values))
             if files is None:
                 return nothing | {report: describe(record)}
             pictures = views(files, 0)
@@ -105,8 +105,8 @@ def photo_tab(work: Work, options: list[Any]) -> None:
         }
 
     outputs = [pair, sides, slider, report, result, zoom, place]
-    asked = {"inputs": [file, *options], "outputs": outputs, "show_progress_on": slider, "concurrency_id": "restore"}
-    start.click(restore, **asked, api_name="restore")
+    call = {"inputs": [file, *options], "outputs": outputs, "show_progress_on": slider, "concurrency_id": "restore"}
+    start.click(restore, **call, api_name="restore")
 
     def pick(index: int, name: str) -> str:
         return examples.files(work.offered.task(name))[index]
@@ -116,9 +116,9 @@ def photo_tab(work: Work, options: list[Any]) -> None:
         return gr.Dataset(label=examples.title(task), samples=examples.samples(task))
 
     private = {"show_progress": "hidden", "api_visibility": "private"}
-    follow(checkpoint, shown, examples_of)
-    picked = shown.click(pick, [shown, checkpoint], file, **private)
-    picked.then(restore, **asked, api_visibility="private")
+    follow(checkpoint, example_row, examples_of)
+    picked = example_row.click(pick, [example_row, checkpoint], file, **private)
+    picked.then(restore, **call, api_visibility="private")
     gr.on(
         [zoom.input, across.release, down.release],
         _part,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 
 KEPT_SECONDS = 4 * 3600  # age at which results are removed
+ARCHIVE = "restored.zip"  # name of the archive of all restored photos
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,7 @@ class Work:
         self._loaded: tuple[str, DAARestorationPipeline] | None = None
 
     def load(self, checkpoint: str) -> DAARestorationPipeline:
-        """Loads the pipeline of a checkpoint; the last one is cached.
-
-        Raises:
-            CheckpointError: the checkpoint cannot be loaded, or is not allowed.
-        """
+        """Loads a pipeline; the last one is cached. CheckpointError: it cannot be loaded, or is not allowed."""
         from ..restoring.loading import load_pipeline
 
         name = (checkpoint or "").strip()
@@ -127,10 +124,13 @@ class Work:
         for number, record in enumerate(self._restore(jobs, checkpoint, options), 1):
             if record["status"] != FAILED:
                 restored.append(record["output"])
-            last = number == len(jobs) and bool(restored)
-            yield record, _zipped(restored, Path(jobs[0].target).parent / "restored.zip") if last else None
+            archive = None
+            if number == len(jobs) and restored:
+                archive = _zipped(restored, Path(record["output"]).parent / ARCHIVE)
+            yield record, archive
 
     def _restore(self, jobs: list[Job], checkpoint: str, options: Options) -> Iterator[Record]:
+        """Restores photos within the limit of their size; yields records without local folders."""
         options = replace(options, max_megapixels=self.limits.max_megapixels)
         for record in restore_all(jobs, options, lambda: self.load(checkpoint)):
             yield _without_folders(record)
@@ -143,7 +143,7 @@ class Work:
             if time.time() - old.stat().st_mtime > KEPT_SECONDS:
                 shutil.rmtree(old, ignore_errors=True)
         folder = tempfile.mkdtemp(dir=results)
-        jobs, taken = [], {"restored.zip"}
+        jobs, taken = [], {ARCHIVE}
         for file in files:
             (job,) = find_jobs([file], folder).jobs
             name, number = shortened(os.path.basename(job.target), "_restored"), 1
@@ -182,6 +182,7 @@ def _without_folders(record: Record) -> Record:
 
 
 def _zipped(files: Sequence[str], path: Path) -> Path:
+    """Writes a zip archive of files, and returns its path."""
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", strict_timestamps=False) as archive:
         for file in files:  # uncompressed, as photos are compressed already
             archive.write(file, printable(os.path.basename(file)))

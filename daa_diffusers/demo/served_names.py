@@ -19,9 +19,10 @@ from ..errors import ConfigurationError
 logger = logging.getLogger(__name__)
 
 ALL_INTERFACES = ("0.0.0.0", "::")
-NAME = r"{0}(\.{0})*".format(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?")
-PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
-Scope = dict[str, Any]
+NAME = r"{0}(\.{0})*".format(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?")  # labels separated by dots
+PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}  # default ports
+Scope = dict[str, Any]  # of ASGI: a request
+Address = tuple[str, int | None]  # host name and port; None: the default port of the scheme
 
 
 class ServedNames:
@@ -36,11 +37,11 @@ class ServedNames:
     def __init__(self, host: str, allowed: Iterable[str] = ()) -> None:
         self.allowed = {bare_name(name) for name in allowed}
         self.any_address = host.strip("[]") in ALL_INTERFACES
-        own = {"localhost", _spelling(host.strip("[]"))}
+        self.machine_names = {"localhost", _spelling(host.strip("[]"))}
         if self.any_address:
-            machine = socket.gethostname().lower()
-            own |= {machine, machine.partition(".")[0], f"{machine.partition('.')[0]}.local"}
-        self.own = own
+            name = socket.gethostname().lower()
+            short_name = name.partition(".")[0]
+            self.machine_names |= {name, short_name, f"{short_name}.local"}
 
     def allow(self, name: str) -> None:
         """Accepts another name from now on."""
@@ -59,17 +60,20 @@ class ServedNames:
             return f"this page is not served as {hosts[0]!r}"
         if origins:
             origin = _split(origins[0])
-            if origin is None or not (origin[0] in self.allowed or _same(host, origin, origins[0])):
+            # `Host` omits the default port of the scheme
+            page = (host[0], host[1] or PORTS.get(urlsplit(origins[0]).scheme))
+            if origin is None or (origin[0] not in self.allowed and origin != page):
                 return f"this page accepts no requests from pages of {origins[0]!r}"
         # requests by images, frames and scripts of other pages have no Origin
         site = fields.get("sec-fetch-site", ["none"])[0]
-        opened = method in ("GET", "HEAD") and fields.get("sec-fetch-dest", [""])[0] == "document"
-        if not origins and site in ("cross-site", "same-site") and not opened:
+        follows_link = method in ("GET", "HEAD") and fields.get("sec-fetch-dest", [""])[0] == "document"
+        if not origins and site in ("cross-site", "same-site") and not follows_link:
             return "this page must not be embedded in other pages"
         return None
 
     def _serves(self, name: str) -> bool:
-        if name in self.own or name in self.allowed:
+        """Returns whether a host name or address, in canonical spelling, is one of this page."""
+        if name in self.machine_names or name in self.allowed:
             return True
         return _is_address(name) and (self.any_address or ipaddress.ip_address(name).is_loopback)
 
@@ -100,11 +104,7 @@ class RefuseOthers:
 
 
 def bare_name(name: str) -> str:
-    """Checks a host name or address without port, and converts it to lower case.
-
-    Raises:
-        ConfigurationError: not a name or address, but for example a URL or a pattern.
-    """
+    """Returns a host name or address in lower case; raises ConfigurationError for others, such as URLs and patterns."""
     bare = name.strip()
     bare = _spelling(bare[1:-1] if bare.startswith("[") and bare.endswith("]") else bare)
     if not (_is_address(bare) or re.fullmatch(NAME, bare)):
@@ -114,8 +114,8 @@ def bare_name(name: str) -> str:
     return bare
 
 
-def _split(url: str) -> tuple[str, int | None] | None:
-    """Returns the name and port of an origin or of "//host"; None if invalid."""
+def _split(url: str) -> Address | None:
+    """Returns the address of an origin or of "//host"; None if invalid."""
     try:
         parts = urlsplit(url)
         name, port = parts.hostname, parts.port
@@ -138,13 +138,3 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _same(host: tuple[str, int | None], origin: tuple[str, int | None], spelled: str) -> bool:
-    """Returns whether the requesting page is this one.
-
-    Args:
-        host, origin: name and port from the headers `Host`, which omits the default port, and `Origin`.
-        spelled: the header `Origin`, whose scheme determines the default port.
-    """
-    return host[0] == origin[0] and (host[1] or PORTS.get(urlsplit(spelled).scheme)) == origin[1]

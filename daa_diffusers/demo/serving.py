@@ -92,7 +92,7 @@ def served(settings: Settings, *, browser: bool = False) -> Iterator[str]:
 
 
 def _check_listening(host: str, port: int | None) -> None:
-    """Checks the port first, since gradio would try a hundred ports for five seconds each."""
+    """Raises OSError if the port cannot be used; gradio would try a hundred ports for five seconds each."""
     try:
         addresses = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, kind, protocol, _, address in addresses:
@@ -105,6 +105,7 @@ def _check_listening(host: str, port: int | None) -> None:
 
 
 def _launch(page: gradio.Blocks, settings: Settings, names: ServedNames, browser: bool) -> str:
+    """Starts the thread that serves the page; returns its address."""
     import gradio
 
     @contextlib.asynccontextmanager
@@ -113,7 +114,7 @@ def _launch(page: gradio.Blocks, settings: Settings, names: ServedNames, browser
         app.middleware_stack = RefuseOthers(app.middleware_stack, names)
         yield
 
-    plain = ["system-ui", "sans-serif"]  # fonts of the browser, without downloads
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # without downloads
     host = settings.host
     try:
         _, local, public = page.launch(
@@ -130,7 +131,7 @@ def _launch(page: gradio.Blocks, settings: Settings, names: ServedNames, browser
             enable_monitoring=False,
             mcp_server=False,
             run_history=False,
-            theme=gradio.themes.Soft(font=plain, font_mono=["ui-monospace", "monospace"]),
+            theme=gradio.themes.Soft(**fonts),
             css=CSS,
             app_kwargs={"lifespan": refuse_others},
         )
@@ -147,9 +148,9 @@ def _temporary_files(folder: str) -> Iterator[None]:
 
     Both libraries read these environment variables when they are imported, and again later.
     """
-    wanted = {"GRADIO_TEMP_DIR": "uploads", "MPLCONFIGDIR": "matplotlib"}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update({name: os.path.join(folder, below) for name, below in wanted.items()})
+    subfolders = {"GRADIO_TEMP_DIR": "uploads", "MPLCONFIGDIR": "matplotlib"}
+    before = {name: os.environ.get(name) for name in subfolders}
+    os.environ.update({name: os.path.join(folder, subfolder) for name, subfolder in subfolders.items()})
     try:
         yield
     finally:

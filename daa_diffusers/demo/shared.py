@@ -16,11 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def options_from(strength: float, guard: bool, ensemble: bool, location: bool) -> Options:
-    """Returns restoration options from the values of the page's controls.
-
-    Raises:
-        ConfigurationError: `strength` is not a number in [0, 1].
-    """
+    """Returns options from the page's controls; raises ConfigurationError if `strength` is not a number in [0, 1]."""
     return Options(strength=strength, guard=guard, self_ensemble=ensemble, strip_location=location)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 VIEW = 1600  # pixels, longer side of the view of a whole photo
 THUMBNAIL = 160  # pixels, longer side
-CROP = (600, 420)  # pixels, width and height of a zoomed part
+CROP = (600, 420)  # pixels, width and height of the view of a zoomed part
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def views(pair: Pair, zoom: int, across: float = 0.5, down: float = 0.5) -> tupl
 
     Args:
         pair: files of the photo.
-        zoom: 0 for the whole photo, reduced to `VIEW`; 1 or 2 for a part at that magnification.
+        zoom: 0 for the whole photo, reduced to `VIEW`; 1 or 2 for a part, shown with that many pixels per pixel.
         across, down: position of the part, from 0 (left, top) to 1 (right, bottom).
 
     Raises:
@@ -74,6 +74,7 @@ def thumbnails(files: Sequence[str], folder: Path) -> list[Path]:
 
 
 def _centered(image: Image.Image) -> Image.Image:
+    """Pads an image to the size `CROP` with the gray of the page's background."""
     from PIL import Image
 
     full = Image.new(image.mode, CROP, 244 if image.mode == "L" else (244, 244, 245))

@@ -126,7 +126,7 @@ def _score_photos(
             logger.warning("`degraded`: skipping %s: %s", name, error)
             continue
         photos.append(name)
-        if seed is not None and (reason := _not_additive(degraded, pairs.jpeg_quality(index))):
+        if seed is not None and (reason := signs_of(degraded, pairs.jpeg_quality(index)).not_additive):
             unmeasured[name] = reason
         for row, values in photo_scores.items():
             for column, value in values.items():
@@ -194,11 +194,6 @@ def _score(
         if math.isnan(value):
             raise ValueError(f"`{name}` of row {row!r} is not a number")
     return values
-
-
-def _not_additive(degraded: torch.Tensor, quality: int | None) -> str | None:
-    """Returns the reason why `label_free.estimated_gain` does not apply to a photo; None if it does or is unknown."""
-    return None if min(degraded.shape[1:]) < 2 * BLOCK else signs_of(degraded, quality).not_additive
 
 
 def _noise(degraded: torch.Tensor, seed: int, name: str) -> torch.Tensor:

@@ -85,8 +85,9 @@ def ssim(
 
     restored_pixels, clean_pixels, is_batch = _prepare(restored, clean, data_range, color, as_uint8)
     window = 2 * SSIM_RADIUS + 1
-    if min(clean_pixels.shape[2:]) < window:
-        raise ValueError(f"`clean` must be at least {window} x {window} pixels for SSIM, got {_size(clean_pixels)}")
+    height, width = clean_pixels.shape[2:]
+    if min(height, width) < window:
+        raise ValueError(f"`clean` must be at least {window} x {window} pixels for SSIM, got {height} x {width}")
     inside = slice(SSIM_RADIUS, -SSIM_RADIUS)
     scores = []
     # one image at a time to limit memory; float32 is fifty times as fast here, and accurate to 1e-5
@@ -148,8 +149,11 @@ def _channels_first(name: str, image: Image) -> tuple[torch.Tensor, bool]:
     """Converts an image or batch to a CPU tensor (B, C, H, W) of its own dtype; also returns whether it is a batch."""
     if isinstance(image, np.ndarray):
         layout = "(H, W), (H, W, C) or (B, H, W, C)"
+        if image.dtype.kind not in "uif" or image.dtype.itemsize > 8:
+            raise TypeError(f"`{name}` must be uint8, uint16 or floating point, got {image.dtype}")
+        native = image.astype(image.dtype.newbyteorder("="), copy=False)
         # torch warns about arrays that are not writable, such as those of PIL images
-        pixels = torch.from_numpy(np.require(_native(name, image), requirements=["C", "W"]))
+        pixels = torch.from_numpy(np.require(native, requirements=["C", "W"]))
         if pixels.ndim == 2:
             pixels = pixels[..., None]
         pixels = pixels.movedim(-1, -3) if pixels.ndim >= 3 else pixels
@@ -165,14 +169,3 @@ def _channels_first(name: str, image: Image) -> tuple[torch.Tensor, bool]:
     if pixels.dtype not in INTEGER_RANGES and not pixels.dtype.is_floating_point:
         raise TypeError(f"`{name}` must be uint8, uint16 or floating point, got {pixels.dtype}")
     return (pixels if pixels.ndim == 4 else pixels[None]), pixels.ndim == 4
-
-
-def _native(name: str, image: np.ndarray) -> np.ndarray:
-    """Converts an array to a byte order that torch supports; raises TypeError on other dtypes."""
-    if image.dtype.kind not in "uif" or image.dtype.itemsize > 8:
-        raise TypeError(f"`{name}` must be uint8, uint16 or floating point, got {image.dtype}")
-    return image.astype(image.dtype.newbyteorder("="), copy=False)
-
-
-def _size(pixels: torch.Tensor) -> str:
-    return f"{pixels.shape[2]} x {pixels.shape[3]}"

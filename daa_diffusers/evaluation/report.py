@@ -71,11 +71,7 @@ def write_csv(evaluation: Evaluation, path: str | os.PathLike[str]) -> Path:
 
 
 def markdown_report(evaluation: Evaluation, *, baseline: str = IDENTITY) -> str:
-    """Returns the tables, the protocol and the skipped photos as Markdown.
-
-    Raises:
-        ConfigurationError: unknown `baseline`.
-    """
+    """Returns tables, protocol and skipped photos as Markdown; raises ConfigurationError for an unknown `baseline`."""
     _check_row(evaluation, "baseline", baseline)
     count, pairs = len(evaluation.photos), evaluation.pairs
     source = f"`{pairs.degraded.name}`" + (f" against `{pairs.clean.name}`" if pairs.clean else ", no ground truth")

@@ -1,7 +1,7 @@
 """Result of an evaluation: scores of each photo in several rows, with means, intervals and differences."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,7 +54,8 @@ class Evaluation:
 
     def values(self, row: str, column: str) -> npt.NDArray[np.float64]:
         """Returns the scores (n,) as used in means, with PSNR capped at 100 dB."""
-        return _capped(column, self.scores[row][column])
+        values = np.asarray(self.scores[row][column], dtype=np.float64)
+        return np.minimum(values, PSNR_CAP) if column.startswith("psnr") else values
 
     def mean(self, row: str, column: str) -> float:
         """Returns the mean of the scores."""
@@ -86,12 +87,9 @@ class Evaluation:
         """
         if not self.gain_is_known:
             return None
-        counts = [name not in self.unmeasured for name in self.photos]
-        left, correlation = (self.values(row, name)[counts].mean() for name in ("noise_left", "signal_correlation"))
-        gain = 10 * math.log10(1 / left)
-        return gain, label_free_score(gain, float(correlation))
-
-
-def _capped(column: str, scores: Sequence[float]) -> npt.NDArray[np.float64]:
-    values = np.asarray(scores, dtype=np.float64)
-    return np.minimum(values, PSNR_CAP) if column.startswith("psnr") else values
+        included = [name not in self.unmeasured for name in self.photos]
+        noise_left, correlation = (
+            float(self.values(row, column)[included].mean()) for column in ("noise_left", "signal_correlation")
+        )
+        gain = 10 * math.log10(1 / noise_left)
+        return gain, label_free_score(gain, correlation)

@@ -27,11 +27,7 @@ def size(source: Source) -> tuple[int, int]:
 
 
 def read(source: Source, check: SizeCheck) -> StoredPhoto:
-    """Reads the main picture as stored, in 8 bits.
-
-    Raises:
-        UnreadablePhotoError: HDR, or a wide gamut without ICC profile (see `boxes.check_color`).
-    """
+    """Reads the main picture as stored, in 8 bits; raises the errors of `boxes.check_color`."""
     items = boxes.read_items(source)
     stated = boxes.size_of(items)
     if stated:

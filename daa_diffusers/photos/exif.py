@@ -55,11 +55,7 @@ class Tags:
 
 
 def read_header(start: bytes) -> tuple[Literal["<", ">"], bool, int]:
-    """Parses the first 16 bytes of a block: (byte order, whether BigTIFF, offset of the first directory).
-
-    Raises:
-        ValueError: not a TIFF header.
-    """
+    """Parses a header of 16 bytes: (order, whether BigTIFF, offset of the first directory); or raises ValueError."""
     order: Literal["<", ">"] = "<" if start[:2] == b"II" else ">"
     if start[:2] not in (b"II", b"MM") or len(start) < 8:
         raise ValueError("no TIFF header")

@@ -205,17 +205,12 @@ def write(
     encoder_app0, rest = _split(stream.getbuffer())
     segments, missing = _segments(photo.metadata, was_jpeg)
     if not was_jpeg and photo.metadata.dpi:
-        segments.insert(0, (APP0, _jfif(photo.metadata.dpi)))
+        x, y = (min(65535, max(1, round(number))).to_bytes(2, "big") for number in photo.metadata.dpi)
+        segments.insert(0, (APP0, b"JFIF\0\1\1\1" + x + y + b"\0\0"))  # version 1.1, pixels per inch, no thumbnail
     head = b"" if any(marker == APP0 for marker, _ in segments) else encoder_app0
     encoded = (bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content for marker, content in segments)
     write_pieces(path, [SIGNATURE[:2], head, *encoded, rest])
     return notes + missing
-
-
-def _jfif(dpi: tuple[float, float]) -> bytes:
-    """Content of a JFIF segment of version 1.1 that states pixels per inch, without thumbnail."""
-    x, y = (min(65535, max(1, round(number))) for number in dpi)
-    return b"JFIF\0\1\1\1" + x.to_bytes(2, "big") + y.to_bytes(2, "big") + b"\0\0"
 
 
 def _split(content: memoryview) -> tuple[bytes, memoryview]:

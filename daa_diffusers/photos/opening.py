@@ -96,11 +96,7 @@ def _decoded(source: Source, decode: Callable[[PhotoFormat], Result]) -> Result:
 
 
 def _misnamed(source: Source, format: PhotoFormat) -> tuple[str, ...]:
-    """A note if the suffix of a file does not match its content.
-
-    Raises:
-        UnreadablePhotoError: the suffix is that of a raw format, but the content is not raw.
-    """
+    """A note if a file's suffix does not match its content; raises UnreadablePhotoError for suffixes of raw files."""
     named = BY_SUFFIX.get(source.suffix, format)
     if named is format or format.write is None:
         return ()
@@ -113,11 +109,7 @@ def _misnamed(source: Source, format: PhotoFormat) -> tuple[str, ...]:
 
 
 def pixel_limit(max_megapixels: float | None) -> int:
-    """Checks `max_megapixels`, and converts it to pixels.
-
-    Raises:
-        ConfigurationError: not a positive number.
-    """
+    """Converts `max_megapixels` to pixels; raises ConfigurationError unless it is a positive number or None."""
     limit = DEFAULT_MAX_MEGAPIXELS if max_megapixels is None else max_megapixels
     if not isinstance(limit, int | float) or not 0 < limit < math.inf:
         raise ConfigurationError(f"`max_megapixels` must be a positive number, got {max_megapixels!r}")

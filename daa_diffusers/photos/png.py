@@ -77,11 +77,7 @@ def read_chunks(source: Source) -> list[Chunk]:
 
 
 def read(source: Source, check: SizeCheck) -> StoredPhoto:
-    """Reads the picture, or the default picture of an animation.
-
-    Raises:
-        UnreadablePhotoError: damaged file, or HDR (PQ or HLG).
-    """
+    """Reads the picture, or the default one of an animation; raises UnreadablePhotoError if it is damaged or HDR."""
     width, height, bits, color, _, _, interlaced = _header(source)
     check(width, height)
     chunks = read_chunks(source)

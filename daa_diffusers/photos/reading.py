@@ -71,11 +71,7 @@ def photo_size(photo: str | os.PathLike | bytes, name: str = "photo") -> tuple[i
 
 
 def to_float(photo: np.ndarray) -> torch.Tensor:
-    """Converts (H, W, C) uint8 or uint16 (see `read_photo`) to (C, H, W) float32 in [0, 1].
-
-    Raises:
-        ValueError: wrong rank or dtype.
-    """
+    """Converts (H, W, C) uint8 or uint16 to (C, H, W) float32 in [0, 1]; raises ValueError for other arrays."""
     if photo.ndim != 3 or photo.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"`photo` must be (H, W, C) of uint8 or uint16, got {photo.shape} of {photo.dtype}")
     import torch

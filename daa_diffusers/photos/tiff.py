@@ -114,11 +114,7 @@ def _main_page(file: Any) -> tuple[Any, int | None]:
 
 
 def read(source: Source, check: SizeCheck) -> StoredPhoto:
-    """Reads the first picture of full size.
-
-    Raises:
-        UnreadablePhotoError: samples, layouts or colors that restorers do not support.
-    """
+    """Reads the first picture of full size; raises UnreadablePhotoError for unsupported samples, layouts or colors."""
     import tifffile
 
     with tifffile.TiffFile(source.stream()) as file:

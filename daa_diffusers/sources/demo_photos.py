@@ -1,6 +1,7 @@
 """A small adaptation problem without downloads: scikit-image's photos with synthetic camera noise."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,19 +69,17 @@ def demo_photos(folder: str | os.PathLike[str], *, seed: int = 0) -> DemoPhotos:
         real_val_clean=folder / "real" / "val" / "clean",
     )
     folders = {"clean": photos.clean, "train": photos.real_train_noisy, "val": photos.real_val_noisy}
-    plan = []  # (file, clean photo, generator of its noise or None)
+    files: dict[Path, np.ndarray] = {}
     for role, names in SOURCES.items():
         for name in names:
             for index, crop in enumerate(_crops(_load(name))):
                 file = f"{name}_{index}.png"
-                noise = None if role == "clean" else generator_for(seed, "demo_photos", name, index)
-                plan.append((folders[role] / file, crop, noise))
-                if role == "val":
-                    plan.append((photos.real_val_clean / file, crop, None))
-    _check_folders(folder, {path for path, _, _ in plan})
-    for path, crop, noise in plan:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(crop if noise is None else _degraded(crop, CAMERA, noise), path)
+                if role != "train":
+                    files[(photos.clean if role == "clean" else photos.real_val_clean) / file] = crop
+                if role != "clean":
+                    noise = generator_for(seed, "demo_photos", name, index)
+                    files[folders[role] / file] = _degraded(crop, CAMERA, noise)
+    _write(folder, files)
     return photos
 
 
@@ -91,11 +90,8 @@ def clean_photos(folder: str | os.PathLike[str]) -> Path:
     """
     folder = Path(folder)
     names = [name for group in SOURCES.values() for name in group]
-    plan = {folder / f"{name}_{index}.png": crop for name in names for index, crop in enumerate(_crops(_load(name)))}
-    _check_folders(folder, set(plan))
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, crop in plan.items():
-        _write(crop, path)
+    crops = {folder / f"{name}_{index}.png": crop for name in names for index, crop in enumerate(_crops(_load(name)))}
+    _write(folder, crops)
     return folder
 
 
@@ -105,14 +101,12 @@ def example_photos(folder: str | os.PathLike[str], task: Task) -> list[Path]:
     Errors are those of `demo_photos`.
     """
     degradation = degradation_from_config(task.example or {"type": task.degradations[0]})
-    folder = Path(folder)
-    paths = [folder / f"{name}.png" for name in EXAMPLES]
-    _check_folders(folder, set(paths))
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in paths:
-        photo = _degraded(_load(path.stem), degradation, generator_for(0, "example_photos", path.stem, 0))
-        _write(photo, path)
-    return paths
+    photos = {
+        Path(folder) / f"{name}.png": _degraded(_load(name), degradation, generator_for(0, "example_photos", name, 0))
+        for name in EXAMPLES
+    }
+    _write(Path(folder), photos)
+    return list(photos)
 
 
 def _load(name: str) -> np.ndarray:
@@ -139,22 +133,21 @@ def _degraded(clean: np.ndarray, degradation: Degradation, generator: torch.Gene
     return (degraded.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
 
-def _check_folders(folder: Path, files: set[Path]) -> None:
-    """Checks that `files` can be written, and that their folders hold nothing else."""
-    parents = {path.parent for path in files}
+def _write(folder: Path, photos: Mapping[Path, np.ndarray]) -> None:
+    """Writes photos (H, W, 3) below `folder`; raises ConfigurationError if their folders hold other files."""
+    parents = {path.parent for path in photos}
     for ancestor in {ancestor for parent in parents for ancestor in (parent, *parent.parents)}:
         if ancestor.exists() and not ancestor.is_dir():
             raise ConfigurationError(
                 f"`folder` must be a folder or not exist yet, got {str(folder)!r}, where {str(ancestor)!r} is a file"
             )
-    others = sorted(str(path) for parent in parents for path in parent.glob("[!.]*") if path not in files)
+    others = sorted(str(path) for parent in parents for path in parent.glob("[!.]*") if path not in photos)
     if others:
         raise ConfigurationError(
             f"`folder` must hold only demonstration photos, got {len(others)} other files: "
             f"{others[:5]}; choose another folder"
         )
-
-
-def _write(photo: np.ndarray, path: Path) -> None:
-    with replacing(path) as temporary:
-        Image.fromarray(photo).save(temporary, format="PNG")
+    for path, photo in photos.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            Image.fromarray(photo).save(temporary, format="PNG")

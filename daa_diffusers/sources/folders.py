@@ -192,7 +192,9 @@ class PhotoSource(ABC):
         except OSError as error:
             self.skip(index, error.strerror or str(error))
             return None
-        photo = torch.from_numpy(_with_channels(pixels, self.channels)).permute(2, 0, 1).contiguous()
+        if self.channels == 1 and pixels.shape[-1] == 3:
+            pixels = np.rint(pixels @ LUMA_WEIGHTS).astype(pixels.dtype)[..., None]
+        photo = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
         size = photo.untyped_storage().nbytes()
         if self.channels == 3 and photo.shape[0] == 1:
             photo = photo.expand(3, -1, -1)  # a view: grayscale takes a third of the memory
@@ -325,10 +327,3 @@ def _remove(path: str, owner: int) -> None:
     if os.getpid() == owner:
         with contextlib.suppress(OSError):
             os.unlink(path)
-
-
-def _with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
-    """Converts (H, W, 3) to luma (H, W, 1) if `channels` is 1; otherwise pixels are unchanged."""
-    if channels == 3 or pixels.shape[-1] == 1:
-        return pixels
-    return np.rint(pixels @ LUMA_WEIGHTS).astype(pixels.dtype)[..., None]

@@ -81,8 +81,8 @@ class ShardSource(PhotoSource):
                 self.problems[shard] = problem
                 logger.warning("`%s`: shard %s: %s", argument, printable(str(shard)), problem)
             for member in members:
-                wanted = member.extension == self.column if self.column else _is_photo(member)
-                if wanted:
+                suffix = os.path.splitext(member.name)[1].lower()
+                if member.extension == self.column if self.column else suffix in PHOTO_SUFFIXES:
                     self._members.append(member)
                 else:
                     others[member.extension or "no extension"] += 1
@@ -147,10 +147,6 @@ class ShardSource(PhotoSource):
     def skipped(self) -> dict[Any, str]:
         """Unreadable and truncated shards (path -> reason), then skipped photos (label -> reason)."""
         return {**self.problems, **super().skipped}
-
-
-def _is_photo(member: Member) -> bool:
-    return os.path.splitext(member.name)[1].lower() in PHOTO_SUFFIXES
 
 
 def index_shard(path: Path, number: int) -> tuple[list[Member], str | None]:

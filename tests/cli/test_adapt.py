@@ -164,10 +164,10 @@ def test_clean_photos_are_nothing_to_adapt_to_and_nothing_is_written(start, tmp_
 
 
 def test_names_of_this_command_are_given_to_logs_while_it_runs_and_no_longer(caplog):
-    from daa_diffusers.cli.option_names import own_option_names
+    from daa_diffusers.cli.option_names import adapt_option_names
 
     logger = logging.getLogger("daa_diffusers.sources.folders")
-    with own_option_names():
+    with adapt_option_names():
         logger.warning("`real`: skipped")
     logger.warning("`real`: skipped")
     assert caplog.messages == ["`photos`: skipped", "`real`: skipped"]

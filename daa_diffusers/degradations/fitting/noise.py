@@ -11,6 +11,7 @@ import torch
 
 from ...errors import ConfigurationError
 from ...photos.pixels import center_crop, unit_float
+from ...sources.folders import PhotoSource
 from ..camera_noise import SRGB_GAMMA
 from ..draws import generator_for
 from ..fitted import FittedNoise
@@ -34,7 +35,7 @@ from .noise_curve import (
 )
 from .noise_profile import NoiseProfile
 from .photo_noise import BLOCK, WHITE, FlatBlocks, removed_noise
-from .profile import MIN_PHOTOS, Photos, check_usable, sources_of
+from .profile import Photos, check_side, measure_photos, sources_of
 from .suitability import (
     HIDING_QUALITY,
     IMPULSES,
@@ -94,32 +95,22 @@ def fit_noise(
         >>> degradation.to_config()["type"]
         'fitted'
     """
-    measured: dict[tuple[int, int], PhotoStatistics] = {}
-    skipped: dict[str, str] = {}
     unfit: dict[str, str] = {}
-    any_too_strong = False
+
+    def measure(photo: torch.Tensor, source: PhotoSource, index: int) -> PhotoStatistics:
+        statistics = _photo_statistics(photo, source.encoded(index), restorer)
+        if reason := statistics.signs.unfit:
+            unfit[str(source.label(index))] = reason
+        return statistics
+
     sources = sources_of(photos)
-    limit = None if seconds is None else seconds / len(sources)  # of each source
-    for number, source in enumerate(sources):
-        for index, photo in source.sample(MAX_PHOTOS, seconds=limit, enough=lambda: len(measured) >= MIN_PHOTOS):
-            try:
-                statistics = _photo_statistics(photo, source.encoded(index), restorer)
-            except ConfigurationError as error:
-                skipped[str(source.label(index))] = str(error)
-                any_too_strong |= isinstance(error, TooStrongError)
-                continue
-            measured[number, index] = statistics
-            if reason := statistics.signs.unfit:
-                unfit[str(source.label(index))] = reason
-        skipped |= {str(label): reason for label, reason in source.skipped.items()}
-    check_usable(len(measured), skipped, TooStrongError if any_too_strong else ConfigurationError)
-    return _profile([measured[key] for key in sorted(measured)], skipped, unfit)
+    measured, skipped = measure_photos(sources, measure, most=MAX_PHOTOS * len(sources), seconds=seconds)
+    return _profile(measured, skipped, unfit)
 
 
 def _photo_statistics(photo: torch.Tensor, content: bytes, restorer: Restorer | None) -> PhotoStatistics:
     """Measures a photo (C, H, W), of the file `content`; a ConfigurationError gives the reason if it cannot be used."""
-    if min(photo.shape[1:]) < 2 * BLOCK:
-        raise ConfigurationError(f"smaller than {2 * BLOCK} pixels: {photo.shape[2]} x {photo.shape[1]}")
+    check_side(photo, 2 * BLOCK)
     photo = photo.expand(3, -1, -1)
     stored = unit_float(measured_part(photo))
     if float(stored.amax() - stored.amin()) == 0:

@@ -99,85 +99,81 @@ class NoiseProfile(Profile):
 
     def describe(self) -> str:
         """Returns a summary of the fit as text of several lines."""
-        return _described(self)
+        lines = [f"{self.photos} photos used, {len(self.skipped)} skipped."]
+        if self.unfit:
+            lines.append(f"Noise cannot be measured in {len(self.unfit)} of them{self.reasons()}")
+        if self.impulses:
+            lines.append(
+                f"Salt and pepper: {self.impulses:.1%} of the pixels are black or white unlike their surroundings. "
+                "They are not part of the fit, and the degradation has none."
+            )
+        if self.degradation is None:
+            return "\n".join([*lines, "No noise found that can be synthesized."])
+        noise = self.degradation
+        measured = [
+            (brightness, deviation)
+            for brightness, deviation, count in zip(noise.brightness, noise.deviation[1], self.observed[1], strict=True)
+            if count
+        ]
+        shown = measured[:: max(1, len(measured) // 5)]  # at most 9 of the 10 brightnesses
+        curve = ", ".join(f"{brightness:g}: {deviation:.1f}" for brightness, deviation in shown)
+        lines.append(f"Noise level of the median photo (green, in 1/255, by brightness): {curve}.")
+        least, most = noise.level[1], noise.level[-2]  # the 0.1 and 0.9 quantiles
+        lines.append(f"Levels of the photos: {least:.2f} to {most:.2f} times that of the median photo.")
+        if most > TWO_KINDS * least:
+            quietest = least * float(np.median([deviation for _, deviation in measured]))
+            lines.append(
+                f"Photos with the least noise, {quietest:.1f}/255, may be clean. The fit is better for photos with "
+                "similar noise, and clean photos need no adaptation."
+            )
+        kind = "white: neighboring pixels are independent" if abs(self.lag) < WHITE else "correlated between neighbors"
+        colors = ", ".join(f"{correlation:.2f}" for correlation in self.colors)
+        lines.append(f"The noise is {kind} ({self.lag:.2f}); between colors: {colors}.")
+        if self.bands:
+            lines.append(f"It has bands along {self.bands}; the degradation has noise of this strength without bands.")
+        if noise.gamma is not None:
+            lines.append(f"It is skewed as by a tone curve ({self.bend:.2f} of sRGB's): strong noise also darkens.")
+        elif noise.jpeg_probability >= 0.5:
+            lines.append("JPEG coding hides the skewness; strong noise is assumed not to darken.")
+        if self.poisson_error <= LARGEST_POISSON_ERROR:
+            lines.append(
+                f"Shot noise {self.shot:.2e}, read noise {self.read:.2e} describe it with an error of at most "
+                f"{self.poisson_error:.0%}."
+            )
+        if noise.jpeg_quality:
+            lines.append(self._jpeg_described())
+        if self.coded_twice:
+            lines.append(
+                f"{self.coded_twice} of them were coded twice, first with lower quality, which is the one given here."
+            )
+        if self.codecs:
+            files = ", ".join(f"{count} {codec}" for codec, count in self.codecs.items())
+            lines.append(
+                f"Files of other lossy codecs ({files}): their levels are those after coding, which are lower than "
+                "before. Use lossless files, or JPEG files of high quality, if possible."
+            )
+        if self.blocky:
+            lines.append(
+                f"{self.blocky} photos show blocks of an earlier JPEG coding of unknown quality; the levels are those "
+                "after it."
+            )
+        return "\n".join(lines)
 
     def reasons(self) -> str:
         """Returns ": ", then the reasons why noise cannot be measured and their numbers of photos; "" without any."""
         kinds = Counter(reason.partition(":")[0] for reason in self.unfit.values())  # "nearly clean: ..." by its kind
         return ": " + "; ".join(f"{kind} ({count})" for kind, count in kinds.most_common()) + "." if kinds else ""
 
-
-def _described(profile: NoiseProfile) -> str:
-    lines = [f"{profile.photos} photos used, {len(profile.skipped)} skipped."]
-    if profile.unfit:
-        lines.append(f"Noise cannot be measured in {len(profile.unfit)} of them{profile.reasons()}")
-    if profile.impulses:
-        lines.append(
-            f"Salt and pepper: {profile.impulses:.1%} of the pixels are black or white unlike their surroundings. "
-            "They are not part of the fit, and the degradation has none."
+    def _jpeg_described(self) -> str:
+        """Returns the sentence of `describe` on JPEG coding."""
+        assert self.degradation is not None and self.degradation.jpeg_quality is not None
+        low, high = self.degradation.jpeg_quality
+        chroma = ", with colors at half the resolution" if self.degradation.jpeg_half_chroma else ""
+        files = f"{self.degradation.jpeg_probability:.0%} of the files are JPEG, of quality {low} to {high}{chroma}; "
+        if not self.is_bound:
+            return files + "the levels are those before coding."
+        least = max(seen for seen, count in zip(self.as_seen[1], self.observed[1], strict=True) if count)
+        return (
+            f"{files}coding hides so much noise that its level before coding is unknown: at least {least:.1f}. The "
+            "levels above are rough estimates."
         )
-    if profile.degradation is None:
-        return "\n".join([*lines, "No noise found that can be synthesized."])
-    noise = profile.degradation
-    measured = [
-        (brightness, deviation)
-        for brightness, deviation, count in zip(noise.brightness, noise.deviation[1], profile.observed[1], strict=True)
-        if count
-    ]
-    shown = measured[:: max(1, len(measured) // 5)]  # at most 9 of the 10 brightnesses
-    curve = ", ".join(f"{brightness:g}: {deviation:.1f}" for brightness, deviation in shown)
-    lines.append(f"Noise level of the median photo (green, in 1/255, by brightness): {curve}.")
-    least, most = noise.level[1], noise.level[-2]  # the 0.1 and 0.9 quantiles
-    lines.append(f"Levels of the photos: {least:.2f} to {most:.2f} times that of the median photo.")
-    if most > TWO_KINDS * least:
-        quietest = least * float(np.median([deviation for _, deviation in measured]))
-        lines.append(
-            f"Photos with the least noise, {quietest:.1f}/255, may be clean. The fit is better for photos with similar "
-            "noise, and clean photos need no adaptation."
-        )
-    kind = "white: neighboring pixels are independent" if abs(profile.lag) < WHITE else "correlated between neighbors"
-    colors = ", ".join(f"{correlation:.2f}" for correlation in profile.colors)
-    lines.append(f"The noise is {kind} ({profile.lag:.2f}); between colors: {colors}.")
-    if profile.bands:
-        lines.append(f"It has bands along {profile.bands}; the degradation has noise of this strength without bands.")
-    if noise.gamma is not None:
-        lines.append(f"It is skewed as by a tone curve ({profile.bend:.2f} of sRGB's): strong noise also darkens.")
-    elif noise.jpeg_probability >= 0.5:
-        lines.append("JPEG coding hides the skewness; strong noise is assumed not to darken.")
-    if profile.poisson_error <= LARGEST_POISSON_ERROR:
-        lines.append(
-            f"Shot noise {profile.shot:.2e}, read noise {profile.read:.2e} describe it with an error of at most "
-            f"{profile.poisson_error:.0%}."
-        )
-    if noise.jpeg_quality:
-        lines.append(_jpeg_described(profile))
-    if profile.coded_twice:
-        lines.append(
-            f"{profile.coded_twice} of them were coded twice, first with lower quality, which is the one given here."
-        )
-    if profile.codecs:
-        files = ", ".join(f"{count} {codec}" for codec, count in profile.codecs.items())
-        lines.append(
-            f"Files of other lossy codecs ({files}): their levels are those after coding, which are lower than before. "
-            "Use lossless files, or JPEG files of high quality, if possible."
-        )
-    if profile.blocky:
-        lines.append(
-            f"{profile.blocky} photos show blocks of an earlier JPEG coding of unknown quality; the levels are those "
-            "after it."
-        )
-    return "\n".join(lines)
-
-
-def _jpeg_described(profile: NoiseProfile) -> str:
-    assert profile.degradation is not None and profile.degradation.jpeg_quality is not None
-    low, high = profile.degradation.jpeg_quality
-    chroma = ", with colors at half the resolution" if profile.degradation.jpeg_half_chroma else ""
-    files = f"{profile.degradation.jpeg_probability:.0%} of the files are JPEG, of quality {low} to {high}{chroma}; "
-    if not profile.is_bound:
-        return files + "the levels are those before coding."
-    least = max(seen for seen, count in zip(profile.as_seen[1], profile.observed[1], strict=True) if count)
-    return (
-        f"{files}coding hides so much noise that its level before coding is unknown: at least {least:.1f}. The levels "
-        "above are rough estimates."
-    )

@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ from ..config_files import write_degradation
 MIN_PHOTOS = 3  # least number of usable photos for a fit
 NAMED = 10  # largest number of photos named in a message
 
-Measured = TypeVar("Measured")
+Measured = TypeVar("Measured")  # result for one photo
 # One or several sources, or specs for `open_source`, such as folders.
 Photos = str | os.PathLike | PhotoSource | Sequence[str | os.PathLike | PhotoSource]
 
@@ -47,45 +47,50 @@ def sources_of(photos: Photos) -> list[PhotoSource]:
 
 
 def measure_photos(
-    photos: Photos,
-    measure: Callable[[torch.Tensor], Measured],
+    sources: Sequence[PhotoSource],
+    measure: Callable[[torch.Tensor, PhotoSource, int], Measured],
     *,
-    least: int,
     most: int,
-    side: int,
     seconds: float | None = None,
 ) -> tuple[list[Measured], dict[str, str]]:
-    """Measures center crops (3, H, W), in [0, 1], of photos; also returns the reason for each skipped photo.
+    """Measures the photos of sources; also returns the reason for each skipped photo.
 
     Args:
-        photos: photos to use for a fit.
-        measure: function that measures a crop.
-        least: minimum length of a usable photo's shorter side, in pixels.
+        sources: result of `sources_of`.
+        measure: function that measures a photo (C, H, W) of integers, given its source and index; it raises
+            ConfigurationError with the reason if the photo is not usable.
         most: largest number of photos in total, divided equally among the sources; each gives at least one.
-        side: largest side of a crop, in pixels.
         seconds: time limit: as many photos as fit into it are measured, and at least `MIN_PHOTOS` if there are as many;
             None: no limit.
 
     Raises:
-        ConfigurationError: fewer than `MIN_PHOTOS` photos are usable.
+        ConfigurationError: fewer than `MIN_PHOTOS` photos are usable; the message gives the reasons. A subclass of it
+            that `measure` raised for a photo is raised instead.
     """
-    sources = sources_of(photos)
     measured: dict[tuple[int, int], Measured] = {}
     skipped: dict[str, str] = {}
+    kind = ConfigurationError
     count, limit = max(1, most // len(sources)), None if seconds is None else seconds / len(sources)  # of each source
     for number, source in enumerate(sources):
         for index, photo in source.sample(count, seconds=limit, enough=lambda: len(measured) >= MIN_PHOTOS):
-            if min(photo.shape[1:]) < least:
-                skipped[str(source.label(index))] = f"smaller than {least} pixels: {photo.shape[2]} x {photo.shape[1]}"
-            else:
-                measured[number, index] = measure(unit_float(center_crop(photo, side)).expand(3, -1, -1))
+            try:
+                measured[number, index] = measure(photo, source, index)
+            except ConfigurationError as error:
+                skipped[str(source.label(index))] = str(error)
+                kind = kind if type(error) is ConfigurationError else type(error)
         skipped |= {str(label): reason for label, reason in source.skipped.items()}
-    check_usable(len(measured), skipped)
+    if len(measured) < MIN_PHOTOS:
+        reasons = "".join("\n" + one_line(f"- {name}: {reason}") for name, reason in list(skipped.items())[:NAMED])
+        raise kind(f"`photos` must hold at least {MIN_PHOTOS} usable photos, got {len(measured)}{reasons}")
     return [measured[key] for key in sorted(measured)], skipped  # `sample` is not in the order of the photos
 
 
-def check_usable(count: int, skipped: Mapping[str, str], error: type[ConfigurationError] = ConfigurationError) -> None:
-    """Raises `error`, with the reasons for skipped photos, if fewer than `MIN_PHOTOS` photos are usable."""
-    if count < MIN_PHOTOS:
-        reasons = "".join("\n" + one_line(f"- {name}: {why}") for name, why in list(skipped.items())[:NAMED])
-        raise error(f"`photos` must hold at least {MIN_PHOTOS} usable photos, got {count}{reasons}")
+def check_side(photo: torch.Tensor, least: int) -> None:
+    """Raises ConfigurationError if the shorter side of a photo (C, H, W) has fewer than `least` pixels."""
+    if min(photo.shape[1:]) < least:
+        raise ConfigurationError(f"smaller than {least} pixels: {photo.shape[2]} x {photo.shape[1]}")
+
+
+def color_crop(photo: torch.Tensor, side: int) -> torch.Tensor:
+    """Returns the center (3, h, w) in [0, 1] of a photo (C, H, W), at most `side` pixels wide and high."""
+    return unit_float(center_crop(photo, side)).expand(3, -1, -1)

@@ -18,7 +18,7 @@ from ..filters import gaussian_filter
 from ..mixture import Mixture
 from ..rain import RainStreaks
 from ..sequence import DegradationSequence
-from .profile import MIN_PHOTOS, Photos, Profile, measure_photos
+from .profile import MIN_PHOTOS, Photos, Profile, check_side, color_crop, measure_photos, sources_of
 
 Restorer = Callable[[torch.Tensor], torch.Tensor]
 
@@ -83,11 +83,7 @@ class RainProfile(Profile):
     skipped: dict[str, str] = field(default_factory=dict)
 
     def to_degradation(self) -> Degradation:
-        """Returns the degradation for training: a mixture of both kinds of streaks, with the veil if there is one.
-
-        Raises:
-            ConfigurationError: the photos have no rain.
-        """
+        """Returns a mixture of both kinds of streaks, with the veil, if any; raises ConfigurationError without rain."""
         if self.streaks is None or self.filtered is None:
             raise ConfigurationError(
                 f"no rain to synthesize: {self.photos - self.rainy} of {self.photos} photos have no streaks in their "
@@ -132,14 +128,13 @@ def fit_rain(photos: Photos, restorer: Restorer, seconds: float | None = None) -
     Raises:
         ConfigurationError: fewer than 3 photos are usable; the message gives the reasons.
     """
-    pairs, skipped = measure_photos(
-        photos,
-        lambda photo: (photo, restorer(photo).clamp(0, 1)),
-        least=SMALLEST,
-        most=MAX_PHOTOS,
-        side=SIDE,
-        seconds=seconds,
-    )
+
+    def restored_pair(photo: torch.Tensor, *_: object) -> tuple[torch.Tensor, torch.Tensor]:
+        check_side(photo, SMALLEST)
+        crop = color_crop(photo, SIDE)
+        return crop, restorer(crop).clamp(0, 1)
+
+    pairs, skipped = measure_photos(sources_of(photos), restored_pair, most=MAX_PHOTOS, seconds=seconds)
     rainy: list[StreakStatistics] = []
     backgrounds: list[torch.Tensor] = []
     for photo, background in pairs:

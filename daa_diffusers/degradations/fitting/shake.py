@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from ...errors import ConfigurationError
 from ..blur import MAX_LENGTH, MotionBlur
 from ..draws import generator_for
-from .profile import MIN_PHOTOS, Photos, Profile, measure_photos
+from .profile import MIN_PHOTOS, Photos, Profile, check_side, color_crop, measure_photos, sources_of
 from .rain import gray
 
 MAX_PHOTOS = 32  # largest number of photos, equally spaced in the sources
@@ -73,11 +73,7 @@ class ShakeProfile(Profile):
     skipped: dict[str, str] = field(default_factory=dict)
 
     def to_degradation(self) -> MotionBlur:
-        """Returns the degradation for training.
-
-        Raises:
-            ConfigurationError: the photos are not shaken.
-        """
+        """Returns the degradation for training; raises ConfigurationError if the photos are not shaken."""
         if self.kind is None:
             raise ConfigurationError(
                 f"no shake to synthesize: {self.photos - self.shaken} of {self.photos} photos have sharp edges"
@@ -112,14 +108,12 @@ def fit_shake(photos: Photos, seconds: float | None = None) -> ShakeProfile:
     Raises:
         ConfigurationError: fewer than 3 photos are usable; the message gives the reasons.
     """
-    measured, skipped = measure_photos(
-        photos,
-        lambda photo: measure_shake(gray(photo)),
-        least=SMALLEST,
-        most=MAX_PHOTOS,
-        side=SIDE,
-        seconds=seconds,
-    )
+
+    def measure(photo: torch.Tensor, *_: object) -> ShakeMeasurement:
+        check_side(photo, SMALLEST)
+        return measure_shake(gray(color_crop(photo, SIDE)))
+
+    measured, skipped = measure_photos(sources_of(photos), measure, most=MAX_PHOTOS, seconds=seconds)
     shaken = [measurement for measurement in measured if measurement.longest >= SHAKEN]
     if len(shaken) < max(MIN_PHOTOS, SHAKEN_PHOTOS * len(measured)):
         return ShakeProfile(None, (0.0, 0.0), None, len(measured), len(shaken), skipped)
