@@ -19,7 +19,7 @@ from .jpeg_coding import code_some
 FORMAT_VERSION = 1
 # Order of the squares in `correlation`: each color with itself, then pairs of different colors.
 COLOR_PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
-SPREAD_BOUNDS = (1.0, 10.0)
+SPREAD_BOUNDS = (1.0, 10.0)  # of the field `spread`
 MAX_LAG = 3  # pixels, largest offset of measured correlations; camera noise is hardly correlated beyond
 KERNEL = 16  # side in pixels of the filters that correlate noise
 

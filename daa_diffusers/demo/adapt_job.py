@@ -63,8 +63,7 @@ class Adaptation:
 
     Args:
         runs: parent of the runs' folders, which are kept.
-        folder: folder for copies of photos and for the output of the process; it is needed until no run is to be
-            resumed.
+        folder: folder for copies of photos and for the output of the process. Runs can be resumed while it exists.
     """
 
     def __init__(self, runs: Path, folder: Path) -> None:
@@ -76,7 +75,7 @@ class Adaptation:
         self._run = runs
         self._canceled = False
         self._launched = 0.0
-        self._kept: str | None = None  # result of `keep_newest` as text, "" for None; None before it is called
+        self._kept: str | None = None  # the result of `keep_newest` for this run: its path or ""; None: not called yet
 
     def start(self, photos: Sequence[str], clean: Sequence[str], *, checkpoint: str, minutes: float) -> None:
         """Starts a run.
@@ -197,6 +196,7 @@ class Adaptation:
         return reason
 
     def _clean_photos(self) -> Path:
+        """Writes the photos of scikit-image, and returns their folder."""
         from ..sources.demo_photos import clean_photos
 
         return clean_photos(self.folder / "clean_photos")

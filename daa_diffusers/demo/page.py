@@ -8,7 +8,7 @@ from .adapt_job import Adaptation
 from .adapt_tab import adapt_tab
 from .batch_tab import batch_tab
 from .photo_tab import photo_tab
-from .restore_job import Work
+from .restore_job import KEPT_SECONDS, Work
 from .shared import follow
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ def build(work: Work, adaptation: Adaptation) -> gradio.Blocks:
     import gradio as gr
 
     offered = work.offered
-    with gr.Blocks(title="daa demo", analytics_enabled=False, delete_cache=(3600, 4 * 3600)) as page:
+    # uploads are removed after 4 hours; gradio looks for them every hour
+    with gr.Blocks(title="daa demo", analytics_enabled=False, delete_cache=(3600, KEPT_SECONDS)) as page:
         gr.Markdown(
             "# Restore photos\n"
             "Format, bit depth, colors, EXIF and transparency are kept. Photos do not leave the machine that runs "

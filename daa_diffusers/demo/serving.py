@@ -83,7 +83,8 @@ def served(settings: Settings, *, browser: bool = False) -> Iterator[str]:
         )
         adaptation = Adaptation(settings.runs, Path(folder))
         page = build(work, adaptation)
-        page.queue(max_size=32, api_open=False, default_concurrency_limit=1)  # all calls wait in the queue
+        # one call at a time; others wait in the queue, at most 32
+        page.queue(max_size=32, api_open=False, default_concurrency_limit=1)
         try:
             yield _launch(page, settings, names, browser)
         finally:
@@ -96,9 +97,9 @@ def _check_listening(host: str, port: int | None) -> None:
     try:
         addresses = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, kind, protocol, _, address in addresses:
-            with socket.socket(family, kind, protocol) as tried:
-                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                tried.bind(address)
+            with socket.socket(family, kind, protocol) as listener:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind(address)
     except OSError as error:
         where = host if port is None else f"{host}, port {port}"
         raise OSError(f"cannot listen on {where}: {error.strerror or error}") from error

@@ -153,7 +153,17 @@ def plan_evaluation(
 
     Arguments and errors are those of `evaluate_folder`.
     """
-    chosen = _check_metrics(metrics, has_clean, space=space, as_uint8=as_uint8, shift=shift)
+    if metrics is None:
+        metrics = ("psnr", "ssim") if has_clean else ()
+    if isinstance(metrics, str) or len(set(metrics)) < len(metrics):
+        raise ConfigurationError(f"`metrics` must be a list of different names, got {metrics!r}")
+    if space not in ("rgb", "y"):
+        raise ConfigurationError(f'`space` must be "rgb" or "y", got {space!r}')
+    with_clean = [name for name in metrics if name in WITH_CLEAN]
+    if with_clean and not has_clean:
+        names = ", ".join(with_clean)
+        raise ConfigurationError(f"`metrics`: {names} compare with clean photos, and `clean` is not given")
+    chosen = tuple(metric_by_name(name, space=space, as_uint8=as_uint8, shift=shift) for name in metrics)
     if not chosen and not label_free:
         raise ConfigurationError("`metrics` is empty and `label_free` off: nothing would be measured")
     if isinstance(crop_border, bool) or not isinstance(crop_border, int) or crop_border < 0:
@@ -235,21 +245,6 @@ def _inside(photo: torch.Tensor, border: int) -> torch.Tensor:
     if min(height, width) <= 2 * border:
         raise ValueError(f"{width} x {height} pixels are too few for a `crop_border` of {border}")
     return photo[:, border : height - border, border : width - border]
-
-
-def _check_metrics(metrics: Sequence[str] | None, has_clean: bool, **options) -> tuple[Metric, ...]:
-    """Returns the metrics of these names; `options` are those of `metric_by_name`."""
-    if metrics is None:
-        metrics = ("psnr", "ssim") if has_clean else ()
-    if isinstance(metrics, str) or len(set(metrics)) < len(metrics):
-        raise ConfigurationError(f"`metrics` must be a list of different names, got {metrics!r}")
-    if options["space"] not in ("rgb", "y"):
-        raise ConfigurationError(f'`space` must be "rgb" or "y", got {options["space"]!r}')
-    with_clean = [name for name in metrics if name in WITH_CLEAN]
-    if with_clean and not has_clean:
-        names = ", ".join(with_clean)
-        raise ConfigurationError(f"`metrics`: {names} compare with clean photos, and `clean` is not given")
-    return tuple(metric_by_name(name, **options) for name in metrics)
 
 
 def _check_restorers(restorers: Restorers) -> dict[str, DAARestorationPipeline | None]:

@@ -52,7 +52,7 @@ class Metric(Column):
 
 
 # Columns from `evaluation.label_free`. "noise_left" is the estimated remaining share of a photo's noise (mean square);
-# its mean over photos, in dB, is the `estimated_gain` of all photos.
+# the reciprocal of its mean over photos, in dB, is the `estimated_gain` of all photos.
 LABEL_FREE = (
     Column("noise_left", "noise left", ".3f", -1),
     Column("signal_correlation", "signal correlation", "+.3f", 0),

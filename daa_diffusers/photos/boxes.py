@@ -116,7 +116,7 @@ def _items(source: Source) -> Items:
             meta, meta_at = source.read(at, min(size, MAX_META)), at
         if len(boxes) > MAX_BOXES:
             break
-    # like most boxes below, it starts with a version (1 byte) and flags (3 bytes)
+    # the content of `meta`, as of most boxes below, starts with a version (1 byte) and flags (3 bytes)
     offsets = {kind: (at, size) for kind, at, size in walk(reader_of(meta), 4, len(meta))}
     contents = {kind: meta[at : at + size] for kind, (at, size) in offsets.items()}
     primary = contents.get("pitm", b"")
@@ -168,7 +168,7 @@ def _extents(box: bytes, idat: int) -> dict[int, tuple[int, int]]:
 
 
 class _Numbers:
-    """Reader of consecutive unsigned numbers from offset `at`; bytes after the end are missing in the last number."""
+    """Reader of consecutive unsigned numbers from offset `at`; beyond the end of the content, it reads zeros."""
 
     def __init__(self, content: bytes, at: int = 0):
         self.content, self.at = content, at

@@ -39,35 +39,35 @@ def write(
     """Writes a TIFF file; photos from TIFF files keep their encoding (see `Encoding`)."""
     import tifffile
 
-    own, notes = photo.format == "TIFF", []
+    was_tiff, notes = photo.format == "TIFF", []
     try:
         tags = read_tags(reader_of(photo.metadata.exif)) if photo.metadata.exif else None
     except ValueError:
         tags = None
         notes.append("EXIF is damaged and left out")
     if tags is None:
-        tags = Tags(photo.encoding.byte_order if own else NATIVE, {}, {}, {}, {})
+        tags = Tags(photo.encoding.byte_order if was_tiff else NATIVE, {}, {}, {}, {})
     values = pixels if alpha is None else _joined(pixels, alpha)
-    compression = photo.encoding.compression if own else "zlib"
-    predictor = compression in ("lzw", "zlib", "zstd", "lzma") and (photo.encoding.predictor or not own)
+    compression = photo.encoding.compression if was_tiff else "zlib"
+    predictor = compression in ("lzw", "zlib", "zstd", "lzma") and (photo.encoding.predictor or not was_tiff)
     extra = "assocalpha" if photo.encoding.premultiplied else "unassalpha"
     extra = "unspecified" if photo.encoding.unknown_channel else extra
     planarconfig = None
     if values.shape[2] == 1:
         values = values[..., 0]
-    elif own and photo.encoding.planes:
+    elif was_tiff and photo.encoding.planes:
         values, planarconfig = np.moveaxis(values, -1, 0), "separate"
     else:
         planarconfig = "contig"
     # a TIFF file has at most 4 GiB; 64 MiB are left for the metadata
-    big = values.nbytes > 2**32 - 2**26 or (own and photo.encoding.big)
+    big = values.nbytes > 2**32 - 2**26 or (was_tiff and photo.encoding.big)
     with tifffile.TiffWriter(path, bigtiff=big, byteorder=tags.order) as writer:
         writer.write(
             values,
             photometric="rgb" if pixels.shape[2] == 3 else "minisblack",
             extrasamples=None if alpha is None else [extra],
             planarconfig=planarconfig,
-            tile=photo.encoding.tile if own else None,
+            tile=photo.encoding.tile if was_tiff else None,
             compression=compression,
             predictor=predictor or None,
             metadata=None,

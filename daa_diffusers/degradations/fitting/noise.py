@@ -1,6 +1,5 @@
 """Estimation of the noise of photos without ground truth, as a degradation that synthesizes it."""
 
-import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -47,8 +46,6 @@ from .suitability import (
 )
 
 Restorer = Callable[[torch.Tensor], torch.Tensor]
-
-logger = logging.getLogger(__name__)
 
 RESTORED = 384  # side in pixels of the center crop that is restored
 QUANTILES = 11  # number of quantiles of the levels
@@ -207,4 +204,5 @@ def _profile(photos: list[PhotoStatistics], skipped: dict[str, str], unfit: dict
 
 
 def _rounded(values: np.ndarray) -> tuple[float, ...]:
+    """Rounds to three decimals."""
     return tuple(round(float(v), 3) for v in values)

@@ -18,7 +18,7 @@ from .profile import Profile
 
 TWO_KINDS = 6.0  # ratio of the photos' levels above which the photos with least noise may be clean
 LARGEST_POISSON_ERROR = 0.15  # error up to which shot and read noise count as a description of the noise
-WHITE = 0.1  # correlation of neighbors below which noise is called white
+INDEPENDENT = 0.1  # correlation of neighbors below which they count as independent
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,11 @@ class NoiseProfile(Profile):
                 f"Photos with the least noise, {quietest:.1f}/255, may be clean. The fit is better for photos with "
                 "similar noise, and clean photos need no adaptation."
             )
-        kind = "white: neighboring pixels are independent" if abs(self.lag) < WHITE else "correlated between neighbors"
+        kind = (
+            "white: neighboring pixels are independent"
+            if abs(self.lag) < INDEPENDENT
+            else "correlated between neighbors"
+        )
         colors = ", ".join(f"{correlation:.2f}" for correlation in self.colors)
         lines.append(f"The noise is {kind} ({self.lag:.2f}); between colors: {colors}.")
         if self.bands:

@@ -41,9 +41,11 @@ class Profile(ABC):
 
 
 def sources_of(photos: Photos) -> list[PhotoSource]:
-    """Opens the sources of photos."""
-    given = [photos] if isinstance(photos, str | os.PathLike | PhotoSource) else list(photos)
-    return [p if isinstance(p, PhotoSource) else open_source(p, cache_bytes=0, argument="photos") for p in given]
+    """Opens one or several sources, without a cache."""
+    items = [photos] if isinstance(photos, str | os.PathLike | PhotoSource) else photos
+    return [
+        item if isinstance(item, PhotoSource) else open_source(item, cache_bytes=0, argument="photos") for item in items
+    ]
 
 
 def measure_photos(

@@ -146,7 +146,7 @@ def fit_rain(photos: Photos, restorer: Restorer, seconds: float | None = None) -
     common: dict[str, Any] = {"photos": len(pairs), "rainy": len(rainy), "skipped": skipped}
     if len(rainy) < max(MIN_PHOTOS, RAINY_PHOTOS * len(pairs)):
         return RainProfile(None, None, None, None, **common)
-    # one layer, added and in a narrow range of angles: the photos' rain determines the other parameters
+    # one layer, added to the photo; the parameters in `FITTED` and the angle are replaced
     streaks = RainStreaks(
         across_probability=0, veil_probability=0, screen_probability=0, layers=(1, 1), angle_spread=(0, 2)
     )
@@ -184,7 +184,7 @@ def measure_streaks(light: np.ndarray, smooth: np.ndarray) -> StreakStatistics:
     angle = math.degrees(0.5 * math.atan2(2 * xy, xx - yy))
     coherence = math.hypot(xx - yy, 2 * xy) / max(xx + yy, 1e-12)
     first, second = light[smooth].mean(), (light[smooth] ** 2).mean()  # moments
-    # autocorrelation of the rotated streaks inside the mask, divided by that of the mask
+    # autocorrelation of the rotated streaks inside the mask, divided by that of the mask, which may be near 0
     upright, mask = (_rotated(image, angle) for image in ((light - first) * smooth, 1.0 * smooth))
     correlation = _autocorrelation(upright) / np.maximum(_autocorrelation(mask), 1e-3 * mask.sum())
     correlation /= max(correlation[0, 0], 1e-12)
@@ -271,10 +271,10 @@ def _fitted(
         parameters: dict[str, Any] = {
             name: (number, number) for name, number in zip(FITTED, value.tolist(), strict=True)
         }
-        tried = replace(rain, angle=(angle, angle), **parameters)
+        candidate = replace(rain, angle=(angle, angle), **parameters)
         statistics = []
         for number, background in enumerate(backgrounds):
-            photo = tried(background[None], generator_for(0, "fit rain", number))[0]
+            photo = candidate(background[None], generator_for(0, "fit rain", number))[0]
             restored = restorer(photo).clamp(0, 1)
             removed = gray(photo) - gray(restored) - offsets[number]
             statistics.append(measure_streaks(*streaks_of(removed, restored)))
