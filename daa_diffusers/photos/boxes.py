@@ -260,7 +260,7 @@ def subsampling_of(items: Items) -> str | None:
         if len(content) > 2:
             if content[2] & 0x10:  # monochrome
                 return "4:0:0"
-            return {0: "4:4:4", 0x08: "4:2:2", 0x0C: "4:2:0"}.get(content[2] & 0x0C)  # halves width, height
+            return {0: "4:4:4", 0x08: "4:2:2", 0x0C: "4:2:0"}.get(content[2] & 0x0C)  # subsampling of x, y
     for content in items.of_primary("hvcC"):
         if len(content) > 16:
             return {0: "4:0:0", 1: "4:2:0", 2: "4:2:2", 3: "4:4:4"}[content[16] & 3]
