@@ -227,9 +227,9 @@ def keep_newest(run: Path) -> Path | None:
     import yaml
     from diffusers.utils.logging import disable_progress_bar
 
+    from ..hub.record_files import RUN_RECORD
     from ..hub.records import keep_run_record
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
-    from ..training.run_folder import RECORD
     from ..training.run_state import list_checkpoints, load_average
 
     disable_progress_bar()  # for loading
@@ -240,7 +240,7 @@ def keep_newest(run: Path) -> Path | None:
     pipeline = DAARestorationPipeline.from_pretrained(options["init_from"])
     load_average(saved[-1], pipeline.restorer, options["blend"])
     step = json.loads((saved[-1] / "state.json").read_text())["step"]
-    keep_run_record(pipeline.restorer, {**json.loads((run / RECORD).read_text(encoding="utf-8")), "steps": step})
+    keep_run_record(pipeline.restorer, {**json.loads((run / RUN_RECORD).read_text(encoding="utf-8")), "steps": step})
     folder = run / f"stopped-at-{step}"
     pipeline.save_pretrained(folder)
     return folder

@@ -12,7 +12,7 @@ from .fingerprint import stored_fingerprint
 from .resolving import EVALUATION, LICENSE_FILES, MODEL_INDEX, TRAINING
 from .untrusted import MAX_JSON_BYTES, check_inside, read_json
 
-RUN = "run.json"
+RUN_RECORD = "run.json"  # in the output folder of a run
 CARD = "README.md"
 IDENTITY = "identity"
 WEIGHTS_KEY = "weights"  # entry of evaluation.json: fingerprint of the evaluated weights
@@ -52,7 +52,7 @@ def training_record(folder: Path) -> dict[str, Any]:
     """Returns the training record of the weights in a folder: from `training.json`, else from `run.json` of the run."""
     if (folder / TRAINING).is_file():
         return read_json(folder / TRAINING, "")
-    run = folder.resolve().parent / RUN
+    run = folder.resolve().parent / RUN_RECORD
     if folder.resolve().name == "pipeline" and run.is_file():
         record = read_json(run, "")
         return {key: record[key] for key in RUN_FIELDS if key in record}

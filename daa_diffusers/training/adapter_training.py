@@ -17,7 +17,7 @@ from .config import TrainingConfig
 
 logger = logging.getLogger(__name__)
 
-PHOTOS = 64  # maximum number of photos per source from which EXIF data are read
+EXIF_PHOTOS = 64  # maximum number of photos per source from which EXIF data are read
 
 
 def add_adapter(config: TrainingConfig, restorer: nn.Module) -> None:
@@ -56,23 +56,24 @@ def save_trained_adapter(
     if base_license.non_commercial:  # takes precedence over the options
         info["licence"] = base_license.key
     assert config.adapter is not None and config.init_from is not None  # checked by the config
-    described = AdapterConfig(
+    adapter = AdapterConfig(
         config.adapter,
         fingerprint(base_parameters(restorer)),
         rank=config.adapter_rank if config.adapter == "lora" else None,
         base_name=Path(config.init_from).name,
         **info,
     )
-    save_adapter(folder, described, updates, statistics(restorer))
+    save_adapter(folder, adapter, updates, statistics(restorer))
     logger.info("adapter saved: %s, %.0f kB", folder, (folder / TENSORS).stat().st_size / 1e3)
     merge(restorer)
     return restorer
 
 
 def _camera_of(sources: list[PhotoSource]) -> dict[str, Any]:
+    """Returns the entries of an adapter's config that describe the camera of the photos, from their EXIF data."""
     cameras = []
     for source in sources:
-        for index in source.spread(PHOTOS):
+        for index in source.spread(EXIF_PHOTOS):
             try:
                 cameras.append(read_camera(source.encoded(index)))
             except (OSError, ValueError, IndexError):  # damaged file, or beyond the end of a stream

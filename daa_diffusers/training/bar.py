@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 from .pace import Pace
 
 # Latest steps whose mean duration is used for the remaining ones: fraction of the steps so far, and minimum number.
-RECENT, LEAST = 0.25, 10
+RECENT_FRACTION, LEAST_RECENT = 0.25, 10
 
 
 class ProgressBar(tqdm):
@@ -27,7 +27,8 @@ class ProgressBar(tqdm):
 
     def __init__(self, pace: Pace, *, done: int, total: int, hidden: bool):
         self.pace, self.left = pace, total - done
-        self._steps, self._between = array("d"), 0.0  # seconds
+        self._step_seconds = array("d")  # duration of each step
+        self._other_seconds = 0.0  # total duration of the work between steps
         self._last = time.monotonic()
         super().__init__(total=total, initial=done, desc="training", unit="step", disable=hidden)
 
@@ -37,13 +38,13 @@ class ProgressBar(tqdm):
         self._last = now
         return now - before
 
-    def begins(self) -> None:
+    def begin_step(self) -> None:
         """Records the start of a step; the time since the last step was work between steps."""
-        self._between += self._lap()
+        self._other_seconds += self._lap()
 
-    def ends(self) -> None:
+    def end_step(self) -> None:
         """Records the end of a step."""
-        self._steps.append(self._lap())
+        self._step_seconds.append(self._lap())
 
     def advance(self, done: int, total: int) -> None:
         """Shows that `done` of `total` steps are done."""
@@ -52,13 +53,13 @@ class ProgressBar(tqdm):
 
     def seconds_left(self) -> float | None:
         """Returns the estimated seconds until the last step is done; None before the first step."""
-        count = len(self._steps)
+        count = len(self._step_seconds)
         if not count:
             return None
         if (planned := self.pace.left()) is not None:
             return planned
-        recent = self._steps[-max(LEAST, int(RECENT * count)) :]
-        return self.left * (sum(recent) / len(recent) + self._between / count)
+        recent = self._step_seconds[-max(LEAST_RECENT, int(RECENT_FRACTION * count)) :]
+        return self.left * (sum(recent) / len(recent) + self._other_seconds / count)
 
     @property
     def format_dict(self) -> dict[str, Any]:

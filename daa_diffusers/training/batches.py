@@ -19,8 +19,8 @@ from . import setup
 from .config import TrainingConfig
 from .processes import accumulation_steps
 
-DEGRADED_AT_ONCE = 256  # samples per call of the degradation, which has a fixed cost
-PHOTOS = tuple(field.name for field in fields(Batch))  # keys of the photos in a sample
+DEGRADED_AT_ONCE = 256  # samples per call of the degradation on the device, since every call has a fixed cost
+PHOTO_NAMES = tuple(field.name for field in fields(Batch))  # keys of the photos in a batch
 
 
 class Batches:
@@ -73,29 +73,28 @@ class Batches:
         )
 
     def _degraded_on_device(self, first_step: int) -> Iterator[dict[str, torch.Tensor]]:
-        """Yields endless batches: the loader crops clean patches, and the device degrades several batches at once.
+        """Yields endless batches: the loader crops clean patches, and the device degrades a group of batches at once.
 
-        The random draws of a group of batches depend on the number of its first sample.
+        The random draws of a group depend on the number of its first sample.
         """
-        apart = copy.copy(self.dataset)
-        apart.degrades, apart.length = False, sys.maxsize
+        crops = copy.copy(self.dataset)  # clean patches, not degraded
+        crops.degrades, crops.length = False, sys.maxsize
         degradation = self.dataset.degradation
         assert degradation is not None  # checked with the options
         size = self.config.batch_size
-        together = max(1, DEGRADED_AT_ONCE // size)  # batches per group
-        before = first_step * self.accumulation % together  # batches of the first group that earlier steps used
-        numbers = self._numbers(first_step, None, before)
-        loader = self._data_loader(apart, iter(lambda: list(itertools.chain(*itertools.islice(numbers, together))), []))
-        for group in loader:
+        group_size = max(1, DEGRADED_AT_ONCE // size)  # batches per group
+        used = first_step * self.accumulation % group_size  # batches of the first group that earlier steps used
+        numbers = self._numbers(first_step, None, used)
+        groups = (list(itertools.chain(*itertools.islice(numbers, group_size))) for _ in itertools.count())
+        for group in self._data_loader(crops, groups):
             first = int(group["index"][0])
             generator = torch.Generator(self.accelerator.device)
-            generator.manual_seed(generator_for(apart.seed, "degradation on device", first).initial_seed())
+            generator.manual_seed(generator_for(crops.seed, "degradation on device", first).initial_seed())
             group["clean"] = group["clean"].to(self.accelerator.device, non_blocking=True)
             group["synthetic"] = degradation(group["clean"], generator)
-            count = len(group["index"]) // size
-            for batch in range(before, count):
-                yield {name: values[batch * size : (batch + 1) * size] for name, values in group.items()}
-            before = 0
+            for start in range(used * size, group_size * size, size):
+                yield {name: values[start : start + size] for name, values in group.items()}
+            used = 0
 
     def _numbers(self, first_step: int, last: int | None, before: int = 0) -> Iterator[list[int]]:
         """Yields the sample numbers of this process's batches, starting `before` batches before `first_step`."""
@@ -109,7 +108,7 @@ class Batches:
         """Returns the batch with its photos on the device, in the restorer's value range."""
         low, high = self.value_range
         moved = dict(batch)
-        for name in PHOTOS:
+        for name in PHOTO_NAMES:
             if name in batch:
                 photo = batch[name].to(self.accelerator.device, getattr(torch, self.config.dtype), non_blocking=True)
                 moved[name] = photo if (low, high) == (0.0, 1.0) else photo * (high - low) + low
@@ -120,9 +119,9 @@ class Batches:
 
         All processes must call it together.
         """
-        everyones = gather_object([setup.training_photos(self.dataset, self.real)])
-        photos = everyones[0]
-        for role, sources in photos.items():
+        records = gather_object([setup.training_photos(self.dataset, self.real)])  # one per process
+        for role, sources in records[0].items():
             for number, source in enumerate(sources):
-                source["skipped"] = {k: v for each in everyones for k, v in each[role][number]["skipped"].items()}
-        return photos
+                for record in records[1:]:
+                    source["skipped"] |= record[role][number]["skipped"]
+        return records[0]

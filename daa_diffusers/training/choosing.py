@@ -26,26 +26,27 @@ from .preparation import MEASURED_PATCHES, measured_photos
 
 logger = logging.getLogger(__name__)
 
-TRIED_SIDE = 128  # side in pixels of the center crops on which the gain of renoising is estimated
+TRIED_SIDE = 128  # largest side in pixels of the center crops on which the gain of renoising is estimated
+MIN_TRIED_SIDE = 32  # smaller crops give no estimate
 MIN_RENOISING_GAIN = 0.25  # minimum estimated gain in dB for which renoising is chosen
 # Fraction of the standard deviation of the noise; if the initial restorer leaves more, renoising is chosen in any case.
 MIN_LEFT = 0.25
 
-_WHOLE: dict[str, Any] = {"blend": 1.0, "predictor_warmup_steps": 0}
+_NOT_BLENDED: dict[str, Any] = {"blend": 1.0, "predictor_warmup_steps": 0}
 _RENOISED: dict[str, Any] = {
-    **_WHOLE,
+    **_NOT_BLENDED,
     "objective": {"type": "renoised", "weight": 0.3, "decay": None},
     "pseudo_clean": False,
 }
 # Method -> options that override those of the preset.
 METHODS: dict[str, dict[str, Any]] = {
     "preset": {},
-    "fitted": {**_WHOLE, "fit_noise": 0.75, "pseudo_clean": True, "objective": {"type": "supervised"}},
+    "fitted": {**_NOT_BLENDED, "fit_noise": 0.75, "pseudo_clean": True, "objective": {"type": "supervised"}},
     "renoised": {**_RENOISED, "fit_noise": 0.0},
     "renoised_fitted": {**_RENOISED, "fit_noise": 0.75},
 }
 TITLES = {
-    "preset": "the preset: fitted noise, restored photos and noise-space adaptation, half-way to the start",
+    "preset": "the preset: fitted noise, restored photos and noise-space adaptation, averaged with the initial weights",
     "fitted": "noise fitted to the photos, and restored photos as additional clean ones",
     "renoised": "renoised self-distillation",
     "renoised_fitted": "renoised self-distillation with noise fitted to the photos",
@@ -53,8 +54,8 @@ TITLES = {
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The method of an adaptation.
+class MethodChoice:
+    """The method of an adaptation, with the reasons for it.
 
     Attributes:
         method: a key of `METHODS`.
@@ -69,10 +70,8 @@ class Choice:
 
 def with_method(config: TrainingConfig, method: str) -> TrainingConfig:
     """Returns the options of a run, overridden by those of a method; raises ConfigurationError if they are invalid."""
-    options = dict(METHODS[method])
-    if "objective" in options:
-        options["objective"] = with_defaults(options["objective"])
-    return replace(config, **options).check()
+    config = replace(config, **METHODS[method])
+    return replace(config, objective=with_defaults(config.objective)).check()
 
 
 def method_of(options: Mapping[str, Any]) -> str:
@@ -84,27 +83,26 @@ def method_of(options: Mapping[str, Any]) -> str:
     return "renoised_fitted" if options["fit_noise"] else "renoised"
 
 
-def choose(config: TrainingConfig, inputs: setup.Inputs) -> Choice:
+def choose(config: TrainingConfig, inputs: setup.Inputs) -> MethodChoice:
     """Chooses the method of a run from its initial restorer and its photos; deterministic for a given seed.
 
     Renoising is chosen if the initial restorer removes white noise, the noise of the photos is correlated, and one of
     two conditions holds: the initial restorer leaves at least `MIN_LEFT` of that noise, or a second pass over the
     renoised result is better than the first by at least `MIN_RENOISING_GAIN`, by Stein's estimate
-    (`label_free.estimated_gain`). Otherwise the choice is "fitted", but "preset" if at least `MIN_LEFT` of white noise
-    is left or the initial restorer is not a denoiser.
+    (`label_free.estimated_gain`). Otherwise the choice is "fitted", but "preset" if the noise of the photos is white
+    and at least `MIN_LEFT` of it is left, the initial restorer is not a denoiser, or nothing can be measured.
 
     Args:
         config: options of the run, without those of a method.
         inputs: initial restorer and sources of the run.
     """
-    restorer, sources = inputs.restorer, inputs.sources
-    dataset = setup.build_dataset(config, RestorerContract.of(restorer).channels, length=1, sources=sources)
-    (clean,) = pairs_apart(dataset, "objective", MEASURED_PATCHES, MEASURED_PATCHES)
-    photos = list(measured_photos(sources["real"]))
+    dataset = setup.build_dataset(config, inputs.sources)
+    (pairs,) = pairs_apart(dataset, "objective", MEASURED_PATCHES, MEASURED_PATCHES)
+    photos = list(measured_photos(inputs.sources["real"]))
     try:
-        measured = measure(restorer, photos, clean["clean"], generator_for(config.seed, "choice"))
+        measured = measure(inputs.restorer, photos, pairs["clean"], generator_for(config.seed, "choice"))
     except ConfigurationError as error:
-        return _without_renoising("preset", "not measured", str(error), {}, "photos: their noise cannot be measured.")
+        return _choice("preset", "their noise cannot be measured.", f"not measured. {error}", {})
     return choice(measured)
 
 
@@ -131,15 +129,16 @@ def measure(
     with in_eval_mode(restorer):
         measured: dict[str, float] = {"white_noise_gain": white_noise_gain(restorer, clean, generator)}
         measured |= remainder(restorer, photos)
-        if not measured["white_noise_gain"] >= LEAST_GAIN or abs(measured["neighbors"]) < WHITE:
+        if measured["white_noise_gain"] < LEAST_GAIN or abs(measured["neighbors"]) < WHITE:
             return measured
         usable = [photo for photo in photos if signs_of(photo).not_additive is None]
         side = min((min(TRIED_SIDE, *photo.shape[1:]) for photo in usable), default=0)
         side -= side % RestorerContract.of(restorer).size_multiple
-        if side < 32:
+        if side < MIN_TRIED_SIDE:
             return measured
         crops = torch.stack([center_crop(photo, side) for photo in usable])  # (N, C, side, side)
-        noise = torch.stack([Noise.of(p).sample(c, generator) for p, c in zip(usable, crops, strict=True)])[None]
+        draws = [Noise.of(photo).sample(crop, generator) for photo, crop in zip(usable, crops, strict=True)]
+        noise = torch.stack(draws)[None]  # (1, N, C, side, side)
         added = measured["hiding"] / 255 * torch.randn(crops.shape, generator=generator)
 
         restore = partial(restore_photos, restorer, batch_size=4)
@@ -150,33 +149,28 @@ def measure(
     return {**measured, **{name: round(float(gain), 2) for name, gain in gains.items()}}
 
 
-def choice(measured: Mapping[str, float]) -> Choice:
+def choice(measured: Mapping[str, float]) -> MethodChoice:
     """Returns the choice for the results of `measure`, by the rules of `choose`."""
-    numbers = dict(measured)
-    photos = (
-        f"photos: noise of {measured['noise']:.1f}/255, correlation of neighboring pixels {measured['neighbors']:.2f}."
-    )
-    if not measured["white_noise_gain"] >= LEAST_GAIN:
-        gain = measured["white_noise_gain"]
-        why = f"it reduces white noise by {gain:.1f} dB"
-        return _without_renoising("preset", why, "It is not a denoiser.", numbers, photos)
-    start = f"start: it leaves noise of {measured['left']:.1f}/255"
+    photos = f"noise of {measured['noise']:.1f}/255, correlation of neighboring pixels {measured['neighbors']:.2f}."
+    if measured["white_noise_gain"] < LEAST_GAIN:
+        start = f"it reduces white noise by {measured['white_noise_gain']:.1f} dB. It is not a denoiser."
+        return _choice("preset", photos, start, measured)
+    start = f"it leaves noise of {measured['left']:.1f}/255"
     leaves_enough = measured["left"] >= MIN_LEFT * measured["noise"]
     if abs(measured["neighbors"]) < WHITE:
-        why = "The photos' noise is white: renoising has nothing to add."
-        return _without_renoising("preset" if leaves_enough else "fitted", start, why, numbers, photos)
-    if "renoised_gain" not in measured and not leaves_enough:
-        return _without_renoising("fitted", start, "The gain of renoising cannot be estimated.", numbers, photos)
+        start += ". The photos' noise is white: renoising has nothing to add."
+        return _choice("preset" if leaves_enough else "fitted", photos, start, measured)
     if "renoised_gain" in measured:
         gain = measured["renoised_gain"] - measured["gain"]
         start += f"; a second pass over the renoised result gains {gain:+.1f} dB by estimate"
         if gain < MIN_RENOISING_GAIN and not leaves_enough:
-            return _without_renoising("fitted", start, "Renoising gains too little.", numbers, photos)
-    method = "renoised_fitted"
-    return Choice(method, (photos, f"{start}.", f"chosen: {TITLES[method]}."), numbers)
+            return _choice("fitted", photos, f"{start}. Renoising gains too little.", measured)
+    elif not leaves_enough:
+        return _choice("fitted", photos, f"{start}. The gain of renoising cannot be estimated.", measured)
+    return _choice("renoised_fitted", photos, f"{start}.", measured)
 
 
-def _without_renoising(method: str, start: str, why: str, measured: dict[str, float], photos: str) -> Choice:
-    """Returns the choice of a method without renoising, with its reasons."""
-    start = start if start.startswith("start:") else f"start: {start}"
-    return Choice(method, (photos, f"{start}. {why}", f"chosen: {TITLES[method]}."), measured)
+def _choice(method: str, photos: str, start: str, measured: Mapping[str, float]) -> MethodChoice:
+    """Returns the choice of a method, with sentences on the photos and on the initial restorer as its reasons."""
+    reasons = (f"photos: {photos}", f"start: {start}", f"chosen: {TITLES[method]}.")
+    return MethodChoice(method, reasons, dict(measured))

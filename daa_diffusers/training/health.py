@@ -19,15 +19,14 @@ from ..objectives.noise_space import NoiseSpaceAdaptation
 from ..sources.sampling import TrainingPatches
 from . import setup
 from .config import TrainingConfig
-from .shortcuts import fixed_draws, shortcut_report, slot_accuracy
+from .shortcuts import LEAST_PROBED, fixed_draws, shortcut_report, slot_accuracy
 
 FEW_PHOTOS = 20  # a run with fewer real photos gets a warning
-NOISE_SIDE = 256  # side of the real patches for noise estimation; smaller patches may have no flat part
-PHOTO_SIDE = 128  # side of the part of these patches to restore, rounded down to a multiple of `patch`
-PHOTOS = 12  # number of these patches
+# Patches of real photos for the statistics, sides in pixels. Noise is estimated from the whole patch, since a smaller
+# one may have no flat part; the top left part is restored, its side rounded down to a multiple of `patch`.
+PHOTOS, NOISE_SIDE, PHOTO_SIDE = 12, 256, 128
 LOSS_PATCHES = 8  # number of patches for the noise-prediction losses
 PROBE_PATCHES = 32  # number of patches for the linear probe of `slot_accuracy`
-NOISE_DRAWS = 1  # draws of noise per patch for `estimated_gain`
 
 
 @dataclass(frozen=True)
@@ -60,15 +59,9 @@ def few_photos_warning(n_real: int) -> str | None:
 
 
 def _stacked(dataset: TrainingPatches, count: int) -> dict[str, torch.Tensor]:
+    """Returns the photos of the first `count` samples, each (count, C, H, W)."""
     samples = [dataset[n] for n in range(count)]
     return {name: torch.stack([torch.as_tensor(s[name]) for s in samples]) for name in ("synthetic", "clean", "real")}
-
-
-def _count(source) -> int:
-    try:
-        return len(source)
-    except TypeError:  # a stream of unknown length: no warning
-        return FEW_PHOTOS
 
 
 class Health:
@@ -76,7 +69,8 @@ class Health:
 
     Args:
         clean, real: photos (B, C, S, S) in [0, 1], on the CPU.
-        side: side of the top left part of every photo that is restored; noise is estimated from whole real photos.
+        side: side in pixels of the top left part of every photo that is restored; noise is estimated from whole real
+            photos.
         patches: "synthetic", "clean" and "real" patches (N, C, P, P), in [0, 1], on which the noise predictor is
             tested.
         n_real: number of real photos of the run.
@@ -97,13 +91,13 @@ class Health:
         self.clean, self.real = clean[..., :side, :side], real[..., :side, :side]
         # the gain is estimated only for these: elsewhere Stein's estimate mistakes texture or artifacts for noise
         self.measurable = torch.tensor([signs_of(photo).not_additive is None for photo in real])  # (B,)
-        self.noise = self._noise(real)  # (K, B, C, side, side)
+        self.noise = self._noise(real)
         self.slots_at_start = 0.0
 
     @torch.no_grad()
     def measure_start(self, restorer: nn.Module) -> None:
         """Measures the slot accuracy of the initial restorer, with which later values are compared."""
-        if len(self.patches["real"]) < 8:  # too few for the probe
+        if len(self.patches["real"]) < LEAST_PROBED:
             return
         contract, weight = RestorerContract.of(restorer), next(restorer.parameters())
         with in_eval_mode(restorer):
@@ -114,43 +108,34 @@ class Health:
         self.slots_at_start = slot_accuracy(s, q)
 
     @classmethod
-    def from_config(
-        cls, config: TrainingConfig, channels: int = 3, sources: setup.Sources | None = None
-    ) -> "Health | None":
+    def from_config(cls, config: TrainingConfig, sources: setup.Sources | None = None) -> "Health | None":
         """Builds the health checks of a run; None for a run that uses no real photos.
 
         Args:
             config: options of the run.
-            channels: number of channels of the restorer.
-            sources: sources of the run, if they are already open.
+            sources: sources of the run; None: opened here, for a restorer of three channels.
 
         Raises:
             ConfigurationError: a folder has no usable photos.
         """
         if not config.uses_real:
             return None
-        if sources is None:
-            sources = setup.open_all_sources(config, channels, check=False)
+        sources = sources or setup.open_all_sources(config, channels=3)
         seed = generator_for(config.seed, "health").initial_seed()
-        probe = replace(config, seed=seed)
-        dataset = setup.build_dataset(probe, channels, PROBE_PATCHES, check=False, sources=sources)
-        dataset.real = list(sources["real"])  # also for an objective that reads none
+        dataset = setup.build_dataset(replace(config, seed=seed), sources, PROBE_PATCHES, with_real=True)
         patches = _stacked(dataset, PROBE_PATCHES)
         dataset.patch = max(NOISE_SIDE, config.patch)
         photos = _stacked(dataset, PHOTOS)
         side = config.patch * max(1, PHOTO_SIDE // config.patch)
-        n_real = sum(_count(source) for source in sources["real"])
+        # no warning for a stream of unknown length
+        n_real = sum(FEW_PHOTOS if source.count is None else source.count for source in sources["real"])
         return cls(photos["clean"], photos["real"], patches, side=side, n_real=n_real, seed=seed)
 
     def _noise(self, real: torch.Tensor) -> torch.Tensor:
+        """Returns a draw of every photo's own noise, for `estimated_gain`: (1, B, C, side, side)."""
         generator = generator_for(self.seed, "health", "photo noise")
-        noises = [label_free.Noise.of(photo) for photo in real]
-        return torch.stack(
-            [
-                torch.stack([noise.sample(photo, generator) for noise, photo in zip(noises, self.real, strict=True)])
-                for _ in range(NOISE_DRAWS)
-            ]
-        )
+        photos = zip(real, self.real, strict=True)
+        return torch.stack([label_free.Noise.of(whole).sample(part, generator) for whole, part in photos])[None]
 
     def run(self, restorer: nn.Module, adaptation: NoiseSpaceAdaptation | None = None) -> HealthReport:
         """Checks `restorer`, and the noise predictor of `adaptation` if given.
@@ -180,8 +165,9 @@ class Health:
             for name, value in shortcuts.values.items():
                 values[name if name == "slot_accuracy" else f"loss_{name}"] = value
             alarms = shortcuts.alarms
-        warning = few_photos_warning(self.n_real)
-        return HealthReport(values, alarms + ([warning] if warning else []), values["score"])
+        if warning := few_photos_warning(self.n_real):
+            alarms.append(warning)
+        return HealthReport(values, alarms, values["score"])
 
     @torch.no_grad()
     def _measured(self, restore: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:

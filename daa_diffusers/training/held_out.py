@@ -27,10 +27,10 @@ def pairs_apart(dataset: TrainingPatches, draws: str, count: int, at_once: int =
         count: number of pairs.
         at_once: pairs per batch.
     """
-    apart = copy.copy(dataset)
-    apart.real = apart.unpaired_clean = None
-    apart.seed, apart.length = generator_for(dataset.seed, draws).initial_seed(), count
-    samples = [apart[number] for number in range(count)]
+    other = copy.copy(dataset)
+    other.real = other.unpaired_clean = None
+    other.seed, other.length = generator_for(dataset.seed, draws).initial_seed(), count
+    samples = [other[number] for number in range(count)]
     return [
         {
             role: torch.stack([torch.as_tensor(sample[role]) for sample in samples[first : first + at_once]])

@@ -7,7 +7,7 @@ import sys
 import threading
 from types import FrameType
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>: signal to this process at the end of its parent
 
 
 class Interruption:
@@ -33,7 +33,8 @@ class Interruption:
         if threading.current_thread() is threading.main_thread():  # Python allows signal handlers there only
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._request)
-            if sys.platform.startswith("linux") and "ACCELERATE_DYNAMO_BACKEND" in os.environ:
+            is_launched = "ACCELERATE_DYNAMO_BACKEND" in os.environ  # set by every `accelerate launch`
+            if sys.platform.startswith("linux") and is_launched:
                 ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         return self
 

@@ -34,7 +34,7 @@ class KeptWeights:
         self.statistics = list(statistics(restorer).values())
         self.tensors = [*self.trained, *self.statistics]
         self.ema = EMAModel(self.trained, decay=decay, use_ema_warmup=True, inv_gamma=1.0, power=3 / 4)
-        self.start = [tensor.detach().clone() for tensor in self.tensors] if blend < 1 else []
+        self.start = [tensor.detach().clone() for tensor in self.tensors] if blend < 1 else None
         self.best = BestWeights(best)
 
     def step(self) -> None:
@@ -47,12 +47,13 @@ class KeptWeights:
 
         Blending follows Wortsman et al. 2022, "Robust fine-tuning of zero-shot models".
         """
-        kept = [tensor.clone() for tensor in self.statistics]
+        statistics_before = [tensor.clone() for tensor in self.statistics]
         self.ema.store(self.trained)
         self.ema.copy_to(self.trained)
-        with torch.no_grad():
-            for tensor, start in zip(self.tensors, self.start, strict=bool(self.start)):
-                tensor.copy_(start.lerp(tensor, self.blend))
+        if self.start is not None:
+            with torch.no_grad():
+                for tensor, start in zip(self.tensors, self.start, strict=True):
+                    tensor.copy_(start.lerp(tensor, self.blend))
         self.restorer.eval()
         try:
             yield self.restorer
@@ -60,7 +61,7 @@ class KeptWeights:
             self.restorer.train()
             self.ema.restore(self.trained)
             with torch.no_grad():
-                for tensor, before in zip(self.statistics, kept, strict=True):
+                for tensor, before in zip(self.statistics, statistics_before, strict=True):
                     tensor.copy_(before)
 
     @contextmanager

@@ -3,6 +3,7 @@
 import logging
 import time
 from pathlib import Path
+from signal import SIGTERM
 
 import torch
 
@@ -73,9 +74,9 @@ class Trainer:
         contract = RestorerContract.of(model.restorer)
         sources = inputs.sources if inputs else setup.open_all_sources(config, contract.channels)
         self.real, self.choices = sources.get("real", []), inputs.choices if inputs else None
-        self.dataset = setup.build_dataset(config, contract.channels, length=1, sources=sources)
+        self.dataset = setup.build_dataset(config, sources)
         validation = Validation.from_config(config, self.real)
-        health = Health.from_config(config, contract.channels, sources) if config.health else None
+        health = Health.from_config(config, sources) if config.health else None
         # 2. processes and their device
         self.accelerator = start_accelerator(config)
         self.main = self.accelerator.is_main_process
@@ -155,23 +156,24 @@ class Trainer:
 
     def _train(self, stop_after: int | None) -> TrainingResult:
         config, progress, started = self.config, self.steps.progress, time.perf_counter()
-        done, signal = self._resume(), None
+        done = self._resume()
+        signal: int | None = None
         if done == 0 and config.init_from and config.select_by in ("label_free", "bursts"):
             self._offer(0)  # weights that score lower than the initial ones are not kept
         is_outlier = self.safeguard.is_outlier if self.safeguard else None
         total = progress.total(done)
         end = done >= total or self.counters["stopped_early"]
-        batches = iter(self.batches.loader(done, None if self.pace.is_timed else total - done)) if not end else iter(())
-        hidden = not (self.main and self.progress_bar)
-        bar = ProgressBar(self.pace, done=done, total=total, hidden=hidden)
+        left = None if self.pace.is_timed else total - done  # a time budget may still change the number
+        batches = iter(() if end else self.batches.loader(done, left))
+        bar = ProgressBar(self.pace, done=done, total=total, hidden=not (self.main and self.progress_bar))
         with bar, Interruption() as interruption:
             while not end:
                 # 1. the step
                 step = done
-                bar.begins()
+                bar.begin_step()
                 scalars = self.steps.take(step, batches, self.kept, is_outlier)
                 self.folder.begun()
-                bar.ends()
+                bar.end_step()
                 done = step + 1
                 if self.safeguard is not None and (scalars is None or self.safeguard.is_due(done)):
                     self.safeguard.check(done, skipped=scalars is None)
@@ -187,14 +189,13 @@ class Trainer:
                 if done == total or self._is_validated(done):
                     self._validate(done)
                 # 3. a checkpoint, and the end
-                stop = done == stop_after or interruption.signal is not None
-                stop = on_any(self.accelerator, stop) and done < total
+                is_asked = done == stop_after or interruption.signal is not None
+                stop = on_any(self.accelerator, is_asked) and done < total
                 end = done == total or self.counters["stopped_early"]
                 if stop or end or (config.checkpoint_every and done % config.checkpoint_every == 0):
                     self._save(done)
                 if stop:
-                    signal = interruption.signal or 15
-                if stop:
+                    signal = interruption.signal or SIGTERM
                     break
         photos = self.batches.photos()
         self.folder.update(photos=photos)  # again: the photos that could not be read are known now

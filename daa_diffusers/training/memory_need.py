@@ -15,6 +15,7 @@ from ..models.restorer import RestorerContract
 from ..objectives.base import Batch, Objective
 from ..pipelines.tiling import LiveBytes, free_memory
 from ..sources.folders import PhotoSource
+from . import setup
 from .config import TrainingConfig
 
 SMALL_SIDE = 32  # side of the patches of the first measured step; the second takes twice this side
@@ -23,7 +24,9 @@ SAMPLES = 2  # patches per measured step
 # is memory of the kernels, and fragmentation, which is lower with CUDA's allocator.
 OVERHEAD = {"cpu": 1.45, "cuda": 1.15}
 LIBRARIES = {"cpu": 2**26, "cuda": 2**29}  # bytes of the kernels and contexts that the first step loads
-MOST_BYTES_PER_PIXEL = 2**20  # more than any known network needs
+# Bounds that no known network exceeds, for a run that certainly fits: bytes of a step's activations per pixel of the
+# batch, and of weights, gradients, Adam's two moments and averages, as a multiple of the weights.
+MOST_BYTES_PER_PIXEL, MOST_COPIES = 2**20, 8
 INSPECTED = 20  # photos per source whose sizes are read
 GIB = 2**30
 
@@ -70,9 +73,9 @@ def memory_need(
         device: device to train on; None: the CPU.
     """
     kind = "cuda" if device is not None and device.type == "cuda" else "cpu"
-    parameters = _bytes(model.parameters())
-    trained = _bytes(p for p in model.parameters() if p.requires_grad)
-    restorer = _bytes(p for p in model.restorer.parameters() if p.requires_grad)
+    parameters = setup.tensor_bytes(model.parameters())
+    trained = setup.tensor_bytes(p for p in model.parameters() if p.requires_grad)
+    restorer = setup.tensor_bytes(p for p in model.restorer.parameters() if p.requires_grad)
     # gradients and Adam's two moments; the moving average, and the initial weights if they are blended with it
     weights = parameters + 3 * trained + (2 if config.blend < 1 else 1) * restorer
     process = max(0, psutil.Process().memory_info().rss - parameters) + LIBRARIES[kind]
@@ -95,9 +98,9 @@ def step_bytes(config: TrainingConfig, model: Objective) -> float:
 
 def small_sides(config: TrainingConfig, model: Objective) -> list[int]:
     """Returns two patch sides that the model supports, smaller than `patch`; only `patch` if there are none."""
-    parts = (model.restorer, *model.networks.values(), model)
-    multiple = math.lcm(*(RestorerContract.of(part).size_multiple for part in parts))
-    side = multiple * -(-max(SMALL_SIDE, model.smallest_side) // multiple)
+    modules = (model.restorer, *model.networks.values(), model)
+    multiple = math.lcm(*(RestorerContract.of(module).size_multiple for module in modules))
+    side = multiple * math.ceil(max(SMALL_SIDE, model.smallest_side) / multiple)
     return [side, 2 * side] if 2 * side < config.patch else [config.patch]
 
 
@@ -135,10 +138,6 @@ def _peak_bytes(config: TrainingConfig, model: Objective, samples: int, side: in
     return live.peak
 
 
-def _bytes(tensors) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
 def decoded_bytes(source: PhotoSource) -> int:
     """Estimates the bytes of a source's cache of decoded photos from the headers of some photos."""
     if not source.cache_bytes or source.count is None:  # a stream has no cache
@@ -166,15 +165,17 @@ def check_memory(
         return
     free = free_memory(device)
     pixels = config.batch_size * config.patch**2
-    if pixels * MOST_BYTES_PER_PIXEL + 8 * _bytes(model.parameters()) < free:
+    if pixels * MOST_BYTES_PER_PIXEL + MOST_COPIES * setup.tensor_bytes(model.parameters()) < free:
         return
     need = memory_need(config, model, sources, device)
     # the GPU is still empty, but this process already holds part of the machine's memory
-    more = need.on(device) - (0 if device.type == "cuda" else psutil.Process().memory_info().rss)
+    missing = need.on(device) - (0 if device.type == "cuda" else psutil.Process().memory_info().rss)
     processes = 1 if device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    if more * processes <= free:
+    if missing * processes <= free:
         return
-    fits = int(config.batch_size * (free / processes - more + need.activations) / need.activations)
+    # activations are in proportion to the batch; the rest of the need is not
+    for_activations = free / processes - (missing - need.activations)
+    fits = int(config.batch_size * for_activations / need.activations)
     smaller = f"`batch_size` {fits} with `gradient_accumulation_steps`" if fits >= 1 else "a smaller `patch`"
     place = "GPU" if device.type == "cuda" else "machine"
     raise ConfigurationError(

@@ -84,7 +84,7 @@ class Pace:
             corrections = [(0, max(1, planned))]
         else:
             corrections = [(0, self.config.steps)]
-        steps.begin(Progress([Correction(*one) for one in corrections]))
+        steps.begin(Progress([Correction(step, total) for step, total in corrections]))
 
     def record(self) -> dict[str, Any]:
         """Returns entries of the run's record: the planned number of steps, and its corrections."""
@@ -126,7 +126,10 @@ class Pace:
         self._measure_from(step)
 
     def ema_decay(self, step: int) -> float:
-        """Returns the decay of the moving average; with a budget, its span is at most a tenth of the steps."""
+        """Returns the decay per step of the moving average; with a budget, at most 1 - 10 / (number of steps).
+
+        The average then spans at most about a tenth of the steps.
+        """
         if not self.is_timed:
             return self.config.ema_decay
         return min(self.config.ema_decay, max(0.0, 1 - 10 / self.steps.progress.total(step)))

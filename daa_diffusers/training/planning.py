@@ -18,7 +18,7 @@ from . import setup
 from .config import TrainingConfig
 from .log import duration_text
 from .memory_need import SAMPLES, memory_need, random_photos, small_sides, state_restored
-from .output import check_output
+from .run_folder import check_output
 
 # Minimum work of the preparation after `preparation.inspect_all`, in units that are timed on this machine: inspections
 # of a photo, restorer passes over `UNIT`, and restorer passes over training batches. Measured with daa-denoise on
@@ -61,12 +61,11 @@ def least_preparation(config: TrainingConfig, restorer: nn.Module, per_inspectio
         per_inspection: seconds per photo that `preparation.inspect_all` took.
     """
     count, side = UNIT
-    weight = next(restorer.parameters())
-    patches = torch.zeros(count, RestorerContract.of(restorer).channels, side, side).to(weight)
+    patches = torch.zeros(count, RestorerContract.of(restorer).channels, side, side)
     with in_eval_mode(restorer):
-        per_pass = seconds_per_batch(restorer, [patches] * 3)
-    passes = LEAST_PASSES + LEAST_BATCHES * config.batch_size * config.patch**2 / (count * side**2)
-    return LEAST_INSPECTIONS * per_inspection + passes * per_pass
+        per_pass = seconds_per_batch(restorer, [patches.to(next(restorer.parameters()))] * 3)
+    units_per_batch = config.batch_size * config.patch**2 / (count * side**2)
+    return LEAST_INSPECTIONS * per_inspection + (LEAST_PASSES + LEAST_BATCHES * units_per_batch) * per_pass
 
 
 def _photos(source: PhotoSource) -> str:
@@ -89,22 +88,19 @@ def describe(config: TrainingConfig, shown: TrainingConfig | None = None) -> str
     if config.threads:
         torch.set_num_threads(config.threads)
     model = setup.prepare_networks(replace(config, compile=False), setup.build_model(config))
-    channels = RestorerContract.of(model.restorer).channels
-    sources = setup.open_all_sources(config, channels)
-    setup.build_dataset(config, channels, length=1, sources=sources)  # raises if pairs do not match
-    trained = {"restorer": model.restorer, **model.networks}
-    counts = {name.replace("_", " "): setup.parameter_count(network) for name, network in trained.items()}
-    need = memory_need(config, model, [source for each in sources.values() for source in each])
+    by_role = setup.open_all_sources(config, RestorerContract.of(model.restorer).channels)
+    setup.build_dataset(config, by_role)  # raises if pairs do not match
+    need = memory_need(config, model, [source for sources in by_role.values() for source in sources])
     samples = config.total_batch_size or config.batch_size * config.gradient_accumulation_steps
     seconds = seconds_per_sample(config, model) * samples
-    duration = (
-        f"{config.minutes:g} minutes"
-        if config.minutes
-        else f"about {duration_text(seconds * config.steps)} on this CPU"
-    )
+    duration = f"about {duration_text(seconds * config.steps)} on this CPU"
+    if config.minutes:
+        duration = f"{config.minutes:g} minutes"
     lines = [yaml.safe_dump(asdict(replace(shown or config, dry_run=False)), sort_keys=False)]
-    lines += [f"# {name}: {count:,} parameters" for name, count in counts.items() if count]
-    lines += [f"# {role}: " + ", ".join(map(_photos, each)) for role, each in sources.items() if each]
+    for name, network in {"restorer": model.restorer, **model.networks}.items():
+        count = sum(parameter.numel() for parameter in network.parameters())
+        lines.append(f"# {name.replace('_', ' ')}: {count:,} parameters")
+    lines += [f"# {role}: " + ", ".join(map(_photos, sources)) for role, sources in by_role.items() if sources]
     lines += [
         f"# memory of a process: {need}; {free_memory(torch.device('cpu')) / 2**30:.2f} GiB are free on this machine",
         f"# time: {duration} in one process, {seconds:.2f} s per step of {samples} samples",

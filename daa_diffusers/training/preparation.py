@@ -40,18 +40,18 @@ RESIDUALS = "residuals"
 WRITTEN = (NOISE_FILE, RAIN_FILE, SHAKE_FILE, SKIPPED, PSEUDO_CLEAN, RESIDUALS)  # in the folder of the run
 MOST_PHOTOS = 64  # maximum number of photos to restore for `pseudo_clean` and `transplant`, over all sources
 MOST_SIDE = 768  # side in pixels of their center crops
-SPREAD = 1.5  # `FittedNoise.spread`: widens the range of noise levels
+SPREAD = 1.5  # `FittedNoise.spread`: factor by which the range of noise levels is widened
 GAIN = (1.0, 1.5)  # `Transplant.gain`: range of the factor of a residual
 MEASURED_PHOTOS = 9  # number of photos for the measurements of objectives and of `choosing`, over all sources
 MEASURED_SIDE = 256  # side in pixels of their center crops
 MEASURED_PATCHES = 16  # number of clean patches for the measurements
-# Maximum shares of a time budget: inspection of the noise, fit of one degradation, restoration of photos.
+# Maximum fractions of a time budget: inspection of the noise, fit of one degradation, restoration of photos.
 INSPECTION, FIT, RESTORATION = 0.1, 0.12, 0.1
 STREAK_BLUR = 10.0  # standard deviation in pixels of the blur that separates light, haze and color from streaks
 
 
-def unlimited(share: float) -> None:
-    """Returns None for any share: `seconds_of` without a time budget."""
+def unlimited(fraction: float) -> None:
+    """Returns None for any fraction: `seconds_of` without a time budget."""
 
 
 def prepare_files(
@@ -71,8 +71,8 @@ def prepare_files(
         restorer: initial restorer; its train/eval mode is not changed.
         folder: folder of the run.
         real: real photos.
-        seconds_of: function that returns the seconds that a stage with a given share of the time budget may take from
-            now on; None: no limit. Each stage uses as many photos as fit into its time.
+        seconds_of: function that returns the seconds that a stage with a given maximum fraction of the time budget may
+            take from now on; None: no limit. Each stage uses as many photos as fit into its time.
         choices: result of `inspect_all` for `real`, if already inspected.
         prepared: result of an earlier call for the same run, whose photos are used again.
 
@@ -87,21 +87,30 @@ def prepare_files(
     if not config.prepares:
         return {}
     before = prepared or {}
-    fitted = set(before.get("fitted", ()))
-    if config.fit_noise and NOISE_FILE not in fitted and not (folder / NOISE_FILE).exists():
+    # 1. fits; nothing is written if the photos do not have the degradation
+    due = [
+        name
+        for share, name in _fits(config)
+        if share and name not in before.get("fitted", ()) and not (folder / name).exists()
+    ]
+    if NOISE_FILE in due:
         _skip_unfit(real, folder / SKIPPED, choices, seconds_of(INSPECTION))
-        _fit(real, as_function(restorer) if config.init_from else None, folder / NOISE_FILE, seconds_of(FIT))
-    if config.fit_rain and RAIN_FILE not in fitted and not (folder / RAIN_FILE).exists():
-        _fit_other(fit_rain(real, as_function(restorer), seconds_of(FIT)), folder / RAIN_FILE, "rain")
-    if config.fit_shake and SHAKE_FILE not in fitted and not (folder / SHAKE_FILE).exists():
-        _fit_other(fit_shake(real, seconds_of(FIT)), folder / SHAKE_FILE, "camera shake")
+        _fit_noise(real, as_function(restorer) if config.init_from else None, folder / NOISE_FILE, seconds_of(FIT))
+    if RAIN_FILE in due:
+        _write_fit(fit_rain(real, as_function(restorer), seconds_of(FIT)), folder / RAIN_FILE, "rain")
+    if SHAKE_FILE in due:
+        _write_fit(fit_shake(real, seconds_of(FIT)), folder / SHAKE_FILE, "camera shake")
     record: dict[str, Any] = {"fitted": [name for share, name in _fits(config) if share]}
-    transplanted = _write_streaks if config.transplant_kind == "streaks" else _write_removed
-    restored = (config.pseudo_clean, PSEUDO_CLEAN, _write_restored), (config.transplant, RESIDUALS, transplanted)
-    for wanted, name, write in restored:
-        if wanted:
-            seconds, restore = seconds_of(RESTORATION), as_function(restorer)
-            record[name] = _restore_all(restore, real, folder / name, write, before.get(name), seconds)
+
+    # 2. restored photos
+    def restore_into(name: str, write: Callable[[torch.Tensor, torch.Tensor, Path], None]) -> None:
+        seconds, restore = seconds_of(RESTORATION), as_function(restorer)
+        record[name] = _restore_all(restore, real, folder / name, write, before.get(name), seconds)
+
+    if config.pseudo_clean:
+        restore_into(PSEUDO_CLEAN, _write_restored)
+    if config.transplant:
+        restore_into(RESIDUALS, _write_streaks if config.transplant_kind == "streaks" else _write_residual)
     return record
 
 
@@ -116,22 +125,25 @@ def measure_for(model: Objective, real: Sequence[PhotoSource], dataset: Training
     Raises:
         ConfigurationError: the restorer or the photos are unsuitable for the objective.
     """
-    photos = measured_photos(real)
-    (clean,) = pairs_apart(dataset, "objective", MEASURED_PATCHES, MEASURED_PATCHES)
-    return model.measure(photos, clean["clean"], generator_for(dataset.seed, "objective", "measure"))
+    (pairs,) = pairs_apart(dataset, "objective", MEASURED_PATCHES, MEASURED_PATCHES)
+    generator = generator_for(dataset.seed, "objective", "measure")
+    return model.measure(measured_photos(real), pairs["clean"], generator)
 
 
 def measured_photos(real: Sequence[PhotoSource]) -> Iterator[torch.Tensor]:
     """Returns center crops (C, H, W) in [0, 1] of a few photos, the same number from each source."""
-    share = max(1, MEASURED_PHOTOS // max(1, len(real)))
-    return (unit_float(center_crop(photo, MEASURED_SIDE)) for source in real for _, photo in source.sample(share))
+    per_source = max(1, MEASURED_PHOTOS // max(1, len(real)))
+    for source in real:
+        for _, photo in source.sample(per_source):
+            yield unit_float(center_crop(photo, MEASURED_SIDE))
 
 
 def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) -> None:
     """Adds the degradations and clean photos in the files of `prepare_files` to `dataset`."""
     learned: list[tuple[float, Degradation]] = []
     if config.fit_noise and (folder / SKIPPED).exists() and dataset.real:
-        _skip(dataset.real, [Choice(0, {int(i): why for i, why in one.items()}) for one in _read(folder / SKIPPED)])
+        recorded = json.loads((folder / SKIPPED).read_text(encoding="utf-8"))  # indices are text in JSON
+        _skip(dataset.real, [{int(index): reason for index, reason in unfit.items()} for unfit in recorded])
     for share, name in _fits(config):
         if share and (folder / name).exists():  # not written if the photos have none, or too strong noise
             learned.append((share, degradation_from_config(read_degradation(folder / name))))
@@ -139,11 +151,13 @@ def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) ->
         learned.append((config.transplant, Transplant(str(folder / RESIDUALS), GAIN, config.quarter_turns)))
     if learned:
         assert dataset.degradation is not None  # checked with the options
-        rest = round(1 - sum(share for share, _ in learned), 9)
-        dataset.degradation = Mixture([*learned, *([(rest, dataset.degradation)] if rest else [])])
+        rest = round(1 - sum(share for share, _ in learned), 9)  # 0 in spite of rounding errors
+        if rest:
+            learned.append((rest, dataset.degradation))
+        dataset.degradation = Mixture(learned)
     if config.pseudo_clean:
-        first = dataset.clean[0]
-        restored = PhotoFolder(folder / PSEUDO_CLEAN, channels=first.channels, argument="pseudo_clean")
+        channels = dataset.clean[0].channels
+        restored = PhotoFolder(folder / PSEUDO_CLEAN, channels=channels, argument="pseudo_clean")
         dataset.clean.append(restored)
         if dataset.unpaired_clean and not config.unpaired_clean:
             dataset.unpaired_clean.append(restored)
@@ -155,8 +169,9 @@ def _skip_unfit(
     """Skips real photos whose noise cannot be measured, and writes them to `path` for a resumed run."""
     if choices is None:
         choices = inspect_all(sources, seconds)
-    write_text(path, json.dumps([choice.unfit for choice in choices], indent=1) + "\n")
-    _skip(sources, choices)
+    reasons = [choice.unfit for choice in choices]
+    write_text(path, json.dumps(reasons, indent=1) + "\n")
+    _skip(sources, reasons)
 
 
 def inspect_all(sources: Sequence[PhotoSource], seconds: float | None) -> list[Choice]:
@@ -166,62 +181,60 @@ def inspect_all(sources: Sequence[PhotoSource], seconds: float | None) -> list[C
         ConfigurationError: there are too few photos, or more than half of the inspected ones are unsuitable.
     """
     logger.info("preparing: inspecting the noise of the real photos")
-    choices = [inspect_photos(source, None if seconds is None else seconds / len(sources)) for source in sources]
+    choices = [inspect_photos(source, _per_source(seconds, sources)) for source in sources]
     check_choices(sources, choices)
     inspected = sum(choice.inspected for choice in choices)
     _log_limited("noise is inspected in", inspected, sources, MAX_PHOTOS, seconds)
     return choices
 
 
+def _per_source(seconds: float | None, sources: Sequence[PhotoSource]) -> float | None:
+    """Divides a time limit equally among sources; None: no limit."""
+    return None if seconds is None else seconds / len(sources)
+
+
 def _log_limited(what: str, used: int, sources: Sequence[PhotoSource], most: int, seconds: float | None) -> None:
-    """Logs how many photos a stage used, if its time limit allowed no more."""
+    """Logs that a stage used only `used` photos, if it had a time limit and would use up to `most` of every source."""
     if seconds is not None and used < sum(len(source.spread(most)) for source in sources):
         count = "a stream" if any(source.count is None for source in sources) else sum(map(len, sources))
         logger.info("%s %d of %s photos; a larger time budget allows more", what, used, count)
 
 
-def _skip(sources: Sequence[PhotoSource], choices: Sequence[Choice]) -> None:
-    for source, choice in zip(sources, choices, strict=True):
-        for index, reason in choice.unfit.items():
+def _skip(sources: Sequence[PhotoSource], reasons: Sequence[Mapping[int, str]]) -> None:
+    """Skips photos of every source; `reasons` has a mapping from index to reason for every source."""
+    for source, by_index in zip(sources, reasons, strict=True):
+        for index, reason in by_index.items():
             source.skip(index, reason)
 
 
-def _read(path: Path) -> list[dict[str, str]]:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _fit(sources: Sequence[PhotoSource], restore: Restorer | None, path: Path, seconds: float | None) -> None:
+def _fit_noise(sources: Sequence[PhotoSource], restore: Restorer | None, path: Path, seconds: float | None) -> None:
     """Fits a noise degradation to every source and writes their mixture with equal weights.
 
     If a source has few photos, one degradation is fitted to all sources together. Nothing is written if the noise is
     too strong to be measured.
     """
-    each = None if seconds is None else seconds / len(sources)
     are_many = all(source.count is None or source.count >= MIN_PHOTOS for source in sources)
     logger.info("preparing: estimating the noise of the real photos")
     try:
-        profiles = (
-            [fit_noise(source, restore, each) for source in sources]
-            if are_many
-            else [fit_noise(sources, restore, seconds)]
-        )
+        if are_many:
+            profiles = [fit_noise(source, restore, _per_source(seconds, sources)) for source in sources]
+        else:
+            profiles = [fit_noise(sources, restore, seconds)]
     except TooStrongError as error:
-        logger.warning(
-            "the noise of the real photos is too strong to be measured; the run uses `degradation` alone: %s",
-            error,
-        )
+        message = "the noise of the real photos is too strong to be measured; the run uses `degradation` alone: %s"
+        logger.warning(message, error)
         return
     comment = "\n\n".join(profile.describe() for profile in profiles)
     logger.info("noise of the real photos:\n%s", comment)
     used = sum(profile.photos + len(profile.skipped) for profile in profiles)
     _log_limited("noise is fitted to", used, sources, MAX_PHOTOS, seconds)
     noisy = [profile for profile in profiles if profile.degradation is not None]
-    degradations = [profile.to_degradation(spread=SPREAD) for profile in noisy or profiles]
-    one = degradations[0] if len(degradations) == 1 else Mixture([(1, degradation) for degradation in degradations])
-    write_degradation(one.to_config(), path, comment)
+    fitted: list[Degradation] = [profile.to_degradation(spread=SPREAD) for profile in noisy or profiles]
+    degradation = fitted[0] if len(fitted) == 1 else Mixture([(1, each) for each in fitted])
+    write_degradation(degradation.to_config(), path, comment)
 
 
-def _fit_other(profile: Profile, path: Path, what: str) -> None:
+def _write_fit(profile: Profile, path: Path, what: str) -> None:
     """Writes a fitted degradation; writes nothing if the photos do not have it."""
     logger.info("%s of the real photos:\n%s", what, profile.describe())
     try:
@@ -253,41 +266,45 @@ def _restore_all(
     """Restores center crops of some photos of every source, and writes a PNG file for each; existing ones are kept.
 
     Args:
+        write: function `(real, restored, path)` that writes a file; both crops are (C, H, W).
         chosen: indices of the photos of every source, from an earlier call; None: as many as the time limit allows.
-        seconds: time limit; None: no limit.
+        seconds: time limit without `chosen`; None: no limit.
 
     Returns:
         Indices of the restored photos of every source.
     """
     logger.info("preparing: restoring the real photos (%s)", folder.name)
     folder.mkdir(exist_ok=True)
-    share = max(1, MOST_PHOTOS // len(sources))
+    most = max(1, MOST_PHOTOS // len(sources))
     if chosen is not None and len(chosen) != len(sources):  # the run's sources were changed
         chosen = None
-    each = None if seconds is None or chosen is not None else seconds / len(sources)
+    limit = _per_source(seconds, sources) if chosen is None else None
     restored: list[list[int]] = []
     for number, source in enumerate(sources):
-        wanted = set(source.spread(share) if chosen is None else chosen[number])
+        wanted = set(source.spread(most) if chosen is None else chosen[number])
         paths = {index: folder / f"{number:02d}-{index:06d}.png" for index in wanted}
         missing = {index: path for index, path in paths.items() if not path.exists()}
-        for index, photo in source.sample(share, missing.__contains__, seconds=each):
+        for index, photo in source.sample(most, missing.__contains__, seconds=limit):
             real = unit_float(center_crop(photo, MOST_SIDE))
             write(real, restore(real), missing[index])
         restored.append(sorted(index for index, path in paths.items() if path.exists()))
-    _log_limited(f"{folder.name}:", sum(map(len, restored)), sources, share, each)
+    _log_limited(f"{folder.name}:", sum(map(len, restored)), sources, most, limit)
     return restored
 
 
 def _write_restored(real: torch.Tensor, restored: torch.Tensor, path: Path) -> None:
+    """Writes the restored photo."""
     pixels = (restored.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()  # (H, W, C)
     with replacing(path) as temporary:
         Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(temporary, format="PNG")
 
 
+def _write_residual(real: torch.Tensor, restored: torch.Tensor, path: Path) -> None:
+    """Writes what the restorer removed."""
+    write_residual(real - restored, path)
+
+
 def _write_streaks(real: torch.Tensor, restored: torch.Tensor, path: Path) -> None:
+    """Writes the part of it that is brighter than its surroundings."""
     removed = real - restored
     write_residual((removed - gaussian_filter(removed[None], STREAK_BLUR)[0]).clamp(min=0), path)
-
-
-def _write_removed(real: torch.Tensor, restored: torch.Tensor, path: Path) -> None:
-    write_residual(real - restored, path)

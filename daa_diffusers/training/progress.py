@@ -30,7 +30,7 @@ class Progress:
 
     def total(self, step: int) -> int:
         """Returns the number of steps of the run as planned after `step` steps."""
-        return [one.total for one in self.corrections if one.step <= step][-1]
+        return [correction.total for correction in self.corrections if correction.step <= step][-1]
 
     def position(self, step: int) -> float:
         """Returns the position after `step` steps, in [0, `nominal`]; without corrections it equals `step`."""

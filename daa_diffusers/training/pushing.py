@@ -7,6 +7,9 @@ from huggingface_hub import HfApi
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from ..errors import ConfigurationError
+from ..hub.description import describe
+from ..hub.publish import prepare, send
+from ..hub.resolving import resolve
 from .config import TrainingConfig
 
 logger = logging.getLogger(__name__)
@@ -45,9 +48,6 @@ def check_push(config: TrainingConfig) -> str | None:
 
 def _check_license(config: TrainingConfig) -> None:
     """Raises ConfigurationError if non-commercial initial weights have another license than `hub_license`."""
-    from ..hub.description import describe
-    from ..hub.resolving import resolve
-
     if config.hub_license is None or config.init_from is None:
         return
     source = resolve(config.init_from, "init_from")
@@ -67,14 +67,12 @@ def push_result(config: TrainingConfig, repo_id: str) -> str:
     Raises:
         ConfigurationError: pushing failed. The message names the reason and the command to push again.
     """
-    from ..hub.publish import prepare, send
-
     try:
         upload = prepare(config.output_dir, repo_id, license=config.hub_license)
         return send(upload, private=config.hub_private, commit_message="End of training")
     except Exception as error:  # the run is done, whatever the error
-        more = f" --license {config.hub_license}" if config.hub_license else ""
+        license = f" --license {config.hub_license}" if config.hub_license else ""
         raise ConfigurationError(
             f"the run is done and saved, but pushing it failed: {error}\n"
-            f"To push it: daa push {config.output_dir} {repo_id}{more}"
+            f"To push it: daa push {config.output_dir} {repo_id}{license}"
         ) from error

@@ -1,6 +1,7 @@
 """Choice of the learning rate by a few supervised steps at several rates."""
 
 import logging
+import math
 from typing import Any
 
 import torch
@@ -32,37 +33,38 @@ def probe_rate(config: TrainingConfig, restorer: nn.Module, batches: Batches, he
         JSON-plain: "of", the given learning rate; "factor", the chosen factor; and "tried", a list with the "rate" and
         the "rise" of the held-out loss in dB (None if not finite) of each try.
     """
-    apart = pairs_apart(batches.dataset, "rate probe", STEPS * config.batch_size, config.batch_size)
-    pairs = [batches.in_range(pair) for pair in apart]
+    unused = pairs_apart(batches.dataset, "rate probe", STEPS * config.batch_size, config.batch_size)
+    batches_of_pairs = [batches.in_range(batch) for batch in unused]
     start = {name: value.detach().clone() for name, value in restorer.state_dict().items()}
     tried = []
     for factor in FACTORS:
-        _train(restorer, pairs, config.learning_rate * factor, config.objective["charbonnier_eps"])
+        rate = config.learning_rate * factor
+        _train(restorer, batches_of_pairs, rate, config.objective["charbonnier_eps"])
         rise = held_out.rise(restorer)
         restorer.load_state_dict(start)
-        tried.append({"rate": config.learning_rate * factor, "rise": rise if rise < float("inf") else None})
+        tried.append({"rate": rate, "rise": rise if math.isfinite(rise) else None})
         if rise <= ACCEPTED:
             break
     return {"factor": factor, "of": config.learning_rate, "tried": tried}
 
 
-def _train(restorer: nn.Module, pairs: Pairs, rate: float, eps: float) -> None:
-    """Trains the restorer and sets its weights to their mean over the second half of the steps."""
+def _train(restorer: nn.Module, batches: Pairs, rate: float, eps: float) -> None:
+    """Takes a step on every batch, then sets the weights to their mean over the second half of the steps."""
     parameters = [p for p in restorer.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=rate)
-    half = len(pairs) // 2
-    mean = [torch.zeros_like(p) for p in parameters]
-    for number, pair in enumerate(pairs):
+    half = len(batches) // 2
+    means = [torch.zeros_like(p) for p in parameters]
+    for number, batch in enumerate(batches):
         optimizer.zero_grad()
-        charbonnier(restorer(pair["synthetic"]), pair["clean"], eps).backward()
+        charbonnier(restorer(batch["synthetic"]), batch["clean"], eps).backward()
         optimizer.step()
         if number >= half:
-            for total, parameter in zip(mean, parameters, strict=True):
-                total += parameter.detach() / (len(pairs) - half)
+            for mean, parameter in zip(means, parameters, strict=True):
+                mean += parameter.detach() / (len(batches) - half)
     optimizer.zero_grad()
     with torch.no_grad():
-        for parameter, value in zip(parameters, mean, strict=True):
-            parameter.copy_(value)
+        for parameter, mean in zip(parameters, means, strict=True):
+            parameter.copy_(mean)
 
 
 def learning_rate_factor(config: TrainingConfig, folder: RunFolder, steps: Steps, held_out: HeldOut) -> float:

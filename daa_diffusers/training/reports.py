@@ -16,7 +16,9 @@ from .validation import Validation
 
 logger = logging.getLogger(__name__)
 
-HARMED = 1.01  # alarm if the loss of restored photos exceeds that of the untouched photos by this factor
+# Alarm if the loss of restored synthetic photos exceeds that of the untouched ones by the factor `HARMED`, once the
+# fraction `HARM_AFTER` of the run is done.
+HARMED, HARM_AFTER = 1.01, 1 / 4
 
 
 class Reports:
@@ -43,9 +45,9 @@ class Reports:
             values["loss_scale"] = accelerator.scaler.get_scale()
         self.log.write(step, values, steps.watch.lap())
         losses = {name.removeprefix("loss/"): v for name, v in means.items() if name.startswith("loss/")}
-        harm = _harm(losses) if steps.progress.fraction(step) >= 1 / 4 else []
-        for alarm in harm if not counters["harm"] else ():
-            logger.warning("step %d: %s", step, alarm)
+        harm = _harm(losses) if steps.progress.fraction(step) >= HARM_AFTER else []
+        if harm and not counters["harm"]:  # new since the last log line
+            logger.warning("step %d: %s", step, *harm)
         counters["losses"], counters["harm"] = losses, harm
         return losses
 

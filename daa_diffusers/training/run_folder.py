@@ -15,7 +15,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import ConfigurationError
-from ..files import write_text
+from ..files import check_writable, write_text
+from ..hub.record_files import RUN_RECORD
 from ..objectives.registry import with_defaults
 from ..sources.contents import Contents, contents, differences
 from ..sources.folders import PhotoSource
@@ -23,18 +24,18 @@ from .config import TrainingConfig
 from .config.field import facts
 from .config.names import NAMES, without_retired
 from .config.objective import flattened, nest_objective
-from .output import LOCK_FILE, RECORD, check_output
-from .preparation import WRITTEN
+from .preparation import PSEUDO_CLEAN, WRITTEN
 from .run_state import list_checkpoints
 from .trackers import TENSORBOARD_FOLDER
 
 logger = logging.getLogger(__name__)
 
+LOCK_FILE = ".lock"
 PHOTOS = "photos.json"  # contents of the sources
 VALIDATION = ("validation_degraded", "validation_clean", "validation_bursts")
 BEST = "best"
 # Files and folders written before the first step.
-BEFORE_THE_FIRST_STEP = (RECORD, PHOTOS, "options.yaml", "log.jsonl", *WRITTEN, BEST, TENSORBOARD_FOLDER)
+BEFORE_THE_FIRST_STEP = (RUN_RECORD, PHOTOS, "options.yaml", "log.jsonl", *WRITTEN, BEST, TENSORBOARD_FOLDER)
 LOCK_SECONDS = 60.0  # a run that was asked to stop may still be saving
 
 RECORDED_PACKAGES = ("daa-diffusers", "torch", "diffusers", "accelerate", "numpy", "safetensors")
@@ -49,7 +50,7 @@ class RunFolder:
 
     Attributes:
         path: the folder.
-        checkpoints, best, pipeline, adapter, log: paths in the folder.
+        checkpoints, best, pipeline, adapter, log, record_path: paths in the folder.
     """
 
     def __init__(self, config: TrainingConfig, *, writes: bool = True):
@@ -60,23 +61,24 @@ class RunFolder:
         self.pipeline = self.path / "pipeline"
         self.adapter = self.path / "adapter"
         self.log = self.path / "log.jsonl"
+        self.record_path = self.path / RUN_RECORD
         self._lock: FileLock | None = None
         self._is_new = False  # claimed by this object, and no step is done yet
-        self._made = False  # this object created the folder
+        self._created = False  # this object created the folder
 
     def take(self, samples_per_step: int, sources: Mapping[str, Sequence[PhotoSource]]) -> None:
         """Locks the folder for this process (`lock_output`) and claims it for this run (`claim_output`)."""
         if not self.writes:
             return
         photos = {role: [contents(source) for source in each] for role, each in sources.items() if each}
-        self._made = not self.path.exists()
+        self._created = not self.path.exists()
         self._lock = lock_output(self.config)
-        self._is_new = not (self.path / RECORD).exists()
+        self._is_new = not self.record_path.exists()
         try:
             try:
                 claim_output(self.config, samples_per_step, photos)
             except ConfigurationError:
-                if list_checkpoints(self.checkpoints) or self.pipeline.exists() or not (self.path / RECORD).exists():
+                if list_checkpoints(self.checkpoints) or self.pipeline.exists() or not self.record_path.exists():
                     raise
                 # the earlier run was killed before its first checkpoint: there is nothing to resume
                 logger.info("%s holds a run with other options and no checkpoint, which is removed", self.path)
@@ -98,7 +100,7 @@ class RunFolder:
         self.release()
         if self._is_new:
             (self.path / LOCK_FILE).unlink(missing_ok=True)
-            if self._made:
+            if self._created:
                 with contextlib.suppress(OSError):
                     self.path.rmdir()
 
@@ -119,15 +121,31 @@ class RunFolder:
     @property
     def record(self) -> dict[str, Any]:
         """The run's record: its options, versions, photos, and the measurements before its first step."""
-        return json.loads((self.path / RECORD).read_text())
+        return json.loads(self.record_path.read_text())
 
     def update(self, **values: Any) -> None:
         """Adds entries to the record; once the number of steps is planned, also writes `options.yaml`."""
         if self.writes:
             record = {**self.record, **values}
-            write_text(self.path / RECORD, json.dumps(record, indent=2))
+            write_text(self.record_path, json.dumps(record, indent=2))
             if record["steps"]:
                 write_text(self.path / "options.yaml", replace(self.config, steps=record["steps"]).to_yaml())
+
+
+def check_output(folder: Path) -> None:
+    """Checks that a run can be written to a folder: a new or empty one, or the output folder of a run.
+
+    Raises:
+        ConfigurationError: the folder holds other files, or the path is not a folder.
+        UnwritableError: the folder cannot be written to.
+    """
+    is_folder = folder.is_dir()
+    holds_run = is_folder and (folder / RUN_RECORD).exists()
+    if folder.exists() and not holds_run and (not is_folder or any(p.name != LOCK_FILE for p in folder.iterdir())):
+        raise ConfigurationError(
+            f"`output_dir` must be a new or empty folder, or that of the same run, got {str(folder)!r}"
+        )
+    check_writable(folder)
 
 
 def lock_output(config: TrainingConfig, wait: float = LOCK_SECONDS) -> FileLock:
@@ -150,10 +168,8 @@ def lock_output(config: TrainingConfig, wait: float = LOCK_SECONDS) -> FileLock:
     return lock
 
 
-def claim_output(
-    config: TrainingConfig, samples_per_step: int, photos: Mapping[str, Sequence[Contents]]
-) -> dict[str, Any]:
-    """Claims `config.output_dir` for this run, or confirms an earlier claim; returns the run's record (`run.json`).
+def claim_output(config: TrainingConfig, samples_per_step: int, photos: Mapping[str, Sequence[Contents]]) -> None:
+    """Writes the record of this run into `config.output_dir`, or checks that the record there is that of this run.
 
     Photos are compared by the contents of their files, not by their folders; other paths by their targets.
 
@@ -163,79 +179,76 @@ def claim_output(
         photos: contents of the sources, by role.
 
     Raises:
-        ConfigurationError: the folder holds files but no run; or it holds a run with other options or photos, and
-            `resume_with_changes` is not set. The message lists the differences.
+        ConfigurationError: the folder holds a run with other options or photos, and `resume_with_changes` is not set.
+            The message lists the differences.
     """
     folder = Path(config.output_dir)
-    record = folder / RECORD
+    path = folder / RUN_RECORD
     # through JSON, which turns tuples into lists
     identity = json.loads(json.dumps({**config.identity(), "samples_per_step": samples_per_step}))
-    if not record.exists():
-        check_output(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        known = {"options": identity, "steps": None, "git_commit": _git_commit(), "versions": _versions()}
+    if not path.exists():
+        record = {"options": identity, "steps": None, "git_commit": _git_commit(), "versions": _versions()}
         write_text(folder / PHOTOS, json.dumps(photos))
-        write_text(record, json.dumps(known, indent=2))
-        return known
-    known = json.loads(record.read_text())
+        write_text(path, json.dumps(record, indent=2))
+        return
+    record = json.loads(path.read_text())
     # a run of an earlier version used the defaults of newer options; some of its options no longer exist
     defaults = json.loads(json.dumps({**asdict(TrainingConfig()), "samples_per_step": samples_per_step}))
-    options = nest_objective(without_retired(known["options"], str(record)), record=True)
-    there = flattened({**defaults, **options, "objective": with_defaults(options["objective"])})
-    before = _photos_before(folder, known)
-    other = differences(before, photos)
+    options = nest_objective(without_retired(record["options"], str(path)), record=True)
+    recorded = flattened({**defaults, **options, "objective": with_defaults(options["objective"])})
+    photos_before = _photos_before(folder, record)
+    changed_photos = differences(photos_before, photos)
     if config.select_by == "last":  # other validation photos are allowed if they do not select weights
-        for role in VALIDATION:
-            if role in other and [each["name"] for each in before[role]] != [each["name"] for each in photos[role]]:
-                del other[role]
+        for role in set(VALIDATION) & set(changed_photos):
+            if [each["name"] for each in photos_before[role]] != [each["name"] for each in photos[role]]:
+                del changed_photos[role]
+    compared_by_content = set(photos_before) & set(photos)
     changes: dict[str, Any] = {
-        name: [there.get(name), now]
-        for name, now in sorted(flattened(identity).items())
-        if not _same(name, there.get(name), now) and not (name in before and name in photos)  # photos: compared above
+        name: [recorded.get(name), value]
+        for name, value in sorted(flattened(identity).items())
+        if name not in compared_by_content and not _is_same(name, recorded.get(name), value)
     }
-    texts = [f"{name}: {then!r} there, {now!r} now" for name, (then, now) in changes.items()]
-    texts += [f"photos of `{role}`: {text}" for role, text in other.items()]
+    texts = [f"{name}: {before!r} there, {now!r} now" for name, (before, now) in changes.items()]
+    texts += [f"photos of `{role}`: {text}" for role, text in changed_photos.items()]
     if texts and not config.resume_with_changes:
+        kind = "options" if changes else "photos"
         raise ConfigurationError(
-            f"`output_dir` {str(folder)!r} belongs to a run with other {'options' if changes else 'photos'}; choose "
-            f"another folder, the same {'options' if changes else 'photos'}, or set `resume_with_changes`:\n- "
-            + "\n- ".join(texts)
+            f"`output_dir` {str(folder)!r} belongs to a run with other {kind}; choose another folder, the same {kind}, "
+            "or set `resume_with_changes`:\n- " + "\n- ".join(texts)
         )
     if texts:
-        known["changes"] = [*known.get("changes", []), {**changes, **({"photos": other} if other else {})}]
-        known["options"] = identity
+        entry = {**changes, "photos": changed_photos} if changed_photos else changes
+        record |= {"changes": [*record.get("changes", []), entry], "options": identity}
         if {"steps", "minutes"} & set(changes):
-            known["steps"] = None  # to be planned again
-        write_text(record, json.dumps(known, indent=2))
-    if before != photos:
-        write_text(folder / PHOTOS, json.dumps({**before, **photos}))
-    return known
+            record["steps"] = None  # to be planned again
+        write_text(path, json.dumps(record, indent=2))
+    if photos_before != photos:
+        write_text(folder / PHOTOS, json.dumps({**photos_before, **photos}))
 
 
-def _photos_before(folder: Path, known: Mapping[str, Any]) -> dict[str, list[Contents]]:
+def _photos_before(folder: Path, record: Mapping[str, Any]) -> dict[str, list[Contents]]:
     """Returns the contents of the sources when the run last started; fingerprints only for runs of earlier versions."""
     if (folder / PHOTOS).exists():
         return json.loads((folder / PHOTOS).read_text())
-    own = ("pseudo_clean",)  # written by the run itself
     return {
         role: [
             {"name": each["folder"], "window": None, "fingerprint": each["fingerprint"], "files": None}
             for each in sources
-            if each["folder"] not in own
+            if each["folder"] != PSEUDO_CLEAN  # written by the run itself
         ]
-        for role, sources in known.get("photos", {}).items()
-        if role in known["options"] and known["options"][role]
+        for role, sources in record.get("photos", {}).items()
+        if role in record["options"] and record["options"][role]
     }
 
 
-def _same(name: str, one: Any, other: Any) -> bool:
-    """Whether two values of an option are equal, or are paths (or lists of paths) with the same targets."""
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(_same(name, *pair) for pair in zip(one, other, strict=True))
-    is_path = name in NAMES and facts(NAMES[name]).path and isinstance(one, str) and isinstance(other, str)
-    if is_path and os.path.exists(one) and os.path.exists(other):
-        return os.path.realpath(one) == os.path.realpath(other)
-    return one == other
+def _is_same(name: str, before: Any, now: Any) -> bool:
+    """Whether two values of the option `name` are equal, or are paths (or lists of paths) with the same targets."""
+    if isinstance(before, list) and isinstance(now, list):
+        return len(before) == len(now) and all(_is_same(name, *pair) for pair in zip(before, now, strict=True))
+    is_path = name in NAMES and facts(NAMES[name]).path and isinstance(before, str) and isinstance(now, str)
+    if is_path and os.path.exists(before) and os.path.exists(now):
+        return os.path.realpath(before) == os.path.realpath(now)
+    return before == now
 
 
 def _git_commit() -> str | None:

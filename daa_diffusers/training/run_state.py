@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ..adapters.updates import statistics
 from ..errors import CheckpointError, ConfigurationError
 from ..files import in_bytes
 from ..objectives.base import Objective
+from .setup import tensor_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +55,7 @@ def new_counters() -> dict[str, Any]:
 
 
 def _with_scaler_and_counters(plain: dict[str, Any]) -> dict[str, Any]:
-    counters = {"window": {}, "skipped_steps": 0, "skipped_in_a_row": 0, "best": {}, "health": {}}
-    counters |= {"alarms": [], "stopped_early": False, **plain["counters"]}
-    return {**plain, "format_version": 2, "loss_scale": None, "counters": counters}
+    return {**plain, "format_version": 2, "loss_scale": None, "counters": {**new_counters(), **plain["counters"]}}
 
 
 # Format version -> function that converts the contents of `state.json` to the next version.
@@ -81,9 +80,11 @@ class Snapshot:
         state = optimizer.state_dict()
         files = {
             "model": dict(model.state_dict()),
-            "ema": {str(i): p for i, p in enumerate(ema.shadow_params)},
-            "optimizer": {
-                f"{i}.{name}": torch.as_tensor(v) for i, slots in state["state"].items() for name, v in slots.items()
+            "ema": {str(number): average for number, average in enumerate(ema.shadow_params)},
+            "optimizer": {  # number of the parameter and name of its value, such as "0.exp_avg"
+                f"{number}.{name}": torch.as_tensor(value)
+                for number, values in state["state"].items()
+                for name, value in values.items()
             },
         }
         on_cpu = {name: {k: v.detach().cpu() for k, v in tensors.items()} for name, tensors in files.items()}
@@ -103,19 +104,19 @@ class Snapshot:
         average = self.files["ema"]
         if len(average) != len(ema.shadow_params):
             raise CheckpointError(f"an average of {len(average)} parameters, expected {len(ema.shadow_params)}")
-        slots: dict[int, dict[str, torch.Tensor]] = {}
-        for name, value in self.files["optimizer"].items():
-            index, slot = name.split(".", 1)
+        values: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in self.files["optimizer"].items():
+            number, name = key.split(".", 1)
             # a copy: the optimizer would otherwise change the snapshot, or the file mapped into memory
-            slots.setdefault(int(index), {})[slot] = value.clone()
+            values.setdefault(int(number), {})[name] = value.clone()
         try:
             model.load_state_dict(self.files["model"])
-            optimizer.load_state_dict({"state": slots, "param_groups": copy.deepcopy(self.plain["param_groups"])})
+            optimizer.load_state_dict({"state": values, "param_groups": copy.deepcopy(self.plain["param_groups"])})
         except (RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(str(error)) from error
         with torch.no_grad():
-            for number, parameter in enumerate(ema.shadow_params):
-                parameter.copy_(average[str(number)])
+            for index, parameter in enumerate(ema.shadow_params):
+                parameter.copy_(average[str(index)])
         ema.optimization_step = self.plain["ema_step"]
 
     def write(self, folder: Path) -> None:
@@ -136,7 +137,7 @@ class Snapshot:
     @property
     def bytes(self) -> int:
         """Size of the tensors in bytes."""
-        return sum(_bytes(tensors.values()) for tensors in self.files.values())
+        return sum(tensor_bytes(tensors.values()) for tensors in self.files.values())
 
 
 def save_checkpoint(
@@ -192,7 +193,7 @@ def save_checkpoint(
         os.replace(temporary, final)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if not _is_full(error, folder):
+        if not _is_full(error):
             raise
         needed = state.bytes + (good.bytes if good else 0)
         free = shutil.disk_usage(folder).free
@@ -219,10 +220,11 @@ def check_space(output: Path, model: Objective, *, is_held: bool) -> None:
     """
     if list_checkpoints(output / "checkpoints"):
         return
-    trained, restorer = ([p for p in one.parameters() if p.requires_grad] for one in (model, model.restorer))
-    state = _bytes(model.state_dict().values()) + 2 * _bytes(trained) + _bytes(restorer)  # 2 moments; average
-    needed = (2 if is_held else 1) * state + _bytes(model.restorer.state_dict().values())
-    existing = next(one for one in (output.absolute(), *output.absolute().parents) if one.exists())
+    moments = 2 * tensor_bytes(p for p in model.parameters() if p.requires_grad)
+    average = tensor_bytes(p for p in model.restorer.parameters() if p.requires_grad)
+    state = tensor_bytes(model.state_dict().values()) + moments + average
+    needed = (2 if is_held else 1) * state + tensor_bytes(model.restorer.state_dict().values())
+    existing = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise ConfigurationError(
@@ -231,11 +233,8 @@ def check_space(output: Path, model: Objective, *, is_held: bool) -> None:
         )
 
 
-def _bytes(tensors: Iterable[torch.Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _is_full(error: Exception, folder: Path) -> bool:
+def _is_full(error: Exception) -> bool:
+    """Whether an error of writing is due to a full disk or quota."""
     full = (errno.ENOSPC, errno.EDQUOT)
     # safetensors reports the system's error only as text
     return getattr(error, "errno", None) in full or any(f"os error {code}" in str(error) for code in full)
@@ -306,10 +305,10 @@ def load_average(path: Path, restorer: nn.Module, blend: float = 1.0) -> nn.Modu
     trained = [parameter for parameter in restorer.parameters() if parameter.requires_grad]
     for number, parameter in enumerate(trained):
         parameter.lerp_(average[str(number)].to(parameter.dtype), blend)
-    follow = statistics(restorer)
+    blended = statistics(restorer)
     for name, buffer in restorer.named_buffers():
         if (value := saved.get(f"restorer.{name}")) is not None:
-            buffer.copy_(buffer.lerp(value.to(buffer), blend) if name in follow else value)
+            buffer.copy_(buffer.lerp(value.to(buffer), blend) if name in blended else value)
     return restorer
 
 

@@ -66,7 +66,7 @@ class Safeguard:
         means, outlier = self.state["means"], False
         for name, factor in OUTLIER_FACTORS.items():
             value = self.accelerator.reduce(scalars[name].detach().float(), "mean")
-            value = math.log(max(float(value), 1e-30))
+            value = math.log(max(float(value), 1e-30))  # a gradient may be 0
             before = means.setdefault(name, value)
             outlier |= value > before + math.log(factor)
             means[name] += (1 - DECAY) * (value - before)
@@ -104,10 +104,10 @@ class Safeguard:
         with self.kept.chosen() as restorer:
             rise = self._rise(restorer)
         latest = self.state["returns"][-1] if self.state["returns"] else {}
-        if rise <= TOLERATED and latest.get("step") != step:
-            return {"kept_step": None, "rise": rise}
         if latest.get("step") == step:  # the last step is already reverted
             rise = math.inf if latest["rise"] is None else latest["rise"]
+        elif rise <= TOLERATED:
+            return {"kept_step": None, "rise": rise}
         else:
             self.good.restore(self.steps.bare, self.kept.ema, self.steps.optimizer)
         self.kept.best.record = {}

@@ -1,7 +1,7 @@
 """Construction of networks, sources, samples and the optimizer from options."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,8 +72,8 @@ def build_model(config: TrainingConfig, restorer: nn.Module | None = None) -> Ob
         torch.manual_seed(config.seed)
     model = build_objective(config.objective, restorer)
     objective = config.objective["type"]
-    for name, part in {"restorer": restorer, **model.networks, objective: model}.items():
-        multiple = RestorerContract.of(part).size_multiple
+    for name, module in {"restorer": restorer, **model.networks, objective: model}.items():
+        multiple = RestorerContract.of(module).size_multiple
         if config.patch % multiple:
             raise ConfigurationError(f"`patch` must be a multiple of {multiple} for this {name}, got {config.patch}")
     if config.patch < model.smallest_side:
@@ -87,14 +87,13 @@ def open_sources(config: TrainingConfig, option: str, channels: int) -> list[Pho
 
 
 def open_all_sources(
-    config: TrainingConfig, channels: int, *, check: bool = True, real: list[PhotoSource] | None = None
+    config: TrainingConfig, channels: int, *, real: list[PhotoSource] | None = None
 ) -> dict[str, list[PhotoSource]]:
-    """Opens the sources of a run, by role.
+    """Opens the sources of a run, by role, and checks them by `sources.specs.check_sources`.
 
     Args:
         config: options of the run.
         channels: number of channels of the restorer.
-        check: check the photos' sizes, and that real photos are not also clean ones (`sources.specs.check_sources`).
         real: sources of the role "real", if already open.
 
     Raises:
@@ -105,35 +104,34 @@ def open_all_sources(
         roles.append("real")
     if config.reads("real"):
         roles.append("unpaired_clean")
-    sources = {role: open_sources(config, role, channels) if real is None or role != "real" else real for role in roles}
-    if check:
-        logger.info("preparing: checking the photos")
-        check_sources(sources, config.patch)
+    opened = {"real": real}
+    sources = {role: opened.get(role) or open_sources(config, role, channels) for role in roles}
+    logger.info("preparing: checking the photos")
+    check_sources(sources, config.patch)
     return sources
 
 
 def build_dataset(
-    config: TrainingConfig, channels: int, length: int, *, check: bool = True, sources: Sources | None = None
+    config: TrainingConfig, sources: Sources, length: int = 1, *, with_real: bool = False
 ) -> TrainingPatches:
     """Builds the numbered training samples of a run; sample n is the same in every process and at every read.
 
     Args:
-        config, channels, check: as for `open_all_sources`.
+        config: options of the run.
+        sources: result of `open_all_sources`.
         length: number of samples.
-        sources: result of `open_all_sources`, if already open.
+        with_real: whether samples have a real photo even if the objective reads none.
 
     Raises:
-        ConfigurationError: as for `open_all_sources`; or paired photos do not match.
+        ConfigurationError: paired photos do not match.
     """
-    if sources is None:
-        sources = open_all_sources(config, channels, check=check)
     unpaired = sources.get("unpaired_clean")
     if config.reads("unpaired_clean") and not unpaired:  # one choice for all processes, not from the batch
         unpaired = sources["clean"] or sources["paired_clean"]
     return TrainingPatches(
         sources["clean"],
         degradation_from_config(config.degradation) if config.degradation and config.clean else None,
-        real=sources["real"] if config.reads("real") else None,
+        real=sources["real"] if with_real or config.reads("real") else None,
         unpaired_clean=unpaired,
         paired=list(zip(sources["paired_degraded"], sources["paired_clean"], strict=True)),
         patch=config.patch,
@@ -174,12 +172,12 @@ def prepare_networks(config: TrainingConfig, model: Objective) -> Objective:
     return model
 
 
-def parameter_count(module: nn.Module | None) -> int:
-    """Returns the number of parameters; 0 for None."""
-    return 0 if module is None else sum(p.numel() for p in module.parameters())
+def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """Returns the total size of tensors in bytes."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _within(source: PhotoSource, label: Path | str) -> str:
+def _recorded_name(source: PhotoSource, label: Path | str) -> str:
     """Returns the name of a photo or shard for records, relative to its source."""
     if isinstance(label, str):
         return label
@@ -211,7 +209,7 @@ def training_photos(dataset: TrainingPatches, real: Sequence[PhotoSource] = ()) 
                 "folder": source.name,
                 "photos": source.count,
                 "fingerprint": source.fingerprint(),
-                "skipped": {_within(source, label): reason for label, reason in source.skipped.items()},
+                "skipped": {_recorded_name(source, label): reason for label, reason in source.skipped.items()},
             }
             for source in sources
         ]

@@ -15,6 +15,8 @@ from ..objectives.noise_space import NoiseSpaceAdaptation
 from ..objectives.schedules import NoiseDraws, NoiseSchedule, noised
 
 NOISE_LEVELS = 3  # noise levels at which the losses are measured
+FOLDS = 4  # folds of the cross-validation in `slot_accuracy`
+LEAST_PROBED = 2 * FOLDS  # least number of patches for it
 
 # Thresholds of the alarms. Differences of losses are relative to the loss "as_is".
 UNTRAINED = 0.95  # noise-prediction loss; a predictor that always returns 0 has 1
@@ -60,7 +62,7 @@ def fixed_draws(
     return draws
 
 
-def slot_accuracy(restored_synthetic: torch.Tensor, restored_real: torch.Tensor, *, folds: int = 4) -> float:
+def slot_accuracy(restored_synthetic: torch.Tensor, restored_real: torch.Tensor) -> float:
     """Returns the held-out accuracy of a linear probe that separates restored synthetic from restored real photos.
 
     The accuracy is in [0, 1], and about 0.5 if the photos are not separable. Different content of clean and real photos
@@ -71,36 +73,35 @@ def slot_accuracy(restored_synthetic: torch.Tensor, restored_real: torch.Tensor,
     features are unsuitable: they must distinguish the slots, because one of the two photos matches the noised photo.)
 
     Args:
-        restored_synthetic, restored_real: (B, C, H, W), of one shape; B at least twice `folds`, sides at least 16.
-        folds: number of folds of the cross-validation; folds are contiguous, so that each contains every source.
+        restored_synthetic, restored_real: (B, C, H, W), of one shape; B at least `LEAST_PROBED`, sides at least 16.
 
     Raises:
         ValueError: the shapes differ, or there are too few patches.
     """
     count = len(restored_synthetic)
-    if restored_real.shape != restored_synthetic.shape or count < 2 * folds:
+    if restored_real.shape != restored_synthetic.shape or count < LEAST_PROBED:
         raise ValueError(
-            f"`restored_synthetic` and `restored_real` must have one shape of at least {2 * folds} patches, got "
+            f"`restored_synthetic` and `restored_real` must have one shape of at least {LEAST_PROBED} patches, got "
             f"{tuple(restored_synthetic.shape)} and {tuple(restored_real.shape)}"
         )
     features = torch.stack([_detail(restored_synthetic), _detail(restored_real)])  # (2, B, F)
     labels = torch.tensor([-1.0, 1.0], dtype=features.dtype)[:, None].expand(2, count)
-    right = 0
-    for held_out in torch.arange(count).chunk(folds):
-        kept = torch.ones(count, dtype=torch.bool)
-        kept[held_out] = False
-        train, test = features[:, kept].flatten(0, 1), features[:, held_out]
+    correct = 0
+    for held_out in torch.arange(count).chunk(FOLDS):  # contiguous, so that each fold contains every source
+        used = torch.ones(count, dtype=torch.bool)
+        used[held_out] = False
+        train, test = features[:, used].flatten(0, 1), features[:, held_out]
         mean, deviation = train.mean(0), train.std(0) + 1e-6
         train, test = (train - mean) / deviation, (test - mean) / deviation
         # ridge regression of the labels, equivalent to linear discriminant analysis with shrinkage
         gram = train.mT @ train + 0.1 * len(train) * torch.eye(train.shape[1], dtype=train.dtype)
-        direction = torch.linalg.solve(gram, train.mT @ labels[:, kept].flatten())
-        right += int((test @ direction * labels[:, held_out] > 0).sum())
-    return right / (2 * count)
+        direction = torch.linalg.solve(gram, train.mT @ labels[:, used].flatten())
+        correct += int((test @ direction * labels[:, held_out] > 0).sum())
+    return correct / (2 * count)
 
 
 def _detail(images: torch.Tensor) -> torch.Tensor:
-    """Returns log energies (B, F), float64 on the CPU, of frequency bands of images (B, C, H, W)."""
+    """Returns log energies (B, F), float64 on the CPU, of three frequency bands of images (B, C, H, W)."""
     images = images.detach().double().cpu()
     brightness = images.mean(1, keepdim=True)
     features = []
@@ -138,7 +139,7 @@ def shortcut_report(
     Args:
         adaptation: noise-space adaptation; its train/eval modes are not changed.
         synthetic, clean, real: patches (B, C, H, W) in the restorer's range. The losses use the first of them, as many
-            as a draw has samples; the probe uses all, if there are at least 8.
+            as a draw has samples; the probe uses all, if there are at least `LEAST_PROBED`.
         draws: result of `fixed_draws`.
         slots_at_start: "slot_accuracy" of the initial restorer.
     """
@@ -149,7 +150,7 @@ def shortcut_report(
         losses = _losses(unet, clean[:count], s[:count], q[:count], draws)
     values = {name: float(loss.mean()) for name, loss in losses.items()}
     alarms = [*_range_alarms(adaptation.schedule), *_loss_alarms(losses)]
-    if len(s) >= 8:
+    if len(s) >= LEAST_PROBED:
         values["slot_accuracy"] = slot_accuracy(s, q)
         if values["slot_accuracy"] > max(SEPARABLE, slots_at_start + MORE_SEPARABLE):
             alarms.append(
@@ -161,7 +162,10 @@ def shortcut_report(
 
 
 def _losses(unet: nn.Module, clean, s, q, draws: Sequence[NoiseDraws]) -> dict[str, torch.Tensor]:
-    """Returns the loss of every sample (B,), averaged over the draws, for each treatment of the conditions."""
+    """Returns the loss of every sample (B,), averaged over the draws, for each treatment of the conditions.
+
+    `s` and `q` are restored synthetic and real photos; all photos are (B, C, H, W).
+    """
     nothing = torch.zeros_like(s)
     treatments = {
         "as_is": (s, q),
@@ -177,15 +181,16 @@ def _losses(unet: nn.Module, clean, s, q, draws: Sequence[NoiseDraws]) -> dict[s
             draw = draw.to(clean.device, clean.dtype)
             z = noised(clean, draw.noise, draw.noise_level)
             predicted = unet(z, draw.noise_level, conditions=conditions, swap=draw.swap).sample
-            each = [noise_prediction(e, p) for e, p in zip(draw.noise, predicted, strict=True)]
-            total += torch.stack(each).double().cpu() / len(draws)
+            of_samples = [noise_prediction(e, p) for e, p in zip(draw.noise, predicted, strict=True)]
+            total += torch.stack(of_samples).double().cpu() / len(draws)
         losses[name] = total
     return losses
 
 
 def _range_alarms(schedule: NoiseSchedule) -> list[str]:
+    """Returns an alarm in a list if the noised photo shows its noise at every noise level, else an empty list."""
     high = schedule.timestep_range[1]
-    ratio = math.sqrt(float(1 / schedule.gammas[high] - 1))
+    ratio = math.sqrt(float(1 / schedule.gammas[high] - 1))  # sqrt((1 - g) / g)
     if ratio >= VISIBLE:
         return []
     return [
@@ -196,6 +201,7 @@ def _range_alarms(schedule: NoiseSchedule) -> list[str]:
 
 
 def _loss_alarms(losses: dict[str, torch.Tensor]) -> list[str]:
+    """Returns the alarms for the result of `_losses`."""
     as_is = losses["as_is"]
     base = float(as_is.mean())
     if base > UNTRAINED:
@@ -205,6 +211,7 @@ def _loss_alarms(losses: dict[str, torch.Tensor]) -> list[str]:
         ]
 
     def change(name: str) -> tuple[float, float]:
+        """Returns the mean change of the loss by a treatment and its standard error, both relative to "as_is"."""
         difference = losses[name] - as_is
         error = float(difference.std()) / math.sqrt(len(difference)) if len(difference) > 1 else 0.0
         return float(difference.mean()) / base, error / base
@@ -214,7 +221,8 @@ def _loss_alarms(losses: dict[str, torch.Tensor]) -> list[str]:
         return abs(mean) + 2 * error < IGNORED
 
     alarms = []
-    synthetic, real, (swapped, error) = change("synthetic_zeroed")[0], change("real_zeroed")[0], change("swapped")
+    (synthetic, _), (real, _) = change("synthetic_zeroed"), change("real_zeroed")
+    swapped, error = change("swapped")
     if is_ignored("synthetic_zeroed") and is_ignored("real_zeroed"):
         alarms.append(
             f"the noise predictor ignores its conditions: without either its loss changes by {synthetic:+.1%} and "

@@ -48,7 +48,7 @@ class Steps:
         optimizer = setup.build_optimizer(config, model, accelerator.device)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.bare: Objective = accelerator.unwrap_model(self.model)
-        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]  # before schedule and factor
         self.factor = 1.0
         self.watch = Stopwatch(accelerator.device)
         self.begin(Progress([Correction(0, config.steps)]))
@@ -71,7 +71,7 @@ class Steps:
         def step(batch: dict[str, torch.Tensor]) -> None:
             self.accelerator.backward(self.joint_step(0, self.batches.in_range(batch)).loss)
 
-        # 10 % for the optimizer step, the moving average and logging
+        # 10 % for the optimizer step, the moving average and logging; four steps, enough for a stable mean
         seconds = 1.1 * seconds_per_batch(step, self.batches.loader(0, steps=4)) * self.batches.accumulation
         self.optimizer.zero_grad()
         return float(self.accelerator.reduce(torch.tensor(seconds, device=self.accelerator.device), "mean"))
@@ -128,39 +128,41 @@ class Steps:
         return scalars
 
     def _gradients(self, step: int, batches: Iterator) -> tuple[Scalars, torch.Tensor]:
-        """Accumulates the gradient of a step; returns its scalars, and whether the losses are finite."""
-        parts = self.batches.accumulation
+        """Accumulates the gradients of a step; returns its scalars, and whether the losses are finite."""
+        count = self.batches.accumulation  # batches of the step
         scalars: Scalars = {}
+
+        def add(name: str, value: torch.Tensor) -> None:
+            scalars[name] = scalars.get(name, 0.0) + value.detach()
+
         finite = torch.ones((), dtype=torch.bool, device=self.accelerator.device)
-        for part in range(parts):
-            last = part == parts - 1
+        for number in range(count):
             batch = self.watch.next(batches)
             self.watch.count(len(batch["index"]) * self.accelerator.num_processes)
-            with nullcontext() if last else self.accelerator.no_sync(self.model):
+            with nullcontext() if number == count - 1 else self.accelerator.no_sync(self.model):
                 batch = self.batches.in_range(batch)
                 output = self.joint_step(step, batch)
-                self.accelerator.backward(output.loss / parts)
+                self.accelerator.backward(output.loss / count)
             finite &= output.loss.detach().isfinite()
-            for name, value in output.losses.items():
-                scalars[f"loss/{name}"] = scalars.get(f"loss/{name}", 0.0) + value.detach() / parts
             # eq. (5) for a restorer that returns its input, as a reference
             untouched = charbonnier(batch["synthetic"], batch["clean"], self.bare.charbonnier_eps)
-            scalars["loss/untouched"] = scalars.get("loss/untouched", 0.0) + untouched / parts
-            for name, value in output.gradients.items():  # gradients of loss * scale / parts, summed over the parts
-                scale = self.accelerator.scaler.get_scale() if self.accelerator.scaler else 1.0
-                scalars[f"gradient/{name}"] = scalars.get(f"gradient/{name}", 0.0) + value.detach() / scale
+            for name, value in {**output.losses, "untouched": untouched}.items():
+                add(f"loss/{name}", value / count)
+            scale = self.accelerator.scaler.get_scale() if self.accelerator.scaler else 1.0
+            for name, value in output.gradients.items():  # gradients of scale * loss / count, summed over the batches
+                add(f"gradient/{name}", value / scale)
         self.accelerator.unscale_gradients()
         return scalars, finite
 
 
 def count_step(step: int, scalars: Scalars | None, window: Window, counters: dict[str, Any], most: int) -> None:
-    """Counts a step.
+    """Adds a step to the window and the counters.
 
     Args:
-        step: number of the step.
+        step: number of steps before this one.
         scalars: scalars of the step; None: it was skipped.
-        window: means since the last log line, updated here.
-        counters: counters of the run, updated here.
+        window: scalars since the last log line.
+        counters: counters of the run.
         most: allowed number of skipped steps in a row.
 
     Raises:
@@ -173,8 +175,7 @@ def count_step(step: int, scalars: Scalars | None, window: Window, counters: dic
     counters["skipped_steps"] += 1
     counters["skipped_in_a_row"] += 1
     in_a_row = counters["skipped_in_a_row"]
-    cause = "a loss or gradient is NaN or infinite, or far above earlier ones"
-    logger.warning("step %d is skipped: %s", step + 1, cause)
+    logger.warning("step %d is skipped: a loss or gradient is NaN or infinite, or far above earlier ones", step + 1)
     if in_a_row > most:
         raise FloatingPointError(
             f"losses or gradients were NaN, infinite or far above earlier ones in {in_a_row} steps in a row, up to "

@@ -50,8 +50,9 @@ class Validation:
             ConfigurationError: a source cannot be opened, degraded and clean photos do not match, or no burst can be
                 scored.
         """
-        folder, argument = config.validation_bursts, "validation_bursts"
-        bursts = list(read_bursts(folder, side=BURST_SIDE, argument=argument)) if folder else []
+        bursts: list[Burst] = []
+        if config.validation_bursts:
+            bursts += read_bursts(config.validation_bursts, side=BURST_SIDE, argument="validation_bursts")
         photos = cls._photos_of(config, real)
         return None if photos is None and not bursts else cls(photos, bursts)
 
@@ -73,11 +74,13 @@ class Validation:
     def sources(self) -> dict[str, list[PhotoSource]]:
         """Sources that are only read for validation, by option name."""
         if isinstance(self.photos, PairedFolders):
-            each = [self.photos.degraded, self.photos.clean]
+            sources = [self.photos.degraded, self.photos.clean]
         else:
-            each = [self.photos] if self.photos else []
-        found = {source.argument: [source] for source in each if source.argument.startswith("validation")}
-        return found | ({"validation_bursts": [burst.source for burst in self.bursts]} if self.bursts else {})
+            sources = [self.photos] if self.photos else []
+        by_option = {source.argument: [source] for source in sources if source.argument.startswith("validation")}
+        if self.bursts:
+            by_option["validation_bursts"] = [burst.source for burst in self.bursts]
+        return by_option
 
     def run(self, restorer: nn.Module) -> tuple[dict[str, float], torch.Tensor | None]:
         """Restores the photos; returns the scores, and a grid (3, H, W) in [0, 1] (None if no photo can be read).
@@ -98,7 +101,8 @@ class Validation:
                 totals["psnr_identity"] += float(psnr(degraded, clean, as_uint8=True))
                 count += 1
             if number < GRID_PHOTOS:
-                rows += [_tile(degraded), _tile(restored), _tile(0.5 + 2 * (restored - degraded))]
+                difference = 0.5 + 2 * (restored - degraded)  # amplified, around gray
+                rows += [_tile(degraded), _tile(restored), _tile(difference)]
         scores = {name: total / count for name, total in totals.items()} if count else {}
         if self.bursts:
             scores["psnr_bursts"] = sum(burst.psnr(pipeline) for burst in self.bursts) / len(self.bursts)

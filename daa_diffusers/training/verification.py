@@ -39,17 +39,17 @@ def verify_resume(config: TrainingConfig) -> list[str]:
 def differences(first: Path, second: Path) -> list[str]:
     """Describes how the newest checkpoints and the logs of two output folders differ, one sentence each."""
     sentences = []
-    ours, theirs = (list_checkpoints(folder / "checkpoints")[-1] for folder in (first, second))
+    checkpoints = [list_checkpoints(folder / "checkpoints")[-1] for folder in (first, second)]
     for name in STATE_FILES:
-        one, other = load_file(ours / name), load_file(theirs / name)
-        if one.keys() != other.keys():
+        ours, theirs = (load_file(checkpoint / name) for checkpoint in checkpoints)
+        if ours.keys() != theirs.keys():
             sentences.append(f"{name}: the names of the tensors differ")
             continue
-        unequal = [key for key in one if not torch.equal(one[key], other[key])]
+        unequal = [key for key in ours if not torch.equal(ours[key], theirs[key])]
         if unequal:
-            worst = max((one[key].double() - other[key].double()).abs().max().item() for key in unequal)
-            sentences.append(f"{name}: {len(unequal)} of {len(one)} tensors differ, by {worst:.1e} at most")
-    if (ours / "state.json").read_text() != (theirs / "state.json").read_text():
+            worst = max((ours[key].double() - theirs[key].double()).abs().max().item() for key in unequal)
+            sentences.append(f"{name}: {len(unequal)} of {len(ours)} tensors differ, by {worst:.1e} at most")
+    if len({(checkpoint / "state.json").read_text() for checkpoint in checkpoints}) > 1:
         sentences.append("state.json: the counters differ")
     if read_log(first) != read_log(second):
         sentences.append("log.jsonl: the lines differ")

@@ -261,7 +261,7 @@ def test_a_run_takes_and_records_every_kind(clean_folder, real_folder, tmp_path)
             "patch": 16,
         }
     )
-    dataset = setup.build_dataset(config, 3, length=10)
+    dataset = setup.build_dataset(config, setup.open_all_sources(config, 3), 10)
     for n in range(6):
         assert {photo.shape for name, photo in dataset[n].items() if name != "index"} == {(3, 16, 16)}
     record = json.loads(json.dumps(setup.training_photos(dataset)))
@@ -271,8 +271,7 @@ def test_a_run_takes_and_records_every_kind(clean_folder, real_folder, tmp_path)
     assert len({source["fingerprint"] for source in (*record["clean"], *record["unpaired_clean"])}) == 1
     same = resolve({"clean": [str(clean_folder)], "real": [str(clean_folder)], "patch": 16})
     with pytest.raises(ConfigurationError, match="hold the same photos"):
-        setup.build_dataset(same, 3, length=1)
-    assert len(setup.build_dataset(same, 3, length=1, check=False)) == 1
+        setup.open_all_sources(same, 3)
     assert Path(config.real[0]).name == "real.tar"
 
 

@@ -135,7 +135,7 @@ def test_the_vanilla_variant_can_have_both(config):
 
 def test_without_either_nothing_is_written_or_changed(config):
     given = config(fit_noise=0.0, pseudo_clean=False)
-    dataset = setup.build_dataset(given, 3, length=4)
+    dataset = setup.build_dataset(given, setup.open_all_sources(given, 3), 4)
     before = dataset[3]["synthetic"]
     folder = Path(given.output_dir)
     prepare_files(given, RestorationUNet(width=4, depth=2), folder, [])
@@ -286,10 +286,11 @@ def test_rain_and_shake_of_the_real_photos_reach_the_samples(tiny_config, start,
     folder = Path(given.output_dir)
     folder.mkdir(parents=True)
     rain = {"cover": (0.1, 0.2), "length": (20, 30), "width": (1, 2), "brightness": (0.3, 0.5), "angle": (-5, 5)}
-    preparation._fit_other(RainProfile(rain, rain, None, None, 3, 3), folder / "rain.yaml", "rain")
-    preparation._fit_other(ShakeProfile(None, (0, 0), None, 3, 0), folder / "shake.yaml", "camera shake")
+    preparation._write_fit(RainProfile(rain, rain, None, None, 3, 3), folder / "rain.yaml", "rain")
+    preparation._write_fit(ShakeProfile(None, (0, 0), None, 3, 0), folder / "shake.yaml", "camera shake")
     assert "no shake to synthesize" in caplog.text and not (folder / "shake.yaml").exists()
-    dataset = setup.build_dataset(replace(given, real=[], fit_rain=0.0, fit_shake=0.0), 3, length=4)
+    unprepared = replace(given, real=[], fit_rain=0.0, fit_shake=0.0)
+    dataset = setup.build_dataset(unprepared, setup.open_all_sources(unprepared, 3), 4)
     before = dataset.degradation
     use_files(given, dataset, folder)
     assert [share for share, _ in dataset.degradation.parts] == [0.5, 0.5]
