@@ -27,12 +27,12 @@ from daa_diffusers.files import replacing
 from daa_diffusers.training.choosing import MIN_LEFT
 
 FITTED = "fitted noise, pseudo-clean"
-RENOISED = ("chosen", "renoised slowly, fitted noise")  # the first that was measured
+RENOISED = ("chosen", "renoised slowly, fitted noise")  # the first of these rows that was measured
 KINDS = ("phone", "grain", "enlarged", "coded", "sharpened", "scanned", "blotched")
 STRONG = ("renoir", "polyu", *(f"{kind}_strong" for kind in KINDS))
 SHOWN = ("renoir_white", "polyu_white", *KINDS, *STRONG)
 PLANNED = COMMON["steps"]
-HELD_OUT = ("sharpened", "scanned", "blotched")
+HELD_OUT = ("sharpened", "scanned", "blotched")  # domains made after the rule
 COLUMNS = [
     *("domain", "left / noise", "correlation", "start", "control", "fitted", "renoised", "oracle", "chosen", "regret"),
     *("best row", "of oracle minus control"),
@@ -41,18 +41,26 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class Measured:
-    """A domain: the share of noise that its start leaves, the noise's correlation, the choice, and PSNR (dB) by row.
+    """A domain, and the rows that were measured in it.
 
-    `psnr` has means over seeds, `deviation` their standard deviation where there are several.
+    Attributes:
+        left: fraction of the noise's standard deviation that the start leaves.
+        neighbors: correlation of the noise of neighboring pixels.
+        renoised: name of the row of renoised self-distillation.
+        chosen: name of the row of the method that `daa adapt` chooses.
+        scores: rows with the planned number of steps.
+        longer: rows with four times as many.
+        psnr: PSNR (dB) by row, means over the seeds, with that of the start as "plain".
     """
 
     domain: str
     left: float
     neighbors: float
-    method: str
-    psnr: dict[str, float]
-    deviation: dict[str, float]
     renoised: str
+    chosen: str
+    scores: dict[str, Scores]
+    longer: dict[str, Scores]
+    psnr: dict[str, float]
 
     @property
     def gain(self) -> float:
@@ -60,18 +68,13 @@ class Measured:
         return self.psnr[self.renoised] - self.psnr[FITTED]
 
     @property
-    def chosen(self) -> str:
-        """The row of the method that was chosen."""
-        return self.renoised if self.method == "renoised_fitted" else FITTED
-
-    @property
     def best(self) -> str:
         """The row of most PSNR, without the oracle."""
-        return max((row for row in self.psnr if row not in ("oracle", "plain")), key=self.psnr.__getitem__)
+        return max((row for row in self.scores if row != "oracle"), key=self.psnr.__getitem__)
 
 
 def saved_rows(arguments: argparse.Namespace, name: str, *given: str) -> tuple[argparse.Namespace, dict[str, Scores]]:
-    """The options of `adaptation.py` for a domain, with those `given`, and its rows that are there."""
+    """Returns the options of `adaptation.py` for a domain, with those `given`, and its rows that are there."""
     rows = [row for row in ALL_ROWS if row != "chosen" or name not in STRONG]  # there it may be another method
     options = adaptation.parse(
         ["--domains", name, "--scores", str(arguments.scores), "--data", str(arguments.data), *given, "--rows", *rows]
@@ -80,50 +83,50 @@ def saved_rows(arguments: argparse.Namespace, name: str, *given: str) -> tuple[a
 
 
 def measured(arguments: argparse.Namespace) -> Iterator[Measured]:
-    """The domains whose rows are there."""
+    """Yields the domains whose rows are there."""
     for name in SHOWN:
         options, scores = saved_rows(arguments, name, "--seeds", "3")
         renoised = next((row for row in RENOISED if row in scores), "")
         if FITTED not in scores or not renoised:
             continue
+        _, longer = saved_rows(arguments, name, "--steps", str(4 * PLANNED))
         psnr = {row: statistics.fmean(found["means"]) for row, found in scores.items()}
-        deviation = {r: statistics.stdev(f["means"]) for r, f in scores.items() if len(f["means"]) > 1}
         psnr["plain"] = statistics.fmean(adaptation.fixed_rows(options, name)["plain"]["psnr"])
-        found = adaptation.measured_choice(options, name, adaptation.plan(options, name, FITTED, 0).options)
-        method = adaptation.method_chosen(found)
-        yield Measured(name, found["left"] / found["noise"], found["neighbors"], method, psnr, deviation, renoised)
+        choice = adaptation.measured_choice(options, name, adaptation.plan(options, name, FITTED, 0).options)
+        chosen = renoised if adaptation.method_chosen(choice) == "renoised_fitted" else FITTED
+        left = choice["left"] / choice["noise"]
+        yield Measured(name, left, choice["neighbors"], renoised, chosen, scores, longer, psnr)
 
 
-def line_of(one: Measured) -> dict[str, str]:
-    """The line of a domain in the table."""
-    psnr = one.psnr
+def line_of(domain: Measured) -> dict[str, str]:
+    """Returns the line of a domain in the table."""
+    psnr = domain.psnr
     line = {
-        "domain": one.domain + (" (made after the rule)" if one.domain in HELD_OUT else ""),
-        "left / noise": f"{one.left:.2f}",
-        "correlation": f"{one.neighbors:.2f}",
-        "chosen": "renoised" if one.chosen == one.renoised else "fitted",
-        "regret": f"{psnr[one.best] - psnr[one.chosen]:.2f}",
-        "best row": one.best,
+        "domain": domain.domain + (" (made after the rule)" if domain.domain in HELD_OUT else ""),
+        "left / noise": f"{domain.left:.2f}",
+        "correlation": f"{domain.neighbors:.2f}",
+        "chosen": "renoised" if domain.chosen == domain.renoised else "fitted",
+        "regret": f"{psnr[domain.best] - psnr[domain.chosen]:.2f}",
+        "best row": domain.best,
     }
-    rows = {"start": "plain", "control": "control", "fitted": FITTED, "renoised": one.renoised, "oracle": "oracle"}
+    rows = {"start": "plain", "control": "control", "fitted": FITTED, "renoised": domain.renoised, "oracle": "oracle"}
     for title, row in rows.items():
         if row in psnr:
-            spread = f" ± {one.deviation[row]:.2f}" if row in one.deviation else ""
-            line[title] = f"{psnr[row]:.2f}{spread}"
+            by_seed = domain.scores[row]["means"] if row in domain.scores else ()
+            line[title] = f"{psnr[row]:.2f}" + (f" ± {statistics.stdev(by_seed):.2f}" if len(by_seed) > 1 else "")
     if {"control", "oracle"} <= set(psnr) and psnr["oracle"] > psnr["control"]:
-        closed = (psnr[one.chosen] - psnr["control"]) / (psnr["oracle"] - psnr["control"])
+        closed = (psnr[domain.chosen] - psnr["control"]) / (psnr["oracle"] - psnr["control"])
         line["of oracle minus control"] = f"{100 * closed:.0f} %"
     return line
 
 
-def drift_of(one: Measured, arguments: argparse.Namespace) -> dict[str, str]:
-    """The line of a domain in the table of drift: the chosen row of the first seed."""
-    line = {"domain": one.domain, "row": one.chosen}
-    for steps in (PLANNED, 4 * PLANNED):
-        _, scores = saved_rows(arguments, one.domain, "--seeds", "1", "--steps", str(steps))
-        if one.chosen in scores:
-            found = list(scores[one.chosen]["steps"].values())
-            line |= {f"{steps} steps": f"{found[-1]:.2f}", f"missed at {steps}": f"{max(found) - found[-1]:.2f}"}
+def drift_of(domain: Measured) -> dict[str, str]:
+    """Returns the line of a domain in the table of drift: the chosen row of the first seed."""
+    line = {"domain": domain.domain, "row": domain.chosen}
+    for steps, scores in ((PLANNED, domain.scores), (4 * PLANNED, domain.longer)):
+        if domain.chosen in scores:
+            along = list(scores[domain.chosen]["steps"].values())  # PSNR of the checkpoints, the last steps' last
+            line |= {f"{steps} steps": f"{along[-1]:.2f}", f"missed at {steps}": f"{max(along) - along[-1]:.2f}"}
     return line
 
 
@@ -133,15 +136,11 @@ def plot(domains: list[Measured], path: Path) -> None:
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    points = axes.scatter(
-        [one.left for one in domains],
-        [one.gain for one in domains],
-        c=[one.neighbors for one in domains],
-        cmap="viridis",
-        zorder=3,
-    )
-    for one in domains:
-        axes.annotate(one.domain, (one.left, one.gain), xytext=(4, 3), textcoords="offset points", fontsize=6)
+    left, gain, neighbors = zip(*((domain.left, domain.gain, domain.neighbors) for domain in domains), strict=True)
+    points = axes.scatter(left, gain, c=neighbors, cmap="viridis", zorder=3)
+    for domain in domains:
+        at = (domain.left, domain.gain)
+        axes.annotate(domain.domain, at, xytext=(4, 3), textcoords="offset points", fontsize=6)
     axes.axhline(0, color="0.5", linewidth=0.8)
     axes.axvline(MIN_LEFT, color="0.5", linewidth=0.8, linestyle="--")
     axes.set_xscale("log")
@@ -164,11 +163,11 @@ def main() -> None:
         "# The choice of `daa adapt` against the best row",
         f"`{common.command(__file__)}`: PSNR (dB) on `val`, mean ± standard deviation over two or three seeds, "
         "otherwise of one.",
-        markdown_table([line_of(one) for one in domains], COLUMNS),
+        markdown_table([line_of(domain) for domain in domains], COLUMNS),
         f"![Where renoising pays]({arguments.report.with_suffix('.png').name})",
         "## Drift",
         "PSNR after the last step, and what it misses against the best of four checkpoints; the first seed.",
-        markdown_table([drift_of(one, arguments) for one in domains]),
+        markdown_table([drift_of(domain) for domain in domains]),
     )
 
 

@@ -5,24 +5,29 @@
 Seconds are of the processor, on one thread, except those of listing, which are of the clock. Each size of a photo is a
 process of its own, from mapped file to mapped file, in the precision of `--dtype` (see `inference.py`). A training step
 is the joint step as the trainer takes it, on random images, with Adam (see `joint_step.py`); one of width, patch and
-batch changes at a time. Listing: see `listing.py`. Rows that are finished are kept in `--output_dir` and not measured
-again.
+batch changes at a time. Listed files are empty, a thousand to a folder; memory is what the process holds more with the
+list, and held more at most on the way to it and to the fingerprint. Rows that are finished are kept in `--output_dir`
+and not measured again.
 """
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import common
-import inference  # these three are beside this file
+import inference  # these two are beside this file
 import joint_step
-import listing
 import torch
 
 from daa_diffusers.evaluation.statistics import markdown_table
 from daa_diffusers.files import write_text
 from daa_diffusers.models.restoration_unet import PRESET_WIDTHS
+from daa_diffusers.sources import PhotoFolder
 
 Row = dict[str, float]
 BASE = {"preset": "tiny", "patch": 64, "batch": 4}
@@ -48,10 +53,30 @@ def training(size: dict, arguments: argparse.Namespace) -> Row:
 
 
 def files(count: int, arguments: argparse.Namespace) -> Row:
-    """Seconds of listing and fingerprinting, and memory."""
-    row = listing.row(count)  # "seconds of the processor (of the clock)"
-    seconds = {name: float(row[name].split("(")[1].rstrip(")")) for name in ("listing, s", "fingerprint, s")}
-    return {"files": count, **seconds, "MiB": float(row["MiB"]), "MiB at most": float(row["MiB at most"])}
+    """Seconds of listing and fingerprinting `count` files, and memory, from a process of its own."""
+    with tempfile.TemporaryDirectory(prefix="daa-listing-") as folder:
+        for number in range(count):
+            parent = Path(folder, f"{number // 1000:06d}")
+            parent.mkdir(exist_ok=True)
+            open(parent / f"{number:08d}.jpg", "wb").close()
+        command = [sys.executable, __file__, "--list", folder]
+        printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return {"files": count, **json.loads(printed)}
+
+
+def listed(folder: str) -> Row:
+    """The same in this process, for the files in `folder`."""
+
+    def held() -> float:  # MiB of this process
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    inference.forget_peak()
+    before = held()
+    sources: list[PhotoFolder] = []
+    listing, _ = common.timed(lambda: sources.append(PhotoFolder(folder)))
+    fingerprint, _ = common.timed(sources[0].fingerprint)
+    memory = {"MiB": held() - before, "MiB at most": inference.peak() - before}
+    return {"listing, s": listing, "fingerprint, s": fingerprint, **memory}
 
 
 def steps() -> list[dict]:
@@ -164,7 +189,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5, help="of training steps")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/growth"))
+    parser.add_argument("--list", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.list:
+        print(json.dumps(listed(arguments.list)))
+        return
     file = arguments.output_dir / "rows.json"
     rows = json.loads(file.read_text()) if file.exists() else {}
     for folder in (arguments.output_dir, arguments.report.parent):

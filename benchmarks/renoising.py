@@ -12,6 +12,8 @@ of the noised result, g(f(x) + sigma eps), or of the photo, f(g(x + sigma eps)).
 
 import os
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import common
@@ -31,8 +33,8 @@ from daa_diffusers.sources.folders import PhotoFolder
 SETS = ("renoir", "polyu", "sidd_small")
 SIGMAS = (5, 10, 20, 40)
 PHOTOS = 8
-MEASURED_SIDE = 256  # of the middle that is measured without labels
-CLEAN_PATCHES = 16
+MEASURED_SIDE = 256  # side in pixels of the middle that is measured without labels
+CLEAN_PATCHES, PATCH = 16, 48  # number and side in pixels of the clean patches
 SHAKE = {"type": "motion_blur", "length": [4.0, 24.0]}
 
 
@@ -42,26 +44,38 @@ def starts(networks: str | None) -> dict[str, str]:
     return {**published, "daa-denoise": "daa-denoise"}
 
 
-def _restored(restorer: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+def load(checkpoint: str) -> torch.nn.Module:
+    """Returns the restorer of a checkpoint, in float32."""
+    return DAARestorationPipeline.from_pretrained(checkpoint).restorer.float().eval()
+
+
+def middles(source: PhotoFolder, side: int, count: int = PHOTOS) -> torch.Tensor:
+    """Returns the centers of `count` photos, (N, C, side, side) in [0, 1]."""
+    return torch.stack([unit_float(center_crop(source.photo(index), side)) for index in source.spread(count)])
+
+
+def restored(restorer: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Restores images (N, C, H, W) one at a time."""
     return torch.cat([restorer(image[None]) for image in images])
+
+
+def mean_text(metric: Callable[..., torch.Tensor], images: torch.Tensor, clean: torch.Tensor) -> str:
+    """Returns the mean of a metric over images, as text."""
+    return f"{float(metric(images, clean, as_uint8=True).mean()):.2f}"
 
 
 @torch.no_grad()
 def row(name: str, checkpoint: str, data: Path, photos: str, side: int) -> dict[str, str]:
-    """One line of the table."""
-    restorer = DAARestorationPipeline.from_pretrained(checkpoint).restorer.float().eval()
+    """Returns one line of the table."""
+    restorer = load(checkpoint)
     noisy, clean = (PhotoFolder(data / "real_noise" / photos / "train" / kind) for kind in ("noisy", "clean"))
-    indices = noisy.spread(PHOTOS)
-    whole = [unit_float(center_crop(noisy.photo(i), MEASURED_SIDE)) for i in indices]
-    x, y = (torch.stack([unit_float(center_crop(s.photo(i), side)) for i in indices]) for s in (noisy, clean))
-    bsds = PhotoFolder(data / "clean" / "bsds")
-    patches = torch.stack([unit_float(center_crop(bsds.photo(i), 48)) for i in bsds.spread(CLEAN_PATCHES)])
-    measured = Renoised(restorer).measure(iter(whole), patches, generator_for(0, "renoising", "measure"))
+    x, y = middles(noisy, side), middles(clean, side)
+    patches = middles(PhotoFolder(data / "clean" / "bsds"), PATCH, CLEAN_PATCHES)
+    generator = generator_for(0, "renoising", "measure")
+    measured = Renoised(restorer).measure(middles(noisy, MEASURED_SIDE), patches, generator)
 
-    def quality(images: torch.Tensor) -> str:
-        return f"{float(psnr(images, y, as_uint8=True).mean()):.2f}"
-
-    first, generator = _restored(restorer, x), generator_for(0, "renoising", "noise")
+    quality = partial(mean_text, psnr, clean=y)
+    first, generator = restored(restorer, x), generator_for(0, "renoising", "noise")
     targets = {s: first + s / 255 * torch.randn(x.shape, generator=generator) for s in SIGMAS}
     is_white = abs(measured["neighbors"]) < WHITE
     return {
@@ -74,36 +88,29 @@ def row(name: str, checkpoint: str, data: Path, photos: str, side: int) -> dict[
         "sigma": "left out" if is_white else f"{measured['sigma_min']:.1f} to {measured['sigma_max']:.1f}",
         "untouched": quality(x),
         "first": quality(first),
-        **{f"target, {s}": quality(_restored(restorer, target)) for s, target in targets.items()},
+        **{f"target, {s}": quality(restored(restorer, target)) for s, target in targets.items()},
     }
 
 
 @torch.no_grad()
 def beside(checkpoint: str, data: Path, side: int) -> dict[str, str]:
-    """One line of the table of starts that are no denoisers, with `daa-denoise` as the second half of the teacher."""
-    start, denoiser = (
-        DAARestorationPipeline.from_pretrained(name).restorer.float().eval() for name in (checkpoint, "daa-denoise")
-    )
+    """Returns one line of the table of starts that are no denoisers, with `daa-denoise` as the other network."""
+    start, denoiser = load(checkpoint), load("daa-denoise")
     generator = generator_for(0, "renoising", checkpoint)
     if checkpoint == "daa-derain":
-        sources = [PhotoFolder(data / "rain100l" / "train" / kind) for kind in ("rainy", "clean")]
-        indices = sources[0].spread(PHOTOS)
-        x, y = (torch.stack([unit_float(center_crop(s.photo(i), side)) for i in indices]) for s in sources)
+        x, y = (middles(PhotoFolder(data / "rain100l" / "train" / kind), side) for kind in ("rainy", "clean"))
     else:
-        clean = PhotoFolder(data / "clean" / "bsds")
-        y = torch.stack([unit_float(center_crop(clean.photo(i), side)) for i in clean.spread(PHOTOS)])
+        y = middles(PhotoFolder(data / "clean" / "bsds"), side)
         shake = degradation_from_config(SHAKE)
         x = torch.stack([shake(image[None], generator)[0] for image in y])
 
-    def quality(images: torch.Tensor) -> str:
-        return f"{float(psnr_shift(images, y, as_uint8=True).mean()):.2f}"
-
-    first = _restored(start, x)
+    quality = partial(mean_text, psnr_shift, clean=y)
+    first = restored(start, x)
     line = {"start": checkpoint, "untouched": quality(x), "first": quality(first)}
     for s in (0, *SIGMAS):
         noise = s / 255 * torch.randn(x.shape, generator=generator)
-        line[f"g(f(x) + {s})"] = quality(_restored(denoiser, first + noise))
-        line[f"f(g(x + {s}))"] = quality(_restored(start, _restored(denoiser, x + noise)))
+        line[f"g(f(x) + {s})"] = quality(restored(denoiser, first + noise))
+        line[f"f(g(x + {s}))"] = quality(restored(start, restored(denoiser, x + noise)))
     return line
 
 

@@ -40,9 +40,9 @@ class Batch:
         Raises:
             ValueError: a photo is missing or invalid; the message names it.
         """
-        names = ["synthetic", "clean", *needed]
-        names += [name for name in ("real", "unpaired_clean") if name not in needed and getattr(self, name) is not None]
-        check_photos({name: getattr(self, name) for name in names}, self.clean)
+        photos = {f.name: getattr(self, f.name) for f in fields(self)}
+        required = ("synthetic", "clean", *needed)
+        check_photos({name: p for name, p in photos.items() if name in required or p is not None}, self.clean)
         return self
 
 
@@ -221,7 +221,7 @@ def draw_each(
     Raises:
         ValueError: `generator` is neither one generator nor one per sample.
     """
-    each = list(generator) if isinstance(generator, Sequence) else [generator] * batch
-    if len(each) != batch:
-        raise ValueError(f"`generator` must be one or {batch} generators, got {len(each)}")
-    return torch.stack([draw(one, number) for number, one in enumerate(each)])
+    generators = list(generator) if isinstance(generator, Sequence) else [generator] * batch
+    if len(generators) != batch:
+        raise ValueError(f"`generator` must be one or {batch} generators, got {len(generators)}")
+    return torch.stack([draw(own, number) for number, own in enumerate(generators)])

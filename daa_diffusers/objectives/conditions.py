@@ -20,7 +20,7 @@ DROPPED = list(KINDS).index("dropped")
 SAME_RESTORER = 0.5  # share of the pairs whose second condition has the kind and parameters of the first
 MOST_NOISE = 50 / 255  # largest standard deviation of "noisy", for photos in [0, 1]
 BLURS = (0.3, 2.0)  # range of the standard deviation of "blurred" in pixels
-RADIUS = 6  # radius of the filter in pixels, three times the widest blur
+RADIUS = 6  # radius of the filter in pixels, three times the largest of `BLURS`
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,18 @@ class ConditionDraws:
 def draw_conditions(like: torch.Tensor, generator: torch.Generator) -> tuple[ConditionDraws, ConditionDraws]:
     """Draws both conditions of a batch `like` (B, C, H, W), whose device must be that of the generator."""
     size, device = len(like), like.device
-    shares = torch.tensor(list(KINDS.values()), device=device)
+    frequencies = torch.tensor(list(KINDS.values()), device=device)
 
-    def draw() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        kind = torch.multinomial(shares, size, replacement=True, generator=generator)
+    def draw() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # kind, amount, variant
+        kind = torch.multinomial(frequencies, size, replacement=True, generator=generator)
         amount, coin = torch.rand(2, size, 1, 1, 1, generator=generator, device=device)
         return kind, amount.to(like), coin < 0.5
 
-    first, other = draw(), draw()
-    same = torch.rand(size, generator=generator, device=device) < SAME_RESTORER
+    first, independent = draw(), draw()
+    is_same = torch.rand(size, generator=generator, device=device) < SAME_RESTORER
     kind, amount, variant = (
-        torch.where(same.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(first, other, strict=True)
+        torch.where(is_same.view(-1, *[1] * (of_first.ndim - 1)), of_first, other)
+        for of_first, other in zip(first, independent, strict=True)
     )
     noise = torch.randn(2, *like.shape, generator=generator, device=device).to(like)
     return ConditionDraws(*first, noise[0]), ConditionDraws(kind, amount, variant, noise[1])

@@ -1,5 +1,6 @@
 """Domain-adversarial training on features (Ganin et al., "Domain-Adversarial Training of Neural Networks", 2016)."""
 
+import math
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,7 +57,7 @@ class Dann(RealTermObjective):
     title = "domain-adversarial features (DANN)"
     uses_preparation = False
     compiles = False  # features are captured by a forward hook
-    steepness = 10.0
+    steepness = 10.0  # of the ramp lambda(p)
 
     def __init__(
         self,
@@ -89,16 +90,14 @@ class Dann(RealTermObjective):
         """See `RealTermObjective`."""
         with self._capture_features() as captured:
             restored, restored_real = self.restorer(batch.synthetic), self.restorer(real)
-        logits = [upcast(self.classifier(reverse_gradient(_normalized(features), weight))) for features in captured]
-        is_real = [torch.full_like(logit, number) for number, logit in enumerate(logits)]
-        domain = torch.stack(
-            [F.binary_cross_entropy_with_logits(*pair) for pair in zip(logits, is_real, strict=True)]
-        ).mean()
+        domain_losses, accuracies = [], []
+        for is_real, features in zip((False, True), captured, strict=True):
+            logits = upcast(self.classifier(reverse_gradient(_normalized(features), weight)))  # (B, 1, h, w)
+            domain_losses.append(F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, is_real)))
+            accuracies.append(((logits > 0) == is_real).to(logits.dtype).mean())
+        domain = torch.stack(domain_losses).mean()
         output = self.output(restored, batch.clean, weight, further={"domain": domain}, restored_real=restored_real)
-        hits = [
-            ((logit > 0) == real.bool()).to(logit.dtype).mean() for logit, real in zip(logits, is_real, strict=True)
-        ]
-        output.losses["domain_accuracy"] = torch.stack(hits).mean()
+        output.losses["domain_accuracy"] = torch.stack(accuracies).mean()
         return output
 
     @contextmanager
@@ -118,7 +117,7 @@ class Dann(RealTermObjective):
         """Returns the number of channels of the features, found by restoring a black photo."""
         like = next(self.restorer.parameters())
         multiple = RestorerContract.of(self.restorer).size_multiple
-        side = multiple * -(-PROBE_SIDE // multiple)
+        side = multiple * math.ceil(PROBE_SIDE / multiple)
         with in_eval_mode(self.restorer), self._capture_features() as captured:
             self.restorer(like.new_zeros(1, RestorerContract.of(self.restorer).channels, side, side))
         if len(captured) != 1 or not isinstance(captured[0], torch.Tensor) or captured[0].ndim != 4:
@@ -134,6 +133,7 @@ def _normalized(features: torch.Tensor) -> torch.Tensor:
 
 
 def _bottleneck(restorer: nn.Module) -> str:
+    """Returns the name of the last submodule of `down_blocks`."""
     blocks = getattr(restorer, "down_blocks", None)
     if not isinstance(blocks, nn.ModuleList) or not len(blocks):
         raise ConfigurationError(f"`features` must name a submodule: {type(restorer).__name__} has no `down_blocks`")

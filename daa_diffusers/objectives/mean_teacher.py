@@ -74,8 +74,8 @@ class MeanTeacher(RealTermObjective):
         return torch.stack(results).mean(0)
 
     def _noise(self, shape: torch.Size, generator: Generators) -> torch.Tensor:
-        def draw(one: torch.Generator | None, _: int) -> torch.Tensor:
-            return self.noise_max * torch.rand((), generator=one) * torch.randn(shape[1:], generator=one)
+        def draw(own: torch.Generator | None, _: int) -> torch.Tensor:
+            return self.noise_max * torch.rand((), generator=own) * torch.randn(shape[1:], generator=own)
 
         return draw_each(shape[0], generator, draw)
 

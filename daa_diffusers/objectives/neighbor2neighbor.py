@@ -20,8 +20,8 @@ PAIRS = torch.tensor([(0, 1), (0, 2), (1, 3), (2, 3), (1, 0), (2, 0), (3, 1), (3
 def draw_neighbors(shape: Sequence[int], generator: Generators = None) -> torch.Tensor:
     """Draws two neighbors of every cell of photos (B, C, H, W): (B, 2, H/2, W/2), indices 0 to 3, row by row."""
     cells = (shape[2] // 2, shape[3] // 2)
-    drawn = draw_each(shape[0], generator, lambda one, _: torch.randint(len(PAIRS), cells, generator=one))
-    return PAIRS[drawn].movedim(-1, 1)
+    pair = draw_each(shape[0], generator, lambda own, _: torch.randint(len(PAIRS), cells, generator=own))
+    return PAIRS[pair].movedim(-1, 1)
 
 
 def subsample(photos: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

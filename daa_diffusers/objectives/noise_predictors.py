@@ -44,6 +44,8 @@ COMPARED = (
 
 
 def _preset(name: str) -> Factory:
+    """Returns the factory of a preset of the U-Net, which reads the noised photo and two conditions."""
+
     def build(channels: int, **options: Any) -> nn.Module:
         sizes = {"in_channels": 3 * channels, "out_channels": channels, **options}
         return DAAUNet2DConditionModel.from_preset(name, **sizes)
@@ -165,19 +167,17 @@ def _load_bundled(unet: nn.Module) -> None:
     if not path.is_dir():
         return
     bundled = DAAUNet2DConditionModel.load_config(path)
-    differs = [
-        name
-        for name in COMPARED
-        if not isinstance(unet, DAAUNet2DConditionModel) or _plain(unet.config[name]) != _plain(bundled[name])
-    ]
-    if differs:
-        logger.info("noise predictor: new weights, because the bundled ones differ in %s", ", ".join(differs))
+    own = unet.config if isinstance(unet, DAAUNet2DConditionModel) else {}
+    differing = [name for name in COMPARED if name not in own or _without_tuple(own[name]) != bundled[name]]
+    if differing:
+        logger.info("noise predictor: new weights, because the bundled ones differ in %s", ", ".join(differing))
         return
     unet.load_state_dict(load_file(path / SAFETENSORS_WEIGHTS_NAME))
     logger.info("noise predictor: starts from the bundled weights")
 
 
-def _plain(value: Any) -> Any:
+def _without_tuple(value: Any) -> Any:
+    """Converts a tuple to a list, as in a config that is read from a file."""
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -190,8 +190,8 @@ def load_noise_predictor(source: str, restorer: nn.Module) -> nn.Module:
     expanded = os.path.expanduser(os.path.expandvars(source))
     path = str(checkpoints.NOISE_PREDICTOR) if source == BUNDLED else expanded
     try:
-        inside = os.path.isfile(os.path.join(path, "unet", "config.json"))
-        unet = DAAUNet2DConditionModel.from_pretrained(path, subfolder="unet" if inside else None)
+        is_pipeline = os.path.isfile(os.path.join(path, "unet", "config.json"))
+        unet = DAAUNet2DConditionModel.from_pretrained(path, subfolder="unet" if is_pipeline else None)
     except (OSError, ValueError) as error:
         raise ConfigurationError(
             f"`noise_predictor_from` must be {BUNDLED}, {NONE}, or a folder or Hub id with a noise predictor, got "

@@ -11,7 +11,7 @@ from ..models.restorer import RestorerContract
 from .base import Batch, Objective, StepOutput
 from .losses import charbonnier, contrastive, entrance, noise_prediction
 from .noise_predictors import initial_noise_predictor, shuffling
-from .real_term import check_choice, check_option
+from .real_term import check_choice, check_option, choice_problems
 from .schedules import WEIGHT_SCHEDULES, Generators, NoiseDraws, NoiseSchedule, adaptation_weight, noised
 
 VARIANTS = ("paired", "extended", "hybrid")
@@ -126,10 +126,8 @@ class NoiseSpaceAdaptation(Objective):
     @classmethod
     def problems(cls, options: Mapping[str, Any], run: Any) -> Iterator[str]:
         """See `Objective.problems`."""
-        if options["variant"] not in VARIANTS:
-            yield f"`variant` must be one of {', '.join(VARIANTS)}, got {options['variant']!r}"
-        if options["weight_schedule"] not in WEIGHT_SCHEDULES:
-            yield f"`weight_schedule` must be one of {', '.join(WEIGHT_SCHEDULES)}, got {options['weight_schedule']!r}"
+        yield from choice_problems("variant", options["variant"], VARIANTS)
+        yield from choice_problems("weight_schedule", options["weight_schedule"], WEIGHT_SCHEDULES)
         if options["variant"] == "extended" and not run.unpaired_clean:
             yield "`variant` extended needs `unpaired_clean` photos"
 

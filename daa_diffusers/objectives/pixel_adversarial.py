@@ -89,16 +89,18 @@ class PixelAdversarial(RealTermObjective):
         """See `RealTermObjective`."""
         restored, restored_real = self.restorer(batch.synthetic), self.restorer(real)
         clean = batch.clean if batch.unpaired_clean is None else batch.unpaired_clean
-        both = torch.cat([clean, restored_real.detach().to(clean.dtype)])  # (2B, C, H, W)
-        of_clean, of_restored = upcast(self.discriminator(both)).chunk(2)
+        # scores D(u) and D(q): for L_D both in one batch, with a gradient to the discriminator only
+        photos = torch.cat([clean, restored_real.detach().to(clean.dtype)])  # (2B, C, H, W)
+        of_clean, of_restored = upcast(self.discriminator(photos)).chunk(2)
+        # for L_real with a gradient to the restorer only
         frozen = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
-        of_real = upcast(functional_call(self.discriminator, frozen, (restored_real,)))  # gradient to the restorer only
+        for_restorer = upcast(functional_call(self.discriminator, frozen, (restored_real,)))
         if self.kind == "hinge":
             discriminator = F.relu(1 - of_clean).mean() + F.relu(1 + of_restored).mean()
-            adaptation = -of_real.mean()
+            adaptation = -for_restorer.mean()
         else:
             discriminator = (of_clean - 1).square().mean() + of_restored.square().mean()
-            adaptation = (of_real - 1).square().mean()
+            adaptation = (for_restorer - 1).square().mean()
         return self.output(
             restored,
             batch.clean,

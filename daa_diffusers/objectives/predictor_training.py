@@ -119,16 +119,16 @@ class NoisePredictorTraining(Objective):
         with torch.no_grad():
             restored = self.restorer(degraded).to(clean)
             pair = charbonnier(restored, clean)
-        one = generator[0] if isinstance(generator, Sequence) else generator
-        seed = int(torch.randint(2**31, ()) if one is None else one.initial_seed())
+        first_generator = generator[0] if isinstance(generator, Sequence) else generator
+        seed = int(torch.randint(2**31, ()) if first_generator is None else first_generator.initial_seed())
         draws = torch.Generator(clean.device).manual_seed(seed)
 
         # both conditions, the second of another photo unless it is matched
         low, high = RestorerContract.of(self.restorer).value_range
         first_draws, second_draws = draw_conditions(clean, draws)
-        own = torch.arange(len(clean), device=clean.device)
+        index = torch.arange(len(clean), device=clean.device)
         is_matched = torch.rand(len(clean), generator=draws, device=clean.device) < self.matched
-        other = torch.where(is_matched, own, own.roll(1))
+        other = torch.where(is_matched, index, index.roll(1))  # photo of the second condition
         first = make_conditions(first_draws, clean, degraded, restored, high - low)
         second = make_conditions(second_draws, clean[other], degraded[other], restored[other], high - low)
 
@@ -145,8 +145,8 @@ class NoisePredictorTraining(Objective):
             swapped = degraded + (second - degraded[other]), degraded[other] + (first - degraded)
             predicted = self.unet(z, level, conditions=swapped, swap=swaps[1]).sample
             errors = (predicted.float() - noise.float()).square().mean((1, 2, 3))
-            both = (first_draws.kept & second_draws.kept).to(errors)
-            negative = (errors * both).sum() / both.sum().clamp_min(1)
+            has_residuals = (first_draws.kept & second_draws.kept).to(errors)
+            negative = (errors * has_residuals).sum() / has_residuals.sum().clamp_min(1)
             loss = contrastive(positive, negative, self.margin)  # (4)
             losses |= {"noise": loss.detach(), "noise_negative": negative.detach()}
         losses["total"] = loss.detach()

@@ -51,8 +51,7 @@ class RealTermObjective(Objective):
     @classmethod
     def problems(cls, options: Mapping[str, Any], run: Any) -> Iterator[str]:
         """See `Objective.problems`."""
-        if options["weight_schedule"] not in SCHEDULES:
-            yield f"`weight_schedule` must be one of {', '.join(SCHEDULES)}, got {options['weight_schedule']!r}"
+        yield from choice_problems("weight_schedule", options["weight_schedule"], SCHEDULES)
 
     @abstractmethod
     def step(self, batch: Batch, real: torch.Tensor, weight: float, generator: Generators) -> StepOutput:
@@ -89,17 +88,15 @@ class RealTermObjective(Objective):
             further: losses of the objective's other networks, scalars by name.
             restored_real: restored real photos, for logs and tests.
         """
-        pair = charbonnier(restored, clean, self.charbonnier_eps)
-        parts = dict(further or {})
-        loss = pair + sum(parts.values())
+        terms = {"pair": charbonnier(restored, clean, self.charbonnier_eps), **(further or {})}
+        loss = torch.as_tensor(sum(terms.values()))
         if adaptation is not None:
             loss = loss + weight * adaptation
-            parts["adaptation"] = adaptation
-        losses = {"pair": pair.detach(), **{name: value.detach() for name, value in parts.items()}}
-        losses |= {"weight": pair.new_tensor(weight), "total": loss.detach()}
+            terms["adaptation"] = adaptation
+        terms |= {"weight": loss.new_tensor(weight), "total": loss}
         return StepOutput(
             loss,
-            losses,
+            {name: term.detach() for name, term in terms.items()},
             restored_synthetic=restored.detach(),
             restored_real=None if restored_real is None else restored_real.detach(),
         )
@@ -121,10 +118,16 @@ def check_whole(name: str, value: int, low: int, high: float = math.inf) -> None
     check_option(name, value, low, high)
 
 
+def choice_problems(name: str, value: str, choices: Sequence[str]) -> Iterator[str]:
+    """Yields a sentence if `value` is not one of `choices`."""
+    if value not in choices:
+        yield f"`{name}` must be one of {', '.join(choices)}, got {value!r}"
+
+
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raises ConfigurationError unless `value` is one of `choices`."""
-    if value not in choices:
-        raise ConfigurationError(f"`{name}` must be one of {', '.join(choices)}, got {value!r}")
+    for problem in choice_problems(name, value, choices):
+        raise ConfigurationError(problem)
 
 
 @torch.no_grad()

@@ -65,9 +65,9 @@ class RecorruptedToRecorrupted(RealTermObjective):
         """Draws noise (B, C, H, W) like that of each of the photos `real`, on the scale of the value range."""
         unit = (real - self.low) / (self.high - self.low)
 
-        def draw(one: torch.Generator | None, number: int) -> torch.Tensor:
+        def draw(own: torch.Generator | None, number: int) -> torch.Tensor:
             photo = unit[number]
-            z = Noise.of(photo).sample(photo, one or torch.default_generator)
+            z = Noise.of(photo).sample(photo, own or torch.default_generator)
             return z * (self.noise_max / 255 / z.std().clamp(min=1e-8)).clamp(max=1)
 
         with torch.autocast(real.device.type, enabled=False):  # FFT and eigenvalues need float32

@@ -20,10 +20,9 @@ from .schedules import Generators
 logger = logging.getLogger(__name__)
 
 TEACHERS = ("start", "average")
-UNMEASURED = (10.0, 50.0)  # sigma_min and sigma_max before `measure`, in 1/255
-# sigma_min and sigma_max as multiples of the measured `renoising.hiding_deviation`, the smallest value of each, and the
-# largest value of both (1/255).
-SHARES, LEAST, MOST = (0.5, 2.5), (3.0, 15.0), 75.0
+# sigma_min and sigma_max: values before `measure` (1/255), multiples of the measured `renoising.hiding_deviation`, the
+# smallest value of each and the largest of both (1/255).
+UNMEASURED, MULTIPLES, LEAST, MOST = (10.0, 50.0), (0.5, 2.5), (3.0, 15.0), 75.0
 LAG = 1.25  # lag of the average behind the restorer, as a multiple of the planned steps
 LEAST_GAIN = 5.0  # dB, least reduction of white noise by a restorer that counts as a denoiser, see `measure`
 
@@ -91,8 +90,10 @@ class Renoised(RealTermObjective):
     def set_range(self, sigma_min: float, sigma_max: float) -> None:
         """Sets the range of the added noise, in 1/255; limits given to the constructor take precedence."""
         low, high = RestorerContract.of(self.restorer).value_range
-        sigma_min = min(sigma_min, self.sigma_max or sigma_min) if self.sigma_min is None else self.sigma_min
-        sigma_max = max(sigma_max, sigma_min) if self.sigma_max is None else self.sigma_max
+        if self.sigma_max is not None:
+            sigma_min, sigma_max = min(sigma_min, self.sigma_max), self.sigma_max
+        if self.sigma_min is not None:
+            sigma_min, sigma_max = self.sigma_min, max(sigma_max, self.sigma_min)
         self.sigma_range = (sigma_min / 255 * (high - low), sigma_max / 255 * (high - low))
 
     def measure(self, real: Iterable[torch.Tensor], clean: torch.Tensor, generator: torch.Generator) -> dict[str, Any]:
@@ -111,8 +112,10 @@ class Renoised(RealTermObjective):
             if self.sigma_min is not None and self.sigma_max is not None:
                 return probed
             measured = remainder(self.restorer, real)
-        sigmas = [max(least, share * measured["hiding"]) for share, least in zip(SHARES, LEAST, strict=True)]
-        sigma_min, sigma_max = (round(min(sigma, MOST), 2) for sigma in sigmas)
+        sigma_min, sigma_max = (
+            round(min(max(least, multiple * measured["hiding"]), MOST), 2)
+            for multiple, least in zip(MULTIPLES, LEAST, strict=True)
+        )
         return {**probed, **measured, "sigma_min": sigma_min, "sigma_max": sigma_max}
 
     def probe(self, clean: torch.Tensor, generator: torch.Generator) -> dict[str, Any]:
@@ -178,10 +181,10 @@ class Renoised(RealTermObjective):
         """Draws sigma (B, 1, 1, 1), on the scale of the restorer's range, and n (B, C, H, W) for photos `like`."""
         low, high = self.sigma_range
 
-        def draw(one: torch.Generator | None, _: int) -> torch.Tensor:
-            sigma = low + (high - low) * torch.rand((), generator=one)
-            noise = torch.randn(like.shape[1:], generator=one)
+        def draw(own: torch.Generator | None, _: int) -> torch.Tensor:
+            sigma = low + (high - low) * torch.rand((), generator=own)
+            noise = torch.randn(like.shape[1:], generator=own)
             return torch.cat([sigma.view(1), noise.flatten()])
 
-        drawn = draw_each(len(like), generator, draw).to(like)
+        drawn = draw_each(len(like), generator, draw).to(like)  # (B, 1 + CHW)
         return drawn[:, 0].view(-1, 1, 1, 1), drawn[:, 1:].view(like.shape)

@@ -11,7 +11,7 @@ from ..errors import ConfigurationError
 from ..models.restorer import RestorerContract, restore_photos
 
 PROBE = 15 / 255  # standard deviation of the added noise in `white_noise_gain`
-FREQUENCIES = 16  # number of frequencies of the spectrum per axis
+FREQUENCIES = 16  # frequencies of the spectrum per axis, more than the 7 offsets of the correlation
 
 
 def hiding_deviation(blocks: FlatBlocks) -> float:
@@ -28,7 +28,7 @@ def hiding_deviation(blocks: FlatBlocks) -> float:
     padded = covariance.new_zeros(*covariance.shape[:2], FREQUENCIES, FREQUENCIES)
     padded[..., :offsets, :offsets] = covariance
     padded = padded.roll((-(offsets // 2), -(offsets // 2)), (2, 3))
-    spectrum = torch.fft.fft2(padded).permute(2, 3, 0, 1)  # (n, n, C, C)
+    spectrum = torch.fft.fft2(padded).permute(2, 3, 0, 1)  # (FREQUENCIES, FREQUENCIES, C, C)
     power = torch.linalg.eigvalsh((spectrum + spectrum.mH) / 2).amax()
     return math.sqrt(max(0.0, float(power)))
 

@@ -106,12 +106,12 @@ class NoiseSchedule:
         generators = list(generator) if isinstance(generator, Sequence) else [generator]
         if len(generators) not in (1, batch):
             raise ValueError(f"`generator` must be one or {batch} generators, got {len(generators)}")
-        size = batch // len(generators)
+        count = batch // len(generators)  # samples per generator: 1 or B
         levels, swaps = [], []
-        for one in generators:
-            levels.append(self.levels(size, one))
-            swaps.append(torch.rand(2, size, generator=one) < 0.5)
-        swap = torch.cat(swaps, dim=1) & channel_shuffle  # (2, B)
+        for own in generators:
+            levels.append(self.levels(count, own))
+            swaps.append(torch.rand(2, count, generator=own) < 0.5)
+        swap = torch.cat(swaps, dim=1) & channel_shuffle  # (2, B): for the positive and for the negative
         noise = randn_tensor(shape, generator=generators if len(generators) > 1 else generators[0], dtype=dtype)
         return NoiseDraws(torch.cat(levels), noise, swap[0], swap[1])
 

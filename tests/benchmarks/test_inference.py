@@ -94,12 +94,6 @@ def test_growth_is_measured_once_and_reported_with_plots(tmp_path, monkeypatch, 
     assert len(list(tmp_path.glob("growth_*.png"))) == 3
 
 
-@pytest.mark.slow  # starts a process
-def test_the_listing_of_many_files_is_measured(tmp_path, monkeypatch, capsys):
-    shown = run(monkeypatch, capsys, "listing.py", "--counts", 1500, "--report", tmp_path / "report.md")
-    assert "| 1500 |" in shown and flat((tmp_path / "report.md").read_text()) in shown
-
-
 @pytest.mark.slow  # starts the command
 def test_a_folder_is_measured_against_the_bare_network(tmp_path, monkeypatch, capsys):
     options = ["--megapixels", 0.01, "--photos", 2, "--side", 64, "--repeats", 1, "--report", tmp_path / "report.md"]

@@ -92,19 +92,21 @@ def _help(field: Field) -> str:
 
 def _defaults(field: Field) -> str:
     """Returns the default of the default preset, then the presets and options with other defaults."""
-    own = getattr(TrainingConfig(), field.name)
-    default = PRESETS[TrainingConfig.preset].get(field.name, own)
+    of_field = getattr(TrainingConfig(), field.name)
+    default = PRESETS[TrainingConfig.preset].get(field.name, of_field)
     others: dict[str, list[str]] = {}  # value as shown -> presets and options
-    for preset, values in PRESETS.items():
-        if values.get(field.name, own) != default:
-            others.setdefault(_shown(values.get(field.name, own)), []).append(preset)
+    for preset, options in PRESETS.items():
+        value = options.get(field.name, of_field)
+        if value != default:
+            others.setdefault(_shown(value), []).append(preset)
     if field.name == "learning_rate":
         for kind, rate in ADAPTER_LEARNING_RATES.items():
             others.setdefault(_shown(rate), []).append(f"--adapter {kind}")
-    return "; ".join([f"default: {_shown(default)}", *(f"{', '.join(names)}: {v}" for v, names in others.items())])
+    return "; ".join([f"default: {_shown(default)}", *(f"{', '.join(by)}: {shown}" for shown, by in others.items())])
 
 
 def _shown(value: Any) -> str:
+    """Formats a value as it is given on the command line."""
     if value is None or value in ([], {}):
         return "none"
     if isinstance(value, bool):

@@ -1,5 +1,6 @@
 """Facts about a training option, stored on its dataclass field: help, choices, bounds, changes in a resumed run."""
 
+import contextlib
 import math
 import types
 from dataclasses import Field, dataclass, field
@@ -49,11 +50,6 @@ def facts(of: Field) -> Option:
     return of.metadata["option"]
 
 
-def is_optional(hint: Any) -> bool:
-    """Whether a type hint allows None."""
-    return type(None) in get_args(hint)
-
-
 def bare_type(hint: Any) -> tuple[type, type | None]:
     """Returns a type hint without None, and the type of a list's elements: `list[int] | None` -> (list, int)."""
     if get_origin(hint) in (Union, types.UnionType):
@@ -62,7 +58,7 @@ def bare_type(hint: Any) -> tuple[type, type | None]:
     return origin, (get_args(hint)[0] if origin is list else None)
 
 
-NAMES = {int: "an integer", float: "a number", str: "text", bool: "true or false", list: "a list", dict: "a mapping"}
+TYPES = {int: "an integer", float: "a number", str: "text", bool: "true or false", list: "a list", dict: "a mapping"}
 
 
 def converted(value: Any, hint: Any) -> Any:
@@ -72,17 +68,15 @@ def converted(value: Any, hint: Any) -> Any:
         ValueError: the value cannot be converted; the message names the expected type.
     """
     kind, element = bare_type(hint)
-    if value is None and is_optional(hint):
+    if value is None and type(None) in get_args(hint):
         return None
     if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
-        try:
+        with contextlib.suppress(ValueError):
             return float(value)
-        except ValueError:
-            pass
     if kind is list and isinstance(value, list | tuple):
         return [converted(each, element) for each in value]
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"must be {NAMES[kind]}, got {value!r}")
+        raise ValueError(f"must be {TYPES[kind]}, got {value!r}")
     return value
 
 

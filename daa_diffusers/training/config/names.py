@@ -99,13 +99,9 @@ ANSWERS: dict[str, str] = {
 }  # fmt: skip
 
 
-def _plain(name: str) -> str:
-    return name.replace("-", "_")
-
-
 def hint(name: str) -> str:
     """Returns a hint on what to use instead of an unknown option, in parentheses; empty if there is none."""
-    name = _plain(name)
+    name = name.replace("-", "_")
     if name in RETIRED:
         return f" (an option of earlier versions: {RETIRED[name][1]})"
     if name in ANSWERS:

@@ -14,10 +14,10 @@ for _name, _class in OBJECTIVES.items():
     for _option in _class.defaults():
         OBJECTIVE_OPTIONS.setdefault(_option, []).append(_name)
 
-# For files of earlier versions, where the supervised objective was variant "vanilla" of noise-space adaptation.
-EARLIER_OPTIONS = ("objective_options",)
-VANILLA = "vanilla"
 DEFAULT_OBJECTIVE = "noise_space"
+# For files of earlier versions: an option for the objective's options, and the variant of noise-space adaptation that
+# was the supervised objective.
+EARLIER_OPTIONS, VANILLA = ("objective_options",), "vanilla"
 
 
 def nest_objective(options: Mapping[str, Any], *, record: bool = False) -> dict[str, Any]:
@@ -69,6 +69,8 @@ def add_objective_options(parser: argparse.ArgumentParser) -> None:
 
 
 class _Value(argparse.Action):
+    """Stores True if an option has no value, the value if it has one, else the list."""
+
     def __call__(self, parser, namespace, values, option_string=None):
         read = [yaml.safe_load(value) for value in values]
         setattr(namespace, self.dest, True if not read else read[0] if len(read) == 1 else read)

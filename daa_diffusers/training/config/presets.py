@@ -54,8 +54,8 @@ _ADAPT_TO: dict[str, dict[str, Any]] = {
 
 def adaptation_preset(task: Task) -> dict[str, Any]:
     """Returns the preset that adapts to a task; noise is fitted only for tasks that remove noise."""
-    own = {} if task.removes_noise else {**_NOT_FITTED, "degradation": {"type": task.degradations[0]}}
-    return {**_ADAPT, **own, "init_from": task.start, **_ADAPT_TO.get(task.name, {})}
+    without_noise = {} if task.removes_noise else {**_NOT_FITTED, "degradation": {"type": task.degradations[0]}}
+    return {**_ADAPT, **without_noise, "init_from": task.start, **_ADAPT_TO.get(task.name, {})}
 
 
 _PAPER: dict[str, Any] = {

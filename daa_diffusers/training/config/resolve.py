@@ -101,12 +101,3 @@ def _degradation(text: str) -> dict[str, Any]:
     if text.lower().endswith(DEGRADATION_SUFFIXES):
         return read_degradation(os.path.expanduser(os.path.expandvars(text)))
     return json_mapping(text)
-
-
-__all__ = [
-    "PRESETS",
-    "TrainingConfig",
-    "parse_arguments",
-    "read_yaml",
-    "resolve",
-]
