@@ -45,14 +45,15 @@ def metadata_of(description: Description, name: str, license: License) -> ModelC
     results = [
         EvalResult(
             task_type="image-to-image",
-            dataset_type=re.sub(r"\W+", "-", one["set"].lower()).strip("-"),  # the Hub merges results with equal types
-            dataset_name=one["set"],
+            # the Hub merges results with equal types
+            dataset_type=re.sub(r"\W+", "-", scores["set"].lower()).strip("-"),
+            dataset_name=scores["set"],
             metric_type="psnr",
-            metric_name=f"PSNR (dB; {one['psnr'][IDENTITY]:.2f} of the untouched input)",
-            metric_value=round(float(one["psnr"][row]), 2),
+            metric_name=f"PSNR (dB; {scores['psnr'][IDENTITY]:.2f} of the untouched input)",
+            metric_value=round(float(scores["psnr"][row]), 2),
         )
-        for one in description.evaluation.get("sets", ())
-        if row in one["psnr"]
+        for scores in description.evaluation.get("sets", ())
+        if row in scores["psnr"]
     ]
     return ModelCardData(
         license=license.identifier,
@@ -68,9 +69,16 @@ def metadata_of(description: Description, name: str, license: License) -> ModelC
 
 def main_row(evaluation: Mapping[str, Any], name: str) -> str | None:
     """Returns the row of an `evaluation.json` for the checkpoint itself: the one with its name, else the last one."""
-    rows = list(dict.fromkeys(row for one in evaluation.get("sets", ()) for row in one["psnr"] if row != IDENTITY))
-    own = name.rpartition("/")[2]
-    return own if own in rows else rows[-1] if rows else None
+    rows = _rows(evaluation)
+    short_name = name.rpartition("/")[2]
+    return short_name if short_name in rows else next(reversed(rows), None)
+
+
+def _rows(evaluation: Mapping[str, Any]) -> list[str]:
+    """Returns the names of the rows of all test sets, each once, without that of the untouched input."""
+    return [
+        row for row in dict.fromkeys(row for s in evaluation.get("sets", ()) for row in s["psnr"]) if row != IDENTITY
+    ]
 
 
 def render_card(description: Description, name: str, license: License | None = None, *, with_code: bool = False) -> str:
@@ -87,7 +95,7 @@ def render_card(description: Description, name: str, license: License | None = N
     parts = [
         f"---\n{metadata}\n---\n{RENDERED}",
         f"# {name.rpartition('/')[2]}",
-        _what(description),
+        _summary(description),
         _predictor_usage(name) if _is_predictor(description) else _usage(name, with_code),
         "## Data and licenses",
         *_data(description, license),
@@ -111,22 +119,23 @@ def given_card(text: str, description: Description, name: str, license: License)
         card = ModelCard(text, ignore_metadata_errors=False)
     except (ValueError, yaml.YAMLError) as error:
         raise ConfigurationError(f"`card` has metadata that cannot be read: {error}") from error
-    ours = metadata_of(description, name, license).to_dict()
-    own = card.data.to_dict()
-    claimed = (own.get("license"), own.get("license_name"))
+    rendered = metadata_of(description, name, license).to_dict()
+    given = card.data.to_dict()
+    claimed = (given.get("license"), given.get("license_name"))
     if license.non_commercial and claimed not in ((None, None), (license.identifier, license.name)):
         raise ConfigurationError(
             f"`card` states license: {claimed[0]}, license_name: {claimed[1]}, but the weights are under "
             f"{license.identifier}, {license.name}: {license.text}"
         )
-    merged = {**ours, **own, **license.metadata()}
+    merged = {**rendered, **given, **license.metadata()}
     return f"---\n{yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)}---\n{card.text}"
 
 
 # --- the parts ---
 
 
-def _what(description: Description) -> str:
+def _summary(description: Description) -> str:
+    """Returns a sentence on what the network does, and one with its facts."""
     restorer, low, high = description.restorer, *description.value_range
     if _is_predictor(description):
         return f"The noise predictor of a restorer's training, `{PREDICTOR}`; it is not a restorer."
@@ -152,6 +161,7 @@ def _what(description: Description) -> str:
 
 
 def _limits(task: str | None) -> str:
+    """Returns the section on intended use and limits."""
     if task not in TASKS:
         return "Only for photos with the degradation that it was trained on."
     return f"{TASKS[task].description} {TASKS[task].caution}".strip()
@@ -166,6 +176,7 @@ def _predictor_usage(name: str) -> str:
 
 
 def _usage(name: str, with_code: bool) -> str:
+    """Returns the example of a pipeline's usage, and with code in the repository also that without this package."""
     with_package = (
         "```python\nfrom daa_diffusers import DAARestorationPipeline  # pip install daa-diffusers\n"
         "from PIL import Image\n\n"
@@ -182,55 +193,57 @@ def _usage(name: str, with_code: bool) -> str:
 
 
 def _data(description: Description, license: License) -> list[str]:
+    """Returns the section on the training photos, one line per source, and on the license."""
     lines = []
-    photos, sources = description.training.get("photos"), description.training.get("sources")
-    for role, sets in photos.items() if isinstance(photos, Mapping) else ():
+    photos, origins = description.training.get("photos"), description.training.get("sources")
+    for role, sources in photos.items() if isinstance(photos, Mapping) else ():
         if role == "unpaired_clean":  # the same as the clean ones
             continue
         words = {"clean": "clean", "real": "real, without ground truth"}.get(role, role.replace("_", " "))
-        places = (description.training.get("options") or {}).get(role)
-        for index, one in enumerate(sets if isinstance(sets, list) else ()):
-            if not isinstance(one, Mapping):
+        paths = (description.training.get("options") or {}).get(role)
+        for index, source in enumerate(sources if isinstance(sources, list) else ()):
+            if not isinstance(source, Mapping):
                 continue
-            folder = str(one.get("folder"))
-            place = places[index] if isinstance(places, list) and index < len(places) else ""
-            folder = place if str(place).endswith(folder) else folder  # more specific: renoir/train/noisy
-            source = sources.get(str(one.get("folder")), sources.get(folder)) if isinstance(sources, Mapping) else None
-            known = f" {_text(source)}" if source else ""
-            lines.append(f"- {_text(folder)}: {_text(one.get('photos'))} photos, {words}.{known}")
+            name = str(source.get("folder"))
+            path = paths[index] if isinstance(paths, list) and index < len(paths) else ""
+            shown = path if str(path).endswith(name) else name  # the path says more: renoir/train/noisy
+            origin = origins.get(name, origins.get(shown)) if isinstance(origins, Mapping) else None
+            line = f"- {_text(shown)}: {_text(source.get('photos'))} photos, {words}."
+            lines.append(f"{line} {_text(origin)}" if origin else line)
     return ["\n".join(lines) or "The photos were not recorded.", license.text]
 
 
 def _making(description: Description) -> list[str]:
+    """Returns the section on how the weights were made: the files that they were taken from, or their training."""
     training = description.training
     for key, words in _TAKEN_FROM.items():
-        source = training.get(key)
-        if not isinstance(source, list):
-            continue
-        lines = [
-            f"- `{_text(one.get('file'))}`, SHA-256 `{_text(one.get('sha256'))}`"
-            for one in source
-            if isinstance(one, Mapping)
-        ]
-        return [words, "\n".join(lines)]
+        if isinstance(files := training.get(key), list):
+            lines = [
+                f"- `{_text(file.get('file'))}`, SHA-256 `{_text(file.get('sha256'))}`"
+                for file in files
+                if isinstance(file, Mapping)
+            ]
+            return [words, "\n".join(lines)]
     options = training.get("options")
     if not isinstance(options, Mapping):
         return ["Not recorded."]
+    facts = []
+    if isinstance(training.get("steps"), int):
+        facts.append(f"{training['steps']} steps")
+    if isinstance(training.get("minutes"), int | float):
+        facts.append(f"{training['minutes']:.0f} minutes")
+    facts.append(f"batch {_text(options.get('batch_size'))}, patches of {_text(options.get('patch'))} px")
     start = options.get("init_from")
-    facts = [f"{training['steps']} steps" if isinstance(training.get("steps"), int) else ""]
-    minutes = training.get("minutes")
-    facts += [f"{minutes:.0f} minutes" if isinstance(minutes, int | float) else ""]
-    facts += [f"batch {_text(options.get('batch_size'))}, patches of {_text(options.get('patch'))} px"]
-    facts += [f"from `{_text(start)}`" if start else "from random weights"]
-    name, own = recorded_objective(options)
-    form = f", variant {_text(own['variant'])}" if "variant" in own else ""
-    facts += [f"objective {_text(name)}{form}"]
+    facts.append(f"from `{_text(start)}`" if start else "from random weights")
+    name, of_objective = recorded_objective(options)
+    variant = f", variant {_text(of_objective['variant'])}" if "variant" in of_objective else ""
+    facts.append(f"objective {_text(name)}{variant}")
     versions = training.get("versions")
     used = ", ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, Mapping) else ""
     shown = {key: value for key, value in options.items() if key not in _HIDDEN}
     text = yaml.safe_dump(json.loads(json.dumps(shown)), sort_keys=False, allow_unicode=True)
     return [
-        "Trained by `examples/train_daa.py` of daa_diffusers: " + "; ".join(fact for fact in facts if fact) + ".",
+        f"Trained by `examples/train_daa.py` of daa_diffusers: {'; '.join(facts)}.",
         _text(training.get("history", "")),
         f"<details><summary>All options</summary>\n\n```yaml\n{text}```\n\n</details>",
         f"Versions: {_text(used)}." if used else "",
@@ -238,6 +251,7 @@ def _making(description: Description) -> list[str]:
 
 
 def _numbers(description: Description) -> list[str]:
+    """Returns the section on scores."""
     evaluation = description.evaluation
     if not evaluation.get("sets"):
         return ["No scores are recorded. Test it on your own photos before you rely on it."]
@@ -246,36 +260,40 @@ def _numbers(description: Description) -> list[str]:
 
 
 def numbers_table(evaluation: Mapping[str, Any]) -> str:
-    """Returns markdown table of the PSNR in an `evaluation.json`: a line per test set, the untouched input first."""
-    rows = list(dict.fromkeys(row for one in evaluation["sets"] for row in one["psnr"] if row != IDENTITY))
-    baselines = list(dict.fromkeys(row for one in evaluation["sets"] for row in one.get("minus", {})))
-    worst = any("worst" in one for one in evaluation["sets"])
-    heading = ["set", "photos", IDENTITY, *rows, *(f"minus {row} (95 %)" for row in baselines)]
-    lines = [[*heading, *(["worst photo against identity"] if worst else [])]]
-    for one in evaluation["sets"]:
-        line = [one["set"], str(one["photos"])]
-        line += [f"{one['psnr'][row]:.2f}" if row in one["psnr"] else "" for row in (IDENTITY, *rows)]
+    """Returns a Markdown table of the PSNR in an `evaluation.json`: a line per test set, the untouched input first."""
+    sets = evaluation["sets"]
+    rows = [IDENTITY, *_rows(evaluation)]
+    baselines = list(dict.fromkeys(row for scores in sets for row in scores.get("minus", {})))
+    has_worst = any("worst" in scores for scores in sets)
+    lines = [["set", "photos", *rows, *(f"minus {row} (95 %)" for row in baselines)]]
+    lines[0] += ["worst photo against identity"] if has_worst else []
+    for scores in sets:
+        line = [scores["set"], str(scores["photos"])]
+        line += [f"{scores['psnr'][row]:.2f}" if row in scores["psnr"] else "" for row in rows]
         for row in baselines:
-            difference = one.get("minus", {}).get(row)
+            difference = scores.get("minus", {}).get(row)  # mean and limits of the interval, dB
             line.append("{:+.3f} [{:+.3f}, {:+.3f}]".format(*difference) if difference else "")
-        lines.append([*line, *([f"{one['worst']:+.2f}" if "worst" in one else ""] if worst else [])])
+        if has_worst:
+            line.append(f"{scores['worst']:+.2f}" if "worst" in scores else "")
+        lines.append(line)
     return _table(lines)
 
 
 def _label_free_table(evaluation: Mapping[str, Any]) -> str:
-    """Returns markdown table of the mean label-free scores, a line per test set and row; "" if there are none."""
+    """Returns a Markdown table of the mean label-free scores, a line per test set and row; "" if there are none."""
     lines: list[list[str]] = []
-    for one in evaluation["sets"]:
-        for row, scores in one.get("label_free", {}).items():
+    for test_set in evaluation["sets"]:
+        for row, scores in test_set.get("label_free", {}).items():
             lines = lines or [["set", "row", *scores]]
-            lines.append([one["set"], row, *(f"{scores[c]:.3f}" if c in scores else "" for c in lines[0][2:])])
+            numbers = [f"{scores[column]:.3f}" if column in scores else "" for column in lines[0][2:]]
+            lines.append([test_set["set"], row, *numbers])
     return f"Without ground truth, mean per photo:\n\n{_table(lines, text=2)}" if lines else ""
 
 
 def _table(lines: Sequence[Sequence[str]], text: int = 1) -> str:
-    """Returns markdown table; the first line is the heading, columns from index `text` on are right-aligned numbers."""
-    cells = [f"| {' | '.join(_text(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
-    return "\n".join([cells[0], f"|{'---|' * text}{'---:|' * (len(lines[0]) - text)}", *cells[1:]])
+    """Returns a Markdown table; the first line is the heading, columns from index `text` on are numbers."""
+    heading, *rest = ("| " + " | ".join(_text(cell).replace("|", r"\|") for cell in line) + " |" for line in lines)
+    return "\n".join([heading, f"|{'---|' * text}{'---:|' * (len(lines[0]) - text)}", *rest])
 
 
 def _objective(training: Mapping[str, Any]) -> str:

@@ -88,12 +88,10 @@ def describe(folder: Path, training: dict[str, Any] | None = None) -> Descriptio
         CheckpointError: the folder holds no restorer, or its files are damaged or out of bounds.
     """
     networks: dict[str, Network] = {}
-    alone = not (folder / MODEL_INDEX).is_file() and (folder / "config.json").is_file()
-    if alone:
-        config = read_json(folder / "config.json", "")
-        networks["restorer"] = describe_network(
-            folder, read_config(folder / "config.json", str(config.get("_class_name")))
-        )
+    is_network = not (folder / MODEL_INDEX).is_file() and (folder / "config.json").is_file()
+    if is_network:
+        class_name = str(read_json(folder / "config.json", "").get("_class_name"))
+        networks["restorer"] = describe_network(folder, read_config(folder / "config.json", class_name))
     else:
         index = read_index(folder)
         for name in ("restorer", "unet"):
@@ -103,7 +101,7 @@ def describe(folder: Path, training: dict[str, Any] | None = None) -> Descriptio
     if "restorer" not in networks:
         raise CheckpointError(f"{str(folder)!r} holds no restorer: see {MODEL_INDEX}")
     evaluation = evaluation_record(folder)
-    if measured_otherwise(evaluation, folder if alone else folder / "restorer"):
+    if measured_otherwise(evaluation, folder if is_network else folder / "restorer"):
         logger.warning("the scores in %s belong to other weights than those next to it, and are ignored", EVALUATION)
         evaluation = {}
     record = training_record(folder) if training is None else training

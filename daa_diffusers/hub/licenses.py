@@ -76,34 +76,34 @@ HUB_LICENSES = frozenset(_IDENTIFIERS.split())
 ONCE_RESEARCH = frozenset({"daa-denoise", "daa-denoise-plain", "daa-derain", "daa-deblur"})
 
 
-def license_named(said: str) -> License:
+def license_named(name: str) -> License:
     """Parses a license from a config, a record or a user: a known name, an identifier of the Hub, or free text."""
-    if said in _NAMED:
-        return _NAMED[said]
-    words = said.lower()
-    restricted = "non-commercial" in words or "noncommercial" in words or re.search(r"\bnc\b", words) is not None
-    if re.fullmatch(r"[\w.+-]+", said):
-        text = f"The weights: {said}, as their publisher states."
+    if name in _NAMED:
+        return _NAMED[name]
+    lower = name.lower()
+    restricted = "non-commercial" in lower or "noncommercial" in lower or re.search(r"\bnc\b", lower) is not None
+    if re.fullmatch(r"[\w.+-]+", name):
+        text = f"The weights: {name}, as their publisher states."
         text += " **Non-commercial use only.**" if restricted else ""
-        if words in HUB_LICENSES:
-            return License(words, text=text, non_commercial=restricted)
-        return License("other", said, text=text, non_commercial=restricted)
+        if lower in HUB_LICENSES:
+            return License(lower, text=text, non_commercial=restricted)
+        return License("other", name, text=text, non_commercial=restricted)
     if restricted:
-        return License(RESEARCH.identifier, RESEARCH.name, text=said, non_commercial=True)
-    return License(None, text=said)
+        return License(RESEARCH.identifier, RESEARCH.name, text=name, non_commercial=True)
+    return License(None, text=name)
 
 
-def check_license(said: Any, argument: str = "license") -> None:
+def check_license(name: Any, argument: str = "license") -> None:
     """Checks the license that a user states for an upload; None is valid.
 
     Raises:
         ConfigurationError: neither an identifier of the Hub (in any case) nor a license name of this package.
     """
-    if said is None or (isinstance(said, str) and (said in _NAMED or said.lower() in HUB_LICENSES)):
+    if name is None or (isinstance(name, str) and (name in _NAMED or name.lower() in HUB_LICENSES)):
         return
-    near = did_you_mean(str(said).lower(), [*HUB_LICENSES, *filter(None, _NAMED)])
+    near = did_you_mean(str(name).lower(), [*HUB_LICENSES, *filter(None, _NAMED)])
     raise ConfigurationError(
-        f"`{argument}` must be an identifier that the Hub lists (apache-2.0, mit, cc-by-4.0, other, ...), got {said!r}"
+        f"`{argument}` must be an identifier that the Hub lists (apache-2.0, mit, cc-by-4.0, other, ...), got {name!r}"
         + (near or "; see https://huggingface.co/docs/hub/repositories-licenses")
     )
 
@@ -121,17 +121,18 @@ def license_of(training: Mapping[str, Any], config: Mapping[str, Any] | None = N
         training: training record (`training.json`). Weights trained from bundled ones inherit their license.
         config: config of the restorer.
     """
-    said = [training.get("license"), training.get("licence"), (config or {}).get("license")]
+    names = [training.get("license"), training.get("licence"), (config or {}).get("license")]
+    stated = [license_named(name) for name in names if isinstance(name, str) and name]
     options = training.get("options")
-    starts = Path(str(options.get("init_from"))).name if isinstance(options, Mapping) else ""
-    stated = [license_named(one) for one in said if isinstance(one, str) and one]
-    inherited = [_bundled(starts)] if starts in bundled_names() else []
-    if starts in RENAMED or (not stated and starts in ONCE_RESEARCH):  # all renamed checkpoints are research-only
+    start = Path(str(options.get("init_from"))).name if isinstance(options, Mapping) else ""
+    inherited = [_bundled_license(start)] if start in bundled_names() else []
+    if start in RENAMED or (not stated and start in ONCE_RESEARCH):  # all renamed checkpoints are research-only
         inherited = [RESEARCH]
     return strictest(*stated, *inherited)
 
 
-def _bundled(name: str) -> License:
+def _bundled_license(name: str) -> License:
+    """Returns the license that weights trained from a bundled checkpoint inherit."""
     record = json.loads((bundled_path(name) / "training.json").read_text(encoding="utf-8"))
     license = license_of(record)
     return RESEARCH if license.non_commercial else license

@@ -94,24 +94,24 @@ def prepare(
     if repo_id.count("/") != 1:
         raise ConfigurationError(f'`repo_id` must be "owner/name", got {repo_id!r}')
     source = resolve(folder, "folder")
-    alone = source.kind == "file" and Path(folder).is_dir()
-    if source.kind != "folder" and not alone:
+    is_network = source.kind == "file" and Path(folder).is_dir()
+    if source.kind != "folder" and not is_network:
         raise CheckpointError(
             f"`folder` must be the folder of a pipeline or restorer, or a bundled name, got {os.fspath(folder)!r}"
         )
-    folder = Path(folder) if alone else Path(source.location)
-    if alone:
+    folder = Path(folder) if is_network else Path(source.location)
+    if is_network:
         check_network_folder(folder, stored_variant(folder))
-    components = [""] if alone else _checked_components(folder)
+    components = [""] if is_network else _checked_components(folder)
     training = without_machine(training_record(folder))
     description = describe(folder, training)
-    stated = _stated(description, license)
+    weights_license = _license_of_upload(description, license)
 
     files: dict[str, bytes | Path] = {}
     for component in components:
-        files |= _network_files(folder, component, repo_id, stated)
+        files |= _network_files(folder, component, repo_id, weights_license)
     code: dict[str, bytes] = {}
-    if not alone:
+    if not is_network:
         code, index = with_code(read_index(folder), components)
         files |= {MODEL_INDEX: json_bytes({**index, "_name_or_path": repo_id}), **code}
     if training:
@@ -121,14 +121,17 @@ def prepare(
     for name in LICENSE_FILES:
         if (folder / name).is_file():
             files[name] = (folder / name).read_bytes()
-    files[CARD] = _card(description, repo_id, stated, _given(folder, card), bool(code)).encode()
+    written = _written_card(folder, card)
+    if written is None:
+        text = render_card(description, repo_id, weights_license, with_code=bool(code))
+    else:
+        text = given_card(written, description, repo_id, weights_license)
+    files[CARD] = text.encode()
     check_inside(folder, [folder / name for name in files])
     for name, content in files.items():
         check_traces(name, content, folder)
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    known = {*files, LOADER_FILE}
-    skipped = tuple(name for name in (path.relative_to(folder).as_posix() for path in paths) if name not in known)
-    return Upload(repo_id, files, skipped)
+    found = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    return Upload(repo_id, files, tuple(name for name in found if name not in (*files, LOADER_FILE)))
 
 
 def send(
@@ -182,14 +185,11 @@ def check_revision(revision: Any) -> None:
     Raises:
         ConfigurationError: not a valid branch name.
     """
-    if revision is None or (isinstance(revision, str) and _BRANCH.fullmatch(revision) and not _COMMIT.match(revision)):
+    is_commit = isinstance(revision, str) and _COMMIT.match(revision) is not None
+    if revision is None or (isinstance(revision, str) and _BRANCH.fullmatch(revision) and not is_commit):
         return
-    what = (
-        "not a commit"
-        if isinstance(revision, str) and _COMMIT.match(revision)
-        else "without spaces and any of ~^:?*[\\"
-    )
-    raise ConfigurationError(f"`revision` must be a branch name, {what}, got {revision!r}")
+    rule = "not a commit" if is_commit else "without spaces and any of ~^:?*[\\"
+    raise ConfigurationError(f"`revision` must be a branch name, {rule}, got {revision!r}")
 
 
 def full_id(repo_id: str, token: bool | str | None = None) -> str:
@@ -249,30 +249,30 @@ def _checked_components(folder: Path) -> list[str]:
 
 
 def _network_files(folder: Path, component: str, repo_id: str, license: License) -> dict[str, bytes | Path]:
-    """Returns config, with the license, and weights of a component, or ("") of the folder of a single network."""
-    place = f"{component}/" if component else ""
-    name = f"{place}{CONFIG_NAMES.get(component, 'config.json')}"
+    """Returns config, with the license, and weights of a component; of the folder of a single network for ""."""
+    prefix = f"{component}/" if component else ""
+    name = f"{prefix}{CONFIG_NAMES.get(component, 'config.json')}"
     config = {**without_machine(read_json(folder / name, "")), "_name_or_path": repo_id}
     if "license" in config:
         config["license"] = license.key
     files: dict[str, bytes | Path] = {name: json_bytes(config)}
     for path in sorted((folder / component).glob(f"{WEIGHTS}*")):
         if path.is_file() and (path.suffix == SAFETENSORS or f"{SAFETENSORS}.index" in path.name):
-            files[f"{place}{path.name}"] = path
+            files[f"{prefix}{path.name}"] = path
     return files
 
 
 # --- card ---
 
 
-def _given(folder: Path, card: str | os.PathLike[str] | None) -> str | None:
+def _written_card(folder: Path, card: str | os.PathLike[str] | None) -> str | None:
     """Returns the text of the card that a user wrote; None if the card is to be rendered."""
     path = Path(card) if card is not None else folder / CARD
     text = read_card(path) if card is not None or path.is_file() else RENDERED
     return None if RENDERED in text else text
 
 
-def _stated(description: Description, identifier: str | None) -> License:
+def _license_of_upload(description: Description, identifier: str | None) -> License:
     """Returns the license of an upload: the recorded one, or the one that the publisher states.
 
     Raises:
@@ -286,9 +286,3 @@ def _stated(description: Description, identifier: str | None) -> License:
             f"`license` is {identifier!r}, but these weights are under {recorded.key}: {recorded.text}"
         )
     return license_named(identifier)
-
-
-def _card(description: Description, repo_id: str, license: License, given: str | None, with_code: bool) -> str:
-    if given is None:
-        return render_card(description, repo_id, license, with_code=with_code)
-    return given_card(given, description, repo_id, license)

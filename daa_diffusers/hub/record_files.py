@@ -1,7 +1,7 @@
 """Files of a weights record: names, contents, and removal of records that belong to other weights."""
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,19 +77,23 @@ def read_record(folder: Path) -> WeightsRecord:
     Raises:
         CheckpointError: a file is damaged, too large, or a link to a place outside the folder.
     """
-    own = any((folder / name).is_file() for name in (TRAINING, EVALUATION, *LICENSE_FILES))
-    if not own and (folder.parent / MODEL_INDEX).is_file():
+    has_record = any((folder / name).is_file() for name in (TRAINING, EVALUATION, *LICENSE_FILES))
+    if not has_record and (folder.parent / MODEL_INDEX).is_file():
         folder = folder.parent
-    texts = {name: folder / name for name in (*LICENSE_FILES, CARD) if (folder / name).is_file()}
-    check_inside(folder, [folder / TRAINING, folder / EVALUATION, *texts.values()])
-    for path in texts.values():
+    paths = [folder / name for name in (*LICENSE_FILES, CARD) if (folder / name).is_file()]
+    check_inside(folder, [folder / TRAINING, folder / EVALUATION, *paths])
+    for path in paths:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise CheckpointError(f"{str(path)!r} has {path.stat().st_size} bytes, at most {MAX_JSON_BYTES} are read")
-    content = {name: path.read_bytes() for name, path in texts.items()}
-    card = content.pop(CARD, RENDERED.encode()).decode("utf-8", "replace")
+    texts = {path.name: path.read_bytes() for path in paths}
+    card = texts.pop(CARD, RENDERED.encode()).decode("utf-8", "replace")
     evaluation = evaluation_record(folder)
     return WeightsRecord(
-        training_record(folder), evaluation, content, None if RENDERED in card else card, evaluation.get(WEIGHTS_KEY)
+        training_record(folder),
+        evaluation,
+        licenses=texts,
+        card=None if RENDERED in card else card,
+        weights=evaluation.get(WEIGHTS_KEY),
     )
 
 
@@ -103,9 +107,9 @@ def task_of(training: Mapping[str, Any]) -> str | None:
     options = training.get("options")
     degradation = options.get("degradation") if isinstance(options, Mapping) else None
     tasks = {task for kind in _kinds(degradation) if (task := task_of_degradation(kind)) is not None}
-    others = {task for task in tasks if not TASKS[task].removes_noise}  # noise is part of most synthetic degradations
-    named = others or tasks
-    return named.pop() if len(named) == 1 else None
+    # noise is part of most synthetic degradations
+    tasks = {task for task in tasks if not TASKS[task].removes_noise} or tasks
+    return tasks.pop() if len(tasks) == 1 else None
 
 
 def recorded_objective(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -187,24 +191,32 @@ def check_evaluation(evaluation: Mapping[str, Any], path: Path) -> None:
     if not evaluation:
         return
     sets = evaluation.get("sets")
-    whole = isinstance(sets, list) and isinstance(evaluation.get("protocol"), str) and all(map(_is_set, sets))
-    if not whole or not isinstance(evaluation.get(WEIGHTS_KEY), str | None):
+    is_valid = isinstance(sets, list) and isinstance(evaluation.get("protocol"), str) and all(map(_is_set, sets))
+    if not is_valid or not isinstance(evaluation.get(WEIGHTS_KEY), str | None):
         raise CheckpointError(
             f'{str(path)!r} must hold {{"protocol": text, "sets": [{{"set": name, "photos": count, "psnr": '
             f'{{"{IDENTITY}": dB, ROW: dB, ...}}}}]}}'
         )
 
 
-def _is_set(one: Any) -> bool:
-    if not isinstance(one, Mapping):
+def _is_set(scores: Any) -> bool:
+    """Whether an entry of "sets" has the fields of a test set, with numbers where numbers are expected."""
+    if not isinstance(scores, Mapping):
         return False
-    named = isinstance(one.get("set"), str) and isinstance(one.get("photos"), int)
-    minus, label_free = one.get("minus", {}), one.get("label_free", {})
-    intervals = isinstance(minus, Mapping) and all(isinstance(v, list) and len(v) == 3 for v in minus.values())
-    scores = isinstance(label_free, Mapping) and all(map(_are_numbers, label_free.values()))
-    whole = named and intervals and scores and _are_numbers(one.get("psnr")) and IDENTITY in one["psnr"]
-    return whole and _are_numbers({"worst": one.get("worst", 0), **dict(enumerate(sum(minus.values(), [])))})
+    psnr, minus, label_free = scores.get("psnr"), scores.get("minus", {}), scores.get("label_free", {})
+    return (
+        isinstance(scores.get("set"), str)
+        and isinstance(scores.get("photos"), int)
+        and isinstance(scores.get("worst", 0), int | float)
+        and isinstance(psnr, Mapping)
+        and IDENTITY in psnr
+        and _are_numbers(psnr.values())
+        and isinstance(minus, Mapping)  # mean and limits of the interval
+        and all(isinstance(v, list) and len(v) == 3 and _are_numbers(v) for v in minus.values())
+        and isinstance(label_free, Mapping)
+        and all(isinstance(v, Mapping) and _are_numbers(v.values()) for v in label_free.values())
+    )
 
 
-def _are_numbers(values: Any) -> bool:
-    return isinstance(values, Mapping) and all(isinstance(value, int | float) for value in values.values())
+def _are_numbers(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, int | float) for value in values)

@@ -65,13 +65,15 @@ def with_code(index: Mapping[str, Any], components: Sequence[str]) -> tuple[dict
     code: dict[str, bytes] = {}
     for component in components:
         module, class_name = index[component]
-        home = _MODULES.get(class_name) or _home_of(class_name)
-        if home is None:
+        own_module = _MODULES.get(class_name)  # relative to this package
+        if own_module is None and class_name in RESTORERS:
+            own_module = RESTORERS[class_name].__module__.partition(".")[2]
+        if own_module is None:
             if module.split(".")[0] in ("diffusers", "transformers"):
                 continue
             logger.warning("`%s` is a %s.%s: loading it requires that module", component, module, class_name)
             return {}, dict(index)
-        path = package.joinpath(*home.split(".")).with_suffix(".py")
+        path = package.joinpath(*own_module.split(".")).with_suffix(".py")
         if not top_level_imports(path) <= {*PLAIN_IMPORTS, *INLINED}:
             logger.warning("`%s` is a %s, which requires the package daa-diffusers", component, class_name)
             return {}, dict(index)
@@ -94,18 +96,14 @@ def write_loader(folder: Path) -> None:
         (folder / MODEL_INDEX).write_bytes(json_bytes({**index, "_class_name": [LOADER_FILE[:-3], PIPELINE_CLASS]}))
 
 
-def _home_of(class_name: str) -> str | None:
-    """Returns the module of a restorer class, relative to this package; None for other classes."""
-    return RESTORERS[class_name].__module__.partition(".")[2] if class_name in RESTORERS else None
-
-
 def _source(path: Path) -> bytes:
     """Returns the source file of this package for a repository, with the modules of `INLINED` inlined."""
     text = path.read_text(encoding="utf-8")
     for module, file in INLINED.items():
-        before, imported, after = text.partition(f"from {module} import ")
-        if imported:
-            text = f"{before}{path.with_name(file).read_text(encoding='utf-8')}{after.partition(chr(10))[2]}"
+        before, statement, after = text.partition(f"from {module} import ")
+        if statement:
+            _, _, rest = after.partition("\n")  # drops the imported names
+            text = before + path.with_name(file).read_text(encoding="utf-8") + rest
     return f"# Of daa_diffusers {__version__}, under the Apache License 2.0.\n{text}".encode()
 
 
@@ -153,7 +151,7 @@ def check_traces(name: str, content: bytes | Path, folder: Path) -> None:
         text = raw.decode("utf-8", errors="replace")
     sought = {**_TRACES, "a path of this machine": re.compile(re.escape(str(folder.resolve())))}
     home = str(Path.home())
-    if len(home) > 3:
+    if len(home) > len("C:\\"):  # not the root, which is part of every path
         sought["your home folder"] = re.compile(rf"{re.escape(home)}(?![\w-])")
     for what, pattern in sought.items():
         match = pattern.search(text)

@@ -75,9 +75,9 @@ def resolve(
             logger.warning("%r is no longer bundled; loading its successor %r", text, RENAMED[text])
         return Source("folder", str(bundled_path(text)), RENAMED.get(text, text))
     if path.is_dir():
-        alone = weights_entry(path, variant or stored_variant(path))
-        if not (path / MODEL_INDEX).is_file() and alone is not None:  # written by restorer.save_pretrained
-            return Source("file", str(alone), path.resolve().name)
+        weights = weights_entry(path, variant or stored_variant(path))
+        if not (path / MODEL_INDEX).is_file() and weights is not None:  # written by restorer.save_pretrained
+            return Source("file", str(weights), path.resolve().name)
         if variant and not (path / MODEL_INDEX).is_file() and (path / "config.json").is_file():
             raise CheckpointError(f"`variant` is {variant!r}, but {text!r} has no such weights")
         return Source("folder", str(pipeline_folder(name_or_path)), path.resolve().name)
@@ -88,7 +88,7 @@ def resolve(
         return Source("file", text, path.name)
     if isinstance(name_or_path, str) and is_repo_id(text) and path.suffix not in suffixes:
         return Source("hub", text, text)
-    raise CheckpointError(_unknown(text, argument))
+    raise CheckpointError(_unknown_message(text, argument))
 
 
 def is_repo_id(text: str) -> bool:
@@ -105,7 +105,8 @@ def pipeline_folder(name_or_path: str | os.PathLike[str]) -> Path:
     return inner if not (folder / MODEL_INDEX).is_file() and (inner / MODEL_INDEX).is_file() else folder
 
 
-def _unknown(text: str, argument: str) -> str:
+def _unknown_message(text: str, argument: str) -> str:
+    """Returns the error message for a name that resolves to nothing."""
     on_hub = re.match(r"https?://[^/]+/(\w[\w.-]*/\w[\w.-]*)", text)
     if on_hub:
         return f"`{argument}` {text!r} is an address; use the repository id, {on_hub[1]!r}"
@@ -161,8 +162,8 @@ def download(
         revision=revision,
     )
     folder = fetch(allow_patterns=patterns)
-    lone = Path(folder, "config.json").is_file() and not Path(folder, MODEL_INDEX).is_file()
-    if lone and variant is None and weights_entry(Path(folder), None) is None:  # only variants exist
+    is_network = Path(folder, "config.json").is_file() and not Path(folder, MODEL_INDEX).is_file()
+    if is_network and variant is None and weights_entry(Path(folder), None) is None:  # only variants exist
         fetch(allow_patterns=[f"{WEIGHTS}*{SAFETENSORS}*"])
     return folder
 
@@ -182,10 +183,10 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def no_pipeline(folder: Path) -> str:
-    """Returns error message for a folder that is not a checkpoint, with the file types in it (photos, for example)."""
+    """Returns the error message for a folder that is not a checkpoint, with the file types in it, such as photos."""
     suffixes = Counter(path.suffix.lower() or "no suffix" for path in folder.glob("*") if path.is_file())
-    held = ", ".join(f"{count} x {suffix}" for suffix, count in suffixes.most_common(3)) or "no files"
-    return f"{str(folder)!r} is not a pipeline folder: {MODEL_INDEX} is missing; the folder has {held}"
+    content = ", ".join(f"{count} x {suffix}" for suffix, count in suffixes.most_common(3)) or "no files"
+    return f"{str(folder)!r} is not a pipeline folder: {MODEL_INDEX} is missing; the folder has {content}"
 
 
 def own_classes(index: Mapping[str, Any]) -> dict[str, Any]:

@@ -68,6 +68,7 @@ def load_restorer(path: Path, dtype: torch.dtype = torch.float32) -> ModelMixin:
 
 
 def _cast(restorer: ModelMixin, dtype: torch.dtype) -> ModelMixin:
+    """Returns the restorer in eval mode and in `dtype`."""
     return nn.Module.to(restorer.eval(), dtype)  # `ModelMixin.to` warns of every cast
 
 
@@ -81,6 +82,7 @@ def _load_foreign(path: Path, config_file: Path, weights: Mapping[str, torch.Ten
 
 
 def _infer(shapes: Mapping[str, tuple[int, ...]], path: Path) -> dict[str, Any]:
+    """Infers constructor arguments of a `RestorationUNet` from the shapes of its tensors."""
     first = shapes["down_blocks.0.conv1.weight"]
     if len(first) != 4:
         raise CheckpointError(

@@ -102,6 +102,7 @@ def _check_value(value: Any, name: str, where: str, limits: Mapping[str, int], n
 
 
 def _short(value: int) -> str:
+    """Formats an integer for a message."""
     return str(value) if abs(value) < 10**18 else "a number of more than 18 digits"  # str() fails for huge integers
 
 
@@ -125,13 +126,11 @@ def check_inside(folder: Path, paths: Iterable[Path]) -> None:
 
     The links of the Hub's cache to its own blobs are allowed.
     """
-    root = folder.resolve()
-    allowed = [root]
-    if root.parent.name == "snapshots":  # CACHE/models--OWNER--NAME/snapshots/COMMIT
-        allowed.append(root.parents[2])
+    allowed = [folder.resolve()]
+    if allowed[0].parent.name == "snapshots":  # CACHE/models--OWNER--NAME/snapshots/COMMIT
+        allowed.append(allowed[0].parents[2])
     for path in paths:
-        real = path.resolve()
-        if path.exists() and not any(real.is_relative_to(place) for place in allowed):
+        if path.exists() and not any(path.resolve().is_relative_to(place) for place in allowed):
             raise CheckpointError(
                 f"{str(path.relative_to(folder))!r} in {str(folder)!r} is a link to a place outside the folder"
             )

@@ -18,25 +18,23 @@ def weight_files(folder: Path, variant: str | None) -> tuple[list[Path], list[st
     Raises:
         CheckpointError: the index of the shards is damaged, or names a file outside the folder.
     """
-    single, shards = _single(folder, variant), _shards(folder, variant)
-    if single.is_file() or not shards.is_file():
-        return [single], [] if single.is_file() else [single.name]
-    return files_of(shards)
+    single, _ = _entries(folder, variant)
+    return files_of(weights_entry(folder, variant) or single)
 
 
 def weights_entry(folder: Path, variant: str | None) -> Path | None:
     """Returns the file by which weights are opened: the single weight file or the index of shards; None without."""
-    return next((path for path in (_single(folder, variant), _shards(folder, variant)) if path.is_file()), None)
+    return next((path for path in _entries(folder, variant) if path.is_file()), None)
 
 
 def files_of(path: Path) -> tuple[list[Path], list[str]]:
     """Returns the results of `weight_files` for a given weight file or index of shards."""
     if path.suffix != ".json":
         return [path], [] if path.is_file() else [path.name]
-    table = read_json(path, f"{str(path)!r} is missing").get("weight_map")
-    if not isinstance(table, dict) or not table:
+    file_of_tensor = read_json(path, f"{str(path)!r} is missing").get("weight_map")
+    if not isinstance(file_of_tensor, dict) or not file_of_tensor:
         raise CheckpointError(f"`weight_map` in {str(path)!r} must be an object of tensor names and files")
-    names = sorted({check_name(name, str(path)) for name in table.values()})
+    names = sorted({check_name(name, str(path)) for name in file_of_tensor.values()})
     return [path.with_name(name) for name in names], [name for name in names if not path.with_name(name).is_file()]
 
 
@@ -55,16 +53,15 @@ def stored_variant(folder: Path) -> str | None:
     names = [path.name for path in sorted(folder.glob(f"{WEIGHTS}*")) if not path.is_dir()]
     if any(re.match(rf"{WEIGHTS}(-\d|{re.escape(SAFETENSORS)}(\.index\.json)?$)", name) for name in names):
         return None
-    variants = [match[1] for name in names if (match := re.match(rf"{WEIGHTS}\.(?!safetensors)(\w+?)[.-]", name))]
-    variants += [
-        match[1] for name in names if (match := re.match(rf"{WEIGHTS}{SAFETENSORS}\.index\.(\w+)\.json$", name))
-    ]
-    return variants[0] if variants else None
+    # NAME.VARIANT.safetensors, NAME.VARIANT-00001-of-..., NAME.safetensors.index.VARIANT.json
+    for pattern in (rf"{WEIGHTS}\.(?!safetensors)(\w+?)[.-]", rf"{WEIGHTS}{SAFETENSORS}\.index\.(\w+)\.json$"):
+        for name in names:
+            if match := re.match(pattern, name):
+                return match[1]
+    return None
 
 
-def _single(folder: Path, variant: str | None) -> Path:
-    return folder / f"{WEIGHTS}{f'.{variant}' if variant else ''}{SAFETENSORS}"
-
-
-def _shards(folder: Path, variant: str | None) -> Path:
-    return folder / f"{WEIGHTS}{SAFETENSORS}.index{f'.{variant}' if variant else ''}.json"
+def _entries(folder: Path, variant: str | None) -> tuple[Path, Path]:
+    """Returns the paths of a single weight file and of an index of shards, which need not exist."""
+    suffix = f".{variant}" if variant else ""
+    return folder / f"{WEIGHTS}{suffix}{SAFETENSORS}", folder / f"{WEIGHTS}{SAFETENSORS}.index{suffix}.json"
