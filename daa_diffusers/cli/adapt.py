@@ -139,10 +139,10 @@ def _open(config: TrainingConfig, write_clean: bool, begun: float | None) -> Inp
     """
     from ..models.restorer import RestorerContract
     from ..training import setup
+    from ..training.output import check_output
     from ..training.pace import Pace
     from ..training.planning import least_preparation
     from ..training.preparation import INSPECTION, inspect_all
-    from ..training.run_folder import check_output
 
     check_output(Path(config.output_dir))
     restorer = setup.build_restorer(config)

@@ -18,7 +18,7 @@ from . import setup
 from .config import TrainingConfig
 from .log import duration_text
 from .memory_need import SAMPLES, memory_need, random_photos, small_sides, state_restored
-from .run_folder import check_output
+from .output import check_output
 
 # Minimum work of the preparation after `preparation.inspect_all`, in units that are timed on this machine: inspections
 # of a photo, restorer passes over `UNIT`, and restorer passes over training batches. Measured with daa-denoise on

@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import ConfigurationError
-from ..files import check_writable, write_text
+from ..files import write_text
 from ..hub.record_files import RUN_RECORD
 from ..objectives.registry import with_defaults
 from ..sources.contents import Contents, contents, differences
@@ -24,13 +24,13 @@ from .config import TrainingConfig
 from .config.field import facts
 from .config.names import NAMES, without_retired
 from .config.objective import flattened, nest_objective
+from .output import LOCK_FILE, check_output
 from .preparation import PSEUDO_CLEAN, WRITTEN
 from .run_state import list_checkpoints
 from .trackers import TENSORBOARD_FOLDER
 
 logger = logging.getLogger(__name__)
 
-LOCK_FILE = ".lock"
 PHOTOS = "photos.json"  # contents of the sources
 VALIDATION = ("validation_degraded", "validation_clean", "validation_bursts")
 BEST = "best"
@@ -130,22 +130,6 @@ class RunFolder:
             write_text(self.record_path, json.dumps(record, indent=2))
             if record["steps"]:
                 write_text(self.path / "options.yaml", replace(self.config, steps=record["steps"]).to_yaml())
-
-
-def check_output(folder: Path) -> None:
-    """Checks that a run can be written to a folder: a new or empty one, or the output folder of a run.
-
-    Raises:
-        ConfigurationError: the folder holds other files, or the path is not a folder.
-        UnwritableError: the folder cannot be written to.
-    """
-    is_folder = folder.is_dir()
-    holds_run = is_folder and (folder / RUN_RECORD).exists()
-    if folder.exists() and not holds_run and (not is_folder or any(p.name != LOCK_FILE for p in folder.iterdir())):
-        raise ConfigurationError(
-            f"`output_dir` must be a new or empty folder, or that of the same run, got {str(folder)!r}"
-        )
-    check_writable(folder)
 
 
 def lock_output(config: TrainingConfig, wait: float = LOCK_SECONDS) -> FileLock:
