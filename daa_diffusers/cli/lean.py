@@ -119,10 +119,7 @@ class _Placeholder(ModuleType):
 
 
 class _Late(type):
-    """Stand-in for a class of another module, which is imported when the class is called.
-
-    It is a class itself, created by this metaclass, since it is used in type annotations and as a base class.
-    """
+    """Stand-in for a class of another module, which is imported when the class is called; `isinstance` supports it."""
 
     def __new__(cls, module: str, name: str) -> _Late:
         return super().__new__(cls, name, (), {"module": module})

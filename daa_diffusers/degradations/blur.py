@@ -128,7 +128,7 @@ class MotionBlur(ConfigurableDegradation):
     def _blur(
         self, light: torch.Tensor, paths: torch.Tensor, defocus: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
-        """Blurs light (B, C, H, W) along paths (B, T, 2), each sample by per_sample PSF or by a varying blur."""
+        """Blurs light (B, C, H, W) along paths (B, T, 2), each sample by one PSF or by a varying blur."""
         batch = (light.shape[0],)
         if not self.varying_probability:  # makes no draws, so that samples of earlier configs do not change
             return convolve(light, trajectory_psf(paths), defocus)

@@ -113,9 +113,7 @@ class CameraNoise(ConfigurableDegradation):
             gains[:, ::2] = uniform((batch, 2, 1, 1), *self.white_balance, clean, generator)
             mask = bayer_masks(torch.randint(4, (batch,), generator=generator, device=generator.device), height, width)
             mask = mask.to(clean)  # (B, 3, H, W)
-            noise = _sensor_noise(
-                linear / gains, shot, read, generator
-            )  # for all colors; the mosaic selects per_sample
+            noise = _sensor_noise(linear / gains, shot, read, generator)  # for all colors; the mosaic selects one
             # 3. demosaicing and white balance; demosaicing is linear: signal and noise are demosaiced separately
             mosaicked = uniform(per_sample, 0, 1, clean, generator) < self.demosaic_probability
             light = torch.where(mosaicked, demosaic(linear * mask), linear)  # (B, 3, H, W)

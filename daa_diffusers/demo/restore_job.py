@@ -91,7 +91,7 @@ class Work:
         self._loaded: tuple[str, DAARestorationPipeline] | None = None
 
     def load(self, checkpoint: str) -> DAARestorationPipeline:
-        """Loads a pipeline; the last one is cached. CheckpointError: it cannot be loaded, or is not allowed."""
+        """Loads a pipeline, or returns the last one; raises CheckpointError if it is not allowed or fails to load."""
         from ..restoring.loading import load_pipeline
 
         name = (checkpoint or "").strip()

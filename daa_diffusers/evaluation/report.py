@@ -117,15 +117,16 @@ def _cells(evaluation: Evaluation, row: str, metrics: list[Column], baseline: st
 def _about_gain(evaluation: Evaluation) -> str:
     """Returns the caption of the label-free table, with the number of photos that are not included and the reasons."""
     kinds = Counter(reason.partition(":")[0] for reason in evaluation.unmeasured.values())
-    why = "; ".join(f"{kind}: {count}" for kind, count in kinds.most_common())
-    count = f"{len(evaluation.unmeasured)} of {len(evaluation.photos)} photos"
+    reasons = "; ".join(f"{kind}: {count}" for kind, count in kinds.most_common())
+    excluded = f"{len(evaluation.unmeasured)} of {len(evaluation.photos)} photos"
     if not evaluation.gain_is_known:
-        return f"Without labels. No gain is estimated, because additive noise cannot be measured in {count} ({why})."
+        why = f"additive noise cannot be measured in {excluded} ({reasons})"
+        return f"Without labels. No gain is estimated, because {why}."
     text = (
         "Without labels: the estimated gain (dB) over the untouched input, and the score to order restorers of the "
         "same noisy photos. Both are valid for additive noise, not for rain or blur."
     )
-    return text + (f" They exclude {count}, whose noise cannot be measured ({why})." if kinds else "")
+    return text + (f" They exclude {excluded}, whose noise cannot be measured ({reasons})." if kinds else "")
 
 
 def _label_free_cells(evaluation: Evaluation, row: str) -> dict[str, Any]:

@@ -246,7 +246,7 @@ def _values(source: Source, file: Any, page: Any) -> np.ndarray:
         # copy-on-write: writable for torch, without changing the file
         values = np.memmap(source.path, page.dtype, "c", int(page.dataoffsets[0]), tuple(page.shape))
     else:
-        # of uncompressed pixels in whole bytes, the file states fewer than the page has
+        # the file has fewer bytes than its uncompressed pixels need
         if page.compression == 1 and page.bitspersample >= 8 and 0 < sum(page.databytecounts) < page.nbytes:
             raise UnreadablePhotoError(truncated("TIFF"))
         values = page.asarray()

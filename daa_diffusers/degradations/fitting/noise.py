@@ -125,7 +125,7 @@ def _photo_statistics(photo: torch.Tensor, content: bytes, restorer: Restorer | 
         generator = generator_for(0, "fit noise", "removed")
         removed = removed_noise(center_crop(pixels, RESTORED), restorer, generator)
         brightness, variance = removed or (brightness, variance)
-    log_deviation = variance.sqrt().clamp(min=NOISE_FREE / 10).log().numpy()  # clamped: log of zero
+    log_deviation = variance.sqrt().clamp(min=NOISE_FREE / 10).log().numpy()  # clamped, since variances may be 0
     return PhotoStatistics(
         brightness.numpy(),
         log_deviation,

@@ -34,7 +34,7 @@ BLUR = 10.0  # pixels, standard deviation of the low-pass filter that separates 
 SLOPE_BLUR = 3.0  # pixels, standard deviation of the filter of the gradients by which smooth parts are selected
 ROUNDS, AVERAGED = 6, 3  # rounds of synthesis and comparison, and number of last rounds that are averaged
 TRIED = 12  # largest number of photos on which rain is synthesized in each round
-# Fitted parameters, as shares of the pixels, relative to white, and in pixels, with their bounds.
+# Fitted parameters (share of the pixels, white = 1, pixels, pixels), and their bounds.
 FITTED = ("cover", "brightness", "length", "width")
 LOWEST, HIGHEST = np.array([1e-3, 0.01, 2, 0.5]), np.array([0.8, 1.0, 150, 15])
 MIN_VEIL_GRAY = 0.5  # smallest gray of a veil

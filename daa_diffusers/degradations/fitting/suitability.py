@@ -131,7 +131,7 @@ def without_impulses(photo: torch.Tensor) -> torch.Tensor:
 
 
 def _median_of_extremes(photo: torch.Tensor) -> torch.Tensor:
-    """Replaces impulses in a photo (C, H, W) by the median of 5 x 5 pixels, if at most a fifth of them are impulses."""
+    """Replaces impulses in a photo (C, H, W) by the median of 5 x 5 pixels; works for up to a fifth of impulses."""
     extreme = (photo < CLIPPED) | (photo > 1 - CLIPPED)
     if bool(extreme.any()):  # cheap preselection: most extreme pixels are in black or white areas
         extreme &= (photo - F.avg_pool2d(photo, 3, 1, 1, count_include_pad=False)).abs() > IMPULSE_STEP / 2
