@@ -2,9 +2,10 @@
 
     python benchmarks/backends.py --threads 1 2 --report benchmarks/results/backends.md
 
-Bare networks on the middle of photos of val of RENOIR and PolyU in $DAA_DATA, all ways in turn on each photo: a ratio
-is of one turn. int8 is calibrated on noisy photos of train, without ground truth, as on a user's own. OpenVINO's rows
-need `pip install openvino nncf`, and are left out without. Read processor seconds where other programs run.
+The middle of photos of val of RENOIR and PolyU in $DAA_DATA, all ways in turn on each photo: a ratio is of one turn.
+Torch runs the network in strips, as the pipeline does, and, where the row says so, by its own layers. int8 is
+calibrated on noisy photos of train, without ground truth, as on a user's own. OpenVINO's rows need `pip install
+openvino nncf`, and are left out without. Read processor seconds where other programs run.
 """
 
 import argparse
@@ -27,7 +28,9 @@ from daa_diffusers.evaluation.statistics import markdown_table
 from daa_diffusers.export import INPUT, export_onnx
 from daa_diffusers.models.restorer import RestorerContract
 from daa_diffusers.photos.pixels import center_crop, unit_float
+from daa_diffusers.pipelines.passes import restore_batch, restore_strips
 from daa_diffusers.pipelines.precision import automatic_precision
+from daa_diffusers.pipelines.strips import plan_strips, strips_of
 from daa_diffusers.sources.folders import PhotoFolder
 
 SETS = ("renoir", "polyu")
@@ -48,22 +51,32 @@ def crops(data: Path, part: str, kind: str, most: int, side: int) -> dict[str, t
 
 
 def torch_ways(restorer: nn.Module, compiled: bool) -> dict[str, Way]:
-    """Torch as the pipeline calls it, and compiled."""
-    networks = {EXACT: (restorer, None), MIXED: (restorer, torch.bfloat16)}
+    """Torch as the pipeline calls it (in strips, where the network has them), by its own layers, and compiled."""
+    networks: dict[str, Callable] = {"torch bfloat16, by layer": restorer}
     if compiled:
         torch.compiler.reset()  # the number of threads is part of the code
-        network = torch.compile(restorer, options={"freezing": True})
-        networks["torch compiled, bfloat16"] = network, torch.bfloat16
+        networks["torch bfloat16, compiled"] = torch.compile(restorer, options={"freezing": True})
 
-    def way(network: Callable, dtype: torch.dtype | None) -> Way:
+    kind, multiple = strips_of(restorer), RestorerContract.of(restorer).size_multiple
+
+    @torch.no_grad()
+    def pipeline(batch: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+        if kind is None:
+            return restore_batch(restorer, batch, [0], mixed=dtype)
+        strips, planned = kind(restorer, batch.shape[2]), plan_strips((batch.shape[2], batch.shape[3]), multiple)
+        batches = (batch[:, :, rows] for rows in planned)
+        return torch.cat([*restore_strips(restorer, strips, batches, [0], mixed=dtype)], 2)
+
+    def way(network: Callable) -> Way:
         @torch.no_grad()
         def run(batch: torch.Tensor) -> torch.Tensor:
-            with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
                 return network(batch.contiguous(memory_format=torch.channels_last))
 
         return run
 
-    return {name: way(*one) for name, one in networks.items()}
+    chosen = {EXACT: partial(pipeline, dtype=None), MIXED: partial(pipeline, dtype=torch.bfloat16)}
+    return chosen | {name: way(network) for name, network in networks.items()}
 
 
 def onnx_ways(path: Path, photos: list[np.ndarray], threads: int) -> dict[str, Way]:

@@ -151,8 +151,8 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
                 callback_kwargs)`, with `timestep` 0. The entries of a returned dict replace tensors.
             callback_on_step_end_tensor_inputs: names of the tensors in `callback_kwargs`: "restored" (N, C, H, W),
                 float32, in the restorer's range, not clamped, and "indices" (B,), indices of the photos in `image`.
-            tile: side in pixels, at least 32, of the tiles into which larger photos are divided. "auto": strips (see
-                `strips`), or tiles as memory allows, for photos above a megapixel. None: no tiles. Tiles larger than
+            tile: side in pixels, at least 32, of the tiles into which larger photos are divided. "auto": from 512 x
+                512 pixels on `strips`, or, above a megapixel, tiles as memory allows. None: no tiles. Tiles larger than
                 the receptive field do not change the result (see `tiling`). When memory runs out, they are halved.
             strength: s in [0, 1] in `x + s (f(x) - x)`; 0 returns the photo unchanged.
             self_ensemble: average over the eight flips and rotations of the photo, at eight times the cost.

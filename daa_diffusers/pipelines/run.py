@@ -19,7 +19,7 @@ from .image_processor import Photo, from_batch, to_batch
 from .limits import check_strength, check_tile
 from .passes import restore_batch, restore_strips
 from .rain_guard import undo_non_rain
-from .strips import plan_strips, strips_of
+from .strips import STRIP_PIXELS, plan_strips, strips_of
 from .tiling import FREE_SHARE, Mosaic, auto_tile, bytes_per_pixel, free_memory, halved, is_exact, is_out_of_memory
 from .transfers import from_device, to_device
 
@@ -211,8 +211,9 @@ class Run:
 
     def _takes_strips(self, size: tuple[int, int], rows: int) -> bool:
         """Whether photos of one size with `rows` batch rows are restored in strips, which do not overlap."""
-        large = self.tile == "auto" and size[0] * size[1] > DEFAULT_BATCH_PIXELS and not self.self_ensemble
-        if not large or self.device.type != "cpu" or self.dtype != torch.float32 or strips_of(self.restorer) is None:
+        if self.tile != "auto" or size[0] * size[1] < STRIP_PIXELS or self.self_ensemble:
+            return False  # smaller photos would spend their time between the layers
+        if self.device.type != "cpu" or self.dtype != torch.float32 or strips_of(self.restorer) is None:
             return False
         strip = plan_strips(size, self.multiple)[0]
         pixels = size[1] * (strip.stop - strip.start + (self.radius or 0))  # layers keep up to `radius` rows

@@ -68,7 +68,7 @@ def test_an_operator_that_is_missing_or_wrong_is_not_used(error, monkeypatch):
 
 
 def test_weights_that_changed_between_calls_are_used(kind, monkeypatch):
-    monkeypatch.setattr(run, "DEFAULT_BATCH_PIXELS", 1000)  # larger photos are restored in strips
+    monkeypatch.setattr(run, "STRIP_PIXELS", 1000)  # larger photos are restored in strips
     pipe, given = quiet(FastRestorationUNet(widths=[16, 32], blocks=[1, 1])), photo(90, 70)
     pipe(given, output_type="np")
     with torch.no_grad():

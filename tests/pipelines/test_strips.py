@@ -36,7 +36,7 @@ def network(request):
 @pytest.fixture
 def small_strips(monkeypatch):
     """Photos of more than 1000 pixels are large, and strips are 16 rows high."""
-    monkeypatch.setattr(run, "DEFAULT_BATCH_PIXELS", 1000)
+    monkeypatch.setattr(run, "STRIP_PIXELS", 1000)
     monkeypatch.setattr(strips, "STRIP_PIXELS", 1)
     monkeypatch.setattr(strips, "MIN_ROWS", 16)
 
