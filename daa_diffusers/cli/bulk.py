@@ -8,7 +8,7 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -117,7 +117,8 @@ def bulk(
         _count(output, settings)
         return
     import_ray()  # fails before the photos are listed
-    status = _plan_and_run(output, settings, redo_failed, as_json, workers, cpus_per_worker, gpus_per_worker, address)
+    resources = {"address": address, "cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
+    status = _plan_and_run(output, settings, redo_failed, as_json, workers, resources)
     if status:
         raise typer.Exit(status)
 
@@ -128,11 +129,12 @@ def _plan_and_run(
     redo_failed: bool,
     as_json: bool,
     workers: int | None,
-    cpus: float,
-    gpus: float | None,
-    address: str | None,
+    resources: dict[str, Any],
 ) -> int:
-    """Plans the job, or opens the existing one, and restores the remaining shards; returns the exit status."""
+    """Plans the job, or opens the existing one, and restores the remaining shards; returns the exit status.
+
+    `resources` are the arguments of `cluster`.
+    """
     from ..bulk import job as jobs
     from ..bulk.cluster import cluster
     from ..bulk.shards import restorer_fingerprint
@@ -144,13 +146,13 @@ def _plan_and_run(
             jobs.check_new(output)
             next(jobs.list_inputs(settings.sources), None)
             with contextlib.redirect_stdout(sys.stderr):  # Ray prints to stdout
-                stack.enter_context(cluster(address, cpus, gpus))
+                stack.enter_context(cluster(**resources))
         job = jobs.plan_job(output, settings, fingerprint)
         job.clear_leftovers()
         after_cluster.callback(job.clear_leftovers)  # left by workers that were killed
         if redo_failed and (count := job.reopen_failed()):
             typer.echo(f"{count} shards with failed photos are repeated", err=True)
-        return _run(job, as_json, workers, cpus, gpus, address)
+        return _run(job, as_json, workers, resources)
 
 
 def _count(output: Path, settings: BulkSettings) -> None:
@@ -167,7 +169,7 @@ def _count(output: Path, settings: BulkSettings) -> None:
     typer.echo(f"{photos} photos in {shards} shards; {photos_left} in {shards_left} shards would be restored")
 
 
-def _run(job: BulkJob, as_json: bool, workers: int | None, cpus: float, gpus: float | None, address: str | None) -> int:
+def _run(job: BulkJob, as_json: bool, workers: int | None, resources: dict[str, Any]) -> int:
     """Restores the remaining shards and prints a report; returns the exit status."""
     from tqdm import tqdm
 
@@ -182,9 +184,7 @@ def _run(job: BulkJob, as_json: bool, workers: int | None, cpus: float, gpus: fl
     )
     try:
         with bar, contextlib.redirect_stdout(sys.stderr):  # Ray prints to stdout
-            for result in restore_job(
-                job, workers=workers, cpus_per_worker=cpus, gpus_per_worker=gpus, address=address
-            ):
+            for result in restore_job(job, workers=workers, **resources):
                 bar.update(result.restored + result.failed)
                 with bar.external_write_mode():
                     if as_json:

@@ -80,7 +80,7 @@ def evaluate_folder(
         (['identity', 'restored'], ['psnr', 'ssim'])
     """
     label_free = clean is None if label_free is None else label_free
-    chosen, protocol = plan_evaluation(
+    named_metrics, protocol = plan_evaluation(
         clean is not None,
         metrics=metrics,
         space=space,
@@ -91,24 +91,21 @@ def evaluate_folder(
     )
     rows = _check_restorers(restorers)
     pairs = PhotoPairs(degraded, clean, clean_name)
-    columns = (*chosen, *(LABEL_FREE if label_free else ()))
     with _without_progress_bars(rows):
-        photos, scores, skipped, unmeasured = _score_photos(
-            pairs, rows, columns, chosen, crop_border, seed if label_free else None, progress
-        )
-    return Evaluation(columns, photos, scores, skipped, protocol, pairs, rows, unmeasured)
+        return _scored(pairs, rows, named_metrics, protocol, crop_border, seed if label_free else None, progress)
 
 
-def _score_photos(
+def _scored(
     pairs: PhotoPairs,
-    rows: Mapping[str, DAARestorationPipeline | None],
-    columns: Sequence[Column],
+    rows: Restorers,
     metrics: Sequence[Metric],
+    protocol: str,
     crop_border: int,
     seed: int | None,
     progress: bool,
-) -> tuple[tuple[str, ...], dict[str, dict[str, list[float]]], dict[str, str], dict[str, str]]:
-    """Returns `photos`, `scores`, `skipped` and `unmeasured` of an `Evaluation`; label-free scores need a `seed`."""
+) -> Evaluation:
+    """Scores all photos in all rows; with a `seed`, also without labels."""
+    columns: tuple[Column, ...] = (*metrics, *(() if seed is None else LABEL_FREE))
     photos: list[str] = []
     scores: dict[str, dict[str, list[float]]] = {row: {column.name: [] for column in columns} for row in rows}
     skipped: dict[str, str] = {}
@@ -136,7 +133,7 @@ def _score_photos(
         raise ConfigurationError(
             f"`degraded`: none of the {len(pairs)} photos can be scored, e.g. {first}: {skipped[first]}"
         )
-    return tuple(photos), scores, skipped, unmeasured
+    return Evaluation(columns, tuple(photos), scores, skipped, protocol, pairs, rows, unmeasured)
 
 
 def plan_evaluation(

@@ -48,7 +48,7 @@ def pixels_of(image: Image.Image, icc: bytes | None = None) -> tuple[np.ndarray,
         )
     gray = image.mode in GRAY_MODES
     has_alpha = image.mode in ALPHA_MODES or (image.has_transparency_data and image.mode != "1")
-    mode = ("LA" if has_alpha else "L") if gray else ("RGBA" if has_alpha else "RGB")
+    mode = ("L" if gray else "RGB") + ("A" if has_alpha else "")
     notes, transform = [], None
     if image.mode == "CMYK":
         transform, note = _from_cmyk(icc)
