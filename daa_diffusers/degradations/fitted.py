@@ -188,6 +188,7 @@ def _numbers(name: str, values: Any, low: float, high: float) -> Numbers:
 
 
 def _checked_correlation(squares: Any) -> tuple[tuple[Numbers, ...], ...]:
+    """Returns the field `correlation` as tuples; raises ConfigurationError."""
     wanted = "`correlation` must be 6 squares of the same odd side, at most 15"
     if not _is_list(squares) or len(squares) != len(COLOR_PAIRS) or not all(_is_list(s) for s in squares):
         raise ConfigurationError(f"{wanted}, got {squares!r:.80}")

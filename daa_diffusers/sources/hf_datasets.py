@@ -73,6 +73,7 @@ class DatasetSource(_ColumnSource):
         return digest_of_files(self._names_and_sizes())
 
     def _names_and_sizes(self) -> Iterator[tuple[str, int]]:
+        """Yields the name ("" without one) and size in bytes of the files, which are not read."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -259,6 +260,7 @@ def _content_and_path(value: Any) -> tuple[bytes | None, str | None]:
 
 
 def _size_on_disk(path: str | None) -> int:
+    """Returns the size of a file in bytes; -1 if it is not on disk."""
     return os.path.getsize(path) if path and os.path.isfile(path) else -1
 
 
