@@ -67,7 +67,7 @@ def test_ctrl_c_leaves_no_file_of_killed_workers(album, tmp_path, checkpoint, ca
         raise KeyboardInterrupt
 
     monkeypatch.setattr("daa_diffusers.bulk.restore_job", interrupted)
-    monkeypatch.setattr("daa_diffusers.bulk.cluster.cluster", lambda *_: nullcontext())
+    monkeypatch.setattr("daa_diffusers.bulk.cluster.cluster", lambda **_: nullcontext())
     assert main(["bulk", str(album), "-o", str(tmp_path / "out"), "--checkpoint", checkpoint]) == 130
     assert capsys.readouterr().err == "interrupted; 0 of 1 shards are done; run the same command to resume\n"
     assert not list((tmp_path / "out").glob(".*.tar"))
