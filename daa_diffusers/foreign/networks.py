@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 LIBRARIES = ("spandrel", "transformers", "module")
 NEEDS_ZOO = 'spandrel is missing: pip install "daa-diffusers[zoo]"'
 SHOWN_KEYS = 4  # number of names of an unknown state dict in a message
+NOISE_LEVEL = 15 / 255  # default for networks with this input: moderate camera noise, for photos in [0, 1]
 # Exceptions of spandrel for weights that only resemble those of an architecture.
 UNDETECTED = (KeyError, RuntimeError, ValueError, AssertionError, AttributeError, IndexError, TypeError)
 
@@ -94,20 +95,21 @@ def recipe_of(network: nn.Module, arguments: Mapping[str, Any] | None = None) ->
     Raises:
         ValueError: the class cannot be found by name, or the arguments are unknown or not plain JSON.
     """
-    kind = type(network)
-    if kind.__module__.startswith("spandrel.architectures."):
-        identity = kind.__module__.split(".")[2]
-        public = vars(importlib.import_module(f"spandrel.architectures.{identity}"))
-        name = next((name for name, value in public.items() if value is kind), kind.__name__)  # alias, if any
+    network_class = type(network)
+    if network_class.__module__.startswith("spandrel.architectures."):
+        architecture = network_class.__module__.split(".")[2]
+        public = vars(importlib.import_module(f"spandrel.architectures.{architecture}"))
+        aliases = (name for name, value in public.items() if value is network_class)
         stored: Any = network.hyperparameters  # a class among them (the norm) is the default
-        return Recipe("spandrel", f"{identity}:{name}", _only_json(arguments or stored))
+        name = next(aliases, network_class.__name__)
+        return Recipe("spandrel", f"{architecture}:{name}", _only_json(arguments or stored))
     if is_transformers(network):
-        _transformers_factory(kind.__name__)
+        _transformers_factory(network_class.__name__)  # raises if it is not an image-to-image model
         model: Any = network
         config = model.config.to_diff_dict()
         config.pop("_name_or_path", None)  # a local path
-        return Recipe("transformers", kind.__name__, _only_json(config))
-    return Recipe("module", _path_of(kind), _arguments_of(network, arguments))
+        return Recipe("transformers", network_class.__name__, _only_json(config))
+    return Recipe("module", _path_of(network_class), _arguments_of(network, arguments))
 
 
 def is_transformers(network: nn.Module) -> bool:
@@ -116,6 +118,7 @@ def is_transformers(network: nn.Module) -> bool:
 
 
 def _path_of(kind: type) -> str:
+    """Returns "package.module:Class" of a class that can be imported."""
     if "<locals>" in kind.__qualname__:
         raise ValueError(
             f"{kind.__qualname__} is defined inside a function and cannot be found again by name: define the class at "
@@ -131,11 +134,9 @@ def _path_of(kind: type) -> str:
 def _arguments_of(network: nn.Module, given: Mapping[str, Any] | None) -> dict[str, Any]:
     """Returns the constructor's arguments: `given`, else `hyperparameters`, else attributes of the same names."""
     if given is not None:
-        arguments = dict(given)
-        if _only_json(arguments).keys() != arguments.keys():
-            wrong = sorted(arguments.keys() - _only_json(arguments).keys())
+        if wrong := sorted(given.keys() - _only_json(given).keys()):
             raise ValueError(f"`arguments` must be plain JSON (numbers, strings, lists, ...), unlike {wrong}")
-        return _only_json(arguments)
+        return _only_json(given)
     stored = getattr(network, "hyperparameters", None)
     if isinstance(stored, Mapping):
         return _only_json(stored)
@@ -173,6 +174,7 @@ def _only_json(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _registry() -> Any:
+    """Returns spandrel's registry of architectures; raises ImportError if spandrel is not installed."""
     try:
         from spandrel import MAIN_REGISTRY
     except ImportError as error:
@@ -191,6 +193,7 @@ def _spandrel_class(architecture: str) -> type[nn.Module]:
 
 
 def _transformers_factory(name: str) -> Any:
+    """Returns a function that builds a model of transformers from the entries of its config."""
     import transformers
 
     known = tuple(transformers.models.auto.modeling_auto.MODEL_FOR_IMAGE_TO_IMAGE_MAPPING_NAMES.values())
@@ -201,6 +204,7 @@ def _transformers_factory(name: str) -> Any:
 
 
 def _imported_class(path: str) -> type[nn.Module]:
+    """Returns the class "package.module:Class", whose module is imported only within `trusted_code`."""
     module_name, _, qualified = path.partition(":")
     if module_name not in sys.modules:
         if not _imports_code.get():
@@ -282,13 +286,13 @@ def _without_outer_names(tensors: Mapping[str, torch.Tensor]) -> Iterator[dict[s
 
 def check_task(descriptor: Any, name: str) -> None:
     """Raises ValueError unless spandrel's descriptor states that the network maps photos to photos of the same size."""
-    kind = descriptor.architecture.name
+    architecture = descriptor.architecture.name
     if descriptor.purpose == "Inpainting" or descriptor.scale != 1:
-        what = "fills masks" if descriptor.purpose == "Inpainting" else f"enlarges photos {descriptor.scale} times"
-        raise ValueError(f"{name!r} ({kind}) {what}; a restorer must keep the size")
+        does = "fills masks" if descriptor.purpose == "Inpainting" else f"enlarges photos {descriptor.scale} times"
+        raise ValueError(f"{name!r} ({architecture}) {does}; a restorer must keep the size")
     if descriptor.input_channels != descriptor.output_channels:
         raise ValueError(
-            f"{name!r} ({kind}) has {descriptor.input_channels} input and {descriptor.output_channels} output "
+            f"{name!r} ({architecture}) has {descriptor.input_channels} input and {descriptor.output_channels} output "
             "channels; a restorer must have equal numbers"
         )
 
@@ -330,7 +334,7 @@ def spandrel_traits(descriptor: Any) -> dict[str, Any]:
         "square": size.square,
     }
     if identity == "DRUNet" or getattr(descriptor.model, "mode", None) == "FDnCNN":
-        traits["noise_level"] = 15 / 255
+        traits["noise_level"] = NOISE_LEVEL
     if identity == "FBCNN":  # the photo and the JPEG quality
         traits["output_item"] = 0
     return traits

@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..models.restorer import in_eval_mode
+from ..models.restorer import in_eval_mode, round_up
 
 logger = logging.getLogger(__name__)
 
 SIDE = 64  # side of the test photos in pixels; larger if the size multiple or the minimum size requires it
 MULTIPLES = (2, 4, 8, 16, 32, 64, 128)  # size multiples to try after a failure
-# Measurement of the receptive field: sides of the test photos, memory limit in bytes, share of the strongest influence
-# below which an input counts as without influence (masked attention leaks about 1e-44), and smallest side of the block
-# of output pixels, which covers all phases of strides and windows.
-REACH_SIDES, REACH_BYTES, FAINT, BLOCK = (64, 128, 256), 2**30, 1e-20, 8
+# Measurement of the receptive field.
+REACH_SIDES = (64, 128, 256)  # sides of the test photos in pixels
+REACH_BYTES = 2**30  # memory limit
+FAINT = 1e-20  # fraction of the strongest influence below which an input has none; masked attention leaks about 1e-44
+BLOCK = 8  # smallest side of the block of output pixels, which covers all phases of strides and windows
 
 # Layers that pool over the whole photo (SE and SCA blocks, statistics), so that tiles change the result.
 GLOBAL_LAYERS = (
@@ -130,17 +131,17 @@ class _Runs:
         return isinstance(runs.restore(runs.photos(1, height, width)), torch.Tensor)
 
     def side(self) -> int:
-        multiple, least = self.traits.size_multiple, max(SIDE, self.traits.minimum_size or 1)
-        return -(-least // multiple) * multiple
+        """Returns a valid side of a test photo, at least `SIDE`."""
+        return round_up(max(SIDE, self.traits.minimum_size or 1), self.traits.size_multiple)
 
     def _first_run(self, photos: torch.Tensor) -> torch.Tensor:
+        """Returns the restored photos, or raises ValueError with the declaration that would solve the problem."""
         restored = self.restore(photos)
         if isinstance(restored, torch.Tensor):
             return restored
-        # Find the trait whose declaration solves the problem.
         height, width = photos.shape[2:]
         declared = self.traits.size_multiple
-        sides = {m: -(-SIDE // m) * m for m in (declared, *MULTIPLES) if m % declared == 0}
+        sides = {m: round_up(SIDE, m) for m in (declared, *MULTIPLES) if m % declared == 0}
         for multiple, side in sides.items():
             if self.works(side, side + multiple):
                 raise ValueError(_needs_multiple(multiple, declared))
@@ -154,6 +155,7 @@ class _Runs:
         raise ValueError(self._explain(photos, restored))
 
     def _explain(self, photos: torch.Tensor, problem: str) -> str:
+        """Returns a message for a failure that no declaration of sizes or channels solves."""
         try:
             output = call(self.network, photos, self.traits.noise_level, None)
         except Exception:  # described by `problem`
@@ -168,6 +170,7 @@ class _Runs:
         return _explain_items(photos, output)
 
     def _check_determinism(self, photos: torch.Tensor, restored: torch.Tensor) -> None:
+        """Raises ValueError if a second run, or one with the first photo alone, gives another result."""
         scale = restored.abs().max().clamp_min(1e-3)
         state = torch.get_rng_state()
         torch.manual_seed(torch.initial_seed() + 1)
@@ -194,7 +197,7 @@ class _Runs:
             if self.works(height, width):
                 continue
             for wider in (m for m in MULTIPLES if m > multiple and m % multiple == 0):
-                least = -(-side // wider) * wider
+                least = round_up(side, wider)
                 if all(self.works(least + k * wider, least + k * wider) for k in (1, 3)):
                     raise ValueError(_needs_multiple(wider, multiple))
             problem = self.restore(self.photos(1, height, width))
@@ -251,7 +254,7 @@ def measure_reach(network: nn.Module, traits: Traits) -> tuple[int | None, bool]
     block = max(BLOCK, traits.size_multiple)
     least = max(traits.minimum_size or 1, 2 * block)
     influence = None
-    for side in sorted({-(-max(side, least) // block) * block for side in REACH_SIDES}):
+    for side in sorted({round_up(max(side, least), block) for side in REACH_SIDES}):
         influence = _influence(measured, traits, side, block)
         if influence is None:
             return None, False
@@ -264,6 +267,7 @@ def measure_reach(network: nn.Module, traits: Traits) -> tuple[int | None, bool]
 
 
 def _with_positive_weights(network: nn.Module) -> nn.Module:
+    """Sets all parameters to random numbers of a mean of 1 per output of a layer, without gradients."""
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.float().parameters():
@@ -280,12 +284,12 @@ def _influence(network: nn.Module, traits: Traits, side: int, block: int) -> tor
     runs = _Runs(network, traits)
     photos = runs.photos(1, side, side).requires_grad_()
     start = (side // block // 2) * block
-    kept = 0
+    saved = 0  # bytes kept for the backward pass
 
     def count(tensor: torch.Tensor) -> torch.Tensor:
-        nonlocal kept
-        kept += tensor.numel() * tensor.element_size()
-        if kept > REACH_BYTES:
+        nonlocal saved
+        saved += tensor.nbytes
+        if saved > REACH_BYTES:
             raise MemoryError
         return tensor
 
@@ -314,7 +318,7 @@ def _is_flat(influence: torch.Tensor) -> bool:
 
 def photos_of(network: nn.Module, traits: Any, least: int) -> torch.Tensor:
     """Returns a random photo (1, C, side, side) of a valid size, at least `least`, on the network's device."""
-    side = -(-least // traits.size_multiple) * traits.size_multiple
+    side = round_up(least, traits.size_multiple)
     return _Runs(network, traits).photos(1, side, side)
 
 

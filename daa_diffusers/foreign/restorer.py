@@ -15,7 +15,7 @@ from torch import nn
 
 from ..models.forward import as_output, check_batch
 from ..models.record_mixin import RecordMixin
-from ..models.restorer import in_eval_mode, unwrapped
+from ..models.restorer import in_eval_mode, round_up, unwrapped
 from .networks import Recipe, descriptor_of, load_network, network_of, recipe_of, spandrel_traits, trusted_code
 from .probe import Traits, call, photos_of, probe, same_output
 
@@ -237,9 +237,10 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
         return as_output(self._from_network(output)[:, :, : x.shape[2], : x.shape[3]], return_dict)
 
     def _pad(self, x: torch.Tensor) -> torch.Tensor:
+        """Pads (B, C, H, W) at the right and bottom to the minimum size, or to a square if that is required."""
         height, width = x.shape[2:]
         multiple = self.config.size_multiple
-        least = -(-self.config.minimum_size // multiple) * multiple
+        least = round_up(self.config.minimum_size, multiple)
         if least <= multiple and not self.config.square:
             return x  # no condition on the size, for exports with dynamic size
         if self.config.square:
@@ -292,9 +293,9 @@ def _check_like_spandrel(restorer: ForeignRestorer, descriptor: Any) -> None:
     """Raises ValueError if spandrel does more than call the network, such as converting the value range."""
     photo = photos_of(restorer.network, restorer.config, max(64, restorer.config.minimum_size))
     with in_eval_mode(restorer), torch.no_grad():
-        mine = restorer(photo).clamp(0, 1).cpu().float()
+        ours = restorer(photo).clamp(0, 1).cpu().float()
         theirs = descriptor.float().cpu()(photo.cpu().float())
-    if (mine - theirs).abs().max() > 2e-2:
+    if (ours - theirs).abs().max() > 2e-2:  # more than rounding, in half precision as well
         raise ValueError(
             f"spandrel calls a {descriptor.architecture.name} differently, perhaps with another value range: declare "
             "`value_range`, `output` or `noise_level`"
@@ -303,20 +304,19 @@ def _check_like_spandrel(restorer: ForeignRestorer, descriptor: Any) -> None:
 
 def _check_rebuilding(network: nn.Module, recipe: Recipe, traits: Traits) -> None:
     """Raises ValueError unless the recipe builds a network with the same tensors and output as `network`."""
-    again = recipe.build()
-    mine, theirs = network.state_dict(), again.state_dict()
-    differing = sorted(
-        {name for name in {*mine, *theirs} if name not in mine or name not in theirs}
-        | {name for name in {*mine} & {*theirs} if mine[name].shape != theirs[name].shape}
+    rebuilt = recipe.build()
+    ours, theirs = (
+        {(name, tensor.shape) for name, tensor in module.state_dict().items()} for module in (network, rebuilt)
     )
+    differing = sorted({name for name, _ in ours ^ theirs})
     hint = "pass the right ones as `arguments`"
     if differing:
         raise ValueError(
             f"{recipe.architecture} built from {recipe.arguments} has other tensors than the network "
             f"({', '.join(differing[:4])}): {hint}"
         )
-    again.load_state_dict(mine)
-    if not same_output(network, again, traits):
+    rebuilt.load_state_dict(network.state_dict())
+    if not same_output(network, rebuilt, traits):
         raise ValueError(
             f"{recipe.architecture} built from {recipe.arguments} gives other results than the network with the same "
             f"weights: {hint}"

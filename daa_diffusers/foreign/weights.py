@@ -78,6 +78,7 @@ def read_state(path: str | os.PathLike, *, names_only: bool = False) -> Any:
 
 
 def _empty_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Returns tensors without memory, with the names and shapes of those in a safetensors file."""
     with safe_open(path, framework="pt") as handle:
         names = handle.keys()  # the handle is not iterable
         return {name: torch.empty(handle.get_slice(name).get_shape(), device="meta") for name in names}
@@ -110,6 +111,7 @@ def _is_text(head: bytes) -> bool:
 
 
 def _strange_zip(path: Path) -> str | None:
+    """Returns what a zip archive is instead of a file of torch.save; None if it may be one."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -123,11 +125,10 @@ def _strange_zip(path: Path) -> str | None:
 
 
 def _is_safetensors(path: Path) -> bool:
-    if path.suffix == SAFETENSORS:
-        with open(path, "rb") as file:
-            return not file.read(2).startswith((b"PK", b"\x80\x02"))
+    """Whether a file is to be read as safetensors: by its content, or its suffix unless it starts like a pickle."""
     with open(path, "rb") as file:
-        return _claims_header(file.read(9))
+        head = file.read(9)
+    return not head.startswith((b"PK", b"\x80\x02")) if path.suffix == SAFETENSORS else _claims_header(head)
 
 
 def _claims_header(head: bytes) -> bool:
@@ -141,31 +142,29 @@ def tensors_of(content: Any, name: str) -> dict[str, torch.Tensor]:
     Raises:
         CheckpointError: there are no named tensors, or several networks without a usual name.
     """
-    wanted = f"{name!r} must hold a state dict (tensors by name), got"
-    for _ in range(3):  # {"model": {"state_dict": {...}}}
+    message = f"{name!r} must hold a state dict (tensors by name), got"
+    for _ in range(3):  # levels of nesting, as in {"model": {"state_dict": {...}}}
         if not isinstance(content, Mapping):
-            raise CheckpointError(f"{wanted} {type(content).__name__}")
-        tensors = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
-        inner = {
-            str(key): value for key, value in content.items() if isinstance(value, Mapping) and _has_tensors(value)
-        }
+            raise CheckpointError(f"{message} {type(content).__name__}")
+        tensors = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
+        inner = {str(key): value for key, value in content.items() if _has_tensors(value)}
         chosen = next((key for key in CONTAINERS if key in inner), None)
         if chosen is None and not tensors and len(inner) == 1:
-            chosen = next(iter(inner))
+            (chosen,) = inner
         if chosen is None:
             if tensors:
-                return {str(key): value for key, value in tensors.items()}
+                return tensors
             several = f"several networks ({', '.join(inner)}): save the restorer's weights only"
-            raise CheckpointError(f"{wanted} {several if inner else 'none'}")
+            raise CheckpointError(f"{message} {several if inner else 'none'}")
         content = inner[chosen]
-    raise CheckpointError(f"{wanted} nested mappings")
+    raise CheckpointError(f"{message} nested mappings")
 
 
 def _has_tensors(value: Any) -> bool:
     """Returns whether a value is a mapping with tensors at any depth."""
     if not isinstance(value, Mapping):
         return False
-    return any(isinstance(one, torch.Tensor) or _has_tensors(one) for one in value.values())
+    return any(isinstance(item, torch.Tensor) or _has_tensors(item) for item in value.values())
 
 
 def bare_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -76,9 +76,8 @@ def main_row(evaluation: Mapping[str, Any], name: str) -> str | None:
 
 def _rows(evaluation: Mapping[str, Any]) -> list[str]:
     """Returns the names of the rows of all test sets, each once, without that of the untouched input."""
-    return [
-        row for row in dict.fromkeys(row for s in evaluation.get("sets", ()) for row in s["psnr"]) if row != IDENTITY
-    ]
+    rows = dict.fromkeys(row for scores in evaluation.get("sets", ()) for row in scores["psnr"])
+    return [row for row in rows if row != IDENTITY]
 
 
 def render_card(description: Description, name: str, license: License | None = None, *, with_code: bool = False) -> str:

@@ -1,5 +1,6 @@
 """Noise predictor: diffusers' UNet2DConditionModel conditioned on two restored photos, with channel shuffling."""
 
+import math
 from typing import Any
 
 import torch
@@ -45,9 +46,8 @@ class NoiseLevelEmbedding(TimestepEmbedding):
 
     def __init__(self, in_channels: int, time_embed_dim: int):
         super().__init__(in_channels, time_embed_dim)
-        self.linear_1.__class__ = self.linear_2.__class__ = (
-            WideLinear  # not new layers, so that weights and random draws stay the same
-        )
+        # not new layers, so that weights and random draws stay the same
+        self.linear_1.__class__ = self.linear_2.__class__ = WideLinear
         self.linear_2.rounds = True
 
     def forward(self, sample: torch.Tensor, condition: None = None) -> torch.Tensor:
@@ -98,12 +98,13 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """See the class."""
-        level = round(self.p * 2**16)
-        if not self.training or level in (0, 2**16) or x.device.type != "cpu" or torch.compiler.is_compiling():
+        count = 2**16  # values of a 16-bit number, of which the lowest `dropped` drop an element
+        dropped = round(self.p * count)
+        if not self.training or dropped in (0, count) or x.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(x)
-        numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        dropped = numbers.view(torch.int16)[: x.numel()].view(x.shape) < level - 2**15
-        return x.masked_fill(dropped, 0.0).mul_(2**16 / (2**16 - level))
+        numbers = torch.empty(math.ceil(x.numel() / 4), dtype=torch.int64).random_(-(2**63), None)
+        mask = numbers.view(torch.int16)[: x.numel()].view(x.shape) < dropped - count // 2  # int16 starts at -2^15
+        return x.masked_fill(mask, 0.0).mul_(count / (count - dropped))
 
 
 class DAAUNet2DConditionModel(RecordMixin, UNet2DConditionModel):
@@ -283,6 +284,7 @@ class DAAUNet2DConditionModel(RecordMixin, UNet2DConditionModel):
         return self.time_proj(timestep).to(torch.promote_types(sample.dtype, torch.float32))
 
     def _split(self, sample, conditions):
+        """Returns the noised images and both conditions, (B, 3, H, W) each, after a check of their shapes."""
         channels = self.config.out_channels
         if conditions is None:
             if sample.ndim != 4 or sample.shape[1] != 3 * channels:
@@ -310,6 +312,7 @@ class DAAUNet2DConditionModel(RecordMixin, UNet2DConditionModel):
 
     @staticmethod
     def _check_noise_level(timestep, sample):
+        """Returns the noise levels as a float32 tensor (B,), after a check of their values."""
         noise_level = torch.as_tensor(timestep, device=sample.device)
         if not noise_level.is_floating_point():
             raise ValueError(
@@ -326,6 +329,7 @@ class DAAUNet2DConditionModel(RecordMixin, UNet2DConditionModel):
         return noise_level
 
     def _check_swap(self, swap, sample, generator):
+        """Returns the mask of the samples to swap, (B,) bool, drawn if it is None; None: no swaps."""
         if swap is None:
             if not self.training:
                 return None

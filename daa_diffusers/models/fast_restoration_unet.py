@@ -121,11 +121,11 @@ class FastRestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
     @property
     def receptive_radius(self) -> int:
         """Maximum distance, in pixels, between an output pixel and an input pixel that affects it."""
-        reach = 0  # of the levels below, in their cells
-        for level, count in reversed(list(enumerate(self.config.blocks))):
-            last = level == len(self.config.blocks) - 1
-            # resampling doubles the reach and adds one cell; each block of the encoder and of the decoder adds two
-            reach = 2 * count if last else 2 * reach + 1 + 4 * count
+        *finer, coarsest = self.config.blocks
+        reach = 2 * coarsest  # in cells of the coarsest level: each block adds two
+        for count in reversed(finer):
+            # resampling doubles the reach and adds one cell; there are blocks in the encoder and in the decoder
+            reach = 2 * reach + 1 + 4 * count
         return self.config.unshuffle * (reach + 2) + self.config.unshuffle - 1  # conv_in and conv_out add a cell each
 
     def reset_parameters(self) -> None:

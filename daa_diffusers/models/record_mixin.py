@@ -66,7 +66,7 @@ class RecordMixin:
         if not safe_serialization:
             raise ValueError("`safe_serialization` must be True: pickle files run code when they are opened")
         if kwargs and not push_to_hub:
-            logger.warning("save_pretrained without `push_to_hub` ignores %s", ", ".join(f"`{one}`" for one in kwargs))
+            logger.warning("save_pretrained without `push_to_hub` ignores `%s`", "`, `".join(kwargs))
         destination: Any = nullcontext(save_directory)
         if is_main_process and (saving := _package_module("hub.saving")) is not None:
             config = self.config_name  # type: ignore[attr-defined]

@@ -179,31 +179,31 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
     def _decode_inside(self, x, hidden, skips: list[torch.Tensor], margins: tuple[int, int, int, int]) -> torch.Tensor:
         """Decodes each level only where the result inside the margins depends on it."""
         (height, width), (top, bottom, left, right) = x.shape[2:], margins
-        wanted = (top, height - bottom), (left, width - right)
-        levels = zip(self._parts(wanted[0], height), self._parts(wanted[1], width), strict=True)
-        at = 0, 0  # position of `hidden` in its level
+        inside = (top, height - bottom), (left, width - right)  # rows and columns of the result
+        levels = zip(self._ranges(inside[0], height), self._ranges(inside[1], width), strict=True)
+        at = 0, 0  # row and column of the first pixel of `hidden` in its level
         # keep the memory format of the input: kernels for other formats differ in the last bit
         is_channels_last = x.is_contiguous(memory_format=torch.channels_last)
         memory_format = torch.channels_last if is_channels_last else torch.contiguous_format
         for block, (rows, columns) in zip(self.up_blocks, levels, strict=True):
             skip = skips.pop()[..., 2 * rows[0] : 2 * rows[1], 2 * columns[0] : 2 * columns[1]]
-            hidden = _inside(hidden, (rows, columns), at).contiguous(memory_format=memory_format)
+            hidden = _crop(hidden, (rows, columns), at).contiguous(memory_format=memory_format)
             hidden = self._run(block, hidden, skip.contiguous(memory_format=memory_format))
             at = 2 * rows[0], 2 * columns[0]
-        return _inside(x, wanted) + _inside(self.conv_out(hidden), wanted, at)
+        return _crop(x, inside) + _crop(self.conv_out(hidden), inside, at)
 
-    def _parts(self, wanted: tuple[int, int], size: int) -> list[tuple[int, int]]:
-        """Ranges [low, high) along one axis to compute at each level, from the deepest to the second, for `wanted`."""
-        low, high = wanted
-        parts = []
+    def _ranges(self, inside: tuple[int, int], size: int) -> list[tuple[int, int]]:
+        """Ranges [low, high) along one axis to compute at each level, from the deepest to the second, for `inside`."""
+        low, high = inside
+        ranges = []
         for level in range(1, self.config.depth):
             # pixels of the finer level: one by upsampling, one by each of three convolutions, and one by conv_out
             reach = 5 if level == 1 else 4
             low, high = max(0, (low - reach) // 2), min(size >> level, -(-(high + reach) // 2))
             if self.config.align_corners:  # upsampling depends on the full size
                 low, high = 0, size >> level
-            parts.append((low, high))
-        return parts[::-1]
+            ranges.append((low, high))
+        return ranges[::-1]
 
     def _run(self, block: nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
@@ -211,7 +211,7 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         return block(*inputs)
 
 
-def _inside(x: torch.Tensor, parts: tuple[tuple[int, int], tuple[int, int]], at: tuple[int, int] = (0, 0)):
-    """Crops `x` (B, C, H, W), whose first pixel is at `at` (row, column), to the ranges `parts` of rows and columns."""
-    (top, bottom), (left, right) = parts
+def _crop(x: torch.Tensor, ranges: tuple[tuple[int, int], tuple[int, int]], at: tuple[int, int] = (0, 0)):
+    """Crops `x` (B, C, H, W), whose first pixel is at `at` (row, column), to `ranges` of rows and columns."""
+    (top, bottom), (left, right) = ranges
     return x[..., top - at[0] : bottom - at[0], left - at[1] : right - at[1]]

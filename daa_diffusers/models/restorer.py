@@ -96,6 +96,11 @@ def restore_photos(restorer: nn.Module, photos: torch.Tensor, batch_size: int | 
     return torch.cat([contract.from_range(restorer(x)).float().cpu() for x in inputs])
 
 
+def round_up(side: int, multiple: int) -> int:
+    """Returns the smallest multiple of `multiple` that is at least `side`."""
+    return -(-side // multiple) * multiple
+
+
 def unwrapped(module: nn.Module) -> nn.Module:
     """Returns the network inside the wrappers of `torch.compile` and of parallel training."""
     while True:
@@ -124,11 +129,11 @@ def _property(network: nn.Module, config: Mapping[str, Any], name: str) -> Any:
 @contextmanager
 def in_eval_mode(module: nn.Module) -> Iterator[None]:
     """Context in which `module` is in eval mode; the mode of each submodule is restored afterwards."""
-    training = [m for m in module.modules() if m.training]
-    if training:
+    in_training = [submodule for submodule in module.modules() if submodule.training]
+    if in_training:
         module.eval()
     try:
         yield
     finally:
-        for m in training:
-            m.training = True  # `train()` would also change submodules
+        for submodule in in_training:
+            submodule.training = True  # `train()` would also change submodules

@@ -1,6 +1,5 @@
 """Domain-adversarial training on features (Ganin et al., "Domain-Adversarial Training of Neural Networks", 2016)."""
 
-import math
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import ConfigurationError
-from ..models.restorer import RestorerContract, in_eval_mode
+from ..models.restorer import RestorerContract, in_eval_mode, round_up
 from .base import Batch, StepOutput
 from .losses import upcast
 from .real_term import RealTermObjective, check_whole
@@ -116,10 +115,10 @@ class Dann(RealTermObjective):
     def _channels(self) -> int:
         """Returns the number of channels of the features, found by restoring a black photo."""
         like = next(self.restorer.parameters())
-        multiple = RestorerContract.of(self.restorer).size_multiple
-        side = multiple * math.ceil(PROBE_SIDE / multiple)
+        contract = RestorerContract.of(self.restorer)
+        side = round_up(PROBE_SIDE, contract.size_multiple)
         with in_eval_mode(self.restorer), self._capture_features() as captured:
-            self.restorer(like.new_zeros(1, RestorerContract.of(self.restorer).channels, side, side))
+            self.restorer(like.new_zeros(1, contract.channels, side, side))
         if len(captured) != 1 or not isinstance(captured[0], torch.Tensor) or captured[0].ndim != 4:
             raise ConfigurationError(
                 f"`features` must name a submodule with output (B, F, h, w), got {self.features!r}"

@@ -121,7 +121,7 @@ def with_dtypes(kwargs: dict[str, Any]) -> dict[str, Any]:
     for argument in ("dtype", "torch_dtype"):
         value = kwargs.get(argument)
         if isinstance(value, dict):
-            changed[argument] = {component: _dtype(one, argument) for component, one in value.items()}
+            changed[argument] = {component: _dtype(dtype, argument) for component, dtype in value.items()}
         elif value is not None:
             changed[argument] = _dtype(value, argument)
     return changed

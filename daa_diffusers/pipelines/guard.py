@@ -89,12 +89,14 @@ def judge(photo: torch.Tensor, restored: torch.Tensor) -> Verdict:
     brightness, color = neighbor_correlation(gray), neighbor_correlation(colors) if has_color else 0.0
     if residual[:, 0].numel() < MIN_PIXELS:
         return Verdict(1.0, "too small to judge", change, brightness, color)
+    # each in [0, 1]
     large = _ramp(change, *LARGE)
-    excess = color - SLOPE * max(0.0, brightness - FLOOR) - LARGE_EXCESS * large
-    detail, small = _ramp(excess, *EXCESS), 1 - _ramp(change, *COLORLESS_RMS)
+    small = 1 - _ramp(change, *COLORLESS_RMS)
+    detail = _ramp(color - SLOPE * max(0.0, brightness - FLOOR) - LARGE_EXCESS * large, *EXCESS)
     if has_color:
-        share = color_power / max(gray_power, 1e-9)
-        faint = _ramp(share, COLORLESS, FAINT[0] / 2) - _ramp(share, *FAINT)  # 0 again for almost colorless changes
+        color_ratio = color_power / max(gray_power, 1e-9)
+        # 0 again for almost colorless changes
+        faint = _ramp(color_ratio, COLORLESS, FAINT[0] / 2) - _ramp(color_ratio, *FAINT)
         half_size = _ramp(color, *HALF_SIZE) - _ramp(color, *NOT_HALF_SIZE)
         detail *= 1 - half_size * max(1 - small, faint)
     doubt = max(detail if has_color else small, _ramp(brightness - STRUCTURE, *EXCESS))

@@ -9,6 +9,7 @@ The thresholds below were set, with a margin, on the validation photos of Rain10
 densest rain there has a mean of 0.08 (1 is white), and the only pattern removed by mistake has 0.21.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -74,13 +75,11 @@ def _measure(photo: Photo, restored: Photo) -> _Removed:
     parts = []
     for top in range(0, height, step):
         rows = slice(max(0, top - 1), min(height, top + step + 1))  # one more row at each end, for gradients
-        before, after = (as_floats(one.crop(rows, slice(None))).pixels.float() for one in (photo, restored))
-        light = (before - after).mean(0, keepdim=True)[None]
+        before, after = (as_floats(each.crop(rows, slice(None))).pixels.float() for each in (photo, restored))
+        light = (before - after).mean(0, keepdim=True)[None]  # (1, 1, h, W)
         padded = F.pad(light, (1, 1, 1, 1), mode="replicate")
-        x, y = (
-            (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2,
-            (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2,
-        )
+        x = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2  # gradients along rows and columns
+        y = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
         inside = slice(top - rows.start, top - rows.start + min(step, height - top))
         parts.append([_cells(each[..., inside, :]) for each in (light, x * x, y * y, x * y)])
     return _Removed(*(torch.cat(each, dim=2) for each in zip(*parts, strict=True)))
@@ -98,12 +97,13 @@ def _like_rain(removed: _Removed) -> torch.Tensor:
     across, along = (removed.xx - removed.yy).mean(), 2 * removed.xy.mean()
     length = (across.square() + along.square()).sqrt().clamp(min=1e-12)
     agreement = ((xx - yy) * across + 2 * xy * along) / length / (xx + yy).clamp(min=FAINT**2)
-    light, median = _smooth(removed.light, LIGHT_SIGMA), float(removed.light.median())
-    light = _ramp(light, *(max(bound, ratio * median) for bound, ratio in zip(LIGHT, DENSE, strict=True)))
+    median = float(removed.light.median())
+    bounds = [max(bound, ratio * median) for bound, ratio in zip(LIGHT, DENSE, strict=True)]
+    too_bright = _ramp(_smooth(removed.light, LIGHT_SIGMA), *bounds)
     # dilate, since at the edge of a pattern half of the window has no removed light
-    light = F.max_pool2d(light, 2 * MARGIN + 1, stride=1, padding=MARGIN)
+    too_bright = F.max_pool2d(too_bright, 2 * MARGIN + 1, stride=1, padding=MARGIN)
     coherence = float(length / removed.power.mean().clamp(min=FAINT**2))
-    return _ramp(agreement, *(share * coherence for share in AGREEMENT)) * (1 - light)
+    return _ramp(agreement, *(bound * coherence for bound in AGREEMENT)) * (1 - too_bright)
 
 
 def _smooth(cells: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -126,7 +126,7 @@ def _blend(photo: Photo, restored: Photo, kept: torch.Tensor) -> None:
     for top in range(0, height, step):
         rows = slice(top, min(height, top + step))
         # cells of the strip and their neighbors, for interpolation without seams
-        first, last = max(0, top // CELL - 1), -(-rows.stop // CELL) + 1
+        first, last = max(0, top // CELL - 1), math.ceil(rows.stop / CELL) + 1
         part = kept[..., first:last, :]
         large = F.interpolate(part, scale_factor=CELL, mode="bilinear", align_corners=False)[0]
         weight = large[:, top - first * CELL :][:, : rows.stop - top, :width]

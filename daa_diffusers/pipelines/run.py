@@ -12,7 +12,7 @@ from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from tqdm.auto import tqdm
 
-from ..models.restorer import RestorerContract
+from ..models.restorer import RestorerContract, round_up
 from .canvases import blank, release_pages
 from .guard import Verdict, judge, sample_windows
 from .image_processor import Photo, from_batch, to_batch
@@ -96,8 +96,8 @@ class Run:
         self.restorer = pipeline.restorer
         self.contract = contract
         self.channels, self.value_range = self.contract.channels, self.contract.value_range
-        where = pipeline.device  # device of the weights, unless they are offloaded
-        self.device = where if where.type == "cuda" else pipeline._execution_device
+        device = pipeline.device  # of the weights, unless they are offloaded
+        self.device = device if device.type == "cuda" else pipeline._execution_device
         self.dtype, self.mixed = pipeline.dtype, pipeline.mixed_precision
         self.moves_photos = self.device.type == "cuda"  # whole photos are moved in advance; otherwise tile by tile
         self.multiple, self.radius = self.contract.size_multiple, self.contract.receptive_radius
@@ -233,7 +233,7 @@ class Run:
                 parts = [photo.crop(strip, slice(None)) for photo in group]
                 yield to_batch(parts, self.channels, self.value_range, self.device)
 
-        strips = kind(self.restorer, -(-size[0] // self.multiple) * self.multiple)
+        strips = kind(self.restorer, round_up(size[0], self.multiple))
         strength = torch.tensor([strengths[index] for index in rows])  # (N,)
         options = {"strength": 1.0 if bool((strength == 1).all()) else strength, "mixed": self.mixed}
         first = 0

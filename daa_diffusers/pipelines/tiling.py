@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..models.restorer import RestorerContract, unwrapped
+from ..models.restorer import RestorerContract, round_up, unwrapped
 from .limits import MIN_TILE
 
 logger = logging.getLogger(__name__)
@@ -196,7 +196,7 @@ def bytes_per_pixel(restorer: nn.Module, channels: int, device: torch.device, dt
 
 def _measured_bytes(restorer: nn.Module, channels: int, device: torch.device, dtype: torch.dtype) -> float:
     multiple = RestorerContract.of(restorer).size_multiple
-    side = -(-PROBE // multiple) * multiple
+    side = round_up(PROBE, multiple)
     probe = torch.zeros(1, channels, side, side, device=device, dtype=dtype)
     with torch.no_grad(), LiveBytes() as live:
         unwrapped(restorer)(probe)

@@ -11,7 +11,7 @@ import psutil  # type: ignore[import-untyped]
 import torch
 
 from ..errors import ConfigurationError, UnreadablePhotoError
-from ..models.restorer import RestorerContract
+from ..models.restorer import RestorerContract, round_up
 from ..objectives.base import Batch, Objective
 from ..pipelines.tiling import LiveBytes, free_memory
 from ..sources.folders import PhotoSource
@@ -100,7 +100,7 @@ def small_sides(config: TrainingConfig, model: Objective) -> list[int]:
     """Returns two patch sides that the model supports, smaller than `patch`; only `patch` if there are none."""
     modules = (model.restorer, *model.networks.values(), model)
     multiple = math.lcm(*(RestorerContract.of(module).size_multiple for module in modules))
-    side = multiple * math.ceil(max(SMALL_SIDE, model.smallest_side) / multiple)
+    side = round_up(max(SMALL_SIDE, model.smallest_side), multiple)
     return [side, 2 * side] if 2 * side < config.patch else [config.patch]
 
 
