@@ -106,6 +106,7 @@ def _not_for_all_sizes(network: nn.Module, error: Exception) -> ConfigurationErr
 
 
 def _compare(network: nn.Module, content: bytes, facts: dict[str, Any]) -> None:
+    """Raises ConfigurationError if ONNX Runtime and torch give different results for random photos."""
     session = _session(content, 1)
     low, high = facts["value_range"]
     generator = torch.Generator().manual_seed(0)
@@ -128,6 +129,7 @@ def _compare(network: nn.Module, content: bytes, facts: dict[str, Any]) -> None:
 
 
 def _facts(network: nn.Module) -> dict[str, Any]:
+    """Returns the metadata of an ONNX file: class and contract of the restorer, without unknown entries."""
     contract = RestorerContract.of(network)
     facts = {
         "class": type(network).__name__,
@@ -155,16 +157,16 @@ def _facts_of(session: Any, path: Path) -> dict[str, Any]:
     try:
         facts = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
         low, high = (float(value) for value in facts["value_range"])
-        known = {name: int(facts[name]) for name in ("channels", "size_multiple")}
-        texts = {name: facts.get(name) for name in ("task", "license")}
-        if not low < high or min(known.values()) < 1 or not all(isinstance(v, str | None) for v in texts.values()):
+        sizes = {name: int(facts[name]) for name in ("channels", "size_multiple")}
+        are_texts = all(isinstance(facts.get(name), str | None) for name in ("task", "license"))
+        if not low < high or min(sizes.values()) < 1 or not are_texts:
             raise ValueError("value_range, channels, size_multiple, task or license")
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{str(path)!r} was not made by export_onnx: its metadata has no valid {error}"
         ) from error
     check_bounds(facts, str(path))
-    return {**facts, **known, "value_range": [low, high]}
+    return {**facts, **sizes, "value_range": [low, high]}
 
 
 class OnnxRestorer(nn.Module):
@@ -184,18 +186,13 @@ class OnnxRestorer(nn.Module):
         CheckpointError: not an ONNX file, or not written by `export_onnx`.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        threads: int | None = None,
-    ):
+    def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None):
         super().__init__()
         self._path = Path(path)
         self._session = _open(self._path, threads or torch.get_num_threads())
         facts = _facts_of(self._session, self._path)
-        known = ("channels", "value_range", "task", "license")
-        self.config = SimpleNamespace(**{name: facts.get(name) for name in known})
+        entries = ("channels", "value_range", "task", "license")
+        self.config = SimpleNamespace(**{name: facts.get(name) for name in entries})
         self.size_multiple: int = facts["size_multiple"]
         if "receptive_radius" in facts:
             self.receptive_radius = int(facts["receptive_radius"])
@@ -220,6 +217,7 @@ class OnnxRestorer(nn.Module):
 
 
 def _open(path: Path, threads: int) -> Any:
+    """Returns an `onnxruntime.InferenceSession` of a file."""
     _require("onnxruntime")
     if not path.is_file():
         raise CheckpointError(f"`path` must be an existing .onnx file, got {str(path)!r}")
@@ -240,6 +238,7 @@ def _session(content: bytes, threads: int) -> Any:
 
 
 def _require(*packages: str) -> None:
+    """Raises ImportError unless all packages are installed."""
     import importlib.util
 
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
@@ -248,6 +247,7 @@ def _require(*packages: str) -> None:
 
 
 def _move(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """Moves a network to a device and dtype, without a cast if it has the dtype already."""
     network.to(device)
     return network if _dtype(network) == dtype else network.to(dtype)
 

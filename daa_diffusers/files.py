@@ -140,24 +140,24 @@ def replacing_folder(path: str | os.PathLike, needed: int = 0) -> Iterator[Path]
 
 def _reserved(temporary: Path, path: Path, like: str | os.PathLike | None) -> int | None:
     """Creates the temporary file, readable by its owner only; returns its final permissions (None: the default)."""
-    if like is not None:
-        wanted = stat.S_IMODE(os.stat(like).st_mode) & 0o777
-    elif os.path.isfile(path) and not os.path.islink(path):
-        wanted = stat.S_IMODE(os.stat(path).st_mode) & 0o777
-    else:
+    replaces = os.path.isfile(path) and not os.path.islink(path)
+    if like is None and not replaces:
         return None
-    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, wanted if like is not None else 0o600)
+    mode = stat.S_IMODE(os.stat(path if like is None else like).st_mode) & 0o777
+    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600 if like is None else mode)
     try:
-        granted = stat.S_IMODE(os.fstat(descriptor).st_mode)  # after the umask
+        if like is not None:
+            mode = stat.S_IMODE(os.fstat(descriptor).st_mode)  # after the umask
         with suppress(OSError):
             os.chmod(temporary, 0o600)
         os.utime(temporary, (0, 0))  # to detect any write, even of zero bytes
     finally:
         os.close(descriptor)
-    return granted if like is not None else wanted
+    return mode
 
 
 def _is_untouched(temporary: Path) -> bool:
+    """Whether nothing was written to a file of `_reserved`."""
     status = temporary.stat()
     return status.st_size == 0 and status.st_mtime == 0
 
@@ -183,13 +183,14 @@ def _unwritable(error: Exception, path: Path, temporary: Path, needed: int = 0) 
 
 
 def _lies_in(name: str | bytes | os.PathLike, temporary: Path) -> bool:
+    """Whether a path is that of a temporary file or folder, or of a file in that folder."""
     path = Path(os.fsdecode(name))
     return path == temporary or temporary in path.parents
 
 
 def _size(path: Path) -> int:
-    files = (one for one in path.rglob("*") if one.is_file()) if path.is_dir() else (path,)
-    return sum(one.stat().st_size for one in files)
+    files = (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else (path,)
+    return sum(file.stat().st_size for file in files)
 
 
 def _errno_of_writing(temporary: Path) -> int:
@@ -210,16 +211,15 @@ def _errno_of_writing(temporary: Path) -> int:
 
 
 def _message(number: int, path: Path, written: int, needed: int = 0) -> str:
+    """Returns the message of an error number; the other arguments are as for `_unwritable`, with bytes `written`."""
     folder = str(path.parent)
     if number == errno.ENOSPC:
-        room = shutil.disk_usage(folder).free + written  # written bytes are freed
         if hasattr(os, "statvfs") and os.statvfs(folder).f_favail == 0:
             return f"the disk of {folder!r} holds no more files (inodes): remove some, or choose another folder"
-        need = (
-            f"about {in_bytes(needed)}, {in_bytes(room)} are free"
-            if needed > room
-            else (f"more than the {in_bytes(room)} available")
-        )
+        free = shutil.disk_usage(folder).free + written  # written bytes are freed
+        need = f"more than the {in_bytes(free)} available"
+        if needed > free:
+            need = f"about {in_bytes(needed)}, {in_bytes(free)} are free"
         return f"the disk of {folder!r} is full: {path.name!r} needs {need}; make room, or choose another folder"
     return {
         errno.EDQUOT: f"the disk quota for {folder!r} is used up: remove some of your files, or choose another folder",
@@ -248,7 +248,7 @@ def check_writable(folder: str | os.PathLike) -> None:
         UnwritableError: writing is not possible.
     """
     folder = Path(folder).absolute()
-    existing = next((one for one in (folder, *folder.parents) if os.path.lexists(one)), folder)
+    existing = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), folder)
     number = 0
     if not existing.is_dir():
         number = errno.ENOTDIR

@@ -71,10 +71,8 @@ class AdapterConfig:
         models, iso = self.models, self.iso
         if not isinstance(models, list | tuple) or not all(isinstance(model, str) for model in models):
             raise ConfigurationError(f"`models` must be a list of names, got {models!r}")
-        if iso is not None and not (
-            isinstance(iso, list | tuple) and len(iso) == 2 and all(type(one) is int for one in iso)
-            and 0 < iso[0] <= iso[1]
-        ):  # fmt: skip
+        is_pair = isinstance(iso, list | tuple) and len(iso) == 2 and all(type(number) is int for number in iso)
+        if iso is not None and not (is_pair and 0 < iso[0] <= iso[1]):
             raise ConfigurationError(f"`iso` must be [lowest, highest], positive integers, or None, got {iso!r}")
         object.__setattr__(self, "models", tuple(models))
         object.__setattr__(self, "iso", None if iso is None else tuple(iso))

@@ -51,13 +51,13 @@ class LoadedAdapters:
         if name in self.configs:
             raise ConfigurationError(f"`name` {name!r} is already loaded; give another, or unload_adapter({name!r})")
         self._refuse_fused("load")
-        ours = fingerprint(self._base())
-        if config.base != ours:
-            base = f" ({config.base_name})" if config.base_name else ""
+        own_base = fingerprint(self._base())
+        if config.base != own_base:
+            known_as = f" ({config.base_name})" if config.base_name else ""
             raise CheckpointError(
-                f"adapter {name!r} is for another restorer: its base has the fingerprint {config.base}{base}, this "
-                f"restorer {ours}. Load its base; a restorer cast to another dtype has another fingerprint, so cast "
-                "after loading the adapter"
+                f"adapter {name!r} is for another restorer: its base has the fingerprint {config.base}{known_as}, this "
+                f"restorer {own_base}. Load its base; a restorer cast to another dtype has another fingerprint, so "
+                "cast after loading the adapter"
             )
         try:
             updates = updates_for(self.restorer, config.kind, config.rank or 1)
@@ -98,9 +98,9 @@ class LoadedAdapters:
         tensors = self._tensors()
         for key, update in updates.items():
             parameter = tensors[key]
-            wide = torch.promote_types(parameter.dtype, torch.float32)
-            change = update.delta(parameter.shape).to(parameter.device, wide)
-            self._put(key, parameter, parameter.to(wide) + (change if scale == 1 else scale * change))
+            dtype = torch.promote_types(parameter.dtype, torch.float32)  # the sum is rounded once
+            change = update.delta(parameter.shape).to(parameter.device, dtype)
+            self._put(key, parameter, parameter.to(dtype) + (change if scale == 1 else scale * change))
         for key, value in buffers.items():
             buffer = tensors[key]
             value = value.to(buffer)
@@ -121,8 +121,8 @@ class LoadedAdapters:
                 self._changes.clear()
                 return
             self._revert()
-        for one in [name] if name is not None else list(self.configs):
-            del self.configs[one], self._changes[one]
+        for removed in [name] if name is not None else list(self.configs):
+            del self.configs[removed], self._changes[removed]
 
     def fuse(self) -> None:
         """Makes the active adapter part of the restorer, which gets the stricter of both licenses, until `unfuse`."""
@@ -159,6 +159,7 @@ class LoadedAdapters:
                 tensors[key].copy_(value)
 
     def _put(self, key: str, tensor: torch.Tensor, value: torch.Tensor) -> None:
+        """Sets a tensor of the restorer, and keeps its original value."""
         self._originals[key] = tensor.detach().clone()
         tensor.copy_(value)
 
@@ -170,9 +171,11 @@ class LoadedAdapters:
         self._originals, self.active = {}, None
 
     def _tensors(self) -> dict[str, torch.Tensor]:
+        """Returns the tensors that adapters change, by name."""
         return {**dict(self.restorer.named_parameters()), **statistics(self.restorer)}
 
     def _base(self) -> dict[str, torch.Tensor]:
+        """Returns the parameters without the active adapter, by name."""
         return {key: self._originals.get(key, value) for key, value in self.restorer.named_parameters()}
 
     def _refuse_fused(self, what: str) -> None:

@@ -54,10 +54,10 @@ def read_camera(photo: Image.Image | Image.Exif | str | os.PathLike | bytes) -> 
 
 def _camera(exif: Image.Exif) -> Camera:
     try:
-        more: Mapping[int, Any] = exif.get_ifd(ExifTags.IFD.Exif)
+        details: Mapping[int, Any] = exif.get_ifd(ExifTags.IFD.Exif)
     except Exception:  # damaged EXIF data
-        more = {}
-    numbers = [number for tag in _ISO_TAGS if (number := _number(more.get(tag, exif.get(tag))))]
+        details = {}
+    numbers = [number for tag in _ISO_TAGS if (number := _number(details.get(tag, exif.get(tag))))]
     iso = next((number for number in numbers if number < _OVERFLOW), max(numbers, default=None))
     return Camera(_text(exif.get(ExifTags.Base.Make)), _text(exif.get(ExifTags.Base.Model)), iso)
 
@@ -87,6 +87,7 @@ def choose_adapter(camera: Camera, adapters: Mapping[str, AdapterConfig]) -> str
 
 
 def _fits(camera: Camera, config: AdapterConfig) -> bool:
+    """Whether an adapter states at least one field, and all that it states match the camera."""
     stated = []
     if config.make is not None:
         stated.append(_same(camera.make, config.make))
@@ -98,12 +99,13 @@ def _fits(camera: Camera, config: AdapterConfig) -> bool:
 
 
 def _preference(config: AdapterConfig) -> tuple[bool, bool, float]:
+    """Returns a key by which the preferred adapter is first: names no model, names no maker, width of the ISO range."""
     width = config.iso[1] / config.iso[0] if config.iso else float("inf")
     return not config.models, config.make is None and not config.models, width
 
 
-def _same(one: str | None, other: str) -> bool:
-    return one is not None and one.casefold().split() == other.casefold().split()
+def _same(known: str | None, stated: str) -> bool:
+    return known is not None and known.casefold().split() == stated.casefold().split()
 
 
 def summarize(cameras: Iterable[Camera]) -> dict[str, Any]:

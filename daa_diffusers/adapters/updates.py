@@ -141,6 +141,7 @@ def updates_for(restorer: nn.Module, kind: str, rank: int = 12) -> dict[str, Upd
 
 
 def _update(module: nn.Module, name: str, parameter: nn.Parameter, kind: str, rank: int) -> Update | None:
+    """Creates the update of one parameter of a module; None if adapters of this kind have none for it."""
     like = parameter.detach().float()
     if parameter.numel() == max(parameter.shape, default=1):
         return Shift(like)
@@ -163,13 +164,12 @@ def extract(base: nn.Module, adapted: nn.Module, kind: str, rank: int = 12) -> d
     Raises:
         ConfigurationError: as for `updates_for`; or names or shapes of parameters differ.
     """
-    ours, theirs = dict(base.named_parameters()), dict(adapted.named_parameters())
-    shapes = [{name: value.shape for name, value in parameters.items()} for parameters in (ours, theirs)]
-    if shapes[0] != shapes[1]:
+    before, after = dict(base.named_parameters()), dict(adapted.named_parameters())
+    if {name: p.shape for name, p in before.items()} != {name: p.shape for name, p in after.items()}:
         raise ConfigurationError("`base` and `adapted` must have the same architecture: their parameters differ")
     updates = updates_for(base, kind, rank)
     for name, update in updates.items():
-        update.fit(theirs[name].detach().cpu() - ours[name].detach().cpu())
+        update.fit(after[name].detach().cpu() - before[name].detach().cpu())
     return updates
 
 
@@ -204,9 +204,8 @@ def merge(restorer: nn.Module) -> None:
 
 def base_parameters(restorer: nn.Module) -> dict[str, torch.Tensor]:
     """Returns the parameters of `restorer` by name, without the attached updates."""
-    changed = attached(restorer)
     plain: dict[str, torch.Tensor] = dict(restorer.named_parameters())
-    for name in changed:
+    for name in attached(restorer):
         path, _, last = name.rpartition(".")
         prefix = f"{path}.parametrizations.{last}." if path else f"parametrizations.{last}."
         original = plain[f"{prefix}{_ORIGINAL}"]

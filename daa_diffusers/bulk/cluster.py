@@ -100,20 +100,21 @@ def import_ray() -> Any:
 
 
 def _start(ray: Any, address: str | None) -> None:
+    """Connects to the cluster at `address`, or starts one on this machine."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # otherwise Ray logs warnings about Ray Data's own actors
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    own: dict[str, Any] = {}
+    local_options: dict[str, Any] = {}
     if address == "local":
         # Even without a dashboard, Ray starts the dashboard's process to collect usage data, which queries the metadata
         # services of cloud providers even if usage reports are disabled. With an address at which it cannot listen, the
         # process ends at once; Ray runs without it.
-        own = {"include_dashboard": False, "dashboard_host": NO_ADDRESS, "dashboard_port": 1}
-        own["object_store_memory"] = LOCAL_OBJECT_STORE
+        local_options = {"include_dashboard": False, "dashboard_host": NO_ADDRESS, "dashboard_port": 1}
+        local_options["object_store_memory"] = LOCAL_OBJECT_STORE
     try:
         host, _, port = address.removeprefix("ray://").rpartition(":")
         if port.isdecimal():  # fails fast: Ray would retry for minutes
             socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-        ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **own)
+        ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **local_options)
     except (OSError, OverflowError, ValueError, RuntimeError) as error:
         raise ConfigurationError(f"`address`: no Ray cluster at {address!r}: {error}") from None
 
@@ -202,6 +203,6 @@ class ShardWorker:
             os._exit(1)  # this process cannot use the device any more: Ray starts another one and repeats the shard
         except Exception as error:
             stops = concerns_all_files(error)
-            words = str(error) if stops else f"{type(error).__name__}: {error}"
-            result = ShardResult(int(number), error=words, stops=stops)
+            message = str(error) if stops else f"{type(error).__name__}: {error}"
+            result = ShardResult(int(number), error=message, stops=stops)
         return {name: [value] for name, value in dataclasses.asdict(result).items()}

@@ -67,19 +67,20 @@ def list_inputs(sources: Sequence[str]) -> Iterator[Input]:
     """
     if not sources:
         raise ConfigurationError("`sources` must name at least one folder, tar shard or dataset")
-    taken: set[str] = set()
+    used: set[str] = set()
     for spec in sources:
-        for one in _of_source(spec):
-            key = free = _clean(one.key)
+        for photo in _of_source(spec):
+            key = unused = _clean(photo.key)
             number = 1
-            while free in taken:
+            while unused in used:
                 number += 1
-                free = f"{key}_{number}"
-            taken.add(free)
-            yield one if free == one.key else dataclasses.replace(one, key=free)
+                unused = f"{key}_{number}"
+            used.add(unused)
+            yield photo if unused == photo.key else dataclasses.replace(photo, key=unused)
 
 
 def _of_source(spec: str) -> Iterator[Input]:
+    """Lists the photos of one source, with keys that may be in use."""
     folder = Path(spec).expanduser()
     if folder.is_dir() and not any((folder / name).is_file() for name in SAVED_DATASET):
         yield from _of_folder(folder)
@@ -100,6 +101,7 @@ def _of_source(spec: str) -> Iterator[Input]:
 
 
 def _of_folder(folder: Path) -> Iterator[Input]:
+    """Lists the photos of a folder."""
     root = os.path.abspath(folder)
     for photo in list_photos(root, "sources"):
         stem, suffix = os.path.splitext(os.path.relpath(photo, root))
@@ -107,28 +109,29 @@ def _of_folder(folder: Path) -> Iterator[Input]:
 
 
 def _clean(key: str) -> str:
+    """Returns a key without parts that lead out of a folder, and without dots in its last part."""
     parts = [part for part in key.replace("\\", "/").split("/") if part not in ("", ".", "..")] or ["photo"]
     parts[-1] = parts[-1].replace(".", "_")
     return "/".join(parts)
 
 
-def open_input(one: Input, folder: str | os.PathLike) -> str:
+def open_input(photo: Input, folder: str | os.PathLike) -> str:
     """Returns the path of a file with the photo: its own file, or a copy in `folder`.
 
     Raises:
         UnreadablePhotoError, OSError: the photo does not exist (any more).
     """
-    if one.dataset:
-        content = _dataset(one.dataset).encoded(one.row)
-    elif one.size < 0:
-        return one.path
+    if photo.dataset:
+        content = _dataset(photo.dataset).encoded(photo.row)
+    elif photo.size < 0:
+        return photo.path
     else:
-        with open(one.path, "rb") as shard:
-            shard.seek(one.offset)
-            content = shard.read(one.size)
-        if len(content) < one.size:
-            raise UnreadablePhotoError(f"the shard {os.path.basename(one.path)} has been truncated")
-    path = os.path.join(folder, "photo" + os.path.splitext(one.suffix)[1])
+        with open(photo.path, "rb") as shard:
+            shard.seek(photo.offset)
+            content = shard.read(photo.size)
+        if len(content) < photo.size:
+            raise UnreadablePhotoError(f"the shard {os.path.basename(photo.path)} has been truncated")
+    path = os.path.join(folder, "photo" + os.path.splitext(photo.suffix)[1])
     with open(path, "wb") as file:
         file.write(content)
     return path

@@ -54,7 +54,8 @@ class BulkSettings:
         """Returns the settings as one flat JSON mapping."""
         fields = dataclasses.asdict(self)
         options = fields.pop("options")
-        return {**fields, "sources": list(self.sources)} | {k: options[k] for k in options if k not in _UNUSED_OPTIONS}
+        used = {name: value for name, value in options.items() if name not in _UNUSED_OPTIONS}
+        return {**fields, "sources": list(self.sources), **used}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> BulkSettings:
@@ -65,6 +66,7 @@ class BulkSettings:
 
 
 _UNUSED_OPTIONS = ("overwrite", "compare", "dry_run")
+_PLANNED = ("photos", "shards", "working_folder", "fingerprint")  # fields of a job in job.json, besides its settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +108,7 @@ class BulkJob:
             if fields.pop("layout") != LAYOUT:
                 raise ValueError("it has the layout of another version")
             settings = BulkSettings.from_json(fields.pop("settings"))
-            return cls(folder, settings, *(fields[k] for k in ("photos", "shards", "working_folder", "fingerprint")))
+            return cls(folder, settings, *(fields[name] for name in _PLANNED))
         except FileNotFoundError:
             raise ConfigurationError(f"{str(folder)!r} holds no job: job.json is missing") from None
         except (KeyError, TypeError, ValueError) as error:
@@ -218,22 +220,19 @@ def plan_job(folder: str | os.PathLike, settings: BulkSettings, fingerprint: str
     check_new(folder)
     listed = list_inputs(settings.sources)
     first = list(itertools.islice(listed, settings.photos_per_shard))  # raises errors before anything is written
-    made = not folder.exists()
+    is_new = not folder.exists()
     try:
         for name in SUBFOLDERS:
             shutil.rmtree(folder / name, ignore_errors=True)  # left by an interrupted plan
             (folder / name).mkdir(parents=True)
         photos, shards = _write_inputs(folder, first, listed, settings.photos_per_shard)
         job = BulkJob(folder, settings, photos, shards, os.getcwd(), fingerprint)
-        fields = {k: getattr(job, k) for k in ("photos", "shards", "working_folder", "fingerprint")}
-        content = {"layout": LAYOUT, "settings": settings.to_json()} | fields
+        content = {"layout": LAYOUT, "settings": settings.to_json(), **{name: getattr(job, name) for name in _PLANNED}}
         # last: its presence marks the plan as complete
         write_whole(folder / "job.json", (json.dumps(content, indent=2) + "\n").encode())
     except BaseException:
-        for name in SUBFOLDERS:
-            shutil.rmtree(folder / name, ignore_errors=True)
-        if made:
-            shutil.rmtree(folder, ignore_errors=True)
+        for path in [folder] if is_new else [folder / name for name in SUBFOLDERS]:
+            shutil.rmtree(path, ignore_errors=True)
         raise
     return job
 
@@ -241,14 +240,16 @@ def plan_job(folder: str | os.PathLike, settings: BulkSettings, fingerprint: str
 def _write_inputs(folder: Path, first: list[Input], listed: Iterator[Input], size: int) -> tuple[int, int]:
     """Writes the photos of each shard; returns the numbers of photos and shards."""
     photos = shards = 0
-    while first:
-        write_text(folder / "inputs" / f"{shards:06d}.jsonl", "".join(one.to_line() for one in first))
-        photos, shards = photos + len(first), shards + 1
-        first = list(itertools.islice(listed, size))
+    shard = first
+    while shard:
+        write_text(folder / "inputs" / f"{shards:06d}.jsonl", "".join(photo.to_line() for photo in shard))
+        photos, shards = photos + len(shard), shards + 1
+        shard = list(itertools.islice(listed, size))
     return photos, shards
 
 
 def _check_same(job: BulkJob, settings: BulkSettings, fingerprint: str | None) -> None:
+    """Raises ConfigurationError unless a job has these settings and weights."""
     before, now = job.settings.to_json(), settings.to_json()
     wrong = [f"`{name}` {before[name]!r}, got {now[name]!r}" for name in before if before[name] != now[name]]
     if not wrong and job.fingerprint and fingerprint not in (None, job.fingerprint):
@@ -286,7 +287,7 @@ def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
     folder = Path(folder)
     check_writable(folder)
     lock = folder / ".lock"
-    made, locked_before = not folder.exists(), lock.exists()
+    is_new, had_lock = not folder.exists(), lock.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):
@@ -294,9 +295,9 @@ def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
     except Timeout:
         raise ConfigurationError(f"another `daa bulk` is running in {str(folder)!r}") from None
     finally:
-        if not locked_before and not (folder / "job.json").exists():  # no job was planned: leave the folder unchanged
+        if not had_lock and not (folder / "job.json").exists():  # no job was planned: leave the folder unchanged
             lock.unlink(missing_ok=True)
-            if made and not os.listdir(folder):
+            if is_new and not os.listdir(folder):
                 folder.rmdir()
 
 

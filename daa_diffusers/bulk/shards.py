@@ -78,23 +78,23 @@ def restore_shard(job: BulkJob, number: int, pipeline: DAARestorationPipeline) -
     with _attempt(job.attempts_path(number)) as log, tempfile.TemporaryDirectory(prefix="daa-bulk-") as scratch:
         with replacing(tar) as temporary, open(temporary, "wb") as file:
             with tarfile.open(fileobj=file, mode="w") as archive:
-                for index, one in enumerate(job.inputs(number)):
-                    record, content = _restored(job, one, log, index, pipeline, scratch)
+                for index, photo in enumerate(job.inputs(number)):
+                    record, content = _restored(job, photo, log, index, pipeline, scratch)
                     if content is not None:
                         _add(archive, record["member"], content)
                     records.append({**record, "shard": tar.name})
             log.begin("end")
             file.flush()
             os.fsync(file.fileno())
-        write_whole(job.manifest_path(number), b"".join(json.dumps(one).encode() + b"\n" for one in records))
+        write_whole(job.manifest_path(number), b"".join(json.dumps(record).encode() + b"\n" for record in records))
     return ShardResult.of(number, records, time.perf_counter() - start)
 
 
 def _restored(
-    job: BulkJob, one: Input, log: AttemptLog, index: int, pipeline: DAARestorationPipeline, scratch: str
+    job: BulkJob, photo: Input, log: AttemptLog, index: int, pipeline: DAARestorationPipeline, scratch: str
 ) -> tuple[dict[str, Any], bytes | None]:
     """Returns the record of a photo, and the content of the restored file (None if it failed)."""
-    record: dict[str, Any] = {"key": one.key, "source": one.source, "shard": None, "member": None, "status": FAILED}
+    record: dict[str, Any] = {"key": photo.key, "source": photo.source, "shard": None, "member": None, "status": FAILED}
     # every line has every key, as table readers expect
     record |= dict.fromkeys(("error", "checksum", "width", "height", "format", "bits", "seconds", "notes", "guard"))
     if log.deaths[str(index)] >= MAX_DEATHS:
@@ -104,18 +104,18 @@ def _restored(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # libraries warn about damaged metadata; losses are in the notes
-            done = restore_one(pipeline, Job(open_input(one, scratch), target), job.settings.options)
+            done = restore_one(pipeline, Job(open_input(photo, scratch), target), job.settings.options)
         content = Path(target).read_bytes()
     except Exception as error:
         if _concerns_all_items(error):
             raise
-        logger.debug("%s", one.source, exc_info=True)
+        logger.debug("%s", photo.source, exc_info=True)
         return record | {"error": str(error) or type(error).__name__}, None
     finally:
         for path in Path(scratch).iterdir():
             path.unlink()
-    suffix = one.suffix or FORMATS[done["format"]][0]
-    member = renamed(one.key + suffix, job.settings.options.format)
+    suffix = photo.suffix or FORMATS[done["format"]][0]
+    member = renamed(photo.key + suffix, job.settings.options.format)
     checksum = f"sha256:{hashlib.sha256(content).hexdigest()}"
     return record | {"status": RESTORED, "member": member, "checksum": checksum} | done, content
 
@@ -168,6 +168,7 @@ class AttemptLog:
 
 @contextlib.contextmanager
 def _attempt(path: Path) -> Iterator[AttemptLog]:
+    """Context with the `AttemptLog` of a shard, which is removed if the shard is finished."""
     with written(path):
         log = AttemptLog(path)
     try:

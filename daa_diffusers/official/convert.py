@@ -33,6 +33,7 @@ _WRAPPERS = ("state_dict", "params")
 
 
 def _compare(state_dict: Mapping[str, Any], network: Network, prefix: str) -> dict[str, list[str]]:
+    """Returns the problems of official tensors of a network by kind; names in messages begin with `prefix`."""
     expected = packed(network)
     wrong = []
     for name in state_dict.keys() & expected.keys():
@@ -50,6 +51,7 @@ def _compare(state_dict: Mapping[str, Any], network: Network, prefix: str) -> di
 
 
 def _fill(network: Network, state_dict: Mapping[str, torch.Tensor]) -> None:
+    """Loads official tensors into a network on the meta device."""
     state: dict[str, torch.Tensor] = {}
     head_channels = getattr(network.config, "attention_head_dim", 1)
     for official, ours in official_names(network).items():
@@ -80,6 +82,7 @@ def _split(state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any
 
 
 def _check_schedule(rest: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Returns the problems of the other tensors by kind: they may only be buffers of the official noise schedule."""
     expected = schedule_buffers()
     wrong = []
     for name in rest.keys() & expected.keys():

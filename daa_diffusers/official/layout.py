@@ -105,7 +105,10 @@ def packed(network: Network) -> dict[str, torch.Tensor]:
     """Returns the weights of a network with official names (without prefix) and in the official layout."""
     state = network.state_dict()
     head_channels = getattr(network.config, "attention_head_dim", 1)
-    return {o: pack(o, [state[name] for name in ours], head_channels) for o, ours in official_names(network).items()}
+    return {
+        official: pack(official, [state[name] for name in names], head_channels)
+        for official, names in official_names(network).items()
+    }
 
 
 def schedule_buffers(steps: int = 1000, beta_start: float = 1e-6, beta_end: float = 1e-2) -> dict[str, torch.Tensor]:
@@ -123,10 +126,8 @@ def schedule_buffers(steps: int = 1000, beta_start: float = 1e-6, beta_end: floa
     }
 
 
-# Sizes are inferred by majority over the tensors, so that a single wrong tensor is reported and does not change them.
-
-
 def _majority(votes: Iterable[int], default: int) -> int:
+    """Returns the most frequent size, so that a single wrong tensor is reported and does not change the network."""
     counts = Counter(vote for vote in votes if vote > 0)
     return counts.most_common(1)[0][0] if counts else default
 

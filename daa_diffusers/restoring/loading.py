@@ -32,9 +32,10 @@ def check_model(checkpoint: str, device: str | None = None) -> None:
     source = resolve(checkpoint, "--checkpoint")
     if source.kind == "folder" and not (Path(source.location) / MODEL_INDEX).is_file():
         raise CheckpointError(f"`--checkpoint` {no_pipeline(Path(source.location))}")
-    for file in files_of(Path(source.location))[0] if source.kind == "file" else ():
-        if file.is_file() and (other := something_else(file)):
-            raise CheckpointError(f"`--checkpoint` {checkpoint!r} {other}")
+    files, _ = files_of(Path(source.location)) if source.kind == "file" else ([], [])
+    for file in files:
+        if file.is_file() and (description := something_else(file)):
+            raise CheckpointError(f"`--checkpoint` {checkpoint!r} {description}")
     if device is not None:
         usable_device(device)
 
@@ -59,8 +60,9 @@ def fastest_device() -> str:
     """Returns the name of the fastest available device, which is the default for restoring."""
     import torch
 
-    mps = torch.backends.mps.is_available()
-    return "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def check_dtype(dtype: str) -> None:
@@ -123,7 +125,9 @@ def convert_weights(path: str | os.PathLike, folder: str | os.PathLike, task: st
     files, _ = files_of(Path(resolve(path).location))
     sources = [{"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()} for file in files]
     record = record_of(pipeline.restorer)
-    stated = {**record.training, **({"task": task} if task else {}), "wrapped_from": sources}
-    keep_record(pipeline.restorer, replace(record, training=stated))
+    training = {**record.training, "wrapped_from": sources}
+    if task:
+        training["task"] = task
+    keep_record(pipeline.restorer, replace(record, training=training))
     pipeline.save_pretrained(folder)
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import mimetypes
 import os
@@ -64,25 +65,25 @@ def format_of_output(inputs: Sequence[str], output: str, format: str | None = No
         raise ConfigurationError(
             "`--output` must be a folder or a file: photos cannot be written to standard output, got '-'"
         )
-    ending = os.path.splitext(output)[1].lower()
-    named = BY_SUFFIX.get(ending)
-    is_photo = named is not None or (mimetypes.guess_type(output)[0] or "").startswith(("image/", "video/"))
+    by_suffix = BY_SUFFIX.get(os.path.splitext(output)[1].lower())
+    is_photo = by_suffix is not None or (mimetypes.guess_type(output)[0] or "").startswith(("image/", "video/"))
     if not is_photo and not os.path.exists(output):
         return None
-    one = inputs[0]
-    if len(inputs) > 1 or one == "-" or os.path.isdir(one) or (glob.has_magic(one) and not os.path.lexists(one)):
+    first = inputs[0]
+    is_pattern = glob.has_magic(first) and not os.path.lexists(first)
+    if len(inputs) > 1 or first == "-" or os.path.isdir(first) or is_pattern:
         raise ConfigurationError(
             f"`--output` {output!r} is the name of a file, but several photos need a folder: choose another name, or "
             "create the folder first"
         )
-    if named is None or named.name not in FORMATS:
-        writable = ", ".join(one for suffixes in FORMATS.values() for one in suffixes)
+    if by_suffix is None or by_suffix.name not in FORMATS:
+        writable = ", ".join(ending for suffixes in FORMATS.values() for ending in suffixes)
         raise ConfigurationError(f"`--output` must end in one of {writable}, or be a folder, got {output!r}")
-    if format not in (None, named.name):
-        raise ConfigurationError(f"`--output` {output!r} is {named.name}, `--format` is {format}: omit one of them")
+    if format not in (None, by_suffix.name):
+        raise ConfigurationError(f"`--output` {output!r} is {by_suffix.name}, `--format` is {format}: omit one of them")
     if suffix:
         raise ConfigurationError(f"`--suffix` needs a folder as `--output`, got the file name {output!r}")
-    return named.name
+    return by_suffix.name
 
 
 def find_jobs(
@@ -120,11 +121,11 @@ def find_jobs(
         folder, name = os.path.dirname(output) or os.curdir, os.path.basename(output)
     found: dict[str, Found] = {}
     search = Search(folder, compare)
-    for one in search.find(inputs, listed):
-        target = os.path.join(folder, name or renamed(one.relative, format, suffix))
-        key = f"{os.path.abspath(one.source)}\0{target}"
-        if key not in found or one.named:
-            found[key] = replace(one, target=target)
+    for photo in search.find(inputs, listed):
+        target = os.path.join(folder, name or renamed(photo.relative, format, suffix))
+        key = f"{os.path.abspath(photo.source)}\0{target}"
+        if key not in found or photo.named:
+            found[key] = replace(photo, target=target)
     if not found and search.results:
         raise ConfigurationError(
             f"nothing to restore: files in the output folder and sheets are skipped, and these are all "
@@ -133,19 +134,15 @@ def find_jobs(
     if not found:
         raise ConfigurationError("nothing to restore: the list of photos is empty")
     photos = list(found.values())
-    jobs = _without_conflicts(photos, overwrite, _is_case_sensitive([one.target for one in photos], folder))
+    jobs = _without_conflicts(photos, overwrite, _is_case_sensitive([photo.target for photo in photos], folder))
     if len(jobs) < len(photos):
         search.left_out["another photo's result"] += len(photos) - len(jobs)
-    root, parents = os.path.realpath(folder), {}
-    checked = []
-    for job in jobs:
-        parent = os.path.dirname(job.target)
-        if parent not in parents:
-            parents[parent] = os.path.realpath(parent)
-        checked.append(
-            job if job.refused or job.skipped else replace(job, refused=_refusal(job, root, parents[parent], overwrite))
-        )
-    return Plan(checked, search.left_out)
+    root, real_path = os.path.realpath(folder), functools.cache(os.path.realpath)
+    for number, job in enumerate(jobs):
+        if not job.refused and not job.skipped:
+            reason = _refusal(job, root, real_path(os.path.dirname(job.target)), overwrite)
+            jobs[number] = replace(job, refused=reason)
+    return Plan(jobs, search.left_out)
 
 
 def renamed(relative: str, format: str | None, suffix: str = "") -> str:
@@ -172,12 +169,13 @@ def _without_conflicts(photos: list[Found], overwrite: bool, exact: bool) -> lis
     writers: dict[str, Found] = {}  # path of an output -> the photo restored to it
     for key, candidates in by_target.items():
         # a photo that would replace itself without `overwrite` is refused by `_refusal`
-        candidates = [one for one in candidates if overwrite or _key(one.source, exact) != key]
+        candidates = [photo for photo in candidates if overwrite or _key(photo.source, exact) != key]
         if len(candidates) == 1:
             writers[key] = candidates[0]
-        for one in candidates if len(candidates) > 1 else ():
-            others = ", ".join(repr(other.source) for other in candidates if other is not one)
-            refused[id(one)] = f"{one.target!r} would also be the output of {others}"
+            continue
+        for photo in candidates:
+            others = ", ".join(repr(other.source) for other in candidates if other is not photo)
+            refused[id(photo)] = f"{photo.target!r} would also be the output of {others}"
     jobs = []
     for photo in photos:
         job = Job(photo.source, photo.target, photo.refused or refused.get(id(photo), ""))
@@ -192,6 +190,7 @@ def _without_conflicts(photos: list[Found], overwrite: bool, exact: bool) -> lis
 
 
 def _key(path: str, exact: bool) -> str:
+    """Returns a text that is equal for paths of the same file; `exact` is as for `_without_conflicts`."""
     path = os.path.normcase(os.path.abspath(path))
     return path if exact else unicodedata.normalize("NFC", path).casefold()
 
@@ -203,7 +202,7 @@ def _is_case_sensitive(targets: Sequence[str], folder: str) -> bool:
     """
     if sys.platform == "darwin":
         return False
-    if len({_key(one, True) for one in targets}) == len({_key(one, False) for one in targets}):
+    if len({_key(target, True) for target in targets}) == len({_key(target, False) for target in targets}):
         return True
     while not os.path.isdir(folder):
         folder = os.path.dirname(os.path.abspath(folder))
@@ -215,6 +214,7 @@ def _is_case_sensitive(targets: Sequence[str], folder: str) -> bool:
 
 
 def _refusal(job: Job, root: str, parent: str, overwrite: bool) -> str:
+    """Returns the reason why a job's output cannot be written, or ""; `parent` is the real path of its folder."""
     name = os.path.basename(job.target)
     if len(os.fsencode(name)) > NAME_BYTES:
         return f"the name of its output has {len(os.fsencode(name))} bytes, file systems allow {NAME_BYTES}: {name!r}"

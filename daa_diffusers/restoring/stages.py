@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 
 Record = dict[str, Any]
+CELL = 480  # largest side in pixels of an image on a sheet
 
 
 @dataclasses.dataclass
@@ -131,9 +132,14 @@ def write(staged: StagedPhoto, job: Job, options: Options) -> Record:
 
 def _can_be_copied(photo: StoredPhoto, restored: np.ndarray, options: Options) -> bool:
     """Whether the output would equal the photo's file, which is then copied."""
-    unchanged = options.bits in (None, photo.bits) and options.quality is None and not options.strip_location
-    unchanged &= photo.format != "RAW" and options.format in (None, own_format(photo))
-    return unchanged and np.array_equal(photo.pixels, restored)
+    return (
+        options.bits in (None, photo.bits)
+        and options.quality is None
+        and not options.strip_location
+        and photo.format != "RAW"
+        and options.format in (None, own_format(photo))
+        and np.array_equal(photo.pixels, restored)
+    )
 
 
 def _with_16_bits(photo: StoredPhoto) -> StoredPhoto:
@@ -146,26 +152,28 @@ def _write_sheet(photo: StoredPhoto, restored: np.ndarray, job: Job, folder: Pat
     from ..evaluation.sheets import contact_sheet
     from ..photos.stored import upright
 
-    cell = 480
-    rows = []
-    for pick in (_reduced, _center):
-        row = [pick(upright(pixels, photo.orientation), cell) for pixels in (photo.pixels, restored)]
-        rows.append([np.ascontiguousarray(with_bits(np.ascontiguousarray(one), 8)) for one in row])
+    images = [upright(pixels, photo.orientation) for pixels in (photo.pixels, restored)]
+    rows = [
+        [np.ascontiguousarray(with_bits(np.ascontiguousarray(part(image)), 8)) for image in images]
+        for part in (_reduced, _center)
+    ]
     name = os.path.basename(job.target)
     target = folder / shortened(name, ".png", append=True)
     number = 1
     while target.exists():  # photos of different folders may have the same name
         number += 1
         target = folder / shortened(name, f".{number}.png", append=True)
-    contact_sheet(rows, ("before", "after"), (), target, cell=cell, title=os.path.basename(job.source))
+    contact_sheet(rows, ("before", "after"), (), target, cell=CELL, title=os.path.basename(job.source))
 
 
-def _reduced(pixels: np.ndarray, cell: int) -> np.ndarray:
-    step = max(1, max(pixels.shape[:2]) // (2 * cell))  # the sheet then resizes it with a filter
+def _reduced(pixels: np.ndarray) -> np.ndarray:
+    """Returns the whole photo (H, W, C) at about twice the side of a cell; the sheet resizes it with a filter."""
+    step = max(1, max(pixels.shape[:2]) // (2 * CELL))
     return pixels[::step, ::step]
 
 
-def _center(pixels: np.ndarray, cell: int) -> np.ndarray:
-    height, width = (min(side, cell // 3) for side in pixels.shape[:2])
+def _center(pixels: np.ndarray) -> np.ndarray:
+    """Returns the center of the photo (H, W, C), which the sheet enlarges three times."""
+    height, width = (min(side, CELL // 3) for side in pixels.shape[:2])
     top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
     return pixels[top : top + height, left : left + width]

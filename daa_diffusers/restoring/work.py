@@ -144,11 +144,13 @@ class _Overlap:
             return self._failed(job, error)
 
     def _failed(self, job: Job, error: Exception) -> Result:
+        """Returns the result of a photo that failed; stops all writing if other photos would fail as well."""
         logger.debug("%s", job.source, exc_info=True)
-        ends = error if isinstance(error, OSError) and concerns_all_files(error) else None
-        if ends is not None:
+        record = _paths(job) | {"status": FAILED, "reason": _message(error)}
+        if isinstance(error, OSError) and concerns_all_files(error):
             self.stopped.set()
-        return _paths(job) | {"status": FAILED, "reason": _message(error)}, ends
+            return record, error
+        return record, None
 
 
 def _paths(job: Job) -> Record:
@@ -173,7 +175,10 @@ def _record_of(job: Job, options: Options) -> Record | None:
 
 
 def _message(error: Exception) -> str:
-    message = str(error) or "out of memory" if isinstance(error, MemoryError) else str(error)
+    """Returns the reason for a failed photo, with the type of unexpected errors."""
+    message = str(error)
+    if isinstance(error, MemoryError) and not message:
+        message = "out of memory"
     return message if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {message}"
 
 
@@ -182,7 +187,7 @@ class Summary:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.notes: dict[str, tuple[int, str]] = {}
+        self.notes: dict[str, tuple[int, str]] = {}  # note -> number of photos, path of the first
         self.stopped = ""  # reason why the remaining photos were not tried
 
     def add(self, record: Record) -> None:
@@ -216,8 +221,7 @@ class Summary:
             one_line(f"{count} x {note} ({example}{', ...' if count > 1 else ''})")
             for note, (count, example) in self.notes.items()
         ]
-        shown = {RESTORED: True, SKIPPED: self.counts[SKIPPED], FAILED: self.counts[FAILED]}
-        parts = [f"{self.counts[status]} {status}" for status in shown if shown[status]]
-        if self.counts[PLANNED]:
-            parts = [f"{self.counts[PLANNED]} would be restored", *parts[1:]]
+        planned = self.counts[PLANNED]
+        parts = [f"{planned} would be restored" if planned else f"{self.counts[RESTORED]} {RESTORED}"]
+        parts += [f"{self.counts[status]} {status}" for status in (SKIPPED, FAILED) if self.counts[status]]
         return "\n".join([*lines, ", ".join(parts)])
