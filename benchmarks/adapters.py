@@ -41,15 +41,11 @@ TRAINED: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
     "pointwise": ({"adapter": "pointwise"}, (1e-3,)),
     "lora, rank 8": ({"adapter": "lora", "adapter_rank": 8}, (3e-3,)),
 }
-# Set and part, every how many photos, and what the table is called.
+CANON = "PolyU, Canon: every fifth of the photos that were adapted to, whose clean ones no row has seen"
+# Set, part, step between the measured photos, title of the table.
 TABLES = (
     ("renoir", "val", 1, "RENOIR, val"),
-    (
-        "polyu",
-        "train",
-        5,
-        "PolyU, Canon: every fifth of the photos that were adapted to, whose clean ones no row has seen",
-    ),
+    ("polyu", "train", 5, CANON),
     ("polyu", "val", 1, "PolyU, val: a Sony, another camera"),
 )
 
@@ -162,17 +158,17 @@ def report(arguments: argparse.Namespace) -> str:
         found = {row: scores(arguments, name, row, part, every, rate) for row, rate in here.items()}
         gain = mean(found[FULL]) - mean(base)
         lines = [{"row": BASE, "PSNR": f"{mean(base):.3f}"}]
-        for row, one in found.items():
-            own = mean(one) - mean(base)
-            wins = sum(one["psnr"][photo] > score for photo, score in base["psnr"].items())
+        for row, of_row in found.items():
+            row_gain = mean(of_row) - mean(base)
+            wins = sum(of_row["psnr"][photo] > score for photo, score in base["psnr"].items())
             lines.append(
                 {
                     "row": row,
-                    "PSNR": f"{mean(one):.3f}",
-                    "gain": f"{own:+.3f}",
-                    "kept": f"{100 * own / gain:.0f} %" if gain > 0 else "no gain to keep",
-                    "photos above base": f"{wins} of {len(one['psnr'])}",
-                    "kB": f"{one['bytes'] / 1e3:.0f}",
+                    "PSNR": f"{mean(of_row):.3f}",
+                    "gain": f"{row_gain:+.3f}",
+                    "kept": f"{100 * row_gain / gain:.0f} %" if gain > 0 else "no gain to keep",
+                    "photos above base": f"{wins} of {len(of_row['psnr'])}",
+                    "kB": f"{of_row['bytes'] / 1e3:.0f}",
                     "minutes": minutes_of(arguments, name, row, rows[row]),
                 }
             )

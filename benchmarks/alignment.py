@@ -223,12 +223,13 @@ def condition_errors(arguments: argparse.Namespace, unet: nn.Module, label: Row,
                 views = {"matched": (z, matched, x["q"]), "unmatched": (z, x["s"], unmatched)}
                 views["both unmatched"] = (z_other, x["s"], unmatched)
                 for kind, (photo, a, b) in views.items():
-                    one = float(error(draws, predict(unet, photo, draws, a, b)))
-                    errors[kind, name] = errors.get((kind, name), 0.0) + one
-    return [
-        {**label, "term": kind, "t": 0, "quantity": f"error: {name}", "value": 100 * (one / errors[kind, "clean"] - 1)}
-        for (kind, name), one in errors.items()
-    ]
+                    at_t = float(error(draws, predict(unet, photo, draws, a, b)))
+                    errors[kind, name] = errors.get((kind, name), 0.0) + at_t
+    rows: list[Row] = []
+    for (kind, name), total in errors.items():
+        rise = 100 * (total / errors[kind, "clean"] - 1)
+        rows.append({**label, "term": kind, "t": 0, "quantity": f"error: {name}", "value": rise})
+    return rows
 
 
 # --- the program

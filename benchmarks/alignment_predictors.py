@@ -50,16 +50,16 @@ def photos(arguments: argparse.Namespace, restorer: nn.Module, sets: list[str], 
     data, patch, seed = Path(arguments.data), arguments.patch, arguments.seed + 1000 * (stream == "measure")
     clean = [PhotoFolder(folder) for folder in arguments.clean or [data / "clean" / k for k in ("bsds", "highres")]]
     folders = {"phone": OWN_PHOTOS / "phone_photos"}
-    real = [folders.get(name, data / "real_noise" / name) / "train" for name in sets]
-    pairs = [(PhotoFolder(folder / "noisy"), PhotoFolder(folder / "clean")) for folder in real]
+    trained = [folders.get(name, data / "real_noise" / name) / "train" for name in sets]
+    pairs = [(PhotoFolder(folder / "noisy"), PhotoFolder(folder / "clean")) for folder in trained]
     degradation = degradation_from_config(getattr(arguments, "degradation", ADAPT["degradation"]))
     scale = ADAPT["clean_scale"]
     synthetic = TrainingPatches(clean, degradation, patch=patch, length=count, seed=seed, clean_scale=scale)
     paired = TrainingPatches([], None, paired=pairs, patch=patch, length=count, seed=seed)
     samples = [(synthetic[n], paired[n]) for n in range(count)]
-    found = {key: torch.stack([one[key] for one, _ in samples]) for key in ("synthetic", "clean")}
-    found["real"] = torch.stack([other["synthetic"] for _, other in samples])
-    found["target"] = torch.stack([other["clean"] for _, other in samples])
+    found = {key: torch.stack([made[key] for made, _ in samples]) for key in ("synthetic", "clean")}
+    found["real"] = torch.stack([real["synthetic"] for _, real in samples])
+    found["target"] = torch.stack([real["clean"] for _, real in samples])
     with torch.no_grad():
         found["s"] = torch.cat([restorer(part) for part in found["synthetic"].split(16)])
         found["q"] = torch.cat([restorer(part) for part in found["real"].split(16)])
@@ -152,9 +152,9 @@ def renoised_loss(unet: nn.Module, x: Photos, draws: NoiseDraws, generator: torc
 
 def distribution_loss(unet: nn.Module, x: Photos, draws: NoiseDraws, generator: torch.Generator) -> Tensor:
     """No restored conditions: one denoiser of clean photos (conditions 0) and of restored real ones (conditions 1)."""
-    zero, one = torch.zeros_like(x["q"]), torch.ones_like(x["q"])
-    clean = error(draws, predict(unet, noised(x["clean"], draws), draws, zero, zero))
-    return (clean + error(draws, predict(unet, noised(x["q"], draws), draws, one, one))) / 2
+    zeros, ones = torch.zeros_like(x["q"]), torch.ones_like(x["q"])
+    clean = error(draws, predict(unet, noised(x["clean"], draws), draws, zeros, zeros))
+    return (clean + error(draws, predict(unet, noised(x["q"], draws), draws, ones, ones))) / 2
 
 
 FORMS: dict[str, Callable[[nn.Module, Photos, NoiseDraws, torch.Generator], Tensor]] = {

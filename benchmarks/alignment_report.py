@@ -18,18 +18,17 @@ Row = dict[str, str | int | float]
 
 def averages(rows: list[Row]) -> list[Row]:
     """Mean over the batches, with its standard error (nan for a single batch)."""
+    names = ("form", "steps", "set", "term", "t", "quantity")
     grouped: dict[tuple, list[float]] = {}
     for row in rows:
-        key = tuple(row[name] for name in ("form", "steps", "set", "term", "t", "quantity"))
         if not math.isnan(float(row["value"])):  # no pixel of the kind in that batch
-            grouped.setdefault(key, []).append(float(row["value"]))
-    names = ("form", "steps", "set", "term", "t", "quantity")
+            grouped.setdefault(tuple(row[name] for name in names), []).append(float(row["value"]))
     found = []
     for key, values in grouped.items():
-        all_values = torch.tensor(values, dtype=torch.float64)
-        spread = float(all_values.std()) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-        found.append(dict(zip(names, key, strict=True)) | {"value": float(all_values.mean()), "error": spread})
-        found[-1]["batches"] = len(values)
+        each, count = torch.tensor(values, dtype=torch.float64), len(values)
+        error = float(each.std()) / count**0.5 if count > 1 else math.nan
+        measured = {"value": float(each.mean()), "error": error, "batches": count}
+        found.append({**dict(zip(names, key, strict=True)), **measured})
     return found
 
 
@@ -82,8 +81,11 @@ def report(arguments: argparse.Namespace, rows: list[Row], times: Sequence[int])
     timed = [row for row in found if row["t"]]
     sections += ["## Rate, by noise level t", "", pivot(timed, "rate", "t"), ""]
     sections += ["## At the photo, by noise level t", "", pivot(timed, "photo: cos clean", "t"), ""]
-    errors = [{**row, "condition": str(row["quantity"])[7:], "quantity": "error"} for row in found]
-    errors = [row for row, one in zip(errors, found, strict=True) if str(one["quantity"]).startswith("error")]
+    errors = []
+    for row in found:
+        kind, _, condition = str(row["quantity"]).partition(": ")
+        if kind == "error":
+            errors.append({**row, "condition": condition, "quantity": "error"})
     sections += ["## Noise-prediction error against that with the clean photo as condition, per cent", ""]
     sections += [pivot(errors, "error", "condition", t=0), ""]
     common.publish(target, "\n".join(sections))
@@ -107,9 +109,9 @@ def plot(found: list[Row], folder: Path) -> None:
         size = (4 * len(sets), 3.2 * len(forms))
         figure, axes = plt.subplots(len(forms), len(sets), figsize=size, sharey="row", squeeze=False)
         for (form, steps), line in zip(forms, axes, strict=True):
-            for axis, one in zip(line, sets, strict=True):
-                draw(axis, [r for r in found if (r["form"], r["steps"], r["set"]) == (form, steps, one)])
-                axis.set_title(f"{one} ({form}, {steps} steps)", fontsize=9)
+            for axis, name_of_set in zip(line, sets, strict=True):
+                draw(axis, [r for r in found if (r["form"], r["steps"], r["set"]) == (form, steps, name_of_set)])
+                axis.set_title(f"{name_of_set} ({form}, {steps} steps)", fontsize=9)
                 axis.axhline(0, color="black", linewidth=0.6)
             line[0].set_ylabel(label, fontsize=8)
         axes[0][-1].legend(fontsize=6)
@@ -124,28 +126,28 @@ def plot(found: list[Row], folder: Path) -> None:
         axis.errorbar(positions, values, spreads, label=name, capsize=2, linewidth=1.2, **style)
 
     def by_time(axis, rows: list[Row]) -> None:
-        for term in dict.fromkeys(row["term"] for row in rows if row["quantity"] == "rate" and row["t"]):
-            one = [row for row in rows if row["quantity"] == "rate" and row["t"] and row["term"] == term]
-            curve(axis, one, str(term), [row["t"] for row in one], marker="o", markersize=3)
+        rates = [row for row in rows if row["quantity"] == "rate" and row["t"]]
+        for term in dict.fromkeys(row["term"] for row in rates):
+            of_term = [row for row in rates if row["term"] == term]
+            curve(axis, of_term, str(term), [row["t"] for row in of_term], marker="o", markersize=3)
         axis.set_xlabel("t")
 
     def by_part(axis, rows: list[Row]) -> None:
         terms = [row["term"] for row in rows if row["quantity"] == "photo: cos clean" and not row["t"]]
         for offset, part in enumerate([f"{a} {b}" for a in ("clean", *PARTS) for b in ("flat", "textured")]):
-            one = [row for row in rows if row["quantity"] == f"photo: cos {part}"]
-            curve(axis, one, part, [n + offset / 8 for n in range(len(one))], marker="os"[offset % 2], linestyle="none",
-                  markersize=4, color=f"C{offset // 2}")  # fmt: skip
+            of_part = [row for row in rows if row["quantity"] == f"photo: cos {part}"]
+            style = {"marker": "os"[offset % 2], "linestyle": "none", "markersize": 4, "color": f"C{offset // 2}"}
+            curve(axis, of_part, part, [n + offset / 8 for n in range(len(of_part))], **style)
         axis.set_xticks(range(len(terms)), terms, rotation=60, ha="right", fontsize=7)
 
     def by_condition(axis, rows: list[Row]) -> None:
-        one = [row for row in rows if str(row["quantity"]).startswith("error")]
-        for color, term in enumerate(dict.fromkeys(row["term"] for row in one)):
-            for kind, style in (("noise", "-"), ("blur", "--")):
-                some = [row for row in one if row["term"] == term and kind in str(row["quantity"])]
-                places = [float(str(row["quantity"]).split()[-1]) for row in some]
-                curve(
-                    axis, some, f"{term}: {kind}", places, linestyle=style, color=f"C{color}", marker="o", markersize=3
-                )
+        errors = [row for row in rows if str(row["quantity"]).startswith("error")]
+        for color, term in enumerate(dict.fromkeys(row["term"] for row in errors)):
+            for kind, line in (("noise", "-"), ("blur", "--")):
+                shown = [row for row in errors if row["term"] == term and kind in str(row["quantity"])]
+                places = [float(str(row["quantity"]).split()[-1]) for row in shown]
+                style = {"linestyle": line, "color": f"C{color}", "marker": "o", "markersize": 3}
+                curve(axis, shown, f"{term}: {kind}", places, **style)
         axis.set_xlabel("share of the real noise, or blur in pixels")
 
     panels("by_noise_level", "rate (1: supervised)", by_time, forms[:1])

@@ -29,6 +29,7 @@ from torch import nn
 
 from daa_diffusers import FastRestorationUNet, RestorationUNet
 from daa_diffusers.degradations import BlindGaussian, Degradation, MotionBlur, RainStreaks
+from daa_diffusers.evaluation.statistics import markdown_table
 from daa_diffusers.files import write_text
 from daa_diffusers.photos import read_photo
 
@@ -58,10 +59,7 @@ TASKS: dict[str, tuple[str, Degradation, Degradation]] = {
 }
 TESTED, TEST_SIDE = 24, 192
 COSTS = ("parameters", "operations", "float32", "bfloat16")
-HEADER = (
-    "| network | | learning rate | parameters (M) | operations / pixel | s/MP float32 | s/MP bfloat16 | s / step | "
-    "steps | PSNR (dB) |\n|---|---|---|---|---|---|---|---|---|---|"
-)
+SETTING = ("task", "precision", "seconds", "patch", "batch")  # of the rows of one table
 
 
 def photos() -> list[np.ndarray]:
@@ -168,19 +166,19 @@ def measure(name: str, rows: list[dict[str, Any]], images: list[np.ndarray], arg
     return row | {"psnr": mean_psnr(network, degraded, clean), "untouched": mean_psnr(nn.Identity(), degraded, clean)}
 
 
-def _line(row: dict[str, Any]) -> str:
-    cells = [
-        row["name"],
-        CANDIDATES[row["name"]][0],
-        f"{row['learning_rate']:g}",
-        f"{row['parameters'] / 1e6:.2f}",
-        f"{row['operations'] / 1e3:.1f} k",
-        *(f"{row[name]:.2f}" for name in ("float32", "bfloat16")),
-        f"{row['step']:.3f}",
-        str(row["steps"]),
-        f"{row['psnr']:.2f}",
-    ]
-    return f"| {' | '.join(cells)} |"
+def _line(row: dict[str, Any]) -> dict[str, str]:
+    return {
+        "network": row["name"],
+        "": CANDIDATES[row["name"]][0],
+        "learning rate": f"{row['learning_rate']:g}",
+        "parameters (M)": f"{row['parameters'] / 1e6:.2f}",
+        "operations / pixel": f"{row['operations'] / 1e3:.1f} k",
+        "s/MP float32": f"{row['float32']:.2f}",
+        "s/MP bfloat16": f"{row['bfloat16']:.2f}",
+        "s / step": f"{row['step']:.3f}",
+        "steps": str(row["steps"]),
+        "PSNR (dB)": f"{row['psnr']:.2f}",
+    }
 
 
 def render(rows: list[dict[str, Any]]) -> str:
@@ -192,16 +190,13 @@ def render(rows: list[dict[str, Any]]) -> str:
         "Operations are multiplications of the convolutions per pixel; seconds a megapixel are of one pass at 512 px. "
         "A busy machine lengthens all times; ratios within a table hold roughly."
     ]
-    settings = sorted(
-        {tuple(row[k] for k in ("task", "precision", "seconds", "patch", "batch")) for row in rows}, key=str
-    )
+    settings = sorted({tuple(row[k] for k in SETTING) for row in rows}, key=str)
     for task, precision, seconds, patch, batch in settings:
-        own = [r for r in rows if (r["task"], r["precision"], r["seconds"], r["patch"], r["batch"]) ==
-               (task, precision, seconds, patch, batch)]  # fmt: skip
+        same = [row for row in rows if tuple(row[k] for k in SETTING) == (task, precision, seconds, patch, batch)]
+        lines = [_line(row) for row in sorted(same, key=lambda row: -row["psnr"])]
         parts.append(
             f"## {task}: {TASKS[task][0]}; {seconds:g} s in {precision}, {batch} x {patch} px a step\n\n"
-            f"Untouched: {own[0]['untouched']:.2f} dB.\n\n"
-            + "\n".join([HEADER, *(_line(row) for row in sorted(own, key=lambda row: -row["psnr"]))])
+            f"Untouched: {same[0]['untouched']:.2f} dB.\n\n{markdown_table(lines)}"
         )
     return "\n\n".join(parts) + "\n"
 

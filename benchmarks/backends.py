@@ -225,11 +225,11 @@ def checkpoint_report(checkpoint: str, arguments: argparse.Namespace) -> list[st
     """The part of the report on a checkpoint: a table for each number of threads."""
     restorer = DAARestorationPipeline.from_pretrained(checkpoint).restorer.eval()
     contract, scores = RestorerContract.of(restorer), {}
-    choice = automatic_precision(restorer)
-    chosen = str(choice.dtype or torch.float32).removeprefix("torch.")
+    automatic = automatic_precision(restorer)
+    dtype = str(automatic.dtype or torch.float32).removeprefix("torch.")
     size = sum(parameter.numel() for parameter in restorer.parameters()) / 1e6
-    text = [f"## {Path(checkpoint).stem}", f"`{type(restorer).__name__}`, {size:.2f} M parameters. "]
-    text[-1] += f"`auto` is {chosen}: {choice.reason}."
+    facts = f"`{type(restorer).__name__}`, {size:.2f} M parameters. `auto` is {dtype}: {automatic.reason}."
+    text = [f"## {Path(checkpoint).stem}", facts]
     with tempfile.TemporaryDirectory() as folder:
         for threads in arguments.threads:
             ways = ways_of(restorer, arguments, threads, Path(folder))
@@ -249,7 +249,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=10, help="turns; photos come again")
     parser.add_argument("--no_compile", action="store_true", help="without torch.compile, which needs a C++ compiler")
     arguments = parser.parse_args()
-    tables = [part for one in arguments.checkpoints for part in checkpoint_report(one, arguments)]
+    tables = [part for checkpoint in arguments.checkpoints for part in checkpoint_report(checkpoint, arguments)]
     common.publish(
         arguments.report,
         "# Restorers on a CPU by library and precision",

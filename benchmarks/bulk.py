@@ -50,7 +50,7 @@ def alternate(job: BulkJob, pipeline: DAARestorationPipeline, folder: Path) -> d
     for number in range(job.shards):
         output = folder / f"bare {number}"
         output.mkdir()
-        photos = [Path(one.path) for one in job.inputs(number)]
+        photos = [Path(photo.path) for photo in job.inputs(number)]
         ways = {
             "bare loop": lambda photos=photos, output=output: bare_loop(photos, pipeline, output),
             "bulk": lambda number=number: restore_shard(job, number, pipeline),
@@ -117,11 +117,11 @@ def main() -> None:
         "| way | seconds a photo, median | CPU seconds a photo, median |",
         "|---|---|---|",
     ]
-    medians = {
-        k: [statistics.median(v) / arguments.photos for v in zip(*one, strict=True)] for k, one in seconds.items()
-    }
-    rows += [f"| {name} | {wall:.4f} | {cpu:.4f} |" for name, (wall, cpu) in medians.items()]
-    wall, cpu = (b / a for a, b in zip(medians["bare loop"], medians["bulk"], strict=True))
+    medians = {}  # wall and CPU seconds a photo
+    for name, spent in seconds.items():
+        medians[name] = [statistics.median(each) / arguments.photos for each in zip(*spent, strict=True)]
+        rows.append("| {} | {:.4f} | {:.4f} |".format(name, *medians[name]))
+    wall, cpu = (bulk / loop for loop, bulk in zip(medians["bare loop"], medians["bulk"], strict=True))
     rows += [f"| bulk / bare loop | {wall:.3f} | {cpu:.3f} |", ""]
     if rays:
         start, passed, inside = rays

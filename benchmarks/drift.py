@@ -114,17 +114,14 @@ def report(sets: Iterable[tuple[str, list[dict[str, float]]]]) -> str:
     lines += [" ".join((__doc__ or "").split("\n\n")[2].split()), ""]
     for name, looks in sets:
         lines += [f"## {name}", ""]
-        lines += [
-            markdown_table(
-                [{k: f"{look[k]:.2f}" if k != "step" else look[k] for k in ("step", "psnr", *SHOWN)} for look in looks]
-            )
-        ]
+        numbers = [{name: f"{look[name]:.2f}" for name in ("psnr", *SHOWN)} for look in looks]
+        lines += [markdown_table([{"step": look["step"], **n} for look, n in zip(looks, numbers, strict=True)])]
         rows: list[dict[str, Any]] = []
         usual = [look for look in looks if look["step"] <= PUBLISHED["steps"]]
-        for part in (usual, looks) if len(usual) < len(looks) else (looks,):
-            kept = {score: missed(part, score) for score in ("score", "estimated_gain")}
-            last = int(part[-1]["step"])
-            kept["none, the last"] = last, max(look["psnr"] for look in part) - part[-1]["psnr"]
+        for run_looks in (usual, looks) if len(usual) < len(looks) else (looks,):
+            kept = {score: missed(run_looks, score) for score in ("score", "estimated_gain")}
+            last = int(run_looks[-1]["step"])
+            kept["none, the last"] = last, max(look["psnr"] for look in run_looks) - run_looks[-1]["psnr"]
             rows += [
                 {"steps": last, "kept by": score, "step kept": step, "missed (dB)": f"{miss:.2f}"}
                 for score, (step, miss) in kept.items()
@@ -146,9 +143,11 @@ def main() -> None:
     arguments.kept.mkdir(parents=True, exist_ok=True)
     for name in [] if arguments.only_report else arguments.sets:
         run(arguments, name, arguments.kept / f"{name}.jsonl")
-    there = [(name, arguments.kept / f"{name}.jsonl") for name in SETS]
-    read = [(n, [json.loads(line) for line in path.read_text().splitlines()]) for n, path in there if path.exists()]
-    common.publish(arguments.report, report(read))
+    read = {}
+    for path in (arguments.kept / f"{name}.jsonl" for name in SETS):
+        if path.exists():
+            read[path.stem] = [json.loads(line) for line in path.read_text().splitlines()]
+    common.publish(arguments.report, report(read.items()))
 
 
 if __name__ == "__main__":

@@ -21,9 +21,8 @@ from itertools import product
 from pathlib import Path
 
 import common
-import numpy as np
 import torch
-from inference import bare, texture  # beside this file
+from inference import bare, photo_of  # beside this file
 from PIL import Image
 
 from daa_diffusers import DAARestorationPipeline
@@ -66,7 +65,7 @@ def folder_rows(arguments: argparse.Namespace, scratch: Path) -> list[dict]:
             folder = common.timed(lambda jobs=jobs, options=options: list(restore_all(jobs, options, lambda: pipeline)))
             around.append(common.timed(network))
             alone = [statistics.mean(each[kind] for each in around) / share for kind in (0, 1)]
-            ratios.append((folder[0] / alone[0], folder[1] / alone[1]))
+            ratios.append((folder[0] / alone[0], folder[1] / alone[1]))  # of the clock, of the processor
             per_photo.append((folder[0] / arguments.photos, folder[1] / arguments.photos))
         rows.append(
             {
@@ -88,10 +87,7 @@ def spread(values: list[float]) -> str:
 
 
 def write_photo(path: Path, megapixels: float) -> None:
-    height = round(1000 * (megapixels / 1.5) ** 0.5)
-    width = round(1e6 * megapixels / height)
-    noisy = texture(height, width).astype(np.int16)
-    Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(path, quality=92)
+    Image.fromarray(photo_of(megapixels)).save(path, quality=92)
 
 
 # Linux alone tells the peak of a process that does not count its parent's.

@@ -3,7 +3,6 @@
     python benchmarks/foreign.py                                  # about 10 minutes of one core
 
 Each network starts with random weights, is trained on synthetic pairs by examples/train_daa.py (`plain`), and goes on
-import common
 from there: on the same pairs alone (`control`) and with preset `adapt` on RENOIR's `train/noisy` (`adapted`), for as
 many steps. `val` is measured. Runs that are there already are kept; an interrupted one resumes: the command may be
 stopped and repeated.
@@ -12,6 +11,7 @@ stopped and repeated.
 import argparse
 import json
 from pathlib import Path
+from statistics import fmean
 
 import common
 import torch
@@ -88,22 +88,18 @@ def measure(arguments: argparse.Namespace, name: str, rows: dict[str, Path]) -> 
     lines = []
     for row in ("identity", *rows):
         scores = result.scores[row]
-        gains = [mine - theirs for mine, theirs in zip(scores["psnr"], plain, strict=True)]
+        gains = [after - before for after, before in zip(scores["psnr"], plain, strict=True)]
         lines.append(
             {
                 "network": f"{name}, {parameters / 1000:.0f} k",
                 "row": row,
-                "PSNR": f"{mean(scores['psnr']):.2f}",
-                "SSIM": f"{mean(scores['ssim']):.4f}",
-                "over plain": f"{mean(gains):+.2f}",
+                "PSNR": f"{fmean(scores['psnr']):.2f}",
+                "SSIM": f"{fmean(scores['ssim']):.4f}",
+                "over plain": f"{fmean(gains):+.2f}",
                 "photos better": f"{sum(gain > 0 for gain in gains)} of {len(gains)}",
             }
         )
     return lines
-
-
-def mean(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 def main() -> None:

@@ -27,8 +27,10 @@ import numpy as np
 import torch
 
 from daa_diffusers import DAARestorationPipeline, RestorationUNet
+from daa_diffusers.evaluation.statistics import markdown_table
 from daa_diffusers.files import write_text
 from daa_diffusers.models.restoration_unet import PRESET_WIDTHS
+from daa_diffusers.models.restorer import round_up
 
 MIB = 2**20
 
@@ -78,12 +80,13 @@ def ratio(seconds: dict[str, list[float]], way: str, other: str) -> float:
     return statistics.median(a / b for a, b in zip(seconds[way], seconds[other], strict=True))
 
 
-def bare(pipeline: DAARestorationPipeline, height: int, width: int) -> Callable[[], object]:
+def bare(
+    pipeline: DAARestorationPipeline, height: int, width: int, memory_format: torch.memory_format = torch.channels_last
+) -> Callable[[], object]:
     """The network alone, in the pipeline's precision, on a batch that is on its device already."""
-    multiple = pipeline.restorer.size_multiple
-    sides = (-(-side // multiple) * multiple for side in (height, width))
-    batch = torch.rand(1, 3, *sides, device=pipeline.device, dtype=pipeline.dtype)
-    batch = batch.contiguous(memory_format=torch.channels_last)
+    sides = (round_up(side, pipeline.restorer.size_multiple) for side in (height, width))
+    batch = torch.rand(1, pipeline.channels, *sides, device=pipeline.device, dtype=pipeline.dtype)
+    batch = batch.contiguous(memory_format=memory_format)
     mixed = pipeline.mixed_precision
 
     @torch.no_grad()
@@ -111,26 +114,17 @@ class Untouched(torch.nn.Module):
 def ratios(arguments: argparse.Namespace) -> list[dict]:
     """Pipeline / bare network, tiles / whole and the options' prices, on one photo of `--side` pixels."""
     pipeline, side = load(arguments), arguments.side
-    restorer = pipeline.restorer.eval()
     photo = texture(side, side)
-    batch = torch.rand(1, pipeline.channels, side, side, device=pipeline.device, dtype=pipeline.dtype)
-    channels_last = batch.contiguous(memory_format=torch.channels_last)
-    around = DAARestorationPipeline(Untouched(restorer))
+    around = DAARestorationPipeline(Untouched(pipeline.restorer.eval()))
     around.set_progress_bar_config(disable=True)
-
-    @torch.no_grad()
-    def bare(batch: torch.Tensor) -> torch.Tensor:
-        mixed = pipeline.mixed_precision
-        with torch.autocast(batch.device.type, dtype=mixed, enabled=mixed is not None):
-            return restorer(batch)
 
     def call(**options) -> Callable[[], object]:
         return lambda: pipeline(photo, output_type="np", **options)
 
     # Another backend of the restorer (ONNX, say) is one more way here and one more line below.
     ways = {
-        "bare, contiguous": lambda: bare(batch),
-        "bare": lambda: bare(channels_last),
+        "bare, contiguous": bare(pipeline, side, side, torch.contiguous_format),
+        "bare": bare(pipeline, side, side),
         "pipeline": call(tile=None),
         "around": lambda: around(photo, output_type="np", tile=None),
         **{f"tiles of {tile}": call(tile=tile) for tile in arguments.tiles},
@@ -163,6 +157,12 @@ def strips(height: int, width: int, dtype: str) -> Iterator[np.ndarray]:
 def texture(height: int, width: int) -> np.ndarray:
     """The same in memory, uint8."""
     return np.concatenate(list(strips(height, width, "uint8")))
+
+
+def photo_of(megapixels: float) -> np.ndarray:
+    """The same of a size, with sides of 3 to 2."""
+    height = round(1000 * (megapixels / 1.5) ** 0.5)
+    return texture(height, round(1e6 * megapixels / height))
 
 
 def size_row(arguments: argparse.Namespace) -> dict:
@@ -234,8 +234,6 @@ def run_child(arguments: argparse.Namespace, megapixels: float, depth: str) -> d
 
 def report(arguments: argparse.Namespace, rows: dict) -> None:
     """Publishes the report."""
-    from daa_diffusers.evaluation.statistics import markdown_table
-
     sizes = [row for key, row in rows.items() if key != "ratios"]
     lines = [
         {

@@ -21,10 +21,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
-from inference import Untouched, bare, texture  # beside this file
+from inference import Untouched, bare, photo_of  # beside this file
 from PIL import Image
 
 from daa_diffusers import DAARestorationPipeline
+from daa_diffusers.evaluation.statistics import markdown_table
 from daa_diffusers.files import write_text
 from daa_diffusers.photos import open_photo, save_photo
 from daa_diffusers.pipelines.transfers import download, upload
@@ -65,11 +66,6 @@ def loaded(arguments: argparse.Namespace, dtype: str) -> DAARestorationPipeline:
         pipeline.enable_mixed_precision(getattr(torch, name))
     pipeline.restorer.eval()
     return pipeline
-
-
-def photo_of(megapixels: float) -> np.ndarray:
-    height = round(1000 * (megapixels / 1.5) ** 0.5)
-    return texture(height, round(1e6 * megapixels / height))
 
 
 @torch.no_grad()
@@ -180,12 +176,6 @@ def profile(arguments: argparse.Namespace) -> str:
     return watched.key_averages().table(sort_by=f"self_{device}_time_total", row_limit=25)
 
 
-def table(rows: list[Row]) -> str:
-    names = list(rows[0])
-    lines = [names, ["---"] * len(names), *([str(row[name]) for name in names] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default="daa-denoise")
@@ -214,7 +204,7 @@ def main() -> None:
         for row in made(arguments):
             rows.setdefault(name, []).append(row)
             print(f"{time.time() - BEGUN:6.1f} s  {name}: {json.dumps(row)}", flush=True)
-            text = "\n\n".join([title, *(f"## {key}\n\n{table(each)}" for key, each in rows.items())])
+            text = "\n\n".join([title, *(f"## {key}\n\n{markdown_table(each)}" for key, each in rows.items())])
             write_text(Path(arguments.output_dir, "report.md"), text + "\n")
             write_text(Path(arguments.output_dir, "rows.json"), json.dumps({"title": title, **rows}, indent=1))
             if time.time() - BEGUN > arguments.seconds:

@@ -193,7 +193,9 @@ def adapt(arguments: argparse.Namespace) -> None:
     every = rows(arguments)
     adaptation.ALL_ROWS.update(every)
     adaptation.fixed_rows(run, DOMAIN)
-    for name in every if arguments.rows is None else [n for n in every if n in arguments.rows]:
+    for name in every:
+        if arguments.rows is not None and name not in arguments.rows:
+            continue
         task = adaptation.plan(run, DOMAIN, name, arguments.seed)
         adaptation.work(task, run)
         if task.scores.exists():
@@ -225,18 +227,18 @@ def report(arguments: argparse.Namespace) -> str:
     sections = ["# Maturity of the noise predictor", "", "`python benchmarks/maturity.py`", ""]
     sections += ["The docstring of the program says what is measured. Names: form of the training and its steps.", ""]
     for name in RANGES:
-        lines = {one["name"]: one["losses"][name] for one in found}
+        lines = {measured["name"]: measured["losses"][name] for measured in found}
         sections += table(f"L+ with conditions replaced, {name}", lines, ".4f")
     for kind in ("low t", "all t"):
-        lines = {one["name"]: one["directions"][kind] for one in found}
+        lines = {measured["name"]: measured["directions"][kind] for measured in found}
         sections += table(f"Cosine of the descent direction with clean - q, {kind}", lines, "+.3f")
     for kind in ("q, q", "s, q", "dropped"):
-        lines = {one["name"]: one["estimates"][kind] for one in found}
+        lines = {measured["name"]: measured["estimates"][kind] for measured in found}
         sections += table(f"PSNR of x0-prediction of noised q minus that of q, dB, conditions {kind}", lines, "+.2f")
-    kept = sorted((arguments.scores / "rows").glob("*.json"))
     lines = {}
-    for one in (json.loads(path.read_text()) for path in kept):
-        lines[f"{one['name']}, seed {one['seed']}"] = {f"{step} steps": one["steps"][step] for step in one["steps"]}
+    for path in sorted((arguments.scores / "rows").glob("*.json")):
+        row = json.loads(path.read_text())
+        lines[f"{row['name']}, seed {row['seed']}"] = {f"{step} steps": score for step, score in row["steps"].items()}
     fixed = arguments.scores / DOMAIN / "fixed.json"
     if fixed.exists():
         for key, scores in json.loads(fixed.read_text()).items():

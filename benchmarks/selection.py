@@ -18,6 +18,7 @@ import torch
 from daa_diffusers import DAARestorationPipeline
 from daa_diffusers.evaluation.metrics import psnr
 from daa_diffusers.evaluation.statistics import markdown_table
+from daa_diffusers.photos.pixels import center_crop, unit_float
 from daa_diffusers.sources.folders import PhotoFolder
 from daa_diffusers.sources.sampling import PairedFolders
 from daa_diffusers.training.config import TrainingConfig, resolve
@@ -74,12 +75,10 @@ def train(arguments: argparse.Namespace, name: str, form: str) -> TrainingConfig
 
 def pairs(arguments: argparse.Namespace, name: str, split: str = "val") -> list:
     """(noisy, clean) middles of the photos, (C, SIDE, SIDE) in [0, 1]."""
-    from torchvision.transforms.v2.functional import center_crop
-
     photos = Path(arguments.data) / "real_noise" / name / split
     folders = PairedFolders(PhotoFolder(photos / "noisy"), PhotoFolder(photos / "clean"))
     return [
-        tuple(center_crop(photo, [SIDE, SIDE]).float() / 255 for photo in folders.pair(n)) for n in range(len(folders))
+        tuple(unit_float(center_crop(photo, SIDE)) for photo in folders.pair(index)) for index in range(len(folders))
     ]
 
 

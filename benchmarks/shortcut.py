@@ -80,24 +80,24 @@ def report(arguments: argparse.Namespace, found: dict[str, dict]) -> str:
     """The table, and what the alarms say."""
     identity = measure(arguments, arguments.set, None)
     lines = [{"row": "identity", "PSNR": f"{statistics.fmean(identity['psnr']):.2f}"}]
-    said = []
-    for row, one in found.items():
-        health = one["health"]
+    warnings = []
+    for row, measured in found.items():
+        health = measured["health"]
         as_is, zeroed = health.get("loss_as_is"), health.get("loss_real_zeroed")
         lines.append(
             {
                 "row": row,
-                "PSNR": f"{statistics.fmean(one['psnr']):.2f}",
-                "SSIM": f"{statistics.fmean(one['ssim']):.4f}",
-                "worst photo": f"{min(one['psnr']):.2f}",
+                "PSNR": f"{statistics.fmean(measured['psnr']):.2f}",
+                "SSIM": f"{statistics.fmean(measured['ssim']):.4f}",
+                "worst photo": f"{min(measured['psnr']):.2f}",
                 "noise prediction": f"{as_is:.3f}" if as_is else "",
                 "... real condition zeroed": f"{zeroed:.3f}" if zeroed else "",
                 "slot accuracy": f"{health['slot_accuracy']:.2f}" if "slot_accuracy" in health else "",
-                "alarms": str(len(one["alarms"])),
-                "minutes": f"{one['s'] / 60:.1f}",
+                "alarms": str(len(measured["alarms"])),
+                "minutes": f"{measured['s'] / 60:.1f}",
             }
         )
-        said += [f"- {row}: {alarm}" for alarm in one["alarms"]]
+        warnings += [f"- {row}: {alarm}" for alarm in measured["alarms"]]
     columns = list(lines[-1])
     text = [
         "# Training at low noise levels alone",
@@ -108,7 +108,7 @@ def report(arguments: argparse.Namespace, found: dict[str, dict]) -> str:
         "Noise prediction: the mean squared error of the predictor at the end (1: it always returns 0).",
         markdown_table(lines, columns),
         "Warnings at the end:",
-        "\n".join(said) or "- none",
+        "\n".join(warnings) or "- none",
     ]
     return "\n\n".join(text) + "\n"
 
