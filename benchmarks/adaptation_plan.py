@@ -47,15 +47,11 @@ class Domain:
     evaluation: dict[str, Any] = field(default_factory=lambda: {"metrics": ["psnr", "ssim"]})
 
 
-def _noise(name: str, start: str = "daa-denoise", **options: Any) -> Domain:
-    folder = f"real_noise/{name}"
-    return Domain(
-        f"{folder}/train/noisy",
-        (f"{folder}/val/noisy", f"{folder}/val/clean"),
-        start,
-        (f"{folder}/train/noisy", f"{folder}/train/clean"),
-        **options,
-    )
+def _noise(name: str, start: str = "daa-denoise", folder: str = "", **fields: Any) -> Domain:
+    """A domain of real noise; `folder` has the parts train and val, each with noisy and clean photos."""
+    folder = folder or f"real_noise/{name}"
+    train, val = ((f"{folder}/{part}/noisy", f"{folder}/{part}/clean") for part in ("train", "val"))
+    return Domain(train[0], val, start, train, **fields)
 
 
 def _weak(name: str, start: str, clean: tuple[str, ...]) -> Domain:
@@ -63,17 +59,9 @@ def _weak(name: str, start: str, clean: tuple[str, ...]) -> Domain:
 
 
 def _own(kind: str, start: str = "weak-gaussian", **options: Any) -> Domain:
-    own = str(OWN_PHOTOS / f"{kind}_photos")
-    return Domain(
-        f"{own}/train/noisy",
-        (f"{own}/val/noisy", f"{own}/val/clean"),
-        start,
-        (f"{own}/train/noisy", f"{own}/train/clean"),
-        degradation=GAUSSIAN,
-        strongest="daa-denoise",
-        adapted=ALL_THE_WAY,
-        options=options,
-    )
+    """A domain of photos by `camera_photos.py`; `options` are those of the training."""
+    known = {"degradation": GAUSSIAN, "strongest": "daa-denoise", "adapted": ALL_THE_WAY}
+    return _noise(kind, start, str(OWN_PHOTOS / f"{kind}_photos"), options=options, **known)
 
 
 # The official size on CUDA: the U-Net of 8.56 M parameters, the noise predictor of 62.6 M, and their patches.

@@ -15,6 +15,7 @@ from torch import nn
 from .errors import CheckpointError, ConfigurationError
 from .files import replacing
 from .hub.untrusted import check_bounds
+from .models.forward import check_batch
 from .models.restorer import RestorerContract, unwrapped
 
 logger = logging.getLogger(__name__)
@@ -204,11 +205,7 @@ class OnnxRestorer(nn.Module):
         Raises:
             ValueError: wrong dtype, rank, number of channels, or size.
         """
-        channels, multiple = self.config.channels, self.size_multiple
-        if x.ndim != 4 or x.shape[1] != channels or x.shape[2] % multiple or x.shape[3] % multiple or 0 in x.shape:
-            raise ValueError(
-                f"`x` must be (B, {channels}, H, W), H and W positive multiples of {multiple}, got {tuple(x.shape)}"
-            )
+        check_batch(x, self.config.channels, self.size_multiple)
         if x.dtype != torch.float32:
             raise ValueError(f"`x` must be float32, got {x.dtype}")
         pixels = np.ascontiguousarray(x.detach().cpu().numpy())

@@ -13,7 +13,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import nn
 
-from ..models.forward import as_output, check_batch
+from ..models.forward import as_output, check_batch, check_positive, check_range
 from ..models.record_mixin import RecordMixin
 from ..models.restorer import in_eval_mode, round_up, unwrapped
 from .networks import Recipe, descriptor_of, load_network, network_of, recipe_of, spandrel_traits, trusted_code
@@ -71,10 +71,9 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
         license: str | None = None,
     ):
         super().__init__()
-        for name, number in (("channels", channels), ("size_multiple", size_multiple), ("minimum_size", minimum_size)):
-            _check_positive(name, number)
-        for name, pair in (("value_range", value_range), ("network_range", network_range or value_range)):
-            _check_range(name, pair)
+        check_positive(channels=channels, size_multiple=size_multiple, minimum_size=minimum_size)
+        check_range("value_range", value_range)
+        check_range("network_range", network_range or value_range)
         if output not in OUTPUTS:
             raise ValueError(f"`output` must be one of {OUTPUTS}, got {output!r}")
         self.register_to_config(
@@ -116,12 +115,13 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
         network = unwrapped(network)
         if isinstance(network, cls):
             raise ValueError("`network` is already a ForeignRestorer")
-        _check_range("value_range", value_range)
+        check_range("value_range", value_range)
         known = set(Traits.__dataclass_fields__) - {"value_range"}
         if unknown := sorted(set(traits) - known):
             raise ValueError(f"unknown traits {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-        for name in {"channels", "size_multiple", "minimum_size"} & set(traits):
-            _check_positive(name, traits[name])
+        check_positive(
+            **{name: traits[name] for name in ("channels", "size_multiple", "minimum_size") if name in traits}
+        )
         with torch.random.fork_rng(devices=[]):  # rebuilding draws random weights
             return cls._wrap(network, arguments, (float(value_range[0]), float(value_range[1])), output, traits)
 
@@ -260,17 +260,6 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
             return x
         (low, high), (inner_low, inner_high) = self.config.value_range, self.config.network_range
         return (x - inner_low) * ((high - low) / (inner_high - inner_low)) + low
-
-
-def _check_positive(name: str, value: Any) -> None:
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"`{name}` must be a positive integer, got {value!r}")
-
-
-def _check_range(name: str, value: Any) -> None:
-    is_pair = isinstance(value, Sequence) and len(value) == 2 and all(isinstance(v, int | float) for v in value)
-    if not is_pair or not value[0] < value[1]:
-        raise ValueError(f"`{name}` must be [low, high] with low < high, got {value!r}")
 
 
 def _transformers_traits(network: nn.Module, recipe: Recipe) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import nn
 
-from .forward import as_output, check_batch
+from .forward import as_output, check_batch, check_positive, check_range, run_block
 from .record_mixin import RecordMixin
 
 # Preset name -> constructor arguments.
@@ -77,9 +77,8 @@ class FastRestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         license: str | None = None,
     ):
         super().__init__()
-        for name, value in (("channels", channels), ("unshuffle", unshuffle)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"`{name}` must be a positive integer, got {value!r}")
+        check_positive(channels=channels, unshuffle=unshuffle)
+        check_range("value_range", value_range)
         for name, values, least in (("widths", widths, 1), ("blocks", blocks, 0)):
             if not isinstance(values, Sequence) or not all(isinstance(v, int) and v >= least for v in values):
                 raise ValueError(f"`{name}` must be a list of integers of at least {least}, got {values!r}")
@@ -87,8 +86,6 @@ class FastRestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
             raise ValueError(
                 f"`widths` and `blocks` must have the same length, at least 1, got {widths!r} and {blocks!r}"
             )
-        if len(value_range) != 2 or not value_range[0] < value_range[1]:
-            raise ValueError(f"`value_range` must be [low, high] with low < high, got {value_range!r}")
         self.register_to_config(
             widths=list(widths), blocks=list(blocks), value_range=[float(value) for value in value_range]
         )
@@ -163,18 +160,13 @@ class FastRestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         hidden = self.conv_in(folded.contiguous(memory_format=torch.channels_last))
         skips = []
         for block, downsampler in zip(self.down_blocks, self.downsamplers, strict=False):
-            hidden = self._run(block, hidden)
+            hidden = run_block(self, block, hidden)
             skips.append(hidden)  # level l: (B, widths[l], H / u / 2**l, W / u / 2**l)
             hidden = downsampler(hidden)
-        hidden = self._run(self.down_blocks[-1], hidden)
+        hidden = run_block(self, self.down_blocks[-1], hidden)
         for upsampler, block in zip(self.upsamplers, self.up_blocks, strict=True):
-            hidden = self._run(block, F.pixel_shuffle(upsampler(hidden), 2) + skips.pop())
+            hidden = run_block(self, block, F.pixel_shuffle(upsampler(hidden), 2) + skips.pop())
         return as_output(x + F.pixel_shuffle(self.conv_out(hidden), self.config.unshuffle), return_dict)
-
-    def _run(self, block: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
-        if self.gradient_checkpointing and torch.is_grad_enabled():
-            return self._gradient_checkpointing_func(block, hidden)
-        return block(hidden)
 
 
 def _stage(width: int, count: int) -> nn.Sequential:

@@ -7,7 +7,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import nn
 
-from .forward import as_output, check_batch
+from .forward import as_output, check_batch, check_positive, check_range, run_block
 from .record_mixin import RecordMixin
 
 # Preset name -> width; "paper" is the official size (8,559,171 parameters).
@@ -85,11 +85,8 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         license: str | None = None,
     ):
         super().__init__()
-        for name, value in (("channels", channels), ("width", width), ("depth", depth)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"`{name}` must be a positive integer, got {value!r}")
-        if len(value_range) != 2 or not value_range[0] < value_range[1]:
-            raise ValueError(f"`value_range` must be [low, high] with low < high, got {value_range!r}")
+        check_positive(channels=channels, width=width, depth=depth)
+        check_range("value_range", value_range)
         self.register_to_config(value_range=[float(v) for v in value_range])
 
         widths = [width * 2**level for level in range(depth)]
@@ -166,14 +163,14 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         skips = []
         hidden = x
         for block in self.down_blocks[:-1]:
-            hidden = self._run(block, hidden)
+            hidden = run_block(self, block, hidden)
             skips.append(hidden)  # level l: (B, width * 2**l, H / 2**l, W / 2**l)
             hidden = F.avg_pool2d(hidden, 2)
-        hidden = self._run(self.down_blocks[-1], hidden)
+        hidden = run_block(self, self.down_blocks[-1], hidden)
         if any(margins):
             return self._decode_inside(x, hidden, skips, margins)
         for block in self.up_blocks:
-            hidden = self._run(block, hidden, skips.pop())
+            hidden = run_block(self, block, hidden, skips.pop())
         return x + self.conv_out(hidden)
 
     def _decode_inside(self, x, hidden, skips: list[torch.Tensor], margins: tuple[int, int, int, int]) -> torch.Tensor:
@@ -188,7 +185,7 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         for block, (rows, columns) in zip(self.up_blocks, levels, strict=True):
             skip = skips.pop()[..., 2 * rows[0] : 2 * rows[1], 2 * columns[0] : 2 * columns[1]]
             hidden = _crop(hidden, (rows, columns), at).contiguous(memory_format=memory_format)
-            hidden = self._run(block, hidden, skip.contiguous(memory_format=memory_format))
+            hidden = run_block(self, block, hidden, skip.contiguous(memory_format=memory_format))
             at = 2 * rows[0], 2 * columns[0]
         return _crop(x, inside) + _crop(self.conv_out(hidden), inside, at)
 
@@ -199,16 +196,11 @@ class RestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         for level in range(1, self.config.depth):
             # pixels of the finer level: one by upsampling, one by each of three convolutions, and one by conv_out
             reach = 5 if level == 1 else 4
-            low, high = max(0, (low - reach) // 2), min(size >> level, -(-(high + reach) // 2))
+            low, high = max(0, (low - reach) // 2), min(size >> level, (high + reach + 1) // 2)
             if self.config.align_corners:  # upsampling depends on the full size
                 low, high = 0, size >> level
             ranges.append((low, high))
         return ranges[::-1]
-
-    def _run(self, block: nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
-        if self.gradient_checkpointing and torch.is_grad_enabled():
-            return self._gradient_checkpointing_func(block, *inputs)
-        return block(*inputs)
 
 
 def _crop(x: torch.Tensor, ranges: tuple[tuple[int, int], tuple[int, int]], at: tuple[int, int] = (0, 0)):

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
@@ -72,6 +73,19 @@ def bar_of(pipeline: DiffusionPipeline, photos: Sequence[Photo], tile: int | Lit
     (height, width), delayed = photos[0].size, bool(pipeline._progress_bar_config.get("delay"))
     single = len(photos) == 1 and tile in (None, "auto") and height * width <= DEFAULT_BATCH_PIXELS
     return tqdm(total=1, disable=True) if single and delayed else pipeline.progress_bar(total=len(photos))
+
+
+@contextmanager
+def _counting_passes(progress_bar: tqdm, photos: int, passes: int) -> Iterator[None]:
+    """Context in which the bar counts `passes` of each of some photos, not photos; an error undoes its progress."""
+    shown, more = progress_bar.n, photos * (passes - 1)
+    progress_bar.total += more
+    try:
+        yield
+    except BaseException:
+        progress_bar.total -= more
+        progress_bar.n = shown
+        raise
 
 
 class Run:
@@ -191,10 +205,9 @@ class Run:
                     "the restorer has global reach: tiles of %s px change the result slightly (tile=None avoids this)",
                     tile,
                 )
-            shown, passes = progress_bar.n, len(photos) * len(mosaic)
-            progress_bar.total += passes - len(photos)
             try:
-                return self._restore(photos, rows, strengths, mosaic, out, mapped, progress_bar)
+                with _counting_passes(progress_bar, len(photos), len(mosaic)):
+                    return self._restore(photos, rows, strengths, mosaic, out, mapped, progress_bar)
             except (RuntimeError, MemoryError) as error:
                 smaller = halved(tile, size, self.multiple)
                 if self.tile is None or smaller is None or not is_out_of_memory(error):
@@ -202,8 +215,6 @@ class Run:
                 logger.warning("memory ran out in photo %s; restoring it in tiles of %d px", [*photos], smaller)
             # outside the handler: the exception holds references to the tensors
             tile = smaller
-            progress_bar.total += len(photos) - passes
-            progress_bar.n = shown
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
@@ -225,8 +236,6 @@ class Run:
         kind = strips_of(self.restorer)
         assert kind is not None
         planned = plan_strips(size, self.multiple)
-        shown, passes = progress_bar.n, len(photos) * len(planned)
-        progress_bar.total += passes - len(photos)
 
         def batches() -> Iterator[torch.Tensor]:
             for strip in planned:
@@ -237,7 +246,7 @@ class Run:
         strength = torch.tensor([strengths[index] for index in rows])  # (N,)
         options = {"strength": 1.0 if bool((strength == 1).all()) else strength, "mixed": self.mixed}
         first = 0
-        try:
+        with _counting_passes(progress_bar, len(photos), len(planned)):
             for restored in restore_strips(self.restorer, strips, batches(), rows, **options):
                 restored = restored[:, :, : size[0] - first]  # without padding rows
                 if restored.shape[2]:
@@ -249,10 +258,6 @@ class Run:
                     first = last
                 progress_bar.update(len(group))
                 release_pages(mapped)
-        except BaseException:
-            progress_bar.total += len(photos) - passes
-            progress_bar.n = shown
-            raise
         return dict(zip(photos, canvases, strict=True))
 
     def _restore(self, photos, rows, strengths, mosaic: Mosaic, out, mapped, progress_bar) -> dict[int, Photo]:

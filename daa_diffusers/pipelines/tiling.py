@@ -68,21 +68,22 @@ def plan_spans(length: int, tile: int, multiple: int = 1, radius: int | None = N
         radius: receptive radius of the restorer. If it is None or too large for `tile`, half of each tile overlaps, and
             the result is not exact.
     """
-    cells = -(-length // multiple)
-    side = max(2, tile // multiple)  # in cells of `multiple` pixels, as below
+    # lengths are in cells of `multiple` pixels, except those of `margin` and `blend`
+    cells = math.ceil(length / multiple)
+    side = max(2, tile // multiple)
     if cells <= side:
         return [Span(0, length, 0, length)]
     # 1. overlap of two tiles: exact if both contain the receptive field of the blended pixels
     if is_exact(tile, multiple, radius):
         assert radius is not None
         margin, blend = radius, BLEND
-        overlap = -(-(2 * margin + blend) // multiple)
+        overlap = math.ceil((2 * margin + blend) / multiple)
     else:
         overlap = side // 2
         margin, blend = overlap * multiple // 4, max(1, overlap * multiple // 2)
     # 2. as few tiles as possible, then as small as possible
-    count = -(-(cells - overlap) // (side - overlap))
-    side = -(-(cells - overlap) // count) + overlap
+    count = math.ceil((cells - overlap) / (side - overlap))
+    side = math.ceil((cells - overlap) / count) + overlap
     # 3. input ranges, and the positions of the blending
     starts = [min(k * (side - overlap), cells - side) * multiple for k in range(count)]
     stops = [min(start + side * multiple, length) for start in starts]
@@ -98,7 +99,7 @@ def is_exact(tile: int, multiple: int, radius: int | None) -> bool:
     if radius is None:
         return False
     side = max(2, tile // multiple)
-    return side - -(-(2 * radius + BLEND) // multiple) >= -(-2 * BLEND // multiple)
+    return side - math.ceil((2 * radius + BLEND) / multiple) >= math.ceil(2 * BLEND / multiple)
 
 
 class Mosaic:
