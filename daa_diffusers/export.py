@@ -57,7 +57,8 @@ def export_onnx(restorer: nn.Module, path: str | os.PathLike[str], *, check: boo
     _require("onnx", "onnxscript", *(["onnxruntime"] if check else []))
     network = unwrapped(restorer)
     facts = _facts(network)
-    training, dtype, device = network.training, _dtype(network), _device(network)
+    training, dtype = network.training, _dtype(network)
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     try:
         _move(network, torch.device("cpu"), torch.float32).eval()
         model = _export(network, facts["channels"], facts["size_multiple"])
@@ -251,7 +252,3 @@ def _move(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mo
 
 def _dtype(network: nn.Module) -> torch.dtype:
     return next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
-
-
-def _device(network: nn.Module) -> torch.device:
-    return next((p.device for p in network.parameters()), torch.device("cpu"))

@@ -51,7 +51,8 @@ class LoadedAdapters:
         if name in self.configs:
             raise ConfigurationError(f"`name` {name!r} is already loaded; give another, or unload_adapter({name!r})")
         self._refuse_fused("load")
-        own_base = fingerprint(self._base())
+        base = {key: self._originals.get(key, value) for key, value in self.restorer.named_parameters()}
+        own_base = fingerprint(base)
         if config.base != own_base:
             known_as = f" ({config.base_name})" if config.base_name else ""
             raise CheckpointError(
@@ -173,10 +174,6 @@ class LoadedAdapters:
     def _tensors(self) -> dict[str, torch.Tensor]:
         """Returns the tensors that adapters change, by name."""
         return {**dict(self.restorer.named_parameters()), **statistics(self.restorer)}
-
-    def _base(self) -> dict[str, torch.Tensor]:
-        """Returns the parameters without the active adapter, by name."""
-        return {key: self._originals.get(key, value) for key, value in self.restorer.named_parameters()}
 
     def _refuse_fused(self, what: str) -> None:
         if self.fused:

@@ -60,9 +60,9 @@ class BulkSettings:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> BulkSettings:
         """Inverts `to_json`."""
-        own = {field.name for field in dataclasses.fields(cls)}
-        options = Options(**{name: value for name, value in fields.items() if name not in own})
-        return cls(**{name: value for name, value in fields.items() if name in own}, options=options)
+        of_job = {field.name for field in dataclasses.fields(cls)}
+        options = Options(**{name: value for name, value in fields.items() if name not in of_job})
+        return cls(**{name: value for name, value in fields.items() if name in of_job}, options=options)
 
 
 _UNUSED_OPTIONS = ("overwrite", "compare", "dry_run")

@@ -225,7 +225,8 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
         """
         config = self.config
         check_batch(x, config.channels, config.size_multiple)
-        given = self._to_network(self._pad(x))
+        outer, inner = config.value_range, config.network_range
+        given = self._pad(x) if inner is None else _rescaled(self._pad(x), outer, inner)
         # autocast, since networks that create float32 tensors (attention masks) fail in half precision
         is_half = x.dtype in (torch.float16, torch.bfloat16)
         with torch.autocast(x.device.type, dtype=x.dtype) if is_half else nullcontext():
@@ -234,7 +235,8 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
             output = given + output
         elif config.output == "noise":
             output = given - output
-        return as_output(self._from_network(output)[:, :, : x.shape[2], : x.shape[3]], return_dict)
+        restored = output if inner is None else _rescaled(output, inner, outer)
+        return as_output(restored[:, :, : x.shape[2], : x.shape[3]], return_dict)
 
     def _pad(self, x: torch.Tensor) -> torch.Tensor:
         """Pads (B, C, H, W) at the right and bottom to the minimum size, or to a square if that is required."""
@@ -249,17 +251,11 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
             return x
         return F.pad(x, (0, max(0, least - width), 0, max(0, least - height)), mode="replicate")
 
-    def _to_network(self, x: torch.Tensor) -> torch.Tensor:
-        if self.config.network_range is None:
-            return x
-        (low, high), (inner_low, inner_high) = self.config.value_range, self.config.network_range
-        return (x - low) * ((inner_high - inner_low) / (high - low)) + inner_low
 
-    def _from_network(self, x: torch.Tensor) -> torch.Tensor:
-        if self.config.network_range is None:
-            return x
-        (low, high), (inner_low, inner_high) = self.config.value_range, self.config.network_range
-        return (x - inner_low) * ((high - low) / (inner_high - inner_low)) + low
+def _rescaled(x: torch.Tensor, before: Sequence[float], after: Sequence[float]) -> torch.Tensor:
+    """Converts pixels from one value range [low, high] to another."""
+    (low, high), (new_low, new_high) = before, after
+    return (x - low) * ((new_high - new_low) / (high - low)) + new_low
 
 
 def _transformers_traits(network: nn.Module, recipe: Recipe) -> dict[str, Any]:

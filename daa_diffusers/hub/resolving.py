@@ -194,14 +194,14 @@ def own_classes(index: Mapping[str, Any]) -> dict[str, Any]:
 
     A pushed repository contains code for users without this package; with the package, that code is not run.
     """
-    own = dict(index)
-    class_name = own.get("_class_name")
+    replaced = dict(index)
+    class_name = replaced.get("_class_name")
     if isinstance(class_name, list) and len(class_name) == 2:  # [file, class] where code is on the Hub
-        own["_class_name"] = class_name[1]
-    for name, entry in own.items():
+        replaced["_class_name"] = class_name[1]
+    for name, entry in replaced.items():
         if isinstance(entry, list) and len(entry) == 2 and entry[1] in _MODULES:
-            own[name] = [f"{ROOT_PACKAGE}.{_MODULES[entry[1]]}", entry[1]]
-    return own
+            replaced[name] = [f"{ROOT_PACKAGE}.{_MODULES[entry[1]]}", entry[1]]
+    return replaced
 
 
 def check_folder(

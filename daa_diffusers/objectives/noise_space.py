@@ -209,6 +209,7 @@ class NoiseSpaceAdaptation(Objective):
         return self.residual_swap and self.variant in ("paired", "hybrid")
 
     def _restore(self, synthetic, real, adapt: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns s and q, the restored synthetic and real photos."""
         if not adapt:  # q needs no gradient
             with torch.no_grad():
                 q = self.restorer(real)

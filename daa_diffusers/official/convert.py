@@ -54,9 +54,10 @@ def _fill(network: Network, state_dict: Mapping[str, torch.Tensor]) -> None:
     """Loads official tensors into a network on the meta device."""
     state: dict[str, torch.Tensor] = {}
     head_channels = getattr(network.config, "attention_head_dim", 1)
-    for official, ours in official_names(network).items():
+    for official, names in official_names(network).items():
         tensor = state_dict[official].detach().to(torch.float32, copy=True)
-        state |= zip(ours, (t.contiguous() for t in unpack(official, tensor, len(ours), head_channels)), strict=True)
+        parts = unpack(official, tensor, len(names), head_channels)
+        state |= {name: part.contiguous() for name, part in zip(names, parts, strict=True)}
     network.load_state_dict(state, assign=True)  # built on the meta device, without memory
     network.eval()
 
@@ -161,9 +162,8 @@ def convert_official_state_dict(
         )
     unet = None
     with torch.device("meta"):
-        restorer = RestorationUNet(
-            **infer_restorer(restorer_weights), align_corners=True, value_range=VALUE_RANGES[task]
-        )
+        sizes = infer_restorer(restorer_weights)
+        restorer = RestorationUNet(**sizes, align_corners=True, value_range=VALUE_RANGES[task])
         if predictor_weights:
             unet = _empty_predictor(predictor_weights, head_channels, groups, dropout)
     reports = [_compare(restorer_weights, restorer, prefix), _check_schedule(rest)]

@@ -71,16 +71,14 @@ def _official_predictor_module(name: str, layers: int) -> str:
 def official_names(network: Network) -> dict[str, tuple[str, ...]]:
     """Returns official name (without prefix) -> names of this package's parameters: one, or those of q, k and v."""
     names: dict[str, tuple[str, ...]] = {}
-    for ours in network.state_dict():
-        module, _, leaf = ours.rpartition(".")
+    for name in network.state_dict():
+        module, _, leaf = name.rpartition(".")
         if isinstance(network, RestorationUNet):
             official = _official_restorer_module(module)
         else:
             official = _official_predictor_module(module, network.config.layers_per_block)
-        if ".to_k." in ours or ".to_v." in ours:
-            continue
-        parts = (ours.replace(".to_q.", f".to_{part}.") for part in "qkv") if ".to_q." in ours else (ours,)
-        names[f"{official}.{leaf}"] = tuple(parts)
+        # q, k and v, which have this order in the network, have one official name
+        names[f"{official}.{leaf}"] = (*names.get(f"{official}.{leaf}", ()), name)
     return names
 
 

@@ -47,6 +47,7 @@ from .image_processor import PhotoInput, as_floats, assemble, check_output_type,
 from .passes import bytes_of, tensors_of
 from .pipeline_output import DAARestorationPipelineOutput
 from .precision import MixedPrecisionMixin
+from .rain_guard import undo_non_rain
 from .run import Run, bar_of, check_options, checked_names, plan_batches
 
 
@@ -191,7 +192,8 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
             # 3. Restore: each batch whole, or tile by tile
             for batch in plan_batches(left, batch_size):
                 restored |= run.restore(batch, strengths, out, shared_files(image, out), progress_bar)
-            verdicts = run.judge_streaks(photos, restored) if judges_rain else verdicts
+            if judges_rain:
+                verdicts = [undo_non_rain(photo, restored[index]) for index, photo in enumerate(photos)]
 
         # 4. Postprocess
         images = assemble([restored[i] for i in range(len(photos))], output_type, as_list) if out is None else out[None]

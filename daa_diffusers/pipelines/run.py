@@ -19,7 +19,6 @@ from .guard import Verdict, judge, sample_windows
 from .image_processor import Photo, from_batch, to_batch
 from .limits import check_strength, check_tile
 from .passes import restore_batch, restore_strips
-from .rain_guard import undo_non_rain
 from .strips import STRIP_PIXELS, plan_strips, strips_of
 from .tiling import FREE_SHARE, Mosaic, auto_tile, bytes_per_pixel, free_memory, halved, is_exact, is_out_of_memory
 from .transfers import from_device, to_device
@@ -138,10 +137,6 @@ class Run:
 
         return judge(as_photo(batch), as_photo(restored))
 
-    def judge_streaks(self, photos: Sequence[Photo], restored: Mapping[int, Photo]) -> list[Verdict]:
-        """Verdicts of `rain_guard`, which modifies the restored photos."""
-        return [undo_non_rain(photo, restored[index]) for index, photo in enumerate(photos)]
-
     # --- tiles ---
 
     @cached_property
@@ -181,6 +176,7 @@ class Run:
         }
 
     def _restore_with_retries(self, photos, strengths, out, mapped, progress_bar) -> dict[int, Photo]:
+        """Restores photos of one size in strips, else in tiles, which are halved while memory runs out."""
         size = next(iter(photos.values())).size
         rows = [index for index, photo in photos.items() for _ in range(photo.rows(self.channels))]
         tile = self._tile(size, len(rows))
@@ -231,6 +227,7 @@ class Run:
         return self._bytes_per_pixel * rows * pixels <= FREE_SHARE * free_memory(self.device)
 
     def _restore_strips(self, photos, rows, strengths, out, mapped, progress_bar) -> dict[int, Photo]:
+        """Restores photos strip by strip; `rows` has the photo's index for each batch row."""
         group = list(photos.values())
         size, canvases = group[0].size, [blank(photo, out) for photo in group]
         kind = strips_of(self.restorer)
@@ -261,6 +258,7 @@ class Run:
         return dict(zip(photos, canvases, strict=True))
 
     def _restore(self, photos, rows, strengths, mosaic: Mosaic, out, mapped, progress_bar) -> dict[int, Photo]:
+        """Restores photos tile by tile; `rows` is as for `_restore_strips`."""
         strength = torch.tensor([strengths[index] for index in rows])  # (N,)
         group = list(photos.values())
         canvases = [blank(photo, out) for photo in group] if len(mosaic) > 1 or out is not None else []

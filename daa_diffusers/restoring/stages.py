@@ -68,7 +68,9 @@ def read(job: Job, options: Options) -> StagedPhoto:
     check_writable(Path(job.target).parent)  # to fail before the photo is restored
     photo = open_photo(job.source, max_megapixels=options.max_megapixels)
     if options.bits == 16 and 16 in BY_NAME[options.format or own_format(photo)].depths:
-        photo = _with_16_bits(photo)  # so that restoring rounds to 16 bits
+        # so that restoring rounds to 16 bits
+        alpha = None if photo.alpha is None else with_bits(photo.alpha, 16)
+        photo = dataclasses.replace(photo, pixels=with_bits(photo.pixels, 16), alpha=alpha)
     return StagedPhoto(photo, seconds=time.perf_counter() - start)
 
 
@@ -140,11 +142,6 @@ def _can_be_copied(photo: StoredPhoto, restored: np.ndarray, options: Options) -
         and options.format in (None, own_format(photo))
         and np.array_equal(photo.pixels, restored)
     )
-
-
-def _with_16_bits(photo: StoredPhoto) -> StoredPhoto:
-    alpha = None if photo.alpha is None else with_bits(photo.alpha, 16)
-    return dataclasses.replace(photo, pixels=with_bits(photo.pixels, 16), alpha=alpha)
 
 
 def _write_sheet(photo: StoredPhoto, restored: np.ndarray, job: Job, folder: Path) -> None:

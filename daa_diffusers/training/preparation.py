@@ -50,17 +50,13 @@ INSPECTION, FIT, RESTORATION = 0.1, 0.12, 0.1
 STREAK_BLUR = 10.0  # standard deviation in pixels of the blur that separates light, haze and color from streaks
 
 
-def unlimited(fraction: float) -> None:
-    """Returns None for any fraction: `seconds_of` without a time budget."""
-
-
 def prepare_files(
     config: TrainingConfig,
     restorer: nn.Module,
     folder: Path,
     real: Sequence[PhotoSource],
     *,
-    seconds_of: Callable[[float], float | None] = unlimited,
+    seconds_of: Callable[[float], float | None] = lambda fraction: None,
     choices: Sequence[Choice] | None = None,
     prepared: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
