@@ -99,9 +99,8 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
     @property
     def task(self) -> str | None:
         """Task, a key of `checkpoints.tasks.TASKS`, from the restorer's config or record; None if neither states it."""
-        return RestorerContract.of(self.restorer).task or record_files.task_of(
-            records.record_of(self.restorer).training
-        )
+        stated = RestorerContract.of(self.restorer).task
+        return stated or record_files.task_of(records.record_of(self.restorer).training)
 
     @property
     def device(self) -> torch.device:
