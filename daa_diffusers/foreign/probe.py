@@ -219,6 +219,7 @@ def _needs_multiple(multiple: int, declared: int) -> str:
 
 
 def _explain_items(photos: torch.Tensor, output: Any) -> str:
+    """Returns a message for an output that is not a tensor, with the items of it that may be the restored photo."""
     items: dict[Any, Any] = {}
     if isinstance(output, Mapping):
         items = dict(output)

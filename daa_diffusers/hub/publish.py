@@ -87,12 +87,7 @@ def prepare(
             an access token, a password or a path of this machine.
     """
     check_license(license)
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise ConfigurationError(f'`repo_id` must be "owner/name", got {repo_id!r}: {error}') from error
-    if repo_id.count("/") != 1:
-        raise ConfigurationError(f'`repo_id` must be "owner/name", got {repo_id!r}')
+    check_repo_id(repo_id)
     source = resolve(folder, "folder")
     is_network = source.kind == "file" and Path(folder).is_dir()
     if source.kind != "folder" and not is_network:
@@ -177,6 +172,16 @@ def send(
         revision=revision,
     )
     return str(commit.pr_url if create_pr else commit.commit_url)
+
+
+def check_repo_id(repo_id: str, argument: str = "repo_id") -> None:
+    """Raises ConfigurationError unless `repo_id` is a valid "owner/name"."""
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ConfigurationError(f'`{argument}` must be "owner/name", got {repo_id!r}: {error}') from error
+    if repo_id.count("/") != 1:
+        raise ConfigurationError(f'`{argument}` must be "owner/name", got {repo_id!r}')
 
 
 def check_revision(revision: Any) -> None:

@@ -82,6 +82,7 @@ def check_bounds(config: Mapping[str, Any], where: str) -> None:
 
 
 def _check_value(value: Any, name: str, where: str, limits: Mapping[str, int], nesting: int) -> None:
+    """Checks a value, and those in it, against the limits above; `limits` has lower ones by name."""
     if nesting > MAX_NESTING:
         raise CheckpointError(f"`{name}` in {where!r} is nested more than {MAX_NESTING} deep")
     if isinstance(value, Mapping):

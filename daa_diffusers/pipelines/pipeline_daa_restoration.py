@@ -191,8 +191,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
             # 3. Restore: each batch whole, or tile by tile
             for batch in plan_batches(left, batch_size):
                 restored |= run.restore(batch, strengths, out, shared_files(image, out), progress_bar)
-            if judges_rain:
-                verdicts = [undo_non_rain(photo, restored[index]) for index, photo in enumerate(photos)]
+            verdicts = [undo_non_rain(p, restored[i]) for i, p in enumerate(photos)] if judges_rain else verdicts
 
         # 4. Postprocess
         images = assemble([restored[i] for i in range(len(photos))], output_type, as_list) if out is None else out[None]

@@ -4,11 +4,10 @@ import logging
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from ..errors import ConfigurationError
 from ..hub.description import describe
-from ..hub.publish import prepare, send
+from ..hub.publish import check_repo_id, prepare, send
 from ..hub.resolving import resolve
 from .config import TrainingConfig
 
@@ -35,10 +34,7 @@ def check_push(config: TrainingConfig) -> str | None:
         raise ConfigurationError("`push_to_hub` needs a token with write access; this one can only read")
     name = config.hub_model_id or Path(config.output_dir).resolve().name
     repo_id = name if "/" in name else f"{account['name']}/{name}"
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise ConfigurationError(f'`hub_model_id` must be "owner/name", got {repo_id!r}: {error}') from error
+    check_repo_id(repo_id, "hub_model_id")
     owners = [account["name"], *(each["name"] for each in account.get("orgs", []))]
     if repo_id.partition("/")[0] not in owners:
         raise ConfigurationError(f"`hub_model_id` must belong to one of {', '.join(owners)}, got {repo_id!r}")

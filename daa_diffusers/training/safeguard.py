@@ -85,7 +85,7 @@ class Safeguard:
         """
         rise = self._rise(self.steps.bare.restorer)
         if rise > EXPLODED:
-            self._return(step, rise)
+            self._return_to_good(step, rise)
         elif not skipped:
             with self.kept.applied() as restorer:
                 if self._rise(restorer) <= TOLERATED:
@@ -129,7 +129,8 @@ class Safeguard:
     def _snapshot(self) -> Snapshot:
         return Snapshot.of(self.steps.bare, self.kept.ema, self.steps.optimizer).copy()
 
-    def _return(self, step: int, rise: float) -> None:
+    def _return_to_good(self, step: int, rise: float) -> None:
+        """Restores the last good step, with a lower learning rate, and records the return."""
         self.good.restore(self.steps.bare, self.kept.ema, self.steps.optimizer)
         self.state["factor"] *= LOWER
         self.steps.factor *= LOWER

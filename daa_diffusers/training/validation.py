@@ -58,6 +58,8 @@ class Validation:
 
     @staticmethod
     def _photos_of(config: TrainingConfig, real: Sequence[PhotoSource]) -> PhotoSource | PairedFolders | None:
+        """Returns the attribute `photos` for a config."""
+
         def source(spec: str, argument: str) -> PhotoSource:
             return open_source(spec, cache_bytes=CACHE_BYTES, argument=argument)
 
