@@ -12,6 +12,7 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,19 +44,15 @@ COMPARED = (
 )
 
 
-def _preset(name: str) -> Factory:
-    """Returns the factory of a preset of the U-Net, which reads the noised photo and two conditions."""
-
-    def build(channels: int, **options: Any) -> nn.Module:
-        sizes = {"in_channels": 3 * channels, "out_channels": channels, **options}
-        return DAAUNet2DConditionModel.from_preset(name, **sizes)
-
-    return build
+def _unet(preset: str, channels: int, **options: Any) -> nn.Module:
+    """Builds the U-Net of a preset, which reads the noised photo and two conditions."""
+    sizes = {"in_channels": 3 * channels, "out_channels": channels, **options}
+    return DAAUNet2DConditionModel.from_preset(preset, **sizes)
 
 
 # To add a noise predictor: its class (or factory) in its own file, and one line here.
 NOISE_PREDICTORS: dict[str, Factory] = {
-    **{name: _preset(name) for name in PRESETS},
+    **{name: partial(_unet, name) for name in PRESETS},
 }
 
 

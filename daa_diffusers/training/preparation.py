@@ -84,11 +84,7 @@ def prepare_files(
         return {}
     before = prepared or {}
     # 1. fits; nothing is written if the photos do not have the degradation
-    due = [
-        name
-        for share, name in _fits(config)
-        if share and name not in before.get("fitted", ()) and not (folder / name).exists()
-    ]
+    due = [file for file in _fits(config) if file not in before.get("fitted", ()) and not (folder / file).exists()]
     if NOISE_FILE in due:
         _skip_unfit(real, folder / SKIPPED, choices, seconds_of(INSPECTION))
         _fit_noise(real, as_function(restorer) if config.init_from else None, folder / NOISE_FILE, seconds_of(FIT))
@@ -96,7 +92,7 @@ def prepare_files(
         _write_fit(fit_rain(real, as_function(restorer), seconds_of(FIT)), folder / RAIN_FILE, "rain")
     if SHAKE_FILE in due:
         _write_fit(fit_shake(real, seconds_of(FIT)), folder / SHAKE_FILE, "camera shake")
-    record: dict[str, Any] = {"fitted": [name for share, name in _fits(config) if share]}
+    record: dict[str, Any] = {"fitted": list(_fits(config))}
 
     # 2. restored photos
     def restore_into(name: str, write: Callable[[torch.Tensor, torch.Tensor, Path], None]) -> None:
@@ -110,9 +106,10 @@ def prepare_files(
     return record
 
 
-def _fits(config: TrainingConfig) -> tuple[tuple[float, str], ...]:
-    """Returns the share of samples and the file of each degradation that can be fitted."""
-    return (config.fit_noise, NOISE_FILE), (config.fit_rain, RAIN_FILE), (config.fit_shake, SHAKE_FILE)
+def _fits(config: TrainingConfig) -> dict[str, float]:
+    """Returns the file of each degradation that is fitted, and its share of the samples."""
+    shares = {NOISE_FILE: config.fit_noise, RAIN_FILE: config.fit_rain, SHAKE_FILE: config.fit_shake}
+    return {file: share for file, share in shares.items() if share}
 
 
 def measure_for(model: Objective, real: Sequence[PhotoSource], dataset: TrainingPatches) -> dict[str, Any]:
@@ -140,9 +137,9 @@ def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) ->
     if config.fit_noise and (folder / SKIPPED).exists() and dataset.real:
         recorded = json.loads((folder / SKIPPED).read_text(encoding="utf-8"))  # indices are text in JSON
         _skip(dataset.real, [{int(index): reason for index, reason in unfit.items()} for unfit in recorded])
-    for share, name in _fits(config):
-        if share and (folder / name).exists():  # not written if the photos have none, or too strong noise
-            learned.append((share, degradation_from_config(read_degradation(folder / name))))
+    for file, share in _fits(config).items():
+        if (folder / file).exists():  # not written if the photos have none, or too strong noise
+            learned.append((share, degradation_from_config(read_degradation(folder / file))))
     if config.transplant:
         learned.append((config.transplant, Transplant(str(folder / RESIDUALS), GAIN, config.quarter_turns)))
     if learned:
