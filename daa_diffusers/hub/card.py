@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -11,7 +10,6 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..checkpoints.tasks import TASKS
 from ..errors import ConfigurationError
-from ..files import text_of
 from .description import Description, Network
 from .licenses import License
 from .record_files import IDENTITY, RENDERED, is_adapted, recorded_objective
@@ -323,12 +321,3 @@ def stored_as(network: Network) -> str:
 def _text(value: Any) -> str:
     """Returns a value from a file as one line of text, with HTML escaped."""
     return " ".join(str(value).split()).replace("<", "&lt;")
-
-
-def read_card(path: Path) -> str:
-    """Reads the file of a card.
-
-    Raises:
-        ConfigurationError: the file does not exist, or is not UTF-8 text.
-    """
-    return text_of(path, "card", "Markdown")

@@ -12,7 +12,8 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from ..errors import CheckpointError, ConfigurationError
-from .card import given_card, read_card, render_card
+from ..files import text_of
+from .card import given_card, render_card
 from .description import Description, describe
 from .licenses import License, check_license, license_named
 from .record_files import CARD, RENDERED, training_record
@@ -273,7 +274,7 @@ def _network_files(folder: Path, component: str, repo_id: str, license: License)
 def _written_card(folder: Path, card: str | os.PathLike[str] | None) -> str | None:
     """Returns the text of the card that a user wrote; None if the card is to be rendered."""
     path = Path(card) if card is not None else folder / CARD
-    text = read_card(path) if card is not None or path.is_file() else RENDERED
+    text = text_of(path, "card", "Markdown") if card is not None or path.is_file() else RENDERED
     return None if RENDERED in text else text
 
 

@@ -28,13 +28,8 @@ def charbonnier(restored: torch.Tensor, clean: torch.Tensor, eps: float = 1e-3) 
 
 
 def squared_error(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean squared error over tensors of one shape."""
+    """Mean squared error over tensors of one shape; for predicted noise, L+ or L- of eq. (4)."""
     return F.mse_loss(upcast(predicted), upcast(target))
-
-
-def noise_prediction(noise: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
-    """L+ or L- of eq. (4): mean squared error over the whole batch."""
-    return squared_error(predicted, noise)
 
 
 def contrastive(positive: torch.Tensor, negative: torch.Tensor, margin: float = 0.1) -> torch.Tensor:

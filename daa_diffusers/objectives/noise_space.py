@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 from ..models.restorer import RestorerContract
 from .base import Batch, Objective, StepOutput
-from .losses import charbonnier, contrastive, entrance, noise_prediction
+from .losses import charbonnier, contrastive, entrance, squared_error
 from .noise_predictors import initial_noise_predictor, shuffling
 from .real_term import check_choice, check_option, choice_problems
 from .schedules import WEIGHT_SCHEDULES, Generators, NoiseDraws, NoiseSchedule, adaptation_weight, noised
@@ -236,14 +236,14 @@ class NoiseSpaceAdaptation(Objective):
         z = noised(target, draws.noise, draws.noise_level)  # (1)
         if not self._uses_negative:
             (predicted,) = self._predict(z, draws.noise_level, (s, q, draws.swap))
-            positive = noise_prediction(draws.noise, predicted)
+            positive = squared_error(predicted, draws.noise)
             losses.update(noise=positive.detach(), noise_positive=positive.detach())
             return positive
         assert draws.swap_negative is not None
         # (3) residual swapping: each photo with the residual of the other
         swapped = (synthetic + (q - real), real + (s - synthetic), draws.swap_negative)
         predictions = self._predict(z, draws.noise_level, (s, q, draws.swap), swapped)
-        positive, negative = (noise_prediction(draws.noise, predicted) for predicted in predictions)
+        positive, negative = (squared_error(predicted, draws.noise) for predicted in predictions)
         noise = contrastive(positive, negative, self.margin)  # (4)
         losses.update(noise=noise.detach(), noise_positive=positive.detach(), noise_negative=negative.detach())
         return noise
@@ -257,4 +257,4 @@ class NoiseSpaceAdaptation(Objective):
             (noised(target, draws.noise, draws.noise_level), draws.noise_level),
             {"conditions": (s, q), "swap": draws.swap},
         ).sample
-        return noise_prediction(draws.noise, predicted)
+        return squared_error(predicted, draws.noise)

@@ -10,7 +10,7 @@ from torch import nn
 from ..models.restorer import RestorerContract
 from .base import Batch, Objective, StepOutput
 from .conditions import RADIUS, draw_conditions, make_conditions
-from .losses import charbonnier, contrastive, noise_prediction
+from .losses import charbonnier, contrastive, squared_error
 from .noise_predictors import new_noise_predictor, shuffling
 from .real_term import check_option, follow_average
 from .schedules import Generators, NoiseSchedule, noised
@@ -138,7 +138,7 @@ class NoisePredictorTraining(Objective):
         swaps = torch.rand(2, len(clean), generator=draws, device=clean.device) < 0.5
         z = noised(clean, noise, level)
         predicted = self.unet(z, level, conditions=(first, second), swap=swaps[0]).sample
-        loss = positive = noise_prediction(noise, predicted)
+        loss = positive = squared_error(predicted, noise)
         losses = {"pair": pair, "noise_positive": positive.detach()}
         if self.residual_swap:
             # (3), averaged over the samples whose conditions both have a residual

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..degradations.draws import generator_for
 from ..models.restorer import in_eval_mode
-from ..objectives.losses import noise_prediction
+from ..objectives.losses import squared_error
 from ..objectives.noise_space import NoiseSpaceAdaptation
 from ..objectives.schedules import NoiseDraws, NoiseSchedule, noised
 
@@ -181,7 +181,7 @@ def _losses(unet: nn.Module, clean, s, q, draws: Sequence[NoiseDraws]) -> dict[s
             draw = draw.to(clean.device, clean.dtype)
             z = noised(clean, draw.noise, draw.noise_level)
             predicted = unet(z, draw.noise_level, conditions=conditions, swap=draw.swap).sample
-            of_samples = [noise_prediction(e, p) for e, p in zip(draw.noise, predicted, strict=True)]
+            of_samples = [squared_error(p, e) for p, e in zip(predicted, draw.noise, strict=True)]
             total += torch.stack(of_samples).double().cpu() / len(draws)
         losses[name] = total
     return losses
