@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 
 from daa_diffusers.degradations.base import Degradation, degradation_from_config
-from daa_diffusers.degradations.blur import MotionBlur, shake_trajectories, trajectory_psf
+from daa_diffusers.degradations.blur import MotionBlur, shake_trajectories
 from daa_diffusers.degradations.draws import generator_for, uniform
+from daa_diffusers.degradations.psf import trajectory_psf
 from daa_diffusers.evaluation.sheets import contact_sheet
 from daa_diffusers.files import replacing
 from daa_diffusers.sources.demo_photos import demo_photos

@@ -172,11 +172,11 @@ def _chosen(config: TrainingConfig, inputs: Inputs) -> tuple[str, tuple[str, ...
 
     from ..training.choosing import choose, method_of
 
+    if not config.fit_noise:  # the preset of a task that removes no noise
+        return "preset", ()
     options = Path(config.output_dir) / "options.yaml"
     if options.exists():
         return method_of(yaml.safe_load(options.read_text(encoding="utf-8"))), ()
-    if not config.fit_noise:  # the preset of a task that removes no noise
-        return "preset", ()
     choice = choose(config, inputs)
     return choice.method, choice.reasons
 

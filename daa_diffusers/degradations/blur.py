@@ -1,16 +1,19 @@
 """Camera shake: blur along random trajectories in linear light, with saturated highlights and noise."""
 
+import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
+from ..errors import ConfigurationError
 from .base import ConfigurableDegradation, register_degradation
 from .camera_noise import apply_tone, invert_tone
 from .checks import check_clean, check_flag, check_range
 from .draws import log_uniform, normal, uniform
+from .psf import convolve, psfs_of, trajectory_psf
 from .shake_field import DEPTH_CELLS, blur_along, smooth_field
 
 STEPS = 128  # number of positions of a trajectory, equally spaced over the exposure
@@ -35,6 +38,8 @@ class MotionBlur(ConfigurableDegradation):
     along it, and near objects are displaced more than distant ones (`blur_along`). Moving objects are not simulated.
 
     Args:
+        psfs: PSFs to draw from, instead of those of trajectories: each is a list of points (y, x, light), in pixels
+            from the center, at most 100 from it. Not combined with `direction` and `varying_probability`.
         length: range of the length of the trajectory in pixels, uniform; at most 200. The extent of the blur is about a
             third to a half of the length for a trembling hand, and the whole length for a pure drift.
         shake: range of the random change of direction over the exposure (standard deviation, radians), uniform: 0 gives
@@ -80,6 +85,7 @@ class MotionBlur(ConfigurableDegradation):
     shot: tuple[float, float] = (1e-5, 2e-3)
     read: tuple[float, float] = (1e-4, 4e-3)
     clip: bool = True
+    psfs: Sequence[Sequence[Sequence[float]]] | None = None
 
     def __post_init__(self):
         bounds = {
@@ -100,6 +106,10 @@ class MotionBlur(ConfigurableDegradation):
         check_flag("clip", self.clip)
         if self.direction is not None:
             object.__setattr__(self, "direction", check_range("direction", self.direction, -360, 360))
+        if self.psfs is not None:
+            if self.direction is not None or self.varying_probability:
+                raise ConfigurationError("`psfs` cannot be combined with `direction` or `varying_probability`")
+            self._rendered  # noqa: B018  checks the points
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Blurs photos (B, C, H, W) in [0, 1]; raises ValueError for another rank or dtype."""
@@ -113,11 +123,8 @@ class MotionBlur(ConfigurableDegradation):
         factor = torch.where(bright, uniform(per_sample, *self.highlights, clean, generator), 1.0)
         light = light * (1 + (factor - 1) * ((light - HIGHLIGHT) / (1 - HIGHLIGHT)).clamp(0, 1))
         # 2. blur
-        length = uniform(per_sample[:1], *self.length, clean, generator)
-        paths = self._paths(length, generator)
-        if self.direction is not None:
-            paths = rotated(paths, torch.deg2rad(uniform(length.shape, *self.direction, clean, generator)))
-        light = self._blur(light, paths, uniform(per_sample, *self.defocus, clean, generator), generator).clamp(max=1)
+        blur = self._blur_along_paths if self.psfs is None else self._blur_by_psfs
+        light = blur(light, generator).clamp(max=1)
         # 3. noise and tone curve
         shot, read = (log_uniform(per_sample, *bounds, clean, generator) for bounds in (self.shot, self.read))
         light = light + (shot * light.clamp(min=0) + read**2).sqrt() * normal(light.shape, clean, generator)
@@ -125,11 +132,19 @@ class MotionBlur(ConfigurableDegradation):
         degraded = torch.where(toned, apply_tone(light, gamma), light)
         return degraded.clamp(0, 1) if self.clip else degraded
 
-    def _blur(
-        self, light: torch.Tensor, paths: torch.Tensor, defocus: torch.Tensor, generator: torch.Generator
-    ) -> torch.Tensor:
-        """Blurs light (B, C, H, W) along paths (B, T, 2), each sample by one PSF or by a varying blur."""
-        batch = (light.shape[0],)
+    def _blur_by_psfs(self, light: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Blurs each sample of light (B, C, H, W) by one of `psfs`."""
+        drawn = torch.randint(len(self._rendered), light.shape[:1], generator=generator, device=generator.device)
+        psf = self._rendered.to(light)[drawn.to(light.device)]
+        return convolve(light, psf, uniform((light.shape[0], 1, 1, 1), *self.defocus, light, generator))
+
+    def _blur_along_paths(self, light: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Blurs each sample of light (B, C, H, W) by one PSF or by a varying blur."""
+        batch = light.shape[:1]
+        paths = self._paths(uniform(batch, *self.length, light, generator), generator)
+        if self.direction is not None:
+            paths = rotated(paths, torch.deg2rad(uniform(batch, *self.direction, light, generator)))
+        defocus = uniform((*batch, 1, 1, 1), *self.defocus, light, generator)
         if not self.varying_probability:  # makes no draws, so that samples of earlier configs do not change
             return convolve(light, trajectory_psf(paths), defocus)
         varying = uniform(batch, 0, 1, light, generator) < self.varying_probability
@@ -148,6 +163,10 @@ class MotionBlur(ConfigurableDegradation):
             point = moved.new_ones((len(moved), 1, 1, 1))  # PSF without motion: only the defocus is left
             blurred[varying] = convolve(moved, point, defocus[varying])
         return blurred
+
+    @functools.cached_property
+    def _rendered(self) -> torch.Tensor:
+        return psfs_of(self.psfs or (), MAX_LENGTH // 2)
 
     def _paths(self, length: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draws paths (B, STEPS, 2) of the given lengths (B,) and of random shape."""
@@ -258,71 +277,3 @@ def _unit_paths(
         position = position + velocity / (STEPS - 1)
         path.append(position)
     return np.stack(path, axis=1)
-
-
-def trajectory_psf(paths: torch.Tensor) -> torch.Tensor:
-    """Rasterizes paths (B, T, 2), positions (y, x) in pixels equally spaced in time, to PSFs (B, 1, K, K).
-
-    The light of each path segment is divided among points at most half a pixel apart, and each point is distributed
-    bilinearly over four pixels, so that PSFs have subpixel accuracy. PSFs are non-negative, sum to one, and have their
-    center of mass at the center: photos are blurred, not shifted. K is the smallest odd side that contains all paths.
-    """
-    batch, steps, _ = paths.shape
-    segments = paths.diff(dim=1)  # (B, T - 1, 2)
-    longest = segments.norm(dim=-1).max().item() if steps > 1 else 0.0
-    divisions = max(1, math.ceil(2 * longest))  # points of each segment
-    share = torch.arange(divisions, dtype=paths.dtype, device=paths.device)[:, None] / divisions
-    points = paths[:, :-1, None] + share * segments[:, :, None]  # (B, T - 1, divisions, 2)
-    points = torch.cat([points.flatten(1, 2), paths[:, -1:]], dim=1)  # (B, N, 2)
-    points = points - points.mean(1, keepdim=True)
-    radius = math.ceil(points.abs().max().item())
-    y, x = (points + radius).flatten(0, 1).unbind(1)  # (B N,)
-    sample = torch.arange(batch, device=paths.device).repeat_interleave(points.shape[1])
-    weight = torch.full_like(y, 1 / points.shape[1])
-    return splat(sample, y, x, weight, (batch, 2 * radius + 1, 2 * radius + 1))[:, None]
-
-
-def splat(
-    sample: torch.Tensor, y: torch.Tensor, x: torch.Tensor, light: torch.Tensor, size: tuple[int, int, int]
-) -> torch.Tensor:
-    """Renders points of light on black images, distributing each bilinearly over the four pixels around it.
-
-    Args:
-        sample: (N,), index of the image of each point.
-        y, x: (N,), positions; pixel (i, j) has its center at y = i, x = j. Light outside of the image is lost.
-        light: (N,), total light of each point.
-        size: shape (B, H, W) of the images.
-    """
-    batch, height, width = size
-    image = torch.zeros(batch * height * width, dtype=light.dtype, device=light.device)
-    top, left = y.floor(), x.floor()
-    for row, share_y in ((top, 1 - (y - top)), (top + 1, y - top)):
-        for column, share_x in ((left, 1 - (x - left)), (left + 1, x - left)):
-            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            index = ((sample * height + row.long()) * width + column.long())[inside]
-            image.index_add_(0, index, (light * share_y * share_x)[inside])
-    return image.view(batch, height, width)
-
-
-def convolve(photo: torch.Tensor, psf: torch.Tensor, defocus: torch.Tensor | float = 0.0) -> torch.Tensor:
-    """Convolves photos with a PSF per sample and with a Gaussian, by Fourier transforms.
-
-    Photos are mirrored beyond their borders; if they are smaller than the margin, their border pixels are repeated.
-
-    Args:
-        photo: photos (B, C, H, W).
-        psf: PSFs (B, 1, K, K), K odd.
-        defocus: standard deviation of the Gaussian in pixels, a number or (B, 1, 1, 1).
-    """
-    height, width = photo.shape[-2:]
-    sigma = torch.as_tensor(defocus, dtype=photo.dtype, device=photo.device)
-    radius = psf.shape[-1] // 2
-    margin = radius + math.ceil(4 * sigma.max().item())  # the Gaussian is negligible beyond 4 sigma
-    padded = F.pad(photo, (margin,) * 4, mode="reflect" if margin < min(height, width) else "replicate")
-    size = padded.shape[-2:]
-    transfer = torch.fft.rfft2(psf, s=size)  # (B, 1, H', W' / 2 + 1), H' and W' including the margins
-    frequency_y, frequency_x = torch.fft.fftfreq(size[0]).to(photo)[:, None], torch.fft.rfftfreq(size[1]).to(photo)
-    transfer = transfer * torch.exp(-2 * (math.pi * sigma) ** 2 * (frequency_y**2 + frequency_x**2))
-    blurred = torch.fft.irfft2(torch.fft.rfft2(padded) * transfer, s=size)
-    start = margin + radius  # the PSF's center is at `radius`, which shifts the photo by `radius` pixels
-    return blurred[..., start : start + height, start : start + width]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from .base import ConfigurableDegradation, register_degradation
-from .blur import convolve, trajectory_psf
 from .checks import check_clean, check_flag, check_whole_range
 from .draws import log_uniform, normal, uniform
+from .psf import convolve, trajectory_psf
 from .rain import FWHM, MAX_LENGTH, used_layers, with_light
 
 POINTS = 64  # number of points of the line along which a grain is blurred

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from .base import ConfigurableDegradation, register_degradation
-from .blur import splat
 from .checks import check_clean, check_flag, check_whole_range
 from .draws import log_uniform, normal, uniform
+from .psf import splat
 
 MAX_LENGTH = 200.0  # pixels
 # Ranges of the uniform factors by which the streaks of a layer vary. Each has mean 1, so that the expected area of a

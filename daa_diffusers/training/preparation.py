@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 from ..degradations.base import Degradation, degradation_from_config
+from ..degradations.blur import MotionBlur
 from ..degradations.config_files import read_degradation, write_degradation
 from ..degradations.draws import generator_for
 from ..degradations.filters import gaussian_filter
@@ -91,7 +92,9 @@ def prepare_files(
     if RAIN_FILE in due:
         _write_fit(fit_rain(real, as_function(restorer), seconds_of(FIT)), folder / RAIN_FILE, "rain")
     if SHAKE_FILE in due:
-        _write_fit(fit_shake(real, seconds_of(FIT)), folder / SHAKE_FILE, "camera shake")
+        made = degradation_from_config(config.degradation or {"type": "motion_blur"})
+        like = made if isinstance(made, MotionBlur) else MotionBlur()
+        _write_fit(fit_shake(real, seconds_of(FIT), like), folder / SHAKE_FILE, "camera shake")
     record: dict[str, Any] = {"fitted": list(_fits(config))}
 
     # 2. restored photos

@@ -10,8 +10,9 @@ import torch
 from skimage import data
 
 from daa_diffusers.degradations.base import degradation_from_config
-from daa_diffusers.degradations.blur import MotionBlur, convolve, shake_trajectories, splat, trajectory_psf
+from daa_diffusers.degradations.blur import MotionBlur, shake_trajectories
 from daa_diffusers.degradations.draws import generator_for
+from daa_diffusers.degradations.psf import convolve, psfs_of, splat, trajectory_psf
 from daa_diffusers.degradations.shake_field import blur_along
 from daa_diffusers.errors import ConfigurationError
 
@@ -246,3 +247,40 @@ def test_wrong_photos_are_named():
     for wrong in (torch.zeros(3, 8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)):
         with pytest.raises(ValueError, match="`clean`"):
             MotionBlur()(wrong, generator_for(0))
+
+
+PSFS = [[(0, 0, 1.0), (0, 1, 3.0)], [(-2, 0, 0.5), (2, 0, 0.5)]]
+
+
+def test_given_psfs_are_rendered_and_drawn():
+    psfs = psfs_of(PSFS, 100)
+    assert psfs.shape == (2, 1, 5, 5)
+    assert psfs[0, 0, 2, 2:4].tolist() == [0.25, 0.75] and psfs[1, 0, ::4, 2].tolist() == [0.5, 0.5]
+    blur = MotionBlur(psfs=PSFS, tone_probability=0.0, **QUIET)
+    clean = photo().expand(16, -1, -1, -1)
+    blurred = blur(clean, generator_for(0))
+    distance = torch.stack([(blurred - convolve(clean, psf[None])).abs().amax((1, 2, 3)) for psf in psfs])
+    assert (distance.min(0).values < 1e-3).all() and {0, 1} == set(distance.argmin(0).tolist())
+    rebuilt = degradation_from_config(json.loads(json.dumps(blur.to_config())))
+    assert torch.equal(rebuilt(clean, generator_for(0)), blurred)
+
+
+@pytest.mark.parametrize(
+    ("psfs", "message"),
+    [
+        ([], "at least one"),
+        ([[]], "positive"),
+        ([[(0, 0, -1.0)]], "positive"),
+        ([[(0, 0)]], "points"),
+        ([[(0, 500, 1.0)]], "at most 100 pixels"),
+        ("shake.yaml", "points"),
+    ],
+)
+def test_psfs_that_are_none_are_refused(psfs, message):
+    with pytest.raises(ConfigurationError, match=message):
+        MotionBlur(psfs=psfs)
+
+
+def test_psfs_are_not_combined_with_properties_of_trajectories():
+    with pytest.raises(ConfigurationError, match="`direction`"):
+        MotionBlur(psfs=PSFS, direction=(0, 10))

@@ -130,9 +130,10 @@ def test_presets_of_a_task_hold_what_differs_from_adapt():
     adapt, derain, deblur = (resolve({"preset": name}) for name in ("adapt", "adapt-derain", "adapt-deblur"))
     assert [config.init_from for config in (adapt, derain, deblur)] == ["daa-denoise", "daa-derain", "daa-deblur"]
     assert (adapt.fit_noise, derain.fit_noise, deblur.fit_noise) == (0.75, 0.0, 0.0)
-    assert (derain.fit_rain, deblur.fit_shake) == (0.5, 0.75) and not derain.quarter_turns
+    assert (derain.fit_rain, deblur.fit_shake) == (0.43, 0.75) and not derain.quarter_turns
     assert derain.transplant_kind == "streaks" and deblur.degradation["type"] == "motion_blur"
-    assert adapt.learning_rate == derain.learning_rate == deblur.learning_rate == 2e-4
+    assert derain.objective["type"] == deblur.objective["type"] == "supervised"
+    assert adapt.learning_rate == derain.learning_rate == 2e-4 and derain.blend == deblur.blend == 1.0
 
 
 def test_what_only_reports_is_no_part_of_a_runs_identity():
@@ -147,8 +148,7 @@ def test_help_shows_the_defaults_that_hold(capsys, monkeypatch):
         parse_arguments(["--help"])
     said = " ".join(capsys.readouterr().out.split())
     assert "MISSING" not in said and "object at 0x" not in said
-    adapting = ", ".join(name for name in PRESETS if name.startswith("adapt"))
-    assert f"(default: 8; tiny: 4; {adapting}: 6; paper-denoise" in said
+    assert "(default: 8; tiny, adapt-derain: 4; adapt: 6; paper-denoise" in said
     assert "paper-derain, paper-deblur: 5e-05; --adapter bias, --adapter lora: 0.003" in said
     own, of_objectives = said.split("options of the objective")
     assert own.count("(default: ") == len(TrainingConfig.__dataclass_fields__)

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -10,8 +11,10 @@ import torch
 import torch.nn.functional as F
 
 from ...errors import ConfigurationError
+from ...photos.pixels import center_crop
 from ..blur import MAX_LENGTH, MotionBlur
 from ..draws import generator_for
+from .blind_psf import estimate_psf
 from .profile import MIN_PHOTOS, Photos, Profile, check_side, color_crop, measure_photos, sources_of
 from .rain import gray
 
@@ -28,6 +31,9 @@ SHAKEN_PHOTOS = 0.5  # least share of shaken photos for a fit
 IMAGES, DISKS, SMALLEST_DISK = 6, 500, 8.0  # sharp synthetic images, disks in each, smallest radius in pixels
 LONGEST = 150.0  # pixels, longest trajectory that is tried
 ROUNDS, AVERAGED_ROUNDS = 6, 3  # rounds of synthesis and comparison, and number of last rounds that are averaged
+PSF_CROP = 384  # pixels, side of the center crops whose PSF is estimated
+PSF_SIDE, MOST_PSF_SIDE = 8.0, 81  # side of a PSF by `ShakeMeasurement.longest`, and its largest value in pixels
+DEFAULT = MotionBlur()
 COMMON = 0.8  # smallest length of the mean of exp(2i direction) over photos with a common direction
 # Kinds of shake, as fields of `MotionBlur`: the camera drifts in one direction, or the hand trembles.
 KINDS: dict[str, dict[str, Any]] = {
@@ -52,6 +58,9 @@ class ShakeMeasurement(NamedTuple):
     direction: float
 
 
+Psf = list[tuple[int, int, float]]  # points (y, x, light) of a PSF, in pixels from its center
+
+
 @dataclass(frozen=True)
 class ShakeProfile(Profile):
     """Camera shake of a set of photos.
@@ -63,6 +72,8 @@ class ShakeProfile(Profile):
         photos: number of used photos.
         shaken: number of used photos that are shaken.
         skipped: photos that cannot be used -> reason.
+        psfs: estimated PSF of each shaken photo.
+        like: properties of the degradation that are not fitted.
     """
 
     kind: str | None
@@ -71,20 +82,24 @@ class ShakeProfile(Profile):
     photos: int
     shaken: int
     skipped: dict[str, str] = field(default_factory=dict)
+    psfs: Sequence[Psf] = ()
+    like: MotionBlur = DEFAULT
 
     def to_degradation(self) -> MotionBlur:
-        """Returns the degradation for training; raises ConfigurationError if the photos are not shaken."""
+        """Returns blur by the estimated PSFs; raises ConfigurationError if the photos are not shaken."""
         if self.kind is None:
             raise ConfigurationError(
                 f"no shake to synthesize: {self.photos - self.shaken} of {self.photos} photos have sharp edges"
             )
-        return MotionBlur(length=self.length, direction=self.direction, **KINDS[self.kind])
+        # PSFs contain the defocus
+        return replace(self.like, psfs=list(self.psfs), defocus=(0.0, 0.0), direction=None, varying_probability=0.0)
 
     def describe(self) -> str:
         """Returns a summary of the fit as text of several lines."""
         lines = [f"{self.photos} photos used, {len(self.skipped)} skipped; {self.shaken} are shaken or blurred."]
         if self.kind is None:
             return "\n".join([*lines, "No shake found that can be synthesized."])
+        lines.append(f"Point spread functions: {len(self.psfs)}, one of each shaken photo.")
         lines.append(f"Trajectories: {self.kind}, {self.length[0]:.1f} to {self.length[1]:.1f} pixels long.")
         if self.direction is None:
             lines.append("The photos have no common direction.")
@@ -93,28 +108,32 @@ class ShakeProfile(Profile):
         return "\n".join(lines)
 
 
-def fit_shake(photos: Photos, seconds: float | None = None) -> ShakeProfile:
-    """Estimates the camera shake of unlabeled photos from the autocorrelation of their edges.
+def fit_shake(photos: Photos, seconds: float | None = None, like: MotionBlur = DEFAULT) -> ShakeProfile:
+    """Estimates the camera shake of unlabeled photos: the PSF of each, and trajectories that describe them together.
 
-    Sharp synthetic images (`dead_leaves`) are blurred by trajectories, whose length is adjusted until the half widths
-    of the images equal those of the photos. The length of straight shake is estimated with an error of up to a fifth if
-    it is at most about 16 pixels, else up to a third, because photos have few structures of this size. Defocus is not
-    distinguished from shake: it blurs equally in all directions, like a trajectory with many reversals.
+    PSFs are estimated by `estimate_psf` on center crops. For the trajectories, sharp synthetic images (`dead_leaves`)
+    are blurred along trajectories whose length is adjusted until the half widths of the images equal those of the
+    photos. The length of straight shake is estimated with an error of up to a fifth if it is at most about 16 pixels,
+    else up to a third, because photos have few structures of this size. Defocus is not distinguished from shake: it
+    blurs equally in all directions, like a trajectory with many reversals.
 
     Args:
         photos: one or several sources, or specs for `open_source`, such as folders; at least 3 usable photos in total.
         seconds: time limit for measuring the photos: as many as fit into it are used; None: no limit.
+        like: all properties of the degradation but the blur: tone curve, highlights and noise.
 
     Raises:
         ConfigurationError: fewer than 3 photos are usable; the message gives the reasons.
     """
 
-    def measure(photo: torch.Tensor, *_: object) -> ShakeMeasurement:
+    def measure(photo: torch.Tensor, *_: object) -> tuple[ShakeMeasurement, Psf]:
         check_side(photo, SMALLEST)
-        return measure_shake(gray(color_crop(photo, SIDE)))
+        pixels = gray(color_crop(photo, SIDE))
+        shake = measure_shake(pixels)
+        return shake, _psf(pixels, shake.longest) if shake.longest >= SHAKEN else []
 
     measured, skipped = measure_photos(sources_of(photos), measure, most=MAX_PHOTOS, seconds=seconds)
-    shaken = [measurement for measurement in measured if measurement.longest >= SHAKEN]
+    shaken, psfs = [shake for shake, psf in measured if psf], [psf for _, psf in measured if psf]
     if len(shaken) < max(MIN_PHOTOS, SHAKEN_PHOTOS * len(measured)):
         return ShakeProfile(None, (0.0, 0.0), None, len(measured), len(shaken), skipped)
     longest, shortest, directions = np.array(shaken).T
@@ -134,7 +153,18 @@ def fit_shake(photos: Photos, seconds: float | None = None) -> ShakeProfile:
         len(measured),
         len(shaken),
         skipped,
+        psfs,
+        like,
     )
+
+
+def _psf(photo: np.ndarray, longest: float) -> Psf:
+    """Estimates the PSF of a gray photo (H, W); `longest` as in `ShakeMeasurement`."""
+    crop = center_crop(torch.from_numpy(photo)[None], PSF_CROP)[0].float()
+    side = min(PSF_SIDE * longest, MOST_PSF_SIDE, min(crop.shape) / 3)
+    psf = estimate_psf(crop, int(side) // 2 * 2 + 1)
+    center = len(psf) // 2
+    return [(y - center, x - center, round(psf[y, x].item(), 4)) for y, x in psf.nonzero().tolist()]
 
 
 @functools.cache

@@ -82,7 +82,8 @@ class TrainingConfig:
     )
     fit_shake: float = option(
         0.0,
-        "Share of the synthetic photos with the camera shake of the real ones, estimated from edges.",
+        "Share of the synthetic photos with the camera shake of the real ones: the point spread function of each. Tone "
+        "curve, highlights and noise are those of --degradation if it is motion_blur.",
         at_least=0,
         at_most=1,
         preparation=True,

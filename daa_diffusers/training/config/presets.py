@@ -1,7 +1,7 @@
 """Presets of a training run; a YAML file and the command line override them.
 
 "tiny", "small" and "fast" suit a CPU and short runs. "adapt" and "adapt-*", one for each task of `checkpoints.tasks`,
-adapt a trained restorer to real photos; the numbers of "adapt" were chosen by `benchmarks/adaptation.py`. The "paper-*"
+adapt a trained restorer to real photos (docs/adaptation.md: how their numbers were chosen). The "paper-*"
 presets are the official recipes (8 GPUs, 24 patches each).
 """
 
@@ -37,24 +37,51 @@ _ADAPT: dict[str, Any] = {
     "predictor_learning_rate": 5e-4,
     "ema_decay": 0.99,
 }
-# No noise is fitted, and photos in which the restorer may leave rain or shake are not used as clean ones.
-_NOT_FITTED: dict[str, Any] = {"fit_noise": 0.0, "pseudo_clean": False}
+# For tasks that remove no noise: pairs with degradation fitted to the photos, as in examples/configs/daa-*-adapted.yaml
+_FITTED_PAIRS: dict[str, Any] = {
+    "fit_noise": 0.0,
+    "pseudo_clean": False,
+    "blend": 1.0,
+    "objective": {"type": "supervised"},
+    "predictor_warmup_steps": 0,
+    "clean_scale": [0.25, 0.9],
+}
 # Task name -> additional options.
 _ADAPT_TO: dict[str, dict[str, Any]] = {
     "derain": {
-        "fit_rain": 0.5,
-        "transplant": 0.4,
+        "fit_rain": 0.43,
+        "transplant": 0.43,
         "transplant_kind": "streaks",
         "quarter_turns": False,
-        "blend": 1.0,
+        "degradation": {
+            "type": "mixture",
+            "parts": [
+                {"weight": 3.0, "degradation": {"type": "filtered_rain"}},
+                {"weight": 1.0, "degradation": {"type": "rain"}},
+            ],
+        },
+        "patch": 112,
+        "batch_size": 4,
+        "steps": 600,
+        "learning_rate_warmup_steps": 50,
+        "gradient_clip": 1.0,
     },
-    "deblur": {"fit_shake": 0.75, "degradation": {"type": "motion_blur", "length": [2.0, 24.0]}},
+    "deblur": {
+        "fit_shake": 0.75,
+        "degradation": {"type": "motion_blur", "length": [2.0, 30.0], "shot": [1e-6, 3e-4], "read": [1e-4, 2e-3]},
+        "patch": 96,
+        "batch_size": 8,
+        "steps": 2000,
+        "learning_rate": 7e-4,
+        "learning_rate_warmup_steps": 100,
+        "gradient_clip": 0.5,
+    },
 }
 
 
 def adaptation_preset(task: Task) -> dict[str, Any]:
     """Returns the preset that adapts to a task; noise is fitted only for tasks that remove noise."""
-    without_noise = {} if task.removes_noise else {**_NOT_FITTED, "degradation": {"type": task.degradations[0]}}
+    without_noise = {} if task.removes_noise else {**_FITTED_PAIRS, "degradation": {"type": task.degradations[0]}}
     return {**_ADAPT, **without_noise, "init_from": task.start, **_ADAPT_TO.get(task.name, {})}
 
 
