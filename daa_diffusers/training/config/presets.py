@@ -67,8 +67,14 @@ _ADAPT_TO: dict[str, dict[str, Any]] = {
         "gradient_clip": 1.0,
     },
     "deblur": {
-        "fit_shake": 0.75,
-        "degradation": {"type": "motion_blur", "length": [2.0, 30.0], "shot": [1e-6, 3e-4], "read": [1e-4, 2e-3]},
+        "fit_shake": 0.9,
+        "degradation": {
+            "type": "motion_blur",
+            "length": [2.0, 30.0],
+            "tone_probability": 1.0,
+            "shot": [1e-6, 3e-4],
+            "read": [1e-4, 2e-3],
+        },
         "patch": 96,
         "batch_size": 8,
         "steps": 2000,
