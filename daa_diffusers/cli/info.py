@@ -142,7 +142,7 @@ def _training(training: dict[str, Any]) -> str:
 
 
 def _as_description(network: Any, size_multiple: int | None = None) -> Network:
-    """Returns the description of a network in memory."""
+    """Returns the description of a network in memory, with its config as in a file."""
     from ..hub.description import Network
 
     config = json.loads(json.dumps({**network.config, "_class_name": type(network).__name__}))

@@ -71,7 +71,7 @@ def measure_photos(
     """
     measured: dict[tuple[int, int], Measured] = {}
     skipped: dict[str, str] = {}
-    kind = ConfigurationError
+    error_type = ConfigurationError
     count, limit = max(1, most // len(sources)), None if seconds is None else seconds / len(sources)  # of each source
     for number, source in enumerate(sources):
         for index, photo in source.sample(count, seconds=limit, enough=lambda: len(measured) >= MIN_PHOTOS):
@@ -79,11 +79,12 @@ def measure_photos(
                 measured[number, index] = measure(photo, source, index)
             except ConfigurationError as error:
                 skipped[str(source.label(index))] = str(error)
-                kind = kind if type(error) is ConfigurationError else type(error)
+                if type(error) is not ConfigurationError:  # such as `TooStrongError`
+                    error_type = type(error)
         skipped |= {str(label): reason for label, reason in source.skipped.items()}
     if len(measured) < MIN_PHOTOS:
         reasons = "".join("\n" + one_line(f"- {name}: {reason}") for name, reason in list(skipped.items())[:NAMED])
-        raise kind(f"`photos` must hold at least {MIN_PHOTOS} usable photos, got {len(measured)}{reasons}")
+        raise error_type(f"`photos` must hold at least {MIN_PHOTOS} usable photos, got {len(measured)}{reasons}")
     return [measured[key] for key in sorted(measured)], skipped  # `sample` is not in the order of the photos
 
 
