@@ -39,7 +39,7 @@ from .common import (
 
 if TYPE_CHECKING:
     from ..restoring.options import Options
-    from ..restoring.outputs import Job, Plan
+    from ..restoring.outputs import Plan
     from ..restoring.work import Summary
 
 app = typer.Typer(add_completion=False)
@@ -177,7 +177,7 @@ def _run(plan: Plan, options: Options, load: Any, team: _Team, as_json: bool) ->
 
     summary = Summary()
     jobs = plan.jobs
-    own_jobs = team.part(jobs)
+    own = team.part(len(jobs))
 
     def load_quietly() -> Any:
         pipeline = load()
@@ -186,10 +186,10 @@ def _run(plan: Plan, options: Options, load: Any, team: _Team, as_json: bool) ->
         return pipeline
 
     hidden = len(jobs) == 1 or team.index > 0 or not sys.stderr.isatty()
-    bar = tqdm(total=len(own_jobs), unit="photo", file=sys.stderr, disable=hidden, dynamic_ncols=True)
+    bar = tqdm(total=len(own), unit="photo", file=sys.stderr, disable=hidden, dynamic_ncols=True)
     try:
         with bar:
-            for record in restore_all(own_jobs, options, load_quietly):
+            for record in restore_all(map(jobs.__getitem__, own), options, load_quietly):
                 summary.add(record)
                 bar.update()
                 if as_json:
@@ -284,12 +284,10 @@ class _Team:
             raise result
         return result
 
-    def part(self, jobs: list[Job]) -> list[Job]:
-        """Returns the jobs of this process."""
-        if self.state is None:
-            return jobs
-        with self.state.split_between_processes(jobs) as own_jobs:
-            return own_jobs
+    def part(self, count: int) -> range:
+        """Returns the numbers of the jobs of this process, of `count` jobs."""
+        processes = 1 if self.state is None else self.state.num_processes
+        return range(count * self.index // processes, count * (self.index + 1) // processes)
 
     def gather(self, summary: Any) -> list[Any]:
         """Returns the summaries of the other processes in the first process, and an empty list in the others."""

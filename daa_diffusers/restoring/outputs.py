@@ -9,14 +9,18 @@ import os
 import sys
 import tempfile
 import unicodedata
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
+
+import numpy as np
 
 from ..errors import ConfigurationError
 from ..files import NAME_BYTES
 from ..photos.registry import BY_SUFFIX, FORMATS, suffix_for
-from .searching import Found, Search
+from .packed import Packed
+from .searching import RESULT, Found, Search
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +45,11 @@ class Plan:
     """Result of `find_jobs`.
 
     Args:
-        jobs: jobs, one per photo.
+        jobs: jobs, one per photo, in little memory.
         left_out: number of skipped files in folders and patterns, by reason.
     """
 
-    jobs: list[Job]
+    jobs: Sequence[Job]
     left_out: Counter[str] = field(default_factory=Counter)
 
 
@@ -119,29 +123,34 @@ def find_jobs(
     folder, name = output, ""
     if format_of_output(inputs, output, format, suffix):
         folder, name = os.path.dirname(output) or os.curdir, os.path.basename(output)
-    found: dict[str, Found] = {}
+    photos, names = Packed(Found), _Names()
     search = Search(folder, compare)
     for photo in search.find(inputs, listed):
         target = os.path.join(folder, name or renamed(photo.relative, format, suffix))
-        key = f"{os.path.abspath(photo.source)}\0{target}"
-        if key not in found or photo.named:
-            found[key] = replace(photo, target=target)
-    if not found and search.results:
+        photos.append(photo.source, photo.relative, photo.refused, photo.named, target)
+        names.add(photo.source, target)
+    if not photos and search.result:
         raise ConfigurationError(
             f"nothing to restore: files in the output folder and sheets are skipped, and these are all "
-            f"{len(search.results)} photos, such as {search.results[0]!r}; choose another folder"
+            f"{search.left_out[RESULT]} photos, such as {search.result!r}; choose another folder"
         )
-    if not found:
+    if not photos:
         raise ConfigurationError("nothing to restore: the list of photos is empty")
-    photos = list(found.values())
-    jobs = _without_conflicts(photos, overwrite, _is_case_sensitive([photo.target for photo in photos], folder))
-    if len(jobs) < len(photos):
-        search.left_out["another photo's result"] += len(photos) - len(jobs)
-    root, real_path = os.path.realpath(folder), functools.cache(os.path.realpath)
-    for number, job in enumerate(jobs):
+    exact = _is_case_sensitive(names, folder)
+    numbers = names.shared(exact)
+    shared = _each_once({number: photos[number] for number in numbers})
+    resolved = _without_conflicts(shared, overwrite, exact)
+    if len(resolved) < len(shared):
+        search.left_out["another photo's result"] += len(shared) - len(resolved)
+    left_out = {*numbers} - {*resolved}
+    jobs, root, real_path = Packed(Job), os.path.realpath(folder), functools.cache(os.path.realpath)
+    for number, photo in enumerate(photos):
+        if number in left_out:
+            continue
+        job = resolved.get(number) or Job(photo.source, photo.target, photo.refused)
         if not job.refused and not job.skipped:
-            reason = _refusal(job, root, real_path(os.path.dirname(job.target)), overwrite)
-            jobs[number] = replace(job, refused=reason)
+            job = replace(job, refused=_refusal(job, root, real_path(os.path.dirname(job.target)), overwrite))
+        jobs.append(*astuple(job))
     return Plan(jobs, search.left_out)
 
 
@@ -151,8 +160,46 @@ def renamed(relative: str, format: str | None, suffix: str = "") -> str:
     return f"{stem}{suffix}{suffix_for(ending, format)}"
 
 
-def _without_conflicts(photos: list[Found], overwrite: bool, exact: bool) -> list[Job]:
-    """Returns the jobs of photos, after resolving conflicts between their outputs.
+class _Names:
+    """Hashes of the paths of photos and of their outputs, which find equal ones in little memory."""
+
+    def __init__(self) -> None:
+        self.hashes = array("q")
+
+    def add(self, source: str, target: str) -> None:
+        """Adds a photo and its output: each by its path, and by its path without case."""
+        self.hashes.extend(hash(_key(path, exact)) for exact in (True, False) for path in (source, target))
+
+    def _columns(self, exact: bool) -> tuple[np.ndarray, np.ndarray]:
+        table = np.frombuffer(self.hashes, np.int64).reshape(-1, 4)
+        return (table[:, 0], table[:, 1]) if exact else (table[:, 2], table[:, 3])
+
+    def differ_in_case(self) -> bool:
+        """Whether there are outputs whose names differ in nothing but case."""
+        exact, folded = (len(np.unique(self._columns(exact)[1])) for exact in (True, False))
+        return exact != folded
+
+    def shared(self, exact: bool) -> list[int]:
+        """Numbers of the photos whose path or output is that of another, and perhaps of a few more."""
+        sources, targets = self._columns(exact)
+        values, counts = np.unique(targets, return_counts=True)
+        elsewhere = sources[sources != targets]
+        several = np.isin(targets, values[counts > 1]) | np.isin(targets, elsewhere)
+        return np.flatnonzero(several | (np.isin(sources, targets) & (sources != targets))).tolist()
+
+
+def _each_once(photos: Mapping[int, Found]) -> dict[int, Found]:
+    """Leaves out photos that were found before with the same output; a named one takes the place of another."""
+    found: dict[str, tuple[int, Found]] = {}
+    for number, photo in photos.items():
+        key = f"{os.path.abspath(photo.source)}\0{photo.target}"
+        if key not in found or photo.named:
+            found[key] = found.get(key, (number, photo))[0], photo
+    return dict(found.values())
+
+
+def _without_conflicts(photos: Mapping[int, Found], overwrite: bool, exact: bool) -> dict[int, Job]:
+    """Returns the jobs of photos by number, after resolving conflicts between their outputs.
 
     Photos with the same output are refused. A photo at the path of another photo's output is not restored, since it is
     probably the result of an earlier run. If the user did not name it, and its own output would be a third file, it is
@@ -162,7 +209,7 @@ def _without_conflicts(photos: list[Found], overwrite: bool, exact: bool) -> lis
         exact: whether the file system distinguishes names that differ only in case.
     """
     by_target: dict[str, list[Found]] = {}
-    for photo in photos:
+    for photo in photos.values():
         if not photo.refused:
             by_target.setdefault(_key(photo.target, exact), []).append(photo)
     refused: dict[int, str] = {}
@@ -176,8 +223,8 @@ def _without_conflicts(photos: list[Found], overwrite: bool, exact: bool) -> lis
         for photo in candidates:
             others = ", ".join(repr(other.source) for other in candidates if other is not photo)
             refused[id(photo)] = f"{photo.target!r} would also be the output of {others}"
-    jobs = []
-    for photo in photos:
+    jobs = {}
+    for number, photo in photos.items():
         job = Job(photo.source, photo.target, photo.refused or refused.get(id(photo), ""))
         writer = writers.get(_key(photo.source, exact))
         if not job.refused and writer is not None and writer is not photo:
@@ -185,7 +232,7 @@ def _without_conflicts(photos: list[Found], overwrite: bool, exact: bool) -> lis
                 job = replace(job, skipped=f"it is at the path of the output of {writer.source!r}")
             elif not photo.named:
                 continue
-        jobs.append(job)
+        jobs[number] = job
     return jobs
 
 
@@ -195,14 +242,14 @@ def _key(path: str, exact: bool) -> str:
     return path if exact else unicodedata.normalize("NFC", path).casefold()
 
 
-def _is_case_sensitive(targets: Sequence[str], folder: str) -> bool:
-    """Whether the file system of `folder` distinguishes all names in `targets`; exFAT and APFS ignore case.
+def _is_case_sensitive(names: _Names, folder: str) -> bool:
+    """Whether the file system of `folder` distinguishes all outputs; exFAT and APFS ignore case.
 
     If some names differ only in case, this is tested by a temporary file.
     """
     if sys.platform == "darwin":
         return False
-    if len({_key(target, True) for target in targets}) == len({_key(target, False) for target in targets}):
+    if not names.differ_in_case():
         return True
     while not os.path.isdir(folder):
         folder = os.path.dirname(os.path.abspath(folder))

@@ -45,13 +45,13 @@ class Search:
 
     Attributes:
         left_out: number of skipped files in folders and patterns, by reason.
-        results: photos skipped as results of an earlier run.
+        result: one of the photos skipped as results of an earlier run, or "".
     """
 
     output: str
     compare: str | None = None
     left_out: Counter[str] = field(default_factory=Counter)
-    results: list[str] = field(default_factory=list)
+    result: str = ""
 
     def find(self, inputs: Sequence[str], listed: Iterable[str]) -> Iterable[Found]:
         """Yields the photos of `inputs` (see `find_jobs`); missing files and empty folders have a reason `refused`."""
@@ -103,7 +103,7 @@ class Search:
         inside = _is_below(self.output, folder)
         for photo in photos:
             if (inside and _is_below(photo, self.output)) or _is_sheet(photo, self.compare):
-                self.results.append(photo)
+                self.result = self.result or photo
                 self.left_out[RESULT] += 1
             else:
                 yield photo

@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image
 from skimage import data
 
 from daa_diffusers import DAARestorationPipeline
+from daa_diffusers.cli.restore import _Team
 from daa_diffusers.photos import open_photo
 from daa_diffusers.restoring import outputs
 from daa_diffusers.restoring.options import Options
@@ -291,3 +293,12 @@ def test_two_runs_at_once_leave_whole_files_and_both_succeed(tmp_path, checkpoin
     assert sum(one["restored"] for one in summaries) >= 8
     assert names(out) == [f"{number}.png" for number in range(8)]
     assert len({(out / name).read_bytes() for name in names(out)}) == 1  # of equal photos
+
+
+@pytest.mark.parametrize("count", [0, 2, 3, 8])
+def test_processes_divide_the_photos(count):
+    team, numbers = _Team(), []
+    for team.index in range(3):
+        team.state = SimpleNamespace(num_processes=3)  # accelerate's
+        numbers += team.part(count)
+    assert numbers == [*range(count)]

@@ -96,7 +96,7 @@ def test_a_full_disk_ends_the_run_with_the_photo_that_it_hit(jobs, device, monke
     original = stages.write
 
     def full(one, job, options):
-        if job is jobs[2]:
+        if job == jobs[2]:
             raise OSError(errno.ENOSPC, "No space left on device")
         return original(one, job, options)
 
