@@ -1,4 +1,4 @@
-"""Bulk restoration: numbered shards of photos, restored on any number of machines, each exactly once.
+"""Bulk restoration of photos in numbered shards on any number of machines, each photo once in the output.
 
 `plan_job` lists photos and divides them into shards, `restore_shard` restores one shard, `restore_job` restores all
 unfinished shards with Ray, and `read_manifest` reads the record of each photo. Only `restore_job` needs Ray.

@@ -91,8 +91,9 @@ def bulk(
     """Restore large collections of photos, on any number of machines, into tar shards and a manifest.
 
     The photos are divided into shards, which processes of a Ray cluster restore one by one (without a cluster: one
-    process per GPU or core of this machine). The same command resumes after an interruption: each photo is restored
-    exactly once. Photos that cannot be restored are recorded in the manifest; the exit status is then 1.
+    process per GPU or core of this machine). The same command resumes after an interruption, and repeats interrupted
+    shards: each photo is in the output exactly once. Photos that cannot be restored are recorded in the manifest; the
+    exit status is then 1.
     """
     from ..bulk import BulkSettings
     from ..bulk.cluster import check_worker, import_ray
@@ -110,7 +111,7 @@ def bulk(
         tile=parse_tile(tile),
     )
     settings = BulkSettings(tuple(sources), checkpoint, dtype, photos_per_shard, options)
-    check_once(sources, "sources")
+    check_once(sources, "sources")  # rejects duplicates
     check_worker(cpus_per_worker, gpus_per_worker)
     check_model(checkpoint)
     if dry_run:
@@ -139,17 +140,18 @@ def _plan_and_run(
     from ..bulk.cluster import cluster
     from ..bulk.shards import restorer_fingerprint
 
-    with jobs.sole_writer(output), contextlib.ExitStack() as after_cluster, contextlib.ExitStack() as stack:
+    # `cleanup` runs last, when no worker is alive
+    with jobs.sole_writer(output), contextlib.ExitStack() as cleanup, contextlib.ExitStack() as connection:
         # errors of loading are raised here, not in every worker
         fingerprint = restorer_fingerprint(load_pipeline(settings.checkpoint, "cpu", settings.dtype))
-        if not (output / "job.json").exists():  # checks photos and cluster before anything is written
+        if not (output / "job.json").exists():  # a new job: check photos and cluster before its plan is written
             jobs.check_new(output)
             next(jobs.list_inputs(settings.sources), None)
             with contextlib.redirect_stdout(sys.stderr):  # Ray prints to stdout
-                stack.enter_context(cluster(**resources))
+                connection.enter_context(cluster(**resources))  # `restore_job` uses this connection
         job = jobs.plan_job(output, settings, fingerprint)
         job.clear_leftovers()
-        after_cluster.callback(job.clear_leftovers)  # left by workers that were killed
+        cleanup.callback(job.clear_leftovers)  # left by workers that were killed
         if redo_failed and (count := job.reopen_failed()):
             typer.echo(f"{count} shards with failed photos are repeated", err=True)
         return _run(job, as_json, workers, resources)
@@ -160,7 +162,7 @@ def _count(output: Path, settings: BulkSettings) -> None:
     from ..bulk import list_inputs, plan_job
 
     if (output / "job.json").exists():
-        job = plan_job(output, settings, None)
+        job = plan_job(output, settings, fingerprint=None)
         photos, shards, unfinished = job.photos, job.shards, job.unfinished()
         photos_left, shards_left = job.photos_of(unfinished), len(unfinished)
     else:
@@ -189,7 +191,7 @@ def _run(job: BulkJob, as_json: bool, workers: int | None, resources: dict[str, 
                 with bar.external_write_mode():
                     if as_json:
                         typer.echo(json.dumps(dataclasses.asdict(result)), file=output)
-                    if result.stops:
+                    if result.stops:  # all other shards would fail too, e.g. because the disk is full
                         stopped = result.error
                     elif result.error:
                         typer.echo(one_line(f"shard {result.shard} is not finished: {result.error}"), err=True)

@@ -24,7 +24,7 @@ Strength = Annotated[
     float, typer.Option(help="Fraction of the change: 0 leaves photos unchanged, 1 is full.", rich_help_panel=MODEL)
 ]
 Guard = Annotated[
-    bool, typer.Option(help="Leave photos without noise unchanged (denoisers only).", rich_help_panel=MODEL)
+    bool, typer.Option(help="Undo changes that do not resemble noise (derainers: rain).", rich_help_panel=MODEL)
 ]
 SelfEnsemble = Annotated[
     bool,

@@ -13,7 +13,7 @@ _interrupted = False  # whether Ctrl-C was pressed since the start of `run`
 
 
 def begun() -> float:
-    """Returns the start time of this process on the clock of `time.time()`; it is earlier than any import."""
+    """Returns the time at which this process started, on the clock of `time.time()`; it is earlier than any import."""
     import psutil  # type: ignore[import-untyped]
 
     return psutil.Process().create_time()
@@ -60,7 +60,8 @@ def run(command: Callable[[], int], *, is_last: bool) -> int:
 def check_interrupted() -> None:
     """Raises KeyboardInterrupt if Ctrl-C was pressed since the start of `run`.
 
-    The KeyboardInterrupt of the signal handler is lost in a finalizer, or in a library that catches all exceptions.
+    The KeyboardInterrupt of the signal handler is lost if it is raised in a finalizer, or in a library that catches all
+    exceptions.
     """
     if _interrupted:
         raise KeyboardInterrupt

@@ -69,7 +69,7 @@ class ConfigurableDegradation(ABC):
 
 def _plain(value: Any) -> Any:
     """Converts tuples, also nested ones, to lists, as JSON has them."""
-    return [_plain(v) for v in value] if isinstance(value, tuple) else value
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def check_degradation(part: Any) -> None:
@@ -103,7 +103,7 @@ def degradation_from_config(config: Mapping[str, Any]) -> Degradation:
         raise ConfigurationError(f"a degradation must be a mapping with a `type`, got {config!r}")
     options = dict(config)
     name = options.pop("type", None)
-    if name not in DEGRADATIONS:
+    if not isinstance(name, str) or name not in DEGRADATIONS:
         raise ConfigurationError(
             f"`type` of a degradation must be one of {sorted(DEGRADATIONS)}, got {name!r}"
             f"{did_you_mean(str(name), DEGRADATIONS)}"

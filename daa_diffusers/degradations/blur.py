@@ -110,6 +110,9 @@ class MotionBlur(ConfigurableDegradation):
             if self.direction is not None or self.varying_probability:
                 raise ConfigurationError("`psfs` cannot be combined with `direction` or `varying_probability`")
             self._rendered  # noqa: B018  checks the points
+            # plain lists, as JSON has them, so that a degradation equals the one built from its config
+            plain = [np.asarray(psf, dtype=float).reshape(-1, 3).tolist() for psf in self.psfs]
+            object.__setattr__(self, "psfs", plain)
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Blurs photos (B, C, H, W) in [0, 1]; raises ValueError for another rank or dtype."""

@@ -12,7 +12,7 @@ from .checks import check_clean, check_flag, check_whole_range
 from .draws import log_uniform, normal, uniform
 from .psf import splat
 
-MAX_LENGTH = 200.0  # pixels
+MAX_LENGTH = 200.0  # pixels, of the mean length; a streak is up to 1.6 times as long (`LENGTHS`)
 # Ranges of the uniform factors by which the streaks of a layer vary. Each has mean 1, so that the expected area of a
 # streak is the product of the layer's mean length and mean width.
 LENGTHS, WIDTHS, BRIGHTNESSES = (0.4, 1.6), (0.6, 1.4), (0.2, 1.8)
@@ -20,7 +20,7 @@ FWHM = 2 * math.sqrt(2 * math.log(2))  # ratio of a Gaussian's full width at hal
 REACH = 2.5  # standard deviations at which the profile across a streak is truncated
 STEP = 0.5  # largest distance between the points of a streak, in pixels
 POINTS_AT_ONCE = 1 << 21  # approximate number of points rendered together, which limits the memory for large photos
-VEIL_CELLS = 3  # cells per side of the coarse grid on which the veil varies
+VEIL_CELLS = 3  # points per side of the coarse grid between which the veil is interpolated
 
 
 @register_degradation("rain")
@@ -45,12 +45,12 @@ class RainStreaks(ConfigurableDegradation):
             about 0.2.
         layers: range of the number of layers (whole numbers, at least 1), uniform.
         distance: range of z of the layers behind the first, uniform; at least 1.
-        length: range of the mean length in pixels of the nearest streaks, log-uniform; at most 200.
+        length: range of the mean length in pixels of the nearest streaks, log-uniform; the mean is at most 200.
         width: range of the mean width in pixels of the nearest streaks (full width at half maximum), log-uniform.
         angle: range of the main angle in degrees from vertical, uniform; positive leans to the right at the top.
         angle_spread: range of the standard deviation in degrees of the streaks' angles around the main angle, uniform.
-        across_probability: share of the samples whose rain is rotated by 90 degrees, for training with real patches
-            that `TrainingPatches` rotates as well.
+        across_probability: share of the samples whose rain is rotated by 90 degrees, because by default
+            `TrainingPatches` rotates real patches by quarter turns, rain included.
         brightness: range of the mean brightness of the streaks before the blur of the lens (white = 1), log-uniform.
         lens: range of the standard deviation in pixels of the Gaussian blur of the streaks, uniform.
         screen_probability: share of the samples whose rain is screened; in the others it is added.
@@ -102,8 +102,8 @@ class RainStreaks(ConfigurableDegradation):
         batch, _, height, width = clean.shape
         veil, gray = self._veil(clean, generator)
         hazy = clean + veil * (gray - clean)
-        across = uniform((batch,), 0, 1, clean, generator) < self.across_probability
-        rain = render_streaks(self._streaks(clean, across, generator), (batch, height, width))[:, None]  # (B, 1, H, W)
+        rotated = uniform((batch,), 0, 1, clean, generator) < self.across_probability
+        rain = render_streaks(self._streaks(clean, rotated, generator), (batch, height, width))[:, None]  # (B, 1, H, W)
         degraded = with_light(hazy, rain, self.screen_probability, generator)
         return degraded.clamp(0, 1) if self.clip else degraded
 
@@ -117,8 +117,8 @@ class RainStreaks(ConfigurableDegradation):
         strength = veiled * (start + mixed * (end - start))
         return strength, uniform(per_sample, *self.veil_grey, clean, generator)
 
-    def _streaks(self, clean: torch.Tensor, across: torch.Tensor, generator: torch.Generator) -> "Streaks":
-        """Draws the streaks of all samples; those of samples in the mask `across` (B,) are rotated by 90 degrees."""
+    def _streaks(self, clean: torch.Tensor, rotated: torch.Tensor, generator: torch.Generator) -> "Streaks":
+        """Draws the streaks of all samples; those of samples in the mask `rotated` (B,) are rotated by 90 degrees."""
         batch, _, height, width = clean.shape
         per_layer = (batch, self.layers[1])  # also of layers that a sample does not use
         used = used_layers(self.layers, clean, generator)
@@ -134,7 +134,7 @@ class RainStreaks(ConfigurableDegradation):
         # streaks that extend into the photo may have their center outside
         margin = self.length[1] * LENGTHS[1] / 2
         area = (height + 2 * margin) * (width + 2 * margin)
-        # expected number of streaks: area to cover in a layer, by the area of one of its streaks
+        # expected number of streaks: area to cover in a layer, divided by the area of one of its streaks
         expected = used * cover / used.sum(1, keepdim=True) * area / (length * streak_width / z**2)
         count = torch.poisson(expected.to(generator.device), generator=generator).long().flatten().to(clean.device)
 
@@ -154,7 +154,7 @@ class RainStreaks(ConfigurableDegradation):
             x=x,
             length=varied(length / z, LENGTHS),
             width=varied(streak_width / z, WIDTHS),
-            angle=torch.deg2rad(lean + 90 * for_streaks(across[:, None].to(clean))),
+            angle=torch.deg2rad(lean + 90 * for_streaks(rotated[:, None].to(clean))),
             brightness=varied(brightness, BRIGHTNESSES),
             lens=for_streaks(lens),
         )

@@ -19,7 +19,7 @@ footer { display: none !important; }
 .report textarea { font-variant-numeric: tabular-nums; }
 .sides { display: flex; justify-content: space-between; font-weight: 600; max-width: 600px; margin: 0 auto; }
 .purpose { padding: 0 2px; }
-.upload .wrap { padding-top: 1.6em; }  /* the label lies over the corner, not over the icon */
+.upload .wrap { padding-top: 1.6em; }  /* space at the top: the label would cover the icon */
 """
 
 
@@ -27,7 +27,7 @@ def build(work: Work, adaptation: Adaptation) -> gradio.Blocks:
     """Builds the page, to be launched by `serving.served`."""
     import gradio as gr
 
-    offered = work.offered
+    offered = work.offered  # checkpoints
     # uploads are removed after 4 hours; gradio looks for them every hour
     with gr.Blocks(title="daa demo", analytics_enabled=False, delete_cache=(3600, KEPT_SECONDS)) as page:
         gr.Markdown(
@@ -42,14 +42,14 @@ def build(work: Work, adaptation: Adaptation) -> gradio.Blocks:
                     value=offered.default,
                     label="Checkpoint",
                     info="One of these" + ("" if work.only_offered else ", a folder, or a Hub id"),
-                    allow_custom_value=True,
+                    allow_custom_value=True,  # the adaptation adds checkpoints; with `only_offered`, `Work.load` checks
                     elem_id="checkpoint",
                 )
                 purpose = gr.Markdown(offered.purpose(offered.default), elem_id="purpose", elem_classes="purpose")
             with gr.Column(min_width=260):
                 strength = gr.Slider(0, 1, 1, step=0.05, label="Strength", info="0 changes nothing")
         with gr.Accordion("More options", open=False):
-            guard = gr.Checkbox(True, label="Leave photos without noise unchanged (denoisers only)")
+            guard = gr.Checkbox(True, label="Undo changes that do not resemble noise (derainers: rain)")
             ensemble = gr.Checkbox(False, label="Mean over 8 flips and rotations (8 times the time)")
             location = gr.Checkbox(False, label="Remove GPS and place names")
         options = [checkpoint, strength, guard, ensemble, location]

@@ -31,7 +31,10 @@ COARSE = 16  # side in pixels of blocks, in which noise averages out, but not th
 # Largest ratio, for the difference of two frames, of the mean square of block means to that of pixels. White noise has
 # 1/256; noise correlated over three pixels has up to 0.1.
 MOVED = 0.2
-QUIET = 0.4 / 255  # deviation of a difference below which motion is not checked; 8-bit rounding alone gives 0.41/255
+# Deviation of a difference below which motion is not checked: just below the 0.41/255 of 8-bit rounding, so that only
+# (nearly) equal frames are exempt.
+QUIET = 0.4 / 255
+LEAST_DETAIL = 0.1 / 255  # least deviation of the detail of a frame for the estimation of its shift
 ALIKE = 0.5  # least correlation of the block means of two frames of the same scene
 LEAST_MSE = 1e-8  # lower bound of errors: 80 dB
 SMOOTHED, REFINEMENTS = 1.5, 4  # search for a shift: standard deviation of the filter in pixels, number of refinements
@@ -81,7 +84,7 @@ class BurstScores:
 
 
 def evaluate_bursts(restorers: Restorers, folder: str | os.PathLike[str]) -> BurstScores:
-    """Estimates the PSNR of restorers from bursts; unbiased if the noise of frames is independent.
+    """Estimates the PSNR of restorers from bursts. Squared errors are unbiased if the noise of frames is independent.
 
     With frames `x_i = c + n_i`, `E |f(x_1) - x_2|^2 = |f(x_1) - c|^2 + var(n_2)`, since n_2 is independent of f(x_1),
     and `var(n_2) = |x_1 - x_2|^2 / 2`. The mean is taken over all ordered pairs of frames. The first frame of a pair is
@@ -115,8 +118,8 @@ def read_bursts(
 ) -> Iterator["Burst"]:
     """Yields the bursts of a folder.
 
-    Bursts are skipped if they have only one frame, or if their frames differ in size or scene, or too much in position
-    or exposure.
+    A burst is skipped if it has fewer than two frames, or one that cannot be read; if its frames are too small, or
+    differ in size or scene, or too much in position or exposure; or if something moves, or the light changes.
 
     Args:
         folder: folder with one folder per burst, each with two or more photos of the same size.
@@ -125,7 +128,7 @@ def read_bursts(
         argument: name of the caller's argument, for messages.
 
     Raises:
-        ConfigurationError: `folder` has no folders, or all bursts are skipped.
+        ConfigurationError: on iteration: `folder` has no folders, or, at the end, all bursts were skipped.
     """
     root, skipped = Path(folder), {} if skipped is None else skipped
     names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
@@ -210,7 +213,7 @@ def _aligned(first: torch.Tensor, second: torch.Tensor) -> _Pair:
     blocks = [F.avg_pool2d(frame[None], COARSE)[0] for frame in (first, second)]
     if _correlation(*blocks) < ALIKE:
         raise ValueError("its frames show different scenes")
-    largest_gain = float(gain.log().abs().max().exp())  # or its inverse
+    largest_gain = float(gain.log().abs().max().exp())  # largest of gain and 1 / gain over the colors
     if largest_gain > MOST_GAIN:
         raise ValueError(f"the brightness of its frames differs by a factor of {largest_gain:.2f}, above {MOST_GAIN}")
     shift = _shift(first * gain, second)
@@ -259,18 +262,19 @@ def _shift(first: torch.Tensor, second: torch.Tensor) -> tuple[float, float]:
     """Estimates the shift (down, right) in pixels that aligns the first of two frames (C, H, W) with the second.
 
     Whole pixels are found by cross-correlation of detail, and refined by repeated least squares on gradients (Lucas and
-    Kanade 1981); noise does not bias the fixed point.
+    Kanade 1981); noise slows the convergence, but does not move the solution.
     """
     a, b = (gaussian_filter(frame.mean(0)[None, None], SMOOTHED) for frame in (first, second))  # (1, 1, H, W)
     details = [smooth - gaussian_filter(smooth, 4 * SMOOTHED) for smooth in (a, b)]
-    if min(float(detail.std()) for detail in details) < QUIET / 4:  # too little detail to detect a shift
+    if min(float(detail.std()) for detail in details) < LEAST_DETAIL:
         return 0.0, 0.0
     # 1. whole pixels: the peak of the cross-correlation, zero-padded to twice the size
     height, width = a.shape[2:]
     spectra = [torch.fft.rfft2(detail[0, 0], s=(2 * height, 2 * width)) for detail in details]
     peak = int(torch.fft.irfft2(spectra[0].conj() * spectra[1], s=(2 * height, 2 * width)).argmax())
     y, x = divmod(peak, 2 * width)
-    down, right = (y + height) % (2 * height) - height, (x + width) % (2 * width) - width  # negative in the upper half
+    # indices above half the size are negative shifts
+    down, right = (y + height) % (2 * height) - height, (x + width) % (2 * width) - width
     # 2. refinement
     shift = torch.tensor([float(down), float(right)], dtype=torch.float64)
     for _ in range(REFINEMENTS):

@@ -14,7 +14,7 @@ class Metadata:
     """Metadata of a photo's file.
 
     Args:
-        exif: EXIF block (without the prefix "Exif\\0\\0"); for TIFF files, their descriptive tags.
+        exif: EXIF block (without the prefix "Exif\\0\\0"); for TIFF files, a block made of their descriptive tags.
         xmp: XMP packet.
         icc: ICC color profile.
         dpi: (horizontal, vertical) pixels per inch.
@@ -34,7 +34,8 @@ class Encoding:
 
     Args:
         quantization: JPEG: quantization table for each component, 64 divisors row by row.
-        subsampling: JPEG, AVIF, HEIC: chroma subsampling, such as "4:2:0"; None for gray.
+        subsampling: JPEG, AVIF, HEIC: chroma subsampling, such as "4:2:0". AVIF, HEIC: "4:0:0" for gray; None: not
+            stated. JPEG: "unusual" for one without a name; None unless there are three components.
         progressive: JPEG: whether it is progressive.
         rgb: JPEG: whether it stores RGB instead of YCbCr.
         lossless: WebP: whether it is lossless.
@@ -46,7 +47,8 @@ class Encoding:
         big: TIFF: whether it is a BigTIFF.
         unknown_channel: TIFF: whether `alpha` is a channel of unknown meaning instead of transparency.
         premultiplied: TIFF: whether colors are multiplied by alpha.
-        maximum: PNM, HEIC: maximum value; None: 255 or 65535.
+        maximum: PNM, HEIC: maximum sample value in the file (pixels in memory are rescaled to the full range of their
+            dtype); None: that of the dtype.
     """
 
     quantization: tuple[tuple[int, ...], ...] = ()

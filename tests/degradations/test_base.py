@@ -96,6 +96,7 @@ def test_mixtures_choose_by_weight_for_each_sample():
     [
         (None, "must be a mapping with a `type`"),
         ({}, r"`type` .* must be one of \['camera', .*'gaussian'.*got None"),
+        ({"type": ["gaussian"]}, r"`type` .* must be one of .*got \['gaussian'\]"),
         ({"type": "gausian"}, "got 'gausian' .did you mean 'gaussian'"),
         ({"type": "gaussian", "sigma_mx": 3}, "no field 'sigma_mx' .did you mean 'sigma_max'"),
         ({"type": "gaussian", "sigma_min": -1}, "`sigma_min` must be a number of at least 0, got -1"),

@@ -262,7 +262,7 @@ def test_given_psfs_are_rendered_and_drawn():
     distance = torch.stack([(blurred - convolve(clean, psf[None])).abs().amax((1, 2, 3)) for psf in psfs])
     assert (distance.min(0).values < 1e-3).all() and {0, 1} == set(distance.argmin(0).tolist())
     rebuilt = degradation_from_config(json.loads(json.dumps(blur.to_config())))
-    assert torch.equal(rebuilt(clean, generator_for(0)), blurred)
+    assert rebuilt == blur and torch.equal(rebuilt(clean, generator_for(0)), blurred)
 
 
 @pytest.mark.parametrize(

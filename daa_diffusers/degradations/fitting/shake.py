@@ -29,10 +29,10 @@ WINDOW = 0.25  # power of the Hann window that fades a photo at its borders
 SHAKEN = 2.0
 SHAKEN_PHOTOS = 0.5  # least share of shaken photos for a fit
 IMAGES, DISKS, SMALLEST_DISK = 6, 500, 8.0  # sharp synthetic images, disks in each, smallest radius in pixels
-LONGEST = 150.0  # pixels, longest trajectory that is tried
+LONGEST_TRAJECTORY = 150.0  # pixels, largest length that is tried
 ROUNDS, AVERAGED_ROUNDS = 6, 3  # rounds of synthesis and comparison, and number of last rounds that are averaged
 PSF_CROP = 384  # pixels, side of the center crops whose PSF is estimated
-PSF_SIDE, MOST_PSF_SIDE = 8.0, 81  # side of a PSF by `ShakeMeasurement.longest`, and its largest value in pixels
+PSF_SIDE, MOST_PSF_SIDE = 8.0, 81  # side of a PSF divided by `ShakeMeasurement.longest`, and its maximum in pixels
 DEFAULT = MotionBlur()
 COMMON = 0.8  # smallest length of the mean of exp(2i direction) over photos with a common direction
 # Kinds of shake, as fields of `MotionBlur`: the camera drifts in one direction, or the hand trembles.
@@ -64,6 +64,8 @@ Psf = list[tuple[int, int, float]]  # points (y, x, light) of a PSF, in pixels f
 @dataclass(frozen=True)
 class ShakeProfile(Profile):
     """Camera shake of a set of photos.
+
+    The degradation uses only the PSFs; `kind`, `length` and `direction` describe the photos.
 
     Attributes:
         kind: a key of `KINDS`; None if the photos are not shaken.
@@ -111,11 +113,12 @@ class ShakeProfile(Profile):
 def fit_shake(photos: Photos, seconds: float | None = None, like: MotionBlur = DEFAULT) -> ShakeProfile:
     """Estimates the camera shake of unlabeled photos: the PSF of each, and trajectories that describe them together.
 
-    PSFs are estimated by `estimate_psf` on center crops. For the trajectories, sharp synthetic images (`dead_leaves`)
-    are blurred along trajectories whose length is adjusted until the half widths of the images equal those of the
-    photos. The length of straight shake is estimated with an error of up to a fifth if it is at most about 16 pixels,
-    else up to a third, because photos have few structures of this size. Defocus is not distinguished from shake: it
-    blurs equally in all directions, like a trajectory with many reversals.
+    PSFs are estimated by `estimate_psf` on center crops; the degradation uses them alone. Kind, length and direction of
+    the trajectories only describe the photos: sharp synthetic images (`dead_leaves`) are blurred along trajectories
+    whose length is adjusted until the half widths of the images equal those of the photos. The length of straight shake
+    of up to about 16 pixels is estimated with an error of up to a fifth, of longer ones up to a third, because photos
+    have few structures larger than that. Defocus is not distinguished from shake: it blurs equally in all directions,
+    like a trajectory with many reversals.
 
     Args:
         photos: one or several sources, or specs for `open_source`, such as folders; at least 3 usable photos in total.
@@ -126,7 +129,7 @@ def fit_shake(photos: Photos, seconds: float | None = None, like: MotionBlur = D
         ConfigurationError: fewer than 3 photos are usable; the message gives the reasons.
     """
 
-    def measure(photo: torch.Tensor, *_: object) -> tuple[ShakeMeasurement, Psf]:
+    def measure(photo: torch.Tensor, *_: object) -> tuple[ShakeMeasurement, Psf]:  # without source and index
         check_side(photo, SMALLEST)
         pixels = gray(color_crop(photo, SIDE))
         shake = measure_shake(pixels)
@@ -139,10 +142,10 @@ def fit_shake(photos: Photos, seconds: float | None = None, like: MotionBlur = D
     longest, shortest, directions = np.array(shaken).T
     images = [dead_leaves(number) for number in range(IMAGES)]
     target = float(np.median(longest))
-    fitted = {kind: _fitted(MotionBlur(**STILL, **fields), target, images) for kind, fields in KINDS.items()}
+    fitted = {kind: _fit_length(MotionBlur(**STILL, **fields), target, images) for kind, fields in KINDS.items()}
     elongation = np.median(longest / shortest)
-    kind = min(fitted, key=lambda name: abs(math.log(fitted[name][1] / elongation)))
-    length = fitted[kind][0]
+    kind = min(fitted, key=lambda name: abs(math.log(fitted[name].elongation / elongation)))
+    length = fitted[kind].length
     # lengths are assumed to be proportional to half widths
     least, most = np.quantile(longest, (0.1, 0.9))
     spread = math.sqrt(most / least)
@@ -171,14 +174,14 @@ def _psf(photo: np.ndarray, longest: float) -> Psf:
 def dead_leaves(number: int, side: int = 256) -> torch.Tensor:
     """Generates a sharp gray image (1, 1, H, W) of overlapping disks of many sizes, a model of the edges in photos.
 
-    See Lee, Mumford and Huang, "Occlusion models for natural images" (2001). Radii have the density r**-2; the smallest
-    radius is chosen such that half widths grow with blur as in photos.
+    See Lee, Mumford and Huang, "Occlusion models for natural images" (2001). Radii have the density r**-2, not
+    the r**-3 of the paper; the smallest radius is chosen such that half widths grow with blur as in photos.
     """
     random = np.random.default_rng(number)
     rows, columns = np.arange(side)[:, None], np.arange(side)[None]
     image = np.zeros((side, side), dtype=np.float32)
-    for share in random.random(DISKS):
-        radius = 1 / (1 / SMALLEST_DISK - share * (1 / SMALLEST_DISK - 2 / side))  # from SMALLEST_DISK to side / 2
+    for uniform in random.random(DISKS):
+        radius = 1 / (1 / SMALLEST_DISK - uniform * (1 / SMALLEST_DISK - 2 / side))  # from SMALLEST_DISK to side / 2
         y, x = random.random(2) * (side + 2 * radius) - radius  # center
         down, right = (slice(max(0, int(at - radius)), max(0, int(at + radius) + 2)) for at in (y, x))
         inside = (rows[down] - y) ** 2 + (columns[:, right] - x) ** 2 < radius**2
@@ -186,16 +189,20 @@ def dead_leaves(number: int, side: int = 256) -> torch.Tensor:
     return torch.from_numpy(image)[None, None]
 
 
-def _fitted(blur: MotionBlur, target: float, images: list[torch.Tensor]) -> tuple[float, float]:
+class _LengthFit(NamedTuple):
+    """Length of trajectories in pixels, and elongation of blurred images: longest divided by shortest half width."""
+
+    length: float
+    elongation: float
+
+
+def _fit_length(blur: MotionBlur, target: float, images: list[torch.Tensor]) -> _LengthFit:
     """Finds the length of trajectories for which blurred synthetic images have the half widths of the shaken photos.
 
     Args:
         blur: degradation whose `length` is replaced.
         target: median of the longest half width over the shaken photos, in pixels.
         images: sharp synthetic images.
-
-    Returns:
-        The length in pixels, and the elongation of the blurred images: longest by shortest half width.
     """
     length, log_lengths, elongations = 2.5 * target, [], []  # initial guess
     for _ in range(ROUNDS):
@@ -203,9 +210,10 @@ def _fitted(blur: MotionBlur, target: float, images: list[torch.Tensor]) -> tupl
         blurred = [shake(image, generator_for(0, "fit shake", i))[0, 0].numpy() for i, image in enumerate(images)]
         longest, shortest, _ = np.array([measure_shake(image) for image in blurred]).T
         elongations.append(float(np.median(longest / shortest)))
-        length = float(np.clip(length * (target / np.median(longest)), 1.0, LONGEST))
+        length = float(np.clip(length * (target / np.median(longest)), 1.0, LONGEST_TRAJECTORY))
         log_lengths.append(math.log(length))
-    return math.exp(np.mean(log_lengths[-AVERAGED_ROUNDS:])), float(np.mean(elongations[-AVERAGED_ROUNDS:]))
+    length = math.exp(np.mean(log_lengths[-AVERAGED_ROUNDS:]))
+    return _LengthFit(length, float(np.mean(elongations[-AVERAGED_ROUNDS:])))
 
 
 def _common_range(directions: np.ndarray) -> tuple[float, float] | None:
@@ -221,9 +229,9 @@ def _common_range(directions: np.ndarray) -> tuple[float, float] | None:
 def measure_shake(photo: np.ndarray) -> ShakeMeasurement:
     """Measures the half widths of a gray photo (H, W).
 
-    At edges, the derivative of a photo along a direction is the projection of the point spread function on that
-    direction. If the trajectory is a line in this direction, the autocorrelation of the derivative falls to a half at
-    half the line's length, for edges of any orientation.
+    At an edge, the derivative along a direction is proportional to the PSF's projection on the edge's normal. A line of
+    length L in this direction is projected to L cos(a), and a lag l to l cos(a): the autocorrelation falls to a half at
+    l = L / 2, whatever the angle a between the direction and the normal.
     """
     # 1. correlations of the derivatives down and right at lags up to MAX_LAG in both directions
     window = np.outer(np.hanning(photo.shape[0]), np.hanning(photo.shape[1])) ** WINDOW
@@ -232,7 +240,8 @@ def measure_shake(photo: np.ndarray) -> ShakeMeasurement:
     spectra = np.stack([abs(down) ** 2, abs(right) ** 2, (down * right.conj()).real])
     centered = np.roll(np.fft.irfft2(spectra, size), (MAX_LAG, MAX_LAG), (1, 2))  # lag (0, 0) at (MAX_LAG, MAX_LAG)
     correlations = torch.from_numpy(centered[:, : 2 * MAX_LAG + 1, : 2 * MAX_LAG + 1].copy())
-    # 2. autocorrelation of the derivative along each direction, in radians from vertical, to the right at the top
+    # 2. autocorrelation of the derivative along each direction, in radians from vertical; positive leans to the right
+    # at the top
     angles = torch.arange(DIRECTIONS, dtype=torch.float64)[:, None] * math.pi / DIRECTIONS
     y, x = -angles.cos(), angles.sin()  # (directions, 1)
     lag = torch.arange(0, MAX_LAG, STEP, dtype=torch.float64)
