@@ -94,7 +94,15 @@ def prepare_files(
     if SHAKE_FILE in due:
         made = degradation_from_config(config.degradation or {"type": "motion_blur"})
         like = made if isinstance(made, MotionBlur) else MotionBlur()
-        _write_fit(fit_shake(real, seconds_of(FIT), like), folder / SHAKE_FILE, "camera shake")
+        shake = fit_shake(real, seconds_of(FIT), like)
+        _write_fit(shake, folder / SHAKE_FILE, "camera shake")
+        counts = [source.count for source in real]
+        if shake.psfs and (None in counts or sum(map(len, real)) > shake.photos + len(shake.skipped)):
+            logger.warning(
+                "the shake of %d real photos is used; the result may be worse than the photo for others, whose shake "
+                "is another one",
+                len(shake.psfs),
+            )
     record: dict[str, Any] = {"fitted": list(_fits(config))}
 
     # 2. restored photos

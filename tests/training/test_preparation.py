@@ -14,11 +14,15 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from daa_diffusers import DAARestorationPipeline, RestorationUNet
+from daa_diffusers.degradations.base import degradation_from_config
+from daa_diffusers.degradations.config_files import read_degradation
+from daa_diffusers.degradations.fitting import shake
 from daa_diffusers.degradations.fitting.rain import RainProfile
 from daa_diffusers.degradations.fitting.shake import ShakeProfile
 from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.photos.pixels import crop_patch
 from daa_diffusers.sources.folders import PhotoFolder
+from daa_diffusers.sources.specs import open_source
 from daa_diffusers.training import preparation, setup, validation
 from daa_diffusers.training.loop import Trainer, train
 from daa_diffusers.training.preparation import prepare_files, use_files
@@ -279,6 +283,22 @@ def test_noise_too_strong_to_be_measured_is_adapted_to_without_the_fit(config, t
     assert trainer.dataset.degradation.to_config()["type"] == "gaussian"
     assert not (Path(given.output_dir) / "noise.yaml").exists()
     trainer.folder.release()
+
+
+@pytest.mark.parametrize("most", [3, 4])
+def test_photos_whose_shake_is_not_used_are_warned_of(tiny_config, tmp_path, caplog, monkeypatch, most):
+    monkeypatch.setattr(shake, "MAX_PHOTOS", most)
+    monkeypatch.setattr(shake, "SHAKEN", 0.0)  # sharp photos count, too
+    monkeypatch.setattr(shake, "PSF_CROP", 64)
+    real = tmp_path / "shaken"
+    real.mkdir()
+    for number in range(4):
+        Image.fromarray(skimage.data.astronaut()[100 * number : 100 * number + 96, :96]).save(real / f"{number}.png")
+    given = tiny_config(real=[str(real)], objective={"type": "supervised"}, fit_shake=1.0)
+    preparation.prepare_files(given, torch.nn.Identity(), tmp_path, [open_source(str(real))])
+    degradation = degradation_from_config(read_degradation(tmp_path / "shake.yaml"))
+    assert len(degradation.psfs) == most
+    assert ("the shake of 3 real photos is used" in caplog.text) == (most == 3)
 
 
 def test_rain_and_shake_of_the_real_photos_reach_the_samples(tiny_config, start, caplog):

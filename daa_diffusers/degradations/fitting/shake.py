@@ -18,7 +18,7 @@ from .blind_psf import estimate_psf
 from .profile import MIN_PHOTOS, Photos, Profile, check_side, color_crop, measure_photos, sources_of
 from .rain import gray
 
-MAX_PHOTOS = 32  # largest number of photos, equally spaced in the sources
+MAX_PHOTOS = 64  # largest number of photos, equally spaced in the sources
 SIDE = 512  # pixels, side of the measured center crops
 SMALLEST = 96  # pixels, shorter side of a usable photo
 DIRECTIONS = 12  # directions of the autocorrelation, equally spaced over 180 degrees
