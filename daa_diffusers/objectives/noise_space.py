@@ -25,7 +25,8 @@ class NoiseSpaceAdaptation(Objective):
     Args:
         restorer: f, which maps (B, C, H, W) to (B, C, H, W) in its own value range; its residual is `r(x) = f(x) - x`.
         unet: noise predictor: a `DAAUNet2DConditionModel`, or any module that maps (noised photo z, noise level,
-            first condition, second condition) to the noise, see `noise_predictors.NOISE_PREDICTORS`.
+            first condition, second condition) to the noise, see `noise_predictors.NOISE_PREDICTORS`. `shuffling` wraps
+            the latter, so that both are called with `conditions=` and `swap=`.
         variant: "paired", the paper's main form; "extended", the paper's "Ex", where the noised photo is an unpaired
             clean one and there is no negative; or "hybrid", where the predictor learns from pairs as in "paired", and
             the restorer is adapted through the frozen predictor on noised unpaired clean photos.
@@ -34,7 +35,7 @@ class NoiseSpaceAdaptation(Objective):
         weight: w_max of eq. (6); with "balanced", the ratio of the two losses' gradient norms (`losses.entrance`).
         weight_schedule: "paper" (the ramp of eq. (6)), "constant", or "balanced".
         margin: margin of the hinge in eq. (4).
-        charbonnier_eps: constant of the Charbonnier loss, eq. (5).
+        charbonnier_eps: eps of the Charbonnier loss, eq. (5), whose constant 1e-6 is eps**2.
         timestep_range: inclusive 0-based range of t; None: (1, 999).
         separate_passes: restore synthetic and real photos in two passes instead of one, and likewise predict positive
             and negative. Losses and gradients are the same up to rounding; it is slower and takes half the temporary
@@ -80,7 +81,7 @@ class NoiseSpaceAdaptation(Objective):
         check_option("weight", weight, 0.0)
         check_option("charbonnier_eps", charbonnier_eps, 0.0, above=True)
         self.restorer = restorer
-        self.unet = shuffling(unet)
+        self.unet = shuffling(unet)  # called with `conditions=` and `swap=`
         self.variant = variant
         self.channel_shuffle = channel_shuffle
         self.residual_swap = residual_swap
@@ -110,9 +111,9 @@ class NoiseSpaceAdaptation(Objective):
             noise_predictor: name in `noise_predictors.NOISE_PREDICTORS`.
             noise_predictor_options: constructor arguments that override the preset of this name.
             noise_predictor_from: initial weights of the noise predictor. None or "none": new ones, with which the
-                paper's loss gains more (docs/adaptation.md). "bundled": the bundled ones if they fit the network and
-                the restorer's value range, else new ones. Otherwise the folder or Hub id of a trained noise predictor,
-                which replaces the two arguments above.
+                paper's loss gains more than with the bundled ones (docs/adaptation.md). "bundled": the bundled ones if
+                they fit the network and the restorer's value range, else new ones. Otherwise the folder or Hub id of a
+                trained noise predictor, which replaces the two arguments above.
             options: arguments of the class.
         """
         unet = initial_noise_predictor(noise_predictor_from, noise_predictor, restorer, noise_predictor_options)
@@ -147,8 +148,8 @@ class NoiseSpaceAdaptation(Objective):
                 photos); without u, "hybrid" uses the clean photos of the batch in another order.
             progress: p of eq. (6), in [0, 1].
             generator: one CPU generator, or one per sample.
-            adapt: False: the noise predictor is trained on detached conditions, and the restorer by L_pair alone, while
-                the gradient of a new noise predictor does not help the restorer yet.
+            adapt: False: the noise predictor is trained on detached conditions, and the restorer by L_pair alone. For
+                the first steps, in which the gradient of a new noise predictor does not help the restorer yet.
             draws: random draws of the step; None: drawn with `generator` (or torch's global one).
 
         Raises:
@@ -166,14 +167,17 @@ class NoiseSpaceAdaptation(Objective):
         assert real is not None
         s, q = self._restore(synthetic, real, adapt)
         output = StepOutput(s, restored_synthetic=s.detach(), restored_real=q.detach())
-        losses, gradients = output.losses, output.gradients  # the graph of `output` holds `report`: avoid a cycle
+        # `report` must not refer to `output`, whose graph refers to `report`
+        losses, gradients = output.losses, output.gradients
         weight = adaptation_weight(self.weight_schedule, self.weight, progress)
         balanced = self.weight_schedule == "balanced"
         # (6); "balanced" scales the gradient only at the restorer's output, so that the predictor's is not scaled
         factor = weight if adapt and not balanced else 1.0
-        per_sample = len(s) ** 0.5  # norm of a batch mean's gradient -> rms of the samples' gradient norms
+        # a batch mean divides each sample's gradient by B, and the norm over the batch is sqrt(B) times their rms
+        per_sample = len(s) ** 0.5  # norm of the batch mean's gradient -> rms of the samples' gradient norms
 
         def report(pair_norm: torch.Tensor, noise_norm: torch.Tensor, balance: torch.Tensor | None) -> None:
+            # without the factor of the loss; if it is 0, so is the norm
             gradients.update(pair=pair_norm * per_sample, noise=noise_norm * per_sample / (factor or 1.0))
             if balance is not None:
                 losses.update(weight=balance)

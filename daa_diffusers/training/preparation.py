@@ -35,7 +35,8 @@ from .held_out import pairs_apart
 logger = logging.getLogger(__name__)
 
 NOISE_FILE, RAIN_FILE, SHAKE_FILE = "noise.yaml", "rain.yaml", "shake.yaml"
-SKIPPED = "left_out.json"  # real photos whose noise cannot be measured: for each source, index -> reason
+# Unfit real photos, whose noise cannot be measured and which the run skips: for each source, index -> reason.
+SKIPPED = "left_out.json"
 PSEUDO_CLEAN = "pseudo_clean"
 RESIDUALS = "residuals"
 WRITTEN = (NOISE_FILE, RAIN_FILE, SHAKE_FILE, SKIPPED, PSEUDO_CLEAN, RESIDUALS)  # in the folder of the run
@@ -43,7 +44,7 @@ MOST_PHOTOS = 64  # maximum number of photos to restore for `pseudo_clean` and `
 MOST_SIDE = 768  # side in pixels of their center crops
 SPREAD = 1.5  # `FittedNoise.spread`: factor by which the range of noise levels is widened
 GAIN = (1.0, 1.5)  # `Transplant.gain`: range of the factor of a residual
-MEASURED_PHOTOS = 9  # number of photos for the measurements of objectives and of `choosing`, over all sources
+MEASURED_PHOTOS = 9  # number of photos for the measurements of objectives and of `training.choosing`, over all sources
 MEASURED_SIDE = 256  # side in pixels of their center crops
 MEASURED_PATCHES = 16  # number of clean patches for the measurements
 # Maximum fractions of a time budget: inspection of the noise, fit of one degradation, restoration of photos.
@@ -68,8 +69,8 @@ def prepare_files(
         restorer: initial restorer; its train/eval mode is not changed.
         folder: folder of the run.
         real: real photos.
-        seconds_of: function that returns the seconds that a stage with a given maximum fraction of the time budget may
-            take from now on; None: no limit. Each stage uses as many photos as fit into its time.
+        seconds_of: function that maps the maximum fraction of the time budget for a stage to its time limit in seconds,
+            from now; None: no limit. Each stage uses as many photos as fit into its time.
         choices: result of `inspect_all` for `real`, if already inspected.
         prepared: result of an earlier call for the same run, whose photos are used again.
 
@@ -78,8 +79,9 @@ def prepare_files(
         "residuals").
 
     Raises:
-        ConfigurationError: no photo is suitable (`fitting.choosing.check_choices`), or the noise of the real photos
-            cannot be estimated.
+        ConfigurationError: fewer than 3 photos are usable for a fit, or the noise of more than half of the inspected
+            ones cannot be measured (`fitting.choosing.check_choices`). Too strong noise, and photos without rain or
+            shake, are only logged as warnings.
     """
     if not config.prepares:
         return {}
@@ -88,7 +90,9 @@ def prepare_files(
     due = [file for file in _fits(config) if file not in before.get("fitted", ()) and not (folder / file).exists()]
     if NOISE_FILE in due:
         _skip_unfit(real, folder / SKIPPED, choices, seconds_of(INSPECTION))
-        _fit_noise(real, as_function(restorer) if config.init_from else None, folder / NOISE_FILE, seconds_of(FIT))
+        # a new restorer removes no noise; a fit of rain always has `init_from`
+        restore = as_function(restorer) if config.init_from else None
+        _fit_noise(real, restore, folder / NOISE_FILE, seconds_of(FIT))
     if RAIN_FILE in due:
         _write_fit(fit_rain(real, as_function(restorer), seconds_of(FIT)), folder / RAIN_FILE, "rain")
     if SHAKE_FILE in due:
@@ -129,7 +133,7 @@ def measure_for(model: Objective, real: Sequence[PhotoSource], dataset: Training
     Raises:
         ConfigurationError: the restorer or the photos are unsuitable for the objective.
     """
-    (pairs,) = pairs_apart(dataset, "objective", MEASURED_PATCHES, MEASURED_PATCHES)
+    (pairs,) = pairs_apart(dataset, "objective", count=MEASURED_PATCHES, at_once=MEASURED_PATCHES)
     generator = generator_for(dataset.seed, "objective", "measure")
     return model.measure(measured_photos(real), pairs["clean"], generator)
 
@@ -143,7 +147,7 @@ def measured_photos(real: Sequence[PhotoSource]) -> Iterator[torch.Tensor]:
 
 
 def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) -> None:
-    """Adds the degradations and clean photos in the files of `prepare_files` to `dataset`."""
+    """Adds the degradations and clean photos in the files of `prepare_files` to `dataset`; skips unfit real photos."""
     learned: list[tuple[float, Degradation]] = []
     if config.fit_noise and (folder / SKIPPED).exists() and dataset.real:
         recorded = json.loads((folder / SKIPPED).read_text(encoding="utf-8"))  # indices are text in JSON
@@ -163,7 +167,7 @@ def use_files(config: TrainingConfig, dataset: TrainingPatches, folder: Path) ->
         channels = dataset.clean[0].channels
         restored = PhotoFolder(folder / PSEUDO_CLEAN, channels=channels, argument="pseudo_clean")
         dataset.clean.append(restored)
-        if dataset.unpaired_clean and not config.unpaired_clean:
+        if dataset.unpaired_clean and not config.unpaired_clean:  # then they are the clean photos of pairs
             dataset.unpaired_clean.append(restored)
 
 
@@ -200,8 +204,9 @@ def _per_source(seconds: float | None, sources: Sequence[PhotoSource]) -> float 
 def _log_limited(what: str, used: int, sources: Sequence[PhotoSource], most: int, seconds: float | None) -> None:
     """Logs that a stage used only `used` photos, if it had a time limit and would use up to `most` of every source."""
     if seconds is not None and used < sum(len(source.spread(most)) for source in sources):
-        count = "a stream" if any(source.count is None for source in sources) else sum(map(len, sources))
-        logger.info("%s %d of %s photos; a larger time budget allows more", what, used, count)
+        has_stream = any(source.count is None for source in sources)
+        photos = f"{used} photos of a stream" if has_stream else f"{used} of {sum(map(len, sources))} photos"
+        logger.info("%s %s; a larger time budget allows more", what, photos)
 
 
 def _skip(sources: Sequence[PhotoSource], reasons: Sequence[Mapping[int, str]]) -> None:
@@ -214,8 +219,11 @@ def _skip(sources: Sequence[PhotoSource], reasons: Sequence[Mapping[int, str]]) 
 def _fit_noise(sources: Sequence[PhotoSource], restore: Restorer | None, path: Path, seconds: float | None) -> None:
     """Fits a noise degradation to every source and writes their mixture with equal weights.
 
-    If a source has few photos, one degradation is fitted to all sources together. Nothing is written if the noise is
-    too strong to be measured.
+    If a source has few photos, one degradation is fitted to all sources together. Sources without noise are left out
+    of the mixture. Nothing is written if the noise is too strong to be measured.
+
+    Raises:
+        ConfigurationError: no source has noise, or one has too few usable photos.
     """
     are_many = all(source.count is None or source.count >= MIN_PHOTOS for source in sources)
     logger.info("preparing: estimating the noise of the real photos")
@@ -230,9 +238,10 @@ def _fit_noise(sources: Sequence[PhotoSource], restore: Restorer | None, path: P
         return
     comment = "\n\n".join(profile.describe() for profile in profiles)
     logger.info("noise of the real photos:\n%s", comment)
-    used = sum(profile.photos + len(profile.skipped) for profile in profiles)
+    used = sum(profile.photos + len(profile.skipped) for profile in profiles)  # skipped photos were examined as well
     _log_limited("noise is fitted to", used, sources, MAX_PHOTOS, seconds)
     noisy = [profile for profile in profiles if profile.degradation is not None]
+    # if none is noisy, `to_degradation` raises the error
     fitted: list[Degradation] = [profile.to_degradation(spread=SPREAD) for profile in noisy or profiles]
     degradation = fitted[0] if len(fitted) == 1 else Mixture([(1, each) for each in fitted])
     write_degradation(degradation.to_config(), path, comment)
@@ -309,6 +318,6 @@ def _write_residual(real: torch.Tensor, restored: torch.Tensor, path: Path) -> N
 
 
 def _write_streaks(real: torch.Tensor, restored: torch.Tensor, path: Path) -> None:
-    """Writes the part of it that is brighter than its surroundings."""
+    """Writes the part of what the restorer removed that is brighter than its surroundings."""
     removed = real - restored
     write_residual((removed - gaussian_filter(removed[None], STREAK_BLUR)[0]).clamp(min=0), path)

@@ -173,6 +173,14 @@ def test_streaks_are_what_was_brighter_than_its_surroundings(tmp_path):
     assert streaks[:, 20, 5].abs().max() < 1e-4 and streaks[:, 40, 60].abs().max() < 0.01
 
 
+def test_the_log_of_a_time_limit_gives_no_total_for_a_stream(tmp_path, caplog):
+    caplog.set_level("INFO", logger="daa_diffusers")
+    photo = (skimage.data.chelsea() + np.random.default_rng(0).normal(0, SIGMA, (300, 451, 3))).clip(0, 255)
+    folder = write_photos(tmp_path / "stream", 8, height=96, width=96, photo=photo.astype(np.uint8))
+    preparation.inspect_all([open_source(f"hf:{folder}?streaming=1&window=7")], seconds=0)
+    assert "noise is inspected in 6 photos of a stream; a larger" in caplog.text
+
+
 def test_a_stream_that_is_shorter_than_what_is_asked_for_gives_what_it_has(config, tmp_path):
     folder = tmp_path / "stream"
     folder.mkdir()
