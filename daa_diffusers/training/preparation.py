@@ -103,8 +103,8 @@ def prepare_files(
         counts = [source.count for source in real]
         if shake.psfs and (None in counts or sum(map(len, real)) > shake.photos + len(shake.skipped)):
             logger.warning(
-                "the shake of %d real photos is used; the result may be worse than the photo for others, whose shake "
-                "is another one",
+                "the shake of %d real photos is used; photos with other shake may become worse, unless `fit_shake` is "
+                "at most 0.5",
                 len(shake.psfs),
             )
     record: dict[str, Any] = {"fitted": list(_fits(config))}
