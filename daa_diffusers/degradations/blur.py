@@ -51,9 +51,9 @@ class MotionBlur(ConfigurableDegradation):
             to the right at the top, as for rain. None: any direction.
         defocus: range of the standard deviation in pixels of the Gaussian blur of the lens, uniform; at most 4.
         varying_probability: share of the samples whose blur varies over the photo.
-        roll: range of the bound on the camera's rotation about its optical axis, summed over the exposure, in degrees,
-            uniform.
-        zoom: range of the bound on the relative change of scale, summed over the exposure, uniform.
+        roll: range of the largest possible total rotation of the camera about its optical axis over the exposure, in
+            degrees, uniform.
+        zoom: range of the largest possible total relative change of scale over the exposure, uniform.
         depth: range of the standard deviation of the displacement over the photo, relative to its mean (on a coarse
             grid, before interpolation), uniform.
         tone_probability: share of the samples whose photo is assumed to be tone-mapped. The others are assumed to be
@@ -111,7 +111,7 @@ class MotionBlur(ConfigurableDegradation):
                 raise ConfigurationError("`psfs` cannot be combined with `direction` or `varying_probability`")
             self._rendered  # noqa: B018  checks the points
             # plain lists, as JSON has them, so that a degradation equals the one built from its config
-            plain = [np.asarray(psf, dtype=float).reshape(-1, 3).tolist() for psf in self.psfs]
+            plain = [np.asarray(psf, dtype=float).tolist() for psf in self.psfs]
             object.__setattr__(self, "psfs", plain)
 
     def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -148,7 +148,7 @@ class MotionBlur(ConfigurableDegradation):
         if self.direction is not None:
             paths = rotated(paths, torch.deg2rad(uniform(batch, *self.direction, light, generator)))
         defocus = uniform((*batch, 1, 1, 1), *self.defocus, light, generator)
-        if not self.varying_probability:  # makes no draws, so that samples of earlier configs do not change
+        if not self.varying_probability:  # before the draws below: configs without it give the same samples as ever
             return convolve(light, trajectory_psf(paths), defocus)
         varying = uniform(batch, 0, 1, light, generator) < self.varying_probability
         roll, zoom, depth = (uniform(batch, *bounds, light, generator) for bounds in (self.roll, self.zoom, self.depth))
@@ -208,7 +208,7 @@ def shake_trajectories(
     Args:
         length: (B,), length of the path in pixels.
         shake: (B,), standard deviation of the change of direction over the exposure in radians.
-        pull: (B,), change of the unit velocity over the exposure at a distance of one path length from the origin.
+        pull: (B,), acceleration toward the origin by distance, in units of the path length and the exposure time.
         reversals: (B,), expected number of impulses.
         generator: source of all random draws, made on its own device.
 

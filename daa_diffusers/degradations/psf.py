@@ -14,7 +14,7 @@ def psfs_of(points: Sequence[Sequence[Sequence[float]]], reach: float) -> torch.
 
     Args:
         points: for each PSF a list of points (y, x, light), in pixels from the center.
-        reach: largest coordinate.
+        reach: largest allowed absolute value of y and x.
 
     Returns:
         PSFs (N, 1, K, K), each with sum 1, all with the smallest K that holds all points.
@@ -23,17 +23,18 @@ def psfs_of(points: Sequence[Sequence[Sequence[float]]], reach: float) -> torch.
         ConfigurationError: no PSF, or one that is no list of points, has no light, or reaches too far.
     """
     try:
-        psfs = [torch.tensor(psf, dtype=torch.float32).reshape(-1, 3) for psf in points]
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigurationError(
-            f"`psfs` must be a list of lists of points (y, x, light), got {points!r:.80}"
-        ) from error
+        psfs = [torch.tensor(psf, dtype=torch.float32) for psf in points]
+        malformed = any(psf.ndim != 2 or psf.shape[1] != 3 or not psf.isfinite().all() for psf in psfs)
+    except (TypeError, ValueError, RuntimeError):
+        malformed = True
+    if malformed:
+        raise ConfigurationError(f"`psfs` must be a list of lists of points (y, x, light), got {points!r:.80}")
     if not psfs or not all((psf[:, 2] >= 0).all() and psf[:, 2].sum() > 0 for psf in psfs):
-        raise ConfigurationError("`psfs` must hold at least one PSF, and the light of each must be positive")
+        raise ConfigurationError("`psfs` must hold at least one PSF, each with light, which must not be negative")
     together = torch.cat(psfs)
     radius = math.ceil(together[:, :2].abs().max().item())
     if not radius <= reach:
-        raise ConfigurationError(f"points of `psfs` must be at most {reach:g} pixels from the center, got {radius}")
+        raise ConfigurationError(f"points of `psfs` must be at most {reach:g} pixels from the center by row and column")
     sample = torch.arange(len(psfs)).repeat_interleave(torch.tensor([len(psf) for psf in psfs]))
     light = torch.cat([psf[:, 2] / psf[:, 2].sum() for psf in psfs])
     y, x = (together[:, :2] + radius).unbind(1)

@@ -22,7 +22,7 @@ from ..errors import CheckpointError
 from ..files import replacing
 from ..models.restorer import config_of, unwrapped
 from .fingerprint import fingerprint
-from .licenses import License, license_of, strictest
+from .licenses import UNKNOWN, License, license_of, strictest
 from .record_files import CARD, RUN_FIELDS, WEIGHTS_KEY, WeightsRecord, outdated, read_record, task_of
 from .repository import json_bytes
 from .resolving import EVALUATION, LICENSE_FILES, MODEL_INDEX, TRAINING
@@ -88,7 +88,7 @@ def check_class(kind: type, source: str | os.PathLike[str] | None, subfolder: st
 
     Args:
         kind: class whose `from_pretrained` is called.
-        source, subfolder: arguments of `from_pretrained`; a source that is not on disk is not checked.
+        source, subfolder: arguments of `from_pretrained`; the files of a Hub id are not checked.
 
     Raises:
         CheckpointError: `source` is a bundled pipeline, or the folder of a pipeline or of another class of this
@@ -141,7 +141,8 @@ def attach_from(network: nn.Module, source: str | os.PathLike[str] | None, optio
 
 
 def weights_of(network: nn.Module) -> str | None:
-    """Returns the fingerprint of a network's weights; None for bfloat16 (too imprecise) and meta tensors."""
+    """Returns the fingerprint of a network's weights; None for bfloat16, which has fewer digits than
+    the float16 of saved weights, and for meta tensors."""
     tensors = unwrapped(network).state_dict()
     if any(tensor.dtype == torch.bfloat16 or tensor.is_meta for tensor in tensors.values()):
         return None
@@ -158,8 +159,8 @@ def keep_run_record(network: nn.Module, run: Mapping[str, Any]) -> None:
     training = {key: run[key] for key in RUN_FIELDS if key in run}
     stated = stated_license(network)
     inherited = strictest(license_of(training, {"license": stated.key}), stated)
-    if inherited.key is not None:
-        training["license"] = inherited.key
+    if inherited != UNKNOWN:
+        training["license"] = inherited.key or inherited.text  # the text of a license without a name
     task = task_of(training)
     if not (training.get("options") or {}).get("degradation"):  # a run on pairs
         task = config_of(unwrapped(network)).get("task") or task_of(start.training)
@@ -185,7 +186,7 @@ def record_files(network: nn.Module) -> dict[str, bytes]:
             if record.card is not None:
                 files[CARD] = record.card.encode()
         else:
-            logger.warning("the weights changed after their evaluation: evaluation and card are not saved")
+            logger.warning("the weights may have changed after their evaluation: evaluation and card are not saved")
     return files
 
 

@@ -20,9 +20,10 @@ from .schedules import Generators
 logger = logging.getLogger(__name__)
 
 TEACHERS = ("start", "average")
-# sigma_min and sigma_max: values before `measure` (1/255), multiples of the measured `renoising.hiding_deviation`, the
-# smallest value of each and the largest of both (1/255).
-UNMEASURED, MULTIPLES, LEAST, MOST = (10.0, 50.0), (0.5, 2.5), (3.0, 15.0), 75.0
+# (sigma_min, sigma_max) in 1/255:
+UNMEASURED = (10.0, 50.0)  # before `measure`
+MULTIPLES = (0.5, 2.5)  # of the measured `renoising.hiding_deviation`
+LEAST, MOST = (3.0, 15.0), 75.0  # smallest value of each, and the limit of both
 LAG = 1.25  # lag of the average behind the restorer, as a multiple of the planned steps
 LEAST_GAIN = 5.0  # dB, least reduction of white noise by a restorer that counts as a denoiser, see `measure`
 
@@ -32,9 +33,9 @@ class Renoised(RealTermObjective):
 
     The teacher f' restores a real photo, `q' = f'(x_r)`. Its result is noised, `z = q' + sigma n` with
     `sigma ~ U(sigma_min, sigma_max)` and `n ~ N(0, I)`, and restored again: the target is f'(z). The loss is
-    `L_re = mean sqrt((f(x_r) - f'(z))^2 + eps^2)`, `L = L_pair + w L_re` (7). The errors of the target differ between
-    draws, so that the restorer learns their mean. The teacher adds two passes to supervised training. The initial
-    restorer must remove white noise.
+    `L_re = mean sqrt((f(x_r) - f'(z))^2 + eps^2)`, `L = L_pair + w L_re` (7). The errors of the targets differ between
+    draws, so that the restorer learns the mean of the targets. Three passes are added to supervised training, two of
+    them by the teacher, without gradient. The initial restorer must remove white noise.
 
     Args:
         restorer: as in `RealTermObjective`.
@@ -43,8 +44,8 @@ class Renoised(RealTermObjective):
             measured by `measure`; until then, 10 and 50.
         teacher: "start", the initial restorer; or "average", the moving average of the restorer's weights.
         decay: decay of the average per step; None: chosen such that the average lags behind the restorer by 1.25 times
-            the planned number of steps. With a faster average, teacher and restorer reinforce each other's errors, and
-            the results drift.
+            the planned number of steps, as in `daa adapt`. With a faster average, such as the default over more than
+            80 steps, teacher and restorer reinforce each other's errors, and the results drift.
         restart: number of steps after which the average restarts from the restorer; 0: never.
         weight_schedule: as in `RealTermObjective`.
         options: further arguments of `RealTermObjective`.
@@ -163,7 +164,7 @@ class Renoised(RealTermObjective):
 
     def step(self, batch: Batch, real: torch.Tensor, weight: float, generator: Generators) -> StepOutput:
         """See `RealTermObjective`."""
-        if weight == 0:  # the term is disabled: its four passes would add zero
+        if weight == 0:  # the term is disabled: its passes would add zero
             return self.output(self.restorer(batch.synthetic), batch.clean, weight)
         target = self.teach(real, generator)
         restored, restored_real = self.restorer(batch.synthetic), self.restorer(real)

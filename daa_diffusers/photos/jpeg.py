@@ -29,7 +29,9 @@ SUBSAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}  # options of Pillow's encod
 _SAMPLING_NAMES = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (4, 1): "4:1:1", (1, 2): "4:4:0"}
 SIGNATURE = b"\xff\xd8\xff"  # start of image, and the first byte of the next marker
 SOS, EOI, APP0, COM = 0xDA, 0xD9, 0xE0, 0xFE  # markers: start of scan, end of image, first application segment, comment
-_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # markers of frame headers
+_FRAMES = frozenset(
+    {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+)  # frame headers; the others: Huffman tables, reserved, arithmetic coding
 # A marker within coded data; not stuffed bytes, restart markers or fill bytes.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
@@ -76,7 +78,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
             f"a JPEG of {bits} bits per sample is not supported: export it as 16-bit PNG or TIFF"
         )
     with JpegImagePlugin.JpegImageFile(source.stream()) as image:
-        check(*image.size)
+        check(*image.size)  # Pillow may find another size than `_frame`
         content = source.content()
         parts = _parts_after(content, end_of_picture(content))
         blocks, segments_left_out = _blocks(image)
@@ -93,7 +95,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
 
 
 def end_of_picture(content: bytes, start: int = 0) -> int:
-    """Offset of the end of the first JPEG picture from `start` on; the end of `content` if its last marker is missing.
+    """Offset of the end of the first JPEG picture from `start` on; that of `content` if there is no end marker.
 
     Raises:
         UnreadablePhotoError: more than `MAX_SCANS` scans.

@@ -22,12 +22,12 @@ def convolve(
     """Writes the convolution of rows to `target`, or adds it.
 
     Args:
-        rows: (N, C, h + 2, W); padded by one column of zeros at the left and at the right.
+        rows: (N, C, h + 2, W), with the row above and the row below; columns are padded with zeros here.
         weight: (D, C, 3, 3) of the same dtype.
         bias: (D,) of the same dtype, or None.
         target: (N, D, h, W) of the same dtype, channels last; modified.
         slope: negative slope of a LeakyReLU of the result; None: no activation.
-        adds: add the result to `target`; without an activation only.
+        adds: add the result to `target`; requires that `slope` is None.
     """
     if slope in (None, 0.0) and rows.device.type == "cpu" and is_fused(rows.dtype):
         # the operator only adds to its target, but to add to zeros is faster than to copy a result
@@ -48,7 +48,7 @@ def _add_fused(
     add = torch.ops.mkldnn._convolution_pointwise_.binary
     layer = [0, 1], [1, 1], [1, 1], 1  # padding, stride, dilation, groups
     then = "relu" if rectified else None
-    for one, given in zip(target.split(1), rows.split(1), strict=True):  # rows of one photo are contiguous
+    for one, given in zip(target.split(1), rows.split(1), strict=True):  # contiguous in one photo only
         add(one, given, weight, bias, *layer, "add", 1.0, then, [], None)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from ..models.fast_restoration_unet import ResidualBlock
 from .convolutions import convolve
 
-SPARE = 8  # extra rows in a buffer: the first strip of a photo completes fewer output rows than later ones
+SPARE = 8  # extra rows of a buffer, which is allocated for the first strip: later ones complete more output rows
 
 
 class RowBuffer:
@@ -183,7 +183,7 @@ class Conv(Step):
 
 
 class Downsample(Step):
-    """Layer of kernel and stride two along rows: a convolution, or pooling."""
+    """Layer of kernel and stride two in height and width: a convolution, or pooling."""
 
     def __init__(self, layer: Callable[[torch.Tensor], torch.Tensor], source: RowBuffer):
         super().__init__(source)
@@ -220,7 +220,7 @@ class UpShuffle(Step):
 
     def __init__(self, layer: nn.Conv2d, source: RowBuffer):
         super().__init__(source)
-        # in the order of rows, columns, channels: of a pixel in memory, all channels are added at once
+        # output channels from the order (D, 2, 2) to (2, 2, D): the D channels of a pixel are then adjacent in memory
         weight, bias = layer.weight.detach(), layer.bias
         order = torch.arange(len(weight)).view(-1, 4).T.flatten()
         self.weight, self.bias = weight[order], None if bias is None else bias.detach()[order]

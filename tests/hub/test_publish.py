@@ -218,7 +218,7 @@ def test_a_loaded_pipeline_takes_its_record_along_and_its_numbers_while_they_hol
     with torch.no_grad():
         pipeline.restorer.conv_out.bias += 1
     pipeline.push_to_hub("org/other")
-    assert "the weights changed after their evaluation" in caplog.text
+    assert "the weights may have changed after their evaluation" in caplog.text
     pushed = writable_hub.revisions["org/other"]["main"]
     assert not (pushed / "evaluation.json").exists()
     assert "license_name: non-commercial-research" in (pushed / "README.md").read_text()

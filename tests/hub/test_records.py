@@ -22,7 +22,8 @@ from daa_diffusers.checkpoints import bundled_names, bundled_path
 from daa_diffusers.hub.description import describe
 from daa_diffusers.hub.licenses import RESEARCH, license_named
 from daa_diffusers.hub.publish import prepare
-from daa_diffusers.hub.records import keep_run_record, record_of
+from daa_diffusers.hub.record_files import WeightsRecord
+from daa_diffusers.hub.records import keep_record, keep_run_record, record_of, stated_license
 
 from .conftest import CARD, EVALUATION, TRAINING, check_folder
 
@@ -139,10 +140,17 @@ def test_changed_weights_keep_the_license_but_no_number_and_no_card(pipe, tmp_pa
     with torch.no_grad():
         pipe.restorer.conv_out.bias += 1
     pipe.save_pretrained(tmp_path / "out")
-    assert "the weights changed after their evaluation" in caplog.text
+    assert "the weights may have changed after their evaluation" in caplog.text
     found = describe(tmp_path / "out")
     assert found.license.key == RESEARCH.name and found.task == "derain"
     assert not (tmp_path / "out" / "evaluation.json").exists() and not (tmp_path / "out" / "README.md").exists()
+
+
+def test_a_license_in_words_is_inherited_by_a_training_run():
+    start = FastRestorationUNet(widths=(8,), blocks=(1,))
+    keep_record(start, WeightsRecord({"license": "Ask Jane Doe before you sell it."}))
+    keep_run_record(start, {})
+    assert stated_license(start).text == "Ask Jane Doe before you sell it."
 
 
 def test_weights_saved_over_others_inherit_none_of_their_claims(pipe, tmp_path):

@@ -117,6 +117,13 @@ def test_files_that_are_no_options(tmp_path):
         read_yaml(tmp_path / "missing.yaml")
 
 
+def test_lists_where_names_belong_are_errors_of_the_options():
+    with pytest.raises(ConfigurationError, match="`preset` must be one of"):
+        resolve({"preset": ["adapt"]})
+    with pytest.raises(ConfigurationError, match="`adapter`"):
+        resolve({"adapter": ["lora"]}).check()
+
+
 def test_presets_hold_known_options_and_the_official_recipes():
     for name in PRESETS:
         resolve({"preset": name})

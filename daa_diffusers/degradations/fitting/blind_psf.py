@@ -5,18 +5,16 @@ import math
 import torch
 import torch.nn.functional as F
 
-LEAST_SIDE = 5  # pixels, side of the PSF at the coarsest scale
+LEAST_SIDE = 5  # pixels; the PSF of the coarsest scale has this side or two pixels more
 SCALE = 2**0.5  # ratio of the sides of the photo at neighboring scales
 ROUNDS = 5  # alternations between photo and PSF at each scale
-# Weight of the number of pixels with nonzero derivatives: its first value, divisor per round, and least value
-EDGES, EDGES_DECAY, LEAST_EDGES = 4e-3, 1.1, 1e-4
-COUPLING, MOST_COUPLING = (
-    2.0,
-    1e5,
-)  # factor per step, and largest value, of the coupling of edges to the photo's derivatives
+# Penalty for each pixel with nonzero derivatives: its first value, divisor per round, and least value
+EDGE_PENALTY, PENALTY_DECAY, LEAST_PENALTY = 4e-3, 1.1, 1e-4
+COUPLING_GROWTH = 2.0  # factor per step of the coupling of the edges to the photo's derivatives
+MOST_COUPLING = 1e5
 PSF_WEIGHT = 2.0  # weight of the squared norm of the PSF
 FAINT = 0.05  # share of the PSF's maximum below which pixels are set to zero
-LEAST_LIGHT = 1e-2  # sum of the least-squares PSF, which is nearly 1, below which a photo has no edges
+LEAST_LIGHT = 1e-2  # least sum of the clipped PSF, about 1 for photos with edges; below it, the PSF is a point
 ISOLATED = 0.1  # share of the light; connected pixels that hold less are set to zero
 
 
@@ -33,10 +31,11 @@ def estimate_psf(photo: torch.Tensor, side: int) -> torch.Tensor:
         side: odd side of the PSF in pixels; must hold the whole blur.
 
     Returns:
-        The PSF (side, side), non-negative, with sum 1 and its center of mass within half a pixel of the center.
+        The PSF (side, side), non-negative, with sum 1 and its center of mass within half a pixel of the center unless
+        light is lost at the border.
     """
     scales = max(1, math.floor(math.log(side / LEAST_SIDE) / math.log(SCALE)))
-    psf, weight = None, EDGES
+    psf, weight = None, EDGE_PENALTY
     for scale in range(scales, -1, -1):
         factor = SCALE**-scale
         size = [round(factor * length) for length in photo.shape]
@@ -51,7 +50,7 @@ def estimate_psf(photo: torch.Tensor, side: int) -> torch.Tensor:
         periodic = _periodic(smaller, width)
         for _ in range(ROUNDS):
             psf = _fit_psf(periodic, _sharpened(periodic, psf, weight), width)
-            weight = max(weight / EDGES_DECAY, LEAST_EDGES)
+            weight = max(weight / PENALTY_DECAY, LEAST_PENALTY)
     assert psf is not None
     return psf
 
@@ -71,7 +70,7 @@ def _sharpened(photo: torch.Tensor, psf: torch.Tensor, weight: float) -> torch.T
         edges = torch.fft.rfft2(edges * ((edges**2).sum(0) >= weight / coupling))
         pulled = right.conj() * edges[0] + down.conj() * edges[1]
         spectrum = (target + coupling * pulled) / (power + coupling * roughness)
-        coupling *= COUPLING
+        coupling *= COUPLING_GROWTH
     return _photo_of(spectrum, photo)
 
 
@@ -88,7 +87,10 @@ def _fit_psf(photo: torch.Tensor, sharp: torch.Tensor, side: int) -> torch.Tenso
 
 
 def _without_isolated(psf: torch.Tensor) -> torch.Tensor:
-    """Sets connected groups of pixels (also diagonally) to zero that hold little of the light of a PSF of sum 1."""
+    """Zeroes groups of (also diagonally) connected pixels with less than `ISOLATED` of a PSF's light.
+
+    The brightest group stays. The PSF has sum 1.
+    """
     lit = psf > 0
     # each group gets the largest index of its pixels, plus one; 0: dark
     group, before = torch.arange(1, psf.numel() + 1, dtype=psf.dtype).view_as(psf) * lit, None

@@ -37,7 +37,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 def resolve(*layers: dict[str, Any]) -> TrainingConfig:
     """Merges mappings of options over the preset that they name; later mappings take precedence.
 
-    Only names are checked here; `TrainingConfig.check` checks values.
+    `TrainingConfig.check` checks the values that are not needed here.
+
+    Raises:
+        ConfigurationError: an unknown name, preset or objective, or a degradation file that cannot be read.
     """
     given: dict[str, Any] = {}
     objective: dict[str, Any] = {}
@@ -46,7 +49,7 @@ def resolve(*layers: dict[str, Any]) -> TrainingConfig:
         objective = merge_objectives(objective, nested.pop("objective", {}))
         given.update(nested)
     preset = given.get("preset", TrainingConfig.preset)
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise ConfigurationError(f"`preset` must be one of {', '.join(PRESETS)}, got {preset!r}")
     for name in given:
         if facts(NAMES[name]).path:
@@ -62,7 +65,7 @@ def resolve(*layers: dict[str, Any]) -> TrainingConfig:
     preset_objective = PRESETS[preset].get("objective", {"type": DEFAULT_OBJECTIVE})
     given["objective"] = with_defaults(merge_objectives(preset_objective, objective))
     if "learning_rate" in given:
-        given.setdefault("probe_learning_rate", False)
+        given.setdefault("probe_learning_rate", False)  # a given rate is used as it is
     return replace(TrainingConfig(), **{**_of_preset(preset, given), **given})
 
 
@@ -71,8 +74,9 @@ def _of_preset(preset: str, given: dict[str, Any]) -> dict[str, Any]:
     values = dict(PRESETS[preset])
     if not objective_class(given["objective"]["type"]).uses_preparation:
         values = {name: value for name, value in values.items() if not facts(NAMES[name]).preparation}
-    if given.get("adapter") in ADAPTER_LEARNING_RATES:
-        values["learning_rate"] = ADAPTER_LEARNING_RATES[given["adapter"]]
+    adapter = given.get("adapter")
+    if isinstance(adapter, str) and adapter in ADAPTER_LEARNING_RATES:
+        values["learning_rate"] = ADAPTER_LEARNING_RATES[adapter]
     return values
 
 
