@@ -62,9 +62,9 @@ def _sharpened(photo: torch.Tensor, psf: torch.Tensor, weight: float) -> torch.T
     """
     transfer = _transfer(psf, photo.shape)
     right, down = (_transfer(step, photo.shape) for step in _steps(photo))
-    target, power = transfer.conj() * torch.fft.rfft2(photo), transfer.abs() ** 2
-    roughness = right.abs() ** 2 + down.abs() ** 2
     spectrum, coupling = torch.fft.rfft2(photo), 2 * weight
+    target, power = transfer.conj() * spectrum, transfer.abs() ** 2
+    roughness = right.abs() ** 2 + down.abs() ** 2
     while coupling < MOST_COUPLING:
         edges = torch.stack([_photo_of(right * spectrum, photo), _photo_of(down * spectrum, photo)])
         edges = torch.fft.rfft2(edges * ((edges**2).sum(0) >= weight / coupling))

@@ -94,7 +94,7 @@ class ShakeProfile(Profile):
                 f"no shake to synthesize: {self.photos - self.shaken} of {self.photos} photos have sharp edges"
             )
         # PSFs contain the defocus
-        return replace(self.like, psfs=list(self.psfs), defocus=(0.0, 0.0), direction=None, varying_probability=0.0)
+        return replace(self.like, psfs=self.psfs, defocus=(0.0, 0.0), direction=None, varying_probability=0.0)
 
     def describe(self) -> str:
         """Returns a summary of the fit as text of several lines."""
