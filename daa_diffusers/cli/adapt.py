@@ -141,8 +141,7 @@ def _open(config: TrainingConfig, write_clean: bool, begun: float | None) -> Inp
     from ..training import setup
     from ..training.output import check_output
     from ..training.pace import Pace
-    from ..training.planning import least_preparation
-    from ..training.preparation import INSPECTION, inspect_all
+    from ..training.real_photos import INSPECTION, inspect_all
 
     check_output(Path(config.output_dir))
     restorer = setup.build_restorer(config)
@@ -150,17 +149,7 @@ def _open(config: TrainingConfig, write_clean: bool, begun: float | None) -> Inp
     real = setup.open_sources(config, "real", channels)
     choices = None
     if config.fit_noise and not (Path(config.output_dir) / "run.json").exists():
-        pace = Pace(config, begun=begun)
-        before = pace.spent()
-        choices = inspect_all(real, pace.share(INSPECTION))
-        seconds_per_photo = (pace.spent() - before) / max(1, sum(choice.inspected for choice in choices))
-        seconds = pace.spent() + least_preparation(config, restorer, seconds_per_photo)
-        if pace.seconds is not None and seconds > pace.seconds:
-            typer.echo(
-                f"warning: --minutes {config.minutes:g} is too short: the preparation takes about {seconds / 60:.1f} "
-                f"minutes on this machine; with --minutes {2 * seconds / 60:.1f}, half of the time is for training",
-                err=True,
-            )
+        choices = inspect_all(real, Pace(config, begun=begun).share(INSPECTION))
     if write_clean:
         _write_clean(Path(config.clean[0]))
     return setup.Inputs(restorer, setup.open_all_sources(config, channels, real=real), choices)

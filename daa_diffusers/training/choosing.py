@@ -22,7 +22,7 @@ from ..photos.pixels import center_crop
 from . import setup
 from .config import TrainingConfig
 from .held_out import pairs_apart
-from .preparation import MEASURED_PATCHES, measured_photos
+from .real_photos import MEASURED_PATCHES, measured_photos
 
 logger = logging.getLogger(__name__)
 

@@ -21,9 +21,10 @@ from .kept_weights import KeptWeights
 from .log import RunLog, Window
 from .memory_need import check_memory
 from .pace import Pace
-from .preparation import measure_for, prepare_files, use_files
+from .preparation import prepare_files, use_files
 from .processes import from_main, on_any, prepare_memory, start_accelerator
 from .rate_probe import learning_rate_factor
+from .real_photos import measure_for
 from .reports import Reports
 from .result import TrainingResult
 from .run_folder import RunFolder

@@ -80,7 +80,12 @@ class Pace:
         elif self.is_timed:
             planned = round(from_main(self.accelerator, self._affordable()))
             if not planned and self.accelerator.is_main_process:
-                logger.warning("preparation took all of the %g minutes; the run takes one step", self.config.minutes)
+                logger.warning(
+                    "the preparation took all of the %g minutes, so that the run takes one step; with `minutes` %g, "
+                    "half of the time is for training",
+                    self.config.minutes,
+                    math.ceil(20 * self.spent() / 60) / 10,
+                )
             corrections = [(0, max(1, planned))]
         else:
             corrections = [(0, self.config.steps)]

@@ -1,16 +1,13 @@
 """Plan of a run for `--dry_run`: resolved options, memory and time."""
 
 import time
-from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
-from torch import nn
 
-from ..models.restorer import RestorerContract, in_eval_mode
+from ..models.restorer import RestorerContract
 from ..objectives.base import Batch, Objective
 from ..pipelines.tiling import free_memory
 from ..sources.folders import PhotoSource
@@ -19,12 +16,6 @@ from .config import TrainingConfig
 from .log import duration_text
 from .memory_need import SAMPLES, memory_need, random_photos, small_sides, state_restored
 from .output import check_output
-
-# Minimum work of the preparation after `preparation.inspect_all`, in units that are timed on this machine: inspections
-# of a photo, restorer passes over `UNIT`, and restorer passes over training batches. Measured with daa-denoise on
-# photos of 0.3 and of 6 megapixels.
-LEAST_INSPECTIONS, LEAST_PASSES, LEAST_BATCHES = 17, 80, 48
-UNIT = (8, 64)  # number and side of the patches
 
 
 def seconds_per_sample(config: TrainingConfig, model: Objective) -> float:
@@ -39,33 +30,6 @@ def seconds_per_sample(config: TrainingConfig, model: Objective) -> float:
         model(Batch(*photos), generator=torch.Generator().manual_seed(0)).loss.backward()
         seconds = time.perf_counter() - start
     return seconds / samples * (config.patch / side) ** 2
-
-
-def seconds_per_batch(step: Callable[[Any], object], batches: Iterable) -> float:
-    """Returns the mean seconds of `step(batch)` over at least two batches; the first warms up and is not counted."""
-    times = []
-    for batch in batches:
-        start = time.perf_counter()
-        step(batch)
-        times.append(time.perf_counter() - start)
-    return sum(times[1:]) / len(times[1:])
-
-
-@torch.no_grad()
-def least_preparation(config: TrainingConfig, restorer: nn.Module, per_inspection: float) -> float:
-    """Estimates the minimum seconds of the rest of the preparation, at the current speed of the machine.
-
-    Args:
-        config: options of the run.
-        restorer: initial restorer.
-        per_inspection: seconds per photo that `preparation.inspect_all` took.
-    """
-    count, side = UNIT
-    patches = torch.zeros(count, RestorerContract.of(restorer).channels, side, side)
-    with in_eval_mode(restorer):
-        per_pass = seconds_per_batch(restorer, [patches.to(next(restorer.parameters()))] * 3)
-    units_per_batch = config.batch_size * config.patch**2 / (count * side**2)
-    return LEAST_INSPECTIONS * per_inspection + (LEAST_PASSES + LEAST_BATCHES * units_per_batch) * per_pass
 
 
 def _photos(source: PhotoSource) -> str:

@@ -36,7 +36,7 @@ class Inputs:
     Attributes:
         restorer: the initial restorer.
         sources: opened sources, by role.
-        choices: results of `preparation.inspect_all` for the real photos; None: not inspected yet.
+        choices: results of `real_photos.inspect_all` for the real photos; None: not inspected yet.
     """
 
     restorer: nn.Module

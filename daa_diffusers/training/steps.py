@@ -1,8 +1,10 @@
 """Optimizer steps: objective, gradient accumulation, learning rate, update."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -17,7 +19,6 @@ from .batches import Batches
 from .config import TrainingConfig
 from .kept_weights import KeptWeights
 from .log import Stopwatch, Window
-from .planning import seconds_per_batch
 from .processes import on_any
 from .progress import Correction, Progress
 
@@ -67,13 +68,14 @@ class Steps:
     def seconds(self) -> float:
         """Measures the seconds per step; returns the mean over all processes."""
         logger.info("preparing: measuring the training speed")
-
-        def step(batch: dict[str, torch.Tensor]) -> None:
+        times = []
+        for batch in self.batches.loader(0, steps=4):  # enough for a stable mean
+            start = time.perf_counter()
             self.accelerator.backward(self.joint_step(0, self.batches.in_range(batch)).loss)
-
-        # 10 % for the optimizer step, the moving average and logging; four steps, enough for a stable mean
-        seconds = 1.1 * seconds_per_batch(step, self.batches.loader(0, steps=4)) * self.batches.accumulation
+            times.append(time.perf_counter() - start)
         self.optimizer.zero_grad()
+        # the first batch warms up; 10 % for the optimizer step, the moving average and logging
+        seconds = 1.1 * fmean(times[1:]) * self.batches.accumulation
         return float(self.accelerator.reduce(torch.tensor(seconds, device=self.accelerator.device), "mean"))
 
     def joint_step(self, step: int, batch: dict[str, torch.Tensor]) -> StepOutput:

@@ -26,6 +26,7 @@ from daa_diffusers.sources.specs import open_source
 from daa_diffusers.training import preparation, setup, validation
 from daa_diffusers.training.loop import Trainer, train
 from daa_diffusers.training.preparation import prepare_files, use_files
+from daa_diffusers.training.real_photos import inspect_all
 from daa_diffusers.training.run_state import list_checkpoints
 from daa_diffusers.training.verification import read_log
 
@@ -105,11 +106,11 @@ def test_a_spent_budget_prepares_with_the_fewest_photos_and_a_resumed_run_uses_t
     given = config(real=[str(many)], minutes=1.0)
     trainer = Trainer(given, progress_bar=False, begun=time.time() - 31)
     assert "noise is inspected in 6 of 12 photos" in caplog.text and "noise is fitted to 3 of 12" in caplog.text
-    assert "pseudo_clean: 1 of 12 photos" in caplog.text
+    assert "pseudo_clean: 3 of 12 photos" in caplog.text
     prepared, noise = files(given.output_dir), (Path(given.output_dir) / "noise.yaml").read_bytes()
-    assert len(prepared) == 1 and trainer.folder.record["prepared"] == {
+    assert len(prepared) == 3 and trainer.folder.record["prepared"] == {
         "fitted": ["noise.yaml"],
-        "pseudo_clean": [[0]],
+        "pseudo_clean": [[0, 4, 8]],
     }
     trainer.train(stop_after=1)
     caplog.clear()
@@ -177,7 +178,7 @@ def test_the_log_of_a_time_limit_gives_no_total_for_a_stream(tmp_path, caplog):
     caplog.set_level("INFO", logger="daa_diffusers")
     photo = (skimage.data.chelsea() + np.random.default_rng(0).normal(0, SIGMA, (300, 451, 3))).clip(0, 255)
     folder = write_photos(tmp_path / "stream", 8, height=96, width=96, photo=photo.astype(np.uint8))
-    preparation.inspect_all([open_source(f"hf:{folder}?streaming=1&window=7")], seconds=0)
+    inspect_all([open_source(f"hf:{folder}?streaming=1&window=7")], seconds=0)
     assert "noise is inspected in 6 photos of a stream; a larger" in caplog.text
 
 
