@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
+
 from ..checkpoints import RENAMED, bundled_names, bundled_path
 from ..errors import ConfigurationError, did_you_mean
 
@@ -91,6 +94,19 @@ def license_named(name: str) -> License:
     if restricted:
         return License(RESEARCH.identifier, RESEARCH.name, text=name, non_commercial=True)
     return License(None, text=name)
+
+
+def card_license(card: str) -> License:
+    """Returns the license that the metadata of a card states; `UNKNOWN` if there is none, or no valid metadata."""
+    match = REGEX_YAML_BLOCK.search(card)
+    try:
+        metadata = yaml.safe_load(match[2]) if match else None
+    except (ValueError, RecursionError, yaml.YAMLError):
+        return UNKNOWN
+    if not isinstance(metadata, dict):
+        return UNKNOWN
+    names = (metadata.get("license_name"), metadata.get("license"))
+    return strictest(*(license_named(name) for name in names if isinstance(name, str) and name))
 
 
 def check_license(name: Any, argument: str = "license") -> None:

@@ -16,9 +16,10 @@ from ..files import text_of
 from .card import given_card, render_card
 from .description import Description, describe
 from .licenses import License, check_license, license_named
-from .record_files import CARD, RENDERED, training_record
+from .record_files import RENDERED, training_record
 from .repository import LOADER_FILE, PIPELINE_CLASS, check_traces, json_bytes, with_code, without_machine
 from .resolving import (
+    CARD,
     CONFIG_NAMES,
     EVALUATION,
     LICENSE_FILES,

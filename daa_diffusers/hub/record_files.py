@@ -9,14 +9,13 @@ from typing import Any
 from ..checkpoints.tasks import TASKS, task_of_degradation
 from ..errors import CheckpointError
 from .fingerprint import stored_fingerprint
-from .resolving import EVALUATION, LICENSE_FILES, MODEL_INDEX, TRAINING
+from .licenses import UNKNOWN, License, card_license
+from .resolving import CARD, EVALUATION, LICENSE_FILES, MODEL_INDEX, RECORD_FILES, TRAINING
 from .untrusted import MAX_JSON_BYTES, check_inside, read_json
 
 RUN_RECORD = "run.json"  # in the output folder of a run
-CARD = "README.md"
 IDENTITY = "identity"
 WEIGHTS_KEY = "weights"  # entry of evaluation.json: fingerprint of the evaluated weights
-RECORD_FILES = (TRAINING, EVALUATION, *LICENSE_FILES, CARD)
 # Line that marks a rendered card; cards without it were edited by a user and are kept.
 RENDERED = (
     "<!-- Rendered by daa_diffusers from this repository's own files; take this line out to keep what you write. -->"
@@ -36,6 +35,7 @@ class WeightsRecord:
         card: card that a user wrote. None: a card is rendered for each upload.
         weights: fingerprint of the weights that `evaluation` and `card` describe. None: unknown; `evaluation` and
             `card` are then not saved again.
+        license: license that the metadata of the card states.
     """
 
     training: dict[str, Any] = field(default_factory=dict)
@@ -43,6 +43,7 @@ class WeightsRecord:
     licenses: dict[str, bytes] = field(default_factory=dict)
     card: str | None = None
     weights: str | None = None
+    license: License = UNKNOWN
 
 
 # --- reading ---
@@ -94,6 +95,7 @@ def read_record(folder: Path) -> WeightsRecord:
         licenses=texts,
         card=None if RENDERED in card else card,
         weights=evaluation.get(WEIGHTS_KEY),
+        license=card_license(card),
     )
 
 

@@ -23,9 +23,9 @@ from ..files import replacing
 from ..models.restorer import config_of, unwrapped
 from .fingerprint import fingerprint
 from .licenses import UNKNOWN, License, license_of, strictest
-from .record_files import CARD, RUN_FIELDS, WEIGHTS_KEY, WeightsRecord, outdated, read_record, task_of
+from .record_files import RUN_FIELDS, WEIGHTS_KEY, WeightsRecord, outdated, read_record, task_of
 from .repository import json_bytes
-from .resolving import EVALUATION, LICENSE_FILES, MODEL_INDEX, TRAINING
+from .resolving import CARD, EVALUATION, MODEL_INDEX, RECORD_FILES, TRAINING
 from .untrusted import read_json
 
 logger = logging.getLogger(__name__)
@@ -70,8 +70,9 @@ def set_license(network: nn.Module, license: License) -> None:
 
 def inherit_license(network: nn.Module, license: License) -> None:
     """Sets a network's license to `license` if that is stricter than its own."""
-    strict = strictest(stated_license(network), license)
-    if strict.key is not None and strict.key != config_of(unwrapped(network)).get("license"):
+    own = stated_license(network)
+    strict = strictest(own, license)
+    if strict != own and strict.key is not None:
         set_license(network, strict)
 
 
@@ -109,15 +110,23 @@ def check_class(kind: type, source: str | os.PathLike[str] | None, subfolder: st
 
 
 def attach_record(network: nn.Module, folder: Path) -> None:
-    """Attaches the record in the folder of weights that were just loaded; a damaged one is ignored with a warning."""
+    """Attaches the record in the folder of weights that were just loaded; a damaged one is ignored with a warning.
+
+    Scores without a fingerprint, and a card without scores, are taken for those of these weights: copies are saved with
+    the fingerprint, so that they are not shown for other weights later. A license that only the card states is
+    inherited.
+    """
     try:
         record = read_record(folder)
     except CheckpointError as error:
         logger.warning("the record of these weights cannot be read: %s", error)
         return
     if record.weights is None and (record.evaluation or record.card):
+        if record.evaluation:
+            logger.info("%s has no fingerprint; its scores are taken for those of these weights", folder / EVALUATION)
         record = replace(record, weights=weights_of(network))
     keep_record(network, record)
+    inherit_license(network, record.license)
 
 
 def attach_from(network: nn.Module, source: str | os.PathLike[str] | None, options: Mapping[str, Any]) -> None:
@@ -129,11 +138,7 @@ def attach_from(network: nn.Module, source: str | os.PathLike[str] | None, optio
         names = ("cache_dir", "force_download", "local_files_only", "token", "revision")
         chosen = {name: options[name] for name in names if name in options}
         try:
-            folder = Path(
-                snapshot_download(
-                    str(source), allow_patterns=[MODEL_INDEX, TRAINING, EVALUATION, *LICENSE_FILES], **chosen
-                )
-            )
+            folder = Path(snapshot_download(str(source), allow_patterns=[MODEL_INDEX, *RECORD_FILES], **chosen))
         except (OSError, ValueError) as error:
             logger.warning("the record of these weights cannot be read: %s", error)
             return

@@ -28,6 +28,8 @@ NO_PICKLE = "only safetensors are read, because pickle files run code when they 
 CONFIG_NAMES = {"scheduler": "scheduler_config.json"}  # component -> config file, if not config.json
 TRAINING, EVALUATION = "training.json", "evaluation.json"  # training record with license; evaluation scores
 LICENSE_FILES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.md", "NOTICE.txt")
+CARD = "README.md"
+RECORD_FILES = (TRAINING, EVALUATION, *LICENSE_FILES, CARD)
 DOWNLOAD_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "variant")
 
 
@@ -131,7 +133,7 @@ def download(
     revision: str | None = None,
     variant: str | None = None,
 ) -> str:
-    """Downloads the configs and safetensors of some components of a pipeline repository, unless they are cached.
+    """Downloads configs, safetensors and record of some components of a pipeline repository, unless they are cached.
 
     Returns:
         The local folder.
@@ -146,7 +148,7 @@ def download(
         f"{WEIGHTS}{suffix}-*{SAFETENSORS}",  # shards
         f"{WEIGHTS}{SAFETENSORS}.index{suffix}.json",
     )
-    patterns = [MODEL_INDEX, TRAINING, EVALUATION, *LICENSE_FILES]
+    patterns = [MODEL_INDEX, *RECORD_FILES]
     patterns += ["config.json", *files]  # for a single restorer, which has no index
     for component in components:
         patterns.append(f"{component}/{CONFIG_NAMES.get(component, 'config.json')}")

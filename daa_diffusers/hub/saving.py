@@ -8,8 +8,9 @@ from pathlib import Path
 from torch import nn
 
 from ..files import check_writable, replacing_folder
-from .record_files import RECORD_FILES, outdated
+from .record_files import outdated
 from .records import write_record
+from .resolving import RECORD_FILES
 from .weight_files import WEIGHTS
 
 

@@ -336,8 +336,8 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
     def download(cls, pretrained_model_name: str, *, load_noise_predictor: bool = False, **kwargs) -> str:
         """Downloads a repository of the Hub, unless it is cached, and returns its folder.
 
-        Unlike `DiffusionPipeline.download`, it supports components from other packages. Only configs and safetensors
-        are downloaded.
+        Unlike `DiffusionPipeline.download`, it supports components from other packages. Only configs, safetensors
+        and the record of the weights are downloaded.
 
         Args:
             pretrained_model_name: "owner/name".

@@ -13,13 +13,18 @@ from huggingface_hub.errors import (
 from daa_diffusers import (
     DAARestorationPipeline,
     DAAUNet2DConditionModel,
+    RestorationUNet,
 )
 from daa_diffusers.errors import CheckpointError
+from daa_diffusers.hub.description import describe
+from daa_diffusers.hub.records import keep_run_record
 
 from .conftest import build, same
 from .hub_server import commit_of
 
-RESTORER_FILES = {"model_index.json", "restorer/config.json", "restorer/diffusion_pytorch_model.safetensors"}
+RESTORER_FILES = {
+    *("model_index.json", "README.md", "restorer/config.json", "restorer/diffusion_pytorch_model.safetensors")
+}
 
 
 UNET_FILES = {"unet/config.json", "unet/diffusion_pytorch_model.safetensors"}
@@ -82,6 +87,7 @@ def test_a_variant_is_fetched_alone(hub, load, saved):
     pipeline = load(variant="fp16", dtype=torch.float16)
     assert hub.downloaded() == {
         "model_index.json",
+        "README.md",
         "restorer/config.json",
         "restorer/diffusion_pytorch_model.fp16.safetensors",
     }
@@ -159,6 +165,19 @@ def test_the_record_of_the_weights_comes_along(hub, load, saved, tmp_path):
     (saved / "training.json").write_text('{"licence": "s-lab-license-1.0"}')
     load()
     assert hub.downloaded() == RESTORER_FILES | {"training.json"}
+
+
+def test_a_card_comes_along_and_its_license_is_inherited_by_training(hub, load, saved, tmp_path):
+    card = "---\nlicense: cc-by-nc-4.0\n---\n# My camera\n"
+    (saved / "README.md").write_text(card)
+    pipeline = load()
+    pipeline.save_pretrained(tmp_path / "copy")
+    assert (tmp_path / "copy" / "README.md").read_text() == card
+    keep_run_record(pipeline.restorer, {"steps": 1, "options": {"init_from": "org/restorer"}})
+    pipeline.save_pretrained(tmp_path / "trained")
+    assert describe(tmp_path / "trained").license.key == "cc-by-nc-4.0"
+    restorer = RestorationUNet.from_pretrained("org/restorer", subfolder="restorer", cache_dir=tmp_path / "cache")
+    assert restorer.config.license == "cc-by-nc-4.0"
 
 
 @pytest.mark.parametrize(

@@ -35,9 +35,7 @@ def test_a_pushed_pipeline_comes_back_in_one_commit(writable_hub, tmp_path):
     assert writable_hub.private["org/mine"]
     loaded = DAARestorationPipeline.from_pretrained("org/mine", cache_dir=tmp_path / "cache")
     assert same(loaded, build(unet=False))
-    assert not any(
-        name.endswith((".py", ".md")) for name in writable_hub.downloaded()
-    )  # no foreign code is even fetched
+    assert not any(name.endswith(".py") for name in writable_hub.downloaded())  # no foreign code is even fetched
 
 
 def test_a_pull_request_and_a_bare_name(writable_hub):

@@ -20,7 +20,7 @@ from daa_diffusers import (
 from daa_diffusers.adapters import AdapterConfig, fingerprint, save_adapter, updates_for
 from daa_diffusers.checkpoints import bundled_names, bundled_path
 from daa_diffusers.hub.description import describe
-from daa_diffusers.hub.licenses import RESEARCH, license_named
+from daa_diffusers.hub.licenses import RESEARCH, card_license, license_named
 from daa_diffusers.hub.publish import prepare
 from daa_diffusers.hub.record_files import WeightsRecord
 from daa_diffusers.hub.records import keep_record, keep_run_record, record_of, stated_license
@@ -133,7 +133,28 @@ def test_a_bundled_config_states_task_and_license(name):
     assert config["task"] == name.split("-")[1] and config["license"] == LICENSES[name]
 
 
+def test_a_card_states_a_license_by_its_metadata():
+    for card, key in (
+        ("---\nlicense: mit\n---\n# Mine", "mit"),
+        ("---\nlicense: other\nlicense_name: my-nc-license\n---\n", "my-nc-license"),
+        ("---\nlicense: [mit]\n---\n", None),
+        ("---\n- a\n---\n", None),
+        ("---\n{\n---\n", None),
+        ("# Mine\nlicense: mit", None),
+    ):
+        assert card_license(card).key == key
+
+
 # --- weights that have changed ---
+
+
+def test_scores_without_a_fingerprint_are_bound_to_the_weights_they_are_next_to(made, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        pipe = DAARestorationPipeline.from_pretrained(made)
+    assert "evaluation.json has no fingerprint" in caplog.text
+    pipe.save_pretrained(tmp_path / "out")
+    saved = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert saved == {**EVALUATION, "weights": fingerprint(pipe.restorer.state_dict())}
 
 
 def test_changed_weights_keep_the_license_but_no_number_and_no_card(pipe, tmp_path, caplog):
