@@ -17,6 +17,8 @@ FAINT = 0.05  # share of the PSF's maximum below which pixels are set to zero
 LEAST_LIGHT = 1e-2  # least sum of the clipped PSF, about 1 for photos with edges; below it, the PSF is a point
 ISOLATED = 0.1  # share of the light; connected pixels that hold less are set to zero
 
+Spectra = tuple[torch.Tensor, torch.Tensor]  # of the filters of the derivatives to the right and downward, (H, W/2 + 1)
+
 
 def estimate_psf(photo: torch.Tensor, side: int) -> torch.Tensor:
     """Estimates the blur of a photo that is blurred equally everywhere.
@@ -48,20 +50,20 @@ def estimate_psf(photo: torch.Tensor, side: int) -> torch.Tensor:
             psf = F.interpolate(psf[None, None], (width, width), mode="bicubic")[0, 0].clamp(min=0)
             psf = _centered(psf / psf.sum())
         periodic = _periodic(smaller, width)
+        derivatives = _derivatives(periodic)
         for _ in range(ROUNDS):
-            psf = _fit_psf(periodic, _sharpened(periodic, psf, weight), width)
+            psf = _fit_psf(periodic, _sharpened(periodic, psf, weight, derivatives), width, derivatives)
             weight = max(weight / PENALTY_DECAY, LEAST_PENALTY)
     assert psf is not None
     return psf
 
 
-def _sharpened(photo: torch.Tensor, psf: torch.Tensor, weight: float) -> torch.Tensor:
+def _sharpened(photo: torch.Tensor, psf: torch.Tensor, weight: float, derivatives: Spectra) -> torch.Tensor:
     """Finds S (H, W) that minimizes `|S * psf - photo|^2 + weight * (number of pixels with nonzero derivatives)`.
 
     By half-quadratic splitting: the derivatives are coupled to a copy, the edges, from which small values are removed.
     """
-    transfer = _transfer(psf, photo.shape)
-    right, down = (_transfer(step, photo.shape) for step in _steps(photo))
+    transfer, (right, down) = _transfer(psf, photo.shape), derivatives
     spectrum, coupling = torch.fft.rfft2(photo), 2 * weight
     target, power = transfer.conj() * spectrum, transfer.abs() ** 2
     roughness = right.abs() ** 2 + down.abs() ** 2
@@ -74,10 +76,10 @@ def _sharpened(photo: torch.Tensor, psf: torch.Tensor, weight: float) -> torch.T
     return _photo_of(spectrum, photo)
 
 
-def _fit_psf(photo: torch.Tensor, sharp: torch.Tensor, side: int) -> torch.Tensor:
+def _fit_psf(photo: torch.Tensor, sharp: torch.Tensor, side: int, derivatives: Spectra) -> torch.Tensor:
     """Finds the PSF (side, side) by which the derivatives of `sharp` (H, W) become those of `photo`."""
     blurred, clear = torch.fft.rfft2(photo), torch.fft.rfft2(sharp)
-    roughness = sum(_transfer(step, photo.shape).abs() ** 2 for step in _steps(photo))
+    roughness = sum(step.abs() ** 2 for step in derivatives)
     psf = _photo_of(roughness * clear.conj() * blurred / (roughness * clear.abs() ** 2 + PSF_WEIGHT), photo)
     psf = psf.roll((side // 2, side // 2), (0, 1))[:side, :side].clamp(min=0)
     psf = torch.where(psf < FAINT * psf.max(), 0.0, psf)
@@ -101,9 +103,10 @@ def _without_isolated(psf: torch.Tensor) -> torch.Tensor:
     return torch.where(kept, psf, 0.0)
 
 
-def _steps(like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the filters of the derivatives to the right and downward."""
-    return like.new_tensor([[1.0, -1.0, 0.0]]), like.new_tensor([[1.0], [-1.0], [0.0]])
+def _derivatives(photo: torch.Tensor) -> Spectra:
+    """Returns the Fourier transforms of the filters of a photo's derivatives to the right and downward."""
+    right = photo.new_tensor([[1.0, -1.0, 0.0]])
+    return _transfer(right, photo.shape), _transfer(right.T, photo.shape)
 
 
 def _transfer(kernel: torch.Tensor, size: torch.Size) -> torch.Tensor:
