@@ -1,7 +1,7 @@
 """Files of a weights record: names, contents, and removal of records that belong to other weights."""
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ def task_of(training: Mapping[str, Any]) -> str | None:
         return training["task"]
     options = training.get("options")
     degradation = options.get("degradation") if isinstance(options, Mapping) else None
-    tasks = {task for kind in _kinds(degradation) if (task := task_of_degradation(kind)) is not None}
+    tasks = {task for part in degradations_in(degradation) if (task := task_of_degradation(part["type"])) is not None}
     # noise is part of most synthetic degradations
     tasks = {task for task in tasks if not TASKS[task].removes_noise} or tasks
     return tasks.pop() if len(tasks) == 1 else None
@@ -136,12 +136,15 @@ def is_adapted(training: Mapping[str, Any]) -> bool:
     return recorded_objective(options)[0] != "supervised" or any(options.get(name) for name in PAIRS_FROM_REAL)
 
 
-def _kinds(degradation: Any) -> set[str]:
-    """Returns the types of all degradations in a degradation's config, parts included."""
-    if isinstance(degradation, Mapping):
-        inner = set().union(*map(_kinds, degradation.values())) if degradation else set()
-        return inner | ({degradation["type"]} if isinstance(degradation.get("type"), str) else set())
-    return set().union(*map(_kinds, degradation)) if isinstance(degradation, list) else set()
+def degradations_in(config: Any) -> Iterator[Mapping[str, Any]]:
+    """Yields the config of a degradation and those of all its parts; nothing for what is not a config."""
+    if isinstance(config, Mapping):
+        if isinstance(config.get("type"), str):
+            yield config
+        config = list(config.values())
+    if isinstance(config, list):
+        for value in config:
+            yield from degradations_in(value)
 
 
 # --- files of other weights ---

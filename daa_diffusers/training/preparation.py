@@ -27,6 +27,7 @@ from ..degradations.mixture import Mixture
 from ..degradations.transplant import Transplant, write_residual
 from ..errors import ConfigurationError
 from ..files import replacing, write_text
+from ..hub.record_files import degradations_in
 from ..photos.pixels import center_crop, unit_float
 from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 from ..sources.folders import PhotoFolder, PhotoSource
@@ -130,17 +131,18 @@ def _fit_rain(run: _Run) -> None:
 
 
 def _fit_shake(run: _Run) -> None:
-    made = degradation_from_config(run.config.degradation or {"type": "motion_blur"})
-    like = made if isinstance(made, MotionBlur) else MotionBlur()
-    shake = fit_shake(run.real, run.seconds_of(FIT), like)
+    shake = fit_shake(run.real, run.seconds_of(FIT), _motion_blur_of(run.config), run.config.fit_shake)
     _write_fit(shake, run.folder / SHAKE_FILE, "camera shake")
-    counts = [source.count for source in run.real]
-    if shake.psfs and (None in counts or sum(map(len, run.real)) > shake.photos + len(shake.skipped)):
-        logger.warning(
-            "the shake of %d real photos is used; photos with other shake may become worse, unless `fit_shake` is "
-            "at most 0.5",
-            len(shake.psfs),
-        )
+
+
+def _motion_blur_of(config: TrainingConfig) -> MotionBlur:
+    """Returns the motion blur in `degradation`, which has at most one; the default one if it has none."""
+    for part in degradations_in(config.degradation):
+        degradation = degradation_from_config(part)
+        if isinstance(degradation, MotionBlur):
+            return degradation
+    logger.warning("`degradation` has no motion_blur: the fitted shake has default tone curve, highlights and noise")
+    return MotionBlur()
 
 
 def _write_fit(profile: Profile, path: Path, what: str) -> None:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from daa_diffusers import DAARestorationPipeline, RestorationUNet
 from daa_diffusers.degradations.base import degradation_from_config
+from daa_diffusers.degradations.blur import MotionBlur
 from daa_diffusers.degradations.config_files import read_degradation
 from daa_diffusers.degradations.fitting import shake
 from daa_diffusers.degradations.fitting.rain import RainProfile
@@ -242,6 +243,7 @@ def test_the_weights_kept_lie_between_the_start_and_the_moving_average(config, s
 
 
 def test_options_that_do_not_fit(config, tmp_path, noisy):
+    two = {"type": "sequence", "parts": [{"type": "motion_blur"}, {"type": "motion_blur"}]}
     for changes, message in (
         ({"blend": 0.0}, "`blend` must be above 0 and at most 1"),
         ({"blend": 0.5, "init_from": None, "pseudo_clean": False}, "`blend` 0.5 needs a restorer to start from"),
@@ -250,6 +252,7 @@ def test_options_that_do_not_fit(config, tmp_path, noisy):
         ({"transplant": 0.6}, "`transplant` must be a share of at most 1 - `fit_noise`"),
         ({"transplant": 0.5, "init_from": None}, "`transplant` needs a restorer to start from"),
         ({"init_from": None}, "`pseudo_clean` needs a restorer to start from"),
+        ({"fit_shake": 0.5, "degradation": two}, "one motion_blur of `degradation`, got 2"),
         ({"real": [], "variant": "vanilla"}, "`fit_noise` needs `real` photos"),
     ):
         with pytest.raises(ConfigurationError, match=message):
@@ -294,20 +297,23 @@ def test_noise_too_strong_to_be_measured_is_adapted_to_without_the_fit(config, t
     trainer.folder.release()
 
 
-@pytest.mark.parametrize("most", [3, 4])
-def test_photos_whose_shake_is_not_used_are_warned_of(tiny_config, tmp_path, caplog, monkeypatch, most):
-    monkeypatch.setattr(shake, "MAX_PHOTOS", most)
-    monkeypatch.setattr(shake, "SHAKEN", 0.0)  # sharp photos count, too
-    monkeypatch.setattr(shake, "PSF_CROP", 64)
-    real = tmp_path / "shaken"
-    real.mkdir()
+def test_the_fitted_shake_has_tone_curve_and_noise_of_the_motion_blur_in_the_degradation(
+    tiny_config, tmp_path, caplog, monkeypatch
+):
+    for name, value in {"MAX_PHOTOS": 3, "SHAKEN": 0.0, "PSF_CROP": 64}.items():  # sharp photos count, too
+        monkeypatch.setattr(shake, name, value)
     for number in range(4):
-        Image.fromarray(skimage.data.astronaut()[100 * number : 100 * number + 96, :96]).save(real / f"{number}.png")
-    given = tiny_config(real=[str(real)], objective={"type": "supervised"}, fit_shake=1.0)
-    preparation.prepare_files(given, torch.nn.Identity(), tmp_path, [open_source(str(real))])
-    degradation = degradation_from_config(read_degradation(tmp_path / "shake.yaml"))
-    assert len(degradation.psfs) == most
-    assert ("the shake of 3 real photos is used" in caplog.text) == (most == 3)
+        cut = skimage.data.astronaut()[100 * number : 100 * number + 96, :96]
+        Image.fromarray(cut).save(tmp_path / f"{number}.png")
+    blur, real = {"type": "motion_blur", "tone_probability": 0.0}, [open_source(str(tmp_path))]
+    for folder, degradation in (("with", {"type": "sequence", "parts": [{"type": "rain"}, blur]}), ("without", None)):
+        (tmp_path / folder).mkdir()
+        given = tiny_config(real=["photos"], fit_shake=0.8, **({"degradation": degradation} if degradation else {}))
+        preparation.prepare_files(given, torch.nn.Identity(), tmp_path / folder, real)
+        (_, fitted), (_, random) = degradation_from_config(read_degradation(tmp_path / folder / "shake.yaml")).parts
+        assert random == (MotionBlur(tone_probability=0.0) if degradation else MotionBlur())
+        assert len(fitted.psfs) == 3 and fitted.tone_probability == random.tone_probability
+        assert ("`degradation` has no motion_blur" in caplog.text) == (folder == "without")
 
 
 def test_rain_and_shake_of_the_real_photos_reach_the_samples(tiny_config, start, caplog):
@@ -316,7 +322,7 @@ def test_rain_and_shake_of_the_real_photos_reach_the_samples(tiny_config, start,
     folder.mkdir(parents=True)
     rain = {"cover": (0.1, 0.2), "length": (20, 30), "width": (1, 2), "brightness": (0.3, 0.5), "angle": (-5, 5)}
     preparation._write_fit(RainProfile(rain, rain, None, None, 3, 3), folder / "rain.yaml", "rain")
-    preparation._write_fit(ShakeProfile(None, (0, 0), None, 3, 0), folder / "shake.yaml", "camera shake")
+    preparation._write_fit(ShakeProfile(3, 0), folder / "shake.yaml", "camera shake")
     assert "no shake to synthesize" in caplog.text and not (folder / "shake.yaml").exists()
     unprepared = replace(given, real=[], fit_rain=0.0, fit_shake=0.0)
     dataset = setup.build_dataset(unprepared, setup.open_all_sources(unprepared, 3), 4)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, get_type_hints
 from ...adapters.files import INFO, AdapterConfig
 from ...errors import ConfigurationError
 from ...hub.licenses import check_license
-from ...hub.record_files import PAIRS_FROM_REAL
+from ...hub.record_files import PAIRS_FROM_REAL, degradations_in
 from ...models.daa_unet import PRESETS as UNET_PRESETS
 from ...objectives.registry import objective_class
 from .field import converted, facts, problem
@@ -87,6 +87,9 @@ def _preparation(config: "TrainingConfig") -> Iterator[str]:
     if sum(fitted.values()) + config.transplant > 1:
         shares = " - ".join(f"`{name}`" for name in fitted or ("fit_noise",))
         yield f"`transplant` must be a share of at most 1 - {shares}, got {config.transplant}"
+    blurs = sum(part["type"] == "motion_blur" for part in degradations_in(config.degradation))
+    if config.fit_shake and blurs > 1:
+        yield f"`fit_shake` takes tone curve, highlights and noise from one motion_blur of `degradation`, got {blurs}"
     for name in PAIRS_FROM_REAL:
         if getattr(config, name) and not (config.clean and config.real):
             yield f"`{name}` needs `real` photos, and `clean` ones to degrade"

@@ -82,8 +82,8 @@ class TrainingConfig:
     )
     fit_shake: float = option(
         0.0,
-        "Share of the synthetic photos with the camera shake of the real ones: the point spread function of each. Tone "
-        "curve, highlights and noise are those of --degradation if it is motion_blur.",
+        "Share of the synthetic photos with the camera shake of the real ones: the point spread function of each; at "
+        "most 0.5 if not all are measured. Tone curve, highlights and noise are those of motion_blur in --degradation.",
         at_least=0,
         at_most=1,
         preparation=True,
