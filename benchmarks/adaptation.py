@@ -78,7 +78,7 @@ def plan(arguments: argparse.Namespace, name: str, row_name: str, seed: int) -> 
         options["degradation"] = domain.degradation
     if row.photos:
         options["real"] = [str(data / domain.real)]
-    if not domain.fits_noise:  # and restored photos that still rain would teach to leave the rain
+    if domain.fits != "noise":  # and restored photos that still rain would teach to leave the rain
         options |= {"fit_noise": 0.0, "pseudo_clean": row.options.get("pseudo_clean", False)}
     if "transplant" in row.options:
         options["transplant_kind"] = domain.transplant
@@ -250,7 +250,7 @@ def tasks_of(arguments: argparse.Namespace) -> list[Task]:
         for row in arguments.rows:
             for name in arguments.domains:
                 domain = DOMAINS[name]
-                fits = (not ALL_ROWS[row].noise or domain.fits_noise) and (not ALL_ROWS[row].oracle or domain.oracle)
+                fits = ALL_ROWS[row].fits in (None, domain.fits) and (not ALL_ROWS[row].oracle or domain.oracle)
                 if fits and (seed == 0 or row in MAIN):
                     tasks.append(plan(arguments, name, row, seed))
     return tasks

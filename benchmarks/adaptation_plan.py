@@ -5,13 +5,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from daa_diffusers.training.config import PRESETS
 
 BOTH = ("clean/bsds", "clean/highres")
 CAMERA = PRESETS["adapt"]["degradation"]  # the strongest synthesis: camera noise of any strength and correlation
-OWN_PHOTOS = Path(__file__).resolve().parents[1] / "outputs"  # `camera_photos.py` writes folders of photos there
-NETWORKS = Path(os.environ.get("DAA_NETWORKS", Path(__file__).resolve().parents[2] / "shared" / "networks"))
+ROOT = Path(__file__).resolve().parents[1]
+OWN_PHOTOS = ROOT / "outputs"  # `camera_photos.py` writes folders of photos there
+NETWORKS = Path(os.environ.get("DAA_NETWORKS", ROOT.parent / "shared" / "networks"))
 ALL_THE_WAY = {"blend": 1.0}  # a start without camera noise has nothing worth keeping
+LEVIN = {"metrics": ["psnr_shift", "ssim"], "clean_name": [r"(\d+)_\d+", r"im\1"]}  # 4 photos of each of 4 scenes
 GAUSSIAN = {"type": "gaussian", "sigma_min": 0.0, "sigma_max": 50.0}
 
 
@@ -25,7 +29,7 @@ class Domain:
         start: the restorer to adapt, a key of `STARTS`.
         oracle: degraded and clean photos of the domain for the supervised bound; None where no targets exist.
         clean, degradation: of the synthetic pairs.
-        fits_noise: the degradation is noise, which `fit_noise` can estimate from `real`.
+        fits: what can be estimated from `real`, "noise" or "shake"; None: neither.
         transplant: what is transplanted from the real photos, a `transplant_kind`.
         options: of the training of all rows, over `COMMON`.
         adapted: options of the row "adapted" that differ from preset `adapt`.
@@ -39,7 +43,7 @@ class Domain:
     oracle: tuple[str, str] | None = None
     clean: tuple[str, ...] = BOTH
     degradation: dict[str, Any] = field(default_factory=lambda: CAMERA)
-    fits_noise: bool = True
+    fits: str | None = "noise"
     transplant: str = "residual"
     options: dict[str, Any] = field(default_factory=dict)
     adapted: dict[str, Any] = field(default_factory=dict)
@@ -96,12 +100,32 @@ def _white(domain: Domain) -> Domain:
     return replace(domain, start="white-noise", strongest="daa-denoise", adapted=ALL_THE_WAY, options=WHITE)
 
 
+def _shaken(real: str, val: str) -> Domain:
+    """A domain of camera shake, measured on `blurry` and `clean` in `val`; options are those of daa-deblur-adapted."""
+    config = yaml.safe_load((ROOT / "examples" / "configs" / "daa-deblur-adapted.yaml").read_text())
+    of_rows = ("preset", "init_from", "objective", "output_dir", "clean", "real", "fit_shake", "degradation")
+    return Domain(
+        real,
+        (f"{val}/blurry", f"{val}/clean"),
+        "daa-deblur",
+        clean=("clean/free", str(OWN_PHOTOS / "photos/lomiri"), "clean/free", str(OWN_PHOTOS / "photos/gray")),
+        degradation=config["degradation"],
+        fits="shake",
+        options={name: value for name, value in config.items() if name not in of_rows},
+        evaluation=LEVIN,
+    )
+
+
 OWN = ("phone", "grain", "enlarged", "coded", "sharpened", "scanned", "blotched")  # kinds of `camera_photos.py`
 
 # The first three: noise of cameras, from the bundled denoiser. PolyU: Canon cameras are adapted to, a Sony is measured.
 # Then the same from one that was trained on research-only photos, which the results are of; a user's one bad checkpoint
-# and a folder of photos, the last ones with noise of our own; rain; camera shake. Then the first three at the
-# official size, from a published denoiser, and from one of our own that knows white noise only, as "phone".
+# and a folder of photos, the last ones with noise of our own; rain; camera shake, by the length of trajectories and by
+# point spread functions, of the measured photos, of Kohler's, and of Levin's other two scenes, which are linked by
+#   cd outputs; mkdir -p levin_{12,34}/{blurry,clean}; levin=$DAA_DATA/real_blur/levin/val
+#   for s in 12 34; do ln -s $levin/blurry/[$s]_* levin_$s/blurry; ln -s $levin/clean/im[$s].png levin_$s/clean; done
+# Then the first three at the official size, from a published denoiser, and from one of our own that knows white noise
+# only, as "phone".
 DOMAINS = {
     "renoir": _noise("renoir"),
     "sidd_small": _noise("sidd_small"),
@@ -126,7 +150,7 @@ DOMAINS = {
         ("rain100l/val/rainy", "rain100l/val/clean"),
         "daa-derain-plain",
         degradation={"type": "rain"},
-        fits_noise=False,
+        fits=None,
         transplant="streaks",
         adapted={"transplant": 0.9, "transplant_kind": "streaks", "blend": 1.0},
         evaluation={"metrics": ["psnr", "ssim"], "space": "y"},
@@ -136,9 +160,13 @@ DOMAINS = {
         ("real_blur/levin/val/blurry", "real_blur/levin/val/clean"),
         "daa-deblur-plain",
         degradation={"type": "motion_blur", "length": [2.0, 24.0]},  # slight shake, as the start
-        fits_noise=False,
-        evaluation={"metrics": ["psnr_shift", "ssim"], "clean_name": [r"(\d+)_\d+", r"im\1"]},
+        fits=None,
+        evaluation=LEVIN,
     ),
+    "levin_shake": _shaken("real_blur/levin/val/blurry", "real_blur/levin/val"),
+    "kohler_shake": _shaken("real_blur/kohler/photos", "real_blur/levin/val"),
+    "levin_12": _shaken(str(OWN_PHOTOS / "levin_34/blurry"), str(OWN_PHOTOS / "levin_12")),
+    "levin_34": _shaken(str(OWN_PHOTOS / "levin_12/blurry"), str(OWN_PHOTOS / "levin_34")),
     "renoir_official": _noise("renoir", "official-denoise-plain", options=OFFICIAL),
     "sidd_small_official": _noise("sidd_small", "official-denoise-plain", options=OFFICIAL),
     "polyu_official": _noise("polyu", "official-denoise-plain", options=OFFICIAL),
@@ -154,6 +182,7 @@ DOMAINS = {
 # Restorers to start from: bundled, published, or what the config of the same name in examples/configs writes.
 STARTS = {
     "daa-denoise": "daa-denoise",
+    "daa-deblur": "daa-deblur",
     "daa-denoise-plain": "outputs/daa-denoise-plain-4/pipeline",  # by the configs daa-denoise-plain-1 to -4
     "weak-gaussian": "outputs/weak-gaussian/pipeline",
     "weak-tiny": "outputs/weak-tiny/pipeline",
@@ -196,14 +225,14 @@ class Row:
     Attributes:
         options: of the training, over `COMMON`.
         photos: the row reads the domain's unlabeled photos.
-        noise: the row fits their noise, which needs a domain whose degradation is noise.
+        fits: what the row estimates from them, which must be what a domain's `fits` is; None: nothing.
         oracle: supervised on the domain's pairs.
         chosen: with the options of the method that `daa adapt` chooses for the start and the photos.
     """
 
     options: dict[str, Any]
     photos: bool = True
-    noise: bool = False
+    fits: str | None = None
     oracle: bool = False
     chosen: bool = False
 
@@ -228,7 +257,7 @@ def _ablation(**options: Any) -> Row:
 
 
 def _renoised_fitted(**options: Any) -> Row:
-    return Row({**PLAIN, "objective": "renoised", "fit_noise": 0.75, **options}, noise=True)
+    return Row({**PLAIN, "objective": "renoised", "fit_noise": 0.75, **options}, fits="noise")
 
 
 SLOWLY = {"objective": "renoised", "decay": None, "weight": 0.3}  # as in `training.choosing.METHODS`
@@ -236,9 +265,12 @@ SLOWLY = {"objective": "renoised", "decay": None, "weight": 0.3}  # as in `train
 
 ROWS = {
     "control": Row(SUPERVISED, photos=False),
-    "fitted noise": Row({**SUPERVISED, "fit_noise": 0.75}, noise=True),
+    "fitted noise": Row({**SUPERVISED, "fit_noise": 0.75}, fits="noise"),
     "pseudo-clean": Row({**SUPERVISED, "pseudo_clean": True}),
-    "fitted noise, pseudo-clean": Row({**SUPERVISED, "fit_noise": 0.75, "pseudo_clean": True}, noise=True),
+    "fitted noise, pseudo-clean": Row({**SUPERVISED, "fit_noise": 0.75, "pseudo_clean": True}, fits="noise"),
+    "fitted shake": Row({**SUPERVISED, "fit_shake": 1.0}, fits="shake"),
+    "fitted shake, three quarters": Row({**SUPERVISED, "fit_shake": 0.75}, fits="shake"),
+    "fitted shake, half": Row({**SUPERVISED, "fit_shake": 0.5}, fits="shake"),
     "transplant": Row({**SUPERVISED, "transplant": 0.9}),
     "DANN": _baseline("dann"),
     "pixel adversarial": _baseline("pixel_adversarial"),
@@ -251,7 +283,7 @@ ROWS = {
     "renoised slowly": Row({**PLAIN, **SLOWLY}),
     "renoised slowly, free": Row({**PLAIN, **SLOWLY, "hold_to_start": False}),
     "renoised slowly, fitted noise": _renoised_fitted(**SLOWLY),
-    "renoised slowly, adapted": Row(SLOWLY, noise=True),  # with the other options of the preset
+    "renoised slowly, adapted": Row(SLOWLY, fits="noise"),  # with the other options of the preset
     "paper": _space(variant="paired", weight_schedule="paper", weight=0.2),
     "balanced": _space(variant="paired", weight_schedule="balanced"),
     "extended": _space(variant="extended", weight_schedule="balanced"),
@@ -272,7 +304,7 @@ ABLATION = {
 SELF_SUPERVISED = ("Neighbor2Neighbor", "R2R", "mean teacher")
 RENOISED = ("renoised", "renoised, fitted noise", "renoised slowly, fitted noise")
 MAIN = (  # these take every seed
-    *("control", "fitted noise, pseudo-clean", "DANN", "adapted", "chosen", "oracle"),
+    *("control", "fitted noise, pseudo-clean", "fitted shake", "DANN", "adapted", "chosen", "oracle"),
     *RENOISED,
     *SELF_SUPERVISED,
 )

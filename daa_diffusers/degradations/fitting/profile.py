@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 
 from ...errors import ConfigurationError
 from ...files import one_line
-from ...photos.pixels import center_crop, unit_float
+from ...photos.pixels import LUMA_WEIGHTS, center_crop, unit_float
 from ...sources.folders import PhotoSource
 from ...sources.specs import open_source
 from ..base import Degradation
@@ -97,3 +98,8 @@ def check_side(photo: torch.Tensor, least: int) -> None:
 def color_crop(photo: torch.Tensor, side: int) -> torch.Tensor:
     """Returns the center (3, h, w) in [0, 1] of a photo (C, H, W), at most `side` pixels wide and high."""
     return unit_float(center_crop(photo, side)).expand(3, -1, -1)
+
+
+def gray(photo: torch.Tensor) -> np.ndarray:
+    """Returns the luma (H, W) of a photo (3, H, W)."""
+    return np.tensordot(LUMA_WEIGHTS, photo.cpu().numpy(), 1)

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 
 from ...errors import ConfigurationError
-from ...photos.pixels import LUMA_WEIGHTS
 from ..base import Degradation
 from ..draws import generator_for
 from ..filtered_rain import FilteredRain
@@ -18,7 +17,7 @@ from ..filters import gaussian_filter
 from ..mixture import Mixture
 from ..rain import RainStreaks
 from ..sequence import DegradationSequence
-from .profile import MIN_PHOTOS, Photos, Profile, check_side, color_crop, measure_photos, sources_of
+from .profile import MIN_PHOTOS, Photos, Profile, check_side, color_crop, gray, measure_photos, sources_of
 
 Restorer = Callable[[torch.Tensor], torch.Tensor]
 
@@ -157,11 +156,6 @@ def fit_rain(photos: Photos, restorer: Restorer, seconds: float | None = None) -
         *_veil([photo for photo, _ in pairs]),
         **common,
     )
-
-
-def gray(photo: torch.Tensor) -> np.ndarray:
-    """Returns the luma (H, W) of a photo (3, H, W)."""
-    return np.tensordot(LUMA_WEIGHTS, photo.cpu().numpy(), 1)
 
 
 def streaks_of(removed: np.ndarray, restored: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:

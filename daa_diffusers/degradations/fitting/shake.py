@@ -14,8 +14,7 @@ from ..base import Degradation
 from ..blur import MotionBlur
 from ..mixture import Mixture
 from .blind_psf import estimate_psf
-from .profile import MIN_PHOTOS, Photos, Profile, check_side, color_crop, measure_photos, sources_of
-from .rain import gray
+from .profile import MIN_PHOTOS, Photos, Profile, check_side, color_crop, gray, measure_photos, sources_of
 
 MAX_PHOTOS = 64  # largest number of photos, equally spaced in the sources
 SIDE = 512  # pixels, side of the measured center crops
