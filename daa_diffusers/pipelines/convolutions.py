@@ -29,6 +29,8 @@ def convolve(
         slope: negative slope of a LeakyReLU of the result; None: no activation.
         adds: add the result to `target`; requires that `slope` is None.
     """
+    if adds and slope is not None:
+        raise ValueError(f"`slope` must be None with `adds`, got {slope!r}")
     if slope in (None, 0.0) and rows.device.type == "cpu" and is_fused(rows.dtype):
         # the operator only adds to its target, but to add to zeros is faster than to copy a result
         _add_fused(rows, weight, bias, target if adds else target.zero_(), rectified=slope is not None)

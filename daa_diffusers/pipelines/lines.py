@@ -127,10 +127,15 @@ class Step:
         raise NotImplementedError
 
     def write_next(self, target: RowBuffer) -> None:
-        """Writes the next output rows (see `compute_next`) to `target`."""
-        rows = self.compute_next()
-        if rows is not None:
-            target.extend(rows.shape[2], rows).copy_(rows)
+        """Writes the output rows that the input now allows to `target`, or adds them to a `Sum`; updates `done`."""
+        first, self.done = self.done, max(self.done, self.available())
+        if self.done > first:
+            self.write(first, self.done, target)
+
+    def write(self, first: int, stop: int, target: RowBuffer) -> None:
+        """Writes the output rows of `compute` to `target`, the next rows of which they are."""
+        rows = self.compute(first, stop)
+        target.extend(stop - first, rows).copy_(rows)
 
 
 class Conv(Step):
@@ -139,11 +144,12 @@ class Conv(Step):
     Args:
         layer: the convolution; a change of its weights after the first rows has no effect.
         source: input rows.
+        slope: negative slope of a LeakyReLU of the rows that are written; None: no activation.
     """
 
-    def __init__(self, layer: nn.Conv2d, source: RowBuffer):
+    def __init__(self, layer: nn.Conv2d, source: RowBuffer, slope: float | None = None):
         super().__init__(source)
-        self.layer = layer
+        self.layer, self.slope = layer, slope
         self._weights: tuple[torch.Tensor, torch.Tensor | None] | None = None  # in the dtype of the rows
 
     def available(self) -> int:
@@ -151,22 +157,15 @@ class Conv(Step):
         return self.source.stop - (self.source.stop < self.source.total)
 
     def compute(self, first: int, stop: int) -> torch.Tensor:
-        """See `Step`."""
+        """See `Step`; without the activation."""
         rows = self._read(first, stop)
         return F.conv2d(rows, *self._weights_in(rows.dtype), padding=(0, 1))
 
-    def write_next(self, target: RowBuffer, slope: float | None = None) -> None:
-        """Writes the next output rows to `target`, or adds them to a `Sum`.
-
-        Args:
-            target: where to write.
-            slope: negative slope of a LeakyReLU of the output rows; None: no activation.
-        """
-        first, stop = self.done, self.available()
-        if stop > first:
-            self.done, rows = stop, self._read(first, stop)
-            view = target.extend(stop - first, rows, self.layer.out_channels)
-            convolve(rows, *self._weights_in(rows.dtype), view, slope=slope, adds=target.adds)
+    def write(self, first: int, stop: int, target: RowBuffer) -> None:
+        """See `Step`."""
+        rows = self._read(first, stop)
+        view = target.extend(stop - first, rows, self.layer.out_channels)
+        convolve(rows, *self._weights_in(rows.dtype), view, slope=self.slope, adds=target.adds)
 
     def _read(self, first: int, stop: int) -> torch.Tensor:
         self.source.keep_for(self, stop - 1)
@@ -235,12 +234,11 @@ class UpShuffle(Step):
         folded = F.conv2d(self.source.read(first // 2, stop // 2), self.weight, self.bias)  # (N, 4 C, h, W)
         return folded.permute(0, 2, 3, 1).unflatten(3, (2, 2, -1)).transpose(2, 3)
 
-    def write_next(self, target: RowBuffer) -> None:
-        """Adds the next output rows to `target`, a `Sum`."""
-        first, pixels = self.done, self.compute_next()
-        if pixels is not None:
-            rows = target.extend(self.done - first, pixels).permute(0, 2, 3, 1)
-            rows.unflatten(1, (-1, 2)).unflatten(3, (-1, 2)).add_(pixels)
+    def write(self, first: int, stop: int, target: RowBuffer) -> None:
+        """See `Step`; `target` is a `Sum`."""
+        pixels = self.compute(first, stop)
+        rows = target.extend(stop - first, pixels).permute(0, 2, 3, 1)
+        rows.unflatten(1, (-1, 2)).unflatten(3, (-1, 2)).add_(pixels)
 
 
 class Chain:
@@ -253,19 +251,16 @@ class Chain:
     """
 
     def __init__(self, layers: Sequence[nn.Conv2d], source: RowBuffer, slope: float = 0.0):
-        self.slope = slope
-        self.buffers = [RowBuffer(source.total) for _ in layers]
-        self.steps = [Conv(layer, buffer) for layer, buffer in zip(layers, [source, *self.buffers], strict=False)]
-
-    @property
-    def result(self) -> RowBuffer:
-        """Output rows of the last layer."""
-        return self.buffers[-1]
+        self.steps: list[tuple[Conv, RowBuffer]] = []
+        self.result = source  # output rows of the last layer
+        for layer in layers:
+            step, self.result = Conv(layer, self.result, slope), RowBuffer(source.total)
+            self.steps.append((step, self.result))
 
     def advance(self) -> None:
         """Computes all rows for which the source is available."""
-        for step, target in zip(self.steps, self.buffers, strict=True):
-            step.write_next(target, self.slope)
+        for step, target in self.steps:
+            step.write_next(target)
 
 
 class Residual:

@@ -44,6 +44,12 @@ def test_rows_are_those_of_plain_layers(kind, dtype, count, options):
     assert torch.equal(memory[:, :, [0, 1, 2, 10, 11]], around)
 
 
+def test_an_activation_of_a_sum_is_refused(kind):
+    rows, weight, target = torch.zeros(1, 2, 4, 3), torch.zeros(2, 2, 3, 3), torch.zeros(1, 2, 2, 3)
+    with pytest.raises(ValueError, match="`slope` must be None with `adds`, got 0.0"):
+        convolutions.convolve(rows, weight, None, target, slope=0.0, adds=True)
+
+
 @pytest.mark.parametrize("mixed", [False, True])
 def test_strips_give_the_whole_with_either(kind, mixed):
     torch.manual_seed(0)
