@@ -168,39 +168,27 @@ def claim_output(config: TrainingConfig, samples_per_step: int, photos: Mapping[
     """
     folder = Path(config.output_dir)
     path = folder / RUN_RECORD
-    # through JSON, which turns tuples into lists
-    identity = json.loads(json.dumps({**config.identity(), "samples_per_step": samples_per_step}))
+    identity = _plain({**config.identity(), "samples_per_step": samples_per_step})
     if not path.exists():
         record = {"options": identity, "steps": None, "git_commit": _git_commit(), "versions": _versions()}
         write_text(folder / PHOTOS, json.dumps(photos))
         write_text(path, json.dumps(record, indent=2))
         return
     record = json.loads(path.read_text())
-    # a run of an earlier version used the defaults of newer options; some of its options no longer exist
-    defaults = json.loads(json.dumps({**asdict(TrainingConfig()), "samples_per_step": samples_per_step}))
-    options = nest_objective(without_retired(record["options"], str(path)), record=True)
-    recorded = flattened({**defaults, **options, "objective": with_defaults(options["objective"])})
     photos_before = _photos_before(folder, record)
-    changed_photos = differences(photos_before, photos)
-    if config.select_by == "last":  # other validation photos are allowed if they do not select weights
-        for role in set(VALIDATION) & set(changed_photos):
-            if [each["name"] for each in photos_before[role]] != [each["name"] for each in photos[role]]:
-                del changed_photos[role]
-    compared_by_content = set(photos_before) & set(photos)
-    changes: dict[str, Any] = {
-        name: [recorded.get(name), value]
-        for name, value in sorted(flattened(identity).items())
-        if name not in compared_by_content and not _is_same(name, recorded.get(name), value)
-    }
-    texts = [f"{name}: {before!r} there, {now!r} now" for name, (before, now) in changes.items()]
-    texts += [f"photos of `{role}`: {text}" for role, text in changed_photos.items()]
-    if texts and not config.resume_with_changes:
+    changes = _changed_options(record["options"], identity, str(path))
+    for role in set(photos_before) & set(photos):  # compared by their contents
+        changes.pop(role, None)
+    changed_photos = _changed_photos(config, photos_before, photos)
+    if (changes or changed_photos) and not config.resume_with_changes:
         kind = "options" if changes else "photos"
+        texts = [f"{name}: {before!r} there, {now!r} now" for name, (before, now) in changes.items()]
+        texts += [f"photos of `{role}`: {text}" for role, text in changed_photos.items()]
         raise ConfigurationError(
             f"`output_dir` {str(folder)!r} belongs to a run with other {kind}; choose another folder, the same {kind}, "
             "or set `resume_with_changes`:\n- " + "\n- ".join(texts)
         )
-    if texts:
+    if changes or changed_photos:
         entry = {**changes, "photos": changed_photos} if changed_photos else changes
         record |= {"changes": [*record.get("changes", []), entry], "options": identity}
         if {"steps", "minutes"} & set(changes):
@@ -208,6 +196,36 @@ def claim_output(config: TrainingConfig, samples_per_step: int, photos: Mapping[
         write_text(path, json.dumps(record, indent=2))
     if photos_before != photos:
         write_text(folder / PHOTOS, json.dumps({**photos_before, **photos}))
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    """Returns options as they are read from JSON, which turns tuples into lists."""
+    return json.loads(json.dumps(options))
+
+
+def _changed_options(recorded: dict[str, Any], identity: dict[str, Any], where: str) -> dict[str, Any]:
+    """Returns option -> [value before, value now]; those of the objective by their own names."""
+    # a run of an earlier version used the defaults of newer options; some of its options no longer exist
+    options = nest_objective(without_retired(recorded, where), record=True)
+    defaults = _plain({**asdict(TrainingConfig()), "samples_per_step": identity["samples_per_step"]})
+    before = flattened({**defaults, **options, "objective": with_defaults(options["objective"])})
+    return {
+        name: [before.get(name), now]
+        for name, now in sorted(flattened(identity).items())
+        if not _is_same(name, before.get(name), now)
+    }
+
+
+def _changed_photos(
+    config: TrainingConfig, before: Mapping[str, Sequence[Contents]], now: Mapping[str, Sequence[Contents]]
+) -> dict[str, str]:
+    """Returns role -> description of the changes of its photos."""
+    changed = differences(before, now)
+    if config.select_by == "last":  # other validation photos are allowed if they do not select weights
+        for role in set(VALIDATION) & set(changed):
+            if [each["name"] for each in before[role]] != [each["name"] for each in now[role]]:
+                del changed[role]
+    return changed
 
 
 def _photos_before(folder: Path, record: Mapping[str, Any]) -> dict[str, list[Contents]]:
@@ -248,8 +266,6 @@ def _git_commit() -> str | None:
 def _versions() -> dict[str, str]:
     versions = {}
     for package in RECORDED_PACKAGES:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return versions
