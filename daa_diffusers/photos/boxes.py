@@ -1,4 +1,10 @@
-"""Parser of the boxes in HEIC and AVIF files (ISO/IEC 14496-12 and 23008-12)."""
+"""Parser of the boxes in HEIC and AVIF files (ISO/IEC 14496-12 and 23008-12).
+
+A file is a sequence of boxes. Its box `meta` describes the items, such as pictures, EXIF and XMP, by boxes of its own:
+`pitm` (the primary item), `iinf` (types), `iref` (references between items), `iprp` (properties, such as size and
+colors) and `iloc` (location of the data). `read_items` reads these; the functions after it state facts of the main
+picture.
+"""
 
 import struct
 from collections.abc import Iterator
@@ -44,6 +50,10 @@ class Items:
             if contents := self.properties_of(item, kind):
                 return contents
         return []
+
+    def first_of_primary(self, kind: str, least: int) -> bytes:
+        """The first of `of_primary` with at least `least` bytes; b"" if there is none."""
+        return next((content for content in self.of_primary(kind) if len(content) >= least), b"")
 
     def properties_of(self, item: int, kind: str) -> list[bytes]:
         """Contents of an item's properties of type `kind`."""
@@ -138,10 +148,9 @@ def _types(box: bytes) -> dict[int, str]:
         entry = box[at : at + size]
         if kind == "infe" and entry[:1] in (b"\2", b"\3") and len(types) < MAX_ITEMS:
             id_bytes = 4 if entry[:1] == b"\3" else 2
-            item, type_at = int.from_bytes(entry[4 : 4 + id_bytes], "big"), 6 + id_bytes
-            types[item] = entry[type_at : type_at + 4].decode("latin-1")
-            if types[item] == "mime":  # followed by a name and the type of the content
-                types[item] = (entry[type_at + 4 :].split(b"\0") + [b""])[1].decode("latin-1")
+            # ID, protection index (2 bytes), type; for "mime", then a name and the type of the content
+            item, rest = int.from_bytes(entry[4 : 4 + id_bytes], "big"), entry[6 + id_bytes :].decode("latin-1")
+            types[item] = rest[:4] if rest[:4] != "mime" else (rest[4:].split("\0") + [""])[1]
     return types
 
 
@@ -212,10 +221,8 @@ def _properties(box: bytes) -> dict[int, list[tuple[str, bytes]]]:
 
 def size_of(items: Items) -> tuple[int, int] | None:
     """(width, height) of the main picture as stored; None if not stated."""
-    for content in items.of_primary("ispe"):
-        if len(content) >= 12:
-            return struct.unpack(">II", content[4:12])
-    return None
+    content = items.first_of_primary("ispe", 12)
+    return struct.unpack(">II", content[4:12]) if content else None
 
 
 def check_color(items: Items, name: str, coded: tuple[int, int] | None = None) -> None:
@@ -244,26 +251,22 @@ def stores_rgb(items: Items) -> bool:
 
 def depth_of(items: Items) -> int:
     """Bits per sample of the main picture; 8 if not stated."""
-    for content in items.of_primary("pixi"):
-        if len(content) > 5:
-            return content[5]
-    for content in items.of_primary("av1C"):
-        if len(content) > 2:
-            high_bitdepth, twelve_bit = bool(content[2] & 0x40), bool(content[2] & 0x20)
-            return 8 + 2 * high_bitdepth * (1 + twelve_bit)
+    if content := items.first_of_primary("pixi", 6):
+        return content[5]
+    if content := items.first_of_primary("av1C", 3):
+        high_bitdepth, twelve_bit = bool(content[2] & 0x40), bool(content[2] & 0x20)
+        return 8 + 2 * high_bitdepth * (1 + twelve_bit)
     return 8
 
 
 def subsampling_of(items: Items) -> str | None:
     """Chroma subsampling of the main picture: "4:4:4", "4:2:2", "4:2:0", or "4:0:0" for gray; None: not stated."""
-    for content in items.of_primary("av1C"):
-        if len(content) > 2:
-            if content[2] & 0x10:  # monochrome
-                return "4:0:0"
-            return {0: "4:4:4", 0x08: "4:2:2", 0x0C: "4:2:0"}.get(content[2] & 0x0C)  # subsampling of x, y
-    for content in items.of_primary("hvcC"):
-        if len(content) > 16:
-            return {0: "4:0:0", 1: "4:2:0", 2: "4:2:2", 3: "4:4:4"}[content[16] & 3]
+    if content := items.first_of_primary("av1C", 3):
+        if content[2] & 0x10:  # monochrome
+            return "4:0:0"
+        return {0: "4:4:4", 0x08: "4:2:2", 0x0C: "4:2:0"}.get(content[2] & 0x0C)  # subsampling of x, y
+    if content := items.first_of_primary("hvcC", 17):
+        return ("4:0:0", "4:2:0", "4:2:2", "4:4:4")[content[16] & 3]
     return None
 
 

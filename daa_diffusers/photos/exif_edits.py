@@ -4,134 +4,143 @@ Rewriting a block moves its values, which breaks maker notes: their offsets are 
 """
 
 import struct
+from contextlib import suppress
 
-from .exif import (
-    EXIF_IFD,
-    GPS_IFD,
-    INTEROP_IFD,
-    ORIENTATION,
-    Directory,
-    read_directory,
-    read_header,
-    reader_of,
-    value_of,
-)
+from .exif import EXIF_IFD, GPS_IFD, INTEROP_IFD, ORIENTATION, Directory, read_directory, read_header, value_of
 
 JPEG_OFFSET, JPEG_SIZE, STRIP_OFFSETS, STRIP_SIZES = 513, 514, 273, 279  # tags of a thumbnail
 GEOGRAPHIC = frozenset({GPS_IFD, 33550, 33922, 34264, 34735, 34736, 34737})  # the others: GeoTIFF
 
 
+class _Block:
+    """A copy of an EXIF block, which is edited in place; only `directory` supports BigTIFF (`big`).
+
+    Raises:
+        ValueError: the block has no header.
+    """
+
+    def __init__(self, block: bytes):
+        self.content = bytearray(block)
+        self.order, self.big, self.first = read_header(block[:16])  # `first`: offset of the first directory
+
+    def directory(self, offset: int) -> tuple[Directory, int]:
+        """The directory at `offset`, and the offset of the next one (0: none); raises ValueError if there is none."""
+        return read_directory(lambda at, size: bytes(self.content[at : at + size]), offset, self.order, self.big)
+
+    def value(self, directory: Directory, tag: int) -> int:
+        """The first value of an integer tag; 0 if it is absent."""
+        return value_of(directory, tag, self.order)
+
+    def end(self, offset: int) -> int:
+        """End of a directory: number of entries (2 bytes), entries (12 each), and offset of the next directory (4)."""
+        return offset + 2 + 12 * struct.unpack_from(f"{self.order}H", self.content, offset)[0] + 4
+
+    def erase(self, start: int, size: int) -> None:
+        """Overwrites bytes by zeros."""
+        self.content[start : start + size] = bytes(len(self.content[start : start + size]))
+
+    def erase_directory(self, offset: int) -> None:
+        """Overwrites a directory and its values by zeros; raises ValueError if there is none."""
+        entries, size = self.directory(offset)[0], self.end(offset) - offset
+        for entry in entries.values():
+            self.erase(entry.value_at, len(entry.data))
+        self.erase(offset, size)
+
+    def make_last(self, offset: int) -> None:
+        """Sets the offset of the directory that follows the one at `offset` to 0."""
+        self.erase(self.end(offset) - 4, 4)
+
+    def remove_entry(self, offset: int, at: int) -> None:
+        """Removes the entry at `at` from the directory at `offset`: all that follows in the directory moves up."""
+        end = self.end(offset)
+        self.content[at:end] = self.content[at + 12 : end] + bytes(12)
+        count = struct.unpack_from(f"{self.order}H", self.content, offset)[0]
+        struct.pack_into(f"{self.order}H", self.content, offset, count - 1)
+
+    def used(self) -> set[tuple[int, int]]:
+        """(offset, size) of the first directory, of those that it refers to, and of their values."""
+        spans, pending, visited = set(), [self.first], set()
+        while pending:
+            offset = pending.pop()
+            if offset in visited:
+                continue
+            visited.add(offset)
+            try:
+                directory, _ = self.directory(offset)
+            except ValueError:
+                continue
+            spans.add((offset, self.end(offset) - offset))
+            spans |= {(entry.value_at, len(entry.data)) for entry in directory.values()}
+            pending += [self.value(directory, tag) for tag in (EXIF_IFD, GPS_IFD, INTEROP_IFD) if tag in directory]
+        return spans
+
+
 def rotated_upright(block: bytes) -> bytes:
     """Sets the orientation of a block to 1, and removes the thumbnail, which is not rotated with the photo."""
     try:
-        order, big, offset = read_header(block[:16])
-        main, following = read_directory(reader_of(block), offset, order, big)
+        edited = _Block(block)
+        main, following = edited.directory(edited.first)
     except ValueError:
         return block
-    changed = bytearray(block)
     if ORIENTATION in main:
-        entry = main[ORIENTATION]
-        upright = (1).to_bytes(len(entry.data), "little" if order == "<" else "big")
-        changed[entry.value_at : entry.value_at + len(upright)] = upright
-    if following and not big:  # set the offset of the next directory to 0
-        end = _directory_end(block, offset, order)
-        changed[end - 4 : end] = bytes(4)
-    return bytes(changed)
+        at, size = main[ORIENTATION].value_at, len(main[ORIENTATION].data)
+        edited.content[at : at + size] = (1).to_bytes(size, "little" if edited.order == "<" else "big")
+    if following and not edited.big:
+        edited.make_last(edited.first)
+    return bytes(edited.content)
 
 
 def without_thumbnail(block: bytes) -> tuple[bytes, bool]:
     """Removes the thumbnail of a block, by overwriting or truncation. Also returns whether there was one."""
     try:
-        order, big, offset = read_header(block[:16])
-        main, following = read_directory(reader_of(block), offset, order, big)
-        thumbnail, _ = read_directory(reader_of(block), following, order, big)
+        edited = _Block(block)
+        _, following = edited.directory(edited.first)
+        thumbnail, _ = edited.directory(following)
     except (ValueError, struct.error):
         return block, False
-    if big:
+    if edited.big:
         return block, False
-    end = _directory_end(block, offset, order)
-    changed = bytearray(block)
-    changed[end - 4 : end] = bytes(4)  # no next directory
     # (offset, size) of the thumbnail's directory, values and picture, and of what has to be kept
-    spans = [(following, _directory_end(block, following, order) - following)]
+    spans = [(following, edited.end(following) - following)]
     spans += [(entry.value_at, len(entry.data)) for entry in thumbnail.values() if len(entry.data) > 4]
     for offset_tag, size_tag in ((JPEG_OFFSET, JPEG_SIZE), (STRIP_OFFSETS, STRIP_SIZES)):
-        spans.append((value_of(thumbnail, offset_tag, order), value_of(thumbnail, size_tag, order)))
-    kept = _extents(main, order, block) | {(offset, end - offset)}
+        spans.append((edited.value(thumbnail, offset_tag), edited.value(thumbnail, size_tag)))
+    kept = edited.used()
+    edited.make_last(edited.first)
     for start, size in spans:
         apart = all(start + size <= at or at + length <= start for at, length in kept)
         if 8 <= start < len(block) and size and apart:
-            changed[start : start + size] = bytes(len(changed[start : start + size]))
+            edited.erase(start, size)
     kept_end = max(start + size for start, size in kept)
     thumbnail_end = max((start + size for start, size in spans if start >= kept_end), default=0)
     # truncate a block that ends with the thumbnail, or with one byte of padding after it
-    if thumbnail_end >= len(changed) - 1 and not any(changed[kept_end:]):
-        del changed[kept_end:]
-    return bytes(changed), True
-
-
-def _directory_end(block: bytes | bytearray, offset: int, order: str) -> int:
-    """End of a directory: its number of entries (2 bytes), entries (12 each), and offset of the next directory (4)."""
-    return offset + 2 + 12 * struct.unpack_from(f"{order}H", block, offset)[0] + 4
-
-
-def _extents(main: Directory, order: str, block: bytes) -> set[tuple[int, int]]:
-    """(offset, size) of the values of all directories, and of the directories themselves except the first one."""
-    spans, pending, visited = set(), [main], set()
-    while pending:
-        directory = pending.pop()
-        spans |= {(entry.value_at, len(entry.data)) for entry in directory.values()}
-        for at in (value_of(directory, tag, order) for tag in (EXIF_IFD, GPS_IFD, INTEROP_IFD) if tag in directory):
-            if at in visited:
-                continue
-            visited.add(at)
-            try:
-                pending.append(read_directory(reader_of(block), at, order)[0])
-            except ValueError:
-                continue
-            spans.add((at, _directory_end(block, at, order) - at))
-    return spans
+    if thumbnail_end >= len(block) - 1 and not any(edited.content[kept_end:]):
+        del edited.content[kept_end:]
+    return bytes(edited.content), True
 
 
 def without_gps(block: bytes) -> bytes | None:
     """Removes the GPS directory and GeoTIFF tags of a block, by overwriting. None if that cannot be guaranteed."""
-    changed = bytearray(block)
     try:
-        order, big, offset = read_header(block[:16])
-        visited: set[int] = set()
-        while offset and offset not in visited and not big:
+        edited = _Block(block)
+        if edited.big:
+            return None
+        offset, visited = edited.first, set()
+        while offset and offset not in visited:
             visited.add(offset)
-            directory, following = read_directory(reader_of(bytes(changed)), offset, order)
+            directory, following = edited.directory(offset)
             if GPS_IFD in directory:
-                _erase_directory(changed, value_of(directory, GPS_IFD, order), order)
+                with suppress(ValueError):
+                    edited.erase_directory(edited.value(directory, GPS_IFD))
             entries = [directory[tag] for tag in GEOGRAPHIC & directory.keys()]
             for entry in sorted(entries, key=lambda entry: -entry.at):  # last first: removal moves entries up
-                changed[entry.value_at : entry.value_at + len(entry.data)] = bytes(len(entry.data))
-                _erase_entry(changed, offset, entry.at, order)
+                edited.erase(entry.value_at, len(entry.data))
+                edited.remove_entry(offset, entry.at)
             if len(directory) > len(entries):
-                left, following = read_directory(reader_of(bytes(changed)), offset, order)
-                if GEOGRAPHIC & left.keys():
+                left, following = edited.directory(offset)
+                if GEOGRAPHIC & left.keys():  # a tag that is stated twice
                     return None
             offset = following
     except (ValueError, struct.error):
         return None
-    return None if big else bytes(changed)
-
-
-def _erase_directory(block: bytearray, offset: int, order: str) -> None:
-    """Overwrites a directory and its values by zeros."""
-    try:
-        entries, _ = read_directory(reader_of(bytes(block)), offset, order)
-    except ValueError:
-        return
-    end = min(_directory_end(block, offset, order), len(block))
-    for entry in entries.values():
-        block[entry.value_at : entry.value_at + len(entry.data)] = bytes(len(entry.data))
-    block[offset:end] = bytes(end - offset)
-
-
-def _erase_entry(block: bytearray, offset: int, at: int, order: str) -> None:
-    """Removes the 12 bytes of an entry: later entries and the offset of the next directory move up."""
-    end = _directory_end(block, offset, order)
-    block[at:end] = block[at + 12 : end] + bytes(12)
-    struct.pack_into(f"{order}H", block, offset, struct.unpack_from(f"{order}H", block, offset)[0] - 1)
+    return bytes(edited.content)

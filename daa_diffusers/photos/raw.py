@@ -67,7 +67,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
             output_color=rawpy.ColorSpace.sRGB,
             gamma=(2.4, 12.92),  # exponent and slope near black of sRGB; LibRaw's default is BT.709
         )
-    stored = tiff.metadata_of(source)  # most raw files are TIFF files
+    stored = tiff.metadata_of(tiff.tags_of(source))  # most raw files are TIFF files
     exif = rotated_upright(stored.exif) if stored.exif else None
     metadata = Metadata(exif=exif, xmp=stored.xmp, icc=by_pillow.srgb_profile())
     notes = ["developed from raw to sRGB with the camera's white balance"]

@@ -42,13 +42,19 @@ MAX_PAGES = 1000  # number of pages that are searched for the first picture of f
 MAX_SUB_IFDS = 16  # that are searched for raw values
 # Tags.
 SUB_IFDS, PHOTOMETRIC, DNG_VERSION = 330, 262, 50706
-SUBFILE_TYPE, DESCRIPTION, LAYERS, SKETCHBOOK, C2PA = 254, 270, 37724, 50784, 52545
+SUBFILE_TYPE, DESCRIPTION, IPTC, PHOTOSHOP = 254, 270, 33723, 34377
+# Tags that a new file does not have, with names for notes.
+GONE = {
+    SUB_IFDS: "reduced or further pictures (SubIFDs)",
+    37724: "Photoshop's layers",
+    50784: "the description of layers",
+    52545: "content credentials (C2PA)",
+}
 # Tags about the storage of pixels that new files have as well, with values of their own.
 REMADE = frozenset(
     {254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 280, 281, 284, 292, 293, 317, 320, 322, 323, 324, 325}
     | {338, 339, 340, 341, 347, *range(512, 533), 700, 33723, 34377, 34675, 34665, 34853}
 )
-IPTC, PHOTOSHOP = 33723, 34377  # tags
 MINISWHITE, MINISBLACK, RGB, PALETTE, SEPARATED, YCBCR = 0, 1, 2, 3, 5, 6  # photometric interpretations
 SENSOR_VALUES = (32803, 34892)  # photometric interpretations of raw files
 # Lossless compressions: tifffile's name when reading -> when writing.
@@ -127,11 +133,11 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
                 f"TIFF of {page.samplesperpixel} samples per pixel; 1 to {MAX_SAMPLES} are supported"
             )
         _check_samples(page)
-        tags, parts = _tags(source, page.offset), _other_pages(source, page.offset)
-        metadata = metadata_of(source, page.offset, bool(parts))
-        if parts and _describes_stack(tags):
+        tags, parts = tags_of(source, page.offset), _other_pages(source, page.offset)
+        if parts and tags and _describes_stack(tags):
+            del tags.main[DESCRIPTION]
             parts.add("the description of a stack of pages")
-        notes = left_out(parts | _tags_left_out(tags))
+        metadata, notes = metadata_of(tags), left_out(parts | _tags_left_out(tags))
         if page.bitspersample == 1:
             pixels, alpha = _bilevel(source, number, notes)
         else:
@@ -142,6 +148,9 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
     if page.photometric == SEPARATED:
         metadata = replace(metadata, icc=by_pillow.srgb_profile())
     return StoredPhoto(pixels, alpha, "TIFF", orientation_of(metadata.exif), metadata, encoding, tuple(notes))
+
+
+# --- pixels ---
 
 
 def _compression(page: Any) -> str:
@@ -259,40 +268,34 @@ def _split(values: np.ndarray, colors: int, notes: list[str]) -> tuple[np.ndarra
         notes.append(f"{values.shape[2] - colors - 1} further channels are not kept")
     if values.shape[2] == colors:
         return values, None
-    alpha = np.ascontiguousarray(values[..., colors])
-    if isinstance(values, np.memmap):
-        return values[..., :colors], alpha
-    return np.ascontiguousarray(values[..., :colors]), alpha
+    pixels = values[..., :colors]
+    if not isinstance(values, np.memmap):
+        pixels = np.ascontiguousarray(pixels)
+    return pixels, np.ascontiguousarray(values[..., colors])
 
 
-def _tags(source: Source, offset: int) -> Tags | None:
-    """Tags of the page whose directory is at `offset`; None if they are damaged."""
+# --- tags ---
+
+
+def tags_of(source: Source, offset: int = 0) -> Tags | None:
+    """Tags of a file's first directory, merged with those of the directory at `offset`, if any; None if damaged."""
     try:
         return read_tags(source.read, offset)
     except ValueError:
         return None
 
 
-def _describes_stack(tags: Tags | None) -> bool:
+def _describes_stack(tags: Tags) -> bool:
     """Whether the description of a page describes all pages of the file, as written by ImageJ, tifffile and OME."""
-    entry = tags.main.get(DESCRIPTION) if tags else None
+    entry = tags.main.get(DESCRIPTION)
     return entry is not None and entry.data.lstrip().startswith((b"ImageJ=", b'{"shape"', b"<?xml", b"<OME"))
 
 
-def metadata_of(source: Source, offset: int = 0, several: bool = False) -> Metadata:
-    """Metadata of a picture in a TIFF file, with its descriptive tags.
-
-    Args:
-        source: TIFF file.
-        offset: offset of the picture's directory; missing tags are read from the first directory. 0: only the first.
-        several: whether the file has other pages; a description of all pages is then left out.
-    """
-    tags = _tags(source, offset)
+def metadata_of(tags: Tags | None) -> Metadata:
+    """Metadata in the tags of a picture, among them the descriptive tags."""
     if tags is None:
         return Metadata()
     main = tags.main
-    if several and _describes_stack(tags):
-        del main[DESCRIPTION]
     blocks = tuple((str(tag), main[tag].data) for tag in (IPTC, PHOTOSHOP) if tag in main)
     xmp, icc = (main[tag].data if tag in main else None for tag in (XMP, ICC))
     return Metadata(write_block(tags), xmp, icc, _dpi(main, tags.order), blocks)
@@ -302,14 +305,8 @@ def _tags_left_out(tags: Tags | None) -> set[str]:
     """Names of the tags that a new file does not have."""
     import tifffile
 
-    known = {
-        SUB_IFDS: "reduced or further pictures (SubIFDs)",
-        LAYERS: "Photoshop's layers",
-        SKETCHBOOK: "the description of layers",
-        C2PA: "content credentials (C2PA)",
-    }
     gone = tags.main.keys() & STRUCTURAL - REMADE if tags else set()
-    return {known.get(tag, f"the tag {tifffile.TIFF.TAGS.get(tag, 'unknown')} ({tag})") for tag in gone}
+    return {GONE.get(tag, f"the tag {tifffile.TIFF.TAGS.get(tag, 'unknown')} ({tag})") for tag in gone}
 
 
 def _other_pages(source: Source, chosen: int) -> set[str]:
