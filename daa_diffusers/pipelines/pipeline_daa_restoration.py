@@ -178,7 +178,8 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
         if output_type != "pil" and not in_own_depth(image, as_float, out):
             photos = [as_floats(photo) for photo in photos]
         judges_noise, judges_rain = guard and judged_by_noise(self.task), guard and judged_by_streaks(self.task)
-        run = Run(self, contract, tile, self_ensemble, callback_on_step_end, names)
+        mapped = shared_files(image, out)
+        run = Run(self, contract, tile, self_ensemble, out, mapped, callback_on_step_end, names)
 
         with in_eval_mode(self.restorer), bar_of(self, photos, tile) as progress_bar:
             # 2. Preprocess: strength for each photo, batches
@@ -190,7 +191,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
 
             # 3. Restore: each batch whole, or tile by tile
             for batch in plan_batches(left, batch_size):
-                restored |= run.restore(batch, strengths, out, shared_files(image, out), progress_bar)
+                restored |= run.restore(batch, strengths, progress_bar)
             verdicts = [undo_non_rain(p, restored[i]) for i, p in enumerate(photos)] if judges_rain else verdicts
 
         # 4. Postprocess

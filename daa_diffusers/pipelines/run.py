@@ -93,7 +93,8 @@ class Run:
     Args:
         pipeline: pipeline with a `restorer`.
         contract: contract of the restorer.
-        tile, self_ensemble, callback, callback_inputs: see `DAARestorationPipeline.__call__`.
+        tile, self_ensemble, out, callback, callback_inputs: see `DAARestorationPipeline.__call__`.
+        mapped: memory-mapped files among input and output, whose pages are released when they are no longer needed.
     """
 
     def __init__(
@@ -102,21 +103,24 @@ class Run:
         contract: RestorerContract,
         tile: int | Literal["auto"] | None,
         self_ensemble: bool,
+        out: np.ndarray | None,
+        mapped: Sequence[np.memmap],
         callback: Callable[..., dict | None] | None,
         callback_inputs: Sequence[str],
     ):
         self.pipeline = pipeline
         self.restorer = pipeline.restorer
         self.contract = contract
-        self.channels, self.value_range = self.contract.channels, self.contract.value_range
+        self.channels, self.value_range = contract.channels, contract.value_range
+        self.multiple, self.radius = contract.size_multiple, contract.receptive_radius
         device = pipeline.device  # of the weights, unless they are offloaded
         self.device = device if device.type == "cuda" else pipeline._execution_device
         self.dtype, self.mixed = pipeline.dtype, pipeline.mixed_precision
-        self.moves_photos = self.device.type == "cuda"  # whole photos are moved in advance; otherwise tile by tile
-        self.multiple, self.radius = self.contract.size_multiple, self.contract.receptive_radius
-        self.is_global = self.contract.is_global
         self.tile = tile
         self.self_ensemble = self_ensemble
+        self.out, self.mapped = out, mapped
+        # whole photos are moved in advance, unless a file may be larger than memory; otherwise tile by tile
+        self.moves_photos = self.device.type == "cuda" and out is None and not mapped
         self.callback, self.callback_inputs = callback, callback_inputs
         self.step = 0
 
@@ -137,73 +141,43 @@ class Run:
 
         return judge(as_photo(batch), as_photo(restored))
 
-    # --- tiles ---
+    # --- photos of one size ---
 
-    @cached_property
-    def _bytes_per_pixel(self) -> float:
-        return bytes_per_pixel(self.restorer, self.channels, self.device, self.dtype)
-
-    def _tile(self, size: tuple[int, int], rows: int) -> int | None:
-        """Tile side for photos of one size with `rows` batch rows; None: no tiles."""
-        pixels = size[0] * size[1]
-        if self.tile != "auto":
-            return self.tile
-        if pixels <= DEFAULT_BATCH_PIXELS:
-            return None
-        side = auto_tile(self._bytes_per_pixel * rows, self.device, self.multiple, self.is_global)
-        return None if pixels <= side**2 else side
-
-    def restore(
-        self,
-        photos: dict[int, Photo],
-        strengths: Sequence[float],
-        out: np.ndarray | None,
-        mapped: Sequence[np.memmap],
-        progress_bar: Any,
-    ) -> dict[int, Photo]:
-        """Restores photos of one size (by index), in smaller tiles if memory runs out."""
-        if not self.moves_photos or out is not None or mapped:
-            # a file may be larger than memory, so it is read and written tile by tile
-            return self._restore_with_retries(photos, strengths, out, mapped, progress_bar)
+    def restore(self, photos: dict[int, Photo], strengths: Sequence[float], progress_bar: Any) -> dict[int, Photo]:
+        """Restores photos of one size (by index): in strips, else in tiles, which are halved while memory runs out."""
+        # for each batch row, the index of its photo, and its strength: (N,)
+        rows = [index for index, photo in photos.items() for _ in range(photo.rows(self.channels))]
+        weights = [strengths[index] for index in rows]
+        strength = 1.0 if set(weights) == {1} else torch.tensor(weights)
+        if not self.moves_photos:
+            return self._restore_with_retries(photos, rows, strength, progress_bar)
         moved = {
             index: replace(photo, pixels=to_device(photo.pixels, self.device), alpha=None)
             for index, photo in photos.items()
         }
-        restored = self._restore_with_retries(moved, strengths, None, (), progress_bar)
+        restored = self._restore_with_retries(moved, rows, strength, progress_bar)
         return {
             index: replace(photo, pixels=from_device(restored[index].pixels, photo.device))
             for index, photo in photos.items()
         }
 
-    def _restore_with_retries(self, photos, strengths, out, mapped, progress_bar) -> dict[int, Photo]:
-        """Restores photos of one size in strips, else in tiles, which are halved while memory runs out."""
+    def _restore_with_retries(self, photos, rows, strength, progress_bar) -> dict[int, Photo]:
         size = next(iter(photos.values())).size
-        rows = [index for index, photo in photos.items() for _ in range(photo.rows(self.channels))]
         tile = self._tile(size, len(rows))
         if self._takes_strips(size, len(rows)):
             try:
-                return self._restore_strips(photos, rows, strengths, out, mapped, progress_bar)
+                return self._restore_strips(photos, rows, strength, progress_bar)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 logger.warning("memory ran out in photo %s; restoring it in tiles", [*photos])
         while True:
             mosaic = Mosaic(size, tile, self.multiple, self.radius)
-            if len(mosaic) > 1 and self.radius is not None and not is_exact(tile or 0, self.multiple, self.radius):
-                logger.warning(
-                    "tiles of %s px are too small for the restorer's receptive radius of %s px: seams are blended, "
-                    "and pixels near them differ slightly from those of the whole photo",
-                    tile,
-                    self.radius,
-                )
-            if len(mosaic) > 1 and self.is_global:
-                logger.warning(
-                    "the restorer has global reach: tiles of %s px change the result slightly (tile=None avoids this)",
-                    tile,
-                )
+            if len(mosaic) > 1:
+                self._warn_of_seams(tile)
             try:
                 with _counting_passes(progress_bar, len(photos), len(mosaic)):
-                    return self._restore(photos, rows, strengths, mosaic, out, mapped, progress_bar)
+                    return self._restore_tiles(photos, rows, strength, mosaic, progress_bar)
             except (RuntimeError, MemoryError) as error:
                 smaller = halved(tile, size, self.multiple)
                 if self.tile is None or smaller is None or not is_out_of_memory(error):
@@ -213,6 +187,10 @@ class Run:
             tile = smaller
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
+
+    @cached_property
+    def _bytes_per_pixel(self) -> float:
+        return bytes_per_pixel(self.restorer, self.channels, self.device, self.dtype)
 
     # --- strips ---
 
@@ -226,10 +204,10 @@ class Run:
         pixels = size[1] * (strip.stop - strip.start + (self.radius or 0))  # layers keep up to `radius` rows
         return self._bytes_per_pixel * rows * pixels <= FREE_SHARE * free_memory(self.device)
 
-    def _restore_strips(self, photos, rows, strengths, out, mapped, progress_bar) -> dict[int, Photo]:
-        """Restores photos strip by strip; `rows` has the photo's index for each batch row."""
+    def _restore_strips(self, photos, rows, strength, progress_bar) -> dict[int, Photo]:
+        """Restores photos strip by strip."""
         group = list(photos.values())
-        size, canvases = group[0].size, [blank(photo, out) for photo in group]
+        size, canvases = group[0].size, [blank(photo, self.out) for photo in group]
         kind = strips_of(self.restorer)
         assert kind is not None
         planned = plan_strips(size, self.multiple)
@@ -240,8 +218,7 @@ class Run:
                 yield to_batch(parts, self.channels, self.value_range, self.device)
 
         strips = kind(self.restorer, round_up(size[0], self.multiple))
-        strength = torch.tensor([strengths[index] for index in rows])  # (N,)
-        options = {"strength": 1.0 if bool((strength == 1).all()) else strength, "mixed": self.mixed}
+        options = {"strength": strength, "mixed": self.mixed}
         first = 0
         with _counting_passes(progress_bar, len(photos), len(planned)):
             for restored in restore_strips(self.restorer, strips, batches(), rows, **options):
@@ -254,14 +231,40 @@ class Run:
                         canvas.pixels[:, first:last] = photo.pixels
                     first = last
                 progress_bar.update(len(group))
-                release_pages(mapped)
+                release_pages(self.mapped)
         return dict(zip(photos, canvases, strict=True))
 
-    def _restore(self, photos, rows, strengths, mosaic: Mosaic, out, mapped, progress_bar) -> dict[int, Photo]:
-        """Restores photos tile by tile; `rows` is as for `_restore_strips`."""
-        strength = torch.tensor([strengths[index] for index in rows])  # (N,)
+    # --- tiles ---
+
+    def _tile(self, size: tuple[int, int], rows: int) -> int | None:
+        """Tile side for photos of one size with `rows` batch rows; None: no tiles."""
+        pixels = size[0] * size[1]
+        if self.tile != "auto":
+            return self.tile
+        if pixels <= DEFAULT_BATCH_PIXELS:
+            return None
+        side = auto_tile(self._bytes_per_pixel * rows, self.device, self.multiple, self.contract.is_global)
+        return None if pixels <= side**2 else side
+
+    def _warn_of_seams(self, tile: int | None) -> None:
+        """Logs a warning if tiles of this side change the result."""
+        if self.radius is not None and not is_exact(tile or 0, self.multiple, self.radius):
+            logger.warning(
+                "tiles of %s px are too small for the restorer's receptive radius of %s px: seams are blended, "
+                "and pixels near them differ slightly from those of the whole photo",
+                tile,
+                self.radius,
+            )
+        if self.contract.is_global:
+            logger.warning(
+                "the restorer has global reach: tiles of %s px change the result slightly (tile=None avoids this)",
+                tile,
+            )
+
+    def _restore_tiles(self, photos, rows, strength, mosaic: Mosaic, progress_bar) -> dict[int, Photo]:
+        """Restores photos tile by tile; without tiles, in one pass."""
         group = list(photos.values())
-        canvases = [blank(photo, out) for photo in group] if len(mosaic) > 1 or out is not None else []
+        canvases = [blank(photo, self.out) for photo in group] if len(mosaic) > 1 or self.out is not None else []
         for vertical, horizontal in mosaic:
             region = slice(vertical.start, vertical.stop), slice(horizontal.start, horizontal.stop)
             tiles = [photo.crop(*region) for photo in group]
@@ -271,7 +274,7 @@ class Run:
                 batch,
                 rows,
                 dtype=self.dtype,
-                strength=1.0 if bool((strength == 1).all()) else strength,
+                strength=strength,
                 self_ensemble=self.self_ensemble,
                 inside=(vertical.inside, horizontal.inside),
                 mixed=self.mixed,
@@ -286,7 +289,7 @@ class Run:
                 return dict(zip(photos, finished, strict=True))
             for canvas, photo in zip(canvases, finished, strict=True):
                 canvas.pixels[:, vertical.first : vertical.last, horizontal.first : horizontal.last] = photo.pixels
-            release_pages(mapped)
+            release_pages(self.mapped)
         return dict(zip(photos, canvases, strict=True))
 
     def _call_back(self, batch: torch.Tensor, indices: list[int]) -> torch.Tensor:
