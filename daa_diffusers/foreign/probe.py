@@ -220,10 +220,8 @@ def _needs_multiple(multiple: int, declared: int) -> str:
 
 def _explain_items(photos: torch.Tensor, output: Any) -> str:
     """Returns a message for an output that is not a tensor, with the items of it that may be the restored photo."""
-    items: dict[Any, Any] = {}
-    if isinstance(output, Mapping):
-        items = dict(output)
-    elif isinstance(output, list | tuple):
+    items = dict(output) if isinstance(output, Mapping) else {}
+    if isinstance(output, list | tuple):
         items = dict(enumerate(output))
     fitting = [key for key, item in items.items() if isinstance(item, torch.Tensor) and item.shape == photos.shape]
     if not fitting:
@@ -256,10 +254,10 @@ def measure_reach(network: nn.Module, traits: Traits) -> tuple[int | None, bool]
     least = max(traits.minimum_size or 1, 2 * block)
     influence = None
     for side in sorted({round_up(max(side, least), block) for side in REACH_SIDES}):
-        influence = _influence(measured, traits, side, block)
+        start = (side // block // 2) * block  # of the block of outputs, in both directions
+        influence = _influence(measured, traits, side, slice(start, start + block))
         if influence is None:
             return None, False
-        start = (side // block // 2) * block
         reached = (influence > FAINT * influence.max()).nonzero()  # (N, 2)
         low, high = reached.min().item(), reached.max().item()
         if low > 0 and high < side - 1:
@@ -280,11 +278,9 @@ def _with_positive_weights(network: nn.Module) -> nn.Module:
     return network
 
 
-def _influence(network: nn.Module, traits: Traits, side: int, block: int) -> torch.Tensor | None:
+def _influence(network: nn.Module, traits: Traits, side: int, block: slice) -> torch.Tensor | None:
     """Computes |d(block of outputs) / d(input)|, (side, side); None if it needs too much memory, or is not finite."""
-    runs = _Runs(network, traits)
-    photos = runs.photos(1, side, side).requires_grad_()
-    start = (side // block // 2) * block
+    photos = _Runs(network, traits).photos(1, side, side).requires_grad_()
     saved = 0  # bytes kept for the backward pass
 
     def count(tensor: torch.Tensor) -> torch.Tensor:
@@ -297,9 +293,7 @@ def _influence(network: nn.Module, traits: Traits, side: int, block: int) -> tor
     try:
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
             restored = call(network, photos, traits.noise_level, traits.output_item)
-            (gradient,) = torch.autograd.grad(
-                restored[:, :, start : start + block, start : start + block].sum(), photos
-            )
+            (gradient,) = torch.autograd.grad(restored[:, :, block, block].sum(), photos)
     except (MemoryError, RuntimeError) as error:
         logger.debug("the receptive radius is not measured on %d pixels: %s", side, error)
         return None

@@ -15,6 +15,7 @@ from ..models.restoration_unet import RestorationUNet
 
 Network = RestorationUNet | DAAUNet2DConditionModel
 
+# Names of modules, or of their parts: this package's -> the official ones.
 _CONVOLUTIONS = {"conv1": "block.0", "conv2": "block.2"}
 _RESNET_PARTS = {
     "norm1": "in_layers.0",
@@ -36,6 +37,7 @@ _MODULES = {
     "mid_block.attentions.0.to_v": "middle_block.1.qkv",
     "mid_block.attentions.0.to_out.0": "middle_block.1.proj_out",
 }
+_CONVOLUTIONS_1D = ("middle_block.1.qkv.weight", "middle_block.1.proj_out.weight")  # (C_out, C_in, 1)
 
 
 def _official_restorer_module(name: str) -> str:
@@ -87,13 +89,12 @@ def pack(official: str, tensors: list[torch.Tensor], head_channels: int) -> torc
     tensor = tensors[0]
     if len(tensors) == 3:
         tensor = torch.stack([t.unflatten(0, (-1, head_channels)) for t in tensors], dim=1).flatten(0, 2)  # (3C, ...)
-    return tensor[..., None] if official in ("middle_block.1.qkv.weight", "middle_block.1.proj_out.weight") else tensor
+    return tensor[..., None] if official in _CONVOLUTIONS_1D else tensor
 
 
 def unpack(official: str, tensor: torch.Tensor, parts: int, head_channels: int) -> list[torch.Tensor]:
     """Inverts `pack`; `parts` is 3 for q, k, v, else 1."""
-    if official in ("middle_block.1.qkv.weight", "middle_block.1.proj_out.weight"):
-        tensor = tensor[..., 0]
+    tensor = tensor[..., 0] if official in _CONVOLUTIONS_1D else tensor
     if parts == 1:
         return [tensor]
     return [t.flatten(0, 1) for t in tensor.unflatten(0, (-1, 3, head_channels)).unbind(1)]  # 3 x (C, ...)

@@ -319,15 +319,12 @@ def assemble(photos: Sequence[Photo], output_type: str, as_list: bool) -> Any:
     """Converts photos to `output_type`: a list, or with `as_list` False one batch (PIL images are always a list)."""
     if output_type == "pil":
         return [_to_pil(photo) for photo in photos]
-    if output_type == "np":
-        arrays = [_to_numpy(photo) for photo in photos]
-        if as_list:
-            return arrays
-        return np.stack(arrays) if len(arrays) > 1 else arrays[0][None]
-    tensors = [_with_alpha(photo).contiguous() for photo in photos]
+    is_numpy = output_type == "np"
+    images: list[Any] = [_to_numpy(photo) if is_numpy else _with_alpha(photo).contiguous() for photo in photos]
     if as_list:
-        return tensors
-    return torch.stack(tensors) if len(tensors) > 1 else tensors[0][None]
+        return images
+    stack: Any = np.stack if is_numpy else torch.stack
+    return stack(images) if len(images) > 1 else images[0][None]
 
 
 def _with_alpha(photo: Photo) -> torch.Tensor:
