@@ -19,7 +19,7 @@ LENGTHS, WIDTHS, BRIGHTNESSES = (0.4, 1.6), (0.6, 1.4), (0.2, 1.8)
 FWHM = 2 * math.sqrt(2 * math.log(2))  # ratio of a Gaussian's full width at half maximum to its standard deviation
 REACH = 2.5  # standard deviations at which the profile across a streak is truncated
 STEP = 0.5  # largest distance between the points of a streak, in pixels
-POINTS_AT_ONCE = 1 << 21  # approximate number of points rendered together, which limits the memory for large photos
+POINTS_AT_ONCE = 1 << 21  # approximate number of points rendered together, more than the largest streak has
 VEIL_CELLS = 3  # points per side of the coarse grid between which the veil is interpolated
 
 
@@ -49,8 +49,8 @@ class RainStreaks(ConfigurableDegradation):
         width: range of the mean width in pixels of the nearest streaks (full width at half maximum), log-uniform.
         angle: range of the main angle in degrees from vertical, uniform; positive leans to the right at the top.
         angle_spread: range of the standard deviation in degrees of the streaks' angles around the main angle, uniform.
-        across_probability: share of the samples whose rain is rotated by 90 degrees, because by default
-            `TrainingPatches` rotates real patches by quarter turns, rain included.
+        across_probability: share of the samples whose rain is rotated by 90 degrees. Real training patches are rotated
+            by quarter turns, rain included (default of `TrainingPatches`).
         brightness: range of the mean brightness of the streaks before the blur of the lens (white = 1), log-uniform.
         lens: range of the standard deviation in pixels of the Gaussian blur of the streaks, uniform.
         screen_probability: share of the samples whose rain is screened; in the others it is added.
@@ -111,10 +111,10 @@ class RainStreaks(ConfigurableDegradation):
         """Draws the strength (B, 1, H, W) and gray (B, 1, 1, 1) of the veil."""
         per_sample = (clean.shape[0], 1, 1, 1)
         veiled = uniform(per_sample, 0, 1, clean, generator) < self.veil_probability
-        start, end = uniform((2, *per_sample), *self.veil, clean, generator)
+        ends = uniform((2, *per_sample), *self.veil, clean, generator)
         coarse = uniform((clean.shape[0], 1, VEIL_CELLS, VEIL_CELLS), 0, 1, clean, generator)
-        mixed = F.interpolate(coarse, size=clean.shape[-2:], mode="bilinear", align_corners=True)
-        strength = veiled * (start + mixed * (end - start))
+        place = F.interpolate(coarse, size=clean.shape[-2:], mode="bilinear", align_corners=True)  # between the ends
+        strength = veiled * (ends[0] + place * (ends[1] - ends[0]))
         return strength, uniform(per_sample, *self.veil_grey, clean, generator)
 
     def _streaks(self, clean: torch.Tensor, rotated: torch.Tensor, generator: torch.Generator) -> "Streaks":
@@ -134,8 +134,9 @@ class RainStreaks(ConfigurableDegradation):
         # streaks that extend into the photo may have their center outside
         margin = self.length[1] * LENGTHS[1] / 2
         area = (height + 2 * margin) * (width + 2 * margin)
-        # expected number of streaks: area to cover in a layer, divided by the area of one of its streaks
-        expected = used * cover / used.sum(1, keepdim=True) * area / (length * streak_width / z**2)
+        # expected number of streaks: the area that a layer covers, divided by the mean area of its streaks
+        layer_cover = used * cover / used.sum(1, keepdim=True)  # (B, layers), 0 for unused layers
+        expected = layer_cover * area / (length * streak_width / z**2)
         count = torch.poisson(expected.to(generator.device), generator=generator).long().flatten().to(clean.device)
 
         def for_streaks(value: torch.Tensor) -> torch.Tensor:  # (B, 1 or layers) -> (streaks,)
@@ -199,7 +200,7 @@ class Streaks(NamedTuple):
 
     def touching(self, height: int, width: int) -> "Streaks":
         """Selects the streaks whose light may reach a photo of this size."""
-        reach = REACH * self.sigma + 1  # a pixel more: `splat` distributes a point over the pixels around it
+        reach = REACH * self.sigma + 1  # `splat` distributes a point over the pixels around it, up to 1 pixel away
         down = self.length / 2 * self.angle.cos().abs() + reach
         right = self.length / 2 * self.angle.sin().abs() + reach
         kept = (self.y + down > 0) & (self.y - down < height) & (self.x + right > 0) & (self.x - right < width)
@@ -213,26 +214,28 @@ def render_streaks(streaks: Streaks, size: tuple[int, int, int]) -> torch.Tensor
     streak, u in [-1, 1], and a Gaussian across it, with peak `brightness` before the blur of the lens.
     """
     half_width = REACH * streaks.sigma
-    along = (streaks.length / STEP).ceil().clamp(min=1).long()  # numbers of points of each streak
-    across = (2 * half_width / STEP).ceil().clamp(min=1).long()
+    rows = (streaks.length / STEP).ceil().clamp(min=1).long()  # of the grid of each streak, along it
+    columns = (2 * half_width / STEP).ceil().clamp(min=1).long()  # across it
     image = torch.zeros(size, dtype=streaks.y.dtype, device=streaks.y.device)
-    count = along * across
+    count = rows * columns  # of points
     if not len(count):
         return image
-    start = count.cumsum(0) - count  # number of the first point of each streak
-    group = start // POINTS_AT_ONCE  # streaks of a group are rendered together
+    # the streaks are rendered in groups of about POINTS_AT_ONCE points
+    group = (count.cumsum(0) - count) // POINTS_AT_ONCE
     for chosen in torch.arange(len(count), device=count.device).split(torch.bincount(group).tolist()):
+        first = count[chosen].cumsum(0) - count[chosen]  # number of each streak's first point in the group
         # one entry per point from here on: (N,)
         streak = chosen.repeat_interleave(count[chosen])
-        point = torch.arange(len(streak), device=streak.device) - (start[streak] - start[chosen[0]])
-        u = ((point // across[streak]) + 0.5) / along[streak] * 2 - 1  # in (-1, 1)
-        v = ((point % across[streak]) + 0.5) / across[streak] * 2 - 1
+        point = torch.arange(len(streak), device=streak.device) - first.repeat_interleave(count[chosen])
+        u = ((point // columns[streak]) + 0.5) / rows[streak] * 2 - 1  # in (-1, 1)
+        v = ((point % columns[streak]) + 0.5) / columns[streak] * 2 - 1
         length, sigma = streaks.length[streak], streaks.sigma[streak]
         u, v = u.to(sigma), v.to(sigma)
         offset = v * half_width[streak]
-        area = length / along[streak] * 2 * half_width[streak] / across[streak]  # of the grid cell of a point
+        cell = length / rows[streak] * 2 * half_width[streak] / columns[streak]  # area for which a point stands
+        # the lens widens the profile from width / FWHM to sigma, and lowers its peak by the same factor
         peak = streaks.brightness[streak] * streaks.width[streak] / FWHM / sigma
-        light = peak * (1 - u**4) * torch.exp(-((offset / sigma) ** 2) / 2) * area
+        light = peak * (1 - u**4) * torch.exp(-((offset / sigma) ** 2) / 2) * cell
         cos, sin = streaks.angle[streak].cos(), streaks.angle[streak].sin()
         y = streaks.y[streak] - u * length / 2 * cos + offset * sin
         x = streaks.x[streak] + u * length / 2 * sin + offset * cos

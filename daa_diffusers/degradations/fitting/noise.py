@@ -16,15 +16,13 @@ from ..draws import generator_for
 from ..fitted import FittedNoise
 from ..jpeg_coding import chroma_sampling, jpeg_quality
 from .choosing import FIT_SHARE, MAX_PHOTOS
-from .coding import KNOWN_SHARE
+from .coding import Coding, calibrated
 from .earlier_coding import SIDE, earlier_quality, other_codec
 from .noise_curve import (
     BRIGHTNESS,
     NOISE_FREE,
-    Coding,
     PhotoStatistics,
     bend_of,
-    calibrated,
     color_pairs,
     fit_bend,
     fit_curve,
@@ -48,6 +46,7 @@ from .suitability import (
 Restorer = Callable[[torch.Tensor], torch.Tensor]
 
 RESTORED = 384  # side in pixels of the center crop that is restored
+KNOWN_SHARE = 0.6  # the noise level can be estimated if coding leaves at least this share of the luma amplitude
 QUANTILES = 11  # number of quantiles of the levels
 # Noise is assumed to have passed through a tone curve if its skewness, as a share of that expected from sRGB's curve,
 # is between BENT and MOST_BENT. Shot noise has a skewness of its own, which reduces the share by up to 0.57; a share
@@ -161,7 +160,7 @@ def _profile(photos: list[PhotoStatistics], skipped: dict[str, str], unfit: dict
         zeros = ((0,) * len(BRIGHTNESS),) * 3
         return NoiseProfile(None, zeros, zeros, 0.0, 0.0, 0.0, 0.0, (0.0, 0.0, 0.0), 0.0, **common)
     # 2. noise in the files: curve, levels, skewness, correlation
-    coded_curve, level, observed = fit_curve(noisy)
+    coded_curve, _, observed = fit_curve(noisy)
     bend = fit_bend(noisy)
     correlation = unit_correlation(np.median([photo.correlation for photo in noisy], axis=0))
     # 3. JPEG coding, and the noise before it
@@ -171,7 +170,7 @@ def _profile(photos: list[PhotoStatistics], skipped: dict[str, str], unfit: dict
         jpeg = (int(np.quantile(qualities, 0.1)), int(np.ceil(np.quantile(qualities, 0.9))))
         samplings = [photo.sampling for photo in photos if photo.quality is not None]
         coding = Coding(round(float(np.median(qualities))), max(samplings, key=samplings.count))
-    curve, level, correlation, share = calibrated(noisy, coded_curve, level, correlation, coding)
+    curve, level, correlation, share = calibrated(noisy, coded_curve, correlation, coding)
     # the other photos are assumed to have a quarter of the weakest noise
     level = np.concatenate([level, np.full(len(photos) - len(noisy), level.min() / 4)])
     # 4. the degradation

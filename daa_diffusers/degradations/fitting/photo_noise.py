@@ -1,10 +1,11 @@
 """Noise estimation from the flat blocks of a single photo.
 
-Among the blocks of each brightness, those with the least coarse structure are candidates. A candidate is flat if its
-coarse part is a small share of its energy: natural photos have most of their energy in low frequencies, noise has not.
-The residual of a flat block after subtraction of a fitted plane is noise. Estimators that use high-pass filters or
-principal components (Liu, Tanaka, Okutomi 2013; Pyatykh, Hesser, Zheng 2013; Chen, Zhu, Heng 2015) assume white noise,
-and underestimate the correlated noise of camera photos; this one does not.
+A block's coarse part is the means of its 4 x 4 cells. Among the blocks of each brightness, those with the least coarse
+energy are candidates. A candidate is flat if the coarse part is a small share of its energy: natural photos have most
+of their energy in low frequencies, noise has not. The residual of a flat block after subtraction of a fitted plane is
+noise. Unlike estimators with high-pass filters or principal components (Liu, Tanaka, Okutomi 2013; Pyatykh, Hesser,
+Zheng 2013; Chen, Zhu, Heng 2015), this does not assume white noise. Still, the flattest blocks have less noise than
+others if it is correlated: at a correlation of neighbors of 0.5, the deviation is 5 % too low, at 0.75 9 %.
 """
 
 from collections.abc import Callable
@@ -18,17 +19,18 @@ from ..filters import gaussian_filter
 from ..fitted import KERNEL, MAX_LAG, correlation_kernels
 
 BLOCK = 16  # side in pixels of the blocks in which noise is measured; they overlap by half
-CELL = 4  # side in pixels of the cells whose means are the coarse part of a block
+CELL = 4  # side in pixels of the cells
 NOISE_REGION = 512  # side in pixels of the center crop from which noise is estimated
 FLAT_SHARE = 0.05  # share of the blocks of each brightness that are candidates
-FLAT_RATIO = 1.5  # largest ratio of a flat block's coarse share to that of the best candidates (their 0.2 quantile)
-BRIGHTNESS_BINS = 6  # groups of blocks by brightness
-BRIGHTNESS_WIDTH = 0.08  # standard deviation in brightness of the kernel that interpolates the noise
-BRIGHTNESS_STEPS = 64  # steps between black and white at which the noise is interpolated
-LOCAL_SIGMA = 3.0  # standard deviation in pixels of the filter for a photo's local brightness
+FLAT_RATIO = 1.5  # largest coarse share of a flat block, relative to the 0.2 quantile of the candidates' coarse shares
+BRIGHTNESS_BINS = 6  # groups of blocks by brightness, from which candidates are taken
 CLIPPED = 1 / 255  # distance from black or white below which a value counts as clipped
-WHITE = 0.2  # correlation of neighbors below which a denoiser for white noise removes all of the noise
 MAX_CLIPPED = 0.1  # largest share of clipped values in a block that does not count as clipped
+WHITE = 0.2  # `FlatBlocks.neighbors` below which a denoiser for white noise removes all of the noise
+# interpolation by brightness, in `Noise.deviation`
+BRIGHTNESS_WIDTH = 0.08  # standard deviation in brightness of the kernel
+BRIGHTNESS_STEPS = 64  # steps between black and white
+LOCAL_SIGMA = 3.0  # standard deviation in pixels of the filter for a photo's local brightness
 MIN_REMOVED = 0.36  # least share of the noise power, 60 % of the amplitude, that a denoiser must remove for an estimate
 
 
@@ -41,7 +43,7 @@ class FlatBlocks:
         residual: (K, C, 16, 16), the blocks minus fitted planes, which is noise.
         correlation: (C, C, 7, 7), unbiased correlation of the noise of color a with that of color b at an offset (down,
             right) from the center.
-        gain: (C,), ratio of the noise's variance to that of the residual, from which the plane is missing.
+        gain: (C,), ratio of the noise's variance to that of the residual; above 1, as planes contain noise.
         clipped: whether all blocks of the photo are clipped; the flat blocks are then unreliable.
     """
 
@@ -115,7 +117,7 @@ class Noise:
         """Returns the noise's standard deviation (C, H, W) for the local brightness at each pixel of `photo`."""
         grid = torch.linspace(0, 1, BRIGHTNESS_STEPS + 1, device=photo.device)
         distance = (grid[:, None, None] - self.brightness).abs()  # (65, K, C)
-        # a narrow kernel, and a wide one for brightnesses without flat blocks
+        # the wide second term decides only at brightnesses far from those of all flat blocks
         weight = torch.exp(-0.5 * (distance / BRIGHTNESS_WIDTH).square()) + 1e-6 * torch.exp(-distance)
         curve = ((weight * self.variance).sum(1) / weight.sum(1)).sqrt()  # (65, C), the deviation
         index = (gaussian_filter(photo[None], LOCAL_SIGMA)[0].clamp(0, 1) * BRIGHTNESS_STEPS).round().long()
@@ -159,17 +161,16 @@ def removed_noise(
     structure = clean_blocks.var((2, 3)).mean(1)
     structure[_is_clipped(blocks(photo))] = torch.inf
     smooth = structure.argsort()[: max(1, int(structure.isfinite().sum()) // 2)]
-    # 2. power that the denoiser removes from the photo, and from texture in the denoised photo
-    variance = power(photo - clean)
+    # 2. power that the denoiser removes from the photo: noise and texture
+    removed = power(photo - clean)
     texture = clean - denoise(clean)
-    # 3. share of white noise of this strength that the denoiser removes
-    scale = variance.median(0).values.sqrt()[:, None, None]  # (C, 1, 1)
+    # 3. share of white noise of this strength that the denoiser removes, beyond that texture
+    scale = removed.median(0).values.sqrt()[:, None, None]  # (C, 1, 1)
     probe = (clean + scale * torch.randn(photo.shape, generator=generator)).clamp(0, 1)
-    removed = power(probe - denoise(probe) - texture).mean(0)
-    share = removed / power(probe - clean).mean(0).clamp(min=1e-12)  # (C,)
+    share = power(probe - denoise(probe) - texture).mean(0) / power(probe - clean).mean(0).clamp(min=1e-12)  # (C,)
     if bool((share < MIN_REMOVED).any()):
         return None
-    return clean_blocks[smooth].mean((2, 3)), (variance - power(texture)).clamp(min=0) / share
+    return clean_blocks[smooth].mean((2, 3)), (removed - power(texture)).clamp(min=0) / share
 
 
 def without_plane(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -212,8 +213,9 @@ def _correlation(residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Computes `FlatBlocks.correlation` (C, C, 7, 7) and `FlatBlocks.gain` (C,) from residuals (K, C, 16, 16).
 
     Blocks have equal weights, whatever their noise level. Subtracting a plane removes the three lowest frequencies, and
-    with them 3 S(0) of the energy of noise with spectrum S, about equally at all small offsets. S(0) is the sum of the
-    covariance over all offsets.
+    with them about 3 S(0) of the energy of noise with spectrum S: `r S(0)` of the covariance at each small offset, with
+    r = 3 / 16**2. S(0), the sum of the noise's covariance over the n offsets, follows from that of the residual:
+    `S(0) = sum(residual's covariance) + n r S(0)`.
     """
     unit = residual / (residual.square().mean((2, 3), keepdim=True).sqrt() + 1e-4)
     side, lags = residual.shape[-1], 2 * MAX_LAG + 1
@@ -223,11 +225,10 @@ def _correlation(residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     products = torch.fft.irfft2(cross, s=(2 * side, 2 * side)).roll((MAX_LAG, MAX_LAG), (2, 3))[..., :lags, :lags]
     overlap = side - (torch.arange(lags, device=unit.device) - MAX_LAG).abs()
     covariance = products / (overlap[:, None] * overlap)  # covariance of the residual, (C, C, 7, 7)
-    # add what the plane removed, per pixel `removed` times S(0), to every offset
-    removed = 3 / side**2
-    zero_frequency = covariance.sum((2, 3), keepdim=True) / (1 - removed * lags**2)  # S(0) of the noise
-    restored = covariance + removed * zero_frequency
-    variance, residual_variance = (torch.diagonal(x[..., MAX_LAG, MAX_LAG]) for x in (restored, covariance))  # (C,)
+    r = 3 / side**2
+    zero_frequency = covariance.sum((2, 3), keepdim=True) / (1 - r * lags**2)  # S(0)
+    with_plane = covariance + r * zero_frequency  # covariance of the noise
+    variance, residual_variance = (torch.diagonal(x[..., MAX_LAG, MAX_LAG]) for x in (with_plane, covariance))  # (C,)
     deviation = variance.clamp(min=1e-12).sqrt()
-    correlation = restored / (deviation[:, None] * deviation)[..., None, None]
+    correlation = with_plane / (deviation[:, None] * deviation)[..., None, None]
     return correlation.clamp(-1, 1), variance / residual_variance.clamp(min=1e-12)
