@@ -48,18 +48,24 @@ from daa_diffusers.objectives.losses import charbonnier
 from daa_diffusers.objectives.schedules import NoiseDraws, NoiseSchedule
 
 SETS = ("renoir", "sidd_small", "polyu")
-TIMES = (20, 100, 250, 450, 700, 950)
-ERROR_TIMES = (100, 450)
-PROJECTED = ("eq. (4)", "hybrid", "score")
+TIMES = (20, 100, 250, 450, 700, 950)  # t of the noise levels at which gradients are measured, and averaged
+ERROR_TIMES = (100, 450)  # t of those at which noise-prediction errors are measured
+PROJECTED = ("eq. (4)", "hybrid", "score")  # terms that are also measured without their smoothing part
+# qualities of conditions: shares of the real noise, and blurs (standard deviations in pixels)
 NOISE_SHARES = (0.25, 0.5, 1.0)
-BLURS = (0.5, 1.0, 2.0)  # standard deviations in pixels
+BLURS = (0.5, 1.0, 2.0)
 
 
 # --- gradients
 
 
 def gradients(unet: nn.Module, form: str, x: Photos, draws: NoiseDraws) -> Photos:
-    """dL/dq (B, 3, H, W) of each term, by name; the descent direction is its negative."""
+    """dL/dq (B, 3, H, W) of each term, by name; the descent direction is its negative.
+
+    "L+", "-L-" and "eq. (4)" are those of variant "paired"; "hybrid" is L+ with another photo noised. "score" and
+    "regression" are q minus its estimate from noised q, whose conditions are (q, q) and (s, q), without a gradient
+    through the noise predictor.
+    """
     q = x["q"].detach().requires_grad_()
     s = x["s"]
 
@@ -79,11 +85,12 @@ def gradients(unet: nn.Module, form: str, x: Photos, draws: NoiseDraws) -> Photo
     negative = error(draws, predict(unet, z, draws, *swapped(x, q), negative=True))
     hybrid = predict(unet, z_other, draws, s, q)
     found = {"L+": at_q(positive), "-L-": -at_q(negative), "hybrid": at_q(error(draws, hybrid))}
-    is_open = float(positive - negative + 0.1 > 0)
+    is_open = float(positive - negative + 0.1 > 0)  # the hinge of (4)
     found["eq. (4)"] = (found["L+"] + is_open * (found["L+"] + found["-L-"])) / 2
     found["hybrid L1"] = at_q(F.l1_loss(hybrid, draws.noise))
     if form == "blur negative":
         found["-L(blurred)"] = -at_q(error(draws, predict(unet, z, draws, s, blur(q), negative=True)))
+        # `blur_negative_loss`, with the hinge of the blurred negative open
         found["eq. (4) + blurred"] = (found["eq. (4)"] + (2 * found["L+"] + found["-L(blurred)"]) / 2) / 2
     with torch.no_grad():
         for name, other in (("score", x["q"]), ("regression", s)):
@@ -104,17 +111,21 @@ def cosines(a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
     return F.cosine_similarity(a.flatten(1), b.flatten(1))
 
 
-def parts(gradient: Tensor, x: Photos) -> dict[str, Tensor]:
-    """What a descent direction is made of: (B,) numbers by name, for all, flat and textured pixels.
+def regions(x: Photos) -> tuple[tuple[str, Tensor], ...]:
+    """Names and masks (B, 1, H, W) of all, flat and textured pixels."""
+    textured = (texture(x["target"]) > x["texture"]).float()
+    return ("", torch.ones_like(textured)), (" flat", 1 - textured), (" textured", textured)
+
+
+def composition(direction: Tensor, x: Photos) -> dict[str, Tensor]:
+    """What a change of q (B, 3, H, W) is made of: (B,) numbers by name, for all, flat and textured pixels.
 
     "rest" is the share of its energy that is neither along blur(q) - q nor along x_r - q; nan: no pixel of the kind.
     """
-    q, direction = x["q"], -gradient
+    q, target = x["q"], x["target"]
     smoothing, back = blur(q) - q, x["real"] - q
-    target = x["target"]
-    textured = (texture(target) > x["texture"]).float()
     found = {}
-    for region, mask in (("", torch.ones_like(textured)), (" flat", 1 - textured), (" textured", textured)):
+    for region, mask in regions(x):
         is_there = mask.flatten(1).any(1)
         for name, other in (("clean", target - q), ("smoothing", smoothing), ("back to noisy", back)):
             found[f"cos {name}{region}"] = cosines(direction, other, mask).where(is_there, torch.nan)
@@ -156,7 +167,7 @@ def alignment(arguments: argparse.Namespace, restorer: nn.Module, unet: nn.Modul
     def rate(gradient: Tensor) -> float:
         return float((gradient * change).sum() / gradient.norm().clamp_min(1e-20))
 
-    def report(term: str, t: int, quantity: str, value: float | Tensor) -> None:
+    def add(term: str, t: int, quantity: str, value: float | Tensor) -> None:
         rows.append({**label, "term": term, "t": t, "quantity": quantity, "value": float(value)})
 
     sums: Photos = {}
@@ -164,16 +175,16 @@ def alignment(arguments: argparse.Namespace, restorer: nn.Module, unet: nn.Modul
         found = gradients(unet, str(label["form"]), x, draws_for(arguments, label, t, x))
         for name, gradient in found.items():
             sums[name] = sums.get(name, torch.zeros_like(q)) + gradient / len(TIMES)
-            report(name, t, "photo: cos clean", cosines(-gradient, x["target"] - x["q"]).mean())
-            report(name, t, "rate", rate(gradient) / rate(supervised))
+            add(name, t, "photo: cos clean", cosines(-gradient, x["target"] - x["q"]).mean())
+            add(name, t, "rate", rate(gradient) / rate(supervised))
     smoothing = blur(x["q"]) - x["q"]
     sums |= {f"{name}, projected": project_out(sums[name], smoothing) for name in PROJECTED if name in sums}
     for name, gradient in {"supervised": supervised, "smoothing": -smoothing, **sums}.items():
-        for part, value in parts(gradient, x).items():
-            report(name, 0, f"photo: {part}", value.nanmean())
-        report(name, 0, "rate", rate(gradient) / rate(supervised))
+        for part, value in composition(-gradient, x).items():
+            add(name, 0, f"photo: {part}", value.nanmean())
+        add(name, 0, "rate", rate(gradient) / rate(supervised))
         flat = torch.cat([g.flatten() for g in at_parameters(gradient)])
-        report(name, 0, "parameters: cos", F.cosine_similarity(flat, right_flat, dim=0))
+        add(name, 0, "parameters: cos", F.cosine_similarity(flat, right_flat, dim=0))
     return rows
 
 
@@ -185,20 +196,18 @@ def draws_for(arguments: argparse.Namespace, label: Row, t: int, x: Photos) -> N
 
 def restorer_error(label: Row, x: Photos) -> list[Row]:
     """What the restorer does wrong: the parts of clean - q, and the squared error when q is made a little smoother."""
-    rows: list[Row] = []
-
-    def report(term: str, quantity: str, value: float | Tensor) -> None:
-        rows.append({**label, "term": term, "t": 0, "quantity": quantity, "value": float(value)})
-
-    for part, value in parts(x["q"] - x["target"], x).items():
-        report("clean - q", f"photo: {part}", value.nanmean())
-    textured = (texture(x["target"]) > x["texture"]).float()
-    for region, mask in (("all", torch.ones_like(textured)), ("flat", 1 - textured), ("textured", textured)):
+    found = {
+        ("clean - q", f"photo: {part}"): value.nanmean() for part, value in composition(x["target"] - x["q"], x).items()
+    }
+    for region, mask in regions(x):
         before, after = (
             ((photo - x["target"]) * mask).square().sum() for photo in (x["q"], torch.lerp(x["q"], blur(x["q"]), 0.25))
         )
-        report(region, "smoother", 100 * (after / before - 1))
-    return rows
+        found[region.strip() or "all", "smoother"] = 100 * (after / before - 1)
+    return [
+        {**label, "term": term, "t": 0, "quantity": quantity, "value": float(value)}
+        for (term, quantity), value in found.items()
+    ]
 
 
 # --- the paper's motivating figure
@@ -236,17 +245,18 @@ def condition_errors(arguments: argparse.Namespace, unet: nn.Module, label: Row,
 
 
 def predictors(arguments: argparse.Namespace, restorer: nn.Module) -> Iterator[tuple[str, int, str, nn.Module]]:
-    """(form, steps, set, predictor): of the runs given, by set, or trained here for all sets together."""
+    """(form, training steps, set, predictor): of the runs given, by set, or trained here for all sets together."""
     for run in arguments.runs:
         for name in arguments.sets:
-            steps = json.loads((Path(run.format(set=name)) / "run.json").read_text())["options"]["steps"]
-            yield f"run {Path(run).name}", int(steps), name, run_predictor(Path(run.format(set=name)))
+            folder = Path(run.format(set=name))
+            steps = json.loads((folder / "run.json").read_text())["options"]["steps"]
+            yield f"run {Path(run).name}", int(steps), name, run_predictor(folder)
     bank: Photos = {}
     for form in arguments.forms:
         bank = bank or photos(arguments, restorer, arguments.sets, arguments.pool, "train")
-        for age, path in train_predictor(arguments, form, bank).items():
+        for steps, path in train_predictor(arguments, form, bank).items():
             for name in arguments.sets:
-                yield form, age, name, DAAUNet2DConditionModel.from_pretrained(path)
+                yield form, steps, name, DAAUNet2DConditionModel.from_pretrained(path)
 
 
 def measuring_batches(arguments: argparse.Namespace, restorer: nn.Module, name: str) -> list[Photos]:
@@ -273,11 +283,11 @@ def measure(arguments: argparse.Namespace) -> None:
 
 def measure_batch(arguments: argparse.Namespace, restorer: nn.Module, found: list, banks: dict, batch: int) -> None:
     """One batch of each predictor in `found`; without a predictor, the restorer's own error."""
-    for form, age, name, unet in found:
-        part = parts_folder(arguments) / f"{form.replace(' ', '_')}-{age}-{name}-{batch}.json"
+    for form, steps, name, unet in found:
+        part = parts_folder(arguments) / f"{form.replace(' ', '_')}-{steps}-{name}-{batch}.json"
         if part.exists():
             continue
-        label: Row = {"form": form, "steps": age, "set": name, "batch": batch}
+        label: Row = {"form": form, "steps": steps, "set": name, "batch": batch}
         x, started = banks[name][batch], time.perf_counter()
         if unet is None:
             rows = restorer_error(label, x)
@@ -288,7 +298,7 @@ def measure_batch(arguments: argparse.Namespace, restorer: nn.Module, found: lis
                 rows += condition_errors(arguments, unet, label, x)
         part.parent.mkdir(parents=True, exist_ok=True)
         write_text(part, json.dumps(rows))
-        print(f"{form}, {age} steps, {name}, {batch}: {time.perf_counter() - started:.0f} s", flush=True)
+        print(f"{form}, {steps} steps, {name}, {batch}: {time.perf_counter() - started:.0f} s", flush=True)
 
 
 def parts_folder(arguments: argparse.Namespace) -> Path:
@@ -302,13 +312,15 @@ def main() -> None:
     parser.add_argument("--name", default="plain", help="of this start, in the output folder")
     parser.add_argument("--clean", nargs="*", help="clean photos; default: bsds and highres of --data")
     parser.add_argument("--sets", nargs="+", default=list(SETS))
-    parser.add_argument("--runs", nargs="*", default=[], help="training runs to take predictors of: folders with {set}")
+    parser.add_argument("--runs", nargs="*", default=[], help="more predictors: folders of training runs, with {set}")
     parser.add_argument("--forms", nargs="*", default=list(FORMS), choices=list(FORMS))
-    parser.add_argument("--ages", nargs="+", type=int, default=[100, 300, 1000], help="steps of the predictor")
     parser.add_argument(
-        "--fix_steps", type=int, default=150, help="steps of every other predictor, from the last paired one"
+        "--ages", nargs="+", type=int, default=[100, 300, 1000], help="training steps of paired predictors"
     )
-    parser.add_argument("--start", help="a training run: all predictors go on from its, for --fix_steps")
+    parser.add_argument(
+        "--fix_steps", type=int, default=150, help="training steps of all others, from the last paired one or --start"
+    )
+    parser.add_argument("--start", help="training run whose predictor all others start from")
     parser.add_argument("--pool", type=int, default=480, help="patches that predictors are trained on")
     parser.add_argument("--batches", type=int, default=4, help="of each set, that are measured")
     parser.add_argument("--batch", type=int, default=8, help="patches in each")

@@ -27,7 +27,10 @@ from daa_diffusers.training.run_state import list_checkpoints
 
 ADAPT = PRESETS["adapt"]
 DETAIL_BLUR = 1.0  # what "blur(q) - q" blurs by
-Photos = dict[str, Tensor]  # each (B, 3, H, W): synthetic, clean, s; real, q, and where measured, target (of real)
+# (B, 3, H, W) by name: `synthetic` and `clean`, a pair, and `s`, the restored synthetic photo; `real` and `target`, a
+# pair, and `q`, the restored real photo. For measurements also `texture` (B, 1, 1, 1): pixels are textured where the
+# result of `texture()` is above it, else flat.
+Photos = dict[str, Tensor]
 
 
 def _new_predictor() -> DAAUNet2DConditionModel:

@@ -6,7 +6,8 @@ While diffusers is imported, three things are avoided:
    (torch's compiler; attention masks, which import sympy) are hidden.
 2. Modules of diffusers of which only a few classes are used are imported at the first use of a class. They would import
    all transformers and autoencoders.
-3. diffusers lists the files of all installed packages to find the names of three. The list is empty.
+3. diffusers reads the lists of files of all installed packages, to find the names of three packages that no command
+   needs. It gets an empty mapping instead.
 """
 
 from __future__ import annotations
@@ -71,16 +72,16 @@ class _Lean(Loader):
         import torch
 
         disable = _disabled_on_demand(torch.compiler.disable)
-        installed = _replaced(importlib.metadata, "packages_distributions", dict)
-        with _hidden(), installed, _replaced(torch.compiler, "disable", disable):
+        no_packages = _replaced(importlib.metadata, "packages_distributions", dict)  # `dict()` is empty
+        with _hidden(), no_packages, _replaced(torch.compiler, "disable", disable):
             self.usual.exec_module(module)
             utils = importlib.import_module("diffusers.utils.torch_utils")
             utils.is_compiled_module = _is_compiled  # type: ignore[attr-defined] # before other modules import it
             models = importlib.import_module("diffusers.models")
-            models.AutoencoderKL = _Late(*AUTOENCODER)  # type: ignore[attr-defined]
-            importlib.import_module("diffusers.pipelines.pipeline_utils")
+            models.AutoencoderKL = _late(*AUTOENCODER)  # type: ignore[attr-defined]
+            importlib.import_module("diffusers.pipelines.pipeline_utils")  # takes this `AutoencoderKL`
+            del models.AutoencoderKL  # all later imports get the real class, which `models` imports on demand
             importlib.import_module("diffusers.models.unets")  # for the noise predictor and the restorers' output class
-            del models.AutoencoderKL
 
 
 @contextmanager
@@ -108,31 +109,28 @@ def _hidden() -> Iterator[None]:
 
 
 class _Placeholder(ModuleType):
-    """Module whose names are `_Late` classes while it replaces the real module, and the real names afterwards."""
+    """Stand-in for a module: its names are `_late` classes within `_hidden()`, afterwards those of the real module."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:
-            return _Late(self.__name__, name)
+            return _late(self.__name__, name)
         return getattr(importlib.import_module(self.__name__), name)
 
 
-class _Late(type):
-    """Stand-in for a class of another module, which is imported when the class is called; `isinstance` supports it."""
+def _late(module: str, name: str) -> type:
+    """Makes a stand-in for a class of another module, which is imported at the first call; `isinstance` supports it."""
 
-    def __new__(cls, module: str, name: str) -> _Late:
-        return super().__new__(cls, name, (), {"module": module})
+    class Late(type):  # the stand-in is a class as well, since annotations may contain `name | None`
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+            return getattr(importlib.import_module(module), name)(*args, **kwargs)
 
-    def __init__(cls, module: str, name: str):
-        super().__init__(name, (), {})
+        def __instancecheck__(cls, instance: Any) -> bool:
+            loaded = sys.modules.get(module)
+            return loaded is not None and isinstance(instance, getattr(loaded, name))
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        return getattr(importlib.import_module(cls.module), cls.__name__)(*args, **kwargs)  # type: ignore[attr-defined]
-
-    def __instancecheck__(cls, instance: Any) -> bool:
-        loaded = sys.modules.get(cls.module)  # type: ignore[attr-defined]
-        return loaded is not None and isinstance(instance, getattr(loaded, cls.__name__))
+    return Late(name, (), {})
 
 
 def _disabled_on_demand(disable: Callable) -> Callable:

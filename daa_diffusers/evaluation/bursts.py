@@ -4,7 +4,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
 
@@ -28,16 +28,17 @@ MOST_SHIFT = 4.0  # largest shift of two frames along either axis, in pixels
 BORDER = math.ceil(MOST_SHIFT) + 4  # pixels at each border that are not scored: shifting makes them invalid
 MOST_GAIN = 1.25  # largest ratio of the mean brightness of two frames
 COARSE = 16  # side in pixels of blocks, in which noise averages out, but not the scene
-# Largest ratio, for the difference of two frames, of the mean square of block means to that of pixels. White noise has
-# 1/256; noise correlated over three pixels has up to 0.1.
+# Something moved if, in the difference of two frames, the mean square of the means of blocks exceeds this share of that
+# of pixels. White noise has 1/256; noise correlated over three pixels has up to 0.1.
 MOVED = 0.2
-# Deviation of a difference below which motion is not checked: just below the 0.41/255 of 8-bit rounding, so that only
-# (nearly) equal frames are exempt.
+# Deviation of a difference below which motion is not checked. Rounding both frames to 8 bits gives sqrt(2) 0.29/255 =
+# 0.41/255, so that only (nearly) equal frames are exempt.
 QUIET = 0.4 / 255
 LEAST_DETAIL = 0.1 / 255  # least deviation of the detail of a frame for the estimation of its shift
 ALIKE = 0.5  # least correlation of the block means of two frames of the same scene
 LEAST_MSE = 1e-8  # lower bound of errors: 80 dB
-SMOOTHED, REFINEMENTS = 1.5, 4  # search for a shift: standard deviation of the filter in pixels, number of refinements
+SMOOTHED = 1.5  # standard deviation in pixels of the filter before the estimation of a shift
+REFINEMENTS = 4  # number of refinements of a shift to fractions of a pixel
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class BurstScores:
 
     bursts: tuple[str, ...]
     psnr: dict[str, list[float]]
-    noise: list[float] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
+    noise: list[float]
+    skipped: dict[str, str]
 
     def mean(self, row: str) -> float:
         """Returns the mean over bursts, in dB."""
@@ -99,14 +100,15 @@ def evaluate_bursts(restorers: Restorers, folder: str | os.PathLike[str]) -> Bur
         ConfigurationError: as for `read_bursts`.
     """
     rows: dict[str, DAARestorationPipeline | None] = {IDENTITY: None, **restorers}
-    scores = BurstScores((), {row: [] for row in rows})
-    scored: list[str] = []
-    for burst in read_bursts(folder, skipped=scores.skipped):
+    names, noise = [], []
+    psnr: dict[str, list[float]] = {row: [] for row in rows}
+    skipped: dict[str, str] = {}
+    for burst in read_bursts(folder, skipped=skipped):
         for row, pipeline in rows.items():
-            scores.psnr[row].append(burst.psnr(pipeline))
-        scores.noise.append(255 * math.sqrt(burst.variance))
-        scored.append(burst.name)
-    return BurstScores(tuple(scored), scores.psnr, scores.noise, scores.skipped)
+            psnr[row].append(burst.psnr(pipeline))
+        names.append(burst.name)
+        noise.append(255 * math.sqrt(burst.variance))
+    return BurstScores(tuple(names), psnr, noise, skipped)
 
 
 def read_bursts(
@@ -227,7 +229,7 @@ def _aligned(first: torch.Tensor, second: torch.Tensor) -> _Pair:
     coarse = float(F.avg_pool2d(difference[None], COARSE).double().square().mean())
     if power > QUIET**2 and coarse > MOVED * power:
         raise ValueError("something moves, or the light changes, between its frames")
-    # the difference has the noise of both frames, that of the first one multiplied by the gain
+    # both frames have noise of variance v; that of the difference is gain**2 v + v
     return _Pair(gain, shift, inside, power / (1 + float(gain.square().mean())))
 
 
@@ -268,7 +270,7 @@ def _shift(first: torch.Tensor, second: torch.Tensor) -> tuple[float, float]:
     details = [smooth - gaussian_filter(smooth, 4 * SMOOTHED) for smooth in (a, b)]
     if min(float(detail.std()) for detail in details) < LEAST_DETAIL:
         return 0.0, 0.0
-    # 1. whole pixels: the peak of the cross-correlation, zero-padded to twice the size
+    # 1. whole pixels: the peak of the cross-correlation over all shifts of the first, zero-padded to twice the size
     height, width = a.shape[2:]
     spectra = [torch.fft.rfft2(detail[0, 0], s=(2 * height, 2 * width)) for detail in details]
     peak = int(torch.fft.irfft2(spectra[0].conj() * spectra[1], s=(2 * height, 2 * width)).argmax())
@@ -282,7 +284,7 @@ def _shift(first: torch.Tensor, second: torch.Tensor) -> tuple[float, float]:
             break
         moved = _inside(_moved(a[0], shift.tolist())).double()
         gradients = torch.stack([slope.flatten() for slope in torch.gradient(moved, dim=(1, 2))], 1)  # (N, 2)
-        difference = (moved - _inside(b[0]).double()).flatten()
+        difference = (moved - _inside(b[0]).double()).flatten()  # moving by d more subtracts about gradients @ d
         shift = shift + torch.linalg.lstsq(gradients, difference[:, None]).solution[:, 0]
     return float(shift[0]), float(shift[1])
 

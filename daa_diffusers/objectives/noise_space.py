@@ -167,39 +167,40 @@ class NoiseSpaceAdaptation(Objective):
         assert real is not None
         s, q = self._restore(synthetic, real, adapt)
         output = StepOutput(s, restored_synthetic=s.detach(), restored_real=q.detach())
-        # `report` must not refer to `output`, whose graph refers to `report`
         losses, gradients = output.losses, output.gradients
+
+        # step 6: L_pair (5), and s and q for L_noise; gradients are measured where they enter the restorer
         weight = adaptation_weight(self.weight_schedule, self.weight, progress)
         balanced = self.weight_schedule == "balanced"
-        # (6); "balanced" scales the gradient only at the restorer's output, so that the predictor's is not scaled
+        # w in (6); with "balanced", `entrance` applies it, so that the gradient of the noise predictor is not scaled
         factor = weight if adapt and not balanced else 1.0
-        # a batch mean divides each sample's gradient by B, and the norm over the batch is sqrt(B) times their rms
-        per_sample = len(s) ** 0.5  # norm of the batch mean's gradient -> rms of the samples' gradient norms
+        # |gradient of a mean over the batch| = rms of the samples' own gradient norms / sqrt(B)
+        scale = len(s) ** 0.5
 
+        # kept by the graph of `output.loss`: it must not refer to `output`, which would be freed late
         def report(pair_norm: torch.Tensor, noise_norm: torch.Tensor, balance: torch.Tensor | None) -> None:
-            # without the factor of the loss; if it is 0, so is the norm
-            gradients.update(pair=pair_norm * per_sample, noise=noise_norm * per_sample / (factor or 1.0))
+            # L_noise without its factor; if that is 0, so is the norm
+            gradients.update(pair=pair_norm * scale, noise=noise_norm * scale / (factor or 1.0))
             if balance is not None:
                 losses.update(weight=balance)
 
-        # step 6: where the gradients of both losses enter the restorer; L_pair (5)
         if adapt:
             s_pair, s_noise, q_noise = entrance(s, q, report, weight if balanced else None)
         else:
             s_pair, s_noise, q_noise = s, s.detach(), q.detach()
         pair = charbonnier(s_pair, clean, self.charbonnier_eps)
 
-        # steps 3 to 6: L_noise (4), by variant (docs/method.md, "Variants")
+        # steps 3 to 6: L_noise (4), by variant (docs/method.md, "Variants"), and the sum (6)
         if self.variant == "hybrid" and adapt:
+            # the noise predictor learns from L_noise, the restorer from the frozen predictor
             noise = self._noise_loss(clean, synthetic, real, s.detach(), q.detach(), draws, losses)
             other = clean.roll(1, 0) if unpaired_clean is None else unpaired_clean
             adaptation = self._frozen_prediction_loss(other, s_noise, q_noise, draws)
             losses["adaptation"] = adaptation.detach()
+            output.loss = pair + factor * adaptation + noise
         else:
-            target = unpaired_clean if self.variant == "extended" and unpaired_clean is not None else clean
-            adaptation = self._noise_loss(target, synthetic, real, s_noise, q_noise, draws, losses)
-            noise = adaptation.new_zeros(())
-        output.loss = pair + factor * adaptation + noise  # (6)
+            target = unpaired_clean if self.variant == "extended" else clean
+            output.loss = pair + factor * self._noise_loss(target, synthetic, real, s_noise, q_noise, draws, losses)
         losses.update(pair=pair.detach(), weight=pair.new_tensor(weight * adapt), total=output.loss.detach())
         return output
 
@@ -224,10 +225,8 @@ class NoiseSpaceAdaptation(Objective):
         # torch.compile breaks its graph at `entrance`; two views of one tensor across a break crash torch 2.14
         return s.clone(), q.clone()
 
-    def _predict(
-        self, z, noise_level, *conditions: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-    ) -> Sequence[torch.Tensor]:
-        """(2), (3): predicts the noise in z (B, C, H, W) for each of several conditions (first, second, swap)."""
+    def _predict(self, z, noise_level, *conditions: tuple[torch.Tensor, ...]) -> Sequence[torch.Tensor]:
+        """(2), (3): predicts the noise in z (B, C, H, W) under each of `conditions`, triples (first, second, swap)."""
         if self.separate_passes:
             return [self.unet(z, noise_level, conditions=(a, b), swap=swap).sample for a, b, swap in conditions]
         first, second, swap = (torch.cat(parts) for parts in zip(*conditions, strict=True))  # (N * B, C, H, W)

@@ -26,20 +26,22 @@ MIN_PIXELS = 1024  # of a photo; with fewer, correlations are not significant
 
 HARMLESS = 1.25  # rms in 1/255 (46 dB): smaller changes are applied in full
 # Excess: correlation of neighboring pixels in color, minus `SLOPE * max(0, correlation in brightness - FLOOR)`. A
-# change is noise below the first value of `EXCESS`, detail above the second, and a mixture in between. The line rises
-# between 0.1 and 0.28, a range of correlation in brightness that noise does not have.
+# change is noise below the first value of `EXCESS`, detail above the second, and a mixture in between. The noise of the
+# photos above has a correlation in brightness below 0.1 or above 0.28, so that a line which rises from 0.17 on is far
+# from both.
 SLOPE, FLOOR = 5.0, 0.17
 EXCESS = 0.06, 0.21
-STRUCTURE = 0.6  # maximum correlation of noise in brightness
-# Rms in 1/255 of large changes, which are rarely detail: to count as detail, their excess must be LARGE_EXCESS higher.
-LARGE, LARGE_EXCESS = (8.0, 10.0), 0.25
+# A change whose correlation in brightness exceeds this by `EXCESS` (from 0.66 to 0.81) is detail whatever its color.
+STRUCTURE = 0.6
+# Rms in 1/255: a change is small below the first value of `SMALL`, and large above the second of `LARGE`, gradually.
+SMALL = 3.5, 5.0  # a colorless change is detail if it is small, else noise
+LARGE, LARGE_EXCESS = (8.0, 10.0), 0.25  # large changes are rarely detail: their excess must be LARGE_EXCESS higher
 COLORLESS = 0.02  # fraction of color in the power of a change, below which it counts as colorless
-# Correlation in color between `HALF_SIZE` and `NOT_HALF_SIZE`: color was possibly stored at half the resolution. The
-# excess is then no evidence of detail if the change is large, or if its power in color is below `FAINT` times that in
-# brightness.
-HALF_SIZE, NOT_HALF_SIZE, FAINT = (0.45, 0.55), (0.88, 0.92), (0.1, 0.2)
-# Rms in 1/255, the only criterion for colorless changes: detail below the first value, noise above the second.
-COLORLESS_RMS = 3.5, 5.0
+# Color was possibly stored at half the resolution if its correlation is in a range, given by its gradual begin and end.
+# The excess is then no evidence of detail if the change is not small, or if the ratio of its power in color to that in
+# brightness is in the range `FAINT`.
+HALF_SIZE = (0.45, 0.55), (0.88, 0.92)
+FAINT = (COLORLESS, 0.05), (0.1, 0.2)
 
 
 @dataclass(frozen=True)
@@ -90,22 +92,18 @@ def judge(photo: torch.Tensor, restored: torch.Tensor) -> Verdict:
     if residual[:, 0].numel() < MIN_PIXELS:
         return Verdict(1.0, "too small to judge", change, brightness, color)
     # each in [0, 1]
-    large = _ramp(change, *LARGE)
-    small = 1 - _ramp(change, *COLORLESS_RMS)
+    small, large = 1 - _ramp(change, *SMALL), _ramp(change, *LARGE)
     detail = _ramp(color - SLOPE * max(0.0, brightness - FLOOR) - LARGE_EXCESS * large, *EXCESS)
     if has_color:
-        color_ratio = color_power / max(gray_power, 1e-9)
-        # 0 again for almost colorless changes
-        faint = _ramp(color_ratio, COLORLESS, FAINT[0] / 2) - _ramp(color_ratio, *FAINT)
-        half_size = _ramp(color, *HALF_SIZE) - _ramp(color, *NOT_HALF_SIZE)
-        detail *= 1 - half_size * max(1 - small, faint)
+        faint = _in_range(color_power / max(gray_power, 1e-9), *FAINT)
+        detail *= 1 - _in_range(color, *HALF_SIZE) * max(1 - small, faint)
     doubt = max(detail if has_color else small, _ramp(brightness - STRUCTURE, *EXCESS))
     strength = min(1.0, HARMLESS / max(change, 1e-6)) ** doubt
     if change <= HARMLESS:
         reason = "hardly any change"
     elif strength == 1:
         reason = "the change is like noise"
-    elif change <= COLORLESS_RMS[0]:
+    elif change <= SMALL[0]:
         reason = "clean: the change is like detail"
     else:
         reason = "unsuited to the restorer: the change is not like noise"
@@ -124,3 +122,8 @@ def neighbor_correlation(residual: torch.Tensor) -> float:
 def _ramp(value: float, low: float, high: float) -> float:
     """Linear ramp: 0 up to `low`, 1 from `high` on."""
     return min(1.0, max(0.0, (value - low) / (high - low)))
+
+
+def _in_range(value: float, begin: tuple[float, float], end: tuple[float, float]) -> float:
+    """Trapezoid: 0, rises to 1 within `begin`, and falls to 0 within `end`."""
+    return _ramp(value, *begin) - _ramp(value, *end)

@@ -14,7 +14,7 @@ FINGERPRINTED = 64  # number of files at the start of a stream that identify it
 
 
 class _ColumnSource(PhotoSource):
-    """Photos of one column, labeled by the dataset's name and their index."""
+    """Photos of one column, labeled by the dataset's name (`location`) and their index."""
 
     @property
     def name(self) -> str:
@@ -73,11 +73,10 @@ class DatasetSource(_ColumnSource):
         return digest_of_files(self._names_and_sizes())
 
     def _names_and_sizes(self) -> Iterator[tuple[str, int]]:
-        """Yields the name ("" without one) and size in bytes of the files, which are not read."""
+        """Yields `_name_and_size` of all rows, without reading the files."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        # slices of the tables on disk: only the offsets of the files are read
         for table in self.dataset.with_format("arrow").iter(batch_size=1000):
             for values in table.column(self.column).chunks:
                 is_struct = pa.types.is_struct(values.type)  # {"bytes", "path"}, else bytes
@@ -130,12 +129,11 @@ class StreamSource(_ColumnSource):
         self._fingerprint: str | None = None
         self._number = -1  # number of the window in memory
         self._examples: list[Any] = []  # examples of this window
-        self._rows: Iterator | None = None  # the examples from number `_start` on, of which `_consumed` were read
-        self._start, self._consumed = 0, 0
-        self._process = os.getpid()  # process that opened `_rows`
+        self._following: Iterator[list[Any]] | None = None  # the windows after it
+        self._process = os.getpid()  # process that opened `_following`
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_rows": None, "_number": -1, "_examples": []}
+        return {**super().__getstate__(), "_following": None, "_number": -1, "_examples": []}
 
     @property
     def count(self) -> int | None:
@@ -152,6 +150,7 @@ class StreamSource(_ColumnSource):
     def index_at(self, position: int, order: Order) -> int:
         """See `PhotoSource.index_at`; the photos of each window are in their own order."""
         length = self._length
+        # as long as the length is unknown, all positions are in the first epoch
         epoch, step = (0, position) if length is None else divmod(position, length)
         number, step = divmod(step, self.window)
         examples = self._load(number)
@@ -177,41 +176,47 @@ class StreamSource(_ColumnSource):
         return self._fingerprint
 
     def _load(self, number: int) -> list[Any]:
-        """Returns window `number` (empty beyond the end of the stream); sets `_length` at the end."""
+        """Returns window `number` (empty beyond the end of the stream); reading the end sets `_length`."""
         if number == self._number:
             return self._examples
         # connections cannot be shared by forked processes
-        if self._rows is None or number < self._number or self._process != os.getpid():
-            self._start, self._consumed = number * self.window, 0
-            self._rows, self._process = self._read_from(self._start), os.getpid()
-            self._number = number - 1
+        if self._following is None or number < self._number or self._process != os.getpid():
+            self._following, self._process, self._number = self._windows_from(number), os.getpid(), number - 1
         try:
             while self._number < number:
-                self._examples = list(itertools.islice(self._rows, self.window))
+                self._examples = next(self._following)
                 self._number += 1
-                self._consumed += len(self._examples)
-                if len(self._examples) < self.window and self._length is None:
-                    self._set_length()
         except BaseException:
             # after a failure, the iterator would seem to be at its end
-            self._rows, self._number, self._examples = None, -1, []
+            self._following, self._number, self._examples = None, -1, []
             raise
         return self._examples
+
+    def _windows_from(self, first: int) -> Iterator[list[Any]]:
+        """Yields the windows from number `first` on, empty ones beyond the end of the stream; sets `_length` there.
+
+        Raises:
+            ConfigurationError: the stream is empty.
+        """
+        rows = self._read_from(first * self.window)
+        for number in itertools.count(first):
+            examples = list(itertools.islice(rows, self.window))
+            if len(examples) < self.window and self._length is None:
+                if examples or number > first or number == 0:
+                    self._length = number * self.window + len(examples)
+                else:  # the stream ends somewhere before the window that was read first
+                    self._length = sum(1 for _ in self._read_from(0))
+                if not self._length:
+                    raise ConfigurationError(
+                        f"`{self.argument}`: {self.location!r} must hold photos, but the stream is empty"
+                    )
+            yield examples
 
     def _read_from(self, start: int) -> Iterator[Any]:
         """Reads the stream from example `start` on."""
         # in a data loader's worker, `iter(dataset)` would yield a part of the stream; `dataset.iter` yields all of it
         rows = (self.dataset.skip(start) if start else self.dataset).iter(batch_size=1)
         return (row[self.column][0] for row in rows)
-
-    def _set_length(self) -> None:
-        """Sets `_length` when the end of the stream was reached; raises ConfigurationError for an empty stream."""
-        if self._consumed or not self._start:
-            self._length = self._start + self._consumed
-        else:  # started beyond the end
-            self._length = sum(1 for _ in self._read_from(0))
-        if not self._length:
-            raise ConfigurationError(f"`{self.argument}`: {self.location!r} must hold photos, but the stream is empty")
 
 
 def image_column(features: Any, column: str | None, argument: str, name: str) -> str:
@@ -224,7 +229,8 @@ def image_column(features: Any, column: str | None, argument: str, name: str) ->
 
     kinds = dict(features or {})
     images = [key for key, kind in kinds.items() if isinstance(kind, Image)]
-    usable = [key for key, kind in kinds.items() if isinstance(kind, Image) or "binary" in getattr(kind, "dtype", "")]
+    # the bytes of files have dtype "binary" or "large_binary"
+    usable = [key for key, kind in kinds.items() if key in images or "binary" in getattr(kind, "dtype", "")]
     if column in usable:
         return str(column)
     if column is None and len(images) == 1:
@@ -247,7 +253,7 @@ def undecoded(dataset: Any, column: str) -> Any:
 
 
 def _name_and_size(value: Any) -> tuple[str, int]:
-    """Returns the name and size in bytes of an entry of an undecoded image column."""
+    """Returns the name ("" without one) and size in bytes of an entry of an undecoded image column."""
     content, path = _content_and_path(value)
     return os.path.basename(path or ""), _size_on_disk(path) if content is None else len(content)
 

@@ -127,13 +127,13 @@ def test_the_change_along_a_step_is_that_of_a_small_step(alignment, batch):
 
 def test_parts_name_what_a_direction_is_made_of(alignment, batch):
     smoothing = alignment.blur(batch["q"]) - batch["q"]
-    found = alignment.parts(-smoothing, batch)
+    found = alignment.composition(smoothing, batch)
     assert found["cos smoothing"].min() > 0.999 and found["rest textured"].max() < 1e-4
-    smooth = alignment.parts(-smoothing, {**batch, "texture": torch.ones(2, 1, 1, 1)})
+    smooth = alignment.composition(smoothing, {**batch, "texture": torch.ones(2, 1, 1, 1)})
     assert smooth["cos smoothing textured"].isnan().all() and smooth["cos smoothing flat"].min() > 0.999
     projected = alignment.project_out(batch["target"], smoothing)
     assert alignment.cosines(projected, smoothing).abs().max() < 1e-5
-    back = alignment.parts(batch["q"] - batch["real"], batch)
+    back = alignment.composition(batch["real"] - batch["q"], batch)
     assert back["cos back to noisy flat"].min() > 0.999 > 0.9 > back["cos clean"].max()
 
 

@@ -102,8 +102,9 @@ def calibrated(
     deviation = np.median(curve, axis=1)  # (3,)
     if coding is not None:
         deviation, correlation, share = _before_coding(deviation, correlation, coding)
-        coded = [_median_deviation(_simulated(deviation, correlation, coding, level)) for level in SIMULATED_LEVELS]
-        curve, level, _ = fit_curve([_corrected_photo(photo, deviation, coded) for photo in photos])
+        by_level = [_median_deviation(_simulated(deviation, correlation, coding, level)) for level in SIMULATED_LEVELS]
+        measured = np.array(by_level)  # (levels, 3)
+        curve, level, _ = fit_curve([_corrected_photo(photo, deviation, measured) for photo in photos])
         return curve, level, correlation, share
     target = correlation
     for _ in range(UNCODED_ROUNDS):
@@ -184,15 +185,15 @@ def _median_deviation(flat: FlatBlocks) -> np.ndarray:
     return np.median(flat.variance.sqrt().numpy(), axis=0)
 
 
-def _corrected_photo(photo: PhotoStatistics, deviation: np.ndarray, measured: Sequence[np.ndarray]) -> PhotoStatistics:
+def _corrected_photo(photo: PhotoStatistics, deviation: np.ndarray, measured: np.ndarray) -> PhotoStatistics:
     """Replaces the deviations measured in a photo by those of simulated noise in which the same are measured.
 
     Args:
         photo: measurements of the photo.
         deviation: (3,), deviation of simulated noise at level 1.
-        measured: deviations (3,) measured in simulated photos with the `SIMULATED_LEVELS` of this noise.
+        measured: (levels, 3), deviations measured in simulated photos with the `SIMULATED_LEVELS` of this noise.
     """
-    increasing = np.maximum.accumulate(measured, 0)  # (levels, 3)
+    increasing = np.maximum.accumulate(measured, 0)
     log_deviation = np.empty_like(photo.log_deviation)
     for c in range(3):
         before = np.log(np.array(SIMULATED_LEVELS) * deviation[c])
