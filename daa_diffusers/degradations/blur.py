@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from .shake_field import DEPTH_CELLS, blur_along, smooth_field
 
 STEPS = 128  # number of positions of a trajectory, equally spaced over the exposure
 MIN_BATCH_FOR_ARRAYS = 16  # with smaller batches, numpy arrays are slower than Python's complex numbers
+TINY = 1e-300  # added to a speed, so that it is not 0
 MAX_LENGTH = 200.0  # pixels
 MAX_DEFOCUS = 4.0  # pixels, standard deviation
 MAX_TURN = 0.5  # radians, largest angle between the impulse of a reversal and the direction against the motion
@@ -216,67 +218,35 @@ def shake_trajectories(
         Positions (B, STEPS, 2) as (y, x) in pixels, from (0, 0) on.
     """
     batch, device = length.shape[0], generator.device
-    noise = torch.randn((STEPS, batch, 2), generator=generator, device=device)
-    chance, turn = torch.rand((2, STEPS, batch), generator=generator, device=device)
-    angle = torch.rand(batch, generator=generator, device=device) * 2 * math.pi
-    noise, chance, turn = (values.double().cpu() for values in (noise, chance, turn))
-    by_step = (torch.view_as_complex(noise), chance, turn)  # (STEPS, B); a point (y, x) is the complex number y + ix
+    noise = torch.randn((STEPS, batch, 2), generator=generator, device=device).double().cpu()
+    chance, turn = torch.rand((2, STEPS, batch), generator=generator, device=device).double().cpu().numpy()
+    angle = (torch.rand(batch, generator=generator, device=device) * 2 * math.pi).double().cpu().numpy()
     per_step = (shake / math.sqrt(STEPS), pull / STEPS, reversals / STEPS)  # variances add up over the steps
-    by_path = [values.double().cpu() for values in (angle, *per_step)]  # (B,)
+    shakes, pulls, chances = (values.double().cpu().numpy() for values in per_step)  # (B,)
+    changes = shakes * torch.view_as_complex(noise).numpy()  # (STEPS, B); a point (y, x) is the complex number y + ix
+    impulses = np.where(chance < chances, -2 * np.exp(1j * MAX_TURN * (2 * turn - 1)), 0)  # (STEPS, B)
+    by_path = (np.exp(1j * angle), changes, impulses, pulls)
     if batch >= MIN_BATCH_FOR_ARRAYS:
-        paths = torch.from_numpy(_unit_paths(*(values.numpy() for values in (*by_step, *by_path))))
+        paths = np.array(_unit_path(*by_path)).T
     else:
-        lists = [values.T.tolist() for values in by_step] + [values.tolist() for values in by_path]
-        paths = torch.tensor([_unit_path(*path) for path in zip(*lists, strict=True)], dtype=torch.complex128)
-    return torch.view_as_real(paths).to(length) * length[:, None, None]  # (B, STEPS, 2)
+        paths = np.array([_unit_path(*path) for path in zip(*(values.T.tolist() for values in by_path), strict=True)])
+    return torch.view_as_real(torch.from_numpy(paths)).to(length) * length[:, None, None]  # (B, STEPS, 2)
 
 
-def _unit_path(
-    perturbation: list[complex],
-    chance: list[float],
-    turn: list[float],
-    angle: float,
-    shake: float,
-    pull: float,
-    reversals: float,
-) -> list[complex]:
-    """Computes the positions of a path of length 1 from its initial direction `angle`, in radians.
+def _unit_path(velocity: Any, change: Any, impulse: Any, pull: Any) -> list[Any]:
+    """Computes the positions of a path of length 1, which are complex numbers, or of many paths, which are arrays (B,).
 
-    At each step, `perturbation` is Gaussian, and `chance` and `turn` are uniform in [0, 1]: the former decides whether
-    there is an impulse, the latter is its angle. `shake`, `pull` and `reversals` are per step.
+    Args:
+        velocity: initial velocity, of absolute value 1.
+        change: random change of the velocity at each step.
+        impulse: factor of the velocity that is added to it at each step; 0 without a reversal.
+        pull: acceleration toward the origin by distance.
     """
-    velocity, position = complex(math.cos(angle), math.sin(angle)), 0j
+    position = 0 * velocity
     path = [position]
     for step in range(STEPS - 1):
-        change = shake * perturbation[step] - pull * position
-        if chance[step] < reversals:
-            deflection = MAX_TURN * (2 * turn[step] - 1)
-            change -= 2 * velocity * complex(math.cos(deflection), math.sin(deflection))
-        velocity += change
-        velocity /= abs(velocity) or 1.0
-        position += velocity / (STEPS - 1)
-        path.append(position)
-    return path
-
-
-def _unit_paths(
-    perturbation: np.ndarray,
-    chance: np.ndarray,
-    turn: np.ndarray,
-    angle: np.ndarray,
-    shake: np.ndarray,
-    pull: np.ndarray,
-    reversals: np.ndarray,
-) -> np.ndarray:
-    """Like `_unit_path` for a batch: arguments (STEPS, B) or (B,) -> (B, STEPS) complex."""
-    velocity, position = np.exp(1j * angle), np.zeros(len(angle), complex)
-    impulse = np.where(chance < reversals, -2 * np.exp(1j * MAX_TURN * (2 * turn - 1)), 0)  # (STEPS, B)
-    path = [position]
-    for step in range(STEPS - 1):
-        change = shake * perturbation[step] - pull * position
-        velocity = velocity + change + impulse[step] * velocity
-        speed = np.abs(velocity)
-        velocity = velocity / np.where(speed == 0, 1, speed)
+        velocity = velocity + (change[step] - pull * position + impulse[step] * velocity)
+        velocity = velocity / (abs(velocity) + TINY)
         position = position + velocity / (STEPS - 1)
         path.append(position)
-    return np.stack(path, axis=1)
+    return path
