@@ -32,7 +32,7 @@ from ..models.registry import RESTORERS  # noqa: F401
 from ..models.restorer import RestorerContract, in_eval_mode, unwrapped
 from ..telemetry import without_onnxruntime
 from .adapter_mixin import AdapterMixin
-from .canvases import check_out, shared_files, untouched
+from .canvases import check_out, untouched
 from .conventions import (
     FILE_ARGUMENTS,
     ConventionsMixin,
@@ -178,8 +178,7 @@ class DAARestorationPipeline(AdapterMixin, ConventionsMixin, MixedPrecisionMixin
         if output_type != "pil" and not in_own_depth(image, as_float, out):
             photos = [as_floats(photo) for photo in photos]
         judges_noise, judges_rain = guard and judged_by_noise(self.task), guard and judged_by_streaks(self.task)
-        mapped = shared_files(image, out)
-        run = Run(self, contract, tile, self_ensemble, out, mapped, callback_on_step_end, names)
+        run = Run(self, contract, tile, self_ensemble, image, out, callback_on_step_end, names)
 
         with in_eval_mode(self.restorer), bar_of(self, photos, tile) as progress_bar:
             # 2. Preprocess: strength for each photo, batches

@@ -14,7 +14,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from tqdm.auto import tqdm
 
 from ..models.restorer import RestorerContract, round_up
-from .canvases import blank, release_pages
+from .canvases import blank, release_pages, shared_files
 from .guard import Verdict, judge, sample_windows
 from .image_processor import Photo, from_batch, to_batch
 from .limits import check_strength, check_tile
@@ -93,8 +93,7 @@ class Run:
     Args:
         pipeline: pipeline with a `restorer`.
         contract: contract of the restorer.
-        tile, self_ensemble, out, callback, callback_inputs: see `DAARestorationPipeline.__call__`.
-        mapped: memory-mapped files among input and output, whose pages are released when they are no longer needed.
+        tile, self_ensemble, image, out, callback, callback_inputs: see `DAARestorationPipeline.__call__`.
     """
 
     def __init__(
@@ -103,8 +102,8 @@ class Run:
         contract: RestorerContract,
         tile: int | Literal["auto"] | None,
         self_ensemble: bool,
+        image: Any,
         out: np.ndarray | None,
-        mapped: Sequence[np.memmap],
         callback: Callable[..., dict | None] | None,
         callback_inputs: Sequence[str],
     ):
@@ -118,9 +117,9 @@ class Run:
         self.dtype, self.mixed = pipeline.dtype, pipeline.mixed_precision
         self.tile = tile
         self.self_ensemble = self_ensemble
-        self.out, self.mapped = out, mapped
+        self.out, self.mapped = out, shared_files(image, out)
         # whole photos are moved in advance, unless a file may be larger than memory; otherwise tile by tile
-        self.moves_photos = self.device.type == "cuda" and out is None and not mapped
+        self.moves_photos = self.device.type == "cuda" and out is None and not self.mapped
         self.callback, self.callback_inputs = callback, callback_inputs
         self.step = 0
 

@@ -147,7 +147,7 @@ def test_what_is_not_known_is_restored_in_tiles(kind, small_strips):
     if kind == "parametrized":
         torch.nn.utils.parametrize.register_parametrization(network.conv_out, "bias", torch.nn.Identity())
     pipe = DAARestorationPipeline(network.to(torch.float64) if kind == "float64" else network)
-    caller = run.Run(pipe, RestorerContract.of(pipe.restorer), "auto", kind == "ensemble", None, (), None, ())
+    caller = run.Run(pipe, RestorerContract.of(pipe.restorer), "auto", kind == "ensemble", None, None, None, ())
     assert not caller._takes_strips((90, 70), 1)
 
 
