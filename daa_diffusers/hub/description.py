@@ -16,9 +16,9 @@ from huggingface_hub import snapshot_download
 from ..checkpoints.tasks import TASKS
 from ..errors import CheckpointError
 from ..models.restorer import RestorerContract
-from .licenses import License, license_of
+from .licenses import UNKNOWN, License, card_license, license_of, strictest
 from .record_files import evaluation_record, measured_otherwise, task_of, training_record
-from .resolving import EVALUATION, MODEL_INDEX, read_index
+from .resolving import CARD, EVALUATION, MODEL_INDEX, read_index
 from .untrusted import empty_network, loading_errors, read_config, read_json, stored_dtypes, stored_shapes
 
 logger = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ class Description:
     unet: Network | None = None
     training: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
+    card_license: License = UNKNOWN
 
     @property
     def task(self) -> str | None:
@@ -65,8 +66,8 @@ class Description:
 
     @property
     def license(self) -> License:
-        """The strictest license recorded for the weights."""
-        return license_of(self.training, self.restorer.config)
+        """The strictest license recorded for the weights, or stated by their card."""
+        return strictest(license_of(self.training, self.restorer.config), self.card_license)
 
     @property
     def value_range(self) -> tuple[float, float]:
@@ -105,7 +106,7 @@ def describe(folder: Path, training: dict[str, Any] | None = None) -> Descriptio
         logger.warning("the scores in %s belong to other weights than those next to it, and are ignored", EVALUATION)
         evaluation = {}
     record = training_record(folder) if training is None else training
-    return Description(networks["restorer"], networks.get("unet"), record, evaluation)
+    return Description(networks["restorer"], networks.get("unet"), record, evaluation, card_license(folder / CARD))
 
 
 def describe_repository(repo_id: str, revision: str | None = None) -> Description:
@@ -115,7 +116,7 @@ def describe_repository(repo_id: str, revision: str | None = None) -> Descriptio
         CheckpointError: see `describe`.
         RepositoryNotFoundError, ...: the errors of huggingface_hub, unchanged.
     """
-    patterns = ["*.json", "restorer/config.json", "unet/config.json"]
+    patterns = ["*.json", CARD, "restorer/config.json", "unet/config.json"]
     folder = snapshot_download(repo_id, revision=revision, allow_patterns=patterns, ignore_patterns=["*.index*.json"])
     return describe(Path(folder))
 

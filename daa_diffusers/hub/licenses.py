@@ -74,6 +74,7 @@ unlicense wtfpl zlib
 HUB_LICENSES = frozenset(_IDENTIFIERS.split())
 
 
+MAX_METADATA = 2**20  # characters at the start of a card that are searched for its metadata
 # Names of bundled checkpoints whose earlier weights were trained on research-only photos. A record without a license
 # predates the change of weights, so that its training may have started from the earlier ones.
 ONCE_RESEARCH = frozenset({"daa-denoise", "daa-denoise-plain", "daa-derain", "daa-deblur"})
@@ -96,12 +97,13 @@ def license_named(name: str) -> License:
     return License(None, text=name)
 
 
-def card_license(card: str) -> License:
-    """Returns the license that the metadata of a card states; `UNKNOWN` if there is none, or no valid metadata."""
-    match = REGEX_YAML_BLOCK.search(card)
+def card_license(path: Path) -> License:
+    """Returns the license that the metadata of a card states; `UNKNOWN` without a card or valid metadata."""
     try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            match = REGEX_YAML_BLOCK.search(file.read(MAX_METADATA))
         metadata = yaml.safe_load(match[2]) if match else None
-    except (ValueError, RecursionError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return UNKNOWN
     if not isinstance(metadata, dict):
         return UNKNOWN

@@ -95,7 +95,7 @@ def read_record(folder: Path) -> WeightsRecord:
         licenses=texts,
         card=None if RENDERED in card else card,
         weights=evaluation.get(WEIGHTS_KEY),
-        license=card_license(card),
+        license=card_license(folder / CARD),
     )
 
 

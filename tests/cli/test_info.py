@@ -80,12 +80,14 @@ def test_an_official_file_is_recognized(pipeline, tmp_path, capsys):
 
 def test_a_hub_repository_is_described_without_its_weights(pipeline, tmp_path, capsys, monkeypatch):
     pipeline.save_pretrained(tmp_path / "pushed")
+    (tmp_path / "pushed" / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
     with loopback_hub(monkeypatch) as hub:
         monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
         hub.revisions["org/restorer"] = {"main": tmp_path / "pushed", "v1": tmp_path / "pushed"}
         found = facts(capsys, "org/restorer")
         assert found["value range"] == "[-1, 1]" and "precision here" not in found
+        assert "cc-by-nc-4.0" in found["license"]
         assert facts(capsys, "org/restorer", "--revision", "v1")["kind"] == "Hub repository org/restorer"
         assert not any(name.endswith(".safetensors") for name in hub.downloaded())
         assert main(["info", "org/absent"]) == 2

@@ -170,6 +170,7 @@ def test_the_record_of_the_weights_comes_along(hub, load, saved, tmp_path):
 def test_a_card_comes_along_and_its_license_is_inherited_by_training(hub, load, saved, tmp_path):
     card = "---\nlicense: cc-by-nc-4.0\n---\n# My camera\n"
     (saved / "README.md").write_text(card)
+    assert describe(saved).license.key == "cc-by-nc-4.0"
     pipeline = load()
     pipeline.save_pretrained(tmp_path / "copy")
     assert (tmp_path / "copy" / "README.md").read_text() == card

@@ -133,7 +133,8 @@ def test_a_bundled_config_states_task_and_license(name):
     assert config["task"] == name.split("-")[1] and config["license"] == LICENSES[name]
 
 
-def test_a_card_states_a_license_by_its_metadata():
+def test_a_card_states_a_license_by_its_metadata(tmp_path):
+    assert card_license(tmp_path / "README.md").key is None
     for card, key in (
         ("---\nlicense: mit\n---\n# Mine", "mit"),
         ("---\nlicense: other\nlicense_name: my-nc-license\n---\n", "my-nc-license"),
@@ -142,7 +143,8 @@ def test_a_card_states_a_license_by_its_metadata():
         ("---\n{\n---\n", None),
         ("# Mine\nlicense: mit", None),
     ):
-        assert card_license(card).key == key
+        (tmp_path / "README.md").write_text(card)
+        assert card_license(tmp_path / "README.md").key == key
 
 
 # --- weights that have changed ---
