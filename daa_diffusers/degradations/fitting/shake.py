@@ -116,8 +116,8 @@ def fit_shake(
     if len(psfs) < max(MIN_PHOTOS, SHAKEN_PHOTOS * len(measured)):
         return ShakeProfile(len(measured), len(psfs), skipped)
     is_stream = any(source.count is None for source in sources)
-    some = is_stream or sum(map(len, sources)) > len(measured) + len(skipped)
-    of_psfs = MOST_OF_SOME / max(MOST_OF_SOME, share) if some else 1.0
+    all_used = not is_stream and sum(map(len, sources)) <= len(measured) + len(skipped)
+    of_psfs = 1.0 if all_used else MOST_OF_SOME / max(MOST_OF_SOME, share)
     return ShakeProfile(len(measured), len(psfs), skipped, psfs, like, of_psfs)
 
 
