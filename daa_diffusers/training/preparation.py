@@ -26,6 +26,7 @@ from ..degradations.fitting.shake import fit_shake
 from ..degradations.mixture import Mixture
 from ..degradations.transplant import Transplant, write_residual
 from ..errors import ConfigurationError
+from ..evaluation.folders import restore
 from ..files import replacing, write_text
 from ..hub.record_files import degradations_in
 from ..photos.pixels import center_crop, unit_float
@@ -69,12 +70,7 @@ def as_function(restorer: nn.Module) -> Restorer:
     """Returns a function that restores a photo (C, H, W) in [0, 1] with the pipeline."""
     pipeline = DAARestorationPipeline(restorer)
     pipeline.set_progress_bar_config(disable=True)
-
-    def restore(photo: torch.Tensor) -> torch.Tensor:
-        (restored,) = pipeline(photo, output_type="pt", return_dict=False)
-        return torch.as_tensor(restored[0]).float().cpu()
-
-    return restore
+    return lambda photo: restore(pipeline, photo).float()
 
 
 # --- fitted degradations; nothing is written if the photos do not have the degradation ---
@@ -94,15 +90,15 @@ def _fit_noise(run: _Run) -> None:
         choices = inspect_all(run.real, run.seconds_of(INSPECTION))
     write_text(run.folder / SKIPPED, json.dumps([choice.unfit for choice in choices], indent=1) + "\n")
     _skip_unfit(run.real, run.folder)
-    restore = run.restore if run.config.init_from else None  # a new restorer removes no noise
+    restorer = run.restore if run.config.init_from else None  # a new restorer removes no noise
     seconds = run.seconds_of(FIT)
     are_many = all(source.count is None or source.count >= MIN_PHOTOS for source in run.real)
     logger.info("preparing: estimating the noise of the real photos")
     try:
         if are_many:
-            profiles = [fit_noise(source, restore, per_source(seconds, run.real)) for source in run.real]
+            profiles = [fit_noise(source, restorer, per_source(seconds, run.real)) for source in run.real]
         else:
-            profiles = [fit_noise(run.real, restore, seconds)]
+            profiles = [fit_noise(run.real, restorer, seconds)]
     except TooStrongError as error:
         message = "the noise of the real photos is too strong to be measured; the run uses `degradation` alone: %s"
         logger.warning(message, error)
