@@ -28,7 +28,8 @@ _ADVICE = (
     "Restore with torch instead (`--backend torch`, the default). Networks of convolutions, such as DnCNN, DRUNet, "
     "NAFNet and the U-Net of this package, can be exported, also after adaptation"
 )
-# (batch, height, width), the last two in size multiples, at which the ONNX file is compared with the network.
+# (batch, height, width), the last two in size multiples, at which the ONNX file is compared with the network: smallest,
+# and other than the (2, 3, 4) of the export.
 _CHECKED_SIZES = ((1, 1, 1), (1, 3, 2), (2, 2, 5))
 
 
@@ -113,8 +114,7 @@ def _compare(network: nn.Module, content: bytes, facts: dict[str, Any]) -> None:
     low, high = facts["value_range"]
     generator = torch.Generator().manual_seed(0)
     for batch, rows, columns in _CHECKED_SIZES:
-        multiple = max(facts["size_multiple"], 1)
-        shape = (batch, facts["channels"], rows * multiple, columns * multiple)
+        shape = (batch, facts["channels"], rows * facts["size_multiple"], columns * facts["size_multiple"])
         photos = low + (high - low) * torch.rand(shape, generator=generator)
         try:
             with torch.no_grad():

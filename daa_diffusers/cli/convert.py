@@ -44,29 +44,37 @@ def convert(
     source = Path(checkpoint)
     if source.suffix in (*PICKLED, SAFETENSORS) and not source.exists():
         raise ConfigurationError(f"`checkpoint` must be an existing file, got {checkpoint!r}")
-    official = is_official_file(source)
-    is_file = official or resolve(checkpoint, "checkpoint").kind == "file"
-    if not official and predictor is not None:
+    is_official = is_official_file(source)
+    is_weight_file = is_official or resolve(checkpoint, "checkpoint").kind == "file"
+    to_onnx = output.suffix == ".onnx"
+    if predictor is not None and not is_official:
         raise ConfigurationError(f"`--predictor` is only for official files, got {checkpoint!r}")
-    if task is not None and not is_file:
+    if task is not None and not is_weight_file:
         raise ConfigurationError(f"`--task` is only for weight files, got {checkpoint!r}")
-    if output.suffix == ".onnx" and not output.parent.is_dir():
+    if to_onnx and not output.parent.is_dir():
         raise ConfigurationError(f"`output` must be in an existing folder, got {str(output)!r}")
-    check_writable(output.parent if output.suffix == ".onnx" or output.is_file() else output)
-    if output.suffix == ".onnx":
-        if official:
-            raise ConfigurationError(f"convert {checkpoint!r} to a folder first, then the folder to {output.name!r}")
+    check_writable(output.parent if to_onnx or output.is_file() else output)
+    if to_onnx and is_official:
+        raise ConfigurationError(f"convert {checkpoint!r} to a folder first, then the folder to {output.name!r}")
+    if not to_onnx and not is_weight_file:
+        raise ConfigurationError(
+            f"`output` must end in .onnx for {checkpoint!r}, got {str(output)!r}: only weight files become folders"
+        )
+    if is_official and task is None:
+        raise ConfigurationError("`--task` must name the task of the official file: denoise, derain or deblur")
+
+    if to_onnx:
         from ..export import export_onnx
         from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 
         export_onnx(DAARestorationPipeline.from_pretrained(checkpoint).restorer, output)
         typer.echo(f"written: {output} ({output.stat().st_size / 1e6:.1f} MB), checked against torch")
-        return
-    if not is_file:
-        raise ConfigurationError(
-            f"`output` must end in .onnx for {checkpoint!r}, got {str(output)!r}: only weight files become folders"
-        )
-    if not official:
+    elif is_official:
+        assert task is not None
+        convert_official_file(source, output, task=task, predictor=predictor)
+        typer.echo(f"written: {output}")
+        typer.echo("The weights keep the official license, S-Lab 1.0: non-commercial use only.")
+    else:
         from ..hub.description import describe
         from ..restoring.loading import convert_weights
 
@@ -74,9 +82,3 @@ def convert(
         typer.echo(f"written: {output}")
         unknown = "The license of the weights is unknown; ask their publisher before you use them."
         typer.echo(unknown if license.key is None else f"The weights keep their license, {license.key}: {license.text}")
-        return
-    if task is None:
-        raise ConfigurationError("`--task` must name the task of the official file: denoise, derain or deblur")
-    convert_official_file(source, output, task=task, predictor=predictor)
-    typer.echo(f"written: {output}")
-    typer.echo("The weights keep the official license, S-Lab 1.0: non-commercial use only.")

@@ -110,7 +110,8 @@ def _check_record(checkpoint: str, record: str, options: dict[str, Any]) -> None
     from ..evaluation.folders import plan_evaluation
     from ..evaluation.recording import check_record
 
-    metrics, protocol = plan_evaluation(True, **{**options, "label_free": bool(options["label_free"])})
+    label_free = bool(options["label_free"])  # by default False, since there are clean photos
+    metrics, protocol = plan_evaluation(True, **{**options, "label_free": label_free})
     check_record(checkpoint, record, [metric.name for metric in metrics], protocol)
 
 

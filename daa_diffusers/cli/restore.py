@@ -97,7 +97,7 @@ def restore(
     from ..restoring.options import Options
     from ..restoring.outputs import find_jobs, format_of_output
 
-    # None if the output is a folder
+    # a format if the output is a file, None if it is a folder
     file_format = format_of_output(inputs, os.fspath(output), checked_format(format), suffix)
     options = Options(
         format=file_format or format,
@@ -177,16 +177,18 @@ def _run(plan: Plan, options: Options, load: Any, team: _Team, as_json: bool) ->
 
     summary = Summary()
     jobs = plan.jobs
-    own = team.part(len(jobs))
+    own = team.part(len(jobs))  # numbers of the jobs of this process
+    # on a terminal, one photo has a progress bar over its tiles, several have one over the photos of the first process
+    has_bar, of_tiles = sys.stderr.isatty(), len(jobs) == 1
 
     def load_quietly() -> Any:
         pipeline = load()
-        if len(jobs) > 1 or not sys.stderr.isatty():  # a single photo has a progress bar over its tiles
+        if not (has_bar and of_tiles):
             pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
-    hidden = len(jobs) == 1 or team.index > 0 or not sys.stderr.isatty()
-    bar = tqdm(total=len(own), unit="photo", file=sys.stderr, disable=hidden, dynamic_ncols=True)
+    is_shown = has_bar and not of_tiles and team.index == 0
+    bar = tqdm(total=len(own), unit="photo", file=sys.stderr, disable=not is_shown, dynamic_ncols=True)
     try:
         with bar:
             for record in restore_all(map(jobs.__getitem__, own), options, load_quietly):

@@ -43,10 +43,11 @@ def contrastive(positive: torch.Tensor, negative: torch.Tensor, margin: float = 
     return (positive + is_open * difference) / 2
 
 
-class _Entrance(torch.autograd.Function):
+class _MeasureGradients(torch.autograd.Function):
     @staticmethod
     def forward(ctx, synthetic, real, ratio, report):
         ctx.ratio, ctx.report = ratio, report
+        # s twice, so that the gradients of both losses arrive separately
         return synthetic.view_as(synthetic), synthetic.view_as(synthetic), real.view_as(real)
 
     @staticmethod
@@ -64,28 +65,27 @@ class _Entrance(torch.autograd.Function):
         return pair_gradient + factor * synthetic_gradient, factor * real_gradient, None, None
 
 
-def entrance(
+def measure_gradients(
     synthetic: torch.Tensor,
     real: torch.Tensor,
     report: Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], None],
     ratio: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Reports and optionally balances the gradients of L_pair and L_noise where they enter the restorer.
+    """Identity that reports, and optionally balances, the gradients of L_pair and L_noise at the restorer's output.
 
-    In the forward pass this is the identity. In the backward pass, the norms of both gradients are reported. With a
-    `ratio`, the gradient of L_noise at s and q is multiplied by `w = ratio * |dL_pair/ds| / (|dL_noise/dq| + 1e-12)`,
-    where the L2 norms are those of the batch, averaged over processes; the gradients of the noise predictor are not
-    scaled. Both norms are taken in one backward pass, so that a loss scale (float16) or an accumulation factor cancels
-    in w.
+    In the backward pass, the norms of both gradients are reported. With a `ratio`, the gradient of L_noise at s and q
+    is multiplied by `w = ratio * |dL_pair/ds| / (|dL_noise/dq| + 1e-12)`, where the L2 norms are those of the batch,
+    averaged over processes; the gradients of the noise predictor are not scaled. Both norms are taken in one backward
+    pass, so that a loss scale (float16) or an accumulation factor cancels in w.
 
     Args:
         synthetic: s, the restored synthetic photos (B, C, H, W).
         real: q, the restored real photos (B, C, H, W).
-        report: function called during the backward pass with detached scalars: |dL_pair/ds|, |dL_noise/dq| (before w,
-            with the factors of the loss), and w or None.
+        report: function called during the backward pass with detached scalars: |dL_pair/ds|, |dL_noise/dq|
+            (before w, with the factor of L_noise in the loss), and w or None.
         ratio: target ratio of the two norms; None: gradients are not changed.
 
     Returns:
         s for L_pair, s for L_noise, q for L_noise. All three must be used.
     """
-    return _Entrance.apply(synthetic, real, ratio, report)
+    return _MeasureGradients.apply(synthetic, real, ratio, report)

@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 from ..models.restorer import RestorerContract
 from .base import Batch, Objective, StepOutput
-from .losses import charbonnier, contrastive, entrance, squared_error
+from .losses import charbonnier, contrastive, measure_gradients, squared_error
 from .noise_predictors import initial_noise_predictor, shuffling
 from .real_term import check_choice, check_option, choice_problems
 from .schedules import WEIGHT_SCHEDULES, Generators, NoiseDraws, NoiseSchedule, adaptation_weight, noised
@@ -32,7 +32,8 @@ class NoiseSpaceAdaptation(Objective):
             the restorer is adapted through the frozen predictor on noised unpaired clean photos.
         channel_shuffle: swap the two conditions of a sample at random, eq. (2). False: ablation.
         residual_swap: contrast with swapped residuals, eq. (3). False: ablation with `L_noise = L+`.
-        weight: w_max of eq. (6); with "balanced", the ratio of the two losses' gradient norms (`losses.entrance`).
+        weight: w_max of eq. (6); with "balanced", the ratio of both losses' gradient norms
+            (`losses.measure_gradients`).
         weight_schedule: "paper" (the ramp of eq. (6)), "constant", or "balanced".
         margin: margin of the hinge in eq. (4).
         charbonnier_eps: eps of the Charbonnier loss, eq. (5), whose constant 1e-6 is eps**2.
@@ -172,7 +173,7 @@ class NoiseSpaceAdaptation(Objective):
         # step 6: L_pair (5), and s and q for L_noise; gradients are measured where they enter the restorer
         weight = adaptation_weight(self.weight_schedule, self.weight, progress)
         balanced = self.weight_schedule == "balanced"
-        # w in (6); with "balanced", `entrance` applies it, so that the gradient of the noise predictor is not scaled
+        # w in (6); "balanced" applies it in `measure_gradients`, so that the noise predictor's gradient is not scaled
         factor = weight if adapt and not balanced else 1.0
         # |gradient of a mean over the batch| = rms of the samples' own gradient norms / sqrt(B)
         scale = len(s) ** 0.5
@@ -185,7 +186,7 @@ class NoiseSpaceAdaptation(Objective):
                 losses.update(weight=balance)
 
         if adapt:
-            s_pair, s_noise, q_noise = entrance(s, q, report, weight if balanced else None)
+            s_pair, s_noise, q_noise = measure_gradients(s, q, report, weight if balanced else None)
         else:
             s_pair, s_noise, q_noise = s, s.detach(), q.detach()
         pair = charbonnier(s_pair, clean, self.charbonnier_eps)
@@ -222,7 +223,7 @@ class NoiseSpaceAdaptation(Objective):
         if self.separate_passes or self.has_batch_statistics:
             return self.restorer(synthetic), self.restorer(real)
         s, q = self.restorer(torch.cat([synthetic, real])).chunk(2)  # (2B, C, H, W) -> 2 x (B, C, H, W)
-        # torch.compile breaks its graph at `entrance`; two views of one tensor across a break crash torch 2.14
+        # torch.compile breaks its graph at `measure_gradients`; two views of one tensor across a break crash torch 2.14
         return s.clone(), q.clone()
 
     def _predict(self, z, noise_level, *conditions: tuple[torch.Tensor, ...]) -> Sequence[torch.Tensor]:

@@ -26,7 +26,7 @@ class RecorruptedToRecorrupted(RealTermObjective):
         restorer: as in `RealTermObjective`.
         weight: weight of L_real at the end of the ramp.
         alpha: factor of the added noise; 0.5 in the paper.
-        noise_max: largest standard deviation of z, in 1/255 of the value range.
+        noise_max: largest standard deviation of z over a patch, in 1/255 of the value range.
         options: further arguments of `RealTermObjective`.
 
     Losses: "adaptation", L_real. The output's `restored_real` is f(x + alpha z).

@@ -125,7 +125,7 @@ def noised(target: torch.Tensor, noise: torch.Tensor, noise_level: torch.Tensor)
 def adaptation_weight(schedule: str, weight: float, progress: float, steepness: float = 5.0) -> float:
     """Returns the factor of L_noise in eq. (6): for "paper" a ramp over `progress` in [0, 1], else `weight`.
 
-    "balanced" scales the gradient where it enters the restorer, see `losses.entrance`.
+    "balanced" scales the gradient where it enters the restorer, see `losses.measure_gradients`.
     """
     if schedule not in WEIGHT_SCHEDULES:
         raise ValueError(f"`weight_schedule` must be one of {WEIGHT_SCHEDULES}, got {schedule!r}")

@@ -59,7 +59,7 @@ class ScoreDistillation(Renoised):
         first = self.teacher(real)
         sigma, noise = self.draw_noise(real, generator)
         z = first + sigma * noise
-        # noise level g of eq. (1); z is its variance-exploding form
+        # noise level g at which sqrt(g) z is the noised image of eq. (1); at most that of its first step, 1 - 1e-6
         level = (1 / (1 + sigma.square())).clamp(max=1 - 1e-6)
         condition = first if self.conditions == "restored" else torch.zeros_like(first)
         predicted = self.unet(level.sqrt() * z, level.flatten(), conditions=(condition, condition)).sample

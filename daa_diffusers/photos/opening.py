@@ -98,7 +98,7 @@ def _decoded(source: Source, decode: Callable[[PhotoFormat], Result]) -> Result:
 def _misnamed(source: Source, format: PhotoFormat) -> tuple[str, ...]:
     """A note if a file's suffix does not match its content; raises UnreadablePhotoError for suffixes of raw files."""
     named = BY_SUFFIX.get(source.suffix, format)
-    if named is format or format.write is None:
+    if named is format or format.write is None:  # only the format of raw files cannot be written
         return ()
     if named.write is None:
         raise UnreadablePhotoError(

@@ -1,4 +1,4 @@
-"""PNM formats (PGM, PPM and PBM) with any maximum value."""
+"""PNM formats (PGM, PPM and PBM): binary ones with any maximum value, plain text with 8 bits."""
 
 import math
 import re
@@ -18,8 +18,9 @@ from .stored import Encoding, StoredPhoto, rescaled, strips
 _SPACE = rb"(?:\s|#[^\n]*\n)+"
 # Type (1 to 3 plain text, 4 to 6 binary: black and white, gray, color), width and height.
 _HEADER = re.compile(rb"P([1-6])" + _SPACE + rb"(\d+)" + _SPACE + rb"(\d+)")
-_HEADER_WITH_COMMENTS = re.compile(rb"P[1-6](?:\s|#[^\n]*\n|\d+(?=\s))*")
-_BINARY = re.compile(rb"P[56]" + _SPACE + rb"\d+" + _SPACE + rb"\d+" + _SPACE + rb"(\d+)\s")  # and the maximum value
+_ALL_BEFORE_PIXELS = re.compile(rb"P[1-6](?:\s|#[^\n]*\n|\d+(?=\s))*")  # numbers, spaces and comments
+# Header of binary gray or color, up to the pixels, with its maximum value.
+_BINARY = re.compile(rb"P[56]" + _SPACE + rb"\d+" + _SPACE + rb"\d+" + _SPACE + rb"(\d+)\s")
 
 
 def recognizes(source: Source) -> bool:
@@ -44,11 +45,14 @@ def size(source: Source) -> tuple[int, int]:
 
 
 def read(source: Source, check: SizeCheck) -> StoredPhoto:
-    """Reads a photo: a binary one whose maximum value is not 255 as uint16, others as uint8."""
+    """Reads a photo: binary gray or color with a maximum value other than 255 as uint16, others as uint8.
+
+    Color in plain text is scaled to 8 bits; gray in plain text is supported up to a maximum value of 255.
+    """
     kind, width, height = _header(source)
     check(width, height)
     start = source.read(0, 2**16)
-    notes = ["comments are left out"] if b"#" in _HEADER_WITH_COMMENTS.match(start)[0] else []  # type: ignore[index]
+    notes = ["comments are left out"] if b"#" in _ALL_BEFORE_PIXELS.match(start)[0] else []  # type: ignore[index]
     match = _BINARY.match(start)
     if match is not None:
         shape = (height, width, 1 if kind == b"5" else 3)
@@ -60,7 +64,7 @@ def read(source: Source, check: SizeCheck) -> StoredPhoto:
             pixels, maximum = _binary(source, match, shape)
             return StoredPhoto(pixels, None, "PNM", encoding=Encoding(maximum=maximum), notes=tuple(notes))
     if kind in b"123":
-        notes.append("plain text became binary")
+        notes.append("plain text became binary, with 8 bits")
     with PpmImagePlugin.PpmImageFile(source.stream()) as image:
         pixels, alpha, converted = by_pillow.pixels_of(image)
     return StoredPhoto(pixels, alpha, "PNM", notes=(*notes, *converted))

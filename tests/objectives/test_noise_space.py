@@ -11,7 +11,7 @@ from torch import nn
 from daa_diffusers.models.daa_unet import DAAUNet2DConditionModel
 from daa_diffusers.models.restoration_unet import RestorationUNet
 from daa_diffusers.objectives.base import Batch
-from daa_diffusers.objectives.losses import charbonnier, entrance
+from daa_diffusers.objectives.losses import charbonnier, measure_gradients
 from daa_diffusers.objectives.noise_space import VARIANTS, NoiseSpaceAdaptation
 from daa_diffusers.objectives.schedules import WEIGHT_SCHEDULES, NoiseSchedule
 from daa_diffusers.objectives.supervised import Supervised
@@ -213,7 +213,7 @@ def test_balance_does_not_depend_on_a_loss_scale():
     s, q = torch.rand(2, 3, 4, 4, requires_grad=True), torch.rand(2, 3, 4, 4, requires_grad=True)
     results = []
     for scale in (1.0, 1024.0):
-        a, b, c = entrance(s, q, lambda *norms: None, 0.5)
+        a, b, c = measure_gradients(s, q, lambda *norms: None, 0.5)
         loss = a.square().sum() + (b * 3).sin().sum() + (c * 5).cos().sum()
         results.append([g / scale for g in torch.autograd.grad(loss * scale, (s, q))])
     for one, other in zip(*results, strict=True):

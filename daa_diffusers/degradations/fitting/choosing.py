@@ -1,7 +1,7 @@
 """Inspection of sources for photos whose noise cannot be measured, and rejection of sources with too many of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ...errors import ConfigurationError
 from ...files import one_line
@@ -13,7 +13,7 @@ from .profile import MIN_PHOTOS, NAMED
 from .suitability import measured_part, signs_of, without_impulses
 
 MAX_PHOTOS = 200  # largest number of photos used per source; equally spaced in a larger source
-FIT_SHARE = 0.5  # least share of the photos whose noise can be measured, for a fit
+FIT_SHARE = 0.5  # noise is fitted if it can be measured in at least this share of the photos
 ENOUGH = 6  # least number of photos to inspect, whatever the time limit
 
 
@@ -27,7 +27,7 @@ class Choice:
     """
 
     inspected: int
-    unfit: dict[int, str] = field(default_factory=dict)
+    unfit: dict[int, str]
 
 
 def inspect_photos(source: PhotoSource, seconds: float | None = None) -> Choice:
