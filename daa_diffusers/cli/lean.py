@@ -65,9 +65,6 @@ class _Lean(Loader):
     def __getattr__(self, name: str) -> Any:  # for importlib.resources and tracebacks
         return getattr(self.usual, name)
 
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self.usual.create_module(spec)
-
     def exec_module(self, module: ModuleType) -> None:
         import torch
 

@@ -127,19 +127,15 @@ def _before_coding(
         leaves.
     """
     observed = Covariance.of(deviation, correlation)
-    guess = _first_guess(observed)
+    # first guess: noise with independent colors, and with the observed luma variance and correlation
+    independent = TO_YCC @ TO_YCC.T
+    guess = Covariance(independent * (observed.ycc[0, 0] / independent[0, 0]), observed.neighbors)
     for _ in range(CODING_ROUNDS):
         flat = _simulated(guess.deviation, guess.correlation, coding)
         coded = Covariance.of(_median_deviation(flat), unit_correlation(color_pairs(flat)))
         guess = _corrected(guess, coded, observed)
     share = float(np.sqrt(observed.ycc[0, 0].clip(0) / max(guess.ycc[0, 0], 1e-12)))
     return guess.deviation, unit_correlation(guess.correlation), share
-
-
-def _first_guess(observed: Covariance) -> Covariance:
-    """Returns the covariance of noise with independent colors and the observed luma variance and correlation."""
-    independent = TO_YCC @ TO_YCC.T
-    return Covariance(independent * (observed.ycc[0, 0] / independent[0, 0]), observed.neighbors)
 
 
 def _corrected(guess: Covariance, coded: Covariance, observed: Covariance) -> Covariance:
