@@ -18,6 +18,7 @@ from ..degradations.checks import check_range
 from ..degradations.draws import generator_for
 from ..errors import ConfigurationError
 from ..photos.pixels import crop_patch
+from .colors import random_colors
 from .folders import PhotoSource
 
 
@@ -122,6 +123,7 @@ class TrainingPatches(Dataset):
         quarter_turns: whether to rotate them by 90 degrees as well, with `augment`.
         clean_scale: range, within (0, 1], of the log-uniform factor by which "clean" (before its degradation) and
             "unpaired_clean" photos are scaled down, for detail of all sizes.
+        clean_color: share of the same patches whose colors are changed by `random_colors`.
 
     Attributes:
         degrades: whether samples of `clean` photos have a "synthetic" photo; False: `training.batches` degrades them.
@@ -144,7 +146,9 @@ class TrainingPatches(Dataset):
         augment: bool = True,
         quarter_turns: bool = True,
         clean_scale: Sequence[float] = (1.0, 1.0),
+        clean_color: float = 0.0,
     ):
+        self.clean_color = clean_color
         self.clean_scale = check_range("clean_scale", clean_scale, 0.05, 1.0)
         for name, value in (("patch", patch), ("length", length)):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
@@ -195,10 +199,14 @@ class TrainingPatches(Dataset):
         generator = generator_for(self.seed, "crop", role, n)
         side = self.patch if role == "real" else self._side_before_scaling(role, n)
         patch = crop_patch(source.photo(index), side, generator, self.augment, self.quarter_turns)
-        if side == self.patch:
-            return patch
-        scaled = F.interpolate(patch[None], size=(self.patch, self.patch), mode="bicubic", antialias=True)
-        return scaled[0].clamp(0, 1)
+        if side != self.patch:
+            scaled = F.interpolate(patch[None], size=(self.patch, self.patch), mode="bicubic", antialias=True)
+            patch = scaled[0].clamp(0, 1)
+        if role != "real" and self.clean_color:
+            generator = generator_for(self.seed, "color", role, n)
+            if torch.rand((), generator=generator) < self.clean_color:
+                patch = random_colors(patch, generator)
+        return patch
 
     def _side_before_scaling(self, role: str, n: int) -> int:
         """Draws the side in pixels of the crop that is scaled down to a patch."""

@@ -11,6 +11,7 @@ from ..objectives.losses import charbonnier
 from .batches import Batches
 from .config import TrainingConfig
 from .held_out import HeldOut, Pairs, pairs_apart
+from .optimizers import OPTIMIZERS
 from .processes import from_main
 from .run_folder import RunFolder
 from .steps import Steps
@@ -26,8 +27,9 @@ def probe_rate(config: TrainingConfig, restorer: nn.Module, batches: Batches, he
     """Finds the largest learning rate at which the held-out loss rises by at most `ACCEPTED`.
 
     Tries the given rate and fractions of it (`FACTORS`); the smallest is used if none is accepted. At each rate the
-    initial restorer takes `STEPS` steps of Adam on eq. (5), on pairs that are not used for training. Since single steps
-    fluctuate, the mean of its weights over the second half of these steps is evaluated. The restorer is not changed.
+    initial restorer takes `STEPS` steps of the optimizer on eq. (5), on pairs that are not used for training. Since
+    single steps fluctuate, the mean of its weights over the second half of these steps is evaluated. The restorer is
+    not changed.
 
     Returns:
         JSON-plain: "of", the given learning rate; "factor", the chosen factor; and "tried", a list with the "rate" and
@@ -39,7 +41,9 @@ def probe_rate(config: TrainingConfig, restorer: nn.Module, batches: Batches, he
     tried = []
     for factor in FACTORS:
         rate = config.learning_rate * factor
-        _train(restorer, batches_of_pairs, rate, config.objective["charbonnier_eps"])
+        parameters = [p for p in restorer.parameters() if p.requires_grad]
+        optimizer = OPTIMIZERS[config.optimizer](parameters, lr=rate)
+        _train(restorer, optimizer, batches_of_pairs, config.objective["charbonnier_eps"])
         rise = held_out.rise(restorer)
         restorer.load_state_dict(start)
         tried.append({"rate": rate, "rise": rise if math.isfinite(rise) else None})
@@ -48,10 +52,9 @@ def probe_rate(config: TrainingConfig, restorer: nn.Module, batches: Batches, he
     return {"factor": factor, "of": config.learning_rate, "tried": tried}
 
 
-def _train(restorer: nn.Module, batches: Pairs, rate: float, eps: float) -> None:
+def _train(restorer: nn.Module, optimizer: torch.optim.Optimizer, batches: Pairs, eps: float) -> None:
     """Takes a step on every batch, then sets the weights to their mean over the second half of the steps."""
-    parameters = [p for p in restorer.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=rate)
+    parameters = optimizer.param_groups[0]["params"]
     half = len(batches) // 2
     means = [torch.zeros_like(p) for p in parameters]
     for number, batch in enumerate(batches):

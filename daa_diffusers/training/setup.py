@@ -22,6 +22,7 @@ from ..sources.sampling import TrainingPatches
 from ..sources.specs import PhotoFolder, PhotoSource, check_sources, open_source
 from .adapter_training import add_adapter
 from .config import TrainingConfig
+from .optimizers import OPTIMIZERS
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +139,7 @@ def build_dataset(
         length=length,
         seed=config.seed,
         clean_scale=config.clean_scale,
+        clean_color=config.clean_color,
         quarter_turns=config.quarter_turns,
     )
 
@@ -145,13 +147,13 @@ def build_dataset(
 def build_optimizer(
     config: TrainingConfig, model: Objective, device: torch.device | None = None
 ) -> torch.optim.Optimizer:
-    """Builds one Adam optimizer for all networks (docs/method.md, step 6); fused on CUDA."""
+    """Builds one optimizer for all networks (docs/method.md, step 6); Adam's updates are fused on CUDA."""
     groups = [{"params": [p for p in model.restorer.parameters() if p.requires_grad], "lr": config.learning_rate}]
     for network in model.networks.values():
         rate = config.predictor_learning_rate or config.learning_rate
         groups.append({"params": list(network.parameters()), "lr": rate})
     fused = True if device is not None and device.type == "cuda" else None
-    return torch.optim.Adam(groups, lr=config.learning_rate, fused=fused)
+    return OPTIMIZERS[config.optimizer](groups, lr=config.learning_rate, fused=fused)
 
 
 def prepare_networks(config: TrainingConfig, model: Objective) -> Objective:

@@ -12,6 +12,7 @@ from ...hub.record_files import PAIRS_FROM_REAL
 from ...models.registry import PRESETS as RESTORER_PRESETS
 from ...models.registry import presets_in_words
 from ...objectives.registry import OBJECTIVES, objective_class, with_defaults
+from ..optimizers import OPTIMIZERS
 from ..selection import SELECTIONS
 from .checks import problems
 from .field import facts, option
@@ -124,6 +125,12 @@ class TrainingConfig:
     clean_scale: list[float] = option(
         [1.0, 1.0], "Range of the factor (at most 1) by which clean patches are scaled down before their degradation."
     )
+    clean_color: float = option(
+        0.0,
+        "Share of the clean patches with a random exposure, white balance, saturation and order of colors.",
+        at_least=0,
+        at_most=1,
+    )
     quarter_turns: bool = option(
         True, "Rotate patches by 90 degrees as well; false keeps the direction of rain in real photos and residuals."
     )
@@ -195,7 +202,10 @@ class TrainingConfig:
         "Time budget of the whole run in minutes, including preparation and saving, instead of --steps.",
         above=0,
     )
-    learning_rate: float = option(1e-4, "Adam's learning rate.", above=0)
+    optimizer: str = option(
+        "adam", "Optimizer: adam, or muon, which needs fewer steps to train from scratch.", choices=tuple(OPTIMIZERS)
+    )
+    learning_rate: float = option(1e-4, "Learning rate of the optimizer.", above=0)
     probe_learning_rate: bool = option(
         True,
         "With --init_from: try a few supervised steps first, and lower the learning rate of the restorer until they "
