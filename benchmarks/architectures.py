@@ -1,9 +1,11 @@
-"""Restorer architectures at equal processor time of training: their cost, and what they restore.
+"""Restorer architectures and optimizers at equal processor time of training: their cost, and what they restore.
 
     OMP_NUM_THREADS=1 python benchmarks/architectures.py --candidates small fast nafnet --seconds 60 \
         --report benchmarks/results/architectures.md
+    OMP_NUM_THREADS=1 python benchmarks/architectures.py --candidates fast --optimizer muon --learning_rate 0.002 \
+        --output_dir outputs/optimizers --report benchmarks/results/optimizers.md
 
-Each candidate is trained by AdamW under a cosine schedule for `--seconds` of this process's processor time, in which
+Each candidate is trained by Adam or Muon under a cosine schedule for `--seconds` of processor time, in which
 all that a step takes is counted, on patches of BSDS photos (`$DAA_DATA/clean/bsds`) degraded by the package's
 synthetic degradations; then it restores 24 photos that it has not seen. Rows are kept in `--output_dir`: measured
 ones are not measured again. One row takes `--seconds` and half a minute; nothing is saved of the networks.
@@ -32,6 +34,7 @@ from daa_diffusers.degradations import BlindGaussian, Degradation, MotionBlur, R
 from daa_diffusers.evaluation.statistics import markdown_table
 from daa_diffusers.files import write_text
 from daa_diffusers.photos import read_photo
+from daa_diffusers.training.optimizers import OPTIMIZERS
 
 MORE = {"blocks": (2, 2, 4)}  # blocks of few operations are stacked twice as often
 CANDIDATES: dict[str, tuple[str, Callable[[], nn.Module]]] = {
@@ -122,7 +125,7 @@ def train(network: nn.Module, images: list[np.ndarray], arguments: argparse.Name
     """Trains for `arguments.seconds` and returns the number of steps and the seconds of one."""
     draws, generator = np.random.default_rng(0), torch.Generator().manual_seed(1)
     degrade = TASKS[arguments.task][1]
-    optimizer = torch.optim.AdamW(network.parameters(), lr=arguments.learning_rate, weight_decay=1e-4)
+    optimizer = OPTIMIZERS[arguments.optimizer](network.parameters(), lr=arguments.learning_rate)
     steps, begun, spent_in_steps = 0, time.process_time(), 0.0
     while (used := time.process_time() - begun) < arguments.seconds:
         clean = patches(images, draws, arguments.batch, arguments.patch)
@@ -170,6 +173,7 @@ def _line(row: dict[str, Any]) -> dict[str, str]:
     return {
         "network": row["name"],
         "": CANDIDATES[row["name"]][0],
+        "optimizer": row["optimizer"],
         "learning rate": f"{row['learning_rate']:g}",
         "parameters (M)": f"{row['parameters'] / 1e6:.2f}",
         "operations / pixel": f"{row['operations'] / 1e3:.1f} k",
@@ -207,6 +211,7 @@ def main() -> None:
     parser.add_argument("--task", default="denoise", choices=TASKS)
     parser.add_argument("--seconds", type=float, default=60.0, help="processor time of each training")
     parser.add_argument("--precision", default="bf16", choices=("float32", "bf16"), help="of the steps (autocast)")
+    parser.add_argument("--optimizer", default="adam", choices=OPTIMIZERS)
     parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--patch", type=int, default=64)
     parser.add_argument("--batch", type=int, default=8)
@@ -216,9 +221,7 @@ def main() -> None:
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     kept = arguments.output_dir / "rows.jsonl"
     rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
-    setting = {
-        name: getattr(arguments, name) for name in ("task", "seconds", "precision", "learning_rate", "patch", "batch")
-    }
+    setting = {name: getattr(arguments, name) for name in (*SETTING, "optimizer", "learning_rate")}
     todo = [n for n in arguments.candidates if not any(r.items() >= {"name": n, **setting}.items() for r in rows)]
     images = photos() if todo else []
     for name in todo:

@@ -70,16 +70,20 @@ def is_matrix(parameter: torch.Tensor) -> bool:
 
 
 def orthogonalized(matrix: torch.Tensor) -> torch.Tensor:
-    """Replaces the singular values of (M, N) by values around 1, in bfloat16 (rates below 0.01 of the norm: less)."""
+    """Replaces the singular values of a matrix by values around 1; those below 0.01 of its norm become smaller ones.
+
+    Returns:
+        The new matrix, in bfloat16.
+    """
     a, b, c = COEFFICIENTS
-    x = matrix.bfloat16()
-    if matrix.shape[0] > matrix.shape[1]:
-        x = x.T
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = (matrix.T if tall else matrix).bfloat16()
     x = x / (x.norm() + 1e-7)
     for _ in range(ROUNDS):
         gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if matrix.shape[0] > matrix.shape[1] else x
+        polynomial = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.addmm(x, polynomial, x, beta=a)  # a x + (b gram + c gram^2) x
+    return x.T if tall else x
 
 
 OPTIMIZERS: dict[str, type[torch.optim.Adam]] = {"adam": torch.optim.Adam, "muon": Muon}

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from daa_diffusers.degradations.gaussian import BlindGaussian
 from daa_diffusers.degradations.draws import generator_for
+from daa_diffusers.degradations.gaussian import BlindGaussian
 from daa_diffusers.sources.colors import random_colors
 from daa_diffusers.sources.sampling import TrainingPatches
 from daa_diffusers.sources.specs import PhotoFolder
