@@ -262,7 +262,9 @@ def main() -> None:
         "the first and the last convolution.",
         f"`auto` chooses between {EXACT} and {MIXED} only: they need no package beside torch, no compiler and no model "
         "compiled for each size of a photo, and they restore large photos in strips without computing a pixel twice. "
-        "int8 loses too much with calibration alone.",
+        "OpenVINO has no such strips: the overlap of tiles of 1024 px, at a receptive radius of 67 px, is 35 % more "
+        "pixels, which leaves little of its gain on large photos, where time matters. int8 loses too much with "
+        "calibration alone.",
         *tables,
     )
 

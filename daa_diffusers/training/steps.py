@@ -74,7 +74,7 @@ class Steps:
             self.accelerator.backward(self.joint_step(0, self.batches.in_range(batch)).loss)
             times.append(time.perf_counter() - start)
         self.optimizer.zero_grad()
-        # the first batch warms up; 10 % for the optimizer step, the moving average and logging
+        # the first batch warms up; 10 % for the optimizer step (Muon: more), the moving average and logging
         seconds = 1.1 * fmean(times[1:]) * self.batches.accumulation
         return float(self.accelerator.reduce(torch.tensor(seconds, device=self.accelerator.device), "mean"))
 
