@@ -27,7 +27,7 @@ ALIASED = {
 }
 SAME = (
     "learning_rate", "seed", "output_dir", "gradient_accumulation_steps", "gradient_checkpointing", "mixed_precision",
-    "report_to", "push_to_hub", "hub_model_id",
+    "report_to", "push_to_hub", "hub_model_id", "optimizer",
 )  # fmt: skip
 ANSWERED = {
     "resolution": "--patch",

@@ -79,7 +79,6 @@ ANSWERS: dict[str, str] = {
     "adam_epsilon": _ADAM,
     "adam_weight_decay": _ADAM,
     "use_8bit_adam": _ADAM,
-    "optimizer": _ADAM,
     "scale_lr": "--learning_rate is used as given, whatever the batch size",
     "lr_num_cycles": _LR,
     "lr_power": _LR,
