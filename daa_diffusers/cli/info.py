@@ -18,9 +18,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def info(
-    checkpoint: Annotated[
-        str, typer.Argument(help="A bundled name, a folder, a .safetensors, .pth or .onnx file, or a Hub id.")
-    ],
+    checkpoint: Annotated[str, typer.Argument(help="A bundled name, a folder, a weight or .onnx file, or a Hub id.")],
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -72,7 +70,7 @@ def facts_of(checkpoint: str, revision: str | None = None) -> dict[str, Any]:
 
 
 def _precision(location: str) -> dict[str, Any]:
-    """Returns the precision that `daa restore --dtype auto` would use here, and the reason, from a test image."""
+    """Returns the precision of `daa restore --dtype auto` on this machine, chosen by a test image, and the reason."""
     from ..errors import CheckpointError
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
     from ..pipelines.precision import automatic_precision
@@ -88,7 +86,7 @@ def _precision(location: str) -> dict[str, Any]:
     return {"precision here": f"{name} on the {device} (--dtype auto): {choice.reason}"}
 
 
-def _network(network: Network) -> str:
+def _network_line(network: Network) -> str:
     """Describes a network in one line: class, sizes, number of parameters, size of the weights."""
     from ..hub.card import millions, stored_as
 
@@ -103,19 +101,19 @@ def _network(network: Network) -> str:
 
 
 def _facts(description: Description) -> dict[str, Any]:
-    """Returns the facts about a pipeline, title -> value."""
+    """Returns the facts of a description, title -> value."""
     low, high = description.value_range
     restorer, license = description.restorer, description.license
     facts: dict[str, Any] = {
         "task": description.task or "not recorded",
-        "restorer": _network(restorer),
+        "restorer": _network_line(restorer),
         "parameters": restorer.parameters,
         "channels": restorer.config.get("channels", 3),
         "value range": f"[{low:g}, {high:g}]",
         "size multiple": restorer.size_multiple,
-        "noise predictor": _network(description.unet) if description.unet else "none",
+        "noise predictor": _network_line(description.unet) if description.unet else "none",
         "license": license.key or "unknown",
-        "training": _training(description.training),
+        "training": _training_line(description.training),
     }
     if license.non_commercial:
         facts["license"] += " (no commercial use)"
@@ -124,7 +122,7 @@ def _facts(description: Description) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def _training(training: dict[str, Any]) -> str:
+def _training_line(training: dict[str, Any]) -> str:
     """Describes a training record in one line."""
     from ..hub.record_files import is_adapted
 
@@ -141,8 +139,8 @@ def _training(training: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _as_description(network: Any, size_multiple: int | None = None) -> Network:
-    """Returns the description of a network in memory, with its config as in a file."""
+def _described(network: Any, size_multiple: int | None = None) -> Network:
+    """Returns the `Network` of a network in memory, with its config as in a file."""
     from ..hub.description import Network
 
     config = json.loads(json.dumps({**network.config, "_class_name": type(network).__name__}))
@@ -157,8 +155,8 @@ def _weight_file(path: Path) -> dict[str, Any]:
     if path.with_name("config.json").is_file() and path.name.startswith("diffusion_pytorch_model"):
         facts = _facts(describe(path.parent))
         return {name: value for name, value in facts.items() if name != "noise predictor"}
-    restorer = load_restorer(path)
-    facts = _facts(Description(_as_description(restorer, restorer.size_multiple)))
+    restorer = load_restorer(path)  # a file without a record
+    facts = _facts(Description(_described(restorer, restorer.size_multiple)))
     return {name: value for name, value in facts.items() if name not in ("noise predictor", "training", "task")}
 
 
@@ -173,9 +171,9 @@ def _official(path: Path) -> dict[str, Any]:
         restorer, predictor = convert_official_state_dict(load_official_file(path))
     except ValueError as error:
         raise CheckpointError(f"{str(path)!r} is not an official checkpoint: {error}") from error
-    unet = None if predictor is None else _as_description(predictor)
-    facts = _facts(Description(_as_description(restorer), unet, {"license": S_LAB.name, "converted_from": []}))
-    unknown = ("value range", "task", "training")  # they depend on the task, which the file does not state
+    unet = None if predictor is None else _described(predictor)
+    facts = _facts(Description(_described(restorer), unet, {"license": S_LAB.name}))
+    unknown = ("value range", "task", "training")  # not in the file: --task of `daa convert` determines the first two
     facts = {name: value for name, value in facts.items() if name not in unknown}
     return {"kind": "an official checkpoint; convert it: daa convert FILE OUT --task ...", **facts}
 

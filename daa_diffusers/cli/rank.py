@@ -31,12 +31,13 @@ def rank(
         ),
     ],
     restored: Annotated[
-        bool, typer.Option("--restored", help="Score the photos without restoring them first.")
+        bool, typer.Option("--restored", help="The photos are restored already: score them as they are.")
     ] = False,
     against_input: Annotated[
         bool,
         typer.Option(
-            "--against-input", help="Score relative to the unrestored photo; correlates better with the true error."
+            "--against-input",
+            help="Score relative to the unrestored photo; mostly correlates better with the true error.",
         ),
     ] = False,
     top: Annotated[int | None, typer.Option(min=1, help="Number of photos to print; --output writes all.")] = None,
@@ -48,7 +49,7 @@ def rank(
 ) -> None:
     """Order photos by estimated distance from clean photos, the farthest first.
 
-    Every photo is restored, and the noise predictor that was trained with the restorer scores the result. Scores are
+    Photos are restored, and the noise predictor that was trained with the restorer scores the results. Scores are
     deterministic, and comparable only between photos scored with the same checkpoint. Their correlation with the true
     error is in benchmarks/results/ranking.md.
     """
@@ -78,8 +79,8 @@ def rank(
         typer.echo(_json(ranking, top), nl=False)
         return
     width = len(str(len(ranking.scores)))
-    for place, (name, score) in enumerate(list(ranking.scores.items())[:top], start=1):
-        typer.echo(one_line(f"{place:>{width}}  {score:.5f}  {name}"))
+    for record in _records(ranking, top):
+        typer.echo(one_line(f"{record['place']:>{width}}  {record['score']:.5f}  {record['photo']}"))
     print_skipped(ranking.skipped)
     if output is not None:
         typer.echo(f"written: {output}", err=True)

@@ -66,7 +66,7 @@ def rank_photos(
         folder: folder of photos, searched recursively; one is in memory at a time.
         restored: whether the photos are already restored.
         against_input: score by the increase of the prediction error when both conditions are the unrestored photo
-            instead of the restored one. This correlates better with the true error of a photo.
+            instead of the restored one. This mostly correlates better with the true error of a photo.
         noise_levels, seeds: noise levels, and draws of noise at each; see `prediction_error`.
         progress: show a progress bar.
 

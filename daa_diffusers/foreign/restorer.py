@@ -98,7 +98,8 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
 
         Args:
             network: network of spandrel, of transformers (scale 1), or of an importable class.
-            arguments: constructor arguments of the network, plain JSON. None: attributes of the same names.
+            arguments: constructor arguments of the network, plain JSON. None: its `hyperparameters`, as networks of
+                spandrel have, else attributes of the same names. A network of transformers has them in its config.
             value_range: value range of the network's input and output, such as [-1, 1] or [0, 255]. If it exceeds
                 [-1, 1], the restorer has the range [0, 1] and converts.
             output: "restored", "residual" or "noise" (see the class).
@@ -130,10 +131,13 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
         cls, network: nn.Module, arguments: Any, value_range: tuple[float, float], output: str, traits: dict[str, Any]
     ) -> "ForeignRestorer":
         recipe = recipe_of(network, arguments)
-        descriptor = descriptor_of(network, recipe.architecture) if recipe.library == "spandrel" else None
-        known_traits = spandrel_traits(descriptor) if descriptor else _transformers_traits(network, recipe)
-        declared = {**known_traits, **traits}
-        probed = probe(network, Traits(**declared, value_range=value_range))
+        descriptor, reported = None, {}
+        if recipe.library == "spandrel":
+            descriptor = descriptor_of(network, recipe.architecture)
+            reported = {} if descriptor is None else spandrel_traits(descriptor)
+        elif recipe.library == "transformers":
+            reported = _transformers_traits(network.config, recipe.architecture)
+        probed = probe(network, Traits(**{**reported, **traits}, value_range=value_range))
         _check_rebuilding(network, recipe, probed)
         fits = value_range[0] >= -1 and value_range[1] <= 1
         config = {**asdict(probed), "value_range": list(value_range) if fits else [0.0, 1.0]}
@@ -146,7 +150,8 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
             **config,
         )
         restorer.network = network
-        if descriptor is not None and (*value_range, output) == (0, 1, "restored") and not traits:
+        is_declared = value_range != (0, 1) or output != "restored" or bool(traits)
+        if descriptor is not None and not is_declared:
             _check_like_spandrel(restorer, descriptor)
         restorer.training = network.training  # without changing the modes of submodules
         return restorer
@@ -226,7 +231,8 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
         config = self.config
         check_batch(x, config.channels, config.size_multiple)
         outer, inner = config.value_range, config.network_range
-        given = self._pad(x) if inner is None else _rescaled(self._pad(x), outer, inner)
+        padded = self._pad(x)
+        given = padded if inner is None else _rescaled(padded, outer, inner)
         # autocast, since networks that create float32 tensors (attention masks) fail in half precision
         is_half = x.dtype in (torch.float16, torch.bfloat16)
         with torch.autocast(x.device.type, dtype=x.dtype) if is_half else nullcontext():
@@ -243,8 +249,8 @@ class ForeignRestorer(RecordMixin, ModelMixin, ConfigMixin):
         height, width = x.shape[2:]
         multiple = self.config.size_multiple
         least = round_up(self.config.minimum_size, multiple)
-        if least <= multiple and not self.config.square:
-            return x  # no condition on the size, for exports with dynamic size
+        if least == multiple and not self.config.square:
+            return x  # any x has this size; without a comparison, an export keeps the size dynamic
         if self.config.square:
             least = max(least, height, width)
         if height >= least and width >= least:
@@ -258,13 +264,10 @@ def _rescaled(x: torch.Tensor, before: Sequence[float], after: Sequence[float]) 
     return (x - low) * ((new_high - new_low) / (high - low)) + new_low
 
 
-def _transformers_traits(network: nn.Module, recipe: Recipe) -> dict[str, Any]:
-    if recipe.library != "transformers":
-        return {}
-    config: Any = network.config
+def _transformers_traits(config: Any, architecture: str) -> dict[str, Any]:
     if config.upscale != 1:
         raise ValueError(
-            f"{recipe.architecture} enlarges photos {config.upscale} times (config.upscale); a restorer must keep the "
+            f"{architecture} enlarges photos {config.upscale} times (config.upscale); a restorer must keep the "
             "size: upscale=1"
         )
     return {

@@ -42,10 +42,10 @@ class FastRestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
     No convolution runs at full resolution: a pixel-unshuffle at the start moves pixels to channels, and a pixel-shuffle
     at the end moves them back. Each level has residual blocks. Levels are connected by 2x2 convolutions with stride two
     in the encoder, and by 1x1 convolutions with pixel-shuffle in the decoder; skip connections are added. No operation
-    is global, so each output pixel depends on its neighborhood only, and tiles give exactly the same result as the
-    whole photo. The last layers of residual branches and of the network are initialized to small values, which allows a
-    high learning rate from the start. Of the architectures in `benchmarks/results/architectures.md`, this one restores
-    best after equal training time on a CPU.
+    is global, so each output pixel depends on its neighborhood only, and tiles that overlap by `receptive_radius` give
+    the same result as the whole photo. The last layers of residual branches and of the network are initialized to small
+    values, which allows a high learning rate from the start. Of the architectures in
+    `benchmarks/results/architectures.md`, this one denoises best after equal training time on a CPU.
 
     Args:
         channels: number of color channels of a photo (3 for RGB, 1 for grayscale).
@@ -159,7 +159,7 @@ class FastRestorationUNet(RecordMixin, ModelMixin, ConfigMixin):
         # channels-last is kept by all layers, and a third faster on CPUs (more in bfloat16)
         hidden = self.conv_in(folded.contiguous(memory_format=torch.channels_last))
         skips = []
-        for block, downsampler in zip(self.down_blocks, self.downsamplers, strict=False):
+        for block, downsampler in zip(self.down_blocks, self.downsamplers, strict=False):  # all but the last block
             hidden = run_block(self, block, hidden)
             skips.append(hidden)  # level l: (B, widths[l], H / u / 2**l, W / u / 2**l)
             hidden = downsampler(hidden)

@@ -76,8 +76,7 @@ class PixelAdversarial(RealTermObjective):
         check_whole("width", width, 1)
         check_whole("levels", levels, 1, 5)
         self.kind = kind
-        # in smaller photos, the last layers' receptive fields are mostly padding
-        self.smallest_side = 2 ** (levels + 2)
+        self.smallest_side = 2 ** (levels + 2)  # of which the discriminator returns 2 x 2 scores
         self.discriminator = patch_discriminator(RestorerContract.of(restorer).channels, width, levels)
 
     @property

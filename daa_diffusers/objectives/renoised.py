@@ -14,7 +14,7 @@ from ..models.restorer import RestorerContract, in_eval_mode
 from .base import Batch, StepOutput, draw_each
 from .losses import charbonnier
 from .real_term import RealTermObjective, check_choice, check_option, check_whole, follow_average
-from .renoising import remainder, white_noise_gain
+from .renoising import remaining_noise, white_noise_gain
 from .schedules import Generators
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class Renoised(RealTermObjective):
             probed = self.probe(clean, generator)
             if self.sigma_min is not None and self.sigma_max is not None:
                 return probed
-            measured = remainder(self.restorer, real)
+            measured = remaining_noise(self.restorer, real)
         sigma_min, sigma_max = (
             round(min(max(least, multiple * measured["hiding"]), MOST), 2)
             for multiple, least in zip(MULTIPLES, LEAST, strict=True)

@@ -1,4 +1,4 @@
-"""Measurements for renoising: noise that a restorer leaves in real photos, and its gain on white noise."""
+"""Measurements for renoising: noise that a restorer leaves in real photos, and how much white noise it removes."""
 
 import math
 from collections.abc import Iterable
@@ -19,22 +19,22 @@ def hiding_deviation(blocks: FlatBlocks) -> float:
 
     White noise hides it if its power is at least that of the photo's noise at every frequency and for every combination
     of colors. Its variance is therefore the largest eigenvalue, over all frequencies, of the spectral density (C, C) of
-    the photo's noise: the variance of that noise if it is white, several times this variance if neighbors are
-    correlated.
+    the photo's noise: the variance of that noise if it is white, and equal and independent in all colors; several
+    times this variance if neighbors or colors are correlated.
     """
     deviation = blocks.variance.median(0).values.sqrt()  # (C,)
     covariance = blocks.correlation * (deviation[:, None] * deviation)[..., None, None]  # (C, C, 7, 7)
     offsets = covariance.shape[-1]
     padded = covariance.new_zeros(*covariance.shape[:2], FREQUENCIES, FREQUENCIES)
     padded[..., :offsets, :offsets] = covariance
-    padded = padded.roll((-(offsets // 2), -(offsets // 2)), (2, 3))
+    padded = padded.roll((-(offsets // 2), -(offsets // 2)), (2, 3))  # offset 0 comes first
     spectrum = torch.fft.fft2(padded).permute(2, 3, 0, 1)  # (FREQUENCIES, FREQUENCIES, C, C)
-    power = torch.linalg.eigvalsh((spectrum + spectrum.mH) / 2).amax()
-    return math.sqrt(max(0.0, float(power)))
+    power = torch.linalg.eigvalsh((spectrum + spectrum.mH) / 2).amax()  # Hermitian despite rounding
+    return math.sqrt(max(0.0, float(power)))  # an estimated correlation may have negative powers
 
 
 @torch.no_grad()
-def remainder(restorer: nn.Module, photos: Iterable[torch.Tensor]) -> dict[str, float]:
+def remaining_noise(restorer: nn.Module, photos: Iterable[torch.Tensor]) -> dict[str, float]:
     """Measures the noise of photos (C, H, W) in [0, 1] before and after a restorer.
 
     Returns:
@@ -43,7 +43,7 @@ def remainder(restorer: nn.Module, photos: Iterable[torch.Tensor]) -> dict[str, 
         "hiding", the `hiding_deviation` (1/255).
 
     Raises:
-        ConfigurationError: no photo is at least 32 pixels wide and high.
+        ConfigurationError: no photo is at least 32 pixels wide and high, cropped to `size_multiple`.
     """
     multiple = RestorerContract.of(restorer).size_multiple
     measured = []
@@ -67,7 +67,10 @@ def remainder(restorer: nn.Module, photos: Iterable[torch.Tensor]) -> dict[str, 
 
 @torch.no_grad()
 def white_noise_gain(restorer: nn.Module, clean: torch.Tensor, generator: torch.Generator) -> float:
-    """Returns the dB by which a restorer reduces white noise of sigma 15/255 on clean photos (B, C, H, W) in [0, 1]."""
+    """Returns the dB by which a restorer reduces white noise of sigma 15/255 on clean photos (B, C, H, W) in [0, 1].
+
+    Rounded to 0.1 dB; -inf if the restorer returns NaN or infinity.
+    """
     noisy = clean + PROBE * torch.randn(clean.shape, generator=generator)
     error = float((restore_photos(restorer, noisy) - clean).square().mean())
     if not math.isfinite(error):

@@ -25,7 +25,7 @@ class SavedPhoto:
         path: path of the file.
         format: key of `FORMATS`.
         bits: bits per sample.
-        notes: short sentences on what could not be kept; those of the opened photo come first.
+        notes: short sentences on what could not be kept, including those of the opened photo.
     """
 
     path: Path
@@ -80,11 +80,11 @@ def save_photo(
     Args:
         path: output file; its suffix does not determine the format.
         photo: photo returned by `open_photo`.
-        pixels: (H, W, 1 or 3), as many as the photo's, uint8 or uint16. None: the photo's pixels.
+        pixels: uint8 or uint16 of the shape of the photo's, (H, W, 1 or 3). None: the photo's pixels.
         format: key of `FORMATS`. None: the photo's format, or TIFF for raw files.
         bits: bits per sample, 8 or 16. None: those of the photo if the format supports them, else 8.
-        quality: quality of lossy formats, 1 to 100. None: the original quality of a JPEG file, else 95, or 90 for WebP,
-            AVIF and HEIC.
+        quality: quality of lossy formats, 1 to 100. None: in the original format, JPEG files keep theirs, and lossless
+            WebP files stay lossless; else 95 for JPEG, and 90 for WebP, AVIF and HEIC.
         strip_location: remove GPS and place names.
         overwrite: replace an existing file.
 
@@ -119,9 +119,10 @@ def save_photo(
 def _prepared(
     photo: StoredPhoto, pixels: np.ndarray, target: PhotoFormat, bits: int, strip_location: bool
 ) -> tuple[StoredPhoto, np.ndarray, np.ndarray | None, list[str]]:
-    """Converts the photo, its pixels and its alpha for the format `target`; also returns notes."""
+    """Returns the photo with its metadata for the format `target`, the converted pixels and alpha, and notes."""
     metadata, notes = without_other_parts(photo.metadata)
-    is_own_format, alpha = target.name == own_format(photo), photo.alpha
+    is_own_format = target.name == own_format(photo)
+    alpha = photo.alpha
     stored_bits = photo.encoding.maximum.bit_length() if photo.encoding.maximum else photo.bits
     if pixels.dtype == np.uint16 and bits < stored_bits:
         notes.append(f"{stored_bits} bits became {bits}")
@@ -139,8 +140,9 @@ def _prepared(
         elif photo.encoding.premultiplied and target.name != "tiff":
             notes.append("colors stay multiplied by alpha")
     if not is_own_format:
+        # other formats have the first two as `dpi`; sRGB is the default; tIME is when the file was written
         names = sorted({name for name, _ in metadata.blocks} - {"APP0", "pHYs", "sRGB", "tIME"})
-        if names and photo.format != "RAW":
+        if names:
             notes.append(f"{target.name} does not support the file's {', '.join(names)}")
     if photo.orientation != 1 and (not is_own_format or "exif" not in target.carries):
         pixels = np.ascontiguousarray(upright(pixels, photo.orientation))
@@ -161,6 +163,8 @@ def _prepared(
 def _upright_metadata(metadata: Metadata, orientation: int) -> Metadata:
     """Metadata for pixels that were rotated upright."""
     exif = None if metadata.exif is None else rotated_upright(metadata.exif)
-    packet = metadata.xmp and (xmp.without(metadata.xmp, xmp.ORIENTATION) or metadata.xmp)
+    packet = metadata.xmp
+    if packet is not None:  # if its orientation cannot be removed, the packet is kept: readers prefer that of EXIF
+        packet = xmp.without(packet, xmp.ORIENTATION) or packet
     dpi = metadata.dpi[::-1] if metadata.dpi and orientation >= 5 else metadata.dpi
     return replace(metadata, exif=exif, dpi=dpi, xmp=packet)

@@ -1,7 +1,7 @@
 """3x3 convolutions of rows, together with the activation or the sum that follows them.
 
-oneDNN's fused convolutions need one pass over memory instead of three. Torch's operator for them is private (it is what
-`torch.compile` calls), so it is tested before it is used; without it, `torch.nn.functional.conv2d` does the same.
+oneDNN's fused convolutions write to the target without an intermediate result. Torch's operator for them is private (it
+is what `torch.compile` calls), so it is tested before it is used; without it, torch's public functions do the same.
 """
 
 from functools import cache
@@ -31,8 +31,8 @@ def convolve(
     """
     if adds and slope is not None:
         raise ValueError(f"`slope` must be None with `adds`, got {slope!r}")
-    if slope in (None, 0.0) and rows.device.type == "cpu" and is_fused(rows.dtype):
-        # the operator only adds to its target, but to add to zeros is faster than to copy a result
+    # the operator supports no activation but ReLU, and only adds to its target; adding to zeros is faster than a copy
+    if slope in (None, 0.0) and rows.device.type == "cpu" and can_fuse(rows.dtype):
         _add_fused(rows, weight, bias, target if adds else target.zero_(), rectified=slope is not None)
         return
     result = F.conv2d(rows, weight, bias, padding=(0, 1))
@@ -47,15 +47,16 @@ def convolve(
 def _add_fused(
     rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, target: torch.Tensor, rectified: bool
 ) -> None:
-    add = torch.ops.mkldnn._convolution_pointwise_.binary
+    operator = torch.ops.mkldnn._convolution_pointwise_.binary
     layer = [0, 1], [1, 1], [1, 1], 1  # padding, stride, dilation, groups
-    then = "relu" if rectified else None
-    for one, given in zip(target.split(1), rows.split(1), strict=True):  # contiguous in one photo only
-        add(one, given, weight, bias, *layer, "add", 1.0, then, [], None)
+    activation = "relu" if rectified else None
+    # photo by photo: in a batch, the rows of a photo do not follow those of the one before in memory
+    for one, given in zip(target.split(1), rows.split(1), strict=True):
+        operator(one, given, weight, bias, *layer, "add", 1.0, activation, [], None)
 
 
 @cache
-def is_fused(dtype: torch.dtype) -> bool:
+def can_fuse(dtype: torch.dtype) -> bool:
     """Whether oneDNN's fused convolutions exist for `dtype`, and give the result of `conv2d` on a small example."""
     rows, weight, target = (
         torch.linspace(-1, 1, count).sin_().view(shape).to(dtype, memory_format=torch.channels_last)

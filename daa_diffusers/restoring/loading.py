@@ -1,4 +1,4 @@
-"""Loading of the pipeline given by `--checkpoint` and `--device`."""
+"""Checks and loading of the pipeline given by `--checkpoint` and `--device`; weight files converted to pipelines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def check_model(checkpoint: str, device: str | None = None) -> None:
-    """Checks a checkpoint and a device without loading anything or querying the Hub.
+    """Checks a checkpoint and a device without loading weights or querying the Hub.
 
     Raises:
         CheckpointError: there is no such checkpoint, or it is a file of other weights than a restorer's.
@@ -32,10 +32,11 @@ def check_model(checkpoint: str, device: str | None = None) -> None:
     source = resolve(checkpoint, "--checkpoint")
     if source.kind == "folder" and not (Path(source.location) / MODEL_INDEX).is_file():
         raise CheckpointError(f"`--checkpoint` {no_pipeline(Path(source.location))}")
-    files, _ = files_of(Path(source.location)) if source.kind == "file" else ([], [])
-    for file in files:
-        if file.is_file() and (description := something_else(file)):
-            raise CheckpointError(f"`--checkpoint` {checkpoint!r} {description}")
+    if source.kind == "file":
+        files, _ = files_of(Path(source.location))  # several: shards
+        for file in files:
+            if file.is_file() and (other := something_else(file)):
+                raise CheckpointError(f"`--checkpoint` {checkpoint!r} {other}")
     if device is not None:
         usable_device(device)
 
@@ -66,7 +67,7 @@ def fastest_device() -> str:
 
 
 def check_dtype(dtype: str) -> None:
-    """Raises ConfigurationError unless restoring supports `dtype`."""
+    """Raises ConfigurationError unless `dtype` is one of `DTYPES`."""
     if dtype not in DTYPES:
         raise ConfigurationError(f"`dtype` must be {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, got {dtype!r}")
 
@@ -88,11 +89,11 @@ def load_pipeline(checkpoint: str, device: str | None, dtype: str = "float32") -
 
     from ..pipelines.pipeline_daa_restoration import DAARestorationPipeline
 
-    check_model(checkpoint)
+    check_model(checkpoint)  # its messages name `--checkpoint`
     disable_progress_bar()
     target = usable_device(device or fastest_device())
-    weights = torch.float32 if dtype == "auto" else getattr(torch, dtype)
-    pipeline = DAARestorationPipeline.from_pretrained(checkpoint, dtype=weights).to(target)
+    weights_dtype = torch.float32 if dtype == "auto" else getattr(torch, dtype)
+    pipeline = DAARestorationPipeline.from_pretrained(checkpoint, dtype=weights_dtype).to(target)
     if dtype == "auto":
         pipeline.enable_mixed_precision()
     return pipeline

@@ -13,7 +13,8 @@ from pathlib import Path
 from ..photos.listing import scan_folder
 from ..photos.registry import PHOTO_SUFFIXES
 
-RESULT = "in the output folder, or a sheet"
+RESULT = "in the output folder, or a sheet"  # reason in `Search.left_out`
+NO_NAME = "photo"  # `Found.relative` of an input without photos, which has no output
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Search:
     result: str = ""
 
     def find(self, inputs: Sequence[str], listed: Iterable[str]) -> Iterable[Found]:
-        """Yields the photos of `inputs` (see `find_jobs`); missing files and empty folders have a reason `refused`."""
+        """Yields the photos of `inputs` (see `find_jobs`); inputs without photos have a reason `refused`."""
         for one in inputs:
             if one == "-":
                 files = []
@@ -71,24 +72,24 @@ class Search:
             elif glob.has_magic(one):
                 yield from self._matching(one)
             else:
-                yield Found(one, os.path.basename(one) or "photo", "no such file or folder")
+                yield Found(one, os.path.basename(one) or NO_NAME, "no such file or folder")
 
     def _in_folder(self, folder: str) -> Iterable[Found]:
         listing = scan_folder(folder)
         self.left_out.update(listing.skipped())
         for path, reason in listing.unreadable.items():
-            yield Found(path, "photo", f"the folder cannot be read: {reason}")
+            yield Found(path, NO_NAME, f"the folder cannot be read: {reason}")
         if not listing.photos and not listing.unreadable:
-            yield Found(folder, "photo", "there is no photo in this folder")
+            yield Found(folder, NO_NAME, "there is no photo in this folder")
         for photo in self._without_results(map(str, listing.photos), folder):
             yield Found(photo, os.path.relpath(photo, folder))
 
     def _matching(self, pattern: str) -> Iterable[Found]:
         parts = pattern.split(os.sep)
-        fixed = next(k for k, part in enumerate(parts) if glob.has_magic(part))
-        start = os.sep.join(parts[:fixed]) or (os.sep if pattern.startswith(os.sep) else os.curdir)
+        first = next(k for k, part in enumerate(parts) if glob.has_magic(part))
+        start = os.sep.join(parts[:first]) or (os.sep if pattern.startswith(os.sep) else os.curdir)
         photos = []
-        for path in _glob(start, [part for part in parts[fixed:] if part]):
+        for path in _glob(start, [part for part in parts[first:] if part]):
             suffix = os.path.splitext(path)[1].lower()
             if suffix in PHOTO_SUFFIXES and not os.path.isdir(path):
                 photos.append(path)
@@ -97,7 +98,7 @@ class Search:
         for photo in self._without_results(photos, start):
             yield Found(photo, os.path.relpath(photo, start))
         if not photos:
-            yield Found(pattern, "photo", "no photo matches the pattern")
+            yield Found(pattern, NO_NAME, "no photo matches the pattern")
 
     def _without_results(self, photos: Iterable[str], folder: str) -> Iterable[str]:
         inside = _is_below(self.output, folder)
@@ -114,16 +115,19 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _is_sheet(photo: str, compare: str | None) -> bool:
-    """Whether a file is in the folder of the sheets and is named like one: a photo's name followed by .png."""
-    name = re.sub(r"(\.\d+)?\.png$", "", os.path.basename(photo))
-    sheet = name != os.path.basename(photo) and os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES
-    return sheet and compare is not None and os.path.realpath(os.path.dirname(photo)) == os.path.realpath(compare)
+    """Whether a file is in the folder of the sheets and is named like one: PHOTO.png or PHOTO.NUMBER.png."""
+    name, endings = re.subn(r"(\.\d+)?\.png$", "", os.path.basename(photo))
+    is_sheet = endings == 1 and os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES
+    return is_sheet and compare is not None and os.path.realpath(os.path.dirname(photo)) == os.path.realpath(compare)
 
 
 def _glob(start: str, parts: list[str]) -> list[str]:
-    """Expands a pattern like a shell, except that "**" does not follow links, which may be cyclic."""
-    parts = [part if part == "**" else re.sub(r"\*+", "*", part) for part in parts]
-    parts += ["*"] if parts[-1] == "**" else []
+    """Expands a pattern like a shell, with two differences.
+
+    "**" does not follow links, which may be cyclic. If a part begins with a dot, "*" and "**" match hidden names too.
+    """
+    parts = [part if part == "**" else re.sub(r"\*+", "*", part) for part in parts]  # a shell reads a**b as a*b
+    parts += ["*"] if parts[-1] == "**" else []  # before Python 3.13, "**" at the end finds folders only
     hidden = any(_is_hidden(part) for part in parts)
     paths = (str(path) for path in Path(start).glob("/".join(parts)))
     return sorted(

@@ -17,7 +17,7 @@ from ..evaluation.label_free import estimated_gain
 from ..models.restorer import RestorerContract, in_eval_mode, restore_photos
 from ..objectives.registry import with_defaults
 from ..objectives.renoised import LEAST_GAIN
-from ..objectives.renoising import remainder, white_noise_gain
+from ..objectives.renoising import remaining_noise, white_noise_gain
 from ..photos.pixels import center_crop
 from . import setup
 from .config import TrainingConfig
@@ -119,16 +119,16 @@ def measure(
         generator: source of all random draws.
 
     Returns:
-        "white_noise_gain" and the entries of `remainder`. If they can be estimated, also "gain", the estimated gain
-        (dB) of one pass over the photos, and "renoised_gain", the same for a second pass over the restored photos plus
-        white noise of standard deviation "hiding" (see `remainder`).
+        "white_noise_gain" and the entries of `remaining_noise`. If they can be estimated, also "gain", the estimated
+        gain (dB) of one pass over the photos, and "renoised_gain", the same for a second pass over the restored photos
+        plus white noise of standard deviation "hiding" (see `remaining_noise`).
 
     Raises:
         ConfigurationError: no photo is at least 32 pixels wide and high.
     """
     with in_eval_mode(restorer):
         measured: dict[str, float] = {"white_noise_gain": white_noise_gain(restorer, clean, generator)}
-        measured |= remainder(restorer, photos)
+        measured |= remaining_noise(restorer, photos)
         if measured["white_noise_gain"] < LEAST_GAIN or abs(measured["neighbors"]) < WHITE:
             return measured
         usable = [photo for photo in photos if signs_of(photo).not_additive is None]

@@ -18,8 +18,8 @@ DTYPES = [torch.float32, torch.bfloat16]
 @pytest.fixture(params=["fused", "plain"])
 def kind(request, monkeypatch):
     if request.param == "plain":
-        monkeypatch.setattr(convolutions, "is_fused", lambda dtype: False)
-    elif not all(convolutions.is_fused(dtype) for dtype in DTYPES):
+        monkeypatch.setattr(convolutions, "can_fuse", lambda dtype: False)
+    elif not all(convolutions.can_fuse(dtype) for dtype in DTYPES):
         pytest.skip("torch has no fused convolutions on this processor")
     return request.param
 
@@ -70,7 +70,7 @@ def test_an_operator_that_is_missing_or_wrong_is_not_used(error, monkeypatch):
             raise error
 
     monkeypatch.setattr(convolutions, "_add_fused", other)
-    assert not convolutions.is_fused.__wrapped__(torch.float32)
+    assert not convolutions.can_fuse.__wrapped__(torch.float32)
 
 
 def test_weights_that_changed_between_calls_are_used(kind, monkeypatch):
