@@ -137,7 +137,7 @@ def test_presets_of_a_task_hold_what_differs_from_adapt():
     adapt, derain, deblur = (resolve({"preset": name}) for name in ("adapt", "adapt-derain", "adapt-deblur"))
     assert [config.init_from for config in (adapt, derain, deblur)] == ["daa-denoise", "daa-derain", "daa-deblur"]
     assert (adapt.fit_noise, derain.fit_noise, deblur.fit_noise) == (0.75, 0.0, 0.0)
-    assert (derain.fit_rain, deblur.fit_shake) == (0.43, 0.9) and not derain.quarter_turns
+    assert (derain.fit_rain, deblur.fit_shake) == (0.43, 0.5) and not derain.quarter_turns
     assert derain.transplant_kind == "streaks" and deblur.degradation["type"] == "motion_blur"
     assert derain.objective["type"] == deblur.objective["type"] == "supervised"
     assert adapt.learning_rate == derain.learning_rate == 2e-4 and derain.blend == deblur.blend == 1.0

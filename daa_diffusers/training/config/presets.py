@@ -67,7 +67,7 @@ _ADAPT_TO: dict[str, dict[str, Any]] = {
         "gradient_clip": 1.0,
     },
     "deblur": {
-        "fit_shake": 0.9,
+        "fit_shake": 0.5,
         "degradation": {
             "type": "motion_blur",
             "length": [2.0, 30.0],
