@@ -156,8 +156,9 @@ def _weight_file(path: Path) -> dict[str, Any]:
         facts = _facts(describe(path.parent))
         return {name: value for name, value in facts.items() if name != "noise predictor"}
     restorer = load_restorer(path)  # a file without a record
-    facts = _facts(Description(_described(restorer, restorer.size_multiple)))
-    return {name: value for name, value in facts.items() if name not in ("noise predictor", "training", "task")}
+    description = Description(_described(restorer, restorer.size_multiple))
+    unknown = ("noise predictor", "training", *(() if description.task else ("task",)))
+    return {name: value for name, value in _facts(description).items() if name not in unknown}
 
 
 def _official(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from torch import nn
 
 from ..degradations.fitting.photo_noise import BLOCK, FlatBlocks
 from ..errors import ConfigurationError
-from ..models.restorer import RestorerContract, restore_photos
+from ..models.restorer import RestorerContract, restore_photos, round_up
 
 PROBE = 15 / 255  # standard deviation of the added noise in `white_noise_gain`
 FREQUENCIES = 16  # frequencies of the spectrum per axis, more than the 7 offsets of the correlation
@@ -43,13 +43,14 @@ def remaining_noise(restorer: nn.Module, photos: Iterable[torch.Tensor]) -> dict
         "hiding", the `hiding_deviation` (1/255).
 
     Raises:
-        ConfigurationError: no photo is at least 32 pixels wide and high, cropped to `size_multiple`.
+        ConfigurationError: no photo is at least 32 pixels wide and high, cropped to the restorer's size multiple.
     """
     multiple = RestorerContract.of(restorer).size_multiple
+    smallest = round_up(2 * BLOCK, multiple)
     measured = []
     for photo in photos:
         height, width = (side // multiple * multiple for side in photo.shape[1:])
-        if min(height, width) < 2 * BLOCK:
+        if min(height, width) < smallest:
             continue
         photo = photo[:, :height, :width]
         before, after = FlatBlocks.of(photo), FlatBlocks.of(restore_photos(restorer, photo[None])[0])
@@ -57,7 +58,7 @@ def remaining_noise(restorer: nn.Module, photos: Iterable[torch.Tensor]) -> dict
         measured.append([*deviations, 255 * hiding_deviation(after), before.neighbors])
     if not measured:
         raise ConfigurationError(
-            f"`real` must hold photos at least {2 * BLOCK} pixels wide and high to estimate the strength of renoising; "
+            f"`real` must hold photos at least {smallest} pixels wide and high to estimate the strength of renoising; "
             "or give `sigma_min` and `sigma_max`"
         )
     medians = torch.tensor(measured).median(0).values

@@ -70,6 +70,12 @@ def test_the_precision_that_is_chosen_here_is_said_with_its_reason(pipeline, tmp
     assert "precision here" in facts(capsys, weights)
 
 
+def test_the_task_in_the_config_beside_a_file_of_another_name_is_shown(tmp_path, capsys):
+    RestorationUNet(width=4, depth=2, task="derain").save_pretrained(tmp_path)
+    (tmp_path / "diffusion_pytorch_model.safetensors").rename(tmp_path / "mine.safetensors")
+    assert facts(capsys, tmp_path / "mine.safetensors")["task"] == "derain"
+
+
 def test_an_official_file_is_recognized(pipeline, tmp_path, capsys):
     restorer = RestorationUNet(width=4, depth=3, align_corners=True)
     torch.save(to_official_state_dict(restorer), tmp_path / "net.pth")

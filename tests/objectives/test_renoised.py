@@ -18,7 +18,7 @@ from daa_diffusers.errors import ConfigurationError
 from daa_diffusers.objectives.base import Batch
 from daa_diffusers.objectives.losses import charbonnier
 from daa_diffusers.objectives.renoised import Renoised
-from daa_diffusers.objectives.renoising import hiding_deviation, white_noise_gain
+from daa_diffusers.objectives.renoising import hiding_deviation, remaining_noise, white_noise_gain
 from daa_diffusers.objectives.score import ScoreDistillation
 from daa_diffusers.training.loop import Trainer
 
@@ -176,6 +176,13 @@ def test_a_restorer_that_is_no_denoiser_is_refused():
         Renoised(Mean(1)).measure([smooth_photo()], clean, torch.Generator().manual_seed(0))
     with pytest.raises(ConfigurationError, match="`real` must hold photos at least 32 pixels .*`sigma_min`"):
         Renoised(Mean()).measure([smooth_photo(16)], clean, torch.Generator().manual_seed(0))
+
+
+def test_the_smallest_photo_follows_from_the_size_multiple():
+    restorer = Mean()
+    restorer.size_multiple = 48
+    with pytest.raises(ConfigurationError, match="`real` must hold photos at least 48 pixels"):
+        remaining_noise(restorer, [smooth_photo(40)])
 
 
 @pytest.mark.parametrize(
