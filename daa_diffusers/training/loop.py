@@ -74,7 +74,7 @@ class Trainer:
         model = setup.prepare_networks(config, setup.build_model(config, inputs.restorer if inputs else None))
         contract = RestorerContract.of(model.restorer)
         sources = inputs.sources if inputs else setup.open_all_sources(config, contract.channels)
-        self.real, self.choices = sources.get("real", []), inputs.choices if inputs else None
+        self.real, self.inspections = sources.get("real", []), inputs.inspections if inputs else None
         self.dataset = setup.build_dataset(config, sources)
         validation = Validation.from_config(config, self.real)
         health = Health.from_config(config, sources) if config.health else None
@@ -107,7 +107,7 @@ class Trainer:
                 self.folder.path,
                 self.real,
                 seconds_of=self.pace.share,
-                choices=self.choices,
+                inspections=self.inspections,
                 prepared=self.folder.record.get("prepared"),
             )
             if prepared:

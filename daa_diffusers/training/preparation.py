@@ -18,7 +18,7 @@ from ..degradations.base import Degradation, degradation_from_config
 from ..degradations.blur import MotionBlur
 from ..degradations.config_files import read_degradation, write_degradation
 from ..degradations.filters import gaussian_filter
-from ..degradations.fitting.choosing import MAX_PHOTOS, Choice
+from ..degradations.fitting.inspection import MAX_PHOTOS, Inspection
 from ..degradations.fitting.noise import Restorer, TooStrongError, fit_noise
 from ..degradations.fitting.profile import MIN_PHOTOS, Profile
 from ..degradations.fitting.rain import fit_rain
@@ -63,7 +63,7 @@ class _Run:
     folder: Path
     real: Sequence[PhotoSource]
     seconds_of: Callable[[float], float | None]
-    choices: Sequence[Choice] | None
+    inspections: Sequence[Inspection] | None
 
 
 def as_function(restorer: nn.Module) -> Restorer:
@@ -85,10 +85,10 @@ def _fit_noise(run: _Run) -> None:
     Raises:
         ConfigurationError: no source has noise, or one has too few usable photos.
     """
-    choices = run.choices
-    if choices is None:
-        choices = inspect_all(run.real, run.seconds_of(INSPECTION))
-    write_text(run.folder / SKIPPED, json.dumps([choice.unfit for choice in choices], indent=1) + "\n")
+    inspections = run.inspections
+    if inspections is None:
+        inspections = inspect_all(run.real, run.seconds_of(INSPECTION))
+    write_text(run.folder / SKIPPED, json.dumps([inspection.unfit for inspection in inspections], indent=1) + "\n")
     _skip_unfit(run.real, run.folder)
     restorer = run.restore if run.config.init_from else None  # a new restorer removes no noise
     seconds = run.seconds_of(FIT)
@@ -233,7 +233,7 @@ def prepare_files(
     real: Sequence[PhotoSource],
     *,
     seconds_of: Callable[[float], float | None] = lambda fraction: None,
-    choices: Sequence[Choice] | None = None,
+    inspections: Sequence[Inspection] | None = None,
     prepared: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes the files for `fit_*`, `pseudo_clean` and `transplant` into the run's folder; existing files are kept.
@@ -245,7 +245,7 @@ def prepare_files(
         real: real photos.
         seconds_of: function that maps the maximum fraction of the time budget for a stage to its time limit in seconds,
             from now; None: no limit. Each stage uses as many photos as fit into its time.
-        choices: result of `inspect_all` for `real`, if already inspected.
+        inspections: result of `inspect_all` for `real`, if already inspected.
         prepared: result of an earlier call for the same run, whose photos are used again.
 
     Returns:
@@ -254,12 +254,12 @@ def prepare_files(
 
     Raises:
         ConfigurationError: fewer than 3 photos are usable for a fit, or the noise of more than half of the inspected
-            ones cannot be measured (`fitting.choosing.check_choices`). Too strong noise, and photos without rain or
-            shake, are only logged as warnings.
+            ones cannot be measured (`check_inspections`). Too strong noise, and photos without rain or shake, are only
+            logged as warnings.
     """
     if not config.prepares:
         return {}
-    run = _Run(config, as_function(restorer), folder, real, seconds_of, choices)
+    run = _Run(config, as_function(restorer), folder, real, seconds_of, inspections)
     before = prepared or {}
     record: dict[str, Any] = {"fitted": [file for file, (option, _) in FITS.items() if getattr(config, option)]}
     for file in record["fitted"]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..degradations.draws import generator_for
-from ..degradations.fitting.choosing import MAX_PHOTOS, Choice, check_choices, inspect_photos
+from ..degradations.fitting.inspection import MAX_PHOTOS, Inspection, check_inspections, inspect_photos
 from ..objectives.base import Objective
 from ..photos.pixels import center_crop, unit_float
 from ..sources.folders import PhotoSource
@@ -22,18 +22,18 @@ MEASURED_SIDE = 256  # side in pixels of their center crops
 MEASURED_PATCHES = 16  # number of clean patches for the measurements
 
 
-def inspect_all(sources: Sequence[PhotoSource], seconds: float | None) -> list[Choice]:
+def inspect_all(sources: Sequence[PhotoSource], seconds: float | None) -> list[Inspection]:
     """Calls `inspect_photos` for every source, within a total time limit if `seconds` is not None.
 
     Raises:
         ConfigurationError: there are too few photos, or more than half of the inspected ones are unsuitable.
     """
     logger.info("preparing: inspecting the noise of the real photos")
-    choices = [inspect_photos(source, per_source(seconds, sources)) for source in sources]
-    check_choices(sources, choices)
-    inspected = sum(choice.inspected for choice in choices)
+    inspections = [inspect_photos(source, per_source(seconds, sources)) for source in sources]
+    check_inspections(sources, inspections)
+    inspected = sum(inspection.inspected for inspection in inspections)
     log_limited("noise is inspected in", inspected, sources, MAX_PHOTOS, seconds)
-    return choices
+    return inspections
 
 
 def per_source(seconds: float | None, sources: Sequence[PhotoSource]) -> float | None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..degradations.base import degradation_from_config
-from ..degradations.fitting.choosing import Choice
+from ..degradations.fitting.inspection import Inspection
 from ..errors import ConfigurationError
 from ..hub.resolving import resolve
 from ..models.registry import new_restorer
@@ -37,12 +37,12 @@ class Inputs:
     Attributes:
         restorer: the initial restorer.
         sources: opened sources, by role.
-        choices: results of `real_photos.inspect_all` for the real photos; None: not inspected yet.
+        inspections: results of `real_photos.inspect_all` for the real photos; None: not inspected yet.
     """
 
     restorer: nn.Module
     sources: dict[str, list[PhotoSource]]
-    choices: Sequence[Choice] | None = None
+    inspections: Sequence[Inspection] | None = None
 
 
 def build_restorer(config: TrainingConfig) -> nn.Module:

@@ -15,9 +15,9 @@ from ..camera_noise import SRGB_GAMMA
 from ..draws import generator_for
 from ..fitted import FittedNoise
 from ..jpeg_coding import chroma_sampling, jpeg_quality
-from .choosing import FIT_SHARE, MAX_PHOTOS
 from .coding import Coding, calibrated
 from .earlier_coding import SIDE, earlier_quality, other_codec
+from .inspection import FIT_SHARE, MAX_PHOTOS
 from .noise_curve import (
     BRIGHTNESS,
     NOISE_FREE,

@@ -18,7 +18,7 @@ ENOUGH = 6  # least number of photos to inspect, whatever the time limit
 
 
 @dataclass(frozen=True)
-class Choice:
+class Inspection:
     """Result of the inspection of a source.
 
     Attributes:
@@ -30,7 +30,7 @@ class Choice:
     unfit: dict[int, str]
 
 
-def inspect_photos(source: PhotoSource, seconds: float | None = None) -> Choice:
+def inspect_photos(source: PhotoSource, seconds: float | None = None) -> Inspection:
     """Finds photos whose noise cannot be measured, among at most `MAX_PHOTOS` equally spaced ones.
 
     With a time limit in `seconds`, as many as fit into it, and at least `ENOUGH`.
@@ -41,22 +41,23 @@ def inspect_photos(source: PhotoSource, seconds: float | None = None) -> Choice:
             continue
         pixels = without_impulses(unit_float(measured_part(photo)))
         reasons[index] = signs_of(pixels, jpeg_quality(source.encoded(index))).unfit
-    return Choice(len(reasons), {index: reason for index, reason in sorted(reasons.items()) if reason})
+    return Inspection(len(reasons), {index: reason for index, reason in sorted(reasons.items()) if reason})
 
 
-def check_choices(sources: Sequence[PhotoSource], choices: Sequence[Choice]) -> None:
+def check_inspections(sources: Sequence[PhotoSource], inspections: Sequence[Inspection]) -> None:
     """Raises ConfigurationError unless there are enough photos, and at least half have noise that can be measured."""
     counts = [source.count for source in sources]
     known = [count for count in counts if count is not None]  # None: a stream, whose length is unknown
     if len(known) == len(counts) and sum(known) < MIN_PHOTOS:
         raise ConfigurationError(f"`real` must hold at least {MIN_PHOTOS} photos to fit noise, got {sum(known)}")
-    inspected, unfit = sum(choice.inspected for choice in choices), sum(len(choice.unfit) for choice in choices)
+    inspected = sum(inspection.inspected for inspection in inspections)
+    unfit = sum(len(inspection.unfit) for inspection in inspections)
     if unfit <= (1 - FIT_SHARE) * inspected:
         return
     reasons = [
         f"{source.label(index)}: {reason}"
-        for source, choice in zip(sources, choices, strict=True)
-        for index, reason in choice.unfit.items()
+        for source, inspection in zip(sources, inspections, strict=True)
+        for index, reason in inspection.unfit.items()
     ]
     more = f"\n- and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
     raise ConfigurationError(
