@@ -29,9 +29,8 @@ SUBSAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}  # options of Pillow's encod
 _SAMPLING_NAMES = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (4, 1): "4:1:1", (1, 2): "4:4:0"}
 SIGNATURE = b"\xff\xd8\xff"  # start of image, and the first byte of the next marker
 SOS, EOI, APP0, COM = 0xDA, 0xD9, 0xE0, 0xFE  # markers: start of scan, end of image, first application segment, comment
-_FRAMES = frozenset(
-    {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-)  # frame headers; the others: Huffman tables, reserved, arithmetic coding
+# Markers of frame headers; those left out are Huffman tables, reserved, and arithmetic coding.
+_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 # A marker within coded data; not stuffed bytes, restart markers or fill bytes.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 

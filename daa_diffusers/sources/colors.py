@@ -6,13 +6,12 @@ noise of dark photos and removes them.
 
 import torch
 
-from ..degradations.camera_noise import apply_tone, invert_tone
+from ..degradations.camera_noise import SRGB_GAMMA, apply_tone, invert_tone
 from ..degradations.draws import log_uniform, uniform
 
 EXPOSURE = 0.08, 1.25  # factor of linear light: 3.6 stops darker to a third of a stop brighter
 WHITE_BALANCE = 0.7, 1.4  # factor of each color in linear light
 SATURATION = 0.3, 2.0  # factor of the differences from the mean of the colors
-SRGB = 2.4  # `gamma` of `apply_tone`
 
 
 def random_colors(patch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -25,7 +24,7 @@ def random_colors(patch: torch.Tensor, generator: torch.Generator) -> torch.Tens
     Returns:
         The patch with its new colors, (C, H, W) in [0, 1].
     """
-    channels, gamma = patch.shape[0], torch.tensor(SRGB, dtype=patch.dtype)
+    channels, gamma = patch.shape[0], torch.tensor(SRGB_GAMMA, dtype=patch.dtype)
     factors = log_uniform((channels, 1, 1), *WHITE_BALANCE, patch, generator)
     light = invert_tone(patch, gamma) * factors * log_uniform((), *EXPOSURE, patch, generator)
     light = light[torch.randperm(channels, generator=generator)]
