@@ -147,12 +147,12 @@ def _open(config: TrainingConfig, write_clean: bool, begun: float | None) -> Inp
     restorer = setup.build_restorer(config)
     channels = RestorerContract.of(restorer).channels
     real = setup.open_sources(config, "real", channels)
-    choices = None
+    inspections = None
     if config.fit_noise and not (Path(config.output_dir) / "run.json").exists():
-        choices = inspect_all(real, Pace(config, begun=begun).share(INSPECTION))
+        inspections = inspect_all(real, Pace(config, begun=begun).share(INSPECTION))
     if write_clean:
         _write_clean(Path(config.clean[0]))
-    return setup.Inputs(restorer, setup.open_all_sources(config, channels, real=real), choices)
+    return setup.Inputs(restorer, setup.open_all_sources(config, channels, real=real), inspections)
 
 
 def _chosen(config: TrainingConfig, inputs: Inputs) -> tuple[str, tuple[str, ...]]:
